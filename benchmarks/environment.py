@@ -1,0 +1,76 @@
+"""What a figure depends on: command, versions, processor, date. And how to keep it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DISTRIBUTIONS = (
+    "trainbus",
+    "torch",
+    "transformers",
+    "pluggy",
+    "tqdm",
+    "lightning",
+    "pytorch-ignite",
+    "accelerate",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Return the circumstances of this run as JSON values."""
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "versions": _versions(),
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in DISTRIBUTIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write(name: str, results: dict[str, Any]) -> Path:
+    """Write ``results`` and the circumstances to ``results/<name>.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    text = json.dumps({**describe(), **results}, indent=2)
+    path.write_text(text + "\n")
+    return path
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """Return an aligned table; the first column is left-aligned, the others right."""
+    lines = [headings, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
+    first, *rest = widths
+    aligned = (
+        [line[0].ljust(first), *map(str.rjust, line[1:], rest)] for line in lines
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in aligned)

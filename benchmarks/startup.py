@@ -1,0 +1,98 @@
+"""How long a person waits before anything happens.
+
+Usage: python benchmarks/startup.py [--rounds 11] [--write] [--check]
+
+Each command runs in a process of its own, interleaved with the others; the figures are
+medians of wall time. ``import training`` is compared with ``import torch`` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+from environment import table, write
+
+TRAINBUS = str(Path(sysconfig.get_path("scripts")) / "trainbus")
+COMMANDS = {
+    "python, nothing imported": [sys.executable, "-c", ""],
+    "import torch": [sys.executable, "-c", "import torch"],
+    "import training": [sys.executable, "-c", "import training"],
+    "import torch; Trainer": [
+        sys.executable,
+        "-c",
+        "import torch; from training import Trainer",
+    ],
+    "trainbus --help": [TRAINBUS, "--help"],
+    "trainbus plugins list": [TRAINBUS, "plugins", "list"],
+}
+#: Seconds: of a whole command, and of ``Trainer`` over ``import torch``.
+COMMAND_LIMIT = 0.4
+IMPORT_LIMIT = 0.1
+
+
+def seconds_of(command: list[str]) -> float:
+    """Run ``command`` once from a folder without packages; return wall seconds."""
+    started = time.perf_counter()
+    subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=Path(__file__).parent / "results",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return time.perf_counter() - started
+
+
+def measure(rounds: int) -> dict[str, float]:
+    """Return the median seconds of each command over interleaved rounds."""
+    for command in COMMANDS.values():
+        seconds_of(command)  # fills the page cache and writes byte code
+    samples: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for _ in range(rounds):
+        for name, command in COMMANDS.items():
+            samples[name].append(seconds_of(command))
+    return {name: round(statistics.median(all_), 4) for name, all_ in samples.items()}
+
+
+def failures(medians: dict[str, float], over_torch: float) -> list[str]:
+    """Return a sentence for each limit that is passed."""
+    found = [
+        f"{name}: {seconds:.3f} s, limit is {COMMAND_LIMIT} s"
+        for name, seconds in medians.items()
+        if name.startswith("trainbus") and seconds > COMMAND_LIMIT
+    ]
+    if over_torch > IMPORT_LIMIT:
+        found.append(f"Trainer over torch: {over_torch:.3f} s, limit {IMPORT_LIMIT} s")
+    return found
+
+
+def main() -> int:
+    """Measure and print; return 1 when --check finds a limit passed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--write", action="store_true", help="keep the figures as JSON")
+    parser.add_argument("--check", action="store_true", help="fail above the limits")
+    args = parser.parse_args()
+    medians = measure(args.rounds)
+    over_torch = medians["import torch; Trainer"] - medians["import torch"]
+    rows = [[name, f"{seconds * 1e3:.0f}"] for name, seconds in medians.items()]
+    rows.append(["Trainer over import torch", f"{over_torch * 1e3:+.0f}"])
+    print(table(["median wall time", "ms"], rows))
+    if args.write:
+        figures = {"rounds": args.rounds, "seconds": medians}
+        print("written:", write("startup", figures))
+    broken = failures(medians, over_torch) if args.check else []
+    for sentence in broken:
+        print("failed:", sentence, file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

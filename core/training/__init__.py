@@ -1,0 +1,89 @@
+"""trainbus: a small training kernel that announces what it does to plugins.
+
+Every public name resolves on first use, so that ``import training`` costs nothing and
+a missing plugin is an error only for those who name it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.app.factory import create_trainer_from_config
+    from training.bus import Bus
+    from training.callbacks import (
+        Callback,
+        CSVLoggerCallback,
+        EarlyStoppingCallback,
+        EvaluationCallback,
+        Evaluator,
+        LearningRateSchedulerCallback,
+        ModelCheckpointCallback,
+        ProgressBarCallback,
+        TensorBoardCallback,
+        VQAEvaluator,
+    )
+    from training.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        MetricError,
+        NonFiniteError,
+        PluginError,
+        TrainbusError,
+    )
+    from training.hookspecs import API_VERSION, hookimpl
+    from training.trainer import Trainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "API_VERSION",
+    "Bus",
+    "CSVLoggerCallback",
+    "Callback",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "EarlyStoppingCallback",
+    "EvaluationCallback",
+    "Evaluator",
+    "LearningRateSchedulerCallback",
+    "MetricError",
+    "ModelCheckpointCallback",
+    "NonFiniteError",
+    "PluginError",
+    "ProgressBarCallback",
+    "TensorBoardCallback",
+    "TrainbusError",
+    "Trainer",
+    "VQAEvaluator",
+    "create_trainer_from_config",
+    "hookimpl",
+]
+
+# Public name -> module that defines it; every other name lives in `callbacks`.
+_MODULES = {
+    "API_VERSION": "training.hookspecs",
+    "Bus": "training.bus",
+    "CheckpointError": "training.errors",
+    "ConfigError": "training.errors",
+    "DataError": "training.errors",
+    "MetricError": "training.errors",
+    "NonFiniteError": "training.errors",
+    "PluginError": "training.errors",
+    "TrainbusError": "training.errors",
+    "Trainer": "training.trainer",
+    "create_trainer_from_config": "training.app.factory",
+    "hookimpl": "training.hookspecs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(_MODULES.get(name, "training.callbacks"))
+    value = getattr(module, name)
+    globals()[name] = value  # next time without this function
+    return value

@@ -1,0 +1,240 @@
+"""The command line: parse, call one command, turn errors into exit codes.
+
+``--help`` and ``plugins list`` import neither torch nor pydantic; a command imports
+what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import training
+from training.app.plugin_cli import add_choice, add_config, add_plugins
+from training.discovery import BrokenPluginError
+from training.errors import (
+    EXIT_DONE,
+    EXIT_SIGINT,
+    EXIT_USER_CODE,
+    ConfigError,
+    TrainbusError,
+)
+
+__all__ = ["main"]
+
+EPILOG = """\
+examples:
+  trainbus run config/demo.yaml
+  trainbus run config/demo.yaml --set training.num_epochs=5 -p tensorboard -p no:csv
+  trainbus plugins list
+
+exit codes:
+  0 done, 1 a plugin or your own code raised, 2 configuration or plugins, 3 data,
+  4 no usable checkpoint, 5 non-finite loss, 130 interrupted, 143 terminated
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: arguments without the program's name; None: those of the process.
+    """
+    arguments = build_parser().parse_args(argv)
+    _prepare_surroundings()
+    try:
+        _call(arguments)
+    except BrokenPluginError as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        return _refuse(error)
+    except TrainbusError as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print("trainbus: interrupted", file=sys.stderr)
+        return EXIT_SIGINT
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except Exception:
+        traceback.print_exc()
+        return EXIT_USER_CODE
+    return EXIT_DONE
+
+
+def _refuse(error: TrainbusError) -> int:
+    for line in str(error).splitlines():
+        print(f"trainbus: error: {line}", file=sys.stderr)
+    if not isinstance(error, ConfigError):  # there the sentence says it all
+        for note in getattr(error, "__notes__", ()):
+            print(f"trainbus: note: {note}", file=sys.stderr)
+    return error.exit_code
+
+
+def _call(arguments: argparse.Namespace) -> None:
+    """Import the module of the chosen command and call its function."""
+    module = importlib.import_module(f"training.app.{arguments.module}")
+    getattr(module, arguments.command)(arguments)
+
+
+def _prepare_surroundings() -> None:
+    """Let warnings read like the rest, and keep libraries from talking over a run."""
+    logging.basicConfig(format="trainbus: %(levelname)s: %(message)s")
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.ERROR, "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trainbus",
+        description="Train models; every feature around the loop is a plugin.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"trainbus {training.__version__}"
+    )
+    parser.set_defaults(module="commands")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_plan(commands)
+    _add_check(commands)
+    _add_verify_resume(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    _add_data(commands)
+    add_plugins(commands)
+    add_config(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # the one name argparse has for it
+
+
+def _add_run(commands: Commands[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser("run", help="train what a configuration describes")
+    run.set_defaults(command="run")
+    _add_config(run)
+    run.add_argument(
+        "--profile-plugins", action="store_true", help="print what each plugin cost"
+    )
+    run.add_argument(
+        "--profile-trace", metavar="FILE", help="write it for ui.perfetto.dev, too"
+    )
+    run.add_argument(
+        "--watchdog",
+        type=float,
+        metavar="SECONDS",
+        help="show where a plugin is whose one call takes longer",
+    )
+    run.add_argument(
+        "--watchdog-abort", action="store_true", help="and end the process then"
+    )
+    run.add_argument(
+        "--resume",
+        metavar="auto|FILE",
+        help="go on from FILE, or from the newest valid checkpoint of this run; "
+        "with auto and no checkpoint, start",
+    )
+    run.add_argument(
+        "--allow-change",
+        action="append",
+        default=[],
+        metavar="SETTING",
+        dest="allow_changes",
+        help="let a setting differ from the checkpoint's: seed, optimizer.lr, ...",
+    )
+
+
+def _add_verify_resume(commands: Commands[argparse.ArgumentParser]) -> None:
+    verify = commands.add_parser(
+        "verify-resume", help="prove that a killed run resumes bit-identically"
+    )
+    verify.set_defaults(module="verify_resume", command="verify_resume")
+    _add_config(verify)
+    for name, what in (("--before", "until it is killed"), ("--after", "after that")):
+        verify.add_argument(
+            name, type=int, default=5, metavar="STEPS", help=f"steps {what} (5)"
+        )
+
+
+def _add_plan(commands: Commands[argparse.ArgumentParser]) -> None:
+    plan = commands.add_parser(
+        "plan", help="say what a run would do and what contradicts, training nothing"
+    )
+    plan.set_defaults(command="plan")
+    _add_config(plan)
+
+
+def _add_check(commands: Commands[argparse.ArgumentParser]) -> None:
+    check = commands.add_parser(
+        "check", help="compare the first window's gradients in two splits"
+    )
+    check.set_defaults(command="check")
+    _add_config(check)
+
+
+def _add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
+    evaluate = commands.add_parser("evaluate", help="measure a checkpoint")
+    evaluate.set_defaults(command="evaluate")
+    _add_config(evaluate)
+    evaluate.add_argument(
+        "--checkpoint", required=True, metavar="FILE", help="a file that a run wrote"
+    )
+    evaluate.add_argument(
+        "--split",
+        default="validation",
+        choices=("validation", "test"),
+        help="which rows to answer (default: validation)",
+    )
+    evaluate.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="write each row with its prediction as a JSON line; FILE must be new",
+    )
+
+
+def _add_predict(commands: Commands[argparse.ArgumentParser]) -> None:
+    predict = commands.add_parser("predict", help="answer one question about an image")
+    predict.set_defaults(command="predict")
+    predict.add_argument(
+        "--checkpoint", required=True, metavar="FILE", help="a file that a run wrote"
+    )
+    predict.add_argument("--image", required=True, metavar="FILE")
+    predict.add_argument("--question", required=True, metavar="TEXT")
+    predict.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:N (default: CUDA if there)"
+    )
+
+
+def _add_data(commands: Commands[argparse.ArgumentParser]) -> None:
+    data = commands.add_parser("data", help="prepare data sets")
+    actions = data.add_subparsers(metavar="ACTION", required=True)
+    convert = actions.add_parser("convert", help="turn a public set into JSON lines")
+    sets = convert.add_subparsers(metavar="SET", required=True)
+    easy = sets.add_parser("easy-vqa", help="from a clone of its repository")
+    easy.set_defaults(command="convert_easy_vqa")
+    easy.add_argument("clone", metavar="CLONE", help="folder of the clone")
+    easy.add_argument("out", metavar="OUT", help="folder to make")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a YAML file, or a shipped one by name: demo"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a value: training.num_epochs=5, plugins.csv.filename=a.csv",
+    )
+    add_choice(parser)

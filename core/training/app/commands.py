@@ -1,0 +1,255 @@
+"""What each command of the command line does.
+
+Every function takes the parsed arguments, prints its result, and imports what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training import discovery
+from training.errors import CheckpointError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from training.app.config import Config
+
+__all__ = [
+    "check",
+    "convert_easy_vqa",
+    "evaluate",
+    "plan",
+    "predict",
+    "run",
+]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train what a configuration describes, and say what came of it."""
+    from training.app import report
+    from training.app.config import as_mapping
+    from training.app.factory import build_trainer
+    from training.app.profile import profiled
+
+    config = _load(arguments)
+    watchdog = _watchdog(arguments)
+    trainer = build_trainer(config, watchdog)
+    record = trainer.plugins["run_record"]
+    print(report.header(trainer, as_mapping(config), record.facts), flush=True)
+    if arguments.resume is not None:
+        from training.app.resume import resume
+
+        print(resume(trainer, arguments.resume, arguments.allow_changes), flush=True)
+    try:
+        with profiled(trainer, arguments.profile_plugins, arguments.profile_trace):
+            trainer.train()
+    except (KeyboardInterrupt, SystemExit):
+        if trainer.stop_owner == "signal":
+            print(report.interrupted(trainer, arguments.config), file=sys.stderr)
+        raise
+    print(report.closing(record.summary, record.example))
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    """Say what a run would do, without training and without writing anything."""
+    from training.app.plan_report import describe_plan
+
+    print("\n".join(describe_plan(_load(arguments))))
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Compare the gradients of the first window in two splits."""
+    from training.app.check import compare_splits, require_agreement
+    from training.app.factory import build_trainer
+
+    config = _load(arguments)
+    comparison = compare_splits(build_trainer(config))
+    print("\n".join(comparison.lines()), flush=True)
+    require_agreement(comparison, config.model.type)
+    print(f"{config.model.type}: both splits have the same gradient")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a checkpoint on the rows of one split."""
+    from training.app.parts import build_parts, data_facts
+    from training.app.report import metric_table
+    from training.checkpoint_io import read_checkpoint
+
+    target = _new_file(arguments.predictions)
+    config, split = _load(arguments), arguments.split
+    state = read_checkpoint(arguments.checkpoint)
+    parts = build_parts(config, _description(state))
+    _fill(parts.model, state, arguments.checkpoint)
+    loaders = {
+        "validation": parts.pipeline.get_val_dataloader,
+        "test": parts.pipeline.get_test_dataloader,
+    }
+    loader = loaders[split]()
+    if loader is None:
+        raise ConfigError(
+            f"{config.place(('data', split))} is missing; name the rows to evaluate, "
+            f"as in --set data.{split}=FILE"
+        )
+    results = _measure(config, parts.model, parts.processor, loader)
+    records = results["records"]
+    scores = {key: v for key, v in results.items() if isinstance(v, float)}
+    floors = data_facts(parts.pipeline, split).get("floors", {})
+    print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
+    print("\n".join(metric_table({"value": scores}, floors)))
+    if target is not None:
+        _write_lines(target, records)
+        print(f"predictions: {target}")
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Answer one question about one image, with nothing but a checkpoint."""
+    from training.app.parts import import_ours
+    from training.checkpoint_io import read_checkpoint
+    from training.device import choose_device
+
+    device = choose_device(arguments.device)
+    state = read_checkpoint(arguments.checkpoint)
+    description = _description(state)
+    if description is None:
+        raise CheckpointError(
+            f"{arguments.checkpoint!r} does not say how its model was made; only runs "
+            "of `trainbus run` or create_trainer_from_config write that"
+        )
+    result = import_ours("models.packing").rebuild_model(description)
+    model, processor = result["model"], result["processor"]
+    _fill(model, state, arguments.checkpoint)
+    model.to(device).eval()
+    settings = state["metadata"].get("config", {}).get("data", {})
+    print(_answer(model, processor, arguments, settings))
+
+
+def convert_easy_vqa(arguments: argparse.Namespace) -> None:
+    """Turn a clone of easy-VQA's repository into JSON lines and images."""
+    from training.app.parts import import_ours
+
+    convert = import_ours("data.easy_vqa").convert_easy_vqa
+    counts: Mapping[str, int] = convert(arguments.clone, arguments.out)
+    rows = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    print(f"{arguments.out}: {rows} rows")
+    print(f"next: trainbus run config/easy_vqa.yaml --set data.root={arguments.out}")
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    from training.app.choice import environment
+    from training.app.config import load_config
+
+    for folder in arguments.folders:
+        discovery.use_folder(folder)
+    return load_config(
+        arguments.config, arguments.overrides, arguments.plugins, environment()
+    )
+
+
+def _watchdog(arguments: argparse.Namespace) -> list[Any]:
+    """Return the watchdog, if one is asked for."""
+    from training.app.watchdog import Watchdog
+
+    seconds = arguments.watchdog
+    if seconds is None:
+        return []
+    if not seconds > 0:
+        raise ConfigError(f"--watchdog is {seconds:g}; use more than 0 seconds")
+    return [Watchdog(seconds, arguments.watchdog_abort)]
+
+
+def _description(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return how to rebuild the model of a checkpoint, if it says so."""
+    found: Mapping[str, Any] | None = state.get("metadata", {}).get("model")
+    return found
+
+
+def _fill(model: Any, state: Mapping[str, Any], source: str) -> None:
+    """Give the model the weights of a checkpoint, all of them."""
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        problems = str(error).splitlines()[1:]  # the first line is a title
+        raise CheckpointError(
+            f"checkpoint {source!r} does not fit this model; use the configuration it "
+            f"was trained with, config.yaml beside it; {len(problems)} problems, such "
+            f"as: {problems[0].strip()}"
+        ) from error
+
+
+def _measure(config: Config, model: Any, processor: Any, loader: Any) -> dict[str, Any]:
+    """Return what VQAEvaluator finds, in the precision of the run."""
+    from training.device import choose_device
+    from training.errors import PluginError
+    from training.precision import Precision
+
+    try:
+        from training.callbacks import VQAEvaluator
+    except ImportError as error:
+        raise PluginError(str(error)) from error
+    device = choose_device(config.training.device)
+    evaluator = VQAEvaluator(model, processor, device)
+    with Precision(config.training.precision, device).autocast():
+        return evaluator.evaluate(loader, return_predictions=True)
+
+
+def _answer(
+    model: Any,
+    processor: Any,
+    arguments: argparse.Namespace,
+    settings: Mapping[str, Any],
+) -> str:
+    """Return the generated answer; the question is padded as in training."""
+    import torch
+    from PIL import Image
+
+    if not arguments.question.strip():
+        raise DataError("--question is empty; ask something about the image")
+    try:
+        with Image.open(arguments.image) as file:
+            image = file.convert("RGB")
+    except OSError as error:
+        raise DataError(
+            f"image {arguments.image!r} cannot be read: {error.strerror or error}"
+        ) from error
+    inputs = processor(
+        images=image,
+        text=arguments.question,
+        padding="max_length",
+        max_length=settings.get("max_question_length", 32),
+        truncation=True,
+        return_tensors="pt",
+    ).to(next(model.parameters()).device)
+    with torch.inference_mode():
+        ids = model.generate(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            pixel_values=inputs["pixel_values"],
+            max_new_tokens=settings.get("max_answer_length", 10),
+        )
+    text: str = processor.batch_decode(ids, skip_special_tokens=True)[0]
+    return text.strip()
+
+
+def _new_file(name: str | None) -> Path | None:
+    """Return a path that can be written and holds nothing yet."""
+    if name is None:
+        return None
+    path = Path(name)
+    if path.exists():
+        raise ConfigError(f"--predictions {name!r} exists; name a new file")
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"--predictions {name!r}: the folder {str(path.parent)!r} does not exist"
+        )
+    return path
+
+
+def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    from training.checkpoint_io import write_durably
+
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    write_durably(path, lambda file: file.write(text.encode()) and None)

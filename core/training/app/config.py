@@ -1,0 +1,182 @@
+"""Read a configuration: files, ``--set`` and ``-p``, or Python arguments, in one form.
+
+Later sources win over earlier ones, value by value. A list of plugins replaces all that
+was enabled before it; everything else about plugins adds to it or changes it. Nothing
+here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from training import discovery
+from training.app.document import Document, dotted
+from training.app.guide_keys import GUIDE_KEYS
+from training.app.layers import PluginList, gather, sources
+from training.app.requirements import requirement_mistakes
+from training.app.schema import Config
+from training.app.validation import describe_mistake
+from training.errors import ConfigError, PluginError, did_you_mean
+from training.options import PluginSpec
+
+__all__ = [
+    "Config",
+    "as_mapping",
+    "compose",
+    "load_config",
+    "plugin_specs",
+]
+
+
+def load_config(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    plugins: Iterable[str] = (),
+    environment: str = "",
+) -> Config:
+    """Return the configuration in a YAML file.
+
+    Args:
+        path: the file, or the bare name of one that comes with the package; the
+            guide's older keys are understood.
+        overrides: ``"a.b=value"``, value as in YAML; ``plugins.NAME.option=value``
+            changes an enabled plugin.
+        plugins: ``"NAME"`` or ``"./file.py:Class"`` to enable, ``"no:NAME"`` to not.
+        environment: the same, separated by commas, of the variable TRAINBUS_PLUGINS.
+    Raises:
+        ConfigError: every mistake in one sentence each, with its place.
+    """
+    return compose(sources(path, overrides, plugins, environment))
+
+
+def compose(documents: Sequence[Document], taken: Iterable[str] = ()) -> Config:
+    """Return the configuration that ``documents`` make, later ones winning.
+
+    Args:
+        documents: sources in rising weight.
+        taken: names that instances passed in Python have; no default plugin gets one.
+    Raises:
+        ConfigError: every mistake in one sentence each, with its place.
+    """
+    whole, changes = gather(documents, taken)
+    lists = [i for i, each in enumerate(changes) if isinstance(each, PluginList)]
+    for change in changes[max(lists, default=0) :]:
+        _merge_plugins(whole, change)
+    return _validate(whole)
+
+
+def plugin_specs(config: Config) -> list[PluginSpec]:
+    """Return what is enabled, in the order it was listed."""
+    return [
+        PluginSpec(entry.use, name, entry.options)
+        for name, entry in config.plugins.items()
+    ]
+
+
+def as_mapping(config: Config) -> dict[str, Any]:
+    """Return ``config`` as JSON values in the form that a file has."""
+    values = config.model_dump(mode="json", exclude={"plugins"}, exclude_none=True)
+    values["plugins"] = [_listed(spec) for spec in plugin_specs(config)]
+    return values
+
+
+def _listed(spec: PluginSpec) -> str | dict[str, Any]:
+    default = spec.use.rpartition(":")[2] if discovery.is_file(spec.use) else spec.use
+    options = {name: _json_value(value) for name, value in spec.options.items()}
+    if spec.id != default:
+        options["id"] = spec.id
+    return {spec.use: options} if options else spec.use
+
+
+def _json_value(value: Any) -> Any:
+    """Return ``value`` as JSON can say it; objects that Python passed as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(item) for item in value]
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+
+
+def _merge_plugins(whole: Document, change: Document) -> None:
+    """Enable, change or switch off plugins of ``whole``."""
+    if isinstance(change, PluginList):
+        whole.pop(("plugins",))
+    enabled = whole.tree.setdefault("plugins", {})
+    for name, entry in change.tree.get("plugins", {}).items():
+        path = ("plugins", name)
+        if entry is None:
+            if name in enabled:
+                whole.pop(path)
+            elif not discovery.is_known(name):
+                raise PluginError(
+                    f"{change.place(path)}: no plugin is called {name!r}"
+                    f"{did_you_mean(name, enabled)}; enabled are: "
+                    f"{', '.join(enabled) or 'none'}"
+                )
+            continue
+        if not isinstance(entry, dict):
+            raise ConfigError(
+                f"{change.place(path)} is {entry!r}, but must be a mapping of options"
+            )
+        if name not in enabled and "use" not in entry:
+            raise PluginError(
+                f"{change.place(path)}: plugin {name!r} is not enabled"
+                f"{did_you_mean(name, enabled)}; enabled are: "
+                f"{', '.join(enabled) or 'none'}; enable it with: -p {name}"
+            )
+    changed = Document()
+    changed.tree = {
+        "plugins": {
+            name: entry
+            for name, entry in change.tree.get("plugins", {}).items()
+            if entry is not None
+        }
+    }
+    changed.origins = change.origins
+    if changed.tree["plugins"]:
+        whole.merge(changed)
+
+
+def _validate(whole: Document) -> Config:
+    """Return the checked configuration; all mistakes come in one error."""
+    mistakes: list[str] = []
+    try:
+        config = Config.model_validate(whole.tree)
+    except ValidationError as error:
+        for mistake in error.errors(include_url=False):
+            sentence = _sentence(mistake)
+            origin = whole.origin(mistake["loc"])
+            mistakes.append(f"{origin}: {sentence}" if origin else sentence)
+    mistakes += _unknown_plugins(whole)
+    mistakes += requirement_mistakes(whole.get(("requires",)), whole.place)
+    if mistakes:
+        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
+    config._source = whole
+    return config
+
+
+def _sentence(mistake: Mapping[str, Any]) -> str:
+    """Return pydantic's complaint as a sentence; know the guide's keys too."""
+    location = mistake["loc"]
+    if mistake["type"] == "extra_forbidden" and location[:1] == ("training",):
+        hint = did_you_mean(str(location[-1]), GUIDE_KEYS)
+        if len(location) == 2 and hint:
+            return f"{dotted(location)} is not a setting{hint}"
+    return describe_mistake(mistake, (), Config)
+
+
+def _unknown_plugins(whole: Document) -> list[str]:
+    """Return a sentence for each enabled plugin that nobody provides."""
+    mistakes = []
+    for name, entry in whole.tree.get("plugins", {}).items():
+        use = entry.get("use") if isinstance(entry, dict) else None
+        if isinstance(use, str) and not discovery.is_file(use):
+            try:
+                discovery.find(use, whole.place(("plugins", name)))
+            except PluginError as error:
+                mistakes.append(str(error))
+    return mistakes

@@ -1,0 +1,193 @@
+"""The composition root: from a configuration to a trainer that is ready to train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.app import config as configs
+from training.app.config import Config
+from training.app.document import Document
+from training.errors import ConfigError
+from training.options import build_plugins
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+__all__ = ["build_trainer", "create_trainer_from_config"]
+
+#: Arguments of ``create_trainer_from_config`` that stand below ``training`` in a file.
+TRAINING_ARGUMENTS = (
+    "num_epochs",
+    "max_steps",
+    "fp16",
+    "precision",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "save_dir",
+    "device",
+    "nonfinite",
+    "optimizer",
+    "scheduler",
+    "early_stopping",
+    "freeze",
+    "use_tensorboard",
+)
+
+Source = str | os.PathLike[str] | Mapping[str, Any] | Config
+
+
+def create_trainer_from_config(
+    config: Source | None = None,
+    *,
+    data_config_path: str | os.PathLike[str] | None = None,
+    training_config_path: str | os.PathLike[str] | None = None,
+    callbacks: Sequence[Any] | None = None,
+    plugins: Sequence[Any] | None = None,
+    task: str | None = None,
+    seed: int | None = None,
+    model_name: str | None = None,
+    model_type: str | None = None,
+    batch_size: int | None = None,
+    num_epochs: int | None = None,
+    max_steps: int | None = None,
+    fp16: bool | None = None,
+    precision: str | None = None,
+    gradient_accumulation_steps: int | None = None,
+    max_grad_norm: float | None = None,
+    save_dir: str | os.PathLike[str] | None = None,
+    device: Any = None,
+    nonfinite: str | None = None,
+    optimizer: Mapping[str, Any] | None = None,
+    scheduler: Mapping[str, Any] | None = None,
+    early_stopping: Mapping[str, Any] | None = None,
+    freeze: Mapping[str, Any] | None = None,
+    use_tensorboard: bool | None = None,
+) -> Trainer:
+    """Return a trainer that is ready for ``train()``.
+
+    Sources in rising weight: ``config``, ``data_config_path``,
+    ``training_config_path``, then the other arguments; None says nothing. Unless a
+    source lists plugins these are active: progress, csv, checkpointing, and with
+    validation rows evaluation; one passed in ``callbacks`` replaces its namesake.
+
+    Args:
+        config: a YAML file, a mapping of the same keys, or a ``Config``.
+        data_config_path: a YAML file, for instance the guide's data configuration.
+        training_config_path: a YAML file, for instance with a ``training`` section.
+        callbacks: instances with hook methods, beside the configured plugins.
+        plugins: what a configuration lists under ``plugins``, in place of that list.
+        task: what the model is for: ``"vqa"``.
+        seed: of weights, data order and dropout.
+        model_name: hub name or folder.
+        model_type: model family: ``"blip"``.
+        batch_size: rows in a training batch.
+        num_epochs: passes over the training rows.
+        max_steps: steps after which training ends.
+        fp16: the same as ``precision="fp16"``.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        gradient_accumulation_steps: batches of one optimizer step.
+        max_grad_norm: 2-norm that gradients are clipped to.
+        save_dir: folder of the run.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: CUDA when there is one.
+        nonfinite: ``"stop"`` or ``"skip"``.
+        optimizer: ``type`` (adamw, adam, sgd), ``lr``, ``weight_decay`` and so on.
+        scheduler: ``type`` (cosine, linear, ...) and options of ``lr_scheduling``.
+        early_stopping: ``enabled`` and options of ``early_stopping``.
+        freeze: ``enabled`` and ``layers``, names of modules.
+        use_tensorboard: enable ``tensorboard``.
+    Raises:
+        ConfigError: every mistake in one sentence each, with its place.
+        DataError: the data cannot be used.
+    """
+    given = locals()  # every argument by its name
+    arguments = {
+        "task": task,
+        "seed": seed,
+        "data": {"batch_size": batch_size},
+        "model": {"name": model_name, "type": model_type},
+        "training": {name: given[name] for name in TRAINING_ARGUMENTS},
+        "plugins": plugins,
+    }
+    sources = (config, data_config_path, training_config_path)
+    documents = [_as_document(source) for source in sources if source is not None]
+    documents.append(_from_arguments(arguments))
+    names = [getattr(each, "name", None) for each in callbacks or ()]
+    resolved = configs.compose(documents, taken=[name for name in names if name])
+    return build_trainer(resolved, callbacks)
+
+
+def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Trainer:
+    """Return the trainer that ``config`` describes, its run record included.
+
+    Raises:
+        TrainbusError: something does not fit; nothing has been written by then.
+    """
+    named = build_plugins(configs.plugin_specs(config), config.place)
+    pairs: Any = named  # a trainer takes finished ones, too
+    if config.data.train is None and config.data.synthetic is None:
+        raise ConfigError(
+            f"{config.place(('data', 'train'))} is missing; name the rows to train on"
+        )
+    from training.app.optimizer import build_optimizer
+    from training.app.parts import build_parts, data_facts, import_ours
+    from training.app.run_record import RunRecord
+    from training.trainer import Trainer
+
+    parts = build_parts(config)
+    describe = import_ours("models.packing").describe_model
+    mapping = configs.as_mapping(config)
+    record = RunRecord(mapping, data_facts(parts.pipeline))
+    instances = [*(callbacks or ()), *(plugin for _, plugin in named)]
+    # With validation rows and nobody to measure, the kernel would enable evaluation.
+    is_evaluated = any(hasattr(each, "evaluate") for each in instances)
+    return Trainer(
+        model=parts.model,
+        train_dataloader=parts.pipeline.get_train_dataloader(),
+        val_dataloader=parts.pipeline.get_val_dataloader() if is_evaluated else None,
+        optimizer=build_optimizer(parts.model, config.training.optimizer),
+        callbacks=[*(callbacks or ()), record],
+        seed=config.seed,
+        plugins=pairs,
+        **config.training.model_dump(exclude={"optimizer"}),  # the same names
+        processor=parts.processor,
+        metadata={
+            "config": mapping,
+            "model": describe(parts.model, parts.processor, config.model.type),
+        },
+    )
+
+
+def _as_document(source: Source) -> Document:
+    if isinstance(source, Config):
+        source = configs.as_mapping(source)
+    if isinstance(source, Mapping):
+        return _from_arguments(source)
+    return Document.read(Path(source))
+
+
+def _from_arguments(values: Mapping[str, Any]) -> Document:
+    """Return what Python passed; None says nothing."""
+    document = Document()
+    document.tree = {
+        key: _plain(value) for key, value in values.items() if value is not None
+    }
+    for key in ("data", "model", "training"):
+        section = document.tree.get(key)
+        if isinstance(section, dict):
+            document.tree[key] = {k: v for k, v in section.items() if v is not None}
+            if not document.tree[key]:
+                del document.tree[key]
+    return document
+
+
+def _plain(value: Any) -> Any:
+    """Return mappings as dicts and tuples as lists, as a file would give them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    # A torch.device, say; torch itself is not asked for here.
+    return str(value) if type(value).__name__ == "device" else value

@@ -1,0 +1,113 @@
+"""A JSON schema of the whole configuration, with the options of installed plugins.
+
+For editors: name it in the first line of a file,
+``# yaml-language-server: $schema=trainbus.schema.json``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from training import discovery
+from training.app.schema import Config, PluginEntry
+from training.errors import PluginError
+from training.options import parameters_of
+from training.registration import FAILURE_POLICIES
+from training.sources import documented
+
+__all__ = ["config_schema", "options_schema"]
+
+log = logging.getLogger(__name__)
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the schema of a configuration file, as JSON values.
+
+    Plugins that cannot be imported are left out with a warning, and any options are
+    allowed for a plugin that is not installed here.
+    """
+    schema = Config.model_json_schema()
+    schema = {"$schema": DIALECT, **schema}
+    schema["$defs"].pop(PluginEntry.__name__, None)
+    _describe(schema, Config.__doc__ or "")
+    for name, definition in schema["$defs"].items():
+        _describe(definition, definition.get("description", name))
+    schema["properties"]["plugins"] = _plugins()
+    return schema
+
+
+def options_schema(cls: type[Any]) -> dict[str, Any]:
+    """Return the schema of a plugin's options: its constructor's signature."""
+    told = documented(inspect.getdoc(cls) or "")
+    properties: dict[str, Any] = {
+        "id": {"type": "string", "description": "what the instance is called"},
+        "on_failure": {
+            "enum": list(FAILURE_POLICIES),
+            "description": "end the run, or go on without the plugin",
+        },
+    }
+    required = []
+    for name, parameter in parameters_of(cls).items():
+        entry = _type_schema(parameter.annotation)
+        if name in told:
+            entry["description"] = told[name]
+        if parameter.default is inspect.Parameter.empty:
+            required.append(name)
+        elif isinstance(parameter.default, (str, int, float, type(None))):
+            entry["default"] = parameter.default
+        properties[name] = entry
+    return {
+        "type": ["object", "null"],
+        "description": (inspect.getdoc(cls) or "").partition("\n")[0],
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _plugins() -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for info in discovery.installed():
+        try:
+            known[info.name] = options_schema(discovery.load(info))
+        except PluginError as error:
+            log.warning("left out of the schema: %s", error)
+    by_name = {
+        "type": "object",
+        "properties": known,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    listed = {"type": "array", "items": {"anyOf": [_names(known), by_name]}}
+    return {"description": "what is enabled, in any order", **listed}
+
+
+def _names(known: Mapping[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [{"enum": sorted(known)}, {"type": "string"}]}
+
+
+def _type_schema(annotation: Any) -> dict[str, Any]:
+    """Return the schema of what a file may write; anything where that is unknown."""
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+
+    if annotation is Any:
+        return {}
+    try:
+        return TypeAdapter(annotation).json_schema()
+    except (PydanticInvalidForJsonSchema, PydanticUserError):
+        return {}
+
+
+def _describe(definition: dict[str, Any], doc: str) -> None:
+    """Take the descriptions of keys from the class's docstring."""
+    told = documented(inspect.cleandoc(doc), "Attributes")
+    definition["description"] = inspect.cleandoc(doc).partition("\n")[0]
+    for name, entry in definition.get("properties", {}).items():
+        if name in told:
+            entry["description"] = told[name]

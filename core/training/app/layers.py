@@ -1,0 +1,155 @@
+"""What each source of a configuration says, before it is validated.
+
+Files, the variable TRAINBUS_PLUGINS, ``-p`` and ``--set`` are a document each. Nothing
+here imports pydantic, nor yaml before a file is read: listing plugins is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from training import discovery
+from training.app.document import Document, Key
+from training.app.guide_keys import translate
+from training.app.shipped import find_config
+from training.errors import ConfigError, PluginError
+from training.options import parse_specs
+
+__all__ = ["DEFAULT_PLUGINS", "PluginList", "gather", "sources"]
+
+#: What is enabled when no source lists plugins; evaluation only with validation rows.
+DEFAULT_PLUGINS = ("progress", "csv", "evaluation", "checkpointing")
+
+
+class PluginList(Document):
+    """Plugins of a document that lists them, and so replaces earlier ones."""
+
+
+def sources(
+    path: str | Path | None,
+    overrides: Iterable[str] = (),
+    plugins: Iterable[str] = (),
+    environment: str = "",
+) -> list[Document]:
+    """Return what ``load_config`` reads, in rising weight; no file for None."""
+    from_variable = [text.strip() for text in environment.split(",") if text.strip()]
+    return [
+        *([] if path is None else [Document.read(find_config(path))]),
+        _chosen(from_variable, "TRAINBUS_PLUGINS="),
+        _chosen(plugins),
+        _overridden(overrides),
+    ]
+
+
+def gather(
+    documents: Sequence[Document], taken: Iterable[str] = ()
+) -> tuple[Document, list[Document]]:
+    """Return all but the plugins, merged, and what is said of plugins, in order.
+
+    The defaults come first; a ``PluginList`` replaces all that is said before it.
+    """
+    whole = Document()
+    changes: list[Document] = []
+    for document in documents:
+        is_list = _name_plugins(document)
+        translate(document)
+        changes.append(_split_plugins(document, is_list))
+        whole.merge(document)
+    return whole, [_default_plugins(whole, set(taken)), *changes]
+
+
+def _name_plugins(document: Document) -> bool:
+    """Turn a list of plugins into a mapping by name; return whether there was one."""
+    listed = document.tree.get("plugins")
+    if not isinstance(listed, list):
+        return False
+
+    def locate(path: tuple[str, ...]) -> str:
+        return document.place((path[0], int(path[1])))
+
+    specs = parse_specs(listed, locate)
+    origins = dict(document.origins)
+    document.forget(("plugins",))
+    document.tree["plugins"] = {}
+    for index, spec in enumerate(specs):
+        name = ("plugins", spec.id)
+        entry = {"use": spec.use, "options": dict(spec.options)}
+        document.tree["plugins"][spec.id] = entry
+        for path, origin in origins.items():
+            if path == ("plugins", index):
+                document.origins[name] = origin
+            elif path[:3] == ("plugins", index, spec.use):
+                document.origins[(*name, "options", *path[3:])] = origin
+    return True
+
+
+def _split_plugins(document: Document, is_list: bool) -> Document:
+    """Move the plugins of ``document`` into a document of their own."""
+    plugins = PluginList() if is_list else Document()
+    given = document.tree.get("plugins", {})
+    if not isinstance(given, dict):
+        raise ConfigError(
+            f"{document.place(('plugins',))} is {given!r}, but must be a list of names "
+            "or of `name: {option: value}`"
+        )
+    plugins.tree = {"plugins": given}
+    plugins.origins = {
+        path: origin
+        for path, origin in document.origins.items()
+        if path[:1] == ("plugins",)
+    }
+    document.pop(("plugins",))
+    return plugins
+
+
+def _default_plugins(whole: Document, taken: Collection[str]) -> Document:
+    """Return the plugins of a configuration that lists none."""
+    has_validation = any(
+        whole.get(("data", key)) is not None for key in ("validation", "synthetic")
+    )
+    defaults = Document()
+    for name in DEFAULT_PLUGINS:
+        if name not in taken and (name != "evaluation" or has_validation):
+            defaults.set(("plugins", name, "use"), name)
+    if not has_validation and "checkpointing" not in taken:
+        # Nothing ranks checkpoints: keep the last one.
+        defaults.set(("plugins", "checkpointing", "options"), {"monitor": None})
+    return defaults
+
+
+def _chosen(plugins: Iterable[str], option: str = "-p ") -> Document:
+    """Return what ``-p`` says: names to enable, ``no:NAME`` to switch off."""
+    document = Document()
+    for text in plugins:
+        is_off = text.startswith("no:")
+        use = text.removeprefix("no:")
+        if not use:
+            raise PluginError(
+                f"{option}{text}: name a plugin, as in: -p csv, -p no:csv"
+            )
+        name = use.rpartition(":")[2] if discovery.is_file(use) else use
+        if is_off:
+            document.set(("plugins", name), None, f"{option}{text}")
+        else:
+            document.set(("plugins", name), {"use": use}, f"{option}{text}")
+    return document
+
+
+def _overridden(overrides: Iterable[str]) -> Document:
+    """Return what ``--set`` says, each value read as YAML."""
+    document = Document()
+    for text in overrides:
+        from training.app.yaml_file import parse_yaml_value
+
+        key, equals, value = text.partition("=")
+        path: Key = tuple(part.strip() for part in key.split("."))
+        if not equals or not all(path):
+            raise ConfigError(
+                f"--set {text!r} has no value; write --set key.path=value, as in "
+                "--set training.num_epochs=5"
+            )
+        if path[0] == "plugins" and len(path) > 1:
+            path = (*path[:2], "options", *path[2:])
+        document.set(path, parse_yaml_value(value, f"--set {key}"), "--set")
+    return document

@@ -1,0 +1,127 @@
+"""Data, model and processor of a configuration, before there is a trainer.
+
+``data`` and ``models`` are imported here, late: the kernel knows neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from training.app.config import Config
+from training.errors import ConfigError
+
+__all__ = ["Parts", "build_parts", "data_facts", "import_ours"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a configuration asks for, short of the trainer.
+
+    Attributes:
+        pipeline: a ``DataPipeline`` that is set up with ``processor``.
+        model: on its device, frozen where asked.
+        processor: tokenizer and image processor of that model.
+    """
+
+    pipeline: Any
+    model: Any
+    processor: Any
+
+
+def build_parts(config: Config, description: Mapping[str, Any] | None = None) -> Parts:
+    """Return data, model and processor, seeded, on the device, frozen.
+
+    Args:
+        config: what to build.
+        description: a checkpoint's description of its model, which is then rebuilt in
+            place of the configured one: its vocabulary may differ by now.
+    Raises:
+        TrainbusError: something does not fit; nothing has been written by then, except
+            synthetic pictures.
+    """
+    from training.device import choose_device
+    from training.state import seed_everything
+
+    device = choose_device(config.training.device)
+    seed_everything(config.seed)
+    pipeline = import_ours("data.data_pipeline").DataPipeline(
+        config.data, folder=config.training.save_dir / "pictures"
+    )
+    # Rows before weights: a mistake in the data shows in a second, not after minutes.
+    texts = pipeline.training_texts()
+    if description is None:
+        result = _make_model(config, texts, device)
+    else:
+        result = import_ours("models.packing").rebuild_model(description)
+    model, processor = result["model"].to(device), result["processor"]
+    pipeline.use_processor(processor, model.config.text_config.bos_token_id)
+    pipeline.setup()
+    if config.model.freeze:
+        import_ours("models.model_utils").freeze_model(model, config.model.freeze)
+    return Parts(pipeline, model, processor)
+
+
+def data_facts(pipeline: Any, judged: str = "validation") -> dict[str, Any]:
+    """Return what is known of the rows before a model has seen them.
+
+    Args:
+        pipeline: a ``DataPipeline``.
+        judged: the split that the model is measured on.
+    Returns:
+        ``rows``: their number by split; ``floors``: what answers score on ``judged``
+        that see no picture; ``example``: an image and a question of ``judged``.
+    """
+    rows = {split: pipeline.rows(split) for split in ("train", "validation", "test")}
+    facts: dict[str, Any] = {
+        "rows": {split: len(part) for split, part in rows.items() if part}
+    }
+    if rows["train"] and rows[judged]:
+        answer_floors = import_ours("data.floors").answer_floors
+        facts["floors"] = answer_floors(rows["train"], rows[judged])
+    if rows[judged]:
+        image = os.path.relpath(pipeline.image_path(judged, 0))
+        facts["example"] = [image, rows[judged][0]["question"]]
+    return facts
+
+
+def _make_model(config: Config, texts: list[str], device: Any) -> dict[str, Any]:
+    model = config.model
+    if model.build is None:
+        load = import_ours("models.model_loader").load_model
+        result: dict[str, Any] = load(
+            model_name=model.name,
+            model_type=model.type,
+            task=config.task,
+            device=device,
+            load_processor=True,
+        )
+        return result
+    if model.type != "blip":
+        raise ConfigError(
+            f"{config.place(('model', 'type'))} is {model.type!r}, but model.build "
+            "makes: blip"
+        )
+    options = {"seed": config.seed, **model.build.model_dump(exclude_none=True)}
+    built: dict[str, Any] = import_ours("models.tiny_blip").build_blip(texts, **options)
+    return built
+
+
+def import_ours(name: str) -> ModuleType:
+    """Import a module of ``data`` or ``models``; say when another one hides it."""
+    top = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in (top, name):
+            raise  # ours was found; something that it needs was not
+        found = importlib.import_module(top) if error.name == name else None
+        place = getattr(found, "__file__", None) or list(getattr(found, "__path__", []))
+        raise ConfigError(
+            f"the module {top!r} found here is {place}, not the one of trainbus; "
+            "rename it, or run from another folder"
+        ) from error

@@ -1,0 +1,107 @@
+"""Import plugins where it cannot hurt: in a process that may crash, exit or hang."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from training import discovery
+from training.discovery import BrokenPluginError
+from training.errors import TrainbusError
+
+__all__ = ["check"]
+
+#: Seconds for the imports of all plugins; torch alone takes some.
+TIMEOUT = 120.0
+
+
+def check(
+    names: Sequence[str], folders: Sequence[str] = (), timeout: float = TIMEOUT
+) -> dict[str, str]:
+    """Return name -> what is wrong with that plugin, ``""`` if nothing.
+
+    A plugin that ends the process is found out; the others are checked in a new one.
+
+    Args:
+        names: plugins to check.
+        folders: further places to find them in.
+        timeout: seconds after which the plugin at hand counts as hanging.
+    """
+    results: dict[str, str] = {}
+    while left := [name for name in names if name not in results]:
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report"
+            report.touch()
+            ending = _call(report, left, folders, timeout)
+            lines = report.read_text(encoding="utf-8").splitlines()
+        begun = ""
+        for line in lines:
+            name, trouble = json.loads(line)
+            begun = name
+            if trouble is not None:
+                results[name] = trouble
+        missing = begun if begun and begun not in results else ""
+        if missing or not lines:
+            results[missing or left[0]] = f"importing it {ending}"
+    return {name: results[name] for name in names}
+
+
+def _call(
+    report: Path, names: Sequence[str], folders: Sequence[str], timeout: float
+) -> str:
+    """Run the other process; return how it ended, in words."""
+    arguments = [str(report), str(len(folders)), *folders, *names]
+    command = [sys.executable, "-m", "training.app.plugin_check", *arguments]
+    try:
+        ended = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"hangs: no end after {timeout:g} s"
+    last = (ended.stderr.strip().splitlines() or ["without a word"])[-1]
+    return f"ends the process with exit code {ended.returncode}: {last}"
+
+
+def _trouble(name: str) -> str:
+    """Return what is wrong with an installed plugin; nothing is constructed."""
+    from training.bus import Bus
+    from training.options import signature_mistakes
+
+    try:
+        cls = discovery.load(discovery.find(name, "plugins check"))
+        Bus().register(object.__new__(cls), name)
+        mistakes = signature_mistakes(cls)
+    except BrokenPluginError as error:
+        return str(error)
+    except TrainbusError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "; ".join(mistakes)
+
+
+def _main(arguments: Sequence[str]) -> None:
+    report, count, *rest = arguments
+    folders, names = rest[: int(count)], rest[int(count) :]
+    for folder in folders:
+        discovery.use_folder(folder)
+    with open(report, "a", encoding="utf-8", buffering=1) as file:
+        for name in names:
+            file.write(json.dumps([name, None]) + "\n")
+            with contextlib.redirect_stdout(sys.stderr):
+                trouble = _trouble(name)
+            file.write(json.dumps([name, trouble]) + "\n")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

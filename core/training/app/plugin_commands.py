@@ -1,0 +1,196 @@
+"""What each command about plugins does; none of them imports torch by itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+
+from training import discovery
+from training.app.choice import choices
+from training.app.plugin_facts import (
+    Entry,
+    Standing,
+    entries,
+    facts_of,
+    order_of,
+    standing_in,
+)
+from training.app.text import table
+from training.errors import PluginError, did_you_mean
+from training.registration import FAILURE_POLICIES
+from training.sources import SourceError, SourceFacts
+
+__all__ = [
+    "check_plugins",
+    "config_schema",
+    "list_plugins",
+    "new_plugins",
+    "show_plugins",
+    "why_plugins",
+]
+
+
+def list_plugins(arguments: argparse.Namespace) -> None:
+    """List installed plugins, broken ones among them, without importing any."""
+    _use(arguments)
+    chosen = choices(arguments.config, (), arguments.plugins)
+    found = entries(chosen)
+    if arguments.order:
+        print("\n".join(_order_lines(arguments, found)))
+        return
+    if arguments.json:
+        print(json.dumps([entry.as_json() for entry in found], indent=2))
+        return
+    if not found:
+        print("no plugin is installed; try: pip install trainbus-logging")
+        return
+    head = ["name", "state", "distribution", "version", "hook API", "path"]
+    rows = [
+        [
+            entry.info.name,
+            entry.state,
+            entry.info.distribution,
+            entry.info.version,
+            entry.hook_api or "any",
+            entry.info.path or "not found",
+        ]
+        for entry in found
+    ]
+    title, *lines = table(head, rows, "<" * len(head))
+    print(title)
+    for entry, line in zip(found, lines, strict=True):
+        print(line)
+        hooks = ", ".join(entry.facts.hooks) if entry.facts else "unknown"
+        print(f"    {entry.why}\n    hooks: {hooks or 'none'}")
+        for copy in entry.info.shadowed:
+            print(f"    warning: a copy in version {copy} is behind it on the path")
+
+
+def show_plugins(arguments: argparse.Namespace) -> None:
+    """Describe one plugin: options, hooks, metrics, state, failure policy."""
+    _use(arguments)
+    info = discovery.find(arguments.name, "plugins show")
+    try:
+        facts = facts_of(info)
+    except SourceError as error:
+        raise PluginError(f"plugin {info.name!r} is broken: {error}") from error
+    print(f"{info.name}: {facts.doc.partition(chr(10))[0]}")
+    print("\n".join(f"  {label:<13} {text}" for label, text in _traits(info, facts)))
+    print("  options")
+    for option in facts.options:
+        default = "required" if option.default is None else f"= {option.default}"
+        print(f"    {option.name}: {option.type or 'any'}  {default}")
+        if option.doc:
+            print(f"        {option.doc}")
+    print("    id: str  what the instance is called; tells two of a kind apart")
+    print(f"    on_failure: {' | '.join(FAILURE_POLICIES)}  instead of its own policy")
+
+
+def check_plugins(arguments: argparse.Namespace) -> None:
+    """Import and validate plugins in another process; refuse if one has trouble."""
+    from training.app.plugin_check import check
+
+    _use(arguments)
+    names = arguments.names or sorted({info.name for info in discovery.installed()})
+    results = check(names, arguments.folders)
+    for name, trouble in results.items():
+        print(f"{name}: {trouble or 'good'}")
+    broken = [name for name, trouble in results.items() if trouble]
+    if broken:
+        raise PluginError(f"{len(broken)} of {len(results)}: {', '.join(broken)}")
+
+
+def why_plugins(arguments: argparse.Namespace) -> None:
+    """Say what switched a plugin on or off, the strongest source last."""
+    _use(arguments)
+    chosen = choices(arguments.config, (), arguments.plugins)
+    choice = chosen.get(arguments.name)
+    if choice is None:
+        info = discovery.find(arguments.name, "plugins why")
+        print(f"{info.name} is off: installed is not active, and nobody chose it")
+        print(f"  switch it on: -p {info.name}, or list it under plugins")
+        return
+    entry = next((e for e in entries(chosen) if e.info.name == choice.use), None)
+    state = "active" if choice.is_active else "off"
+    if entry is not None and entry.state == "broken":
+        state = f"{state}, and broken: {entry.why}"
+    elif entry is None and not discovery.is_file(choice.use):
+        state = f"{state}, and not installed"
+    print(f"{choice.name} is {state}")
+    for sentence in choice.trail:
+        print(f"  {sentence}")
+
+
+def new_plugins(arguments: argparse.Namespace) -> None:
+    """Write a plugin project that can be installed and tested at once."""
+    from training.app.scaffold import write_project
+
+    folder = write_project(arguments.name, arguments.into)
+    print(f"{folder}: a plugin with options, state, README, CI and a test")
+    print(f"next: pip install -e '{folder}[test]' && pytest {folder}")
+
+
+def config_schema(arguments: argparse.Namespace) -> None:
+    """Print the JSON schema of a configuration file."""
+    from training.app.json_schema import config_schema as schema
+
+    _use(arguments)
+    print(json.dumps(schema(), indent=2))
+
+
+def _use(arguments: argparse.Namespace) -> None:
+    for folder in arguments.folders:
+        discovery.use_folder(folder)
+
+
+def _traits(
+    info: discovery.PluginInfo, facts: SourceFacts
+) -> Iterator[tuple[str, str]]:
+    says = facts.attributes
+    yield "distribution", f"{info.distribution} {info.version}"
+    yield "class", info.value
+    yield "file", str(facts.file)
+    yield "hook API", str(says.get("hook_api") or "any")
+    around = [f"{h} (around)" if h in facts.wrappers else h for h in facts.hooks]
+    yield "hooks", ", ".join(around) or "none"
+    for label, key in (
+        ("produces", "produces"),
+        ("watches", "consumes"),
+        ("changes", "mutates"),
+        ("before", "before"),
+        ("after", "after"),
+    ):
+        words = ", ".join(map(str, says.get(key) or ()))
+        yield label, words or ("computed" if key in facts.unread else "nothing")
+    yield "state", facts.state or "none"
+    yield "on failure", str(says.get("failure", "fatal"))
+
+
+def _order_lines(arguments: argparse.Namespace, found: list[Entry]) -> Iterator[str]:
+    """Yield for each event who hears it in which order, and why."""
+    plugins: dict[str, Standing] = {}
+    by_name = {entry.info.name: entry for entry in found}
+    chosen = choices(arguments.config, (), arguments.plugins)
+    for name, choice in chosen.items():
+        if not choice.is_active:
+            continue
+        entry = by_name.get(choice.use)
+        facts = entry.facts if entry else _facts_of_file(choice.use, by_name)
+        if facts is not None:
+            plugins[name] = standing_in(facts)
+    for hook, names, reasons in order_of(plugins):
+        yield f"{hook}: {', '.join(names)}"
+        yield from (f"    {reason}" for reason in sorted(reasons))
+    yield "without a reason given, plugins are called in the order of their names"
+
+
+def _facts_of_file(use: str, installed: dict[str, Entry]) -> SourceFacts | None:
+    if not discovery.is_file(use):
+        raise PluginError(
+            f"plugin {use!r} is not installed{did_you_mean(use, installed)}"
+        )
+    try:
+        return facts_of(discovery.PluginInfo(use, "", "", use, ""))
+    except SourceError as error:
+        raise PluginError(f"plugin {use!r} cannot be ordered: {error}") from error

@@ -1,0 +1,135 @@
+"""What can be said of every installed plugin without importing one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training import discovery
+from training.app.choice import Choice
+from training.discovery import PluginInfo
+from training.errors import did_you_mean
+from training.hookspecs import HOOKS
+from training.order import solve_order
+from training.registration import api_mistake
+from training.sources import SourceError, SourceFacts, read_class
+
+__all__ = ["Entry", "Standing", "entries", "facts_of", "order_of", "standing_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One installed plugin.
+
+    Attributes:
+        info: what its distribution announces.
+        facts: what its source says; None if that cannot be read.
+        state: ``"active"``, ``"off"`` or ``"broken"``.
+        why: the reason of that state.
+    """
+
+    info: PluginInfo
+    facts: SourceFacts | None
+    state: str
+    why: str
+
+    @property
+    def hook_api(self) -> str:
+        """The declared range of the hook API; ``""`` for none."""
+        return str((self.facts.attributes if self.facts else {}).get("hook_api") or "")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        keys = ("name", "distribution", "version", "value", "path", "shadowed")
+        return {
+            **{key: getattr(self.info, key) for key in keys},
+            "hook_api": self.hook_api or None,
+            "hooks": list(self.facts.hooks) if self.facts else [],
+            "state": self.state,
+            "why": self.why,
+        }
+
+
+def entries(chosen: Mapping[str, Choice]) -> list[Entry]:
+    """Return every installed plugin; those that are chosen are active."""
+    found = discovery.installed()
+    return [_entry(info, found, chosen) for info in found]
+
+
+def facts_of(info: PluginInfo) -> SourceFacts:
+    """Return what the source of ``info`` says.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    module, _, name = info.value.rpartition(":")
+    if discovery.is_file(info.value):
+        path = Path(module)
+        return read_class(path.stem, name, path)
+    return read_class(module, name)
+
+
+def complaint(facts: SourceFacts) -> str:
+    """Return why the bus would refuse the plugin, ``""`` if nothing is seen."""
+    if facts.misspelt:
+        word = facts.misspelt[0]
+        return f"{word!r} is no hook{did_you_mean(word, HOOKS)}"
+    return api_mistake(facts.attributes.get("hook_api"))
+
+
+def _entry(
+    info: PluginInfo, found: Sequence[PluginInfo], chosen: Mapping[str, Choice]
+) -> Entry:
+    rivals = [o for o in found if o.name == info.name and o is not info]
+    try:
+        facts = facts_of(info)
+        trouble = complaint(facts)
+    except SourceError as error:
+        facts, trouble = None, str(error)
+    if rivals:
+        others = ", ".join(f"{one.distribution} {one.version}" for one in rivals)
+        trouble = f"{info.name!r} is also provided by {others}; uninstall one of them"
+    if trouble:
+        return Entry(info, facts, "broken", trouble)
+    mine = [choice for choice in chosen.values() if choice.use == info.name]
+    active = [choice for choice in mine if choice.is_active]
+    said = [choice.trail[-1] for choice in active or mine if choice.trail]
+    why = "; ".join(dict.fromkeys(said)) or "nobody chose it"
+    return Entry(info, facts, "active" if active else "off", why)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Stands in for a plugin where only its order matters."""
+
+    facts: SourceFacts
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+def standing_in(facts: SourceFacts) -> Standing:
+    """Return what orders the plugin: its declared relations."""
+    relations = [tuple(facts.attributes.get(key) or ()) for key in ("before", "after")]
+    return Standing(facts, *relations)
+
+
+def order_of(plugins: Mapping[str, Standing]) -> list[tuple[str, list[str], list[str]]]:
+    """Return (event, listeners in order, reasons) for each event that is heard.
+
+    Raises:
+        PluginError: the relations run in a circle.
+    """
+    reasons: dict[tuple[str, str], str] = {}
+    order = solve_order(plugins, reasons)
+    table = []
+    for hook in HOOKS:
+        heard = [name for name in order if hook in plugins[name].facts.hooks]
+        around = [name for name in heard if hook in plugins[name].facts.wrappers]
+        names = [f"({n} around)" for n in around]
+        names += [name for name in heard if name not in around]
+        told = [text for pair, text in reasons.items() if set(pair) <= set(heard)]
+        if heard:
+            table.append((hook, names, told))
+    return table

@@ -1,0 +1,165 @@
+"""What a person reads before and after a run: plain aligned text."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import training
+from training.app.text import count, table
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+__all__ = ["closing", "header", "metric_table"]
+
+#: Row columns that say where an epoch stands, not how good it is.
+COUNTERS = ("epoch", "step", "update", "seconds", "lr")
+FLOORS = {"question_only": "question only", "most_frequent": "most frequent"}
+
+
+def header(
+    trainer: Trainer, config: Mapping[str, Any], facts: Mapping[str, Any]
+) -> str:
+    """Return who trains on what: model, rows, plan, plugins, floors."""
+    sizes = [value.numel() for value in trainer.model.parameters()]
+    trained = sum(v.numel() for v in trainer.model.parameters() if v.requires_grad)
+    model, rows = config["model"], facts.get("rows", {})
+    name = model.get("name") or f"a fresh {model['type']}"
+    lines = [
+        ("model", f"{name}, {sum(sizes):,} weights, {trained:,} of them trained"),
+        ("rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())),
+        ("plan", _plan(trainer)),
+        ("device", f"{trainer.device}, {trainer.precision}"),
+        ("plugins", ", ".join(trainer.plugins)),
+    ]
+    floors = facts.get("floors", {})
+    if floors:
+        words = [f"{FLOORS[key]} {floors[key]['all']:.3f}" for key in FLOORS]
+        lines.append(("floors", f"{', '.join(words)} of the validation answers"))
+    lines.append(("folder", str(trainer.save_dir)))
+    body = "\n".join(f"  {label:<8} {text}" for label, text in lines)
+    return f"trainbus {training.__version__}: {config['task']}\n{body}\n"
+
+
+def interrupted(trainer: Trainer, config: str) -> str:
+    """Return where a signal ended the run, and how to go on."""
+    return (
+        f"\ntrainbus: {trainer.stop_reason} at epoch {trainer.epoch}, step "
+        f"{trainer.step}; go on with the same options and: trainbus run {config} "
+        "--resume auto"
+    )
+
+
+def closing(summary: Mapping[str, Any], example: Sequence[str] | None) -> str:
+    """Return how the run ended, its metrics, and what to type next.
+
+    Args:
+        summary: what summary.json holds.
+        example: an image and a question about it, for the command to try.
+    """
+    reason = f"{summary['stop_reason']} ({summary['stop_owner']})"
+    lines = [
+        "",
+        f"stopped   {reason}",
+        f"trained   {count(summary['epochs'], 'epoch')}, "
+        f"{count(summary['steps'], 'step')} in "
+        f"{summary['seconds']:.1f} s, {summary['cpu_seconds']:.1f} s of CPU time",
+        "",
+        *_metrics(summary),
+        "",
+        "next",
+        *(f"  {command}" for command in _next_commands(summary, example)),
+    ]
+    return "\n".join(lines)
+
+
+def metric_table(
+    columns: Mapping[str, Mapping[str, float]], floors: Mapping[str, Any]
+) -> list[str]:
+    """Return lines: metrics down, ``columns`` and the floors across.
+
+    Args:
+        columns: title -> metric name -> value.
+        floors: kind of floor -> ``all`` or kind of question -> share.
+    """
+    names = list(dict.fromkeys(name for each in columns.values() for name in each))
+    titles = [*columns, *(FLOORS[key] for key in FLOORS if key in floors)]
+    rows = []
+    for name in names:
+        row = [name, *(_number(values.get(name)) for values in columns.values())]
+        kind = _kind_of(name)
+        by_name = {
+            key: {_slug(k): v for k, v in floors[key].items()}
+            for key in FLOORS
+            if key in floors
+        }
+        row += [_number(by_name[key].get(kind or "")) for key in by_name]
+        rows.append(row)
+    return table(["metric", *titles], rows)
+
+
+def _plan(trainer: Trainer) -> str:
+    per_epoch, total = trainer.steps_per_epoch, trainer.total_steps
+    text = count(trainer.num_epochs, "epoch")
+    if per_epoch is not None:
+        text += f" of {count(per_epoch, 'step')}"
+    if total is not None:
+        text += f", {total:,} in all"
+    return text
+
+
+def _metrics(summary: Mapping[str, Any]) -> list[str]:
+    columns = {"final": _scores(summary["final"] or {})}
+    for best in summary["best"]:
+        if best["row"]:
+            title = f"epoch {best['row']['epoch']}, best {best['monitor']}"
+            columns[title] = _scores(best["row"])
+    return metric_table(columns, summary["data"].get("floors", {}))
+
+
+def _scores(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name not in COUNTERS}
+
+
+def _kind_of(metric: str) -> str | None:
+    """Return the kind of question that a floor knows for ``metric``."""
+    if metric in ("accuracy", "exact_match"):
+        return "all"
+    family, _, kind = metric.partition("/")
+    return kind if family in ("accuracy", "exact_match") else None
+
+
+def _slug(kind: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in kind).lower()
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) else ""
+
+
+def _next_commands(
+    summary: Mapping[str, Any], example: Sequence[str] | None
+) -> list[str]:
+    paths = summary["paths"]
+    checkpoint = paths.get("best_checkpoint") or paths.get("last_checkpoint")
+    commands: list[list[str]] = []
+    if checkpoint and example:
+        image, question = example
+        commands.append(
+            [
+                *("trainbus", "predict", "--checkpoint", checkpoint),
+                *("--image", image, "--question", question),
+            ]
+        )
+    if checkpoint:
+        commands.append(
+            ["trainbus", "evaluate", paths["config"], "--checkpoint", checkpoint]
+        )
+    if "tensorboard" in paths:
+        commands.append(["tensorboard", "--logdir", paths["tensorboard"]])
+    if not commands:
+        return [f"read {Path(paths['summary'])}"]
+    return [shlex.join(command) for command in commands]

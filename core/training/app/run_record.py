@@ -1,0 +1,226 @@
+"""Leave a record of each run: ``config.yaml``, ``history.json``, ``summary.json``.
+
+The record of an earlier run in the same folder is never lost: it moves to
+``earlier/001`` and so on when a new run begins there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+import training
+from training import discovery
+from training.callbacks import Callback
+from training.checkpoint_io import write_durably, write_json
+from training.errors import ConfigError
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+__all__ = ["CONFIG", "HISTORY", "SUMMARY", "RunRecord"]
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+HISTORY = "history.json"
+SUMMARY = "summary.json"
+EARLIER = "earlier"
+
+
+class RunRecord(Callback):
+    """Write the run's record into ``trainer.save_dir``, each file all or nothing.
+
+    Args:
+        config: the resolved configuration, as a file would have it.
+        facts: what ``data_facts`` returns.
+    """
+
+    name = "run_record"
+    after = tuple(sorted(discovery.SHIPPED))  # its last words are about their results
+
+    def __init__(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        self.config = dict(config)
+        self.facts = {key: facts[key] for key in ("rows", "floors") if key in facts}
+        #: An image and a question about it, to try the model on; or None.
+        self.example: list[str] | None = facts.get("example")
+        #: What summary.json holds; empty before the run has ended.
+        self.summary: dict[str, Any] = {}
+        self._started: tuple[float, float] | None = None
+
+    def on_setup(self, trainer: Trainer) -> None:
+        """Refuse a folder that cannot be written, before the first step."""
+        self.summary, self._started = {}, None
+        folder = trainer.save_dir.absolute()
+        while not folder.exists() and not folder.is_symlink():
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"training.save_dir is {str(trainer.save_dir)!r}, but {str(folder)!r} "
+                "is no folder that can be written; choose another one"
+            )
+
+    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+        """Put an earlier record aside, and write what this run will do."""
+        if not resumed:
+            _put_aside(trainer.save_dir)
+        text = "# The resolved configuration of the run in this folder.\n"
+        text += yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        write_durably(
+            trainer.save_dir / CONFIG, lambda file: file.write(text.encode()) and None
+        )
+        self._started = time.perf_counter(), _cpu_seconds()
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Write the history so far."""
+        write_json(trainer.save_dir / HISTORY, trainer.history)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Write the history, and the summary of a run that ended well."""
+        write_json(trainer.save_dir / HISTORY, trainer.history)
+        self._summarise(trainer, "finished")
+
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        """Write the summary of a run that had begun and failed."""
+        if self._started is not None:
+            self._summarise(trainer, f"failed: {type(error).__name__}: {error}")
+
+    def _summarise(self, trainer: Trainer, status: str) -> None:
+        assert self._started is not None
+        began, cpu_began = self._started
+        self.summary = {
+            "status": status,
+            "stop_reason": trainer.stop_reason,
+            "stop_owner": trainer.stop_owner,
+            "epochs": trainer.epoch,
+            "steps": trainer.step,
+            "updates": trainer.update,
+            "skipped_windows": trainer.progress.skipped_windows,
+            "nonfinite_windows": trainer.progress.nonfinite_windows,
+            "final": dict(trainer.history[-1]) if trainer.history else None,
+            "best": best_rows(trainer),
+            "weights_are": trainer.weights_are,
+            "seconds": round(time.perf_counter() - began, 3),
+            "cpu_seconds": round(_cpu_seconds() - cpu_began, 3),
+            "device": str(trainer.device),
+            "device_name": _device_name(trainer.device),
+            "precision": trainer.precision,
+            "seed": trainer.seed,
+            "data": self.facts,
+            "plugins": describe_plugins(trainer),
+            "paths": paths_of(trainer),
+            "versions": {
+                "trainbus": training.__version__,
+                "torch": str(torch.__version__),
+                "python": platform.python_version(),
+            },
+        }
+        write_json(trainer.save_dir / SUMMARY, self.summary)
+
+
+def best_rows(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return for each watched metric who watches it, and the epoch of its best value.
+
+    Read from plugins that offer ``monitor`` and ``best_value``: which direction is
+    better is theirs to know.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, plugin in trainer.plugins.items():
+        monitor = getattr(plugin, "monitor", None)
+        value = getattr(plugin, "best_value", None)
+        if not isinstance(monitor, str) or not isinstance(value, (int, float)):
+            continue
+        row = next((r for r in trainer.history if r.get(monitor) == value), None)
+        best = found.setdefault(
+            monitor,
+            {
+                "monitor": monitor,
+                "value": value,
+                "watched_by": [],
+                "row": None if row is None else dict(row),
+            },
+        )
+        best["watched_by"].append(name)
+    return list(found.values())
+
+
+def describe_plugins(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Return for each active plugin its class, distribution and version."""
+    known = {
+        (
+            info.value.partition(".")[0].partition(":")[0],
+            info.value.rpartition(":")[2],
+        ): info
+        for info in discovery.installed()
+    }
+    described = {}
+    for name, plugin in trainer.plugins.items():
+        kind = type(plugin)
+        info = known.get((kind.__module__.partition(".")[0], kind.__qualname__))
+        described[name] = {
+            "class": f"{kind.__module__}.{kind.__qualname__}",
+            "distribution": info.distribution if info else None,
+            "version": info.version if info else None,
+        }
+    return described
+
+
+def paths_of(trainer: Trainer) -> dict[str, str]:
+    """Return where things are, relative to the working directory where below it."""
+    folder = trainer.save_dir
+    paths = {
+        "save_dir": folder,
+        "config": folder / CONFIG,
+        "history": folder / HISTORY,
+        "summary": folder / SUMMARY,
+    }
+    for plugin in trainer.plugins.values():
+        for label, attribute in (
+            ("best_checkpoint", "best_path"),
+            ("last_checkpoint", "last_path"),
+            ("tensorboard", "log_dir"),
+        ):
+            value = getattr(plugin, attribute, None)
+            if isinstance(value, (str, Path)):
+                paths.setdefault(label, Path(value))
+    here = Path.cwd()
+    return {
+        label: str(path.relative_to(here) if path.is_relative_to(here) else path)
+        for label, path in paths.items()
+    }
+
+
+def _put_aside(folder: Path) -> None:
+    """Move the record of an earlier run to ``earlier/NNN``, the next free number."""
+    old = [folder / name for name in (CONFIG, HISTORY, SUMMARY)]
+    old = [path for path in old if path.exists()]
+    if not old:
+        return
+    number = 1
+    while (folder / EARLIER / f"{number:03d}").exists():
+        number += 1
+    target = folder / EARLIER / f"{number:03d}"
+    target.mkdir(parents=True)
+    for path in old:
+        path.rename(target / path.name)
+    log.warning("%s holds an earlier run; its record is kept in %s", folder, target)
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of its finished children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()

@@ -1,0 +1,211 @@
+"""What a configuration may say: every key, its type, its range and its default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
+
+from training.app.data_config import DataConfig
+from training.app.document import Document, dotted
+
+__all__ = [
+    "BuildConfig",
+    "Config",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PluginEntry",
+    "TrainingConfig",
+]
+
+
+def _usable(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("write the path of a folder")
+    return path
+
+
+#: Text in a file, a Path in Python, text again in JSON.
+Folder = Annotated[Path, Field(strict=False), AfterValidator(_usable)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: no unknown key, no silent conversion, no later change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class BuildConfig(Section):
+    """A small BLIP made on this machine; what is left out has ``build_blip``'s value.
+
+    Attributes:
+        hidden_size: width of all three stacks.
+        vision_layers: layers of the image encoder.
+        text_layers: layers of the question encoder, and of the answer decoder.
+        patch_size: side of an image patch, in pixels.
+        image_size: side of the square images, in pixels.
+        vocab_size: most word pieces of the tokenizer, learnt from the training rows.
+        num_attention_heads: must divide ``hidden_size``.
+        max_text_length: positions of the text stacks, in tokens.
+        initializer_range: standard deviation of the fresh weights.
+        dropout: of hidden states and attention, in the text stacks.
+        label_smoothing: of the answer's cross entropy.
+        seed: of the weights; None: the run's seed.
+    """
+
+    hidden_size: Count | None = None
+    vision_layers: Count | None = None
+    text_layers: Count | None = None
+    patch_size: Count | None = None
+    image_size: Count | None = None
+    vocab_size: Count | None = None
+    num_attention_heads: Count | None = None
+    max_text_length: Count | None = None
+    initializer_range: Positive | None = None
+    dropout: Fraction | None = None
+    label_smoothing: Fraction | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+
+
+class ModelConfig(Section):
+    """Which model is trained.
+
+    Attributes:
+        name: hub name or local folder; excludes ``build``.
+        build: make a small one with fresh weights; excludes ``name``.
+        type: model family.
+        freeze: module names, such as ``vision_model``, whose weights stay as they are.
+    """
+
+    name: Annotated[str, Field(min_length=1)] | None = None
+    build: BuildConfig | None = None
+    type: str = "blip"
+    freeze: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if self.name is not None and self.build is not None:
+            raise ValueError("name and build are both given; keep one of them")
+        if self.name is None and self.build is None:
+            raise ValueError(
+                "name is missing; give a hub name or a folder, such as "
+                "Salesforce/blip-vqa-base, or build: {} for a small fresh model"
+            )
+        return self
+
+
+class OptimizerConfig(Section):
+    """How weights are updated; what is left out has torch's default.
+
+    Attributes:
+        type: ``adamw``, ``adam`` or ``sgd``.
+        lr: learning rate; schedules take it as the full rate.
+        weight_decay: decay of the weights.
+        betas: decay rates of the two moments, in [0, 1); not for ``sgd``.
+        eps: added to the denominator; not for ``sgd``.
+        momentum: for ``sgd`` only.
+        no_decay_on_vectors: leave biases and norms (parameters of fewer than two
+            dimensions) out of the weight decay.
+    """
+
+    type: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: Positive = 5e-5
+    weight_decay: NotNegative = 0.01
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = None
+    eps: Positive | None = None
+    momentum: NotNegative | None = None
+    no_decay_on_vectors: bool = False
+
+    @model_validator(mode="after")
+    def _fits_the_type(self) -> Self:
+        foreign = ("betas", "eps") if self.type == "sgd" else ("momentum",)
+        for name in foreign:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} does not belong to {self.type!r}; remove it")
+        return self
+
+
+class TrainingConfig(Section):
+    """The loop: how long, how precise, where to.
+
+    Attributes:
+        num_epochs: passes over the training rows.
+        max_steps: steps after which training ends, whatever the epoch; None: no limit.
+        precision: number format of the forward and backward pass.
+        gradient_accumulation_steps: batches of one optimizer step.
+        max_grad_norm: 2-norm that gradients are clipped to; None or 0: no clipping.
+        save_dir: folder of the run, relative to the working directory.
+        device: ``cpu``, ``cuda``, ``cuda:N``; None: CUDA when there is one.
+        nonfinite: stop with an error, or skip, at a NaN or infinite loss or gradient.
+        optimizer: how weights are updated.
+    """
+
+    num_epochs: Count = 3
+    max_steps: Count | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_accumulation_steps: Count = 1
+    max_grad_norm: NotNegative | None = None
+    save_dir: Folder = Path("runs/default")
+    device: str | None = None
+    nonfinite: Literal["stop", "skip"] = "stop"
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+
+
+class PluginEntry(Section):
+    """One enabled plugin; a file lists it as ``use: {option: value}``.
+
+    Attributes:
+        use: entry-point name, or ``path.py:Class``.
+        options: keyword arguments of its constructor, checked when it is loaded.
+    """
+
+    use: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Config(Section):
+    """A whole configuration.
+
+    Attributes:
+        task: what the model is asked to do.
+        seed: of weights, data order and dropout.
+        data: rows, images and batches.
+        model: which model is trained.
+        training: the loop.
+        plugins: what is enabled, by the name it has in the run.
+        requires: distributions that must be installed, as pip would be told:
+            ``trainbus-ema>=0.2,<1``.
+    """
+
+    task: Literal["vqa"] = "vqa"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: DataConfig
+    model: ModelConfig
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    plugins: dict[str, PluginEntry] = Field(default_factory=dict)
+    requires: list[str] = Field(default_factory=list)
+
+    # Knows where each value was written; None for one made in Python.
+    _source: Document | None = PrivateAttr(default=None)
+
+    def place(self, path: tuple[str | int, ...]) -> str:
+        """Return ``"file:line: a.b"`` of a value, for messages."""
+        if self._source is None:
+            return dotted(path)
+        full = path
+        if path[:1] == ("plugins",) and len(path) > 2:
+            full = (*path[:2], "options", *path[2:])
+        origin = self._source.origin(full)
+        return f"{origin}: {dotted(path)}" if origin else dotted(path)

@@ -1,0 +1,34 @@
+"""Plain aligned text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["count", "table"]
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "<"
+) -> list[str]:
+    """Return aligned lines, the head first.
+
+    Args:
+        head: titles of the columns.
+        rows: cells, as many as titles.
+        align: ``<`` or ``>`` for each column; those not named go to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    sides = align.ljust(len(head), ">")
+    return [
+        "  ".join(
+            f"{text:{side}{width}}"
+            for text, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
+        for row in [head, *rows]
+    ]
+
+
+def count(number: int, thing: str) -> str:
+    """Return ``"1 step"``, ``"1,200 steps"``, ``"2 batches"``."""
+    ending = "es" if thing.endswith("tch") else "s"
+    return f"{number:,} {thing}" + ("" if number == 1 else ending)

@@ -1,0 +1,206 @@
+"""Prove on a person's own data and plugins that a resume is exact.
+
+Three processes: one trains straight on; one is killed after its first part; one goes
+on from what that one saved. Then everything is compared, to the bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.callbacks import Callback
+from training.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+__all__ = ["verify_resume"]
+
+#: Options of plugins that lead out of the run's folder; left out here.
+PLACES = {"save_dir", "log_dir", "folder", "path"}
+#: What is compared, in this order: what differs first explains the rest.
+ORDER = (
+    "batches",
+    "model",
+    "optimizer",
+    "scaler",
+    "rng",
+    "data",
+    "loader",
+    "progress",
+    "metrics",
+    "history",
+    "plugins",
+)
+
+
+def verify_resume(arguments: argparse.Namespace) -> None:
+    """Train straight, and killed and resumed; print what was equal.
+
+    Raises:
+        CheckpointError: something differs; names the first thing.
+    """
+    from training.app.config import as_mapping, load_config
+    from training.compare import first_difference
+
+    if min(arguments.before, arguments.after) < 1:
+        raise ConfigError("--before and --after count steps; use 1 or more")
+    config = load_config(arguments.config, arguments.overrides, arguments.plugins)
+    mapping = _kept_inside(as_mapping(config))
+    end = arguments.before + arguments.after
+    with tempfile.TemporaryDirectory(prefix="verify-resume-") as name:
+        folder = Path(name)
+        straight = _run(folder, "straight", mapping, at=arguments.before, end=end)
+        killed = {"at": arguments.before, "end": end, "kill": True}
+        _run(folder, "killed", mapping, **killed)
+        middle = folder / "killed.pt"
+        if not middle.exists():
+            raise ConfigError(
+                f"the run ended before step {arguments.before}; use a smaller --before"
+            )
+        resumed = _run(folder, "killed", mapping, at=None, end=end, load=str(middle))
+    count = len(straight["batches"])
+    straight["batches"] = straight["batches"][count - len(resumed["batches"]) :]
+    for part in ORDER:
+        found = first_difference(straight[part], resumed[part], part)
+        if found is not None:
+            raise CheckpointError(
+                f"the resumed run is another one: {found} (straight and resumed, after "
+                f"step {end}); {HINTS.get(part, 'this is a bug, please report it')}"
+            )
+        print(f"equal: {part}{_size(part, resumed[part])}")
+    print(f"{arguments.before} steps, killed, {arguments.after} more: bit-identical")
+
+
+HINTS = {
+    "batches": "a dataset that keeps its own generator, or a loader that cannot skip, "
+    "gives other samples: draw from python's, numpy's or torch's global generators",
+    "model": "an operation that is not deterministic; try "
+    "torch.use_deterministic_algorithms(True)",
+    "rng": "something draws random numbers a different number of times",
+    "plugins": "the plugin's state_dict and load_state_dict do not return and take all "
+    "that it has learnt",
+}
+
+
+def _kept_inside(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration without places that lead out of its folder."""
+    plugins = []
+    for item in mapping.get("plugins", []):
+        if isinstance(item, Mapping):
+            ((name, options),) = item.items()
+            leave = PLACES | ({"filename"} if name == "csv" else set())
+            item = {name: {k: v for k, v in options.items() if k not in leave}}
+        plugins.append(item)
+    return {**mapping, "plugins": plugins}
+
+
+def _run(folder: Path, name: str, mapping: dict[str, Any], **plan: Any) -> Any:
+    """Train in a process of its own; return the end state, None if it was killed."""
+    import torch
+
+    training = {**mapping.get("training", {}), "save_dir": str(folder / name)}
+    order = {**plan, "config": {**mapping, "training": training}}
+    order |= {"middle": str(folder / f"{name}.pt"), "out": str(folder / "out.pt")}
+    (folder / "order.json").write_text(json.dumps(order))
+    code = "from training.app.verify_resume import child; child()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "order.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if plan.get("kill") and done.returncode == -signal.SIGKILL:
+        return None
+    if done.returncode:
+        raise CheckpointError(
+            f"the {name} run failed with exit code {done.returncode}; its last words: "
+            f"{done.stderr.strip()[-500:] or 'none'}"
+        )
+    return torch.load(folder / "out.pt", weights_only=True)
+
+
+def child() -> None:
+    """Do what the order file in the arguments says; the body of each process."""
+    import torch
+
+    from training.app.factory import create_trainer_from_config
+    from training.snapshot import capture
+
+    order = json.loads(Path(sys.argv[1]).read_text())
+    probe = Probe(order)
+    trainer = create_trainer_from_config(order["config"], callbacks=[probe])
+    if order.get("load"):
+        trainer.load_checkpoint(order["load"])
+    trainer.train()
+    state = capture(trainer)
+    state["plugins"].pop(Probe.name, None)
+    torch.save({**state, "batches": probe.batches}, order["out"])
+
+
+class Probe(Callback):
+    """Notes what each batch holds, saves and dies in the middle, stops at the end."""
+
+    name = "verify_resume_probe"
+    after = ("checkpointing",)
+
+    def __init__(self, order: Mapping[str, Any]) -> None:
+        self.order = order
+        self.batches: list[int] = []
+
+    def on_batch_begin(self, inputs: Any) -> None:
+        """Note a checksum of the batch."""
+        self.batches.append(_checksum(inputs, 0))
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Ask for the checkpoint in the middle, and for the end."""
+        if trainer.step == self.order["at"]:
+            trainer.request_checkpoint("the middle")
+        if trainer.step == self.order["end"]:
+            trainer.request_stop("the end")
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        """Save in the middle, and vanish there if that is the order."""
+        path = Path(self.order["middle"])
+        if trainer.step == self.order["at"] and not path.exists():
+            trainer.save_checkpoint(path)
+            if self.order.get("kill"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _checksum(value: Any, so_far: int) -> int:
+    """Return a CRC32 over all tensors and plain values in a batch."""
+    if hasattr(value, "detach"):
+        plain = value.detach().cpu().contiguous()
+        shape = f"{plain.dtype}{tuple(plain.shape)}"
+        content = plain.view(-1).numpy(force=True).tobytes() if plain.numel() else b""
+        return zlib.crc32(content, zlib.crc32(shape.encode(), so_far))
+    if isinstance(value, Mapping):
+        for name in value:
+            so_far = _checksum(value[name], zlib.crc32(str(name).encode(), so_far))
+        return so_far
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            so_far = _checksum(item, so_far)
+        return so_far
+    return zlib.crc32(repr(value).encode(), so_far)
+
+
+def _size(part: str, value: Any) -> str:
+    if part == "batches":
+        return f", {len(value)} of them"
+    if part == "model":
+        return f", {len(value)} tensors"
+    if part == "plugins":
+        return f", {', '.join(sorted(value)) or 'none has a state'}"
+    return ""

@@ -1,0 +1,101 @@
+"""What a batch is: its size, its weight, and how it reaches the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def batch_size_of(batch: Any) -> int:
+    """Return the length of the first tensor found in ``batch``; 1 without a tensor.
+
+    Args:
+        batch: a tensor ``(B, ...)``, or a mapping or sequence of such.
+    """
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.dim() else 1
+    if isinstance(batch, Mapping):
+        batch = batch.values()
+    elif not isinstance(batch, (tuple, list)):
+        return 1
+    for value in batch:
+        if isinstance(value, (Tensor, Mapping, tuple, list)):
+            return batch_size_of(value)
+    return 1
+
+
+def weight_of(batch: Any) -> float:
+    """Return the number of items that the batch's mean loss is a mean over.
+
+    ``batch.loss_weight`` says it where the loss is not a mean over samples, as with
+    the label tokens of a text model; otherwise it is the number of samples.
+    """
+    weight = getattr(batch, "loss_weight", None)
+    return batch_size_of(batch) if weight is None else float(weight)
+
+
+def batch_to_device(batch: Any, device: torch.device) -> Any:
+    """Return ``batch`` with its tensors on ``device``; the same object on a CPU.
+
+    Copies from pinned memory do not make the CPU wait. An object with its own ``to``
+    (a tensor, a ``BatchEncoding``) moves itself; mappings, tuples and lists are
+    rebuilt; anything else is passed on.
+    """
+    if device.type == "cpu":
+        return batch
+    return _move(batch, device)
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor) or hasattr(value, "loss_weight"):
+        return value.to(device, non_blocking=True)
+    if hasattr(value, "to"):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _move(item, device) for name, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_move(item, device) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_move(item, device) for item in value)
+    return value
+
+
+def device_batches(
+    host_batches: Iterator[Any], device: torch.device
+) -> Iterator[tuple[Any, float]]:
+    """Yield each batch on ``device`` with its weight, counted on the host before.
+
+    On CUDA the next batch is copied on a side stream while the current one computes;
+    the copies overlap only where the loader pins its memory.
+    """
+    if device.type != "cuda":
+        for batch in host_batches:
+            yield batch_to_device(batch, device), weight_of(batch)
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: tuple[Any, float] | None = None
+    for batch in host_batches:
+        with torch.cuda.stream(stream):
+            copied = batch_to_device(batch, device), weight_of(batch)
+        if ahead is not None:
+            yield ahead
+        torch.cuda.current_stream(device).wait_stream(stream)
+        _record(copied[0], torch.cuda.current_stream(device))
+        ahead = copied
+    if ahead is not None:
+        yield ahead
+
+
+def _record(value: Any, stream: torch.cuda.Stream) -> None:
+    """Tell the allocator that ``stream`` reads these tensors, so it keeps them."""
+    if isinstance(value, Tensor):
+        value.record_stream(stream)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _record(item, stream)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            _record(item, stream)

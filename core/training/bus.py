@@ -1,0 +1,292 @@
+"""Register plugins, order them, and call their hooks without paying for silence.
+
+pluggy registers and validates. For every event the bus then compiles one attribute:
+None when nobody listens, else one plain function that calls the listeners in order. So
+the loop writes ``if bus.on_batch_end is not None: bus.on_batch_end(trainer, ...)``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from training import hookspecs
+from training.callbacks import Callback
+from training.errors import ConfigError, PluginError, did_you_mean
+from training.hookspecs import HOOKS, PROJECT
+from training.order import solve_order
+from training.registration import check_arguments, checked_name
+from training.scopes import scope
+from training.slots import compile_slot, describe, note_culprit
+
+if TYPE_CHECKING:
+    from training.costs import Meter
+
+log = logging.getLogger(__name__)
+
+Slot = Callable[..., Any] | None
+#: How often an isolated plugin may fail before it is switched off.
+MAX_FAILURES = 3
+#: Events in which a plugin may refuse the run, and without which it cannot go on.
+BEGINNING = ("on_setup", "on_train_begin")
+
+
+class _Manager(pluggy.PluginManager):
+    """A plugin manager that takes a Callback's hook-named methods as hooks."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        options = super().parse_hookimpl_opts(plugin, name)
+        if options is None and isinstance(plugin, Callback) and name in HOOKS:
+            return {}
+        return options
+
+
+class Bus:
+    """The plugins of one run, and a slot for every hook.
+
+    Each hook name is an attribute: None while nobody listens, else a function that
+    takes the hook's arguments by position. Slots follow every later ``register`` and
+    ``unregister``, also one made inside a call.
+    """
+
+    on_setup: Slot
+    on_train_begin: Slot
+    on_epoch_begin: Slot
+    on_batch_begin: Slot
+    on_batch_end: Slot
+    on_before_step: Slot
+    on_step_end: Slot
+    on_metrics: Slot
+    on_epoch_end: Slot
+    on_checkpoint: Slot
+    on_train_end: Slot
+    wrap_model: Slot
+    wrap_dataloader: Slot
+
+    def __init__(self) -> None:
+        self._manager: _Manager
+        self._plugins: dict[str, Any] = {}
+        #: For each edge (first, second) of the order, the sentence that explains it.
+        self.order_reasons: dict[tuple[str, str], str] = {}
+        #: Failures of isolated plugins so far, by name.
+        self.failures: dict[str, int] = {}
+        self._meter: Meter | None = None
+        self._isolated: set[str] = set()
+        self._rebuild({})
+
+    @property
+    def plugins(self) -> Mapping[str, Any]:
+        """Name -> plugin instance, in bus order; read-only."""
+        return MappingProxyType(self._plugins)
+
+    def register(self, plugin: Any, name: str | None = None) -> str:
+        """Add ``plugin`` and return the name it goes by.
+
+        Raises:
+            PluginError: a class instead of an instance, a name that is taken, an
+                unknown hook or argument, or an order that runs in a circle.
+        """
+        return self.register_all([(name, plugin)])[0]
+
+    def register_all(self, plugins: Iterable[tuple[str | None, Any]]) -> list[str]:
+        """Add all of (name or None, plugin), or none of them; return their names."""
+        known = dict(self._plugins)
+        names = []
+        for given, plugin in plugins:
+            name = checked_name(plugin, given)
+            if name in known:
+                raise PluginError(
+                    f"two plugins are named {name!r}: {describe(known[name])} and "
+                    f"{describe(plugin)}; give one of them another `name`"
+                )
+            known[name] = plugin
+            names.append(name)
+        self._rebuild(known)
+        return names
+
+    def unregister(self, name: str) -> Any:
+        """Take the plugin out and return it."""
+        if name not in self._plugins:
+            raise PluginError(
+                f"no plugin is named {name!r}{did_you_mean(name, self._plugins)}"
+            )
+        rest = dict(self._plugins)
+        plugin = rest.pop(name)
+        self._rebuild(rest)
+        return plugin
+
+    def name_of(self, plugin: Any) -> str | None:
+        """Return the name that ``plugin`` is registered under, by identity."""
+        for name, known in self._plugins.items():
+            if known is plugin:
+                return name
+        return None
+
+    def listeners(self, hook: str) -> list[pluggy.HookImpl]:
+        """Return the implementations of ``hook`` in the order of calls."""
+        return [impl for impl in reversed(self._impls(hook)) if not impl.wrapper]
+
+    def collect(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
+        """Call every listener of ``hook``; return (plugin name, result) pairs.
+
+        Wrappers are scopes here: they surround the calls and see no result.
+        """
+        results = []
+        with ExitStack() as scopes:
+            for wrapper in self._wrappers(hook):
+                scopes.enter_context(scope(wrapper, hook, arguments, self._meter))
+            for impl in self.listeners(hook):
+                name = impl.plugin_name
+                try:
+                    results.append((name, self._call(impl, hook, arguments)))
+                except BaseException as error:
+                    if name in self._isolated and isinstance(error, Exception):
+                        self._survive(impl, hook, error, arguments)
+                        continue
+                    note_culprit(error, impl, hook, arguments)
+                    raise
+        return results
+
+    def call_all(self, hook: str, **arguments: Any) -> list[BaseException]:
+        """Call every listener whatever the others raise; return what was raised.
+
+        What an isolated plugin raises is logged instead.
+        """
+        errors: list[BaseException] = []
+        for impl in self.listeners(hook):
+            try:
+                self._call(impl, hook, arguments)
+            except BaseException as error:
+                if impl.plugin_name in self._isolated and isinstance(error, Exception):
+                    self._survive(impl, hook, error, arguments)
+                    continue
+                note_culprit(error, impl, hook, arguments)
+                errors.append(error)
+        return errors
+
+    @property
+    def meter(self) -> Meter | None:
+        """What accounts for the time of every call; None: nobody does, at no cost."""
+        return self._meter
+
+    @meter.setter
+    def meter(self, meter: Meter | None) -> None:
+        self._meter = meter
+        self._rebuild(dict(self._plugins))
+
+    def _call(
+        self, impl: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]
+    ) -> Any:
+        given = [arguments[name] for name in impl.argnames]
+        if self._meter is None:
+            return impl.function(*given)
+        return self._meter.for_call(impl.plugin_name, hook)(impl.function, *given)
+
+    def _survive(
+        self,
+        impl: pluggy.HookImpl,
+        hook: str,
+        error: Exception,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        """Go on without an isolated plugin's call; switch it off after too many.
+
+        A refused setting is no failure: nothing has been done yet, and the user can
+        mend it. A plugin that failed to begin is switched off at once.
+        """
+        is_beginning = hook in BEGINNING
+        if is_beginning and isinstance(error, ConfigError):
+            raise error
+        name = impl.plugin_name
+        note_culprit(error, impl, hook, arguments)
+        self.failures[name] = self.failures.get(name, 0) + 1
+        if self.failures[name] == 1:
+            log.warning(
+                "plugin %r failed in %s, the run goes on without that call: %r",
+                *(name, hook, error),
+                exc_info=error,
+            )
+        is_too_much = is_beginning or self.failures[name] >= MAX_FAILURES
+        if is_too_much and name in self._plugins:
+            times = self.failures[name]
+            log.warning("plugin %r failed %d times and is switched off", name, times)
+            self._switch_off(name, hook, arguments)
+
+    def _switch_off(self, name: str, hook: str, arguments: Mapping[str, Any]) -> None:
+        """Take a failing plugin out; let it release what it holds."""
+        last = [each for each in self.listeners("on_close") if each.plugin_name == name]
+        self.unregister(name)
+        for impl in last if hook != "on_close" else ():
+            try:
+                self._call(impl, "on_close", arguments)
+            except Exception as error:
+                log.warning("plugin %r failed in on_close, too: %r", name, error)
+
+    def _rebuild(self, plugins: Mapping[str, Any]) -> None:
+        """Register ``plugins`` with a new manager, in solved order; compile the slots.
+
+        A new manager each time, since pluggy orders by registration and leaves a
+        plugin that failed validation half registered.
+        """
+        reasons: dict[tuple[str, str], str] = {}
+        order = solve_order(plugins, reasons)
+        manager = _Manager(PROJECT)
+        manager.add_hookspecs(hookspecs)
+        for name in reversed(order):  # pluggy calls the last registered first
+            try:
+                check_arguments(manager, plugins[name], name)
+                manager.register(plugins[name], name)
+                manager.check_pending()
+            except pluggy.PluginValidationError as error:
+                told = " ".join(str(error).split())
+                raise PluginError(f"plugin {name!r} does not fit: {told}") from error
+        self._manager = manager
+        self._isolated = {
+            name
+            for name, plugin in plugins.items()
+            if getattr(plugin, "failure", "fatal") == "isolate"
+        }
+        self._plugins = {name: plugins[name] for name in order}
+        self.order_reasons = reasons
+        for hook in HOOKS:
+            setattr(self, hook, self._slot(hook))
+
+    def _impls(self, hook: str) -> list[pluggy.HookImpl]:
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        return caller.get_hookimpls()
+
+    def _wrappers(self, hook: str) -> list[pluggy.HookImpl]:
+        return [impl for impl in reversed(self._impls(hook)) if impl.wrapper]
+
+    def _slot(self, hook: str) -> Slot:
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        assert caller.spec is not None
+        if not caller.get_hookimpls():
+            return None
+        names = tuple(caller.spec.argnames)
+        inner = compile_slot(
+            hook,
+            names,
+            self.listeners(hook),
+            self._isolated,
+            self._survive,
+            self._meter,
+            bool(caller.spec.opts.get("firstresult")),
+        )
+        wrappers = self._wrappers(hook)
+        if not wrappers:
+            return inner
+
+        def wrapped(*args: Any) -> Any:
+            given = dict(zip(names, args, strict=True))
+            with ExitStack() as scopes:
+                for wrapper in wrappers:
+                    scopes.enter_context(scope(wrapper, hook, given, self._meter))
+                return inner(*args)
+
+        return wrapped

@@ -1,0 +1,111 @@
+"""``Callback``, and the names that live in plugins.
+
+A callback is a class whose methods carry hook names; ``hookspecs`` lists them. The base
+class declares none of them, so that a method names only the arguments it uses and still
+type-checks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from trainbus_checkpointing import ModelCheckpointCallback
+    from trainbus_early_stopping import EarlyStoppingCallback
+    from trainbus_evaluation import EvaluationCallback, Evaluator, VQAEvaluator
+    from trainbus_logging import (
+        CSVLoggerCallback,
+        ProgressBarCallback,
+        TensorBoardCallback,
+    )
+    from trainbus_lr_scheduling import LearningRateSchedulerCallback
+
+__all__ = [
+    "Callback",
+    "CSVLoggerCallback",
+    "EarlyStoppingCallback",
+    "EvaluationCallback",
+    "Evaluator",
+    "LearningRateSchedulerCallback",
+    "ModelCheckpointCallback",
+    "ProgressBarCallback",
+    "TensorBoardCallback",
+    "VQAEvaluator",
+]
+
+# Public name -> the module that defines it; the distribution is that name with dashes.
+PLUGIN_NAMES = {
+    "CSVLoggerCallback": "trainbus_logging",
+    "EarlyStoppingCallback": "trainbus_early_stopping",
+    "EvaluationCallback": "trainbus_evaluation",
+    "Evaluator": "trainbus_evaluation",
+    "LearningRateSchedulerCallback": "trainbus_lr_scheduling",
+    "ModelCheckpointCallback": "trainbus_checkpointing",
+    "ProgressBarCallback": "trainbus_logging",
+    "TensorBoardCallback": "trainbus_logging",
+    "VQAEvaluator": "trainbus_evaluation",
+}
+
+
+class Callback:
+    """Base of callbacks: write methods named after the hooks you want to hear.
+
+    A method that starts with ``on_`` and is no hook is refused with a suggestion.
+    Any other class works too when its methods carry ``@training.hookimpl``.
+    """
+
+    #: Name in the bus, in ``before``/``after`` and in checkpoints; unique in a run.
+    #: None: the class's own name.
+    name: ClassVar[str | None] = None
+    #: Names of plugins that must run after this one, wherever both hear an event.
+    before: ClassVar[tuple[str, ...]] = ()
+    #: Names of plugins that must run before this one, wherever both hear an event.
+    after: ClassVar[tuple[str, ...]] = ()
+
+    #: What an exception in a hook does: "fatal" ends the run; "isolate" warns, goes on,
+    #: and switches the plugin off after three. For observers whose loss is bearable.
+    failure: ClassVar[str] = "fatal"
+    #: Versions of the hook API that it is written for, as in ``">=1.0,<2"``; None: any.
+    hook_api: ClassVar[str | None] = None
+    #: What its hooks may change: "parameters", "gradients", "optimizer" (options such
+    #: as the learning rate), "rng" (global random generators). Observers: nothing.
+    mutates: ClassVar[tuple[str, ...]] = ()
+    #: Per-batch hooks that read the device at every call (a sync on CUDA).
+    reads_device: ClassVar[tuple[str, ...]] = ()
+    #: Metrics that ``evaluate`` may deliver, for those who read about it.
+    produces: ClassVar[tuple[str, ...]] = ()
+    #: Options that name a metric to be watched, such as "monitor".
+    consumes: ClassVar[tuple[str, ...]] = ()
+    #: Whether weights would differ without this plugin: then a checkpoint of a run with
+    #: it is not resumed without it, unless that is consented to.
+    alters_training: ClassVar[bool] = False
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return progress to keep in checkpoints: tensors and JSON values only.
+
+        Keep what was learnt (best value, counts), never settings (patience, mode):
+        a resumed run obeys its new configuration.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned; called after ``on_setup``."""
+
+
+def __getattr__(name: str) -> Any:
+    module = PLUGIN_NAMES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise  # the plugin is there; something that it needs is not
+        distribution = module.replace("_", "-")
+        # ImportError, not AttributeError: Python would replace the latter's message.
+        raise ImportError(
+            f"{name} is provided by the plugin {distribution!r}, which is not "
+            f"installed; run: pip install {distribution}"
+        ) from None

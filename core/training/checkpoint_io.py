@@ -1,0 +1,173 @@
+"""Write files that survive a crash, and read checkpoints that prove themselves.
+
+A checkpoint is one ``torch.save`` file of tensors and JSON values. It becomes visible
+under its name only when every byte is on the disk, and it is read only after the CRC32
+of every record in it has been checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from training.errors import CheckpointError
+
+
+class UnreadableError(CheckpointError):
+    """The file itself is missing, incomplete, damaged or foreign; another may do."""
+
+
+FORMAT = "trainbus-checkpoint"
+FORMAT_VERSION = 1
+#: Format -> what turns a state of it into one of the next; docs/checkpoint-format.md.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def write_durably(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """Create or replace ``path`` with what ``write`` puts into a file, all or nothing.
+
+    The bytes go to ``<name>.tmp-<pid>`` in the same folder, are synced, and are renamed
+    over ``path``; then the folder is synced. A crash leaves the old file or the new.
+
+    Raises:
+        OSError: a file operation failed; ``path`` is as it was before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write ``value`` durably as indented JSON; NaN and infinities become null."""
+    text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+    return write_durably(path, lambda file: file.write(text.encode()))
+
+
+def write_checkpoint(path: str | Path, state: dict[str, Any]) -> Path:
+    """Write ``state`` durably; it may hold tensors and JSON values only.
+
+    Raises:
+        CheckpointError: the file could not be written; what stood there is untouched.
+    """
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **state}
+    try:
+        return write_durably(path, lambda file: torch.save(content, file))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} could not be written ({_first_cause(error)}); "
+            "what stood there is untouched: free space or choose another save_dir"
+        ) from error
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return the state in ``path``, on the CPU, verified before it is decoded.
+
+    Nothing in the file is ever imported or called: ``weights_only=True``, no fallback.
+
+    Raises:
+        UnreadableError: missing, truncated, damaged or foreign.
+        CheckpointError: of a newer format.
+    """
+    path = Path(path)
+    _verify_records(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types here; all mean "not ours"
+        raise UnreadableError(
+            f"checkpoint {str(path)!r} holds more than tensors and plain values and "
+            "was not loaded; only files written by this trainer can be resumed"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UnreadableError(
+            f"{str(path)!r} is not a checkpoint of this trainer; give one that "
+            "save_checkpoint or the checkpointing plugin wrote"
+        )
+    if state["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} has format {state['format_version']}, this "
+            f"version reads up to {FORMAT_VERSION}; upgrade trainbus"
+        )
+    return migrate(state)
+
+
+def migrate(state: dict[str, Any]) -> dict[str, Any]:
+    """Return ``state`` in the format of today, one step from version to version.
+
+    Raises:
+        CheckpointError: no step leads from its version.
+    """
+    while state["format_version"] != FORMAT_VERSION:
+        version = state["format_version"]
+        if version not in MIGRATIONS:
+            raise CheckpointError(
+                f"the checkpoint has format {version!r}, from which no way leads to "
+                f"{FORMAT_VERSION}; resume it with the release that wrote it"
+            )
+        state = {**MIGRATIONS[version](state), "format_version": version + 1}
+    return state
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return the ``OSError`` behind what torch says when it finishes a broken file."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return error if cause is None else cause
+
+
+def _verify_records(path: Path) -> None:
+    """Check the zip directory and the CRC32 that torch.save stored for each record."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except OSError as error:
+        raise UnreadableError(
+            f"checkpoint {str(path)!r} cannot be read ({error.strerror or error}); "
+            "check the path"
+        ) from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UnreadableError(
+            f"{str(path)!r} is no complete checkpoint ({error}); use an earlier one"
+        ) from error
+    except Exception as error:  # zlib.error, struct.error: bytes that no writer made
+        raise UnreadableError(
+            f"checkpoint {str(path)!r} is damaged ({error}); use an earlier one"
+        ) from error
+    if broken is not None:
+        raise UnreadableError(
+            f"checkpoint {str(path)!r} is damaged: record {broken!r} fails its CRC32; "
+            "use an earlier one"
+        )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (1e999, -1e999)):
+        return None
+    return value

@@ -1,0 +1,87 @@
+"""Who costs what: time and calls for each plugin and hook."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Cost:
+    """What one plugin spent in one hook.
+
+    Attributes:
+        calls: how often it was called.
+        seconds: wall time inside these calls.
+        syncs: times that it made the CPU wait for the device, where that is counted.
+    """
+
+    calls: int = 0
+    seconds: float = 0.0
+    syncs: int = 0
+
+
+@dataclass(slots=True)
+class Meter:
+    """Accounts for the calls of a run; give it to ``bus.meter``.
+
+    Attributes:
+        costs: (plugin, hook) -> what was spent.
+        events: (plugin, hook, start, seconds) of each call, when ``keep_events``;
+            start in seconds of ``time.perf_counter``.
+        keep_events: remember each single call, for a trace file.
+    """
+
+    keep_events: bool = False
+    costs: dict[tuple[str, str], Cost] = field(default_factory=dict)
+    events: list[tuple[str, str, float, float]] = field(default_factory=list)
+    _running: Cost | None = None
+
+    def note_sync(self) -> None:
+        """Book one synchronisation to the call that is running, if one is."""
+        if self._running is not None:
+            self._running.syncs += 1
+
+    def for_call(self, plugin: str, hook: str) -> Callable[..., Any]:
+        """Return ``call(function, *arguments)``, which books the time it takes."""
+        cost = self.costs.setdefault((plugin, hook), Cost())
+
+        def call(function: Callable[..., Any], *arguments: Any) -> Any:
+            outer, self._running = self._running, cost
+            start = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                self._running = outer
+                seconds = time.perf_counter() - start
+                cost.calls += 1
+                cost.seconds += seconds
+                if self.keep_events:
+                    self.events.append((plugin, hook, start, seconds))
+
+        return call
+
+    def table(self) -> list[tuple[str, str, Cost]]:
+        """Return (plugin, hook, cost) for every hook that was called, dearest first."""
+        rows = [(*key, cost) for key, cost in self.costs.items() if cost.calls]
+        return sorted(rows, key=lambda row: -row[2].seconds)
+
+    def trace(self) -> dict[str, Any]:
+        """Return the events in the Chrome/Perfetto trace format; times in us."""
+        return {
+            "displayTimeUnit": "ms",
+            "traceEvents": [
+                {
+                    "name": f"{plugin}.{hook}",
+                    "cat": hook,
+                    "ph": "X",
+                    "ts": start * 1e6,
+                    "dur": seconds * 1e6,
+                    "pid": 0,
+                    "tid": plugin,
+                }
+                for plugin, hook, start, seconds in self.events
+            ],
+        }

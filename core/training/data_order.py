@@ -1,0 +1,287 @@
+"""The order of the data: a function of (seed, epoch), and re-entered at any batch."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from training.errors import ConfigError
+from training.sample_seeds import (
+    SeededOrder,
+    SeededSamples,
+    apart,
+    draws_nothing,
+    epoch_seed,
+)
+
+log = logging.getLogger(__name__)
+
+
+def refuse_one_shot(dataloader: Any, name: str) -> None:
+    """Raise ``ConfigError`` for what cannot be iterated once an epoch."""
+    if not isinstance(dataloader, Iterable):
+        raise ConfigError(
+            f"{name} is a {type(dataloader).__name__}, which cannot be iterated; pass "
+            "a DataLoader or a list of batches"
+        )
+    if isinstance(dataloader, Iterator):
+        raise ConfigError(
+            f"{name} is an iterator ({type(dataloader).__name__}), exhausted after one "
+            "epoch; pass something that can be iterated again, such as a DataLoader"
+        )
+
+
+#: Samplers whose only randomness is the generator they are given.
+PLAIN_SAMPLERS = (
+    BatchSampler,
+    SequentialSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    DistributedSampler,
+)
+
+
+class EpochLoader:
+    """Iterate a loader once an epoch, in an order that (seed, epoch) alone decides.
+
+    A ``DataLoader`` whose sampler shuffles without a generator of its own gets one,
+    seeded for each epoch. A generator that the user passed is left in charge; its
+    state at the epoch's start is kept for resuming. A map-style dataset that may draw
+    random numbers draws them from (seed, epoch, index), in whichever process.
+    ``set_epoch`` is called where the loader, its sampler or its batch sampler offers
+    it. A loader with ``state_dict`` and ``load_state_dict`` restores itself.
+
+    Args:
+        loader: a ``DataLoader`` or any re-iterable of batches.
+        seed: the run's seed.
+    """
+
+    def __init__(self, loader: Iterable[Any], seed: int) -> None:
+        refuse_one_shot(loader, "train_dataloader")
+        self.loader = loader
+        self.seed = seed
+        self._own = _give_generators(loader)
+        self._users = _user_generators(loader, self._own)
+        self._reading = _seeded(loader, seed)
+        self._loader_states: dict[int, Any] = {}
+        #: Generator states at the start of the current epoch, one for each that the
+        #: user passed; what a checkpoint needs besides (seed, epoch, batch).
+        self.epoch_state: list[torch.Tensor] = []
+        if not self.is_exact:
+            log.warning(
+                "train_dataloader is a %s, which can neither skip nor tell its "
+                "position: a resume inside an epoch will read and drop the batches "
+                "before it and may not be exact; a DataLoader over a map-style dataset "
+                "is, as is a loader with state_dict and load_state_dict",
+                type(loader).__name__,
+            )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a resume inside an epoch is known to see the very same batches."""
+        is_plain = isinstance(self.loader, (list, tuple))
+        return is_plain or _can_skip(self.loader) or _is_stateful(self.loader)
+
+    def start(
+        self,
+        epoch: int,
+        skip: int = 0,
+        state: list[torch.Tensor] | None = None,
+        loader_state: Any = None,
+    ) -> Iterator[Any]:
+        """Return the batches of ``epoch`` (from 0) without the first ``skip``.
+
+        Args:
+            epoch: completed epochs before this one.
+            skip: batches to leave out, without loading them where that can be done.
+            state: ``epoch_state`` of the run that is resumed inside this epoch.
+            loader_state: what ``loader_state(skip)`` returned in that run.
+        """
+        for generator in self._own:
+            generator.manual_seed(epoch_seed(self.seed, epoch))
+        for generator, saved in zip(self._users, state or [], strict=False):
+            generator.set_state(saved)
+        self.epoch_state = [generator.get_state() for generator in self._users]
+        _set_epoch(self.loader, epoch)
+        if self._reading is not self.loader:
+            _begin(self._reading, epoch)
+        ambient = torch.random.get_rng_state()
+        # Only the CPU generator: manual_seed would reset the CUDA generators too.
+        torch.default_generator.manual_seed(epoch_seed(self.seed, epoch))
+        try:
+            return self._iterate(skip, loader_state)
+        finally:
+            torch.random.set_rng_state(ambient)
+
+    def loader_state(self, batch: int) -> Any:
+        """Return the loader's own state after ``batch`` batches, None if it has none.
+
+        The loader itself may be ahead: the next batch is fetched before it is due.
+        """
+        return self._loader_states.get(batch)
+
+    def _iterate(self, skip: int, loader_state: Any) -> Iterator[Any]:
+        if _is_stateful(self.loader):
+            return self._iterate_stateful(skip, loader_state)
+        loader: Any = self._reading
+        if skip and _can_skip(loader):
+            loader, skip = _without_first(loader, skip), 0
+        if _draws_in_this_process(loader):
+            return apart(lambda: iter(loader))
+        batches: Iterator[Any] = iter(loader)
+        if skip:
+            log.warning("reading and dropping the %d batches done before", skip)
+            for _ in itertools.islice(batches, skip):
+                pass
+        return batches
+
+    def _iterate_stateful(self, skip: int, loader_state: Any) -> Iterator[Any]:
+        loader: Any = self.loader
+        if skip and loader_state is not None:
+            loader.load_state_dict(loader_state)
+        batches = iter(loader)
+
+        def tracked() -> Iterator[Any]:
+            for number, batch in enumerate(batches, skip + 1):
+                self._loader_states[number] = loader.state_dict()
+                self._loader_states.pop(number - 3, None)
+                yield batch
+
+        self._loader_states.clear()
+        return tracked()
+
+
+class _Rest(Sampler[Any]):
+    """What ``indices`` yields after the first ``skip``."""
+
+    def __init__(self, indices: Iterable[Any], skip: int) -> None:
+        self.indices = indices
+        self.skip = skip
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(iter(self.indices), self.skip, None)
+
+
+def _can_skip(loader: Any) -> bool:
+    return type(loader) is DataLoader and not isinstance(
+        loader.dataset, IterableDataset
+    )
+
+
+def _is_stateful(loader: Any) -> bool:
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def _draws_in_this_process(loader: Any) -> bool:
+    return (
+        type(loader) is DataLoader
+        and isinstance(loader.dataset, SeededSamples)
+        and loader.num_workers == 0
+    )
+
+
+def _seeded(loader: Any, seed: int) -> Any:
+    """Return a loader of the same batches whose randomness (seed, epoch) decides."""
+    if not _can_skip(loader):
+        return loader
+    dataset = loader.dataset
+    if not draws_nothing(dataset):
+        dataset = SeededSamples(dataset, seed, is_shared=loader.persistent_workers)
+    indices = _indices_of(loader)
+    if any(type(part) not in PLAIN_SAMPLERS for part in _parts(loader)[1:]):
+        indices = SeededOrder(indices, seed)
+    if dataset is loader.dataset and not isinstance(indices, SeededOrder):
+        return loader
+    return _copy(loader, dataset, indices, loader.persistent_workers)
+
+
+def _begin(loader: Any, epoch: int) -> None:
+    if isinstance(loader.dataset, SeededSamples):
+        loader.dataset.begin(epoch)
+    indices = _indices_of(loader)
+    if isinstance(indices, SeededOrder):
+        indices.epoch = epoch
+
+
+def _indices_of(loader: Any) -> Any:
+    """Return what yields indices: of batches, or of samples without batching."""
+    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+
+
+def _without_first(loader: Any, skip: int) -> DataLoader[Any]:
+    """Return a loader of the remaining batches that loads no skipped one."""
+    return _copy(loader, loader.dataset, _Rest(_indices_of(loader), skip), False)
+
+
+def _copy(
+    loader: Any, dataset: Any, indices: Any, persistent_workers: bool
+) -> DataLoader[Any]:
+    is_batched = loader.batch_sampler is not None
+    order: dict[str, Any] = {"batch_size": None, "sampler": indices}
+    return DataLoader(
+        dataset,
+        **({"batch_sampler": indices} if is_batched else order),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=persistent_workers,
+    )
+
+
+def _parts(loader: Any) -> list[Any]:
+    """Return the loader and the samplers inside it, outermost first."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    inner = getattr(batch_sampler, "sampler", None)
+    parts = (loader, getattr(loader, "sampler", None), batch_sampler, inner)
+    return [part for part in parts if part is not None]
+
+
+def _give_generators(loader: Iterable[Any]) -> list[torch.Generator]:
+    """Give each shuffling sampler without a generator one of ours; return those."""
+    given = []
+    for sampler in _parts(loader)[1:]:
+        if getattr(sampler, "generator", loader) is None:
+            sampler.generator = torch.Generator()
+            given.append(sampler.generator)
+    return given
+
+
+def _user_generators(
+    loader: Iterable[Any], ours: list[torch.Generator]
+) -> list[torch.Generator]:
+    found: list[torch.Generator] = []
+    for part in _parts(loader):
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator) and not any(
+            generator is known for known in (*ours, *found)
+        ):
+            found.append(generator)
+    return found
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    for part in (*_parts(loader), getattr(loader, "dataset", None)):
+        set_epoch = getattr(part, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)

@@ -1,0 +1,310 @@
+"""What plugins are installed, without importing any of them; and how to load one.
+
+Installed is not enabled: this module answers questions and loads what it is told to.
+A broken plugin that nobody chose costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import logging
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from training.errors import PluginError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+__all__ = [
+    "GROUP",
+    "SHIPPED",
+    "BrokenPluginError",
+    "PluginInfo",
+    "find",
+    "installed",
+    "is_file",
+    "is_known",
+    "load",
+    "load_file",
+    "use_folder",
+]
+
+#: The entry-point group that plugins announce themselves in.
+GROUP = "trainbus"
+
+#: Plugins that this project publishes, and the distribution that holds each.
+SHIPPED = {
+    "checkpointing": "trainbus-checkpointing",
+    "csv": "trainbus-logging",
+    "early_stopping": "trainbus-early-stopping",
+    "evaluation": "trainbus-evaluation",
+    "lr_scheduling": "trainbus-lr-scheduling",
+    "progress": "trainbus-logging",
+    "tensorboard": "trainbus-logging",
+}
+
+
+#: Folders whose files are offered as plugins, beside what is installed.
+_FOLDERS: list[Path] = []
+
+
+class BrokenPluginError(PluginError):
+    """A chosen plugin raised while it was imported; the cause is its own error."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PluginInfo:
+    """One installed plugin, as its distribution announces it.
+
+    Attributes:
+        name: what a configuration calls it.
+        distribution: the distribution that provides it.
+        version: that distribution's version.
+        value: ``"module:Class"``, or ``"path.py:Class"`` for one in a folder.
+        path: the file or folder that would be imported; ``""`` if none is found.
+        shadowed: ``"version (folder)"`` of other copies of the distribution that come
+            later on the path and are not used.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    value: str
+    path: str
+    shadowed: tuple[str, ...] = ()
+
+
+def installed() -> list[PluginInfo]:
+    """Return every plugin on the path, sorted by name and distribution.
+
+    A distribution that is listed twice (as an editable one is) counts once, the copy
+    that Python would import. A name that two distributions claim stays in the list
+    twice; it is an error only for those who choose it.
+    """
+    used: dict[tuple[str, str], PluginInfo] = {}
+    for distribution in importlib.metadata.distributions():
+        # A text search first: parsing the metadata of all distributions is slow.
+        if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
+            continue
+        for entry in distribution.entry_points:
+            if entry.group != GROUP:
+                continue
+            info = _describe(entry, distribution)
+            key = info.name, re.sub(r"[-_.]+", "-", info.distribution).lower()
+            used[key] = _shadow(used[key], info, distribution) if key in used else info
+    return sorted([*used.values(), *_in_folders()])
+
+
+def use_folder(folder: str | Path) -> None:
+    """Offer the plugin classes in the files of ``folder``, and what pip put there.
+
+    Each public class of a ``*.py`` file that listens to an event can be chosen by its
+    ``name``; none is chosen by lying there.
+
+    Raises:
+        PluginError: there is no such folder.
+    """
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        raise PluginError(f"--plugins-dir {str(folder)!r} is no folder; name a folder")
+    if path not in _FOLDERS:
+        _FOLDERS.append(path)
+        sys.path.append(str(path))
+
+
+def is_known(name: str) -> bool:
+    """Whether a plugin of that name is installed, or published by this project."""
+    return name in SHIPPED or any(info.name == name for info in installed())
+
+
+def find(name: str, where: str = "plugins") -> PluginInfo:
+    """Return the installed plugin called ``name``.
+
+    Args:
+        name: what the configuration says.
+        where: the place that names it, for the message.
+    Raises:
+        PluginError: nobody or more than one distribution provides it.
+    """
+    everything = installed()
+    found = [info for info in everything if info.name == name]
+    if len(found) == 1:
+        for copy in found[0].shadowed:
+            log.warning(
+                "%s: %s is used in version %s (%s); another copy is behind it on the "
+                "path: %s",
+                *(where, found[0].distribution, found[0].version, found[0].path, copy),
+            )
+        return found[0]
+    if found:
+        owners = " and ".join(f"{one.distribution} {one.version}" for one in found)
+        raise PluginError(
+            f"{where}: plugin {name!r} is provided by {owners}; uninstall one of them"
+        )
+    names = sorted({info.name for info in everything})
+    hint = "" if name in SHIPPED else did_you_mean(name, [*names, *SHIPPED])
+    missing = [one for one in SHIPPED if one == name or repr(one) in hint]
+    if missing and missing[0] not in names:
+        hint += f"; run: pip install {SHIPPED[missing[0]]}"
+    raise PluginError(
+        f"{where}: plugin {name!r} is not installed{hint}; "
+        f"installed are: {', '.join(names) or 'none'}"
+    )
+
+
+def load(info: PluginInfo) -> type[Any]:
+    """Import an installed plugin and return its class.
+
+    Raises:
+        BrokenPluginError: importing it raised; that error is the cause.
+        PluginError: what it announces is no class.
+    """
+    if is_file(info.value):
+        return load_file(info.value)
+    owner = f"plugin {info.name!r} of {info.distribution} {info.version}"
+    try:
+        entry = importlib.metadata.EntryPoint(info.name, info.value, GROUP)
+        loaded = entry.load()
+    except (Exception, SystemExit) as error:
+        raise BrokenPluginError(
+            f"{owner} ({info.value}) cannot be imported: "
+            f"{type(error).__name__}: {error}; mend, upgrade or leave it out"
+        ) from error
+    return _checked_class(loaded, f"{owner} ({info.value})")
+
+
+def is_file(name: str) -> bool:
+    """Whether ``name`` means a class in a file, as in ``./callbacks.py:MyCallback``."""
+    return ".py:" in name
+
+
+def load_file(name: str, where: str = "plugins") -> type[Any]:
+    """Return the class that ``path.py:Class`` names; the file is imported once.
+
+    Raises:
+        BrokenPluginError: running the file raised; that error is the cause.
+        PluginError: there is no such file, or no such class in it.
+    """
+    file_name, _, class_name = name.rpartition(":")
+    path = Path(file_name).resolve()
+    if not path.is_file():
+        raise PluginError(
+            f"{where}: plugin file {file_name!r} does not exist; the path is relative "
+            f"to the working directory, {str(Path.cwd())!r}"
+        )
+    try:
+        module = _import_file(path)
+    except (Exception, SystemExit) as error:
+        raise BrokenPluginError(
+            f"{where}: plugin file {file_name!r} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, class_name):
+        own = [
+            key
+            for key, value in vars(module).items()
+            if inspect.isclass(value) and value.__module__ == module.__name__
+        ]
+        raise PluginError(
+            f"{where}: {file_name!r} has no class {class_name!r}"
+            f"{did_you_mean(class_name, own)}; it defines: {', '.join(own) or 'none'}"
+        )
+    return _checked_class(getattr(module, class_name), f"{where}: {name!r}")
+
+
+def _in_folders() -> list[PluginInfo]:
+    """Return the plugin classes in files of the folders in use, unread files left."""
+    from training.sources import SourceError, classes_of, read_class
+
+    found = []
+    for folder in _FOLDERS:
+        for file in sorted(folder.glob("*.py")):
+            for name in classes_of(file):
+                try:
+                    facts = read_class(file.stem, name, file)
+                except SourceError:
+                    continue
+                if facts.hooks or facts.misspelt:
+                    called = str(facts.attributes.get("name") or name)
+                    value = f"{file}:{name}"
+                    found.append(PluginInfo(called, str(folder), "-", value, str(file)))
+    return found
+
+
+def _describe(
+    entry: importlib.metadata.EntryPoint,
+    distribution: importlib.metadata.Distribution,
+) -> PluginInfo:
+    return PluginInfo(
+        name=entry.name,
+        distribution=distribution.metadata["Name"] or "unknown",
+        version=distribution.version or "unknown",
+        value=entry.value,
+        path=_locate(entry.module),
+    )
+
+
+def _shadow(
+    used: PluginInfo, other: PluginInfo, distribution: importlib.metadata.Distribution
+) -> PluginInfo:
+    """Note on ``used`` that another version of its distribution lies behind it."""
+    if other.version == used.version:
+        return used
+    note = f"{other.version} ({distribution.locate_file('')})"
+    return PluginInfo(
+        used.name,
+        used.distribution,
+        used.version,
+        used.value,
+        used.path,
+        (*used.shadowed, note),
+    )
+
+
+def _locate(module: str) -> str:
+    """Return where ``module`` would come from; only its top package is looked up.
+
+    Looking up a submodule would import its package.
+    """
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return ""
+    return (spec.origin or "") if spec else ""
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Run ``path`` as a module of its own name; unchanged files are run once."""
+    stamp = f"{path}:{path.stat().st_mtime_ns}"
+    digest = hashlib.sha256(stamp.encode()).hexdigest()[:12]
+    name = f"trainbus_file_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses and pickle look it up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _checked_class(loaded: Any, owner: str) -> type[Any]:
+    if not inspect.isclass(loaded):
+        raise PluginError(
+            f"{owner} is {type(loaded).__name__}, not a class; an entry point names "
+            "the class whose instances are plugins"
+        )
+    return loaded

@@ -1,0 +1,60 @@
+"""The errors a person may see: one sentence with the thing, the value, the way out.
+
+Each class carries the exit code the command line ends with, so that a script can tell
+a typing mistake from a broken row from a diverged run.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+# Exit codes of the command line that no error class carries.
+EXIT_DONE = 0
+EXIT_USER_CODE = 1
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class TrainbusError(Exception):
+    """Base of every error that is the user's to mend; the message is one sentence."""
+
+    exit_code = EXIT_USER_CODE
+
+
+class ConfigError(TrainbusError, ValueError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+    exit_code = 2
+
+
+class PluginError(ConfigError):
+    """A plugin is unknown, broken, registered twice, or its options do not fit."""
+
+
+class MetricError(ConfigError):
+    """A plugin watches a metric that nobody produces."""
+
+
+class DataError(TrainbusError, ValueError):
+    """A row, an image or a whole data set cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(TrainbusError, ValueError):
+    """A checkpoint is missing, damaged, foreign, or does not fit this run."""
+
+    exit_code = 4
+
+
+class NonFiniteError(TrainbusError, ArithmeticError):
+    """The loss or a gradient is NaN or infinite; the weights were not touched."""
+
+    exit_code = 5
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the nearest of ``choices``, else ``""``."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""

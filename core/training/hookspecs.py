@@ -1,0 +1,309 @@
+"""Every event a plugin can listen to, in firing order.
+
+The order of one run, written once and asserted by ``tests/test_event_order.py``::
+
+    wrap_model, wrap_dataloader               # services: first result wins
+    on_setup                                  # build what needs the trainer
+    metric_names                              # collects: what `evaluate` will deliver
+    (a checkpoint, if any, is restored here)
+    on_train_begin
+    for epoch:
+        on_epoch_begin
+        for window:
+            for batch in window:
+                on_batch_begin
+                forward, loss, backward
+                on_batch_end
+            on_before_step                    # gradients are unscaled, not yet clipped
+            clip, optimizer step, scaler update
+            on_step_end                       # per-update LR schedules advance here
+            if requested: evaluate -> on_metrics
+            if requested or stopping: on_checkpoint
+        evaluate                              # collects: each listener returns metrics
+        on_metrics                            # deciders: plateau LR, early stopping
+        on_epoch_end                          # observers: the history row is complete
+        on_checkpoint                         # writers: they see everything above
+    on_train_end
+    on_exception                              # instead of the rest, on an error
+    on_close                                  # always, every plugin
+
+An implementation names only the arguments it uses and gives them no defaults;
+``**kwargs`` is allowed and stays empty. Arguments are bound by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import pluggy
+
+if TYPE_CHECKING:
+    import torch
+
+    from training.trainer import Trainer
+
+PROJECT: Final = "trainbus"
+#: Raised by one when a hook or an argument is added, never for a removal within 1.x.
+API_VERSION: Final = "1.0"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec(firstresult=True)
+def wrap_model(trainer: Trainer, model: torch.nn.Module) -> torch.nn.Module | None:
+    """Replace the module that the loop calls, once a run, before the first event.
+
+    State: counters are 0; the model is on ``trainer.device``.
+    Args:
+        trainer: the run that is being built; ``trainer.model`` stays the raw model.
+        model: the module to wrap, for instance in ``DistributedDataParallel``.
+    Returns: the module to call, or None to leave it; the first non-None result wins.
+    Order: listeners run in bus order until one returns a module.
+    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec(firstresult=True)
+def wrap_dataloader(
+    trainer: Trainer, dataloader: Iterable[Any], stage: Literal["train", "validation"]
+) -> Iterable[Any] | None:
+    """Replace a loader, once a run for each loader, before ``on_setup``.
+
+    State: counters are 0.
+    Args:
+        trainer: the run that is being built.
+        dataloader: the re-iterable of batches that the user passed.
+        stage: which of the two loaders it is.
+    Returns: the loader to use, or None to leave it; the first non-None result wins.
+    Order: listeners run in bus order until one returns a loader.
+    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_setup(trainer: Trainer) -> None:
+    """Fire once a run, before anything is restored and before the first batch.
+
+    State: counters are 0; model, optimizer, device and the plan are final.
+    Args:
+        trainer: the run; read ``total_steps``, ``steps_per_epoch``, ``save_dir``.
+    Returns: ignored.
+    Order: bus order; state restored from a checkpoint arrives after this event.
+    Errors: the run does not start: refuse options that do not fit the run here.
+    """
+
+
+@hookspec
+def metric_names(trainer: Trainer) -> Iterable[str] | None:
+    """Name the metrics that this plugin's ``evaluate`` will deliver.
+
+    State: as in ``on_setup``, which has fired.
+    Args:
+        trainer: the run.
+    Returns: names; all plugins' names are merged, and consumers are checked
+        against them before step 0. None says that they cannot be known, as does
+        ``evaluate`` without this hook: the check then waits for the first evaluation
+        at an epoch end in which every producer delivers.
+    Order: none promised.
+    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_train_begin(trainer: Trainer, resumed: bool) -> None:
+    """Fire once when training is about to start.
+
+    State: counters are those of the restored checkpoint, or 0 in a fresh run.
+    Args:
+        trainer: the running trainer.
+        resumed: True after ``load_checkpoint``; then keep restored state. False:
+            start afresh, also when this instance has trained before.
+    Returns: ignored.
+    Order: none promised between plugins.
+    Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_epoch_begin(trainer: Trainer) -> None:
+    """Fire before the first batch of an epoch (after a resume: of its remainder).
+
+    State: ``trainer.epoch`` counts completed epochs; this one is ``epoch + 1``.
+    Args:
+        trainer: the running trainer.
+    Returns: ignored.
+    Order: none promised between plugins.
+    Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_batch_begin(trainer: Trainer, batch: int, inputs: Any) -> None:
+    """Fire before the forward pass of one batch.
+
+    State: ``trainer.step`` does not yet count this batch's window.
+    Args:
+        trainer: the running trainer.
+        batch: index of the batch in its epoch, from 0.
+        inputs: the batch on the device, as the model will get it.
+    Returns: ignored.
+    Order: none promised between plugins.
+    Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_batch_end(trainer: Trainer, batch: int, logs: Mapping[str, float]) -> None:
+    """Fire after the backward pass of one batch.
+
+    State: ``trainer.step`` does not yet count this batch's window.
+    Args:
+        trainer: the running trainer.
+        batch: index of the batch in its epoch, from 0.
+        logs: ``{"loss": mean loss of this batch}``; read-only. Reading a value
+            copies it from the device once (a sync on CUDA); not reading is free.
+    Returns: ignored.
+    Order: none promised between plugins.
+    Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_before_step(trainer: Trainer) -> None:
+    """Fire when a window's gradients are complete; change gradients here only.
+
+    State: ``.grad`` holds the weighted mean over the window, unscaled, not clipped;
+        ``trainer.step`` does not yet count the window.
+    Args:
+        trainer: the running trainer.
+    Returns: ignored.
+    Order: bus order; declare ``before``/``after`` where two plugins change gradients.
+    Errors: the run ends before the weights change; ``on_exception`` fires.
+    """
+
+
+@hookspec
+def on_step_end(trainer: Trainer, logs: Mapping[str, float], applied: bool) -> None:
+    """Fire after the optimizer has been asked to step, once a window.
+
+    State: ``trainer.step`` counts this window; ``trainer.update`` does if ``applied``.
+    Args:
+        trainer: the running trainer; requests made here are granted right after.
+        logs: ``loss`` (weighted mean of the window), ``lr`` (first group, the value
+            used), ``grad_norm`` (before clipping, only when clipping); read-only,
+            read from the device on look-up.
+        applied: False when the update was skipped (scaler overflow, zero weight,
+            non-finite and policy ``skip``); LR schedules advance only if True.
+    Returns: ignored.
+    Order: none promised between plugins.
+    Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def evaluate(trainer: Trainer, reason: str) -> Mapping[str, float] | None:
+    """Measure the model; fire at each epoch end and when evaluation was requested.
+
+    State: at an epoch end ``trainer.epoch`` already counts the epoch.
+    Args:
+        trainer: the running trainer; its ``val_dataloader`` is there to use.
+        reason: ``"epoch_end"``, or the reason given to ``request_evaluation``.
+    Returns: metrics by name, or None when not due; results of all plugins are
+        merged, and a name delivered twice is an error that names both.
+    Order: none promised between plugins. Leave the modules' modes as found.
+    Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_metrics(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    """Fire when fresh metrics exist: the place to decide.
+
+    State: as in ``evaluate``; ``trainer.metrics`` also knows who measured when.
+    Args:
+        trainer: the running trainer; ``request_stop(reason)`` ends the run.
+        metrics: what this evaluation delivered, and ``train_loss`` at an epoch
+            end; read-only. A name that is not in it was not measured this time.
+    Returns: ignored.
+    Order: none promised between plugins; saving belongs in ``on_checkpoint``.
+    Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_epoch_end(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    """Fire once after an epoch's evaluation and decisions: the place to report.
+
+    State: ``trainer.epoch`` counts this epoch (1 after the first).
+    Args:
+        trainer: the running trainer.
+        metrics: the row just appended to ``trainer.history``; read-only.
+    Returns: ignored.
+    Order: none promised between plugins; saving belongs in ``on_checkpoint``, next.
+    Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_checkpoint(trainer: Trainer, reason: str) -> None:
+    """Fire when state is whole and may be written: the place to save.
+
+    State: a boundary: no partial gradients; every earlier event has finished.
+    Args:
+        trainer: ``save_checkpoint(path)`` writes all state; ``is_stopping`` tells
+            whether this is the last boundary of the run.
+        reason: ``"epoch_end"``, ``"stop"``, or the reason of ``request_checkpoint``.
+    Returns: ignored.
+    Order: none promised between plugins.
+    Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_train_end(trainer: Trainer) -> None:
+    """Fire once when training ended without an error, after the last checkpoint.
+
+    State: ``trainer.stop_reason`` says why it ended.
+    Args:
+        trainer: the trainer; its weights may be replaced here (best weights).
+    Returns: ignored.
+    Order: bus order.
+    Errors: ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def on_exception(trainer: Trainer, error: BaseException) -> None:
+    """Fire instead of the remaining events when something raised.
+
+    State: counters are those of the last completed boundary or beyond.
+    Args:
+        trainer: the trainer.
+        error: what was raised, also KeyboardInterrupt; it is re-raised afterwards.
+    Returns: ignored; an observer cannot swallow the error.
+    Order: every listener is called, also when another one fails.
+    Errors: noted on the original error, which stays the one that is raised.
+    """
+
+
+@hookspec
+def on_close(trainer: Trainer) -> None:
+    """Fire last, always, for every plugin: flush and release.
+
+    State: whatever the run ended with; ``on_setup`` may not have been reached.
+    Args:
+        trainer: the trainer.
+    Returns: ignored.
+    Order: every listener is called, also when another one fails.
+    Errors: the first one is raised after all have run, unless the run itself failed.
+    """
+
+
+#: Hook names in firing order.
+HOOKS: Final = tuple(
+    name
+    for name, value in list(globals().items())
+    if callable(value) and hasattr(value, PROJECT + "_spec")
+)

@@ -1,0 +1,185 @@
+"""The loop: epochs, windows and batches, and the events between them.
+
+It owns order and counters and no policy: plugins decide when to stop, save, log or
+evaluate. ``hookspecs`` says when each hook fires.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from training.batches import device_batches
+from training.data_order import EpochLoader
+from training.errors import DataError
+from training.logs import LazyLogs
+from training.metrics import MetricValue, merge_metrics
+from training.modes import train_mode
+from training.state import load_rng_state
+from training.view import RunView
+from training.window import Window
+
+log = logging.getLogger(__name__)
+
+
+class Loop(RunView):
+    """Runs what ``Trainer`` has set up, from the counters' position to the end."""
+
+    _order: EpochLoader
+    _window: Window
+
+    @property
+    def loader_state(self) -> Any:
+        """The loader's own state at this boundary, for one that keeps any."""
+        order = getattr(self, "_order", None)
+        return order and order.loader_state(self.progress.batch)
+
+    def _run_epochs(self, resume: dict[str, Any] | None) -> None:
+        """Run until the plan is done or a request ends it.
+
+        Args:
+            resume: the state to go on from; its random generators are restored when
+                the first iterator stands.
+        """
+        if resume is not None and self.is_stopping:
+            load_rng_state(resume["rng"])
+        while not self.is_stopping:
+            self._run_epoch(resume)
+            resume = None
+
+    def _run_epoch(self, resume: dict[str, Any] | None) -> None:
+        """Run the epoch, or its remainder; stop inside it only at a boundary."""
+        started = time.perf_counter()
+        if self.bus.on_epoch_begin is not None:
+            self.bus.on_epoch_begin(self)
+        train_mode(self.model)
+        skip = self.progress.batch
+        batches = self._order.start(
+            self.epoch,
+            skip,
+            resume["data"] if resume else None,
+            resume.get("loader") if resume else None,
+        )
+        self.epoch_state = self._order.epoch_state
+        if resume is not None:  # after the iterator was made: making it draws numbers
+            load_rng_state(resume["rng"])
+        complete = self._run_batches(device_batches(batches, self.device))
+        if complete and self.progress.batch == 0:
+            raise DataError("train_dataloader yielded no batch; give it some data")
+        if not complete and self._stop is not None:
+            self._announce_checkpoint("stop")
+            return
+        self._end_epoch(complete, time.perf_counter() - started)
+
+    def _run_batches(self, batches: Iterator[tuple[Any, float]]) -> bool:
+        """Train on ``batches``; return False if the run ended before the last one."""
+        bus, window = self.bus, self._window
+        accumulation, length = self.gradient_accumulation_steps, self.batches_per_epoch
+        index = self.progress.batch
+        for inputs, weight in batches:
+            if bus.on_batch_begin is not None:
+                bus.on_batch_begin(self, index, inputs)
+            loss = window.backward(inputs, weight)
+            if bus.on_batch_end is not None:
+                bus.on_batch_end(self, index, LazyLogs({"loss": loss}))
+            index += 1
+            if window.num_batches == accumulation:
+                self._end_window(window, index)
+                ended = self._stop is not None or self.step == self.max_steps
+                if ended and index != length:
+                    return False
+        if window.num_batches:  # the last window is stepped with its own weight
+            self._end_window(window, index)
+        return True
+
+    def _end_window(self, window: Window, index: int) -> None:
+        """Step the optimizer, count, announce, and grant what was asked for."""
+        bus, progress = self.bus, self.progress
+        lr = float(self.optimizer.param_groups[0]["lr"])  # before it moves
+        progress.lr = lr
+        before_step = bus.on_before_step
+        result = window.step(before_step and (lambda: before_step(self)))
+        progress.step += 1
+        progress.batch = index
+        if result.applied:
+            progress.update += 1
+        else:
+            progress.skipped_windows += 1
+        if result.nonfinite:
+            progress.nonfinite_windows += 1
+            log.warning("step %d dropped: loss or gradient not finite", self.step)
+        else:
+            progress.loss_sum = progress.loss_sum + result.loss_sum
+            progress.weight_sum += result.weight
+        if bus.on_step_end is not None:
+            logs = {"loss": result.loss, "lr": lr}
+            if result.grad_norm is not None:
+                logs["grad_norm"] = result.grad_norm
+            bus.on_step_end(self, LazyLogs(logs), result.applied)
+        if self._asked:
+            self._grant()
+
+    def _grant(self) -> None:
+        evaluation = self._asked.pop("evaluation", None)
+        if evaluation is not None:
+            self._evaluate(evaluation)
+        checkpoint = self._asked.pop("checkpoint", None)
+        if checkpoint is not None and not self.is_stopping:
+            self._announce_checkpoint(checkpoint)
+
+    def _end_epoch(self, complete: bool, seconds: float) -> None:
+        """Evaluate, decide, report and save, in this order."""
+        progress = self.progress
+        weight = progress.weight_sum
+        train_loss = float(progress.loss_sum) / weight if weight else float("nan")
+        number = progress.epoch + 1
+        if complete:
+            progress.epoch, progress.batch = number, 0
+            progress.loss_sum = progress.weight_sum = 0.0
+        self._asked.clear()
+        metrics = self._evaluate(
+            "epoch_end" if complete else "max_steps", {"train_loss": train_loss}
+        )
+        row = {
+            "epoch": number,
+            "step": self.step,
+            "update": self.update,
+            "lr": progress.lr,
+            **metrics,
+            "seconds": seconds,
+        }
+        self.history.append(row)
+        if self.bus.on_epoch_end is not None:
+            self.bus.on_epoch_end(self, MappingProxyType(row))
+        self._announce_checkpoint("epoch_end" if complete else "stop")
+        self._asked.clear()
+
+    def _evaluate(
+        self, reason: str, own: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
+        """Collect metrics, record them with their origin, and let deciders decide."""
+        results: list[tuple[str, Any]] = [("trainer", own)]
+        results += self.bus.collect("evaluate", trainer=self, reason=reason)
+        merged = merge_metrics(results)
+        for name, (value, producer) in merged.items():
+            self.metrics.record(
+                name, MetricValue(value, self.step, self.epoch, producer)
+            )
+        if own is not None and self._all_delivered(results):
+            self.metrics.settle()
+        metrics = {name: value for name, (value, _) in merged.items()}
+        if metrics and self.bus.on_metrics is not None:
+            self.bus.on_metrics(self, MappingProxyType(metrics))
+        return metrics
+
+    def _all_delivered(self, results: list[tuple[str, Any]]) -> bool:
+        """Whether each producer took its turn; one that failed in isolation did not."""
+        everybody = 1 + len(self.bus.listeners("evaluate"))  # and the trainer itself
+        return len([r for _, r in results if r is not None]) == everybody
+
+    def _announce_checkpoint(self, reason: str) -> None:
+        if self.bus.on_checkpoint is not None:
+            self.bus.on_checkpoint(self, reason)

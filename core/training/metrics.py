@@ -1,0 +1,147 @@
+"""Metrics with their origin: who measured a value, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from training.errors import MetricError, PluginError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """One measured value.
+
+    Attributes:
+        value: the number; may be NaN or infinite.
+        step: ``trainer.step`` when it was measured.
+        epoch: ``trainer.epoch`` when it was measured.
+        producer: the name of the plugin that measured it.
+    """
+
+    value: float
+    step: int
+    epoch: int
+    producer: str
+
+
+class Metrics(Mapping[str, MetricValue]):
+    """The latest value of every metric, and which names a run will produce."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, MetricValue] = {}
+        #: Names that the run will produce; None when a producer does not say.
+        self.known_names: frozenset[str] | None = frozenset()
+        #: Required name -> owner, where only the first evaluation can tell.
+        self._doubtful: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> MetricValue:
+        return self._latest[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._latest)
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    def record(self, name: str, value: MetricValue) -> None:
+        """Keep ``value`` as the latest of ``name``."""
+        self._latest[name] = value
+
+    def require(self, name: str, owner: str) -> None:
+        """Raise ``MetricError`` if it is known that nobody will produce ``name``.
+
+        Where a producer does not say its names, ``settle`` decides.
+        """
+        if self.known_names is None:
+            self._doubtful[name] = owner
+        elif name not in self.known_names:
+            raise _unknown(name, owner, self.known_names)
+
+    def settle(self) -> None:
+        """Raise ``MetricError`` if a required name was never delivered.
+
+        Call it when every producer has delivered.
+        """
+        for name, owner in self._doubtful.items():
+            if name not in self._latest:
+                raise _unknown(name, owner, self._latest)
+        self._doubtful.clear()
+
+    def state_dict(self) -> dict[str, list[Any]]:
+        """Return every latest value as a list of its fields."""
+        return {name: list(astuple(value)) for name, value in self._latest.items()}
+
+    def load_state_dict(self, state: Mapping[str, list[Any]]) -> None:
+        """Replace all values by those that ``state_dict`` returned."""
+        self._latest = {name: MetricValue(*value) for name, value in state.items()}
+
+
+def _unknown(name: str, owner: str, known: Iterable[str]) -> MetricError:
+    names = sorted(known)
+    return MetricError(
+        f"{owner} watches {name!r}, but this run reports: {', '.join(names)}"
+        f"{did_you_mean(name, names)}"
+    )
+
+
+def known_names(
+    declared: Mapping[str, Iterable[str] | None], producers: Iterable[str]
+) -> frozenset[str] | None:
+    """Return the metrics a run will produce; None when a producer does not say.
+
+    Raises:
+        PluginError: a plugin declared something else than names.
+    """
+    declared = {name: _checked_names(name, given) for name, given in declared.items()}
+    if any(declared.get(producer) is None for producer in producers):
+        return None
+    return frozenset(
+        {"train_loss"}.union(*(names or () for names in declared.values()))
+    )
+
+
+def _checked_names(plugin: str, names: Any) -> list[str] | None:
+    if names is None:
+        return None
+    listed = list(names) if isinstance(names, Iterable) else [names]
+    if isinstance(names, str) or not all(isinstance(name, str) for name in listed):
+        raise PluginError(
+            f"plugin {plugin!r} returned {names!r} from metric_names; return a list "
+            "of names, or None"
+        )
+    return listed
+
+
+def merge_metrics(
+    results: list[tuple[str, Mapping[str, Any] | None]],
+) -> dict[str, tuple[float, str]]:
+    """Merge what ``evaluate`` listeners returned into name -> (value, producer).
+
+    Raises:
+        PluginError: a result is no mapping, a value no number, or a name came twice.
+    """
+    merged: dict[str, tuple[float, str]] = {}
+    for producer, result in results:
+        if result is None:
+            continue
+        if not isinstance(result, Mapping):
+            raise PluginError(
+                f"plugin {producer!r} returned {type(result).__name__} from evaluate; "
+                "return a mapping of metric names to numbers, or None"
+            )
+        for name, value in result.items():
+            if name in merged:
+                raise PluginError(
+                    f"metric {name!r} comes from both {merged[name][1]!r} and "
+                    f"{producer!r}; rename or switch off one of them"
+                )
+            try:
+                merged[name] = float(value), producer
+            except (TypeError, ValueError) as error:
+                raise PluginError(
+                    f"plugin {producer!r} returned {value!r} as metric {name!r}; "
+                    "return a number"
+                ) from error
+    return merged

@@ -1,0 +1,48 @@
+"""Sort plugins by what they declare, never by how they were installed or listed."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Mapping
+from typing import Any
+
+from training.errors import PluginError
+
+
+def solve_order(
+    plugins: Mapping[str, Any], reasons: dict[tuple[str, str], str]
+) -> list[str]:
+    """Return plugin names sorted by their ``before``/``after``, ties by name.
+
+    Ties are broken by name, never by installation or list order, so that equal
+    selections give equal runs. Names of absent plugins are allowed: they bind once
+    such a plugin joins. ``reasons`` receives a sentence for each edge.
+
+    Raises:
+        PluginError: the relations run in a circle.
+    """
+    edges: dict[str, set[str]] = {name: set() for name in sorted(plugins)}
+    for name in edges:
+        for other in getattr(plugins[name], "before", ()):
+            if other in edges:
+                edges[other].add(name)
+                reasons[name, other] = f"{name!r} declares before {other!r}"
+        for other in getattr(plugins[name], "after", ()):
+            if other in edges:
+                edges[name].add(other)
+                reasons[other, name] = f"{name!r} declares after {other!r}"
+    sorter = graphlib.TopologicalSorter(edges)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        circle = " -> ".join(error.args[1])
+        raise PluginError(
+            f"plugins cannot be ordered, their before/after run in a circle: {circle}"
+        ) from error
+    order: list[str] = []
+    ready: list[str] = []
+    while sorter.is_active():
+        ready = sorted([*ready, *sorter.get_ready()])
+        order.append(ready.pop(0))
+        sorter.done(order[-1])
+    return order

@@ -1,0 +1,58 @@
+"""Number formats of a run: fp32, bf16 or fp16 under autocast, with a loss scaler."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from training.errors import ConfigError
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+class Precision:
+    """What a precision means on a device.
+
+    fp16 runs under autocast with dynamic loss scaling, on a CPU too (correct there,
+    and slow). bf16 has the exponent range of fp32 and needs no scaler. Weights and
+    optimizer state stay fp32.
+
+    Args:
+        name: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        device: where the model runs.
+    Raises:
+        ConfigError: unknown name, or a GPU without bf16.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        if name not in PRECISIONS:
+            raise ConfigError(
+                f"precision is {name!r}; choose one of: {', '.join(PRECISIONS)}"
+            )
+        on_cuda = device.type == "cuda"
+        if name == "bf16" and on_cuda and not torch.cuda.is_bf16_supported():
+            raise ConfigError("precision is 'bf16', which this GPU lacks; use fp16")
+        self.name = name
+        self.device = device
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+        self.scaler = (
+            torch.amp.GradScaler(device.type) if self.dtype is torch.float16 else None
+        )
+
+    @staticmethod
+    def choose(precision: str | None, fp16: bool) -> str:
+        """Return the name that ``precision`` and the ``fp16`` switch ask for."""
+        if precision is None:
+            return "fp16" if fp16 else "fp32"
+        if fp16 and precision != "fp16":
+            raise ConfigError(
+                f"fp16=True and precision={precision!r} contradict: pass one of them"
+            )
+        return precision
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context that a forward pass runs in; does nothing in fp32."""
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)

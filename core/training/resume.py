@@ -1,0 +1,167 @@
+"""Decide whether a run may go on from a checkpoint, and say what has changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from training import snapshot
+from training.provenance import describe_plugins
+from training.settings import (
+    Change,
+    check_names,
+    differences,
+    is_allowed,
+    require_consent,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+#: A change of these leaves nothing to restore an optimizer's state into.
+OPTIMIZER_IS_ANOTHER = {"optimizer", "optimizer.groups", "frozen"}
+#: A change of these moves the position inside an epoch; it is mapped by samples.
+POSITION_MOVES = {"batch_size", "dataset_length", "drop_last", "batches_per_epoch"}
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a resumed run took over, and what differs from the run that was saved.
+
+    Attributes:
+        path: the checkpoint.
+        epoch: completed epochs in it.
+        step: attempted updates in it.
+        changes: settings that differ.
+        added: plugins that are active and were not; they start afresh.
+        removed: plugins that were active and are not; their state is carried along.
+        upgraded: ``"name 1.0 -> 1.1"`` of plugins of another version.
+        stopped_by: who had ended the saved run and why, or None.
+        metadata: what the saved run carried, as ``trainer.metadata``.
+    """
+
+    path: str
+    epoch: int
+    step: int
+    changes: tuple[Change, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    upgraded: tuple[str, ...] = ()
+    stopped_by: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"resumed from {self.path}: epoch {self.epoch}, step {self.step}"]
+        lines += [f"setting {change}" for change in self.changes]
+        lines += [f"plugin {name} is new and starts afresh" for name in self.added]
+        lines += [f"plugin {name} is no longer active" for name in self.removed]
+        lines += [f"plugin {each}" for each in self.upgraded]
+        if self.stopped_by is not None:
+            lines.append(f"that run was stopped by {self.stopped_by}")
+        return "\n  ".join(lines)
+
+
+def restore(
+    trainer: Trainer, state: dict[str, Any], source: str, allowed: Collection[str] = ()
+) -> Receipt:
+    """Take over ``state``; nothing is touched unless all of it may be.
+
+    Args:
+        trainer: takes the state; its own settings hold where they differ.
+        state: of a checkpoint; what was consented to is adapted in place.
+        source: the checkpoint, for messages.
+        allowed: names of settings that may differ.
+    Raises:
+        CheckpointError: the run differs where nobody consented, or does not fit.
+    """
+    snapshot.check_model(trainer, state, source)
+    own, saved = settings_of(trainer), state["settings"]
+    if trainer.seed is None:
+        own["seed"] = saved["seed"]
+    changes = differences(saved, own) + _missing_plugins(trainer, state)
+    check_names(allowed, [*own, *(change.name for change in changes)])
+    require_consent(changes, allowed, source)
+    receipt = _receipt(trainer, state, changes, source)
+    consented = {change.name for change in changes if is_allowed(change.name, allowed)}
+    _adapt_optimizer(trainer, state, consented)
+    if state["progress"]["batch"] and consented & POSITION_MOVES:
+        _adapt_position(trainer, state, saved, own)
+    for change in changes:
+        log.info("resuming with a change: %s", change)
+    snapshot.restore_model(trainer, state)
+    snapshot.restore_run(trainer, state, source)
+    if trainer.seed is None:
+        trainer.order_seed = saved["seed"]
+    return receipt
+
+
+def _missing_plugins(trainer: Trainer, state: Mapping[str, Any]) -> list[Change]:
+    """Return plugins without which training itself would be another one."""
+    return [
+        Change(f"plugins.{name}", "active", "not active")
+        for name, entry in state.get("distributions", {}).items()
+        if entry.get("alters_training") and name not in trainer.plugins
+    ]
+
+
+def _adapt_optimizer(
+    trainer: Trainer, state: dict[str, Any], consented: Collection[str]
+) -> None:
+    """Let the configured optimizer or options win where that was consented to."""
+    if OPTIMIZER_IS_ANOTHER & set(consented):
+        state["optimizer"] = trainer.optimizer.state_dict()
+        log.warning("the optimizer is another one; its state starts afresh")
+        return
+    names = [name.partition(".")[2] for name in consented if "optimizer." in name]
+    for saved, own in zip(
+        state["optimizer"]["param_groups"], trainer.configured_groups or (), strict=True
+    ):
+        saved.update({name: own[name] for name in names if name in own})
+        if "lr" in names and "initial_lr" in saved:
+            saved["initial_lr"] = float(own["lr"])
+
+
+def _adapt_position(
+    trainer: Trainer, state: dict[str, Any], saved: Mapping[str, Any], own: Any
+) -> None:
+    """Move to the batch that begins with the same number of samples behind it."""
+    progress, length = state["progress"], own["batches_per_epoch"]
+    batch = progress["batch"]
+    if saved.get("batch_size") and own.get("batch_size"):
+        batch = batch * saved["batch_size"] // own["batch_size"]
+    if length is not None:
+        batch = min(batch, length - 1)
+    log.warning(
+        "the rest of epoch %d is approximate: batch %d of the old data is batch %d now",
+        *(trainer.epoch + 1, progress["batch"], batch),
+    )
+    progress["batch"] = batch
+
+
+def _receipt(
+    trainer: Trainer, state: Mapping[str, Any], changes: list[Change], source: str
+) -> Receipt:
+    was, now = state.get("distributions", {}), describe_plugins(trainer.plugins)
+    both = [name for name in now if name in was]
+    ends = [request for request in state["requests"] if request[0] == "stop"]
+    stopped = ends[-1] if ends and ends[-1][1] not in ("signal", "trainer") else None
+    return Receipt(
+        path=source,
+        epoch=state["progress"]["epoch"],
+        step=state["progress"]["step"],
+        changes=tuple(c for c in changes if not c.name.startswith("plugins.")),
+        added=tuple(name for name in now if was and name not in was),
+        removed=tuple(name for name in was if name not in now),
+        upgraded=tuple(
+            f"{name} {was[name]['version']} -> {now[name]['version']}"
+            for name in both
+            if was[name].get("version") != now[name]["version"]
+        ),
+        stopped_by=stopped and f"{stopped[1]}: {stopped[2]}",
+        metadata=state.get("metadata", {}),
+    )

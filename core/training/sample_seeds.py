@@ -1,0 +1,153 @@
+"""Make a sample's randomness a function of (seed, epoch, index), and of nothing else.
+
+A dataset that draws from the generators of python, numpy or torch then gives the same
+sample whichever worker loads it, and whatever was loaded before.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset, TensorDataset
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the 63-bit seed that stands for (seed, epoch); epochs from 0."""
+    # Two odd 64-bit constants (of splitmix64) keep neighbouring pairs far apart.
+    mixed = (seed * 0x9E3779B97F4A7C15 + (epoch + 1) * 0xBF58476D1CE4E5B9) % 2**64
+    return (mixed ^ (mixed >> 31)) % 2**63
+
+
+def draws_nothing(dataset: Any) -> bool:
+    """Whether ``dataset`` is known to draw no random number."""
+    if type(dataset) is Subset:
+        return draws_nothing(dataset.dataset)
+    if type(dataset) is ConcatDataset:
+        return all(draws_nothing(part) for part in dataset.datasets)
+    return type(dataset) in (TensorDataset, list, tuple)
+
+
+class SeededSamples(Dataset[Any]):
+    """A map-style dataset that seeds the generators before it loads a sample.
+
+    Args:
+        dataset: what is loaded from.
+        seed: the run's seed.
+        is_shared: whether workers outlive an epoch; then they read it from memory
+            that they share with the main process.
+    """
+
+    def __init__(self, dataset: Any, seed: int, is_shared: bool = False) -> None:
+        self.dataset = dataset
+        self._seed = seed
+        self._epoch: int | torch.Tensor = 0
+        if is_shared:
+            zero = torch.zeros((), dtype=torch.int64)
+            self._epoch = zero.share_memory_()  # type: ignore[no-untyped-call]
+        inner = dataset.dataset if type(dataset) is Subset else dataset
+        if hasattr(inner, "__getitems__"):
+            self.__getitems__ = self._load_batch
+
+    def begin(self, epoch: int) -> None:
+        """Seed the samples of ``epoch`` (from 0) from now on."""
+        if isinstance(self._epoch, torch.Tensor):
+            self._epoch.fill_(epoch)
+        else:
+            self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        self._reseed(index)
+        return self.dataset[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset" or name.startswith("__"):
+            raise AttributeError(name)  # while this is unpickled there is none yet
+        return getattr(self.dataset, name)
+
+    def _load_batch(self, indices: list[Any]) -> Any:
+        self._reseed(indices[0])
+        return self.dataset.__getitems__(indices)
+
+    def _reseed(self, index: Any) -> None:
+        number = index if isinstance(index, int) else zlib.crc32(repr(index).encode())
+        reseed(epoch_seed(epoch_seed(self._seed, int(self._epoch)), number))
+
+
+class SeededOrder(Sampler[Any]):
+    """Indices of a sampler that may draw from the global generators.
+
+    Each pass draws from generators seeded by (seed, epoch), and leaves those of the run
+    as they were.
+    """
+
+    def __init__(self, indices: Iterable[Any], seed: int) -> None:
+        self.indices = indices
+        self.epoch = 0
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.indices)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        seed = epoch_seed(self._seed, self.epoch)
+        return apart(lambda: iter(self.indices), lambda: reseed(seed))
+
+
+def reseed(seed: int) -> None:
+    """Seed the CPU generators of python, torch and, if it is loaded, numpy."""
+    random.seed(seed)
+    # Only the CPU generator: manual_seed would reset the CUDA generators too.
+    torch.default_generator.manual_seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+
+
+def apart(
+    make: Callable[[], Iterator[Any]], begin: Callable[[], object] = lambda: None
+) -> Iterator[Any]:
+    """Yield what ``make()`` yields, drawing from generator states of its own.
+
+    Costs about 0.1 ms an item; the run's generators never move.
+
+    Args:
+        make: returns the iterator; called with the first item.
+        begin: seeds the generators before.
+    """
+    own: list[Any] | None = None
+    iterator: Iterator[Any] | None = None
+    while True:
+        outside = _states()
+        try:
+            if own is not None:
+                _set_states(own)
+            if iterator is None:
+                begin()
+                iterator = make()
+            item = next(iterator)
+            own = _states()
+        except StopIteration:
+            return
+        finally:
+            _set_states(outside)
+        yield item
+
+
+def _states() -> list[Any]:
+    numpy = sys.modules.get("numpy")
+    states = [random.getstate(), torch.get_rng_state()]
+    return states if numpy is None else [*states, numpy.random.get_state()]
+
+
+def _set_states(states: list[Any]) -> None:
+    random.setstate(states[0])
+    torch.set_rng_state(states[1])
+    if len(states) > 2:
+        sys.modules["numpy"].random.set_state(states[2])

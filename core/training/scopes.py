@@ -1,0 +1,70 @@
+"""Wrappers: plugins that surround an event, and give back what they took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from training.slots import note_culprit
+
+if TYPE_CHECKING:
+    from training.costs import Meter
+
+
+@contextmanager
+def scope(
+    wrapper: pluggy.HookImpl,
+    hook: str,
+    arguments: Mapping[str, Any],
+    meter: Meter | None = None,
+) -> Iterator[None]:
+    """Run a wrapper (a generator that yields once) around the body.
+
+    An error of the body reaches the wrapper, so that it can clean up, and is raised
+    afterwards whatever the wrapper does with it.
+
+    Args:
+        wrapper: the implementation.
+        hook: name of the event.
+        arguments: of the event.
+        meter: accounts for the time before and after the body.
+    Raises:
+        BaseException: what the body raised; or what the wrapper raised, with a note
+            that names the plugin.
+    """
+    function: Callable[..., Any] = contextmanager(wrapper.function)  # type: ignore[arg-type]
+    inner: AbstractContextManager[Any] = function(
+        *(arguments[name] for name in wrapper.argnames)
+    )
+    enter, leave = inner.__enter__, inner.__exit__
+    if meter is not None:
+        call = meter.for_call(wrapper.plugin_name, hook)
+        enter, leave = partial(call, enter), partial(call, leave)
+    try:
+        enter()
+    except BaseException as error:
+        note_culprit(error, wrapper, hook, arguments)
+        raise
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+    given = (type(failure), failure, failure.__traceback__) if failure else (None,) * 3
+    try:
+        leave(*given)
+    except BaseException as error:
+        if error is failure:
+            raise
+        note_culprit(error, wrapper, hook, arguments)
+        if failure is None:
+            raise
+        failure.add_note(f"then its wrapper failed: {error!r}")
+        for note in error.__notes__:
+            failure.add_note(note)
+    if failure is not None:
+        raise failure  # a wrapper observes a failure; it never hides it

@@ -1,0 +1,72 @@
+"""Which plugins a trainer starts with: what was passed, and what that implies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from training import callbacks as plugin_names
+from training.bus import Bus
+from training.errors import ConfigError, PluginError
+from training.view import RunView
+
+
+def register_plugins(
+    trainer: RunView,
+    callbacks: Sequence[Any],
+    plugins: Sequence[str | Mapping[str, Any]],
+    evaluator: Any,
+) -> None:
+    """Register callbacks and named plugins, and what the other arguments imply.
+
+    A ``scheduler`` is stepped by the LR plugin, unless one of ``callbacks`` holds that
+    very object. A ``val_dataloader`` is evaluated by the evaluation plugin, unless
+    somebody listens to ``evaluate``.
+
+    Raises:
+        ConfigError: an evaluator without data, or beside another evaluation.
+        ImportError: an implied plugin is not installed; says what to install.
+    """
+    named: list[tuple[str | None, Any]] = [(None, each) for each in callbacks]
+    if plugins:
+        from training.options import build_plugins
+
+        named += build_plugins(plugins)
+    bus = trainer.bus
+    bus.register_all(named)
+    scheduler = trainer.scheduler
+    if scheduler is not None and not any(
+        getattr(plugin, "scheduler", None) is scheduler
+        for plugin in trainer.plugins.values()
+    ):
+        bus.register(plugin_names.LearningRateSchedulerCallback(scheduler))
+    if evaluator is not None:
+        if trainer.val_dataloader is None:
+            raise ConfigError("evaluator is given without val_dataloader; pass both")
+        if "evaluation" in trainer.plugins:
+            raise PluginError(
+                "evaluator is given, and so is the plugin 'evaluation'; pass "
+                "EvaluationCallback(evaluator) alone"
+            )
+        bus.register(plugin_names.EvaluationCallback(evaluator))
+    elif trainer.val_dataloader is not None and not bus.listeners("evaluate"):
+        bus.register(plugin_names.EvaluationCallback())
+
+
+def checked_module(wrapped: Any, module: nn.Module, bus: Bus) -> nn.Module:
+    """Return what ``wrap_model`` returned, ``module`` for None.
+
+    Raises:
+        PluginError: it is no module.
+    """
+    if wrapped is None:
+        return module
+    if not isinstance(wrapped, nn.Module):
+        names = " or ".join(repr(i.plugin_name) for i in bus.listeners("wrap_model"))
+        raise PluginError(
+            f"plugin {names} returned {type(wrapped).__name__} from wrap_model; return "
+            "a torch module, or None"
+        )
+    return wrapped

@@ -1,0 +1,199 @@
+"""The settings that a resumed run shares with the run it goes on from.
+
+A change that would make the rest of the run another one is refused with both values,
+unless the caller consents to it by name; cadence, retention, device and number of
+workers may change freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from training.errors import CheckpointError, ConfigError, did_you_mean
+from training.modes import frozen_modules
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+#: May change without consent; a receipt lists them.
+FREE = ("num_epochs", "max_steps", "device")
+#: Options of an optimizer that say how it computes, not what.
+HOW = ("params", "initial_lr", "foreach", "fused", "capturable", "differentiable")
+#: None where a loader does not tell; then there is nothing to compare.
+MAY_BE_UNKNOWN = ("dataset_length", "batch_size", "drop_last")
+#: Setting -> others that follow from it, which are not worth a line of their own.
+IMPLIES = {
+    "dataset_length": ("batches_per_epoch",),
+    "batch_size": ("batches_per_epoch",),
+    "drop_last": ("batches_per_epoch",),
+    "frozen": ("optimizer.groups",),
+    "optimizer": ("optimizer.",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting that differs between a checkpoint and this run.
+
+    Attributes:
+        name: its dotted name, as ``allow_changes`` takes it.
+        was: its value in the checkpoint.
+        now: its value in this run.
+    """
+
+    name: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} was {_short(self.was)}, is {_short(self.now)}"
+
+
+def settings_of(trainer: Trainer) -> dict[str, Any]:
+    """Return by dotted name, as JSON values, what decides the course of a run."""
+    loader: Any = trainer.train_dataloader
+    sampler = getattr(loader, "batch_sampler", None)
+    batch_size = getattr(loader, "batch_size", None)
+    return {
+        "seed": trainer.order_seed,
+        "precision": trainer.precision,
+        "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
+        "max_grad_norm": trainer.max_grad_norm or None,
+        "dataset_length": _length(getattr(loader, "dataset", None)),
+        "batch_size": batch_size or getattr(sampler, "batch_size", None),
+        "drop_last": getattr(sampler, "drop_last", None),
+        "batches_per_epoch": trainer.batches_per_epoch,
+        "world_size": _world_size(),
+        "frozen": sorted(frozen_modules(trainer.model)),
+        **optimizer_settings(trainer.optimizer, trainer.configured_groups),
+        "num_epochs": trainer.num_epochs,
+        "max_steps": trainer.max_steps,
+        "device": trainer.device.type,
+    }
+
+
+def optimizer_settings(
+    optimizer: torch.optim.Optimizer, configured: list[dict[str, Any]] | None
+) -> dict[str, Any]:
+    """Return class, group sizes, and each option with one value for each group.
+
+    Args:
+        optimizer: its groups tell whether a schedule moves the rates: then the schedule
+            compares them, and ``optimizer.lr`` is None.
+        configured: the options before training changed any; None: those of now.
+    """
+    live = optimizer.param_groups
+    groups = live if configured is None else configured
+    is_scheduled = any("initial_lr" in group for group in live)
+    names = dict.fromkeys(name for group in groups for name in group)
+    settings: dict[str, Any] = {
+        "optimizer": type(optimizer).__name__,
+        "optimizer.groups": [len(group["params"]) for group in live],
+    }
+    for name in names:
+        if name not in HOW:
+            values = [_plain(group.get(name)) for group in groups]
+            settings[f"optimizer.{name}"] = values
+    if is_scheduled:
+        settings["optimizer.lr"] = None
+    return settings
+
+
+def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change]:
+    """Return what differs; names that either side does not know are left out."""
+    changes = [
+        Change(name, saved[name], own[name])
+        for name in saved
+        if name in own
+        and saved[name] != own[name]
+        and not (name in MAY_BE_UNKNOWN and None in (saved[name], own[name]))
+    ]
+    if saved.get("optimizer.lr") is None:  # a schedule moved it, and compares it
+        changes = [change for change in changes if change.name != "optimizer.lr"]
+    implied = {each for change in changes for each in IMPLIES.get(change.name, ())}
+    return [
+        change
+        for change in changes
+        if change.name not in implied
+        and not ("optimizer." in implied and change.name.startswith("optimizer."))
+    ]
+
+
+def require_consent(
+    changes: Collection[Change], allowed: Collection[str], source: str
+) -> None:
+    """Raise unless every change that matters is allowed by name.
+
+    Args:
+        changes: what differs.
+        allowed: names of settings; ``optimizer`` includes all that begin so.
+        source: the checkpoint, for the message.
+    Raises:
+        CheckpointError: lists each other change with both values, and how to allow it.
+    """
+    refused = [
+        change
+        for change in changes
+        if change.name not in FREE and not is_allowed(change.name, allowed)
+    ]
+    if refused:
+        names = ", ".join(repr(change.name) for change in refused)
+        flags = " ".join(f"--allow-change {change.name}" for change in refused)
+        raise CheckpointError(
+            f"checkpoint {source!r} is of another run: "
+            f"{'; '.join(map(str, refused))}: use the old values, or accept the new "
+            f"ones with allow_changes=[{names}] ({flags})"
+        )
+
+
+def is_allowed(name: str, allowed: Collection[str]) -> bool:
+    """Whether ``allowed`` names the setting, or the part before one of its dots."""
+    return any(name == each or name.startswith(f"{each}.") for each in allowed)
+
+
+def check_names(allowed: Collection[str], known: Collection[str]) -> None:
+    """Raise ``ConfigError`` for a name in ``allowed`` that no setting has."""
+    if isinstance(allowed, str):
+        raise ConfigError(f"allow_changes is {allowed!r}; use a list of names")
+    for name in allowed:
+        if not any(is_allowed(each, [name]) for each in known):
+            raise ConfigError(
+                f"allow_changes names {name!r}, which is no setting"
+                f"{did_you_mean(name, known)}; choose from: {', '.join(sorted(known))}"
+            )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.item() if value.numel() == 1 else value.tolist()
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    is_json = value is None or isinstance(value, (bool, int, float, str))
+    return value if is_json else type(value).__name__
+
+
+def _short(value: Any) -> str:
+    """Return ``value`` for a sentence: one value for all groups is said once."""
+    if isinstance(value, list) and value and all(each == value[0] for each in value):
+        value = value[0]
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:110]}..."
+
+
+def _length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _world_size() -> int:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_world_size())
+    return 1

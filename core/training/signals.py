@@ -1,0 +1,69 @@
+"""Turn SIGTERM, SIGINT and SIGUSR1 into requests that the next boundary grants."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+log = logging.getLogger(__name__)
+
+#: Signals that end the run after a checkpoint, and what is raised then.
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def handled(
+    on_stop: Callable[[signal.Signals], None],
+    on_save: Callable[[signal.Signals], None],
+) -> Iterator[None]:
+    """Install handlers inside the block; put the former ones back after.
+
+    The first SIGTERM or SIGINT calls ``on_stop``; a second one leaves at once, as if
+    no handler were there: files that are complete stay valid. SIGUSR1 calls
+    ``on_save``. A handler that somebody else installed is called as well. Outside the
+    main thread Python delivers no signals, and nothing is installed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former: dict[signal.Signals, object] = {}
+    stopping: list[signal.Signals] = []
+
+    def chain(number: signal.Signals, frame: FrameType | None) -> None:
+        handler = former[number]
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(number, frame)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number)
+        if stopping:
+            log.warning("%s again: leaving at once", name.name)
+            raise interruption(name)
+        stopping.append(name)
+        on_stop(name)
+        chain(name, frame)
+
+    def save(number: int, frame: FrameType | None) -> None:
+        on_save(signal.Signals(number))
+        chain(signal.Signals(number), frame)
+
+    try:
+        for number in STOPPING:
+            former[number] = signal.signal(number, stop)
+        if hasattr(signal, "SIGUSR1"):
+            former[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, save)
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def interruption(number: signal.Signals) -> BaseException:
+    """Return what to raise for a signal: exit code 130 for SIGINT, 128 + n else."""
+    if number == signal.SIGINT:
+        return KeyboardInterrupt("interrupted; the run can be resumed")
+    return SystemExit(128 + number)

@@ -1,0 +1,127 @@
+"""Compile one plain function for each event, and say who raised.
+
+The generated source has lines of its own for every listener, so the line on which an
+exception passed tells which plugin raised it: attribution that costs nothing until
+then. Failure isolation and time accounting are compiled in only where asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from training.costs import Meter
+
+#: (implementation, hook, error, hook arguments) -> None, for a failure to go on after.
+OnFailure = Callable[[pluggy.HookImpl, str, Exception, Mapping[str, Any]], None]
+
+
+def compile_slot(
+    hook: str,
+    arguments: tuple[str, ...],
+    listeners: list[pluggy.HookImpl],
+    isolated: Collection[str] = (),
+    on_failure: OnFailure | None = None,
+    meter: Meter | None = None,
+    first_result: bool = False,
+) -> Callable[..., Any]:
+    """Return one function that calls all listeners, each with the arguments it names.
+
+    Args:
+        hook: name of the event.
+        arguments: the hook's arguments, in the order the function takes them.
+        listeners: implementations in the order of calls.
+        isolated: names of plugins whose exceptions go to ``on_failure``; the other
+            listeners are then called all the same.
+        on_failure: told of such an exception.
+        meter: accounts for each call; None compiles no accounting.
+        first_result: return the first result that is not None, and call nobody after.
+    """
+    signature = ", ".join(arguments)
+    lines = [f"def {hook}({signature}):", "    try:"]
+    owner: dict[int, pluggy.HookImpl] = {}
+    scope: dict[str, Any] = {}
+
+    for index, impl in enumerate(listeners):
+        scope[f"f{index}"] = impl.function
+        given = ", ".join(impl.argnames)
+        call = f"f{index}({given})"
+        if meter is not None:
+            scope[f"m{index}"] = meter.for_call(impl.plugin_name, hook)
+            call = f"m{index}(f{index}, {given})"
+        if first_result:
+            call = f"if (result := {call}) is not None: return result"
+        body = [call]
+        if impl.plugin_name in isolated:
+            body = ["try:", f"    {call}", "except Exception as error:"]
+            body.append(f"    survive(error, ({signature},))")
+        for line in body:
+            lines.append(" " * 8 + line)
+            owner[len(lines)] = impl
+    if not listeners:  # there are wrappers only
+        lines.append(" " * 8 + "pass")
+    lines += [
+        "    except BaseException as error:",
+        f"        blame(error, ({signature},))",
+        "        raise",
+    ]
+
+    def named(values: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(arguments, values, strict=True))
+
+    def blame(error: BaseException, values: tuple[Any, ...]) -> None:
+        note_culprit(error, _owner_of(error, owner), hook, named(values))
+
+    def survive(error: Exception, values: tuple[Any, ...]) -> None:
+        assert on_failure is not None
+        on_failure(_owner_of(error, owner), hook, error, named(values))
+
+    scope |= {"blame": blame, "survive": survive}
+    exec(compile("\n".join(lines), f"<bus slot {hook}>", "exec"), scope)
+    slot: Callable[..., None] = scope[hook]
+    return slot
+
+
+def _owner_of(
+    error: BaseException, owner: Mapping[int, pluggy.HookImpl]
+) -> pluggy.HookImpl:
+    """Return whose line the exception passed in the compiled function."""
+    traceback = error.__traceback__
+    assert isinstance(traceback, TracebackType)
+    return owner[traceback.tb_lineno]
+
+
+def note_culprit(
+    error: BaseException,
+    impl: pluggy.HookImpl,
+    hook: str,
+    arguments: Mapping[str, Any],
+) -> None:
+    """Write on ``error`` which plugin raised it, in which hook and at which step."""
+    step = getattr(arguments.get("trainer"), "step", None)
+    note_plugin(error, impl.plugin_name, impl.plugin, hook, step)
+
+
+def note_plugin(
+    error: BaseException, name: str, plugin: Any, place: str, step: int | None
+) -> None:
+    """Write on ``error`` that ``plugin`` raised it in the method ``place``."""
+    where = "" if step is None else f" at step {step}"
+    error.add_note(f"raised by plugin {name!r} ({describe(plugin)}) in {place}{where}")
+
+
+def describe(plugin: Any) -> str:
+    """Return the class of ``plugin``, and the distribution it came with if known."""
+    from training import discovery  # reads what is installed: only when told of errors
+
+    kind = type(plugin)
+    text = f"{kind.__module__}.{kind.__qualname__}"
+    package = kind.__module__.partition(".")[0]
+    for info in discovery.installed():
+        if info.value.partition(":")[0].partition(".")[0] == package:
+            return f"{text}, {info.distribution} {info.version}"
+    return text

@@ -1,0 +1,39 @@
+"""Tools for the tests of plugins.
+
+As a pytest plugin (entry point ``trainbus``) it offers the fixtures ``tiny_trainer``,
+``run_events`` and ``assert_plugin_conforms``; the functions behind them are here, for
+use without fixtures. Nothing heavy is imported before the first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.testing.conformance import CHECKS, assert_plugin_conforms
+    from training.testing.runs import Event, Heard, run_events, tiny_trainer
+
+__all__ = [
+    "CHECKS",
+    "Event",
+    "Heard",
+    "assert_plugin_conforms",
+    "run_events",
+    "tiny_trainer",
+]
+
+_MODULES = {
+    "CHECKS": "training.testing.conformance",
+    "Event": "training.testing.runs",
+    "Heard": "training.testing.runs",
+    "assert_plugin_conforms": "training.testing.conformance",
+    "run_events": "training.testing.runs",
+    "tiny_trainer": "training.testing.runs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,0 +1,172 @@
+"""Checks of what a plugin is and keeps: signatures, state, resume, clean-up."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.bus import Bus
+from training.callbacks import Callback
+from training.options import signature_mistakes
+from training.registration import api_mistake
+from training.testing.case import Case
+from training.testing.equality import difference, run_difference
+from training.view import RunView
+
+__all__ = [
+    "check_neighbours",
+    "check_resume",
+    "check_second_run",
+    "check_signatures",
+    "check_state",
+]
+
+MUTABLES = ("parameters", "gradients", "optimizer", "modes", "rng")
+#: Events at which a neighbour raises, one run each.
+RAISING = (
+    *("on_setup", "on_train_begin", "on_epoch_begin", "on_batch_begin"),
+    *("on_batch_end", "on_before_step", "on_step_end", "evaluate", "on_metrics"),
+    *("on_epoch_end", "on_checkpoint", "on_train_end"),
+)
+
+
+def check_signatures(case: Case) -> list[str]:
+    """Whether the bus takes it, and it says which hook API it is written for."""
+    plugin = case.make()
+    Bus().register(plugin)  # raises what is wrong
+    problems = []
+    if getattr(plugin, "hook_api", None) is None:
+        problems.append('hook_api is not declared; write hook_api = ">=1.0,<2"')
+    elif complaint := api_mistake(plugin.hook_api):
+        problems.append(complaint)
+    mutates = getattr(plugin, "mutates", ())
+    if isinstance(mutates, str) or not set(mutates) <= set(MUTABLES):
+        problems.append(f"mutates is {mutates!r}; list some of: {', '.join(MUTABLES)}")
+    return problems + signature_mistakes(type(plugin))
+
+
+def check_state(case: Case) -> list[str]:
+    """Whether the state is a mapping that a checkpoint can carry unchanged."""
+    plugin = case.make()
+    if not hasattr(plugin, "state_dict"):
+        return []
+    trainer = case.trainer("run", plugin)
+    trainer.train()
+    state = plugin.state_dict()
+    if not isinstance(state, Mapping):
+        return [f"state_dict returned {type(state).__name__}; return a mapping"]
+    problems = []
+    if found := difference(dict(state), dict(plugin.state_dict())):
+        problems.append(f"asking for the state changes it: {found}")
+    file = io.BytesIO()
+    torch.save(dict(state), file)
+    file.seek(0)
+    try:
+        loaded = torch.load(file, weights_only=True)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        return [*problems, f"state holds more than tensors and JSON values: {reason}"]
+    if found := difference(dict(state), loaded):
+        problems.append(f"a checkpoint changes the state: {found}")
+    if state and type(plugin).load_state_dict is Callback.load_state_dict:
+        problems.append("state_dict without load_state_dict: the state is never read")
+    return problems
+
+
+def check_resume(case: Case) -> list[str]:
+    """Whether a run resumed at any boundary ends like the one that went through."""
+    plugin = case.make()
+    saver = BoundarySaver(case.folder / "boundaries", case.name_of(plugin))
+    whole = case.trainer("whole", plugin, saver)
+    whole.train()
+    problems = []
+    for boundary in saver.saved:
+        fresh = case.make()
+        again = BoundarySaver(case.folder / "resumed", saver.watched, keep=False)
+        run = case.trainer(f"boundaries/{boundary.name}/run", fresh, again)
+        run.load_checkpoint(boundary / "checkpoint.pt")
+        run.train()
+        if found := run_difference(run, whole, saver.watched):
+            problems.append(f"after a resume at {boundary.name}, {found}")
+    return problems[:3]
+
+
+def check_second_run(case: Case) -> list[str]:
+    """Whether an instance that has trained trains like a fresh one."""
+    used, fresh = case.make(), case.make()
+    name = case.name_of(used)
+    case.trainer("first", used).train()
+    second, reference = case.trainer("second", used), case.trainer("fresh", fresh)
+    second.train()
+    reference.train()
+    found = run_difference(second, reference, name)
+    second.train()  # the same trainer once more
+    return [f"in a second run of one instance, {found}"] if found else []
+
+
+def check_neighbours(case: Case) -> list[str]:
+    """Whether it closes without an error when another plugin raises."""
+    problems = []
+    for kind in (RuntimeError, KeyboardInterrupt):
+        for hook in RAISING:
+            plugin, error = case.make(), kind(f"a neighbour raises in {hook}")
+            neighbour = type("Neighbour", (Callback,), {hook: _raising(error)})()
+            trainer = case.trainer(f"{kind.__name__}_{hook}", plugin, neighbour)
+            try:
+                trainer.train()
+            except BaseException as raised:
+                if raised is not error:
+                    problems.append(f"{raised!r} hides {error!r}")
+                problems += [
+                    f"when a neighbour raises in {hook}: {note}"
+                    for note in getattr(raised, "__notes__", ())
+                    if note.startswith("then ")
+                ]
+    return problems
+
+
+def _raising(error: BaseException) -> Any:
+    def raise_it(self: Any) -> None:
+        raise error
+
+    return raise_it
+
+
+class BoundarySaver(Callback):
+    """Asks for a boundary after each step, and saves the run at every one.
+
+    Args:
+        folder: receives a folder for each boundary: a checkpoint, and a copy of what
+            the run had written by then.
+        watched: name of the plugin under test; saving comes after it.
+        keep: False asks for the same boundaries and saves nothing.
+    """
+
+    name = "kit_saver"
+
+    def __init__(self, folder: Path, watched: str, keep: bool = True) -> None:
+        self.folder = folder
+        self.watched = watched
+        self.after = (watched,)  # type: ignore[misc]
+        self.keep = keep
+        self.saved: list[Path] = []
+
+    def on_step_end(self, trainer: RunView) -> None:
+        """Ask for a boundary."""
+        trainer.request_checkpoint("every step")
+
+    def on_checkpoint(self, trainer: Any, reason: str) -> None:
+        """Save."""
+        if not self.keep:
+            return
+        title = reason.replace(" ", "_")
+        place = self.folder / f"epoch_{trainer.epoch}_step_{trainer.step}_{title}"
+        trainer.save_checkpoint(place / "checkpoint.pt")
+        if trainer.save_dir.is_dir():
+            shutil.copytree(trainer.save_dir, place / "run")
+        self.saved.append(place)

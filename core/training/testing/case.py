@@ -1,0 +1,40 @@
+"""One plugin under test, and the runs that checks make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.registration import checked_name
+from training.testing.runs import tiny_trainer
+from training.trainer import Trainer
+
+__all__ = ["Case"]
+
+
+@dataclass(slots=True)
+class Case:
+    """How to make the plugin, and what its runs need.
+
+    Attributes:
+        make: returns a fresh instance.
+        folder: where the runs of a check write.
+        options: of ``tiny_trainer``.
+        max_seconds: median time that a call of a per-batch hook may take.
+    """
+
+    make: Callable[[], Any]
+    folder: Path
+    options: Mapping[str, Any]
+    max_seconds: float
+
+    def trainer(self, name: str, *plugins: Any, **changes: Any) -> Trainer:
+        """Return a trainer that writes to the folder ``name`` of this check."""
+        options = {**self.options, **changes}
+        return tiny_trainer(*plugins, save_dir=self.folder / name, **options)
+
+    def name_of(self, plugin: Any) -> str:
+        """Return what the plugin is called in a run."""
+        return checked_name(plugin, None)

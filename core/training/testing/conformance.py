@@ -1,0 +1,82 @@
+"""What every plugin must pass, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from training.testing.behaviour import (
+    check_neighbours,
+    check_resume,
+    check_second_run,
+    check_signatures,
+    check_state,
+)
+from training.testing.case import Case
+from training.testing.influence import check_cost, check_mutation, check_reads
+
+__all__ = ["CHECKS", "assert_plugin_conforms"]
+
+#: Name -> check, in the order they run.
+CHECKS: Mapping[str, Callable[[Case], list[str]]] = {
+    "signatures": check_signatures,
+    "state": check_state,
+    "resume": check_resume,
+    "second run": check_second_run,
+    "neighbours": check_neighbours,
+    "mutation": check_mutation,
+    "device reads": check_reads,
+    "cost": check_cost,
+}
+
+
+def assert_plugin_conforms(
+    make: Callable[[], Any],
+    *,
+    folder: str | Path,
+    skip: Collection[str] = (),
+    max_seconds: float = 1e-3,
+    **options: Any,
+) -> None:
+    """Run a plugin through every check; fail with all that is wrong with it.
+
+    Signatures fit this hook API, and a range of it is declared. State is small talk
+    between a checkpoint and the plugin: a mapping that survives ``weights_only``.
+    A resume at every boundary ends like the uninterrupted run, and a second run of the
+    same instance like one of a fresh instance. When a neighbour raises at any event,
+    the plugin cleans up without an error of its own. Its hooks change what ``mutates``
+    declares and nothing else; per-batch hooks read the device seldom, or say so in
+    ``reads_device``; and they take little time.
+
+    Args:
+        make: returns a fresh instance, always configured the same way.
+        folder: where the runs write.
+        skip: names of checks to leave out, as in ``CHECKS``.
+        max_seconds: median time that a call of a per-batch hook may take.
+        options: as for ``tiny_trainer``: what the runs need for the plugin to work.
+    Raises:
+        AssertionError: one line for each thing that is wrong.
+    """
+    unknown = sorted(set(skip) - set(CHECKS))
+    if unknown:
+        raise ValueError(f"no check is named {unknown[0]!r}; they are: {[*CHECKS]}")
+    case = Case(make, Path(folder), options, max_seconds)
+    problems: list[str] = []
+    cause: BaseException | None = None
+    for name, check in CHECKS.items():
+        if name in skip:
+            continue
+        case.folder = Path(folder) / name.replace(" ", "_")
+        try:
+            problems += [f"{name}: {problem}" for problem in check(case)]
+        except Exception as error:
+            cause = cause or error
+            notes = "; ".join(getattr(error, "__notes__", ()))
+            problems.append(f"{name}: {type(error).__name__}: {error} {notes}".strip())
+        if name == "signatures" and problems:
+            break  # the other checks would say the same in more words
+    if problems:
+        raise AssertionError(
+            "\n".join(["the plugin does not conform", *problems])
+        ) from (cause)

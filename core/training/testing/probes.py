@@ -1,0 +1,199 @@
+"""Watch a plugin at work: what it changes, when it reads the device, what it costs."""
+
+from __future__ import annotations
+
+import copy
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from training.costs import Meter
+from training.logs import LazyLogs
+from training.testing.equality import difference
+
+__all__ = ["BATCH_HOOKS", "CostProbe", "MutationProbe", "ReadProbe"]
+
+#: Hooks that fire at least once a step: what they cost is paid all the time.
+BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_before_step", "on_step_end")
+
+#: Logs that lie on the device until somebody looks; on a CPU they may be floats.
+DEVICE_LOGS = ("loss", "grad_norm")
+
+# Methods of a tensor that make the CPU wait for the device, seen also on a CPU.
+_READS = {
+    *("item", "tolist", "numpy", "cpu", "nonzero", "is_nonzero"),
+    *("__float__", "__int__", "__bool__", "__index__", "__array__", "__contains__"),
+}
+
+
+@dataclass(slots=True)
+class Probe(Meter):
+    """Base of probes: wraps the calls of one plugin.
+
+    Attributes:
+        name: the plugin under test.
+        trainer: the run it is in.
+    """
+
+    name: str = ""
+    trainer: Any = None
+
+    def for_call(self, plugin: str, hook: str) -> Callable[..., Any]:
+        """Return ``call(function, *arguments)``, watched if it is the plugin's."""
+
+        def call(function: Callable[..., Any], *arguments: Any) -> Any:
+            if plugin != self.name:
+                return function(*arguments)
+            return self.watch(hook, function, *arguments)
+
+        return call
+
+    def watch(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``function`` and look at what it does."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class MutationProbe(Probe):
+    """Finds hooks that change the run.
+
+    Attributes:
+        changes: (hook, what it changed), each pair once.
+    """
+
+    changes: list[tuple[str, str]] = field(default_factory=list)
+
+    def watch(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Compare the run before and after the call."""
+        before = self._picture()
+        try:
+            return function(*arguments)
+        finally:
+            after = self._picture()
+            for what, value in before.items():
+                if difference(value, after[what]) and (hook, what) not in self.changes:
+                    self.changes.append((hook, what))
+
+    def _picture(self) -> dict[str, Any]:
+        model = self.trainer.model
+        grads = [parameter.grad for parameter in model.parameters()]
+        groups = self.trainer.optimizer.param_groups
+        numpy = sys.modules.get("numpy")
+        return {
+            "parameters": [t.detach().clone() for t in model.state_dict().values()],
+            "gradients": [None if g is None else g.detach().clone() for g in grads],
+            "optimizer": [
+                {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
+                for group in groups
+            ],
+            "modes": [module.training for module in model.modules()],
+            "history": copy.deepcopy(self.trainer.history),
+            "rng": [
+                torch.get_rng_state(),
+                repr(random.getstate()),
+                repr(numpy.random.get_state()) if numpy else "",
+            ],
+        }
+
+
+@dataclass(slots=True)
+class ReadProbe(Probe):
+    """Counts calls of per-batch hooks that read a tensor's value.
+
+    Attributes:
+        calls: hook -> calls.
+        reads: hook -> calls that read the device.
+        examples: hook -> the look-up or tensor method that did.
+    """
+
+    calls: Counter[str] = field(default_factory=Counter)
+    reads: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def watch(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call under a mode that sees every tensor method."""
+        if hook not in BATCH_HOOKS:
+            return function(*arguments)
+        self.calls[hook] += 1
+        with _Reads() as mode:
+            seen = mode.seen
+            result = function(*(_counted(value, seen) for value in arguments))
+        if mode.seen:
+            self.reads[hook] += 1
+            self.examples[hook] = mode.seen[0]
+        return result
+
+
+class _Reads(TorchFunctionMode):
+    """Notes calls of tensor methods that wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _READS:
+            self.seen.append(f"Tensor.{name}")
+        return func(*args, **(kwargs or {}))
+
+
+class _CountedLogs(Mapping[str, float]):
+    """Logs that note each look-up of a value that may lie on the device."""
+
+    def __init__(self, logs: LazyLogs, seen: list[str]) -> None:
+        self._logs = logs
+        self._seen = seen
+
+    def __getitem__(self, name: str) -> float:
+        if name in DEVICE_LOGS:
+            self._seen.append(f"logs[{name!r}]")
+        return self._logs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._logs)
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+
+def _counted(value: Any, seen: list[str]) -> Any:
+    return _CountedLogs(value, seen) if isinstance(value, LazyLogs) else value
+
+
+@dataclass(slots=True)
+class CostProbe(Probe):
+    """Times the calls of per-batch hooks.
+
+    Attributes:
+        seconds: hook -> wall time of each call.
+    """
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def watch(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Time the call."""
+        start = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            taken = time.perf_counter() - start
+            self.seconds.setdefault(hook, []).append(taken)
+
+    def typical(self) -> dict[str, float]:
+        """Return per-batch hook -> median seconds of a call."""
+        return {
+            hook: statistics.median(self.seconds[hook])
+            for hook in BATCH_HOOKS
+            if hook in self.seconds
+        }

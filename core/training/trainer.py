@@ -1,0 +1,295 @@
+"""``Trainer``: what a person builds, and how a run begins and ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training import snapshot
+from training.checkpoint_io import read_checkpoint, write_checkpoint
+from training.data_order import EpochLoader, refuse_one_shot
+from training.device import choose_device
+from training.errors import ConfigError
+from training.forward import LossFn, StepFn, make_forward
+from training.loop import Loop
+from training.metrics import Metrics, known_names
+from training.modes import keep_frozen
+from training.plugin_states import restore_states
+from training.precision import Precision
+from training.resume import Receipt, restore
+from training.selection import checked_module, register_plugins
+from training.signals import handled, interruption
+from training.state import Progress, Request, seed_everything
+from training.window import NONFINITE_POLICIES, Window
+
+log = logging.getLogger(__name__)
+
+
+class Trainer(Loop):
+    """Train ``model`` on one device and announce every stage to plugins.
+
+    Args:
+        model: any module; called with a batch unless ``step_fn`` says otherwise. It is
+            moved to the device.
+        train_dataloader: re-iterable of batches: mappings, tuples or tensors.
+        val_dataloader: re-iterable of batches for evaluation. With it, and unless a
+            plugin listens to ``evaluate``, the evaluation plugin measures every epoch.
+        optimizer: a torch optimizer over the model's parameters; required.
+        scheduler: a torch LR scheduler, stepped once an epoch by the LR plugin.
+        callbacks: instances with hook methods; they need no entry point.
+        evaluator: object with ``evaluate(dataloader) -> mapping``, run every epoch.
+        num_epochs: passes over ``train_dataloader`` in all, not in addition.
+        fp16: the same as ``precision="fp16"``.
+        gradient_accumulation_steps: batches of one optimizer attempt, at least 1.
+        max_grad_norm: 2-norm that gradients are clipped to; None or 0: no clipping.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or None: CUDA when there is one.
+        precision: ``"fp32"`` (default), ``"bf16"`` or ``"fp16"``.
+        seed: seeds python, numpy and torch in ``train``, and orders the data; None
+            leaves the generators alone and orders by torch's own seed.
+        save_dir: folder that plugins write below.
+        loss_fn: ``(outputs, targets) -> 0-d loss``, for models that return no loss.
+        step_fn: ``(model, batch) -> loss``, or a mapping with ``loss`` (a mean) or
+            ``loss_sum``, and ``weight``: the number of items behind it.
+        max_steps: optimizer attempts after which training ends; None: no limit.
+        plugins: installed plugins to enable, as in a configuration: names, or
+            ``{name: {option: value}}``.
+        processor: turns text and pictures into inputs and back; carried for plugins.
+        metadata: JSON values that every checkpoint carries.
+        nonfinite: ``"stop"`` raises on a NaN or infinite loss or gradient, ``"skip"``
+            drops that window; the weights stay untouched either way.
+    Raises:
+        ConfigError: an argument does not fit; the message says which and how.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_dataloader: Iterable[Any],
+        val_dataloader: Iterable[Any] | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        scheduler: Any = None,
+        callbacks: Sequence[Any] | None = None,
+        evaluator: Any = None,
+        num_epochs: int = 1,
+        fp16: bool = False,
+        gradient_accumulation_steps: int = 1,
+        max_grad_norm: float | None = None,
+        device: str | torch.device | None = None,
+        *,
+        precision: str | None = None,
+        seed: int | None = None,
+        save_dir: str | Path = "runs",
+        loss_fn: LossFn | None = None,
+        step_fn: StepFn | None = None,
+        max_steps: int | None = None,
+        plugins: Sequence[str | Mapping[str, Any]] | None = None,
+        processor: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        nonfinite: str = "stop",
+    ) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ConfigError(
+                f"optimizer is {optimizer!r}; pass a torch optimizer, such as "
+                "AdamW(model.parameters(), lr=1e-3)"
+            )
+        if nonfinite not in NONFINITE_POLICIES:
+            raise ConfigError(
+                f"nonfinite is {nonfinite!r}; choose one of: "
+                f"{', '.join(NONFINITE_POLICIES)}"
+            )
+        if max_grad_norm is not None and not max_grad_norm >= 0:
+            raise ConfigError(f"max_grad_norm is {max_grad_norm}; use 0 or more")
+        for name, loader in (
+            ("train_dataloader", train_dataloader),
+            ("val_dataloader", val_dataloader),
+        ):
+            if loader is not None or name == "train_dataloader":
+                refuse_one_shot(loader, name)
+        self.device = choose_device(device)
+        super().__init__(
+            Precision(Precision.choose(precision, fp16), self.device),
+            make_forward(loss_fn, step_fn),
+        )
+        self.model = model.to(self.device)
+        keep_frozen(self.model, optimizer)
+        self.train_dataloader = train_dataloader
+        self.val_dataloader = self._given_val = val_dataloader
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.processor = processor
+        self.num_epochs = _at_least_one("num_epochs", num_epochs)
+        self.max_steps = max_steps
+        if max_steps is not None:
+            _at_least_one("max_steps", max_steps)
+        self.gradient_accumulation_steps = _at_least_one(
+            "gradient_accumulation_steps", gradient_accumulation_steps
+        )
+        self.max_grad_norm = max_grad_norm
+        self.seed = seed
+        self.order_seed = torch.initial_seed() if seed is None else seed
+        self.save_dir = Path(save_dir)
+        self.metadata = dict(metadata or {})
+        self.nonfinite = nonfinite
+        self._resume: dict[str, Any] | None = None
+        register_plugins(self, callbacks or (), plugins or (), evaluator)
+
+    def save_checkpoint(self, path: str | Path) -> Path:
+        """Write all state durably to ``path``; call it at a boundary."""
+        return write_checkpoint(path, snapshot.capture(self))
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        weights_only: bool = False,
+        allow_changes: Collection[str] = (),
+    ) -> Receipt | None:
+        """Take over all state, so that ``train`` goes on where it was saved.
+
+        Args:
+            path: a file that ``save_checkpoint`` wrote.
+            weights_only: take the model's weights and nothing else.
+            allow_changes: names of settings, such as ``"seed"`` or ``"optimizer.lr"``,
+                whose new values shall hold; any other change that would make the rest
+                another run is an error that lists both values.
+        Returns: what was taken over and what differs; None with ``weights_only``.
+        Raises:
+            CheckpointError: the file is damaged, foreign, or does not fit this run.
+        """
+        state = read_checkpoint(path)
+        if weights_only:
+            snapshot.check_model(self, state, str(path))
+            snapshot.restore_model(self, state)
+            return None
+        self._remember_options()
+        receipt = restore(self, state, str(path), allow_changes)
+        self.carried_states = dict(state["plugins"])
+        self._resume = state
+        self.resumed_from = Path(path)
+        return receipt
+
+    def train(self) -> None:
+        """Train until the plan is done or a plugin's request ends it.
+
+        Starts afresh from the current weights, or, after ``load_checkpoint``, goes on.
+        SIGTERM and SIGINT end it at the next boundary, after a checkpoint, with
+        ``SystemExit(143)`` and ``KeyboardInterrupt``; SIGUSR1 asks for a checkpoint.
+        """
+        failure: BaseException | None = None
+        started = time.perf_counter()
+        try:
+            with handled(self._stop_on_signal, self._save_on_signal):
+                self._run()
+            if self._signal is not None:
+                raise interruption(self._signal)
+        except BaseException as error:
+            failure = error
+            for later in self.bus.call_all("on_exception", trainer=self, error=error):
+                error.add_note(f"then on_exception failed: {later!r}")
+        self.train_seconds = time.perf_counter() - started
+        for later in self.bus.call_all("on_close", trainer=self):
+            if failure is None:
+                failure = later
+            elif failure is not later:
+                failure.add_note(f"then on_close failed: {later!r}")
+        if failure is not None:
+            raise failure  # hooks observe a failure; they never hide it
+
+    def _run(self) -> None:
+        resume = self._begin()
+        self._set_up()
+        if resume is not None:
+            self.optimizer.load_state_dict(resume["optimizer"])
+        restore_states(self)
+        if self.bus.on_train_begin is not None:
+            self.bus.on_train_begin(self, resume is not None)
+        if self._plan_is_done():
+            log.warning(
+                "nothing to train: %d epochs, %d steps were already done; raise "
+                "num_epochs or max_steps to go on",
+                self.epoch,
+                self.step,
+            )
+        self._run_epochs(resume)
+        if self._signal is not None:
+            raise interruption(self._signal)
+        if self._stop is None:
+            done = (
+                f"max_steps={self.max_steps} reached"
+                if self.epoch < self.num_epochs
+                else f"num_epochs={self.num_epochs} reached"
+            )
+            self._stop = Request("stop", "trainer", done, self.step, self.epoch)
+        if self.bus.on_train_end is not None:
+            self.bus.on_train_end(self)
+
+    def _begin(self) -> dict[str, Any] | None:
+        """Reset what a run counts, unless a checkpoint was just loaded; return that."""
+        resume, self._resume = self._resume, None
+        self._stop = self._signal = None
+        self._asked.clear()
+        self.weights_are = "live"
+        if resume is not None:  # on_setup sees what is configured, not what was saved
+            for group, own in zip(
+                self.optimizer.param_groups, self.configured_groups or (), strict=True
+            ):
+                group.update(own)
+        else:
+            self.progress = Progress()
+            self.history.clear()
+            self.requests.clear()
+            self.metrics = Metrics()
+            self.carried_states = {}
+            self.resumed_from = None
+        keep_frozen(self.model, self.optimizer)
+        self._remember_options()
+        if self.seed is not None:
+            seed_everything(self.seed)
+        return resume
+
+    def _remember_options(self) -> None:
+        """Note the optimizer's options as configured, before training moves any."""
+        if self.configured_groups is None:
+            self.configured_groups = [
+                {name: value for name, value in group.items() if name != "params"}
+                for group in self.optimizer.param_groups
+            ]
+
+    def _set_up(self) -> None:
+        """Let plugins wrap and prepare; then learn which metrics will be produced."""
+        bus, module = self.bus, self.model
+        if bus.wrap_model is not None:
+            module = checked_module(bus.wrap_model(self, module), module, bus)
+        train = self.train_dataloader
+        if bus.wrap_dataloader is not None:
+            train = bus.wrap_dataloader(self, train, "train") or train
+            if self._given_val is not None:  # not the wrapped one of an earlier train
+                wrapped = bus.wrap_dataloader(self, self._given_val, "validation")
+                self.val_dataloader = wrapped or self._given_val
+        self._order = EpochLoader(train, self.order_seed)
+        if bus.on_setup is not None:
+            bus.on_setup(self)
+        self._window = Window(
+            module,
+            self.optimizer,
+            self._forward,
+            self._precision,
+            self.gradient_accumulation_steps,
+            self.max_grad_norm,
+            self.nonfinite,
+        )
+        self.metrics.known_names = known_names(
+            dict(bus.collect("metric_names", trainer=self)),
+            [impl.plugin_name for impl in bus.listeners("evaluate")],
+        )
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} is {value!r}; use a whole number of at least 1")
+    return value

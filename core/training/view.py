@@ -1,0 +1,223 @@
+"""What a plugin sees of a run: counters, the plan, and requests.
+
+``Trainer`` adds the loop. Plugins read here and ask here; they set nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from signal import Signals
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training import plan
+from training.batches import batch_to_device, weight_of
+from training.bus import Bus
+from training.forward import Forward
+from training.metrics import Metrics
+from training.precision import Precision
+from training.state import Progress, Request
+
+
+class RunView:
+    """The part of a trainer that plugins use.
+
+    Attributes:
+        model: the raw module, on ``device``, never a wrapper around it.
+        optimizer: the torch optimizer.
+        scheduler: the torch scheduler passed to the trainer, or None.
+        processor: what turns text and pictures into inputs and back, or None.
+        train_dataloader: what was passed.
+        val_dataloader: what was passed, or None.
+        device: where the model runs.
+        num_epochs: passes over the data in all.
+        max_steps: steps after which the run ends, or None.
+        gradient_accumulation_steps: batches of a full window.
+        max_grad_norm: 2-norm that gradients are clipped to, or None.
+        seed: the seed passed, or None.
+        order_seed: the seed that orders the data.
+        save_dir: folder to write below.
+        metadata: JSON values that every checkpoint carries.
+        history: one row (a plain dict) for each epoch.
+        metrics: the latest value of each metric, with step, epoch and producer.
+        requests: everything that was asked for, in order.
+        weights_are: ``"live"``, or which weights a plugin put in place: ``"best@120"``.
+        train_seconds: seconds spent in the last call of ``train``.
+        carried_states: plugin states of the loaded checkpoint, by name.
+        resumed_from: the checkpoint this run goes on from, or None.
+        epoch_state: states of the user's generators when this epoch began.
+        configured_groups: the optimizer's options as configured, one mapping for each
+            parameter group; None before they were looked at.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    processor: Any
+    train_dataloader: Iterable[Any]
+    val_dataloader: Iterable[Any] | None
+    device: torch.device
+    num_epochs: int
+    max_steps: int | None
+    gradient_accumulation_steps: int
+    max_grad_norm: float | None
+    seed: int | None
+    order_seed: int
+    save_dir: Path
+    metadata: dict[str, Any]
+
+    def __init__(self, precision: Precision, forward: Forward) -> None:
+        self._precision = precision
+        self._forward = forward
+        self.bus = Bus()
+        self.progress = Progress()
+        self.history: list[dict[str, Any]] = []
+        self.metrics = Metrics()
+        self.requests: list[Request] = []
+        self.weights_are = "live"
+        self.train_seconds = 0.0
+        self.carried_states: dict[str, Any] = {}
+        self.resumed_from: Path | None = None
+        self.epoch_state: list[Tensor] = []
+        self.configured_groups: list[dict[str, Any]] | None = None
+        self._stop: Request | None = None
+        self._signal: Signals | None = None
+        self._asked: dict[str, str] = {}
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return self.progress.epoch
+
+    @property
+    def step(self) -> int:
+        """Attempted updates."""
+        return self.progress.step
+
+    @property
+    def update(self) -> int:
+        """Applied updates."""
+        return self.progress.update
+
+    @property
+    def batches_seen(self) -> int:
+        """Batches of the current epoch that are in a finished window."""
+        return self.progress.batch
+
+    @property
+    def precision(self) -> str:
+        """``"fp32"``, ``"bf16"`` or ``"fp16"``."""
+        return self._precision.name
+
+    @property
+    def grad_scaler(self) -> torch.amp.GradScaler | None:
+        """The loss scaler of fp16, else None."""
+        return self._precision.scaler
+
+    @property
+    def plugins(self) -> Mapping[str, Any]:
+        """Name -> instance of every active plugin, in bus order."""
+        return self.bus.plugins
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """Batches of an epoch; None for a loader without a length."""
+        return plan.num_batches(self.train_dataloader)
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Steps of an epoch, the last partial window included."""
+        return plan.steps_per_epoch(
+            self.batches_per_epoch, self.gradient_accumulation_steps
+        )
+
+    @property
+    def total_steps(self) -> int | None:
+        """Planned steps of the whole run; None when nothing bounds them."""
+        return plan.total_steps(self.steps_per_epoch, self.num_epochs, self.max_steps)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why training ended; None before and while it runs."""
+        return None if self._stop is None else self._stop.reason
+
+    @property
+    def stop_owner(self) -> str | None:
+        """Who ended it: a plugin's name, or ``"trainer"`` when the plan was done."""
+        return None if self._stop is None else self._stop.owner
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the boundary at hand is the last one of the run."""
+        return self._stop is not None or self._plan_is_done()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of the run's forward passes; does nothing in fp32."""
+        return self._precision.autocast()
+
+    def compute_loss(self, batch: Any) -> tuple[Tensor, float]:
+        """Return (0-d mean loss, weight) of one batch, as in training, no backward."""
+        weight = weight_of(batch)
+        with self.autocast():
+            return self._forward(
+                self.model, batch_to_device(batch, self.device), weight
+            )
+
+    def require_metric(self, name: str, owner: str) -> None:
+        """Raise ``MetricError`` with near matches if nobody will produce ``name``."""
+        self.metrics.require(name, owner)
+
+    def request_stop(self, reason: str) -> None:
+        """End training at the next boundary; the first request is the one kept."""
+        request = self._ask("stop", reason)
+        if self._stop is None:
+            self._stop = request
+
+    def request_checkpoint(self, reason: str) -> None:
+        """Fire ``on_checkpoint`` at the next boundary."""
+        self._want("checkpoint", reason)
+
+    def request_evaluation(self, reason: str) -> None:
+        """Fire ``evaluate`` and ``on_metrics`` at the next boundary."""
+        self._want("evaluation", reason)
+
+    def _plan_is_done(self) -> bool:
+        return self.epoch >= self.num_epochs or (
+            self.max_steps is not None and self.step >= self.max_steps
+        )
+
+    def _stop_on_signal(self, number: Signals) -> None:
+        self._signal = number
+        self._stop = self._ask("stop", f"{number.name} received", "signal")
+
+    def _save_on_signal(self, number: Signals) -> None:
+        self._want("checkpoint", f"{number.name} received", "signal")
+
+    def _want(self, kind: str, reason: str, owner: str | None = None) -> None:
+        """Ask for ``kind`` at the next boundary; reasons that meet there are joined."""
+        self._ask(kind, reason, owner)
+        earlier = self._asked.get(kind)
+        self._asked[kind] = f"{earlier}; {reason}" if earlier else reason
+
+    def _ask(self, kind: str, reason: str, owner: str | None = None) -> Request:
+        owner = owner or self._caller()
+        request = Request(kind, owner, reason, self.step, self.epoch)
+        self.requests.append(request)
+        return request
+
+    def _caller(self) -> str:
+        """Return the name of the plugin whose method is on the call stack."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            owner = frame.f_locals.get("self")
+            name = None if owner is None else self.bus.name_of(owner)
+            if name is not None:
+                return name
+            frame = frame.f_back
+        return "user"

@@ -1,0 +1,260 @@
+"""One optimizer attempt: forward, backward, accumulate, clip, step.
+
+The gradient of a window is ``sum_i n_i grad(m_i) / sum_i n_i`` for batches with mean
+loss ``m_i`` over ``n_i`` items: that of one large batch, however it is split. Batches
+stream through: each is scaled by ``n_i / c`` with ``c`` guessed from the first batch,
+and the gradients are corrected by ``c / sum n_i`` where the guess was wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import NonFiniteError
+from training.forward import Forward
+from training.precision import Precision
+
+NONFINITE_POLICIES = ("stop", "skip")
+#: Below it an overflow is no matter of scaling any more: the gradients are bad.
+LOWEST_SCALE = 1.0
+
+
+@dataclass(slots=True)
+class WindowResult:
+    """What became of a window.
+
+    Attributes:
+        applied: whether the optimizer changed the weights.
+        loss_sum: sum of mean loss times weight over the batches that counted: a float
+            where the loss lives on the CPU, else 0-d float64 on the device.
+        weight: sum of those weights.
+        grad_norm: 0-d, before clipping; None when not clipping or not applied.
+        nonfinite: whether a loss or gradient was NaN or infinite without a scaler.
+    """
+
+    applied: bool
+    loss_sum: Tensor | float
+    weight: float
+    grad_norm: Tensor | None = None
+    nonfinite: bool = False
+
+    @property
+    def loss(self) -> Tensor | float:
+        """The window's mean loss; NaN when no batch counted."""
+        return self.loss_sum / self.weight if self.weight else math.nan
+
+
+class Window:
+    """Accumulates batches and then makes one optimizer attempt, again and again.
+
+    Args:
+        model: the module to call.
+        optimizer: steps the model's parameters; its groups are read once, here.
+        forward: computes (mean loss, weight) of a batch.
+        precision: autocast and loss scaler.
+        accumulation: batches of a full window.
+        max_grad_norm: 2-norm to clip to; None or 0 never clips.
+        nonfinite: ``"stop"`` raises, ``"skip"`` drops the window, in either case
+            before the weights are touched.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        forward: Forward,
+        precision: Precision,
+        accumulation: int = 1,
+        max_grad_norm: float | None = None,
+        nonfinite: str = "stop",
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.forward = forward
+        self.precision = precision
+        self.accumulation = accumulation
+        self.max_grad_norm = max_grad_norm or None
+        self.nonfinite = nonfinite
+        self.num_batches = 0
+        self._parameters = [p for g in optimizer.param_groups for p in g["params"]]
+        self._check = _GradientCheck(self._parameters)
+        # A read of a CPU scalar is cheaper than arithmetic on it; on CUDA it is a sync.
+        self._reads_are_free = precision.device.type == "cpu"
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the window in hand and its gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        self.num_batches = 0
+        self._loss_sum: Tensor | float = 0.0
+        self._weight_sum = 0.0
+        self._expected = 0.0
+        self._bad_loss = False
+
+    def backward(self, batch: Any, weight: float) -> Tensor:
+        """Add one batch's gradients; return its mean loss, 0-d, on the device.
+
+        Raises:
+            NonFiniteError: the loss is not finite and the policy is ``"stop"``.
+        """
+        if self.precision.dtype is None:
+            loss, weight = self.forward(self.model, batch, weight)
+        else:
+            with self.precision.autocast():
+                loss, weight = self.forward(self.model, batch, weight)
+        mean = loss.detach()
+        self.num_batches += 1
+        if weight <= 0.0:  # a mean over nothing is NaN: it has no gradient to give
+            return mean
+        value = mean.item() if self._reads_are_free else mean.double()
+        if self._reads_are_free and not math.isfinite(value):
+            self._refuse(f"the loss is {value}")
+            self._bad_loss = True
+            return mean
+        if self._expected == 0.0:
+            self._expected = weight * self.accumulation
+        divisor = self._expected / weight
+        scaled = loss if divisor == 1.0 else loss / divisor
+        if self.precision.scaler is not None:
+            scaled = self.precision.scaler.scale(scaled)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        self._loss_sum = self._loss_sum + value * weight
+        self._weight_sum += weight
+        return mean
+
+    def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
+        """Try to update the weights once, and start the next window.
+
+        Args:
+            before_step: called when gradients are complete and unscaled, before
+                clipping.
+        Raises:
+            NonFiniteError: a gradient is not finite and the policy is ``"stop"``.
+        """
+        try:
+            if self._bad_loss:
+                return self._result(applied=False, nonfinite=True)
+            if self._weight_sum == 0.0:
+                return self._result(applied=False)
+            if self.precision.scaler is not None:
+                return self._scaled_step(self.precision.scaler, before_step)
+            return self._plain_step(before_step)
+        finally:
+            self.clear()
+
+    def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
+        finite, norm = self._check.finite(self._correction()), None
+        if not self._reads_are_free:  # a CUDA loss was not looked at yet
+            finite = finite and math.isfinite(float(self._loss_sum))
+        if finite and before_step is not None:
+            before_step()
+            finite = self._check.finite()  # a plugin may have spoilt them
+        if finite and self.max_grad_norm is not None:
+            norm = self._clip(self.max_grad_norm)
+        if not finite:
+            self._refuse("a gradient is NaN or infinite")
+            return self._result(applied=False, nonfinite=True)
+        self.optimizer.step()
+        return self._result(applied=True, grad_norm=norm)
+
+    def _scaled_step(
+        self, scaler: torch.amp.GradScaler, before_step: Callable[[], None] | None
+    ) -> WindowResult:
+        # No lower scale mends a bad loss. On CUDA this waits, as get_scale() does too.
+        if not self._reads_are_free and not math.isfinite(float(self._loss_sum)):
+            self._refuse("the loss is NaN or infinite")
+            return self._result(applied=False, nonfinite=True)
+        norm = None
+        correction = self._correction()
+        if correction != 1.0 or before_step is not None or self.max_grad_norm:
+            scaler.unscale_(self.optimizer)
+            if correction != 1.0:
+                self._check.finite(correction)
+            if before_step is not None:
+                before_step()
+            if self.max_grad_norm is not None:
+                norm = self._clip(self.max_grad_norm)
+        before = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        # Only the scale tells it for every optimizer: a fused one returns nothing and
+        # counts its steps whether or not it skipped. One scalar read.
+        scale = scaler.get_scale()
+        applied = scale >= before
+        if not applied and scale < LOWEST_SCALE:
+            self._refuse(
+                f"a gradient is NaN or infinite even at a loss scale of {before:g}"
+            )
+            return self._result(applied=False, nonfinite=True)
+        return self._result(applied, norm if applied else None)
+
+    def _correction(self) -> float:
+        """Return c / sum n_i: 1.0 when every batch weighed what the first one did."""
+        return self._expected / self._weight_sum
+
+    def _clip(self, max_norm: float) -> Tensor:
+        return nn.utils.clip_grad_norm_(self._parameters, max_norm)
+
+    def _result(
+        self, applied: bool, grad_norm: Tensor | None = None, nonfinite: bool = False
+    ) -> WindowResult:
+        return WindowResult(
+            applied, self._loss_sum, self._weight_sum, grad_norm, nonfinite
+        )
+
+    def _refuse(self, what: str) -> None:
+        if self.nonfinite == "stop":
+            raise NonFiniteError(
+                f"{what}; the weights were not touched: lower the learning rate, set "
+                "max_grad_norm, or pass nonfinite='skip' to drop such windows"
+            )
+
+
+class _GradientCheck:
+    """Tells in one pass over the gradients whether all are finite, and scales them.
+
+    Uses the operation behind ``GradScaler.unscale_``: cheaper than a norm, and exact
+    (a factor of 1.0 changes no bit).
+    """
+
+    def __init__(self, parameters: list[Any]) -> None:
+        self._groups: dict[tuple[torch.device, torch.dtype], list[Any]] = {}
+        for parameter in parameters:
+            kind = (parameter.device, parameter.dtype)
+            self._groups.setdefault(kind, []).append(parameter)
+        self._scratch = {
+            device: (torch.zeros((), device=device), torch.ones((), device=device))
+            for device in {device for device, _ in self._groups}
+        }
+        self._is_sparse: bool | None = None
+
+    def finite(self, factor: float = 1.0) -> bool:
+        """Multiply all gradients by ``factor``; return whether all are finite.
+
+        Reading the answer is a sync on CUDA, one for each device.
+        """
+        for (device, _), parameters in self._groups.items():
+            grads = [grad for p in parameters if (grad := p.grad) is not None]
+            if self._is_sparse is None:  # a layer's gradients keep their layout
+                self._is_sparse = any(grad.is_sparse for grad in grads)
+            if self._is_sparse:
+                grads = [g._values() if g.is_sparse else g for g in grads]
+            if grads:
+                found, scale = self._scratch[device]
+                if factor != 1.0:
+                    scale = torch.full_like(scale, factor)
+                torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)
+        bad = 0.0
+        for found, _ in self._scratch.values():
+            bad += found.item()
+        if bad:
+            for found, _ in self._scratch.values():
+                found.zero_()
+        return not bad

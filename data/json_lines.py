@@ -1,0 +1,88 @@
+"""JSON lines read strictly: what a line is, and what an object in it may hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from training.errors import DataError
+
+__all__ = ["UnusableRow", "lines_of", "parse_object", "show"]
+
+MAX_LINE_BYTES = 1 << 20
+
+
+class UnusableRow(Exception):
+    """Why a line cannot be used, without its place."""
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    r"""Yield (number from 1, content) of the lines that are not blank.
+
+    Only ``\n`` ends a line: U+2028 inside a string is text, unlike in splitlines().
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    with file:
+        number = 0
+        while raw := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            rest = raw
+            while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                rest = file.readline(MAX_LINE_BYTES + 1)  # drop the rest, unread
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if raw.strip():
+                yield number, raw
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object of one line."""
+    if len(raw) > MAX_LINE_BYTES:
+        raise UnusableRow(f"is longer than {MAX_LINE_BYTES} bytes")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnusableRow(f"is not UTF-8 at byte {error.start + 1}") from error
+    try:
+        values = json.loads(
+            text, parse_constant=_refuse_constant, object_pairs_hook=_unique_pairs
+        )
+    except json.JSONDecodeError as error:
+        end = "; the line seems cut off" if not raw.rstrip().endswith(b"}") else ""
+        raise UnusableRow(
+            f"is not JSON: {error.msg} at column {error.colno}{end}"
+        ) from error
+    except RecursionError as error:
+        raise UnusableRow("is nested too deeply") from error
+    except ValueError as error:  # a whole number of thousands of digits
+        raise UnusableRow(f"is not JSON that can be read: {error}") from error
+    if not isinstance(values, dict):
+        raise UnusableRow(f"is {show(values)}; write a JSON object")
+    return values
+
+
+def _refuse_constant(literal: str) -> NoReturn:
+    raise UnusableRow(f"holds {literal}, which is not JSON")
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UnusableRow(f"has the key {twice!r} twice")
+    return values
+
+
+def show(value: Any) -> str:
+    """Return a value as a person would write it, cut at 40 characters."""
+    text = ascii(value) if isinstance(value, str) else json.dumps(value)
+    kinds = {"dict": "an object", "list": "a list", "str": "a string"}
+    kind = kinds.get(type(value).__name__)
+    text = text if len(text) <= 40 else text[:37] + "..."
+    return f"{text} ({kind})" if kind else text

@@ -1,0 +1,219 @@
+"""Write hooks.md and shipped-plugins.md from the code: ``python docs/generate.py``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from training import discovery, hookspecs
+from training.app.plugin_facts import facts_of
+from training.discovery import PluginInfo
+from training.hookspecs import API_VERSION, HOOKS
+from training.sources import SourceFacts, documented
+
+HERE = Path(__file__).resolve().parent
+NOTICE = "<!-- Written by docs/generate.py; change the code, then run it again. -->"
+
+HOOKS_HEAD = f"""\
+# Hooks
+
+{NOTICE}
+
+Everything a plugin can hear, in the order of one run. Hook API {API_VERSION}.
+
+A plugin is a class. With `training.Callback` as its base, its methods of these names are
+its hooks; any other class marks them with `@training.hookimpl`. A hook names only the
+arguments it uses, without defaults; they are bound by name. How to write one from
+nothing is told in [writing-a-plugin.md](writing-a-plugin.md).
+
+```text
+{{order}}
+```
+
+## Rules that hold for all
+
+**Order.** Within an event, `before` and `after` of the classes decide; ties go by name,
+never by the order of installation or of a list. `trainbus plugins list CONFIG --order`
+prints each event's listeners and the reason of each edge.
+
+**Around an event.** `@hookimpl(wrapper=True)` above a hook that yields once makes it a
+scope: it runs before all listeners and, after them, from the `yield` on. An error of a
+listener arrives at the `yield`, for cleaning up; it is raised afterwards whatever the
+wrapper does. Scopes are for time, locks and swapped weights. An error of a wrapper itself
+always ends the run.
+
+**Errors.** What a hook raises carries a note with plugin, class, distribution, version,
+hook and step. The class attribute `failure`, or `on_failure` in a configuration, says
+what follows. `"fatal"`: the run ends; `on_exception` and `on_close` of all plugins are
+called, and the original error is raised, with later ones attached. `"isolate"`: one
+warning with the traceback, and the run goes on; after three failures, or one in
+`on_setup` or `on_train_begin`, the plugin is closed and switched off. KeyboardInterrupt
+and SystemExit always end the run, and so does a `ConfigError` in `on_setup` or
+`on_train_begin`: nothing is lost yet, and the user can mend it. Observers are isolated;
+deciders and writers are fatal.
+
+**A hang.** Python cannot stop a thread from outside. `trainbus run --watchdog SECONDS`
+tells which plugin is in which hook for longer than that, and where; with
+`--watchdog-abort` it ends the process.
+
+**What is given is read-only.** `logs` and `metrics` cannot be assigned to, and restored
+state is a copy. Requests (`trainer.request_stop`, `request_checkpoint`,
+`request_evaluation`) are how a plugin asks; only the kernel steps, saves and stops.
+
+**Versions.** Within hook API 1.x hooks and arguments are only added, which raises the
+second number. A plugin declares what it is written for, `hook_api = ">=1.0,<2"`, and is
+refused elsewhere with both ranges. What will go in 2.0 warns for at least one release:
+whoever implements a deprecated hook, or names a deprecated argument, gets a
+`DeprecationWarning` at that line.
+
+## Class attributes of a plugin
+
+| Attribute | Default | Meaning |
+|---|---|---|
+"""
+
+SHIPPED_HEAD = f"""\
+# Shipped plugins
+
+{NOTICE}
+
+What each hooks, keeps, changes and may raise. None of them has a privilege: all pass
+`assert_plugin_conforms`, the kit for [everybody's plugins](writing-a-plugin.md), and a
+third party's plugin of the same hooks can replace each. Options:
+`trainbus plugins show NAME`.
+
+"""
+
+
+def hooks_page() -> str:
+    """Return docs/hooks.md."""
+    doc = hookspecs.__doc__ or ""
+    order = doc[doc.index("::\n") + 3 : doc.index("\nAn implementation")]
+    parts = [HOOKS_HEAD.format(order=inspect.cleandoc(order).strip())]
+    parts += [f"| `{n}` | `{d}` | {m} |\n" for n, d, m in _attributes()]
+    heard = {hook: [] for hook in HOOKS}
+    for info, facts in _shipped():
+        for hook in facts.hooks:
+            heard[hook].append(info.name)
+    for hook in HOOKS:
+        parts += ["\n", *_hook(hook, heard[hook])]
+    return "".join(parts)
+
+
+def shipped_page() -> str:
+    """Return docs/shipped-plugins.md."""
+    parts = [SHIPPED_HEAD]
+    for info, facts in _shipped():
+        says = facts.attributes
+        changes = ", ".join(says.get("mutates") or ()) or "nothing"
+        order = [f"{key} `{name}`" for key in ("before", "after")
+                 for name in says.get(key) or ()]
+        rows = {
+            "hooks": ", ".join(f"`{hook}`" for hook in facts.hooks),
+            "keeps in checkpoints": _sentence(facts.state).removeprefix("Return ").rstrip(".") or "nothing",
+            "changes": changes,
+            "order": ", ".join(order) or "by name",
+            "watches": ", ".join(f"`{o}`" for o in says.get("consumes") or ()) or "-",
+            "delivers": ", ".join(f"`{m}`" for m in says.get("produces") or ()) or "-",
+            "may raise": ", ".join(f"`{n}`" for n in raised(facts.file)) or "nothing",
+            "on failure": f"`{says.get('failure', 'fatal')}`",
+        }
+        parts.append(f"## {info.name}\n\n{_sentence(facts.doc.splitlines()[0])}\n\n")
+        parts.append(f"`{info.value}`, of {info.distribution}\n\n| | |\n|---|---|\n")
+        parts += [f"| {label} | {text} |\n" for label, text in rows.items()]
+        parts.append("\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def raised(file: Path) -> list[str]:
+    """Return the errors raised in ``file`` and in modules of its package it imports."""
+    names: set[str] = set()
+    seen: set[Path] = set()
+    left = [file]
+    while left:
+        path = left.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                names.add(ast.unparse(node.exc.func))
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                top, _, rest = node.module.partition(".")
+                if top == file.parent.name and rest:
+                    left.append(file.parent / f"{rest.replace('.', '/')}.py")
+                elif top == file.parent.name:
+                    left += [file.parent / f"{a.name}.py" for a in node.names
+                             if (file.parent / f"{a.name}.py").exists()]
+    return sorted(name for name in names if name[0].isupper())
+
+
+def _shipped() -> Iterator[tuple[PluginInfo, SourceFacts]]:
+    for info in discovery.installed():
+        if discovery.SHIPPED.get(info.name) == info.distribution:
+            yield info, facts_of(info)
+
+
+def _hook(hook: str, heard: list[str]) -> Iterator[str]:
+    function = getattr(hookspecs, hook)
+    arguments = ", ".join(
+        f"{each.name}: {each.annotation}"
+        for each in inspect.signature(function).parameters.values()
+    )
+    doc = inspect.getdoc(function) or ""
+    yield f"## {hook}\n\n`{hook}({arguments})`\n\n"
+    yield _prose(doc)
+    names = ", ".join(f"[{n}](shipped-plugins.md#{n})" for n in heard) or "none"
+    yield f"\nShipped listeners: {names}.\n"
+
+
+def _prose(doc: str) -> str:
+    """Return a hook's docstring as a list: when, state, arguments and the rest."""
+    first, _, rest = doc.partition("\n\n")
+    lines = [f"{_sentence(first)}\n\n"]
+    arguments = documented(doc)
+    label = ""
+    for line in rest.splitlines():
+        head, _, text = line.partition(":")
+        if line and not line.startswith(" "):
+            label = head
+            if label == "Args":
+                lines += [f"- `{n}`: {_sentence(t)}\n" for n, t in arguments.items()]
+            else:
+                lines.append(f"- **{label}:** {_sentence(text.strip())}\n")
+        elif label != "Args" and line.strip():
+            lines[-1] = f"{lines[-1].rstrip()} {_sentence(line.strip())}\n"
+    return "".join(lines)
+
+
+def _sentence(text: str) -> str:
+    return text.replace("``", "`")
+
+
+def _attributes() -> Iterator[tuple[str, str, str]]:
+    """Yield (name, default, meaning) of what ``Callback`` declares."""
+    source = (Path(hookspecs.__file__).parent / "callbacks.py").read_text()
+    lines = source.splitlines()
+    tree = ast.parse(source)
+    (cls,) = (n for n in tree.body if isinstance(n, ast.ClassDef))
+    for node in cls.body:
+        if not isinstance(node, ast.AnnAssign) or node.value is None:
+            continue
+        words: list[str] = []
+        number = node.lineno - 2
+        while lines[number].strip().startswith("#:"):
+            words.insert(0, lines[number].strip().removeprefix("#:").strip())
+            number -= 1
+        meaning = _sentence(" ".join(words)).replace("|", "\\|")
+        yield ast.unparse(node.target), ast.unparse(node.value), meaning
+
+
+PAGES = {"hooks.md": hooks_page, "shipped-plugins.md": shipped_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf-8")
+        print(HERE / name, file=sys.stderr)

@@ -1,0 +1,131 @@
+"""Keep an exponential moving average of the weights; evaluate with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from training import Callback, ConfigError, hookimpl
+
+if TYPE_CHECKING:
+    from training import Trainer
+
+
+class EmaCallback(Callback):
+    """Average the trained weights over steps; swap the average in for evaluation.
+
+    After each applied update ``average = decay * average + (1 - decay) * weights``,
+    in place, on the device, for floating-point parameters that are trained. With
+    ``warmup`` the decay of update n is at most (1 + n) / (10 + n), so that the first
+    weights are soon forgotten (as in TensorFlow's ExponentialMovingAverage).
+
+    Args:
+        decay: share of the average that each update keeps, in [0, 1).
+        warmup: begin with a smaller decay.
+        evaluate_with_average: measure the average instead of the weights.
+        keep_average: at the normal end of training the model gets the average;
+            ``trainer.weights_are`` is then ``"ema"``.
+    Raises:
+        ConfigError: ``decay`` is out of range.
+    """
+
+    name = "ema"
+    hook_api = ">=1.0,<2"
+    mutates = ("parameters",)  # around evaluate, and on_train_end with keep_average
+
+    def __init__(
+        self,
+        decay: float = 0.999,
+        warmup: bool = True,
+        evaluate_with_average: bool = True,
+        keep_average: bool = False,
+    ) -> None:
+        if not 0 <= decay < 1:
+            raise ConfigError(f"ema.decay is {decay}; use a number in [0, 1)")
+        self.decay = decay
+        self.warmup = warmup
+        self.evaluate_with_average = evaluate_with_average
+        self.keep_average = keep_average
+        #: Parameter name -> average, on the model's device.
+        self.average: dict[str, Tensor] = {}
+        #: Updates in the average.
+        self.num_updates = 0
+
+    def on_setup(self, trainer: Trainer) -> None:
+        """Begin with the weights as they are."""
+        self.num_updates = 0
+        self.average = {
+            name: weight.detach().clone() for name, weight in _trained(trainer).items()
+        }
+
+    @torch.no_grad()
+    def on_step_end(self, trainer: Trainer, applied: bool) -> None:
+        """Move the average towards the new weights."""
+        if not applied:
+            return
+        self.num_updates += 1
+        decay = self.decay
+        if self.warmup:
+            decay = min(decay, (1 + self.num_updates) / (10 + self.num_updates))
+        weights = _trained(trainer)
+        torch._foreach_lerp_(
+            [self.average[name] for name in weights], list(weights.values()), 1 - decay
+        )
+
+    @hookimpl(wrapper=True)
+    def evaluate(self, trainer: Trainer) -> Iterator[None]:
+        """Put the average in place while others measure."""
+        if not self.evaluate_with_average:
+            yield
+            return
+        with self.swapped_in(trainer):
+            yield
+
+    @contextmanager
+    def swapped_in(self, trainer: Trainer) -> Iterator[None]:
+        """Give the model the average inside; its own weights are back after."""
+        before = {name: w.detach().clone() for name, w in _trained(trainer).items()}
+        was = trainer.weights_are
+        _copy(self.average, trainer)
+        trainer.weights_are = "ema"
+        try:
+            yield
+        finally:
+            _copy(before, trainer)
+            trainer.weights_are = was
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Leave the average in the model, if asked to."""
+        if self.keep_average:
+            _copy(self.average, trainer)
+            trainer.weights_are = "ema"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and the number of updates in it."""
+        return {"average": dict(self.average), "num_updates": self.num_updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the average of a checkpoint; it is copied to the device."""
+        self.num_updates = int(state["num_updates"])
+        for name, saved in state["average"].items():
+            if name in self.average:
+                self.average[name].copy_(saved)
+
+
+def _trained(trainer: Trainer) -> dict[str, Tensor]:
+    return {
+        name: weight
+        for name, weight in trainer.model.named_parameters()
+        if weight.requires_grad and weight.is_floating_point()
+    }
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], trainer: Trainer) -> None:
+    for name, weight in _trained(trainer).items():
+        if name in source:
+            weight.copy_(source[name])

@@ -1,0 +1,108 @@
+"""Measure norm and noise of the gradients, without waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from training import Callback
+
+if TYPE_CHECKING:
+    from training import Trainer
+
+
+class GradientNoiseCallback(Callback):
+    """Deliver ``grad_norm`` and ``grad_noise`` with every epoch's metrics.
+
+    ``grad_norm`` is the root mean square 2-norm of the gradients of the epoch's steps,
+    before clipping. ``grad_noise`` compares how much they differ from one another with
+    what they share: tr(S) / |G|^2, where the mean of n gradients g_i estimates G and
+    S is their covariance (the simple noise scale of McCandlish et al. 2018,
+    arXiv:1812.06162, in units of steps). Around 1 or above, a larger batch would make
+    better steps; far below 1, it would only cost more. Weights move during an epoch,
+    which counts as noise: read it as an upper bound.
+
+    Steps whose gradients are not finite are left out. NaN says that there were fewer
+    than two steps, or no common direction.
+    """
+
+    name = "grad_noise"
+    hook_api = ">=1.0,<2"
+    produces = ("grad_norm", "grad_noise")
+
+    def __init__(self) -> None:
+        self._sum: dict[str, Tensor] = {}  # of the gradients, by parameter
+        self._squares: Tensor | None = None  # sum of squared norms, 0-d, on the device
+        self._count: Tensor | None = None  # gradients in the sums, 0-d, on the device
+
+    def on_setup(self, trainer: Trainer) -> None:
+        """Forget an earlier run."""
+        self._reset(trainer)
+
+    def metric_names(self) -> list[str]:
+        """Return what ``evaluate`` delivers."""
+        return ["grad_norm", "grad_noise"]
+
+    @torch.no_grad()
+    def on_before_step(self, trainer: Trainer) -> None:
+        """Add this step's gradients to the sums; nothing is read."""
+        assert self._squares is not None
+        assert self._count is not None
+        gradients = {
+            name: weight.grad.float()
+            for name, weight in trainer.model.named_parameters()
+            if weight.grad is not None
+        }
+        square = torch.stack([g.square().sum() for g in gradients.values()]).sum()
+        is_finite = square.isfinite()
+        self._squares += torch.where(is_finite, square, 0.0)
+        self._count += is_finite
+        for name, gradient in gradients.items():
+            self._sum[name] += torch.where(is_finite, gradient, 0.0)
+
+    def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float] | None:
+        """Return the epoch's two numbers, and begin the next; waits for the device."""
+        if reason != "epoch_end":
+            return None
+        assert self._squares is not None
+        assert self._count is not None
+        count, squares = float(self._count), float(self._squares)
+        shared = sum(float(total.square().sum()) for total in self._sum.values())
+        self._reset(trainer)
+        if count < 2:
+            return {"grad_norm": squares**0.5, "grad_noise": float("nan")}
+        mean_square = squares / count
+        noise = (mean_square - shared / count**2) * count / (count - 1)  # tr(S)
+        signal = mean_square - noise  # |G|^2
+        return {
+            "grad_norm": mean_square**0.5,
+            "grad_noise": noise / signal if signal > 0 else float("nan"),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums of the epoch at hand."""
+        if self._count is None:
+            return {}
+        return {"sum": self._sum, "squares": self._squares, "count": self._count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the middle of an epoch."""
+        assert self._squares is not None
+        assert self._count is not None
+        self._squares.copy_(state["squares"])
+        self._count.copy_(state["count"])
+        for name, total in state["sum"].items():
+            if name in self._sum:
+                self._sum[name].copy_(total)
+
+    def _reset(self, trainer: Trainer) -> None:
+        self._squares = torch.zeros((), device=trainer.device)
+        self._count = torch.zeros((), device=trainer.device)
+        self._sum = {
+            name: torch.zeros_like(weight, dtype=torch.float32)
+            for name, weight in trainer.model.named_parameters()
+            if weight.requires_grad
+        }

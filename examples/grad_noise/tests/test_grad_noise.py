@@ -1,0 +1,70 @@
+"""The numbers are those of the formulas, and nothing is read inside an epoch."""
+
+import math
+
+import pytest
+import torch
+
+from trainbus_grad_noise import GradientNoiseCallback
+from training import Callback
+
+
+class Gradients(Callback):
+    """Keeps every step's gradients, flat; may put others in their place."""
+
+    name = "a_gradients"  # before grad_noise
+
+    def __init__(self, value=None):
+        self.value, self.seen = value, []
+
+    def on_before_step(self, trainer):
+        for weight in trainer.model.parameters():
+            if self.value is not None:
+                weight.grad.fill_(self.value)
+        flat = [weight.grad.flatten() for weight in trainer.model.parameters()]
+        self.seen.append(torch.cat(flat).clone())
+
+
+def test_it_conforms(assert_plugin_conforms):
+    assert_plugin_conforms(GradientNoiseCallback)
+
+
+def test_the_numbers_are_those_of_the_formulas(tiny_trainer):
+    gradients = Gradients()
+    trainer = tiny_trainer(gradients, GradientNoiseCallback(), num_epochs=1)
+    trainer.train()
+    row, each = trainer.history[0], torch.stack(gradients.seen).double()
+    norm = each.square().sum(dim=1).mean().sqrt()
+    noise = each.var(dim=0).sum()
+    signal = each.mean(dim=0).square().sum() - noise / len(each)
+    assert row["grad_norm"] == pytest.approx(float(norm), rel=1e-5)
+    expected = float(noise / signal) if signal > 0 else math.nan
+    assert row["grad_noise"] == pytest.approx(expected, rel=1e-4, nan_ok=True)
+
+
+def test_equal_gradients_have_no_noise(tiny_trainer):
+    trainer = tiny_trainer(Gradients(0.01), GradientNoiseCallback(), num_epochs=1)
+    trainer.train()
+    assert trainer.history[0]["grad_noise"] == pytest.approx(0, abs=1e-5)
+
+
+def test_one_step_an_epoch_has_a_norm_and_no_noise(tiny_trainer):
+    trainer = tiny_trainer(GradientNoiseCallback(), num_epochs=1, num_batches=1)
+    trainer.train()
+    assert trainer.history[0]["grad_norm"] > 0
+    assert math.isnan(trainer.history[0]["grad_noise"])
+
+
+def test_a_step_with_gradients_that_are_not_finite_is_left_out(tiny_trainer):
+    class Spoils(Callback):
+        name = "a_spoils"
+
+        def on_before_step(self, trainer):
+            if trainer.step == 1:
+                next(trainer.model.parameters()).grad.fill_(math.inf)
+
+    trainer = tiny_trainer(
+        Spoils(), GradientNoiseCallback(), num_epochs=1, nonfinite="skip"
+    )
+    trainer.train()
+    assert math.isfinite(trainer.history[0]["grad_norm"])

@@ -1,0 +1,49 @@
+"""Which files of a folder a run may be resumed from, the best choice first."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from trainbus_checkpointing import folder as files
+from trainbus_checkpointing.manifest import Manifest
+from trainbus_checkpointing.retention import Entry
+from training.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+
+def candidates(folder: Path) -> list[tuple[Path, str | None]]:
+    """Return (file, None or what is wrong with it): listed ones first, newest first.
+
+    Files that no manifest lists come last, the one changed last first: a crash may
+    have come between a file and its entry, or taken the manifest.
+    """
+    if not folder.is_dir():
+        return []
+    try:
+        listed = Manifest.read(folder).entries[::-1]
+    except (CheckpointError, OSError) as error:
+        log.warning("checkpointing: %s", error)
+        listed = []
+    found = [(folder / entry.file, _problem(folder, entry)) for entry in listed]
+    names = {entry.file for entry in listed}
+    strangers = [folder / name for name in files.unlisted(folder, names)]
+    strangers.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return found + [(path, None) for path in strangers]
+
+
+def _problem(folder: Path, entry: Entry) -> str | None:
+    """Return how the file differs from its entry; reading it tells the rest."""
+    path = folder / entry.file
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return f"it is listed, but {error.strerror}"
+    if size != entry.num_bytes:
+        return f"it has {size:,} bytes, listed are {entry.num_bytes:,}"
+    try:
+        digest = files.digest_of(path)
+    except Exception:  # not even a zip file: whoever reads it will say so
+        return None
+    return None if digest == entry.digest else "its content is not the one listed"

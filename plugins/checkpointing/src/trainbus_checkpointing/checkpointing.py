@@ -1,0 +1,304 @@
+"""Decide at each boundary whether to write a checkpoint, and under which name.
+
+``Cadence`` says when, ``Ranking`` which are the best; the kernel writes the file, and
+``Store`` lists it and deletes what may go.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainbus_checkpointing import cadence as when
+from trainbus_checkpointing import folder as files
+from trainbus_checkpointing.cadence import Boundary, Cadence
+from trainbus_checkpointing.candidates import candidates
+from trainbus_checkpointing.filename import FilenameTemplate, default_template
+from trainbus_checkpointing.lock import RunLock
+from trainbus_checkpointing.options import require_choice
+from trainbus_checkpointing.rehearsal import Rehearsal, Rehearsed
+from trainbus_checkpointing.retention import Entry, Ranking
+from trainbus_checkpointing.saver import LAST_NAME, Saver
+from trainbus_checkpointing.store import Store
+from training.callbacks import Callback
+from training.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+STATE_VERSION = 1
+#: Below ``trainer.save_dir``, where no other folder was given.
+DEFAULT_FOLDER = "checkpoints"
+
+
+class ModelCheckpointCallback(Callback):
+    """Write checkpoints: the best ``save_top_k`` by ``monitor``, and always the last.
+
+    Args:
+        save_dir: folder of the checkpoints, created if missing; by default
+            ``checkpoints`` below ``trainer.save_dir``. A folder given here wins.
+        monitor: metric that ranks checkpoints; None ranks none: only the last is kept,
+            or with ``save_best_only=False`` the newest ``save_top_k``.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        save_best_only: write a ranked checkpoint only if it enters the best
+            ``save_top_k``; False: at every due time.
+        save_frequency: epochs between due times.
+        save_top_k: best checkpoints to keep; -1 all, 0 none.
+        filename: name with fields ``{epoch}``, ``{step}``, ``{update}`` and metrics,
+            each with a numeric format; default ``checkpoint-{epoch:03d}-{...:.4f}.pt``
+            with the monitored metric.
+        frequency_applies_to_best: also consider candidates for the best at due times
+            only; by default every fresh evaluation is considered.
+        save_last: at due times and at the end of training, write a checkpoint even if
+            it is not among the best; the previous one of this kind then goes.
+        every_n_steps: steps between further due times inside epochs; None for none.
+        on_save_error: when a save failed twice, end the run (``"raise"``) or go on
+            with a warning (``"warn"``); the last checkpoint always raises.
+        carry_best: after a resume into another folder, only what beats the best value
+            of the resumed run is a best checkpoint here.
+        async_save: copy the state to host memory and write it while training goes on;
+            an error ends the run at the next step, or at its end. The last checkpoint
+            of a run is waited for. Takes as much host memory as the state.
+    Raises:
+        ConfigError: an option is of the wrong type or out of range.
+    """
+
+    name = "checkpointing"
+    hook_api = ">=1.0,<2"
+    consumes = ("monitor",)
+
+    def __init__(
+        self,
+        save_dir: str | Path | None = None,
+        monitor: str | None = "val_loss",
+        mode: Literal["min", "max"] = "min",
+        save_best_only: bool = True,
+        save_frequency: int = 1,
+        save_top_k: int = 1,
+        filename: str | None = None,
+        frequency_applies_to_best: bool = False,
+        save_last: bool = True,
+        every_n_steps: int | None = None,
+        on_save_error: Literal["raise", "warn"] = "raise",
+        carry_best: bool = False,
+        async_save: bool = False,
+    ) -> None:
+        self.save_dir = None if save_dir is None else Path(save_dir)
+        self.monitor = monitor
+        self.cadence = Cadence(
+            bool(save_best_only),
+            save_frequency,
+            bool(frequency_applies_to_best),
+            bool(save_last),
+            every_n_steps,
+        )
+        self.ranking = Ranking(monitor, mode, save_top_k)
+        self.filename = FilenameTemplate(
+            default_template(monitor) if filename is None else filename
+        )
+        require_choice("on_save_error", on_save_error, ("raise", "warn"))
+        self.on_save_error = on_save_error
+        self.carry_best = bool(carry_best)
+        self.async_save = bool(async_save)
+        self._lock: RunLock | None = None
+        self._restored: dict[str, Any] = {}
+        self._saver: Saver | None = None
+
+    @property
+    def best_path(self) -> Path | None:
+        """The best checkpoint of this run, or None while there is none."""
+        return self._saver.store.path("best") if self._saver else None
+
+    @property
+    def best_value(self) -> float | None:
+        """The monitored value of ``best_path``."""
+        best = self._saver.store.best if self._saver else None
+        return best.value(self.monitor) if best else None
+
+    @property
+    def last_path(self) -> Path | None:
+        """The newest checkpoint of this run, or None while there is none."""
+        return self._saver.store.path("last") if self._saver else None
+
+    def checkpoint_of(self, step: int) -> Path | None:
+        """Return a complete checkpoint of this run's state at ``step``, or None."""
+        return self._saver.store.path_of(step) if self._saver else None
+
+    def planned_files(self, save_dir: Path) -> list[Path]:
+        """Return the names of what a run writes, metrics not filled in."""
+        folder = self.save_dir or save_dir / DEFAULT_FOLDER
+        return [folder / self.filename.template, folder / LAST_NAME]
+
+    def rehearse(
+        self, stops: Iterable[tuple[str, int, int, bool, bool]], improves: bool
+    ) -> Rehearsed:
+        """Return what a run would write and delete; touches no file.
+
+        Args:
+            stops: (reason, epoch, step, is_stopping, has a fresh value) of each
+                boundary; the reason is ``"step"`` inside an epoch, ``"epoch_step"``
+                after its last step, else that of ``on_checkpoint``.
+            improves: whether every value is the best so far, or only the first.
+        """
+        rehearsal = Rehearsal(self.cadence, self.ranking, improves)
+        for reason, epoch, step, is_stopping, is_fresh in stops:
+            rehearsal.pass_by(Boundary(reason, epoch, step, is_stopping), is_fresh)
+        return rehearsal.result
+
+    def on_setup(self, trainer: Trainer) -> None:
+        """Make the folder, and forget an earlier run of this instance."""
+        self._saver = None
+        folder = self._folder(trainer)
+        for other in trainer.plugins.values():
+            if isinstance(other, ModelCheckpointCallback) and other._uses(folder):
+                raise ConfigError(
+                    f"two checkpointing plugins write to {str(folder)!r}; give each "
+                    "its own save_dir"
+                )
+        files.prepare(folder)
+        self._lock = RunLock(folder)
+        with files.usable(folder):
+            self._lock.acquire()
+            files.sweep_leftovers(folder)
+        self._saver = Saver(Store(folder, self.ranking), self.filename, self.async_save)
+        self._restored = {}
+
+    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+        """Refuse unknown metrics; open the folder for this run."""
+        if self.monitor is not None:
+            trainer.require_metric(self.monitor, f"{self.name}.monitor")
+        for field in self.filename.metric_fields:
+            trainer.require_metric(field, f"{self.name}.filename")
+        saver, position = self._set_up, (trainer.epoch, trainer.step)
+        store = saver.store
+        if not resumed:
+            with files.usable(store.folder):
+                store.begin(None, (0, 0))
+            return
+        best, last = self._restored.get("best"), self._restored.get("last")
+        source: Path | None = trainer.resumed_from
+        hints = [(each["file"], each["step"]) for each in (best, last) if each]
+        with files.usable(store.folder):
+            store.begin(source, position, hints)
+        if store.last and (store.last.epoch, store.last.step) == position:
+            saver.saved_at = position
+        if self.carry_best and best and not store.best and self._watches_the_same():
+            saver.baseline = best["value"]
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Ask for a boundary where a save inside the epoch is due.
+
+        Raises:
+            CheckpointError: what was written in the meantime could not be.
+        """
+        if self.async_save:
+            self._finish(trainer, wait=False)
+        if not self.cadence.is_step_due(trainer.step):
+            return
+        length = trainer.steps_per_epoch
+        if length is None or trainer.step % length:  # else the epoch's end comes next
+            trainer.request_checkpoint(when.REASON_STEPS)
+
+    def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """Ask for a boundary when an evaluation inside an epoch found a candidate."""
+        saver = self._set_up
+        is_epoch_end = "train_loss" in metrics  # then on_checkpoint follows anyway
+        if self.monitor in metrics and not is_epoch_end and saver.is_candidate(trainer):
+            trainer.request_checkpoint(when.REASON_BEST)
+
+    def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+        """Write one file if this boundary calls for it, and never two."""
+        saver = self._set_up
+        at = Boundary(
+            reason,
+            trainer.epoch,
+            trainer.step,
+            trainer.is_stopping,
+            trainer.stop_owner == "signal",
+        )
+        if saver.saved_at == (at.epoch, at.step):
+            return
+        is_ranked = self.cadence.wants_ranked(at, saver.is_candidate(trainer))
+        if not is_ranked and not self.cadence.wants_last(at):
+            return
+        self._finish(trainer, wait=True)
+        try:
+            saver.save(trainer, at, is_ranked)
+        except CheckpointError as error:
+            if at.is_stopping or not is_ranked or self.on_save_error == "raise":
+                raise
+            log.warning("checkpointing: training goes on without a save: %s", error)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Wait for the checkpoint that is being written."""
+        self._finish(trainer, wait=True)
+
+    def on_close(self, trainer: Trainer) -> None:
+        """Wait for the checkpoint that is being written, and let go of the folder."""
+        try:
+            if self._saver is not None:
+                self._saver.finish(trainer, wait=True)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def resume_candidates(self, trainer: Trainer) -> list[tuple[Path, str | None]]:
+        """Return the files to resume from, best first, and what is wrong with each."""
+        return candidates(self._folder(trainer))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which files were best and last, not yet the one being written."""
+        if self._saver is None:
+            return {}  # what a checkpoint brought is still with the trainer
+        best, last = self._saver.store.best, self._saver.store.last
+        value = best.value(self.monitor) if best else None
+        has_baseline = self._saver.baseline is not None
+        carried = self._restored["best"] if has_baseline else None
+        return {
+            "version": STATE_VERSION,
+            "monitor": self.monitor,
+            "mode": self.ranking.mode,
+            "best": {**_pointer(best), "value": value} if best else carried,
+            "last": last and _pointer(last),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep what identifies the resumed run; the manifest on disk has the rest."""
+        if state.get("version") != STATE_VERSION:
+            raise CheckpointError(
+                f"the state of checkpointing has version {state.get('version')!r}, but "
+                f"this plugin reads {STATE_VERSION}; use the release that wrote it"
+            )
+        self._restored = dict(state)
+
+    @property
+    def _set_up(self) -> Saver:
+        assert self._saver is not None, "on_setup comes first"
+        return self._saver
+
+    def _folder(self, trainer: Trainer) -> Path:
+        return self.save_dir or Path(trainer.save_dir) / DEFAULT_FOLDER
+
+    def _finish(self, trainer: Trainer, wait: bool) -> None:
+        try:
+            self._set_up.finish(trainer, wait)
+        except CheckpointError as error:
+            if self.on_save_error == "raise":
+                raise
+            log.warning("checkpointing: training goes on without a save: %s", error)
+
+    def _uses(self, folder: Path) -> bool:
+        used = self._saver and self._saver.store.folder.resolve()
+        return used == folder.resolve()
+
+    def _watches_the_same(self) -> bool:
+        saved = self._restored["monitor"], self._restored["mode"]
+        return saved == (self.monitor, self.ranking.mode)
+
+
+def _pointer(entry: Entry) -> dict[str, Any]:
+    return {"file": entry.file, "step": entry.step}

@@ -1,0 +1,109 @@
+"""The folder of checkpoints: made, swept, looked into. Only ``remove`` deletes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+import zipfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from trainbus_checkpointing.filename import SUFFIXES
+from training.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_LEFTOVER = re.compile(r"\.tmp-(\d+)$")
+_STARTED = time.time()  # seconds; an older file with our pid is a predecessor's
+
+
+def prepare(folder: Path) -> None:
+    """Make ``folder`` if it is missing.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    with usable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "not writable")
+
+
+@contextlib.contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """Turn an ``OSError`` inside the block into a ``ConfigError`` about ``folder``."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"checkpointing.save_dir is {str(folder)!r}, which cannot be written to "
+            f"({error.strerror or error}); choose another folder"
+        ) from error
+
+
+def sweep_leftovers(folder: Path) -> list[Path]:
+    """Delete ``*.tmp-<pid>`` of processes that are gone; return what was deleted."""
+    swept = []
+    for path in sorted(folder.iterdir()):
+        match = _LEFTOVER.search(path.name)
+        with contextlib.suppress(OSError):  # somebody else may have swept it
+            if match is None or _is_in_use(path, int(match[1])):
+                continue
+            path.unlink()
+            swept.append(path)
+    if swept:
+        log.info("checkpointing: removed %d leftovers in %s", len(swept), folder)
+    return swept
+
+
+def unlisted(folder: Path, listed: Collection[str]) -> list[str]:
+    """Return the names of checkpoint files in ``folder`` that are not in ``listed``."""
+    names = (path.name for path in folder.iterdir() if path.name.endswith(SUFFIXES))
+    return sorted(set(names) - set(listed))
+
+
+def free_name(folder: Path, name: str) -> str:
+    """Return ``name``, or with ``-v2``, ``-v3``, ... if such a file exists already."""
+    stem, dot, suffix = name.rpartition(".")
+    version = 1
+    while os.path.lexists(folder / name):  # also a link that leads nowhere
+        version += 1
+        name = f"{stem}-v{version}{dot}{suffix}"
+    return name
+
+
+def remove(folder: Path, name: str) -> None:
+    """Delete one listed file; one that is gone already is fine."""
+    assert name == os.path.basename(name), name
+    try:
+        (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("checkpointing: %s stays: %s", folder / name, error)
+
+
+def digest_of(path: Path) -> str:
+    """Return a SHA-256 over name, size and CRC32 of every record of a ``.pt`` file.
+
+    It identifies the content without reading it: loading checks each CRC32.
+    """
+    with zipfile.ZipFile(path) as archive:
+        records = [[i.filename, i.file_size, i.CRC] for i in archive.infolist()]
+    return hashlib.sha256(json.dumps(records).encode()).hexdigest()
+
+
+def _is_in_use(path: Path, pid: int) -> bool:
+    """Whether the process that was writing ``path`` may still be at it."""
+    if pid == os.getpid():  # in a container every process may have the same number
+        return path.stat().st_mtime >= _STARTED
+    try:
+        os.kill(pid, 0)  # signal 0 asks, it does not signal
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,93 @@
+"""What would be written and deleted in a run that is only planned: no file is touched.
+
+The rules are those of a run; only the values of the metric are assumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from trainbus_checkpointing import cadence as when
+from trainbus_checkpointing.cadence import Boundary, Cadence
+from trainbus_checkpointing.retention import Entry, Ranking
+
+
+@dataclass
+class Rehearsed:
+    """The files of a rehearsed run.
+
+    Attributes:
+        num_ranked: written because they were due as one of the best.
+        num_last: written only so that training can go on from them.
+        num_deleted: deleted before the run was over.
+        most_kept: most files at any one time.
+        unmeasured: (epoch, step) of ranked saves without a fresh value to rank by.
+    """
+
+    num_ranked: int = 0
+    num_last: int = 0
+    num_deleted: int = 0
+    most_kept: int = 0
+    unmeasured: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Rehearsal:
+    """Goes through the boundaries of a run with an assumed course of the metric.
+
+    Args:
+        cadence: when to save.
+        ranking: which files are the best.
+        improves: whether each value is better than all before; else the first is best.
+    """
+
+    def __init__(self, cadence: Cadence, ranking: Ranking, improves: bool) -> None:
+        self._cadence, self._ranking = cadence, ranking
+        better = -1.0 if ranking.mode == "min" else 1.0
+        self._direction = better if improves else -better
+        self._value = 0.0
+        self._entries: list[Entry] = []
+        self._saved_at: tuple[int, int] | None = None
+        self._valued_at = 0  # step of the newest value
+        self.result = Rehearsed()
+
+    def pass_by(self, at: Boundary, is_fresh: bool) -> None:
+        """Do what a run would do here; ``is_fresh``: the metric has a fresh value."""
+        if is_fresh and at.step > self._valued_at:
+            self._value += self._direction
+            self._valued_at = at.step
+        is_in = any(e.is_ranked and e.step == at.step for e in self._entries)
+        is_candidate = (
+            is_fresh and not is_in and self._ranking.enters(self._value, self._entries)
+        )
+        if at.reason in ("step", "epoch_step"):
+            if at.reason == "step" and self._cadence.is_step_due(at.step):
+                at = replace(at, reason=when.REASON_STEPS)
+            elif is_candidate:
+                at = replace(at, reason=when.REASON_BEST)
+            else:
+                return
+        is_ranked = self._cadence.wants_ranked(at, is_candidate)
+        is_saved = self._saved_at == (at.epoch, at.step)
+        if not is_saved and (is_ranked or self._cadence.wants_last(at)):
+            self._save(at, is_ranked, is_fresh)
+
+    def _save(self, at: Boundary, is_ranked: bool, is_fresh: bool) -> None:
+        result, monitor = self.result, self._ranking.monitor
+        self._saved_at = at.epoch, at.step
+        name = f"{len(self._entries)}-{at.epoch}-{at.step}"
+        entry = Entry(name, at.step, at.epoch, at.step, is_ranked, at.reason)
+        if is_fresh and monitor is not None:
+            entry.metrics[monitor] = self._value
+        if is_ranked:
+            result.num_ranked += 1
+            if monitor is not None and not is_fresh:
+                result.unmeasured.append((at.epoch, at.step))
+        else:
+            result.num_last += 1
+        self._entries.append(entry)
+        result.most_kept = max(result.most_kept, len(self._entries))
+        best = self._ranking.best(self._entries)
+        protected = {entry.file} | ({best.file} if best else set())
+        for gone in self._ranking.evicted(self._entries, protected):
+            self._entries.remove(gone)
+            result.num_deleted += 1

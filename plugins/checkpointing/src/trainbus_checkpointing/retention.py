@@ -1,0 +1,128 @@
+"""Which checkpoints are the best, which one enters, which go: no file is touched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from trainbus_checkpointing.options import require_choice, require_int
+from training.errors import ConfigError
+
+#: ``save_top_k`` that keeps everything.
+KEEP_ALL = -1
+
+
+@dataclass
+class Entry:
+    """One complete checkpoint file.
+
+    Attributes:
+        file: bare name below the folder.
+        step: ``trainer.step`` of its state.
+        epoch: completed epochs.
+        update: applied updates.
+        is_ranked: competes for the best k; False for a file that is only the last.
+        reason: what the save was for.
+        metrics: values measured at this step; None stands for NaN and infinities.
+        num_bytes: size of the file.
+        digest: of names, sizes and CRC32s of all its records.
+        run: number of the run in this folder that it belongs to.
+    """
+
+    file: str
+    step: int
+    epoch: int
+    update: int
+    is_ranked: bool
+    reason: str
+    num_bytes: int = 0
+    digest: str = ""
+    run: int = 0
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+    def value(self, monitor: str | None) -> float | None:
+        """Return the finite value of ``monitor``, or None."""
+        value = None if monitor is None else self.metrics.get(monitor)
+        return value if value is not None and math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How checkpoints compare.
+
+    Attributes:
+        monitor: the metric; None ranks by age, the newest first.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        keep: number of best ones to keep; KEEP_ALL for all.
+    """
+
+    monitor: str | None
+    mode: str
+    keep: int
+
+    def __post_init__(self) -> None:
+        if self.monitor is not None and not (
+            isinstance(self.monitor, str) and self.monitor
+        ):
+            raise ConfigError(
+                f"checkpointing.monitor is {self.monitor!r}; name one metric, or None"
+            )
+        require_choice("mode", self.mode, ("min", "max"))
+        require_int("save_top_k", self.keep, KEEP_ALL)
+
+    def beats(self, value: float, other: float) -> bool:
+        """Whether ``value`` is strictly better."""
+        return value < other if self.mode == "min" else value > other
+
+    def sorted(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the ranked ones of ``entries`` (oldest first), best first.
+
+        A tie goes to the older; NaN, infinite and missing values come after all finite.
+        """
+        ranked = [entry for entry in entries if entry.is_ranked]
+        if self.monitor is None:
+            return ranked[::-1]
+        sign = 1.0 if self.mode == "min" else -1.0
+
+        def key(entry: Entry) -> tuple[bool, float]:
+            value = entry.value(self.monitor)
+            return value is None, 0.0 if value is None else sign * value
+
+        return sorted(ranked, key=key)  # stable: equal ones stay oldest first
+
+    def kept(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the best ``keep`` of ``entries``, best first."""
+        ranked = self.sorted(entries)
+        return ranked if self.keep == KEEP_ALL else ranked[: self.keep]
+
+    def best(self, entries: Sequence[Entry]) -> Entry | None:
+        """Return the best of those kept with a finite value, or None."""
+        return next(
+            (
+                entry
+                for entry in self.kept(entries)
+                if entry.value(self.monitor) is not None
+            ),
+            None,
+        )
+
+    def enters(self, value: float, entries: Sequence[Entry]) -> bool:
+        """Whether a new checkpoint of ``value`` would be among the best ``keep``.
+
+        It must be strictly better than the worst one kept; NaN and infinity never are.
+        """
+        if not math.isfinite(value) or self.keep == 0:
+            return False
+        kept = self.kept(entries)
+        if self.keep == KEEP_ALL or len(kept) < self.keep:
+            return True
+        worst = kept[-1].value(self.monitor)
+        return worst is None or self.beats(value, worst)
+
+    def evicted(
+        self, entries: Sequence[Entry], protected: Collection[str]
+    ) -> list[Entry]:
+        """Return the entries that are neither kept nor named in ``protected``."""
+        stay = {entry.file for entry in self.kept(entries)} | set(protected)
+        return [entry for entry in entries if entry.file not in stay]

@@ -1,0 +1,108 @@
+"""Name one checkpoint, let the kernel write it, and hand it to the store."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from trainbus_checkpointing.cadence import Boundary
+from trainbus_checkpointing.filename import FilenameTemplate
+from trainbus_checkpointing.retention import Entry
+from trainbus_checkpointing.store import Store
+from training.checkpoint_io import write_checkpoint
+from training.snapshot import capture
+from training.staging import Staging
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+#: Of a checkpoint that does not compete for the best.
+LAST_NAME = "last-epoch{epoch:03d}-step{step}.pt"
+
+
+class Saver:
+    """Saves the state of a trainer, at most once at each boundary.
+
+    Args:
+        store: where the files go.
+        filename: names of the ranked ones.
+        is_async: copy the state and write it while training goes on.
+    """
+
+    def __init__(
+        self, store: Store, filename: FilenameTemplate, is_async: bool = False
+    ) -> None:
+        self.store = store
+        self._filename = filename
+        self._staging = Staging() if is_async else None
+        #: A value that the best must also beat, from the run that was resumed.
+        self.baseline: float | None = None
+        #: (epoch, step) of the state that was saved, or loaded, last.
+        self.saved_at: tuple[int, int] | None = None
+
+    def is_candidate(self, trainer: Trainer) -> bool:
+        """Whether a fresh value of the monitored metric would enter the best k."""
+        ranking, entries = self.store.ranking, self.store.expected
+        value = fresh_metrics(trainer).get(ranking.monitor or "")
+        if value is None or any(
+            entry.is_ranked and entry.step == trainer.step for entry in entries
+        ):
+            return False  # stale, or these weights are in already
+        if self.baseline is not None and not ranking.beats(value, self.baseline):
+            return False
+        return ranking.enters(value, entries)
+
+    def save(self, trainer: Trainer, at: Boundary, is_ranked: bool) -> None:
+        """Write, list and point to the state of now.
+
+        Args:
+            trainer: writes it.
+            at: the boundary it is at.
+            is_ranked: whether it competes for the best, or is only the last.
+        Raises:
+            CheckpointError: the file or the list could not be written.
+        """
+        metrics = fresh_metrics(trainer)
+        file = LAST_NAME.format(epoch=at.epoch, step=at.step)
+        if is_ranked:
+            counters = {"epoch": at.epoch, "step": at.step, "update": trainer.update}
+            file = self._filename.render({**metrics, **counters}, at.is_mid_epoch)
+        draft = Entry(
+            file=file,
+            step=at.step,
+            epoch=at.epoch,
+            update=trainer.update,
+            is_ranked=is_ranked,
+            reason=at.reason,
+            metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()},
+        )
+        if self._staging is None or at.is_stopping:
+            self.store.add(draft, trainer.save_checkpoint, needed_steps(trainer))
+        else:
+            self.store.finish(needed_steps(trainer))
+            state = self._staging.copy(capture(trainer))
+            self.store.add_later(draft, lambda path: write_checkpoint(path, state))
+        self.saved_at = at.epoch, at.step
+
+    def finish(self, trainer: Trainer, wait: bool) -> None:
+        """List what was written in the meantime.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        self.store.finish(needed_steps(trainer), wait)
+
+
+def fresh_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the metrics that were measured on the weights of now."""
+    latest = trainer.metrics.items()
+    return {name: each.value for name, each in latest if each.step == trainer.step}
+
+
+def needed_steps(trainer: Trainer) -> set[int]:
+    """Ask every plugin that offers ``needed_checkpoint_steps()`` what must stay."""
+    needed: set[int] = set()
+    for plugin in trainer.plugins.values():
+        offer = getattr(plugin, "needed_checkpoint_steps", None)
+        needed.update(offer() if callable(offer) else ())
+    return needed

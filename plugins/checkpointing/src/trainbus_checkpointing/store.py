@@ -1,0 +1,259 @@
+"""Checkpoints in their folder: add one, list it, and only then delete what may go."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from trainbus_checkpointing import folder as files
+from trainbus_checkpointing.background import Background
+from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete
+from trainbus_checkpointing.retention import Entry, Ranking
+from training.checkpoint_io import write_json
+from training.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+LAST = "last.json"
+
+
+class Store:
+    """The checkpoints of one run in one folder.
+
+    Args:
+        folder: an existing folder.
+        ranking: how checkpoints compare and how many of the best stay.
+    """
+
+    def __init__(self, folder: Path, ranking: Ranking) -> None:
+        self.folder = folder
+        self.ranking = ranking
+        self._manifest = Manifest(folder)
+        self._elsewhere: Manifest | None = None  # beside a resume source; read only
+        self._source: str | None = None
+        self._background = Background()
+        self._in_flight: Entry | None = None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The current run's checkpoints, oldest first."""
+        return self._manifest.current
+
+    @property
+    def expected(self) -> list[Entry]:
+        """``entries``, and the one that is being written."""
+        return [*self.entries, *filter(None, [self._in_flight])]
+
+    @property
+    def best(self) -> Entry | None:
+        """The best one, or None."""
+        return self.ranking.best(self.entries)
+
+    @property
+    def last(self) -> Entry | None:
+        """The one that was written last, or None."""
+        return next(reversed(self.entries), None)
+
+    def begin(
+        self,
+        resumed_from: Path | None,
+        position: tuple[int, int],
+        hints: Iterable[tuple[str, int]] = (),
+    ) -> None:
+        """Read what the folder holds and open a run in it.
+
+        Args:
+            resumed_from: the checkpoint that was loaded, or None.
+            position: (epoch, step) of its state, (0, 0) in a fresh run.
+            hints: (file, step) pairs that its run had written, to recognise that run
+                when the checkpoint itself is not listed.
+        """
+        self._manifest = _read_or_move_aside(self.folder)
+        self._manifest.drop_incomplete()
+        self._elsewhere = self._source = run = None
+        if resumed_from is not None and _is_in(resumed_from, self.folder):
+            self._source = resumed_from.name
+            run = self._manifest.run_of(resumed_from.name, position[1])
+        elif resumed_from is not None:
+            self._elsewhere = _beside(resumed_from, position)
+        for file, step in hints:
+            run = self._manifest.run_of(file, step) if run is None else run
+        if run is None and self._source is not None:
+            run = self._manifest.run  # an unlisted file in here: of the newest run
+        self._manifest.begin_run(run, position)
+        self._report()
+
+    def add(
+        self,
+        draft: Entry,
+        write: Callable[[Path], object],
+        needed: Collection[int] = (),
+    ) -> Path:
+        """Write a checkpoint, list it, point ``last.json`` to it, delete what may go.
+
+        Args:
+            draft: what it is; its file is the wanted name, which gets a ``-v2`` if it
+                is taken; size, digest and run are filled in here.
+            write: writes the complete file to a path, durably.
+            needed: steps whose checkpoints somebody still needs.
+        Raises:
+            CheckpointError: the file or the list could not be written.
+        """
+        self.finish(needed)
+        draft = self._named(draft)
+        self._write(draft, write)
+        return self._commit(draft, needed)
+
+    def add_later(self, draft: Entry, write: Callable[[Path], object]) -> None:
+        """Begin to write a checkpoint in a thread; ``finish`` lists it.
+
+        The one before must be finished: one is in flight.
+        """
+        self._in_flight = named = self._named(draft)
+        self._background.start(lambda: self._write(named, write))
+
+    def finish(self, needed: Collection[int] = (), wait: bool = True) -> bool:
+        """List the checkpoint that was in flight, if it is complete; return whether.
+
+        Args:
+            needed: as in ``add``.
+            wait: until it is complete.
+        Raises:
+            CheckpointError: it could not be written, or not be listed.
+        """
+        draft = self._in_flight
+        try:
+            is_complete = self._background.finish(wait)
+        except BaseException:
+            self._in_flight = None
+            raise
+        if not is_complete or draft is None:
+            return False
+        self._in_flight = None
+        self._commit(draft, needed)
+        return True
+
+    def _named(self, draft: Entry) -> Entry:
+        return replace(draft, file=files.free_name(self.folder, draft.file))
+
+    def _write(self, draft: Entry, write: Callable[[Path], object]) -> None:
+        """Write once more after a failure; nothing is deleted to make room."""
+        path = self.folder / draft.file
+        try:
+            try:
+                write(path)
+            except CheckpointError as error:
+                log.warning("checkpointing: trying again: %s", error)
+                write(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {self._last_good()}") from error
+
+    def _last_good(self) -> str:
+        last = self.path("last")
+        return f"the last good checkpoint is {last}" if last else "there is none yet"
+
+    def _commit(self, draft: Entry, needed: Collection[int]) -> Path:
+        path = self.folder / draft.file
+        try:
+            entry = replace(
+                draft,
+                num_bytes=path.stat().st_size,
+                digest=files.digest_of(path),
+                run=self._manifest.run,
+            )
+            self._list([*self._manifest.entries, entry])
+            pointer = {"file": entry.file, "step": entry.step, "epoch": entry.epoch}
+            write_json(self.folder / LAST, {**pointer, "digest": entry.digest})
+            self._evict(needed)
+        except OSError as error:
+            raise CheckpointError(
+                f"the list of checkpoints in {str(self.folder)!r} could not be written "
+                f"({error}); free space or choose another checkpointing.save_dir; "
+                f"{self._last_good()}"
+            ) from error
+        return path
+
+    def path(self, which: Literal["best", "last"]) -> Path | None:
+        """Return where that checkpoint lies, or None while there is none."""
+        entry = self.best if which == "best" else self.last
+        return None if entry is None else self.folder / entry.file
+
+    def path_of(self, step: int) -> Path | None:
+        """Return the newest complete file of this run with a state of ``step``."""
+        for manifest in filter(None, (self._manifest, self._elsewhere)):
+            for entry in reversed(manifest.current):
+                if entry.step == step and is_complete(manifest.folder, entry):
+                    return manifest.folder / entry.file
+        return None
+
+    def _evict(self, needed: Collection[int]) -> None:
+        current = self.entries
+        protected = {entry.file for entry in current if entry.step in needed}
+        protected |= {entry.file for entry in (self.best, self.last) if entry}
+        protected |= {self._source} if self._source else set()
+        evicted = self.ranking.evicted(current, protected)
+        for entry in evicted:
+            files.remove(self.folder, entry.file)
+        if evicted:
+            gone = {entry.file for entry in evicted}
+            self._list([e for e in self._manifest.entries if e.file not in gone])
+
+    def _list(self, entries: list[Entry]) -> None:
+        """Replace the manifest; it names best and last for those who only read it."""
+        current = [entry for entry in entries if entry.run == self._manifest.run]
+        best = self.ranking.best(current)
+        self._manifest.write(
+            entries,
+            monitor=self.ranking.monitor,
+            mode=self.ranking.mode,
+            best=best.file if best else None,
+            last=current[-1].file if current else None,
+        )
+
+    def _report(self) -> None:
+        others = len(self._manifest.entries) - len(self.entries)
+        if others:
+            log.warning(
+                "checkpointing: %s holds %d checkpoints that are not of this run; they "
+                "are neither ranked nor deleted",
+                *(self.folder, others),
+            )
+        listed = {entry.file for entry in self._manifest.entries}
+        strangers = files.unlisted(self.folder, listed)
+        if strangers:
+            log.warning(
+                "checkpointing: %s also holds files that are not listed and stay as "
+                "they are: %s",
+                *(self.folder, ", ".join(strangers)),
+            )
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    return path.resolve().parent == folder.resolve()
+
+
+def _beside(source: Path, position: tuple[int, int]) -> Manifest | None:
+    """Return the list in the folder of ``source``, opened at that file's run."""
+    try:
+        manifest = Manifest.read(source.parent)
+    except (CheckpointError, OSError) as error:
+        log.warning("checkpointing: %s", error)
+        return None
+    run = manifest.run_of(source.name, position[1])
+    manifest.begin_run(manifest.run if run is None else run, position)
+    return manifest
+
+
+def _read_or_move_aside(folder: Path) -> Manifest:
+    """Return the manifest of ``folder``; a damaged one is renamed and kept."""
+    try:
+        return Manifest.read(folder)
+    except CheckpointError as error:
+        aside = folder / files.free_name(folder, "manifest.damaged.json")
+        log.warning("checkpointing: %s; it is now %s", error, aside.name)
+        os.replace(folder / MANIFEST, aside)
+        return Manifest(folder)

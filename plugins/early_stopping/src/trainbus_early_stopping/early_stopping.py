@@ -1,0 +1,205 @@
+"""Stop a run whose watched metric no longer improves; bring back the best weights.
+
+``Progress`` counts and ``StopRule`` decides; ``EarlyStoppingCallback`` listens, asks
+the kernel to stop, and keeps the progress in checkpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainbus_early_stopping.best_weights import BestWeights
+from trainbus_early_stopping.progress import Progress
+from trainbus_early_stopping.rule import Cause, StopRule, require_choice
+from training.callbacks import Callback
+from training.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+STATE_VERSION = 1
+
+
+class EarlyStoppingCallback(Callback):
+    """Stop when ``monitor`` has not improved for ``patience`` checks in a row.
+
+    A check is an evaluation that delivered a fresh value of ``monitor``: with one
+    evaluation an epoch, patience counts epochs.
+
+    Args:
+        monitor: name of the metric to watch.
+        patience: misses in a row that are endured, in checks; the run stops at the
+            miss that reaches it. 0 stops at the first miss, like 1.
+        min_delta: an improvement must be larger than this, in the metric's unit;
+            measured from the last value that counted as an improvement.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        restore_best_weights: at the normal end of training, give the model the
+            weights of its best check; ``trainer.weights_are`` then says so.
+        on_nonfinite: a NaN or infinite value is a miss (``"ignore"``) or ends the run
+            at once (``"stop"``).
+        min_epochs: no stop before this many completed epochs.
+        min_steps: no stop before this many steps.
+        persist_best: where a resumed run finds the best weights: in the checkpoint
+            written at that step (``"path"``), or as a copy that every checkpoint
+            carries along (``"weights"``: as large as the model).
+    Raises:
+        ConfigError: an option is of the wrong type or out of range.
+    """
+
+    name = "early_stopping"
+    hook_api = ">=1.0,<2"
+    mutates = ("parameters",)  # on_train_end, with restore_best_weights
+    consumes = ("monitor",)
+    after = ("checkpointing",)  # what is on disk need not be kept in memory
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 5,
+        min_delta: float = 0.0,
+        mode: Literal["min", "max"] = "min",
+        restore_best_weights: bool = False,
+        on_nonfinite: Literal["ignore", "stop"] = "ignore",
+        min_epochs: int = 0,
+        min_steps: int = 0,
+        persist_best: Literal["path", "weights"] = "path",
+    ) -> None:
+        self.rule = StopRule(
+            monitor, patience, min_delta, mode, on_nonfinite, min_epochs, min_steps
+        )
+        require_choice("persist_best", persist_best, ("path", "weights"))
+        self.monitor = monitor
+        self.restore_best_weights = bool(restore_best_weights)
+        self.persist_best = persist_best
+        self.progress = Progress()
+        self._weights = BestWeights(self.name)
+        self._has_run = False
+
+    @property
+    def best_value(self) -> float | None:
+        """The best finite value seen, also when its gain was below ``min_delta``."""
+        return self.progress.best_seen
+
+    @property
+    def best_step(self) -> int | None:
+        """``trainer.step`` at which ``best_value`` was measured."""
+        return self.progress.best_step
+
+    def needed_checkpoint_steps(self) -> frozenset[int]:
+        """Return the steps whose checkpoints must not be deleted."""
+        step = self.progress.best_step
+        if step is None or not self.restore_best_weights:
+            return frozenset()
+        return frozenset({step})
+
+    def on_setup(self) -> None:
+        """Forget an earlier run of this instance; restored state arrives later."""
+        self._has_run = True
+        self._reset()
+
+    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+        """Start afresh, or decide again whether a stopped run stays stopped."""
+        trainer.require_metric(self.monitor, f"{self.name}.monitor")
+        if not resumed:
+            self._reset()
+            return
+        if self.restore_best_weights and self.progress.best_step == trainer.step:
+            self._weights.take(trainer)
+        before, reason = self.progress.stopped_by, self.progress.reason
+        if before is None:
+            return
+        if cause := self._cause(trainer, before == "nonfinite"):
+            remedy = self.rule.remedy(cause, self.progress)
+            trainer.request_stop(f"stopped before this resume: {reason}; {remedy}")
+            return
+        log.warning("%s: going on with a run that had stopped: %s", self.name, reason)
+        self.progress.note_stop(None, None)
+
+    def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """Check the watched metric if this evaluation measured it."""
+        if self.monitor not in metrics:
+            return
+        value = float(metrics[self.monitor])
+        rule = self.rule
+        is_best = self.progress.check(
+            value, rule.mode, rule.min_delta, trainer.step, trainer.epoch
+        )
+        if is_best and self.restore_best_weights:
+            self._weights.take(trainer)
+        is_nonfinite = not math.isfinite(value)
+        if is_nonfinite:
+            log.warning(
+                "%s: %s is %s at step %d, which counts as no improvement",
+                *(self.name, self.monitor, value, trainer.step),
+            )
+        cause = self._cause(trainer, is_nonfinite)
+        reason = rule.reason(cause, self.progress) if cause else None
+        self.progress.note_stop(cause, reason)  # each check decides anew
+        if reason is not None:
+            trainer.request_stop(reason)
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        """Let go of the copy once a complete checkpoint holds the same weights."""
+        step = self.progress.best_step
+        if step is not None and self.persist_best == "path":
+            self._weights.release_if_saved(trainer, step)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Put back the best weights, whatever ended the run."""
+        if self.progress.checks == 0 and trainer.step > 0:
+            names = ", ".join(sorted(trainer.metrics)) or "nothing"
+            log.warning(
+                "%s: %r was never measured and could not stop the run; it reported %s",
+                *(self.name, self.monitor, names),
+            )
+        if self.restore_best_weights:
+            self._weights.restore(trainer, self.progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the progress, and what it is the progress of; no settings."""
+        if not self._has_run:
+            return {}  # what a checkpoint brought is still with the trainer
+        state: dict[str, Any] = {
+            "version": STATE_VERSION,
+            "monitor": self.monitor,
+            "mode": self.rule.mode,
+            "progress": self.progress.state_dict(),
+        }
+        if self.persist_best == "weights":
+            state["weights"] = self._weights.copy
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over saved progress, unless it is that of another metric or mode.
+
+        Raises:
+            CheckpointError: the state has a version that this plugin does not read.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise CheckpointError(
+                f"the state of early_stopping has version {state.get('version')!r}; "
+                f"this plugin reads {STATE_VERSION}: use the release that wrote it"
+            )
+        saved = state["monitor"], state["mode"]
+        if saved != (self.monitor, self.rule.mode):
+            log.warning(
+                "%s: the checkpoint watched %r (%s), this run watches %r (%s); "
+                "its progress starts afresh",
+                *(self.name, *saved, self.monitor, self.rule.mode),
+            )
+            self._reset()
+            return
+        self.progress = Progress(**state["progress"])
+        self._weights.copy = state.get("weights")
+
+    def _reset(self) -> None:
+        self.progress = Progress()
+        self._weights.copy = None
+
+    def _cause(self, trainer: Trainer, is_nonfinite: bool) -> Cause | None:
+        return self.rule.cause(self.progress, is_nonfinite, trainer.epoch, trainer.step)

@@ -1,0 +1,100 @@
+"""When to ask for a stop: the settings of now, applied to the progress so far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from trainbus_early_stopping.progress import Progress
+from training.errors import ConfigError
+
+Cause = Literal["patience", "nonfinite"]
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """The settings of ``EarlyStoppingCallback`` that decide about a stop, checked.
+
+    Raises:
+        ConfigError: one is of the wrong type or out of range.
+    """
+
+    monitor: str
+    patience: int
+    min_delta: float
+    mode: Literal["min", "max"]
+    on_nonfinite: Literal["ignore", "stop"]
+    min_epochs: int
+    min_steps: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.monitor, str) or not self.monitor:
+            raise ConfigError(
+                f"early_stopping.monitor is {self.monitor!r}; name one metric, "
+                "for instance 'val_loss'"
+            )
+        for option in ("patience", "min_epochs", "min_steps"):
+            _require_count(option, getattr(self, option))
+        if not _is_number(self.min_delta) or not 0 <= self.min_delta < math.inf:
+            raise ConfigError(
+                f"early_stopping.min_delta is {self.min_delta!r}; use a number of at "
+                "least 0"
+            )
+        require_choice("mode", self.mode, ("min", "max"))
+        require_choice("on_nonfinite", self.on_nonfinite, ("ignore", "stop"))
+
+    def cause(
+        self, progress: Progress, is_nonfinite: bool, epoch: int, step: int
+    ) -> Cause | None:
+        """Return what asks for a stop after the latest check, or None.
+
+        Args:
+            progress: that check included.
+            is_nonfinite: whether its value was NaN or infinite.
+            epoch: completed epochs.
+            step: attempted updates.
+        """
+        if epoch < self.min_epochs or step < self.min_steps:
+            return None
+        if is_nonfinite and self.on_nonfinite == "stop":
+            return "nonfinite"
+        return "patience" if progress.wait >= max(self.patience, 1) else None
+
+    def reason(self, cause: Cause, progress: Progress) -> str:
+        """Return in one phrase why the run stops."""
+        if cause == "nonfinite":
+            return f"{self.monitor} is not finite and on_nonfinite is 'stop'"
+        checks = f"{progress.wait} check" + ("" if progress.wait == 1 else "s")
+        if progress.best_seen is None:
+            return f"{self.monitor} has not been finite for {checks}"
+        margin = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        return (
+            f"{self.monitor} has not improved{margin} for {checks} "
+            f"(best {progress.best_seen:.4g} at epoch {progress.best_epoch})"
+        )
+
+    def remedy(self, cause: Cause, progress: Progress) -> str:
+        """Return how to go on after such a stop."""
+        if cause == "nonfinite":
+            return "to go on, set early_stopping.on_nonfinite to 'ignore'"
+        return f"to go on, set early_stopping.patience above {progress.wait}"
+
+
+def require_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ConfigError(
+            f"early_stopping.{option} is {value!r}; choose one of: {', '.join(choices)}"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require_count(option: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigError(
+            f"early_stopping.{option} is {value!r}; use a whole number of at least 0"
+        )

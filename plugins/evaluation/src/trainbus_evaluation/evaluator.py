@@ -1,0 +1,197 @@
+"""Evaluate any model on labelled batches: loss, accuracy, macro F1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainbus_evaluation.forward import (
+    ComputeLoss,
+    ModelRunner,
+    logits_of,
+    targets_of,
+)
+from trainbus_evaluation.generated import AnswerClasses
+from trainbus_evaluation.metrics import WeightedMean, accuracy, macro_f1
+from training.batches import batch_to_device
+from training.errors import ConfigError, DataError, did_you_mean
+from training.forward import LossFn, StepFn
+from training.modes import evaluating
+
+METRICS = ("loss", "accuracy", "f1")
+IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+
+
+class Evaluator:
+    """Measure a model on a loader of batches with ``labels``, or of (inputs, targets).
+
+    ``loss`` is the mean over items, not over batches: each batch counts by its
+    ``loss_weight``, or by its number of samples. ``accuracy`` and ``f1`` (macro, as in
+    scikit-learn) compare the highest logit with the label, for logits (B, C) and labels
+    (B,), or token by token for (B, T, C) and (B, T), without labels of -100; a decoder
+    that shifts its own labels is shifted here too. A model that returns no logits but
+    can ``generate``, such as BLIP for VQA, answers with greedy decoding; its whole
+    answer (token ids up to the end token) is the class.
+
+    Args:
+        model: any module; every module's train or eval mode is as before afterwards.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: where the model is.
+        metrics: which of ``loss``, ``accuracy``, ``f1`` to return.
+        loss_fn: ``(outputs, targets) -> 0-d mean loss``. Without it a mapping's loss is
+            the model's own, and that of (inputs, targets) is the cross entropy.
+        step_fn: ``(model, batch) -> loss``, as the Trainer's.
+        compute_loss: ``batch -> (loss, weight)``, such as a trainer's method.
+    Raises:
+        ConfigError: a metric is unknown, or the device is not there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str | torch.device | None = None,
+        metrics: Sequence[str] = ("loss",),
+        loss_fn: LossFn | None = None,
+        step_fn: StepFn | None = None,
+        *,
+        compute_loss: ComputeLoss | None = None,
+    ) -> None:
+        self.metrics = checked_metrics(metrics, METRICS)
+        self._runner = ModelRunner(model, device, loss_fn, step_fn, compute_loss)
+        self.model = model
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device that was asked for; None: where the model is."""
+        return self._runner.device
+
+    def metric_names(self, dataloader: Iterable[Any]) -> tuple[str, ...]:
+        """Return the keys of what ``evaluate`` returns."""
+        return self.metrics
+
+    def evaluate(self, dataloader: Iterable[Any]) -> dict[str, float]:
+        """Return the asked-for metrics of the model on ``dataloader``.
+
+        Raises:
+            DataError: there is no batch, or no label that counts.
+            ConfigError: batches or outputs do not fit the metrics.
+        """
+        device = self._runner.place()
+        loss, classes = WeightedMean(), _Classes(self.model)
+        needs_classes = self.metrics != ("loss",)
+        num_batches = 0
+        # Not inference_mode: a tensor that a module caches would break training.
+        with evaluating(self.model), torch.no_grad():
+            for batch in dataloader:
+                num_batches += 1
+                mean, weight, outputs = self._runner.loss_and_outputs(batch, device)
+                if "loss" in self.metrics:
+                    loss.add(_required(mean, outputs), weight)
+                if needs_classes:
+                    classes.add(batch_to_device(batch, device), outputs)
+        check_not_empty(num_batches)
+        results = {"loss": loss.value()} if "loss" in self.metrics else {}
+        if needs_classes:
+            results |= classes.results(self.metrics)
+        return {name: results[name] for name in self.metrics}
+
+
+class _Classes:
+    """Predicted and true class of everything labelled, on the device until the end."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._shifts = _shifts_labels(model)
+        self._answers = AnswerClasses(model)
+        self._predicted: list[Tensor] = []
+        self._targets: list[Tensor] = []
+
+    def add(self, batch: Any, outputs: Any) -> None:
+        """Count a batch on the device, whose ``outputs`` are known."""
+        labels = targets_of(batch)
+        logits = logits_of(outputs)
+        if logits is None and isinstance(batch, Mapping) and self._answers.is_usable:
+            predicted, target = self._answers.of(batch, labels)
+        else:
+            predicted, target = self._highest(logits, labels)
+        self._predicted.append(predicted)
+        self._targets.append(target)
+
+    def results(self, metrics: Sequence[str]) -> dict[str, float]:
+        """Return accuracy and F1, those that ``metrics`` names."""
+        predicted, target = torch.cat(self._predicted), torch.cat(self._targets)
+        if len(target) == 0:
+            raise DataError(
+                "nothing to evaluate: every label is -100; check the evaluation data"
+            )
+        functions = {"accuracy": accuracy, "f1": macro_f1}
+        return {
+            name: function(predicted, target)
+            for name, function in functions.items()
+            if name in metrics
+        }
+
+    def _highest(self, logits: Tensor | None, labels: Any) -> tuple[Tensor, Tensor]:
+        if logits is not None and self._shifts and logits.dim() == 3:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        fits = (
+            logits is not None
+            and isinstance(labels, Tensor)
+            and not labels.is_floating_point()
+            and labels.shape == logits.shape[:-1]
+        )
+        if not fits:
+            have = None if logits is None else tuple(logits.shape)
+            kind = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels)
+            raise ConfigError(
+                "accuracy and f1 need logits (B, C) and class numbers (B,), or "
+                f"(B, T, C) and (B, T), but the logits are {have} and the labels "
+                f"{kind}; evaluate with metrics=['loss']"
+            )
+        assert logits is not None
+        counts = labels != IGNORED
+        return logits.argmax(-1)[counts], labels[counts]
+
+
+def checked_metrics(metrics: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
+    """Return ``metrics`` without repeats.
+
+    Raises:
+        ConfigError: one is not among ``choices``, or there is none.
+    """
+    if isinstance(metrics, str) or not metrics:
+        raise ConfigError(
+            f"metrics is {metrics!r}; pass a list of: {', '.join(choices)}"
+        )
+    for name in metrics:
+        if name not in choices:
+            raise ConfigError(
+                f"metrics has {name!r}{did_you_mean(str(name), choices)}; choose from: "
+                f"{', '.join(choices)}"
+            )
+    return tuple(dict.fromkeys(metrics))
+
+
+def check_not_empty(num_batches: int) -> None:
+    """Raise ``DataError`` if a loader gave no batch."""
+    if num_batches == 0:
+        raise DataError("nothing to evaluate: the loader gave no batch")
+
+
+def _required(loss: Tensor | None, outputs: Any) -> Tensor:
+    if loss is None:
+        raise ConfigError(
+            f"the model returned {type(outputs).__name__} without a scalar loss; pass "
+            "loss_fn=... or step_fn=... to the evaluator"
+        )
+    return loss
+
+
+def _shifts_labels(model: nn.Module) -> bool:
+    """Whether logit t of ``model`` predicts label t + 1, as in a decoder-only model."""
+    can_generate = getattr(model, "can_generate", None)
+    config = getattr(model, "config", None)
+    is_decoder_only = not getattr(config, "is_encoder_decoder", False)
+    return callable(can_generate) and bool(can_generate()) and is_decoder_only

@@ -1,0 +1,162 @@
+"""One forward pass of an evaluation: loss, weight, and what the model returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.batches import batch_to_device, weight_of
+from training.device import choose_device
+from training.errors import ConfigError
+from training.forward import LossFn, StepFn, make_forward
+
+#: batch -> (0-d mean loss, weight); the trainer's ``compute_loss`` is one.
+ComputeLoss = Callable[[Any], tuple[Tensor, float]]
+
+
+class ModelRunner:
+    """Calls a model with batches, on its device.
+
+    Args:
+        model: moved to ``device`` by ``place``, if it is elsewhere.
+        device: None stays where the model is.
+        loss_fn: ``(outputs, targets) -> 0-d mean loss``.
+        step_fn: as the Trainer's.
+        compute_loss: replaces both; it moves the batch to the device itself.
+    Raises:
+        ConfigError: the device is not there, or two losses are given.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str | torch.device | None = None,
+        loss_fn: LossFn | None = None,
+        step_fn: StepFn | None = None,
+        compute_loss: ComputeLoss | None = None,
+    ) -> None:
+        self.model = model
+        self.device = None if device is None else choose_device(device)
+        self._loss_fn = loss_fn
+        self._step = None if step_fn is None else make_forward(None, step_fn)
+        self._compute_loss = compute_loss
+        if sum(given is not None for given in (loss_fn, step_fn, compute_loss)) > 1:
+            raise ConfigError("loss_fn, step_fn and compute_loss exclude one another")
+
+    def place(self) -> torch.device:
+        """Put the model on its device; return that."""
+        here = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        wanted = self.device
+        if wanted is None or is_same_device(here, wanted):
+            return here
+        self.model.to(wanted)
+        return wanted
+
+    def loss_and_outputs(
+        self, batch: Any, device: torch.device
+    ) -> tuple[Tensor | None, float, Any]:
+        """Return (mean loss or None, weight, the model's outputs) of a host batch."""
+        if self._compute_loss is not None:
+            return self._tap(self._compute_loss, batch)
+        weight = weight_of(batch)
+        moved = batch_to_device(batch, device)
+        step = self._step
+        if step is not None:
+            return self._tap(lambda given: step(self.model, given, weight), moved)
+        if self._loss_fn is None and isinstance(moved, Mapping):
+            outputs = self.model(**moved)
+            return _own_loss(outputs), weight, outputs
+        outputs = self.model(*_inputs(moved), **_keywords(moved))
+        loss_fn = self._loss_fn or _cross_entropy
+        return loss_fn(outputs, targets_of(moved)), weight, outputs
+
+    def _tap(self, compute_loss: ComputeLoss, batch: Any) -> tuple[Tensor, float, Any]:
+        """Compute the loss, and read what the model returned on the way.
+
+        So predictions cost no second forward, whatever the loss is made of.
+        """
+        returned: list[Any] = []
+        handle = self.model.register_forward_hook(
+            lambda module, inputs, outputs: returned.append(outputs)
+        )
+        try:
+            loss, weight = compute_loss(batch)
+        finally:
+            handle.remove()
+        return loss, weight, returned[-1] if returned else None
+
+
+def is_same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether both name the same device; ``cuda`` is the current one."""
+    if one.type != other.type or one.type == "cpu":
+        return one.type == other.type
+    current = torch.cuda.current_device() if one.type == "cuda" else 0
+    indices = [current if d.index is None else d.index for d in (one, other)]
+    return indices[0] == indices[1]
+
+
+def targets_of(batch: Any) -> Any:
+    """Return the labels of a mapping, or the last element of a tuple batch.
+
+    Raises:
+        ConfigError: the batch has no targets.
+    """
+    if isinstance(batch, Mapping) and "labels" in batch:
+        return batch["labels"]
+    if isinstance(batch, (tuple, list)) and len(batch) >= 2:
+        return batch[-1]
+    found = (
+        f"the entries {', '.join(map(str, batch))}"
+        if isinstance(batch, Mapping)
+        else f"a {type(batch).__name__}"
+    )
+    raise ConfigError(
+        f"the evaluator needs batches with 'labels' or (inputs, targets), but one is "
+        f"{found}; rename the entry, or pass a step_fn and metrics=['loss']"
+    )
+
+
+def logits_of(outputs: Any) -> Tensor | None:
+    """Return the logits that a model returned, or None if it returned none."""
+    if isinstance(outputs, Tensor):
+        return outputs if outputs.dim() > 0 else None
+    logits = getattr(outputs, "logits", None)
+    if logits is None and isinstance(outputs, Mapping):
+        logits = outputs.get("logits")
+    return logits if isinstance(logits, Tensor) else None
+
+
+def _inputs(batch: Any) -> list[Any]:
+    if isinstance(batch, Mapping):
+        return []
+    targets_of(batch)
+    return list(batch[:-1])
+
+
+def _keywords(batch: Any) -> dict[str, Any]:
+    if not isinstance(batch, Mapping):
+        return {}
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+def _own_loss(outputs: Any) -> Tensor | None:
+    if isinstance(outputs, Tensor):
+        return outputs if outputs.dim() == 0 else None
+    loss = getattr(outputs, "loss", None)
+    if loss is None and isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    return loss if isinstance(loss, Tensor) and loss.dim() == 0 else None
+
+
+def _cross_entropy(outputs: Any, targets: Any) -> Tensor:
+    logits = logits_of(outputs)
+    if logits is None or not isinstance(targets, Tensor) or targets.is_floating_point():
+        raise ConfigError(
+            "the evaluator's own loss is the cross entropy of logits and class "
+            f"numbers, but the model returned {type(outputs).__name__}; pass loss_fn "
+            "or step_fn"
+        )
+    return nn.functional.cross_entropy(logits, targets)

@@ -1,0 +1,124 @@
+"""Answers of generating models: as classes, and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import ConfigError
+
+IGNORED = -100
+#: Entries of a batch that only training feeds to the model.
+_ANSWER_KEYS = ("labels", "decoder_input_ids", "decoder_attention_mask")
+
+
+def question_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``generate`` takes: the batch without the answer."""
+    return {name: value for name, value in batch.items() if name not in _ANSWER_KEYS}
+
+
+class AnswerClasses:
+    """Gives each answer, as a sequence of token ids, the number of its class.
+
+    Args:
+        model: its configuration names the tokens that end an answer.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._generate = getattr(model, "generate", None)
+        self._ends = _end_ids(model)
+        self._numbers: dict[tuple[int, ...], int] = {}
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the model can generate."""
+        return callable(self._generate)
+
+    def of(self, batch: Mapping[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return predicted and true classes, each (B,), int64, on the host.
+
+        Decoding is greedy and may be as long as the longest label: a longer answer
+        would be wrong anyway. The start token, where labels carry it, is left out.
+        """
+        assert callable(self._generate)
+        generated: Tensor = self._generate(
+            **question_of(batch),
+            max_new_tokens=max(1, labels.shape[1]),
+            num_beams=1,
+            do_sample=False,
+        )
+        start = int(generated[0, 0])
+        predicted = [self._number(row[1:]) for row in generated.tolist()]
+        target = []
+        for row in labels.tolist():
+            ids = [token for token in row if token != IGNORED]
+            target.append(self._number(ids[1:] if ids[:1] == [start] else ids))
+        return torch.tensor(predicted), torch.tensor(target)
+
+    def _number(self, ids: list[int]) -> int:
+        end = next((i for i, token in enumerate(ids) if token in self._ends), len(ids))
+        return self._numbers.setdefault(tuple(ids[:end]), len(self._numbers))
+
+
+class AnswerTexts:
+    """Turns token ids into answers and answers into what decoding gives back.
+
+    Args:
+        processor: has ``batch_decode`` and a ``tokenizer``, or is a tokenizer.
+    Raises:
+        ConfigError: it has neither.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        if not callable(self._tokenizer) or not hasattr(
+            self._tokenizer, "batch_decode"
+        ):
+            raise ConfigError(
+                f"processor is {type(processor).__name__}, which has no tokenizer; "
+                "pass what load_model(..., load_processor=True) returns"
+            )
+        self._references: dict[str, str] = {}
+
+    def decode(self, ids: Tensor | list[list[int]]) -> list[str]:
+        """Return the texts of (B, T) token ids, without special tokens."""
+        texts: Iterable[str] = self._tokenizer.batch_decode(
+            ids, skip_special_tokens=True
+        )
+        return [text.strip() for text in texts]
+
+    def of_labels(self, labels: Tensor) -> list[str]:
+        """Return the texts of labels (B, T) with -100 where nothing counts."""
+        rows = [[token for token in row if token != IGNORED] for row in labels.tolist()]
+        return self.decode(rows)
+
+    def reference(self, answer: str) -> str:
+        """Return what a model that knows ``answer`` would be decoded to.
+
+        Word pieces do not give the text back: ``"t-shirt"`` becomes ``"t - shirt"``. An
+        answer with an unknown token is its own reference, since decoding drops that.
+        """
+        if answer not in self._references:
+            ids = self._tokenizer(answer)["input_ids"]
+            unknown = getattr(self._tokenizer, "unk_token_id", None)
+            is_known = unknown is None or unknown not in ids
+            decoded = self.decode([ids])[0] if is_known else answer
+            self._references[answer] = decoded
+        return self._references[answer]
+
+
+def _end_ids(model: nn.Module) -> frozenset[int]:
+    """Return the ids that end or pad an answer, from where the model keeps them."""
+    config = getattr(model, "config", None)
+    for part in ("text_config", "decoder"):
+        config = getattr(config, part, None) or config
+    ids: set[Any] = set()
+    for place in (config, getattr(model, "generation_config", None)):
+        end = getattr(place, "sep_token_id", None)
+        end = getattr(place, "eos_token_id", None) if end is None else end
+        for value in (end, getattr(place, "pad_token_id", None)):
+            ids.update(value if isinstance(value, (list, tuple)) else [value])
+    return frozenset(value for value in ids if isinstance(value, int))

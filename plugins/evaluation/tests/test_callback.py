@@ -1,0 +1,173 @@
+"""What EvaluationCallback promises inside a run."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
+
+from trainbus_evaluation import EvaluationCallback, Evaluator
+from training import Callback, ConfigError, MetricError, Trainer
+
+DATA = [(torch.ones(2, 3) * i, torch.tensor([0, 1])) for i in range(4)]
+
+
+class Calls:
+    """An evaluator that counts its calls."""
+
+    def __init__(self, **results):
+        self.results = results or {"loss": 1.0}
+        self.steps = []
+        self.trainer = None
+
+    def evaluate(self, dataloader):
+        self.steps.append(self.trainer.step)
+        return self.results
+
+
+def make_trainer(callback, loader=DATA, num_epochs=2, extra=(), **options):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    return Trainer(
+        model,
+        loader,
+        val_dataloader=options.pop("val_dataloader", DATA),
+        optimizer=SGD(model.parameters(), lr=0.1),
+        loss_fn=cross_entropy,
+        callbacks=[callback, *extra],
+        num_epochs=num_epochs,
+        device="cpu",
+        seed=0,
+        **options,
+    )
+
+
+class Unknown(list):
+    """A loader without a length."""
+
+    __len__ = None
+
+
+@pytest.mark.parametrize(
+    ("options", "run", "steps"),
+    [
+        pytest.param({}, {}, [4, 8], id="every epoch"),
+        pytest.param(
+            {"every_n_epochs": 2}, {"num_epochs": 5}, [8, 16, 20], id="and the last one"
+        ),
+        pytest.param({"every_n_epochs": None}, {}, [8], id="or only the last one"),
+        pytest.param(
+            {"every_n_steps": 3}, {}, [3, 4, 6, 8], id="steps and epochs together"
+        ),
+        pytest.param(
+            {"every_n_steps": 2}, {}, [2, 4, 6, 8], id="never twice at one step"
+        ),
+        pytest.param(
+            {"every_n_steps": 2, "every_n_epochs": 0},
+            {},
+            [2, 4, 6, 8],
+            id="steps alone",
+        ),
+        pytest.param({}, {"max_steps": 6}, [4, 6], id="max_steps ends with one"),
+        pytest.param(
+            {"every_n_steps": 3}, {"max_steps": 6}, [3, 4, 6], id="and not with two"
+        ),
+        pytest.param({}, {"loader": Unknown(DATA)}, [4, 8], id="without a length"),
+    ],
+)
+def test_it_evaluates_after_these_steps(options, run, steps):
+    evaluator = Calls()
+    trainer = make_trainer(EvaluationCallback(evaluator, **options), **run)
+    evaluator.trainer = trainer
+    trainer.train()
+    assert evaluator.steps == steps
+
+
+def test_the_loss_is_val_loss_in_the_run_and_what_is_no_number_is_dropped():
+    evaluator = Calls(
+        loss=2, accuracy=torch.tensor(0.5), predictions=["yes"], name="x", done=True
+    )
+    trainer = make_trainer(EvaluationCallback(evaluator), num_epochs=1)
+    evaluator.trainer = trainer
+    trainer.train()
+    row = trainer.history[0]
+    assert (row["val_loss"], row["accuracy"]) == (2.0, 0.5)
+    assert not {"predictions", "name", "done", "loss"} & set(row)
+
+
+def test_without_an_evaluator_the_loss_is_the_training_loss_on_the_validation_data():
+    trainer = make_trainer(EvaluationCallback(metrics=["accuracy"]), num_epochs=1)
+    trainer.train()
+    inputs = torch.cat([x for x, _ in DATA])
+    targets = torch.cat([y for _, y in DATA])
+    logits = trainer.model(inputs)
+    row = trainer.history[0]
+    assert row["val_loss"] == pytest.approx(cross_entropy(logits, targets).item())
+    assert row["accuracy"] == (logits.argmax(-1) == targets).float().mean().item()
+
+
+class Watches(Callback):
+    """Requires a metric."""
+
+    def __init__(self, metric):
+        self.metric = metric
+
+    def on_train_begin(self, trainer):
+        trainer.require_metric(self.metric, "watches.monitor")
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "metric", "is_refused"),
+    [
+        pytest.param(None, "val_loss", False, id="a declared name is known"),
+        pytest.param(None, "val_los", True, id="another one is refused"),
+        pytest.param(
+            Calls(anything=1.0), "anything", False, id="a foreign one may give any name"
+        ),
+    ],
+)
+def test_names_are_known_before_the_first_step(evaluator, metric, is_refused):
+    trainer = make_trainer(EvaluationCallback(evaluator), extra=[Watches(metric)])
+    if evaluator is not None:
+        evaluator.trainer = trainer
+    if is_refused:
+        with pytest.raises(MetricError, match="val_loss"):
+            trainer.train()
+    else:
+        trainer.train()
+
+
+def test_a_run_without_validation_data_is_refused_before_the_first_step():
+    trainer = make_trainer(EvaluationCallback(), val_dataloader=None)
+    with pytest.raises(ConfigError, match="val_dataloader is None"):
+        trainer.train()
+    assert trainer.step == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"evaluator": 3}, "no evaluate"),
+        ({"evaluator": Calls(), "metrics": ["loss"]}, "set them on the evaluator"),
+        ({"metrics": ["f2"]}, "choose from: loss, accuracy, f1"),
+        ({"every_n_steps": -1}, "every_n_steps is -1"),
+        ({"evaluator": Calls(), "keep_predictions": True}, "needs a VQAEvaluator"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_on_construction(options, message):
+    with pytest.raises(ConfigError, match=message):
+        EvaluationCallback(**options)
+
+
+def test_an_evaluator_on_another_device_than_the_run_is_refused():
+    evaluator = Evaluator(nn.Linear(3, 2), device="meta")
+    with pytest.raises(ConfigError, match="leave the evaluator's device out"):
+        make_trainer(EvaluationCallback(evaluator)).train()
+
+
+def test_evaluation_changes_no_weight_and_draws_no_number():
+    plain = make_trainer(Watches("train_loss"), val_dataloader=None)
+    plain.train()
+    measured = make_trainer(EvaluationCallback(metrics=["accuracy", "f1"]))
+    measured.train()
+    assert torch.equal(plain.model.weight, measured.model.weight)

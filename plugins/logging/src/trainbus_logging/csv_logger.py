@@ -1,0 +1,178 @@
+"""Write one CSV row an epoch; never lose an earlier log, never write a row twice."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.callbacks import Callback
+from training.errors import ConfigError
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+#: The column that tells what an empty cell stands for.
+NOTES = "notes"
+
+
+class CSVLoggerCallback(Callback):
+    """Append the history row of each epoch to a CSV file, durably.
+
+    Columns are those of the first row; a metric that appears later adds one, and the
+    file is replaced by one with the new header. A NaN or infinite value is an empty
+    cell, and the column ``notes`` says what it was. A fresh run renames a file that is
+    already there (``training_log.csv`` to ``training_log.1.csv``) when its first row is
+    due; a resumed run drops the rows that are not in its restored history, and goes on.
+    If the file is gone, a resumed run writes it anew from the history.
+
+    Args:
+        filename: path of the file, relative to the working directory; None:
+            ``training_log.csv`` in the run's ``save_dir``.
+    """
+
+    name = "csv"
+    failure = "isolate"  # a run is worth more than its log
+    hook_api = ">=1.0,<2"
+
+    def __init__(self, filename: str | os.PathLike[str] | None = None) -> None:
+        self._filename = filename
+        #: Where the rows go; known from ``on_setup`` on.
+        self.path = Path(filename or "training_log.csv")
+        self._columns: list[str] = []
+        self._is_fresh = True
+
+    def planned_files(self, save_dir: Path) -> list[Path]:
+        """Return what a run with this ``save_dir`` writes; touches nothing."""
+        default = save_dir / "training_log.csv"
+        return [Path(default if self._filename is None else self._filename)]
+
+    def on_setup(self, trainer: Trainer) -> None:
+        """Fix the path, so that a later change of folder does not move it.
+
+        Raises:
+            ConfigError: the path is a folder, or its folder cannot be made.
+        """
+        (path,) = self.planned_files(trainer.save_dir)
+        self.path = path.absolute()
+        if self.path.is_dir():
+            raise ConfigError(f"csv.filename is {str(self.path)!r}, which is a folder")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"csv.filename is {str(self.path)!r}, whose folder cannot be made: "
+                f"{error.strerror}"
+            ) from error
+
+    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+        """Drop what a resumed run will do again; a fresh run touches nothing yet."""
+        self._is_fresh = not resumed
+        self._columns = []
+        if resumed:
+            self._resume(trainer)
+
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
+        """Append a row and wait until it is on the disk."""
+        if self._is_fresh:
+            self._set_aside()
+            self._is_fresh = False
+        row = as_cells(metrics)
+        new = [name for name in row if name not in self._columns]
+        if new:
+            columns = self._columns + new
+            rows = read_rows(self.path)[1] if self._columns else []
+            self._replace(columns, [*rows, row])
+        else:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                file.write(as_text(self._columns, [row]))
+                _sync(file)
+
+    def _resume(self, trainer: Trainer) -> None:
+        columns, rows = read_rows(self.path) if self.path.exists() else ([], [])
+        if "step" not in columns:  # gone, or not a log of a run
+            self._set_aside()
+            rows = [as_cells(row) for row in trainer.history]
+            if rows:
+                logger.warning("%s is written anew from the history", self.path)
+            columns = list(dict.fromkeys(name for row in rows for name in row))
+        else:
+            done = {(str(row["epoch"]), str(row["step"])) for row in trainer.history}
+            kept = [row for row in rows if (row.get("epoch"), row["step"]) in done]
+            if len(kept) < len(rows):
+                logger.info(
+                    "%s: dropped %d rows that the run will write again",
+                    *(self.path, len(rows) - len(kept)),
+                )
+            rows = kept
+        if columns:
+            self._replace(columns, rows)
+
+    def _set_aside(self) -> None:
+        """Rename an earlier log to the next free number."""
+        if not self.path.exists():
+            return
+        number = 1
+        while (aside := self.path.with_suffix(f".{number}{self.path.suffix}")).exists():
+            number += 1
+        self.path.rename(aside)
+        logger.info("%s was there and is now %s", self.path, aside.name)
+
+    def _replace(self, columns: list[str], rows: Sequence[Mapping[str, str]]) -> None:
+        """Write the whole file at once: readers see the old one or the new one."""
+        temporary = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
+        try:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                header = dict(zip(columns, columns, strict=True))
+                file.write(as_text(columns, [header, *rows]))
+                _sync(file)
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._columns = columns
+
+
+def as_cells(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row's cells as text; floats keep every digit, non-finite ones none."""
+    cells, notes = {}, []
+    for name, value in metrics.items():
+        is_bad = isinstance(value, float) and not math.isfinite(value)
+        cells[name] = "" if is_bad or value is None else str(value)
+        if is_bad:
+            notes.append(f"{name}={value}")
+    if notes:
+        cells[NOTES] = "; ".join(notes)
+    return cells
+
+
+def as_text(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
+    """Return CSV lines of ``rows``; a column that a row lacks is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([row.get(name, "") for name in columns] for row in rows)
+    return text.getvalue()
+
+
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return columns and complete rows of a CSV file; a torn last line is left out."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    lines = list(csv.reader(io.StringIO(whole)))
+    if not lines:
+        return [], []
+    columns, *rows = lines
+    return columns, [
+        dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)
+    ]
+
+
+def _sync(file: io.TextIOWrapper) -> None:
+    file.flush()
+    os.fsync(file.fileno())

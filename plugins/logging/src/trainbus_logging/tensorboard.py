@@ -1,0 +1,198 @@
+"""Write training curves for TensorBoard, at a cadence that costs no waiting."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.callbacks import Callback
+from training.errors import ConfigError, PluginError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+#: Columns of a history row that are not metrics of an evaluation.
+OWN_COLUMNS = ("train_loss", "seconds", "lr")
+
+
+class TensorBoardCallback(Callback):
+    """Log loss, learning rate, gradient norm and metrics; x is ``trainer.step``.
+
+    Tags: ``train/loss``, ``train/lr`` (``train/lr_1`` and so on for further parameter
+    groups) and ``train/grad_norm`` at the first step and every ``every_n_steps``;
+    ``metrics/<name>`` at each evaluation; ``epoch/train_loss``, ``epoch/seconds`` and
+    ``epoch/lr`` at each epoch; ``run/settings`` and ``run/config`` as text. A NaN or
+    infinite value is not a point but a line of text under ``notes``.
+
+    A fresh run in a folder that already holds curves writes to ``run-2`` (and so on)
+    below it, so that both stay readable; a resumed run goes on in its own folder and
+    hides the points after the step that it resumes from.
+
+    Args:
+        log_dir: folder for the event files, relative to the working directory; None:
+            ``tensorboard`` in the run's ``save_dir``.
+        every_n_steps: steps between points of the ``train/`` curves. Between them
+            nothing is read from the device.
+    Raises:
+        ConfigError: ``every_n_steps`` is below 1.
+    """
+
+    name = "tensorboard"
+    failure = "isolate"  # a run is worth more than its log
+    hook_api = ">=1.0,<2"
+    before = ("lr_scheduling",)  # rates are logged as used, before they advance
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] | None = None,
+        every_n_steps: int = 50,
+    ) -> None:
+        if every_n_steps < 1:
+            raise ConfigError(
+                f"tensorboard.every_n_steps is {every_n_steps}; use 1 or more"
+            )
+        self._log_dir = log_dir
+        self.every_n_steps = every_n_steps
+        #: The folder of this run's curves; final from ``on_train_begin`` on.
+        self.log_dir = Path(log_dir or "tensorboard")
+        self._run_name = ""
+        self._writer: SummaryWriter | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the name of the run's folder below ``log_dir``."""
+        return {"run_name": self._run_name}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the folder that the run began in."""
+        self._run_name = str(state.get("run_name", ""))
+
+    def planned_files(self, save_dir: Path) -> list[Path]:
+        """Return the folder that a run with this ``save_dir`` writes to."""
+        default = save_dir / "tensorboard"
+        return [Path(default if self._log_dir is None else self._log_dir)]
+
+    def on_setup(self, trainer: Trainer) -> None:
+        """Fix the folder, and see that TensorBoard can be imported.
+
+        Raises:
+            PluginError: it cannot.
+        """
+        _import_writer()
+        (folder,) = self.planned_files(trainer.save_dir)
+        self.log_dir = folder.absolute()
+        self._run_name = ""
+
+    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+        """Open the event file and write down what is run.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        if not resumed:
+            self._run_name = free_run_name(self.log_dir)
+        self.log_dir = self.log_dir / self._run_name
+        purge_step = trainer.step + 1 if resumed else None
+        try:
+            self._writer = _import_writer()(str(self.log_dir), purge_step=purge_step)
+        except OSError as error:
+            raise ConfigError(
+                f"tensorboard.log_dir is {str(self.log_dir)!r}, which cannot be "
+                f"written: {error.strerror}"
+            ) from error
+        self._write_text("run/settings", settings_of(trainer), trainer.step)
+        if trainer.metadata:
+            self._write_text("run/config", trainer.metadata, trainer.step)
+
+    def on_step_end(self, trainer: Trainer, logs: Mapping[str, float]) -> None:
+        """Log the step, if it is due."""
+        step = trainer.step
+        if step % self.every_n_steps and step != 1:
+            return
+        for name in logs:
+            self._write(f"train/{name}", logs[name], step)  # waits for the device
+        for index, group in enumerate(trainer.optimizer.param_groups[1:], 1):
+            self._write(f"train/lr_{index}", float(group["lr"]), step)
+
+    def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """Log what an evaluation has measured."""
+        for name, value in metrics.items():
+            if name not in OWN_COLUMNS:
+                self._write(f"metrics/{name}", value, trainer.step)
+
+    def on_epoch_end(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Log the epoch and make all points visible."""
+        for name in OWN_COLUMNS:
+            if name in metrics:
+                self._write(f"epoch/{name}", float(metrics[name]), trainer.step)
+        if self._writer is not None:
+            self._writer.flush()
+
+    def on_close(self) -> None:
+        """Close the event file."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _write(self, tag: str, value: float, step: int) -> None:
+        if self._writer is None:
+            return
+        if math.isfinite(value):
+            self._writer.add_scalar(tag, value, step)
+        else:
+            self._writer.add_text("notes", f"step {step}: {tag} is {value}", step)
+
+    def _write_text(self, tag: str, values: Mapping[str, Any], step: int) -> None:
+        assert self._writer is not None
+        text = json.dumps(values, indent=2, default=str)
+        self._writer.add_text(tag, f"```json\n{text}\n```", step)
+
+
+def free_run_name(log_dir: Path) -> str:
+    """Return ``""`` if ``log_dir`` holds no curves, else the first free ``run-N``."""
+    if not any(log_dir.glob("events.out.tfevents.*")):
+        return ""
+    number = 2
+    while (log_dir / f"run-{number}").exists():
+        number += 1
+    logger.info("%s holds curves already; this run is run-%d", log_dir, number)
+    return f"run-{number}"
+
+
+def settings_of(trainer: Trainer) -> dict[str, Any]:
+    """Return the settings of a run that a reader of its curves asks for."""
+    groups = trainer.optimizer.param_groups
+    return {
+        "model": type(trainer.model).__name__,
+        "optimizer": type(trainer.optimizer).__name__,
+        "lr": [float(group.get("initial_lr", group["lr"])) for group in groups],
+        "weight_decay": [group.get("weight_decay") for group in groups],
+        "num_epochs": trainer.num_epochs,
+        "max_steps": trainer.max_steps,
+        "steps_per_epoch": trainer.steps_per_epoch,
+        "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
+        "max_grad_norm": trainer.max_grad_norm,
+        "precision": trainer.precision,
+        "device": str(trainer.device),
+        "seed": trainer.seed,
+    }
+
+
+def _import_writer() -> type[SummaryWriter]:
+    """Import late: it takes about a second."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise PluginError(
+            f"the plugin 'tensorboard' needs the package tensorboard ({error}); run: "
+            "pip install tensorboard"
+        ) from error
+    return SummaryWriter

@@ -1,0 +1,67 @@
+"""A small real run that every test of this folder can start."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
+
+from training import Callback, Trainer
+
+DATA = [(torch.ones(2, 3) * i, torch.tensor([0, 1])) for i in range(4)]
+
+
+class Fixed(Callback):
+    """Evaluates to given values, one dictionary an epoch."""
+
+    def __init__(self, *rows):
+        self.rows = rows
+
+    def metric_names(self):
+        return [name for row in self.rows for name in row]
+
+    def evaluate(self, trainer, reason):
+        if reason != "epoch_end" or trainer.epoch > len(self.rows):
+            return None
+        return self.rows[trainer.epoch - 1]
+
+
+class SaveAt(Callback):
+    """Writes a checkpoint at a step."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_step_end(self, trainer):
+        if trainer.step == self.step:
+            trainer.request_checkpoint("test")
+
+    def on_checkpoint(self, trainer, reason):
+        if reason == "test":
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    def make(*callbacks, num_epochs=2, loader=DATA, groups=1, **options):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        parameters = [model.parameters()]
+        if groups == 2:
+            parameters = [{"params": model.weight}, {"params": model.bias, "lr": 0.05}]
+        optimizer = SGD(parameters if groups == 2 else model.parameters(), lr=0.1)
+        return Trainer(
+            model,
+            loader,
+            optimizer=optimizer,
+            loss_fn=cross_entropy,
+            callbacks=list(callbacks),
+            num_epochs=num_epochs,
+            device="cpu",
+            seed=0,
+            save_dir=tmp_path / "run",
+            **options,
+        )
+
+    make.fixed, make.save_at = Fixed, SaveAt
+    return make

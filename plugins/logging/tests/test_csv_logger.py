@@ -1,0 +1,131 @@
+"""What CSVLoggerCallback promises, one claim a test."""
+
+import csv
+import math
+
+import pytest
+
+from trainbus_logging import CSVLoggerCallback
+from training import ConfigError
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_row_an_epoch_holds_the_history_with_every_digit(make_trainer, tmp_path):
+    trainer = make_trainer(CSVLoggerCallback(), make_trainer.fixed({"val_loss": 0.1}))
+    trainer.train()
+    rows = rows_of(tmp_path / "run" / "training_log.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert rows[0]["step"] == "4"
+    assert float(rows[1]["train_loss"]) == trainer.history[1]["train_loss"]
+    assert rows[0]["val_loss"] == "0.1"
+    assert rows[1]["val_loss"] == ""
+
+
+def test_a_relative_filename_is_relative_to_the_working_directory(
+    make_trainer, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    make_trainer(CSVLoggerCallback(filename="logs/training_log.csv")).train()
+    assert len(rows_of(tmp_path / "logs" / "training_log.csv")) == 2
+
+
+def test_a_metric_that_appears_later_adds_a_column(make_trainer, tmp_path):
+    late = make_trainer.fixed({"val_loss": 0.1}, {"val_loss": 0.2, "f1": 0.5})
+    make_trainer(CSVLoggerCallback(), late).train()
+    rows = rows_of(tmp_path / "run" / "training_log.csv")
+    assert [row["f1"] for row in rows] == ["", "0.5"]
+    assert [row["val_loss"] for row in rows] == ["0.1", "0.2"]
+
+
+def test_a_value_that_is_no_number_is_an_empty_cell_with_a_note(make_trainer, tmp_path):
+    bad = make_trainer.fixed({"val_loss": math.nan, "f1": math.inf}, {"val_loss": 0.2})
+    make_trainer(CSVLoggerCallback(), bad).train()
+    first, second = rows_of(tmp_path / "run" / "training_log.csv")
+    assert (first["val_loss"], first["f1"]) == ("", "")
+    assert first["notes"] == "val_loss=nan; f1=inf"
+    assert second["notes"] == ""
+
+
+def test_a_fresh_run_keeps_every_earlier_log(make_trainer, tmp_path):
+    for epochs in (1, 2, 3):
+        make_trainer(CSVLoggerCallback(), num_epochs=epochs).train()
+    folder = tmp_path / "run"
+    counts = {path.name: len(rows_of(path)) for path in folder.glob("*.csv")}
+    expected = {"training_log.1.csv": 1, "training_log.2.csv": 2, "training_log.csv": 3}
+    assert counts == expected
+
+
+def test_a_run_that_ends_before_its_first_row_touches_nothing(make_trainer, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("mine\n")
+    trainer = make_trainer(CSVLoggerCallback(path), loader=[("bad", "batch")])
+    with pytest.raises(TypeError):
+        trainer.train()
+    assert path.read_text() == "mine\n"
+    assert [p.name for p in tmp_path.glob("*.csv")] == ["log.csv"]
+
+
+@pytest.mark.parametrize("step", [2, 4, 6, 8])
+def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(
+    make_trainer, tmp_path, step
+):
+    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
+    whole = make_trainer(
+        CSVLoggerCallback(path), make_trainer.save_at(step, saved), num_epochs=3
+    )
+    whole.train()
+    expected = [(row["epoch"], row["train_loss"]) for row in rows_of(path)]
+
+    resumed = make_trainer(CSVLoggerCallback(path), num_epochs=3)
+    resumed.load_checkpoint(saved)
+    resumed.train()
+    assert [(row["epoch"], row["train_loss"]) for row in rows_of(path)] == expected
+
+
+def test_a_torn_last_line_is_dropped_on_resume(make_trainer, tmp_path):
+    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
+    make_trainer(CSVLoggerCallback(path), make_trainer.save_at(6, saved)).train()
+    with path.open("a") as file:
+        file.write("3,12,0.")
+    resumed = make_trainer(CSVLoggerCallback(path))
+    resumed.load_checkpoint(saved)
+    resumed.train()
+    assert [row["epoch"] for row in rows_of(path)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        pytest.param(None, id="gone"),
+        pytest.param("name,age\nann,3\n", id="not a log: it is kept beside"),
+    ],
+)
+def test_a_missing_log_is_written_anew_from_the_history(
+    make_trainer, tmp_path, foreign
+):
+    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
+    make_trainer(CSVLoggerCallback(path), make_trainer.save_at(6, saved)).train()
+    path.unlink()
+    if foreign:
+        path.write_text(foreign)
+    resumed = make_trainer(CSVLoggerCallback(path))
+    resumed.load_checkpoint(saved)
+    resumed.train()
+    assert [row["epoch"] for row in rows_of(path)] == ["1", "2"]
+    if foreign:
+        assert (tmp_path / "log.1.csv").read_text() == foreign
+
+
+@pytest.mark.parametrize("name", ["", "file/below"], ids=["a folder", "below a file"])
+def test_a_path_that_cannot_be_written_is_refused_before_training(
+    make_trainer, tmp_path, name
+):
+    (tmp_path / "file").write_text("")
+    trainer = make_trainer(CSVLoggerCallback(tmp_path / name))
+    with pytest.raises(ConfigError, match=r"csv\.filename"):
+        trainer.train()
+    assert trainer.step == 0

@@ -1,0 +1,134 @@
+"""What TensorBoardCallback promises, read back with TensorBoard's own reader."""
+
+import json
+import math
+
+import pytest
+
+from trainbus_logging import TensorBoardCallback
+from training import ConfigError
+
+reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+
+def load(folder):
+    accumulator = reader.EventAccumulator(str(folder))
+    accumulator.Reload()
+    return accumulator
+
+
+def points(accumulator, tag):
+    return [(event.step, event.value) for event in accumulator.Scalars(tag)]
+
+
+def backdate(folder):
+    """Make the event files look as old as they are in real life at a resume."""
+    for index, path in enumerate(folder.glob("events.*")):
+        path.rename(path.with_name(f"events.out.tfevents.0000000001.test.{index}"))
+
+
+def text(accumulator, tag):
+    events = accumulator.Tensors(f"{tag}/text_summary")
+    return [event.tensor_proto.string_val[0].decode() for event in events]
+
+
+def test_curves_metrics_and_settings_are_there(make_trainer, tmp_path):
+    measured = make_trainer.fixed(
+        {"val_loss": 0.5}, {"val_loss": 0.25, "accuracy/a": 1}
+    )
+    trainer = make_trainer(
+        TensorBoardCallback(every_n_steps=3),
+        measured,
+        max_grad_norm=1.0,
+        metadata={"task": "vqa"},
+    )
+    trainer.train()
+    log = load(tmp_path / "run" / "tensorboard")
+    assert [step for step, _ in points(log, "train/loss")] == [1, 3, 6]
+    assert points(log, "train/lr") == [(s, pytest.approx(0.1)) for s in (1, 3, 6)]
+    assert len(points(log, "train/grad_norm")) == 3
+    assert points(log, "metrics/val_loss") == [(4, 0.5), (8, 0.25)]
+    assert points(log, "metrics/accuracy/a") == [(8, 1.0)]
+    assert points(log, "epoch/train_loss") == [
+        (row["step"], pytest.approx(row["train_loss"])) for row in trainer.history
+    ]
+    assert "metrics/train_loss" not in log.Tags()["scalars"]
+    settings = text(log, "run/settings")[0].removeprefix("```json\n")
+    assert json.loads(settings.removesuffix("\n```"))["num_epochs"] == 2
+    assert '"task": "vqa"' in text(log, "run/config")[0]
+
+
+def test_every_parameter_group_has_its_rate(make_trainer, tmp_path):
+    make_trainer(TensorBoardCallback(), groups=2, num_epochs=1).train()
+    log = load(tmp_path / "run" / "tensorboard")
+    assert points(log, "train/lr_1") == [(1, pytest.approx(0.05))]
+
+
+def test_a_value_that_is_no_number_is_a_note_and_no_point(make_trainer, tmp_path):
+    bad = make_trainer.fixed({"val_loss": math.nan}, {"val_loss": 0.5})
+    make_trainer(TensorBoardCallback(tmp_path / "logs"), bad).train()
+    log = load(tmp_path / "logs")
+    assert points(log, "metrics/val_loss") == [(8, 0.5)]
+    assert text(log, "notes") == ["step 4: metrics/val_loss is nan"]
+
+
+class Looks(dict):
+    """Logs that count how often somebody looks."""
+
+    count = 0
+
+    def __getitem__(self, name):
+        self.count += 1
+        return super().__getitem__(name)
+
+
+def test_nothing_is_read_from_the_device_between_the_points(make_trainer):
+    board = TensorBoardCallback(every_n_steps=50)
+    trainer = make_trainer(board)
+    for step, looks in ((2, 0), (49, 0), (50, 2), (51, 0)):
+        trainer.progress.step = step
+        logs = Looks(loss=1.0, lr=0.1)
+        board.on_step_end(trainer, logs)
+        assert logs.count == looks
+
+
+def test_a_second_run_in_the_same_folder_stays_apart(make_trainer, tmp_path):
+    for epochs in (1, 2, 3):
+        make_trainer(TensorBoardCallback(tmp_path / "logs"), num_epochs=epochs).train()
+    folders = (tmp_path / "logs", tmp_path / "logs" / "run-2", tmp_path / "logs/run-3")
+    counts = [len(points(load(folder), "epoch/train_loss")) for folder in folders]
+    assert counts == [1, 2, 3]
+
+
+@pytest.mark.parametrize("runs_before", [0, 1], ids=["in log_dir", "in run-2"])
+def test_a_resumed_run_goes_on_in_its_folder_without_double_points(
+    make_trainer, tmp_path, runs_before
+):
+    logs, saved = tmp_path / "logs", tmp_path / "half.pt"
+    for _ in range(runs_before):
+        make_trainer(TensorBoardCallback(logs)).train()
+    save = make_trainer.save_at(6, saved)
+    make_trainer(TensorBoardCallback(logs, every_n_steps=1), save).train()
+    folder = logs / "run-2" if runs_before else logs
+    backdate(folder)
+    resumed = make_trainer(TensorBoardCallback(logs, every_n_steps=1))
+    resumed.load_checkpoint(saved)
+    resumed.train()
+    log = load(folder)
+    assert [step for step, _ in points(log, "train/loss")] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert len(points(log, "epoch/train_loss")) == 2
+
+
+def test_a_cadence_below_one_is_refused():
+    with pytest.raises(ConfigError, match="every_n_steps is 0"):
+        TensorBoardCallback(every_n_steps=0)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(
+    make_trainer, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    trainer = make_trainer(TensorBoardCallback(tmp_path / "file" / "logs"))
+    with pytest.raises(ConfigError, match=r"tensorboard\.log_dir"):
+        trainer.train()
+    assert trainer.step == 0

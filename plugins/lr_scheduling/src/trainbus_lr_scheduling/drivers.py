@@ -1,0 +1,144 @@
+"""What moves the rates of an optimizer: here a closed form, else a torch scheduler.
+
+Both keep two things apart: ``settings`` (what the user configured) and progress. A
+checkpoint holds both, so that a resume can tell when the settings have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainbus_lr_scheduling.schedules import Schedule
+
+
+class Driver(Protocol):
+    """Moves the rates of one optimizer."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configured values, as plain data; equal settings give equal runs."""
+
+    def start(self) -> None:
+        """Begin at the beginning: set the rates of the first update."""
+
+    def advance(self, value: float | None = None) -> None:
+        """Go on by one; ``value`` is the fresh metric of a plateau."""
+
+    def progress(self) -> dict[str, Any]:
+        """Return how far it is, as plain data."""
+
+    def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+        """Go on exactly as the run that saved these, with its settings."""
+
+    def restart(self, progress: Mapping[str, Any]) -> None:
+        """Begin the configured schedule here, over what is left of the run."""
+
+    def rescale(self, progress: Mapping[str, Any]) -> None:
+        """Go on as if the whole run had been configured as it is now."""
+
+
+def set_lr(group: dict[str, Any], lr: float) -> None:
+    """Give a parameter group the rate ``lr``, also where the rate is a tensor."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
+
+
+def base_lrs(optimizer: Optimizer) -> list[float]:
+    """Return each group's full rate, remembered in the group as ``initial_lr``."""
+    return [
+        float(group.setdefault("initial_lr", float(group["lr"])))
+        for group in optimizer.param_groups
+    ]
+
+
+class ClosedForm:
+    """Sets rates from a ``Schedule``.
+
+    Args:
+        optimizer: its groups are set; one that joins later has its own full rate.
+        schedule: the configured schedule.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule) -> None:
+        self._optimizer = optimizer
+        self._configured = schedule
+        self._base_lrs = base_lrs(optimizer)
+        self._schedule = schedule
+        self._saved_settings: dict[str, Any] | None = None
+        self._advances = 0
+        self._began_at = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The schedule's fields and the full rates of the groups."""
+        if self._saved_settings is not None:
+            return self._saved_settings
+        return {**asdict(self._configured), "base_lrs": self._base_lrs}
+
+    def start(self) -> None:
+        """Begin at the first update, with the configured rates."""
+        self._schedule, self._saved_settings = self._configured, None
+        self._advances = self._began_at = 0
+        self._set_base_lrs(self._base_lrs)
+        self._apply()
+
+    def advance(self, value: float | None = None) -> None:
+        """Set the rates of the next update."""
+        self._advances += 1
+        self._apply()
+
+    def progress(self) -> dict[str, Any]:
+        """Return the number of advances, and at which of them the schedule began."""
+        return {"advances": self._advances, "began_at": self._began_at}
+
+    def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+        """Take over ``settings``, also where they differ from the configured ones."""
+        fields = dict(settings)
+        self._set_base_lrs(fields.pop("base_lrs"))
+        self._saved_settings = dict(settings)
+        self._begin(Schedule(**fields), progress["began_at"], progress["advances"])
+
+    def restart(self, progress: Mapping[str, Any]) -> None:
+        """Begin anew here; a total shrinks to the updates that are left."""
+        self._set_base_lrs(self._base_lrs)
+        self._begin(self._configured, progress["advances"], progress["advances"])
+
+    def rescale(self, progress: Mapping[str, Any]) -> None:
+        """Keep the number of advances under the configured schedule."""
+        self._set_base_lrs(self._base_lrs)
+        self._begin(self._configured, 0, progress["advances"])
+
+    def _begin(self, schedule: Schedule, began_at: int, advances: int) -> None:
+        if schedule.total is not None:
+            schedule = replace(schedule, total=max(1, schedule.total - began_at))
+        self._schedule = schedule
+        self._began_at, self._advances = began_at, advances
+        self._apply()
+
+    def _set_base_lrs(self, rates: list[float]) -> None:
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=False):
+            group["initial_lr"] = rate
+
+    def _apply(self) -> None:
+        advances = self._advances - self._began_at
+        for group in self._optimizer.param_groups:
+            base = group.setdefault("initial_lr", float(group["lr"]))
+            set_lr(group, self._schedule.lr_at(advances, base))
+
+
+def first_difference(
+    configured: Mapping[str, Any], saved: Mapping[str, Any]
+) -> tuple[str, Any, Any] | None:
+    """Return (name, configured, saved) of the first setting that differs, or None."""
+    for name in [*configured, *(name for name in saved if name not in configured)]:
+        here, there = configured.get(name), saved.get(name)
+        if here != there:
+            return name, here, there
+    return None

@@ -1,0 +1,277 @@
+"""Advance a learning-rate schedule exactly when an update was applied.
+
+The schedule follows ``trainer.update``, not ``trainer.step``: a window whose update was
+skipped (fp16 overflow) leaves it where it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from trainbus_lr_scheduling.checks import (
+    check_choices,
+    check_combination,
+    check_numbers,
+    check_object,
+    check_plateau,
+    checked_type,
+    planned_advances,
+)
+from trainbus_lr_scheduling.drivers import (
+    ClosedForm,
+    Driver,
+    base_lrs,
+    first_difference,
+    set_lr,
+)
+from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advances
+from trainbus_lr_scheduling.torch_driver import TorchDriver
+from training.callbacks import Callback
+from training.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+class LearningRateSchedulerCallback(Callback):
+    """Move the learning rate during a run, by a torch scheduler or by configuration.
+
+    Args:
+        scheduler: a torch scheduler of the run's optimizer. Without one, ``type``
+            names the schedule, and it is built when the run's length is known.
+        type: ``"cosine"``, ``"linear"``, ``"constant"``, ``"step"`` or ``"plateau"``.
+        interval: ``"step"`` advances after each applied update, ``"epoch"`` after each
+            completed epoch that had one. None: ``"epoch"`` for a scheduler object,
+            ``"step"`` for a ``type``. A plateau advances with each fresh metric.
+        warmup: advances until the full rate, or below 1 a fraction of the run.
+        min_lr: lowest rate after the warmup, absolute.
+        min_factor: lowest rate as a fraction of each group's rate; the larger counts.
+        gamma: factor of each drop of ``step``.
+        step_size: advances between two drops of ``step``; it has no default.
+        monitor: metric that a plateau follows; NaN counts as no improvement.
+        mode: ``"min"`` or ``"max"``: which direction of ``monitor`` is better.
+        patience: checks without improvement that a plateau lets pass; the next one
+            lowers the rate (as in torch).
+        factor: what a plateau multiplies the rate by, between 0 and 1.
+        threshold: relative change of ``monitor`` that counts as improvement.
+        cooldown: checks after a drop in which misses are not counted.
+        on_schedule_change: what to do if a checkpoint was saved under other settings:
+            ``"error"``; ``"keep"`` the saved ones; ``"new"`` starts the configured
+            schedule here, over the updates that are left; ``"rescale"`` goes on as if
+            the whole run had been configured so.
+    Raises:
+        ConfigError: a value is unknown, out of range or contradicts another.
+    """
+
+    name = "lr_scheduling"
+    hook_api = ">=1.0,<2"
+    mutates = ("optimizer",)
+    consumes = ("monitor",)
+    alters_training = True
+
+    def __init__(
+        self,
+        scheduler: LRScheduler | None = None,
+        *,
+        type: str | None = None,  # noqa: A002 - the key of the configuration
+        interval: Literal["step", "epoch"] | None = None,
+        warmup: float = 0,
+        min_lr: float = 0.0,
+        min_factor: float = 0.0,
+        gamma: float = 0.1,
+        step_size: int | None = None,
+        monitor: str = "val_loss",
+        mode: Literal["min", "max"] = "min",
+        patience: int = 10,
+        factor: float = 0.1,
+        threshold: float = 1e-4,
+        cooldown: int = 0,
+        on_schedule_change: Literal["error", "keep", "new", "rescale"] = "error",
+    ) -> None:
+        #: The torch scheduler that was passed in; None when ``type`` was given.
+        self.scheduler = scheduler
+        self.type = checked_type(scheduler, type)
+        self.is_plateau = type == "plateau" or isinstance(scheduler, ReduceLROnPlateau)
+        self.interval = interval or ("epoch" if scheduler is not None else "step")
+        check_choices(interval, mode, on_schedule_change, self.is_plateau)
+        check_numbers(warmup, min_lr, min_factor, gamma, step_size)
+        check_plateau(patience, factor, threshold, cooldown)
+        check_combination(self.type, scheduler, warmup, step_size, self.is_plateau)
+        self.warmup, self.min_lr, self.min_factor = warmup, min_lr, min_factor
+        self.gamma, self.step_size = gamma, step_size
+        self.monitor, self.on_schedule_change = monitor, on_schedule_change
+        #: Checks that a plateau lets pass.
+        self.patience = patience
+        self._plateau: dict[str, Any] = {
+            "mode": mode,
+            "patience": patience,
+            "factor": factor,
+            "threshold": threshold,
+            "cooldown": cooldown,
+        }
+        self._driver: Driver | None = None
+        self._epoch_mark = self._update_mark = 0  # at the last advance per epoch
+
+    @property
+    def driver(self) -> Driver:
+        """What moves the rates; there from ``on_setup`` on."""
+        assert self._driver is not None, "on_setup has not run"
+        return self._driver
+
+    def schedule(self, trainer: Trainer) -> Schedule | None:
+        """Return the closed form of a configured schedule, None for any other.
+
+        Raises:
+            ConfigError: it depends on the run's length, which is unknown.
+        """
+        if self.type is None or self.is_plateau:
+            return None
+        total = planned_advances(trainer, self.interval)
+        needs_total = self.type in NEEDS_TOTAL or 0 < self.warmup < 1
+        if needs_total and total is None:
+            raise ConfigError(
+                f"lr_scheduling.type is {self.type!r}, which needs the number of "
+                "updates, but the training loader has no length; set max_steps, or "
+                "use type 'constant', 'step' or 'plateau' with a whole warmup"
+            )
+        return Schedule(
+            type=self.type,
+            total=total if self.type in NEEDS_TOTAL else None,
+            warmup=warmup_advances(self.warmup, total),
+            min_lr=self.min_lr,
+            min_factor=self.min_factor,
+            gamma=self.gamma,
+            step_size=self.step_size,
+        )
+
+    def on_setup(self, trainer: Trainer) -> None:
+        """Build the schedule and set the rates of the first update."""
+        schedule = self.schedule(trainer)
+        if schedule is not None:
+            self._driver = ClosedForm(trainer.optimizer, schedule)
+        elif self.scheduler is None:
+            self._driver = TorchDriver(self._build_plateau(trainer.optimizer))
+        elif self._driver is None:  # in a later run the object is no longer fresh
+            check_object(self.scheduler, self.interval, trainer)
+            self._driver = TorchDriver(self.scheduler)
+        self._begin()
+
+    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+        """Check the monitored metric; without a checkpoint begin at the beginning."""
+        if self.is_plateau:
+            trainer.require_metric(self.monitor, "lr_scheduling.monitor")
+        if not resumed:
+            self._begin()
+
+    def on_step_end(self, applied: bool) -> None:
+        """Advance a per-update schedule if the update was applied."""
+        if applied and self.interval == "step" and not self.is_plateau:
+            self.driver.advance()
+
+    def on_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Advance a plateau if its metric was measured just now."""
+        if self.is_plateau and self.monitor in metrics:
+            value = metrics[self.monitor]
+            # An infinite value would become the best for ever; NaN is a miss.
+            self.driver.advance(value if math.isfinite(value) else math.nan)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Advance a per-epoch schedule, once an epoch in which an update happened."""
+        if self.interval != "epoch" or self.is_plateau:
+            return
+        is_new = trainer.epoch > self._epoch_mark
+        if is_new and trainer.update > self._update_mark:
+            self.driver.advance()
+        self._epoch_mark, self._update_mark = trainer.epoch, trainer.update
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Say how far short of its end skipped updates left the schedule."""
+        skipped = trainer.step - trainer.update
+        if skipped and self.interval == "step" and not self.is_plateau:
+            logger.info(
+                "the learning rate ended %d updates short of its plan: as many "
+                "updates were skipped",
+                skipped,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return settings and progress of the schedule, and the epoch it is in."""
+        if self._driver is None:
+            return {}
+        return {
+            "kind": self._kind(),
+            "interval": self.interval,
+            "settings": self.driver.settings,
+            "progress": self.driver.progress(),
+            "epoch_mark": self._epoch_mark,
+            "update_mark": self._update_mark,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the checkpoint was, or as ``on_schedule_change`` says.
+
+        Raises:
+            CheckpointError: the schedule was another one and nothing says what to do.
+        """
+        if not state:
+            return
+        change = self._change(state)
+        if change is None:
+            self.driver.resume(state["settings"], state["progress"])
+        else:
+            self._resolve(change, state)
+        self._epoch_mark = state["epoch_mark"]
+        self._update_mark = state["update_mark"]
+
+    def _begin(self) -> None:
+        self._epoch_mark = self._update_mark = 0
+        self.driver.start()
+
+    def _kind(self) -> str:
+        return self.type or f"{self.scheduler.__class__.__name__} object"
+
+    def _change(self, state: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+        """Return the first setting that differs from ``state``'s, with both values."""
+        here = {"type": self._kind(), "interval": self.interval}
+        there = {"type": state["kind"], "interval": state["interval"]}
+        return first_difference(here, there) or first_difference(
+            self.driver.settings, state["settings"]
+        )
+
+    def _resolve(self, change: tuple[str, Any, Any], state: Mapping[str, Any]) -> None:
+        name, here, there = change
+        choice = self.on_schedule_change
+        is_other_kind = name in ("type", "interval")
+        if choice == "error" or (is_other_kind and choice != "new"):
+            ways = "'new'" if is_other_kind else "'keep', 'new' or 'rescale'"
+            raise CheckpointError(
+                f"lr_scheduling: {name} is {here!r} now but {there!r} in the "
+                f"checkpoint; set lr_scheduling.on_schedule_change to {ways}, "
+                "or restore the setting"
+            )
+        logger.warning(
+            "lr_scheduling: %s is %r now but was %r in the checkpoint; "
+            "on_schedule_change is %r",
+            *(name, here, there, choice),
+        )
+        if choice == "keep":
+            self.driver.resume(state["settings"], state["progress"])
+        elif choice == "new":
+            self.driver.restart(state["progress"])
+        else:
+            self.driver.rescale(state["progress"])
+
+    def _build_plateau(self, optimizer: Optimizer) -> ReduceLROnPlateau:
+        rates = base_lrs(optimizer)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            set_lr(group, rate)  # a restored rate is progress, not a setting
+        floors = [max(self.min_lr, self.min_factor * rate) for rate in rates]
+        return ReduceLROnPlateau(optimizer, min_lr=floors, **self._plateau)

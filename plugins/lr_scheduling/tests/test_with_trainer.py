@@ -1,0 +1,106 @@
+"""The plugin inside a real run: order, logged rates, checkpoints."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from trainbus_lr_scheduling import LearningRateSchedulerCallback
+from training import Callback, PluginError, Trainer
+
+BATCHES = [(torch.ones(2, 3), torch.zeros(2, 1))] * 4
+
+
+class Rates(Callback):
+    """Notes the rate that each step reports."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_step_end(self, logs):
+        self.seen.append(logs["lr"])
+
+
+def make_trainer(
+    tmp_path, callbacks=(), num_epochs=2, scheduler_length=None, **options
+):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    if scheduler_length:
+        options["scheduler"] = CosineAnnealingLR(optimizer, T_max=scheduler_length)
+    return Trainer(
+        model,
+        BATCHES,
+        optimizer=optimizer,
+        loss_fn=nn.functional.mse_loss,
+        callbacks=list(callbacks),
+        num_epochs=num_epochs,
+        device="cpu",
+        seed=0,
+        save_dir=tmp_path,
+        **options,
+    )
+
+
+def test_the_logged_rate_is_the_one_that_was_used(tmp_path):
+    rates = Rates()
+    schedule = LearningRateSchedulerCallback(type="linear")
+    make_trainer(tmp_path, [rates, schedule], num_epochs=1).train()
+    assert rates.seen == pytest.approx([0.1, 0.075, 0.05, 0.025])
+
+
+def test_a_scheduler_given_twice_is_stepped_once(tmp_path):
+    trainer = make_trainer(tmp_path, scheduler_length=2)
+    both = LearningRateSchedulerCallback(trainer.scheduler)
+    trainer = Trainer(
+        trainer.model,
+        BATCHES,
+        optimizer=trainer.optimizer,
+        scheduler=trainer.scheduler,
+        callbacks=[both],
+        loss_fn=nn.functional.mse_loss,
+        num_epochs=2,
+        device="cpu",
+    )
+    trainer.train()
+    assert trainer.scheduler.last_epoch == 2
+
+
+def test_two_schedules_are_refused(tmp_path):
+    with pytest.raises(PluginError, match="lr_scheduling"):
+        make_trainer(
+            tmp_path,
+            [LearningRateSchedulerCallback(type="linear")],
+            scheduler_length=2,
+        )
+
+
+@pytest.mark.parametrize("steps", [3, 4, 6])
+@pytest.mark.parametrize(
+    "options", [{"type": "cosine", "warmup": 2}, {"type": "plateau", "patience": 0}]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, options, steps):
+    if options["type"] == "plateau":
+        options = {**options, "monitor": "train_loss", "threshold": 0.5}
+
+    class Save(Callback):
+        def on_step_end(self, trainer):
+            if trainer.step == steps:
+                trainer.request_checkpoint("test")
+
+        def on_checkpoint(self, trainer, reason):
+            if reason == "test":
+                trainer.save_checkpoint(tmp_path / "half.pt")
+
+    whole = Rates()
+    schedule = LearningRateSchedulerCallback(**options)
+    make_trainer(tmp_path, [whole, schedule, Save()], num_epochs=3).train()
+    rest = Rates()
+    resumed = make_trainer(
+        tmp_path, [rest, LearningRateSchedulerCallback(**options)], num_epochs=3
+    )
+    resumed.load_checkpoint(tmp_path / "half.pt")
+    resumed.train()
+    assert rest.seen == whole.seen[steps:]

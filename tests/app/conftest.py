@@ -1,0 +1,75 @@
+"""A working directory with four pictures, their rows, and a configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from training.app.cli import main
+
+COLOURS = ("red", "green", "blue", "white")
+CONFIG = """\
+data: {train: rows/train.jsonl, validation: rows/val.jsonl, batch_size: 2}
+model:
+  build: {hidden_size: 16, image_size: 32, patch_size: 16, num_attention_heads: 2}
+training:
+  num_epochs: 1
+  save_dir: out
+  device: cpu
+plugins:
+  - evaluation
+  - checkpointing: {monitor: accuracy, mode: max}
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a fresh working directory with ``rows/`` and ``run.yaml``."""
+    monkeypatch.chdir(tmp_path)
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    lines = []
+    for colour in COLOURS:
+        Image.new("RGB", (40, 30), colour).save(rows / f"{colour}.png")
+        row = {"image": f"{colour}.png", "question": "what color?", "answer": colour}
+        lines.append(json.dumps(row) + "\n")
+    for split in ("train", "val"):
+        (rows / f"{split}.jsonl").write_text("".join(lines))
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs ``trainbus ...``: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str, str], Path]:
+    """Return a function that puts a distribution with entry points on the path."""
+
+    def make(name: str, version: str, entry_points: str, folder: str = "site") -> Path:
+        site = tmp_path / folder
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(metadata)
+        (info / "entry_points.txt").write_text(f"[trainbus]\n{entry_points}\n")
+        monkeypatch.syspath_prepend(str(site))
+        return site
+
+    return make

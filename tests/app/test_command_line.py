@@ -1,0 +1,148 @@
+"""The commands do what their help says, and what they print works as printed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training.app.text import count, table
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def printed_command(text: str, word: str) -> list[str]:
+    """Return the arguments of the printed line ``trainbus WORD ...``."""
+    (line,) = [each for each in text.splitlines() if f"trainbus {word} " in each]
+    return shlex.split(line)[1:]
+
+
+def test_a_run_prints_what_trains_and_what_came_of_it(
+    workplace: Path, command: Command
+) -> None:
+    code, out, _ = command("run", "run.yaml")
+    assert code == 0
+    assert "a fresh blip" in out
+    assert "4 train, 4 validation" in out
+    assert "1 epoch of 2 steps, 2 in all" in out
+    assert "question only 0.250, most frequent 0.250" in out
+    assert "stopped   num_epochs=1 reached (trainer)" in out
+    assert "accuracy/other" in out
+    out.encode("ascii")
+
+
+def test_the_printed_commands_work_as_printed(
+    workplace: Path, command: Command
+) -> None:
+    _, out, _ = command("run", "run.yaml")
+    code, answer, _ = command(*printed_command(out, "predict"))
+    assert code == 0
+    assert len(answer.splitlines()) == 1
+    code, report, _ = command(*printed_command(out, "evaluate"))
+    assert code == 0
+    assert "4 validation rows" in report
+
+
+def test_evaluating_a_checkpoint_gives_what_training_measured(
+    workplace: Path, command: Command
+) -> None:
+    _, out, _ = command("run", "run.yaml")
+    command(*printed_command(out, "evaluate"), "--predictions", "p.jsonl")
+    summary = json.loads((workplace / "out/summary.json").read_text())
+    lines = (workplace / "p.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    accuracy = sum(record["accuracy"] for record in records) / len(records)
+    assert accuracy == summary["best"][0]["value"]
+    assert [record["answer"] for record in records] == ["red", "green", "blue", "white"]
+
+
+def test_a_second_run_keeps_the_record_of_the_first(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml")
+    first = (workplace / "out/summary.json").read_text()
+    code, _, _ = command("run", "run.yaml", "--set", "seed=5")
+    assert code == 0
+    assert (workplace / "out/earlier/001/summary.json").read_text() == first
+    assert json.loads((workplace / "out/summary.json").read_text())["seed"] == 5
+    command("run", "run.yaml")
+    assert (workplace / "out/earlier/002/summary.json").exists()
+
+
+def test_the_resolved_configuration_runs_again(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml", "--set", "training.max_steps=1", "-p", "no:evaluation",
+            "--set", "plugins.checkpointing.monitor=null")  # fmt: skip
+    code, out, _ = command("run", "out/config.yaml")
+    assert code == 0
+    assert "max_steps=1 reached" in out
+
+
+def test_a_failed_run_leaves_a_summary_that_says_so(
+    workplace: Path, command: Command
+) -> None:
+    source = (
+        "from training import Callback\n"
+        "class Bad(Callback):\n"
+        "    def on_epoch_end(self): raise RuntimeError('mine')\n"
+    )
+    (workplace / "bad.py").write_text(source)
+    code, _, err = command("run", "run.yaml", "-p", "./bad.py:Bad")
+    assert code == 1
+    assert "Traceback" in err
+    assert "RuntimeError: mine" in err
+    assert "raised by plugin 'Bad'" in err
+    summary = json.loads((workplace / "out/summary.json").read_text())
+    assert summary["status"] == "failed: RuntimeError: mine"
+
+
+def test_plugins_are_listed_as_text_and_as_json(command: Command) -> None:
+    _, text, _ = command("plugins", "list")
+    _, listing, _ = command("plugins", "list", "--json")
+    names = [row["name"] for row in json.loads(listing)]
+    assert names == sorted(names)
+    assert {"csv", "evaluation", "lr_scheduling"} <= set(names)
+    assert all(name in text for name in names)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--help"], id="--help"),
+        pytest.param(["--version"], id="--version"),
+        pytest.param(["plugins", "list"], id="plugins list"),
+    ],
+)
+def test_looking_around_imports_neither_torch_nor_pydantic(
+    arguments: list[str],
+) -> None:
+    code = (
+        "import sys; from training.app.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'torch', 'pydantic', 'yaml'} & set(sys.modules)))"
+    )
+    call = [sys.executable, "-c", code, *arguments]
+    assert subprocess.run(call, check=False, capture_output=True).returncode == 0
+
+
+def test_a_table_is_aligned() -> None:
+    assert table(["name", "n"], [["a", "10"], ["long one", "9"]]) == [
+        "name       n",
+        "a         10",
+        "long one   9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [pytest.param(1, "1 step", id="one"), pytest.param(1200, "1,200 steps", id="many")],
+)
+def test_a_count_reads_well(number: int, text: str) -> None:
+    assert count(number, "step") == text

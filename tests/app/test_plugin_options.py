@@ -1,0 +1,201 @@
+"""A constructor's signature is the schema of a plugin's options."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from training.discovery import BrokenPluginError
+from training.errors import ConfigError, PluginError
+from training.options import (
+    PluginSpec,
+    build_plugin,
+    build_plugins,
+    option_mistakes,
+    parse_specs,
+)
+
+if TYPE_CHECKING:
+    from nowhere import Unknown
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Typed:
+    def __init__(
+        self,
+        count: int,
+        rate: float = 0.1,
+        mode: Literal["min", "max"] = "min",
+        is_on: bool = False,
+        path: Path | None = None,
+        names: Sequence[str] = (),
+        sizes: tuple[int, ...] = (),
+        colour: Colour = Colour.RED,
+        helper: Unknown | None = None,
+        anything=None,  # type: ignore[no-untyped-def]
+    ) -> None:
+        self.values = dict(locals())
+
+
+class Open:
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+
+class Bare:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "kept"),
+    [
+        pytest.param("rate", 1, 1.0, id="a whole number is a float"),
+        pytest.param("path", "a/b", Path("a/b"), id="text is a path"),
+        pytest.param("path", None, None, id="null where None is allowed"),
+        pytest.param("sizes", [1, 2], (1, 2), id="a list is a tuple"),
+        pytest.param("names", ["a"], ["a"], id="a list is a sequence"),
+        pytest.param("colour", "red", Colour.RED, id="text is an enumeration"),
+        pytest.param("helper", None, None, id="None beside a type not known here"),
+        pytest.param("anything", {"a": 1}, {"a": 1}, id="no annotation, no check"),
+    ],
+)
+def test_an_option_arrives_as_its_type(option: str, given: Any, kept: Any) -> None:
+    plugin = build_plugin(Typed, {"count": 1, option: given}, "plugins.typed")
+    assert plugin.values[option] == kept
+
+
+def test_python_may_pass_objects_where_the_type_is_not_known_here() -> None:
+    helper = object()
+    plugin = build_plugin(Typed, {"count": 1, "helper": helper}, "plugins.typed")
+    assert plugin.values["helper"] is helper
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "words"),
+    [
+        pytest.param("count", True, "True, but must be a valid integer", id="a bool"),
+        pytest.param("count", 1.0, "1.0, but must be a valid integer", id="a float"),
+        pytest.param("count", "3", "'3', but must be a valid integer", id="text"),
+        pytest.param("rate", True, "must be a valid number", id="a bool as number"),
+        pytest.param("is_on", 1, "must be a valid boolean", id="1 as bool"),
+        pytest.param("mode", "mix", "must be 'min' or 'max'", id="no such choice"),
+        pytest.param("names", "abc", "must be a list", id="text as a list"),
+        pytest.param("helper", "x", "only Python code can pass", id="text as object"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(
+    option: str, given: Any, words: str
+) -> None:
+    options = {"count": 1} | {option: given}
+    ((name, text),) = option_mistakes(Typed, options)
+    assert name == option
+    assert words in text
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    options = {"rat": 1.0, "mode": "mix"}
+    with pytest.raises(PluginError) as caught:
+        build_plugin(Typed, options, "plugins.typed")
+    lines = str(caught.value).splitlines()
+    assert "plugins.typed.rat is no option (did you mean 'rate'?" in lines[0]
+    assert lines[1].startswith("plugins.typed.mode is 'mix'")
+    assert lines[2] == "plugins.typed.count is missing; it has no default"
+
+
+def test_a_class_with_open_options_takes_any() -> None:
+    assert build_plugin(Open, {"a": 1}, "x").options == {"a": 1}
+
+
+def test_a_class_without_a_constructor_takes_none() -> None:
+    assert isinstance(build_plugin(Bare, {}, "x"), Bare)
+    assert option_mistakes(Bare, {"a": 1}) == [
+        ("a", "is no option; the options are: none")
+    ]
+
+
+class Refusing:
+    def __init__(self, kind: str) -> None:
+        raise {"config": ConfigError, "value": ValueError, "bug": KeyError}[kind]("why")
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        pytest.param("config", ConfigError, "^why$", id="its own sentence stays"),
+        pytest.param(
+            "value", PluginError, "x: Refusing refuses .*why", id="ValueError"
+        ),
+        pytest.param("bug", BrokenPluginError, "KeyError: 'why'", id="anything else"),
+    ],
+)
+def test_what_a_constructor_raises_is_told(
+    kind: str, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        build_plugin(Refusing, {"kind": kind}, "x")
+
+
+@pytest.mark.parametrize(
+    ("entry", "spec"),
+    [
+        pytest.param("csv", PluginSpec("csv", "csv"), id="a name"),
+        pytest.param({"csv": None}, PluginSpec("csv", "csv"), id="no options"),
+        pytest.param(
+            {"csv": {"a": 1}}, PluginSpec("csv", "csv", {"a": 1}), id="with options"
+        ),
+        pytest.param(
+            {"csv": {"id": "two", "a": 1}},
+            PluginSpec("csv", "two", {"a": 1}),
+            id="an id",
+        ),
+        pytest.param("./a.py:B", PluginSpec("./a.py:B", "B"), id="a class in a file"),
+    ],
+)
+def test_an_entry_has_one_meaning(entry: Any, spec: PluginSpec) -> None:
+    assert parse_specs([entry]) == [spec]
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        pytest.param([3], "plugins.0 is 3; write a name", id="a number"),
+        pytest.param([{"a": {}, "b": {}}], "write a name, or one", id="two at once"),
+        pytest.param([{"a": 3}], "write a name, or one", id="options that are none"),
+        pytest.param(["a", {"a": {}}], "'a' is listed twice.*`id: NAME`", id="twice"),
+        pytest.param([{"a": {"id": 3}}], "id is 3; use a word", id="an id of 3"),
+    ],
+)
+def test_a_malformed_list_is_refused(entries: list[Any], words: str) -> None:
+    with pytest.raises(PluginError, match=words):
+        parse_specs(entries)
+
+
+def test_plugins_are_built_from_files_in_their_order(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("class Mine:\n    def __init__(self, a: int = 0): self.a = a\n")
+    ready = ("ready", object())
+    built = build_plugins(
+        [ready, {f"{file}:Mine": {"a": 2}}, {f"{file}:Mine": {"id": "again"}}]
+    )
+    assert built[0] == ready
+    assert [(name, plugin.a) for name, plugin in built[1:]] == [
+        ("Mine", 2),
+        ("again", 0),
+    ]
+
+
+def test_mistakes_of_several_plugins_are_told_together(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("class Mine:\n    def __init__(self, a: int): raise RuntimeError\n")
+    with pytest.raises(PluginError) as caught:
+        build_plugins(["no_such_plugin", {f"{file}:Mine": {"a": "x"}}])
+    first, second = str(caught.value).splitlines()
+    assert "plugin 'no_such_plugin' is not installed" in first
+    assert second == "plugins.Mine.a is 'x', but must be a valid integer"

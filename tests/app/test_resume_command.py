@@ -1,0 +1,236 @@
+"""``--resume`` finds the newest valid checkpoint, or says of each why it is not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., tuple[int, str, str]]
+MORE = "training.num_epochs=2"
+
+
+def checkpoints(workplace: Path) -> list[Path]:
+    """Return the checkpoints of the run, oldest first, as its manifest lists them."""
+    folder = workplace / "out/checkpoints"
+    listed = json.loads((folder / "manifest.json").read_text())["checkpoints"]
+    return [folder / entry["file"] for entry in listed]
+
+
+def test_without_a_checkpoint_auto_starts_and_says_so(
+    workplace: Path, command: Command
+) -> None:
+    code, out, _ = command("run", "run.yaml", "--resume", "auto")
+    assert code == 0
+    assert "no checkpoint below out yet: starting afresh" in out
+
+
+def test_auto_goes_on_from_the_newest_and_prints_a_receipt(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml", "-p", "csv")
+    code, out, _ = command(
+        "run", "run.yaml", "-p", "csv", "--resume", "auto", "--set", MORE
+    )
+    assert code == 0
+    assert f"resumed from {checkpoints(workplace)[0].relative_to(workplace)}" in out
+    assert "setting num_epochs was 1, is 2" in out
+    assert "config training.num_epochs was 1, is 2" in out
+    assert "2 epochs, 4 steps" in out
+    with (workplace / "out/training_log.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+def test_the_receipt_names_plugins_that_came_and_went(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml", "-p", "csv")
+    _, out, _ = command(
+        "run", "run.yaml", "-p", "progress", "--resume", "auto", "--set", MORE
+    )
+    assert "plugin progress is new and starts afresh" in out
+    assert "plugin csv is no longer active" in out
+
+
+def test_a_damaged_newest_is_passed_over_with_one_warning(
+    workplace: Path, command: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep = "plugins.checkpointing.save_best_only=false"
+    keep_all = "plugins.checkpointing.save_top_k=-1"
+    command("run", "run.yaml", "--set", MORE, "--set", keep, "--set", keep_all)
+    first, newest = checkpoints(workplace)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    caplog.clear()
+    code, out, _ = command("run", "run.yaml", "--set", MORE, "--resume", "auto")
+    assert code == 0
+    assert f"resumed from {first.relative_to(workplace)}" in out
+    warnings = [
+        r.getMessage() for r in caplog.records if "going back" in r.getMessage()
+    ]
+    assert len(warnings) == 1
+    assert newest.name in warnings[0]
+    assert "bytes, listed are" in warnings[0]
+
+
+def test_if_none_is_valid_the_run_ends_with_4_and_says_why_of_each(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml")
+    for path in checkpoints(workplace):
+        path.write_bytes(b"")
+    (workplace / "out/checkpoints/manifest.json").unlink()
+    code, _, err = command("run", "run.yaml", "--resume", "auto")
+    assert code == 4
+    assert "no checkpoint of this run is valid" in err
+    for path in (workplace / "out/checkpoints").glob("*.pt"):
+        assert f"{path.name}: " in err
+    assert "is no complete checkpoint" in err
+
+
+def test_a_changed_seed_is_refused_and_can_be_accepted(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml")
+    changed = ("run", "run.yaml", "--set", "seed=5", "--set", MORE)
+    code, _, err = command(*changed, "--resume", "auto")
+    assert code == 4
+    assert "seed was 0, is 5" in err
+    assert "--allow-change seed" in err
+    code, out, _ = command(*changed, "--resume", "auto", "--allow-change", "seed")
+    assert code == 0
+    assert "setting seed was 0, is 5" in out
+
+
+def test_a_name_that_is_no_setting_is_refused_with_a_suggestion(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml")
+    code, _, err = command(
+        "run", "run.yaml", "--resume", "auto", "--allow-change", "sed"
+    )
+    assert code == 2
+    assert "did you mean 'seed'" in err
+
+
+def test_auto_without_checkpointing_says_what_to_enable(
+    workplace: Path, command: Command
+) -> None:
+    code, _, err = command(
+        "run", "run.yaml", "-p", "no:checkpointing", "--resume", "auto"
+    )
+    assert code == 2
+    assert "enable checkpointing, or name a file" in err
+
+
+def test_a_file_can_be_named(workplace: Path, command: Command) -> None:
+    command("run", "run.yaml")
+    (path,) = checkpoints(workplace)
+    code, out, _ = command("run", "run.yaml", "--resume", str(path), "--set", MORE)
+    assert code == 0
+    assert f"resumed from {path}" in out
+    code, _, err = command("run", "run.yaml", "--resume", "none.pt")
+    assert code == 4
+    assert "'none.pt' cannot be read" in err
+
+
+def test_a_run_that_was_stopped_stays_stopped_until_it_is_told_to_go_on(
+    workplace: Path, command: Command
+) -> None:
+    stop = "early_stopping"
+    options = ("--set", "training.num_epochs=9", "-p", stop)
+    patience = (
+        "--set",
+        f"plugins.{stop}.monitor=accuracy",
+        "--set",
+        f"plugins.{stop}.mode=max",
+    )
+    limit = f"plugins.{stop}.patience="
+    command("run", "run.yaml", *options, *patience, "--set", f"{limit}1")
+    summary = json.loads((workplace / "out/summary.json").read_text())
+    assert summary["stop_owner"] == stop
+    epochs = summary["epochs"]
+    _, out, _ = command(
+        "run", "run.yaml", *options, *patience, "--set", f"{limit}1", "--resume", "auto"
+    )
+    assert "that run was stopped by early_stopping" in out
+    assert "set early_stopping.patience above 1" in out
+    _, out, _ = command(
+        "run", "run.yaml", *options, *patience, "--set", f"{limit}9", "--resume", "auto"
+    )
+    assert json.loads((workplace / "out/summary.json").read_text())["epochs"] > epochs
+
+
+@pytest.mark.slow
+def test_a_terminated_run_exits_143_and_auto_goes_on(workplace: Path) -> None:
+    code = "import sys; from training.app.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OMP_NUM_THREADS": "1",
+    }
+    arguments = (
+        "run",
+        "run.yaml",
+        "--set",
+        "training.num_epochs=100000",
+        "--resume",
+        "auto",
+    )
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        first = ""
+        while "afresh" not in first and "resumed" not in first:
+            first = process.stdout.readline()
+        while not (workplace / "out/checkpoints/last.json").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+        process.communicate()
+    assert "resumed from" in first
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_verify_resume_proves_a_run_and_finds_a_plugin_that_forgets(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    steps = ("--before", "3", "--after", "3", "--set", "training.num_epochs=3")
+    code, out, _ = command("verify-resume", "run.yaml", *steps)
+    assert code == 0
+    assert "equal: batches, 3 of them" in out
+    assert out.endswith("3 steps, killed, 3 more: bit-identical\n")
+    (workplace / "forgets.py").write_text(FORGETS)
+    code, _, err = command(
+        "verify-resume", "run.yaml", *steps, "-p", "./forgets.py:Forgets"
+    )
+    assert code == 4
+    assert "the resumed run is another one: model." in err
+
+
+FORGETS = """
+from training import Callback
+
+class Forgets(Callback):
+    count = 0
+
+    def on_before_step(self, trainer):
+        self.count += 1
+        for parameter in trainer.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(self.count)
+"""

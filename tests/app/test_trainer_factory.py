@@ -1,0 +1,182 @@
+"""From a configuration to a trainer: model, optimizer, processor, plugins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from training import Callback, create_trainer_from_config
+from training.app.optimizer import build_optimizer
+from training.app.parts import import_ours
+from training.app.schema import OptimizerConfig
+from training.checkpoint_io import read_checkpoint
+from training.errors import ConfigError, PluginError
+
+
+class Counting(Callback):
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def on_batch_end(self, trainer: Any, batch: int, logs: Any, **kwargs: Any) -> None:
+        self.batches += 1
+
+
+def test_a_run_leaves_its_record(workplace: Path) -> None:
+    counting = Counting()
+    trainer = create_trainer_from_config("run.yaml", callbacks=[counting])
+    trainer.train()
+    summary = json.loads((workplace / "out/summary.json").read_text())
+    assert counting.batches == 2
+    assert summary["stop_reason"] == "num_epochs=1 reached"
+    assert summary["stop_owner"] == "trainer"
+    assert (summary["epochs"], summary["steps"], summary["updates"]) == (1, 2, 2)
+    assert summary["final"]["epoch"] == 1
+    assert summary["best"][0]["monitor"] == "accuracy"
+    assert summary["plugins"]["evaluation"]["distribution"] == "trainbus-evaluation"
+    assert summary["data"]["floors"]["most_frequent"]["all"] == 0.25
+    for name in ("config", "history", "best_checkpoint"):
+        assert (workplace / summary["paths"][name]).is_file()
+
+
+def test_a_checkpoint_can_rebuild_model_and_processor(workplace: Path) -> None:
+    trainer = create_trainer_from_config("run.yaml")
+    trainer.train()
+    path = json.loads((workplace / "out/summary.json").read_text())["paths"]
+    metadata = read_checkpoint(path["best_checkpoint"])["metadata"]
+    rebuilt = import_ours("models.packing").rebuild_model(metadata["model"])
+    rebuilt["model"].load_state_dict(trainer.model.state_dict())
+    tokens = rebuilt["processor"].tokenizer("what color?")["input_ids"]
+    assert tokens == trainer.processor.tokenizer("what color?")["input_ids"]
+
+
+def test_frozen_parameters_are_not_in_the_optimizer(workplace: Path) -> None:
+    freeze = {"enabled": True, "layers": ["vision_model"]}
+    trainer = create_trainer_from_config("run.yaml", freeze=freeze)
+    trained = {id(p) for g in trainer.optimizer.param_groups for p in g["params"]}
+    model: Any = trainer.model
+    assert not trained & {id(p) for p in model.vision_model.parameters()}
+    assert trained >= {id(p) for p in model.text_encoder.parameters()}
+
+
+def test_the_same_seed_gives_the_same_weights(workplace: Path) -> None:
+    weights = []
+    for _ in range(2):
+        trainer = create_trainer_from_config("run.yaml", seed=3)
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_an_instance_replaces_the_default_plugin_of_its_name(workplace: Path) -> None:
+    from training import CSVLoggerCallback
+
+    text = (workplace / "run.yaml").read_text().partition("plugins:")[0]
+    (workplace / "plain.yaml").write_text(text)
+    mine = CSVLoggerCallback(filename="mine.csv")
+    trainer = create_trainer_from_config("plain.yaml", callbacks=[mine])
+    assert trainer.plugins["csv"] is mine
+    assert {"progress", "evaluation", "checkpointing"} <= set(trainer.plugins)
+
+
+def test_plugins_in_python_replace_the_list_of_the_file(workplace: Path) -> None:
+    trainer = create_trainer_from_config(
+        "run.yaml", plugins=["csv", {"csv": {"id": "two", "filename": "two.csv"}}]
+    )
+    assert set(trainer.plugins) == {"csv", "two", "run_record"}
+    assert trainer.val_dataloader is None, "nobody would measure on it"
+
+
+def test_a_mapping_is_a_configuration_too(workplace: Path) -> None:
+    trainer = create_trainer_from_config(
+        {
+            "data": {"train": "rows/train.jsonl"},
+            "model": {"build": {"hidden_size": 16}},
+        },
+        plugins=[],
+        device=torch.device("cpu"),
+        optimizer={"betas": (0.8, 0.9)},
+    )
+    assert trainer.optimizer.param_groups[0]["betas"] == (0.8, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param({"num_epochs": True}, "num_epochs is true", id="a bool"),
+        pytest.param({"optimizer": {"lrr": 1}}, "did you mean 'lr'", id="an option"),
+        pytest.param({"freeze": {"layers": ["vison"]}}, "matches no part", id="freeze"),
+        pytest.param({"device": "gpu"}, "device is 'gpu'", id="a device"),
+        pytest.param({"model_name": "m"}, "keep one of them", id="two models"),
+        pytest.param(
+            {"plugins": [{"csv": {"file": 1}}]}, "csv.file is no option", id="p"
+        ),
+        pytest.param(
+            {"data_config_path": "no.yaml"}, "cannot read no.yaml", id="a file"
+        ),
+    ],
+)
+def test_a_wrong_argument_is_refused_and_nothing_is_written(
+    arguments: dict[str, Any], words: str, workplace: Path
+) -> None:
+    before = sorted(workplace.rglob("*"))
+    with pytest.raises(ConfigError, match=words):
+        create_trainer_from_config("run.yaml", **arguments)
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_callback_and_a_plugin_of_one_name_are_refused(workplace: Path) -> None:
+    from training import CSVLoggerCallback
+
+    with pytest.raises(PluginError, match="two plugins are named 'csv'"):
+        create_trainer_from_config(
+            "run.yaml", callbacks=[CSVLoggerCallback()], plugins=["csv"]
+        )
+
+
+def test_a_foreign_data_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shadow"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"'shadow' found here is .*rename it"):
+        import_ours("shadow.data_pipeline")
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        pytest.param({"type": "adamw"}, torch.optim.AdamW, id="adamw"),
+        pytest.param({"type": "adam", "eps": 1e-6}, torch.optim.Adam, id="adam"),
+        pytest.param({"type": "sgd", "momentum": 0.9}, torch.optim.SGD, id="sgd"),
+    ],
+)
+def test_an_optimizer_is_of_its_type(config: dict[str, Any], kind: type[Any]) -> None:
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), OptimizerConfig(**config))
+    assert type(optimizer) is kind
+    for name in config.keys() - {"type"}:
+        assert optimizer.param_groups[0][name] == config[name]
+
+
+def test_vectors_can_be_left_out_of_the_decay() -> None:
+    model = torch.nn.Linear(3, 2)
+    config = OptimizerConfig(weight_decay=0.5, no_decay_on_vectors=True)
+    groups = build_optimizer(model, config).param_groups
+    assert [(g["weight_decay"], g["params"]) for g in groups] == [
+        (0.5, [model.weight]),
+        (0.0, [model.bias]),
+    ]
+
+
+def test_a_wholly_frozen_model_is_refused() -> None:
+    model = torch.nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(ConfigError, match="leaves nothing to train"):
+        build_optimizer(model, OptimizerConfig())

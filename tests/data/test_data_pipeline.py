@@ -1,0 +1,261 @@
+"""From a configuration to batches that are what the model needs."""
+
+import copy
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from data.data_pipeline import DataPipeline
+from data.vqa_batch import VQABatch
+from training.app.data_config import DataConfig
+from training.errors import ConfigError, DataError
+
+BOS = 5  # [DEC] in the tiny vocabulary
+
+
+@pytest.fixture
+def make(tiny, rows_file):
+    """Return a maker of a pipeline over a few rows, set up with the tiny processor."""
+
+    def build(rows=None, **settings) -> DataPipeline:
+        path = rows_file(rows)
+        config = {"train": str(path), "max_question_length": 8, **settings}
+        return DataPipeline(config, processor=tiny["processor"], bos_token_id=BOS)
+
+    return build
+
+
+def row(image="red.png", question="is it red?", answer="yes", **more):
+    return {"image": image, "question": question, "answer": answer, **more}
+
+
+def only_batch(pipeline: DataPipeline) -> VQABatch:
+    pipeline.setup()
+    (batch,) = pipeline.get_train_dataloader()
+    return batch
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(
+            "task_type: vqa\ndata_paths: {{train: {0}, validation: {0}, test: null}}\n",
+            id="the guide's form",
+        ),
+        pytest.param(
+            "task: vqa\ndata: {{train: {0}, validation: {0}}}\ntraining: {{}}\n",
+            id="a full configuration",
+        ),
+        pytest.param("train: {0}\nvalidation: {0}\n", id="the data section alone"),
+    ],
+)
+def test_a_yaml_file_in_any_form_gives_loaders(tmp_path, rows_file, tiny, text):
+    config = tmp_path / "c.yaml"
+    config.write_text(text.format(rows_file()))
+    pipeline = DataPipeline(str(config), processor=tiny["processor"])
+    pipeline.setup()
+    assert len(pipeline.get_train_dataloader()) == 1
+    assert len(pipeline.get_val_dataloader()) == 1
+    assert pipeline.get_test_dataloader() is None
+
+
+def test_a_mistake_in_a_yaml_file_is_named_with_its_line(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("task: vqa\ndata:\n  train: x\n  bach_size: 3\n")
+    with pytest.raises(ConfigError, match=rf"{config}:4: data\.bach_size is not"):
+        DataPipeline(config)
+
+
+def test_a_batch_is_what_the_processor_makes_of_its_rows(make, tiny):
+    rows = [row(), row("blue.png", "what color is this?", "blue"), row("green.png")]
+    batch = only_batch(make(rows, shuffle=False))
+    processor = tiny["processor"]
+    images = [Image.open(f"{make().config.train.parent}/{r['image']}") for r in rows]
+    expected = processor(
+        images=images,
+        text=[r["question"] for r in rows],
+        padding="max_length",
+        max_length=8,
+        truncation=True,
+        return_tensors="pt",
+    )
+    answers = processor.tokenizer(
+        [r["answer"] for r in rows], padding=True, return_tensors="pt"
+    )
+    decoder_ids = answers["input_ids"].clone()
+    decoder_ids[:, 0] = BOS
+    expected["decoder_input_ids"] = decoder_ids
+    expected["decoder_attention_mask"] = answers["attention_mask"]
+    expected["labels"] = decoder_ids.masked_fill(answers["attention_mask"] == 0, -100)
+    assert set(batch) == set(expected)
+    for key, value in expected.items():
+        assert torch.equal(batch[key], value), key
+        assert batch[key].dtype == value.dtype, key
+
+
+def test_a_batch_knows_its_rows_and_how_many_tokens_its_loss_is_a_mean_of(make):
+    rows = [row(answer="yes"), row(answer="is it red", kind="k", question_id="q")]
+    batch = only_batch(make(rows, shuffle=False))
+    assert batch.loss_weight == int((batch["labels"][:, 1:] != -100).sum()) == 6
+    assert [r["kind"] for r in batch.rows] == ["yes_no", "k"]
+    assert batch.rows[1]["question_id"] == "q"
+    assert batch.rows[1]["answers"] == ["is it red"]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda batch: batch.to("cpu"), copy.copy, copy.deepcopy]
+)
+def test_rows_and_weight_follow_a_batch_that_moves(make, change):
+    batch = only_batch(make())
+    moved = change(batch)
+    assert isinstance(moved, VQABatch)
+    assert moved.rows == batch.rows
+    assert moved.loss_weight == batch.loss_weight
+
+
+def test_workers_give_the_same_batches(make):
+    settings = {"shuffle": False, "batch_size": 2}
+    rows = [row(), row("blue.png"), row("green.png", answer="no")]
+    here, there = make(rows, **settings), make(rows, num_workers=2, **settings)
+    here.setup()
+    there.setup()
+    for one, other in zip(
+        here.get_train_dataloader(), there.get_train_dataloader(), strict=True
+    ):
+        assert other.rows == one.rows
+        assert other.loss_weight == one.loss_weight
+        assert all(torch.equal(other[key], one[key]) for key in one)
+
+
+def test_every_row_comes_once_an_epoch_and_never_in_file_order_twice(make):
+    rows = [row(question_id=number) for number in range(50)]
+    pipeline = make(rows, batch_size=8)
+    pipeline.setup()
+    loader = pipeline.get_train_dataloader()
+    orders = [[r["question_id"] for b in loader for r in b.rows] for _ in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(50))
+    assert orders[0] != orders[1]
+
+
+def test_a_batch_of_64_cached_rows_takes_less_than_10_ms(make):
+    pipeline = make([row()] * 64, batch_size=64)
+    pipeline.setup()
+    dataset = pipeline.get_train_dataloader().dataset
+    indices = list(range(64))
+    seconds = []
+    for _ in range(5):
+        start = time.process_time()
+        dataset.collate(indices)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.01
+
+
+def test_a_loader_before_set_up_says_what_to_do(make):
+    with pytest.raises(ConfigError, match=r"call setup\(\) first"):
+        make().get_train_dataloader()
+
+
+def test_rows_and_texts_are_there_without_a_processor(rows_file):
+    pipeline = DataPipeline({"train": str(rows_file())})
+    assert pipeline.rows("validation") == []
+    assert pipeline.training_texts()[-3:] == ["red", "green", "blue"]
+    with pytest.raises(ConfigError, match="did you mean 'train'"):
+        pipeline.rows("trian")
+
+
+def test_a_processor_may_be_built_from_the_texts_before_set_up(rows_file, tiny):
+    pipeline = DataPipeline({"train": str(rows_file())})
+    assert pipeline.training_texts()
+    pipeline.use_processor(tiny["processor"], BOS)
+    assert only_batch(pipeline)["decoder_input_ids"][0, 0] == BOS
+    with pytest.raises(ConfigError, match="already set up"):
+        pipeline.use_processor(tiny["processor"])
+
+
+def test_the_processor_and_start_token_come_from_the_named_folder(
+    rows_file, tiny, tmp_path
+):
+    folder = tmp_path / "model"
+    tiny["model"].save_pretrained(folder)
+    tiny["processor"].save_pretrained(folder)
+    config = DataConfig(train=rows_file(), processor=str(folder))
+    pipeline = DataPipeline(config)
+    batch = only_batch(pipeline)
+    assert batch["decoder_input_ids"][:, 0].tolist() == [BOS] * 3
+
+
+def test_a_processor_that_is_nowhere_is_a_clear_error(rows_file, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    missing = str(tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"data\.processor is .*neither a folder"):
+        DataPipeline({"train": str(rows_file()), "processor": missing}).setup()
+
+
+def test_a_missing_file_is_an_error_that_says_how_to_get_it(tmp_path):
+    with pytest.raises(DataError, match=r"data\.train is .* is not a file"):
+        DataPipeline({"train": "no.jsonl"}).rows("train")
+    root = tmp_path / "easy_vqa"
+    with pytest.raises(DataError, match=rf"data convert easy-vqa CLONE {root}"):
+        DataPipeline({"root": str(root), "train": "train.jsonl"}).rows("train")
+
+
+def break_image(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def test_a_missing_image_is_named_with_its_row_at_set_up(make):
+    pipeline = make([row(), row("missing.png")])
+    with pytest.raises(
+        DataError, match=r"train\.jsonl:2: image 'missing\.png' does not exist"
+    ):
+        pipeline.setup()
+
+
+@pytest.mark.parametrize("cache_mb", [1, 0], ids=["at set-up", "at its first batch"])
+def test_a_broken_image_is_named_with_its_row(make, tmp_path, cache_mb):
+    pipeline = make([row(), row("blue.png")], cache_mb=cache_mb)
+    break_image(tmp_path / "blue.png")
+    with pytest.raises(DataError, match=r"train\.jsonl:2: image 'blue\.png' cannot be"):
+        only_batch(pipeline)
+
+
+@pytest.mark.parametrize("cache_mb", [1, 0])
+def test_skip_leaves_out_every_kind_of_bad_row_and_counts_them(
+    make, tmp_path, cache_mb, caplog
+):
+    rows = [row(), row("blue.png"), row("missing.png"), row(answer=""), row()]
+    pipeline = make(
+        rows, on_bad_row="skip", max_bad_fraction=0.8, cache_mb=cache_mb, shuffle=False
+    )
+    break_image(tmp_path / "blue.png")
+    batch = only_batch(pipeline)
+    assert [r["question_id"] for r in batch.rows] == ["train-1", "train-5"]
+    assert [r["question_id"] for r in pipeline.rows("train")] == ["train-1", "train-5"]
+    assert "2 of 5 rows" in caplog.text
+    assert "train.jsonl:2: image 'blue.png' cannot be decoded" in caplog.text
+
+
+def test_skip_bears_no_more_than_its_share(make):
+    pipeline = make([row(), row(answer="")], on_bad_row="skip", max_bad_fraction=0.4)
+    with pytest.raises(DataError, match=r"share of 0\.500"):
+        pipeline.setup()
+
+
+def test_a_question_that_is_cut_is_told_once(make, caplog):
+    only_batch(make([row(question="is it red? " * 5)]))
+    assert "data.max_question_length is 8 tokens, which cuts 1 of 1" in caplog.text
+
+
+def test_the_rows_of_easy_vqa_become_batches(shared_folder, tiny):
+    root = shared_folder / "data" / "easy_vqa"
+    if not root.is_dir():
+        pytest.skip(f"needs {root}")
+    config = DataConfig(root=root, validation="val.jsonl", batch_size=64)
+    pipeline = DataPipeline(config, processor=tiny["processor"])
+    pipeline.setup()
+    batches = list(pipeline.get_val_dataloader())
+    assert sum(len(batch.rows) for batch in batches) == 1000
+    assert {r["kind"] for batch in batches for r in batch.rows} == {"yes_no", "other"}

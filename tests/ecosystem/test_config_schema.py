@@ -1,0 +1,113 @@
+"""`trainbus config schema` accepts what the program accepts, and refuses the rest."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from training.app.json_schema import config_schema, options_schema
+
+jsonschema = pytest.importorskip("jsonschema")
+CONFIGS = Path(__file__).resolve().parents[2] / "config"
+# The guide's older keys are understood, but an editor should not offer them.
+OLD_KEYS = ("vqa_config.yaml", "training_config.yaml")
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    schema = json.loads(json.dumps(config_schema()))
+    cls = jsonschema.validators.validator_for(schema)
+    cls.check_schema(schema)
+    return cls(schema)
+
+
+class Numbers(yaml.SafeLoader):
+    """Reads ``2e-3`` as a number, as the program does."""
+
+
+Numbers.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in sorted(CONFIGS.glob("*.yaml")) if p.name not in OLD_KEYS],
+    ids=lambda path: path.name,
+)
+def test_a_shipped_configuration_fits_the_schema(path: Path, validator: Any) -> None:
+    tree = yaml.load(path.read_text(encoding="utf-8"), Loader=Numbers)
+    assert [e.message for e in validator.iter_errors(tree)] == []
+
+
+GOOD: dict[str, Any] = {
+    "data": {"train": "a.jsonl"},
+    "model": {"name": "m"},
+    "plugins": [
+        "csv",
+        {"csv": {"id": "two", "filename": "b.csv", "on_failure": "fatal"}},
+        {"early_stopping": {"patience": 3, "mode": "max"}},
+        {"./mine.py:Mine": {"anything": 1}},
+        {"not_installed_here": None},
+    ],
+    "requires": ["trainbus-ema>=0.2"],
+}
+
+
+def test_everything_a_list_of_plugins_may_hold_fits(validator: Any) -> None:
+    assert [e.message for e in validator.iter_errors(GOOD)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        pytest.param(("trianing",), {}, id="an unknown section"),
+        pytest.param(("data", "batch_size"), "many", id="text for a number"),
+        pytest.param(("plugins",), [{"csv": {"file_name": "a"}}], id="unknown option"),
+        pytest.param(
+            ("plugins",), [{"early_stopping": {"patience": "3"}}], id="a wrong type"
+        ),
+        pytest.param(
+            ("plugins",), [{"early_stopping": {"mode": "up"}}], id="no such choice"
+        ),
+        pytest.param(("plugins",), [{"csv": {"on_failure": "no"}}], id="no policy"),
+        pytest.param(("plugins",), [{"csv": {}, "progress": {}}], id="two in one"),
+    ],
+)
+def test_a_mistake_does_not_fit(
+    path: tuple[str, ...], value: Any, validator: Any
+) -> None:
+    tree = copy.deepcopy(GOOD)
+    node = tree
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    assert list(validator.iter_errors(tree))
+
+
+def test_an_option_has_type_default_and_doc() -> None:
+    class Lab:
+        """Watch.
+
+        Args:
+            every: steps between looks.
+            path: where to write.
+        """
+
+        def __init__(self, path: str, every: int = 5) -> None: ...
+
+    schema = options_schema(Lab)
+    assert schema["properties"]["every"] == {
+        "type": "integer",
+        "default": 5,
+        "description": "steps between looks.",
+    }
+    assert schema["required"] == ["path"]

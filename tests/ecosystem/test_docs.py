@@ -1,0 +1,85 @@
+"""The manual says what the code does: made from it, or run by a test."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training import hookspecs
+from training.hookspecs import HOOKS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, Any]:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return dict(module.PAGES)
+
+
+@pytest.mark.parametrize("name", ["hooks.md", "shipped-plugins.md"])
+def test_a_page_made_from_the_code_is_up_to_date(
+    name: str, pages: dict[str, Any]
+) -> None:
+    told = (DOCS / name).read_text(encoding="utf-8")
+    assert told == pages[name](), "run: make docs"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_in_the_manual_with_its_exact_arguments(hook: str) -> None:
+    text = (DOCS / "hooks.md").read_text(encoding="utf-8")
+    section = text.partition(f"## {hook}\n")[2].partition("\n## ")[0]
+    signature = re.search(rf"`{hook}\((.*)\)`", section)
+    assert signature is not None
+    arguments = re.findall(r"(\w+): (?:[^,\[]|\[[^\]]*\])+", signature[1])
+    assert arguments == list(inspect.signature(getattr(hookspecs, hook)).parameters)
+    for label in ("State", "Returns", "Order", "Errors"):
+        assert f"**{label}:**" in section
+
+
+def blocks(text: str) -> list[tuple[str, str, str]]:
+    """Return (language, file named above it or "", content) of each block."""
+    pattern = r"(?:\*\*`([^`]+)`\*\*\n\n)?```(\w+)\n(.*?)```"
+    found = re.findall(pattern, text, flags=re.DOTALL)
+    return [(language, file, content) for file, language, content in found]
+
+
+@pytest.mark.slow
+def test_every_block_of_writing_a_plugin_does_what_it_says(
+    environment: Any, tmp_path: Path
+) -> None:
+    text = (DOCS / "writing-a-plugin.md").read_text(encoding="utf-8")
+    folder, place = tmp_path, tmp_path / "place"
+    offline = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+    found = blocks(text)
+    assert len(found) == text.count("```") / 2
+    for language, file, content in found:
+        if language != "console":
+            assert file, content
+            (folder / file).write_text(content, encoding="utf-8")
+            continue
+        for step in re.split(r"^\$ ", content, flags=re.MULTILINE)[1:]:
+            command, *expected = step.splitlines()
+            done = subprocess.run(
+                ["bash", "-c", f"{command} 2>&1; code=$?; pwd > {place}; exit $code"],
+                cwd=folder,
+                env=environment.variables(**offline),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            is_refused = any("trainbus: error" in line for line in expected)
+            assert done.returncode == (2 if is_refused else 0), done.stdout
+            for line in expected:
+                assert line in done.stdout, done.stdout
+            folder = Path(place.read_text().strip())

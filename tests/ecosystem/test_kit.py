@@ -1,0 +1,230 @@
+"""The kit finds what is wrong with a plugin, one fault a plugin."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from training import Callback, hookimpl
+
+
+class Good(Callback):
+    """Counts steps, and forgets them with each fresh run."""
+
+    hook_api = ">=1.0,<2"
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_setup(self) -> None:
+        self.steps = 0
+
+    def on_step_end(self) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.steps = state["steps"]
+
+
+class NoApi(Good):
+    hook_api = None
+
+
+class FutureApi(Good):
+    hook_api = ">=2,<3"
+
+
+class TakesReserved(Good):
+    def __init__(self, on_failure: str = "x") -> None:
+        super().__init__()
+
+
+class MutatesOdd(Good):
+    mutates = ("weights",)
+
+
+class StateOfObjects(Good):
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "self": random.Random(0)}
+
+
+class StateThatMoves(Good):
+    def state_dict(self) -> dict[str, Any]:
+        self.steps += 1
+        return {"steps": self.steps}
+
+
+class StateNobodyReads(Callback):
+    hook_api = ">=1.0,<2"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": 1}
+
+
+class ForgetsOnResume(Good):
+    def load_state_dict(self, state: Any) -> None:
+        self.steps = 0
+
+
+class ForgetsOnlyTheRest(Good):
+    """Keeps what it heard in the first run."""
+
+    def on_setup(self) -> None: ...
+
+
+class CannotClose(Good):
+    """Closes what only a whole run has opened."""
+
+    def on_train_begin(self) -> None:
+        self.file: list[int] | None = []
+
+    def on_epoch_end(self) -> None:
+        self.written = 1
+
+    def on_close(self) -> None:
+        del self.written
+
+
+class ChangesWeights(Good):
+    def on_step_end(self, trainer: Any) -> None:
+        with torch.no_grad():
+            next(trainer.model.parameters()).add_(0.1)
+
+
+class ChangesGradients(Good):
+    def on_before_step(self, trainer: Any) -> None:
+        next(trainer.model.parameters()).grad.mul_(2)
+
+
+class ChangesTheRate(Good):
+    def on_epoch_end(self, trainer: Any) -> None:
+        trainer.optimizer.param_groups[0]["lr"] = 0.01
+
+
+class DrawsRandomNumbers(Good):
+    def on_epoch_begin(self) -> None:
+        torch.randn(1)
+
+
+class LeavesEvalMode(Good):
+    def on_epoch_begin(self, trainer: Any) -> None:
+        trainer.model.eval()
+
+
+class ReadsTheLoss(Good):
+    def on_batch_end(self, logs: Any) -> None:
+        self.loss = logs["loss"]
+
+
+class ReadsATensor(Good):
+    def on_before_step(self, trainer: Any) -> None:
+        next(trainer.model.parameters()).grad.norm().item()
+
+
+class IsSlow(Good):
+    def on_step_end(self) -> None:
+        end = time.perf_counter() + 0.002
+        while time.perf_counter() < end:
+            pass
+
+
+Conforms = Callable[..., None]
+
+
+def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
+    assert_plugin_conforms(Good)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words"),
+    [
+        (NoApi, "signatures: hook_api is not declared"),
+        (FutureApi, "signatures: PluginError: .*needs hook API >=2,<3"),
+        (TakesReserved, "'on_failure' is reserved"),
+        (MutatesOdd, "mutates is .* list some of: parameters"),
+        (StateOfObjects, "state holds more than tensors and JSON values"),
+        (StateThatMoves, "asking for the state changes it"),
+        (StateNobodyReads, "state_dict without load_state_dict"),
+        (ForgetsOnResume, r"resume: after a resume at epoch_0_step_1.*\['steps'\]"),
+        (ForgetsOnlyTheRest, r"second run: in a second run of one instance, state"),
+        (CannotClose, "neighbours: when a neighbour raises in on_setup: then on_close"),
+        (ChangesWeights, "mutation: on_step_end changes the parameters"),
+        (ChangesGradients, "mutation: on_before_step changes the gradients"),
+        (ChangesTheRate, "mutation: on_epoch_end changes the optimizer"),
+        (DrawsRandomNumbers, "mutation: on_epoch_begin changes the rng"),
+        (LeavesEvalMode, "mutation: on_epoch_begin changes the modes"),
+        (
+            ReadsTheLoss,
+            r"device reads: on_batch_end .* 30 of 30 calls \(logs\['loss'\]",
+        ),
+        (ReadsATensor, r"device reads: on_before_step .* \(Tensor\.item\)"),
+        (IsSlow, r"cost: on_step_end takes \d+ us a call, more than"),
+    ],
+)
+def test_a_faulty_plugin_is_found_out(
+    plugin: type[Any], words: str, assert_plugin_conforms: Conforms
+) -> None:
+    with pytest.raises(AssertionError, match=words):
+        assert_plugin_conforms(plugin)
+
+
+@pytest.mark.parametrize("plugin", [ChangesWeights, ChangesGradients, ChangesTheRate])
+def test_what_is_declared_is_allowed(
+    plugin: type[Any], assert_plugin_conforms: Conforms
+) -> None:
+    declared = type(
+        "Declared", (plugin,), {"mutates": ("parameters", "gradients", "optimizer")}
+    )
+    assert_plugin_conforms(declared)
+
+
+def test_a_declared_read_is_allowed(assert_plugin_conforms: Conforms) -> None:
+    declared = type("Declared", (ReadsTheLoss,), {"reads_device": ("on_batch_end",)})
+    assert_plugin_conforms(declared)
+
+
+def test_a_check_can_be_left_out_by_name(assert_plugin_conforms: Conforms) -> None:
+    assert_plugin_conforms(ChangesWeights, skip=["mutation"])
+    with pytest.raises(ValueError, match="no check is named 'mutations'"):
+        assert_plugin_conforms(ChangesWeights, skip=["mutations"])
+
+
+def test_the_events_of_a_plugin_come_in_order_with_their_step(run_events: Any) -> None:
+    heard = run_events(Good(), num_epochs=1, num_batches=2)
+    assert heard.hooks == ["on_setup", "on_step_end", "on_step_end"]
+    assert [event.step for event in heard.calls] == [0, 1, 2]
+
+
+def test_metrics_can_be_prescribed(tiny_trainer: Any) -> None:
+    trainer = tiny_trainer(metrics={"val_loss": [3.0, 1.0]}, num_epochs=3)
+    trainer.train()
+    assert [row["val_loss"] for row in trainer.history] == [3.0, 1.0, 1.0]
+
+
+def test_a_wrapper_of_evaluate_is_no_source_of_metrics(tiny_trainer: Any) -> None:
+    class Scope(Callback):
+        @hookimpl(wrapper=True)
+        def evaluate(self) -> Any:
+            yield
+
+    trainer = tiny_trainer(Scope(), num_epochs=1)
+    trainer.train()
+    assert "val_loss" in trainer.history[0]
+
+
+def test_the_pytest_plugin_imports_torch_only_when_used() -> None:
+    code = "import sys, training.testing.fixtures\nprint('torch' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "False"

@@ -1,0 +1,400 @@
+"""G4 to G6, G11 to G14, and the failure policy, version and cost of plugins."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from training import Bus, Callback, PluginError, Trainer, hookimpl, hookspecs
+from training import bus as bus_module
+from training.app.profile import cost_table, profiled
+from training.costs import Meter
+from training.options import build_plugins
+from training.syncs import WARNING
+from training.testing.equality import run_difference
+from training.testing.runs import tiny_trainer as make_trainer
+
+Make = Callable[..., Any]
+
+
+# G4, G5, G6: what a plugin defines is checked when it is registered.
+
+
+def test_a_misspelt_hook_is_refused_with_the_near_one() -> None:
+    class Typo:
+        @hookimpl
+        def on_step_ends(self) -> None: ...
+
+    with pytest.raises(PluginError, match="on_step_ends"):
+        Bus().register(Typo())
+
+
+def test_an_unknown_argument_is_refused_naming_the_plugin_and_the_known_ones() -> None:
+    class Typo(Callback):
+        def on_step_end(self, log: Any) -> None: ...
+
+    with pytest.raises(
+        PluginError,
+        match=r"'Typo'.*'log' \(did you mean 'logs'\?\); .*: trainer, logs, applied",
+    ):
+        Bus().register(Typo())
+
+
+def test_an_argument_with_a_default_is_refused_since_it_would_always_win() -> None:
+    class Defaults(Callback):
+        def on_step_end(self, trainer: Any, logs: Any = None) -> None: ...
+
+    with pytest.raises(PluginError, match="'logs' of on_step_end a default"):
+        Bus().register(Defaults())
+
+
+def test_an_argument_of_ones_own_may_have_a_default() -> None:
+    class Own(Callback):
+        def on_step_end(self, trainer: Any, every: int = 5) -> None: ...
+
+    assert Bus().register(Own()) == "Own"
+
+
+def test_a_method_without_its_mark_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Unmarked:
+        def on_step_end(self) -> None: ...
+
+        def evaluate(self) -> None:
+            """Many an object has a method of this name."""
+
+    Bus().register(Unmarked())
+    assert "'Unmarked' defines on_step_end, which is not marked" in caplog.text
+    assert caplog.text.count("not marked") == 1
+
+
+# G11 and deprecation: versions of the hook API.
+
+
+@pytest.mark.parametrize("hook_api", [None, ">=1.0,<2", "~=1.0", ">=1"])
+def test_a_range_that_holds_this_hook_api_is_let_in(hook_api: str | None) -> None:
+    plugin = type("Lab", (Callback,), {"hook_api": hook_api})()
+    assert Bus().register(plugin) == "Lab"
+
+
+@pytest.mark.parametrize(
+    ("hook_api", "words"),
+    [
+        pytest.param(">=2,<3", r">=2,<3, but .* has 1\.\d+ and .*>=1.0,<=1", id="new"),
+        pytest.param("<1.0", r"needs hook API <1.0", id="old"),
+        pytest.param("one", r"declares hook_api 'one'; write a range", id="no range"),
+        pytest.param(1.0, r"declares hook_api 1.0; write a range", id="a number"),
+    ],
+)
+def test_another_hook_api_is_refused_with_both_ranges(
+    hook_api: Any, words: str
+) -> None:
+    plugin = type("Lab", (Callback,), {"hook_api": hook_api})()
+    with pytest.raises(PluginError, match=words):
+        Bus().register(plugin)
+
+
+@pytest.fixture
+def aged_specs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``on_epoch_end`` and the argument ``batch`` be deprecated."""
+    specs = types.ModuleType("specs")
+    vars(specs).update({hook: getattr(hookspecs, hook) for hook in hookspecs.HOOKS})
+
+    @hookspecs.hookspec(warn_on_impl=DeprecationWarning("on_epoch_end goes in 2.0"))
+    def on_epoch_end(trainer: Any, metrics: Any) -> None: ...
+
+    gone = {"batch": DeprecationWarning("batch goes in 2.0")}
+
+    @hookspecs.hookspec(warn_on_impl_args=gone)
+    def on_batch_end(trainer: Any, batch: int, logs: Any) -> None: ...
+
+    vars(specs).update(on_epoch_end=on_epoch_end, on_batch_end=on_batch_end)
+    monkeypatch.setattr(bus_module, "hookspecs", specs)
+
+
+@pytest.mark.usefixtures("aged_specs")
+def test_implementing_a_deprecated_hook_warns_at_its_line() -> None:
+    class Old(Callback):
+        def on_epoch_end(self) -> None: ...
+
+    with pytest.warns(DeprecationWarning, match="on_epoch_end goes in") as caught:
+        Bus().register(Old())
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.usefixtures("aged_specs")
+def test_only_those_who_name_a_deprecated_argument_are_warned() -> None:
+    class Old(Callback):
+        def on_batch_end(self, batch: int) -> None: ...
+
+    class New(Callback):
+        def on_batch_end(self, logs: Any) -> None: ...
+
+    Bus().register(New())
+    with pytest.warns(DeprecationWarning, match=r"batch goes in 2\.0"):
+        Bus().register(Old())
+
+
+# G12: what is given is read-only, what is returned is checked.
+
+
+@pytest.mark.parametrize(
+    ("hook", "argument"),
+    [
+        ("on_batch_end", "logs"),
+        ("on_step_end", "logs"),
+        ("on_metrics", "metrics"),
+        ("on_epoch_end", "metrics"),
+    ],
+)
+def test_logs_and_metrics_cannot_be_changed(
+    hook: str, argument: str, tiny_trainer: Make
+) -> None:
+    scope: dict[str, Any] = {}
+    exec(f"def {hook}(self, {argument}): {argument}['loss'] = 0.0", scope)
+    plugin = type("Writes", (Callback,), {hook: scope[hook]})()
+    with pytest.raises(TypeError, match="does not support item assignment") as caught:
+        tiny_trainer(plugin).train()
+    assert "raised by plugin 'Writes'" in caught.value.__notes__[0]
+
+
+def test_a_plugin_gets_its_own_copy_of_restored_state(
+    tiny_trainer: Make, tmp_path: Any
+) -> None:
+    class Eats(Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {"list": [1]}
+
+        def load_state_dict(self, state: Any) -> None:
+            state["list"].clear()
+            state.clear()
+
+    trainer = tiny_trainer(Eats())
+    trainer.train()
+    trainer.load_checkpoint(trainer.save_checkpoint(tmp_path / "c.pt"))
+    trainer.train()
+    assert trainer.carried_states["Eats"] == {"list": [1]}
+
+
+@pytest.mark.parametrize(
+    ("hook", "value", "words"),
+    [
+        ("evaluate", 3, "'Odd' returned int from evaluate"),
+        ("evaluate", {"a": "b"}, "'Odd' returned 'b' as metric 'a'"),
+        ("metric_names", "val_loss", "'Odd' returned 'val_loss' from metric_names"),
+        ("metric_names", [1], r"'Odd' returned \[1\] from metric_names"),
+        ("wrap_model", "ddp", "'Odd' returned str from wrap_model"),
+        ("state_dict", [1], "'Odd' returned list from state_dict"),
+    ],
+)
+def test_a_result_of_the_wrong_type_is_refused_naming_the_plugin(
+    hook: str, value: Any, words: str, tiny_trainer: Make, tmp_path: Any
+) -> None:
+    plugin = type("Odd", (Callback,), {hook: lambda self: value})()
+    trainer = tiny_trainer(plugin, metrics={"other": [0.0]}, num_epochs=1)
+    with pytest.raises(PluginError, match=words):
+        trainer.train() if hook != "state_dict" else trainer.save_checkpoint(tmp_path)
+
+
+# G13: equal selections give equal runs, whatever the order of arrival.
+
+
+def test_50_shuffles_of_arrival_give_equal_runs(tmp_path: Any) -> None:
+    specs: list[Any] = [
+        {"lr_scheduling": {"type": "cosine"}},
+        {"checkpointing": {"every_n_steps": 3}},
+        {"early_stopping": {"patience": 1}},
+        {"progress": {"verbose": 0}},
+        "csv",
+    ]
+
+    class Halves(Callback):
+        name = "halves"
+        after = ("doubles_and_adds",)
+
+        def on_before_step(self, trainer: Any) -> None:
+            for weight in trainer.model.parameters():
+                weight.grad.mul_(0.5)
+
+    class Adds(Halves):
+        name = "doubles_and_adds"
+        after = ()
+
+        def on_before_step(self, trainer: Any) -> None:
+            for weight in trainer.model.parameters():
+                weight.grad.mul_(2).add_(0.1)
+
+    def run(number: int) -> Trainer:
+        shuffle = random.Random(number)
+        instances = [Halves(), Adds(), *(plugin for _, plugin in build_plugins(specs))]
+        shuffle.shuffle(instances)
+        trainer = make_trainer(*instances, save_dir=tmp_path / str(number))
+        trainer.train()
+        return trainer
+
+    first = run(0)
+    order = list(first.plugins)
+    for number in range(1, 50):
+        again = run(number)
+        assert list(again.plugins) == order
+        assert run_difference(again, first, "early_stopping") == ""
+
+
+def test_the_same_plugin_takes_part_twice_under_two_ids(tmp_path: Any) -> None:
+    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    pairs = build_plugins(
+        [{"csv": {"filename": files[0]}}, {"csv": {"filename": files[1], "id": "two"}}]
+    )
+    trainer = make_trainer(plugins=pairs, save_dir=tmp_path, num_epochs=1)
+    trainer.train()
+    assert {"csv", "two"} <= set(trainer.plugins)
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+
+
+# The failure policy of a configuration.
+
+
+@pytest.mark.parametrize("policy", ["fatal", "isolate"])
+def test_the_configuration_has_the_last_word_on_the_failure_policy(policy: str) -> None:
+    ((_, csv),) = build_plugins([{"csv": {"on_failure": policy}}])
+    ((_, stopping),) = build_plugins([{"early_stopping": {"on_failure": policy}}])
+    assert (csv.failure, stopping.failure) == (policy, policy)
+
+
+def test_mistakes_in_policy_and_options_come_together_with_their_places() -> None:
+    with pytest.raises(PluginError) as caught:
+        build_plugins([{"csv": {"on_failure": "ignore", "file_name": "a"}}])
+    assert str(caught.value).splitlines() == [
+        "plugins.csv.file_name is no option (did you mean 'filename'?); the options "
+        "are: filename",
+        "plugins.csv.on_failure is 'ignore'; choose one of: fatal, isolate",
+    ]
+
+
+def test_an_error_names_class_distribution_and_version(tiny_trainer: Make) -> None:
+    ((name, csv),) = build_plugins([{"csv": {"on_failure": "fatal"}}])
+    trainer = tiny_trainer(plugins=[(name, csv)], num_epochs=1)
+
+    class TakesTheFolder(Callback):
+        name = "a"
+
+        def on_epoch_end(self, trainer: Any) -> None:
+            shutil.rmtree(csv.path.parent)
+
+    trainer.bus.register(TakesTheFolder())
+    with pytest.raises(OSError, match="No such file") as caught:
+        trainer.train()
+    (note,) = caught.value.__notes__
+    assert re.fullmatch(
+        r"raised by plugin 'csv' \(trainbus_logging\.csv_logger\.CSVLoggerCallback, "
+        r"trainbus-logging 0\.\S+\) in on_epoch_end at step 4",
+        note,
+    )
+
+
+# G14 and the profile: nothing is paid that was not ordered.
+
+
+def test_a_slot_without_a_meter_holds_the_calls_and_nothing_else() -> None:
+    class Listens(Callback):
+        def on_step_end(self) -> None: ...
+
+    bus = Bus()
+    bus.register(Listens())
+    plain = bus.on_step_end
+    assert plain is not None
+    bus.meter = Meter()
+    metered = bus.on_step_end
+    bus.meter = None
+    again = bus.on_step_end
+    assert again is not None
+    assert metered is not None
+    assert again.__code__.co_code == plain.__code__.co_code  # type: ignore[attr-defined]
+    assert metered.__code__.co_code != plain.__code__.co_code  # type: ignore[attr-defined]
+    assert "m0" not in plain.__code__.co_names  # type: ignore[attr-defined]
+
+
+def test_a_profile_has_a_row_for_each_hook_and_one_event_for_each_call(
+    tiny_trainer: Make, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Wraps(Callback):
+        @hookimpl(wrapper=True)
+        def evaluate(self) -> Any:
+            yield
+
+    class Listens(Callback):
+        def on_step_end(self) -> None: ...
+
+    trainer = tiny_trainer(Wraps(), Listens(), num_epochs=1, num_batches=4)
+    with profiled(trainer, False, tmp_path / "trace.json"):
+        trainer.train()
+    printed = capsys.readouterr().out
+    assert "Listens" in printed
+    assert "all plugins: " in printed
+    assert "syncs" not in printed, "a CPU has none to count"
+    trace = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = [event["name"] for event in trace]
+    assert names.count("Listens.on_step_end") == 4
+    assert names.count("Wraps.evaluate") == 2  # going in and coming out
+    assert all(event["ph"] == "X" and event["dur"] >= 0 for event in trace)
+    assert trainer.bus.meter is None
+
+
+def test_a_synchronisation_is_booked_to_the_plugin_that_caused_it(
+    tiny_trainer: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a CPU the warning that torch gives on CUDA is given by hand."""
+
+    class Waits(Callback):
+        def on_step_end(self) -> None:
+            warnings.warn(WARNING, stacklevel=1)
+
+    class Speaks(Callback):
+        def on_epoch_end(self) -> None:
+            warnings.warn("something else", stacklevel=1)
+
+    trainer = tiny_trainer(Waits(), Speaks(), num_epochs=1, num_batches=4)
+    meters = []
+
+    def profile() -> None:
+        with profiled(trainer, True):
+            meters.append(trainer.bus.meter)
+            trainer.train()
+
+    with pytest.warns(UserWarning, match="something else") as caught:
+        profile()
+    (meter,) = meters
+    assert [str(each.message) for each in caught] == ["something else"]
+    assert {(p, h): c.syncs for p, h, c in meter.table() if c.syncs} == {
+        ("Waits", "on_step_end"): 4
+    }
+    assert cost_table(meter, 1.0)[0].endswith("syncs")
+    capsys.readouterr()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_reading_the_loss_is_a_synchronisation_of_its_reader(
+    tmp_path: Any,
+) -> None:
+    class Reads(Callback):
+        def on_step_end(self, logs: Any) -> None:
+            float(logs["loss"])
+
+    trainer = make_trainer(Reads(), save_dir=tmp_path, device="cuda")
+    with profiled(trainer, True):
+        trainer.train()
+        meter = trainer.bus.meter
+    assert meter is not None
+    syncs = {(p, h): c.syncs for p, h, c in meter.table() if c.syncs}
+    assert syncs[("Reads", "on_step_end")] == 8

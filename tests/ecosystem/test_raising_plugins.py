@@ -1,0 +1,269 @@
+"""G1, G2, G3: whatever a plugin raises, and wherever, the run ends as promised."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import training
+from training import Callback, hookimpl
+from training.errors import ConfigError, DataError
+from training.hookspecs import HOOKS
+from training.testing.equality import difference
+
+Make = Callable[..., Any]
+
+ERRORS = (
+    *(ValueError, RuntimeError, OSError, KeyError, StopIteration, MemoryError),
+    *(ConfigError, DataError, AssertionError, GeneratorExit, SystemExit),
+    KeyboardInterrupt,
+)
+#: Events that fire in a run without an error.
+EVENTS = tuple(hook for hook in HOOKS if hook != "on_exception")
+TEARDOWN = ("on_exception", "on_close")
+
+
+class Neighbour(Callback):
+    """Keeps track of its own teardown."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def on_exception(self) -> None:
+        self.heard.append("on_exception")
+
+    def on_close(self) -> None:
+        self.heard.append("on_close")
+
+
+def raising(hook: str, error: BaseException, failure: str = "fatal") -> Any:
+    """Return a plugin ``bad`` that raises ``error`` in ``hook`` and does nothing."""
+
+    def raise_it(self: Any) -> None:
+        raise error
+
+    members = {hook: raise_it, "name": "bad", "failure": failure}
+    return type("Bad", (Callback,), members)()
+
+
+def trainer_with(tiny_trainer: Make, plugin: Any) -> tuple[Any, Neighbour, Neighbour]:
+    """Return a trainer with ``plugin`` between two neighbours."""
+    first, last = Neighbour(), Neighbour()
+    first.name, last.name = "a", "z"  # type: ignore[misc]
+    loaders = {"val_dataloader": [], "metrics": {"val_loss": [1.0]}}
+    return tiny_trainer(first, plugin, last, num_epochs=1, **loaders), first, last
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("hook", EVENTS)
+def test_an_error_names_plugin_hook_and_step_and_the_others_close(
+    hook: str, kind: type[BaseException], tiny_trainer: Make
+) -> None:
+    error = kind("out of luck")
+    trainer, *neighbours = trainer_with(tiny_trainer, raising(hook, error))
+    with pytest.raises(kind) as caught:
+        trainer.train()
+    assert caught.value is error
+    (note,) = (text for text in error.__notes__ if text.startswith("raised by"))
+    assert "plugin 'bad'" in note
+    assert f"in {hook} at step {trainer.step}" in note
+    for neighbour in neighbours:
+        assert neighbour.heard[-1] == "on_close"
+        assert ("on_exception" in neighbour.heard) == (hook != "on_close")
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, MemoryError, DataError])
+@pytest.mark.parametrize("hook", EVENTS)
+def test_an_isolated_plugin_changes_neither_the_end_nor_the_weights(
+    hook: str,
+    kind: type[Exception],
+    tiny_trainer: Make,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bad = raising(hook, kind("out of luck"), "isolate")
+    trainer, *_ = trainer_with(tiny_trainer, bad)
+    without = tiny_trainer(num_epochs=1)
+    trainer.train()
+    without.train()
+    found = difference(trainer.model.state_dict(), without.model.state_dict())
+    assert found == ""
+    told = [r for r in caplog.records if "failed in" in r.getMessage()]
+    assert len(told) == 1, "warned once"
+    assert f"plugin 'bad' failed in {hook}" in told[0].getMessage()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("hook", EVENTS)
+def test_isolation_holds_back_no_exit(
+    hook: str, kind: type[BaseException], tiny_trainer: Make
+) -> None:
+    trainer, *_ = trainer_with(tiny_trainer, raising(hook, kind(), "isolate"))
+    with pytest.raises(kind):
+        trainer.train()
+
+
+@pytest.mark.parametrize("hook", ["on_setup", "on_train_begin"])
+def test_a_refused_setting_ends_the_run_before_it_starts_even_in_isolation(
+    hook: str, tiny_trainer: Make
+) -> None:
+    bad = raising(hook, ConfigError("bad.path is wrong"), "isolate")
+    trainer, *_ = trainer_with(tiny_trainer, bad)
+    with pytest.raises(ConfigError, match=r"bad\.path"):
+        trainer.train()
+    assert trainer.step == 0
+
+
+def test_a_plugin_that_is_switched_off_closes_and_is_called_no_more(
+    tiny_trainer: Make,
+) -> None:
+    heard = []
+
+    class Bad(Callback):
+        failure = "isolate"
+
+        def on_step_end(self, trainer: Any) -> None:
+            heard.append(trainer.step)
+            raise OSError("disk full")
+
+        def on_close(self) -> None:
+            heard.append("closed")
+
+    trainer = tiny_trainer(Bad(), num_epochs=2)
+    trainer.train()
+    assert heard == [1, 2, 3, "closed"]
+    assert "Bad" not in trainer.plugins
+
+
+@pytest.mark.parametrize("place", ["state_dict", "load_state_dict"])
+def test_an_error_about_state_names_the_plugin(
+    place: str, tiny_trainer: Make, tmp_path: Any
+) -> None:
+    class Bad(Callback):
+        def state_dict(self) -> dict[str, Any]:
+            if place == "state_dict":
+                raise ValueError("no")
+            return {"a": 1}
+
+        def load_state_dict(self, state: Any) -> None:
+            raise ValueError("no")
+
+    trainer = tiny_trainer(Bad())
+    trainer.train()
+
+    def save_and_resume() -> None:
+        trainer.load_checkpoint(trainer.save_checkpoint(tmp_path / "c.pt"))
+        trainer.train()
+
+    with pytest.raises(ValueError, match="no") as caught:
+        save_and_resume()
+    assert "raised by plugin 'Bad'" in caught.value.__notes__[0]
+    assert f"in {place}" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("hook", TEARDOWN)
+def test_the_first_error_is_reported_and_that_of_a_teardown_attached(
+    hook: str, tiny_trainer: Make
+) -> None:
+    first = raising("on_step_end", RuntimeError("first"))
+    second = raising(hook, RuntimeError("second"))
+    second.name = "worse"
+    with pytest.raises(RuntimeError, match="first") as caught:
+        tiny_trainer(first, second).train()
+    assert f"then {hook} failed: RuntimeError('second')" in caught.value.__notes__
+
+
+def test_an_error_in_a_wrapper_names_its_plugin(tiny_trainer: Make) -> None:
+    class Scope(Callback):
+        @hookimpl(wrapper=True)
+        def evaluate(self) -> Any:
+            yield
+            raise RuntimeError("no way back")
+
+    with pytest.raises(RuntimeError, match="no way back") as caught:
+        tiny_trainer(Scope()).train()
+    assert "raised by plugin 'Scope'" in caught.value.__notes__[0]
+
+
+def test_a_wrapper_cannot_swallow_an_error(tiny_trainer: Make) -> None:
+    class Swallows(Callback):
+        @hookimpl(wrapper=True)
+        def on_step_end(self) -> Any:
+            with contextlib.suppress(RuntimeError):
+                yield
+
+    bad = raising("on_step_end", RuntimeError("first"))
+    with pytest.raises(RuntimeError, match="first"):
+        tiny_trainer(Swallows(), bad).train()
+
+
+HANGS = """\
+import sys, time
+from training import Callback
+from training.app.watchdog import Watchdog
+from training.testing import tiny_trainer
+
+class Hangs(Callback):
+    def on_step_end(self, trainer):
+        if trainer.step == 2:
+            end = time.monotonic() + float(sys.argv[2])
+            while time.monotonic() < end:
+                time.sleep(0.01)
+
+dog = Watchdog(0.2, abort=sys.argv[1] == "abort")
+tiny_trainer(Hangs(), dog, save_dir="run").train()
+print("done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "seconds", "code", "printed"),
+    [
+        pytest.param("warn", "0.6", 0, "done\n", id="told, and waited for"),
+        pytest.param("abort", "60", 1, "", id="ended if asked to"),
+        pytest.param("warn", "0", 0, "done\n", id="silent where nobody hangs"),
+    ],
+)
+def test_a_plugin_that_hangs_is_named_with_its_stack(
+    mode: str, seconds: str, code: int, printed: str, tmp_path: Any
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", HANGS, mode, seconds],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (code, printed)
+    is_told = "plugin 'Hangs' has been in on_step_end for more than 0.2 s" in run.stderr
+    assert is_told == (seconds != "0")
+    assert ("in on_step_end" in run.stderr) == is_told
+
+
+def test_a_run_without_plugins_trains(tiny_trainer: Make) -> None:
+    trainer = tiny_trainer(val_dataloader=None)
+    before = [weight.clone() for weight in trainer.model.parameters()]
+    trainer.train()
+    after = list(trainer.model.parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert dict(trainer.plugins) == {}
+
+
+def test_the_shipped_observers_are_isolated_and_the_rest_is_fatal() -> None:
+    policies = {
+        name: getattr(training, name).failure
+        for name in training.__all__
+        if name.endswith("Callback") and name != "Callback"
+    }
+    isolated = {name for name, policy in policies.items() if policy == "isolate"}
+    assert isolated == {
+        "CSVLoggerCallback",
+        "ProgressBarCallback",
+        "TensorBoardCallback",
+    }

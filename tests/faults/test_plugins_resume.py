@@ -1,0 +1,119 @@
+"""R6: what plugins count and write goes on without a hole and without a double."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.runs import assert_same_end, build, end_of, loader_of
+from tensorboard.summary.writer import event_file_writer
+
+from trainbus_checkpointing import ModelCheckpointCallback
+from trainbus_early_stopping import EarlyStoppingCallback
+from trainbus_logging import CSVLoggerCallback, TensorBoardCallback
+from trainbus_lr_scheduling import LearningRateSchedulerCallback
+from training import Callback, Trainer
+
+VALUES = (5.0, 4.0, 4.5, 4.6, 3.0, 3.5, 3.6, 3.7, 9.0, 9.0, 9.0, 9.0)
+
+
+class Measures(Callback):
+    """Delivers one value an epoch."""
+
+    def metric_names(self) -> list[str]:
+        return ["val_loss"]
+
+    def evaluate(self, trainer: Trainer) -> dict[str, float]:
+        return {"val_loss": VALUES[trainer.epoch - 1]}
+
+
+class Dies(Callback):
+    """Raises in the middle of an epoch, where nothing was asked for."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            raise RuntimeError("killed")
+
+
+def trainer_of(folder: Path, schedule: dict[str, Any], dies_at: int | None) -> Trainer:
+    """Return a run with every shipped plugin that has progress."""
+    return build(
+        Measures(),
+        Dies(dies_at),
+        LearningRateSchedulerCallback(**schedule),
+        EarlyStoppingCallback(patience=4, restore_best_weights=True),
+        ModelCheckpointCallback(folder / "checkpoints", save_top_k=2, every_n_steps=4),
+        CSVLoggerCallback(folder / "log.csv"),
+        TensorBoardCallback(folder / "tb", every_n_steps=1),
+        loader=loader_of(),
+        num_epochs=len(VALUES),
+    )
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """Return the CSV rows without their clock."""
+    with (folder / "log.csv").open() as file:
+        return [
+            {k: v for k, v in r.items() if k != "seconds"} for r in csv.DictReader(file)
+        ]
+
+
+def points_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return (step, value) of every curve, as TensorBoard shows it after purges."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(each.step, each.value) for each in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if tag != "epoch/seconds"
+    }
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param({"type": "cosine", "warmup": 3}, id="cosine"),
+        pytest.param({"type": "linear"}, id="linear"),
+        pytest.param({"type": "plateau", "patience": 0}, id="plateau"),
+    ],
+)
+def test_r6_counters_rates_rows_and_points_after_six_kills_are_those_of_no_kill(
+    tmp_path: Path, schedule: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TensorBoard reads files of one second in the order of a counter in their names,
+    # as text: 10 before 9. A person's runs are other processes.
+    counter = event_file_writer.AtomicCounter(0)
+    monkeypatch.setattr(event_file_writer, "_global_uid", counter)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    straight = trainer_of(whole, schedule, None)
+    straight.train()
+    assert straight.stop_owner == "early_stopping"
+    deaths = sorted(random.Random(6).sample(range(5, straight.step), 6))
+    for death in [*deaths, None]:
+        trainer = trainer_of(broken, schedule, death)
+        plugin = trainer.plugins["checkpointing"]
+        found = [p for p, problem in plugin.resume_candidates(trainer) if not problem]
+        if found:
+            trainer.load_checkpoint(found[0])
+        if death is None:
+            trainer.train()
+            break
+        with pytest.raises(RuntimeError, match="killed"):
+            trainer.train()
+    assert_same_end(end_of(trainer), end_of(straight), "state")
+    assert rows_of(broken) == rows_of(whole)
+    points = points_of(whole)
+    assert len(points["train/loss"]) == straight.step
+    assert points_of(broken) == points
+    for name in ("early_stopping", "lr_scheduling"):
+        ours, theirs = trainer.plugins[name], straight.plugins[name]
+        assert ours.state_dict() == theirs.state_dict()
+    assert trainer.weights_are == straight.weights_are

@@ -1,0 +1,354 @@
+"""P1-P5, P9: signals at any moment, no growth over thousands of steps."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults.runs import Ids, assert_same_end, build, end_of, loader_of, report
+from faults.sweep import newest_valid, violations
+
+from trainbus_checkpointing import ModelCheckpointCallback
+from training import Callback, NonFiniteError, Trainer
+
+Record = Callable[[str, object], None]
+
+#: Where in a step a signal can come.
+MOMENTS = ("loading", "forward", "backward", "plugin", "evaluation", "saving")
+
+
+class Signals(Callback):
+    """Sends a signal to this process at one moment of one step."""
+
+    def __init__(self, step: int, moment: str, *numbers: signal.Signals) -> None:
+        self.step, self.moment, self.numbers = step, moment, list(numbers)
+
+    def at(self, step: int, moment: str) -> None:
+        if (step, moment) == (self.step, self.moment):
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+    def on_setup(self, trainer: Trainer) -> None:
+        trainer.model.layers[0].register_forward_hook(
+            lambda *_: self.at(trainer.step, "forward")
+        )
+        next(trainer.model.parameters()).register_hook(
+            lambda gradient: self.at(trainer.step, "backward")
+        )
+        dataset: Any = trainer.train_dataloader.dataset  # type: ignore[attr-defined]
+        dataset.on_load = lambda: self.at(trainer.step, "loading")
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        self.at(trainer.step, "plugin")
+
+    def metric_names(self) -> list[str]:
+        return ["val_loss"]
+
+    def evaluate(self, trainer: Trainer) -> dict[str, float]:
+        self.at(trainer.step, "evaluation")
+        return {"val_loss": 1.0 / trainer.step}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+class Loads(Callback):
+    """Saves on every request; lets the signal come in the middle of it."""
+
+    def __init__(self, signals: Signals) -> None:
+        self.signals = signals
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        trainer.request_evaluation("test")
+        trainer.request_checkpoint("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+class Interrupts(ModelCheckpointCallback):
+    """The shipped plugin, with a signal between the file and its entry."""
+
+    signals: Signals
+
+    def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+        self.signals.at(trainer.step, "saving")
+        super().on_checkpoint(trainer, reason)
+
+
+def signalled(
+    folder: Path, step: int, moment: str, *numbers: Any, **options: Any
+) -> Trainer:
+    """Return a trainer that gets ``numbers`` at one moment."""
+    signals = Signals(step, moment, *numbers)
+    checkpoints = Interrupts(folder, save_top_k=2, **options)
+    checkpoints.signals = signals
+    loader = loader_of(batch_size=2)
+    dataset, real = loader.dataset, type(loader.dataset).__getitem__
+    dataset.on_load = lambda: None
+
+    class Tells(type(dataset)):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Any:
+            self.on_load()
+            return real(self, index)
+
+    dataset.__class__ = Tells
+    return build(signals, Loads(signals), checkpoints, loader=loader)
+
+
+def last_of(trainer: Trainer) -> Path:
+    """Return the newest checkpoint that a resume would take."""
+    plugin = trainer.plugins["checkpointing"]
+    return next(
+        p for p, problem in plugin.resume_candidates(trainer) if problem is None
+    )
+
+
+def test_p1_sigterm_at_any_moment_saves_within_a_step_exits_143_and_resumes_equal(
+    tmp_path: Path, record_property: Record
+) -> None:
+    whole = signalled(tmp_path / "whole", -1, "none")
+    whole.train()
+    expected = end_of(whole)
+    chance = random.Random(1)
+    moments = [(chance.randrange(1, 11), MOMENTS[n % len(MOMENTS)]) for n in range(20)]
+    for number, (step, moment) in enumerate(moments):
+        folder = tmp_path / str(number)
+        trainer = signalled(folder, step, moment, signal.SIGTERM)
+        with pytest.raises(SystemExit) as caught:
+            trainer.train()
+        assert caught.value.code == 143
+        assert step <= trainer.step <= step + 1, (step, moment)
+        rest = signalled(folder, -1, "none")
+        rest.load_checkpoint(last_of(rest))
+        assert rest.step == trainer.step, (step, moment)
+        rest.train()
+        assert_same_end(end_of(rest), expected, f"SIGTERM in {moment} of step {step}")
+    report(record_property, f"P1: {len(moments)} moments", moments=len(moments))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("numbers", "error"),
+    [
+        pytest.param((signal.SIGTERM, signal.SIGTERM), SystemExit, id="SIGTERM"),
+        pytest.param((signal.SIGINT, signal.SIGINT), KeyboardInterrupt, id="SIGINT"),
+    ],
+)
+def test_p1_p2_a_second_signal_leaves_now_and_the_last_checkpoint_is_valid(
+    tmp_path: Path, moment: str, numbers: Any, error: type[BaseException]
+) -> None:
+    trainer = signalled(tmp_path, 3, moment, *numbers)
+    with pytest.raises(error):
+        trainer.train()
+    assert trainer.step == 3
+    assert violations(tmp_path, 2) == []
+
+
+def test_p2_sigint_once_saves_and_interrupts(tmp_path: Path) -> None:
+    trainer = signalled(tmp_path, 3, "forward", signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    rest = signalled(tmp_path, -1, "none")
+    rest.load_checkpoint(last_of(rest))
+    assert rest.step == 4
+
+
+def test_p3_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
+    signals = Signals(4, "forward", signal.SIGUSR1)
+    plugin = ModelCheckpointCallback(tmp_path, monitor=None)
+    loader = loader_of()
+    saved: list[int] = []
+
+    class Notes(Callback):
+        after = ("checkpointing",)
+
+        def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+            if "SIGUSR1" in reason:
+                saved.append(trainer.step)
+
+    trainer = build(signals, plugin, Notes(), loader=loader)
+    trainer.train()
+    assert saved == [5]
+    assert trainer.epoch == 2
+
+
+SLOW_SAVE = """
+import os, sys, time
+from pathlib import Path
+from faults.sweep import build
+from training import checkpoint_io
+trainer = build(Path(sys.argv[1]), lambda step: print(step, flush=True))
+real = checkpoint_io.torch.save
+saves = []
+def save(content, file):
+    saves.append(1)
+    if len(saves) == 3:
+        file.write(b"half of it")
+        file.flush()
+        print("saving", flush=True)
+        time.sleep(60)
+    real(content, file)
+checkpoint_io.torch.save = save
+trainer.train()
+"""
+
+
+def test_p4_killed_in_a_save_200_ms_after_sigterm_the_previous_one_is_valid(
+    tmp_path: Path,
+) -> None:
+    path = os.pathsep.join(filter(None, sys.path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SAVE, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    told = [line.strip() for line in iter(lambda: next(lines), "saving\n")]
+    process.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)  # the save goes on; the scheduler's grace is over
+    process.kill()
+    process.communicate()
+    assert told == ["2", "4"]
+    assert violations(tmp_path, 4) == []
+
+
+class Poisons(Callback):
+    """Makes a loss or a gradient bad in one window."""
+
+    def __init__(self, step: int, value: float, is_gradient: bool) -> None:
+        self.step, self.value, self.is_gradient = step, value, is_gradient
+
+    def on_before_step(self, trainer: Trainer) -> None:
+        if self.is_gradient and trainer.step == self.step:
+            next(trainer.model.parameters()).grad.fill_(self.value)  # type: ignore[union-attr]
+
+    def on_batch_begin(self, trainer: Trainer, inputs: Any) -> None:
+        if not self.is_gradient and trainer.step == self.step:
+            inputs[0].fill_(self.value)
+
+
+@pytest.mark.parametrize("is_gradient", [True, False], ids=["gradient", "loss"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_p5_a_bad_number_ends_the_run_on_its_own_step_before_the_update(
+    tmp_path: Path, value: float, is_gradient: bool
+) -> None:
+    checkpoints = ModelCheckpointCallback(tmp_path, monitor=None, every_n_steps=1)
+    trainer = build(Poisons(4, value, is_gradient), checkpoints)
+    with pytest.raises(NonFiniteError) as caught:
+        trainer.train()
+    assert caught.value.exit_code == 5
+    assert trainer.update == 4
+    assert all(torch.isfinite(each).all() for each in trainer.model.parameters())
+    state = newest_valid(tmp_path)
+    assert state is not None
+    assert state["progress"]["step"] == 4
+
+
+@pytest.mark.parametrize("is_gradient", [True, False], ids=["gradient", "loss"])
+def test_p5_a_bad_window_is_skipped_where_that_is_the_policy_and_never_logged(
+    is_gradient: bool,
+) -> None:
+    trainer = build(Poisons(4, math.nan, is_gradient), nonfinite="skip")
+    trainer.train()
+    assert trainer.progress.nonfinite_windows == 1
+    assert trainer.update == trainer.step - 1
+    assert all(math.isfinite(row["train_loss"]) for row in trainer.history)
+    assert all(torch.isfinite(each).all() for each in trainer.model.parameters())
+
+
+class Watches(Callback):
+    """Counts file descriptors, threads and bytes now and then."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.seen: list[tuple[int, int, int]] = []
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        if trainer.epoch % self.every == 0:
+            gc.collect()
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            size = pages * os.sysconf("SC_PAGE_SIZE")
+            descriptors = len(os.listdir("/proc/self/fd"))
+            self.seen.append((descriptors, threading.active_count(), size))
+
+
+class Measures(Callback):
+    """Evaluates with a value that falls and rises."""
+
+    def metric_names(self) -> list[str]:
+        return ["val_loss"]
+
+    def evaluate(self, trainer: Trainer) -> dict[str, float]:
+        return {"val_loss": 1.0 + trainer.epoch % 5}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.parametrize(
+    ("steps", "is_async"),
+    [
+        pytest.param(1_000, False, id="1,000 steps"),
+        pytest.param(1_000, True, id="1,000 steps, saving in a thread"),
+        pytest.param(20_000, False, id="20,000 steps", marks=pytest.mark.exhaustive),
+    ],
+)
+@pytest.mark.timeout(1800)
+def test_p9_steps_saves_evaluations_and_logs_leave_nothing_open_and_no_memory(
+    tmp_path: Path, steps: int, is_async: bool, record_property: Record
+) -> None:
+    from trainbus_logging import CSVLoggerCallback, TensorBoardCallback
+
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    num_epochs = steps // 10
+    watch = Watches(max(1, num_epochs // 20))
+    plugins: list[Any] = [
+        Measures(),
+        watch,
+        ModelCheckpointCallback(tmp_path, save_top_k=3, async_save=is_async),
+        CSVLoggerCallback(tmp_path / "log.csv"),
+        TensorBoardCallback(tmp_path / "tb", every_n_steps=10),
+    ]
+    loader = loader_of()
+    loader.dataset.x = loader.dataset.x.repeat(2, 1)[:20]
+    loader.dataset.y = loader.dataset.y.repeat(2, 1)[:20]
+    trainer = build(*plugins, loader=loader, num_epochs=num_epochs)
+    ids = trainer.plugins["ids"]
+    assert isinstance(ids, Ids)
+    ids.on_batch_begin = lambda **_: None  # type: ignore[method-assign]
+    trainer.bus.unregister("ids")
+    began = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - began
+    assert trainer.step == steps
+    early = watch.seen[len(watch.seen) // 4 :]
+    descriptors, threads, sizes = zip(*early, strict=True)
+    growth = sizes[-1] / sizes[0] - 1
+    report(
+        record_property,
+        f"P9: {steps} steps in {seconds:.1f} s, {num_epochs} saves, RSS {growth:+.2%}",
+        steps=steps,
+    )
+    # At any one moment a writer in a thread may have one more file open.
+    assert min(descriptors[-5:]) == min(descriptors[:5]), descriptors
+    assert max(descriptors) <= min(descriptors) + 1
+    assert max(threads) <= threads[0] + is_async
+    assert growth < 0.05
+    del trainer, plugins
+    gc.collect()
+    after = len(os.listdir("/proc/self/fd")), threading.active_count()
+    assert after == before

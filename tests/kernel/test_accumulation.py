@@ -1,0 +1,238 @@
+"""Accumulation: any split of a batch gives the gradient of the whole batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
+
+from training import Callback, Trainer
+
+SPLITS = [
+    pytest.param([8], id="1 x 8"),
+    pytest.param([4, 4], id="2 x 4"),
+    pytest.param([2, 2, 2, 2], id="4 x 2"),
+    pytest.param([3, 5], id="3 + 5"),
+    pytest.param([1, 6, 1], id="1 + 6 + 1"),
+]
+
+
+class KeepGradients(Callback):
+    """Copies the gradients that the optimizer is about to see."""
+
+    def __init__(self) -> None:
+        self.windows: list[list[Tensor]] = []
+
+    def on_before_step(self, trainer: Trainer) -> None:
+        self.windows.append(
+            [p.grad.clone() for p in trainer.model.parameters() if p.grad is not None]
+        )
+
+
+def gradients(batches: list[Any], accumulation: int, **options: Any) -> list[Tensor]:
+    """Return the gradients of the first window of a fresh model."""
+    keep = KeepGradients()
+    make_trainer(
+        Regression(),
+        batches,
+        keep,
+        gradient_accumulation_steps=accumulation,
+        **options,
+    ).train()
+    return keep.windows[0]
+
+
+def assert_close(left: list[Tensor], right: list[Tensor], tolerance: float) -> None:
+    assert len(left) == len(right) > 0
+    for a, b in zip(left, right, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=tolerance)
+
+
+def split(sizes: list[int]) -> list[Any]:
+    x, y = regression_batches(1, sum(sizes))[0]
+    return list(zip(x.split(sizes), y.split(sizes), strict=True))
+
+
+@pytest.mark.parametrize("sizes", SPLITS)
+def test_sample_weighted_splits_give_the_gradient_of_one_batch(
+    sizes: list[int],
+) -> None:
+    whole = gradients(split([8]), 1)
+    assert_close(gradients(split(sizes), len(sizes)), whole, 1e-6)
+
+
+def masked_step(model: nn.Module, batch: Any) -> dict[str, Any]:
+    """Mean over the rows that a mask keeps, as a token mean over labels is."""
+    x, y, keep = batch
+    error = (model.layers(x) - y).square().squeeze(1)
+    count = keep.sum()
+    return {"loss": (error * keep).sum() / count, "weight": count}
+
+
+def summed_step(model: nn.Module, batch: Any) -> dict[str, Any]:
+    x, y, keep = batch
+    error = (model.layers(x) - y).square().squeeze(1)
+    return {"loss_sum": (error * keep).sum(), "weight": keep.sum()}
+
+
+def masked(sizes: list[int], keep: list[bool]) -> list[Any]:
+    x, y = regression_batches(1, sum(sizes))[0]
+    mask = torch.tensor(keep, dtype=torch.float32)
+    return list(zip(x.split(sizes), y.split(sizes), mask.split(sizes), strict=True))
+
+
+@pytest.mark.parametrize("step", [masked_step, summed_step])
+@pytest.mark.parametrize("sizes", SPLITS)
+def test_a_step_function_says_the_weight_of_its_mean(
+    sizes: list[int], step: Any
+) -> None:
+    keep = [True, False, True, True, True, False, False, True]
+    whole = gradients(masked([8], keep), 1, step_fn=masked_step)
+    parts = gradients(masked(sizes, keep), len(sizes), step_fn=step)
+    assert_close(parts, whole, 1e-6)
+
+
+def test_means_of_means_would_fail_the_same_comparison() -> None:
+    """The negative control: without weights the ragged split is plainly different."""
+    keep = [True, False, False, True, True, True, True, True]
+
+    def unweighted(model: nn.Module, batch: Any) -> Tensor:
+        loss: Tensor = masked_step(model, batch)["loss"]
+        return loss
+
+    whole = gradients(masked([8], keep), 1, step_fn=masked_step)
+    parts = gradients(masked([3, 5], keep), 2, step_fn=unweighted)
+    assert not torch.allclose(parts[0], whole[0], rtol=0, atol=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=6),
+    data=st.data(),
+)
+def test_any_sizes_weights_and_windows_match_one_batch(
+    sizes: list[int], data: st.DataObject
+) -> None:
+    keep = data.draw(st.lists(st.booleans(), min_size=sum(sizes), max_size=sum(sizes)))
+    keep[0] = True
+    whole = gradients(masked([sum(sizes)], keep), 1, step_fn=masked_step)
+    parts = gradients(masked(sizes, keep), len(sizes), step_fn=masked_step)
+    assert_close(parts, whole, 1e-6)
+
+
+class UnitGradient(nn.Module):
+    """Its loss is its only parameter, so that every true mean gradient is 1.0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.p * 1.0
+
+
+@pytest.mark.parametrize("num_epochs", [1, 3])
+def test_a_partial_last_window_is_stepped_with_its_own_weight(num_epochs: int) -> None:
+    keep = KeepGradients()
+    trainer = make_trainer(
+        UnitGradient(),
+        [torch.zeros(2, 1)] * 5,
+        keep,
+        gradient_accumulation_steps=4,
+        num_epochs=num_epochs,
+    )
+    trainer.train()
+    assert trainer.steps_per_epoch == 2
+    assert trainer.step == trainer.total_steps == 2 * num_epochs
+    assert [window[0].item() for window in keep.windows] == [1.0] * 2 * num_epochs
+
+
+class WithoutLength:
+    """A re-iterable that does not know its length."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+
+def test_a_loader_without_a_length_gives_the_same_weights() -> None:
+    results = []
+    for loader in (regression_batches(5), WithoutLength(regression_batches(5))):
+        trainer = make_trainer(
+            Regression(), loader, gradient_accumulation_steps=2, num_epochs=2
+        )
+        trainer.train()
+        assert trainer.step == 6
+        results.append(weights_of(trainer.model))
+    assert_close(results[0], results[1], 0.0)
+    assert make_trainer(None, WithoutLength([])).total_steps is None
+
+
+def test_a_window_of_weight_zero_changes_nothing_and_is_counted() -> None:
+    model = Regression()
+    before = weights_of(model)
+    trainer = make_trainer(
+        model, masked([2, 2], [False] * 4), step_fn=masked_step, num_epochs=1
+    )
+    trainer.train()
+    assert_close(weights_of(model), before, 0.0)
+    assert (trainer.step, trainer.update) == (2, 0)
+    assert trainer.progress.skipped_windows == 2
+    assert trainer.progress.nonfinite_windows == 0
+
+
+def test_a_batch_of_weight_zero_does_not_spoil_its_window() -> None:
+    keep = [True, True, False, False]
+    whole = gradients(masked([4], keep), 1, step_fn=masked_step)
+    parts = gradients(masked([2, 2], keep), 2, step_fn=masked_step)
+    assert_close(parts, whole, 1e-6)
+
+
+def test_the_epoch_loss_is_the_weighted_mean_of_its_batches() -> None:
+    keep = [True, False, True, True, True, True, False, True]
+    trainer = make_trainer(
+        Regression(), masked([3, 5], keep), lr=0.0, step_fn=masked_step
+    )
+    trainer.train()
+    with torch.no_grad():
+        whole = masked_step(trainer.model, masked([8], keep)[0])["loss"].item()
+    assert math.isclose(trainer.history[0]["train_loss"], whole, rel_tol=1e-6)
+
+
+def test_clipping_sees_the_corrected_gradient_and_reports_the_norm_before() -> None:
+    recorder, keep = Recorder(), KeepGradients()
+    make_trainer(
+        UnitGradient(),
+        [torch.zeros(2, 1), torch.zeros(1, 1)],
+        recorder,
+        keep,
+        gradient_accumulation_steps=4,
+        max_grad_norm=0.25,
+        lr=1.0,
+    ).train()
+    assert recorder.logs[0]["grad_norm"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0, 0.0])
+def test_no_clipping_computes_no_norm_and_keeps_gradients(
+    max_grad_norm: float | None,
+) -> None:
+    recorder = Recorder()
+    model = UnitGradient()
+    make_trainer(
+        model,
+        [torch.zeros(2, 1)],
+        recorder,
+        max_grad_norm=max_grad_norm,
+        lr=1.0,
+    ).train()
+    assert model.p.item() == -1.0
+    assert "grad_norm" not in recorder.logs[0]

@@ -1,0 +1,97 @@
+"""Frozen means: no gradient, not in the optimizer, never in train mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from toy import make_trainer, regression_batches, weights_of
+
+from training import Callback, Trainer
+
+
+class WithNorm(nn.Module):
+    """A backbone with BatchNorm and dropout, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(
+            nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)
+        )
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.mse_loss(self.head(self.backbone(x)), y)
+
+
+def frozen_model() -> WithNorm:
+    model = WithNorm()
+    model.backbone._is_frozen = True  # type: ignore[assignment]
+    return model
+
+
+def test_weights_and_statistics_of_a_frozen_module_do_not_move() -> None:
+    model = frozen_model()
+    before, head = weights_of(model.backbone), weights_of(model.head)
+    make_trainer(model, regression_batches(4), num_epochs=2).train()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights_of(model.backbone), before, strict=True)
+    )
+    assert not torch.equal(weights_of(model.head)[0], head[0])
+
+
+def test_without_the_mark_the_statistics_move() -> None:
+    """The negative control: gradients off alone leaves BatchNorm counting."""
+    model = WithNorm()
+    model.backbone.requires_grad_(False)
+    before = weights_of(model.backbone)
+    make_trainer(model, regression_batches(4)).train()
+    after = weights_of(model.backbone)
+    assert any(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+def test_frozen_parameters_leave_the_optimizer() -> None:
+    model = frozen_model()
+    trainer = make_trainer(model)
+    left = [p for g in trainer.optimizer.param_groups for p in g["params"]]
+    assert [p.shape for p in left] == [p.shape for p in model.head.parameters()]
+
+
+def test_freezing_is_applied_again_at_each_train() -> None:
+    model = frozen_model()
+    trainer = make_trainer(model)
+    trainer.train()
+    model.backbone.requires_grad_(True)
+    model.train()
+    before = weights_of(model.backbone)
+    trainer.train()
+    assert all(not p.requires_grad for p in model.backbone.parameters())
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights_of(model.backbone), before, strict=True)
+    )
+
+
+def test_a_resumed_run_is_frozen_too(tmp_path: Path) -> None:
+    class Save(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step == 2:
+                trainer.request_stop("enough")
+
+        def on_checkpoint(self, trainer: Trainer) -> None:
+            trainer.save_checkpoint(tmp_path / "a.pt")
+
+    straight = frozen_model()
+    make_trainer(straight, regression_batches(4), num_epochs=2, seed=1).train()
+    make_trainer(frozen_model(), regression_batches(4), Save(), seed=1).train()
+    resumed = frozen_model()
+    trainer = make_trainer(resumed, regression_batches(4), num_epochs=2, seed=1)
+    trainer.load_checkpoint(tmp_path / "a.pt")
+    trainer.train()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights_of(resumed), weights_of(straight), strict=True)
+    )

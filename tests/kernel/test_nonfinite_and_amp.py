@@ -1,0 +1,193 @@
+"""Non-finite values never reach the weights; a skipped step is known to be skipped."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
+
+from training import Callback, ConfigError, NonFiniteError, Trainer
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.cuda,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ],
+    ),
+]
+
+
+class Poisoned(nn.Module):
+    """Returns a bad loss, or a finite loss with a bad gradient, on one call."""
+
+    def __init__(self, call: int, kind: str) -> None:
+        super().__init__()
+        self.inner = Regression()
+        self.call, self.kind, self.calls = call, kind, 0
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        loss: Tensor = self.inner(x, y)["loss"]
+        self.calls += 1
+        if self.calls != self.call:
+            return loss
+        if self.kind == "gradient":  # sqrt at 0: value 0, gradient infinite
+            return loss + (self.inner.layers[0].weight.sum() * 0.0).abs().sqrt()
+        return loss * float(self.kind)
+
+
+def weights_are_finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_by_default_a_bad_value_stops_the_run_before_the_weights(
+    kind: str, device: str, max_grad_norm: float | None
+) -> None:
+    model = Poisoned(3, kind)
+    trainer = make_trainer(model, device=device, max_grad_norm=max_grad_norm)
+    with pytest.raises(NonFiniteError, match="the weights were not touched") as caught:
+        trainer.train()
+    assert caught.value.exit_code == 5
+    assert weights_are_finite(model)
+    assert trainer.step == 2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+def test_policy_skip_drops_the_window_and_counts_it(kind: str, device: str) -> None:
+    model, recorder = Poisoned(3, kind), Recorder()
+    trainer = make_trainer(model, None, recorder, device=device, nonfinite="skip")
+    trainer.train()
+    assert (trainer.step, trainer.update) == (4, 3)
+    assert trainer.progress.nonfinite_windows == 1
+    assert weights_are_finite(model)
+    assert math.isfinite(trainer.history[0]["train_loss"])
+
+
+def test_a_skipped_window_leaves_the_weights_of_the_others() -> None:
+    batches = regression_batches(4)
+    with_bad = Poisoned(3, "nan")
+    make_trainer(with_bad, batches, nonfinite="skip").train()
+    without = Regression()
+    make_trainer(without, [b for i, b in enumerate(batches) if i != 2]).train()
+    for a, b in zip(weights_of(with_bad), weights_of(without), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_gradient_that_a_plugin_spoils_is_found_too() -> None:
+    class Spoil(Callback):
+        def on_before_step(self, trainer: Trainer) -> None:
+            next(trainer.model.parameters()).grad.fill_(math.nan)  # type: ignore[union-attr]
+
+    model = Regression()
+    with pytest.raises(NonFiniteError):
+        make_trainer(model, None, Spoil()).train()
+    assert weights_are_finite(model)
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ConfigError, match="choose one of: stop, skip"):
+        make_trainer(nonfinite="ignore")
+
+
+class Overflow(Callback):
+    """Makes the gradients of some steps infinite, as an overflow does."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        if trainer.step + 1 in self.steps:
+            for parameter in trainer.model.parameters():
+                assert parameter.grad is not None
+                parameter.grad.fill_(math.inf)
+
+
+OPTIMIZERS = [
+    pytest.param({"fused": False}, id="plain"),
+    pytest.param({"fused": True}, id="fused"),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0], ids=["no unscale", "unscale"])
+def test_overflow_skips_the_update_and_only_the_update(
+    kind: dict[str, Any], max_grad_norm: float | None, device: str
+) -> None:
+    recorder, model = Recorder(), Regression().to(device)
+    trainer = Trainer(
+        model=model,
+        train_dataloader=regression_batches(5),
+        optimizer=torch.optim.AdamW(model.parameters(), lr=0.01, **kind),
+        callbacks=[recorder, Overflow(1, 3)],
+        fp16=True,
+        max_grad_norm=max_grad_norm,
+        device=device,
+    )
+    trainer.train()
+    assert (trainer.step, trainer.update) == (5, 3)
+    assert trainer.progress.skipped_windows == 2
+    assert trainer.progress.nonfinite_windows == 0
+    assert weights_are_finite(model)
+    assert trainer.grad_scaler is not None
+    assert trainer.grad_scaler.get_scale() == 65536.0 / 4
+    has_norm = ["grad_norm" in logs for logs in recorder.logs]
+    applied = [False, True, False, True, True]
+    assert has_norm == (applied if max_grad_norm else [False] * 5)
+    assert all(math.isfinite(v) for logs in recorder.logs for v in logs.values())
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_mixed_precision_on_a_cpu_trains(precision: str) -> None:
+    trainer = make_trainer(None, None, precision=precision, num_epochs=3)
+    trainer.train()
+    losses = [row["train_loss"] for row in trainer.history]
+    assert losses[-1] < losses[0]
+    assert (trainer.grad_scaler is not None) == (precision == "fp16")
+
+
+def test_clipping_happens_after_unscaling() -> None:
+    norms = []
+    for precision in ("fp32", "fp16"):
+        recorder = Recorder()
+        batches = regression_batches(1) * 8  # the first fp16 steps may overflow
+        make_trainer(
+            None, batches, recorder, precision=precision, max_grad_norm=0.1
+        ).train()
+        norms.append(next(x["grad_norm"] for x in recorder.logs if "grad_norm" in x))
+    assert norms[1] == pytest.approx(norms[0], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        pytest.param({"precision": "fp8"}, "fp32, bf16, fp16", id="unknown precision"),
+        pytest.param(
+            {"precision": "bf16", "fp16": True}, "contradict", id="two precisions"
+        ),
+        pytest.param({"device": "cuda:99"}, "CUDA devices", id="absent device"),
+        pytest.param({"device": "gpu"}, "use 'cpu'", id="no device"),
+        pytest.param({"num_epochs": 0}, "at least 1", id="no epoch"),
+        pytest.param({"num_epochs": 1.5}, "whole number", id="broken epoch"),
+        pytest.param({"max_grad_norm": -1.0}, "0 or more", id="negative norm"),
+        pytest.param({"max_grad_norm": math.nan}, "0 or more", id="NaN norm"),
+        pytest.param({"gradient_accumulation_steps": 0}, "at least 1", id="no batch"),
+        pytest.param({"max_steps": 0}, "at least 1", id="no step"),
+        pytest.param({"max_steps": True}, "whole number", id="true step"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_refused(
+    options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        make_trainer(**options)

@@ -1,0 +1,209 @@
+"""What holds the house up: documented hooks, walls between parts, public names."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import training
+from training import callbacks, hookspecs
+from training.hookspecs import HOOKS
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNEL = ROOT / "core" / "training"
+PLUGINS = ("early_stopping", "checkpointing", "logging", "lr_scheduling", "evaluation")
+ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
+# File of the kernel -> its floor; a file imports from lower floors only, or from its
+# own floor without a circle.
+FLOORS = {
+    1: "hookspecs state logs precision errors plan modes batches metrics forward order "
+    "costs sample_seeds compare staging",
+    2: "bus callbacks checkpoint_io device discovery options data_order window signals "
+    "slots scopes registration sources syncs provenance",
+    3: "view selection plugin_states settings snapshot resume loop",
+    4: "trainer",
+}
+# What a reader must know to understand what happens between two batches.
+CORE = {
+    *FLOORS[1].split(),
+    *("bus", "slots", "scopes", "callbacks", "device", "window", "data_order"),
+    *("view", "loop", "trainer"),
+} - {"costs"}
+
+
+def imports_of(path: Path, top_level_only: bool = False) -> set[str]:
+    """Return dotted names that ``path`` imports, those for type checking left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_answers_the_six_questions_in_order(hook: str) -> None:
+    text = inspect.getdoc(getattr(hookspecs, hook)) or ""
+    positions = [text.find(answer) for answer in ANSWERS]
+    assert text.split("\n")[0].endswith("."), "the first line says when"
+    assert -1 not in positions
+    assert positions == sorted(positions)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_argument_of_a_hook_is_documented(hook: str) -> None:
+    function = getattr(hookspecs, hook)
+    text = inspect.getdoc(function) or ""
+    arguments = text[text.find("Args:") : text.find("Returns:")]
+    documented = re.findall(r"^    (\w+):", arguments, re.MULTILINE)
+    assert documented == list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_stands_in_the_order_of_the_module_docstring(hook: str) -> None:
+    assert re.search(rf"\b{hook}\b", hookspecs.__doc__ or "")
+
+
+def test_the_kernel_imports_no_plugin_and_neither_data_nor_models() -> None:
+    foreign = {
+        f"{path.name} imports {name}"
+        for path in KERNEL.rglob("*.py")
+        for name in imports_of(path)
+        if name.split(".")[0].startswith("trainbus_")
+        or (name.split(".")[0] in ("data", "models") and path.name != "factory.py")
+    }
+    allowed = {path.name for path in (KERNEL / "app").rglob("*.py")}
+    assert {f for f in foreign if f.split()[0] not in allowed} == set()
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_plugin_imports_the_kernel_only(plugin: str) -> None:
+    own = f"trainbus_{plugin}"
+    for path in (ROOT / "plugins" / plugin / "src").rglob("*.py"):
+        for name in imports_of(path):
+            top = name.split(".")[0]
+            assert top not in ("data", "models"), path
+            assert not top.startswith("trainbus_") or top == own, path
+            assert not name.startswith("training.app"), path
+
+
+def test_a_kernel_file_imports_no_higher_floor() -> None:
+    floor_of = {name: f for f, names in FLOORS.items() for name in names.split()}
+    files = {path.stem for path in KERNEL.glob("*.py")} - {"__init__", "testing"}
+    assert files == set(floor_of), "every file has a floor"
+    for stem, floor in floor_of.items():
+        for name in imports_of(KERNEL / f"{stem}.py", top_level_only=True):
+            parts = name.split(".")
+            if parts[0] == "training" and len(parts) > 1:
+                assert floor_of.get(parts[1], 0) <= floor, f"{stem} imports {name}"
+                assert parts[1] != "app", f"{stem} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(ROOT.glob("core/**/*.py")) + sorted(ROOT.glob("plugins/*/src/**/*.py")),
+)
+def test_no_file_is_longer_than_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").split("\n")) <= 400
+
+
+def lines_of_code(path: Path) -> int:
+    """Count the lines of ``path`` that hold code: no comment, docstring or blank."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    prose = {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and ast.get_docstring(node) is not None
+        for line in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
+    }
+    quiet = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE)
+    quiet += (tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    with path.open("rb") as file:
+        lines = {
+            line
+            for token in tokenize.tokenize(file.readline)
+            if token.type not in quiet and token.type != tokenize.ENCODING
+            for line in range(token.start[0], token.end[0] + 1)
+        }
+    return len(lines - prose)
+
+
+def test_loop_and_bus_with_all_they_rest_on_stay_under_2000_lines_of_code() -> None:
+    assert sum(lines_of_code(KERNEL / f"{name}.py") for name in CORE) < 2000
+
+
+def test_every_public_name_resolves() -> None:
+    for name in training.__all__:
+        assert getattr(training, name) is not None
+    for name in callbacks.__all__:
+        assert getattr(callbacks, name) is not None
+
+
+def test_the_names_for_type_checkers_are_the_public_names() -> None:
+    tree = ast.parse((KERNEL / "__init__.py").read_text(encoding="utf-8"))
+    checked = {
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.If)
+        for statement in node.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert checked == set(training.__all__)
+
+
+def test_the_same_object_comes_from_both_doors() -> None:
+    from training import EarlyStoppingCallback
+    from training.callbacks import EarlyStoppingCallback as second
+
+    assert EarlyStoppingCallback is second
+
+
+def test_a_missing_plugin_is_named_with_its_install_line() -> None:
+    code = (
+        "import sys; sys.modules['trainbus_logging'] = None\n"
+        "from training import CSVLoggerCallback"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "pip install trainbus-logging" in run.stderr
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, training\n"
+        "heavy = {'torch', 'transformers', 'yaml', 'pydantic', 'tqdm', 'pluggy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_kernel_alone_imports_neither_loggers_nor_transformers() -> None:
+    code = (
+        "import sys\nfrom training import Trainer\n"
+        "heavy = {'transformers', 'yaml', 'pydantic', 'tensorboard'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,125 @@
+"""Metrics of a run: averages by weight, also over ragged batches; modes come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from trainbus_evaluation import EvaluationCallback
+from training import Trainer
+
+ROWS, CLASSES = 23, 4  # 23 = 3 * 7 + 2 = 2 * 10 + 3: a last batch of another size
+
+
+class Net(nn.Module):
+    """A classifier with dropout and BatchNorm, one of them frozen."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.body = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+        self.head = nn.Linear(8, CLASSES)
+        self.body[1]._is_frozen = True  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+
+def run(seed: int, batch_size: int) -> tuple[Trainer, Tensor, Tensor]:
+    """Train one epoch; return (trainer, rows, targets) of the validation data."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(ROWS, 5, generator=generator)
+    y = torch.randint(CLASSES, (ROWS,), generator=generator)
+    model = Net(seed)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    trainer = Trainer(
+        model=model,
+        train_dataloader=[(x[:12], y[:12])] * 3,
+        val_dataloader=DataLoader(TensorDataset(x, y), batch_size=batch_size),
+        optimizer=torch.optim.SGD(trained, lr=0.1),
+        loss_fn=nn.functional.cross_entropy,
+        callbacks=[EvaluationCallback(metrics=["accuracy", "f1"])],
+        device="cpu",
+        seed=seed,
+    )
+    trainer.train()
+    return trainer, x, y
+
+
+@pytest.mark.parametrize("batch_size", [23, 7, 10, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_metrics_in_a_run_equal_scikit_learn_on_all_rows(
+    seed: int, batch_size: int
+) -> None:
+    trainer, x, y = run(seed, batch_size)
+    row = trainer.history[-1]
+    with torch.no_grad():
+        logits = trainer.model.eval()(x)
+    predicted = logits.argmax(-1)
+    chances = logits.double().softmax(-1)
+    every = list(range(CLASSES))
+    assert row["val_loss"] == pytest.approx(log_loss(y, chances, labels=every), 1e-5)
+    assert row["accuracy"] == pytest.approx(accuracy_score(y, predicted))
+    assert row["f1"] == pytest.approx(f1_score(y, predicted, average="macro"))
+
+
+@pytest.mark.parametrize("batch_size", [7, 10])
+@pytest.mark.parametrize("seed", [3, 4])
+def test_metrics_in_a_run_equal_torchmetrics_fed_batch_by_batch(
+    seed: int, batch_size: int
+) -> None:
+    trainer, x, y = run(seed, batch_size)
+    accuracy = MulticlassAccuracy(CLASSES, average="micro")
+    f1 = MulticlassF1Score(CLASSES, average="macro")
+    with torch.no_grad():
+        trainer.model.eval()
+        for part, target in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            predicted = trainer.model(part).argmax(-1)
+            accuracy.update(predicted, target)
+            f1.update(predicted, target)
+    row = trainer.history[-1]
+    assert row["accuracy"] == pytest.approx(float(accuracy.compute()))
+    assert row["f1"] == pytest.approx(float(f1.compute()))
+
+
+def test_a_mean_of_batch_means_would_be_another_number() -> None:
+    """The negative control: the last batch of 2 rows would count like one of 7."""
+    trainer, x, y = run(0, 7)
+    parts = zip(x.split(7), y.split(7), strict=True)
+    with torch.no_grad():
+        model = trainer.model.eval()
+        means = [float(nn.functional.cross_entropy(model(a), b)) for a, b in parts]
+    by_batch = sum(means) / len(means)
+    assert abs(trainer.history[-1]["val_loss"] - by_batch) > 1e-3
+
+
+def test_evaluation_gives_every_module_its_own_mode_back() -> None:
+    seen: list[dict[str, bool]] = []
+
+    class Looks(EvaluationCallback):
+        def on_step_end(self, trainer: Any) -> None:
+            super().on_step_end(trainer)
+            seen.append({n: m.training for n, m in trainer.model.named_modules()})
+
+    x, y = torch.randn(8, 5), torch.arange(8) % CLASSES
+    model = Net(0)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    Trainer(
+        model=model,
+        train_dataloader=[(x, y)] * 4,
+        val_dataloader=[(x, y)],
+        optimizer=torch.optim.SGD(trained, lr=0.1),
+        loss_fn=nn.functional.cross_entropy,
+        callbacks=[Looks(every_n_steps=1)],
+        device="cpu",
+        num_epochs=2,
+    ).train()
+    expected = {name: name != "body.1" for name, _ in model.named_modules()}
+    assert seen == [expected] * 8

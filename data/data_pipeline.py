@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from data.images import ImageFault
-from data.pixels import PixelStore
-from data.rows import BadRow, Row, read_rows, settle_bad_rows
+from data.indexed_rows import IndexedRows
+from data.listed_rows import list_rows, make_store, make_tables, with_good_images
+from data.pixels import MIB
+from data.rows import Row
 from data.sources import how_to_get, load_config, load_processor, start_token_of
-from data.tokens import TokenTable
-from data.vqa_dataset import VQADataset
+from data.streamed import StreamedPixels, StreamedTokens
+from data.vqa_dataset import IndexedVQADataset, VQADataset
 from training.errors import ConfigError, DataError, did_you_mean
+from training.permutation import Permutation
 
 if TYPE_CHECKING:
     from training.app.data_config import DataConfig
 
 __all__ = ["DataPipeline"]
 
-logger = logging.getLogger(__name__)
-
 SPLITS = ("train", "validation", "test")
+#: Rows of a large file that a vocabulary is learnt from.
+NUM_TEXT_ROWS = 100_000
 
 
 class DataPipeline:
@@ -57,7 +58,8 @@ class DataPipeline:
         self.bos_token_id = bos_token_id
         self._folder = folder
         self._files: dict[str, Path] | None = None
-        self._rows: dict[str, list[Row]] = {}
+        self._rows: dict[str, list[Row] | IndexedRows] = {}
+        self._pixels: StreamedPixels | None = None
         self._datasets: dict[str, VQADataset] | None = None
 
     def use_processor(self, processor: Any, bos_token_id: int | None = None) -> None:
@@ -75,8 +77,8 @@ class DataPipeline:
         """Read every configured file, check its images and tokenise its texts.
 
         The first 64 MiB of pixels are decoded here, so that a small set's broken images
-        are named before training; with ``on_bad_row: skip`` all are. A second call
-        does nothing.
+        are named before training; with ``on_bad_row: skip`` all are. Of a file beyond
+        ``index_above_mb`` only the first rows are checked. A second call does nothing.
 
         Raises:
             DataError: a file, a row or an image cannot be used.
@@ -90,15 +92,25 @@ class DataPipeline:
             self.processor = load_processor(self.config.processor)
         if self.bos_token_id is None:
             self.bos_token_id = start_token_of(self.config.processor, self.processor)
-        images = dict.fromkeys(row.image_path for part in rows.values() for row in part)
-        numbers = {path: number for number, path in enumerate(images)}
-        store = self._make_store(list(images))
+        listed = {name: part for name, part in rows.items() if isinstance(part, list)}
+        images = dict.fromkeys(r.image_path for part in listed.values() for r in part)
+        store = make_store(list(images), self.processor, self.config)
+        datasets: dict[str, VQADataset] = {}
         for split, part in rows.items():
-            rows[split] = self._without_bad_images(split, part, store, numbers)
-        self._rows = rows
-        self._datasets = {
-            split: self._make_dataset(split, store, numbers) for split in files
-        }
+            if isinstance(part, list):
+                part = with_good_images(files[split], part, store, self.config)
+                self._rows[split] = part
+                datasets[split] = make_tables(
+                    files[split],
+                    part,
+                    store,
+                    self.processor,
+                    self.bos_token_id,
+                    self.config,
+                )
+            else:
+                datasets[split] = self._indexed(part, self.bos_token_id)
+        self._datasets = datasets
 
     def get_train_dataloader(self) -> DataLoader[int] | None:
         """Return a loader of training batches, or None without training rows."""
@@ -112,11 +124,11 @@ class DataPipeline:
         """Return a loader of test batches in file order, or None."""
         return self._loader("test", self._eval_batch_size, shuffle=False)
 
-    def rows(self, split: str) -> list[dict[str, Any]]:
+    def rows(self, split: str) -> Sequence[dict[str, Any]]:
         """Return the rows of ``train``, ``validation`` or ``test``; [] if unset.
 
         Before ``setup`` these are the rows whose text is usable; after it, those whose
-        image is usable too.
+        image is usable too. Those of a large file are read as they are asked for.
 
         Raises:
             ConfigError: there is no such split.
@@ -129,7 +141,8 @@ class DataPipeline:
             )
         if split not in self._resolve_files():
             return []
-        return [row.as_dict() for row in self._read(split)]
+        rows = self._read(split)
+        return [row.as_dict() for row in rows] if isinstance(rows, list) else rows
 
     def num_batches(self, split: str) -> int:
         """Return the batches of a pass over ``split``, from its rows; no processor."""
@@ -140,12 +153,25 @@ class DataPipeline:
 
     def image_path(self, split: str, index: int) -> Path:
         """Return the image file of the row that ``rows(split)[index]`` shows."""
-        return Path(self._read(split)[index].image_path)
+        rows = self._read(split)
+        row = rows[index] if isinstance(rows, list) else rows.row(index)
+        return Path(row.image_path)
 
     def training_texts(self) -> list[str]:
-        """Return the questions and answers to learn a vocabulary from; no set-up."""
+        """Return the questions and answers to learn a vocabulary from; no set-up.
+
+        Of a large file 100,000 rows give theirs, evenly spread.
+        """
         rows = self.rows("train")
-        return [row["question"] for row in rows] + [row["answer"] for row in rows]
+        step = max(1, len(rows) // NUM_TEXT_ROWS) if self.is_indexed("train") else 1
+        some = [rows[index] for index in range(0, len(rows), step)]
+        return [row["question"] for row in some] + [row["answer"] for row in some]
+
+    def is_indexed(self, split: str) -> bool:
+        """Whether the file of ``split`` is too large to be held in memory."""
+        path = self._resolve_files().get(split)
+        limit = self.config.index_above_mb * MIB
+        return path is not None and path.is_file() and path.stat().st_size > limit
 
     @property
     def _eval_batch_size(self) -> int:
@@ -182,82 +208,32 @@ class DataPipeline:
             )
         return Path(folder or self._folder or ".")
 
-    def _read(self, split: str) -> list[Row]:
+    def _read(self, split: str) -> list[Row] | IndexedRows:
         if split not in self._rows:
-            path = self._resolve_files()[split]
+            path, config = self._resolve_files()[split], self.config
             if not path.is_file():
                 raise DataError(how_to_get(split, path))
-            rows, bad = read_rows(path, self.config.root)
-            bad += _rows_without_image(rows, path)
-            self._rows[split] = self._settle(rows, bad)
+            if self.is_indexed(split):
+                self._rows[split] = IndexedRows(
+                    path, config.root, config.on_bad_row, config.max_bad_fraction
+                )
+            else:
+                self._rows[split] = list_rows(path, config)
         return self._rows[split]
 
-    def _settle(self, rows: list[Row], bad: list[BadRow]) -> list[Row]:
-        lines = {row.line for row in rows} | {row.line for row in bad}
-        bad.sort(key=lambda row: row.line)
-        config = self.config
-        settle_bad_rows(bad, len(lines), config.on_bad_row, config.max_bad_fraction)
-        unusable = {row.line for row in bad}
-        return [row for row in rows if row.line not in unusable]
-
-    def _make_store(self, images: list[str]) -> PixelStore:
-        return PixelStore(
-            images,
-            self.processor.image_processor,
-            self.config.cache_mb,
-            self.config.max_image_pixels,
-            self.config.image_size,
-        )
-
-    def _without_bad_images(
-        self,
-        split: str,
-        rows: list[Row],
-        store: PixelStore,
-        numbers: Mapping[str, int],
-    ) -> list[Row]:
-        """Decode the first images, or all of them under ``skip``."""
-        should_decode_all = self.config.on_bad_row == "skip"
-        faults: dict[str, str] = {}
-        for path in dict.fromkeys(row.image_path for row in rows):
-            number = numbers[path]
-            if should_decode_all or number < store.num_eager:
-                try:
-                    store.load(number)
-                except ImageFault as fault:
-                    faults[path] = str(fault)
-        file = self._resolve_files()[split]
-        bad = [
-            BadRow(file, row.line, f"image {row.image!r} {faults[row.image_path]}")
-            for row in rows
-            if row.image_path in faults
-        ]
-        return self._settle(rows, bad)
-
-    def _make_dataset(
-        self, split: str, store: PixelStore, numbers: Mapping[str, int]
-    ) -> VQADataset:
-        rows, config = self._rows[split], self.config
-        tokenizer = self.processor.tokenizer
-        questions = TokenTable(
-            [row.question for row in rows],
-            tokenizer,
-            config.max_question_length,
-            "question",
-        )
-        answers = TokenTable(
-            [row.answer for row in rows], tokenizer, config.max_answer_length, "answer"
-        )
-        assert self.bos_token_id is not None
-        return VQADataset(
-            rows,
-            self._resolve_files()[split],
-            store,
-            [numbers[row.image_path] for row in rows],
-            questions,
-            answers,
-            self.bos_token_id,
-        )
+    def _indexed(self, rows: IndexedRows, start_token_id: int) -> IndexedVQADataset:
+        config, tokenizer = self.config, self.processor.tokenizer
+        if self._pixels is None:
+            self._pixels = StreamedPixels(
+                self.processor.image_processor,
+                config.cache_mb,
+                config.max_image_pixels,
+                config.image_size,
+                config.num_workers,
+            )
+        questions = StreamedTokens(tokenizer, config.max_question_length)
+        answers = StreamedTokens(tokenizer, config.max_answer_length)
+        return IndexedVQADataset(rows, self._pixels, questions, answers, start_token_id)
 
     def _loader(
         self, split: str, batch_size: int, shuffle: bool
@@ -271,19 +247,10 @@ class DataPipeline:
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            shuffle=shuffle,
+            sampler=Permutation(len(dataset)) if shuffle else None,
             drop_last=self.config.drop_last and split == "train",
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             collate_fn=dataset.collate,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def _rows_without_image(rows: list[Row], path: Path) -> list[BadRow]:
-    is_there = {image: os.path.isfile(image) for image in {r.image_path for r in rows}}
-    return [
-        BadRow(path, row.line, f"image {row.image!r} does not exist")
-        for row in rows
-        if not is_there[row.image_path]
-    ]

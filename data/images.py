@@ -15,7 +15,16 @@ DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
 class ImageFault(Exception):
-    """Why an image cannot be used; the caller knows its name and its row."""
+    """Why an image cannot be used; the caller knows its name and its row.
+
+    Args:
+        reason: a phrase that goes on from the image's name.
+        number: which of several images it is.
+    """
+
+    def __init__(self, reason: str, number: int = -1) -> None:
+        super().__init__(reason)
+        self.number = number
 
 
 def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:

@@ -71,32 +71,43 @@ class PixelStore:
         """Return normalised pixels (B, 3, H, W), float32.
 
         Raises:
-            ImageFault: an image cannot be decoded; ``args[1]`` is its index.
+            ImageFault: an image cannot be decoded; ``number`` is its index.
         """
         batch = np.empty((len(indices), *self.shape), dtype=np.uint8)
         for row, index in enumerate(indices):
             if index < self.num_slots and self._is_filled[index]:
                 batch[row] = self._slots[index]
             else:
-                batch[row] = self._load_or_name(index)
-        return self._normalise(torch.from_numpy(batch))
-
-    def _load_or_name(self, index: int) -> npt.NDArray[np.uint8]:
-        try:
-            return self.load(index)
-        except ImageFault as fault:
-            raise ImageFault(fault.args[0], index) from fault
+                batch[row] = self.load(index)
+        return self.normalise(batch)
 
     def load(self, index: int) -> npt.NDArray[np.uint8]:
         """Decode and resize one image to (3, H, W) bytes; keep it if a slot is left."""
-        image = open_rgb(self.paths[index], self._max_pixels)
-        pixels = self._resize(image)
-        if pixels.shape != self.shape:
-            raise ImageFault(f"became {pixels.shape}, not {self.shape}, when resized")
+        pixels = self.decode(self.paths[index], index)
         if index < self.num_slots:
             self._slots[index] = pixels
             self._is_filled[index] = 1  # after the pixels: another process may look
         return pixels
+
+    def decode(self, path: str, number: int) -> npt.NDArray[np.uint8]:
+        """Return an image file as (3, H, W) bytes, decoded and resized.
+
+        Raises:
+            ImageFault: it cannot be decoded; its ``number`` is this one.
+        """
+        try:
+            pixels = self._resize(open_rgb(path, self._max_pixels))
+            if pixels.shape != self.shape:
+                raise ImageFault(
+                    f"became {pixels.shape}, not {self.shape}, when resized"
+                )
+        except ImageFault as fault:
+            raise ImageFault(str(fault), number) from fault
+        return pixels
+
+    def normalise(self, batch: npt.NDArray[np.uint8]) -> Tensor:
+        """Return bytes (B, 3, H, W) as the processor's float32."""
+        return self._normalise(torch.from_numpy(batch))
 
     def _allocate(self) -> None:
         # Anonymous shared pages: not bounded by /dev/shm, not committed until used.

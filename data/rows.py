@@ -18,13 +18,22 @@ from typing import Any, Literal
 from data.json_lines import UnusableRow, lines_of, parse_object, show
 from training.errors import DataError, did_you_mean
 
-__all__ = ["BadRow", "Row", "kind_of", "read_rows", "settle_bad_rows"]
+__all__ = [
+    "BadRow",
+    "Row",
+    "RowReader",
+    "kind_of",
+    "read_rows",
+    "settle_bad_rows",
+]
 
 logger = logging.getLogger(__name__)
 
 REQUIRED = ("image", "question", "answer")
 #: How many bad rows one message spells out; the rest are counted.
 NUM_SHOWN = 20
+#: Image paths that are remembered, so that a picture's other rows need not ask for it.
+MAX_RESOLVED = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ def read_rows(path: Path, root: Path | None = None) -> tuple[list[Row], list[Bad
     Raises:
         DataError: the file is missing, not a file, or holds no row at all.
     """
-    reader = _RowReader(path, path.parent if root is None else root)
+    reader = RowReader(path, root)
     rows: list[Row] = []
     bad: list[BadRow] = []
     for line, raw in lines_of(path):
@@ -142,18 +151,31 @@ def settle_bad_rows(
     logger.warning("%s and are left out:%s", found, listed)
 
 
-class _RowReader:
-    """Turns the lines of one file into rows; remembers ids and folders seen."""
+class RowReader:
+    """Turns the lines of one file into rows.
 
-    def __init__(self, path: Path, root: Path) -> None:
+    Args:
+        path: the file.
+        root: folder that no image may lie outside; by default the file's own.
+        is_whole_file: every line is read once: then a ``question_id`` that is given
+            twice is refused, at the cost of remembering them all.
+    """
+
+    def __init__(
+        self, path: Path, root: Path | None = None, is_whole_file: bool = True
+    ) -> None:
         self._stem = path.stem
         self._folder = os.path.realpath(path.parent)
-        self._root = os.path.realpath(root)
-        self._line_of_id: dict[str | int, int] = {}
+        self._root = os.path.realpath(path.parent if root is None else root)
+        self._line_of_id: dict[str | int, int] | None = {} if is_whole_file else None
         self._resolved: dict[str, str] = {}
 
     def read(self, line: int, raw: bytes) -> Row:
-        """Return the row on ``line``, or raise UnusableRow."""
+        """Return the row on ``line``.
+
+        Raises:
+            UnusableRow: says why it cannot be used.
+        """
         values = parse_object(raw)
         missing = [key for key in REQUIRED if key not in values]
         if missing:
@@ -182,9 +204,12 @@ class _RowReader:
             raise UnusableRow(
                 f"question_id is {show(given)}; write a string or a whole number"
             )
-        first = self._line_of_id.setdefault(given, line)
-        if first != line:
-            raise UnusableRow(f"question_id {given!r} is already used on line {first}")
+        if self._line_of_id is not None:
+            first = self._line_of_id.setdefault(given, line)
+            if first != line:
+                raise UnusableRow(
+                    f"question_id {given!r} is already used on line {first}"
+                )
         return given
 
     def _locate(self, image: str) -> str:
@@ -198,6 +223,8 @@ class _RowReader:
                     f"image {image!r} lies outside {self._root}; set data.root to a "
                     "folder that holds both rows and images"
                 )
+            if len(self._resolved) == MAX_RESOLVED:
+                self._resolved.clear()
             self._resolved[image] = path
         return self._resolved[image]
 

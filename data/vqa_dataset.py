@@ -7,23 +7,80 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.images import ImageFault
+from data.indexed_rows import IndexedRows
 from data.pixels import PixelStore
-from data.rows import Row
+from data.rows import BadRow, Row
+from data.streamed import StreamedPixels, StreamedTokens
 from data.tokens import TokenTable
 from data.vqa_batch import VQABatch
 from training.errors import DataError
 
-__all__ = ["VQADataset"]
+__all__ = ["IndexedVQADataset", "ListedVQADataset", "VQADataset"]
+
+#: Question tokens and mask, answer tokens and mask, each (B, T), int64.
+Tokens = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class VQADataset(Dataset[int]):
     """A split whose items are row numbers; ``collate`` makes a batch of some.
 
-    A batch is put together in one go from tables, so that it costs a fraction of a
-    millisecond; there is no randomness in it.
+    A batch is put together in one go, so that it costs a fraction of a millisecond.
+
+    Args:
+        num_rows: rows of the split.
+        start_token_id: what the model's ``generate`` starts an answer from.
+    """
+
+    #: Loading a sample draws no random number, so that nothing need be seeded for it.
+    is_deterministic = True
+
+    def __init__(self, num_rows: int, start_token_id: int) -> None:
+        self._num_rows = num_rows
+        self._start_token_id = start_token_id
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < self._num_rows:
+            raise IndexError(f"row {index} of {self._num_rows}")
+        return index
+
+    def collate(self, indices: Sequence[int]) -> VQABatch:
+        """Return the batch of some rows.
+
+        Raises:
+            DataError: a row or an image cannot be used; names row and file.
+        """
+        rows, pixels, tokens = self._load(indices)
+        question_ids, question_mask, answer_ids, answer_mask = tokens
+        answer_ids[:, 0] = self._start_token_id
+        labels = answer_ids.masked_fill(answer_mask == 0, -100)
+        tensors = {
+            "pixel_values": pixels,
+            "input_ids": question_ids,
+            "attention_mask": question_mask,
+            "decoder_input_ids": answer_ids,
+            "decoder_attention_mask": answer_mask,
+            "labels": labels,
+        }
+        # The model predicts each token from those before it: the first is no target.
+        weight = int(answer_mask[:, 1:].sum())
+        return VQABatch(tensors, rows, weight)
+
+    def _load(
+        self, indices: Sequence[int]
+    ) -> tuple[list[dict[str, Any]], Tensor, Tokens]:
+        """Return rows, pixels (B, 3, H, W) and tokens of some rows."""
+        raise NotImplementedError
+
+
+class ListedVQADataset(VQADataset):
+    """Rows, pixels and tokens looked up in tables.
 
     Args:
         rows: usable rows of one file.
@@ -45,55 +102,68 @@ class VQADataset(Dataset[int]):
         answers: TokenTable,
         start_token_id: int,
     ) -> None:
-        self.rows = [row.as_dict() for row in rows]
+        super().__init__(len(rows), start_token_id)
+        self._rows = [row.as_dict() for row in rows]
         self._lines = [row.line for row in rows]
         self._path = path
         self._store = store
         self._image_of_row = list(image_of_row)
         self._questions = questions
         self._answers = answers
-        self._start_token_id = start_token_id
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> int:
-        if not 0 <= index < len(self.rows):
-            raise IndexError(f"row {index} of {len(self.rows)}")
-        return index
-
-    def collate(self, indices: Sequence[int]) -> VQABatch:
-        """Return the batch of some rows.
-
-        Raises:
-            DataError: an image cannot be decoded; names row and file.
-        """
+    def _load(
+        self, indices: Sequence[int]
+    ) -> tuple[list[dict[str, Any]], Tensor, Tokens]:
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        question_ids, question_mask = self._questions.rows(rows)
-        answer_ids, answer_mask = self._answers.rows(rows, trim=True)
-        answer_ids[:, 0] = self._start_token_id
-        labels = answer_ids.masked_fill(answer_mask == 0, -100)
-        tensors = {
-            "pixel_values": self._pixels(indices),
-            "input_ids": question_ids,
-            "attention_mask": question_mask,
-            "decoder_input_ids": answer_ids,
-            "decoder_attention_mask": answer_mask,
-            "labels": labels,
-        }
-        # The model predicts each token from those before it: the first is no target.
-        weight = int(answer_mask[:, 1:].sum())
-        return VQABatch(tensors, [self.rows[index] for index in indices], weight)
-
-    def _pixels(self, indices: Sequence[int]) -> torch.Tensor:
+        questions = self._questions.rows(rows)
+        answers = self._answers.rows(rows, trim=True)
         images = [self._image_of_row[index] for index in indices]
         try:
-            return self._store.get(images)
+            pixels = self._store.get(images)
         except ImageFault as fault:
-            reason, image = fault.args
-            index = indices[images.index(image)]
-            raise DataError(self._complain(index, reason)) from fault
+            index = indices[images.index(fault.number)]
+            reason = f"image {self._rows[index]['image']!r} {fault}"
+            bad = BadRow(self._path, self._lines[index], reason)
+            raise DataError(str(bad)) from fault
+        listed = [self._rows[index] for index in indices]
+        return listed, pixels, (*questions, *answers)
 
-    def _complain(self, index: int, reason: str) -> str:
-        name: Any = self.rows[index]["image"]
-        return f"{self._path}:{self._lines[index]}: image {name!r} {reason}"
+
+class IndexedVQADataset(VQADataset):
+    """Rows read from their file when a batch needs them, and made into tensors then.
+
+    Args:
+        rows: of one file.
+        pixels: by image path.
+        questions: question tokens by text.
+        answers: answer tokens by text.
+        start_token_id: what the model's ``generate`` starts an answer from.
+    """
+
+    def __init__(
+        self,
+        rows: IndexedRows,
+        pixels: StreamedPixels,
+        questions: StreamedTokens,
+        answers: StreamedTokens,
+        start_token_id: int,
+    ) -> None:
+        super().__init__(len(rows), start_token_id)
+        self._rows = rows
+        self._pixels = pixels
+        self._questions = questions
+        self._answers = answers
+
+    def _load(
+        self, indices: Sequence[int]
+    ) -> tuple[list[dict[str, Any]], Tensor, Tokens]:
+        rows = [self._rows.row(index) for index in indices]
+        questions = self._questions.of([row.question for row in rows])
+        answers = self._answers.of([row.answer for row in rows], trim=True)
+        try:
+            pixels = self._pixels.get_paths([row.image_path for row in rows])
+        except ImageFault as fault:
+            row = rows[fault.number]
+            bad = BadRow(self._rows.path, row.line, f"image {row.image!r} {fault}")
+            raise DataError(str(bad)) from fault
+        return [row.as_dict() for row in rows], pixels, (*questions, *answers)

@@ -21,6 +21,7 @@ from torch.utils.data import (
 )
 
 from training.errors import ConfigError
+from training.permutation import Permutation
 from training.sample_seeds import (
     SeededOrder,
     SeededSamples,
@@ -54,6 +55,7 @@ PLAIN_SAMPLERS = (
     SubsetRandomSampler,
     WeightedRandomSampler,
     DistributedSampler,
+    Permutation,
 )
 
 

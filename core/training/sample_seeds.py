@@ -24,7 +24,12 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 def draws_nothing(dataset: Any) -> bool:
-    """Whether ``dataset`` is known to draw no random number."""
+    """Whether ``dataset`` is known to draw no random number.
+
+    A data set says so itself with the attribute ``is_deterministic``.
+    """
+    if getattr(dataset, "is_deterministic", False) is True:
+        return True
     if type(dataset) is Subset:
         return draws_nothing(dataset.dataset)
     if type(dataset) is ConcatDataset:

@@ -24,7 +24,7 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # own floor without a circle.
 FLOORS = {
     1: "hookspecs state logs precision errors plan modes batches metrics forward order "
-    "costs sample_seeds compare staging",
+    "costs sample_seeds permutation compare staging",
     2: "bus callbacks checkpoint_io device discovery options data_order window signals "
     "slots scopes registration sources syncs provenance",
     3: "view selection plugin_states settings snapshot resume loop",
@@ -35,7 +35,7 @@ CORE = {
     *FLOORS[1].split(),
     *("bus", "slots", "scopes", "callbacks", "device", "window", "data_order"),
     *("view", "loop", "trainer"),
-} - {"costs"}
+} - {"costs", "permutation"}
 
 
 def imports_of(path: Path, top_level_only: bool = False) -> set[str]:

@@ -74,6 +74,8 @@ class DataConfig(BaseModel):
         max_question_length: tokens every question is padded or cut to.
         max_answer_length: tokens an answer is cut to.
         cache_mb: MiB of resized pixels that are kept in memory, over all splits.
+        index_above_mb: MiB of a file above which its rows are read and checked as they
+            are needed, at 8 bytes of memory a row, and not all at the start.
         max_image_pixels: an image with more is refused.
         on_bad_row: ``error`` refuses a file with a bad row; ``skip`` leaves bad rows
             out, with a warning, and decodes every image at the start to find them
@@ -98,6 +100,7 @@ class DataConfig(BaseModel):
     max_question_length: int = Field(default=32, ge=3)
     max_answer_length: int = Field(default=10, ge=3)
     cache_mb: int = Field(default=512, ge=0)
+    index_above_mb: int = Field(default=64, ge=0)
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     on_bad_row: Literal["error", "skip"] = "error"
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0, allow_inf_nan=False)

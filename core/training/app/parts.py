@@ -53,9 +53,9 @@ def build_parts(config: Config, description: Mapping[str, Any] | None = None) ->
         config.data, folder=config.training.save_dir / "pictures"
     )
     # Rows before weights: a mistake in the data shows in a second, not after minutes.
-    texts = pipeline.training_texts()
+    pipeline.rows("train")
     if description is None:
-        result = _make_model(config, texts, device)
+        result = _make_model(config, pipeline, device)
     else:
         result = import_ours("models.packing").rebuild_model(description)
     model, processor = result["model"].to(device), result["processor"]
@@ -74,13 +74,15 @@ def data_facts(pipeline: Any, judged: str = "validation") -> dict[str, Any]:
         judged: the split that the model is measured on.
     Returns:
         ``rows``: their number by split; ``floors``: what answers score on ``judged``
-        that see no picture; ``example``: an image and a question of ``judged``.
+        that see no picture, but for files too large to hold; ``example``: an image and
+        a question of ``judged``.
     """
     rows = {split: pipeline.rows(split) for split in ("train", "validation", "test")}
     facts: dict[str, Any] = {
         "rows": {split: len(part) for split, part in rows.items() if part}
     }
-    if rows["train"] and rows[judged]:
+    is_large = pipeline.is_indexed("train") or pipeline.is_indexed(judged)
+    if len(rows["train"]) and len(rows[judged]) and not is_large:
         answer_floors = import_ours("data.floors").answer_floors
         facts["floors"] = answer_floors(rows["train"], rows[judged])
     if rows[judged]:
@@ -89,7 +91,7 @@ def data_facts(pipeline: Any, judged: str = "validation") -> dict[str, Any]:
     return facts
 
 
-def _make_model(config: Config, texts: list[str], device: Any) -> dict[str, Any]:
+def _make_model(config: Config, pipeline: Any, device: Any) -> dict[str, Any]:
     model = config.model
     if model.build is None:
         load = import_ours("models.model_loader").load_model
@@ -107,7 +109,8 @@ def _make_model(config: Config, texts: list[str], device: Any) -> dict[str, Any]
             "makes: blip"
         )
     options = {"seed": config.seed, **model.build.model_dump(exclude_none=True)}
-    built: dict[str, Any] = import_ours("models.tiny_blip").build_blip(texts, **options)
+    build = import_ours("models.tiny_blip").build_blip
+    built: dict[str, Any] = build(pipeline.training_texts(), **options)
     return built
 
 

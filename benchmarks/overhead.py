@@ -1,6 +1,6 @@
 """What a trainer adds to a bare PyTorch loop that does the same work.
 
-Usage: python benchmarks/overhead.py [--rounds 9] [--write] [--check]
+Usage: python benchmarks/overhead.py [--rounds 25] [--write] [--check]
 
 All contestants run in this process on one core, in rounds: each round runs each of them
 once, in another order, with fresh weights. A ratio compares a contestant with the bare
@@ -175,8 +175,8 @@ def prepare_process() -> None:
 def main() -> int:
     """Run both contests; return 1 when --check finds a promise broken."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9, help="at least 7 for a figure")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=25, help="at least 7 for a figure")
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1000, help="updates in an epoch")
     parser.add_argument("--write", action="store_true", help="keep the figures as JSON")
     parser.add_argument("--check", action="store_true", help="fail above the limits")

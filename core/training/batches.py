@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from training.errors import DataError
+
 
 def batch_size_of(batch: Any) -> int:
-    """Return the length of the first tensor found in ``batch``; 1 without a tensor.
+    """Return the number of samples in ``batch``; 1 where nothing tells.
+
+    It is the length of the first tensor that has one, wherever it stands; without
+    such a tensor that of the first list of texts.
 
     Args:
         batch: a tensor ``(B, ...)``, or a mapping or sequence of such.
     """
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.dim() else 1
-    if isinstance(batch, Mapping):
-        batch = batch.values()
-    elif not isinstance(batch, (tuple, list)):
-        return 1
-    for value in batch:
-        if isinstance(value, (Tensor, Mapping, tuple, list)):
-            return batch_size_of(value)
-    return 1
+    parts = list(_parts(batch))
+    sizes = [part.shape[0] for part in parts if isinstance(part, Tensor) and part.dim()]
+    sizes += [len(part) for part in parts if isinstance(part, list)]
+    return sizes[0] if sizes else 1
+
+
+def _parts(value: Any) -> Iterator[Tensor | list[str]]:
+    """Yield the tensors and lists of texts inside ``value``, in reading order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _parts(item)
+    elif isinstance(value, list) and value and isinstance(value[0], str):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _parts(item)
 
 
 def weight_of(batch: Any) -> float:
@@ -32,9 +46,20 @@ def weight_of(batch: Any) -> float:
 
     ``batch.loss_weight`` says it where the loss is not a mean over samples, as with
     the label tokens of a text model; otherwise it is the number of samples.
+
+    Raises:
+        DataError: ``loss_weight`` is negative, infinite or no number.
     """
-    weight = getattr(batch, "loss_weight", None)
-    return batch_size_of(batch) if weight is None else float(weight)
+    given = getattr(batch, "loss_weight", None)
+    if given is None:
+        return batch_size_of(batch)
+    weight = float(given)
+    if not 0.0 <= weight < math.inf:
+        raise DataError(
+            f"a batch has the loss_weight {weight}; make it the number of items that "
+            "the mean loss is a mean over, 0 or more"
+        )
+    return weight
 
 
 def batch_to_device(batch: Any, device: torch.device) -> Any:

@@ -14,15 +14,18 @@ from typing import Any
 
 from training.batches import device_batches
 from training.data_order import EpochLoader
-from training.errors import DataError
+from training.errors import DataError, NonFiniteError
 from training.logs import LazyLogs
 from training.metrics import MetricValue, merge_metrics
 from training.modes import train_mode
 from training.state import load_rng_state
 from training.view import RunView
-from training.window import Window
+from training.window import APPLIED, NONFINITE, Window, refusal
 
 log = logging.getLogger(__name__)
+
+#: Attempts that the host may be ahead of the device.
+MOST_UNSETTLED = 16
 
 
 class Loop(RunView):
@@ -80,6 +83,8 @@ class Loop(RunView):
         accumulation, length = self.gradient_accumulation_steps, self.batches_per_epoch
         index = self.progress.batch
         for inputs, weight in batches:
+            if self._asked and not window.num_batches:  # no, the epoch goes on
+                self._grant()
             if bus.on_batch_begin is not None:
                 bus.on_batch_begin(self, index, inputs)
             loss = window.backward(inputs, weight)
@@ -88,8 +93,13 @@ class Loop(RunView):
             index += 1
             if window.num_batches == accumulation:
                 self._end_window(window, index)
+                if index == length:
+                    continue  # what was asked for is granted at the epoch's end
                 ended = self._stop is not None or self.step == self.max_steps
-                if ended and index != length:
+                # Without a length only the next batch tells whether the epoch is over.
+                if self._asked and (ended or length is not None):
+                    self._grant()
+                if ended or self._stop is not None:
                     return False
         if window.num_batches:  # the last window is stepped with its own weight
             self._end_window(window, index)
@@ -104,10 +114,11 @@ class Loop(RunView):
         result = window.step(before_step and (lambda: before_step(self)))
         progress.step += 1
         progress.batch = index
-        if result.applied:
-            progress.update += 1
+        if result.verdict is None:
+            self._count(bool(result.applied))
         else:
-            progress.skipped_windows += 1
+            self._unsettled.append((progress.step, result.verdict))
+            self.settle(wait=False)
         if result.nonfinite:
             progress.nonfinite_windows += 1
             log.warning("step %d dropped: loss or gradient not finite", self.step)
@@ -119,10 +130,38 @@ class Loop(RunView):
             if result.grad_norm is not None:
                 logs["grad_norm"] = result.grad_norm
             bus.on_step_end(self, LazyLogs(logs), result.applied)
-        if self._asked:
-            self._grant()
+
+    def settle(self, wait: bool = True) -> None:
+        """Count the attempts whose outcome only the device knew when they were made.
+
+        Args:
+            wait: for all of them; False: take those that have arrived.
+        Raises:
+            NonFiniteError: one met a value that is not finite. It and all that came
+                after it left the weights alone; the counters go back to before it.
+        """
+        while self._unsettled:
+            step, verdict = self._unsettled[0]
+            is_late = len(self._unsettled) > MOST_UNSETTLED
+            if not (wait or verdict.is_here or is_late):
+                return
+            outcome = verdict.value()
+            if outcome == NONFINITE:
+                self.progress.step = step - 1
+                self._unsettled.clear()
+                raise NonFiniteError(refusal("a loss or gradient is NaN or infinite"))
+            self._unsettled.popleft()
+            self._count(outcome == APPLIED)
+
+    def _count(self, applied: bool) -> None:
+        if applied:
+            self.progress.update += 1
+        else:
+            self.progress.skipped_windows += 1
 
     def _grant(self) -> None:
+        """Evaluate and save where that was asked for, inside an epoch."""
+        self.settle()
         evaluation = self._asked.pop("evaluation", None)
         if evaluation is not None:
             self._evaluate(evaluation)
@@ -132,6 +171,7 @@ class Loop(RunView):
 
     def _end_epoch(self, complete: bool, seconds: float) -> None:
         """Evaluate, decide, report and save, in this order."""
+        self.settle()
         progress = self.progress
         weight = progress.weight_sum
         train_loss = float(progress.loss_sum) / weight if weight else float("nan")
@@ -139,10 +179,12 @@ class Loop(RunView):
         if complete:
             progress.epoch, progress.batch = number, 0
             progress.loss_sum = progress.weight_sum = 0.0
+        asked = dict(self._asked)
         self._asked.clear()
-        metrics = self._evaluate(
-            "epoch_end" if complete else "max_steps", {"train_loss": train_loss}
-        )
+        reason = "epoch_end" if complete else "max_steps"
+        if "evaluation" in asked:
+            reason = f"{reason}; {asked['evaluation']}"
+        metrics = self._evaluate(reason, {"train_loss": train_loss})
         row = {
             "epoch": number,
             "step": self.step,
@@ -155,6 +197,9 @@ class Loop(RunView):
         if self.bus.on_epoch_end is not None:
             self.bus.on_epoch_end(self, MappingProxyType(row))
         self._announce_checkpoint("epoch_end" if complete else "stop")
+        for request in (asked.get("checkpoint"), self._asked.get("checkpoint")):
+            if request is not None:
+                self._announce_checkpoint(request)
         self._asked.clear()
 
     def _evaluate(

@@ -31,6 +31,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def capture(trainer: Trainer) -> dict[str, Any]:
     """Return all state of a run at a boundary; tensors are not copied."""
+    trainer.settle()
     scaler = trainer.grad_scaler
     return {
         "settings": settings_of(trainer),

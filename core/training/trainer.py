@@ -26,7 +26,8 @@ from training.resume import Receipt, restore
 from training.selection import checked_module, register_plugins
 from training.signals import handled, interruption
 from training.state import Progress, Request, seed_everything
-from training.window import NONFINITE_POLICIES, Window
+from training.unread_window import window_class
+from training.window import NONFINITE_POLICIES
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,11 @@ class Trainer(Loop):
         register_plugins(self, callbacks or (), plugins or (), evaluator)
 
     def save_checkpoint(self, path: str | Path) -> Path:
-        """Write all state durably to ``path``; call it at a boundary."""
+        """Write all state durably to ``path``; call it at a boundary.
+
+        Raises:
+            CheckpointError: the file could not be written; nothing is lost.
+        """
         return write_checkpoint(path, snapshot.capture(self))
 
     def load_checkpoint(
@@ -233,6 +238,7 @@ class Trainer(Loop):
         resume, self._resume = self._resume, None
         self._stop = self._signal = None
         self._asked.clear()
+        self._unsettled.clear()
         self.weights_are = "live"
         if resume is not None:  # on_setup sees what is configured, not what was saved
             for group, own in zip(
@@ -274,7 +280,8 @@ class Trainer(Loop):
         self._order = EpochLoader(train, self.order_seed)
         if bus.on_setup is not None:
             bus.on_setup(self)
-        self._window = Window(
+        kind = window_class(self.optimizer, self.device, self.nonfinite)
+        self._window = kind(
             module,
             self.optimizer,
             self._forward,

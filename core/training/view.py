@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,7 +23,9 @@ from training.bus import Bus
 from training.forward import Forward
 from training.metrics import Metrics
 from training.precision import Precision
+from training.readback import Readback
 from training.state import Progress, Request
+from training.window import APPLIED
 
 
 class RunView:
@@ -89,6 +92,7 @@ class RunView:
         self._stop: Request | None = None
         self._signal: Signals | None = None
         self._asked: dict[str, str] = {}
+        self._unsettled: deque[tuple[int, Readback]] = deque()
 
     @property
     def epoch(self) -> int:
@@ -102,8 +106,9 @@ class RunView:
 
     @property
     def update(self) -> int:
-        """Applied updates."""
-        return self.progress.update
+        """Applied updates; on CUDA this may wait for those that are under way."""
+        late = sum(verdict.value() == APPLIED for _, verdict in self._unsettled)
+        return self.progress.update + late
 
     @property
     def batches_seen(self) -> int:

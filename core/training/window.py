@@ -4,6 +4,9 @@ The gradient of a window is ``sum_i n_i grad(m_i) / sum_i n_i`` for batches with
 loss ``m_i`` over ``n_i`` items: that of one large batch, however it is split. Batches
 stream through: each is scaled by ``n_i / c`` with ``c`` guessed from the first batch,
 and the gradients are corrected by ``c / sum n_i`` where the guess was wrong.
+
+On a CPU a number is read where it is needed. On CUDA a read makes the host wait, so
+``unread_window`` asks the device to leave the weights alone, and learns of it later.
 """
 
 from __future__ import annotations
@@ -16,13 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training import readback
 from training.errors import NonFiniteError
 from training.forward import Forward
+from training.gradients import GradientCheck
 from training.precision import Precision
+from training.readback import LateFlag, Readback
 
 NONFINITE_POLICIES = ("stop", "skip")
 #: Below it an overflow is no matter of scaling any more: the gradients are bad.
 LOWEST_SCALE = 1.0
+
+# What became of an attempt.
+APPLIED, SKIPPED, NONFINITE = 0, 1, 2
 
 
 @dataclass(slots=True)
@@ -35,14 +44,17 @@ class WindowResult:
             where the loss lives on the CPU, else 0-d float64 on the device.
         weight: sum of those weights.
         grad_norm: 0-d, before clipping; None when not clipping or not applied.
-        nonfinite: whether a loss or gradient was NaN or infinite without a scaler.
+        nonfinite: whether a loss or gradient was NaN or infinite and no scale mends it.
+        verdict: APPLIED, SKIPPED or NONFINITE, where only the device knows it yet;
+            None: the other attributes are final.
     """
 
-    applied: bool
+    applied: bool | LateFlag
     loss_sum: Tensor | float
     weight: float
     grad_norm: Tensor | None = None
     nonfinite: bool = False
+    verdict: Readback | None = None
 
     @property
     def loss(self) -> Tensor | float:
@@ -55,7 +67,7 @@ class Window:
 
     Args:
         model: the module to call.
-        optimizer: steps the model's parameters; its groups are read once, here.
+        optimizer: steps the model's parameters.
         forward: computes (mean loss, weight) of a batch.
         precision: autocast and loss scaler.
         accumulation: batches of a full window.
@@ -82,11 +94,16 @@ class Window:
         self.max_grad_norm = max_grad_norm or None
         self.nonfinite = nonfinite
         self.num_batches = 0
-        self._parameters = [p for g in optimizer.param_groups for p in g["params"]]
-        self._check = _GradientCheck(self._parameters)
         # A read of a CPU scalar is cheaper than arithmetic on it; on CUDA it is a sync.
-        self._reads_are_free = precision.device.type == "cpu"
+        self._reads_are_free = not readback.reads_wait(precision.device)
+        self._look_at_groups()
         self.clear()
+
+    def _look_at_groups(self) -> None:
+        groups = self.optimizer.param_groups
+        self._group_sizes = [len(group["params"]) for group in groups]
+        self._parameters = [p for group in groups for p in group["params"]]
+        self._check = GradientCheck(self._parameters)
 
     def clear(self) -> None:
         """Forget the window in hand and its gradients."""
@@ -104,6 +121,8 @@ class Window:
         Raises:
             NonFiniteError: the loss is not finite and the policy is ``"stop"``.
         """
+        if self.num_batches == 0:
+            self._begin()
         if self.precision.dtype is None:
             loss, weight = self.forward(self.model, batch, weight)
         else:
@@ -124,7 +143,7 @@ class Window:
         scaled = loss if divisor == 1.0 else loss / divisor
         if self.precision.scaler is not None:
             scaled = self.precision.scaler.scale(scaled)
-        scaled.backward()  # type: ignore[no-untyped-call]
+        self._differentiate(scaled, mean)
         self._loss_sum = self._loss_sum + value * weight
         self._weight_sum += weight
         return mean
@@ -134,7 +153,7 @@ class Window:
 
         Args:
             before_step: called when gradients are complete and unscaled, before
-                clipping.
+                clipping; not called where they are not finite.
         Raises:
             NonFiniteError: a gradient is not finite and the policy is ``"stop"``.
         """
@@ -149,6 +168,16 @@ class Window:
         finally:
             self.clear()
 
+    def _begin(self) -> None:
+        """Take in parameter groups that have joined since the last window."""
+        sizes = [len(group["params"]) for group in self.optimizer.param_groups]
+        if sizes != self._group_sizes:
+            self._look_at_groups()
+            self.clear()
+
+    def _differentiate(self, scaled: Tensor, mean: Tensor) -> None:
+        scaled.backward()  # type: ignore[no-untyped-call]
+
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
         finite, norm = self._check.finite(self._correction()), None
         if not self._reads_are_free:  # a CUDA loss was not looked at yet
@@ -158,6 +187,7 @@ class Window:
             finite = self._check.finite()  # a plugin may have spoilt them
         if finite and self.max_grad_norm is not None:
             norm = self._clip(self.max_grad_norm)
+            finite = math.isfinite(norm)  # finite gradients may have an infinite norm
         if not finite:
             self._refuse("a gradient is NaN or infinite")
             return self._result(applied=False, nonfinite=True)
@@ -175,10 +205,13 @@ class Window:
         correction = self._correction()
         if correction != 1.0 or before_step is not None or self.max_grad_norm:
             scaler.unscale_(self.optimizer)
-            if correction != 1.0:
-                self._check.finite(correction)
-            if before_step is not None:
+            finite = self._check.finite(correction)
+            if finite and before_step is not None:
                 before_step()
+                if not self._check.finite():  # the scaler has looked before
+                    scaler.update()
+                    self._refuse("a plugin made a gradient NaN or infinite")
+                    return self._result(applied=False, nonfinite=True)
             if self.max_grad_norm is not None:
                 norm = self._clip(self.max_grad_norm)
         before = scaler.get_scale()
@@ -189,6 +222,7 @@ class Window:
         scale = scaler.get_scale()
         applied = scale >= before
         if not applied and scale < LOWEST_SCALE:
+            scaler.update(LOWEST_SCALE)  # at 0 nothing would ever be learnt again
             self._refuse(
                 f"a gradient is NaN or infinite even at a loss scale of {before:g}"
             )
@@ -211,50 +245,12 @@ class Window:
 
     def _refuse(self, what: str) -> None:
         if self.nonfinite == "stop":
-            raise NonFiniteError(
-                f"{what}; the weights were not touched: lower the learning rate, set "
-                "max_grad_norm, or pass nonfinite='skip' to drop such windows"
-            )
+            raise NonFiniteError(refusal(what))
 
 
-class _GradientCheck:
-    """Tells in one pass over the gradients whether all are finite, and scales them.
-
-    Uses the operation behind ``GradScaler.unscale_``: cheaper than a norm, and exact
-    (a factor of 1.0 changes no bit).
-    """
-
-    def __init__(self, parameters: list[Any]) -> None:
-        self._groups: dict[tuple[torch.device, torch.dtype], list[Any]] = {}
-        for parameter in parameters:
-            kind = (parameter.device, parameter.dtype)
-            self._groups.setdefault(kind, []).append(parameter)
-        self._scratch = {
-            device: (torch.zeros((), device=device), torch.ones((), device=device))
-            for device in {device for device, _ in self._groups}
-        }
-        self._is_sparse: bool | None = None
-
-    def finite(self, factor: float = 1.0) -> bool:
-        """Multiply all gradients by ``factor``; return whether all are finite.
-
-        Reading the answer is a sync on CUDA, one for each device.
-        """
-        for (device, _), parameters in self._groups.items():
-            grads = [grad for p in parameters if (grad := p.grad) is not None]
-            if self._is_sparse is None:  # a layer's gradients keep their layout
-                self._is_sparse = any(grad.is_sparse for grad in grads)
-            if self._is_sparse:
-                grads = [g._values() if g.is_sparse else g for g in grads]
-            if grads:
-                found, scale = self._scratch[device]
-                if factor != 1.0:
-                    scale = torch.full_like(scale, factor)
-                torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)
-        bad = 0.0
-        for found, _ in self._scratch.values():
-            bad += found.item()
-        if bad:
-            for found, _ in self._scratch.values():
-                found.zero_()
-        return not bad
+def refusal(what: str) -> str:
+    """Return the sentence that ends a run over a value that is not finite."""
+    return (
+        f"{what}; the weights were not touched: lower the learning rate, set "
+        "max_grad_norm, or pass nonfinite='skip' to drop such windows"
+    )

@@ -335,7 +335,72 @@ def test_evaluation_inside_an_epoch_never_sees_a_window_half_done() -> None:
     make_trainer(
         None, regression_batches(5), looks, gradient_accumulation_steps=2
     ).train()
-    assert looks.seen == [True] * 4  # two windows, the tail, the epoch's end
+    assert looks.seen == [True] * 3  # two windows, and the epoch's end for its tail
+
+
+@pytest.mark.parametrize("has_length", [True, False], ids=["a length", "none"])
+@pytest.mark.parametrize("asks", ["evaluation", "checkpoint"])
+def test_what_is_asked_for_at_the_last_step_of_an_epoch_comes_once(
+    asks: str, has_length: bool
+) -> None:
+    class Endless:
+        def __iter__(self) -> Any:
+            return iter(regression_batches(4))
+
+    class Asks(Callback):
+        heard: list[tuple[str, int, str]]
+
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step % 2 == 0:
+                getattr(trainer, f"request_{asks}")("even step")
+
+        def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float]:
+            self.heard.append(("evaluation", trainer.step, reason))
+            return {"val_loss": 1.0}
+
+        def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+            self.heard.append(("checkpoint", trainer.step, reason))
+
+    listener = Asks()
+    listener.heard = []
+    loader: Any = regression_batches(4) if has_length else Endless()
+    make_trainer(None, loader, listener).train()
+    heard = [(step, reason) for kind, step, reason in listener.heard if kind == asks]
+    expected = {
+        "evaluation": [(2, "even step"), (4, "epoch_end; even step")],
+        "checkpoint": [(2, "even step"), (4, "epoch_end"), (4, "even step")],
+    }
+    assert heard == expected[asks]
+
+
+def test_a_group_that_joins_is_cleared_checked_corrected_and_clipped() -> None:
+    class Joins(Callback):
+        def on_epoch_begin(self, trainer: Trainer) -> None:
+            if trainer.epoch == 0:
+                parameters = trainer.model.layers[3].parameters()
+                trainer.optimizer.add_param_group({"params": list(parameters)})
+
+    kept = []
+    x, y = regression_batches(1, 8)[0]
+    sizes = [3, 1, 2, 2]
+    for joins in (True, False):
+        model, gradients = Regression(), Gradients()
+        first = model.layers[0].parameters() if joins else model.parameters()
+        Trainer(
+            model=model,
+            train_dataloader=list(zip(x.split(sizes), y.split(sizes), strict=True)),
+            optimizer=torch.optim.SGD(list(first), lr=0.1),
+            callbacks=[gradients, *([Joins()] if joins else [])],
+            gradient_accumulation_steps=2,
+            num_epochs=2,
+            max_grad_norm=0.5,
+            device="cpu",
+        ).train()
+        kept.append((gradients.windows, weights_of(model)))
+    for one, other in zip(kept[0][0], kept[1][0], strict=True):
+        assert largest_difference(one, other) < 1e-7
+    for a, b in zip(kept[0][1], kept[1][1], strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])

@@ -265,3 +265,77 @@ def test_bf16_has_no_scaler_and_its_overflow_is_not_a_skip() -> None:
     assert trainer.grad_scaler is None
     with pytest.raises(NonFiniteError, match="a gradient is NaN or infinite"):
         trainer.train()
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.parametrize("fused", KINDS)
+def test_what_a_plugin_spoils_after_unscaling_never_reaches_the_weights(
+    fused: bool, policy: str
+) -> None:
+    """The scaler has looked before the plugin did it."""
+
+    class Spoil(Callback):
+        def on_before_step(self, trainer: Trainer) -> None:
+            if trainer.step == 3:
+                next(trainer.model.parameters()).grad.fill_(math.nan)  # type: ignore[union-attr]
+
+    trainer = fp16_trainer(Spoil(), fused=fused, nonfinite=policy)
+    if policy == "stop":
+        with pytest.raises(NonFiniteError, match="a plugin made a gradient NaN"):
+            trainer.train()
+        assert trainer.step == 3
+    else:
+        trainer.train()
+        assert (trainer.step, trainer.progress.nonfinite_windows) == (6, 1)
+        assert trainer.update == 6 - trainer.progress.skipped_windows
+    assert all(bool(torch.isfinite(w).all()) for w in weights_of(trainer.model))
+
+
+@pytest.mark.parametrize("fused", KINDS)
+def test_many_bad_windows_leave_a_scale_that_good_ones_learn_at(fused: bool) -> None:
+    """Halved without a floor the scale would reach 0: no update would mean anything."""
+    trainer = fp16_trainer(
+        Overflow(*range(1, 201)), fused=fused, batches=220, nonfinite="skip"
+    )
+    before = weights_of(trainer.model)
+    trainer.train()
+    assert trainer.update == 20
+    assert trainer.grad_scaler is not None
+    assert trainer.grad_scaler.get_scale() == 1.0
+    for a, b in zip(weights_of(trainer.model), before, strict=True):
+        assert torch.isfinite(a).all()
+        assert not torch.equal(a, b)
+
+
+def test_a_scale_that_grows_is_no_skip() -> None:
+    trainer = fp16_trainer(batches=8)
+    assert trainer.grad_scaler is not None
+    trainer.grad_scaler.set_growth_interval(2)
+    trainer.grad_scaler.load_state_dict(
+        {**trainer.grad_scaler.state_dict(), "scale": 256.0}
+    )
+    trainer.train()
+    assert trainer.grad_scaler.get_scale() == 256.0 * 2**4
+    assert (trainer.step, trainer.update) == (8, 8)
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0], ids=["no unscale", "unscale"])
+def test_a_skip_is_known_where_nobody_listens_before_the_step(
+    max_grad_norm: float | None,
+) -> None:
+    trainer = fp16_trainer(Overflow(1, 4), max_grad_norm=max_grad_norm)
+    assert trainer.bus.on_before_step is None
+    trainer.train()
+    assert (trainer.step, trainer.update) == (6, 4)
+
+
+def test_finite_gradients_of_an_infinite_norm_are_no_update() -> None:
+    """Clipping would turn them into zeros, and call that an update."""
+
+    class Huge(Callback):
+        def on_before_step(self, trainer: Trainer) -> None:
+            for parameter in trainer.model.parameters():
+                parameter.grad.fill_(1e30)  # type: ignore[union-attr]
+
+    with pytest.raises(NonFiniteError, match="a gradient is NaN or infinite"):
+        make_trainer(None, None, Huge(), max_grad_norm=1.0).train()

@@ -1,0 +1,114 @@
+"""A window whose outcome the host learns later, so that it never waits for the device.
+
+A bad loss or gradient must not reach the weights in the attempt it occurs in. Here the
+device sees to that by itself: a bad loss turns its own gradients into NaN, one pass
+over the gradients notes whether all are finite, and the optimizer's own kernel leaves
+the weights alone if not. The note stays, so later attempts change nothing either, until
+the host has read it and ends the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training import readback
+from training.readback import LateFlag, Readback
+from training.window import LOWEST_SCALE, NONFINITE, Window, WindowResult
+
+
+class UnreadWindow(Window):
+    """As ``Window`` with the policy ``"stop"``, for the optimizers of ``window_class``.
+
+    The result of ``step`` carries a ``verdict``; whoever reads NONFINITE there ends
+    the run. Under fp16 a plugin that listens before the step makes the host wait, once
+    a window: what it spoils must be told from what overflowed.
+    """
+
+    #: 1.0, 0-d on the device; NaN for ever once a loss was not finite.
+    _poison: Tensor | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._reads_are_free = False
+
+    def _look_at_groups(self) -> None:
+        before = self._check.found if self._poison is not None else None
+        super()._look_at_groups()
+        if before is None:
+            self._poison = torch.ones((), device=self._parameters[0].device)
+        else:  # what was found before a group joined stays found
+            self._check.found.copy_(before)
+
+    def _differentiate(self, scaled: Tensor, mean: Tensor) -> None:
+        assert self._poison is not None
+        self._poison += mean.float() - mean.float()  # 0, or NaN
+        scaled.backward(self._poison.to(scaled.dtype))  # type: ignore[no-untyped-call]
+
+    def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
+        check, norm = self._check, None
+        check.mark(self._correction())
+        if before_step is not None:
+            before_step()
+            check.mark()
+        if self.max_grad_norm is not None:
+            norm = self._clip(self.max_grad_norm)
+            found = torch.logical_not(torch.isfinite(norm)).float()
+            torch.maximum(check.found, found, out=check.found)
+        optimizer: Any = self.optimizer
+        # The protocol by which GradScaler tells an optimizer's kernel to do nothing.
+        optimizer.grad_scale, optimizer.found_inf = None, check.found
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.grad_scale, optimizer.found_inf
+        result = self._result(applied=True, grad_norm=norm)
+        result.verdict = Readback(check.found * NONFINITE)
+        return result
+
+    def _scaled_step(
+        self, scaler: torch.amp.GradScaler, before_step: Callable[[], None] | None
+    ) -> WindowResult:
+        if before_step is not None:
+            return super()._scaled_step(scaler, before_step)
+        norm, correction = None, self._correction()
+        if correction != 1.0 or self.max_grad_norm:
+            scaler.unscale_(self.optimizer)
+            if correction != 1.0:
+                grads = [p.grad for p in self._parameters if p.grad is not None]
+                torch._foreach_mul_(grads, correction)
+            if self.max_grad_norm is not None:
+                norm = self._clip(self.max_grad_norm)
+        scale = scaler._scale  # get_scale() would wait for it
+        assert scale is not None
+        assert self._poison is not None
+        before = scale.clone()
+        scaler.step(self.optimizer)
+        scaler.update()
+        skipped = (scale < before).float()
+        code = skipped + skipped * (scale < LOWEST_SCALE)
+        code = torch.where(self._poison.isnan(), float(NONFINITE), code)
+        scale.clamp_(min=LOWEST_SCALE)
+        result = self._result(applied=True, grad_norm=norm)
+        result.verdict = Readback(code)
+        result.applied = LateFlag(result.verdict)
+        return result
+
+
+def window_class(
+    optimizer: torch.optim.Optimizer, device: torch.device, nonfinite: str
+) -> type[Window]:
+    """Return the class for a run: ``UnreadWindow`` where reads would make it wait.
+
+    It takes an optimizer whose kernel can be told on the device to do nothing (those
+    with ``fused=True``), parameters on one device, and the policy ``"stop"``: a dropped
+    window must be known before the next one, or the schedule would go wrong.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    can_be_told = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+    is_on_one_device = len({parameter.device for parameter in parameters}) == 1
+    can_defer = nonfinite == "stop" and can_be_told and is_on_one_device
+    return UnreadWindow if can_defer and readback.reads_wait(device) else Window

@@ -1,0 +1,81 @@
+"""How many samples a batch holds, and what its mean loss is a mean over."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import make_trainer
+
+from training.batches import batch_size_of, weight_of
+from training.errors import DataError
+
+THREE = torch.zeros(3, 2)
+TEXTS = ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [
+        pytest.param(THREE, 3, id="a tensor"),
+        pytest.param((THREE, torch.zeros(3)), 3, id="inputs and targets"),
+        pytest.param({"x": {"y": [THREE]}}, 3, id="nested"),
+        pytest.param((TEXTS, THREE), 3, id="texts before a tensor"),
+        pytest.param({"question": ["a"], "x": THREE}, 3, id="a tensor before texts"),
+        pytest.param((torch.tensor(7), THREE), 3, id="a number before a tensor"),
+        pytest.param(([], {}, THREE), 3, id="empty containers first"),
+        pytest.param({"question": TEXTS, "answer": TEXTS}, 3, id="texts alone"),
+        pytest.param((1, TEXTS), 3, id="a number and texts"),
+        pytest.param(torch.tensor(7), 1, id="a number alone"),
+        pytest.param("abc", 1, id="one text"),
+        pytest.param([], 1, id="nothing"),
+        pytest.param(torch.zeros(0, 2), 0, id="an empty tensor"),
+    ],
+)
+def test_the_size_of_a_batch_is(batch: Any, size: int) -> None:
+    assert batch_size_of(batch) == size
+
+
+def test_a_batch_may_say_what_its_loss_is_a_mean_over() -> None:
+    assert weight_of(SimpleNamespace(loss_weight=7)) == 7.0
+    assert weight_of(SimpleNamespace(loss_weight=0)) == 0.0
+
+
+@pytest.mark.parametrize("weight", [-3, math.nan, math.inf])
+def test_a_weight_that_is_none_is_refused_with_its_value(weight: float) -> None:
+    with pytest.raises(DataError, match=f"loss_weight {float(weight)}; make it the"):
+        weight_of(SimpleNamespace(loss_weight=weight))
+
+
+class Asks(nn.Module):
+    """Has texts beside its numbers, as a default-collated data set of rows has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, question: list[str], x: Tensor, y: Tensor) -> Tensor:
+        assert len(question) == len(x)
+        return (self.layer(x) - y).square().mean()
+
+
+@pytest.mark.parametrize("sizes", [[8], [3, 5], [1, 7]], ids=str)
+def test_a_text_field_first_leaves_the_gradient_that_of_one_batch(
+    sizes: list[int],
+) -> None:
+    x, y = torch.arange(8.0)[:, None] / 8, torch.arange(8.0)[:, None].square() / 64
+    batches = [
+        {"question": ["?"] * len(part), "x": part, "y": target}
+        for part, target in zip(x.split(sizes), y.split(sizes), strict=True)
+    ]
+    model = Asks()
+    trainer = make_trainer(model, batches, gradient_accumulation_steps=len(sizes))
+    trainer.optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    trainer.train()
+    assert model.layer.bias.item() == pytest.approx(2 * y.mean().item(), abs=1e-6)

@@ -1,0 +1,288 @@
+"""Where reads wait, the device guards the weights, and the host learns of it later."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import Recorder, Regression, regression_batches, weights_of
+
+from training import Callback, NonFiniteError, Trainer
+from training.readback import LateFlag, Readback
+from training.unread_window import UnreadWindow
+from training.window import Window
+
+PRECISIONS = ["fp32", "bf16", "fp16"]
+
+
+@pytest.fixture(autouse=True)
+def reads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a CPU be treated as a device that is slow to answer."""
+    monkeypatch.setattr("training.readback.reads_wait", lambda device: True)
+
+
+@pytest.fixture(params=["early", "late"])
+def answers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let answers be there at once, or only when somebody waits for them."""
+    if request.param == "late":
+        monkeypatch.setattr(Readback, "is_here", property(lambda self: False))
+    return str(request.param)
+
+
+class Spoilt(nn.Module):
+    """Returns a bad loss, or a finite loss with a bad gradient, on some calls."""
+
+    def __init__(self, kind: str, *calls: int) -> None:
+        super().__init__()
+        self.inner = Regression()
+        self.kind, self.bad_calls, self.calls = kind, calls, 0
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        loss: Tensor = self.inner(x, y)["loss"]
+        self.calls += 1
+        if self.calls not in self.bad_calls:
+            return loss
+        if self.kind == "bad gradient":  # sqrt at 0: value 0, gradient infinite
+            return loss + (self.inner.layers[0].weight.sum() * 0.0).abs().sqrt()
+        if self.kind == "bad loss, good gradient":
+            return loss + math.inf
+        return loss * math.nan
+
+
+def trainer_of(model: nn.Module, *callbacks: Any, **options: Any) -> Trainer:
+    options.setdefault("optimizer", torch.optim.AdamW)
+    optimizer = options.pop("optimizer")(model.parameters(), lr=0.01, fused=True)
+    return Trainer(
+        model=model,
+        train_dataloader=options.pop("batches", regression_batches(8)),
+        optimizer=optimizer,
+        callbacks=callbacks,
+        device="cpu",
+        **options,
+    )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("norm", [None, 1.0], ids=["no clipping", "clipping"])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_run_without_reads_ends_in_the_weights_of_one_with_reads(
+    precision: str,
+    norm: float | None,
+    accumulation: int,
+    answers: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = []
+    for waits in (True, False):
+        monkeypatch.setattr("training.readback.reads_wait", lambda device, w=waits: w)
+        recorder = Recorder()
+        trainer = trainer_of(
+            Regression(),
+            recorder,
+            precision=precision,
+            max_grad_norm=norm,
+            gradient_accumulation_steps=accumulation,
+            num_epochs=2,
+        )
+        trainer.train()
+        assert isinstance(trainer._window, UnreadWindow) == waits
+        runs.append((trainer, [dict(logs) for logs in recorder.logs]))
+    (left, left_logs), (right, right_logs) = runs
+    for a, b in zip(weights_of(left.model), weights_of(right.model), strict=True):
+        assert torch.equal(a, b)
+    assert (left.step, left.update) == (right.step, right.update)
+    assert left.progress.skipped_windows == right.progress.skipped_windows
+    for a, b in zip(left_logs, right_logs, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind", ["bad loss", "bad loss, good gradient", "bad gradient"]
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("norm", [None, 1.0], ids=["no clipping", "clipping"])
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_a_bad_value_never_reaches_the_weights_however_late_it_is_learnt_of(
+    kind: str, precision: str, norm: float | None, optimizer: Any, answers: str
+) -> None:
+    good = Regression()
+    trainer_of(
+        good,
+        precision=precision,
+        max_grad_norm=norm,
+        optimizer=optimizer,
+        batches=regression_batches(8)[:2],
+    ).train()
+    model = Spoilt(kind, 3)
+    trainer = trainer_of(
+        model, precision=precision, max_grad_norm=norm, optimizer=optimizer
+    )
+    with pytest.raises(NonFiniteError, match="the weights were not touched"):
+        trainer.train()
+    assert (trainer.step, trainer.update) == (2, 2)
+    for a, b in zip(weights_of(model), weights_of(good), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_without_the_guard_the_bad_value_does_reach_them(answers: str) -> None:
+    """What the claim above is worth: the same run, the optimizer not told."""
+    model = Spoilt("bad loss", 3)
+    trainer = trainer_of(model)
+
+    class Deaf(Callback):
+        def on_epoch_begin(self, trainer: Trainer) -> None:
+            step = trainer.optimizer.step
+
+            def untold(*arguments: Any) -> Any:
+                trainer.optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+                return step(*arguments)
+
+            trainer.optimizer.step = untold  # type: ignore[method-assign]
+
+    trainer.bus.register(Deaf())
+    with pytest.raises(NonFiniteError):
+        trainer.train()
+    assert not all(bool(torch.isfinite(w).all()) for w in weights_of(model))
+
+
+@pytest.mark.parametrize("kind", ["bad loss", "bad loss, good gradient"])
+def test_under_fp16_a_bad_loss_is_not_taken_for_an_overflow(
+    kind: str, answers: str
+) -> None:
+    model = Spoilt(kind, 5)
+    trainer = trainer_of(model, precision="fp16")
+    with pytest.raises(NonFiniteError):
+        trainer.train()
+    assert trainer.step == 4
+    assert all(bool(torch.isfinite(w).all()) for w in weights_of(model))
+
+
+class Overflow(Callback):
+    """Makes the gradients of some steps infinite, as an overflow does."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        if trainer.step + 1 in self.steps:
+            for parameter in trainer.model.parameters():
+                assert parameter.grad is not None
+                parameter.grad.fill_(math.inf)
+
+
+class Verdicts(Callback):
+    """Keeps what each step was announced as."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+        self.updates: list[int] = []
+
+    def on_step_end(self, trainer: Trainer, applied: bool) -> None:
+        self.given.append(applied)
+        self.updates.append(trainer.update)
+
+
+@pytest.mark.parametrize("norm", [None, 1.0], ids=["no clipping", "clipping"])
+def test_an_overflow_is_known_to_whoever_looks(
+    norm: float | None, answers: str
+) -> None:
+    verdicts = Verdicts()
+    trainer = trainer_of(
+        Regression(), verdicts, Overflow(1, 3), precision="fp16", max_grad_norm=norm
+    )
+    trainer.train()
+    assert isinstance(verdicts.given[0], LateFlag)
+    applied = [bool(given) for given in verdicts.given]
+    assert applied == [False, True, False, True, True, True, True, True]
+    assert verdicts.updates == [0, 1, 1, 2, 3, 4, 5, 6]
+    assert (trainer.update, trainer.progress.skipped_windows) == (6, 2)
+    assert trainer.grad_scaler is not None
+    assert trainer.grad_scaler.get_scale() == 65536.0 / 4
+
+
+def test_a_gradient_that_no_scale_mends_ends_the_run(answers: str) -> None:
+    trainer = trainer_of(
+        Regression(),
+        Overflow(*range(1, 100)),
+        precision="fp16",
+        batches=regression_batches(40),
+    )
+    with pytest.raises(NonFiniteError):
+        trainer.train()
+    assert trainer.step == 16  # 65536 is 2 to the 16
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_a_plugin_spoils_never_reaches_the_weights(
+    precision: str, answers: str
+) -> None:
+    class Spoil(Callback):
+        def on_before_step(self, trainer: Trainer) -> None:
+            if trainer.step == 4:
+                next(trainer.model.parameters()).grad.fill_(math.nan)  # type: ignore[union-attr]
+
+    model = Regression()
+    trainer = trainer_of(model, Spoil(), precision=precision)
+    with pytest.raises(NonFiniteError):
+        trainer.train()
+    assert trainer.step == 4
+    assert all(bool(torch.isfinite(w).all()) for w in weights_of(model))
+
+
+def test_the_host_is_never_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Readback, "is_here", property(lambda self: False))
+    model = Spoilt("bad loss", 3)
+    trainer = trainer_of(model, batches=regression_batches(100))
+    with pytest.raises(NonFiniteError):
+        trainer.train()
+    assert model.calls == 3 + 16
+
+
+@pytest.mark.parametrize(
+    ("fused", "nonfinite"),
+    [
+        pytest.param(False, "stop", id="an optimizer that cannot be told"),
+        pytest.param(True, "skip", id="a policy that must know at once"),
+    ],
+)
+def test_elsewhere_it_is_read_once_a_window(fused: bool, nonfinite: str) -> None:
+    model = Spoilt("bad loss", 3)
+    trainer = Trainer(
+        model=model,
+        train_dataloader=regression_batches(4),
+        optimizer=torch.optim.AdamW(model.parameters(), fused=fused),
+        nonfinite=nonfinite,
+        device="cpu",
+    )
+    if nonfinite == "stop":
+        with pytest.raises(NonFiniteError):
+            trainer.train()
+    else:
+        trainer.train()
+        assert (trainer.update, trainer.progress.nonfinite_windows) == (3, 1)
+    assert type(trainer._window) is Window
+    assert all(bool(torch.isfinite(w).all()) for w in weights_of(model))
+
+
+def test_a_checkpoint_waits_for_the_attempts_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(Readback, "is_here", property(lambda self: False))
+
+    class Save(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step == 4:
+                trainer.request_checkpoint("now")
+
+        def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+            if reason == "now":
+                trainer.save_checkpoint(tmp_path / "a.pt")
+
+    trainer_of(Regression(), Save(), precision="bf16").train()
+    saved = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert (saved["progress"]["step"], saved["progress"]["update"]) == (4, 4)
+    with pytest.raises(NonFiniteError):
+        trainer_of(Spoilt("bad loss", 3), Save()).train()

@@ -175,7 +175,9 @@ def prepare_process() -> None:
 def main() -> int:
     """Run both contests; return 1 when --check finds a promise broken."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=25, help="at least 7 for a figure")
+    parser.add_argument(
+        "--rounds", type=int, default=25, help="at least 7 for a figure"
+    )
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1000, help="updates in an epoch")
     parser.add_argument("--write", action="store_true", help="keep the figures as JSON")

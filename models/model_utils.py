@@ -38,7 +38,7 @@ def freeze_model(model: nn.Module, freeze_layers: Iterable[str]) -> list[str]:
             if name in modules:
                 _freeze_module(modules[name])
             else:
-                parameters[name].requires_grad_(False)
+                _freeze_parameter(model, name)
     return [name for name, value in parameters.items() if not value.requires_grad]
 
 
@@ -61,6 +61,16 @@ def _resolve(
         f"freeze names {name!r}, which matches no part of the model; {listed}"
         f"top-level names: {', '.join(top)}"
     )
+
+
+def _freeze_parameter(model: nn.Module, path: str) -> None:
+    """Freeze one parameter; its module is trained as before."""
+    place, _, name = path.rpartition(".")
+    owner = model.get_submodule(place)
+    names: frozenset[str] = getattr(owner, "_frozen_parameters", frozenset())
+    # Read by training.modes.
+    owner._frozen_parameters = names | {name}  # type: ignore[assignment]
+    getattr(owner, name).requires_grad_(False)
 
 
 def _freeze_module(module: nn.Module) -> None:

@@ -104,8 +104,8 @@ def metric_names(trainer: Trainer) -> Iterable[str] | None:
         trainer: the run.
     Returns: names; all plugins' names are merged, and consumers are checked
         against them before step 0. None says that they cannot be known, as does
-        ``evaluate`` without this hook: the check then waits for the first evaluation
-        at an epoch end in which every producer delivers.
+        ``evaluate`` without this hook. At each epoch end at which every producer
+        delivers, what is watched must be among what they deliver.
     Order: none promised.
     Errors: the run does not start; ``on_exception`` fires, then the error is raised.
     """

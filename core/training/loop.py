@@ -97,7 +97,7 @@ class Loop(RunView):
                     continue  # what was asked for is granted at the epoch's end
                 ended = self._stop is not None or self.step == self.max_steps
                 # Without a length only the next batch tells whether the epoch is over.
-                if self._asked and (ended or length is not None):
+                if self._asked and (self._stop or (length is not None and not ended)):
                     self._grant()
                 if ended or self._stop is not None:
                     return False
@@ -214,7 +214,7 @@ class Loop(RunView):
                 name, MetricValue(value, self.step, self.epoch, producer)
             )
         if own is not None and self._all_delivered(results):
-            self.metrics.settle()
+            self.metrics.check_delivered(merged.keys())
         metrics = {name: value for name, (value, _) in merged.items()}
         if metrics and self.bus.on_metrics is not None:
             self.bus.on_metrics(self, MappingProxyType(metrics))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ class Metrics(Mapping[str, MetricValue]):
         self._latest: dict[str, MetricValue] = {}
         #: Names that the run will produce; None when a producer does not say.
         self.known_names: frozenset[str] | None = frozenset()
-        #: Required name -> owner, where only the first evaluation can tell.
-        self._doubtful: dict[str, str] = {}
+        #: Watched name -> who watches it.
+        self._required: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> MetricValue:
         return self._latest[name]
@@ -52,22 +52,21 @@ class Metrics(Mapping[str, MetricValue]):
     def require(self, name: str, owner: str) -> None:
         """Raise ``MetricError`` if it is known that nobody will produce ``name``.
 
-        Where a producer does not say its names, ``settle`` decides.
+        Where a producer does not say its names, ``check_delivered`` decides.
         """
-        if self.known_names is None:
-            self._doubtful[name] = owner
-        elif name not in self.known_names:
+        if self.known_names is not None and name not in self.known_names:
             raise _unknown(name, owner, self.known_names)
+        self._required[name] = owner
 
-    def settle(self) -> None:
-        """Raise ``MetricError`` if a required name was never delivered.
+    def check_delivered(self, names: Collection[str]) -> None:
+        """Raise ``MetricError`` if a required name is not in what was delivered.
 
-        Call it when every producer has delivered.
+        Args:
+            names: all that was delivered at an epoch end, by every producer.
         """
-        for name, owner in self._doubtful.items():
-            if name not in self._latest:
-                raise _unknown(name, owner, self._latest)
-        self._doubtful.clear()
+        for name, owner in self._required.items():
+            if name not in names:
+                raise _unknown(name, owner, names)
 
     def state_dict(self) -> dict[str, list[Any]]:
         """Return every latest value as a list of its fields."""

@@ -1,6 +1,7 @@
 """Train and eval mode: frozen modules stay as they are, evaluation puts modes back.
 
-A module is frozen when it carries ``_is_frozen = True``, as ``freeze_model`` sets it.
+A module is frozen when it carries ``_is_frozen = True``, and single parameters of one
+when it names them in ``_frozen_parameters``; ``freeze_model`` sets both.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ def keep_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Take gradients off frozen parameters again, and those out of the optimizer."""
     frozen: set[nn.Parameter] = set()
     for module in frozen_modules(model).values():
-        module.requires_grad_(False)
         frozen.update(module.parameters())
+    for module in model.modules():
+        names = getattr(module, "_frozen_parameters", ())
+        frozen.update(getattr(module, name) for name in names)
     if not frozen:
         return
     for group in optimizer.param_groups:
         group["params"] = [p for p in group["params"] if p not in frozen]
     for parameter in frozen:
+        parameter.requires_grad_(False)
         parameter.grad = None
         optimizer.state.pop(parameter, None)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.modes import frozen_modules
+from training.plan import num_batches
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -67,7 +68,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "dataset_length": _length(getattr(loader, "dataset", None)),
         "batch_size": batch_size or getattr(sampler, "batch_size", None),
         "drop_last": getattr(sampler, "drop_last", None),
-        "batches_per_epoch": trainer.batches_per_epoch,
+        "batches_per_epoch": num_batches(loader),
         "world_size": _world_size(),
         "frozen": sorted(frozen_modules(trainer.model)),
         **optimizer_settings(trainer.optimizer, trainer.configured_groups),

@@ -118,6 +118,7 @@ class Trainer(Loop):
             make_forward(loss_fn, step_fn),
         )
         self.model = model.to(self.device)
+        _check_owner(self.model, optimizer)
         keep_frozen(self.model, optimizer)
         self.train_dataloader = train_dataloader
         self.val_dataloader = self._given_val = val_dataloader
@@ -236,6 +237,7 @@ class Trainer(Loop):
     def _begin(self) -> dict[str, Any] | None:
         """Reset what a run counts, unless a checkpoint was just loaded; return that."""
         resume, self._resume = self._resume, None
+        self._wrapped_loader = None
         self._stop = self._signal = None
         self._asked.clear()
         self._unsettled.clear()
@@ -273,7 +275,9 @@ class Trainer(Loop):
             module = checked_module(bus.wrap_model(self, module), module, bus)
         train = self.train_dataloader
         if bus.wrap_dataloader is not None:
-            train = bus.wrap_dataloader(self, train, "train") or train
+            self._wrapped_loader = bus.wrap_dataloader(self, train, "train")
+            if self._wrapped_loader is not None:
+                train = self._wrapped_loader
             if self._given_val is not None:  # not the wrapped one of an earlier train
                 wrapped = bus.wrap_dataloader(self, self._given_val, "validation")
                 self.val_dataloader = wrapped or self._given_val
@@ -293,6 +297,17 @@ class Trainer(Loop):
         self.metrics.known_names = known_names(
             dict(bus.collect("metric_names", trainer=self)),
             [impl.plugin_name for impl in bus.listeners("evaluate")],
+        )
+
+
+def _check_owner(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that would train another model than this one."""
+    own = set(model.parameters())
+    steps = {p for group in optimizer.param_groups for p in group["params"]}
+    if steps and not steps & own:
+        raise ConfigError(
+            f"the optimizer steps {len(steps)} parameters, none of them of this "
+            f"{type(model).__name__}; build it with this model's parameters()"
         )
 
 

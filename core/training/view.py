@@ -89,6 +89,7 @@ class RunView:
         self.resumed_from: Path | None = None
         self.epoch_state: list[Tensor] = []
         self.configured_groups: list[dict[str, Any]] | None = None
+        self._wrapped_loader: Iterable[Any] | None = None
         self._stop: Request | None = None
         self._signal: Signals | None = None
         self._asked: dict[str, str] = {}
@@ -132,8 +133,12 @@ class RunView:
 
     @property
     def batches_per_epoch(self) -> int | None:
-        """Batches of an epoch; None for a loader without a length."""
-        return plan.num_batches(self.train_dataloader)
+        """Batches of an epoch; None for a loader without a length.
+
+        From ``on_setup`` on those of the loader that ``wrap_dataloader`` returned.
+        """
+        wrapped, given = self._wrapped_loader, self.train_dataloader
+        return plan.num_batches(given if wrapped is None else wrapped)
 
     @property
     def steps_per_epoch(self) -> int | None:

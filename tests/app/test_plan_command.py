@@ -179,6 +179,20 @@ def test_a_conflict_is_named(
     assert told in out.partition("\nconflicts\n")[2]
 
 
+def test_watching_a_misspelt_metric_is_a_conflict(
+    planned: Path, command: Command
+) -> None:
+    names = ("val_los", "accuracy/yes_no", "train_loss")
+    found = []
+    for name in names:
+        change = f"plugins.early_stopping.monitor={name}"
+        _, out, _ = command("plan", "run.yaml", "--set", change)
+        found.append("early_stopping.monitor is" in out.partition("\nconflicts\n")[2])
+    assert found == [True, False, False]
+    _, out, _ = command("plan", "run.yaml", "--set", f"{change[:-10]}val_los")
+    assert "(did you mean 'val_loss'?)" in out
+
+
 def test_watching_a_metric_without_evaluation_is_a_conflict(
     planned: Path, command: Command
 ) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from toy import make_trainer, regression_batches, weights_of
 
+from models.model_utils import freeze_model
 from training import Callback, Trainer
 
 
@@ -95,3 +96,18 @@ def test_a_resumed_run_is_frozen_too(tmp_path: Path) -> None:
         torch.equal(a, b)
         for a, b in zip(weights_of(resumed), weights_of(straight), strict=True)
     )
+
+
+def test_a_single_frozen_parameter_leaves_the_optimizer_and_is_frozen_again() -> None:
+    model = WithNorm()
+    freeze_model(model, ["head.weight"])
+    before, bias = model.head.weight.clone(), model.head.bias.clone()
+    trainer = make_trainer(model, num_epochs=2)
+    steps = [p for g in trainer.optimizer.param_groups for p in g["params"]]
+    assert not any(p is model.head.weight for p in steps)
+    model.head.weight.requires_grad_(True)
+    trainer.train()
+    assert not model.head.weight.requires_grad
+    assert torch.equal(model.head.weight, before)
+    assert not torch.equal(model.head.bias, bias)
+    assert model.head.training

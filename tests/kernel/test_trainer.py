@@ -314,3 +314,12 @@ def test_a_second_train_wraps_the_loader_that_was_passed() -> None:
     trainer.train()
     trainer.train()
     assert seen == [4, 4]
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match="4 parameters, none of them of this Regres"):
+        Trainer(
+            Regression(),
+            regression_batches(),
+            optimizer=torch.optim.SGD(Regression().parameters(), lr=0.1),
+        )

@@ -246,3 +246,39 @@ def test_a_producer_that_was_not_due_is_waited_for() -> None:
         None, regression_batches(2), EverySecond(), stopper, num_epochs=4
     ).train()
     assert stopper.progress.checks == 2
+
+
+@pytest.mark.parametrize("declares", [True, False])
+@pytest.mark.parametrize(
+    ("delivered", "epochs"),
+    [
+        pytest.param([{"accuracy": 1.0}], 1, id="from the start"),
+        pytest.param([{"val_loss": 1.0}, {"accuracy": 1.0}], 2, id="later"),
+    ],
+)
+@pytest.mark.parametrize(
+    "consumer",
+    [
+        pytest.param(lambda folder: EarlyStoppingCallback(), id="early stopping"),
+        pytest.param(ModelCheckpointCallback, id="checkpointing"),
+    ],
+)
+def test_a_watched_metric_that_is_no_longer_delivered_ends_the_run(
+    tmp_path: Path, consumer: Any, delivered: list[Any], epochs: int, declares: bool
+) -> None:
+    class Changes(Callback):
+        def evaluate(self, trainer: Trainer) -> dict[str, float]:
+            return delivered[min(trainer.epoch, len(delivered)) - 1]
+
+    class Declares(Changes):
+        def metric_names(self) -> list[str]:
+            return ["val_loss", "accuracy"]
+
+    producer = Declares() if declares else Changes()
+    trainer = make_trainer(
+        None, regression_batches(2), producer, consumer(tmp_path), num_epochs=8
+    )
+    told = "watches 'val_loss', but this run reports: accuracy, train_loss"
+    with pytest.raises(MetricError, match=told):
+        trainer.train()
+    assert trainer.epoch == epochs

@@ -13,6 +13,7 @@ from toy import Recorder, make_trainer, regression_batches
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from trainbus_evaluation import EvaluationCallback
+from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, Trainer, plan
 from training.app.rehearsal import Rehearsal
 
@@ -174,3 +175,18 @@ def test_the_loop_and_its_view_agree_on_a_loader_that_ends_ragged() -> None:
     trainer.train()
     assert trainer.steps_per_epoch == 3
     assert len(recorder.logs) == trainer.total_steps == trainer.step == 6
+
+
+def test_a_wrapped_loader_is_the_one_that_is_counted() -> None:
+    class Halves(Callback):
+        def wrap_dataloader(self, dataloader: Any, stage: str) -> Any:
+            return dataloader[: len(dataloader) // 2]
+
+    recorder = Recorder()
+    trainer = make_trainer(None, regression_batches(8), Halves(), recorder)
+    trainer.bus.register(LearningRateSchedulerCallback(type="linear"))
+    for _ in range(2):  # wrapped once a run, and not again on top
+        trainer.train()
+        assert (trainer.total_steps, trainer.step) == (4, 4)
+    rates = [logs["lr"] for logs in recorder.logs[-4:]]
+    assert rates[-1] == pytest.approx(rates[0] / 4)

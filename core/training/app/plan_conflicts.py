@@ -7,7 +7,7 @@ from typing import Any
 
 from training.app.rehearsal import Rehearsal
 from training.app.text import count
-from training.errors import ConfigError
+from training.errors import ConfigError, did_you_mean
 from training.plan import epochs_begun
 
 __all__ = ["find_conflicts"]
@@ -51,12 +51,26 @@ def _producers(run: Rehearsal, has_validation: bool) -> Iterator[str]:
     evaluators = [n for n, p in run.plugins.items() if hasattr(p, "evaluate")]
     if evaluators and not has_validation and "evaluation" in evaluators:
         yield "evaluation is enabled, but data.validation names no rows"
-    if evaluators:
-        return
+    produced = _produced(run, evaluators)
     for name, plugin in run.plugins.items():
         monitor = getattr(plugin, "monitor", None)
-        if monitor not in (None, "train_loss") and getattr(plugin, "is_plateau", True):
+        if monitor in (None, "train_loss") or not getattr(plugin, "is_plateau", True):
+            continue
+        if not evaluators:
             yield f"{name}.monitor is {monitor!r}, but no plugin evaluates"
+        elif produced and monitor.partition("/")[0] not in produced:
+            yield (
+                f"{name}.monitor is {monitor!r}, but this run reports: "
+                f"{', '.join(produced)}{did_you_mean(monitor, produced)}"
+            )
+
+
+def _produced(run: Rehearsal, evaluators: list[str]) -> list[str]:
+    """Return what may be reported; [] where an evaluator does not say."""
+    declared = [getattr(run.plugins[name], "produces", ()) for name in evaluators]
+    if not all(declared):
+        return []
+    return ["train_loss", *dict.fromkeys(n for names in declared for n in names)]
 
 
 def _cadence(run: Rehearsal, name: str, plugin: Any) -> Iterator[str]:

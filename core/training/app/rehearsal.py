@@ -21,8 +21,8 @@ class Stop:
     """A boundary at which something is measured or may be saved.
 
     Attributes:
-        reason: ``"step"`` inside an epoch, ``"epoch_step"`` after the last step of one
-            but before its end, ``"epoch_end"``, or ``"stop"`` at ``max_steps``.
+        reason: ``"step"`` inside an epoch, ``"epoch_end"``, or ``"stop"`` at
+            ``max_steps``.
         epoch: completed epochs.
         step: attempted updates.
         is_stopping: whether it is the last boundary of the run.
@@ -110,15 +110,14 @@ class Rehearsal:
             self.step += 1
             ends_epoch = self.step % length == 0
             is_evaluated = self._step_is_evaluated()
-            if not self.is_stopping and not ends_epoch:
-                yield self._stop("step", is_evaluated)
-            elif is_evaluated:
-                yield self._stop("epoch_step", is_evaluated)
             if ends_epoch:
                 self.epoch += 1
-                yield self._stop("epoch_end", self._is_due("epoch_end"))
+                is_due = self._is_due("epoch_end") or is_evaluated
+                yield self._stop("epoch_end", is_due)
             elif self.step == total:
-                yield self._stop("stop", self._is_due("max_steps"))
+                yield self._stop("stop", self._is_due("max_steps") or is_evaluated)
+            else:
+                yield self._stop("step", is_evaluated)
 
     def fresh_stops(self, monitor: str | None) -> Iterator[tuple[Stop, bool]]:
         """Yield each boundary with whether ``monitor`` was measured on its weights."""

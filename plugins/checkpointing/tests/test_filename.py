@@ -111,10 +111,14 @@ def test_a_value_of_300_digits_shortens_the_name_and_keeps_the_suffix():
 
 @pytest.mark.parametrize(
     ("monitor", "template"),
-    [("val_loss", GUIDE), (None, "checkpoint-{epoch:03d}.pt")],
+    [
+        pytest.param("val_loss", GUIDE, id="a field"),
+        pytest.param(None, "checkpoint-{epoch:03d}.pt", id="none"),
+        pytest.param("val.acc", "checkpoint-{epoch:03d}.pt", id="no bare name"),
+    ],
 )
 def test_the_default_template_shows_the_monitored_metric(monitor, template):
-    assert default_template(monitor) == template
+    assert FilenameTemplate(default_template(monitor)).template == template
 
 
 def test_metric_fields_are_those_that_are_no_counters():

@@ -1,5 +1,6 @@
 """What the learning-rate plugin promises, one claim a case."""
 
+import functools
 import logging
 import math
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import (
     LinearLR,
     MultiStepLR,
     OneCycleLR,
+    PolynomialLR,
     ReduceLROnPlateau,
     SequentialLR,
 )
@@ -297,6 +299,77 @@ def test_a_length_that_does_not_fit_the_run_is_warned_of(
     with caplog.at_level(logging.WARNING):
         callback.on_setup(fake_trainer(optimizer))
     assert (hint in caplog.text) if hint else not caplog.records
+
+
+def from_transformers(optimizer, num_warmup, num_training):
+    """As transformers' get_linear_schedule_with_warmup makes it."""
+
+    def factor(step, *, num_warmup_steps, num_training_steps):
+        if step < num_warmup_steps:
+            return step / max(1, num_warmup_steps)
+        rest = num_training_steps - step
+        return max(0.0, rest / max(1, num_training_steps - num_warmup_steps))
+
+    bound = functools.partial(
+        factor, num_warmup_steps=num_warmup, num_training_steps=num_training
+    )
+    return LambdaLR(optimizer, bound)
+
+
+@pytest.mark.parametrize(
+    ("make", "interval", "hints"),
+    [
+        pytest.param(
+            lambda o: from_transformers(o, 3, 10),
+            None,
+            ["pass interval='step'", "the first epoch learns nothing", "never gets to"],
+            id="a schedule of transformers, per epoch",
+        ),
+        pytest.param(
+            lambda o: from_transformers(o, 3, 10), "step", [], id="it per update"
+        ),
+        pytest.param(
+            lambda o: PolynomialLR(o, total_iters=5), "step", ["make it 10"], id="poly"
+        ),
+        pytest.param(
+            lambda o: LinearLR(o, 0.1, total_iters=5), "step", [], id="a warmup"
+        ),
+        pytest.param(
+            lambda o: LinearLR(o, 0.1, total_iters=10),
+            "step",
+            ["never gets to the rest"],
+            id="a warmup as long as the run",
+        ),
+        pytest.param(
+            lambda o: SequentialLR(
+                o,
+                [LinearLR(o, 0.1, total_iters=4), CosineAnnealingLR(o, T_max=10)],
+                milestones=[4],
+            ),
+            "step",
+            ["is 14 advances long"],
+            id="parts that are longer together",
+        ),
+        pytest.param(
+            lambda o: LambdaLR(o, lambda n: 1.0), "step", [], id="one without a length"
+        ),
+    ],
+)
+def test_a_schedule_that_does_not_go_with_the_run_is_warned_of(
+    caplog, make, interval, hints
+):
+    optimizer = make_optimizer(1.0)
+    callback = LearningRateSchedulerCallback(make(optimizer), interval=interval)
+    callback.on_setup(fake_trainer(optimizer))
+    assert [hint for hint in hints if hint not in caplog.text] == []
+    assert len(caplog.records) == len(hints)
+
+
+@pytest.mark.parametrize(("warmup", "is_warned_of"), [(9, False), (10, True)])
+def test_a_warmup_as_long_as_the_run_is_warned_of(caplog, warmup, is_warned_of):
+    callback = LearningRateSchedulerCallback(type="cosine", warmup=warmup)
+    callback.on_setup(fake_trainer(make_optimizer(1.0)))
+    assert ("the full rate is never reached" in caplog.text) == is_warned_of
 
 
 def test_a_one_cycle_that_would_end_inside_the_run_is_refused():

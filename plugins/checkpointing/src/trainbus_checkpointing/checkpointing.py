@@ -140,8 +140,8 @@ class ModelCheckpointCallback(Callback):
 
         Args:
             stops: (reason, epoch, step, is_stopping, has a fresh value) of each
-                boundary; the reason is ``"step"`` inside an epoch, ``"epoch_step"``
-                after its last step, else that of ``on_checkpoint``.
+                boundary; the reason is ``"step"`` inside an epoch, else that of
+                ``on_checkpoint``.
             improves: whether every value is the best so far, or only the first.
         """
         rehearsal = Rehearsal(self.cadence, self.ranking, improves)

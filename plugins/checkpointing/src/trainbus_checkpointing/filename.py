@@ -80,8 +80,12 @@ class FilenameTemplate:
 
 
 def default_template(monitor: str | None) -> str:
-    """Return the template for checkpoints that are ranked by ``monitor``."""
-    field = "" if monitor is None else f"-{{{monitor}:.4f}}"
+    """Return the template for checkpoints that are ranked by ``monitor``.
+
+    A name that is no field, such as ``val.acc``, is left out.
+    """
+    is_field = monitor is not None and _FIELD_NAME.fullmatch(monitor)
+    field = f"-{{{monitor}:.4f}}" if is_field else ""
     return f"checkpoint-{{epoch:03d}}{field}.pt"
 
 

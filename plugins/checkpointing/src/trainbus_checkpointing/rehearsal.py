@@ -59,8 +59,8 @@ class Rehearsal:
         is_candidate = (
             is_fresh and not is_in and self._ranking.enters(self._value, self._entries)
         )
-        if at.reason in ("step", "epoch_step"):
-            if at.reason == "step" and self._cadence.is_step_due(at.step):
+        if at.reason == "step":
+            if self._cadence.is_step_due(at.step):
                 at = replace(at, reason=when.REASON_STEPS)
             elif is_candidate:
                 at = replace(at, reason=when.REASON_BEST)

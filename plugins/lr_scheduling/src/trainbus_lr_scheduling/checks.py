@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from trainbus_lr_scheduling.lengths import first_part, scheduler_length
 from trainbus_lr_scheduling.schedules import TYPES
 from training.errors import ConfigError, did_you_mean
 from training.plan import epochs_begun
@@ -138,9 +139,31 @@ def check_object(scheduler: LRScheduler, interval: str, trainer: Trainer) -> Non
             f"lr_scheduling: the {name} belongs to another optimizer than the run's; "
             "build it with the optimizer that the Trainer gets"
         )
-    length = scheduler_length(scheduler)
     planned = planned_advances(trainer, interval)
-    if length is None or planned is None or length == planned:
+    if planned is None:
+        return
+    _check_length(scheduler, name, interval, planned, trainer)
+    part = first_part(scheduler)
+    if part >= planned:
+        logger.warning(
+            "lr_scheduling: the first part of the %s is %d advances long, but with "
+            "interval %r this run has %d: it never gets to the rest",
+            *(name, part, interval, planned),
+        )
+    rates = [float(group["lr"]) for group in trainer.optimizer.param_groups]
+    if interval == "epoch" and not any(rates):
+        logger.warning(
+            "lr_scheduling: the %s begins at a rate of 0, so the first epoch learns "
+            "nothing; if it counts updates, pass interval='step'",
+            name,
+        )
+
+
+def _check_length(
+    scheduler: LRScheduler, name: str, interval: str, planned: int, trainer: Trainer
+) -> None:
+    length = scheduler_length(scheduler)
+    if length is None or length == planned:
         return
     other = "epoch" if interval == "step" else "step"
     hint = f"make it {planned}"
@@ -155,6 +178,21 @@ def check_object(scheduler: LRScheduler, interval: str, trainer: Trainer) -> Non
     logger.warning(sentence)
 
 
+def warn_of_warmup(warmup: int, planned: int | None) -> None:
+    """Warn of a warmup that is not over when the run is.
+
+    Args:
+        warmup: advances until the full rate.
+        planned: advances of the whole run, None if unknown.
+    """
+    if planned is not None and warmup >= planned:
+        logger.warning(
+            "lr_scheduling.warmup is %d advances, but the run has %d: the full rate is "
+            "never reached",
+            *(warmup, planned),
+        )
+
+
 def planned_advances(trainer: Trainer, interval: str) -> int | None:
     """Return how often a schedule advances in the whole run; None if unknown."""
     if interval == "step":
@@ -165,12 +203,3 @@ def planned_advances(trainer: Trainer, interval: str) -> int | None:
         return None
     epochs = epochs_begun(trainer.max_steps, trainer.steps_per_epoch)
     return min(trainer.num_epochs, epochs)
-
-
-def scheduler_length(scheduler: LRScheduler) -> int | None:
-    """Return after how many advances a torch scheduler ends, if it says so."""
-    for name in ("total_steps", "T_max"):
-        length = getattr(scheduler, name, None)
-        if isinstance(length, int):
-            return length
-    return None

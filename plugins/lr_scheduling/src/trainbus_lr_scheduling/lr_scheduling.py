@@ -22,6 +22,7 @@ from trainbus_lr_scheduling.checks import (
     check_plateau,
     checked_type,
     planned_advances,
+    warn_of_warmup,
 )
 from trainbus_lr_scheduling.drivers import (
     ClosedForm,
@@ -156,6 +157,7 @@ class LearningRateSchedulerCallback(Callback):
         """Build the schedule and set the rates of the first update."""
         schedule = self.schedule(trainer)
         if schedule is not None:
+            warn_of_warmup(schedule.warmup, planned_advances(trainer, self.interval))
             self._driver = ClosedForm(trainer.optimizer, schedule)
         elif self.scheduler is None:
             self._driver = TorchDriver(self._build_plateau(trainer.optimizer))

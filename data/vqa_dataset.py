@@ -80,7 +80,7 @@ class VQADataset(Dataset[int]):
 
 
 class ListedVQADataset(VQADataset):
-    """Rows, pixels and tokens looked up in tables.
+    """Rows, pixels and tokens looked up in tables; ``rows`` may be read.
 
     Args:
         rows: usable rows of one file.
@@ -103,7 +103,7 @@ class ListedVQADataset(VQADataset):
         start_token_id: int,
     ) -> None:
         super().__init__(len(rows), start_token_id)
-        self._rows = [row.as_dict() for row in rows]
+        self.rows = [row.as_dict() for row in rows]
         self._lines = [row.line for row in rows]
         self._path = path
         self._store = store
@@ -122,10 +122,10 @@ class ListedVQADataset(VQADataset):
             pixels = self._store.get(images)
         except ImageFault as fault:
             index = indices[images.index(fault.number)]
-            reason = f"image {self._rows[index]['image']!r} {fault}"
+            reason = f"image {self.rows[index]['image']!r} {fault}"
             bad = BadRow(self._path, self._lines[index], reason)
             raise DataError(str(bad)) from fault
-        listed = [self._rows[index] for index in indices]
+        listed = [self.rows[index] for index in indices]
         return listed, pixels, (*questions, *answers)
 
 

@@ -93,7 +93,7 @@ class Loop(RunView):
             index += 1
             if window.num_batches == accumulation:
                 self._end_window(window, index)
-                if index == length:
+                if index == length and not self._leaves_at_once():
                     continue  # what was asked for is granted at the epoch's end
                 ended = self._stop is not None or self.step == self.max_steps
                 # Without a length only the next batch tells whether the epoch is over.
@@ -152,6 +152,10 @@ class Loop(RunView):
                 raise NonFiniteError(refusal("a loss or gradient is NaN or infinite"))
             self._unsettled.popleft()
             self._count(outcome == APPLIED)
+
+    def _leaves_at_once(self) -> bool:
+        """Whether a signal forbids to evaluate first: its grace may be short."""
+        return self._signal is not None and "evaluation" not in self._asked
 
     def _count(self, applied: bool) -> None:
         if applied:

@@ -139,6 +139,41 @@ def test_p1_sigterm_at_any_moment_saves_within_a_step_exits_143_and_resumes_equa
     report(record_property, f"P1: {len(moments)} moments", moments=len(moments))
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_p1_sigterm_in_the_last_step_of_an_epoch_does_not_wait_for_its_evaluation(
+    tmp_path: Path, epoch: int
+) -> None:
+    class Evaluates(Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def evaluate(self, trainer: Trainer) -> dict[str, float]:
+            self.steps.append(trainer.step)
+            return {"val_loss": 1.0 / trainer.step}
+
+    class Signalled(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step == 6 * epoch:
+                signal.raise_signal(signal.SIGTERM)
+
+    def trainer_of(*callbacks: Any) -> Trainer:
+        return build(Evaluates(), ModelCheckpointCallback(tmp_path), *callbacks)
+
+    whole = build(Evaluates())
+    whole.train()
+    trainer = trainer_of(Signalled())
+    with pytest.raises(SystemExit, match="143"):
+        trainer.train()
+    rest = trainer_of()
+    rest.load_checkpoint(last_of(rest))
+    rest.train()
+    assert (trainer.epoch, trainer.step) == (epoch - 1, 6 * epoch)
+    assert rest.history[-1]["step"] == 12
+    first = [p for p in trainer.plugins.values() if isinstance(p, Evaluates)]
+    assert first[0].steps == [6] * (epoch - 1)
+    assert_same_end(end_of(rest), end_of(whole), "an epoch's end")
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize(
     ("numbers", "error"),

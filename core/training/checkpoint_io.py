@@ -105,12 +105,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{str(path)!r} is not a checkpoint of this trainer; give one that "
             "save_checkpoint or the checkpointing plugin wrote"
         )
-    if state["format_version"] > FORMAT_VERSION:
+    version = state.get("format_version")
+    if not isinstance(version, int):
+        raise UnreadableError(
+            f"checkpoint {str(path)!r} has format {version!r}, which is no number; use "
+            "an earlier one"
+        )
+    if version > FORMAT_VERSION:
         raise CheckpointError(
-            f"checkpoint {str(path)!r} has format {state['format_version']}, this "
+            f"checkpoint {str(path)!r} has format {version}, this "
             f"version reads up to {FORMAT_VERSION}; upgrade trainbus"
         )
     return migrate(state)
+
+
+def position_of(path: str | Path) -> tuple[int, int]:
+    """Return (epoch, step) of the state in ``path``, (-1, -1) if it does not tell.
+
+    Tensors are mapped, not read, and nothing is verified: to sort by, not to resume.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(state["progress"]["epoch"]), int(state["progress"]["step"])
+    except Exception:  # not even a checkpoint; whoever reads it will say so
+        return -1, -1
 
 
 def migrate(state: dict[str, Any]) -> dict[str, Any]:

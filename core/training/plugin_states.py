@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from training.content import describe_foreign, foreign_value
 from training.errors import PluginError
 from training.slots import note_plugin
 
@@ -18,7 +19,7 @@ def collect_states(trainer: RunView) -> dict[str, Any]:
     """Return the state of each plugin that keeps any; those not active are kept.
 
     Raises:
-        PluginError: a plugin's state is no mapping.
+        PluginError: a plugin's state is no mapping, or holds what no checkpoint can.
     """
     states = dict(trainer.carried_states)
     for name, plugin in trainer.plugins.items():
@@ -33,6 +34,12 @@ def collect_states(trainer: RunView) -> dict[str, Any]:
             raise PluginError(
                 f"plugin {name!r} returned {type(state).__name__} from state_dict; "
                 "return a mapping, empty for no state"
+            )
+        foreign = foreign_value(dict(state))
+        if foreign is not None:
+            raise PluginError(
+                f"plugin {name!r} returned a state_dict in which "
+                f"{describe_foreign(*foreign)}"
             )
         if state:
             states[name] = dict(state)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from training.content import describe_foreign, foreign_value
 from training.errors import CheckpointError
 from training.plugin_states import collect_states
 from training.provenance import describe_plugins
@@ -30,10 +31,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def capture(trainer: Trainer) -> dict[str, Any]:
-    """Return all state of a run at a boundary; tensors are not copied."""
+    """Return all state of a run at a boundary; tensors are not copied.
+
+    Raises:
+        CheckpointError: something in it is neither a tensor nor a plain value.
+        PluginError: the same, in the state of a plugin.
+    """
     trainer.settle()
     scaler = trainer.grad_scaler
-    return {
+    state = {
         "settings": settings_of(trainer),
         "progress": trainer.progress.state_dict(),
         "model": dict(unwrapped(trainer.model).state_dict()),
@@ -57,6 +63,10 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         },
         "metadata": trainer.metadata,
     }
+    foreign = foreign_value(state)
+    if foreign is not None:
+        raise CheckpointError(f"nothing was saved: {describe_foreign(*foreign)}")
+    return state
 
 
 def check_model(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:

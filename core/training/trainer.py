@@ -17,6 +17,7 @@ from training.data_order import EpochLoader, refuse_one_shot
 from training.device import choose_device
 from training.errors import ConfigError
 from training.forward import LossFn, StepFn, make_forward
+from training.layout import check_layout
 from training.loop import Loop
 from training.metrics import Metrics, known_names
 from training.modes import keep_frozen
@@ -168,6 +169,7 @@ class Trainer(Loop):
             CheckpointError: the file is damaged, foreign, or does not fit this run.
         """
         state = read_checkpoint(path)
+        check_layout(state, str(path))
         if weights_only:
             snapshot.check_model(self, state, str(path))
             snapshot.restore_model(self, state)

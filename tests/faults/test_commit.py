@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -262,6 +264,19 @@ def test_c7_a_damaged_newest_file_is_passed_over_for_the_one_before(
     assert chosen["progress"]["step"] == 6
 
 
+def test_c7_without_a_manifest_the_one_that_got_furthest_is_newest(
+    tmp_path: Path,
+) -> None:
+    trainer = build(tmp_path, lambda step: None, save_top_k=-1)
+    trainer.train()
+    plugin = trainer.plugins["checkpointing"]
+    files = [path for path, _ in plugin.resume_candidates(trainer)]
+    (tmp_path / "manifest.json").unlink()
+    for age, path in enumerate(files):  # as after a copy: the oldest changed last
+        os.utime(path, (age, age))
+    assert [path for path, _ in plugin.resume_candidates(trainer)] == files
+
+
 def test_c7_every_flipped_bit_of_a_checkpoint_is_found_or_harmless(
     tmp_path: Path, record_property: Record
 ) -> None:
@@ -354,6 +369,28 @@ def test_c8_a_lock_that_another_host_touches_is_respected(tmp_path: Path) -> Non
     finally:
         theirs._released.set()
         heart.join()
+
+
+def test_c8_one_process_at_a_time_looks_whether_a_lock_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, real, refused = holder(tmp_path, pid=2**22 + 1), RunLock._holder, []
+
+    def looks(self: RunLock) -> dict[str, Any]:
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            refused.append(descriptor)
+        finally:
+            os.close(descriptor)
+        return real(self)
+
+    monkeypatch.setattr(RunLock, "_holder", looks)
+    lock.acquire()
+    assert refused, "another one would have waited"
+    monkeypatch.undo()
+    lock.release()
 
 
 def test_c9_litter_of_a_dead_process_goes_and_that_of_a_live_one_stays(
@@ -499,6 +536,41 @@ def test_c12_a_second_request_waits_for_the_first(
     # Step 2 ends an epoch: what was asked for there waits for its evaluation.
     assert [step for step, _ in slow.written] == [1, 2, 3, 4, 6]
     assert violations(tmp_path, 8) == []
+
+
+def test_c12_a_second_signal_does_not_wait_for_a_background_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(monkeypatch)
+
+    def interrupt(trainer: Trainer) -> None:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    trainer = build(tmp_path, lambda step: None, async_save=True)
+    trainer.bus.register(AsksAt({1}, 2, interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert slow.written == [], "the write has not even begun"
+    background = trainer.plugins["checkpointing"]._saver.store._background
+    slow.gate.set()
+    background.finish(wait=True)
+
+
+def test_c12_an_error_waits_for_a_background_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(monkeypatch)
+
+    def fail(trainer: Trainer) -> None:
+        slow.gate.set()
+        raise OSError("elsewhere")
+
+    trainer = build(tmp_path, lambda step: None, async_save=True)
+    trainer.bus.register(AsksAt({1}, 2, fail))
+    with pytest.raises(OSError, match="elsewhere"):
+        trainer.train()
+    assert [step for step, _ in slow.written] == [1]
 
 
 def test_c12_killed_while_a_background_save_runs_the_previous_one_is_valid(

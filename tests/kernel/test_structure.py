@@ -24,9 +24,9 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # own floor without a circle.
 FLOORS = {
     1: "hookspecs state logs precision errors plan modes batches metrics forward order "
-    "costs sample_seeds permutation compare staging readback gradients",
+    "costs sample_seeds permutation compare staging readback gradients content",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
-    "unread_window signals slots scopes registration sources syncs provenance",
+    "unread_window signals slots scopes registration sources syncs provenance layout",
     3: "view selection plugin_states settings snapshot resume loop",
     4: "trainer",
 }
@@ -35,7 +35,7 @@ CORE = {
     *FLOORS[1].split(),
     *("bus", "slots", "scopes", "callbacks", "device", "window", "data_order"),
     *("view", "loop", "trainer"),
-} - {"costs", "permutation", "compare", "staging"}
+} - {"costs", "permutation", "compare", "staging", "content"}
 
 
 def imports_of(path: Path, top_level_only: bool = False) -> set[str]:

@@ -28,8 +28,8 @@ class Background:
             except BaseException as error:
                 self._error = error
 
-        # Not a daemon: a program that ends waits for the last bytes.
-        self._thread = threading.Thread(target=run, name="checkpointing")
+        # A daemon: who leaves at once does not wait; everybody else calls ``finish``.
+        self._thread = threading.Thread(target=run, name="checkpointing", daemon=True)
         self._thread.start()
 
     def finish(self, wait: bool) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.manifest import Manifest
 from trainbus_checkpointing.retention import Entry
+from training.checkpoint_io import position_of
 from training.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 def candidates(folder: Path) -> list[tuple[Path, str | None]]:
     """Return (file, None or what is wrong with it): listed ones first, newest first.
 
-    Files that no manifest lists come last, the one changed last first: a crash may
+    Files that no manifest lists come last, the one that got furthest first: a crash may
     have come between a file and its entry, or taken the manifest.
     """
     if not folder.is_dir():
@@ -29,7 +30,7 @@ def candidates(folder: Path) -> list[tuple[Path, str | None]]:
     found = [(folder / entry.file, _problem(folder, entry)) for entry in listed]
     names = {entry.file for entry in listed}
     strangers = [folder / name for name in files.unlisted(folder, names)]
-    strangers.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    strangers.sort(key=position_of, reverse=True)
     return found + [(path, None) for path in strangers]
 
 

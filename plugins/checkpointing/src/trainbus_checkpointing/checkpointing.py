@@ -57,7 +57,7 @@ class ModelCheckpointCallback(Callback):
             it is not among the best; the previous one of this kind then goes.
         every_n_steps: steps between further due times inside epochs; None for none.
         on_save_error: when a save failed twice, end the run (``"raise"``) or go on
-            with a warning (``"warn"``); the last checkpoint always raises.
+            with a warning (``"warn"``); the one at the run's end always raises.
         carry_best: after a resume into another folder, only what beats the best value
             of the resumed run is a best checkpoint here.
         async_save: copy the state to host memory and write it while training goes on;
@@ -107,6 +107,7 @@ class ModelCheckpointCallback(Callback):
         self._lock: RunLock | None = None
         self._restored: dict[str, Any] = {}
         self._saver: Saver | None = None
+        self._leaves = False
 
     @property
     def best_path(self) -> Path | None:
@@ -151,7 +152,7 @@ class ModelCheckpointCallback(Callback):
 
     def on_setup(self, trainer: Trainer) -> None:
         """Make the folder, and forget an earlier run of this instance."""
-        self._saver = None
+        self._saver, self._leaves = None, False
         folder = self._folder(trainer)
         for other in trainer.plugins.values():
             if isinstance(other, ModelCheckpointCallback) and other._uses(folder):
@@ -229,7 +230,7 @@ class ModelCheckpointCallback(Callback):
         try:
             saver.save(trainer, at, is_ranked)
         except CheckpointError as error:
-            if at.is_stopping or not is_ranked or self.on_save_error == "raise":
+            if at.is_stopping or self.on_save_error == "raise":
                 raise
             log.warning("checkpointing: training goes on without a save: %s", error)
 
@@ -237,11 +238,15 @@ class ModelCheckpointCallback(Callback):
         """Wait for the checkpoint that is being written."""
         self._finish(trainer, wait=True)
 
+    def on_exception(self, error: BaseException) -> None:
+        """Remember to leave at once: a second signal does not wait for a write."""
+        self._leaves = isinstance(error, KeyboardInterrupt | SystemExit)
+
     def on_close(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written, and let go of the folder."""
         try:
             if self._saver is not None:
-                self._saver.finish(trainer, wait=True)
+                self._saver.finish(trainer, wait=not self._leaves)
         finally:
             if self._lock is not None:
                 self._lock.release()

@@ -8,12 +8,14 @@ lock whose holder is gone is taken over.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,11 @@ class RunLock:
         Raises:
             ConfigError: another process is at work in this folder.
         """
-        try:
-            self._create()
-        except FileExistsError:
-            self._take_over()
+        with _alone(self.path.parent):
+            try:
+                self._create()
+            except FileExistsError:
+                self._take_over()
         self._released.clear()
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
         self._thread.start()
@@ -125,6 +128,21 @@ class RunLock:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process of this host at a time into the block, where folders lock.
+
+    Two that find the same stale lock would both take it over.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def identity() -> dict[str, Any]:

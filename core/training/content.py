@@ -1,0 +1,63 @@
+"""What a checkpoint may hold: tensors, plain values, and lists and mappings of them.
+
+Anything else would be written without a complaint and could never be read again, since
+reading imports and calls nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Exact types: an ``IntEnum`` or a numpy float is written as an object of its class.
+PLAIN = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype}
+)
+MAPPINGS = frozenset({dict, OrderedDict})
+SEQUENCES = frozenset({list, tuple, set})
+TENSORS = frozenset({Tensor, torch.nn.Parameter})
+
+
+def foreign_value(value: Any, path: str = "") -> tuple[str, Any] | None:
+    """Return (path, value) of the first value that a checkpoint cannot hold, or None.
+
+    Args:
+        value: what is to be saved.
+        path: what leads to it, such as ``"best['scores'][0]"``.
+    """
+    kind = type(value)
+    if kind in PLAIN or kind in TENSORS:
+        return None
+    if kind in MAPPINGS:
+        for key, item in value.items():
+            if type(key) not in PLAIN:
+                return f"a key of {path or 'it'}", key
+            inner = f"{path}[{key!r}]" if path or not isinstance(key, str) else key
+            found = foreign_value(item, inner)
+            if found is not None:
+                return found
+        return None
+    if kind in SEQUENCES:
+        for index, item in enumerate(value):
+            found = foreign_value(item, f"{path}[{index}]")
+            if found is not None:
+                return found
+        return None
+    return path, value
+
+
+def describe_foreign(path: str, value: Any) -> str:
+    """Return a clause that names the value, its class, and what to keep instead."""
+    kind = type(value)
+    return (
+        f"{path} is {kind.__module__}.{kind.__qualname__} {_short(value)}, which a "
+        "checkpoint cannot hold; keep tensors, numbers, strings, lists and dicts"
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}..."

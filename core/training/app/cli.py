@@ -109,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_verify_resume(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_export(commands)
     _add_data(commands)
     add_plugins(commands)
     add_config(commands)
@@ -211,6 +212,19 @@ def _add_predict(commands: Commands[argparse.ArgumentParser]) -> None:
     predict.add_argument("--question", required=True, metavar="TEXT")
     predict.add_argument(
         "--device", metavar="NAME", help="cpu, cuda, cuda:N (default: CUDA if there)"
+    )
+
+
+def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export", help="write a checkpoint's weights for other programs"
+    )
+    export.set_defaults(module="export", command="export")
+    export.add_argument("checkpoint", metavar="FILE", help="a file that a run wrote")
+    export.add_argument(
+        "out",
+        metavar="OUT",
+        help="a new file NAME.safetensors, or a new folder for from_pretrained",
     )
 
 

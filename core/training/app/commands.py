@@ -22,8 +22,10 @@ __all__ = [
     "check",
     "convert_easy_vqa",
     "evaluate",
+    "fill",
     "plan",
     "predict",
+    "read_state",
     "run",
 ]
 
@@ -35,6 +37,11 @@ def run(arguments: argparse.Namespace) -> None:
     from training.app.factory import build_trainer
     from training.app.profile import profiled
 
+    if arguments.allow_changes and arguments.resume is None:
+        raise ConfigError(
+            f"--allow-change {arguments.allow_changes[0]} is of no use without "
+            "--resume; add --resume auto or --resume FILE"
+        )
     config = _load(arguments)
     watchdog = _watchdog(arguments)
     trainer = build_trainer(config, watchdog)
@@ -77,13 +84,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a checkpoint on the rows of one split."""
     from training.app.parts import build_parts, data_facts
     from training.app.report import metric_table
-    from training.checkpoint_io import read_checkpoint
 
     target = _new_file(arguments.predictions)
     config, split = _load(arguments), arguments.split
-    state = read_checkpoint(arguments.checkpoint)
+    state = read_state(arguments.checkpoint)
     parts = build_parts(config, _description(state))
-    _fill(parts.model, state, arguments.checkpoint)
+    fill(parts.model, state, arguments.checkpoint)
     loaders = {
         "validation": parts.pipeline.get_val_dataloader,
         "test": parts.pipeline.get_test_dataloader,
@@ -108,11 +114,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> None:
     """Answer one question about one image, with nothing but a checkpoint."""
     from training.app.parts import import_ours
-    from training.checkpoint_io import read_checkpoint
     from training.device import choose_device
 
     device = choose_device(arguments.device)
-    state = read_checkpoint(arguments.checkpoint)
+    state = read_state(arguments.checkpoint)
     description = _description(state)
     if description is None:
         raise CheckpointError(
@@ -121,7 +126,7 @@ def predict(arguments: argparse.Namespace) -> None:
         )
     result = import_ours("models.packing").rebuild_model(description)
     model, processor = result["model"], result["processor"]
-    _fill(model, state, arguments.checkpoint)
+    fill(model, state, arguments.checkpoint)
     model.to(device).eval()
     settings = state["metadata"].get("config", {}).get("data", {})
     print(_answer(model, processor, arguments, settings))
@@ -161,13 +166,23 @@ def _watchdog(arguments: argparse.Namespace) -> list[Any]:
     return [Watchdog(seconds, arguments.watchdog_abort)]
 
 
+def read_state(path: str) -> dict[str, Any]:
+    """Return a verified checkpoint that holds every part."""
+    from training.checkpoint_io import read_checkpoint
+    from training.layout import check_layout
+
+    state = read_checkpoint(path)
+    check_layout(state, path)
+    return state
+
+
 def _description(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return how to rebuild the model of a checkpoint, if it says so."""
     found: Mapping[str, Any] | None = state.get("metadata", {}).get("model")
     return found
 
 
-def _fill(model: Any, state: Mapping[str, Any], source: str) -> None:
+def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
     """Give the model the weights of a checkpoint, all of them."""
     try:
         model.load_state_dict(state["model"])

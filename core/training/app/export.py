@@ -1,0 +1,77 @@
+"""Write a checkpoint's weights for other programs, without anything to resume from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.errors import CheckpointError, ConfigError
+
+__all__ = ["export"]
+
+SUFFIX = ".safetensors"
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write one ``.safetensors`` file, or a folder that ``from_pretrained`` reads."""
+    from training.app.commands import read_state
+
+    out = _new_path(Path(arguments.out))
+    state = read_state(arguments.checkpoint)
+    progress = state["progress"]
+    if out.suffix == SUFFIX:
+        _write_weights(out, state)
+    else:
+        _write_pretrained(out, state, arguments.checkpoint)
+    print(
+        f"{out}: the weights of {arguments.checkpoint}, epoch {progress['epoch']}, "
+        f"step {progress['step']}"
+    )
+
+
+def _write_weights(out: Path, state: Mapping[str, Any]) -> None:
+    """Write every tensor under its name in the model; tied ones are written twice."""
+    from safetensors.torch import save
+    from torch import Tensor
+
+    from training.checkpoint_io import write_durably
+
+    weights = {
+        name: value.contiguous().clone()
+        for name, value in state["model"].items()
+        if isinstance(value, Tensor)
+    }
+    content = save(weights, metadata={"format": "pt"})
+    write_durably(out, lambda file: file.write(content))
+
+
+def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
+    """Write model, configuration and processor as transformers reads them."""
+    from training.app.commands import fill
+    from training.app.parts import import_ours
+
+    description = state.get("metadata", {}).get("model")
+    if description is None:
+        raise CheckpointError(
+            f"{source!r} does not say how its model was made, so there is no folder to "
+            f"write for from_pretrained; name a file instead: {out}{SUFFIX}"
+        )
+    parts = import_ours("models.packing").rebuild_model(description)
+    fill(parts["model"], state, source)
+    draft = out.with_name(f"{out.name}.tmp")
+    parts["model"].save_pretrained(draft)
+    parts["processor"].save_pretrained(draft)
+    draft.rename(out)  # complete, or not there
+
+
+def _new_path(out: Path) -> Path:
+    if out.exists():
+        raise ConfigError(f"{str(out)!r} exists; name a new file or folder")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(
+            f"the folder {str(out.absolute().parent)!r} does not exist; make it, or "
+            "name another place"
+        )
+    return out

@@ -1,0 +1,80 @@
+"""``trainbus export``: weights that other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoProcessor, BlipForQuestionAnswering
+
+from training import Trainer
+from training.checkpoint_io import read_checkpoint
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def checkpoint(workplace: Path, command: Command) -> Path:
+    """Return the last checkpoint of a short run."""
+    code, _, err = command("run", "run.yaml")
+    assert code == 0, err
+    return next((workplace / "out" / "checkpoints").glob("*.pt"))
+
+
+def test_a_file_holds_every_weight_under_its_name(
+    checkpoint: Path, workplace: Path, command: Command
+) -> None:
+    code, out, err = command("export", str(checkpoint), "w.safetensors")
+    assert code == 0, err
+    assert "w.safetensors: the weights of" in out
+    assert "epoch 1, step 2" in out
+    weights, saved = load_file("w.safetensors"), read_checkpoint(checkpoint)["model"]
+    assert weights.keys() == saved.keys()
+    assert all(torch.equal(weights[name], saved[name]) for name in saved)
+
+
+def test_a_folder_is_read_by_transformers_alone(
+    checkpoint: Path, workplace: Path, command: Command
+) -> None:
+    code, _, err = command("export", str(checkpoint), "folder")
+    assert code == 0, err
+    model = BlipForQuestionAnswering.from_pretrained("folder", local_files_only=True)
+    AutoProcessor.from_pretrained("folder", local_files_only=True)
+    saved = read_checkpoint(checkpoint)["model"]
+    own = model.state_dict()
+    assert own.keys() == saved.keys()
+    assert all(torch.equal(own[name], saved[name]) for name in saved)
+
+
+def test_a_checkpoint_of_ones_own_model_exports_as_a_file_only(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, [(torch.ones(1, 2),)], optimizer=optimizer, device="cpu")
+    trainer.save_checkpoint("a.pt")
+    code, _, err = command("export", "a.pt", "folder")
+    assert (code, "name a file instead: folder.safetensors" in err) == (4, True)
+    assert command("export", "a.pt", "folder.safetensors")[0] == 0
+    assert torch.equal(load_file("folder.safetensors")["weight"], model.weight.data)
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("a.pt", "exists"), ("no/such/w.safetensors", "does not exist")]
+)
+def test_where_nothing_can_be_written_is_said_before_anything_is_read(
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.pt").write_text("not even a checkpoint")
+    code, _, err = command("export", "a.pt", out)
+    assert (code, said in err) == (2, True)

@@ -251,6 +251,7 @@ class DataPipeline:
             drop_last=self.config.drop_last and split == "train",
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            timeout=self.config.worker_timeout if num_workers else 0,
             collate_fn=dataset.collate,
             pin_memory=torch.cuda.is_available(),
         )

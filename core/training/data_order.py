@@ -21,6 +21,7 @@ from torch.utils.data import (
 )
 
 from training.errors import ConfigError
+from training.loading import Issued, Watched
 from training.permutation import Permutation
 from training.sample_seeds import (
     SeededOrder,
@@ -80,8 +81,11 @@ class EpochLoader:
         self.seed = seed
         self._own = _give_generators(loader)
         self._users = _user_generators(loader, self._own)
-        self._reading = _seeded(loader, seed)
+        #: What is iterated: ``loader``, or a copy that knows what it reads.
+        self.reading = _seeded(loader, seed)
         self._loader_states: dict[int, Any] = {}
+        #: The batches of the current epoch, where they come from indices.
+        self.watched: Watched | None = None
         #: Generator states at the start of the current epoch, one for each that the
         #: user passed; what a checkpoint needs besides (seed, epoch, batch).
         self.epoch_state: list[torch.Tensor] = []
@@ -121,8 +125,8 @@ class EpochLoader:
             generator.set_state(saved)
         self.epoch_state = [generator.get_state() for generator in self._users]
         _set_epoch(self.loader, epoch)
-        if self._reading is not self.loader:
-            _begin(self._reading, epoch)
+        if self.reading is not self.loader:
+            _begin(self.reading, epoch)
         ambient = torch.random.get_rng_state()
         # Only the CPU generator: manual_seed would reset the CUDA generators too.
         torch.default_generator.manual_seed(epoch_seed(self.seed, epoch))
@@ -141,12 +145,18 @@ class EpochLoader:
     def _iterate(self, skip: int, loader_state: Any) -> Iterator[Any]:
         if _is_stateful(self.loader):
             return self._iterate_stateful(skip, loader_state)
-        loader: Any = self._reading
-        if skip and _can_skip(loader):
-            loader, skip = _without_first(loader, skip), 0
-        if _draws_in_this_process(loader):
-            return apart(lambda: iter(loader))
-        batches: Iterator[Any] = iter(loader)
+        loader: Any = self.reading
+        if _can_skip(loader):
+            rest = _without_first(loader, skip) if skip else loader
+            is_apart = _draws_in_this_process(loader)
+            batches: Iterator[Any] = (
+                apart(lambda: iter(rest)) if is_apart else iter(rest)
+            )
+            issued = _indices_of(loader)
+            watched = Watched(batches, issued, skip, loader.num_workers)
+            self.watched = watched
+            return watched
+        batches = iter(loader)
         if skip:
             log.warning("reading and dropping the %d batches done before", skip)
             for _ in itertools.islice(batches, skip):
@@ -208,15 +218,15 @@ def _seeded(loader: Any, seed: int) -> Any:
     indices = _indices_of(loader)
     if any(type(part) not in PLAIN_SAMPLERS for part in _parts(loader)[1:]):
         indices = SeededOrder(indices, seed)
-    if dataset is loader.dataset and not isinstance(indices, SeededOrder):
-        return loader
-    return _copy(loader, dataset, indices, loader.persistent_workers)
+    under_way = loader.num_workers * (loader.prefetch_factor or 0)
+    issued = Issued(indices, keep=under_way + 2)
+    return _copy(loader, dataset, issued, loader.persistent_workers)
 
 
 def _begin(loader: Any, epoch: int) -> None:
     if isinstance(loader.dataset, SeededSamples):
         loader.dataset.begin(epoch)
-    indices = _indices_of(loader)
+    indices = getattr(_indices_of(loader), "indices", None)
     if isinstance(indices, SeededOrder):
         indices.epoch = epoch
 
@@ -248,6 +258,7 @@ def _copy(
         generator=loader.generator,
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=persistent_workers,
+        in_order=loader.in_order,
     )
 
 

@@ -19,13 +19,14 @@ from training.errors import ConfigError
 from training.forward import LossFn, StepFn, make_forward
 from training.layout import check_layout
 from training.loop import Loop
+from training.memory import note_memory
 from training.metrics import Metrics, known_names
 from training.modes import keep_frozen
 from training.plugin_states import restore_states
 from training.precision import Precision
 from training.resume import Receipt, restore
 from training.selection import checked_module, register_plugins
-from training.signals import handled, interruption
+from training.signals import handled, interruption, shielded
 from training.state import Progress, Request, seed_everything
 from training.unread_window import window_class
 from training.window import NONFINITE_POLICIES
@@ -195,8 +196,8 @@ class Trainer(Loop):
                 self._run()
             if self._signal is not None:
                 raise interruption(self._signal)
-        except BaseException as error:
-            failure = error
+        except BaseException as raised:
+            failure = error = self._explained(raised)
             for later in self.bus.call_all("on_exception", trainer=self, error=error):
                 error.add_note(f"then on_exception failed: {later!r}")
         self.train_seconds = time.perf_counter() - started
@@ -208,9 +209,29 @@ class Trainer(Loop):
         if failure is not None:
             raise failure  # hooks observe a failure; they never hide it
 
+    def _explained(self, error: BaseException) -> BaseException:
+        """Return ``error`` with what a person needs, or what to raise in its place."""
+        note_memory(error, self)
+        order: EpochLoader | None = getattr(self, "_order", None)
+        watched = None if order is None else order.watched
+        loss = None if watched is None else watched.loss(error)
+        if loss is not None:
+            loss.__cause__ = error
+            return loss
+        return error
+
     def _run(self) -> None:
         resume = self._begin()
         self._set_up()
+        try:
+            with shielded(self._order.reading, self.val_dataloader):
+                self._train(resume)
+        except BaseException:
+            if self._order.watched is not None:
+                self._order.watched.end()
+            raise
+
+    def _train(self, resume: dict[str, Any] | None) -> None:
         if resume is not None:
             self.optimizer.load_state_dict(resume["optimizer"])
         restore_states(self)

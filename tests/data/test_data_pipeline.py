@@ -129,6 +129,21 @@ def test_workers_give_the_same_batches(make):
         assert all(torch.equal(other[key], one[key]) for key in one)
 
 
+@pytest.mark.parametrize(
+    ("settings", "timeout"),
+    [
+        ({"num_workers": 2}, 600),
+        ({"num_workers": 2, "worker_timeout": 5.0}, 5),
+        ({"num_workers": 2, "worker_timeout": 0.0}, 0),
+        ({"num_workers": 0, "worker_timeout": 5.0}, 0),
+    ],
+)
+def test_a_worker_has_a_time_limit(make, settings, timeout):
+    pipeline = make([row()], **settings)
+    pipeline.setup()
+    assert pipeline.get_train_dataloader().timeout == timeout
+
+
 def test_every_row_comes_once_an_epoch_and_never_in_file_order_twice(make):
     rows = [row(question_id=number) for number in range(50)]
     pipeline = make(rows, batch_size=8)

@@ -24,7 +24,8 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # own floor without a circle.
 FLOORS = {
     1: "hookspecs state logs precision errors plan modes batches metrics forward order "
-    "costs sample_seeds permutation compare staging readback gradients content",
+    "costs sample_seeds permutation compare staging readback gradients content "
+    "loading memory",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window signals slots scopes registration sources syncs provenance layout",
     3: "view selection plugin_states settings snapshot resume loop",
@@ -35,7 +36,7 @@ CORE = {
     *FLOORS[1].split(),
     *("bus", "slots", "scopes", "callbacks", "device", "window", "data_order"),
     *("view", "loop", "trainer"),
-} - {"costs", "permutation", "compare", "staging", "content"}
+} - {"costs", "permutation", "compare", "staging", "content", "loading", "memory"}
 
 
 def imports_of(path: Path, top_level_only: bool = False) -> set[str]:

@@ -68,6 +68,8 @@ class DataConfig(BaseModel):
         batch_size: rows in a training batch.
         eval_batch_size: rows in other batches; None: ``batch_size``.
         num_workers: processes that make batches; 0 makes them in the training process.
+        worker_timeout: seconds after which a batch that no worker delivers is an error
+            that names its rows; 0 waits for ever.
         shuffle: whether training rows are drawn in a new order each epoch.
         drop_last: whether a training batch that is not full is left out.
         image_size: side in pixels that images are resized to; None: the processor's.
@@ -94,6 +96,7 @@ class DataConfig(BaseModel):
     batch_size: int = Field(default=32, ge=1)
     eval_batch_size: int | None = Field(default=None, ge=1)
     num_workers: int = Field(default=0, ge=0, le=256)
+    worker_timeout: float = Field(default=600.0, ge=0.0, allow_inf_nan=False)
     shuffle: bool = True
     drop_last: bool = False
     image_size: int | None = Field(default=None, ge=16)

@@ -1,0 +1,126 @@
+"""Say which samples were being loaded when that failed, and leave no worker behind."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch.utils.data import Sampler
+from torch.utils.data._utils import signal_handling
+
+from training.errors import DataError
+
+#: What torch says, also from its SIGCHLD handler in the middle of anything else.
+_LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+_LATE = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
+
+
+class Issued(Sampler[Any]):
+    """Yields what ``indices`` yields and remembers the latest.
+
+    Args:
+        indices: a sampler or batch sampler.
+        keep: how many to remember: more than workers have under way.
+    """
+
+    def __init__(self, indices: Iterable[Any], keep: int) -> None:
+        self.indices = indices
+        self._count = 0
+        self._recent: deque[Any] = deque(maxlen=keep)
+
+    def __len__(self) -> int:
+        return len(self.indices)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        self._count = 0
+        self._recent.clear()
+        for each in self.indices:
+            self._count += 1
+            self._recent.append(each)
+            yield each
+
+    def at(self, number: int) -> Any:
+        """Return item ``number`` (from 0) of this pass, None if it is forgotten."""
+        place = number - (self._count - len(self._recent))
+        return self._recent[place] if 0 <= place < len(self._recent) else None
+
+
+class Watched:
+    """Iterates the batches of one epoch, and knows which one comes next.
+
+    Args:
+        batches: what a loader's iteration returned.
+        issued: the indices it reads.
+        skipped: batches of the epoch that were left out before.
+        num_workers: processes of the loader.
+    """
+
+    def __init__(
+        self, batches: Iterator[Any], issued: Issued, skipped: int, num_workers: int
+    ) -> None:
+        self._batches = batches
+        self._issued = issued
+        self._skipped, self._number = skipped, skipped
+        self._num_workers = num_workers
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            raise
+        except Exception as error:
+            if self.loss(error) is None:
+                error.add_note(f"while {self._place()} was loaded")
+            raise
+        self._number += 1
+        return batch
+
+    def loss(self, error: BaseException) -> DataError | None:
+        """Return what to raise if ``error`` says that one of our workers is lost."""
+        lost, late = _LOST.search(str(error)), _LATE.search(str(error))
+        workers = getattr(self._batches, "_workers", ())
+        own = {worker.pid for worker in workers}
+        if lost is not None and own & {int(pid) for pid in lost[1].split(",")}:
+            sentence = (
+                f"train_dataloader lost a worker ({str(error).splitlines()[0]}) before "
+                f"{self._place()} arrived; mostly the machine ran out of memory: use "
+                "fewer workers or smaller batches, and go on from the last checkpoint"
+            )
+        elif late is not None and workers:
+            sentence = (
+                f"train_dataloader: {self._place()} did not arrive within {late[1]} "
+                "seconds; look at these samples, or give the loader a longer timeout"
+            )
+        else:
+            return None
+        return DataError(sentence)
+
+    def end(self) -> None:
+        """Kill the workers: one that hangs would outlive the run."""
+        batches: Any = self._batches
+        if not getattr(batches, "_workers", ()) or batches._shutdown:
+            return
+        # Torch's own end waits for each worker; and unless told not to watch them, it
+        # raises in the middle of anything when one is gone.
+        batches._shutdown = True
+        watch: Any = signal_handling
+        watch._remove_worker_pids(id(batches))
+        for worker in batches._workers:
+            worker.kill()
+            worker.join(5)  # seconds; what a dead disk holds cannot be killed
+
+    def _place(self) -> str:
+        place = f"batch {self._number} of the epoch"
+        indices = self._issued.at(self._number)
+        if indices is not None:
+            text = str(indices)
+            place += f", samples {text if len(text) <= 80 else text[:70] + '...'}"
+        if self._num_workers:
+            worker = (self._number - self._skipped) % self._num_workers
+            place += f", from worker {worker}"
+        return place

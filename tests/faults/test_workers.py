@@ -1,0 +1,168 @@
+"""P1, P6, P7: signals to a whole group, workers that fail, memory that runs out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults.runs import Augmented, build
+from torch.utils.data import DataLoader
+
+from training import Callback, DataError, Trainer
+
+CHILD = """
+import os, sys
+sys.path[:0] = [{tests!r}]
+from contextlib import nullcontext
+import training.trainer
+from faults.runs import Callback, build, loader_of
+from trainbus_checkpointing import ModelCheckpointCallback
+if {bare}:
+    training.trainer.shielded = lambda *loaders: nullcontext()
+
+class Tells(Callback):
+    def on_step_end(self, trainer):
+        if trainer.step == 2:
+            print("ready", flush=True)
+            sys.stdin.readline()  # until the signal was sent to everybody
+
+saves = ModelCheckpointCallback({folder!r}, monitor=None)
+loader = loader_of(workers=2, prefetch_factor=1)
+trainer = build(Tells(), saves, num_epochs=50, loader=loader)
+trainer.train()
+"""
+
+
+def told_as_a_group(folder: Path, number: signal.Signals, bare: bool) -> int:
+    """Send a signal to a run and its workers; return the run's exit code."""
+    tests = str(Path(__file__).parents[1])
+    code = CHILD.format(tests=tests, folder=str(folder), bare=bare)
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+        os.killpg(run.pid, number)
+        run.communicate("go on\n", timeout=60)
+        return run.returncode
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)],
+    ids=["SIGTERM", "SIGINT"],
+)
+def test_p1_p2_a_signal_to_the_whole_group_saves_as_one_to_the_run_alone(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    assert told_as_a_group(tmp_path, number, bare=False) in (code, 130)
+    (saved,) = tmp_path.glob("*.pt")
+    step = torch.load(saved, weights_only=True)["progress"]["step"]
+    assert 2 <= step <= 3
+
+
+def test_p1_workers_that_are_not_shielded_take_the_run_along(tmp_path: Path) -> None:
+    """The negative control."""
+    code = told_as_a_group(tmp_path, signal.SIGTERM, bare=True)
+    assert (code, list(tmp_path.glob("*.pt"))) != (143, [])
+    assert code == 1 or not list(tmp_path.glob("*.pt"))
+
+
+class Bad(Augmented):
+    """Fails in one way at row 5."""
+
+    def __init__(self, failure: str) -> None:
+        super().__init__()
+        self.failure = failure
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 5:
+            if self.failure == "raises":
+                raise OSError("row 5 is rotten")
+            if self.failure == "is killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            threading.Event().wait()
+        return super().__getitem__(index)
+
+
+def bad_run(failure: str, workers: int = 2) -> Trainer:
+    timeout = 2.0 if failure == "hangs" else 0.0
+    loader = DataLoader(
+        Bad(failure), batch_size=2, num_workers=workers, timeout=timeout
+    )
+    return build(loader=loader)
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        ("is killed", r"lost a worker .*batch \d of the epoch, samples \[.*worker \d"),
+        ("hangs", r"batch 2 of the epoch, samples \[4, 5\], from worker 0 did not arr"),
+    ],
+)
+def test_p6_a_worker_that_is_lost_is_named_with_the_samples_and_none_is_left(
+    failure: str, said: str
+) -> None:
+    before = multiprocessing.active_children()
+    with pytest.raises(DataError, match=said) as caught:
+        bad_run(failure).train()
+    assert isinstance(caught.value.__cause__, RuntimeError), "torch's own words"
+    del caught
+    for child in multiprocessing.active_children():
+        child.join(10)
+    assert multiprocessing.active_children() == before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_p6_an_error_in_the_data_set_keeps_its_type_and_names_the_samples(
+    workers: int,
+) -> None:
+    with pytest.raises(OSError, match="row 5 is rotten") as caught:
+        bad_run("raises", workers).train()
+    (note,) = caught.value.__notes__
+    assert note.startswith("while batch 2 of the epoch, samples [4, 5]")
+    assert ("from worker 0" in note) == (workers > 0)
+
+
+@pytest.mark.parametrize("place", ["forward", "backward", "step"])
+def test_p7_out_of_memory_says_what_was_held_and_four_ways_out(place: str) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    class Fails(Callback):
+        def on_setup(self, trainer: Trainer) -> None:
+            if place == "forward":
+                trainer.model.layers[0].register_forward_hook(fail)
+            elif place == "backward":
+                next(trainer.model.parameters()).register_hook(fail)
+            else:
+                trainer.optimizer.register_step_pre_hook(fail)
+
+    trainer = build(Fails())
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate") as caught:
+        trainer.train()
+    (note,) = caught.value.__notes__
+    assert "at step 0 with batches of 2 and a peak of" in note
+    for way in ("batch_size", "gradient_accumulation_steps", "half precision"):
+        assert way in note
+    assert "freeze layers" in note
+    assert all(
+        torch.equal(old, new)
+        for old, new in zip(before, trainer.model.parameters(), strict=True)
+    )
+    assert trainer.step == 0

@@ -269,6 +269,8 @@ class Trainer(Loop):
             for group, own in zip(
                 self.optimizer.param_groups, self.configured_groups or (), strict=True
             ):
+                for name in group.keys() - own.keys() - {"params"}:
+                    del group[name]  # such as the initial_lr of the saved run
                 group.update(own)
         else:
             self.progress = Progress()

@@ -25,8 +25,11 @@ log = logging.getLogger(__name__)
 
 #: A change of these leaves nothing to restore an optimizer's state into.
 OPTIMIZER_IS_ANOTHER = {"optimizer", "optimizer.groups", "frozen"}
-#: A change of these moves the position inside an epoch; it is mapped by samples.
-POSITION_MOVES = {"batch_size", "dataset_length", "drop_last", "batches_per_epoch"}
+#: A change of these makes a position inside an epoch another; samples are counted.
+POSITION_MOVES = {
+    *("dataset", "dataset_length", "sampler"),
+    *("batch_size", "drop_last", "batches_per_epoch"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.modes import frozen_modules
@@ -26,10 +27,10 @@ FREE = ("num_epochs", "max_steps", "device")
 #: Options of an optimizer that say how it computes, not what.
 HOW = ("params", "initial_lr", "foreach", "fused", "capturable", "differentiable")
 #: None where a loader does not tell; then there is nothing to compare.
-MAY_BE_UNKNOWN = ("dataset_length", "batch_size", "drop_last")
+MAY_BE_UNKNOWN = ("dataset", "dataset_length", "sampler", "batch_size", "drop_last")
 #: Setting -> others that follow from it, which are not worth a line of their own.
 IMPLIES = {
-    "dataset_length": ("batches_per_epoch",),
+    "dataset_length": ("batches_per_epoch", "dataset"),
     "batch_size": ("batches_per_epoch",),
     "drop_last": ("batches_per_epoch",),
     "frozen": ("optimizer.groups",),
@@ -65,7 +66,9 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "precision": trainer.precision,
         "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
         "max_grad_norm": trainer.max_grad_norm or None,
+        "dataset": getattr(getattr(loader, "dataset", None), "fingerprint", None),
         "dataset_length": _length(getattr(loader, "dataset", None)),
+        "sampler": _sampler(loader),
         "batch_size": batch_size or getattr(sampler, "batch_size", None),
         "drop_last": getattr(sampler, "drop_last", None),
         "batches_per_epoch": num_batches(loader),
@@ -184,6 +187,15 @@ def _short(value: Any) -> str:
         value = value[0]
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:110]}..."
+
+
+def _sampler(loader: Any) -> str | None:
+    """Return what decides the order of the rows, None where no sampler does."""
+    if not isinstance(loader, DataLoader) or isinstance(
+        loader.dataset, IterableDataset
+    ):
+        return None
+    return type(getattr(loader.batch_sampler, "sampler", loader.sampler)).__name__
 
 
 def _length(dataset: Any) -> int | None:

@@ -3,6 +3,7 @@
 import gc
 import json
 import pickle
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -138,6 +139,32 @@ def test_batches_of_an_indexed_file_are_those_of_a_listed_one(rows_file, tiny, w
         assert one.loss_weight == other.loss_weight
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def fingerprint(path, tiny, limit):
+    pipeline = DataPipeline(
+        {"train": str(path), "index_above_mb": limit},
+        processor=tiny["processor"],
+        bos_token_id=BOS,
+    )
+    pipeline.setup()
+    return pipeline.get_train_dataloader().dataset.fingerprint
+
+
+def test_a_fingerprint_tells_rows_apart_wherever_and_however_they_are_read(
+    rows_file, tiny, tmp_path
+):
+    path = rows_file()
+    print_of = {limit: fingerprint(path, tiny, limit) for limit in (64, 0)}
+    assert print_of[64] == print_of[0]
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(path.parent, moved)
+    assert fingerprint(moved / path.name, tiny, 64) == print_of[64]
+    text = (moved / path.name).read_text()
+    first, rest = text.split("\n", 1)
+    changed = json.dumps({**json.loads(first), "answer": "another"})
+    (moved / path.name).write_text(f"{changed}\n{rest}")
+    assert fingerprint(moved / path.name, tiny, 64) != print_of[64]
 
 
 def test_a_bad_row_early_in_the_file_is_refused_at_once(tmp_path):

@@ -232,6 +232,8 @@ def test_r3_how_the_data_is_loaded_changes_nothing(
 CHANGED: dict[str, dict[str, Any]] = {
     "seed was 3, is 4": {"seed": 4},
     "dataset_length was 11, is 9": {"rows": 9},
+    "dataset was 'a', is 'b'": {"fingerprint": "b"},
+    "sampler was 'RandomSampler', is 'SequentialSampler'": {"shuffle": False},
     "batch_size was 2, is 3": {"batch_size": 3},
     "drop_last was False, is True": {"drop_last": True},
     "precision was 'fp32', is 'bf16'": {"precision": "bf16"},
@@ -247,8 +249,11 @@ CHANGED: dict[str, dict[str, Any]] = {
 def changed(options: dict[str, Any]) -> Trainer:
     """Return a trainer like ``build()`` with one setting changed."""
     options = dict(options)
-    loading = {k: options.pop(k) for k in ("batch_size", "drop_last") if k in options}
+    names = ("batch_size", "drop_last", "shuffle")
+    loading = {k: options.pop(k) for k in names if k in options}
     loader = loader_of(**loading)
+    if "fingerprint" in options:
+        loader.dataset.fingerprint = options.pop("fingerprint")
     rows = options.pop("rows", None)
     if rows is not None:
         loader.dataset.x = loader.dataset.x[:rows]

@@ -206,21 +206,31 @@ def test_a_terminated_run_exits_143_and_auto_goes_on(workplace: Path) -> None:
     assert "resumed from" in first
 
 
+def test_allow_change_without_resume_is_of_no_use(
+    workplace: Path, command: Command
+) -> None:
+    code, _, err = command("run", "run.yaml", "--allow-change", "seed")
+    assert (code, "--allow-change seed is of no use without --resume" in err) == (
+        2,
+        True,
+    )
+    assert not (workplace / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_verify_resume_proves_a_run_and_finds_a_plugin_that_forgets(
     workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    steps = ("--before", "3", "--after", "3", "--set", "training.num_epochs=3")
+    steps = ("--before", "3", "--after", "99", "--set", "training.num_epochs=3")
     code, out, _ = command("verify-resume", "run.yaml", *steps)
     assert code == 0
     assert "equal: batches, 3 of them" in out
-    assert out.endswith("3 steps, killed, 3 more: bit-identical\n")
+    assert out.endswith("3 steps, killed, 3 more: bit-identical\n"), "not 99"
     (workplace / "forgets.py").write_text(FORGETS)
-    code, _, err = command(
-        "verify-resume", "run.yaml", *steps, "-p", "./forgets.py:Forgets"
-    )
+    monkeypatch.setenv("TRAINBUS_PLUGINS", "./forgets.py:Forgets")
+    code, _, err = command("verify-resume", "run.yaml", *steps)
     assert code == 4
     assert "the resumed run is another one: model." in err
 

@@ -23,6 +23,7 @@ __all__ = [
     "convert_easy_vqa",
     "evaluate",
     "fill",
+    "load",
     "plan",
     "predict",
     "read_state",
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"--allow-change {arguments.allow_changes[0]} is of no use without "
             "--resume; add --resume auto or --resume FILE"
         )
-    config = _load(arguments)
+    config = load(arguments)
     watchdog = _watchdog(arguments)
     trainer = build_trainer(config, watchdog)
     record = trainer.plugins["run_record"]
@@ -65,7 +66,7 @@ def plan(arguments: argparse.Namespace) -> None:
     """Say what a run would do, without training and without writing anything."""
     from training.app.plan_report import describe_plan
 
-    print("\n".join(describe_plan(_load(arguments))))
+    print("\n".join(describe_plan(load(arguments))))
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -73,7 +74,7 @@ def check(arguments: argparse.Namespace) -> None:
     from training.app.check import compare_splits, require_agreement
     from training.app.factory import build_trainer
 
-    config = _load(arguments)
+    config = load(arguments)
     comparison = compare_splits(build_trainer(config))
     print("\n".join(comparison.lines()), flush=True)
     require_agreement(comparison, config.model.type)
@@ -86,7 +87,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from training.app.report import metric_table
 
     target = _new_file(arguments.predictions)
-    config, split = _load(arguments), arguments.split
+    config, split = load(arguments), arguments.split
     state = read_state(arguments.checkpoint)
     parts = build_parts(config, _description(state))
     fill(parts.model, state, arguments.checkpoint)
@@ -143,7 +144,8 @@ def convert_easy_vqa(arguments: argparse.Namespace) -> None:
     print(f"next: trainbus run config/easy_vqa.yaml --set data.root={arguments.out}")
 
 
-def _load(arguments: argparse.Namespace) -> Config:
+def load(arguments: argparse.Namespace) -> Config:
+    """Return the configuration with all that the command line and environment add."""
     from training.app.choice import environment
     from training.app.config import load_config
 

@@ -50,25 +50,32 @@ def verify_resume(arguments: argparse.Namespace) -> None:
     Raises:
         CheckpointError: something differs; names the first thing.
     """
-    from training.app.config import as_mapping, load_config
+    from training.app.commands import load
+    from training.app.config import as_mapping
     from training.compare import first_difference
 
     if min(arguments.before, arguments.after) < 1:
         raise ConfigError("--before and --after count steps; use 1 or more")
-    config = load_config(arguments.config, arguments.overrides, arguments.plugins)
-    mapping = _kept_inside(as_mapping(config))
+    mapping = _kept_inside(as_mapping(load(arguments)))
+    places = [str(Path(folder).absolute()) for folder in arguments.folders]
     end = arguments.before + arguments.after
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as name:
         folder = Path(name)
-        straight = _run(folder, "straight", mapping, at=arguments.before, end=end)
-        killed = {"at": arguments.before, "end": end, "kill": True}
-        _run(folder, "killed", mapping, **killed)
+        plan = {"folders": places, "end": end}
+        straight = _run(folder, "straight", mapping, at=arguments.before, **plan)
+        _run(folder, "killed", mapping, at=arguments.before, kill=True, **plan)
         middle = folder / "killed.pt"
         if not middle.exists():
             raise ConfigError(
                 f"the run ended before step {arguments.before}; use a smaller --before"
             )
-        resumed = _run(folder, "killed", mapping, at=None, end=end, load=str(middle))
+        resumed = _run(folder, "killed", mapping, at=None, load=str(middle), **plan)
+    done = straight["progress"]["step"]
+    if done == arguments.before:
+        raise ConfigError(
+            f"the run ends at step {done}, so that nothing is left to do after it was "
+            "killed; use a smaller --before"
+        )
     count = len(straight["batches"])
     straight["batches"] = straight["batches"][count - len(resumed["batches"]) :]
     for part in ORDER:
@@ -76,10 +83,11 @@ def verify_resume(arguments: argparse.Namespace) -> None:
         if found is not None:
             raise CheckpointError(
                 f"the resumed run is another one: {found} (straight and resumed, after "
-                f"step {end}); {HINTS.get(part, 'this is a bug, please report it')}"
+                f"step {done}); {HINTS.get(part, 'this is a bug, please report it')}"
             )
         print(f"equal: {part}{_size(part, resumed[part])}")
-    print(f"{arguments.before} steps, killed, {arguments.after} more: bit-identical")
+    more = done - arguments.before
+    print(f"{arguments.before} steps, killed, {more} more: bit-identical")
 
 
 HINTS = {
@@ -134,10 +142,13 @@ def child() -> None:
     """Do what the order file in the arguments says; the body of each process."""
     import torch
 
+    from training import discovery
     from training.app.factory import create_trainer_from_config
     from training.snapshot import capture
 
     order = json.loads(Path(sys.argv[1]).read_text())
+    for folder in order["folders"]:
+        discovery.use_folder(folder)
     probe = Probe(order)
     trainer = create_trainer_from_config(order["config"], callbacks=[probe])
     if order.get("load"):

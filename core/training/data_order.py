@@ -18,6 +18,8 @@ from torch.utils.data import (
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+    default_collate,
+    default_convert,
 )
 
 from training.errors import ConfigError
@@ -29,6 +31,7 @@ from training.sample_seeds import (
     apart,
     draws_nothing,
     epoch_seed,
+    own_generators,
 )
 
 log = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class EpochLoader:
                 "is, as is a loader with state_dict and load_state_dict",
                 type(loader).__name__,
             )
+        _warn_of_generators(loader)
 
     @property
     def is_exact(self) -> bool:
@@ -213,7 +217,10 @@ def _seeded(loader: Any, seed: int) -> Any:
     if not _can_skip(loader):
         return loader
     dataset = loader.dataset
-    if not draws_nothing(dataset):
+    is_known = getattr(dataset, "is_deterministic", False) or (
+        loader.collate_fn in (default_collate, default_convert)
+    )
+    if not (is_known and draws_nothing(dataset)):
         dataset = SeededSamples(dataset, seed, is_shared=loader.persistent_workers)
     indices = _indices_of(loader)
     if any(type(part) not in PLAIN_SAMPLERS for part in _parts(loader)[1:]):
@@ -221,6 +228,22 @@ def _seeded(loader: Any, seed: int) -> Any:
     under_way = loader.num_workers * (loader.prefetch_factor or 0)
     issued = Issued(indices, keep=under_way + 2)
     return _copy(loader, dataset, issued, loader.persistent_workers)
+
+
+def _warn_of_generators(loader: Any) -> None:
+    """Say which generators only a loader that restores itself could restore."""
+    if _is_stateful(loader):
+        return
+    known = ("generator",)  # of a sampler: handled above
+    for part in (getattr(loader, "dataset", None), *_parts(loader)[1:]):
+        names = [name for name in own_generators(part) if name not in known]
+        if names:
+            log.warning(
+                "the %s of train_dataloader keeps a random generator of its own (%s), "
+                "which no checkpoint holds: a resumed run will draw other numbers; "
+                "draw from the global generators of random, numpy or torch instead",
+                *(type(part).__name__, ", ".join(names)),
+            )
 
 
 def _begin(loader: Any, epoch: int) -> None:

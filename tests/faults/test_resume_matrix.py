@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from faults.runs import (
+    Augmented,
     Ids,
     SavesEverywhere,
     assert_same_end,
@@ -21,7 +23,8 @@ from faults.runs import (
     report,
     resumed,
 )
-from torch.utils.data import IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
+from toy import regression_batches
 
 from training import Callback, CheckpointError, ConfigError, Trainer
 from training.compare import first_difference
@@ -227,6 +230,54 @@ def test_r3_how_the_data_is_loaded_changes_nothing(
     assert_same_end(end_of(straight), end_of(plain), "straight")
     end = resumed(tmp_path / "0-4.pt", loader=loader_of(**options), num_epochs=3)
     assert_same_end(end, end_of(plain), "resumed")
+
+
+def noisy(rows: list[Any]) -> Any:
+    """Collate with noise, as an augmentation of whole batches would."""
+    x, y = (torch.stack(part) for part in zip(*rows, strict=True))
+    return x + torch.rand(4), y, torch.zeros(len(x))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_r1_a_collate_function_that_draws_resumes_to_the_same_state(
+    tmp_path: Path, workers: int
+) -> None:
+    def loader() -> Any:
+        dataset = TensorDataset(*regression_batches(1, 11)[0])
+        return DataLoader(dataset, 2, collate_fn=noisy, num_workers=workers)
+
+    straight = build(SavesEverywhere(tmp_path), loader=loader())
+    straight.train()
+    end = resumed(tmp_path / "0-4.pt", loader=loader(), ambient=7)
+    assert_same_end(end, end_of(straight), f"{workers} workers")
+
+
+class Private(Sampler[int]):
+    """Shuffles with a generator that nobody else sees."""
+
+    def __init__(self) -> None:
+        self.chance = random.Random(0)
+
+    def __iter__(self) -> Any:
+        return iter(self.chance.sample(range(11), 11))
+
+    def __len__(self) -> int:
+        return 11
+
+
+@pytest.mark.parametrize("where", ["data set", "sampler", "neither"])
+def test_r8_a_generator_that_no_checkpoint_holds_is_named_at_the_start(
+    caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    dataset = Augmented()
+    if where == "data set":
+        dataset.rng = np.random.default_rng(0)  # type: ignore[attr-defined]
+    sampler = Private() if where == "sampler" else None
+    build(loader=DataLoader(dataset, 2, sampler=sampler), num_epochs=1).train()
+    said = "keeps a random generator of its own"
+    assert (said in caplog.text) == (where != "neither")
+    assert ("(rng)" in caplog.text) == (where == "data set")
+    assert ("(chance)" in caplog.text) == (where == "sampler")
 
 
 CHANGED: dict[str, dict[str, Any]] = {

@@ -21,14 +21,15 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 @contextmanager
 def handled(
     on_stop: Callable[[signal.Signals], None],
-    on_save: Callable[[signal.Signals], None],
+    on_save: Callable[[signal.Signals], None] | None,
 ) -> Iterator[None]:
     """Install handlers inside the block; put the former ones back after.
 
     The first SIGTERM or SIGINT calls ``on_stop``; a second one leaves at once, as if
     no handler were there: files that are complete stay valid. SIGUSR1 calls
-    ``on_save``. A handler that somebody else installed is called as well. Outside the
-    main thread Python delivers no signals, and nothing is installed.
+    ``on_save``, or where that is None is one more signal that stops. A handler that
+    somebody else installed is called as well. Outside the main thread Python delivers
+    no signals, and nothing is installed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,6 +52,7 @@ def handled(
         chain(name, frame)
 
     def save(number: int, frame: FrameType | None) -> None:
+        assert on_save is not None
         on_save(signal.Signals(number))
         chain(signal.Signals(number), frame)
 
@@ -58,7 +60,8 @@ def handled(
         for number in STOPPING:
             former[number] = signal.signal(number, stop)
         if hasattr(signal, "SIGUSR1"):
-            former[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, save)
+            usr1 = stop if on_save is None else save
+            former[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, usr1)
         yield
     finally:
         for number, handler in former.items():

@@ -66,6 +66,7 @@ class Trainer(Loop):
         metadata: JSON values that every checkpoint carries.
         nonfinite: ``"stop"`` raises on a NaN or infinite loss or gradient, ``"skip"``
             drops that window; the weights stay untouched either way.
+        stop_on_sigusr1: SIGUSR1 ends the run as SIGTERM does; else it only saves.
     Raises:
         ConfigError: an argument does not fit; the message says which and how.
     """
@@ -95,6 +96,7 @@ class Trainer(Loop):
         processor: Any = None,
         metadata: Mapping[str, Any] | None = None,
         nonfinite: str = "stop",
+        stop_on_sigusr1: bool = False,
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ConfigError(
@@ -140,6 +142,7 @@ class Trainer(Loop):
         self.save_dir = Path(save_dir)
         self.metadata = dict(metadata or {})
         self.nonfinite = nonfinite
+        self.stop_on_sigusr1 = stop_on_sigusr1
         self._resume: dict[str, Any] | None = None
         register_plugins(self, callbacks or (), plugins or (), evaluator)
 
@@ -187,12 +190,14 @@ class Trainer(Loop):
 
         Starts afresh from the current weights, or, after ``load_checkpoint``, goes on.
         SIGTERM and SIGINT end it at the next boundary, after a checkpoint, with
-        ``SystemExit(143)`` and ``KeyboardInterrupt``; SIGUSR1 asks for a checkpoint.
+        ``SystemExit(143)`` and ``KeyboardInterrupt``; SIGUSR1 asks for a checkpoint,
+        or with ``stop_on_sigusr1`` ends it, too, with ``SystemExit(138)``.
         """
         failure: BaseException | None = None
         started = time.perf_counter()
         try:
-            with handled(self._stop_on_signal, self._save_on_signal):
+            save = None if self.stop_on_sigusr1 else self._save_on_signal
+            with handled(self._stop_on_signal, save):
                 self._run()
             if self._signal is not None:
                 raise interruption(self._signal)

@@ -220,6 +220,16 @@ def test_p3_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
     assert trainer.epoch == 2
 
 
+def test_p3_sigusr1_stops_where_that_is_configured(tmp_path: Path) -> None:
+    trainer = signalled(tmp_path, 3, "forward", signal.SIGUSR1)
+    trainer.stop_on_sigusr1 = True
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGUSR1)):
+        trainer.train()
+    rest = signalled(tmp_path, -1, "none")
+    rest.load_checkpoint(last_of(rest))
+    assert (rest.step, trainer.stop_owner) == (4, "signal")
+
+
 SLOW_SAVE = """
 import os, sys, time
 from pathlib import Path

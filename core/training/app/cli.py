@@ -35,7 +35,8 @@ examples:
 
 exit codes:
   0 done, 1 a plugin or your own code raised, 2 configuration or plugins, 3 data,
-  4 no usable checkpoint, 5 non-finite loss, 130 interrupted, 143 terminated
+  4 no usable checkpoint, 5 non-finite loss, 130 interrupted, 143 terminated,
+  138 SIGUSR1, where training.stop_on_sigusr1 is set
 """
 
 

@@ -149,6 +149,8 @@ class TrainingConfig(Section):
         save_dir: folder of the run, relative to the working directory.
         device: ``cpu``, ``cuda``, ``cuda:N``; None: CUDA when there is one.
         nonfinite: stop with an error, or skip, at a NaN or infinite loss or gradient.
+        stop_on_sigusr1: whether SIGUSR1 ends the run as SIGTERM does; else it only
+            saves. A batch system can send it ahead of its time limit.
         optimizer: how weights are updated.
     """
 
@@ -160,6 +162,7 @@ class TrainingConfig(Section):
     save_dir: Folder = Path("runs/default")
     device: str | None = None
     nonfinite: Literal["stop", "skip"] = "stop"
+    stop_on_sigusr1: bool = False
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
 
 

@@ -264,6 +264,23 @@ def test_c7_a_damaged_newest_file_is_passed_over_for_the_one_before(
     assert chosen["progress"]["step"] == 6
 
 
+def test_c7_a_valid_file_that_is_not_the_listed_one_is_passed_over(
+    tmp_path: Path,
+) -> None:
+    trainer = build(tmp_path, lambda step: None, save_top_k=-1)
+    trainer.train()
+    plugin = trainer.plugins["checkpointing"]
+    newest, before, *_ = (path for path, _ in plugin.resume_candidates(trainer))
+    size, state = newest.stat().st_size, torch.load(newest, weights_only=True)
+    state["model"]["weight"] += 1
+    with newest.open("wb") as file:
+        torch.save(state, file)
+    assert newest.stat().st_size == size
+    problems = dict(plugin.resume_candidates(trainer))
+    assert problems[newest] == "its content is not the one listed"
+    assert problems[before] is None
+
+
 def test_c7_without_a_manifest_the_one_that_got_furthest_is_newest(
     tmp_path: Path,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from faults.runs import assert_same_end, build, end_of, loader_of
 from tensorboard.summary.writer import event_file_writer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from trainbus_early_stopping import EarlyStoppingCallback
@@ -43,10 +44,9 @@ class Dies(Callback):
 
 def trainer_of(folder: Path, schedule: dict[str, Any], dies_at: int | None) -> Trainer:
     """Return a run with every shipped plugin that has progress."""
-    return build(
+    trainer = build(
         Measures(),
         Dies(dies_at),
-        LearningRateSchedulerCallback(**schedule),
         EarlyStoppingCallback(patience=4, restore_best_weights=True),
         ModelCheckpointCallback(folder / "checkpoints", save_top_k=2, every_n_steps=4),
         CSVLoggerCallback(folder / "log.csv"),
@@ -54,6 +54,13 @@ def trainer_of(folder: Path, schedule: dict[str, Any], dies_at: int | None) -> T
         loader=loader_of(),
         num_epochs=len(VALUES),
     )
+    if schedule["type"] == "one cycle":
+        made = OneCycleLR(trainer.optimizer, 0.02, total_steps=6 * len(VALUES))
+        plugin = LearningRateSchedulerCallback(made, interval="step")
+    else:
+        plugin = LearningRateSchedulerCallback(**schedule)
+    trainer.bus.register(plugin)
+    return trainer
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -83,6 +90,7 @@ def points_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
         pytest.param({"type": "cosine", "warmup": 3}, id="cosine"),
         pytest.param({"type": "linear"}, id="linear"),
         pytest.param({"type": "plateau", "patience": 0}, id="plateau"),
+        pytest.param({"type": "one cycle"}, id="one cycle"),
     ],
 )
 def test_r6_counters_rates_rows_and_points_after_six_kills_are_those_of_no_kill(

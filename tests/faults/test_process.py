@@ -388,9 +388,9 @@ def test_p9_steps_saves_evaluations_and_logs_leave_nothing_open_and_no_memory(
         f"P9: {steps} steps in {seconds:.1f} s, {num_epochs} saves, RSS {growth:+.2%}",
         steps=steps,
     )
-    # At any one moment a writer in a thread may have one more file open.
+    # At any one moment a writer in a thread may have its file and its folder open.
     assert min(descriptors[-5:]) == min(descriptors[:5]), descriptors
-    assert max(descriptors) <= min(descriptors) + 1
+    assert max(descriptors) <= min(descriptors) + 1 + is_async
     assert max(threads) <= threads[0] + is_async
     assert growth < 0.05
     del trainer, plugins

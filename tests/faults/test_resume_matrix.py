@@ -180,6 +180,15 @@ def test_r1_a_checkpoint_that_lost_a_field_is_found_out(
     assert first_difference(end, saved[1]) is not None
 
 
+def test_r1_what_was_asked_for_is_remembered(
+    saved: tuple[Path, dict[str, Any]],
+) -> None:
+    trainer = build(precision="fp16")
+    trainer.load_checkpoint(saved[0])
+    asked = [(each.owner, each.step, each.kind) for each in trainer.requests]
+    assert asked == [("SavesEverywhere", n, "checkpoint") for n in range(1, 9)]
+
+
 def test_r2_a_boundary_resume_runs_exactly_the_remaining_batches(
     tmp_path: Path,
 ) -> None:
@@ -196,6 +205,21 @@ def test_r2_a_boundary_resume_runs_exactly_the_remaining_batches(
         trainer.load_checkpoint(path)
         trainer.train()
         assert ids.seen == whole[step:], path.name
+
+
+def test_a_row_draws_other_numbers_in_each_epoch() -> None:
+    class Sees(Callback):
+        def __init__(self) -> None:
+            self.rows: dict[int, list[Any]] = {}
+
+        def on_batch_begin(self, inputs: Any) -> None:
+            for number, x in zip(inputs[2].tolist(), inputs[0], strict=True):
+                self.rows.setdefault(number, []).append(x)
+
+    sees = Sees()
+    build(sees).train()
+    assert len(sees.rows) == 11
+    assert not any(torch.equal(*both) for both in sees.rows.values())
 
 
 def test_each_row_is_seen_once_an_epoch_and_in_another_order() -> None:

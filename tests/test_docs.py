@@ -1,0 +1,67 @@
+"""The pages of docs/: their code runs, their links lead to files, their tables hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from toy import make_trainer
+
+from training.app.cli import build_parser
+from training.checkpoint_io import FORMAT, FORMAT_VERSION
+from training.layout import LAYOUT
+
+PAGES = ("checkpoint-format.md", "resuming.md")
+
+
+def text_of(repository: Path, page: str) -> str:
+    return (repository / "docs" / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_blocks_run_in_an_empty_folder(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = re.findall(
+        r"^```python\n(.*?)^```",
+        text_of(repository, page),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found
+    for source in found:
+        exec(compile(source, page, "exec"), {"__name__": "page"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file(repository: Path, page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", text_of(repository, page))
+    assert links
+    assert [each for each in links if not (repository / "docs" / each).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_understood(repository: Path, page: str) -> None:
+    shown = re.findall(r"^    trainbus ([^#\n]+)", text_of(repository, page), re.M)
+    assert shown
+    for line in shown:
+        assert build_parser().parse_args(line.split())
+
+
+def test_the_table_of_parts_is_what_a_checkpoint_holds(
+    repository: Path, tmp_path: Path
+) -> None:
+    text = text_of(repository, "checkpoint-format.md")
+    rows = re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    state = torch.load(
+        make_trainer().save_checkpoint(tmp_path / "a.pt"), weights_only=True
+    )
+    assert named == list(state)
+    assert set(LAYOUT) <= set(named)
+    assert f"version **{FORMAT_VERSION}**" in text
+    assert f'`"{FORMAT}"`' in text
+    counters = re.findall(r"`(\w+)`", text.split("| `progress` |")[1].split("\n")[0])
+    assert set(counters) == set(state["progress"])

@@ -119,6 +119,30 @@ def test_r1_every_boundary_resumes_equal_with_two_workers(
     assert points == POINTS[accumulation]
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_r7_every_boundary_on_cuda_resumes_to_the_same_state(
+    tmp_path: Path, precision: str
+) -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        points = sweep(
+            tmp_path,
+            workers=0,
+            every=1,
+            shuffle=True,
+            noise=True,
+            dropout=0.5,
+            gradient_accumulation_steps=2,
+            precision=precision,
+            device="cuda",
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert points == 6
+
+
 def change(state: dict[str, Any], path: str) -> None:
     """Lose the part of a checkpoint at a dotted path, as a bug in saving would."""
     *outer, last = path.split(".")

@@ -11,13 +11,12 @@ import importlib.metadata
 import importlib.util
 import inspect
 import logging
-import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from training.announced import GROUP, PluginInfo, announced
 from training.errors import PluginError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -35,9 +34,6 @@ __all__ = [
     "load_file",
     "use_folder",
 ]
-
-#: The entry-point group that plugins announce themselves in.
-GROUP = "trainbus"
 
 #: Plugins that this project publishes, and the distribution that holds each.
 SHIPPED = {
@@ -59,47 +55,14 @@ class BrokenPluginError(PluginError):
     """A chosen plugin raised while it was imported; the cause is its own error."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PluginInfo:
-    """One installed plugin, as its distribution announces it.
-
-    Attributes:
-        name: what a configuration calls it.
-        distribution: the distribution that provides it.
-        version: that distribution's version.
-        value: ``"module:Class"``, or ``"path.py:Class"`` for one in a folder.
-        path: the file or folder that would be imported; ``""`` if none is found.
-        shadowed: ``"version (folder)"`` of other copies of the distribution that come
-            later on the path and are not used.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    value: str
-    path: str
-    shadowed: tuple[str, ...] = ()
-
-
 def installed() -> list[PluginInfo]:
     """Return every plugin on the path, sorted by name and distribution.
 
-    A distribution that is listed twice (as an editable one is) counts once, the copy
-    that Python would import. A name that two distributions claim stays in the list
-    twice; it is an error only for those who choose it.
+    Those that cannot be loaded are among them and say why. A name that two
+    distributions claim stays in the list twice; it is an error only for those who
+    choose it.
     """
-    used: dict[tuple[str, str], PluginInfo] = {}
-    for distribution in importlib.metadata.distributions():
-        # A text search first: parsing the metadata of all distributions is slow.
-        if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
-            continue
-        for entry in distribution.entry_points:
-            if entry.group != GROUP:
-                continue
-            info = _describe(entry, distribution)
-            key = info.name, re.sub(r"[-_.]+", "-", info.distribution).lower()
-            used[key] = _shadow(used[key], info, distribution) if key in used else info
-    return sorted([*used.values(), *_in_folders()])
+    return sorted([*announced(), *_in_folders()])
 
 
 def use_folder(folder: str | Path) -> None:
@@ -131,11 +94,13 @@ def find(name: str, where: str = "plugins") -> PluginInfo:
         name: what the configuration says.
         where: the place that names it, for the message.
     Raises:
-        PluginError: nobody or more than one distribution provides it.
+        PluginError: nobody or more than one distribution provides it, or it is
+            announced in a way that cannot be read.
     """
     everything = installed()
     found = [info for info in everything if info.name == name]
     if len(found) == 1:
+        _refuse_broken(found[0], f"{where}: ")
         for copy in found[0].shadowed:
             log.warning(
                 "%s: %s is used in version %s (%s); another copy is behind it on the "
@@ -164,11 +129,12 @@ def load(info: PluginInfo) -> type[Any]:
 
     Raises:
         BrokenPluginError: importing it raised; that error is the cause.
-        PluginError: what it announces is no class.
+        PluginError: its announcement cannot be read, or is of no class.
     """
     if is_file(info.value):
         return load_file(info.value)
-    owner = f"plugin {info.name!r} of {info.distribution} {info.version}"
+    _refuse_broken(info)
+    owner = _owner(info)
     try:
         entry = importlib.metadata.EntryPoint(info.name, info.value, GROUP)
         loaded = entry.load()
@@ -219,6 +185,15 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
     return _checked_class(getattr(module, class_name), f"{where}: {name!r}")
 
 
+def _refuse_broken(info: PluginInfo, where: str = "") -> None:
+    if info.trouble:
+        raise PluginError(f"{where}{_owner(info)} is broken: {info.trouble}")
+
+
+def _owner(info: PluginInfo) -> str:
+    return f"plugin {info.name!r} of {info.distribution} {info.version}"
+
+
 def _in_folders() -> list[PluginInfo]:
     """Return the plugin classes in files of the folders in use, unread files left."""
     from training.sources import SourceError, classes_of, read_class
@@ -236,49 +211,6 @@ def _in_folders() -> list[PluginInfo]:
                     value = f"{file}:{name}"
                     found.append(PluginInfo(called, str(folder), "-", value, str(file)))
     return found
-
-
-def _describe(
-    entry: importlib.metadata.EntryPoint,
-    distribution: importlib.metadata.Distribution,
-) -> PluginInfo:
-    return PluginInfo(
-        name=entry.name,
-        distribution=distribution.metadata["Name"] or "unknown",
-        version=distribution.version or "unknown",
-        value=entry.value,
-        path=_locate(entry.module),
-    )
-
-
-def _shadow(
-    used: PluginInfo, other: PluginInfo, distribution: importlib.metadata.Distribution
-) -> PluginInfo:
-    """Note on ``used`` that another version of its distribution lies behind it."""
-    if other.version == used.version:
-        return used
-    note = f"{other.version} ({distribution.locate_file('')})"
-    return PluginInfo(
-        used.name,
-        used.distribution,
-        used.version,
-        used.value,
-        used.path,
-        (*used.shadowed, note),
-    )
-
-
-def _locate(module: str) -> str:
-    """Return where ``module`` would come from; only its top package is looked up.
-
-    Looking up a submodule would import its package.
-    """
-    top = module.partition(".")[0]
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return ""
-    return (spec.origin or "") if spec else ""
 
 
 def _import_file(path: Path) -> ModuleType:

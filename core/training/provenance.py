@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
-from training import discovery
+from training.announced import PluginInfo, announced
 
-__all__ = ["describe_plugins"]
+__all__ = ["announcement_of", "describe_plugins"]
 
 
 def describe_plugins(plugins: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -17,25 +17,42 @@ def describe_plugins(plugins: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     The last two are None for a class that no installed distribution announces.
     """
-    known = _announced(tuple(sys.path))
     described = {}
     for name, plugin in plugins.items():
         kind = type(plugin)
-        top = kind.__module__.partition(".")[0]
-        distribution, version = known.get((top, kind.__qualname__), (None, None))
+        info = announcement_of(kind)
         described[name] = {
             "class": f"{kind.__module__}.{kind.__qualname__}",
-            "distribution": distribution,
-            "version": version,
+            "distribution": info and info.distribution,
+            "version": info and info.version,
         }
     return described
 
 
+def announcement_of(kind: type[Any]) -> PluginInfo | None:
+    """Return what announces ``kind``, or else the package that it is written in.
+
+    The top package alone says little: distributions may share a namespace.
+    """
+    best, length = None, 0
+    for info in _announced(tuple(sys.path)):
+        module, _, name = info.value.partition(":")
+        if _loaded(module, name) is kind:
+            return info
+        is_around = f"{kind.__module__}.".startswith(f"{module}.")
+        if is_around and len(module) > length:
+            best, length = info, len(module)
+    return best
+
+
+def _loaded(module: str, name: str) -> Any:
+    """Return what ``module:name`` is, None unless that module is imported already."""
+    try:
+        return reduce(getattr, name.split("."), sys.modules[module])
+    except (KeyError, AttributeError):
+        return None
+
+
 @lru_cache(maxsize=4)
-def _announced(path: tuple[str, ...]) -> dict[tuple[str, str], tuple[str, str]]:
-    """Return (top-level package, class) -> (distribution, version)."""
-    return {
-        (info.value.partition(":")[0].partition(".")[0], info.value.rpartition(":")[2]):
-        (info.distribution, info.version)
-        for info in discovery.installed()
-    }  # fmt: skip
+def _announced(path: tuple[str, ...]) -> tuple[PluginInfo, ...]:
+    return tuple(sorted(info for info in announced() if info.value))

@@ -116,12 +116,10 @@ def note_plugin(
 
 def describe(plugin: Any) -> str:
     """Return the class of ``plugin``, and the distribution it came with if known."""
-    from training import discovery  # reads what is installed: only when told of errors
+    # Reads what is installed: only when told of errors.
+    from training.provenance import announcement_of
 
     kind = type(plugin)
+    info = announcement_of(kind)
     text = f"{kind.__module__}.{kind.__qualname__}"
-    package = kind.__module__.partition(".")[0]
-    for info in discovery.installed():
-        if info.value.partition(":")[0].partition(".")[0] == package:
-            return f"{text}, {info.distribution} {info.version}"
-    return text
+    return f"{text}, {info.distribution} {info.version}" if info else text

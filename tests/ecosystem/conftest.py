@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from training import discovery
+from training.app.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")
@@ -122,3 +126,44 @@ def small_config(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test leave a folder of plugins or a choice to the next one."""
+    monkeypatch.setattr(discovery, "_FOLDERS", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("TRAINBUS_PLUGINS", raising=False)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs ``trainbus ...``: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that puts a distribution with a module on the path."""
+
+    def make(name: str, entry: str, source: str | None, version: str = "1.0") -> Path:
+        site = tmp_path / f"{name}-{version}"
+        info = site / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(text)
+        (info / "entry_points.txt").write_text(f"[trainbus]\n{entry}\n")
+        if source is not None:
+            module = re.split("[:= ]+", entry)[1]
+            (site / f"{module}.py").write_text(source)
+        monkeypatch.syspath_prepend(str(site))
+        return site
+
+    return make

@@ -14,7 +14,6 @@ import pytest
 
 from training import discovery
 from training.app.choice import choices
-from training.app.cli import main
 from training.app.config import load_config
 from training.errors import ConfigError
 
@@ -44,47 +43,6 @@ class Watch(Callback):
 '''
 BASE = "data: {train: a}\nmodel: {name: m}\n"
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test leave a folder of plugins or a choice to the next one."""
-    monkeypatch.setattr(discovery, "_FOLDERS", [])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delenv("TRAINBUS_PLUGINS", raising=False)
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Return a function that runs ``trainbus ...``: (exit code, stdout, stderr)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Return a function that puts a distribution with a module on the path."""
-
-    def make(name: str, entry: str, source: str | None, version: str = "1.0") -> Path:
-        site = tmp_path / f"{name}-{version}"
-        info = site / f"{name}-{version}.dist-info"
-        info.mkdir(parents=True)
-        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        (info / "METADATA").write_text(text)
-        (info / "entry_points.txt").write_text(f"[trainbus]\n{entry}\n")
-        if source is not None:
-            module = entry.partition("= ")[2].partition(":")[0]
-            (site / f"{module}.py").write_text(source)
-        monkeypatch.syspath_prepend(str(site))
-        return site
-
-    return make
 
 
 def config(tmp_path: Path, text: str = "") -> Path:

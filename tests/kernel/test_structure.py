@@ -27,7 +27,8 @@ FLOORS = {
     "costs sample_seeds permutation compare staging readback gradients content "
     "loading memory",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
-    "unread_window signals slots scopes registration sources syncs provenance layout",
+    "unread_window signals slots scopes registration sources syncs provenance layout "
+    "announced",
     3: "view selection plugin_states settings snapshot resume loop",
     4: "trainer",
 }

@@ -64,6 +64,8 @@ def facts_of(info: PluginInfo) -> SourceFacts:
     Raises:
         SourceError: it cannot be read.
     """
+    if info.trouble:
+        raise SourceError(info.trouble)
     module, _, name = info.value.rpartition(":")
     if discovery.is_file(info.value):
         path = Path(module)

@@ -22,6 +22,7 @@ from training import discovery
 from training.callbacks import Callback
 from training.checkpoint_io import write_durably, write_json
 from training.errors import ConfigError
+from training.provenance import describe_plugins
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -115,7 +116,7 @@ class RunRecord(Callback):
             "precision": trainer.precision,
             "seed": trainer.seed,
             "data": self.facts,
-            "plugins": describe_plugins(trainer),
+            "plugins": describe_plugins(trainer.plugins),
             "paths": paths_of(trainer),
             "versions": {
                 "trainbus": training.__version__,
@@ -150,27 +151,6 @@ def best_rows(trainer: Trainer) -> list[dict[str, Any]]:
         )
         best["watched_by"].append(name)
     return list(found.values())
-
-
-def describe_plugins(trainer: Trainer) -> dict[str, dict[str, Any]]:
-    """Return for each active plugin its class, distribution and version."""
-    known = {
-        (
-            info.value.partition(".")[0].partition(":")[0],
-            info.value.rpartition(":")[2],
-        ): info
-        for info in discovery.installed()
-    }
-    described = {}
-    for name, plugin in trainer.plugins.items():
-        kind = type(plugin)
-        info = known.get((kind.__module__.partition(".")[0], kind.__qualname__))
-        described[name] = {
-            "class": f"{kind.__module__}.{kind.__qualname__}",
-            "distribution": info.distribution if info else None,
-            "version": info.version if info else None,
-        }
-    return described
 
 
 def paths_of(trainer: Trainer) -> dict[str, str]:

@@ -1,0 +1,127 @@
+"""What installed distributions announce as plugins; nothing of theirs is imported.
+
+Whatever is wrong with one announcement is written on it, and hurts no other plugin.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+__all__ = ["GROUP", "PluginInfo", "announced"]
+
+#: The entry-point group that plugins announce themselves in.
+GROUP = "trainbus"
+
+#: ``module:Class``, maybe with extras behind it, which pip has long seen to.
+_VALUE = re.compile(r"\s*([\w.]+)\s*:\s*([\w.]+)\s*(?:\[.*\])?\s*")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PluginInfo:
+    """One installed plugin, as its distribution announces it.
+
+    Attributes:
+        name: what a configuration calls it.
+        distribution: the distribution that provides it.
+        version: that distribution's version.
+        value: ``"module:Class"``, or ``"path.py:Class"`` for one in a folder.
+        path: the file or folder that would be imported; ``""`` if none is found.
+        shadowed: ``"version (folder)"`` of other copies of the distribution that are on
+            the path and are not used.
+        trouble: why it cannot be loaded, ``""`` if the announcement can be read.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    value: str
+    path: str
+    shadowed: tuple[str, ...] = ()
+    trouble: str = ""
+
+
+def announced() -> list[PluginInfo]:
+    """Return every announcement on the path, in the order of the path.
+
+    A distribution that is listed twice (as an editable one is) counts once: the copy
+    whose code is imported, or would be.
+    """
+    copies: dict[tuple[str, str], list[tuple[PluginInfo, Path]]] = {}
+    for distribution in metadata.distributions():
+        for info in _read(distribution):
+            key = info.name, re.sub(r"[-_.]+", "-", info.distribution).lower()
+            place = Path(str(distribution.locate_file("")))
+            copies.setdefault(key, []).append((info, place))
+    return [_used(each) for each in copies.values()]
+
+
+def _used(copies: list[tuple[PluginInfo, Path]]) -> PluginInfo:
+    """Return the copy that lies where the code is; it notes the other versions."""
+    used = copies[0][0]
+    for info, place in copies:
+        if place in Path(info.path).parents:
+            used = info
+            break
+    others = [
+        f"{info.version} ({place})"
+        for info, place in copies
+        if info.version != used.version
+    ]
+    return replace(used, shadowed=tuple(dict.fromkeys(others)))
+
+
+def _read(distribution: metadata.Distribution) -> Iterator[PluginInfo]:
+    """Yield what a distribution announces, be it that it cannot be understood."""
+    try:
+        text = distribution.read_text("entry_points.txt") or ""
+        # A text search first: parsing the metadata of all distributions is slow.
+        if f"[{GROUP}]" not in text:
+            return
+        entries = [each for each in distribution.entry_points if each.group == GROUP]
+    except Exception as error:  # whatever a parser makes of a broken file
+        name, version = _identity(distribution)
+        trouble = f"its entry_points.txt cannot be read, {error}; reinstall {name}"
+        yield PluginInfo(name, name, version, "", "", trouble=trouble)
+        return
+    name, version = _identity(distribution)
+    for entry in entries:
+        match = _VALUE.fullmatch(entry.value)
+        if match is None:
+            trouble = f"its entry point is {entry.value!r}, but must be 'module:Class'"
+            yield PluginInfo(entry.name, name, version, entry.value, "", (), trouble)
+        else:
+            module, attribute = match.groups()
+            value, path = f"{module}:{attribute}", _locate(module)
+            yield PluginInfo(entry.name, name, version, value, path)
+
+
+def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
+    """Return name and version, from the name of its folder where need be."""
+    folder = Path(str(getattr(distribution, "_path", "")))  # there is no public way
+    name, _, version = folder.stem.partition("-")
+    try:
+        facts = distribution.metadata
+        return facts["Name"] or name or "unknown", facts["Version"] or version or "-"
+    except Exception:  # whatever a parser makes of a broken file
+        return name or "unknown", version or "-"
+
+
+def _locate(module: str) -> str:
+    """Return where ``module`` would come from; only its top package is looked up.
+
+    Looking up a submodule would import its package.
+    """
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return ""
+    if spec is None:
+        return ""
+    places = spec.submodule_search_locations  # a namespace package has no file
+    return spec.origin or next(iter(places or ()), "")

@@ -19,6 +19,7 @@ from training import discovery
 from training.discovery import BrokenPluginError
 from training.errors import PluginError, TrainbusError, did_you_mean
 from training.registration import FAILURE_POLICIES
+from training.slots import describe
 
 __all__ = [
     "PluginSpec",
@@ -152,11 +153,11 @@ def build_plugin(cls: type[Any], options: Mapping[str, Any], path: str) -> Any:
         raise
     except ValueError as error:
         raise PluginError(
-            f"{path}: {cls.__name__} refuses its options: {error}"
+            f"{path}: {cls.__name__} ({describe(cls)}) refuses its options: {error}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenPluginError(
-            f"{path}: {cls.__name__} cannot be constructed: "
+            f"{path}: {cls.__name__} ({describe(cls)}) cannot be constructed: "
             f"{type(error).__name__}: {error}"
         ) from error
 

@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
+class Terminated(SystemExit):
+    """The run leaves for a signal; a SystemExit of another class is somebody's own."""
+
+
 @contextmanager
 def handled(
     on_stop: Callable[[signal.Signals], None],
@@ -118,4 +122,4 @@ def interruption(number: signal.Signals) -> BaseException:
     """Return what to raise for a signal: exit code 130 for SIGINT, 128 + n else."""
     if number == signal.SIGINT:
         return KeyboardInterrupt("interrupted; the run can be resumed")
-    return SystemExit(128 + number)
+    return Terminated(128 + number)

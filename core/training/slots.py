@@ -115,11 +115,11 @@ def note_plugin(
 
 
 def describe(plugin: Any) -> str:
-    """Return the class of ``plugin``, and the distribution it came with if known."""
+    """Return the class of ``plugin``, or that class itself, and its distribution."""
     # Reads what is installed: only when told of errors.
     from training.provenance import announcement_of
 
-    kind = type(plugin)
+    kind = plugin if isinstance(plugin, type) else type(plugin)
     info = announcement_of(kind)
     text = f"{kind.__module__}.{kind.__qualname__}"
     return f"{text}, {info.distribution} {info.version}" if info else text

@@ -20,10 +20,11 @@ from training.discovery import BrokenPluginError
 from training.errors import (
     EXIT_DONE,
     EXIT_SIGINT,
+    EXIT_SIGTERM,
     EXIT_USER_CODE,
-    ConfigError,
     TrainbusError,
 )
+from training.signals import Terminated
 
 __all__ = ["main"]
 
@@ -56,13 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(error)
     except TrainbusError as error:
         return _refuse(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("trainbus: interrupted", file=sys.stderr)
+        _print_notes(error)
         return EXIT_SIGINT
+    except Terminated as error:
+        _print_notes(error)
+        return EXIT_SIGTERM
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
-    except Exception:
+    except BaseException:  # SystemExit, too: code that is called does not end a run
         traceback.print_exc()
         return EXIT_USER_CODE
     return EXIT_DONE
@@ -71,10 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _refuse(error: TrainbusError) -> int:
     for line in str(error).splitlines():
         print(f"trainbus: error: {line}", file=sys.stderr)
-    if not isinstance(error, ConfigError):  # there the sentence says it all
-        for note in getattr(error, "__notes__", ()):
-            print(f"trainbus: note: {note}", file=sys.stderr)
+    _print_notes(error)
     return error.exit_code
+
+
+def _print_notes(error: BaseException) -> None:
+    """Say who raised it, where a plugin did."""
+    for note in getattr(error, "__notes__", ()):
+        print(f"trainbus: note: {note}", file=sys.stderr)
 
 
 def _call(arguments: argparse.Namespace) -> None:

@@ -52,12 +52,17 @@ called, and the original error is raised, with later ones attached. `"isolate"`:
 warning with the traceback, and the run goes on; after three failures, or one in
 `on_setup` or `on_train_begin`, the plugin is closed and switched off. KeyboardInterrupt
 and SystemExit always end the run, and so does a `ConfigError` in `on_setup` or
-`on_train_begin`: nothing is lost yet, and the user can mend it. Observers are isolated;
-deciders and writers are fatal.
+`on_train_begin`: nothing is lost yet, and the user can mend it. `state_dict` and
+`load_state_dict` are held to the same: a checkpoint is written without the state of an
+isolated plugin that fails, and says so when it is read; one that cannot take its state
+back is switched off. Observers are isolated; deciders and writers are fatal.
+
+On the command line an exit of a plugin's own, with whatever code, ends with 1 and its
+traceback, and every error that a plugin raised comes with that note.
 
 **A hang.** Python cannot stop a thread from outside. `trainbus run --watchdog SECONDS`
-tells which plugin is in which hook for longer than that, and where; with
-`--watchdog-abort` it ends the process.
+tells which plugin takes longer than that, and where: in a hook or around one, in its
+import or constructor, or over its state; with `--watchdog-abort` it ends the process.
 
 **What is given is read-only.** `logs` and `metrics` cannot be assigned to, and restored
 state is a copy. Requests (`trainer.request_stop`, `request_checkpoint`,

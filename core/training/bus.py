@@ -22,7 +22,7 @@ from training.hookspecs import HOOKS, PROJECT
 from training.order import solve_order
 from training.registration import check_arguments, checked_name
 from training.scopes import scope
-from training.slots import compile_slot, describe, note_culprit
+from training.slots import compile_slot, describe, note_culprit, note_plugin
 
 if TYPE_CHECKING:
     from training.costs import Meter
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 Slot = Callable[..., Any] | None
 #: How often an isolated plugin may fail before it is switched off.
 MAX_FAILURES = 3
-#: Events in which a plugin may refuse the run, and without which it cannot go on.
-BEGINNING = ("on_setup", "on_train_begin")
+#: Calls in which a plugin may refuse the run, and without which it cannot go on.
+BEGINNING = ("on_setup", "load_state_dict", "on_train_begin")
 
 
 class _Manager(pluggy.PluginManager):
@@ -76,7 +76,8 @@ class Bus:
         #: Failures of isolated plugins so far, by name.
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
-        self._isolated: set[str] = set()
+        #: Names of the plugins whose exceptions do not end the run.
+        self.isolated: set[str] = set()
         self._rebuild({})
 
     @property
@@ -145,8 +146,8 @@ class Bus:
                 try:
                     results.append((name, self._call(impl, hook, arguments)))
                 except BaseException as error:
-                    if name in self._isolated and isinstance(error, Exception):
-                        self._survive(impl, hook, error, arguments)
+                    if name in self.isolated and isinstance(error, Exception):
+                        self.survive(name, impl.plugin, hook, error, arguments)
                         continue
                     note_culprit(error, impl, hook, arguments)
                     raise
@@ -162,8 +163,9 @@ class Bus:
             try:
                 self._call(impl, hook, arguments)
             except BaseException as error:
-                if impl.plugin_name in self._isolated and isinstance(error, Exception):
-                    self._survive(impl, hook, error, arguments)
+                name = impl.plugin_name
+                if name in self.isolated and isinstance(error, Exception):
+                    self.survive(name, impl.plugin, hook, error, arguments)
                     continue
                 note_culprit(error, impl, hook, arguments)
                 errors.append(error)
@@ -187,9 +189,10 @@ class Bus:
             return impl.function(*given)
         return self._meter.for_call(impl.plugin_name, hook)(impl.function, *given)
 
-    def _survive(
+    def survive(
         self,
-        impl: pluggy.HookImpl,
+        name: str,
+        plugin: Any,
         hook: str,
         error: Exception,
         arguments: Mapping[str, Any],
@@ -202,8 +205,8 @@ class Bus:
         is_beginning = hook in BEGINNING
         if is_beginning and isinstance(error, ConfigError):
             raise error
-        name = impl.plugin_name
-        note_culprit(error, impl, hook, arguments)
+        step = getattr(arguments.get("trainer"), "step", None)
+        note_plugin(error, name, plugin, hook, step)
         self.failures[name] = self.failures.get(name, 0) + 1
         if self.failures[name] == 1:
             log.warning(
@@ -246,7 +249,7 @@ class Bus:
                 told = " ".join(str(error).split())
                 raise PluginError(f"plugin {name!r} does not fit: {told}") from error
         self._manager = manager
-        self._isolated = {
+        self.isolated = {
             name
             for name, plugin in plugins.items()
             if getattr(plugin, "failure", "fatal") == "isolate"
@@ -273,8 +276,8 @@ class Bus:
             hook,
             names,
             self.listeners(hook),
-            self._isolated,
-            self._survive,
+            self.isolated,
+            self.survive,
             self._meter,
             bool(caller.spec.opts.get("firstresult")),
         )

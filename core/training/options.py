@@ -147,6 +147,11 @@ def build_plugin(cls: type[Any], options: Mapping[str, Any], path: str) -> Any:
         name: _convert(parameters[name], value) if name in parameters else value
         for name, value in options.items()
     }
+    return construct(cls, values, path)
+
+
+def construct(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
+    """Return ``cls(**values)``; what it raises comes as a sentence about ``path``."""
     try:
         return cls(**values)
     except TrainbusError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,52 +13,86 @@ from training.slots import note_plugin
 if TYPE_CHECKING:
     from training.view import RunView
 
-__all__ = ["collect_states", "restore_states"]
+__all__ = ["MISSING", "collect_states", "restore_states"]
+
+log = logging.getLogger(__name__)
+
+#: The one entry of a state that could not be had; its value says why.
+MISSING = "state is missing"
 
 
 def collect_states(trainer: RunView) -> dict[str, Any]:
     """Return the state of each plugin that keeps any; those not active are kept.
 
+    In place of the state of an isolated plugin that fails stands what was missing.
+
     Raises:
         PluginError: a plugin's state is no mapping, or holds what no checkpoint can.
     """
     states = dict(trainer.carried_states)
-    for name, plugin in trainer.plugins.items():
+    for name, plugin in list(trainer.plugins.items()):
         if not hasattr(plugin, "state_dict"):
             continue
         try:
-            state = plugin.state_dict()
-        except BaseException as error:
-            note_plugin(error, name, plugin, "state_dict", trainer.step)
-            raise
-        if not isinstance(state, Mapping):
-            raise PluginError(
-                f"plugin {name!r} returned {type(state).__name__} from state_dict; "
-                "return a mapping, empty for no state"
-            )
-        foreign = foreign_value(dict(state))
-        if foreign is not None:
-            raise PluginError(
-                f"plugin {name!r} returned a state_dict in which "
-                f"{describe_foreign(*foreign)}"
-            )
+            state = state_of(name, plugin, trainer)
+        except Exception as error:
+            if name not in trainer.bus.isolated:
+                raise
+            trainer.bus.survive(name, plugin, "state_dict", error, {"trainer": trainer})
+            states[name] = {MISSING: repr(error)}
+            continue
         if state:
-            states[name] = dict(state)
+            states[name] = state
     return states
 
 
 def restore_states(trainer: RunView) -> None:
     """Give each plugin a copy of what the loaded checkpoint holds for it."""
-    for name, plugin in trainer.plugins.items():
-        if name not in trainer.carried_states:
+    for name, plugin in list(trainer.plugins.items()):
+        state = trainer.carried_states.get(name)
+        if state is None or not hasattr(plugin, "load_state_dict"):
             continue
-        if not hasattr(plugin, "load_state_dict"):
+        if MISSING in state:
+            why = state[MISSING]
+            log.warning("the checkpoint has no state of plugin %r: %s", name, why)
             continue
         try:
-            plugin.load_state_dict(_copied(trainer.carried_states[name]))
-        except BaseException as error:
-            note_plugin(error, name, plugin, "load_state_dict", trainer.step)
-            raise
+            give_state(name, plugin, state, trainer)
+        except Exception as error:
+            if name not in trainer.bus.isolated:
+                raise
+            where = {"trainer": trainer}
+            trainer.bus.survive(name, plugin, "load_state_dict", error, where)
+
+
+def state_of(name: str, plugin: Any, trainer: RunView) -> dict[str, Any]:
+    """Return the plugin's state; an error says whose it is."""
+    try:
+        state = plugin.state_dict()
+    except BaseException as error:
+        note_plugin(error, name, plugin, "state_dict", trainer.step)
+        raise
+    if not isinstance(state, Mapping):
+        raise PluginError(
+            f"plugin {name!r} returned {type(state).__name__} from state_dict; "
+            "return a mapping, empty for no state"
+        )
+    foreign = foreign_value(dict(state))
+    if foreign is not None:
+        raise PluginError(
+            f"plugin {name!r} returned a state_dict in which "
+            f"{describe_foreign(*foreign)}"
+        )
+    return dict(state)
+
+
+def give_state(name: str, plugin: Any, state: Any, trainer: RunView) -> None:
+    """Let the plugin take over a copy of ``state``; an error says whose it is."""
+    try:
+        plugin.load_state_dict(_copied(state))
+    except BaseException as error:
+        note_plugin(error, name, plugin, "load_state_dict", trainer.step)
+        raise
 
 
 def _copied(value: Any) -> Any:

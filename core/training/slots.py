@@ -16,8 +16,11 @@ import pluggy
 if TYPE_CHECKING:
     from training.costs import Meter
 
-#: (implementation, hook, error, hook arguments) -> None, for a failure to go on after.
-OnFailure = Callable[[pluggy.HookImpl, str, Exception, Mapping[str, Any]], None]
+#: What the file names of compiled slots begin with, in tracebacks.
+FILE_PREFIX = "<bus slot "
+
+#: (name, plugin, hook, error, hook arguments) -> None, for a failure to go on after.
+OnFailure = Callable[[str, Any, str, Exception, Mapping[str, Any]], None]
 
 
 def compile_slot(
@@ -78,10 +81,11 @@ def compile_slot(
 
     def survive(error: Exception, values: tuple[Any, ...]) -> None:
         assert on_failure is not None
-        on_failure(_owner_of(error, owner), hook, error, named(values))
+        impl = _owner_of(error, owner)
+        on_failure(impl.plugin_name, impl.plugin, hook, error, named(values))
 
-    scope |= {"blame": blame, "survive": survive}
-    exec(compile("\n".join(lines), f"<bus slot {hook}>", "exec"), scope)
+    scope |= {"blame": blame, "survive": survive, "owner": owner}
+    exec(compile("\n".join(lines), f"{FILE_PREFIX}{hook}>", "exec"), scope)
     slot: Callable[..., None] = scope[hook]
     return slot
 
@@ -109,9 +113,11 @@ def note_culprit(
 def note_plugin(
     error: BaseException, name: str, plugin: Any, place: str, step: int | None
 ) -> None:
-    """Write on ``error`` that ``plugin`` raised it in the method ``place``."""
+    """Write on ``error``, once, that ``plugin`` raised it in the method ``place``."""
     where = "" if step is None else f" at step {step}"
-    error.add_note(f"raised by plugin {name!r} ({describe(plugin)}) in {place}{where}")
+    note = f"raised by plugin {name!r} ({describe(plugin)}) in {place}{where}"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
 
 
 def describe(plugin: Any) -> str:

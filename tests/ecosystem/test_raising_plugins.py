@@ -166,6 +166,54 @@ def test_an_error_about_state_names_the_plugin(
     assert f"in {place}" in caught.value.__notes__[0]
 
 
+class Forgets(Callback):
+    """Counts steps in isolation, and fails at its state where it is told to."""
+
+    failure = "isolate"
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.steps = 0
+
+    def on_step_end(self) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.place == "state_dict":
+            raise ValueError("no")
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Any) -> None:
+        if self.place == "load_state_dict":
+            raise ValueError("no")
+        self.steps = state["steps"]
+
+
+def test_an_isolated_plugin_without_its_state_ends_neither_run_nor_save(
+    tiny_trainer: Make, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = tiny_trainer(Forgets("state_dict"), Neighbour())
+    trainer.train()
+    path = trainer.save_checkpoint(tmp_path / "c.pt")
+    assert "plugin 'Forgets' failed in state_dict" in caplog.text
+    again = tiny_trainer(Forgets(""), Neighbour(), num_epochs=3)
+    again.load_checkpoint(path)
+    again.train()
+    assert "no state of plugin 'Forgets': ValueError('no')" in caplog.text
+    assert again.plugins["Forgets"].steps == 4, "those after the resume"
+
+
+def test_an_isolated_plugin_that_cannot_take_its_state_is_switched_off(
+    tiny_trainer: Make, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = tiny_trainer(Forgets("load_state_dict"))
+    trainer.train()
+    trainer.load_checkpoint(trainer.save_checkpoint(tmp_path / "c.pt"))
+    trainer.train()
+    assert "plugin 'Forgets' failed in load_state_dict" in caplog.text
+    assert "Forgets" not in trainer.plugins
+
+
 @pytest.mark.parametrize("hook", TEARDOWN)
 def test_the_first_error_is_reported_and_that_of_a_teardown_attached(
     hook: str, tiny_trainer: Make
@@ -204,21 +252,82 @@ def test_a_wrapper_cannot_swallow_an_error(tiny_trainer: Make) -> None:
 
 HANGS = """\
 import sys, time
-from training import Callback
+from training import Callback, hookimpl
 from training.app.watchdog import Watchdog
 from training.testing import tiny_trainer
+from training.options import build_plugins
+
+place, mode, seconds = sys.argv[1:]
+
+def hang(here):
+    if here == place:
+        end = time.monotonic() + float(seconds)
+        while time.monotonic() < end:
+            time.sleep(0.01)
 
 class Hangs(Callback):
+    name = "hangs"
+
     def on_step_end(self, trainer):
         if trainer.step == 2:
-            end = time.monotonic() + float(sys.argv[2])
-            while time.monotonic() < end:
-                time.sleep(0.01)
+            hang("on_step_end")
 
-dog = Watchdog(0.2, abort=sys.argv[1] == "abort")
-tiny_trainer(Hangs(), dog, save_dir="run").train()
+    @hookimpl(wrapper=True)
+    def on_epoch_end(self):
+        hang("on_epoch_end")
+        yield
+
+    def wrap_model(self):
+        hang("wrap_model")
+
+    def evaluate(self):
+        hang("evaluate")
+
+    def on_close(self):
+        hang("on_close")
+
+    def state_dict(self):
+        hang("state_dict")
+        return {"a": 1}
+
+    def load_state_dict(self, state):
+        hang("load_state_dict")
+
+with Watchdog(0.2, abort=mode == "abort"):
+    ((_, late),) = build_plugins(["./late.py:Late"])
+    trainer = tiny_trainer(Hangs(), save_dir="run", num_epochs=1)
+    trainer.train()
+    path = trainer.save_checkpoint("run/c.pt")
+    trainer.load_checkpoint(path)
+    trainer.train()
 print("done")
 """
+LATE = """\
+import __main__
+__main__.hang("import")
+
+class Late:
+    def __init__(self):
+        __main__.hang("constructor")
+"""
+
+
+@pytest.fixture
+def hangs(tmp_path: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a plugin that hangs: where, mode, seconds."""
+    (tmp_path / "late.py").write_text(LATE)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", HANGS, *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -230,20 +339,36 @@ print("done")
     ],
 )
 def test_a_plugin_that_hangs_is_named_with_its_stack(
-    mode: str, seconds: str, code: int, printed: str, tmp_path: Any
+    mode: str, seconds: str, code: int, printed: str, hangs: Make
 ) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", HANGS, mode, seconds],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    run = hangs("on_step_end", mode, seconds)
     assert (run.returncode, run.stdout) == (code, printed)
-    is_told = "plugin 'Hangs' has been in on_step_end for more than 0.2 s" in run.stderr
-    assert is_told == (seconds != "0")
-    assert ("in on_step_end" in run.stderr) == is_told
+    told = "plugin 'hangs' in on_step_end takes more than 0.2 s, at step 2"
+    assert (told in run.stderr) == (seconds != "0")
+    assert ("in on_step_end" in run.stderr) == (seconds != "0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        pytest.param("import", "plugin './late.py:Late' in its import", id="import"),
+        pytest.param("constructor", "plugin plugins.Late in its constr", id="built"),
+        pytest.param("wrap_model", "plugin 'hangs' in wrap_model", id="a service"),
+        pytest.param("evaluate", "plugin 'hangs' in evaluate", id="a collection"),
+        pytest.param("on_epoch_end", "the wrapper of plugin 'hangs'", id="around"),
+        pytest.param("state_dict", "plugin 'hangs' in state_dict", id="state asked"),
+        pytest.param("load_state_dict", "plugin 'hangs' in load_st", id="state given"),
+        pytest.param("on_close", "plugin 'hangs' in on_close", id="teardown"),
+    ],
+)
+def test_a_plugin_that_hangs_is_named_wherever_it_is_called(
+    place: str, words: str, hangs: Make
+) -> None:
+    run = hangs(place, "abort", "60")
+    assert run.returncode == 1, run.stderr
+    assert words in run.stderr
+    assert "in hang" in run.stderr, "where it is"
 
 
 def test_a_run_without_plugins_trains(tiny_trainer: Make) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import threading
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,22 +45,23 @@ def run(arguments: argparse.Namespace) -> None:
             f"--allow-change {arguments.allow_changes[0]} is of no use without "
             "--resume; add --resume auto or --resume FILE"
         )
-    config = load(arguments)
-    watchdog = _watchdog(arguments)
-    trainer = build_trainer(config, watchdog)
-    record = trainer.plugins["run_record"]
-    print(report.header(trainer, as_mapping(config), record.facts), flush=True)
-    if arguments.resume is not None:
-        from training.app.resume import resume
+    with _watchdog(arguments):
+        config = load(arguments)
+        trainer = build_trainer(config)
+        record = trainer.plugins["run_record"]
+        print(report.header(trainer, as_mapping(config), record.facts), flush=True)
+        if arguments.resume is not None:
+            from training.app.resume import resume
 
-        print(resume(trainer, arguments.resume, arguments.allow_changes), flush=True)
-    try:
-        with profiled(trainer, arguments.profile_plugins, arguments.profile_trace):
-            trainer.train()
-    except (KeyboardInterrupt, SystemExit):
-        if trainer.stop_owner == "signal":
-            print(report.interrupted(trainer, arguments.config), file=sys.stderr)
-        raise
+            told = resume(trainer, arguments.resume, arguments.allow_changes)
+            print(told, flush=True)
+        try:
+            with profiled(trainer, arguments.profile_plugins, arguments.profile_trace):
+                trainer.train()
+        except (KeyboardInterrupt, SystemExit):
+            if trainer.stop_owner == "signal":
+                print(report.interrupted(trainer, arguments.config), file=sys.stderr)
+            raise
     print(report.closing(record.summary, record.example))
 
 
@@ -156,16 +159,16 @@ def load(arguments: argparse.Namespace) -> Config:
     )
 
 
-def _watchdog(arguments: argparse.Namespace) -> list[Any]:
-    """Return the watchdog, if one is asked for."""
+def _watchdog(arguments: argparse.Namespace) -> AbstractContextManager[object]:
+    """Return the watchdog, or nothing if none is asked for."""
     from training.app.watchdog import Watchdog
 
     seconds = arguments.watchdog
     if seconds is None:
-        return []
-    if not seconds > 0:
+        return nullcontext()
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
         raise ConfigError(f"--watchdog is {seconds:g}; use more than 0 seconds")
-    return [Watchdog(seconds, arguments.watchdog_abort)]
+    return Watchdog(seconds, arguments.watchdog_abort)
 
 
 def read_state(path: str) -> dict[str, Any]:

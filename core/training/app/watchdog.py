@@ -12,14 +12,14 @@ import logging
 import os
 import sys
 import threading
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from types import CodeType, FrameType
+from typing import Any
 
-from training.callbacks import Callback
+from training import discovery, options, plugin_states, scopes
+from training.bus import Bus
 from training.errors import EXIT_USER_CODE
-
-if TYPE_CHECKING:
-    from training.trainer import Trainer
+from training.slots import FILE_PREFIX
 
 __all__ = ["Watchdog"]
 
@@ -28,55 +28,65 @@ log = logging.getLogger(__name__)
 #: Looks in the time after which a call counts as hanging.
 LOOKS = 4
 
+#: A function of the kernel that calls plugins -> words from its local variables.
+CALLERS: Mapping[CodeType, Callable[[Mapping[str, Any]], str]] = {
+    Bus._call.__code__: lambda at: f"plugin {at['impl'].plugin_name!r} in {at['hook']}",
+    scopes.scope.__wrapped__.__code__: lambda at: (  # type: ignore[attr-defined]
+        f"the wrapper of plugin {at['wrapper'].plugin_name!r} in {at['hook']}"
+    ),
+    options.construct.__code__: lambda at: f"plugin {at['path']} in its constructor",
+    discovery.load.__code__: lambda at: f"plugin {at['info'].name!r} in its import",
+    discovery.load_file.__code__: lambda at: f"plugin {at['name']!r} in its import",
+    plugin_states.state_of.__code__: lambda at: f"plugin {at['name']!r} in state_dict",
+    plugin_states.give_state.__code__: lambda at: (
+        f"plugin {at['name']!r} in load_state_dict"
+    ),
+}
 
-class Watchdog(Callback):
+
+class Watchdog:
     """Warn with a stack trace when one call of a plugin takes very long.
+
+    Watches the thread that enters it, for as long as it is entered: imports and
+    constructors, every hook and wrapper, and asking for state.
 
     Args:
         seconds: a call that takes longer is reported, once.
         abort: end the process then, with exit code 1; the last checkpoint stays.
     """
 
-    name = "watchdog"
-
     def __init__(self, seconds: float, abort: bool = False) -> None:
         self.seconds = seconds
         self.abort = abort
         self._done = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    def on_setup(self, trainer: Trainer) -> None:
-        """Start looking."""
+    def __enter__(self) -> Watchdog:
         self._done.clear()
-        main = threading.get_ident()
         self._thread = threading.Thread(
-            target=self._watch, args=(trainer, main), name="watchdog", daemon=True
+            target=self._watch, args=(threading.get_ident(),), daemon=True
         )
         self._thread.start()
+        return self
 
-    def on_close(self) -> None:
-        """Stop looking."""
+    def __exit__(self, *error: object) -> None:
         self._done.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._thread.join()
 
-    def _watch(self, trainer: Trainer, thread: int) -> None:
+    def _watch(self, thread: int) -> None:
         # A frame that is held cannot be reused: the same frame is the same call.
         last: FrameType | None = None
         looks = 0
         while not self._done.wait(self.seconds / LOOKS):
-            frame = _slot_frame(sys._current_frames().get(thread))
+            frame = _calling_frame(sys._current_frames().get(thread))
             looks = looks + 1 if frame is not None and frame is last else 0
             last = frame
             if frame is not None and looks == LOOKS:
-                self._report(frame, trainer, sys._current_frames().get(thread))
+                self._report(frame)
 
-    def _report(self, slot: FrameType, trainer: Trainer, top: FrameType | None) -> None:
-        name = _plugin_on(top, trainer)
+    def _report(self, frame: FrameType) -> None:
         log.warning(
-            "plugin %r has been in %s for more than %g s, at step %d; this is where:",
-            *(name, slot.f_code.co_name, self.seconds, trainer.step),
+            "%s takes more than %g s%s; this is where:",
+            *(_words(frame), self.seconds, _step(frame.f_locals)),
         )
         faulthandler.dump_traceback(all_threads=True)
         if self.abort:
@@ -84,21 +94,24 @@ class Watchdog(Callback):
             os._exit(EXIT_USER_CODE)
 
 
-def _slot_frame(frame: FrameType | None) -> FrameType | None:
-    """Return the frame of the bus slot that is being called, if one is."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<bus slot "):
-            return frame
+def _calling_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the innermost frame that calls a plugin, if there is one."""
+    while frame is not None and frame.f_code not in CALLERS and not _is_slot(frame):
         frame = frame.f_back
-    return None
+    return frame
 
 
-def _plugin_on(frame: FrameType | None, trainer: Trainer) -> str | None:
-    """Return the plugin whose method is on the stack."""
-    while frame is not None:
-        owner: Any = frame.f_locals.get("self")
-        name = None if owner is None else trainer.bus.name_of(owner)
-        if name is not None:
-            return name
-        frame = frame.f_back
-    return None
+def _is_slot(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(FILE_PREFIX)
+
+
+def _words(frame: FrameType) -> str:
+    if not _is_slot(frame):
+        return CALLERS[frame.f_code](frame.f_locals)
+    impl = frame.f_globals["owner"].get(frame.f_lineno)
+    return f"plugin {impl and impl.plugin_name!r} in {frame.f_code.co_name}"
+
+
+def _step(at: Mapping[str, Any]) -> str:
+    trainer = at.get("trainer") or at.get("arguments", {}).get("trainer")
+    return "" if trainer is None else f", at step {trainer.step}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from training import discovery
 from training.discovery import BrokenPluginError
-from training.errors import PluginError, TrainbusError, did_you_mean
+from training.errors import ConfigError, PluginError, TrainbusError, did_you_mean
 from training.registration import FAILURE_POLICIES
 from training.slots import describe
 
@@ -30,6 +30,7 @@ __all__ = [
     "parameters_of",
     "parse_specs",
     "signature_mistakes",
+    "spec_mistakes",
 ]
 
 #: Options that every plugin has.
@@ -98,7 +99,8 @@ def build_plugins(
         locate: turns ``("plugins", id, option)`` into words, for messages.
     Raises:
         PluginError: unknown plugins, options that are unknown, missing or of the wrong
-            type: all mistakes at once, one a line, before anything is constructed.
+            type: all mistakes at once, one a line, before anything is constructed;
+            after that, all that the constructors refuse.
     """
     entries = list(specs)
     pairs = [entry for entry in entries if isinstance(entry, tuple)]
@@ -106,26 +108,45 @@ def build_plugins(
     classes: dict[str, type[Any]] = {}
     mistakes: list[str] = []
     for spec in parsed:
-        try:
-            classes[spec.id] = load_class(spec, locate(("plugins", spec.id)))
-        except BrokenPluginError:
-            raise  # its own traceback matters more than further mistakes
-        except PluginError as error:
-            mistakes.append(str(error))
-            continue
-        mistakes += [
-            f"{locate(('plugins', spec.id, option))} {text}"
-            for option, text in [
-                *option_mistakes(classes[spec.id], spec.own_options),
-                *_policy_mistakes(spec),
-            ]
-        ]
+        mistakes += spec_mistakes(spec, locate, classes)
     if mistakes:
         raise PluginError("\n".join(mistakes))
-    return [
-        *pairs,
-        *((spec.id, _build(classes[spec.id], spec, locate)) for spec in parsed),
-    ]
+    for spec in parsed:
+        try:
+            pairs.append((spec.id, _build(classes[spec.id], spec, locate)))
+        except BrokenPluginError:
+            raise  # its own traceback matters more than further mistakes
+        except ConfigError as error:
+            place = locate(("plugins", spec.id))
+            told = str(error)
+            mistakes.append(told if told.startswith(place) else f"{place}: {told}")
+    if mistakes:
+        raise PluginError("\n".join(mistakes))
+    return pairs
+
+
+def spec_mistakes(
+    spec: PluginSpec, locate: Locate, classes: dict[str, type[Any]] | None = None
+) -> list[str]:
+    """Return what is wrong with one entry, in sentences; nothing is constructed.
+
+    Args:
+        spec: the entry.
+        locate: turns ``("plugins", id, option)`` into words.
+        classes: receives id -> class.
+    Raises:
+        BrokenPluginError: its own traceback matters more than further mistakes.
+    """
+    try:
+        cls = load_class(spec, locate(("plugins", spec.id)))
+    except BrokenPluginError:
+        raise
+    except PluginError as error:
+        return [str(error)]
+    if classes is not None:
+        classes[spec.id] = cls
+    found = [*option_mistakes(cls, spec.own_options), *_policy_mistakes(spec)]
+    return [f"{locate(('plugins', spec.id, option))} {text}" for option, text in found]
 
 
 def build_plugin(cls: type[Any], options: Mapping[str, Any], path: str) -> Any:
@@ -178,7 +199,7 @@ def option_mistakes(
         if name in parameters:
             text = _complaint(parameters[name], value)
             if text:
-                mistakes.append((name, f"is {value!r}, but must be {text}"))
+                mistakes.append((name, f"is {value!r}{text}"))
         elif not takes_more:
             known = ", ".join(parameters) or "none"
             hint = did_you_mean(name, [*parameters, *RESERVED])
@@ -193,10 +214,18 @@ def option_mistakes(
 
 def signature_mistakes(cls: type[Any]) -> list[str]:
     """Return what is wrong with a constructor as the schema of options."""
-    return [
+    parameters = parameters_of(cls)
+    mistakes = [
         f"the option {name!r} is reserved for the configuration; rename it"
         for name in RESERVED
-        if name in parameters_of(cls)
+        if name in parameters
+    ]
+    # Only pydantic's own classes take it away; here it would arrive as the value.
+    return mistakes + [
+        f"the option {name!r} has a Field as its default; write it into the type, as "
+        "in Annotated[int, Field(ge=1)] = 3"
+        for name, parameter in parameters.items()
+        if type(parameter.default).__name__ == "FieldInfo"
     ]
 
 
@@ -304,11 +333,13 @@ def _complaint(parameter: inspect.Parameter, value: Any) -> str:
         _convert(parameter, value)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-        if len(problems) == 1:
-            text = problems[0]["msg"].removeprefix("Value error, ")
+        if len(problems) > 1:
+            return f", but must be {_words(parameter.annotation)}"
+        text = problems[0]["msg"].removeprefix("Value error, ")
+        if problems[0]["type"] == "value_error" or text.startswith("Input should be "):
             text = text.removeprefix("Input should be ")
-            return text.replace("a valid array", "a list")
-        return _words(parameter.annotation)
+            return f", but must be {text.replace('a valid array', 'a list')}"
+        return f": {text}"
     return ""
 
 

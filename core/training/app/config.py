@@ -20,8 +20,9 @@ from training.app.layers import PluginList, gather, sources
 from training.app.requirements import requirement_mistakes
 from training.app.schema import Config
 from training.app.validation import describe_mistake
+from training.discovery import BrokenPluginError
 from training.errors import ConfigError, PluginError, did_you_mean
-from training.options import PluginSpec
+from training.options import PluginSpec, spec_mistakes
 
 __all__ = [
     "Config",
@@ -151,7 +152,7 @@ def _validate(whole: Document) -> Config:
             sentence = _sentence(mistake)
             origin = whole.origin(mistake["loc"])
             mistakes.append(f"{origin}: {sentence}" if origin else sentence)
-    mistakes += _unknown_plugins(whole)
+    mistakes += _plugin_mistakes(whole, is_refused=bool(mistakes))
     mistakes += requirement_mistakes(whole.get(("requires",)), whole.place)
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
@@ -169,14 +170,36 @@ def _sentence(mistake: Mapping[str, Any]) -> str:
     return describe_mistake(mistake, (), Config)
 
 
-def _unknown_plugins(whole: Document) -> list[str]:
-    """Return a sentence for each enabled plugin that nobody provides."""
-    mistakes = []
-    for name, entry in whole.tree.get("plugins", {}).items():
-        use = entry.get("use") if isinstance(entry, dict) else None
-        if isinstance(use, str) and not discovery.is_file(use):
+def _plugin_mistakes(whole: Document, is_refused: bool) -> list[str]:
+    """Return a sentence for each enabled plugin that nobody provides.
+
+    Where there is something to refuse, wrong options are told as well: plugins are
+    imported for that, as they are not yet when all is well.
+    """
+    specs = [
+        PluginSpec(entry["use"], name, entry.get("options", {}))
+        for name, entry in whole.tree.get("plugins", {}).items()
+        if isinstance(entry, dict) and isinstance(entry.get("use"), str)
+    ]
+    unknown = [told for spec in specs if (told := _unknown(spec, whole))]
+    if not unknown and not is_refused:
+        return []
+    mistakes: list[str] = []
+    for spec in specs:
+        if spec.options or spec.use not in discovery.SHIPPED:
             try:
-                discovery.find(use, whole.place(("plugins", name)))
-            except PluginError as error:
+                mistakes += spec_mistakes(spec, whole.plugin_place)
+            except BrokenPluginError as error:
                 mistakes.append(str(error))
-    return mistakes
+        else:
+            mistakes += [_unknown(spec, whole)]
+    return [told for told in mistakes if told]
+
+
+def _unknown(spec: PluginSpec, whole: Document) -> str:
+    if not discovery.is_file(spec.use):
+        try:
+            discovery.find(spec.use, whole.place(("plugins", spec.id)))
+        except PluginError as error:
+            return str(error)
+    return ""

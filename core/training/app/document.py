@@ -65,6 +65,12 @@ class Document:
         origin = self.origin(path)
         return f"{origin}: {dotted(path)}" if origin else dotted(path)
 
+    def plugin_place(self, path: Key) -> str:
+        """Return ``place`` of ``plugins.NAME.option``, which lies under ``options``."""
+        full = (*path[:2], "options", *path[2:]) if len(path) > 2 else path
+        origin = self.origin(full)
+        return f"{origin}: {dotted(path)}" if origin else dotted(path)
+
     def get(self, path: Key, default: Any = None) -> Any:
         """Return the value at ``path``, or ``default``."""
         value: Any = self.tree

@@ -207,8 +207,6 @@ class Config(Section):
         """Return ``"file:line: a.b"`` of a value, for messages."""
         if self._source is None:
             return dotted(path)
-        full = path
-        if path[:1] == ("plugins",) and len(path) > 2:
-            full = (*path[:2], "options", *path[2:])
-        origin = self._source.origin(full)
-        return f"{origin}: {dotted(path)}" if origin else dotted(path)
+        if path[:1] == ("plugins",):
+            return self._source.plugin_place(path)
+        return self._source.place(path)

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,7 +89,7 @@ def is_known(name: str) -> bool:
 
 
 def find(name: str, where: str = "plugins") -> PluginInfo:
-    """Return the installed plugin called ``name``.
+    """Return the installed plugin called ``name``, or that in the file it names.
 
     Args:
         name: what the configuration says.
@@ -97,6 +98,9 @@ def find(name: str, where: str = "plugins") -> PluginInfo:
         PluginError: nobody or more than one distribution provides it, or it is
             announced in a way that cannot be read.
     """
+    if is_file(name):
+        path, called = _path_of(name, where), name.rpartition(":")[2]
+        return PluginInfo(called, str(path.parent), "-", f"{path}:{called}", str(path))
     everything = installed()
     found = [info for info in everything if info.name == name]
     if len(found) == 1:
@@ -159,12 +163,7 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
         PluginError: there is no such file, or no such class in it.
     """
     file_name, _, class_name = name.rpartition(":")
-    path = Path(file_name).resolve()
-    if not path.is_file():
-        raise PluginError(
-            f"{where}: plugin file {file_name!r} does not exist; the path is relative "
-            f"to the working directory, {str(Path.cwd())!r}"
-        )
+    path = _path_of(name, where)
     try:
         module = _import_file(path)
     except (Exception, SystemExit) as error:
@@ -185,6 +184,18 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
     return _checked_class(getattr(module, class_name), f"{where}: {name!r}")
 
 
+def _path_of(name: str, where: str) -> Path:
+    """Return the file of ``path.py:Class``, which must be there."""
+    file_name = name.rpartition(":")[0]
+    path = Path(file_name).resolve()
+    if not path.is_file():
+        raise PluginError(
+            f"{where}: plugin file {file_name!r} does not exist; the path is relative "
+            f"to the working directory, {str(Path.cwd())!r}"
+        )
+    return path
+
+
 def _refuse_broken(info: PluginInfo, where: str = "") -> None:
     if info.trouble:
         raise PluginError(f"{where}{_owner(info)} is broken: {info.trouble}")
@@ -195,17 +206,22 @@ def _owner(info: PluginInfo) -> str:
 
 
 def _in_folders() -> list[PluginInfo]:
-    """Return the plugin classes in files of the folders in use, unread files left."""
+    """Return the plugin classes in files of the folders in use.
+
+    A file that is no valid code is listed by its name, with the reason.
+    """
     from training.sources import SourceError, classes_of, read_class
 
     found = []
     for folder in _FOLDERS:
         for file in sorted(folder.glob("*.py")):
-            for name in classes_of(file):
-                try:
-                    facts = read_class(file.stem, name, file)
-                except SourceError:
-                    continue
+            try:
+                classes = {n: read_class(file.stem, n, file) for n in classes_of(file)}
+            except SourceError as error:
+                info = PluginInfo(file.stem, str(folder), "-", "", str(file))
+                found.append(replace(info, trouble=str(error)))
+                continue
+            for name, facts in classes.items():
                 if facts.hooks or facts.misspelt:
                     called = str(facts.attributes.get("name") or name)
                     value = f"{file}:{name}"

@@ -71,6 +71,11 @@ def api_mistake(hook_api: Any) -> str:
     )
 
 
+def async_mistake(hook: str) -> str:
+    """Return what is wrong with a hook that is ``async def``."""
+    return f"{hook} is `async def`, which nobody awaits; write `def`"
+
+
 def check_arguments(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
     """Refuse arguments of hooks that are not offered, or would never be filled."""
     for hook in HOOKS:

@@ -7,7 +7,7 @@ can tell (a computed attribute, an import that fails) is left to loading.
 from __future__ import annotations
 
 import ast
-import importlib.util
+import builtins
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,19 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from training.hookspecs import HOOKS
+from training.source_names import (
+    Import,
+    Module,
+    SourceError,
+    UnknownSourceError,
+    find_class,
+    find_in,
+    parse,
+)
 
 __all__ = [
     "Option",
     "SourceError",
     "SourceFacts",
+    "UnknownSourceError",
     "classes_of",
     "documented",
     "read_class",
 ]
 
-
-class SourceError(Exception):
-    """The class cannot be found in readable source code; the message says why."""
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class SourceFacts:
         attributes: class attributes with literal values, those of bases included.
         unread: names of class attributes with computed values.
         misspelt: methods that start with ``on_`` and are no hook.
+        asynchronous: hooks that are ``async def``, which nobody awaits.
+        unseen: bases that cannot be read; what they add is not told.
         state: first line of ``state_dict``'s docstring, "" if it keeps no state.
     """
 
@@ -64,18 +74,29 @@ class SourceFacts:
     attributes: Mapping[str, Any]
     unread: tuple[str, ...]
     misspelt: tuple[str, ...]
+    asynchronous: tuple[str, ...]
+    unseen: tuple[str, ...]
     state: str
 
 
 @dataclass(slots=True)
 class _Found:
-    """A class with what it inherits, merged; its own first."""
+    """A class with what it inherits, merged; its own first.
+
+    Attributes:
+        methods: name -> (function, its decorators as text).
+        values: class attributes and what is assigned to them.
+        fields: options, where a dataclass makes the constructor.
+        unseen: bases that cannot be read.
+    """
 
     file: Path
     doc: str
     is_callback: bool = False
-    methods: dict[str, ast.FunctionDef] = field(default_factory=dict)
+    methods: dict[str, tuple[Function, str]] = field(default_factory=dict)
     values: dict[str, ast.expr] = field(default_factory=dict)
+    fields: dict[str, ast.AnnAssign] | None = None
+    unseen: list[str] = field(default_factory=list)
 
 
 def read_class(module: str, name: str, file: Path | None = None) -> SourceFacts:
@@ -83,12 +104,13 @@ def read_class(module: str, name: str, file: Path | None = None) -> SourceFacts:
 
     Args:
         module: dotted name; its top package must be on the path.
-        name: the class, or what the module imports it as.
+        name: the class, what the module calls it, or a class in a class: ``A.B``.
         file: read the module here instead.
     Raises:
         SourceError: there is no such module, class, or valid code.
+        UnknownSourceError: only a run could tell what the name means.
     """
-    found = _find(module, name, file, set())
+    found = _merged(*find_class(module, name, file))
     hooks = tuple(hook for hook in HOOKS if _is_hook(found, hook))
     attributes, unread = {}, []
     for key, value in found.values.items():
@@ -96,31 +118,35 @@ def read_class(module: str, name: str, file: Path | None = None) -> SourceFacts:
             attributes[key] = ast.literal_eval(value)
         except ValueError:
             unread.append(key)
-    wrapped = (hook for hook in hooks if "wrapper=True" in _marks(found.methods[hook]))
+    heard = {hook: found.methods[hook] for hook in hooks if hook in found.methods}
     misspelt = [key for key in found.methods if key.startswith("on_")]
-    has_state = "state_dict" in found.methods
-    words = ast.get_docstring(found.methods["state_dict"]) if has_state else ""
+    is_certain = found.is_callback and not found.unseen
+    state = found.methods.get("state_dict")
+    words = ast.get_docstring(state[0]) if state else ""
     return SourceFacts(
         found.file,
         found.doc,
         hooks,
-        tuple(wrapped),
+        tuple(hook for hook in heard if "wrapper=True" in heard[hook][1]),
         tuple(_options(found)),
         attributes,
         tuple(unread),
-        tuple(k for k in misspelt if found.is_callback and k not in HOOKS),
-        (words or "kept").split("\n")[0] if has_state else "",
+        tuple(k for k in misspelt if is_certain and k not in HOOKS),
+        tuple(h for h in heard if isinstance(heard[h][0], ast.AsyncFunctionDef)),
+        tuple(found.unseen),
+        (words or "kept").split("\n")[0] if state else "",
     )
 
 
 def classes_of(file: Path) -> list[str]:
-    """Return the public classes of a file; none if it is no valid code."""
-    try:
-        tree = ast.parse(file.read_bytes(), str(file))
-    except (SyntaxError, ValueError, OSError):
-        return []
-    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-    return [name for name in names if not name.startswith("_")]
+    """Return the public classes of a file.
+
+    Raises:
+        SourceError: it is no valid code.
+    """
+    bindings = parse(file.stem, file).bindings
+    classes = [name for name, b in bindings.items() if isinstance(b, ast.ClassDef)]
+    return [name for name in classes if not name.startswith("_")]
 
 
 def documented(doc: str, section: str = "Args") -> dict[str, str]:
@@ -140,122 +166,97 @@ def documented(doc: str, section: str = "Args") -> dict[str, str]:
     return texts
 
 
-def _find(module: str, name: str, file: Path | None, seen: set[str]) -> _Found:
-    if f"{module}:{name}" in seen:
-        raise SourceError(f"{module}:{name} is imported in a circle")
-    seen = seen | {f"{module}:{name}"}
-    file = file or _file_of(module)
-    try:
-        tree = ast.parse(file.read_bytes(), str(file))
-    except (SyntaxError, ValueError, OSError) as error:
-        raise SourceError(f"{file} cannot be read: {error}") from error
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return _merged(module, node, file, tree, seen)
-    source = _origins(tree, module, file).get(name)
-    if source is None:
-        raise SourceError(f"module {module!r} has no class {name!r} ({file})")
-    return _find(*source, None, seen)
-
-
-def _merged(
-    module: str, node: ast.ClassDef, file: Path, tree: ast.Module, seen: set[str]
-) -> _Found:
-    found = _Found(file, ast.get_docstring(node) or "")
+def _merged(module: Module, node: ast.ClassDef) -> _Found:
+    found = _Found(module.file, ast.get_docstring(node) or "")
     for item in node.body:
-        if isinstance(item, ast.FunctionDef):
-            found.methods[item.name] = item
+        if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found.methods[item.name] = item, _marks(item, module)
         elif isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
             found.values[item.targets[0].id] = item.value
         elif isinstance(item, ast.AnnAssign) and item.value is not None:
             found.values[ast.unparse(item.target)] = item.value
-    origins = _origins(tree, module, file)
+    if any("dataclass" in ast.unparse(mark) for mark in node.decorator_list):
+        found.fields = {
+            ast.unparse(item.target): item
+            for item in node.body
+            if isinstance(item, ast.AnnAssign)
+        }
     for base in node.bases:
-        text = ast.unparse(base)
-        if text.rpartition(".")[2] == "Callback":
+        _inherit(found, node, base, module)
+    return found
+
+
+def _inherit(
+    found: _Found, child: ast.ClassDef, base: ast.expr, module: Module
+) -> None:
+    """Add what ``base`` has and the class itself does not."""
+    text = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
+    if text not in module.bindings and hasattr(builtins, text):
+        return
+    try:
+        where, node = find_in(module, text.split("."))
+        if node is child:
+            raise UnknownSourceError(f"{text} is a base of its own name")
+        if (where.name, node.name) == ("training.callbacks", "Callback"):
             found.is_callback = True
-            continue
-        parent = _base(text, module, file, origins, seen)
-        if parent is not None:
-            found.is_callback = found.is_callback or parent.is_callback
-            found.methods = {**parent.methods, **found.methods}
-            found.values = {**parent.values, **found.values}
-    return found
-
-
-def _base(
-    text: str,
-    module: str,
-    file: Path,
-    origins: Mapping[str, tuple[str, str]],
-    seen: set[str],
-) -> _Found | None:
-    """Return a base class, None when its source is out of reach."""
-    try:
-        if text in origins:
-            return _find(*origins[text], None, seen)
-        return _find(module, text, file, seen)
-    except SourceError:
-        return None
-
-
-def _origins(tree: ast.Module, module: str, file: Path) -> dict[str, tuple[str, str]]:
-    """Return name -> (module, its name there) for every ``from ... import``."""
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    found = {}
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            parts = package.split(".")
-            above = parts[: len(parts) - node.level + 1] if node.level else []
-            source = ".".join([*above, *([node.module] if node.module else [])])
-            for alias in node.names:
-                found[alias.asname or alias.name] = (source, alias.name)
-    return found
-
-
-def _file_of(module: str) -> Path:
-    """Return the file of ``module``; only its top package is looked up by Python."""
-    top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        raise SourceError(f"module {top!r} is not found")
-    places = spec.submodule_search_locations
-    if places is None:
-        if rest or not (spec.origin or "").endswith(".py"):
-            raise SourceError(f"module {module!r} has no source code")
-        return Path(spec.origin or "")
-    for place in places:
-        path = Path(place, *rest)
-        for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
-            if file.is_file() and (rest or file.name == "__init__.py"):
-                return file
-    raise SourceError(f"module {module!r} is not found in {', '.join(places)}")
+            return
+        parent = _merged(where, node)
+    except (SourceError, RecursionError):
+        found.unseen.append(text)
+        return
+    found.is_callback = found.is_callback or parent.is_callback
+    found.methods = {**parent.methods, **found.methods}
+    found.values = {**parent.values, **found.values}
+    found.unseen += parent.unseen
+    if parent.fields is not None and "__init__" not in found.methods:
+        found.fields = {**parent.fields, **(found.fields or {})}
 
 
 def _is_hook(found: _Found, hook: str) -> bool:
-    method = found.methods.get(hook)
-    if method is None:
-        return False
-    return found.is_callback or "hookimpl" in _marks(method)
+    """Whether it listens to ``hook``; a base that cannot be read may be a Callback."""
+    may_be = found.is_callback or bool(found.unseen)
+    if hook in found.methods:
+        return may_be or "hookimpl" in found.methods[hook][1]
+    return may_be and hook in found.values
 
 
-def _marks(method: ast.FunctionDef) -> str:
-    return " ".join(ast.unparse(mark) for mark in method.decorator_list)
+def _marks(method: Function, module: Module) -> str:
+    """Return the decorators, ``hookimpl`` by that name whatever it is imported as."""
+    text = " ".join(ast.unparse(mark) for mark in method.decorator_list)
+    for name, binding in module.bindings.items():
+        if isinstance(binding, Import) and binding.name == "hookimpl":
+            text = re.sub(rf"\b{name}\b", "hookimpl", text)
+    return text
 
 
 def _options(found: _Found) -> Iterator[Option]:
-    init = found.methods.get("__init__")
-    if init is None:
-        return
     told = documented(found.doc)
-    positional = [*init.args.posonlyargs, *init.args.args]
-    missing = [None] * (len(positional) - len(init.args.defaults))
-    pairs = zip(positional, [*missing, *init.args.defaults], strict=True)
-    keyword = zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
+    if "__init__" not in found.methods:
+        for name, item in (found.fields or {}).items():
+            kind = ast.unparse(item.annotation)
+            if "ClassVar" not in kind and "init=False" not in _text(item.value):
+                yield Option(name, kind, _default(item.value), told.get(name, ""))
+        return
+    given = found.methods["__init__"][0].args
+    positional = [*given.posonlyargs, *given.args]
+    missing = [None] * (len(positional) - len(given.defaults))
+    pairs = zip(positional, [*missing, *given.defaults], strict=True)
+    keyword = zip(given.kwonlyargs, given.kw_defaults, strict=True)
     for argument, default in [*list(pairs)[1:], *keyword]:
-        kind = "" if argument.annotation is None else ast.unparse(argument.annotation)
+        kind = _text(argument.annotation)
         text = None if default is None else ast.unparse(default)
         yield Option(argument.arg, kind, text, told.get(argument.arg, ""))
+
+
+def _text(node: ast.expr | None) -> str:
+    return "" if node is None else ast.unparse(node)
+
+
+def _default(value: ast.expr | None) -> str | None:
+    """Return the default of a dataclass field, as text; None where there is none."""
+    if not isinstance(value, ast.Call) or not _text(value.func).endswith("field"):
+        return None if value is None else ast.unparse(value)
+    given = {each.arg: _text(each.value) for each in value.keywords}
+    if "default_factory" in given:
+        return f"{given['default_factory']}()"
+    return given.get("default")

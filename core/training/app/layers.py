@@ -6,7 +6,7 @@ here imports pydantic, nor yaml before a file is read: listing plugins is quick.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from training import discovery
@@ -36,8 +36,8 @@ def sources(
     from_variable = [text.strip() for text in environment.split(",") if text.strip()]
     return [
         *([] if path is None else [Document.read(find_config(path))]),
-        _chosen(from_variable, "TRAINBUS_PLUGINS="),
-        _chosen(plugins),
+        *_chosen(from_variable, "TRAINBUS_PLUGINS="),
+        *_chosen(plugins),
         _overridden(overrides),
     ]
 
@@ -118,9 +118,8 @@ def _default_plugins(whole: Document, taken: Collection[str]) -> Document:
     return defaults
 
 
-def _chosen(plugins: Iterable[str], option: str = "-p ") -> Document:
-    """Return what ``-p`` says: names to enable, ``no:NAME`` to switch off."""
-    document = Document()
+def _chosen(plugins: Iterable[str], option: str = "-p ") -> Iterator[Document]:
+    """Yield what each ``-p`` says: a name to enable, ``no:NAME`` to switch off."""
     for text in plugins:
         is_off = text.startswith("no:")
         use = text.removeprefix("no:")
@@ -129,11 +128,10 @@ def _chosen(plugins: Iterable[str], option: str = "-p ") -> Document:
                 f"{option}{text}: name a plugin, as in: -p csv, -p no:csv"
             )
         name = use.rpartition(":")[2] if discovery.is_file(use) else use
-        if is_off:
-            document.set(("plugins", name), None, f"{option}{text}")
-        else:
-            document.set(("plugins", name), {"use": use}, f"{option}{text}")
-    return document
+        document = Document()
+        chosen = None if is_off else {"use": use}
+        document.set(("plugins", name), chosen, f"{option}{text}")
+        yield document
 
 
 def _overridden(overrides: Iterable[str]) -> Document:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from training import discovery
-from training.app.choice import choices
+from training.app.choice import Choice, choices
 from training.app.plugin_facts import (
     Entry,
     Standing,
@@ -17,9 +17,9 @@ from training.app.plugin_facts import (
     standing_in,
 )
 from training.app.text import table
-from training.errors import PluginError, did_you_mean
+from training.errors import PluginError
 from training.registration import FAILURE_POLICIES
-from training.sources import SourceError, SourceFacts
+from training.sources import SourceError, SourceFacts, UnknownSourceError, read_class
 
 __all__ = [
     "check_plugins",
@@ -37,34 +37,17 @@ def list_plugins(arguments: argparse.Namespace) -> None:
     chosen = choices(arguments.config, (), arguments.plugins)
     found = entries(chosen)
     if arguments.order:
-        print("\n".join(_order_lines(arguments, found)))
+        print("\n".join(_order_lines(chosen, found)))
         return
     if arguments.json:
         print(json.dumps([entry.as_json() for entry in found], indent=2))
-        return
-    if not found:
+    elif not found:
         print("no plugin is installed; try: pip install trainbus-logging")
-        return
-    head = ["name", "state", "distribution", "version", "hook API", "path"]
-    rows = [
-        [
-            entry.info.name,
-            entry.state,
-            entry.info.distribution,
-            entry.info.version,
-            entry.hook_api or "any",
-            entry.info.path or "not found",
-        ]
-        for entry in found
-    ]
-    title, *lines = table(head, rows, "<" * len(head))
-    print(title)
-    for entry, line in zip(found, lines, strict=True):
-        print(line)
-        hooks = ", ".join(entry.facts.hooks) if entry.facts else "unknown"
-        print(f"    {entry.why}\n    hooks: {hooks or 'none'}")
-        for copy in entry.info.shadowed:
-            print(f"    warning: a copy in version {copy} is behind it on the path")
+    else:
+        print("\n".join(_entry_lines(found)))
+    for choice in chosen.values():
+        if choice.is_active:
+            discovery.find(choice.use, choice.trail[-1].removeprefix("on: "))
 
 
 def show_plugins(arguments: argparse.Namespace) -> None:
@@ -73,6 +56,11 @@ def show_plugins(arguments: argparse.Namespace) -> None:
     info = discovery.find(arguments.name, "plugins show")
     try:
         facts = facts_of(info)
+    except UnknownSourceError as error:
+        print(f"{info.name}: {info.value}, of {info.distribution} {info.version}")
+        print(f"  its source does not tell more: {error}")
+        print(f"  try: trainbus plugins check {arguments.name}")
+        return
     except SourceError as error:
         raise PluginError(f"plugin {info.name!r} is broken: {error}") from error
     print(f"{info.name}: {facts.doc.partition(chr(10))[0]}")
@@ -105,11 +93,13 @@ def why_plugins(arguments: argparse.Namespace) -> None:
     """Say what switched a plugin on or off, the strongest source last."""
     _use(arguments)
     chosen = choices(arguments.config, (), arguments.plugins)
-    choice = chosen.get(arguments.name)
+    name = arguments.name
+    choice = chosen.get(name.rpartition(":")[2] if discovery.is_file(name) else name)
+    if choice is None or choice.is_active:
+        info = discovery.find(choice.use if choice else name, "plugins why")
     if choice is None:
-        info = discovery.find(arguments.name, "plugins why")
         print(f"{info.name} is off: installed is not active, and nobody chose it")
-        print(f"  switch it on: -p {info.name}, or list it under plugins")
+        print(f"  switch it on: -p {name}, or list it under plugins")
         return
     entry = next((e for e in entries(chosen) if e.info.name == choice.use), None)
     state = "active" if choice.is_active else "off"
@@ -144,6 +134,30 @@ def _use(arguments: argparse.Namespace) -> None:
         discovery.use_folder(folder)
 
 
+def _entry_lines(found: list[Entry]) -> Iterator[str]:
+    head = ["name", "state", "distribution", "version", "hook API", "path"]
+    rows = [
+        [
+            entry.info.name,
+            entry.state,
+            entry.info.distribution,
+            entry.info.version,
+            entry.hook_api or "any",
+            entry.info.path or "not found",
+        ]
+        for entry in found
+    ]
+    title, *lines = table(head, rows, "<" * len(head))
+    yield title
+    for entry, line in zip(found, lines, strict=True):
+        yield line
+        hooks = ", ".join(entry.facts.hooks) if entry.facts else "unknown"
+        yield f"    {entry.why}"
+        yield f"    hooks: {hooks or 'none'}"
+        for copy in entry.info.shadowed:
+            yield f"    warning: a copy in version {copy} is behind it on the path"
+
+
 def _traits(
     info: discovery.PluginInfo, facts: SourceFacts
 ) -> Iterator[tuple[str, str]]:
@@ -167,30 +181,34 @@ def _traits(
     yield "on failure", str(says.get("failure", "fatal"))
 
 
-def _order_lines(arguments: argparse.Namespace, found: list[Entry]) -> Iterator[str]:
+def _order_lines(chosen: Mapping[str, Choice], found: Sequence[Entry]) -> Iterator[str]:
     """Yield for each event who hears it in which order, and why."""
-    plugins: dict[str, Standing] = {}
-    by_name = {entry.info.name: entry for entry in found}
-    chosen = choices(arguments.config, (), arguments.plugins)
+    plugins = {"run_record": _run_record()}
+    infos = {entry.info.name: entry.info for entry in found}
+    unknown: list[str] = []
     for name, choice in chosen.items():
         if not choice.is_active:
             continue
-        entry = by_name.get(choice.use)
-        facts = entry.facts if entry else _facts_of_file(choice.use, by_name)
-        if facts is not None:
-            plugins[name] = standing_in(facts)
+        info = infos.get(choice.use) or discovery.find(choice.use, "plugins list")
+        try:
+            plugins[name] = standing_in(facts := facts_of(info))
+            unknown += [
+                f"{name} may stand elsewhere, its {key!r} is computed"
+                for key in ("before", "after")
+                if key in facts.unread
+            ]
+        except UnknownSourceError as error:
+            unknown.append(f"{name} is not in this order, {error}")
+        except SourceError as error:
+            raise PluginError(f"plugin {name!r} cannot be ordered: {error}") from error
     for hook, names, reasons in order_of(plugins):
         yield f"{hook}: {', '.join(names)}"
         yield from (f"    {reason}" for reason in sorted(reasons))
+    yield from unknown
     yield "without a reason given, plugins are called in the order of their names"
 
 
-def _facts_of_file(use: str, installed: dict[str, Entry]) -> SourceFacts | None:
-    if not discovery.is_file(use):
-        raise PluginError(
-            f"plugin {use!r} is not installed{did_you_mean(use, installed)}"
-        )
-    try:
-        return facts_of(discovery.PluginInfo(use, "", "", use, ""))
-    except SourceError as error:
-        raise PluginError(f"plugin {use!r} cannot be ordered: {error}") from error
+def _run_record() -> Standing:
+    """Return what `trainbus run` adds to the chosen plugins; it comes after ours."""
+    facts = read_class("training.app.run_record", "RunRecord")
+    return Standing(facts, (), tuple(sorted(discovery.SHIPPED)))

@@ -13,8 +13,8 @@ from training.discovery import PluginInfo
 from training.errors import did_you_mean
 from training.hookspecs import HOOKS
 from training.order import solve_order
-from training.registration import api_mistake
-from training.sources import SourceError, SourceFacts, read_class
+from training.registration import api_mistake, async_mistake
+from training.sources import SourceError, SourceFacts, UnknownSourceError, read_class
 
 __all__ = ["Entry", "Standing", "entries", "facts_of", "order_of", "standing_in"]
 
@@ -25,7 +25,7 @@ class Entry:
 
     Attributes:
         info: what its distribution announces.
-        facts: what its source says; None if that cannot be read.
+        facts: what its source says; None if it does not say.
         state: ``"active"``, ``"off"`` or ``"broken"``.
         why: the reason of that state.
     """
@@ -46,7 +46,7 @@ class Entry:
         return {
             **{key: getattr(self.info, key) for key in keys},
             "hook_api": self.hook_api or None,
-            "hooks": list(self.facts.hooks) if self.facts else [],
+            "hooks": list(self.facts.hooks) if self.facts else None,
             "state": self.state,
             "why": self.why,
         }
@@ -62,7 +62,8 @@ def facts_of(info: PluginInfo) -> SourceFacts:
     """Return what the source of ``info`` says.
 
     Raises:
-        SourceError: it cannot be read.
+        SourceError: it cannot be loaded.
+        UnknownSourceError: its source does not say.
     """
     if info.trouble:
         raise SourceError(info.trouble)
@@ -75,6 +76,8 @@ def facts_of(info: PluginInfo) -> SourceFacts:
 
 def complaint(facts: SourceFacts) -> str:
     """Return why the bus would refuse the plugin, ``""`` if nothing is seen."""
+    if facts.asynchronous:
+        return async_mistake(facts.asynchronous[0])
     if facts.misspelt:
         word = facts.misspelt[0]
         return f"{word!r} is no hook{did_you_mean(word, HOOKS)}"
@@ -88,6 +91,8 @@ def _entry(
     try:
         facts = facts_of(info)
         trouble = complaint(facts)
+    except UnknownSourceError:
+        facts, trouble = None, ""
     except SourceError as error:
         facts, trouble = None, str(error)
     if rivals:

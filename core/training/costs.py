@@ -29,14 +29,14 @@ class Meter:
 
     Attributes:
         costs: (plugin, hook) -> what was spent.
-        events: (plugin, hook, start, seconds) of each call, when ``keep_events``;
-            start in seconds of ``time.perf_counter``.
+        events: (plugin, hook, start, seconds, syncs) of each call, when
+            ``keep_events``; start in seconds of ``time.perf_counter``.
         keep_events: remember each single call, for a trace file.
     """
 
     keep_events: bool = False
     costs: dict[tuple[str, str], Cost] = field(default_factory=dict)
-    events: list[tuple[str, str, float, float]] = field(default_factory=list)
+    events: list[tuple[str, str, float, float, int]] = field(default_factory=list)
     _running: Cost | None = None
 
     def note_sync(self) -> None:
@@ -50,6 +50,7 @@ class Meter:
 
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
             outer, self._running = self._running, cost
+            syncs = cost.syncs
             start = time.perf_counter()
             try:
                 return function(*arguments)
@@ -59,7 +60,8 @@ class Meter:
                 cost.calls += 1
                 cost.seconds += seconds
                 if self.keep_events:
-                    self.events.append((plugin, hook, start, seconds))
+                    made = cost.syncs - syncs
+                    self.events.append((plugin, hook, start, seconds, made))
 
         return call
 
@@ -81,7 +83,8 @@ class Meter:
                     "dur": seconds * 1e6,
                     "pid": 0,
                     "tid": plugin,
+                    "args": {"syncs": syncs},
                 }
-                for plugin, hook, start, seconds in self.events
+                for plugin, hook, start, seconds, syncs in self.events
             ],
         }

@@ -351,7 +351,7 @@ def test_a_profile_has_a_row_for_each_hook_and_one_event_for_each_call(
 
 
 def test_a_synchronisation_is_booked_to_the_plugin_that_caused_it(
-    tiny_trainer: Make, capsys: pytest.CaptureFixture[str]
+    tiny_trainer: Make, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a CPU the warning that torch gives on CUDA is given by hand."""
 
@@ -367,7 +367,7 @@ def test_a_synchronisation_is_booked_to_the_plugin_that_caused_it(
     meters = []
 
     def profile() -> None:
-        with profiled(trainer, True):
+        with profiled(trainer, True, tmp_path / "trace.json"):
             meters.append(trainer.bus.meter)
             trainer.train()
 
@@ -379,6 +379,9 @@ def test_a_synchronisation_is_booked_to_the_plugin_that_caused_it(
         ("Waits", "on_step_end"): 4
     }
     assert cost_table(meter, 1.0)[0].endswith("syncs")
+    trace = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    waits = [event["name"] for event in trace if event["args"]["syncs"]]
+    assert waits == ["Waits.on_step_end"] * 4
     capsys.readouterr()
 
 

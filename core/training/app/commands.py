@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"--allow-change {arguments.allow_changes[0]} is of no use without "
             "--resume; add --resume auto or --resume FILE"
         )
+    trace = _new_file(arguments.profile_trace, "--profile-trace")
     with _watchdog(arguments):
         config = load(arguments)
         trainer = build_trainer(config)
@@ -56,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
             told = resume(trainer, arguments.resume, arguments.allow_changes)
             print(told, flush=True)
         try:
-            with profiled(trainer, arguments.profile_plugins, arguments.profile_trace):
+            with profiled(trainer, arguments.profile_plugins, trace):
                 trainer.train()
         except (KeyboardInterrupt, SystemExit):
             if trainer.stop_owner == "signal":
@@ -89,7 +91,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from training.app.parts import build_parts, data_facts
     from training.app.report import metric_table
 
-    target = _new_file(arguments.predictions)
+    target = _new_file(arguments.predictions, "--predictions")
     config, split = load(arguments), arguments.split
     state = read_state(arguments.checkpoint)
     parts = build_parts(config, _description(state))
@@ -254,16 +256,18 @@ def _answer(
     return text.strip()
 
 
-def _new_file(name: str | None) -> Path | None:
+def _new_file(name: str | None, option: str) -> Path | None:
     """Return a path that can be written and holds nothing yet."""
     if name is None:
         return None
-    path = Path(name)
+    path, folder = Path(name), str(Path(name).parent)
     if path.exists():
-        raise ConfigError(f"--predictions {name!r} exists; name a new file")
+        raise ConfigError(f"{option} {name!r} exists; name a new file")
     if not path.parent.is_dir():
+        raise ConfigError(f"{option} {name!r}: the folder {folder!r} does not exist")
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"--predictions {name!r}: the folder {str(path.parent)!r} does not exist"
+            f"{option} {name!r}: the folder {folder!r} cannot be written; name another"
         )
     return path
 

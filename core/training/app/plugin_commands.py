@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from training import discovery
@@ -126,7 +128,9 @@ def config_schema(arguments: argparse.Namespace) -> None:
     from training.app.json_schema import config_schema as schema
 
     _use(arguments)
-    print(json.dumps(schema(), indent=2))
+    with contextlib.redirect_stdout(sys.stderr):  # plugins are imported, and may print
+        found = schema()
+    print(json.dumps(found, indent=2))
 
 
 def _use(arguments: argparse.Namespace) -> None:

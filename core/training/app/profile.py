@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from training.app.text import table
 from training.checkpoint_io import write_durably
 from training.costs import Meter
-from training.errors import ConfigError
 from training.syncs import counting_syncs
 
 if TYPE_CHECKING:
@@ -29,13 +28,11 @@ def profiled(
     Args:
         trainer: whose plugins.
         is_on: False does nothing, at no cost.
-        trace: a file for chrome://tracing and ui.perfetto.dev; it must be new.
+        trace: a file for chrome://tracing and ui.perfetto.dev.
     """
     if not is_on and trace is None:
         yield
         return
-    if trace is not None and Path(trace).exists():
-        raise ConfigError(f"--profile-trace {str(trace)!r} exists; name a new file")
     trainer.bus.meter = meter = Meter(keep_events=trace is not None)
     try:
         with counting_syncs(meter, trainer.device):

@@ -24,10 +24,12 @@ def write_project(name: str, into: str | Path = ".") -> Path:
     Raises:
         ConfigError: the name cannot be used, or the folder is there already.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(
+        name
+    ):
         raise ConfigError(
-            f"plugin name {name!r} cannot be used; write small letters, digits and "
-            "underscores, as in grad_watch"
+            f"plugin name {name!r} cannot be used; write small letters and digits, "
+            "with single underscores between them, as in grad_watch"
         )
     taken = {info.name for info in discovery.installed()} | set(discovery.SHIPPED)
     if name in taken:

@@ -36,14 +36,20 @@ nothing is told in [writing-a-plugin.md](writing-a-plugin.md).
 ## Rules that hold for all
 
 **Order.** Within an event, `before` and `after` of the classes decide; ties go by name,
-never by the order of installation or of a list. `trainbus plugins list CONFIG --order`
-prints each event's listeners and the reason of each edge.
+never by the order of installation or of a list, nor by `tryfirst` and `trylast`, which
+are refused. A name of an absent plugin is allowed; one that is nearly that of a plugin
+that is there is warned of. `trainbus plugins list CONFIG --order` prints each event's
+listeners and the reason of each edge.
 
 **Around an event.** `@hookimpl(wrapper=True)` above a hook that yields once makes it a
 scope: it runs before all listeners and, after them, from the `yield` on. An error of a
 listener arrives at the `yield`, for cleaning up; it is raised afterwards whatever the
 wrapper does. Scopes are for time, locks and swapped weights. An error of a wrapper itself
-always ends the run.
+always ends the run. `on_exception` and `on_close` call everybody and have no scopes.
+
+**What would never be called is refused** when a plugin is registered, in one sentence: an
+unknown hook or argument, an argument with a default or by keyword only, `async def`, a
+`yield` without the mark, `hookwrapper=True`.
 
 **Errors.** What a hook raises carries a note with plugin, class, distribution, version,
 hook and step. The class attribute `failure`, or `on_failure` in a configuration, says

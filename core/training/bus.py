@@ -19,8 +19,8 @@ from training import hookspecs
 from training.callbacks import Callback
 from training.errors import ConfigError, PluginError, did_you_mean
 from training.hookspecs import HOOKS, PROJECT
-from training.order import solve_order
-from training.registration import check_arguments, checked_name
+from training.order import solve_order, unmet_relations
+from training.registration import check_hooks, checked_name
 from training.scopes import scope
 from training.slots import compile_slot, describe, note_culprit, note_plugin
 
@@ -76,6 +76,7 @@ class Bus:
         #: Failures of isolated plugins so far, by name.
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
+        self._told: set[str] = set()
         #: Names of the plugins whose exceptions do not end the run.
         self.isolated: set[str] = set()
         self._rebuild({})
@@ -108,6 +109,10 @@ class Bus:
             known[name] = plugin
             names.append(name)
         self._rebuild(known)
+        for told in unmet_relations(known):
+            if told not in self._told:
+                log.warning("%s", told)
+                self._told.add(told)
         return names
 
     def unregister(self, name: str) -> Any:
@@ -242,9 +247,8 @@ class Bus:
         manager.add_hookspecs(hookspecs)
         for name in reversed(order):  # pluggy calls the last registered first
             try:
-                check_arguments(manager, plugins[name], name)
+                check_hooks(manager, plugins[name], name)
                 manager.register(plugins[name], name)
-                manager.check_pending()
             except pluggy.PluginValidationError as error:
                 told = " ".join(str(error).split())
                 raise PluginError(f"plugin {name!r} does not fit: {told}") from error

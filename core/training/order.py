@@ -6,7 +6,36 @@ import graphlib
 from collections.abc import Mapping
 from typing import Any
 
-from training.errors import PluginError
+from training.errors import PluginError, did_you_mean
+
+__all__ = ["relation_mistake", "solve_order", "unmet_relations"]
+
+RELATIONS = ("before", "after")
+
+
+def relation_mistake(plugin: Any) -> str:
+    """Return what is wrong with its ``before`` or ``after``, ``""`` if nothing."""
+    for key in RELATIONS:
+        value = getattr(plugin, key, ())
+        is_collection = isinstance(value, (tuple, list, set, frozenset))
+        if not is_collection or not all(isinstance(name, str) for name in value):
+            return f"declares {key} = {value!r}; write names in a tuple: ('csv',)"
+    return ""
+
+
+def unmet_relations(plugins: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each name in a relation that looks misspelt.
+
+    A name of a plugin that is absent is allowed; one that is nearly that of a plugin
+    that is there is probably wrong.
+    """
+    return [
+        f"plugin {name!r} declares {key} {other!r}, which is not there{hint}"
+        for name, plugin in plugins.items()
+        for key in RELATIONS
+        for other in getattr(plugin, key, ())
+        if other not in plugins and (hint := did_you_mean(other, plugins))
+    ]
 
 
 def solve_order(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pluggy
@@ -11,11 +13,14 @@ import pluggy
 from training.callbacks import Callback
 from training.errors import PluginError, did_you_mean
 from training.hookspecs import API_VERSION, HOOKS, PROJECT
+from training.order import relation_mistake
 from training.slots import describe
 
 log = logging.getLogger(__name__)
 
 FAILURE_POLICIES = ("fatal", "isolate")
+#: Events at which everybody is called whatever happens, so nobody stands around them.
+TEARDOWN = ("on_exception", "on_close")
 
 
 def checked_name(plugin: Any, name: str | None) -> str:
@@ -23,7 +28,8 @@ def checked_name(plugin: Any, name: str | None) -> str:
 
     Raises:
         PluginError: a class instead of an instance, a name that is no string, an
-            unknown failure policy, a hook API that is not this one, a misspelt hook.
+            unknown failure policy, a hook API that is not this one, a misspelt hook,
+            a ``before`` or ``after`` that is no tuple of names.
     """
     if inspect.isclass(plugin):
         raise PluginError(
@@ -39,6 +45,7 @@ def checked_name(plugin: Any, name: str | None) -> str:
             f"{', '.join(FAILURE_POLICIES)}"
         )
     complaint = api_mistake(getattr(plugin, "hook_api", None))
+    complaint = complaint or relation_mistake(plugin)
     if complaint:
         raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
     if isinstance(plugin, Callback):
@@ -76,50 +83,94 @@ def async_mistake(hook: str) -> str:
     return f"{hook} is `async def`, which nobody awaits; write `def`"
 
 
-def check_arguments(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
-    """Refuse arguments of hooks that are not offered, or would never be filled."""
-    for hook in HOOKS:
-        method = getattr(plugin, hook, None)
-        if method is None or manager.parse_hookimpl_opts(plugin, hook) is None:
+def check_hooks(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
+    """Refuse hooks that would never be called as they are written.
+
+    Raises:
+        PluginError: a hook or an argument that is not offered, one that would never be
+            filled, or a function of a kind that is not called.
+    """
+    for attribute in dir(plugin):
+        options = manager.parse_hookimpl_opts(plugin, attribute)
+        if options is None:
             continue
-        spec = getattr(manager.hook, hook).spec
-        required, optional = _argument_names(method)
-        foreign = [argument for argument in required if argument not in spec.argnames]
-        if foreign:
-            hint = did_you_mean(foreign[0], spec.argnames)
+        hook = options.get("specname") or attribute
+        if hook not in HOOKS:
+            hint = did_you_mean(hook, HOOKS)
             raise PluginError(
-                f"plugin {name!r} does not fit ({describe(plugin)}): {hook} has no "
-                f"argument {foreign[0]!r}{hint}; it has: {', '.join(spec.argnames)}"
+                f"plugin {name!r} ({describe(plugin)}) marks {hook!r}, which is no "
+                f"hook{hint}; the hooks are: {', '.join(HOOKS)}"
             )
-        never = [argument for argument in optional if argument in spec.argnames]
-        if never:
+        method = getattr(plugin, attribute)
+        complaint = _kind_mistake(method, hook, options) or _argument_mistake(
+            method, hook, getattr(manager.hook, hook).spec.argnames
+        )
+        if complaint:
             raise PluginError(
-                f"plugin {name!r} gives the argument {never[0]!r} of {hook} a default, "
-                "which would always win; remove it"
+                f"plugin {name!r} does not fit ({describe(plugin)}): {complaint}"
             )
 
 
-def _argument_names(method: Any) -> tuple[list[str], list[str]]:
-    """Return the names of arguments without and with a default."""
-    named = [
-        argument
-        for argument in inspect.signature(method).parameters.values()
-        if argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.POSITIONAL_ONLY)
-    ]
-    empty = inspect.Parameter.empty
-    return (
-        [each.name for each in named if each.default is empty],
-        [each.name for each in named if each.default is not empty],
-    )
+def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
+    """Return why a function of this kind is not called as it stands, or ``""``."""
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        return async_mistake(hook)
+    if options.get("hookwrapper"):
+        return f"{hook} says hookwrapper=True; write wrapper=True and yield once"
+    if options.get("tryfirst") or options.get("trylast"):
+        which = "tryfirst" if options.get("tryfirst") else "trylast"
+        return f"{hook} says {which}; the order is declared with `before` and `after`"
+    if options.get("wrapper"):
+        if hook in TEARDOWN:
+            return f"{hook} cannot be wrapped, it is for cleaning up; listen to it"
+    elif inspect.isgeneratorfunction(method) and hook != "metric_names":
+        return f"{hook} yields; mark it with @hookimpl(wrapper=True), or return"
+    return ""
+
+
+def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
+    """Return what is wrong with the arguments of a hook, or ``""``."""
+    for argument in inspect.signature(method).parameters.values():
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            continue
+        has_default = argument.default is not argument.empty
+        if argument.name not in offered and not has_default:
+            hint = did_you_mean(argument.name, offered)
+            return (
+                f"{hook} has no argument {argument.name!r}{hint}; it has: "
+                f"{', '.join(offered)}"
+            )
+        if argument.name in offered and has_default:
+            return (
+                f"it gives the argument {argument.name!r} of {hook} a default, which "
+                "would always win; remove it"
+            )
+        if argument.kind is argument.KEYWORD_ONLY and not has_default:
+            return (
+                f"{hook} takes {argument.name!r} by keyword only, and would not get "
+                "it; remove the `*` before it"
+            )
+    return ""
 
 
 def _refuse_misspelt(plugin: Callback, name: str) -> None:
+    """Refuse what begins like a hook and is none; warn of what nearly is one."""
     for attribute in dir(type(plugin)):
-        if attribute.startswith("on_") and attribute not in HOOKS:
+        if attribute in HOOKS or attribute.startswith("_"):
+            continue
+        if attribute.startswith("on_"):
             hint = did_you_mean(attribute, HOOKS)
             raise PluginError(
                 f"plugin {name!r} has {attribute!r}, which is no hook{hint}; "
                 f"the hooks are: {', '.join(HOOKS)}"
+            )
+        others = [hook for hook in HOOKS if not hasattr(plugin, hook)]
+        near = difflib.get_close_matches(attribute, others, n=1, cutoff=0.85)
+        if near and inspect.isfunction(getattr(type(plugin), attribute)):
+            log.warning(
+                "plugin %r has a method %r, which is no hook and is never called (did "
+                "you mean %r?)",
+                *(name, attribute, near[0]),
             )
 
 

@@ -136,6 +136,27 @@ def test_the_order_says_what_it_cannot_know(tmp_path: Path, command: Command) ->
     assert "Mine is not in this order, " in out
 
 
+@pytest.mark.parametrize("value", ["'csv'", "5"])
+def test_a_relation_of_the_wrong_type_is_told_without_an_import(
+    value: str, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE.replace('("csv",)', value))
+    mine = f"{tmp_path}/mine.py:Mine"
+    for line in (["show", mine], ["list", "--order", "-p", mine], ["check", mine]):
+        code, out, err = command("plugins", *line)
+        assert code == 2
+        assert f"declares after = {value}; write names in a tuple" in out + err
+
+
+def test_the_order_tells_of_names_that_look_misspelt(
+    tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE.replace("csv", "progres"))
+    _, out, _ = command("plugins", "list", "--order", "-p", f"{tmp_path}/mine.py:Mine")
+    told = "plugin 'Mine' declares after 'progres', which is not there (did you mean"
+    assert told in out
+
+
 # Show, and the warning of a shadowed copy.
 
 

@@ -34,7 +34,9 @@ def test_a_misspelt_hook_is_refused_with_the_near_one() -> None:
         @hookimpl
         def on_step_ends(self) -> None: ...
 
-    with pytest.raises(PluginError, match="on_step_ends"):
+    with pytest.raises(
+        PluginError, match=r"marks 'on_step_ends', .* \(did you mean 'on_step_end'\?\)"
+    ):
         Bus().register(Typo())
 
 
@@ -62,6 +64,126 @@ def test_an_argument_of_ones_own_may_have_a_default() -> None:
         def on_step_end(self, trainer: Any, every: int = 5) -> None: ...
 
     assert Bus().register(Own()) == "Own"
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "right"), [("evalute", "evaluate"), ("wrap_modle", "wrap_model")]
+)
+def test_a_method_that_is_nearly_a_hook_is_warned_of(
+    misspelt: str, right: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Bus().register(type("Typo", (Callback,), {misspelt: lambda self: None})())
+    assert f"'Typo' has a method '{misspelt}', which is no hook" in caplog.text
+    assert f"did you mean '{right}'?" in caplog.text
+    caplog.clear()
+    both = {misspelt: lambda self: None, right: lambda self: None}
+    Bus().register(type("Knows", (Callback,), both)())
+    assert caplog.text == ""
+
+
+KINDS = """
+import functools
+from training import Callback, hookimpl
+
+class Awaits(Callback):
+    async def on_step_end(self): ...
+
+class AwaitsAll(Callback):
+    async def on_step_end(self):
+        yield
+
+class Old(Callback):
+    @hookimpl(hookwrapper=True)
+    def on_step_end(self):
+        yield
+
+class Yields(Callback):
+    def on_step_end(self):
+        yield
+
+class AroundClose(Callback):
+    @hookimpl(wrapper=True)
+    def on_close(self):
+        yield
+
+class AroundException(Callback):
+    @hookimpl(wrapper=True)
+    def on_exception(self):
+        yield
+
+class First(Callback):
+    before = ("Yields",)
+    @hookimpl(tryfirst=True)
+    def on_step_end(self): ...
+
+class Keyword(Callback):
+    def on_step_end(self, trainer, *, logs): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Awaits", "on_step_end is `async def`, which nobody awaits; write `def`"),
+        ("AwaitsAll", "on_step_end is `async def`, which nobody awaits; write `def`"),
+        ("Old", "on_step_end says hookwrapper=True; write wrapper=True and yield once"),
+        ("Yields", r"on_step_end yields; mark it with @hookimpl\(wrapper=True\), or"),
+        ("AroundClose", "on_close cannot be wrapped, it is for cleaning up; listen"),
+        ("AroundException", "on_exception cannot be wrapped, it is for cleaning up"),
+        ("First", "on_step_end says tryfirst; the order is declared with `before` and"),
+        ("Keyword", "on_step_end takes 'logs' by keyword only, .* remove the `\\*`"),
+    ],
+)
+def test_a_hook_that_would_never_be_called_as_written_is_refused(
+    name: str, words: str
+) -> None:
+    scope: dict[str, Any] = {"__name__": "lab"}
+    exec(KINDS, scope)
+    bus = Bus()
+    with pytest.raises(PluginError, match=f"plugin '{name}' does not fit .*{words}"):
+        bus.register(scope[name]())
+    assert dict(bus.plugins) == {}
+
+
+def test_names_of_metrics_may_be_yielded(tiny_trainer: Make) -> None:
+    class Yields(Callback):
+        def metric_names(self) -> Any:
+            yield "val_loss"
+
+        def evaluate(self) -> dict[str, float]:
+            return {"val_loss": 1.0}
+
+    trainer = tiny_trainer(Yields(), num_epochs=1)
+    trainer.train()
+    assert trainer.metrics.known_names == {"train_loss", "val_loss"}
+
+
+# The declared order.
+
+
+@pytest.mark.parametrize("value", ["csv", 5, None, (1,), [["csv"]]])
+@pytest.mark.parametrize("key", ["before", "after"])
+def test_a_relation_that_is_no_tuple_of_names_is_refused(key: str, value: Any) -> None:
+    plugin = type("Lab", (Callback,), {key: value})()
+    with pytest.raises(PluginError) as caught:
+        Bus().register(plugin)
+    told = f"declares {key} = {value!r}; write names in a tuple: ('csv',)"
+    assert told in str(caught.value)
+
+
+def test_a_relation_to_a_name_that_looks_misspelt_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = type("First", (Callback,), {"before": ("secnod", "elsewhere")})()
+    second = type("Second", (Callback,), {"name": "second"})()
+    bus = Bus()
+    bus.register_all([(None, first), (None, second)])
+    bus.register(Callback(), "third")
+    told = [r.getMessage() for r in caplog.records]
+    assert told == [
+        "plugin 'First' declares before 'secnod', which is not there (did you mean "
+        "'second'?)"
+    ]
 
 
 def test_a_method_without_its_mark_is_warned_of(

@@ -13,6 +13,7 @@ from training.app.choice import Choice, choices
 from training.app.plugin_facts import (
     Entry,
     Standing,
+    complaint,
     entries,
     facts_of,
     order_of,
@@ -20,6 +21,7 @@ from training.app.plugin_facts import (
 )
 from training.app.text import table
 from training.errors import PluginError
+from training.order import unmet_relations
 from training.registration import FAILURE_POLICIES
 from training.sources import SourceError, SourceFacts, UnknownSourceError, read_class
 
@@ -75,6 +77,8 @@ def show_plugins(arguments: argparse.Namespace) -> None:
             print(f"        {option.doc}")
     print("    id: str  what the instance is called; tells two of a kind apart")
     print(f"    on_failure: {' | '.join(FAILURE_POLICIES)}  instead of its own policy")
+    if trouble := complaint(facts):
+        raise PluginError(f"plugin {info.name!r} is broken: {trouble}")
 
 
 def check_plugins(arguments: argparse.Namespace) -> None:
@@ -179,7 +183,9 @@ def _traits(
         ("before", "before"),
         ("after", "after"),
     ):
-        words = ", ".join(map(str, says.get(key) or ()))
+        value = says.get(key) or ()
+        is_listed = isinstance(value, (tuple, list, set))
+        words = ", ".join(map(str, value)) if is_listed else repr(value)
         yield label, words or ("computed" if key in facts.unread else "nothing")
     yield "state", facts.state or "none"
     yield "on failure", str(says.get("failure", "fatal"))
@@ -195,7 +201,10 @@ def _order_lines(chosen: Mapping[str, Choice], found: Sequence[Entry]) -> Iterat
             continue
         info = infos.get(choice.use) or discovery.find(choice.use, "plugins list")
         try:
-            plugins[name] = standing_in(facts := facts_of(info))
+            facts = facts_of(info)
+            if trouble := complaint(facts):
+                raise SourceError(trouble)
+            plugins[name] = standing_in(facts)
             unknown += [
                 f"{name} may stand elsewhere, its {key!r} is computed"
                 for key in ("before", "after")
@@ -209,6 +218,7 @@ def _order_lines(chosen: Mapping[str, Choice], found: Sequence[Entry]) -> Iterat
         yield f"{hook}: {', '.join(names)}"
         yield from (f"    {reason}" for reason in sorted(reasons))
     yield from unknown
+    yield from unmet_relations(plugins)
     yield "without a reason given, plugins are called in the order of their names"
 
 

@@ -12,7 +12,7 @@ from training.app.choice import Choice
 from training.discovery import PluginInfo
 from training.errors import did_you_mean
 from training.hookspecs import HOOKS
-from training.order import solve_order
+from training.order import relation_mistake, solve_order
 from training.registration import api_mistake, async_mistake
 from training.sources import SourceError, SourceFacts, UnknownSourceError, read_class
 
@@ -81,7 +81,9 @@ def complaint(facts: SourceFacts) -> str:
     if facts.misspelt:
         word = facts.misspelt[0]
         return f"{word!r} is no hook{did_you_mean(word, HOOKS)}"
-    return api_mistake(facts.attributes.get("hook_api"))
+    return relation_mistake(standing_in(facts)) or api_mistake(
+        facts.attributes.get("hook_api")
+    )
 
 
 def _entry(
@@ -112,14 +114,14 @@ class Standing:
     """Stands in for a plugin where only its order matters."""
 
     facts: SourceFacts
-    before: tuple[str, ...]
-    after: tuple[str, ...]
+    before: Any = ()
+    after: Any = ()
 
 
 def standing_in(facts: SourceFacts) -> Standing:
     """Return what orders the plugin: its declared relations."""
-    relations = [tuple(facts.attributes.get(key) or ()) for key in ("before", "after")]
-    return Standing(facts, *relations)
+    says = facts.attributes
+    return Standing(facts, says.get("before", ()), says.get("after", ()))
 
 
 def order_of(plugins: Mapping[str, Standing]) -> list[tuple[str, list[str], list[str]]]:

@@ -70,8 +70,9 @@ traceback, and every error that a plugin raised comes with that note.
 tells which plugin takes longer than that, and where: in a hook or around one, in its
 import or constructor, or over its state; with `--watchdog-abort` it ends the process.
 
-**What is given is read-only.** `logs` and `metrics` cannot be assigned to, and restored
-state is a copy. Requests (`trainer.request_stop`, `request_checkpoint`,
+**What is given is read-only.** `logs` and `metrics` cannot be assigned to; restored state
+and `trainer.history` are copies. What `evaluate` returns must be numbers by name: no text,
+no True, no tensor of several values, and no column that the history has. Requests (`trainer.request_stop`, `request_checkpoint`,
 `request_evaluation`) are how a plugin asks; only the kernel steps, saves and stops.
 
 **Versions.** Within hook API 1.x hooks and arguments are only added, which raises the

@@ -197,7 +197,7 @@ class Loop(RunView):
             **metrics,
             "seconds": seconds,
         }
-        self.history.append(row)
+        self._history.append(row)
         if self.bus.on_epoch_end is not None:
             self.bus.on_epoch_end(self, MappingProxyType(row))
         self._announce_checkpoint("epoch_end" if complete else "stop")

@@ -8,6 +8,9 @@ from typing import Any
 
 from training.errors import MetricError, PluginError, did_you_mean
 
+#: What a row of the history holds beside metrics.
+COLUMNS = ("epoch", "step", "update", "lr", "seconds")
+
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
@@ -119,7 +122,8 @@ def merge_metrics(
     """Merge what ``evaluate`` listeners returned into name -> (value, producer).
 
     Raises:
-        PluginError: a result is no mapping, a value no number, or a name came twice.
+        PluginError: a result is no mapping, a name no text or one of the history's own,
+            a value no number, or a name came twice.
     """
     merged: dict[str, tuple[float, str]] = {}
     for producer, result in results:
@@ -131,16 +135,28 @@ def merge_metrics(
                 "return a mapping of metric names to numbers, or None"
             )
         for name, value in result.items():
+            if not isinstance(name, str) or name in COLUMNS:
+                raise PluginError(
+                    f"plugin {producer!r} returned a metric named {name!r}; use a text "
+                    f"other than {', '.join(COLUMNS)}"
+                )
             if name in merged:
                 raise PluginError(
                     f"metric {name!r} comes from both {merged[name][1]!r} and "
                     f"{producer!r}; rename or switch off one of them"
                 )
-            try:
-                merged[name] = float(value), producer
-            except (TypeError, ValueError) as error:
-                raise PluginError(
-                    f"plugin {producer!r} returned {value!r} as metric {name!r}; "
-                    "return a number"
-                ) from error
+            merged[name] = _number(name, value, producer), producer
     return merged
+
+
+def _number(name: str, value: Any, producer: str) -> float:
+    """Return the metric as a float; text, True and tensors of several are none."""
+    is_single = getattr(value, "numel", lambda: 1)() == 1
+    if is_single and not isinstance(value, (bool, str, bytes)):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise PluginError(
+        f"plugin {producer!r} returned {value!r} as metric {name!r}; return a number"
+    )

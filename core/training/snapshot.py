@@ -48,7 +48,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "rng": rng_state(),
         "data": trainer.epoch_state,
         "loader": trainer.loader_state,
-        "history": [dict(row) for row in trainer.history],
+        "history": trainer.history,
         "metrics": trainer.metrics.state_dict(),
         "requests": [list(astuple(request)) for request in trainer.requests],
         "plugins": collect_states(trainer),
@@ -121,9 +121,9 @@ def restore_run(trainer: Trainer, state: Mapping[str, Any], source: str) -> None
     if trainer.grad_scaler is not None and state["scaler"]:
         trainer.grad_scaler.load_state_dict(state["scaler"])
     trainer.progress.load_state_dict(state["progress"])
-    trainer.history[:] = [dict(row) for row in state["history"]]
+    trainer._history[:] = [dict(row) for row in state["history"]]
     trainer.metrics.load_state_dict(state["metrics"])
-    trainer.requests[:] = [Request(*fields) for fields in state["requests"]]
+    trainer._requests[:] = [Request(*fields) for fields in state["requests"]]
 
 
 def _some(names: list[str], limit: int = 5) -> str:

@@ -279,8 +279,8 @@ class Trainer(Loop):
                 group.update(own)
         else:
             self.progress = Progress()
-            self.history.clear()
-            self.requests.clear()
+            self._history.clear()
+            self._requests.clear()
             self.metrics = Metrics()
             self.carried_states = {}
             self.resumed_from = None

@@ -47,9 +47,7 @@ class RunView:
         order_seed: the seed that orders the data.
         save_dir: folder to write below.
         metadata: JSON values that every checkpoint carries.
-        history: one row (a plain dict) for each epoch.
         metrics: the latest value of each metric, with step, epoch and producer.
-        requests: everything that was asked for, in order.
         weights_are: ``"live"``, or which weights a plugin put in place: ``"best@120"``.
         train_seconds: seconds spent in the last call of ``train``.
         carried_states: plugin states of the loaded checkpoint, by name.
@@ -80,9 +78,9 @@ class RunView:
         self._forward = forward
         self.bus = Bus()
         self.progress = Progress()
-        self.history: list[dict[str, Any]] = []
+        self._history: list[dict[str, Any]] = []
         self.metrics = Metrics()
-        self.requests: list[Request] = []
+        self._requests: list[Request] = []
         self.weights_are = "live"
         self.train_seconds = 0.0
         self.carried_states: dict[str, Any] = {}
@@ -94,6 +92,16 @@ class RunView:
         self._signal: Signals | None = None
         self._asked: dict[str, str] = {}
         self._unsettled: deque[tuple[int, Readback]] = deque()
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row (a plain dict) for each epoch; a copy, so changes stay outside."""
+        return [dict(row) for row in self._history]
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """Everything that was asked for, in order."""
+        return tuple(self._requests)
 
     @property
     def epoch(self) -> int:
@@ -218,7 +226,7 @@ class RunView:
     def _ask(self, kind: str, reason: str, owner: str | None = None) -> Request:
         owner = owner or self._caller()
         request = Request(kind, owner, reason, self.step, self.epoch)
-        self.requests.append(request)
+        self._requests.append(request)
         return request
 
     def _caller(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from training import Callback, hookimpl
+from training.testing.equality import difference
 
 
 class Good(Callback):
@@ -116,6 +118,14 @@ class DrawsRandomNumbers(Good):
         torch.randn(1)
 
 
+class TakesBackRequests(Good):
+    def on_epoch_begin(self, trainer: Any) -> None:
+        trainer.request_checkpoint("an old wish")
+
+    def on_epoch_end(self, trainer: Any) -> None:
+        trainer._requests.clear()
+
+
 class LeavesEvalMode(Good):
     def on_epoch_begin(self, trainer: Any) -> None:
         trainer.model.eval()
@@ -155,13 +165,14 @@ def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
         (StateOfObjects, "state holds more than tensors and JSON values"),
         (StateThatMoves, "asking for the state changes it"),
         (StateNobodyReads, "state_dict without load_state_dict"),
-        (ForgetsOnResume, r"resume: after a resume at epoch_0_step_1.*\['steps'\]"),
+        (ForgetsOnResume, r"resume: after a resume at epoch_0_step_1.*value\.steps is"),
         (ForgetsOnlyTheRest, r"second run: in a second run of one instance, state"),
         (CannotClose, "neighbours: when a neighbour raises in on_setup: then on_close"),
         (ChangesWeights, "mutation: on_step_end changes the parameters"),
         (ChangesGradients, "mutation: on_before_step changes the gradients"),
         (ChangesTheRate, "mutation: on_epoch_end changes the optimizer"),
         (DrawsRandomNumbers, "mutation: on_epoch_begin changes the rng"),
+        (TakesBackRequests, "mutation: on_epoch_end changes the requests"),
         (LeavesEvalMode, "mutation: on_epoch_begin changes the modes"),
         (
             ReadsTheLoss,
@@ -197,6 +208,35 @@ def test_a_check_can_be_left_out_by_name(assert_plugin_conforms: Conforms) -> No
     assert_plugin_conforms(ChangesWeights, skip=["mutation"])
     with pytest.raises(ValueError, match="no check is named 'mutations'"):
         assert_plugin_conforms(ChangesWeights, skip=["mutations"])
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "is_same"),
+    [
+        pytest.param(float("nan"), float("nan"), True, id="NaN is itself"),
+        pytest.param(float("nan"), 0.0, False, id="NaN is not 0"),
+        pytest.param(True, 1, False, id="True is not 1"),
+        pytest.param(1, 1.0, False, id="1 is not 1.0"),
+        pytest.param({1: "a"}, {"1": "a"}, False, id="keys of other types"),
+        pytest.param({"a": 1, "b": 2}, {"b": 2, "a": 1}, True, id="keys in any order"),
+        pytest.param({"seconds": 1}, {"seconds": 2}, False, id="a clock of its own"),
+        pytest.param(
+            torch.tensor([math.inf]),
+            torch.tensor([torch.finfo(torch.float32).max]),
+            False,
+            id="infinite is not large",
+        ),
+        pytest.param(
+            torch.tensor([math.nan]), torch.tensor([0.0]), False, id="NaN in a tensor"
+        ),
+        pytest.param(
+            torch.tensor([math.nan]), torch.tensor([math.nan]), True, id="both NaN"
+        ),
+    ],
+)
+def test_a_difference_is_seen_to_the_bit(one: Any, two: Any, is_same: bool) -> None:
+    assert (difference(one, two) == "") == is_same
+    assert (difference(two, one) == "") == is_same
 
 
 def test_the_events_of_a_plugin_come_in_order_with_their_step(run_events: Any) -> None:

@@ -290,6 +290,27 @@ def test_logs_and_metrics_cannot_be_changed(
     assert "raised by plugin 'Writes'" in caught.value.__notes__[0]
 
 
+def test_history_and_requests_are_not_for_plugins_to_change(
+    tiny_trainer: Make,
+) -> None:
+    class Writes(Callback):
+        def on_epoch_end(self, trainer: Any) -> None:
+            trainer.history[-1]["train_loss"] = 0.0
+            trainer.history.clear()
+
+        def on_step_end(self, trainer: Any) -> None:
+            trainer.request_checkpoint("a wish")
+            assert isinstance(trainer.requests, tuple)
+
+    trainer = tiny_trainer(Writes(), num_epochs=2)
+    trainer.train()
+    assert [row["epoch"] for row in trainer.history] == [1, 2]
+    assert all(row["train_loss"] > 0 for row in trainer.history)
+    assert {request.owner for request in trainer.requests} == {"Writes"}
+    with pytest.raises(AttributeError):
+        trainer.history = []
+
+
 def test_a_plugin_gets_its_own_copy_of_restored_state(
     tiny_trainer: Make, tmp_path: Any
 ) -> None:
@@ -313,6 +334,12 @@ def test_a_plugin_gets_its_own_copy_of_restored_state(
     [
         ("evaluate", 3, "'Odd' returned int from evaluate"),
         ("evaluate", {"a": "b"}, "'Odd' returned 'b' as metric 'a'"),
+        ("evaluate", {"a": "1.0"}, "'Odd' returned '1.0' as metric 'a'"),
+        ("evaluate", {"a": True}, "'Odd' returned True as metric 'a'"),
+        ("evaluate", {"a": None}, "'Odd' returned None as metric 'a'"),
+        ("evaluate", {"a": torch.ones(2)}, "'Odd' returned tensor.* as metric 'a'"),
+        ("evaluate", {1: 2.0}, "'Odd' returned a metric named 1; use a text"),
+        ("evaluate", {"epoch": 2.0}, "'Odd' returned a metric named 'epoch'; use"),
         ("metric_names", "val_loss", "'Odd' returned 'val_loss' from metric_names"),
         ("metric_names", [1], r"'Odd' returned \[1\] from metric_names"),
         ("wrap_model", "ddp", "'Odd' returned str from wrap_model"),

@@ -1,40 +1,18 @@
-"""Where two nested values differ: tensors by bits, NaN equal to NaN."""
+"""Where two values or runs differ: by type and bits, NaN equal to NaN."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from training.compare import first_difference
 
 __all__ = ["difference", "run_difference"]
 
 
 def difference(one: Any, two: Any, path: str = "") -> str:
     """Return where ``one`` and ``two`` differ first, ``""`` if nowhere."""
-    here = path or "value"
-    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
-        is_same = one.dtype == two.dtype and torch.equal(
-            one.nan_to_num(), two.nan_to_num()
-        )
-        return "" if is_same else f"{here} differs"
-    if isinstance(one, Mapping) and isinstance(two, Mapping):
-        if list(map(str, one)) != list(map(str, two)):
-            return f"{here} has keys {list(one)} against {list(two)}"
-        pairs = ((one[key], two[key], f"{path}[{key!r}]") for key in one)
-        return next((d for d in (difference(*pair) for pair in pairs) if d), "")
-    if isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)):
-        if len(one) != len(two):
-            return f"{here} has {len(one)} items against {len(two)}"
-        pairs = (
-            (a, b, f"{path}[{i}]")
-            for i, (a, b) in enumerate(zip(one, two, strict=True))
-        )
-        return next((d for d in (difference(*pair) for pair in pairs) if d), "")
-    if isinstance(one, float) and isinstance(two, float) and math.isnan(one):
-        return "" if math.isnan(two) else f"{here} is nan against {two}"
-    return "" if one == two else f"{here} is {one!r} against {two!r}"
+    return first_difference(one, two, path or "value", ignored=frozenset()) or ""
 
 
 def run_difference(one: Any, two: Any, name: str) -> str:

@@ -78,6 +78,8 @@ class MutationProbe(Probe):
             return function(*arguments)
         finally:
             after = self._picture()
+            # A plugin may ask for more, but take nothing back.
+            after["requests"] = after["requests"][: len(before["requests"])]
             for what, value in before.items():
                 if difference(value, after[what]) and (hook, what) not in self.changes:
                     self.changes.append((hook, what))
@@ -95,7 +97,8 @@ class MutationProbe(Probe):
                 for group in groups
             ],
             "modes": [module.training for module in model.modules()],
-            "history": copy.deepcopy(self.trainer.history),
+            "history": self.trainer.history,
+            "requests": [repr(request) for request in self.trainer.requests],
             "rng": [
                 torch.get_rng_state(),
                 repr(random.getstate()),

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from training.app.guide_keys import GUIDE_KEYS
 from training.app.json_schema import config_schema, options_schema
 
 jsonschema = pytest.importorskip("jsonschema")
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
-# The guide's older keys are understood, but an editor should not offer them.
-OLD_KEYS = ("vqa_config.yaml", "training_config.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +38,7 @@ Numbers.add_implicit_resolver(
 
 
 @pytest.mark.parametrize(
-    "path",
-    [p for p in sorted(CONFIGS.glob("*.yaml")) if p.name not in OLD_KEYS],
-    ids=lambda path: path.name,
+    "path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name
 )
 def test_a_shipped_configuration_fits_the_schema(path: Path, validator: Any) -> None:
     tree = yaml.load(path.read_text(encoding="utf-8"), Loader=Numbers)
@@ -64,6 +61,30 @@ GOOD: dict[str, Any] = {
 
 def test_everything_a_list_of_plugins_may_hold_fits(validator: Any) -> None:
     assert [e.message for e in validator.iter_errors(GOOD)] == []
+
+
+def test_the_older_keys_of_the_guide_fit_and_are_marked_as_such(
+    validator: Any,
+) -> None:
+    tree = {
+        "task_type": "vqa",
+        "data_paths": {"train": "a.jsonl", "validation": "b.jsonl"},
+        "batch_size": 4,
+        "model": {"name": "m"},
+        "training": {
+            "fp16": True,
+            "use_tensorboard": True,
+            "scheduler": {"type": "cosine"},
+            "early_stopping": {"enabled": True, "monitor": "val_loss", "patience": 3},
+            "freeze": {"enabled": True, "layers": ["vision_model"]},
+        },
+    }
+    assert [e.message for e in validator.iter_errors(tree)] == []
+    keys = validator.schema["$defs"]["TrainingConfig"]["properties"]
+    old = {name for name, entry in keys.items() if entry.get("deprecated")}
+    assert old == set(GUIDE_KEYS)
+    tree["training"]["early_stopping"]["patience"] = "three"  # type: ignore[index]
+    assert list(validator.iter_errors(tree))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import re
 import shutil
+import sys
 import types
 import warnings
 from collections.abc import Callable
@@ -226,6 +228,41 @@ def test_another_hook_api_is_refused_with_both_ranges(
         Bus().register(plugin)
 
 
+#: The arguments of each hook in API 1.0: within 1.x some are added, none goes.
+FROZEN = """
+wrap_model trainer model
+wrap_dataloader trainer dataloader stage
+on_setup trainer
+metric_names trainer
+on_train_begin trainer resumed
+on_epoch_begin trainer
+on_batch_begin trainer batch inputs
+on_batch_end trainer batch logs
+on_before_step trainer
+on_step_end trainer logs applied
+evaluate trainer reason
+on_metrics trainer metrics
+on_epoch_end trainer metrics
+on_checkpoint trainer reason
+on_train_end trainer
+on_exception trainer error
+on_close trainer
+"""
+
+
+def test_hooks_and_arguments_are_only_added_and_that_raises_the_version() -> None:
+    now = {
+        hook: list(inspect.signature(getattr(hookspecs, hook)).parameters)
+        for hook in hookspecs.HOOKS
+    }
+    then = {line.split()[0]: line.split()[1:] for line in FROZEN.split("\n") if line}
+    for hook, arguments in then.items():
+        assert now[hook][: len(arguments)] == arguments, hook
+    major, minor = map(int, hookspecs.API_VERSION.split("."))
+    assert major == 1
+    assert (now == then) == (minor == 0)
+
+
 @pytest.fixture
 def aged_specs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``on_epoch_end`` and the argument ``batch`` be deprecated."""
@@ -397,6 +434,54 @@ def test_50_shuffles_of_arrival_give_equal_runs(tmp_path: Any) -> None:
         again = run(number)
         assert list(again.plugins) == order
         assert run_difference(again, first, "early_stopping") == ""
+
+
+SCALES = """
+from training import Callback
+
+class Scales(Callback):
+    name, after = {name!r}, {after!r}
+
+    def on_before_step(self, trainer):
+        for weight in trainer.model.parameters():
+            weight.grad.mul_({factor}).add_({term})
+"""
+
+
+def test_50_shuffles_of_installation_give_equal_runs(
+    install: Make, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, after, factor, term in (
+        ("first", ("second",), 0.5, 0.0),
+        ("second", (), 2.0, 0.1),
+        ("third", ("first",), 1.0, 0.2),
+        ("fourth", (), 3.0, 0.3),
+    ):
+        source = SCALES.format(name=name, after=after, factor=factor, term=term)
+        install(f"scales-{name}", f"{name} = scales_{name}:Scales", source)
+    names = ["first", "second", "third", "fourth"]
+
+    def run(number: int) -> Trainer:
+        shuffle = random.Random(number)
+        path = list(sys.path)
+        shuffle.shuffle(path)
+        monkeypatch.setattr(sys, "path", path)
+        listed = shuffle.sample(names, len(names))
+        trainer = make_trainer(
+            plugins=listed, num_epochs=1, num_batches=2, save_dir=tmp_path / "run"
+        )
+        trainer.train()
+        return trainer
+
+    first = run(0)
+    order = list(first.plugins)
+    assert [name for name in order if name in names] == [
+        *("fourth", "second", "first", "third")
+    ]
+    for number in range(1, 50):
+        again = run(number)
+        assert list(again.plugins) == order
+        assert run_difference(again, first, "first") == ""
 
 
 def test_the_same_plugin_takes_part_twice_under_two_ids(tmp_path: Any) -> None:

@@ -21,13 +21,13 @@ from typing import Any
 from training.app.document import Document, Key
 from training.errors import ConfigError
 
-__all__ = ["GUIDE_KEYS", "translate"]
+__all__ = ["GUIDE_KEYS", "SECTIONS", "translate"]
 
 #: The guide's keys below ``training``, for suggestions.
 GUIDE_KEYS = ("early_stopping", "fp16", "freeze", "scheduler", "use_tensorboard")
 
-# Key of the guide -> the plugin that it enables.
-_SECTIONS = {
+#: Key of the guide -> the plugin that it enables.
+SECTIONS = {
     ("training", "scheduler"): "lr_scheduling",
     ("training", "early_stopping"): "early_stopping",
 }
@@ -43,7 +43,7 @@ def translate(document: Document) -> None:
     _move_data(document)
     _move_precision(document)
     _move_freeze(document)
-    for path, plugin in _SECTIONS.items():
+    for path, plugin in SECTIONS.items():
         if document.has(path):
             options = _section(document, path)
             _switch(document, path, plugin, is_on=options is not None)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training import discovery
+from training.app.guide_keys import SECTIONS
 from training.app.schema import Config, PluginEntry
 from training.errors import PluginError
 from training.options import parameters_of
@@ -37,7 +38,10 @@ def config_schema() -> dict[str, Any]:
     _describe(schema, Config.__doc__ or "")
     for name, definition in schema["$defs"].items():
         _describe(definition, definition.get("description", name))
-    schema["properties"]["plugins"] = _plugins()
+    known = _options_of_plugins()
+    schema["properties"]["plugins"] = _plugins(known)
+    _add_guide_keys(schema, known)
+    del schema["required"]  # another file, or Python, may say the rest
     return schema
 
 
@@ -70,13 +74,17 @@ def options_schema(cls: type[Any]) -> dict[str, Any]:
     }
 
 
-def _plugins() -> dict[str, Any]:
+def _options_of_plugins() -> dict[str, Any]:
     known: dict[str, Any] = {}
     for info in discovery.installed():
         try:
             known[info.name] = options_schema(discovery.load(info))
         except PluginError as error:
             log.warning("left out of the schema: %s", error)
+    return known
+
+
+def _plugins(known: Mapping[str, Any]) -> dict[str, Any]:
     by_name = {
         "type": "object",
         "properties": known,
@@ -85,6 +93,43 @@ def _plugins() -> dict[str, Any]:
     }
     listed = {"type": "array", "items": {"anyOf": [_names(known), by_name]}}
     return {"description": "what is enabled, in any order", **listed}
+
+
+def _add_guide_keys(schema: dict[str, Any], known: Mapping[str, Any]) -> None:
+    """Add the older keys that ``guide_keys`` translates, marked as deprecated."""
+    data = schema["$defs"]["DataConfig"]["properties"]
+    splits = {name: data[name] for name in ("train", "validation", "test")}
+    flag = {"type": "boolean"}
+    layers = schema["$defs"]["ModelConfig"]["properties"]["freeze"]
+    top = {
+        "task_type": schema["properties"]["task"],
+        "data_paths": _section(splits),
+        **{name: entry for name, entry in data.items() if name not in splits},
+    }
+    training = {
+        "fp16": flag,
+        "use_tensorboard": flag,
+        "freeze": _section({"enabled": flag, "layers": layers}),
+    }
+    for key, plugin in SECTIONS.items():
+        options = known.get(plugin, {}).get("properties")
+        if options is not None:
+            training[key[-1]] = _section({"enabled": flag, **options})
+    for properties, keys in (
+        (schema["properties"], top),
+        (schema["$defs"]["TrainingConfig"]["properties"], training),
+    ):
+        for name, entry in keys.items():
+            properties.setdefault(name, {**entry, "deprecated": True})
+
+
+def _section(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a mapping of these keys; a flag alone may stand for it."""
+    return {
+        "type": ["object", "boolean", "null"],
+        "properties": dict(properties),
+        "additionalProperties": False,
+    }
 
 
 def _names(known: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def list_plugins(arguments: argparse.Namespace) -> None:
         print("no plugin is installed; try: pip install trainbus-logging")
     else:
         print("\n".join(_entry_lines(found)))
+    names = {entry.info.name for entry in found}
     for choice in chosen.values():
-        if choice.is_active:
+        if choice.is_active and choice.use not in names:  # refused with a suggestion
             discovery.find(choice.use, choice.trail[-1].removeprefix("on: "))
 
 

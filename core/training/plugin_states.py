@@ -39,7 +39,8 @@ def collect_states(trainer: RunView) -> dict[str, Any]:
             if name not in trainer.bus.isolated:
                 raise
             trainer.bus.survive(name, plugin, "state_dict", error, {"trainer": trainer})
-            states[name] = {MISSING: repr(error)}
+            # Also for later checkpoints: it may be switched off by now.
+            trainer.carried_states[name] = states[name] = {MISSING: repr(error)}
             continue
         if state:
             states[name] = state

@@ -13,8 +13,10 @@ import torch
 
 import training
 from training import Callback, hookimpl
+from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, DataError
 from training.hookspecs import HOOKS
+from training.plugin_states import MISSING
 from training.testing.equality import difference
 
 Make = Callable[..., Any]
@@ -49,6 +51,7 @@ def raising(hook: str, error: BaseException, failure: str = "fatal") -> Any:
         raise error
 
     members = {hook: raise_it, "name": "bad", "failure": failure}
+    members["__module__"] = "trainbus_logging.bad"  # as if it came with that one
     return type("Bad", (Callback,), members)()
 
 
@@ -62,7 +65,7 @@ def trainer_with(tiny_trainer: Make, plugin: Any) -> tuple[Any, Neighbour, Neigh
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("hook", EVENTS)
-def test_an_error_names_plugin_hook_and_step_and_the_others_close(
+def test_an_error_names_plugin_origin_hook_and_step_and_the_others_close(
     hook: str, kind: type[BaseException], tiny_trainer: Make
 ) -> None:
     error = kind("out of luck")
@@ -71,7 +74,7 @@ def test_an_error_names_plugin_hook_and_step_and_the_others_close(
         trainer.train()
     assert caught.value is error
     (note,) = (text for text in error.__notes__ if text.startswith("raised by"))
-    assert "plugin 'bad'" in note
+    assert "plugin 'bad' (trainbus_logging.bad.Bad, trainbus-logging 0." in note
     assert f"in {hook} at step {trainer.step}" in note
     for neighbour in neighbours:
         assert neighbour.heard[-1] == "on_close"
@@ -201,6 +204,21 @@ def test_an_isolated_plugin_without_its_state_ends_neither_run_nor_save(
     again.train()
     assert "no state of plugin 'Forgets': ValueError('no')" in caplog.text
     assert again.plugins["Forgets"].steps == 4, "those after the resume"
+
+
+def test_a_state_that_fails_for_good_is_missing_and_not_that_of_an_earlier_run(
+    tiny_trainer: Make, tmp_path: Any
+) -> None:
+    trainer = tiny_trainer(Forgets(""))
+    trainer.train()
+    path = trainer.save_checkpoint(tmp_path / "c.pt")
+    again = tiny_trainer(Forgets("state_dict"), num_epochs=3)
+    again.load_checkpoint(path)
+    again.train()
+    for number in range(4):
+        path = again.save_checkpoint(tmp_path / f"{number}.pt")
+    assert "Forgets" not in again.plugins
+    assert read_checkpoint(path)["plugins"]["Forgets"] == {MISSING: "ValueError('no')"}
 
 
 def test_an_isolated_plugin_that_cannot_take_its_state_is_switched_off(

@@ -61,18 +61,24 @@ def announced() -> list[PluginInfo]:
 
 
 def _used(copies: list[tuple[PluginInfo, Path]]) -> PluginInfo:
-    """Return the copy that lies where the code is; it notes the other versions."""
-    used = copies[0][0]
-    for info, place in copies:
-        if place in Path(info.path).parents:
-            used = info
-            break
-    others = [
-        f"{info.version} ({place})"
-        for info, place in copies
-        if info.version != used.version
-    ]
-    return replace(used, shadowed=tuple(dict.fromkeys(others)))
+    """Return the copy that lies where the code is; it notes those that are hidden."""
+    used = next((each for each in copies if _is_inside(*each)), copies[0])
+    hidden = [each for each in copies if each[0].version != used[0].version]
+    if not _is_inside(*used) and _holds(*used):  # a foreign module stands before it
+        hidden.append(used)
+    notes = (f"{info.version} ({place})" for info, place in hidden)
+    return replace(used[0], shadowed=tuple(dict.fromkeys(notes)))
+
+
+def _is_inside(info: PluginInfo, place: Path) -> bool:
+    """Whether the code that would be imported is in the folder of the distribution."""
+    return bool(info.path) and place in Path(info.path).parents
+
+
+def _holds(info: PluginInfo, place: Path) -> bool:
+    """Whether that folder has code of that name, as that of an editable one has not."""
+    top = info.value.partition(":")[0].partition(".")[0]
+    return (place / f"{top}.py").is_file() or (place / top).is_dir()
 
 
 def _read(distribution: metadata.Distribution) -> Iterator[PluginInfo]:

@@ -144,7 +144,21 @@ def test_the_version_is_that_of_the_code_that_was_imported(install: Any) -> None
     assert facts["version"] == "1.0"
 
 
-def test_a_chosen_plugin_with_two_broken_halves_names_its_distribution(
+def test_a_module_that_stands_before_that_of_the_distribution_is_warned_of(
+    install: Any,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = install("lab", "hidden = lab_hidden:Watch", SOURCE)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "lab_hidden.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    _, out, _ = command("plugins", "list")
+    assert f"warning: a copy in version 1.0 ({site}) is behind it on the path" in out
+
+
+def test_a_broken_plugin_that_is_chosen_names_its_distribution(
     path: Path, install: Any
 ) -> None:
     install("lab", "watch = lab_watch", SOURCE)

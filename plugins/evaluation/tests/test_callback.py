@@ -171,3 +171,17 @@ def test_evaluation_changes_no_weight_and_draws_no_number():
     measured = make_trainer(EvaluationCallback(metrics=["accuracy", "f1"]))
     measured.train()
     assert torch.equal(plain.model.weight, measured.model.weight)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        pytest.param("every_n_epochs", -1, id="a cadence below none"),
+        pytest.param("every_n_steps", -1, id="a cadence in steps below none"),
+        pytest.param("max_new_tokens", 0, id="an answer of no token"),
+        pytest.param("num_beams", 0, id="a search without a beam"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_the_constructor(option, value):
+    with pytest.raises(ConfigError, match=f"evaluation.{option} is {value}; use 1"):
+        EvaluationCallback(**{option: value})

@@ -62,11 +62,13 @@ class EvaluationCallback(Callback):
     ) -> None:
         if evaluator is not None:
             _check_evaluator(evaluator, metrics, keep_predictions)
-        for option, value in (
-            ("every_n_epochs", every_n_epochs),
-            ("every_n_steps", every_n_steps),
+        for option, value, least in (
+            ("every_n_epochs", every_n_epochs, 0),
+            ("every_n_steps", every_n_steps, 0),
+            ("max_new_tokens", max_new_tokens, 1),
+            ("num_beams", num_beams, 1),
         ):
-            if value is not None and value < 0:
+            if value is not None and value < least:
                 raise ConfigError(f"evaluation.{option} is {value}; use 1 or more")
         if metrics is not None:
             metrics = checked_metrics(metrics, ALL_METRICS)

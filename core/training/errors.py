@@ -13,7 +13,6 @@ from collections.abc import Iterable
 EXIT_DONE = 0
 EXIT_USER_CODE = 1
 EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
 
 
 class TrainbusError(Exception):

@@ -21,6 +21,10 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 class Terminated(SystemExit):
     """The run leaves for a signal; a SystemExit of another class is somebody's own."""
 
+    def __init__(self, number: signal.Signals) -> None:
+        self.exit_code = 128 + number
+        super().__init__(self.exit_code)
+
 
 @contextmanager
 def handled(
@@ -122,4 +126,4 @@ def interruption(number: signal.Signals) -> BaseException:
     """Return what to raise for a signal: exit code 130 for SIGINT, 128 + n else."""
     if number == signal.SIGINT:
         return KeyboardInterrupt("interrupted; the run can be resumed")
-    return Terminated(128 + number)
+    return Terminated(number)

@@ -58,6 +58,36 @@ def test_the_end_of_a_run_names_the_plugin_that_caused_it(
 
 
 @pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)]
+)
+def test_a_signal_ends_with_its_own_code_and_blames_nobody(
+    name: str,
+    code: int,
+    install: Any,
+    command: Command,
+    small_config: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = f"lab_{name.lower()}"
+    source = (
+        "import os, signal\n"
+        "from training import Callback\n"
+        "class Sends(Callback):\n"
+        "    def on_step_end(self):\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
+    )
+    install("lab", f"sends = {module}:Sends", source)
+    path = small_config(plugins=["sends"])
+    stops = "training.stop_on_sigusr1=true"
+    ended, _, err = command("run", str(path), "--set", stops)
+    assert ended == code
+    assert "raised by plugin" not in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
     ("error", "words"),
     [
         pytest.param(

@@ -20,7 +20,6 @@ from training.discovery import BrokenPluginError
 from training.errors import (
     EXIT_DONE,
     EXIT_SIGINT,
-    EXIT_SIGTERM,
     EXIT_USER_CODE,
     TrainbusError,
 )
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_SIGINT
     except Terminated as error:
         _print_notes(error)
-        return EXIT_SIGTERM
+        return error.exit_code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE

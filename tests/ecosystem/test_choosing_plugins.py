@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,22 +59,18 @@ def listed(command: Command, *arguments: str) -> dict[str, dict[str, Any]]:
 # What is listed.
 
 
-def test_a_list_takes_under_400_ms_and_imports_neither_torch_nor_a_plugin() -> None:
+def test_a_list_imports_neither_torch_nor_a_plugin() -> None:
+    """What it takes is measured in ``benchmarks/startup.py``."""
     code = (
         "import sys\nfrom training.app.cli import main\n"
         "main(['plugins', 'list'])\n"
         "heavy = {'torch', 'pydantic', 'transformers', 'trainbus_logging'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    taken = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        taken.append(time.perf_counter() - start)
-        assert run.stdout.splitlines()[-1] == "[]"
-    assert min(taken) < 0.4
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_listed_plugin_says_all_of_itself(install: Any, command: Command) -> None:

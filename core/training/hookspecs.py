@@ -41,6 +41,7 @@ import pluggy
 if TYPE_CHECKING:
     import torch
 
+    from training.logs import LazyLogs
     from training.trainer import Trainer
 
 PROJECT: Final = "trainbus"
@@ -155,15 +156,16 @@ def on_batch_begin(trainer: Trainer, batch: int, inputs: Any) -> None:
 
 
 @hookspec
-def on_batch_end(trainer: Trainer, batch: int, logs: Mapping[str, float]) -> None:
+def on_batch_end(trainer: Trainer, batch: int, logs: LazyLogs) -> None:
     """Fire after the backward pass of one batch.
 
     State: ``trainer.step`` does not yet count this batch's window.
     Args:
         trainer: the running trainer.
         batch: index of the batch in its epoch, from 0.
-        logs: ``{"loss": mean loss of this batch}``; read-only. Reading a value
-            copies it from the device once (a sync on CUDA); not reading is free.
+        logs: ``{"loss": mean loss of this batch}``; a read-only mapping. Reading a
+            value copies it from the device once (a sync on CUDA); not reading is
+            free. ``logs.later("loss")`` starts the copy and does not wait for it.
     Returns: ignored.
     Order: none promised between plugins.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
@@ -185,7 +187,7 @@ def on_before_step(trainer: Trainer) -> None:
 
 
 @hookspec
-def on_step_end(trainer: Trainer, logs: Mapping[str, float], applied: bool) -> None:
+def on_step_end(trainer: Trainer, logs: LazyLogs, applied: bool) -> None:
     """Fire after the optimizer has been asked to step, once a window.
 
     State: ``trainer.step`` counts this window; ``trainer.update`` does if ``applied``.
@@ -193,7 +195,7 @@ def on_step_end(trainer: Trainer, logs: Mapping[str, float], applied: bool) -> N
         trainer: the running trainer; requests made here are granted right after.
         logs: ``loss`` (weighted mean of the window), ``lr`` (first group, the value
             used), ``grad_norm`` (before clipping, only when clipping); read-only,
-            read from the device on look-up.
+            read from the device on look-up, or with ``logs.later(name)`` behind it.
         applied: False when the update was skipped (scaler overflow, zero weight,
             non-finite and policy ``skip``); LR schedules advance only if True.
     Returns: ignored.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from training.readback import Readback
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -14,7 +16,8 @@ class LazyLogs(Mapping[str, float]):
 
     Args:
         values: 0-d tensors, on any device, or floats. A tensor is replaced by its
-            float at the first look-up; on CUDA that one read makes the CPU wait.
+            float at the first look-up; on CUDA that one read makes the CPU wait,
+            which ``later`` avoids.
     """
 
     __slots__ = ("_values",)
@@ -27,6 +30,14 @@ class LazyLogs(Mapping[str, float]):
         if not isinstance(value, float):
             value = self._values[name] = float(value)
         return value
+
+    def later(self, name: str) -> Readback:
+        """Return the value of ``name`` on its way, for one who need not know it now.
+
+        It never makes the CPU wait: ask ``is_here`` at a later event, and then read
+        ``value()``. On a CPU it is here at once.
+        """
+        return Readback(self._values[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

@@ -17,14 +17,17 @@ class Readback:
     Making one costs a copy of a few bytes and never makes the CPU wait.
 
     Args:
-        value: 0-d, on any device.
+        value: 0-d, on any device, or a number, which is here already.
     """
 
     __slots__ = ("_event", "_host")
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Tensor | float) -> None:
         self._event: torch.cuda.Event | None = None
-        if value.is_cuda:
+        self._host: Tensor | float
+        if isinstance(value, float):
+            self._host = value
+        elif value.is_cuda:
             self._host = torch.empty((), dtype=value.dtype, pin_memory=True)
             self._host.copy_(value.detach(), non_blocking=True)
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]

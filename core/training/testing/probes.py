@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,23 +151,19 @@ class _Reads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _CountedLogs(Mapping[str, float]):
+class _CountedLogs(LazyLogs):
     """Logs that note each look-up of a value that may lie on the device."""
 
+    __slots__ = ("_seen",)
+
     def __init__(self, logs: LazyLogs, seen: list[str]) -> None:
-        self._logs = logs
+        super().__init__(logs._values)
         self._seen = seen
 
     def __getitem__(self, name: str) -> float:
         if name in DEVICE_LOGS:
             self._seen.append(f"logs[{name!r}]")
-        return self._logs[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._logs)
-
-    def __len__(self) -> int:
-        return len(self._logs)
+        return super().__getitem__(name)
 
 
 def _counted(value: Any, seen: list[str]) -> Any:

@@ -7,6 +7,8 @@ import pytest
 from trainbus_logging import ProgressBarCallback
 from trainbus_logging.display import as_time, epoch_line
 from training import Callback, ConfigError
+from training.logs import LazyLogs
+from training.readback import Readback
 
 
 class Terminal(io.StringIO):
@@ -107,14 +109,15 @@ def test_a_loader_without_a_length_has_no_share_and_no_end(make_trainer):
     assert "epoch 1/2" in run(make_trainer, 1, Terminal(), 2.0, loader=data)
 
 
-class Logs(dict):
-    """Logs that count how often somebody looks."""
+class Logs(LazyLogs):
+    """Logs that count how often a value is asked for."""
 
+    __slots__ = ()
     looks = 0
 
-    def __getitem__(self, name):
+    def later(self, name):
         Logs.looks += 1
-        return super().__getitem__(name)
+        return super().later(name)
 
 
 def test_the_loss_is_read_once_a_refresh_however_fast_batches_are(make_trainer):
@@ -128,11 +131,39 @@ def test_the_loss_is_read_once_a_refresh_however_fast_batches_are(make_trainer):
     for batch in range(1000):
         clock.on_batch_end()
         before = bar._next_look
-        bar.on_batch_end(trainer, batch, Logs(loss=1.0))
+        bar.on_batch_end(trainer, batch, Logs({"loss": 1.0}))
         clock_reads += bar._next_look != before
     bar.on_close()
     assert 3 <= Logs.looks <= 6  # one second in all, 0.2 seconds apart, and the end
     assert clock_reads <= 40
+
+
+def test_a_loss_on_its_way_is_shown_when_it_arrives_and_never_waited_for(
+    make_trainer, monkeypatch
+):
+    """A device that is two batches behind: reading earlier would wait for it."""
+    bar, clock = ProgressBarCallback(2), Clock(2.0)
+    bar.stream, bar.clock = io.StringIO(), lambda: clock.now
+    trainer = make_trainer(bar, clock)
+    arrived = []
+
+    def value(self):
+        assert self in arrived, "waited"
+        return 1.0
+
+    monkeypatch.setattr(Readback, "is_here", property(lambda self: self in arrived))
+    monkeypatch.setattr(Readback, "value", value)
+    bar.on_train_begin(trainer)
+    bar.on_epoch_begin(trainer)
+    shown = []
+    for batch in range(6):
+        clock.on_batch_end()
+        bar.on_batch_end(trainer, batch, LazyLogs({"loss": 1.0}))
+        shown.append(bar.stream.getvalue().count("loss"))
+        if batch in (2, 4):
+            arrived.append(bar._loss_due)
+    assert shown == [0, 0, 0, 1, 1, 2]
+    bar.on_close()
 
 
 def test_an_error_leaves_the_terminal_clean(make_trainer):

@@ -7,6 +7,8 @@ import pytest
 
 from trainbus_logging import TensorBoardCallback
 from training import ConfigError
+from training.logs import LazyLogs
+from training.readback import Readback
 
 reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -30,6 +32,27 @@ def backdate(folder):
 def text(accumulator, tag):
     events = accumulator.Tensors(f"{tag}/text_summary")
     return [event.tensor_proto.string_val[0].decode() for event in events]
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["arrived", "on the way"])
+def test_a_point_is_written_without_waiting_for_it_before_the_epoch_ends(
+    make_trainer, tmp_path, monkeypatch, is_late
+):
+    waited = []
+    value = Readback.value
+
+    def counted(self):
+        waited.append(trainer.step)
+        return value(self)
+
+    if is_late:
+        monkeypatch.setattr(Readback, "is_here", property(lambda self: False))
+    monkeypatch.setattr(Readback, "value", counted)
+    trainer = make_trainer(TensorBoardCallback(every_n_steps=2), num_epochs=1)
+    trainer.train()
+    assert waited == ([4] * 6 if is_late else [1, 1, 2, 2, 4, 4])
+    log = load(tmp_path / "run" / "tensorboard")
+    assert [step for step, _ in points(log, "train/loss")] == [1, 2, 4]
 
 
 def test_curves_metrics_and_settings_are_there(make_trainer, tmp_path):
@@ -72,14 +95,14 @@ def test_a_value_that_is_no_number_is_a_note_and_no_point(make_trainer, tmp_path
     assert text(log, "notes") == ["step 4: metrics/val_loss is nan"]
 
 
-class Looks(dict):
-    """Logs that count how often somebody looks."""
+class Looks(LazyLogs):
+    """Logs that count how often a value is asked for."""
 
     count = 0
 
-    def __getitem__(self, name):
+    def later(self, name):
         self.count += 1
-        return super().__getitem__(name)
+        return super().later(name)
 
 
 def test_nothing_is_read_from_the_device_between_the_points(make_trainer):
@@ -87,7 +110,7 @@ def test_nothing_is_read_from_the_device_between_the_points(make_trainer):
     trainer = make_trainer(board)
     for step, looks in ((2, 0), (49, 0), (50, 2), (51, 0)):
         trainer.progress.step = step
-        logs = Looks(loss=1.0, lr=0.1)
+        logs = Looks({"loss": 1.0, "lr": 0.1})
         board.on_step_end(trainer, logs)
         assert logs.count == looks
 

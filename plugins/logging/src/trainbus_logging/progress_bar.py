@@ -13,9 +13,11 @@ from training.callbacks import Callback
 from training.errors import ConfigError
 
 if TYPE_CHECKING:
+    from training.logs import LazyLogs
+    from training.readback import Readback
     from training.trainer import Trainer
 
-#: Seconds between refreshes of the bar; each reads one loss from the device.
+#: Seconds between refreshes of the bar; each copies one loss from the device.
 BAR_SECONDS = 0.2
 #: Seconds between lines where there is no bar, by ``verbose``.
 LINE_SECONDS = {1: 10.0, 2: 2.0}
@@ -54,6 +56,7 @@ class ProgressBarCallback(Callback):
         self._view: Bar | Lines | None = None
         self._interval = BAR_SECONDS
         self._next_look: float = math.inf  # index of the batch to look at the clock
+        self._loss_due: Readback | None = None  # on its way from the device
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Choose bar or lines, and start the clock of the run."""
@@ -79,11 +82,13 @@ class ProgressBarCallback(Callback):
         self._epoch_started = self._last_shown = self.clock()
         self._first_batch = self._last_look = done
         self._next_look = done
+        self._loss_due = None
 
-    def on_batch_end(
-        self, trainer: Trainer, batch: int, logs: Mapping[str, float]
-    ) -> None:
-        """Refresh the display, if it is time; almost always do nothing."""
+    def on_batch_end(self, trainer: Trainer, batch: int, logs: LazyLogs) -> None:
+        """Refresh the display, if it is time; almost always do nothing.
+
+        The device is never waited for: its loss is shown when it has arrived.
+        """
         if batch < self._next_look:
             return
         now = self.clock()
@@ -94,10 +99,16 @@ class ProgressBarCallback(Callback):
         rate = (done - self._first_batch) / elapsed if elapsed > 0 else math.inf
         ahead = min(rate * self._interval / 4, done - self._first_batch)
         self._next_look = batch + max(1, int(ahead))
-        is_due = now - self._last_shown >= self._interval
-        if is_due or (done == self._num_batches and isinstance(self._view, Bar)):
-            self._last_shown = now
-            self._show(trainer, done, rate, logs["loss"])  # waits for the device
+        if self._loss_due is None:
+            is_due = now - self._last_shown >= self._interval
+            if is_due or (done == self._num_batches and isinstance(self._view, Bar)):
+                self._last_shown = now
+                self._loss_due = logs.later("loss")
+        if self._loss_due is not None and self._loss_due.is_here:
+            self._show(trainer, done, rate, self._loss_due.value())
+            self._loss_due = None
+        elif self._loss_due is not None:
+            self._next_look = batch + 1
 
     def on_epoch_end(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Replace the bar by a line with the epoch's metrics."""

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from training.errors import ConfigError, PluginError
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+    from training.logs import LazyLogs
+    from training.readback import Readback
     from training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +44,8 @@ class TensorBoardCallback(Callback):
         log_dir: folder for the event files, relative to the working directory; None:
             ``tensorboard`` in the run's ``save_dir``.
         every_n_steps: steps between points of the ``train/`` curves. Between them
-            nothing is read from the device.
+            nothing is read from the device, and a point is written when its numbers
+            have arrived: at a later step, or at the latest at the epoch's end.
     Raises:
         ConfigError: ``every_n_steps`` is below 1.
     """
@@ -66,6 +70,7 @@ class TensorBoardCallback(Callback):
         self.log_dir = Path(log_dir or "tensorboard")
         self._run_name = ""
         self._writer: SummaryWriter | None = None
+        self._due: deque[tuple[str, Readback, int]] = deque()  # tag, value, step
 
     def state_dict(self) -> dict[str, Any]:
         """Return the name of the run's folder below ``log_dir``."""
@@ -112,15 +117,14 @@ class TensorBoardCallback(Callback):
         if trainer.metadata:
             self._write_text("run/config", trainer.metadata, trainer.step)
 
-    def on_step_end(self, trainer: Trainer, logs: Mapping[str, float]) -> None:
-        """Log the step, if it is due."""
+    def on_step_end(self, trainer: Trainer, logs: LazyLogs) -> None:
+        """Log the step, if it is due; write what has arrived of earlier ones."""
         step = trainer.step
-        if step % self.every_n_steps and step != 1:
-            return
-        for name in logs:
-            self._write(f"train/{name}", logs[name], step)  # waits for the device
-        for index, group in enumerate(trainer.optimizer.param_groups[1:], 1):
-            self._write(f"train/lr_{index}", float(group["lr"]), step)
+        if step % self.every_n_steps == 0 or step == 1:
+            self._due.extend((f"train/{name}", logs.later(name), step) for name in logs)
+            for index, group in enumerate(trainer.optimizer.param_groups[1:], 1):
+                self._write(f"train/lr_{index}", float(group["lr"]), step)
+        self._write_due(wait=False)
 
     def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Log what an evaluation has measured."""
@@ -130,6 +134,7 @@ class TensorBoardCallback(Callback):
 
     def on_epoch_end(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Log the epoch and make all points visible."""
+        self._write_due()
         for name in OWN_COLUMNS:
             if name in metrics:
                 self._write(f"epoch/{name}", float(metrics[name]), trainer.step)
@@ -137,10 +142,17 @@ class TensorBoardCallback(Callback):
             self._writer.flush()
 
     def on_close(self) -> None:
-        """Close the event file."""
+        """Write what is left, and close the event file."""
+        self._write_due()
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
+
+    def _write_due(self, wait: bool = True) -> None:
+        """Write the points that are due, in order; without ``wait`` those here."""
+        while self._due and (wait or self._due[0][1].is_here):
+            tag, value, step = self._due.popleft()
+            self._write(tag, value.value(), step)
 
     def _write(self, tag: str, value: float, step: int) -> None:
         if self._writer is None:

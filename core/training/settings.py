@@ -64,6 +64,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
     return {
         "seed": trainer.order_seed,
         "precision": trainer.precision,
+        "tf32": trainer.tf32,
         "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
         "max_grad_norm": trainer.max_grad_norm or None,
         "dataset": getattr(getattr(loader, "dataset", None), "fingerprint", None),

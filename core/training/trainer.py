@@ -13,6 +13,7 @@ from torch import nn
 
 from training import snapshot
 from training.checkpoint_io import read_checkpoint, write_checkpoint
+from training.compiling import compile_options, compiled
 from training.data_order import EpochLoader, refuse_one_shot
 from training.device import choose_device
 from training.errors import ConfigError
@@ -28,6 +29,7 @@ from training.resume import Receipt, restore
 from training.selection import checked_module, register_plugins
 from training.signals import handled, interruption, shielded
 from training.state import Progress, Request, seed_everything
+from training.tf32 import using_tf32
 from training.unread_window import window_class
 from training.window import NONFINITE_POLICIES
 
@@ -67,6 +69,9 @@ class Trainer(Loop):
         nonfinite: ``"stop"`` raises on a NaN or infinite loss or gradient, ``"skip"``
             drops that window; the weights stay untouched either way.
         stop_on_sigusr1: SIGUSR1 ends the run as SIGTERM does; else it only saves.
+        tf32: whether fp32 products may round their factors to TF32 while ``train``
+            runs; None leaves the process's own switches alone.
+        compile: compile the forward pass: True, or arguments of ``torch.compile``.
     Raises:
         ConfigError: an argument does not fit; the message says which and how.
     """
@@ -97,6 +102,8 @@ class Trainer(Loop):
         metadata: Mapping[str, Any] | None = None,
         nonfinite: str = "stop",
         stop_on_sigusr1: bool = False,
+        tf32: bool | None = None,
+        compile: bool | Mapping[str, Any] = False,  # noqa: A002  # as torch has it
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ConfigError(
@@ -143,6 +150,8 @@ class Trainer(Loop):
         self.metadata = dict(metadata or {})
         self.nonfinite = nonfinite
         self.stop_on_sigusr1 = stop_on_sigusr1
+        self.tf32 = tf32
+        self._compile = compile_options(compile)
         self._resume: dict[str, Any] | None = None
         register_plugins(self, callbacks or (), plugins or (), evaluator)
 
@@ -197,7 +206,7 @@ class Trainer(Loop):
         started = time.perf_counter()
         try:
             save = None if self.stop_on_sigusr1 else self._save_on_signal
-            with handled(self._stop_on_signal, save):
+            with handled(self._stop_on_signal, save), using_tf32(self.tf32):
                 self._run()
             if self._signal is not None:
                 raise interruption(self._signal)
@@ -303,6 +312,7 @@ class Trainer(Loop):
         bus, module = self.bus, self.model
         if bus.wrap_model is not None:
             module = checked_module(bus.wrap_model(self, module), module, bus)
+        module = compiled(module, self._compile)
         train = self.train_dataloader
         if bus.wrap_dataloader is not None:
             self._wrapped_loader = bus.wrap_dataloader(self, train, "train")

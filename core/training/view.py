@@ -43,6 +43,7 @@ class RunView:
         max_steps: steps after which the run ends, or None.
         gradient_accumulation_steps: batches of a full window.
         max_grad_norm: 2-norm that gradients are clipped to, or None.
+        tf32: whether fp32 products may round to TF32; None: as the process has it.
         seed: the seed passed, or None.
         order_seed: the seed that orders the data.
         save_dir: folder to write below.
@@ -68,6 +69,7 @@ class RunView:
     max_steps: int | None
     gradient_accumulation_steps: int
     max_grad_norm: float | None
+    tf32: bool | None
     seed: int | None
     order_seed: int
     save_dir: Path

@@ -74,6 +74,21 @@ def test_the_same_seed_gives_the_same_weights(workplace: Path) -> None:
         assert torch.equal(value, weights[1][name]), name
 
 
+def test_speed_options_come_from_a_file_or_an_argument(workplace: Path) -> None:
+    path = workplace / "run.yaml"
+    text = path.read_text()
+    options = "training:\n  tf32: true\n  compile: {backend: eager}\n"
+    path.write_text(text.replace("training:\n", options))
+    trainer = create_trainer_from_config("run.yaml")
+    assert trainer.tf32
+    trainer.train()
+    assert hasattr(trainer._window.model, "_orig_mod")
+    changed = create_trainer_from_config("run.yaml", tf32=False, compile=False)
+    assert (changed.tf32, changed._compile) == (False, None)
+    with pytest.raises(ConfigError, match="Invalid backend: 'nope'"):
+        create_trainer_from_config("run.yaml", compile={"backend": "nope"})
+
+
 def test_an_instance_replaces_the_default_plugin_of_its_name(workplace: Path) -> None:
     from training import CSVLoggerCallback
 

@@ -25,7 +25,7 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 FLOORS = {
     1: "hookspecs state logs precision errors plan modes batches metrics forward order "
     "costs sample_seeds permutation compare staging readback gradients content "
-    "loading memory",
+    "loading memory tf32 compiling",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window signals slots scopes registration sources syncs provenance layout "
     "announced source_names",

@@ -29,6 +29,8 @@ TRAINING_ARGUMENTS = (
     "save_dir",
     "device",
     "nonfinite",
+    "tf32",
+    "compile",
     "optimizer",
     "scheduler",
     "early_stopping",
@@ -60,6 +62,8 @@ def create_trainer_from_config(
     save_dir: str | os.PathLike[str] | None = None,
     device: Any = None,
     nonfinite: str | None = None,
+    tf32: bool | None = None,
+    compile: bool | Mapping[str, Any] | None = None,  # noqa: A002  # as torch has it
     optimizer: Mapping[str, Any] | None = None,
     scheduler: Mapping[str, Any] | None = None,
     early_stopping: Mapping[str, Any] | None = None,
@@ -93,6 +97,8 @@ def create_trainer_from_config(
         save_dir: folder of the run.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: CUDA when there is one.
         nonfinite: ``"stop"`` or ``"skip"``.
+        tf32: whether fp32 products may round their factors to TF32.
+        compile: compile the forward pass; True, or arguments of ``torch.compile``.
         optimizer: ``type`` (adamw, adam, sgd), ``lr``, ``weight_decay`` and so on.
         scheduler: ``type`` (cosine, linear, ...) and options of ``lr_scheduling``.
         early_stopping: ``enabled`` and options of ``early_stopping``.

@@ -151,6 +151,9 @@ class TrainingConfig(Section):
         nonfinite: stop with an error, or skip, at a NaN or infinite loss or gradient.
         stop_on_sigusr1: whether SIGUSR1 ends the run as SIGTERM does; else it only
             saves. A batch system can send it ahead of its time limit.
+        tf32: whether fp32 products may round their factors to TF32; None: as torch has
+            it.
+        compile: compile the forward pass; true, or arguments of ``torch.compile``.
         optimizer: how weights are updated.
     """
 
@@ -163,6 +166,8 @@ class TrainingConfig(Section):
     device: str | None = None
     nonfinite: Literal["stop", "skip"] = "stop"
     stop_on_sigusr1: bool = False
+    tf32: bool | None = None
+    compile: bool | dict[str, Any] = False
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
 
 

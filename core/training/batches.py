@@ -41,6 +41,11 @@ def _parts(value: Any) -> Iterator[Tensor | list[str]]:
             yield from _parts(item)
 
 
+def tensors_of(batch: Any) -> list[Tensor]:
+    """Return the tensors inside ``batch``, in reading order."""
+    return [part for part in _parts(batch) if isinstance(part, Tensor)]
+
+
 def weight_of(batch: Any) -> float:
     """Return the number of items that the batch's mean loss is a mean over.
 

@@ -10,12 +10,17 @@ from torch import nn
 
 from training.errors import ConfigError
 
+#: Modes in which torch.compile records CUDA graphs of its own.
+RECORDING_MODES = ("reduce-overhead", "max-autotune")
 
-def compile_options(given: bool | Mapping[str, Any]) -> dict[str, Any] | None:
+
+def compile_options(
+    given: bool | Mapping[str, Any], cuda_graphs: bool = False
+) -> dict[str, Any] | None:
     """Return the keyword arguments for ``torch.compile``; None: do not compile.
 
     Raises:
-        ConfigError: torch refuses them.
+        ConfigError: torch refuses them, or two would record the same work.
     """
     if isinstance(given, bool):
         return {} if given else None
@@ -25,6 +30,11 @@ def compile_options(given: bool | Mapping[str, Any]) -> dict[str, Any] | None:
             "such as {mode: max-autotune}"
         )
     options = dict(given)
+    if cuda_graphs and options.get("mode") in RECORDING_MODES:
+        raise ConfigError(
+            f"compile.mode is {options['mode']!r}, which records CUDA graphs itself; "
+            "drop cuda_graphs, or use mode 'default' or 'max-autotune-no-cudagraphs'"
+        )
     try:
         torch.compile(nn.Identity(), **options)
     except (RuntimeError, TypeError, AttributeError) as error:

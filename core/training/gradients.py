@@ -53,8 +53,12 @@ class GradientCheck:
                 found.zero_()
         return not bad
 
-    def mark(self, factor: float = 1.0) -> None:
-        """Multiply all gradients by ``factor``; remember on the device what is bad."""
+    def mark(self, factor: float | Tensor = 1.0) -> None:
+        """Multiply all gradients by ``factor``; remember on the device what is bad.
+
+        Args:
+            factor: a number, or 0-d float32 on the device, of which there is one then.
+        """
         for (device, _), parameters in self._groups.items():
             grads = [grad for p in parameters if (grad := p.grad) is not None]
             if self._is_sparse is None:  # a layer's gradients keep their layout
@@ -63,6 +67,8 @@ class GradientCheck:
                 grads = [g._values() if g.is_sparse else g for g in grads]
             if grads:
                 found, scale = self._scratch[device]
-                if factor != 1.0:
+                if isinstance(factor, Tensor):
+                    scale = factor
+                elif factor != 1.0:
                     scale = torch.full_like(scale, factor)
                 torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)

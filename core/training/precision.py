@@ -51,8 +51,14 @@ class Precision:
             )
         return precision
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context that a forward pass runs in; does nothing in fp32."""
+    def autocast(self, keeps_casts: bool = True) -> AbstractContextManager[object]:
+        """Return the context that a forward pass runs in; does nothing in fp32.
+
+        Args:
+            keeps_casts: cast a weight once a forward pass, however often it is used.
+        """
         if self.dtype is None:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        return torch.autocast(
+            self.device.type, dtype=self.dtype, cache_enabled=keeps_casts
+        )

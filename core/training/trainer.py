@@ -30,8 +30,8 @@ from training.selection import checked_module, register_plugins
 from training.signals import handled, interruption, shielded
 from training.state import Progress, Request, seed_everything
 from training.tf32 import using_tf32
-from training.unread_window import window_class
 from training.window import NONFINITE_POLICIES
+from training.window_choice import choose_window
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,10 @@ class Trainer(Loop):
         tf32: whether fp32 products may round their factors to TF32 while ``train``
             runs; None leaves the process's own switches alone.
         compile: compile the forward pass: True, or arguments of ``torch.compile``.
+        cuda_graphs: record the work of a step once and replay it, which takes the
+            launching of kernels off the CPU. Python in the forward pass then runs only
+            while recording, so it must not depend on data. Where it cannot be done
+            (see ``window_choice``) a warning says why.
     Raises:
         ConfigError: an argument does not fit; the message says which and how.
     """
@@ -104,6 +108,7 @@ class Trainer(Loop):
         stop_on_sigusr1: bool = False,
         tf32: bool | None = None,
         compile: bool | Mapping[str, Any] = False,  # noqa: A002  # as torch has it
+        cuda_graphs: bool = False,
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ConfigError(
@@ -151,7 +156,8 @@ class Trainer(Loop):
         self.nonfinite = nonfinite
         self.stop_on_sigusr1 = stop_on_sigusr1
         self.tf32 = tf32
-        self._compile = compile_options(compile)
+        self._compile = compile_options(compile, cuda_graphs)
+        self.cuda_graphs = cuda_graphs
         self._resume: dict[str, Any] | None = None
         register_plugins(self, callbacks or (), plugins or (), evaluator)
 
@@ -312,6 +318,7 @@ class Trainer(Loop):
         bus, module = self.bus, self.model
         if bus.wrap_model is not None:
             module = checked_module(bus.wrap_model(self, module), module, bus)
+        is_wrapped = module is not self.model
         module = compiled(module, self._compile)
         train = self.train_dataloader
         if bus.wrap_dataloader is not None:
@@ -324,8 +331,14 @@ class Trainer(Loop):
         self._order = EpochLoader(train, self.order_seed)
         if bus.on_setup is not None:
             bus.on_setup(self)
-        kind = window_class(self.optimizer, self.device, self.nonfinite)
-        self._window = kind(
+        make = choose_window(
+            self.optimizer,
+            self._precision,
+            self.nonfinite,
+            self.cuda_graphs,
+            is_wrapped,
+        )
+        self._window = make(
             module,
             self.optimizer,
             self._forward,

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import readback
 from training.readback import LateFlag, Readback
 from training.window import LOWEST_SCALE, NONFINITE, Window, WindowResult
 
 
 class UnreadWindow(Window):
-    """As ``Window`` with the policy ``"stop"``, for the optimizers of ``window_class``.
+    """As ``Window`` with the policy ``"stop"``, for what ``window_choice`` lets in.
 
     The result of ``step`` carries a ``verdict``; whoever reads NONFINITE there ends
     the run. Under fp16 a plugin that listens before the step makes the host wait, once
@@ -49,8 +48,15 @@ class UnreadWindow(Window):
         scaled.backward(self._poison.to(scaled.dtype))  # type: ignore[no-untyped-call]
 
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
+        norm = self._guarded_step(self._correction(), before_step)
+        return self._late_result(norm, self._check.found * NONFINITE)
+
+    def _guarded_step(
+        self, factor: float | Tensor, before_step: Callable[[], None] | None
+    ) -> Tensor | None:
+        """Step unless the device has met a bad value; return the norm, if clipping."""
         check, norm = self._check, None
-        check.mark(self._correction())
+        check.mark(factor)
         if before_step is not None:
             before_step()
             check.mark()
@@ -65,8 +71,11 @@ class UnreadWindow(Window):
             optimizer.step()
         finally:
             del optimizer.grad_scale, optimizer.found_inf
+        return norm
+
+    def _late_result(self, norm: Tensor | None, code: Tensor) -> WindowResult:
         result = self._result(applied=True, grad_norm=norm)
-        result.verdict = Readback(check.found * NONFINITE)
+        result.verdict = Readback(code)
         return result
 
     def _scaled_step(
@@ -92,23 +101,7 @@ class UnreadWindow(Window):
         code = skipped + skipped * (scale < LOWEST_SCALE)
         code = torch.where(self._poison.isnan(), float(NONFINITE), code)
         scale.clamp_(min=LOWEST_SCALE)
-        result = self._result(applied=True, grad_norm=norm)
-        result.verdict = Readback(code)
+        result = self._late_result(norm, code)
+        assert result.verdict is not None
         result.applied = LateFlag(result.verdict)
         return result
-
-
-def window_class(
-    optimizer: torch.optim.Optimizer, device: torch.device, nonfinite: str
-) -> type[Window]:
-    """Return the class for a run: ``UnreadWindow`` where reads would make it wait.
-
-    It takes an optimizer whose kernel can be told on the device to do nothing (those
-    with ``fused=True``), parameters on one device, and the policy ``"stop"``: a dropped
-    window must be known before the next one, or the schedule would go wrong.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    can_be_told = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-    is_on_one_device = len({parameter.device for parameter in parameters}) == 1
-    can_defer = nonfinite == "stop" and can_be_told and is_on_one_device
-    return UnreadWindow if can_defer and readback.reads_wait(device) else Window

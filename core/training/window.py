@@ -76,6 +76,9 @@ class Window:
             before the weights are touched.
     """
 
+    #: Whether autocast casts a weight once a forward pass, however often it is used.
+    keeps_casts = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -107,8 +110,7 @@ class Window:
 
     def clear(self) -> None:
         """Forget the window in hand and its gradients."""
-        for parameter in self._parameters:
-            parameter.grad = None
+        self._drop_gradients()
         self.num_batches = 0
         self._loss_sum: Tensor | float = 0.0
         self._weight_sum = 0.0
@@ -123,11 +125,7 @@ class Window:
         """
         if self.num_batches == 0:
             self._begin()
-        if self.precision.dtype is None:
-            loss, weight = self.forward(self.model, batch, weight)
-        else:
-            with self.precision.autocast():
-                loss, weight = self.forward(self.model, batch, weight)
+        loss, weight = self._mean_loss(batch, weight)
         mean = loss.detach()
         self.num_batches += 1
         if weight <= 0.0:  # a mean over nothing is NaN: it has no gradient to give
@@ -137,15 +135,11 @@ class Window:
             self._refuse(f"the loss is {value}")
             self._bad_loss = True
             return mean
-        if self._expected == 0.0:
-            self._expected = weight * self.accumulation
-        divisor = self._expected / weight
-        scaled = loss if divisor == 1.0 else loss / divisor
+        scaled = self._divided(loss, self._divisor(weight))
         if self.precision.scaler is not None:
             scaled = self.precision.scaler.scale(scaled)
         self._differentiate(scaled, mean)
-        self._loss_sum = self._loss_sum + value * weight
-        self._weight_sum += weight
+        self._add(value, weight)
         return mean
 
     def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
@@ -174,6 +168,31 @@ class Window:
         if sizes != self._group_sizes:
             self._look_at_groups()
             self.clear()
+
+    def _drop_gradients(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def _mean_loss(self, batch: Any, weight: float) -> tuple[Tensor, float]:
+        """Return the mean loss, 0-d, and the number of items it is a mean over."""
+        if self.precision.dtype is None:
+            return self.forward(self.model, batch, weight)
+        with self.precision.autocast(self.keeps_casts):
+            return self.forward(self.model, batch, weight)
+
+    def _divisor(self, weight: float) -> float:
+        """Return c / n of a batch; the first batch of a window fixes c."""
+        if self._expected == 0.0:
+            self._expected = weight * self.accumulation
+        return self._expected / weight
+
+    def _divided(self, loss: Tensor, divisor: float) -> Tensor:
+        return loss if divisor == 1.0 else loss / divisor
+
+    def _add(self, mean: Tensor | float, weight: float) -> None:
+        """Count a batch whose gradients are in."""
+        self._loss_sum = self._loss_sum + mean * weight
+        self._weight_sum += weight
 
     def _differentiate(self, scaled: Tensor, mean: Tensor) -> None:
         scaled.backward()  # type: ignore[no-untyped-call]

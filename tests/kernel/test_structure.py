@@ -25,19 +25,23 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 FLOORS = {
     1: "hookspecs state logs precision errors plan modes batches metrics forward order "
     "costs sample_seeds permutation compare staging readback gradients content "
-    "loading memory tf32 compiling",
+    "loading memory tf32 compiling recording",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
-    "unread_window signals slots scopes registration sources syncs provenance layout "
-    "announced source_names",
+    "unread_window graphed_window window_choice signals slots scopes registration "
+    "sources syncs provenance layout announced source_names",
     3: "view selection plugin_states settings snapshot resume loop",
     4: "trainer",
 }
-# What a reader must know to understand what happens between two batches.
+# What a reader must know to understand what happens between two batches; a recording
+# does the same faster, and is left out like other things that are off by default.
 CORE = {
     *FLOORS[1].split(),
     *("bus", "slots", "scopes", "callbacks", "device", "window", "data_order"),
-    *("view", "loop", "trainer"),
-} - {"costs", "permutation", "compare", "staging", "content", "loading", "memory"}
+    *("view", "loop", "trainer", "window_choice"),
+} - {
+    *("costs", "permutation", "compare", "staging", "content", "loading", "memory"),
+    *("tf32", "compiling", "recording"),
+}
 
 
 def imports_of(path: Path, top_level_only: bool = False) -> set[str]:

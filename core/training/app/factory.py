@@ -31,6 +31,7 @@ TRAINING_ARGUMENTS = (
     "nonfinite",
     "tf32",
     "compile",
+    "cuda_graphs",
     "optimizer",
     "scheduler",
     "early_stopping",
@@ -64,6 +65,7 @@ def create_trainer_from_config(
     nonfinite: str | None = None,
     tf32: bool | None = None,
     compile: bool | Mapping[str, Any] | None = None,  # noqa: A002  # as torch has it
+    cuda_graphs: bool | None = None,
     optimizer: Mapping[str, Any] | None = None,
     scheduler: Mapping[str, Any] | None = None,
     early_stopping: Mapping[str, Any] | None = None,
@@ -99,6 +101,7 @@ def create_trainer_from_config(
         nonfinite: ``"stop"`` or ``"skip"``.
         tf32: whether fp32 products may round their factors to TF32.
         compile: compile the forward pass; True, or arguments of ``torch.compile``.
+        cuda_graphs: record the work of a step once and replay it.
         optimizer: ``type`` (adamw, adam, sgd), ``lr``, ``weight_decay`` and so on.
         scheduler: ``type`` (cosine, linear, ...) and options of ``lr_scheduling``.
         early_stopping: ``enabled`` and options of ``early_stopping``.

@@ -154,6 +154,7 @@ class TrainingConfig(Section):
         tf32: whether fp32 products may round their factors to TF32; None: as torch has
             it.
         compile: compile the forward pass; true, or arguments of ``torch.compile``.
+        cuda_graphs: record the work of a step once and replay it.
         optimizer: how weights are updated.
     """
 
@@ -168,6 +169,7 @@ class TrainingConfig(Section):
     stop_on_sigusr1: bool = False
     tf32: bool | None = None
     compile: bool | dict[str, Any] = False
+    cuda_graphs: bool = False
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
 
 

@@ -1,0 +1,437 @@
+"""A recorded step does what an unrecorded one does, or is not recorded, and says why.
+
+Here a tape stands for the device's recorder; it is as strict about what is fixed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from tape import TapeRecorder
+from torch import Tensor, nn
+from toy import Regression, regression_batches, weights_of
+
+from training import Callback, ConfigError, NonFiniteError, Trainer, hookimpl
+from training.graphed_window import GraphedWindow, form_of
+from training.unread_window import UnreadWindow
+from training.window import Window
+
+RATE = 2.0**-6  # a number that float32 and float64 share
+
+
+@pytest.fixture(autouse=True)
+def tape(monkeypatch: pytest.MonkeyPatch) -> TapeRecorder:
+    """Let a CPU be treated as a device that records and is slow to answer."""
+    recorder = TapeRecorder()
+    monkeypatch.setattr("training.readback.reads_wait", lambda device: True)
+    monkeypatch.setattr("training.recording.recorder_for", lambda device: recorder)
+    return recorder
+
+
+def trainer_of(
+    model: nn.Module | None = None, *callbacks: Any, **options: Any
+) -> Trainer:
+    model = model or Regression()
+    kind = options.pop("optimizer", torch.optim.AdamW)
+    return Trainer(
+        model=model,
+        train_dataloader=options.pop("batches", regression_batches(10)),
+        optimizer=kind(model.parameters(), lr=RATE, fused=True),
+        callbacks=callbacks,
+        device="cpu",
+        **{"cuda_graphs": True, **options},
+    )
+
+
+def assert_same_weights(left: Trainer, right: Trainer) -> None:
+    for a, b in zip(weights_of(left.model), weights_of(right.model), strict=True):
+        assert torch.equal(a, b)
+
+
+class Halves(Callback):
+    """Halves the rate after some steps, as a schedule does."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step % 3 == 0:
+            for group in trainer.optimizer.param_groups:
+                group["lr"] /= 2
+
+
+class Logger(Callback):
+    """Keeps the logs as mappings, and reads them when the run is over."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def on_step_end(self, logs: Any) -> None:
+        self.kept.append(logs)
+
+    def on_train_end(self) -> None:
+        self.logs = [dict(logs) for logs in self.kept]
+
+
+def momentum(parameters: Any, **options: Any) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, momentum=0.9, **options)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("norm", [None, 0.5], ids=["no clipping", "clipping"])
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, momentum])
+def test_replayed_steps_end_in_the_weights_of_a_run_without_recordings(
+    precision: str, norm: float | None, accumulation: int, optimizer: Any, tape: Any
+) -> None:
+    runs = []
+    for graphs in (False, True):
+        logger = Logger()
+        trainer = trainer_of(
+            None,
+            logger,
+            Halves(),
+            cuda_graphs=graphs,
+            precision=precision,
+            max_grad_norm=norm,
+            gradient_accumulation_steps=accumulation,
+            optimizer=optimizer,
+            num_epochs=3,
+        )
+        trainer.train()
+        runs.append((trainer, logger.logs))
+    (plain, plain_logs), (recorded, logs) = runs
+    assert type(plain._window) is UnreadWindow
+    batches, steps = 30 - 3 * accumulation, recorded.step - 3
+    assert (tape.recordings, tape.replays) == (2, batches + steps)
+    assert_same_weights(plain, recorded)
+    assert logs == plain_logs
+    assert recorded.update == plain.update
+
+
+def uneven_batches() -> list[Any]:
+    """Return ten batches of two rows and then one of one row, as an epoch ends."""
+    *batches, (x, y) = regression_batches(11)
+    return [*batches, (x[:1], y[:1])]
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_batch_of_another_form_joins_the_recorded_ones_unrecorded(
+    accumulation: int, tape: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, recorded = (
+        trainer_of(
+            cuda_graphs=graphs,
+            batches=uneven_batches(),
+            gradient_accumulation_steps=accumulation,
+            num_epochs=3,
+        )
+        for graphs in (False, True)
+    )
+    plain.train()
+    recorded.train()
+    assert tape.recordings == 2
+    assert_same_weights(plain, recorded)
+    said = [r.message for r in caplog.records if "other forms" in r.message]
+    assert len(said) == 1
+
+
+def test_batches_that_are_never_alike_are_never_recorded(
+    tape: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = [2, 3] * 5
+    batches = [
+        (torch.ones(size, 4) * i, torch.ones(size, 1)) for i, size in enumerate(sizes)
+    ]
+    trainer_of(batches=batches).train()
+    assert tape.recordings == 0
+    assert "two batches of one form in a row" in caplog.text
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("norm", [None, 1.0], ids=["no clipping", "clipping"])
+def test_a_bad_batch_never_reaches_the_weights_through_a_replay(
+    precision: str, norm: float | None, tape: Any
+) -> None:
+    batches = regression_batches(10)
+    x, y = batches[6]
+    batches[6] = (x * float("nan"), y)
+    good = trainer_of(batches=batches[:6], precision=precision, max_grad_norm=norm)
+    good.train()
+    bad = trainer_of(batches=batches, precision=precision, max_grad_norm=norm)
+    with pytest.raises(NonFiniteError, match="the weights were not touched"):
+        bad.train()
+    assert (bad.step, bad.update) == (6, 6)
+    assert_same_weights(good, bad)
+
+
+def test_a_batch_without_items_changes_nothing(tape: Any) -> None:
+    class Weighed(dict[str, Tensor]):
+        loss_weight = 2
+
+    def batches() -> list[Any]:
+        made = [Weighed(x=x, y=y) for x, y in regression_batches(10)]
+        made[7].loss_weight = 0
+        return made
+
+    runs = [trainer_of(cuda_graphs=graphs, batches=batches()) for graphs in (0, 1)]
+    for trainer in runs:
+        trainer.train()
+        assert trainer.progress.skipped_windows == 1
+    assert tape.recordings == 2
+    assert_same_weights(*runs)
+
+
+def test_gradients_that_a_plugin_changes_are_changed_in_an_unrecorded_attempt(
+    tape: Any,
+) -> None:
+    class Doubles:
+        @hookimpl
+        def on_before_step(self, trainer: Trainer) -> None:
+            for parameter in trainer.model.parameters():
+                assert parameter.grad is not None
+                parameter.grad *= 2
+
+    runs = [trainer_of(None, Doubles(), cuda_graphs=graphs) for graphs in (False, True)]
+    for trainer in runs:
+        trainer.train()
+    assert tape.replays == 7  # the batches after the first three; no attempt
+    assert_same_weights(*runs)
+
+
+class Meddles(Callback):
+    """Does something after step 6 that a recording would not notice."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step != 6:
+            return
+        weight = next(trainer.model.parameters())
+        if self.what == "a decay":
+            trainer.optimizer.param_groups[0]["weight_decay"] = 0.5
+        elif self.what == "a frozen weight":
+            weight.requires_grad_(False)
+        elif self.what == "a mode":
+            trainer.model.layers[2].eval()  # type: ignore[index, union-attr]
+        elif self.what == "a weight's place":
+            weight.data = weight.data * 2
+        elif self.what == "the optimizer's state":
+            trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())
+        elif self.what == "a group":
+            new = nn.Parameter(torch.ones(1))
+            trainer.optimizer.add_param_group({"params": [new], "lr": RATE})
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a decay",
+        "a frozen weight",
+        "a mode",
+        "a weight's place",
+        "the optimizer's state",
+        "a group",
+    ],
+)
+def test_a_change_behind_a_recording_starts_it_over(what: str, tape: Any) -> None:
+    runs = []
+    for graphs in (False, True):
+        torch.manual_seed(0)
+        model = Regression(dropout=0.5 if what == "a mode" else 0.0)
+        trainer = trainer_of(
+            model, Meddles(what), cuda_graphs=graphs, batches=regression_batches(14)
+        )
+        trainer.train()
+        runs.append(trainer)
+    assert tape.recordings == 4
+    if what != "a mode":  # a CPU's dropout draws from another place in a replay
+        assert_same_weights(*runs)
+
+
+def test_what_keeps_changing_ends_the_recording_with_a_sentence(
+    tape: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Cycles(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step % 5 == 0:
+                trainer.optimizer.param_groups[0]["weight_decay"] *= 0.5
+
+    runs = [
+        trainer_of(None, Cycles(), cuda_graphs=graphs, batches=regression_batches(40))
+        for graphs in (False, True)
+    ]
+    for trainer in runs:
+        trainer.train()
+    assert tape.recordings == 2 * 3
+    assert "keeps changing" in caplog.text
+    assert_same_weights(*runs)
+
+
+def test_a_resumed_run_ends_in_the_weights_of_a_whole_one(tmp_path: Any) -> None:
+    class Save(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step == 7:
+                trainer.request_checkpoint("half")
+
+        def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+            if reason == "half":
+                trainer.save_checkpoint(tmp_path / "half.pt")
+
+    whole = trainer_of(None, Save(), batches=regression_batches(20))
+    whole.train()
+    resumed = trainer_of(batches=regression_batches(20))
+    resumed.load_checkpoint(tmp_path / "half.pt")
+    resumed.train()
+    assert_same_weights(whole, resumed)
+
+
+def reads(model: nn.Module, batch: Any) -> Tensor:
+    loss: Tensor = model(*batch)["loss"]
+    return loss * (1.0 if loss.item() > -1 else 2.0)
+
+
+def test_a_model_that_cannot_be_recorded_is_named_with_the_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"while recording.*turn cuda_graphs off"):
+        trainer_of(step_fn=reads).train()
+
+
+def test_a_step_fn_that_counts_by_itself_is_not_recorded(
+    tape: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def counts(model: nn.Module, batch: Any) -> dict[str, Any]:
+        return {"loss": model(*batch)["loss"], "weight": 2}
+
+    trainer_of(step_fn=counts).train()
+    assert tape.recordings == 0
+    assert "step_fn counts" in caplog.text
+
+
+class Wraps:
+    @hookimpl
+    def wrap_model(self, model: nn.Module) -> nn.Module:
+        return nn.Sequential(model)
+
+
+def hooked(parameters: Any, **options: Any) -> torch.optim.Optimizer:
+    optimizer = torch.optim.AdamW(parameters, **options)
+    optimizer.register_step_post_hook(lambda *_: None)
+    return optimizer
+
+
+def loose(parameters: Any, fused: bool, **options: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, fused=False, **options)
+
+
+def moving(parameters: Any, lr: float, **options: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=torch.tensor(lr), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "window"),
+    [
+        pytest.param({"precision": "fp16"}, "fp16", UnreadWindow, id="a loss scale"),
+        pytest.param({"nonfinite": "skip"}, "'skip'", Window, id="policy skip"),
+        pytest.param({"optimizer": loose}, "not fused", Window, id="not fused"),
+        pytest.param({"optimizer": hooked}, "hooks", UnreadWindow, id="step hooks"),
+        pytest.param({"optimizer": moving}, "tensor", UnreadWindow, id="a tensor rate"),
+        pytest.param({"wraps": True}, "wraps", UnreadWindow, id="a wrapper"),
+    ],
+)
+def test_what_is_not_recorded_says_why_in_one_sentence(
+    options: dict[str, Any], says: str, window: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    callbacks = [Wraps()] if options.pop("wraps", False) else []
+    if callbacks:
+        options["step_fn"] = lambda model, batch: model[0](*batch)["loss"]
+    with caplog.at_level(logging.WARNING):
+        trainer = trainer_of(None, *callbacks, **options)
+        trainer.train()
+    assert type(trainer._window) is window
+    (said,) = [r.message for r in caplog.records if "cuda_graphs" in r.message]
+    assert says in said
+
+
+def test_a_cpu_records_nothing_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.undo()
+    trainer = trainer_of()
+    trainer.train()
+    assert type(trainer._window) is Window
+    assert "a cpu device records nothing" in caplog.text
+
+
+def test_two_recorders_of_one_step_are_refused() -> None:
+    with pytest.raises(ConfigError, match="records CUDA graphs itself"):
+        trainer_of(compile={"mode": "reduce-overhead"})
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "alike"),
+    [
+        pytest.param(torch.ones(2), torch.zeros(2), True, id="values"),
+        pytest.param(torch.ones(2), torch.ones(3), False, id="shapes"),
+        pytest.param(torch.ones(2), torch.ones(2).double(), False, id="dtypes"),
+        pytest.param({"a": 1}, {"a": 1}, True, id="constants"),
+        pytest.param({"a": 1}, {"a": 2}, False, id="other constants"),
+        pytest.param({"a": 1}, {"a": True}, False, id="other types"),
+        pytest.param([object], [object], False, id="what nobody knows"),
+        pytest.param((1, 2), [1, 2], False, id="containers"),
+    ],
+)
+def test_two_batches_are_of_one_form_by(left: Any, right: Any, alike: bool) -> None:
+    assert (form_of(left) == form_of(right)) is alike
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_on_a_gpu_replayed_steps_end_in_the_weights_of_a_run_without(
+    precision: str, accumulation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    runs = []
+    for graphs in (False, True):
+        model = Regression().cuda()
+        trainer = Trainer(
+            model=model,
+            train_dataloader=uneven_batches(),
+            optimizer=torch.optim.AdamW(model.parameters(), lr=RATE, fused=True),
+            device="cuda",
+            precision=precision,
+            max_grad_norm=0.5,
+            gradient_accumulation_steps=accumulation,
+            num_epochs=3,
+            cuda_graphs=graphs,
+        )
+        trainer.train()
+        runs.append(trainer)
+    assert isinstance(runs[1]._window, GraphedWindow)
+    assert runs[1]._window._recording is not None
+    for a, b in zip(*(weights_of(each.model) for each in runs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_a_bad_batch_never_reaches_the_weights_through_a_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    model = Regression().cuda()
+    batches = regression_batches(10)
+    batches[6] = (batches[6][0] * float("nan"), batches[6][1])
+    trainer = Trainer(
+        model=model,
+        train_dataloader=batches,
+        optimizer=torch.optim.AdamW(model.parameters(), lr=RATE, fused=True),
+        device="cuda",
+        cuda_graphs=True,
+    )
+    with pytest.raises(NonFiniteError):
+        trainer.train()
+    assert trainer.step == 6
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights_of(model))

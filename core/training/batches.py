@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -99,7 +100,8 @@ def device_batches(
     """Yield each batch on ``device`` with its weight, counted on the host before.
 
     On CUDA the next batch is copied on a side stream while the current one computes;
-    the copies overlap only where the loader pins its memory.
+    the copies overlap only where the loader pins its memory. A batch with objects that
+    move themselves is copied in line: nobody could tell how long their memory is read.
     """
     if device.type != "cuda":
         for batch in host_batches:
@@ -108,7 +110,7 @@ def device_batches(
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ahead: tuple[Any, float] | None = None
     for batch in host_batches:
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream) if _is_plain(batch) else nullcontext():
             copied = batch_to_device(batch, device), weight_of(batch)
         if ahead is not None:
             yield ahead
@@ -117,6 +119,15 @@ def device_batches(
         ahead = copied
     if ahead is not None:
         yield ahead
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether ``_record`` finds every tensor that a copy of ``value`` holds."""
+    if isinstance(value, Mapping):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, (tuple, list)):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, Tensor) or not hasattr(value, "to")
 
 
 def _record(value: Any, stream: torch.cuda.Stream) -> None:

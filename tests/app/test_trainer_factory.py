@@ -195,3 +195,27 @@ def test_a_wholly_frozen_model_is_refused() -> None:
     model = torch.nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(ConfigError, match="leaves nothing to train"):
         build_optimizer(model, OptimizerConfig())
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.cuda,
+                pytest.mark.skipif(
+                    not torch.cuda.is_available(), reason="needs a CUDA device"
+                ),
+            ],
+        ),
+    ],
+)
+def test_an_optimizer_is_fused_where_its_parameters_are_on_a_gpu(
+    kind: Any, device: str
+) -> None:
+    model = torch.nn.Linear(2, 2).to(device)
+    optimizer = build_optimizer(model, OptimizerConfig(type=kind))
+    assert optimizer.defaults["fused"] is (device == "cuda")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from toy import make_trainer
 
-from training.batches import batch_size_of, weight_of
+from training.batches import _is_plain, batch_size_of, device_batches, weight_of
 from training.errors import DataError
 
 THREE = torch.zeros(3, 2)
@@ -79,3 +79,49 @@ def test_a_text_field_first_leaves_the_gradient_that_of_one_batch(
     trainer.optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     trainer.train()
     assert model.layer.bias.item() == pytest.approx(2 * y.mean().item(), abs=1e-6)
+
+
+class Moves:
+    """Holds a tensor that only itself can move."""
+
+    def __init__(self, inner: Tensor) -> None:
+        self.inner = inner
+
+    def to(self, device: Any) -> Moves:
+        return Moves(self.inner.to(device))
+
+
+@pytest.mark.parametrize(
+    ("batch", "is_plain"),
+    [
+        pytest.param({"x": [THREE, ("a", 1)]}, True, id="tensors in containers"),
+        pytest.param({"x": [THREE, Moves(THREE)]}, False, id="one that moves itself"),
+    ],
+)
+def test_only_what_can_be_kept_until_it_was_read_is_copied_ahead(
+    batch: Any, is_plain: bool
+) -> None:
+    assert _is_plain(batch) is is_plain
+
+
+def test_on_a_cpu_a_batch_is_passed_on_as_it_is() -> None:
+    batches = [{"x": THREE}, {"x": THREE[:1]}]
+    seen = list(device_batches(iter(batches), torch.device("cpu")))
+    assert [batch for batch, _ in seen] == batches
+    assert all(a is b for a, (b, _) in zip(batches, seen, strict=True))
+    assert [weight for _, weight in seen] == [3, 1]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("wrap", [lambda x: {"x": x}, Moves], ids=["plain", "moves"])
+def test_on_a_gpu_every_batch_arrives_whole_and_in_order(wrap: Any) -> None:
+    device = torch.device("cuda")
+    host = [torch.full((1 << 20,), float(i)).pin_memory() for i in range(20)]
+    sums = []
+    for batch, _ in device_batches((wrap(x) for x in host), device):
+        x = batch["x"] if isinstance(batch, dict) else batch.inner
+        for _ in range(20):  # reads it long after the next copy has begun
+            x = x * 1.0
+        sums.append(x.sum())
+    assert [float(s) / (1 << 20) for s in sums] == list(range(20))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from workload import LR_GAMMA, PATIENCE, Contestant, Workload
+from workload import LR_GAMMA, PATIENCE, Contestant, Workload, validate
 
 
 def _lightning_module(work: Workload, scheduled: bool) -> Any:
@@ -263,9 +263,84 @@ def hf_full(work: Workload, folder: Path) -> tuple[nn.Module, Callable]:
     return trainer.model.network, trainer.train
 
 
+def _accelerated(work: Workload, folder: Path) -> tuple[Any, Any, Any, Any]:
+    """Return (accelerator, model, optimizer, loader), prepared for one CPU."""
+    from accelerate import Accelerator
+    from torch.utils.data import DataLoader
+
+    accelerator = Accelerator(cpu=True, project_dir=folder)
+    model = work.new_model()
+    loader = DataLoader(work.train.batches, batch_size=None)
+    model, optimizer, loader = accelerator.prepare(
+        model, work.new_optimizer(model), loader
+    )
+    return accelerator, model, optimizer, loader
+
+
+def _accelerate_epoch(work: Workload, parts: Any, after_step: Callable) -> float:
+    """Update on every training batch, as the library's guide does; return the loss."""
+    import torch
+
+    accelerator, model, optimizer, loader = parts
+    model.train()
+    total = torch.zeros(())
+    for inputs, targets in loader:
+        loss = work.loss_fn(model(inputs), targets)
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        total += loss.detach()
+        after_step()
+    return float(total) / len(work.train)
+
+
+def accelerate_plain(work: Workload, folder: Path) -> tuple[nn.Module, Callable]:
+    """Return a loop of one's own with what accelerate has prepared."""
+    parts = _accelerated(work, folder)
+
+    def train() -> None:
+        for _ in range(work.num_epochs):
+            _accelerate_epoch(work, parts, lambda: None)
+
+    return parts[1], train
+
+
+def accelerate_full(work: Workload, folder: Path) -> tuple[nn.Module, Callable]:
+    """Return the same with its bar, scheduler and checkpoints; the rest is by hand."""
+    from accelerate.utils import tqdm
+
+    parts = _accelerated(work, folder)
+    accelerator, model, optimizer, _ = parts
+    # Prepared it would count batches of all processes; this one counts epochs.
+    scheduler = work.new_scheduler(optimizer.optimizer)
+    accelerator.register_for_checkpointing(scheduler)
+
+    def train() -> None:
+        best, misses = float("inf"), 0
+        with open(folder / "log.csv", "w", newline="") as log:
+            for epoch in range(1, work.num_epochs + 1):
+                with tqdm(total=len(work.train), desc=f"epoch {epoch}") as bar:
+                    train_loss = _accelerate_epoch(work, parts, bar.update)
+                scores = validate(work, model)
+                scheduler.step()
+                improved = scores["val_loss"] < best
+                best, misses = (
+                    (scores["val_loss"], 0) if improved else (best, misses + 1)
+                )
+                csv.writer(log).writerow([epoch, train_loss, *scores.values()])
+                log.flush()
+                if improved:
+                    accelerator.save_state(str(folder / "best"))
+                if misses >= PATIENCE:
+                    break
+
+    return model, train
+
+
 #: name -> (module that must be there, plain, full)
 PEERS: dict[str, tuple[str, Contestant, Contestant]] = {
     "lightning": ("lightning", lightning_plain, lightning_full),
     "ignite": ("ignite", ignite_plain, ignite_full),
+    "accelerate": ("accelerate", accelerate_plain, accelerate_full),
     "transformers": ("accelerate", hf_plain, hf_full),
 }

@@ -23,7 +23,7 @@ class Tape(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self.operations: list[tuple[Any, Any, Any, dict[int, Tensor]]] = []
         self.before: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(
@@ -39,8 +39,11 @@ class Tape(TorchDispatchMode):
                 self.before.setdefault(id(tensor), (tensor, tensor.detach().clone()))
         result = func(*args, **kwargs)
         places = {tensor.untyped_storage().data_ptr() for tensor in given}
-        made = [leaf for leaf in tree_leaves(result) if _is_tensor(leaf)]
-        new = [t for t in made if t.untyped_storage().data_ptr() not in places]
+        new = {
+            index: leaf
+            for index, leaf in enumerate(tree_leaves(result))
+            if _is_tensor(leaf) and leaf.untyped_storage().data_ptr() not in places
+        }
         if new or func._schema.is_mutable:  # a mere view stays a view
             self.operations.append((func, args, kwargs, new))
         return result
@@ -53,8 +56,8 @@ class Tape(TorchDispatchMode):
         with torch.no_grad():
             for func, args, kwargs, outputs in self.operations:
                 made = tree_leaves(func(*args, **kwargs))
-                for output, value in zip(outputs, made, strict=bool(outputs)):
-                    output.copy_(value)
+                for index, output in outputs.items():
+                    output.copy_(made[index])
 
 
 def _is_tensor(leaf: Any) -> bool:

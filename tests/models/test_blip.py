@@ -6,9 +6,11 @@ import pickle
 
 import pytest
 import torch
+from tape import TapeRecorder
 from transformers import AutoModelForVisualQuestionAnswering, BlipForQuestionAnswering
 
 from models.tiny_blip import build_blip
+from training import Trainer
 
 QUESTIONS = ["is it red?", "what color is this large shape?"]
 ANSWERS = ["yes", "dark red"]
@@ -197,3 +199,27 @@ def test_sizes_that_do_not_fit_are_refused(settings, message):
     texts = settings.pop("texts", ["red"])
     with pytest.raises(ValueError, match=message):
         build_blip(texts, **settings)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_its_training_step_can_be_recorded(tiny, encode, precision, monkeypatch):
+    """No read from the device, nothing baked in that changes: a tape would tell."""
+    tape = TapeRecorder()
+    monkeypatch.setattr("training.readback.reads_wait", lambda device: True)
+    monkeypatch.setattr("training.recording.recorder_for", lambda device: tape)
+    batches = [encode([text], ["yes"]) for text in QUESTIONS * 4]
+    weights = []
+    for graphs in (False, True):
+        model = copy.deepcopy(tiny["model"])
+        Trainer(
+            model,
+            batches,
+            optimizer=torch.optim.AdamW(model.parameters(), lr=2.0**-9, fused=True),
+            device="cpu",
+            precision=precision,
+            cuda_graphs=graphs,
+        ).train()
+        weights.append(model.state_dict())
+    assert tape.replays == 2 * 5
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name

@@ -1,0 +1,63 @@
+"""The benchmarks can be run anywhere, and their arithmetic is right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the scripts find each other, as they do when one of them is run."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_without_a_gpu_its_benchmark_says_so_and_ends_with_2() -> None:
+    run = subprocess.run(
+        [sys.executable, str(FOLDER / "gpu.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert run.stdout.startswith("no CUDA device")
+
+
+@pytest.mark.parametrize(
+    ("copies", "kernels", "hidden"),
+    [
+        pytest.param([(0, 4)], [(4, 9)], 0, id="one after the other"),
+        pytest.param([(0, 4)], [(1, 3)], 2, id="kernels inside a copy"),
+        pytest.param([(1, 3)], [(0, 4)], 2, id="a copy inside kernels"),
+        pytest.param([(0, 2), (5, 7)], [(1, 6)], 2, id="over two copies"),
+        pytest.param([(0, 2), (1, 3)], [(0, 9)], 3, id="copies that overlap"),
+    ],
+)
+def test_a_copy_is_hidden_for_as_long_as_kernels_run_beside_it(
+    copies: Any, kernels: Any, hidden: float
+) -> None:
+    from gpu_work import common, union
+
+    assert common(union(copies), union(kernels)) == hidden
+
+
+def test_the_picture_shows_every_contestant_and_its_measured_ratio() -> None:
+    from picture import draw
+
+    results = json.loads((FOLDER / "results" / "overhead.json").read_text())
+    text = " ".join(ElementTree.fromstring(draw(results)).itertext())
+    for contest in ("plain", "full"):
+        for name, row in results[contest].items():
+            assert name in text
+            assert f"{row['ratio']:.2f} x" in text
+    assert results["date"][:10] in text

@@ -176,18 +176,27 @@ class GraphedWindow(UnreadWindow):
     def _rates_on_device(self) -> Iterator[None]:
         """Let the optimizer's kernel read its rates from a tensor."""
         groups: list[dict[str, Any]] = self.optimizer.param_groups
-        before = [(group["lr"], group.get("capturable")) for group in groups]
+        rates = [group["lr"] for group in groups]
         for group, rate in zip(groups, self._rates.unbind(), strict=True):
             group["lr"] = rate
-            if "capturable" in group:  # which fused ones are without the flag, too
-                group["capturable"] = True
         try:
             yield
         finally:
-            for group, (lr, capturable) in zip(groups, before, strict=True):
+            for group, lr in zip(groups, rates, strict=True):
                 group["lr"] = lr
-                if "capturable" in group:
-                    group["capturable"] = capturable
+
+    @contextmanager
+    def _flagged_capturable(self) -> Iterator[None]:
+        """Set the flag that torch asks for; fused kernels are it without."""
+        groups = [g for g in self.optimizer.param_groups if "capturable" in g]
+        flags = [group["capturable"] for group in groups]
+        for group in groups:
+            group["capturable"] = True
+        try:
+            yield
+        finally:
+            for group, flag in zip(groups, flags, strict=True):
+                group["capturable"] = flag
 
     def _record(self, batch: Any, weight: float, form: Any) -> None:
         """Record both parts; nothing is done to weights or gradients meanwhile.
@@ -208,7 +217,8 @@ class GraphedWindow(UnreadWindow):
             self._differentiate(loss / share, recording.loss)
 
         def one_attempt() -> None:
-            recording.norm = self._guarded_step(self._factor, None)
+            with self._flagged_capturable():
+                recording.norm = self._guarded_step(self._factor, None)
             recording.code = self._check.found * NONFINITE
             torch._foreach_zero_(gradients)
 

@@ -37,7 +37,7 @@ FLOORS = {
 CORE = {
     *FLOORS[1].split(),
     *("bus", "slots", "scopes", "callbacks", "device", "window", "data_order"),
-    *("view", "loop", "trainer", "window_choice"),
+    *("view", "loop", "trainer"),
 } - {
     *("costs", "permutation", "compare", "staging", "content", "loading", "memory"),
     *("tf32", "compiling", "recording"),

@@ -23,7 +23,8 @@ from overhead import prepare_process
 from training.bus import Bus
 from training.callbacks import Callback
 
-#: Microseconds a step, for six events with two listeners each.
+#: Microseconds a step that the bus may add to the listeners' calls, for six events
+#: with two listeners each.
 LIMIT = 0.6
 STEPS = 20_000
 
@@ -169,14 +170,15 @@ def main() -> int:
     args = parser.parse_args()
     prepare_process()
     figures = measure(args.rounds)
+    added = figures["trainbus, two listeners"] - figures["twelve method calls"]
     rows = [[name, f"{us:.3f}"] for name, us in figures.items()]
+    rows.append(["the bus over the method calls", f"{added:.3f}"])
     print(table(["six events a step", "us/step"], rows))
     if args.write:
         kept = {"rounds": args.rounds, "limit": LIMIT, "us_per_step": figures}
         print("written:", write("emission", kept))
-    cost = figures["trainbus, two listeners"]
-    if args.check and cost > LIMIT:
-        print(f"failed: {cost} us a step, limit is {LIMIT} us", file=sys.stderr)
+    if args.check and added > LIMIT:
+        print(f"failed: {added:.3f} us a step, limit is {LIMIT} us", file=sys.stderr)
         return 1
     return 0
 

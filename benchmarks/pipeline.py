@@ -32,8 +32,8 @@ from overhead import prepare_process
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds to open the large file for the first and for the second time.
-FIRST_LIMIT, SECOND_LIMIT = 30.0, 1.0
-BYTES_LIMIT = 8.0
+FIRST_LIMIT, SECOND_LIMIT = 10.0, 1.0
+BYTES_LIMIT = 16.0
 SHARE_LIMIT = 1.0
 
 

@@ -32,9 +32,10 @@ COMMANDS = {
     "trainbus --help": [TRAINBUS, "--help"],
     "trainbus plugins list": [TRAINBUS, "plugins", "list"],
 }
-#: Seconds: of a whole command, and of ``Trainer`` over ``import torch``.
+#: Seconds: of a whole command, and of ``import training`` and ``Trainer`` over
+#: ``import torch``.
 COMMAND_LIMIT = 0.4
-IMPORT_LIMIT = 0.1
+IMPORT_LIMIT, TRAINER_LIMIT = 0.05, 0.1
 
 
 def seconds_of(command: list[str]) -> float:
@@ -68,8 +69,11 @@ def failures(medians: dict[str, float], over_torch: float) -> list[str]:
         for name, seconds in medians.items()
         if name.startswith("trainbus") and seconds > COMMAND_LIMIT
     ]
-    if over_torch > IMPORT_LIMIT:
-        found.append(f"Trainer over torch: {over_torch:.3f} s, limit {IMPORT_LIMIT} s")
+    package = medians["import training"] - medians["import torch"]
+    if package > IMPORT_LIMIT:
+        found.append(f"import training: {package:.3f} s, limit {IMPORT_LIMIT} s")
+    if over_torch > TRAINER_LIMIT:
+        found.append(f"Trainer over torch: {over_torch:.3f} s, limit {TRAINER_LIMIT} s")
     return found
 
 

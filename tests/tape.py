@@ -77,10 +77,13 @@ class TapeRecorder:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         self.recordings += 1
-        with Tape() as tape:
-            work()
-        with torch.no_grad():
-            tape.undo()
+        tape = Tape()
+        try:
+            with tape:
+                work()
+        finally:
+            with torch.no_grad():
+                tape.undo()
 
         def replay() -> None:
             self.replays += 1

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from training.batches import tensors_of
-from training.errors import ConfigError
 from training.recording import Recorder
 from training.unread_window import UnreadWindow
 from training.window import NONFINITE, WindowResult
@@ -201,8 +200,8 @@ class GraphedWindow(UnreadWindow):
     def _record(self, batch: Any, weight: float, form: Any) -> None:
         """Record both parts; nothing is done to weights or gradients meanwhile.
 
-        Raises:
-            ConfigError: the model does what cannot be recorded.
+        A model that does what cannot be recorded, such as reading a number off the
+        device, runs on unrecorded.
         """
         for parameter in self._used:
             parameter.grad = torch.zeros_like(parameter)
@@ -226,10 +225,11 @@ class GraphedWindow(UnreadWindow):
             recording.play_batch = self._recorder.record(one_batch)
             recording.play_attempt = self._recorder.record(one_attempt)
         except Exception as error:
-            raise ConfigError(
-                f"cuda_graphs is on, but a step of this model cannot be recorded "
-                f"({error}); turn cuda_graphs off"
-            ) from error
+            for parameter in self._used:
+                parameter.grad = None
+            reason = str(error).partition("\n")[0]
+            self._give_up(f"a step of this model cannot be recorded ({reason})")
+            return
         recording.baked = self._baked()
         self._recording = recording
         self._num_recordings += 1

@@ -292,9 +292,22 @@ def reads(model: nn.Module, batch: Any) -> Tensor:
     return loss * (1.0 if loss.item() > -1 else 2.0)
 
 
-def test_a_model_that_cannot_be_recorded_is_named_with_the_way_out() -> None:
-    with pytest.raises(ConfigError, match=r"while recording.*turn cuda_graphs off"):
-        trainer_of(step_fn=reads).train()
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_model_that_cannot_be_recorded_runs_on_without_and_says_why(
+    accumulation: int, tape: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [
+        trainer_of(
+            step_fn=reads, cuda_graphs=on, gradient_accumulation_steps=accumulation
+        )
+        for on in (False, True)
+    ]
+    for trainer in runs:
+        trainer.train()
+    assert (tape.recordings, tape.replays) == (1, 0), "tried once"
+    assert "a step of this model cannot be recorded (" in caplog.text
+    assert "while recording)" in caplog.text
+    assert_same_weights(*runs)
 
 
 def test_a_step_fn_that_counts_by_itself_is_not_recorded(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TrainbusError,
     )
     from training.hookspecs import API_VERSION, hookimpl
+    from training.signature import checked_options
     from training.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -59,6 +60,7 @@ __all__ = [
     "TrainbusError",
     "Trainer",
     "VQAEvaluator",
+    "checked_options",
     "create_trainer_from_config",
     "hookimpl",
 ]
@@ -75,6 +77,7 @@ _MODULES = {
     "PluginError": "training.errors",
     "TrainbusError": "training.errors",
     "Trainer": "training.trainer",
+    "checked_options": "training.signature",
     "create_trainer_from_config": "training.app.factory",
     "hookimpl": "training.hookspecs",
 }

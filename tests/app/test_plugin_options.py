@@ -15,9 +15,9 @@ from training.options import (
     PluginSpec,
     build_plugin,
     build_plugins,
-    option_mistakes,
     parse_specs,
 )
+from training.signature import option_mistakes
 
 if TYPE_CHECKING:
     from nowhere import Unknown

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import Field
 
 from training.app.config import load_config
 from training.app.json_schema import options_schema
 from training.errors import ConfigError, PluginError
-from training.options import build_plugins, option_mistakes, signature_mistakes
+from training.options import build_plugins
+from training.signature import checked_options, option_mistakes, signature_mistakes
+
+if TYPE_CHECKING:
+    from nowhere import Unknown
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -48,7 +56,7 @@ class Bounded:
         ({"share": 1.5}, "is 1.5, but must be less than 1"),
         ({"every": 0}, "is 0, but must be greater than 0"),
         ({"sizes": [3, -1]}, "is [3, -1], but must be greater than or equal to 0"),
-        ({"title": "a"}, "is 'a': String should have at least 2 characters"),
+        ({"title": "a"}, "is 'a', but must have at least 2 characters"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(
@@ -72,6 +80,117 @@ def test_a_field_in_place_of_a_default_is_found_out() -> None:
 
     (told,) = signature_mistakes(Lab)
     assert "'every' has a Field as its default; write it into the type" in told
+
+
+class Checked:
+    """Takes options in ranges, from Python as well."""
+
+    name = "lab"
+
+    @checked_options
+    def __init__(
+        self,
+        count: Annotated[int, Ge(1)] = 1,
+        *,
+        share: Annotated[float, Gt(0), Lt(1)] = 0.5,
+        mode: Literal["min", "max"] = "min",
+        where: str | os.PathLike[str] | None = None,
+        helper: Unknown | None = None,
+        anything: Any = None,
+    ) -> None:
+        self.given = count, share, mode, where, helper, anything
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ({"count": 0}, "lab.count is 0, but must be greater than or equal to 1"),
+        ({"count": True}, "lab.count is True, but must be a valid integer"),
+        ({"share": math.nan}, "lab.share is nan, but must be less than 1"),
+        (
+            {"mode": "mix"},
+            "lab.mode is 'mix' (did you mean 'min'?), but must be 'min' or 'max'",
+        ),
+        ({"where": 3}, "lab.where is 3, but must be str or os.PathLike[str] or None"),
+    ],
+)
+def test_a_checked_constructor_refuses_what_does_not_fit_its_signature(
+    call: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Checked(**call)
+    assert str(caught.value) == words
+
+
+def test_a_checked_constructor_tells_all_mistakes_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Checked(0, share=1.0, mode="mix")  # type: ignore[arg-type]
+    told = [line.split(" is ")[0] for line in str(caught.value).splitlines()]
+    assert told == ["lab.count", "lab.share", "lab.mode"]
+
+
+def test_a_checked_constructor_gets_what_fits_as_it_was_passed() -> None:
+    helper, path = object(), Path("a")
+    plugin = Checked(3, share=0.1, mode="max", where=path, helper=helper, anything=0)  # type: ignore[arg-type]
+    assert plugin.given == (3, 0.1, "max", path, helper, 0)
+    assert Checked().given == (1, 0.5, "min", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("call", "imported"),
+    [("Checked()", "[]"), ("Checked(1)", "[]"), ("Checked(2)", "['pydantic']")],
+)
+def test_a_checked_constructor_imports_pydantic_only_for_what_is_no_default(
+    call: str, imported: str
+) -> None:
+    code = f"""{BOUNDED}
+import sys
+from training import checked_options
+
+class Checked:
+    @checked_options
+    def __init__(
+        self, count: Annotated[int, Ge(1)] = 1, helper: Nowhere | None = None
+    ) -> None: ...
+
+{call}
+print(sorted({{"torch", "pydantic"}} & set(sys.modules)))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == imported
+
+
+def test_without_the_decorator_python_may_pass_anything() -> None:
+    Bounded(count=0)
+
+
+def test_a_call_that_python_refuses_is_refused_in_pythons_words() -> None:
+    with pytest.raises(TypeError, match=r"Checked\.__init__\(\) got an unexpected key"):
+        Checked(cuont=0)  # type: ignore[call-arg]
+
+
+def test_a_subclass_is_told_of_by_its_own_name_and_adds_options_of_its_own() -> None:
+    class Child(Checked):
+        name = "child"
+
+        def __init__(self, extra: int, count: int) -> None:
+            super().__init__(count)
+
+    assert Child(0, 1).given[0] == 1
+    with pytest.raises(ConfigError, match=r"^child\.count is 0"):
+        Child(0, 0)
+
+
+def test_a_checked_constructor_is_the_same_schema() -> None:
+    class Plain:
+        __init__ = Checked.__init__.__wrapped__  # type: ignore[attr-defined]
+
+    assert options_schema(Checked)["properties"] == options_schema(Plain)["properties"]
+    assert option_mistakes(Checked, {"count": 0}) == option_mistakes(
+        Plain, {"count": 0}
+    )
 
 
 def test_an_unknown_name_hides_no_other_mistake(

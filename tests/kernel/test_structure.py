@@ -28,7 +28,7 @@ FLOORS = {
     "loading memory tf32 compiling recording",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window graphed_window window_choice signals slots scopes registration "
-    "sources syncs provenance layout announced source_names",
+    "signature sources syncs provenance layout announced source_names",
     3: "view selection plugin_states settings snapshot resume loop",
     4: "trainer",
 }

@@ -15,8 +15,8 @@ from training import discovery
 from training.app.guide_keys import SECTIONS
 from training.app.schema import Config, PluginEntry
 from training.errors import PluginError
-from training.options import parameters_of
 from training.registration import FAILURE_POLICIES
+from training.signature import parameters_of
 from training.sources import documented
 
 __all__ = ["config_schema", "options_schema"]

@@ -12,8 +12,8 @@ import torch
 
 from training.bus import Bus
 from training.callbacks import Callback
-from training.options import signature_mistakes
 from training.registration import api_mistake
+from training.signature import signature_mistakes
 from training.testing.case import Case
 from training.testing.equality import difference, run_difference
 from training.view import RunView

@@ -37,6 +37,10 @@ __all__ = [
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
+#: Bounds in annotations, in the names of ``annotated_types``, and their signs.
+_SIGNS = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
+_SIGNS |= {"MinLen": "length >=", "MaxLen": "length <="}
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -233,7 +237,7 @@ def _options(found: _Found) -> Iterator[Option]:
     told = documented(found.doc)
     if "__init__" not in found.methods:
         for name, item in (found.fields or {}).items():
-            kind = ast.unparse(item.annotation)
+            kind = _kind(item.annotation)
             if "ClassVar" not in kind and "init=False" not in _text(item.value):
                 yield Option(name, kind, _default(item.value), told.get(name, ""))
         return
@@ -243,9 +247,31 @@ def _options(found: _Found) -> Iterator[Option]:
     pairs = zip(positional, [*missing, *given.defaults], strict=True)
     keyword = zip(given.kwonlyargs, given.kw_defaults, strict=True)
     for argument, default in [*list(pairs)[1:], *keyword]:
-        kind = _text(argument.annotation)
+        kind = _kind(argument.annotation)
         text = None if default is None else ast.unparse(default)
         yield Option(argument.arg, kind, text, told.get(argument.arg, ""))
+
+
+def _kind(annotation: ast.expr | None) -> str:
+    """Return an annotation as text, ``Annotated[int, Ge(1)]`` as ``int >= 1``."""
+    if annotation is None:
+        return ""
+    text = ast.unparse(annotation)
+    for node in ast.walk(annotation):  # outer ones first
+        match node:
+            case ast.Subscript(
+                ast.Name("Annotated"), ast.Tuple([kind, *rules])
+            ) as whole:
+                bounds = ", ".join(map(_rule, rules))
+                text = text.replace(ast.unparse(whole), f"{ast.unparse(kind)} {bounds}")
+    return text
+
+
+def _rule(node: ast.expr) -> str:
+    match node:
+        case ast.Call(ast.Name(name), [bound], []) if name in _SIGNS:
+            return f"{_SIGNS[name]} {ast.unparse(bound).removeprefix('math.')}"
+    return ast.unparse(node)
 
 
 def _text(node: ast.expr | None) -> str:

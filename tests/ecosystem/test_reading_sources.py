@@ -218,6 +218,34 @@ class Watch(Base):
     assert options[1].doc == "where to look."
 
 
+@pytest.mark.parametrize(
+    ("annotation", "told"),
+    [
+        ("Annotated[int, Ge(1)]", "int >= 1"),
+        ("Annotated[int, Ge(-1)] | None", "int >= -1 | None"),
+        ("Annotated[float, Gt(0), Lt(math.inf)]", "float > 0, < inf"),
+        ("Annotated[str, MinLen(1)]", "str length >= 1"),
+        ("list[Annotated[int, Le(9)]]", "list[int <= 9]"),
+        (
+            "Annotated[list[Annotated[int, Ge(1)]], MaxLen(2)]",
+            "list[int >= 1] length <= 2",
+        ),
+        ("Annotated[float, Field(gt=0)]", "float Field(gt=0)"),
+        ("dict[str, int]", "dict[str, int]"),
+    ],
+)
+def test_the_bounds_of_an_option_are_told_in_signs(
+    annotation: str, told: str, package: Any
+) -> None:
+    name = package(
+        __init__="from training import Callback\n"
+        "class Watch(Callback):\n"
+        f"    def __init__(self, every: {annotation} = 1): ...\n"
+    )
+    (option,) = read_class(name, "Watch").options
+    assert option.type == told
+
+
 def test_an_awaitable_hook_is_listed_as_broken(install: Any, command: Command) -> None:
     source = PLAIN.replace("def", "async def")
     install("lab", "watch = lab_awaits:Watch", source)

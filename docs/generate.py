@@ -153,6 +153,8 @@ def raised(file: Path) -> list[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
                 names.add(ast.unparse(node.exc.func))
+            elif isinstance(node, ast.Name) and node.id == "checked_options":
+                names.add("ConfigError")
             elif isinstance(node, ast.ImportFrom) and node.module:
                 top, _, rest = node.module.partition(".")
                 if top == file.parent.name and rest:

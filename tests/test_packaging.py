@@ -42,7 +42,7 @@ def lines_of(value: str) -> list[str]:
 def required_modules(setup: configparser.ConfigParser) -> set[str]:
     lines = lines_of(setup["options"]["install_requires"])
     names = [re.split(r"[\s<>=!~\[]", line, maxsplit=1)[0] for line in lines]
-    return {IMPORT_NAMES.get(name, name) for name in names}
+    return {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names}
 
 
 def imported_modules(folder: Path) -> dict[str, str]:

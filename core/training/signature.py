@@ -28,6 +28,9 @@ __all__ = [
 #: Options that every plugin has.
 RESERVED = ("id", "on_failure")
 
+#: What pydantic says -> what a reader of YAML knows.
+_PLAIN = {"a valid array": "a list", "less than inf": "finite"}
+
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
@@ -174,16 +177,20 @@ def _complaint(parameter: inspect.Parameter, value: Any) -> str:
         converted(parameter, value)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-        if len(problems) > 1:
+        problem = problems[0]
+        is_item = isinstance((*problem["loc"], "")[0], int)
+        if len(problems) > 1 and not is_item:  # one for each type of a union
             return f", but must be {_words(parameter.annotation)}"
-        text = problems[0]["msg"].removeprefix("Value error, ")
-        if problems[0]["type"] == "value_error":
+        text = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "value_error":
             return f", but must be {text}"
         _, is_rule, rule = text.partition(" should ")
         if not is_rule:
             return f": {text}"
-        hint = did_you_mean(str(value), re.findall(r"'(.*?)'", rule))
-        return f"{hint}, but must {rule.replace('a valid array', 'a list')}"
+        hint = did_you_mean(str(problem["input"]), re.findall(r"'(.*?)'", rule))
+        for word, plain in _PLAIN.items():
+            rule = rule.replace(word, plain)
+        return f"{hint}, but must {rule}"
     return ""
 
 

@@ -51,7 +51,10 @@ GOOD: dict[str, Any] = {
     "plugins": [
         "csv",
         {"csv": {"id": "two", "filename": "b.csv", "on_failure": "fatal"}},
-        {"early_stopping": {"patience": 3, "mode": "max"}},
+        {"early_stopping": {"patience": 0, "mode": "max"}},
+        {"checkpointing": {"save_top_k": -1, "every_n_steps": None}},
+        {"lr_scheduling": {"type": "plateau", "factor": 0.5}},
+        {"evaluation": {"metrics": ["loss", "f1"]}},
         {"./mine.py:Mine": {"anything": 1}},
         {"not_installed_here": None},
     ],
@@ -98,6 +101,15 @@ def test_the_older_keys_of_the_guide_fit_and_are_marked_as_such(
         ),
         pytest.param(
             ("plugins",), [{"early_stopping": {"mode": "up"}}], id="no such choice"
+        ),
+        pytest.param(
+            ("plugins",), [{"checkpointing": {"save_top_k": -2}}], id="below its bound"
+        ),
+        pytest.param(
+            ("plugins",), [{"lr_scheduling": {"factor": 1}}], id="at an open bound"
+        ),
+        pytest.param(
+            ("plugins",), [{"evaluation": {"metrics": ["f2"]}}], id="no such metric"
         ),
         pytest.param(("plugins",), [{"csv": {"on_failure": "no"}}], id="no policy"),
         pytest.param(("plugins",), [{"csv": {}, "progress": {}}], id="two in one"),

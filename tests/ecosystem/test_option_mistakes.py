@@ -55,6 +55,10 @@ class Bounded:
         ({"count": 0}, "is 0, but must be greater than or equal to 1"),
         ({"share": 1.5}, "is 1.5, but must be less than 1"),
         ({"every": 0}, "is 0, but must be greater than 0"),
+        (
+            {"sizes": [-2, -1]},
+            "is [-2, -1], but must be greater than or equal to 0",
+        ),
         ({"sizes": [3, -1]}, "is [3, -1], but must be greater than or equal to 0"),
         ({"title": "a"}, "is 'a', but must have at least 2 characters"),
     ],
@@ -226,10 +230,43 @@ def test_what_constructors_refuse_comes_together_with_its_places() -> None:
     with pytest.raises(PluginError) as caught:
         build_plugins(
             [
-                {"early_stopping": {"min_delta": -1}},
-                {"early_stopping": {"min_epochs": -1, "id": "second"}},
+                {"lr_scheduling": {"type": "step"}},
+                {"lr_scheduling": {"type": "plateau", "warmup": 3, "id": "second"}},
             ]
         )
     first, second = str(caught.value).splitlines()
-    assert first.startswith("plugins.early_stopping: early_stopping.min_delta is -1")
-    assert second.startswith("plugins.second: early_stopping.min_epochs is -1")
+    assert first.startswith("plugins.lr_scheduling: lr_scheduling.type is 'step', wh")
+    assert second.startswith("plugins.second: lr_scheduling.warmup is 3.0, but")
+
+
+def test_bounds_of_several_shipped_plugins_are_told_at_once_with_their_paths() -> None:
+    with pytest.raises(PluginError) as caught:
+        build_plugins(
+            [
+                {"checkpointing": {"save_top_k": -2, "save_frequency": 0, "modus": 1}},
+                {"early_stopping": {"patience": -1, "min_delta": math.inf}},
+                {"lr_scheduling": {"type": "cosin", "gamma": 0, "factor": 1}},
+                {"evaluation": {"metrics": ["los"], "num_beams": 0}},
+                {"progress": {"verbose": 3}},
+                {"tensorboard": {"every_n_steps": 0}},
+            ]
+        )
+    told = [line.split(" ", 1) for line in str(caught.value).splitlines()]
+    assert [place for place, _ in told] == [
+        "plugins.checkpointing.save_top_k",
+        "plugins.checkpointing.save_frequency",
+        "plugins.checkpointing.modus",
+        "plugins.early_stopping.patience",
+        "plugins.early_stopping.min_delta",
+        "plugins.lr_scheduling.type",
+        "plugins.lr_scheduling.gamma",
+        "plugins.lr_scheduling.factor",
+        "plugins.evaluation.metrics",
+        "plugins.evaluation.num_beams",
+        "plugins.progress.verbose",
+        "plugins.tensorboard.every_n_steps",
+    ]
+    words = dict(told)  # type: ignore[arg-type]
+    assert words["plugins.early_stopping.min_delta"] == "is inf, but must be finite"
+    assert "(did you mean 'cosine'?)" in words["plugins.lr_scheduling.type"]
+    assert "(did you mean 'loss'?)" in words["plugins.evaluation.metrics"]

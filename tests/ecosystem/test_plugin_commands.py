@@ -165,6 +165,12 @@ def test_show_tells_which_options_name_a_metric(mine: str, command: Command) -> 
     assert "watches       monitor\n" in command("plugins", "show", "early_stopping")[1]
 
 
+def test_show_tells_the_bounds_of_options(command: Command) -> None:
+    out = command("plugins", "show", "checkpointing")[1]
+    assert "    save_top_k: int >= -1  = 1\n" in out
+    assert "    every_n_steps: int >= 1 | None  = None\n" in out
+
+
 def test_the_list_warns_of_a_copy_that_is_not_used(
     install: Any, command: Command
 ) -> None:

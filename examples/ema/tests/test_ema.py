@@ -86,5 +86,5 @@ def test_the_model_keeps_the_average_if_asked_to(tiny_trainer):
 
 
 def test_a_decay_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"ema\.decay is 1; use a number in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"ema\.decay is 1, but must be less than 1"):
         EmaCallback(decay=1)

@@ -256,19 +256,29 @@ def test_best_and_last_are_there_for_others(begun, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        pytest.param({"mode": "auto"}, "choose one of: min, max", id="unknown mode"),
-        pytest.param({"monitor": ""}, "name one metric", id="empty monitor"),
-        pytest.param({"save_frequency": 0}, "at least 1", id="frequency 0"),
-        pytest.param({"save_top_k": -2}, "at least -1", id="top-k -2"),
+        pytest.param({"mode": "auto"}, "must be 'min' or 'max'", id="unknown mode"),
+        pytest.param({"monitor": ""}, "at least 1 character", id="empty monitor"),
+        pytest.param({"save_frequency": 0}, "equal to 1$", id="frequency 0"),
+        pytest.param({"save_top_k": -2}, "equal to -1$", id="top-k -2"),
         pytest.param({"save_top_k": 1.5}, "save_top_k is 1.5", id="top-k 1.5"),
-        pytest.param({"every_n_steps": 0}, "at least 1", id="every 0 steps"),
-        pytest.param({"on_save_error": "skip"}, "raise, warn", id="unknown policy"),
+        pytest.param({"every_n_steps": 0}, "equal to 1$", id="every 0 steps"),
+        pytest.param({"on_save_error": "skip"}, "'raise' or 'warn'", id="policy"),
+        pytest.param({"filename": 3}, "filename is 3", id="a number as file name"),
     ],
 )
 def test_the_constructor_refuses(options, words):
     with pytest.raises(ConfigError, match=words) as caught:
         ModelCheckpointCallback(**options)
     assert str(caught.value).startswith("checkpointing.")
+
+
+def test_the_constructor_tells_all_mistakes_at_once():
+    with pytest.raises(ConfigError) as caught:
+        ModelCheckpointCallback(save_frequency=0, save_top_k=-2, every_n_steps=1)
+    assert str(caught.value).splitlines() == [
+        "checkpointing.save_frequency is 0, but must be greater than or equal to 1",
+        "checkpointing.save_top_k is -2, but must be greater than or equal to -1",
+    ]
 
 
 @pytest.mark.parametrize(

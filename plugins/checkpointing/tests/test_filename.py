@@ -87,7 +87,6 @@ def test_a_template_renders(template, metrics, name):
         pytest.param("{epoch}", id="no suffix"),
         pytest.param(".pt", id="hidden"),
         pytest.param("", id="empty"),
-        pytest.param(3, id="no string"),
     ],
 )
 def test_a_template_is_refused_at_once(template):

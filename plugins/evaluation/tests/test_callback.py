@@ -149,7 +149,8 @@ def test_a_run_without_validation_data_is_refused_before_the_first_step():
     [
         ({"evaluator": 3}, "no evaluate"),
         ({"evaluator": Calls(), "metrics": ["loss"]}, "set them on the evaluator"),
-        ({"metrics": ["f2"]}, "choose from: loss, accuracy, f1"),
+        ({"metrics": ["f2"]}, "must be 'loss', 'accuracy', 'f1' or 'exact"),
+        ({"metrics": []}, "metrics is .., but must have at least 1 item"),
         ({"every_n_steps": -1}, "every_n_steps is -1"),
         ({"evaluator": Calls(), "keep_predictions": True}, "needs a VQAEvaluator"),
     ],
@@ -183,5 +184,5 @@ def test_evaluation_changes_no_weight_and_draws_no_number():
     ],
 )
 def test_a_number_out_of_range_is_refused_by_the_constructor(option, value):
-    with pytest.raises(ConfigError, match=f"evaluation.{option} is {value}; use 1"):
+    with pytest.raises(ConfigError, match=f"evaluation.{option} is {value}, but"):
         EvaluationCallback(**{option: value})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
-from training import Callback, ConfigError, hookimpl
+from training import Callback, checked_options, hookimpl
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -37,15 +38,14 @@ class EmaCallback(Callback):
     hook_api = ">=1.0,<2"
     mutates = ("parameters",)  # around evaluate, and on_train_end with keep_average
 
+    @checked_options
     def __init__(
         self,
-        decay: float = 0.999,
+        decay: Annotated[float, Ge(0), Lt(1)] = 0.999,
         warmup: bool = True,
         evaluate_with_average: bool = True,
         keep_average: bool = False,
     ) -> None:
-        if not 0 <= decay < 1:
-            raise ConfigError(f"ema.decay is {decay}; use a number in [0, 1)")
         self.decay = decay
         self.warmup = warmup
         self.evaluate_with_average = evaluate_with_average

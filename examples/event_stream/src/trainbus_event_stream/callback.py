@@ -8,9 +8,11 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from training import Callback, ConfigError
+from annotated_types import Ge
+
+from training import Callback, checked_options
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -38,13 +40,12 @@ class EventStreamCallback(Callback):
     hook_api = ">=1.0,<2"
     failure = "isolate"  # nobody loses a run because nobody listens
 
+    @checked_options
     def __init__(
-        self, path: str | os.PathLike[str] | None = None, every_n_steps: int = 50
+        self,
+        path: str | os.PathLike[str] | None = None,
+        every_n_steps: Annotated[int, Ge(1)] = 50,
     ) -> None:
-        if every_n_steps < 1:
-            raise ConfigError(
-                f"event_stream.every_n_steps is {every_n_steps}; use 1 or more"
-            )
         self._given = path
         self.every_n_steps = every_n_steps
         #: Where the lines go; final from ``on_setup`` on.

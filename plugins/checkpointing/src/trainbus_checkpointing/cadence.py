@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainbus_checkpointing.options import require_int
-
 # Reasons of our own requests; any other request means: save, whatever the cadence.
 REASON_STEPS = "checkpointing.every_n_steps"
 REASON_BEST = "checkpointing.monitor is among the best"
@@ -45,11 +43,6 @@ class Cadence:
     frequency_applies_to_best: bool
     save_last: bool
     every_n_steps: int | None
-
-    def __post_init__(self) -> None:
-        require_int("save_frequency", self.save_frequency, 1)
-        if self.every_n_steps is not None:
-            require_int("every_n_steps", self.every_n_steps, 1)
 
     def is_step_due(self, step: int) -> bool:
         """Whether a save inside an epoch is due at ``step``."""

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, MinLen
 
 from trainbus_checkpointing import cadence as when
 from trainbus_checkpointing import folder as files
@@ -17,13 +20,13 @@ from trainbus_checkpointing.cadence import Boundary, Cadence
 from trainbus_checkpointing.candidates import candidates
 from trainbus_checkpointing.filename import FilenameTemplate, default_template
 from trainbus_checkpointing.lock import RunLock
-from trainbus_checkpointing.options import require_choice
 from trainbus_checkpointing.rehearsal import Rehearsal, Rehearsed
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saver import LAST_NAME, Saver
 from trainbus_checkpointing.store import Store
 from training.callbacks import Callback
 from training.errors import CheckpointError, ConfigError
+from training.signature import checked_options
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -71,18 +74,19 @@ class ModelCheckpointCallback(Callback):
     hook_api = ">=1.0,<2"
     consumes = ("monitor",)
 
+    @checked_options
     def __init__(
         self,
-        save_dir: str | Path | None = None,
-        monitor: str | None = "val_loss",
+        save_dir: str | os.PathLike[str] | None = None,
+        monitor: Annotated[str, MinLen(1)] | None = "val_loss",
         mode: Literal["min", "max"] = "min",
         save_best_only: bool = True,
-        save_frequency: int = 1,
-        save_top_k: int = 1,
+        save_frequency: Annotated[int, Ge(1)] = 1,
+        save_top_k: Annotated[int, Ge(-1)] = 1,
         filename: str | None = None,
         frequency_applies_to_best: bool = False,
         save_last: bool = True,
-        every_n_steps: int | None = None,
+        every_n_steps: Annotated[int, Ge(1)] | None = None,
         on_save_error: Literal["raise", "warn"] = "raise",
         carry_best: bool = False,
         async_save: bool = False,
@@ -90,20 +94,19 @@ class ModelCheckpointCallback(Callback):
         self.save_dir = None if save_dir is None else Path(save_dir)
         self.monitor = monitor
         self.cadence = Cadence(
-            bool(save_best_only),
+            save_best_only,
             save_frequency,
-            bool(frequency_applies_to_best),
-            bool(save_last),
+            frequency_applies_to_best,
+            save_last,
             every_n_steps,
         )
         self.ranking = Ranking(monitor, mode, save_top_k)
         self.filename = FilenameTemplate(
             default_template(monitor) if filename is None else filename
         )
-        require_choice("on_save_error", on_save_error, ("raise", "warn"))
         self.on_save_error = on_save_error
-        self.carry_best = bool(carry_best)
-        self.async_save = bool(async_save)
+        self.carry_best = carry_best
+        self.async_save = async_save
         self._lock: RunLock | None = None
         self._restored: dict[str, Any] = {}
         self._saver: Saver | None = None

@@ -35,8 +35,6 @@ class FilenameTemplate:
     """
 
     def __init__(self, template: str) -> None:
-        if not isinstance(template, str):
-            raise ConfigError(f"checkpointing.filename is {template!r}; use a string")
         self.template = template
         literal = _FIELD.sub("", template)
         if "{" in literal or "}" in literal:

@@ -6,9 +6,6 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from trainbus_checkpointing.options import require_choice, require_int
-from training.errors import ConfigError
-
 #: ``save_top_k`` that keeps everything.
 KEEP_ALL = -1
 
@@ -60,16 +57,6 @@ class Ranking:
     monitor: str | None
     mode: str
     keep: int
-
-    def __post_init__(self) -> None:
-        if self.monitor is not None and not (
-            isinstance(self.monitor, str) and self.monitor
-        ):
-            raise ConfigError(
-                f"checkpointing.monitor is {self.monitor!r}; name one metric, or None"
-            )
-        require_choice("mode", self.mode, ("min", "max"))
-        require_int("save_top_k", self.keep, KEEP_ALL)
 
     def beats(self, value: float, other: float) -> bool:
         """Whether ``value`` is strictly better."""

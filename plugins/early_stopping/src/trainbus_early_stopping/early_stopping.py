@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Lt, MinLen
 
 from trainbus_early_stopping.best_weights import BestWeights
 from trainbus_early_stopping.progress import Progress
-from trainbus_early_stopping.rule import Cause, StopRule, require_choice
+from trainbus_early_stopping.rule import Cause, StopRule
 from training.callbacks import Callback
 from training.errors import CheckpointError
+from training.signature import checked_options
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -57,24 +60,24 @@ class EarlyStoppingCallback(Callback):
     consumes = ("monitor",)
     after = ("checkpointing",)  # what is on disk need not be kept in memory
 
+    @checked_options
     def __init__(
         self,
-        monitor: str = "val_loss",
-        patience: int = 5,
-        min_delta: float = 0.0,
+        monitor: Annotated[str, MinLen(1)] = "val_loss",
+        patience: Annotated[int, Ge(0)] = 5,
+        min_delta: Annotated[float, Ge(0), Lt(math.inf)] = 0.0,
         mode: Literal["min", "max"] = "min",
         restore_best_weights: bool = False,
         on_nonfinite: Literal["ignore", "stop"] = "ignore",
-        min_epochs: int = 0,
-        min_steps: int = 0,
+        min_epochs: Annotated[int, Ge(0)] = 0,
+        min_steps: Annotated[int, Ge(0)] = 0,
         persist_best: Literal["path", "weights"] = "path",
     ) -> None:
         self.rule = StopRule(
             monitor, patience, min_delta, mode, on_nonfinite, min_epochs, min_steps
         )
-        require_choice("persist_best", persist_best, ("path", "weights"))
         self.monitor = monitor
-        self.restore_best_weights = bool(restore_best_weights)
+        self.restore_best_weights = restore_best_weights
         self.persist_best = persist_best
         self.progress = Progress()
         self._weights = BestWeights(self.name)

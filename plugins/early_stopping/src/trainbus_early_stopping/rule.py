@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from trainbus_early_stopping.progress import Progress
-from training.errors import ConfigError
 
 Cause = Literal["patience", "nonfinite"]
 
 
 @dataclass(frozen=True)
 class StopRule:
-    """The settings of ``EarlyStoppingCallback`` that decide about a stop, checked.
-
-    Raises:
-        ConfigError: one is of the wrong type or out of range.
-    """
+    """The settings of ``EarlyStoppingCallback`` that decide about a stop."""
 
     monitor: str
     patience: int
@@ -27,22 +21,6 @@ class StopRule:
     on_nonfinite: Literal["ignore", "stop"]
     min_epochs: int
     min_steps: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.monitor, str) or not self.monitor:
-            raise ConfigError(
-                f"early_stopping.monitor is {self.monitor!r}; name one metric, "
-                "for instance 'val_loss'"
-            )
-        for option in ("patience", "min_epochs", "min_steps"):
-            _require_count(option, getattr(self, option))
-        if not _is_number(self.min_delta) or not 0 <= self.min_delta < math.inf:
-            raise ConfigError(
-                f"early_stopping.min_delta is {self.min_delta!r}; use a number of at "
-                "least 0"
-            )
-        require_choice("mode", self.mode, ("min", "max"))
-        require_choice("on_nonfinite", self.on_nonfinite, ("ignore", "stop"))
 
     def cause(
         self, progress: Progress, is_nonfinite: bool, epoch: int, step: int
@@ -79,22 +57,3 @@ class StopRule:
         if cause == "nonfinite":
             return "to go on, set early_stopping.on_nonfinite to 'ignore'"
         return f"to go on, set early_stopping.patience above {progress.wait}"
-
-
-def require_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise ConfigError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ConfigError(
-            f"early_stopping.{option} is {value!r}; choose one of: {', '.join(choices)}"
-        )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _require_count(option: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigError(
-            f"early_stopping.{option} is {value!r}; use a whole number of at least 0"
-        )

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, MinLen
 from torch import Tensor
 
-from trainbus_evaluation.evaluator import METRICS as EVALUATOR_METRICS
-from trainbus_evaluation.evaluator import Evaluator, checked_metrics
+from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
 from training.callbacks import Callback
 from training.errors import ConfigError
+from training.signature import checked_options
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
-
-ALL_METRICS = tuple(dict.fromkeys((*EVALUATOR_METRICS, *VQA_METRICS)))
 
 
 class EvaluationCallback(Callback):
@@ -50,28 +49,22 @@ class EvaluationCallback(Callback):
     hook_api = ">=1.0,<2"
     produces = ("val_loss", "accuracy", "exact_match", "f1")
 
+    @checked_options
     def __init__(
         self,
         evaluator: Any = None,
-        metrics: Sequence[str] | None = None,
-        every_n_epochs: int | None = 1,
-        every_n_steps: int | None = None,
-        max_new_tokens: int = 10,
-        num_beams: int = 1,
+        metrics: Annotated[
+            Sequence[Literal["loss", "accuracy", "f1", "exact_match"]], MinLen(1)
+        ]
+        | None = None,
+        every_n_epochs: Annotated[int, Ge(0)] | None = 1,
+        every_n_steps: Annotated[int, Ge(0)] | None = None,
+        max_new_tokens: Annotated[int, Ge(1)] = 10,
+        num_beams: Annotated[int, Ge(1)] = 1,
         keep_predictions: bool = False,
     ) -> None:
         if evaluator is not None:
             _check_evaluator(evaluator, metrics, keep_predictions)
-        for option, value, least in (
-            ("every_n_epochs", every_n_epochs, 0),
-            ("every_n_steps", every_n_steps, 0),
-            ("max_new_tokens", max_new_tokens, 1),
-            ("num_beams", num_beams, 1),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"evaluation.{option} is {value}; use 1 or more")
-        if metrics is not None:
-            metrics = checked_metrics(metrics, ALL_METRICS)
         self.metrics = metrics
         self.every_n_epochs = every_n_epochs or 0
         self.every_n_steps = every_n_steps or 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
@@ -16,6 +17,7 @@ from trainbus_evaluation.vqa_accuracy import normalise, vqa_accuracy
 from training.batches import batch_to_device
 from training.errors import ConfigError
 from training.modes import evaluating
+from training.signature import checked_options
 
 METRICS = ("loss", "accuracy", "exact_match")
 
@@ -43,13 +45,14 @@ class VQAEvaluator:
         ConfigError: an argument does not fit.
     """
 
+    @checked_options
     def __init__(
         self,
         model: nn.Module,
         processor: Any,
         device: str | torch.device | None = None,
-        max_new_tokens: int = 10,
-        num_beams: int = 1,
+        max_new_tokens: Annotated[int, Ge(1)] = 10,
+        num_beams: Annotated[int, Ge(1)] = 1,
         metrics: Sequence[str] = METRICS,
         *,
         compute_loss: ComputeLoss | None = None,
@@ -59,12 +62,6 @@ class VQAEvaluator:
                 f"VQAEvaluator needs a model that can generate, but "
                 f"{type(model).__name__} has no generate(); use Evaluator"
             )
-        for name, value in (
-            ("max_new_tokens", max_new_tokens),
-            ("num_beams", num_beams),
-        ):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; it must be 1 or more")
         self.model = model
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams

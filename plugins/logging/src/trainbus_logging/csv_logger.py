@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.callbacks import Callback
 from training.errors import ConfigError
+from training.signature import checked_options
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -36,12 +37,15 @@ class CSVLoggerCallback(Callback):
     Args:
         filename: path of the file, relative to the working directory; None:
             ``training_log.csv`` in the run's ``save_dir``.
+    Raises:
+        ConfigError: ``filename`` is no path.
     """
 
     name = "csv"
     failure = "isolate"  # a run is worth more than its log
     hook_api = ">=1.0,<2"
 
+    @checked_options
     def __init__(self, filename: str | os.PathLike[str] | None = None) -> None:
         self._filename = filename
         #: Where the rows go; known from ``on_setup`` on.

@@ -6,11 +6,13 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+from annotated_types import Ge, Le
 
 from trainbus_logging.display import Bar, Lines, epoch_line
 from training.callbacks import Callback
-from training.errors import ConfigError
+from training.signature import checked_options
 
 if TYPE_CHECKING:
     from training.logs import LazyLogs
@@ -46,12 +48,8 @@ class ProgressBarCallback(Callback):
     #: Seconds from any origin.
     clock: Callable[[], float] = staticmethod(time.perf_counter)
 
-    def __init__(self, verbose: int = 1) -> None:
-        if isinstance(verbose, bool) or verbose not in (0, 1, 2):
-            raise ConfigError(
-                f"progress.verbose is {verbose!r}; choose 0 (silent), 1 (bar) or "
-                "2 (lines)"
-            )
+    @checked_options
+    def __init__(self, verbose: Annotated[int, Ge(0), Le(2)] = 1) -> None:
         self.verbose = verbose
         self._view: Bar | Lines | None = None
         self._interval = BAR_SECONDS

@@ -9,10 +9,13 @@ import os
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from training.callbacks import Callback
 from training.errors import ConfigError, PluginError
+from training.signature import checked_options
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -55,15 +58,12 @@ class TensorBoardCallback(Callback):
     hook_api = ">=1.0,<2"
     before = ("lr_scheduling",)  # rates are logged as used, before they advance
 
+    @checked_options
     def __init__(
         self,
         log_dir: str | os.PathLike[str] | None = None,
-        every_n_steps: int = 50,
+        every_n_steps: Annotated[int, Ge(1)] = 50,
     ) -> None:
-        if every_n_steps < 1:
-            raise ConfigError(
-                f"tensorboard.every_n_steps is {every_n_steps}; use 1 or more"
-            )
         self._log_dir = log_dir
         self.every_n_steps = every_n_steps
         #: The folder of this run's curves; final from ``on_train_begin`` on.

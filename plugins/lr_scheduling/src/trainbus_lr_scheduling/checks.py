@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import TYPE_CHECKING
 
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from trainbus_lr_scheduling.lengths import first_part, scheduler_length
-from trainbus_lr_scheduling.schedules import TYPES
-from training.errors import ConfigError, did_you_mean
+from training.errors import ConfigError
 from training.plan import epochs_begun
 
 if TYPE_CHECKING:
@@ -18,61 +16,42 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INTERVALS = ("step", "epoch")
-ON_CHANGE = ("error", "keep", "new", "rescale")
 
-
-def checked_type(scheduler: object, kind: str | None) -> str | None:
-    """Return ``kind``, once either it or ``scheduler`` is seen to be usable."""
+def check_source(scheduler: object, kind: str | None) -> None:
+    """Raise ``ConfigError`` unless there is one source: ``kind``, or a scheduler."""
     if (scheduler is None) == (kind is None):
         raise ConfigError(
             "lr_scheduling needs a scheduler object or a type, and not both; "
             f"it got scheduler={scheduler.__class__.__name__} and type={kind!r}"
         )
-    if kind is not None and kind not in TYPES:
-        raise ConfigError(
-            f"lr_scheduling.type is {kind!r}{did_you_mean(kind, TYPES)}; "
-            f"choose one of: {', '.join(TYPES)}"
-        )
     if scheduler is None:
-        return kind
+        return
     if not hasattr(scheduler, "step") or not hasattr(scheduler, "optimizer"):
         raise ConfigError(
             f"lr_scheduling.scheduler is {scheduler!r}, which is no torch scheduler; "
             "pass an object of torch.optim.lr_scheduler"
-        )
-    return kind
-
-
-def check_choices(
-    interval: str | None, mode: str, on_change: str, is_plateau: bool
-) -> None:
-    """Raise ``ConfigError`` for a word that is no choice of its option."""
-    for name, value, choices in (
-        ("interval", interval, INTERVALS),
-        ("mode", mode, ("min", "max")),
-        ("on_schedule_change", on_change, ON_CHANGE),
-    ):
-        if value is not None and value not in choices:
-            raise ConfigError(
-                f"lr_scheduling.{name} is {value!r}{did_you_mean(value, choices)}; "
-                f"choose one of: {', '.join(choices)}"
-            )
-    if interval is not None and is_plateau:
-        raise ConfigError(
-            f"lr_scheduling.interval is {interval!r}, but a plateau advances with each "
-            "fresh value of its monitor; leave interval out"
         )
 
 
 def check_combination(
     kind: str | None,
     scheduler: object,
+    interval: str | None,
     warmup: float,
     step_size: int | None,
     is_plateau: bool,
 ) -> None:
     """Raise ``ConfigError`` for options that contradict or lack one another."""
+    if interval is not None and is_plateau:
+        raise ConfigError(
+            f"lr_scheduling.interval is {interval!r}, but a plateau advances with each "
+            "fresh value of its monitor; leave interval out"
+        )
+    if warmup > 1 and warmup != int(warmup):
+        raise ConfigError(
+            f"lr_scheduling.warmup is {warmup}; it must be a whole number of advances, "
+            "or a fraction of the run below 1"
+        )
     if warmup and (scheduler is not None or is_plateau):
         what = "a plateau" if is_plateau else "a scheduler object"
         raise ConfigError(
@@ -88,43 +67,6 @@ def check_combination(
         raise ConfigError(
             f"lr_scheduling.step_size is {step_size}, but only type 'step' has it"
         )
-
-
-def check_numbers(
-    warmup: float,
-    min_lr: float,
-    min_factor: float,
-    gamma: float,
-    step_size: int | None,
-) -> None:
-    """Raise ``ConfigError`` for a number outside its range."""
-    is_whole = warmup == int(warmup) if math.isfinite(warmup) else False
-    _check_rules(
-        ("warmup", warmup, 0 <= warmup < 1 or (warmup >= 1 and is_whole),
-         "a whole number of advances, or a fraction of the run below 1"),
-        ("min_lr", min_lr, 0 <= min_lr < math.inf, "0 or more"),
-        ("min_factor", min_factor, 0 <= min_factor <= 1, "between 0 and 1"),
-        ("gamma", gamma, 0 < gamma < math.inf, "above 0"),
-        ("step_size", step_size, step_size is None or step_size >= 1, "1 or more"),
-    )  # fmt: skip
-
-
-def check_plateau(
-    patience: int, factor: float, threshold: float, cooldown: int
-) -> None:
-    """Raise ``ConfigError`` for a number of a plateau outside its range."""
-    _check_rules(
-        ("patience", patience, patience >= 0, "0 or more"),
-        ("factor", factor, 0 < factor < 1, "between 0 and 1"),
-        ("threshold", threshold, threshold >= 0, "0 or more"),
-        ("cooldown", cooldown, cooldown >= 0, "0 or more"),
-    )
-
-
-def _check_rules(*rules: tuple[str, float | None, bool, str]) -> None:
-    for name, value, is_valid, expected in rules:
-        if not is_valid:
-            raise ConfigError(f"lr_scheduling.{name} is {value}; it must be {expected}")
 
 
 def check_object(scheduler: LRScheduler, interval: str, trainer: Trainer) -> None:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainbus_lr_scheduling.checks import (
-    check_choices,
     check_combination,
-    check_numbers,
     check_object,
-    check_plateau,
-    checked_type,
+    check_source,
     planned_advances,
     warn_of_warmup,
 )
@@ -35,8 +33,11 @@ from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advan
 from trainbus_lr_scheduling.torch_driver import TorchDriver
 from training.callbacks import Callback
 from training.errors import CheckpointError, ConfigError
+from training.signature import checked_options
 
 if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler  # or whatever has its methods
+
     from training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -78,34 +79,34 @@ class LearningRateSchedulerCallback(Callback):
     consumes = ("monitor",)
     alters_training = True
 
+    @checked_options
     def __init__(
         self,
         scheduler: LRScheduler | None = None,
         *,
-        type: str | None = None,  # noqa: A002 - the key of the configuration
+        type: Literal["cosine", "linear", "constant", "step", "plateau"]  # noqa: A002
+        | None = None,
         interval: Literal["step", "epoch"] | None = None,
-        warmup: float = 0,
-        min_lr: float = 0.0,
-        min_factor: float = 0.0,
-        gamma: float = 0.1,
-        step_size: int | None = None,
-        monitor: str = "val_loss",
+        warmup: Annotated[float, Ge(0), Lt(math.inf)] = 0,
+        min_lr: Annotated[float, Ge(0), Lt(math.inf)] = 0.0,
+        min_factor: Annotated[float, Ge(0), Le(1)] = 0.0,
+        gamma: Annotated[float, Gt(0), Lt(math.inf)] = 0.1,
+        step_size: Annotated[int, Ge(1)] | None = None,
+        monitor: Annotated[str, MinLen(1)] = "val_loss",
         mode: Literal["min", "max"] = "min",
-        patience: int = 10,
-        factor: float = 0.1,
-        threshold: float = 1e-4,
-        cooldown: int = 0,
+        patience: Annotated[int, Ge(0)] = 10,
+        factor: Annotated[float, Gt(0), Lt(1)] = 0.1,
+        threshold: Annotated[float, Ge(0)] = 1e-4,
+        cooldown: Annotated[int, Ge(0)] = 0,
         on_schedule_change: Literal["error", "keep", "new", "rescale"] = "error",
     ) -> None:
         #: The torch scheduler that was passed in; None when ``type`` was given.
         self.scheduler = scheduler
-        self.type = checked_type(scheduler, type)
+        check_source(scheduler, type)
+        self.type = type
         self.is_plateau = type == "plateau" or isinstance(scheduler, ReduceLROnPlateau)
         self.interval = interval or ("epoch" if scheduler is not None else "step")
-        check_choices(interval, mode, on_schedule_change, self.is_plateau)
-        check_numbers(warmup, min_lr, min_factor, gamma, step_size)
-        check_plateau(patience, factor, threshold, cooldown)
-        check_combination(self.type, scheduler, warmup, step_size, self.is_plateau)
+        check_combination(type, scheduler, interval, warmup, step_size, self.is_plateau)
         self.warmup, self.min_lr, self.min_factor = warmup, min_lr, min_factor
         self.gamma, self.step_size = gamma, step_size
         self.monitor, self.on_schedule_change = monitor, on_schedule_change

@@ -9,10 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: Schedules with a closed form.
-CLOSED_FORMS = ("cosine", "linear", "constant", "step")
-#: Everything that ``type`` may say; a plateau follows a metric.
-TYPES = (*CLOSED_FORMS, "plateau")
 #: Schedules whose shape depends on where they end.
 NEEDS_TOTAL = ("cosine", "linear")
 

@@ -19,6 +19,7 @@ package_dir =
     = src
 install_requires =
     trainbus >=0.1,<0.2
+    annotated-types >=0.6,<1
 
 [options.package_data]
 $package = py.typed
@@ -107,9 +108,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from training import Callback, ConfigError
+from annotated_types import Ge
+from training import Callback, checked_options
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -132,15 +134,13 @@ class $class_name(Callback):
     hook_api = "$api"
     failure = "isolate"  # an observer: when it fails, the run goes on
 
+    @checked_options
     def __init__(
-        self, limit: float = 10.0, every_n_steps: int = 10, warn_every: int = 100
+        self,
+        limit: float = 10.0,
+        every_n_steps: Annotated[int, Ge(1)] = 10,
+        warn_every: Annotated[int, Ge(1)] = 100,
     ) -> None:
-        for option, value in (
-            ("every_n_steps", every_n_steps),
-            ("warn_every", warn_every),
-        ):
-            if value < 1:
-                raise ConfigError(f"$name.{option} is {value}; use 1 or more")
         self.limit = limit
         self.every_n_steps = every_n_steps
         self.warn_every = warn_every
@@ -194,6 +194,6 @@ def test_it_hears_every_step(run_events):
 
 @pytest.mark.parametrize("option", ["every_n_steps", "warn_every"])
 def test_a_bad_option_is_refused(option):
-    with pytest.raises(ValueError, match=f"$name.{option} is 0; use 1 or more"):
+    with pytest.raises(ValueError, match=f"$name.{option} is 0, but must be"):
         $class_name(**{option: 0})
 '''

@@ -3,9 +3,10 @@
 Usage: python benchmarks/emission.py [--rounds 15] [--write] [--check]
 
 The loop asks the bus for a slot and calls it, as ``training/loop.py`` does. Beside it:
-the same when nobody listens, twelve plain method calls that do the same nothing (no
-bus can be cheaper), and pluggy's own call. Rounds are interleaved; the figure is the
-median over them, in microseconds a step.
+the same when nobody listens, when plugins are being profiled, and when they were and no
+longer are, which must cost what never profiling costs; twelve plain method calls that
+do the same nothing (no bus can be cheaper), and pluggy's own call. Rounds are
+interleaved; the figure is the median over them, in microseconds a step.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from overhead import prepare_process
 
 from training.bus import Bus
 from training.callbacks import Callback
+from training.costs import Meter
 
 #: Microseconds a step that the bus may add to the listeners' calls, for six events
 #: with two listeners each.
@@ -135,14 +137,19 @@ def empty() -> None:
 
 def measure(rounds: int) -> dict[str, float]:
     """Return median microseconds a step by way of announcing."""
-    nobody, two = Bus(), Bus()
+    nobody, two, profiled, off_again = Bus(), Bus(), Bus(), Bus()
     listeners = [Listener(), Other()]
-    for listener in listeners:
-        two.register(listener)
+    for bus in (two, profiled, off_again):
+        for kind in (Listener, Other):
+            bus.register(kind())
+    profiled.meter, off_again.meter = Meter(), Meter()
+    off_again.meter = None
     ways: dict[str, Callable[[], None]] = {
         "empty loop": empty,
         "nobody listens": announcing(nobody),
         "trainbus, two listeners": announcing(two),
+        "the same, profiled": announcing(profiled),
+        "the same, profiled no more": announcing(off_again),
         "twelve method calls": calling(listeners),
         "pluggy, two listeners": pluggy_calling(two),
     }

@@ -1,8 +1,11 @@
 """Fixtures that several test files share."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from training.app.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,3 +23,16 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared input folder {folder}")
     return folder
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs ``trainbus ...``: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call

@@ -31,7 +31,7 @@ from training.sample_seeds import (
     apart,
     draws_nothing,
     epoch_seed,
-    own_generators,
+    generators_in,
 )
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class EpochLoader:
                 "is, as is a loader with state_dict and load_state_dict",
                 type(loader).__name__,
             )
-        _warn_of_generators(loader)
+        _warn_of_generators(loader, [*self._own, *self._users])
 
     @property
     def is_exact(self) -> bool:
@@ -157,9 +157,8 @@ class EpochLoader:
                 apart(lambda: iter(rest)) if is_apart else iter(rest)
             )
             issued = _indices_of(loader)
-            watched = Watched(batches, issued, skip, loader.num_workers)
-            self.watched = watched
-            return watched
+            self.watched = Watched(batches, issued, skip, loader.num_workers)
+            return iter(self.watched)
         batches = iter(loader)
         if skip:
             log.warning("reading and dropping the %d batches done before", skip)
@@ -230,13 +229,19 @@ def _seeded(loader: Any, seed: int) -> Any:
     return _copy(loader, dataset, issued, loader.persistent_workers)
 
 
-def _warn_of_generators(loader: Any) -> None:
-    """Say which generators only a loader that restores itself could restore."""
+def _warn_of_generators(loader: Any, managed: list[torch.Generator]) -> None:
+    """Name the generators whose state only a loader that restores itself could keep.
+
+    No checkpoint holds it, and each worker moves a copy of its own.
+    """
     if _is_stateful(loader):
         return
-    known = ("generator",)  # of a sampler: handled above
     for part in (getattr(loader, "dataset", None), *_parts(loader)[1:]):
-        names = [name for name in own_generators(part) if name not in known]
+        names = [
+            name
+            for name, generator in generators_in(part).items()
+            if not any(generator is each for each in managed)
+        ]
         if names:
             log.warning(
                 "the %s of train_dataloader keeps a random generator of its own (%s), "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from training.checkpoint_io import UnreadableError
+from training.checkpoint_io import UnreadableError, read_checkpoint
 
 #: Part -> its type; a mapping stands for a part with parts that must be there.
 LAYOUT: dict[str, Any] = {
@@ -32,18 +33,22 @@ LAYOUT: dict[str, Any] = {
 }
 
 
-def check_layout(state: Mapping[str, Any], source: str) -> None:
-    """Raise unless every part is there and of its type.
+def read_state(path: str | Path) -> dict[str, Any]:
+    """Return the state in ``path``, verified, with every part there and of its type.
 
     Raises:
-        UnreadableError: names the first part that is missing or of another type.
+        UnreadableError: as ``read_checkpoint``, or names the first part that is missing
+            or of another type.
+        CheckpointError: of a newer format.
     """
+    state = read_checkpoint(path)
     problem = _problem(state, LAYOUT, "")
     if problem is not None:
         raise UnreadableError(
-            f"checkpoint {source!r} is not as save_checkpoint writes it: {problem}; "
+            f"checkpoint {str(path)!r} is not as save_checkpoint writes it: {problem}; "
             "use an earlier one"
         )
+    return state
 
 
 def _problem(

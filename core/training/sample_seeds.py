@@ -37,17 +37,14 @@ def draws_nothing(dataset: Any) -> bool:
     return type(dataset) in (TensorDataset, list, tuple)
 
 
-def own_generators(part: Any) -> list[str]:
-    """Return the names of the attributes in which ``part`` keeps generators of its own.
-
-    Their state is in no checkpoint, and each worker moves a copy of it.
-    """
+def generators_in(part: Any) -> dict[str, Any]:
+    """Return the random generators that ``part`` keeps, by the attribute's name."""
     kinds: tuple[Any, ...] = (random.Random, torch.Generator)
     if "numpy" in sys.modules:
         numpy_random = sys.modules["numpy"].random
         kinds += (numpy_random.Generator, numpy_random.RandomState)
     values = getattr(part, "__dict__", {})
-    return [name for name, value in values.items() if isinstance(value, kinds)]
+    return {name: value for name, value in values.items() if isinstance(value, kinds)}
 
 
 class SeededSamples(Dataset[Any]):

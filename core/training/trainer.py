@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from training import snapshot
-from training.checkpoint_io import read_checkpoint, write_checkpoint
+from training.checkpoint_io import write_checkpoint
 from training.compiling import compile_options, compiled
 from training.data_order import EpochLoader, refuse_one_shot
 from training.device import choose_device
 from training.errors import ConfigError
 from training.forward import LossFn, StepFn, make_forward
-from training.layout import check_layout
+from training.layout import read_state
 from training.loop import Loop
 from training.memory import note_memory
 from training.metrics import Metrics, known_names
@@ -187,8 +187,7 @@ class Trainer(Loop):
         Raises:
             CheckpointError: the file is damaged, foreign, or does not fit this run.
         """
-        state = read_checkpoint(path)
-        check_layout(state, str(path))
+        state = read_state(path)
         if weights_only:
             snapshot.check_model(self, state, str(path))
             snapshot.restore_model(self, state)

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from training.app.cli import main
-
 COLOURS = ("red", "green", "blue", "white")
 CONFIG = """\
 data: {train: rows/train.jsonl, validation: rows/val.jsonl, batch_size: 2}
@@ -41,19 +39,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (rows / f"{split}.jsonl").write_text("".join(lines))
     (tmp_path / "run.yaml").write_text(CONFIG)
     return tmp_path
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Return a function that runs ``trainbus ...``: (exit code, stdout, stderr)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from training import discovery
-from training.app.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")
@@ -134,19 +133,6 @@ def folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "_FOLDERS", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("TRAINBUS_PLUGINS", raising=False)
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Return a function that runs ``trainbus ...``: (exit code, stdout, stderr)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture

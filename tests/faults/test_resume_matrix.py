@@ -313,18 +313,19 @@ class Private(Sampler[int]):
         return 11
 
 
+@pytest.mark.parametrize("name", ["rng", "generator"])
 @pytest.mark.parametrize("where", ["data set", "sampler", "neither"])
 def test_r8_a_generator_that_no_checkpoint_holds_is_named_at_the_start(
-    caplog: pytest.LogCaptureFixture, where: str
+    caplog: pytest.LogCaptureFixture, where: str, name: str
 ) -> None:
     dataset = Augmented()
     if where == "data set":
-        dataset.rng = np.random.default_rng(0)  # type: ignore[attr-defined]
+        setattr(dataset, name, np.random.default_rng(0))
     sampler = Private() if where == "sampler" else None
     build(loader=DataLoader(dataset, 2, sampler=sampler), num_epochs=1).train()
     said = "keeps a random generator of its own"
     assert (said in caplog.text) == (where != "neither")
-    assert ("(rng)" in caplog.text) == (where == "data set")
+    assert (f"({name})" in caplog.text) == (where == "data set")
     assert ("(chance)" in caplog.text) == (where == "sampler")
 
 

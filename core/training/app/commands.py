@@ -29,7 +29,6 @@ __all__ = [
     "load",
     "plan",
     "predict",
-    "read_state",
     "run",
 ]
 
@@ -90,6 +89,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a checkpoint on the rows of one split."""
     from training.app.parts import build_parts, data_facts
     from training.app.report import metric_table
+    from training.layout import read_state
 
     target = _new_file(arguments.predictions, "--predictions")
     config, split = load(arguments), arguments.split
@@ -121,6 +121,7 @@ def predict(arguments: argparse.Namespace) -> None:
     """Answer one question about one image, with nothing but a checkpoint."""
     from training.app.parts import import_ours
     from training.device import choose_device
+    from training.layout import read_state
 
     device = choose_device(arguments.device)
     state = read_state(arguments.checkpoint)
@@ -171,16 +172,6 @@ def _watchdog(arguments: argparse.Namespace) -> AbstractContextManager[object]:
     if not 0 < seconds <= threading.TIMEOUT_MAX:
         raise ConfigError(f"--watchdog is {seconds:g}; use more than 0 seconds")
     return Watchdog(seconds, arguments.watchdog_abort)
-
-
-def read_state(path: str) -> dict[str, Any]:
-    """Return a verified checkpoint that holds every part."""
-    from training.checkpoint_io import read_checkpoint
-    from training.layout import check_layout
-
-    state = read_checkpoint(path)
-    check_layout(state, path)
-    return state
 
 
 def _description(state: Mapping[str, Any]) -> Mapping[str, Any] | None:

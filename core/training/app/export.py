@@ -16,7 +16,7 @@ SUFFIX = ".safetensors"
 
 def export(arguments: argparse.Namespace) -> None:
     """Write one ``.safetensors`` file, or a folder that ``from_pretrained`` reads."""
-    from training.app.commands import read_state
+    from training.layout import read_state
 
     out = _new_path(Path(arguments.out))
     state = read_state(arguments.checkpoint)

@@ -35,7 +35,7 @@ test-fast: $(VENV)/.installed-test  ## Run the tests that are not marked slow.
 	$(PYTEST) -m "not slow and not exhaustive" $(TEST_ARGS)
 
 faults: $(VENV)/.installed-test  ## Run every fault test, the long ones too (20 min).
-	$(TEST_ENV) $(BIN)/python -m pytest -s tests/faults -m '' $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest tests/faults -m '' $(TEST_ARGS)
 
 lint: $(VENV)/.installed-test  ## Check style and formatting.
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """Count what the fault tests did: boundaries resumed, operations failed, kills.
 
 Runs the tests of ``tests/faults``, the long ones too (half an hour on two cores), and
-keeps what each of them counted. More arguments go to pytest: ``-k c1``.
+keeps for each numbered promise how many passed and what they counted. More arguments
+go to pytest: ``-k c1``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from typing import Any
 import environment
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from promises import as_text, tally  # noqa: E402
+
+OUTCOMES = ("failure", "error", "skipped")
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
@@ -29,25 +35,24 @@ def run(arguments: list[str]) -> dict[str, Any]:
         )
         suite = ElementTree.parse(report).getroot().find("testsuite")
     assert suite is not None, "pytest writes one suite"
-    cases = list(suite.iter("testcase"))
-    tests = {
-        case.attrib["name"]: {
-            each.attrib["name"]: int(each.attrib["value"])
-            for each in case.iter("property")
-        }
-        for case in cases
-    }
-    failed = sum(
-        case.find("failure") is not None or case.find("error") is not None
-        for case in cases
-    )
-    skipped = sum(case.find("skipped") is not None for case in cases)
+    cases = [
+        (
+            case.attrib["name"],
+            next((each for each in OUTCOMES if case.find(each) is not None), "passed"),
+            {
+                each.attrib["name"]: int(each.attrib["value"])
+                for each in case.iter("property")
+            },
+        )
+        for case in suite.iter("testcase")
+    ]
+    outcomes = [outcome for _, outcome, _ in cases]
     return {
         "seconds": round(float(suite.attrib["time"])),
         "tests": len(cases),
-        "failed": failed,
-        "skipped": skipped,
-        "counts": {name: counts for name, counts in sorted(tests.items()) if counts},
+        "failed": outcomes.count("failure") + outcomes.count("error"),
+        "skipped": outcomes.count("skipped"),
+        "promises": tally(cases),
     }
 
 
@@ -57,14 +62,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep the counts")
     options, others = parser.parse_known_args()
     results = run(others)
-    rows = [
-        [
-            name.removeprefix("test_"),
-            ", ".join(f"{n:,} {what}" for what, n in c.items()),
-        ]
-        for name, c in results["counts"].items()
-    ]
-    print(environment.table(["test", "counted"], rows))
+    rows = [[number, as_text(counts)] for number, counts in results["promises"].items()]
+    print(environment.table(["promise", "put to the test"], rows))
     print(
         f"{results['tests']} tests, {results['failed']} failed, "
         f"{results['skipped']} skipped, {results['seconds']} s"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.operations import Operations
-from faults.sweep import build, mutant, violations
+from faults.sweep import build, violations
 
 #: Combinations of pending changes of a folder that are tried, at most 2 ** this.
 MOST_PENDING = 6
@@ -92,27 +92,26 @@ class Disk:
                 }
 
 
-def trace(folder: Path, name: str) -> list[tuple[str, str, Any]]:
-    """Run once under mutant ``name``; return every operation and acknowledgement."""
+def trace(folder: Path) -> list[tuple[str, str, Any]]:
+    """Run once; return every operation and acknowledgement."""
     events: list[tuple[str, str, Any]] = []
 
     def note(count: int, operation: str, path: str, detail: Any) -> None:
         kept = detail if isinstance(detail, (str, type(None))) else bytes(detail)
         events.append((operation, path, kept))
 
-    # The mutant goes outside, so that an fsync it leaves out is not in the trace.
-    with Operations(folder, note), mutant(name):
+    with Operations(folder, note):
         build(folder, lambda step: events.append(("acknowledged", "", step))).train()
     return events
 
 
-def main(name: str, place: str) -> None:
+def main(place: str) -> None:
     """Replay every prefix of a trace and print what was violated."""
     logging.disable(logging.WARNING)
     folder, after = Path(place) / "run", Path(place) / "after"
     folder.mkdir()
     disk, tried, found, points = Disk(), set(), [], 0
-    for number, event in enumerate(trace(folder, name), 1):
+    for number, event in enumerate(trace(folder), 1):
         disk.apply(*event)
         points += 1
         for outcome in disk.outcomes():

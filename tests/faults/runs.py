@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +118,19 @@ def build(
 
 
 def end_of(trainer: Trainer) -> dict[str, Any]:
-    """Return the full state after a run, and the next draw of every generator."""
-    state = capture(trainer)
+    """Return the full state after a run, and the next draw of every generator.
+
+    What a checkpoint could lose is read from where it lives, too.
+    """
+    state, scaler = capture(trainer), trainer.grad_scaler
+    live = [trainer.model.state_dict(), trainer.optimizer.state_dict()]
+    live += [] if scaler is None else [scaler.state_dict()]
     state = {**state, "requests": [], "plugins": {"ids": state["plugins"]["ids"]}}
     before = rng_state()
     draws = [random.random(), float(np.random.rand()), float(torch.rand(()))]
     load_rng_state(before)
-    return {**state, "rng": before, "draws": draws, "distributions": {}}
+    state = {**state, "rng": before, "draws": draws, "distributions": {}}
+    return {**state, "live": live}
 
 
 def resumed(path: Path, **options: Any) -> dict[str, Any]:
@@ -134,13 +139,6 @@ def resumed(path: Path, **options: Any) -> dict[str, Any]:
     trainer.load_checkpoint(path)
     trainer.train()
     return end_of(trainer)
-
-
-def report(record: Any, line: str, **counts: int) -> None:
-    """Print a line (seen with ``pytest -s``) and keep the counts with the result."""
-    sys.stdout.write(f"\n{line}\n")
-    for name, count in counts.items():
-        record(name, count)
 
 
 def assert_same_end(left: Any, right: Any, where: str) -> None:

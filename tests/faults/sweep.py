@@ -1,6 +1,6 @@
 """Run one small training again and again, each time with another fault in its saves.
 
-``python sweep.py KIND MUTANT FOLDER`` prints a JSON object: ``points`` tried and what
+``python sweep.py KIND FOLDER`` prints a JSON object: ``points`` tried and what
 was ``violated``. It is a process of its own because it forks, once a point.
 """
 
@@ -13,7 +13,6 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,7 @@ import torch
 from faults.operations import Operations
 
 from trainbus_checkpointing import ModelCheckpointCallback
-from trainbus_checkpointing import folder as files
-from trainbus_checkpointing import store as stores
-from training import Callback, TrainbusError, Trainer, checkpoint_io
+from training import Callback, TrainbusError, Trainer
 from training.checkpoint_io import read_checkpoint
 
 #: One an epoch: new best, new best, worse, new best; three files are deleted.
@@ -78,51 +75,6 @@ def build(folder: Path, tell: Callable[[int], object], **options: Any) -> Traine
         seed=0,
         loss_fn=torch.nn.functional.mse_loss,
     )
-
-
-@contextmanager
-def mutant(name: str) -> Iterator[None]:
-    """Break the code the way ``name`` says; ``none`` leaves it."""
-    real_write, real_commit = checkpoint_io.write_durably, stores.Store._commit
-    real_fsync = os.fsync
-
-    def in_place(path: Any, write: Any) -> Path:
-        with open(path, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        return Path(path)
-
-    def prune_first(self: Any, draft: Any, write: Any) -> None:
-        for entry in self.entries[:-1]:
-            files.remove(self.folder, entry.file)
-        for entry in self.entries[-1:]:
-            files.remove(self.folder, entry.file)
-        write(self.folder / draft.file)
-
-    def without(is_folder: bool) -> Callable[[int], None]:
-        def fsync(descriptor: int) -> None:
-            if os.path.isdir(f"/proc/self/fd/{descriptor}") is not is_folder:
-                real_fsync(descriptor)
-
-        return fsync
-
-    real_store_write = stores.Store._write
-    if name == "written in place":
-        checkpoint_io.write_durably = in_place
-    elif name == "prune before commit":
-        stores.Store._write = prune_first  # type: ignore[method-assign]
-    elif name == "no fsync of the file":
-        os.fsync = without(False)
-    elif name == "no fsync of the folder":
-        os.fsync = without(True)
-    try:
-        yield
-    finally:
-        checkpoint_io.write_durably = real_write
-        stores.Store._commit = real_commit  # type: ignore[method-assign]
-        stores.Store._write = real_store_write  # type: ignore[method-assign]
-        os.fsync = real_fsync
 
 
 def violations(folder: Path, acknowledged: int) -> list[str]:
@@ -182,7 +134,7 @@ def tell_to(descriptor: int) -> Callable[[int], object]:
     return lambda step: os.write(descriptor, f"{step}\n".encode())
 
 
-def crash_sweep(folder: Path, name: str, **options: Any) -> Iterator[list[str]]:
+def crash_sweep(folder: Path, **options: Any) -> Iterator[list[str]]:
     """C2: vanish at the N-th operation, for N = 1, 2, ... until none is left."""
     expected: list[str] = []
     number = 0
@@ -196,7 +148,7 @@ def crash_sweep(folder: Path, name: str, **options: Any) -> Iterator[list[str]]:
                 os._exit(77)
 
         def work(writer: int) -> None:
-            with mutant(name), Operations(here, vanish):  # noqa: B023
+            with Operations(here, vanish):  # noqa: B023
                 build(here, tell_to(writer), **options).train()  # noqa: B023
 
         status, lines = in_child(work)
@@ -205,7 +157,7 @@ def crash_sweep(folder: Path, name: str, **options: Any) -> Iterator[list[str]]:
             return
         wrong = [] if status == 77 else [f"the child ended with {status}: {lines}"]
         wrong += violations(here, int(lines[-1]) if lines and status == 77 else 0)
-        if name == "none" and not wrong and number % RESUME_EVERY == 0:
+        if not wrong and number % RESUME_EVERY == 0:
             wrong += _resume_works(here, expected, **options)
         yield [f"operation {number}: {each}" for each in wrong]
         shutil.rmtree(here)
@@ -314,15 +266,15 @@ def _judge(here: Path, lines: list[str], cause: str, sticky: bool) -> list[str]:
     return wrong
 
 
-def main(kind: str, name: str, folder: str) -> None:
+def main(kind: str, folder: str) -> None:
     """Run one sweep and print what it found."""
     import logging
 
     logging.disable(logging.WARNING)
     place = Path(folder)
     sweeps: dict[str, Callable[[], Iterator[list[str]]]] = {
-        "crash": lambda: crash_sweep(place, name),
-        "crash async": lambda: crash_sweep(place, name, async_save=True),
+        "crash": lambda: crash_sweep(place),
+        "crash async": lambda: crash_sweep(place, async_save=True),
         "error once": lambda: error_sweep(place, sticky=False, every=4),
         "error on and on": lambda: error_sweep(place, sticky=True, every=4),
         "error warned of": lambda: error_sweep(

@@ -20,12 +20,13 @@ from faults.runs import (
     build,
     end_of,
     loader_of,
-    report,
     resumed,
 )
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
 from toy import regression_batches
 
+from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, CheckpointError, ConfigError, Trainer
 from training.compare import first_difference
 
@@ -74,8 +75,7 @@ def test_r1_every_boundary_of_every_kind_of_run_resumes_to_the_same_state(
             dropout=dropout,
             gradient_accumulation_steps=accumulation,
         )
-    line = f"R1: {points} boundaries equal without workers, {accumulation} a window"
-    report(record_property, line, boundaries=points)
+    record_property("boundaries", points)
     assert points == POINTS[accumulation]
 
 
@@ -91,7 +91,7 @@ def test_r1_a_run_saved_without_workers_resumes_equal_with_two(
         dropout=0.5,
         gradient_accumulation_steps=1,
     )
-    report(record_property, f"R1: {points} with 2 workers", boundaries=points)
+    record_property("boundaries", points)
     assert points == 4
 
 
@@ -114,8 +114,7 @@ def test_r1_every_boundary_resumes_equal_with_two_workers(
                 dropout=dropout,
                 gradient_accumulation_steps=accumulation,
             )
-    line = f"R1: {points} boundaries equal with 2 workers, {accumulation} a window"
-    report(record_property, line, boundaries=points)
+    record_property("boundaries", points)
     assert points == POINTS[accumulation]
 
 
@@ -460,8 +459,10 @@ class Overflows(Callback):
 
 
 def scaled(*callbacks: Any, **options: Any) -> Trainer:
-    """Return an fp16 trainer whose scale grows after three good steps."""
+    """Return an fp16 trainer with a schedule; its scale grows after 3 good steps."""
     trainer = build(Overflows(), *callbacks, precision="fp16", **options)
+    schedule = LambdaLR(trainer.optimizer, lambda advances: 0.9**advances)
+    trainer.bus.register(LearningRateSchedulerCallback(schedule, interval="step"))
     assert trainer.grad_scaler is not None
     trainer.grad_scaler.set_growth_interval(3)
     trainer.grad_scaler.load_state_dict(
@@ -478,6 +479,8 @@ def test_r4_the_loss_scale_its_tracker_and_skipped_steps_resume_equal(
     assert straight.progress.skipped_windows >= len(BAD)
     assert straight.update == straight.step - straight.progress.skipped_windows
     assert straight.update > 3, "or the scale never grows"
+    rate = straight.optimizer.param_groups[0]["lr"]
+    assert rate == pytest.approx(0.01 * 0.9**straight.update), "no skip moved it"
     expected = end_of(straight)
     for path in sorted(tmp_path.iterdir()):
         trainer = scaled()

@@ -21,12 +21,8 @@ from training import Callback, DataError, Trainer
 CHILD = """
 import os, sys
 sys.path[:0] = [{tests!r}]
-from contextlib import nullcontext
-import training.trainer
 from faults.runs import Callback, build, loader_of
 from trainbus_checkpointing import ModelCheckpointCallback
-if {bare}:
-    training.trainer.shielded = lambda *loaders: nullcontext()
 
 class Tells(Callback):
     def on_batch_end(self, trainer, batch):
@@ -43,10 +39,10 @@ trainer.train()
 """
 
 
-def told_as_a_group(folder: Path, number: signal.Signals, bare: bool) -> int:
+def told_as_a_group(folder: Path, number: signal.Signals) -> int:
     """Send a signal to a run and its workers; return the run's exit code."""
     tests = str(Path(__file__).parents[1])
-    code = CHILD.format(tests=tests, folder=str(folder), bare=bare)
+    code = CHILD.format(tests=tests, folder=str(folder))
     with subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
@@ -71,16 +67,10 @@ def told_as_a_group(folder: Path, number: signal.Signals, bare: bool) -> int:
 def test_p1_p2_a_signal_to_the_whole_group_saves_as_one_to_the_run_alone(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    assert told_as_a_group(tmp_path, number, bare=False) in (code, 130)
+    assert told_as_a_group(tmp_path, number) in (code, 130)
     (saved,) = tmp_path.glob("*.pt")
     step = torch.load(saved, weights_only=True)["progress"]["step"]
     assert step == 1
-
-
-def test_p1_workers_that_are_not_shielded_take_the_run_along(tmp_path: Path) -> None:
-    """The negative control."""
-    code = told_as_a_group(tmp_path, signal.SIGTERM, bare=True)
-    assert (code, list(tmp_path.glob("*.pt"))) == (1, [])
 
 
 class Bad(Augmented):

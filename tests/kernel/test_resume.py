@@ -175,7 +175,7 @@ def test_a_plugins_progress_survives_and_is_fresh_in_a_new_run(tmp_path: Path) -
     assert counts.batches == 22
 
 
-def test_the_state_of_an_absent_plugin_is_carried_through(tmp_path: Path) -> None:
+def test_c11_the_state_of_an_absent_plugin_is_carried_through(tmp_path: Path) -> None:
     first, second = tmp_path / "a.pt", tmp_path / "b.pt"
     run(Counts(), StopAt(4, first))
     run(StopAt(6, second), load=first)

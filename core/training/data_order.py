@@ -31,8 +31,9 @@ from training.sample_seeds import (
     apart,
     draws_nothing,
     epoch_seed,
-    generators_in,
 )
+from training.signals import begin
+from training.untracked import warn_of_generators
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,8 @@ class EpochLoader:
                 "is, as is a loader with state_dict and load_state_dict",
                 type(loader).__name__,
             )
-        _warn_of_generators(loader, [*self._own, *self._users])
+        if not _is_stateful(loader):
+            warn_of_generators(_inside(loader), [*self._own, *self._users])
 
     @property
     def is_exact(self) -> bool:
@@ -154,7 +156,7 @@ class EpochLoader:
             rest = _without_first(loader, skip) if skip else loader
             is_apart = _draws_in_this_process(loader)
             batches: Iterator[Any] = (
-                apart(lambda: iter(rest)) if is_apart else iter(rest)
+                apart(lambda: iter(rest)) if is_apart else begin(rest)
             )
             issued = _indices_of(loader)
             self.watched = Watched(batches, issued, skip, loader.num_workers)
@@ -229,28 +231,6 @@ def _seeded(loader: Any, seed: int) -> Any:
     return _copy(loader, dataset, issued, loader.persistent_workers)
 
 
-def _warn_of_generators(loader: Any, managed: list[torch.Generator]) -> None:
-    """Name the generators whose state only a loader that restores itself could keep.
-
-    No checkpoint holds it, and each worker moves a copy of its own.
-    """
-    if _is_stateful(loader):
-        return
-    for part in (getattr(loader, "dataset", None), *_parts(loader)[1:]):
-        names = [
-            name
-            for name, generator in generators_in(part).items()
-            if not any(generator is each for each in managed)
-        ]
-        if names:
-            log.warning(
-                "the %s of train_dataloader keeps a random generator of its own (%s), "
-                "which no checkpoint holds: a resumed run will draw other numbers; "
-                "draw from the global generators of random, numpy or torch instead",
-                *(type(part).__name__, ", ".join(names)),
-            )
-
-
 def _begin(loader: Any, epoch: int) -> None:
     if isinstance(loader.dataset, SeededSamples):
         loader.dataset.begin(epoch)
@@ -288,6 +268,11 @@ def _copy(
         persistent_workers=persistent_workers,
         in_order=loader.in_order,
     )
+
+
+def _inside(loader: Any) -> list[Any]:
+    """Return the loader's data set and its samplers."""
+    return [getattr(loader, "dataset", None), *_parts(loader)[1:]]
 
 
 def _parts(loader: Any) -> list[Any]:

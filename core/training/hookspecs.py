@@ -214,7 +214,8 @@ def evaluate(trainer: Trainer, reason: str) -> Mapping[str, float] | None:
         reason: ``"epoch_end"``, or the reason given to ``request_evaluation``.
     Returns: metrics by name, or None when not due; results of all plugins are
         merged, and a name delivered twice is an error that names both.
-    Order: none promised between plugins. Leave the modules' modes as found.
+    Order: none promised between plugins. Leave the modules' modes as found, and call
+        ``trainer.abandon_if_leaving()`` between batches: a signal need not wait then.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,8 @@ from training.errors import DataError, NonFiniteError
 from training.logs import LazyLogs
 from training.metrics import MetricValue, merge_metrics
 from training.modes import train_mode
-from training.state import load_rng_state
+from training.signals import Abandoned
+from training.state import load_rng_state, rng_state
 from training.view import RunView
 from training.window import APPLIED, NONFINITE, Window, refusal
 
@@ -69,13 +71,16 @@ class Loop(RunView):
         self.epoch_state = self._order.epoch_state
         if resume is not None:  # after the iterator was made: making it draws numbers
             load_rng_state(resume["rng"])
-        complete = self._run_batches(device_batches(batches, self.device))
-        if complete and self.progress.batch == 0:
-            raise DataError("train_dataloader yielded no batch; give it some data")
-        if not complete and self._stop is not None:
-            self._announce_checkpoint("stop")
-            return
-        self._end_epoch(complete, time.perf_counter() - started)
+        try:
+            complete = self._run_batches(device_batches(batches, self.device))
+            if complete and self.progress.batch == 0:
+                raise DataError("train_dataloader yielded no batch; give it some data")
+            if complete or self._stop is None:
+                self._end_epoch(complete, time.perf_counter() - started)
+                return
+        except Abandoned:
+            pass  # an evaluation; the state is the one from before it
+        self._announce_checkpoint("stop")
 
     def _run_batches(self, batches: Iterator[tuple[Any, float]]) -> bool:
         """Train on ``batches``; return False if the run ended before the last one."""
@@ -93,7 +98,9 @@ class Loop(RunView):
             index += 1
             if window.num_batches == accumulation:
                 self._end_window(window, index)
-                if index == length and not self._leaves_at_once():
+                if self._signal is not None:
+                    return False  # its grace is short; what is asked for is saved, too
+                if index == length:
                     continue  # what was asked for is granted at the epoch's end
                 ended = self._stop is not None or self.step == self.max_steps
                 # Without a length only the next batch tells whether the epoch is over.
@@ -153,10 +160,6 @@ class Loop(RunView):
             self._unsettled.popleft()
             self._count(outcome == APPLIED)
 
-    def _leaves_at_once(self) -> bool:
-        """Whether a signal forbids to evaluate first: its grace may be short."""
-        return self._signal is not None and "evaluation" not in self._asked
-
     def _count(self, applied: bool) -> None:
         if applied:
             self.progress.update += 1
@@ -168,7 +171,11 @@ class Loop(RunView):
         self.settle()
         evaluation = self._asked.pop("evaluation", None)
         if evaluation is not None:
-            self._evaluate(evaluation)
+            try:
+                self._evaluate(evaluation)
+            except Abandoned:
+                self._asked["evaluation"] = evaluation
+                raise
         checkpoint = self._asked.pop("checkpoint", None)
         if checkpoint is not None and not self.is_stopping:
             self._announce_checkpoint(checkpoint)
@@ -179,7 +186,7 @@ class Loop(RunView):
         progress = self.progress
         weight = progress.weight_sum
         train_loss = float(progress.loss_sum) / weight if weight else float("nan")
-        number = progress.epoch + 1
+        number, before = progress.epoch + 1, replace(progress)
         if complete:
             progress.epoch, progress.batch = number, 0
             progress.loss_sum = progress.weight_sum = 0.0
@@ -188,7 +195,11 @@ class Loop(RunView):
         reason = "epoch_end" if complete else "max_steps"
         if "evaluation" in asked:
             reason = f"{reason}; {asked['evaluation']}"
-        metrics = self._evaluate(reason, {"train_loss": train_loss})
+        try:
+            metrics = self._evaluate(reason, {"train_loss": train_loss})
+        except Abandoned:
+            self.progress, self._asked = before, asked
+            raise
         row = {
             "epoch": number,
             "step": self.step,
@@ -211,7 +222,14 @@ class Loop(RunView):
     ) -> dict[str, float]:
         """Collect metrics, record them with their origin, and let deciders decide."""
         results: list[tuple[str, Any]] = [("trainer", own)]
-        results += self.bus.collect("evaluate", trainer=self, reason=reason)
+        drawn, self._is_evaluating = rng_state(), True
+        try:
+            results += self.bus.collect("evaluate", trainer=self, reason=reason)
+        except Abandoned:
+            load_rng_state(drawn)
+            raise
+        finally:
+            self._is_evaluating = False
         merged = merge_metrics(results)
         for name, (value, producer) in merged.items():
             self.metrics.record(

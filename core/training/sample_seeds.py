@@ -37,16 +37,6 @@ def draws_nothing(dataset: Any) -> bool:
     return type(dataset) in (TensorDataset, list, tuple)
 
 
-def generators_in(part: Any) -> dict[str, Any]:
-    """Return the random generators that ``part`` keeps, by the attribute's name."""
-    kinds: tuple[Any, ...] = (random.Random, torch.Generator)
-    if "numpy" in sys.modules:
-        numpy_random = sys.modules["numpy"].random
-        kinds += (numpy_random.Generator, numpy_random.RandomState)
-    values = getattr(part, "__dict__", {})
-    return {name: value for name, value in values.items() if isinstance(value, kinds)}
-
-
 class SeededSamples(Dataset[Any]):
     """A map-style dataset that seeds the generators before it loads a sample.
 

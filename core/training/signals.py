@@ -14,8 +14,10 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-#: Signals that end the run after a checkpoint, and what is raised then.
+#: Signals that end the run after a checkpoint.
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+#: Signals that a run listens to.
+HEARD = (*STOPPING, signal.SIGUSR1)
 
 
 class Terminated(SystemExit):
@@ -24,6 +26,13 @@ class Terminated(SystemExit):
     def __init__(self, number: signal.Signals) -> None:
         self.exit_code = 128 + number
         super().__init__(self.exit_code)
+
+
+class Abandoned(BaseException):
+    """Unwinds an evaluation because the run leaves; the loop catches it.
+
+    No Exception: nobody who goes on after an error shall go on after this.
+    """
 
 
 @contextmanager
@@ -67,9 +76,8 @@ def handled(
     try:
         for number in STOPPING:
             former[number] = signal.signal(number, stop)
-        if hasattr(signal, "SIGUSR1"):
-            usr1 = stop if on_save is None else save
-            former[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, usr1)
+        usr1 = stop if on_save is None else save
+        former[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, usr1)
         yield
     finally:
         for number, handler in former.items():
@@ -94,9 +102,9 @@ class _Shield:
 
     def __call__(self, worker: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if hasattr(signal, "SIGUSR1"):
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._terminate)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
         if self._init is not None:
             self._init(worker)
 
@@ -120,6 +128,17 @@ def shielded(*loaders: Any) -> Iterator[None]:
             is_training.value = 0
         for each, init in zip(found, former, strict=True):
             each.worker_init_fn = init
+
+
+def begin(loader: Any) -> Iterator[Any]:
+    """Return ``iter(loader)``; a shielded worker is deaf until its shield is up."""
+    if not isinstance(getattr(loader, "worker_init_fn", None), _Shield):
+        return iter(loader)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    try:
+        return iter(loader)  # a worker inherits what is blocked
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def interruption(number: signal.Signals) -> BaseException:

@@ -51,6 +51,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "history": trainer.history,
         "metrics": trainer.metrics.state_dict(),
         "requests": [list(astuple(request)) for request in trainer.requests],
+        "asked": trainer.pending,
         "plugins": collect_states(trainer),
         "distributions": {
             name: {

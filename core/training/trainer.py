@@ -281,7 +281,7 @@ class Trainer(Loop):
         resume, self._resume = self._resume, None
         self._wrapped_loader = None
         self._stop = self._signal = None
-        self._asked.clear()
+        self._asked = dict(resume.get("asked", {})) if resume else {}
         self._unsettled.clear()
         self.weights_are = "live"
         if resume is not None:  # on_setup sees what is configured, not what was saved

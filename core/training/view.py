@@ -24,6 +24,7 @@ from training.forward import Forward
 from training.metrics import Metrics
 from training.precision import Precision
 from training.readback import Readback
+from training.signals import Abandoned
 from training.state import Progress, Request
 from training.window import APPLIED
 
@@ -92,6 +93,7 @@ class RunView:
         self._wrapped_loader: Iterable[Any] | None = None
         self._stop: Request | None = None
         self._signal: Signals | None = None
+        self._is_evaluating = False
         self._asked: dict[str, str] = {}
         self._unsettled: deque[tuple[int, Readback]] = deque()
 
@@ -104,6 +106,13 @@ class RunView:
     def requests(self) -> tuple[Request, ...]:
         """Everything that was asked for, in order."""
         return tuple(self._requests)
+
+    @property
+    def pending(self) -> dict[str, str]:
+        """What was asked for inside this epoch and not granted yet: kind -> reasons."""
+        is_inside = self.progress.batch > 0
+        items = self._asked.items() if is_inside else ()
+        return {kind: why for kind, why in items if kind == "evaluation"}
 
     @property
     def epoch(self) -> int:
@@ -206,6 +215,15 @@ class RunView:
     def request_evaluation(self, reason: str) -> None:
         """Fire ``evaluate`` and ``on_metrics`` at the next boundary."""
         self._want("evaluation", reason)
+
+    def abandon_if_leaving(self) -> None:
+        """End an evaluation that a signal makes pointless; for use between its batches.
+
+        The run then saves the state from before the evaluation and leaves; resumed, it
+        evaluates first. Anywhere else, and without a signal, nothing happens.
+        """
+        if self._signal is not None and self._is_evaluating:
+            raise Abandoned
 
     def _plan_is_done(self) -> bool:
         return self.epoch >= self.num_epochs or (

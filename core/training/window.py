@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from training import readback
+from training.buffers import check_buffers, nonfinite_buffers
 from training.errors import NonFiniteError
 from training.forward import Forward
 from training.gradients import GradientCheck
@@ -99,6 +100,8 @@ class Window:
         self.num_batches = 0
         # A read of a CPU scalar is cheaper than arithmetic on it; on CUDA it is a sync.
         self._reads_are_free = not readback.reads_wait(precision.device)
+        # What is meant to be infinite; only "skip" goes on after anything else was.
+        self._odd = nonfinite_buffers(model) if nonfinite == "skip" else []
         self._look_at_groups()
         self.clear()
 
@@ -265,6 +268,7 @@ class Window:
     def _refuse(self, what: str) -> None:
         if self.nonfinite == "stop":
             raise NonFiniteError(refusal(what))
+        check_buffers(self.model, self._odd, what)
 
 
 def refusal(what: str) -> str:

@@ -35,6 +35,7 @@ class Mutant(NamedTuple):
 
 COMMIT, PROCESS = "faults/test_commit.py", "faults/test_process.py"
 MATRIX, WORKERS = "faults/test_resume_matrix.py", "faults/test_workers.py"
+LEAVING = "faults/test_leaving.py"
 PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
 LOCK, FOLDER = "trainbus_checkpointing.lock", "trainbus_checkpointing.folder"
@@ -380,7 +381,7 @@ MUTANTS = [
         "R8",
         "a generator that no checkpoint holds is not named",
         "training.data_order",
-        "_warn_of_generators(loader, [*self._own, *self._users])",
+        "warn_of_generators(_inside(loader), [*self._own, *self._users])",
         "pass",
         MATRIX,
         "test_r8_a_generator",
@@ -398,10 +399,28 @@ MUTANTS = [
         "P1",
         "a signal ends the run without a checkpoint",
         "training.loop",
-        '            self._announce_checkpoint("stop")\n            return',
-        "            return",
+        '        self._announce_checkpoint("stop")\n\n    def _run_batches',
+        "\n    def _run_batches",
         PROCESS,
         "test_p1_sigterm_at_any",
+    ),
+    Mutant(
+        "P1",
+        "an evaluation is finished before the run leaves",
+        "trainbus_evaluation.callback",
+        "        trainer.abandon_if_leaving()\n",
+        "",
+        LEAVING,
+        "test_p1_a_signal_in",
+    ),
+    Mutant(
+        "P1",
+        "an evaluation that was asked for is forgotten",
+        "training.snapshot",
+        '"asked": trainer.pending,',
+        '"asked": {},',
+        LEAVING,
+        "test_p1_a_signal_before",
     ),
     Mutant(
         "P1",
@@ -409,6 +428,15 @@ MUTANTS = [
         "training.signals",
         "each.worker_init_fn = _Shield(init, is_training)",
         "each.worker_init_fn = init",
+        WORKERS,
+        "test_p1_p2 and SIGTERM",
+    ),
+    Mutant(
+        "P1",
+        "a signal to the whole group ends a worker that is not up yet",
+        "training.signals",
+        "before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)",
+        "before = set()",
         WORKERS,
         "test_p1_p2 and SIGTERM",
     ),

@@ -316,6 +316,27 @@ def test_p5_a_bad_window_is_skipped_where_that_is_the_policy_and_never_logged(
     assert all(torch.isfinite(each).all() for each in trainer.model.parameters())
 
 
+@pytest.mark.parametrize("is_spoilt", [True, False])
+def test_p5_what_a_running_statistic_took_in_cannot_be_skipped(is_spoilt: bool) -> None:
+    """A mask that is infinite from the beginning is no such thing."""
+    poisons = Poisons(4, math.nan, is_gradient=not is_spoilt)
+    trainer = build(poisons, loader=loader_of(drop_last=True), nonfinite="skip")
+
+    def note(model: Any, inputs: tuple[Any, ...]) -> None:
+        model.norm(inputs[0])
+
+    trainer.model.norm = torch.nn.BatchNorm1d(4)
+    trainer.model.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+    trainer.model.register_forward_pre_hook(note)
+    if not is_spoilt:
+        trainer.train()
+        assert trainer.progress.nonfinite_windows == 1
+        return
+    with pytest.raises(NonFiniteError, match=r"'norm\.running_mean' took it in"):
+        trainer.train()
+    assert trainer.step == 4
+
+
 class Watches(Callback):
     """Counts file descriptors, threads and bytes now and then."""
 

@@ -19,20 +19,28 @@ from torch.utils.data import DataLoader
 from training import Callback, DataError, Trainer
 
 CHILD = """
-import os, sys
+import multiprocessing, os, sys
 sys.path[:0] = [{tests!r}]
+import torch
 from faults.runs import Callback, build, loader_of
 from trainbus_checkpointing import ModelCheckpointCallback
+
+first, told = multiprocessing.Lock(), multiprocessing.Event()
+def late(number):  # called by torch in a worker that begins; the second one waits here
+    if not first.acquire(block=False):
+        told.wait()
 
 class Tells(Callback):
     def on_batch_end(self, trainer, batch):
         if (trainer.step, batch) == (0, 0):
             print("ready", flush=True)
             sys.stdin.readline()  # until the signal was sent to everybody
+            told.set()
 
 saves = ModelCheckpointCallback({folder!r}, monitor=None)
 loader = loader_of(workers=2, prefetch_factor=1)
 # The boundary is five batches away, more than are loaded ahead.
+torch.set_num_threads = late
 trainer = build(Tells(), saves, num_epochs=50, loader=loader,
                 gradient_accumulation_steps=6)
 trainer.train()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
 from training.callbacks import Callback
 from training.errors import ConfigError
+from training.signals import begin
 from training.signature import checked_options
 
 if TYPE_CHECKING:
@@ -127,8 +128,11 @@ class EvaluationCallback(Callback):
             ConfigError: the evaluator returned no mapping.
         """
         options = {"return_predictions": True} if self.keep_predictions else {}
+        loader = trainer.val_dataloader
+        if isinstance(self._evaluator, (Evaluator, VQAEvaluator)):
+            loader = _while_staying(trainer)  # others get the loader itself
         with trainer.autocast():
-            results = self._evaluator.evaluate(trainer.val_dataloader, **options)
+            results = self._evaluator.evaluate(loader, **options)
         if not isinstance(results, Mapping):
             raise ConfigError(
                 f"the evaluator {type(self._evaluator).__name__} returned "
@@ -177,6 +181,14 @@ class EvaluationCallback(Callback):
         length = trainer.steps_per_epoch
         ends_epoch = length is not None and trainer.step % length == 0
         return ends_epoch and self._is_epoch_due(trainer, trainer.epoch + 1)
+
+
+def _while_staying(trainer: Trainer) -> Iterator[Any]:
+    """Yield the validation batches until a signal makes the run leave."""
+    assert trainer.val_dataloader is not None
+    for batch in begin(trainer.val_dataloader):
+        trainer.abandon_if_leaving()
+        yield batch
 
 
 def _check_evaluator(

@@ -1,0 +1,47 @@
+"""Name the random generators that a checkpoint does not hold."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+def warn_of_generators(parts: Iterable[Any], managed: list[torch.Generator]) -> None:
+    """Warn of each generator that one of ``parts`` keeps and nobody saves.
+
+    Each worker moves a copy of its own, so the main process could not save it either.
+
+    Args:
+        parts: data set and samplers of a loader.
+        managed: generators that are saved.
+    """
+    for part in parts:
+        names = [
+            name
+            for name, generator in generators_in(part).items()
+            if not any(generator is each for each in managed)
+        ]
+        if names:
+            log.warning(
+                "the %s of train_dataloader keeps a random generator of its own (%s), "
+                "which no checkpoint holds: a resumed run will draw other numbers; "
+                "draw from the global generators of random, numpy or torch instead",
+                *(type(part).__name__, ", ".join(names)),
+            )
+
+
+def generators_in(part: Any) -> dict[str, Any]:
+    """Return the random generators that ``part`` keeps, by the attribute's name."""
+    kinds: tuple[Any, ...] = (random.Random, torch.Generator)
+    if "numpy" in sys.modules:
+        numpy_random = sys.modules["numpy"].random
+        kinds += (numpy_random.Generator, numpy_random.RandomState)
+    values = getattr(part, "__dict__", {})
+    return {name: value for name, value in values.items() if isinstance(value, kinds)}

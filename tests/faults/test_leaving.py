@@ -1,0 +1,162 @@
+"""P1: a signal while an evaluation runs, or is due, does not wait for it."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults.runs import assert_same_end, build, end_of
+
+from trainbus_checkpointing import ModelCheckpointCallback
+from trainbus_evaluation import EvaluationCallback
+from training import Callback, Trainer
+
+BATCHES = 9
+
+
+class Validation(list[Any]):
+    """Batches to evaluate, counted; sends SIGTERM at one of them."""
+
+    def __init__(self, at: int | None = None) -> None:
+        chance = torch.Generator().manual_seed(0)
+        rows = [torch.randn(2, 4, generator=chance) for _ in range(BATCHES)]
+        super().__init__((x, x.sum(1, keepdim=True), torch.zeros(2)) for x in rows)
+        self.at = at
+        self.read = 0
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            self.read += 1
+            if self.read == self.at:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+
+class Tells(Callback):
+    """Sends SIGTERM after one step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def trainer_of(folder: Path, validation: Validation, *others: Any) -> Trainer:
+    """Return a run of two epochs of six steps, evaluated every four steps."""
+    return build(
+        EvaluationCallback(every_n_steps=4),
+        ModelCheckpointCallback(folder),
+        *others,
+        val_dataloader=validation,
+    )
+
+
+def straight(folder: Path) -> tuple[Trainer, int]:
+    """Return an undisturbed run, and how many batches it evaluated."""
+    validation = Validation()
+    trainer = trainer_of(folder, validation)
+    trainer.train()
+    assert_same_end(trainer.stop_owner, "trainer", "or it is no control")
+    return trainer, validation.read
+
+
+def resumed(folder: Path) -> tuple[Trainer, int]:
+    """Return a run that went on in ``folder``, and the batches it evaluated."""
+    validation = Validation()
+    trainer = trainer_of(folder, validation)
+    found = trainer.plugins["checkpointing"].resume_candidates(trainer)
+    trainer.load_checkpoint(found[0][0])
+    trainer.train()
+    return trainer, validation.read
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "step"),
+    [
+        pytest.param(1, 4, id="inside an epoch"),
+        pytest.param(2, 6, id="at an epoch's end"),
+        pytest.param(4, 12, id="at the end of the run"),
+    ],
+)
+def test_p1_a_signal_in_an_evaluation_ends_it_and_the_resumed_run_makes_it(
+    tmp_path: Path, evaluation: int, step: int
+) -> None:
+    whole, all_batches = straight(tmp_path / "whole")
+    assert all_batches == 4 * BATCHES
+    begun = (evaluation - 1) * BATCHES
+    validation = Validation(at=begun + 2)
+    trainer = trainer_of(tmp_path / "cut", validation)
+    with pytest.raises(SystemExit, match="143"):
+        trainer.train()
+    assert validation.read == begun + 2
+    assert trainer.step == step
+    assert trainer.epoch == (step - 1) // 6, "that epoch is not over"
+    rest, read = resumed(tmp_path / "cut")
+    assert read == all_batches - begun
+    assert_same_end(end_of(rest), end_of(whole), "the end")
+
+
+def test_p1_a_signal_before_an_evaluation_that_was_asked_for_leaves_it_to_the_rest(
+    tmp_path: Path,
+) -> None:
+    whole, all_batches = straight(tmp_path / "whole")
+    validation = Validation()
+    with pytest.raises(SystemExit, match="143"):
+        trainer_of(tmp_path / "cut", validation, Tells(4)).train()
+    assert validation.read == 0
+    rest, read = resumed(tmp_path / "cut")
+    assert read == all_batches
+    assert_same_end(end_of(rest), end_of(whole), "the end")
+
+
+def test_p1_what_an_abandoned_evaluation_drew_is_drawn_again(tmp_path: Path) -> None:
+    class Draws(Callback):
+        def __init__(self, is_told: bool) -> None:
+            self.is_told = is_told
+
+        def metric_names(self) -> list[str]:
+            return ["val_loss"]
+
+        def evaluate(self, trainer: Trainer) -> dict[str, float]:
+            value = random.random() + float(torch.rand(()))
+            if self.is_told and trainer.step == 6:
+                signal.raise_signal(signal.SIGTERM)
+            trainer.abandon_if_leaving()
+            return {"val_loss": value}
+
+    def trainer_with(folder: str, is_told: bool) -> Trainer:
+        return build(Draws(is_told), ModelCheckpointCallback(tmp_path / folder))
+
+    whole = trainer_with("whole", False)
+    whole.train()
+    with pytest.raises(SystemExit, match="143"):
+        trainer_with("cut", True).train()
+    rest = trainer_with("cut", False)
+    found = rest.plugins["checkpointing"].resume_candidates(rest)
+    rest.load_checkpoint(found[0][0])
+    rest.train()
+    assert_same_end(end_of(rest), end_of(whole), "the end")
+
+
+def test_nothing_is_abandoned_outside_an_evaluation_or_without_a_signal() -> None:
+    class Asks(Callback):
+        def on_batch_end(self, trainer: Trainer) -> None:
+            if trainer.step == 3:
+                signal.raise_signal(signal.SIGTERM)
+            trainer.abandon_if_leaving()
+
+        def evaluate(self, trainer: Trainer) -> dict[str, float]:
+            trainer.abandon_if_leaving()
+            return {"val_loss": 1.0}
+
+    trainer = build(Asks())
+    with pytest.raises(SystemExit, match="143"):
+        trainer.train()
+    assert trainer.step == 4
+    build(Asks(), max_steps=2).train()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,23 @@ from torch import nn
 Contestant = Callable[[Case, Path], tuple[nn.Module, Clocked]]
 
 
-def bare(case: Case, folder: Path) -> tuple[nn.Module, Clocked]:
-    """Train by hand, bf16 under autocast."""
-    model, clock = case.model(), case.clocked()
-    optimizer = case.optimizer(model)
-    for batch in clock:
-        inputs = {k: v.to(device(), non_blocking=True) for k, v in batch.items()}
-        with torch.autocast(device().type, dtype=torch.bfloat16):
-            loss = model(**inputs).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return model, clock
+def bare(**options: Any) -> Contestant:
+    """Return a loop by hand, bf16 under autocast, compiled if options say how."""
+
+    def contestant(case: Case, folder: Path) -> tuple[nn.Module, Clocked]:
+        model, clock = case.model(), case.clocked()
+        optimizer = case.optimizer(model)
+        run = torch.compile(model, **options) if options else model
+        for batch in clock:
+            inputs = {k: v.to(device(), non_blocking=True) for k, v in batch.items()}
+            with torch.autocast(device().type, dtype=torch.bfloat16):
+                loss = run(**inputs).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return model, clock
+
+    return contestant
 
 
 def trainbus(**options: Any) -> Contestant:
@@ -52,8 +58,8 @@ def trainbus(**options: Any) -> Contestant:
     return contestant
 
 
-def transformers(case: Case, folder: Path) -> tuple[nn.Module, Clocked]:
-    """Train with transformers' ``Trainer``, everything optional off."""
+def transformers(case: Case, folder: Path, **options: Any) -> tuple[nn.Module, Clocked]:
+    """Train with transformers' ``Trainer``, everything optional off but ``options``."""
     from transformers import Trainer, TrainingArguments
 
     model, clock = case.model(), case.clocked()
@@ -74,6 +80,7 @@ def transformers(case: Case, folder: Path) -> tuple[nn.Module, Clocked]:
         disable_tqdm=True,
         logging_strategy="no",
         save_strategy="no",
+        **options,
     )
     Loaded(
         model,
@@ -84,8 +91,8 @@ def transformers(case: Case, folder: Path) -> tuple[nn.Module, Clocked]:
     return model, clock
 
 
-def lightning(case: Case, folder: Path) -> tuple[nn.Module, Clocked]:
-    """Train with Lightning's ``Trainer``, everything optional off."""
+def lightning(case: Case, folder: Path, **options: Any) -> tuple[nn.Module, Clocked]:
+    """Train with Lightning's ``Trainer``; ``options`` say how the model is compiled."""
     import lightning as library
 
     model, clock = case.model(), case.clocked()
@@ -94,9 +101,10 @@ def lightning(case: Case, folder: Path) -> tuple[nn.Module, Clocked]:
         def __init__(self) -> None:
             super().__init__()
             self.network = model
+            self.run = torch.compile(model, **options) if options else model
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            return self.network(**batch).loss
+            return self.run(**batch).loss
 
         def configure_optimizers(self) -> Any:
             return case.optimizer(self.network)
@@ -118,14 +126,18 @@ def lightning(case: Case, folder: Path) -> tuple[nn.Module, Clocked]:
 
 def contestants(smoke: bool) -> dict[str, Contestant]:
     """Return who can run here, the bare loop first."""
-    how = {"backend": "eager"} if smoke else True
+    how = {"backend": "eager" if smoke else "inductor"}
+    compiled = {"torch_compile": True, "torch_compile_backend": how["backend"]}
     everybody: dict[str, tuple[str, Contestant]] = {
-        "bare loop": ("torch", bare),
+        "bare loop": ("torch", bare()),
+        "bare loop, compile": ("torch", bare(**how)),
         "trainbus": ("training", trainbus()),
         "trainbus, compile": ("training", trainbus(compile=how)),
         "trainbus, graphs": ("training", trainbus(cuda_graphs=True)),
         "transformers": ("accelerate", transformers),
+        "transformers, compile": ("accelerate", partial(transformers, **compiled)),
         "lightning": ("lightning", lightning),
+        "lightning, compile": ("lightning", partial(lightning, **how)),
     }
     return {
         name: contestant

@@ -1,41 +1,46 @@
-"""Does a step stay as cheap with many plugins, and in a long run?
+"""What does a step cost, with many plugins, and late in a long run?
 
-Usage: python benchmarks/scaling.py [--rounds 25] [--write] [--check]
+Usage: python benchmarks/scaling.py [--rounds 12] [--write] [--check]
 
-The workload of ``overhead.py``, with a bare loop in every round as the measure.
+The workload of ``overhead.py``, in turns of ten steps with a bare loop (``paired.py``).
 
-- **plugins**: 1, 10 and 40 plugins of a common kind: they hear a run's and an epoch's
-  events. Beside it 40 that hear every step and do nothing with it.
-- **steps**: runs of 1,000, 10,000 and 100,000 steps in one epoch, without plugins.
+- **plugins**: none, 1, 10 and 40 plugins of a common kind: they hear a run's and an
+  epoch's events. Beside it 40 that hear every step and do nothing with it. And the bare
+  loop again, in a trainer's place: what it differs from 1 is the error of the method.
+- **steps**: one run of 100,000 steps without plugins, looked at until step 1,000, from
+  there until step 10,000, and from there to its end.
 
-``x bare`` is the median over rounds of (time a step / time a step of the bare loop in
-that round), in CPU time, which what else a machine does disturbs less. It is flat if
-the lowest and the highest median of a series are no further apart than ``NOISE``. A
-long run has fewer rounds than a short one.
+``x bare`` is the median over the pairs, with the 95 % interval of that median. A series
+is flat if its lowest and its highest median are no further apart than ``NOISE``.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from environment import table, write
-from overhead import prepare_process, run_once, same
+from overhead import prepare_process, run_once
+from paired import BLOCK, ratios, summary
 from torch import nn
-from workload import Batches, Contestant, Workload, bare
+from workload import Contestant, Workload, bare
 
 from training import Trainer
 from training.callbacks import Callback
 
-#: Difference of two medians of ratios that one machine shows for the same work.
-NOISE = 0.05
-STEPS = 500
+#: What a ``Trainer`` without plugins may cost, times a bare loop.
+LIMIT = 1.02
+#: Difference of two medians that is taken for none.
+NOISE = 0.02
+STEPS = 1_000
 NUM_PLUGINS = (1, 10, 40)
-NUM_STEPS = (1_000, 10_000, 100_000)
+#: Where a long run is cut, in steps.
+CUTS = (0, 1_000, 10_000, 100_000)
+
+Figures = dict[str, dict[str, float]]
 
 
 class Quiet(Callback):
@@ -61,20 +66,6 @@ class Eager(Quiet):
         """Do nothing."""
 
 
-class Again:
-    """Batches, repeated: a long epoch in little memory."""
-
-    def __init__(self, batches: Batches, times: int) -> None:
-        self.batches, self.times = batches, times
-
-    def __len__(self) -> int:
-        return len(self.batches) * self.times
-
-    def __iter__(self) -> Any:
-        for _ in range(self.times):
-            yield from self.batches
-
-
 def trainer_with(kind: type[Callback], count: int) -> Contestant:
     """Return a contestant with ``count`` plugins of one kind."""
 
@@ -96,98 +87,75 @@ def trainer_with(kind: type[Callback], count: int) -> Contestant:
     return contestant
 
 
-def long_work(steps: int) -> Workload:
-    """Return a workload of one epoch with ``steps`` updates."""
+def by_plugins(rounds: int) -> Figures:
+    """Return the figures of runs with 0 to 40 plugins, in turns."""
     work = Workload.create(1, STEPS)
-    train: Any = Again(work.train, steps // STEPS)
-    return Workload(1, train, work.validation, work.template)
+    cases = {"bare again": bare, "no plugin": trainer_with(Quiet, 0)}
+    cases |= {f"{n} plugins": trainer_with(Quiet, n) for n in NUM_PLUGINS}
+    cases["40, every step"] = trainer_with(Eager, 40)
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    for index in range(rounds):
+        for name, contestant in cases.items():
+            found[name] += ratios(contestant, work, run_once)
+        print(f"round {index + 1} of {rounds}", file=sys.stderr, flush=True)
+    return {name: summary(values) for name, values in found.items()}
 
 
-def series(
-    cases: dict[str, tuple[Contestant, Workload]], rounds: dict[str, int]
-) -> dict[str, dict[str, float]]:
-    """Return the figures of each case, whose bare loop runs next to it."""
-    ratios: dict[str, list[float]] = {name: [] for name in cases}
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    order = list(cases)
-    for index in range(max(rounds.values())):
-        for name in order:
-            if index >= rounds[name]:
-                continue
-            contestant, work = cases[name]
-            pair = [bare, contestant] if index % 2 else [contestant, bare]
-            found = {each: run_once(each, work) for each in pair}
-            assert same(found[bare][2], found[contestant][2]), f"{name}: weights differ"
-            ratios[name].append(found[contestant][1] / found[bare][1])
-            seconds[name].append(found[contestant][1] / work.num_steps)
-        order = order[1:] + order[:1]
-        print(f"round {index + 1}", file=sys.stderr, flush=True)
+def by_steps(cuts: tuple[int, ...]) -> Figures:
+    """Return the figures of the parts of one long run."""
+    work = Workload.create(1, STEPS)
+    found = ratios(trainer_with(Quiet, 0), work, run_once, times=cuts[-1] // STEPS)
     return {
-        name: {
-            "ratio": round(statistics.median(ratios[name]), 4),
-            "ratio_lowest": round(min(ratios[name]), 4),
-            "ratio_highest": round(max(ratios[name]), 4),
-            "us_per_step": round(statistics.median(seconds[name]) * 1e6, 1),
-        }
-        for name in cases
+        f"{start:,} to {end:,}": summary(found[start // BLOCK : end // BLOCK])
+        for start, end in itertools.pairwise(cuts)
     }
 
 
-def spread(figures: dict[str, dict[str, float]]) -> float:
+def spread(figures: Figures) -> float:
     """Return how far apart the medians of a series are."""
     found = [row["ratio"] for row in figures.values()]
     return round(max(found) - min(found), 4)
 
 
-def show(title: str, figures: dict[str, dict[str, float]]) -> str:
+def show(title: str, figures: Figures) -> str:
     """Return the table of a series."""
     rows = [
         [
             name,
             f"{row['ratio']:.3f}",
             f"{row['ratio_lowest']:.3f}-{row['ratio_highest']:.3f}",
-            f"{row['us_per_step']:.0f}",
+            f"{row['blocks']:,}",
         ]
         for name, row in figures.items()
     ]
-    return table([title, "x bare", "range", "us/step"], rows)
+    return table([title, "x bare", "95 % interval", "pairs"], rows)
 
 
 def main() -> int:
-    """Measure and print; return 1 when --check finds a series that is not flat."""
+    """Measure and print; return 1 when --check finds a limit passed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--long-rounds", type=int, default=3, help="of 100,000 steps")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=CUTS[-1], help="of the long run")
     parser.add_argument("--write", action="store_true", help="keep the figures as JSON")
-    parser.add_argument("--check", action="store_true", help="fail where it rises")
+    parser.add_argument("--check", action="store_true", help="fail above the limits")
     args = parser.parse_args()
     prepare_process()
-    work = Workload.create(1, STEPS)
-    run_once(bare, work)
-    plugins = {f"{n} plugins": (trainer_with(Quiet, n), work) for n in NUM_PLUGINS}
-    plugins["40, every step"] = (trainer_with(Eager, 40), work)
-    plain = trainer_with(Quiet, 0)
-    steps = {f"{n:,} steps": (plain, long_work(n)) for n in NUM_STEPS}
-    often = dict.fromkeys([*plugins, *steps], args.rounds)
-    often[f"{NUM_STEPS[1]:,} steps"] = min(args.rounds, 2 * args.long_rounds)
-    often[f"{NUM_STEPS[2]:,} steps"] = args.long_rounds
-    found = {
-        "plugins": series(plugins, {name: often[name] for name in plugins}),
-        "steps": series(steps, {name: often[name] for name in steps}),
-    }
-    flat = {"plugins": {n: f for n, f in found["plugins"].items() if "," not in n}}
-    flat["steps"] = found["steps"]
-    apart = {name: spread(figures) for name, figures in flat.items()}
-    for name, figures in found.items():
-        print("\n" + show(name, figures))
-        print(f"medians apart by {apart[name]}, noise {NOISE}")
+    run_once(bare, Workload.create(1, STEPS))
+    plugins = by_plugins(args.rounds)
+    steps = by_steps((*(cut for cut in CUTS if cut < args.steps), args.steps))
+    quiet = {name: plugins[name] for name in plugins if name.endswith("plugins")}
+    apart = {"plugins": spread(quiet), "steps": spread(steps)}
+    print("\n" + show("plugins", plugins) + "\n\n" + show("steps", steps))
+    print(f"medians apart: {apart}, taken for noise: {NOISE}")
     if args.write:
-        print("written:", write("scaling", {"rounds": often, **found, "spread": apart}))
-    broken = [name for name, value in apart.items() if value > NOISE]
-    if args.check and broken:
-        print("failed: not flat:", ", ".join(broken), file=sys.stderr)
-        return 1
-    return 0
+        found = {"plugins": plugins, "steps": steps, "spread": apart}
+        print("written:", write("scaling", {"rounds": args.rounds, **found}))
+    broken = [f"{n} is not flat" for n, value in apart.items() if value > NOISE]
+    if plugins["no plugin"]["ratio"] > LIMIT:
+        broken.append(f"a Trainer costs more than {LIMIT} x bare")
+    for sentence in broken if args.check else ():
+        print("failed:", sentence, file=sys.stderr)
+    return 1 if args.check and broken else 0
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def bare(work: Workload, folder: Path) -> tuple[nn.Module, Callable[[], object]]
 
     def train() -> None:
         for _ in range(work.num_epochs):
-            history.append(train_one_epoch(work, model, optimizer, lambda: None))
+            model.train()
+            history.append(train_block(work, model, optimizer, work.train))
 
     return model, train
 
@@ -115,7 +116,7 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     after_step: Callable[[], object],
 ) -> float:
-    """Update on every training batch; return the mean loss."""
+    """Update on every training batch, with a call after each; return the mean loss."""
     model.train()
     loss_fn = work.loss_fn
     total = torch.zeros(())
@@ -127,6 +128,24 @@ def train_one_epoch(
         total += loss.detach()
         after_step()
     return float(total) / len(work.train)
+
+
+def train_block(
+    work: Workload,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Any,
+) -> float:
+    """Update on some batches and nothing else; return the mean loss."""
+    loss_fn = work.loss_fn
+    total = torch.zeros(())
+    for inputs, targets in batches:
+        loss = loss_fn(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        total += loss.detach()
+    return float(total) / len(batches)
 
 
 def bare_full(work: Workload, folder: Path) -> tuple[nn.Module, Callable[[], object]]:

@@ -22,10 +22,10 @@ def batch_size_of(batch: Any) -> int:
     Args:
         batch: a tensor ``(B, ...)``, or a mapping or sequence of such.
     """
-    parts = list(_parts(batch))
-    sizes = [part.shape[0] for part in parts if isinstance(part, Tensor) and part.dim()]
-    sizes += [len(part) for part in parts if isinstance(part, list)]
-    return sizes[0] if sizes else 1
+    for part in _parts(batch):
+        if isinstance(part, Tensor) and part.dim():
+            return part.shape[0]
+    return next((len(part) for part in _parts(batch) if isinstance(part, list)), 1)
 
 
 def _parts(value: Any) -> Iterator[Tensor | list[str]]:

@@ -94,7 +94,7 @@ class Loop(RunView):
                 bus.on_batch_begin(self, index, inputs)
             loss = window.backward(inputs, weight)
             if bus.on_batch_end is not None:
-                bus.on_batch_end(self, index, LazyLogs({"loss": loss}))
+                bus.on_batch_end(self, index, LazyLogs({"loss": loss.detach()}))
             index += 1
             if window.num_batches == accumulation:
                 self._end_window(window, index)

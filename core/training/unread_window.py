@@ -42,8 +42,9 @@ class UnreadWindow(Window):
         else:  # what was found before a group joined stays found
             self._check.found.copy_(before)
 
-    def _differentiate(self, scaled: Tensor, mean: Tensor) -> None:
+    def _differentiate(self, scaled: Tensor, loss: Tensor) -> None:
         assert self._poison is not None
+        mean = loss.detach()
         self._poison += mean.float() - mean.float()  # 0, or NaN
         scaled.backward(self._poison.to(scaled.dtype))  # type: ignore[no-untyped-call]
 

@@ -110,8 +110,7 @@ class RunView:
     @property
     def pending(self) -> dict[str, str]:
         """What was asked for inside this epoch and not granted yet: kind -> reasons."""
-        is_inside = self.progress.batch > 0
-        items = self._asked.items() if is_inside else ()
+        items = self._asked.items() if self.progress.batch else ()
         return {kind: why for kind, why in items if kind == "evaluation"}
 
     @property

@@ -123,27 +123,28 @@ class Window:
     def backward(self, batch: Any, weight: float) -> Tensor:
         """Add one batch's gradients; return its mean loss, 0-d, on the device.
 
+        It may still have its graph: detach it to keep it.
+
         Raises:
             NonFiniteError: the loss is not finite and the policy is ``"stop"``.
         """
         if self.num_batches == 0:
             self._begin()
         loss, weight = self._mean_loss(batch, weight)
-        mean = loss.detach()
         self.num_batches += 1
         if weight <= 0.0:  # a mean over nothing is NaN: it has no gradient to give
-            return mean
-        value = mean.item() if self._reads_are_free else mean.double()
+            return loss
+        value = loss.item() if self._reads_are_free else loss.detach().double()
         if self._reads_are_free and not math.isfinite(value):
             self._refuse(f"the loss is {value}")
             self._bad_loss = True
-            return mean
+            return loss
         scaled = self._divided(loss, self._divisor(weight))
         if self.precision.scaler is not None:
             scaled = self.precision.scaler.scale(scaled)
-        self._differentiate(scaled, mean)
+        self._differentiate(scaled, loss)
         self._add(value, weight)
-        return mean
+        return loss
 
     def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
         """Try to update the weights once, and start the next window.
@@ -197,11 +198,14 @@ class Window:
         self._loss_sum = self._loss_sum + mean * weight
         self._weight_sum += weight
 
-    def _differentiate(self, scaled: Tensor, mean: Tensor) -> None:
+    def _differentiate(self, scaled: Tensor, loss: Tensor) -> None:
         scaled.backward()  # type: ignore[no-untyped-call]
 
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
-        finite, norm = self._check.finite(self._correction()), None
+        norm, correction = None, self._correction()
+        # The norm to clip by tells, too, where nobody wants to see gradients before.
+        norm_tells = self.max_grad_norm and before_step is None and correction == 1.0
+        finite = bool(norm_tells) or self._check.finite(correction)
         if not self._reads_are_free:  # a CUDA loss was not looked at yet
             finite = finite and math.isfinite(float(self._loss_sum))
         if finite and before_step is not None:

@@ -154,15 +154,19 @@ def measure_contest(
                 skipped |= {} if runs[name] else {name: "out of time"}
                 continue
             try:
-                runs[name].append(run_once(who[name], case))
+                found = run_once(who[name], case)
             except Exception as error:  # one failure must not cost the other figures
                 skipped[name] = f"{type(error).__name__}: {error}"[:200]
-    bare = runs[next(iter(who))]
+                continue
+            if runs[name]:
+                del found["weights"]  # those of the first round are compared
+            runs[name].append(found)
+    bare = next((done for done in runs.values() if done), [])
     return {
-        name: {"skipped": skipped[name]}
-        if name in skipped
-        else figures_of(runs[name], bare, case, flops)
-        for name in who
+        name: figures_of(done, bare, case, flops)
+        if done
+        else {"skipped": skipped[name]}
+        for name, done in runs.items()
     }
 
 

@@ -72,7 +72,7 @@ def summary(found: Sequence[float]) -> dict[str, float]:
     high = ranked[min(len(ranked) - 1, round(len(ranked) / 2 + half))]
     return {
         "ratio": round(statistics.median(ranked), 4),
-        "ratio_lowest": round(low, 4),
-        "ratio_highest": round(high, 4),
+        "interval_low": round(low, 4),
+        "interval_high": round(high, 4),
         "blocks": len(ranked),
     }

@@ -123,7 +123,7 @@ def show(title: str, figures: Figures) -> str:
         [
             name,
             f"{row['ratio']:.3f}",
-            f"{row['ratio_lowest']:.3f}-{row['ratio_highest']:.3f}",
+            f"{row['interval_low']:.3f}-{row['interval_high']:.3f}",
             f"{row['blocks']:,}",
         ]
         for name, row in figures.items()

@@ -32,7 +32,7 @@ from training.sample_seeds import (
     draws_nothing,
     epoch_seed,
 )
-from training.signals import begin
+from training.signals import iterate_shielded
 from training.untracked import warn_of_generators
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class EpochLoader:
             rest = _without_first(loader, skip) if skip else loader
             is_apart = _draws_in_this_process(loader)
             batches: Iterator[Any] = (
-                apart(lambda: iter(rest)) if is_apart else begin(rest)
+                apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
             )
             issued = _indices_of(loader)
             self.watched = Watched(batches, issued, skip, loader.num_workers)

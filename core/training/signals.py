@@ -130,7 +130,7 @@ def shielded(*loaders: Any) -> Iterator[None]:
             each.worker_init_fn = init
 
 
-def begin(loader: Any) -> Iterator[Any]:
+def iterate_shielded(loader: Any) -> Iterator[Any]:
     """Return ``iter(loader)``; a shielded worker is deaf until its shield is up."""
     if not isinstance(getattr(loader, "worker_init_fn", None), _Shield):
         return iter(loader)

@@ -16,7 +16,7 @@ from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
 from training.callbacks import Callback
 from training.errors import ConfigError
-from training.signals import begin
+from training.signals import iterate_shielded
 from training.signature import checked_options
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class EvaluationCallback(Callback):
 def _while_staying(trainer: Trainer) -> Iterator[Any]:
     """Yield the validation batches until a signal makes the run leave."""
     assert trainer.val_dataloader is not None
-    for batch in begin(trainer.val_dataloader):
+    for batch in iterate_shielded(trainer.val_dataloader):
         trainer.abandon_if_leaving()
         yield batch
 

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
+LOWEST_VENV ?= .venv-lowest
 # More arguments for `trainbus run`, as in: make demo DEMO_ARGS="--set seed=1"
 DEMO_ARGS ?=
 # More arguments for pytest, as in: make test TEST_ARGS="-k resume"
@@ -17,7 +18,7 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast faults lint format types check bench docs wheels clean
+.PHONY: help install demo test test-fast lowest faults lint format types check bench docs wheels clean
 
 help:  ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' \
@@ -33,6 +34,10 @@ test: $(VENV)/.installed-test  ## Run the tests of the whole and of the plugins.
 
 test-fast: $(VENV)/.installed-test  ## Run the tests that are not marked slow.
 	$(PYTEST) -m "not slow and not exhaustive" $(TEST_ARGS)
+
+lowest: $(LOWEST_VENV)/.installed  ## Run test-fast on the oldest versions allowed (7 GB).
+	$(TEST_ENV) $(LOWEST_VENV)/bin/python -m pytest -n 2 --dist worksteal \
+		-m "not slow and not exhaustive" $(TEST_ARGS)
 
 faults: $(VENV)/.installed-test  ## Run every fault test, the long ones too (20 min).
 	$(TEST_ENV) $(BIN)/python -m pytest tests/faults -m '' $(TEST_ARGS)
@@ -62,7 +67,7 @@ wheels: $(VENV)/.installed  ## Build the six wheels into dist/.
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist . $(PROJECTS:%=./%)
 
 clean:  ## Remove environments, caches and build outputs; runs and data sets stay.
-	rm -rf $(VENV) $(BENCH_VENV) build dist plugins/*/build
+	rm -rf $(VENV) $(BENCH_VENV) $(LOWEST_VENV) build dist plugins/*/build
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	rm -rf plugins/*/src/*.egg-info core/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -82,6 +87,15 @@ $(VENV)/.installed-test: $(INSTALL_INPUTS) | $(VENV)/bin/python
 	@echo "Installing into $(VENV); the first time takes some minutes."
 	$(BIN)/python -m pip install -r requirements.txt -e '.[test]'
 	@touch $(VENV)/.installed $@
+
+# All the oldest at once: pip finds nothing to choose from. The oldest torch comes with
+# CUDA's libraries, whatever the machine.
+$(LOWEST_VENV)/.installed: $(INSTALL_INPUTS) tests/lowest.py
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(PYTHON) tests/lowest.py > $(LOWEST_VENV)/constraints.txt
+	$(LOWEST_VENV)/bin/python -m pip install -c $(LOWEST_VENV)/constraints.txt \
+		-e '.[test]' $(PROJECTS:%=-e ./%)
+	@touch $@
 
 $(BENCH_VENV)/.installed: $(INSTALL_INPUTS) benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from lowest import lowest_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ["checkpointing", "early_stopping", "evaluation", "logging", "lr_scheduling"]
@@ -129,6 +130,14 @@ def test_the_root_requires_whatever_it_imports():
     for folder in ("core/training", "data", "models"):
         imported |= imported_modules(ROOT / folder)
     assert {name: imported[name] for name in imported.keys() - allowed} == {}
+
+
+@pytest.mark.parametrize("project", [".", *(f"plugins/{name}" for name in PLUGINS)])
+def test_every_dependency_has_an_oldest_version_that_is_tested(project):
+    setup = read_setup(ROOT / project)
+    wanted = lines_of(setup["options"]["install_requires"])
+    names = {re.split(r"[\s<>=]", line, maxsplit=1)[0] for line in wanted}
+    assert {n for n in names if not n.startswith("trainbus")} <= set(lowest_versions())
 
 
 def test_entry_points_are_the_documented_ones():

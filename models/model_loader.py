@@ -95,7 +95,10 @@ def _load_blip(name: str) -> Any:
     model, info = _or_config_error(
         name,
         lambda: BlipVQA.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True
+            name,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
         ),
     )
     missing = sorted(info["missing_keys"])
@@ -113,7 +116,9 @@ def _load_blip(name: str) -> Any:
 def _load_processor(name: str) -> Any:
     from transformers import AutoProcessor
 
-    return _or_config_error(name, lambda: AutoProcessor.from_pretrained(name))
+    return _or_config_error(
+        name, lambda: AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    )
 
 
 def _or_config_error(name: str, load: Callable[[], Any]) -> Any:

@@ -33,6 +33,7 @@ __all__ = [
     "is_known",
     "load",
     "load_file",
+    "name_of",
     "use_folder",
 ]
 
@@ -99,8 +100,9 @@ def find(name: str, where: str = "plugins") -> PluginInfo:
             announced in a way that cannot be read.
     """
     if is_file(name):
-        path, called = _path_of(name, where), name.rpartition(":")[2]
-        return PluginInfo(called, str(path.parent), "-", f"{path}:{called}", str(path))
+        path, kind = _path_of(name, where), name.rpartition(":")[2]
+        value = f"{path}:{kind}"
+        return PluginInfo(name_of(name), str(path.parent), "-", value, str(path))
     everything = installed()
     found = [info for info in everything if info.name == name]
     if len(found) == 1:
@@ -153,6 +155,26 @@ def load(info: PluginInfo) -> type[Any]:
 def is_file(name: str) -> bool:
     """Whether ``name`` means a class in a file, as in ``./callbacks.py:MyCallback``."""
     return ".py:" in name
+
+
+def name_of(use: str) -> str:
+    """Return what a plugin is called in a run unless told otherwise.
+
+    That is the name of its entry point, or, of a class in a file, its ``name`` as in
+    Python, which is read without running the file. Whatever cannot be read goes by the
+    name of the class; loading it says what is wrong.
+    """
+    if not is_file(use):
+        return use
+    from training.sources import SourceError, read_class
+
+    path, _, kind = use.rpartition(":")
+    try:
+        facts = read_class(Path(path).stem, kind, Path(path).resolve())
+    except (SourceError, OSError):
+        return kind
+    name = facts.attributes.get("name")
+    return name if isinstance(name, str) and name else kind
 
 
 def load_file(name: str, where: str = "plugins") -> type[Any]:

@@ -94,6 +94,11 @@ def build_plugins(
             type: all mistakes at once, one a line, before anything is constructed;
             after that, all that the constructors refuse.
     """
+    if isinstance(specs, (str, Mapping)) or not isinstance(specs, Iterable):
+        raise PluginError(
+            f"plugins is {specs!r}; write a list of names or of `{{name: {{option: "
+            "value}}`, as in plugins=['csv']; an instance belongs to callbacks"
+        )
     entries = list(specs)
     pairs = [entry for entry in entries if isinstance(entry, tuple)]
     parsed = parse_specs((e for e in entries if not isinstance(e, tuple)), locate)
@@ -200,10 +205,11 @@ def _parse_spec(entry: Any, where: str) -> PluginSpec:
     if isinstance(entry, PluginSpec):
         return entry
     if isinstance(entry, str):
-        return PluginSpec(entry, _default_id(entry))
+        return PluginSpec(entry, discovery.name_of(entry))
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise PluginError(
-            f"{where} is {entry!r}; write a name, or one `name: {{option: value}}`"
+            f"{where} is {entry!r}; write a name, or one `name: {{option: value}}` (an "
+            "instance belongs to callbacks)"
         )
     ((use, given),) = entry.items()
     options = {} if given is None else given
@@ -212,12 +218,9 @@ def _parse_spec(entry: Any, where: str) -> PluginSpec:
             f"{where} is {entry!r}; write a name, or one `name: {{option: value}}`"
         )
     options = dict(options)
-    name = options.pop("id", None) or _default_id(use)
-    if not isinstance(name, str):
+    name = options.pop("id", None)
+    if name is None:
+        name = discovery.name_of(use)
+    if not isinstance(name, str) or not name:
         raise PluginError(f"{where}: id is {name!r}; use a word")
     return PluginSpec(use, name, options)
-
-
-def _default_id(use: str) -> str:
-    """Return the entry-point name, or the class name of a file's plugin."""
-    return use.rpartition(":")[2] if discovery.is_file(use) else use

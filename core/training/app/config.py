@@ -86,9 +86,8 @@ def as_mapping(config: Config) -> dict[str, Any]:
 
 
 def _listed(spec: PluginSpec) -> str | dict[str, Any]:
-    default = spec.use.rpartition(":")[2] if discovery.is_file(spec.use) else spec.use
     options = {name: _json_value(value) for name, value in spec.options.items()}
-    if spec.id != default:
+    if spec.id != discovery.name_of(spec.use):
         options["id"] = spec.id
     return {spec.use: options} if options else spec.use
 

@@ -127,7 +127,7 @@ def _chosen(plugins: Iterable[str], option: str = "-p ") -> Iterator[Document]:
             raise PluginError(
                 f"{option}{text}: name a plugin, as in: -p csv, -p no:csv"
             )
-        name = use.rpartition(":")[2] if discovery.is_file(use) else use
+        name = discovery.name_of(use)
         document = Document()
         chosen = None if is_off else {"use": use}
         document.set(("plugins", name), chosen, f"{option}{text}")

@@ -101,7 +101,7 @@ def why_plugins(arguments: argparse.Namespace) -> None:
     _use(arguments)
     chosen = choices(arguments.config, (), arguments.plugins)
     name = arguments.name
-    choice = chosen.get(name.rpartition(":")[2] if discovery.is_file(name) else name)
+    choice = chosen.get(discovery.name_of(name))
     if choice is None or choice.is_active:
         info = discovery.find(choice.use if choice else name, "plugins why")
     if choice is None:

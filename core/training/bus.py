@@ -16,13 +16,19 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training import hookspecs
-from training.callbacks import Callback
 from training.errors import ConfigError, PluginError, did_you_mean
 from training.hookspecs import HOOKS, PROJECT
 from training.order import solve_order, unmet_relations
-from training.registration import check_hooks, checked_name
+from training.registration import Hooks, checked_name, hooks_of
 from training.scopes import scope
-from training.slots import compile_slot, describe, note_culprit, note_plugin
+from training.slots import (
+    CALLERS,
+    compile_slot,
+    describe,
+    note_culprit,
+    note_plugin,
+    plugin_of,
+)
 
 if TYPE_CHECKING:
     from training.costs import Meter
@@ -37,13 +43,10 @@ BEGINNING = ("on_setup", "load_state_dict", "on_train_begin")
 
 
 class _Manager(pluggy.PluginManager):
-    """A plugin manager that takes a Callback's hook-named methods as hooks."""
+    """A plugin manager whose plugins are ``Hooks``, which say what marks they bear."""
 
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
-        options = super().parse_hookimpl_opts(plugin, name)
-        if options is None and isinstance(plugin, Callback) and name in HOOKS:
-            return {}
-        return options
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        return plugin.marks.get(name)
 
 
 class Bus:
@@ -51,7 +54,8 @@ class Bus:
 
     Each hook name is an attribute: None while nobody listens, else a function that
     takes the hook's arguments by position. Slots follow every later ``register`` and
-    ``unregister``, also one made inside a call.
+    ``unregister``, also one made inside a call: each is compiled when it is first
+    looked at after a change.
     """
 
     on_setup: Slot
@@ -69,7 +73,8 @@ class Bus:
     wrap_dataloader: Slot
 
     def __init__(self) -> None:
-        self._manager: _Manager
+        self._manager = _Manager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[str, Any] = {}
         #: For each edge (first, second) of the order, the sentence that explains it.
         self.order_reasons: dict[tuple[str, str], str] = {}
@@ -79,7 +84,13 @@ class Bus:
         self._told: set[str] = set()
         #: Names of the plugins whose exceptions do not end the run.
         self.isolated: set[str] = set()
-        self._rebuild({})
+
+    def __getattr__(self, hook: str) -> Slot:
+        if hook not in HOOKS:
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {hook!r}")
+        slot = self._slot(hook)
+        setattr(self, hook, slot)  # found without this method from now on
+        return slot
 
     @property
     def plugins(self) -> Mapping[str, Any]:
@@ -98,7 +109,7 @@ class Bus:
     def register_all(self, plugins: Iterable[tuple[str | None, Any]]) -> list[str]:
         """Add all of (name or None, plugin), or none of them; return their names."""
         known = dict(self._plugins)
-        names = []
+        added: dict[str, Hooks] = {}
         for given, plugin in plugins:
             name = checked_name(plugin, given)
             if name in known:
@@ -107,13 +118,22 @@ class Bus:
                     f"{describe(plugin)}; give one of them another `name`"
                 )
             known[name] = plugin
-            names.append(name)
-        self._rebuild(known)
+            added[name] = hooks_of(self._manager, plugin, name)
+        reasons: dict[tuple[str, str], str] = {}
+        order = solve_order(known, reasons)
+        try:
+            for name, hooks in added.items():
+                self._manager.register(hooks, name)
+        except BaseException:  # such as a warning that was made an error
+            for name in filter(self._manager.has_plugin, added):
+                self._manager.unregister(name=name)
+            raise
+        self._adopt({name: known[name] for name in order}, reasons)
         for told in unmet_relations(known):
             if told not in self._told:
                 log.warning("%s", told)
                 self._told.add(told)
-        return names
+        return list(added)
 
     def unregister(self, name: str) -> Any:
         """Take the plugin out and return it."""
@@ -123,7 +143,10 @@ class Bus:
             )
         rest = dict(self._plugins)
         plugin = rest.pop(name)
-        self._rebuild(rest)
+        self._manager.unregister(name=name)
+        reasons: dict[tuple[str, str], str] = {}
+        order = solve_order(rest, reasons)
+        self._adopt({name: rest[name] for name in order}, reasons)
         return plugin
 
     def name_of(self, plugin: Any) -> str | None:
@@ -135,7 +158,7 @@ class Bus:
 
     def listeners(self, hook: str) -> list[pluggy.HookImpl]:
         """Return the implementations of ``hook`` in the order of calls."""
-        return [impl for impl in reversed(self._impls(hook)) if not impl.wrapper]
+        return [impl for impl in self._impls(hook) if not impl.wrapper]
 
     def collect(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
         """Call every listener of ``hook``; return (plugin name, result) pairs.
@@ -152,7 +175,7 @@ class Bus:
                     results.append((name, self._call(impl, hook, arguments)))
                 except BaseException as error:
                     if name in self.isolated and isinstance(error, Exception):
-                        self.survive(name, impl.plugin, hook, error, arguments)
+                        self.survive(name, plugin_of(impl), hook, error, arguments)
                         continue
                     note_culprit(error, impl, hook, arguments)
                     raise
@@ -170,7 +193,7 @@ class Bus:
             except BaseException as error:
                 name = impl.plugin_name
                 if name in self.isolated and isinstance(error, Exception):
-                    self.survive(name, impl.plugin, hook, error, arguments)
+                    self.survive(name, plugin_of(impl), hook, error, arguments)
                     continue
                 note_culprit(error, impl, hook, arguments)
                 errors.append(error)
@@ -184,7 +207,7 @@ class Bus:
     @meter.setter
     def meter(self, meter: Meter | None) -> None:
         self._meter = meter
-        self._rebuild(dict(self._plugins))
+        self._forget_slots()
 
     def _call(
         self, impl: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]
@@ -235,40 +258,31 @@ class Bus:
             except Exception as error:
                 log.warning("plugin %r failed in on_close, too: %r", name, error)
 
-    def _rebuild(self, plugins: Mapping[str, Any]) -> None:
-        """Register ``plugins`` with a new manager, in solved order; compile the slots.
-
-        A new manager each time, since pluggy orders by registration and leaves a
-        plugin that failed validation half registered.
-        """
-        reasons: dict[tuple[str, str], str] = {}
-        order = solve_order(plugins, reasons)
-        manager = _Manager(PROJECT)
-        manager.add_hookspecs(hookspecs)
-        for name in reversed(order):  # pluggy calls the last registered first
-            try:
-                check_hooks(manager, plugins[name], name)
-                manager.register(plugins[name], name)
-            except pluggy.PluginValidationError as error:
-                told = " ".join(str(error).split())
-                raise PluginError(f"plugin {name!r} does not fit: {told}") from error
-        self._manager = manager
+    def _adopt(
+        self, ordered: dict[str, Any], reasons: dict[tuple[str, str], str]
+    ) -> None:
+        """Take over the plugins in solved order, which the manager has by now."""
+        self._plugins = ordered
+        self.order_reasons = reasons
         self.isolated = {
             name
-            for name, plugin in plugins.items()
+            for name, plugin in ordered.items()
             if getattr(plugin, "failure", "fatal") == "isolate"
         }
-        self._plugins = {name: plugins[name] for name in order}
-        self.order_reasons = reasons
+        self._forget_slots()
+
+    def _forget_slots(self) -> None:
         for hook in HOOKS:
-            setattr(self, hook, self._slot(hook))
+            self.__dict__.pop(hook, None)
 
     def _impls(self, hook: str) -> list[pluggy.HookImpl]:
+        """Return the implementations in bus order, not that of registration."""
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
-        return caller.get_hookimpls()
+        rank = {name: place for place, name in enumerate(self._plugins)}
+        return sorted(caller.get_hookimpls(), key=lambda impl: rank[impl.plugin_name])
 
     def _wrappers(self, hook: str) -> list[pluggy.HookImpl]:
-        return [impl for impl in reversed(self._impls(hook)) if impl.wrapper]
+        return [impl for impl in self._impls(hook) if impl.wrapper]
 
     def _slot(self, hook: str) -> Slot:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
@@ -297,3 +311,6 @@ class Bus:
                 return inner(*args)
 
         return wrapped
+
+
+CALLERS[Bus._call.__code__] = lambda at: plugin_of(at["impl"])

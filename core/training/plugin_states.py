@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.content import describe_foreign, foreign_value
 from training.errors import PluginError
-from training.slots import note_plugin
+from training.slots import CALLERS, note_plugin
 
 if TYPE_CHECKING:
     from training.view import RunView
@@ -103,3 +103,7 @@ def _copied(value: Any) -> Any:
     if isinstance(value, list):
         return [_copied(item) for item in value]
     return value
+
+
+for function in (state_of, give_state):
+    CALLERS[function.__code__] = lambda at: at["plugin"]

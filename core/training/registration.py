@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import reprlib
 from collections.abc import Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 import pluggy
 
 from training.callbacks import Callback
 from training.errors import PluginError, did_you_mean
+from training.foreign_hooks import FOREIGN, hint_for
 from training.hookspecs import API_VERSION, HOOKS, PROJECT
 from training.order import relation_mistake
 from training.slots import describe
@@ -21,23 +24,61 @@ log = logging.getLogger(__name__)
 FAILURE_POLICIES = ("fatal", "isolate")
 #: Events at which everybody is called whatever happens, so nobody stands around them.
 TEARDOWN = ("on_exception", "on_close")
+#: Owners of requests that are no plugins.
+NOT_PLUGINS = ("signal", "trainer", "user")
+#: Reads the marks that ``hookimpl`` leaves.
+_MARKS = pluggy.PluginManager(PROJECT)
+
+
+class Hooks:
+    """What pluggy sees of a plugin: its implementations, and an identity.
+
+    pluggy compares plugins by ``==``, where two that are equal (dataclasses) would be
+    one, and asks nothing of a value that is no method.
+
+    Attributes:
+        trainbus_plugin: the plugin.
+        marks: name of an implementation -> the options of its mark.
+    """
+
+    def __init__(self, plugin: Any) -> None:
+        self.trainbus_plugin = plugin
+        self.marks: dict[str, Mapping[str, Any]] = {}
+
+    def add(self, hook: str, function: Any, options: Mapping[str, Any]) -> None:
+        """Take in one implementation of ``hook``."""
+        name = f"hook_{len(self.marks)}"
+        self.marks[name] = {**options, "specname": hook}
+        setattr(self, name, function)
 
 
 def checked_name(plugin: Any, name: str | None) -> str:
     """Return the name that ``plugin`` shall go by, once it is seen to be usable.
 
     Raises:
-        PluginError: a class instead of an instance, a name that is no string, an
-            unknown failure policy, a hook API that is not this one, a misspelt hook,
-            a ``before`` or ``after`` that is no tuple of names.
+        PluginError: a class instead of an instance, a name that is no string or
+            cannot be told apart in a record, an unknown failure policy, a hook API that
+            is not this one, a misspelt hook, a ``before`` or ``after`` that is no tuple
+            of names.
     """
     if inspect.isclass(plugin):
         raise PluginError(
             f"{plugin.__name__} is a class; pass an instance: {plugin.__name__}(...)"
         )
-    name = name or getattr(plugin, "name", None) or type(plugin).__name__
+    name = getattr(plugin, "name", None) if name is None else name
+    name = type(plugin).__name__ if name is None else name
     if not isinstance(name, str):
         raise PluginError(f"{describe(plugin)} has the name {name!r}; use a string")
+    if not name or not name.isprintable() or name != name.strip():
+        raise PluginError(
+            f"{describe(plugin)} has the name {name!r}; use printable characters, and "
+            "no space around them"
+        )
+    if name in NOT_PLUGINS:
+        raise PluginError(
+            f"{describe(plugin)} has the name {name!r}, which says that no plugin "
+            f"asked for something; use another than: {', '.join(NOT_PLUGINS)}"
+        )
     failure = getattr(plugin, "failure", "fatal")
     if failure not in FAILURE_POLICIES:
         raise PluginError(
@@ -83,36 +124,58 @@ def async_mistake(hook: str) -> str:
     return f"{hook} is `async def`, which nobody awaits; write `def`"
 
 
-def check_hooks(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
-    """Refuse hooks that would never be called as they are written.
+def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
+    """Return the implementations of ``plugin``; None in a hook's place is no hook.
 
     Raises:
         PluginError: a hook or an argument that is not offered, one that would never be
-            filled, or a function of a kind that is not called.
+            filled, a value or a function of a kind that is not called, or an object
+            that has no hook at all.
     """
+    hooks = Hooks(plugin)
     for attribute in dir(plugin):
-        options = manager.parse_hookimpl_opts(plugin, attribute)
+        options = _MARKS.parse_hookimpl_opts(plugin, attribute)
         if options is None:
-            continue
-        hook = options.get("specname") or attribute
+            if attribute not in HOOKS or not isinstance(plugin, Callback):
+                continue
+            marks: Mapping[str, Any] = {}  # a method of a Callback needs none
+        else:
+            marks = options
+        hook = marks.get("specname") or attribute
         if hook not in HOOKS:
-            hint = did_you_mean(hook, HOOKS)
             raise PluginError(
                 f"plugin {name!r} ({describe(plugin)}) marks {hook!r}, which is no "
-                f"hook{hint}; the hooks are: {', '.join(HOOKS)}"
+                f"hook{hint_for(hook)}; the hooks are: {', '.join(HOOKS)}"
             )
-        method = getattr(plugin, attribute)
-        complaint = _kind_mistake(method, hook, options) or _argument_mistake(
+        try:
+            method = getattr(plugin, attribute)
+        except Exception as error:
+            raise PluginError(
+                f"plugin {name!r} ({describe(plugin)}) has a hook's name, {hook}, that "
+                f"cannot be read ({type(error).__name__}: {error}); write a method"
+            ) from error
+        if method is None:
+            continue
+        complaint = _kind_mistake(method, hook, marks) or _argument_mistake(
             method, hook, getattr(manager.hook, hook).spec.argnames
         )
         if complaint:
             raise PluginError(
                 f"plugin {name!r} does not fit ({describe(plugin)}): {complaint}"
             )
+        hooks.add(hook, method, marks)
+    if not hooks.marks and not isinstance(plugin, Callback):
+        _refuse_deaf(plugin, name)
+    return hooks
 
 
 def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
-    """Return why a function of this kind is not called as it stands, or ``""``."""
+    """Return why a value of this kind is not called as it stands, or ``""``."""
+    if not inspect.isfunction(method) and not isinstance(method, MethodType):
+        return (
+            f"{hook} is {reprlib.repr(method)}, and only methods and functions are "
+            "called; write `def`, None for no hook, or give it another name"
+        )
     if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
         return async_mistake(hook)
     if options.get("hookwrapper"):
@@ -123,6 +186,8 @@ def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
     if options.get("wrapper"):
         if hook in TEARDOWN:
             return f"{hook} cannot be wrapped, it is for cleaning up; listen to it"
+        if not inspect.isgeneratorfunction(method):
+            return f"{hook} says wrapper=True and does not yield; yield once"
     elif inspect.isgeneratorfunction(method) and hook != "metric_names":
         return f"{hook} yields; mark it with @hookimpl(wrapper=True), or return"
     return ""
@@ -130,6 +195,8 @@ def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
 
 def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
     """Return what is wrong with the arguments of a hook, or ``""``."""
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    named = () if code is None else code.co_varnames[: code.co_argcount]
     for argument in inspect.signature(method).parameters.values():
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
             continue
@@ -150,28 +217,53 @@ def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
                 f"{hook} takes {argument.name!r} by keyword only, and would not get "
                 "it; remove the `*` before it"
             )
+        if argument.name in offered and argument.name not in named:
+            return (
+                f"{hook} hides its argument {argument.name!r} behind a partial or a "
+                "decorator; write a method that names it"
+            )
     return ""
 
 
 def _refuse_misspelt(plugin: Callback, name: str) -> None:
     """Refuse what begins like a hook and is none; warn of what nearly is one."""
+    own = set(dir(plugin))
     for attribute in dir(type(plugin)):
         if attribute in HOOKS or attribute.startswith("_"):
             continue
         if attribute.startswith("on_"):
-            hint = did_you_mean(attribute, HOOKS)
             raise PluginError(
-                f"plugin {name!r} has {attribute!r}, which is no hook{hint}; "
-                f"the hooks are: {', '.join(HOOKS)}"
+                f"plugin {name!r} has {attribute!r}, which is no hook"
+                f"{hint_for(attribute)}; the hooks are: {', '.join(HOOKS)}"
             )
-        others = [hook for hook in HOOKS if not hasattr(plugin, hook)]
+        others = [hook for hook in HOOKS if hook not in own]
         near = difflib.get_close_matches(attribute, others, n=1, cutoff=0.85)
-        if near and inspect.isfunction(getattr(type(plugin), attribute)):
+        is_method = inspect.isfunction(inspect.getattr_static(plugin, attribute, None))
+        if is_method and (near or attribute in FOREIGN):
+            hint = f" (did you mean {near[0]!r}?)" if near else hint_for(attribute)
             log.warning(
-                "plugin %r has a method %r, which is no hook and is never called (did "
-                "you mean %r?)",
-                *(name, attribute, near[0]),
+                "plugin %r has a method %r, which is no hook and is never called%s",
+                *(name, attribute, hint),
             )
+
+
+def _refuse_deaf(plugin: Any, name: str) -> None:
+    """Refuse an object that hears nothing and keeps nothing: it is no plugin."""
+    attributes = set(dir(type(plugin)))
+    if attributes & {*HOOKS, "state_dict"} - {"evaluate"}:
+        return  # unmarked hooks are warned of
+    text = f"{reprlib.repr(plugin)} ({describe(plugin)})"
+    if isinstance(plugin, str):
+        raise PluginError(
+            f"{text} is no plugin but a name; pass an instance, or the name in plugins="
+        )
+    also = "".join(
+        f", but {each}{hint_for(each)}" for each in sorted(attributes & FOREIGN.keys())
+    )
+    raise PluginError(
+        f"{text} has no hook{also}; pass an instance of a class that "
+        "derives from training.Callback, or whose methods carry @training.hookimpl"
+    )
 
 
 def _warn_of_unmarked(plugin: Any, name: str) -> None:

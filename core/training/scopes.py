@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from training.slots import note_culprit
+from training.slots import CALLERS, note_culprit, plugin_of
 
 if TYPE_CHECKING:
     from training.costs import Meter
@@ -68,3 +69,6 @@ def scope(
             failure.add_note(note)
     if failure is not None:
         raise failure  # a wrapper observes a failure; it never hides it
+
+
+CALLERS[inspect.unwrap(scope).__code__] = lambda at: plugin_of(at["wrapper"])

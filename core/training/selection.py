@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -29,7 +29,7 @@ def register_plugins(
         ConfigError: an evaluator without data, or beside another evaluation.
         ImportError: an implied plugin is not installed; says what to install.
     """
-    named: list[tuple[str | None, Any]] = [(None, each) for each in callbacks]
+    named: list[tuple[str | None, Any]] = [(None, each) for each in listed(callbacks)]
     if plugins:
         from training.options import build_plugins
 
@@ -53,6 +53,21 @@ def register_plugins(
         bus.register(plugin_names.EvaluationCallback(evaluator))
     elif trainer.val_dataloader is not None and not bus.listeners("evaluate"):
         bus.register(plugin_names.EvaluationCallback())
+
+
+def listed(callbacks: Any) -> list[Any]:
+    """Return ``callbacks`` as a list.
+
+    Raises:
+        PluginError: it is one callback, a name or a mapping.
+    """
+    is_one = isinstance(callbacks, (str, Mapping, plugin_names.Callback))
+    if is_one or not isinstance(callbacks, Iterable):
+        raise PluginError(
+            f"callbacks is {callbacks!r}; pass a list of instances, as in "
+            "callbacks=[MyCallback()], and installed plugins by name in plugins=[...]"
+        )
+    return list(callbacks)
 
 
 def checked_module(wrapped: Any, module: nn.Module, bus: Bus) -> nn.Module:

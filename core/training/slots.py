@@ -7,8 +7,8 @@ then. Failure isolation and time accounting are compiled in only where asked for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from types import TracebackType
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 #: What the file names of compiled slots begin with, in tracebacks.
 FILE_PREFIX = "<bus slot "
+
+#: Functions of the kernel that call plugins, beside the slots -> the plugin that a call
+#: is for, from its local variables. The modules that define such functions fill it.
+CALLERS: dict[CodeType, Callable[[Mapping[str, Any]], Any]] = {}
 
 #: (name, plugin, hook, error, hook arguments) -> None, for a failure to go on after.
 OnFailure = Callable[[str, Any, str, Exception, Mapping[str, Any]], None]
@@ -82,12 +86,34 @@ def compile_slot(
     def survive(error: Exception, values: tuple[Any, ...]) -> None:
         assert on_failure is not None
         impl = _owner_of(error, owner)
-        on_failure(impl.plugin_name, impl.plugin, hook, error, named(values))
+        on_failure(impl.plugin_name, plugin_of(impl), hook, error, named(values))
 
     scope |= {"blame": blame, "survive": survive, "owner": owner}
     exec(compile("\n".join(lines), f"{FILE_PREFIX}{hook}>", "exec"), scope)
     slot: Callable[..., None] = scope[hook]
     return slot
+
+
+def plugin_of(impl: pluggy.HookImpl) -> Any:
+    """Return the plugin that ``impl`` belongs to; pluggy holds its ``Hooks``."""
+    return getattr(impl.plugin, "trainbus_plugin", impl.plugin)
+
+
+def plugins_on_stack(frame: FrameType | None) -> Iterator[Any]:
+    """Yield the plugins that are being called, from ``frame`` outwards.
+
+    The kernel's own frames tell it, so that it does not matter how a plugin's method
+    is written, nor what it called in turn.
+    """
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(FILE_PREFIX):
+            impl = frame.f_globals["owner"].get(frame.f_lineno)
+            if impl is not None:
+                yield plugin_of(impl)
+        elif code in CALLERS:
+            yield CALLERS[code](frame.f_locals)
+        frame = frame.f_back
 
 
 def _owner_of(
@@ -107,7 +133,7 @@ def note_culprit(
 ) -> None:
     """Write on ``error`` which plugin raised it, in which hook and at which step."""
     step = getattr(arguments.get("trainer"), "step", None)
-    note_plugin(error, impl.plugin_name, impl.plugin, hook, step)
+    note_plugin(error, impl.plugin_name, plugin_of(impl), hook, step)
 
 
 def note_plugin(

@@ -25,7 +25,7 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 FLOORS = {
     1: "hookspecs state logs precision errors plan modes batches metrics forward order "
     "costs sample_seeds permutation compare staging readback gradients content "
-    "loading memory tf32 compiling recording untracked "
+    "loading memory tf32 compiling recording untracked foreign_hooks "
     "buffers",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window graphed_window window_choice signals slots scopes registration "
@@ -41,7 +41,7 @@ CORE = {
     *("view", "loop", "trainer"),
 } - {
     *("costs", "permutation", "compare", "staging", "content", "loading", "memory"),
-    *("tf32", "compiling", "recording", "untracked", "buffers"),
+    *("tf32", "compiling", "recording", "untracked", "buffers", "foreign_hooks"),
 }
 
 

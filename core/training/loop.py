@@ -54,6 +54,12 @@ class Loop(RunView):
         while not self.is_stopping:
             self._run_epoch(resume)
             resume = None
+        if self._asked and self._signal is None:
+            try:
+                self._grant()  # what was asked for at the last boundary
+                self._save_if_asked()
+            except Abandoned:
+                self._announce_checkpoint("stop")
 
     def _run_epoch(self, resume: dict[str, Any] | None) -> None:
         """Run the epoch, or its remainder; stop inside it only at a boundary."""
@@ -80,6 +86,7 @@ class Loop(RunView):
                 return
         except Abandoned:
             pass  # an evaluation; the state is the one from before it
+        self._asked.pop("checkpoint", None)  # this is it
         self._announce_checkpoint("stop")
 
     def _run_batches(self, batches: Iterator[tuple[Any, float]]) -> bool:
@@ -87,9 +94,13 @@ class Loop(RunView):
         bus, window = self.bus, self._window
         accumulation, length = self.gradient_accumulation_steps, self.batches_per_epoch
         index = self.progress.batch
+        if self.is_stopping:
+            return False
         for inputs, weight in batches:
             if self._asked and not window.num_batches:  # no, the epoch goes on
                 self._grant()
+                if self._stop is not None:
+                    return False
             if bus.on_batch_begin is not None:
                 bus.on_batch_begin(self, index, inputs)
             loss = window.backward(inputs, weight)
@@ -167,7 +178,7 @@ class Loop(RunView):
             self.progress.skipped_windows += 1
 
     def _grant(self) -> None:
-        """Evaluate and save where that was asked for, inside an epoch."""
+        """Evaluate and save where that was asked for; what is asked meanwhile waits."""
         self.settle()
         evaluation = self._asked.pop("evaluation", None)
         if evaluation is not None:
@@ -176,8 +187,12 @@ class Loop(RunView):
             except Abandoned:
                 self._asked["evaluation"] = evaluation
                 raise
+        if not self.is_stopping:  # else with the one that ends the run
+            self._save_if_asked()
+
+    def _save_if_asked(self) -> None:
         checkpoint = self._asked.pop("checkpoint", None)
-        if checkpoint is not None and not self.is_stopping:
+        if checkpoint is not None:
             self._announce_checkpoint(checkpoint)
 
     def _end_epoch(self, complete: bool, seconds: float) -> None:
@@ -190,15 +205,16 @@ class Loop(RunView):
         if complete:
             progress.epoch, progress.batch = number, 0
             progress.loss_sum = progress.weight_sum = 0.0
-        asked = dict(self._asked)
-        self._asked.clear()
+        asked = self._asked.pop("evaluation", None)
         reason = "epoch_end" if complete else "max_steps"
-        if "evaluation" in asked:
-            reason = f"{reason}; {asked['evaluation']}"
+        if asked is not None:
+            reason = f"{reason}; {asked}"
         try:
             metrics = self._evaluate(reason, {"train_loss": train_loss})
         except Abandoned:
-            self.progress, self._asked = before, asked
+            self.progress = before
+            if asked is not None:
+                self._asked["evaluation"] = asked
             raise
         row = {
             "epoch": number,
@@ -212,10 +228,7 @@ class Loop(RunView):
         if self.bus.on_epoch_end is not None:
             self.bus.on_epoch_end(self, MappingProxyType(row))
         self._announce_checkpoint("epoch_end" if complete else "stop")
-        for request in (asked.get("checkpoint"), self._asked.get("checkpoint")):
-            if request is not None:
-                self._announce_checkpoint(request)
-        self._asked.clear()
+        self._save_if_asked()
 
     def _evaluate(
         self, reason: str, own: Mapping[str, float] | None = None

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from signal import Signals
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,8 +24,12 @@ from training.metrics import Metrics
 from training.precision import Precision
 from training.readback import Readback
 from training.signals import Abandoned
+from training.slots import plugins_on_stack
 from training.state import Progress, Request
 from training.window import APPLIED
+
+#: Requests that a run keeps at least for its history, beside those to stop.
+MOST_REQUESTS = 1000
 
 
 class RunView:
@@ -104,14 +107,17 @@ class RunView:
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """Everything that was asked for, in order."""
+        """What was asked for, in order: all stops, the latest 1000 of the rest."""
         return tuple(self._requests)
 
     @property
     def pending(self) -> dict[str, str]:
-        """What was asked for inside this epoch and not granted yet: kind -> reasons."""
-        items = self._asked.items() if self.progress.batch else ()
-        return {kind: why for kind, why in items if kind == "evaluation"}
+        """What is owed to whoever goes on from here: kind -> reasons.
+
+        An evaluation that waits for the next boundary; what is saved now is itself the
+        checkpoint that was asked for.
+        """
+        return {k: why for k, why in self._asked.items() if k == "evaluation"}
 
     @property
     def epoch(self) -> int:
@@ -202,17 +208,26 @@ class RunView:
         self.metrics.require(name, owner)
 
     def request_stop(self, reason: str) -> None:
-        """End training at the next boundary; the first request is the one kept."""
+        """End training at the next boundary; the first request is the one kept.
+
+        A boundary is before the first batch of an epoch, the end of a window, or the
+        end of an epoch. From ``on_train_end`` on a request is only noted.
+        """
         request = self._ask("stop", reason)
         if self._stop is None:
             self._stop = request
 
     def request_checkpoint(self, reason: str) -> None:
-        """Fire ``on_checkpoint`` at the next boundary."""
+        """Fire ``on_checkpoint`` at the next boundary, or the one being served."""
         self._want("checkpoint", reason)
 
     def request_evaluation(self, reason: str) -> None:
-        """Fire ``evaluate`` and ``on_metrics`` at the next boundary."""
+        """Fire ``evaluate`` and ``on_metrics`` at the next boundary.
+
+        What is asked for while a boundary is served (``evaluate``, ``on_metrics``,
+        ``on_epoch_end``, ``on_checkpoint``) waits for the boundary after this one; past
+        the last it is granted once, before ``on_train_end``.
+        """
         self._want("evaluation", reason)
 
     def abandon_if_leaving(self) -> None:
@@ -246,15 +261,20 @@ class RunView:
         owner = owner or self._caller()
         request = Request(kind, owner, reason, self.step, self.epoch)
         self._requests.append(request)
+        if len(self._requests) > 2 * MOST_REQUESTS:  # not at every request
+            self._forget_requests()
         return request
 
+    def _forget_requests(self) -> None:
+        """Drop the oldest that are no stops: a checkpoint carries them all."""
+        others = [r for r in self._requests if r.kind != "stop"]
+        stale = set(map(id, others[:-MOST_REQUESTS]))
+        self._requests[:] = [r for r in self._requests if id(r) not in stale]
+
     def _caller(self) -> str:
-        """Return the name of the plugin whose method is on the call stack."""
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None:
-            owner = frame.f_locals.get("self")
-            name = None if owner is None else self.bus.name_of(owner)
-            if name is not None:
+        """Return the name of the plugin that is being called, ``"user"`` for none."""
+        for plugin in plugins_on_stack(sys._getframe(2)):
+            name = self.bus.name_of(plugin)
+            if name is not None:  # else that of another trainer, around this one
                 return name
-            frame = frame.f_back
         return "user"

@@ -72,8 +72,14 @@ import or constructor, or over its state; with `--watchdog-abort` it ends the pr
 
 **What is given is read-only.** `logs` and `metrics` cannot be assigned to; restored state
 and `trainer.history` are copies. What `evaluate` returns must be numbers by name: no text,
-no True, no tensor of several values, and no column that the history has. Requests (`trainer.request_stop`, `request_checkpoint`,
-`request_evaluation`) are how a plugin asks; only the kernel steps, saves and stops.
+no True, no tensor of several values, and no column that the history has.
+
+**Requests.** `trainer.request_stop`, `request_checkpoint` and `request_evaluation` are how a
+plugin asks; only the kernel steps, saves and stops. A request is granted at the
+next boundary: before the first batch of an epoch, at the end of a window, at the end of an
+epoch. What is asked for while one is served, in `evaluate`, `on_metrics`, `on_epoch_end` or
+`on_checkpoint`, waits for the one after it, and past the last it is granted once, before
+`on_train_end`; a checkpoint comes with the boundary that is being served where it still can.
 
 **Versions.** Within hook API 1.x hooks and arguments are only added, which raises the
 second number. A plugin declares what it is written for, `hook_api = ">=1.0,<2"`, and is

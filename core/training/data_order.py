@@ -28,6 +28,7 @@ from training.permutation import Permutation
 from training.sample_seeds import (
     SeededOrder,
     SeededSamples,
+    ShowsOwnDataset,
     apart,
     draws_nothing,
     epoch_seed,
@@ -228,7 +229,10 @@ def _seeded(loader: Any, seed: int) -> Any:
         indices = SeededOrder(indices, seed)
     under_way = loader.num_workers * (loader.prefetch_factor or 0)
     issued = Issued(indices, keep=under_way + 2)
-    return _copy(loader, dataset, issued, loader.persistent_workers)
+    copy = _copy(loader, dataset, issued, loader.persistent_workers)
+    if dataset is not loader.dataset:
+        copy.worker_init_fn = ShowsOwnDataset(loader.worker_init_fn)
+    return copy
 
 
 def _begin(loader: Any, epoch: int) -> None:

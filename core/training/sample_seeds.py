@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    Dataset,
+    Sampler,
+    Subset,
+    TensorDataset,
+    get_worker_info,
+)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -84,6 +91,26 @@ class SeededSamples(Dataset[Any]):
     def _reseed(self, index: Any) -> None:
         number = index if isinstance(index, int) else zlib.crc32(repr(index).encode())
         reseed(epoch_seed(epoch_seed(self._seed, int(self._epoch)), number))
+
+
+class ShowsOwnDataset:
+    """A ``worker_init_fn`` that lets a worker see the data set that the user made.
+
+    A worker loads from ``SeededSamples``; what is set on ``get_worker_info().dataset``
+    is meant for the data set inside.
+
+    Args:
+        init: the loader's own function, or None.
+    """
+
+    def __init__(self, init: Callable[[int], object] | None) -> None:
+        self._init = init
+
+    def __call__(self, worker: int) -> None:
+        info: Any = get_worker_info()
+        object.__setattr__(info, "dataset", info.dataset.dataset)  # it is frozen
+        if self._init is not None:
+            self._init(worker)
 
 
 class SeededOrder(Sampler[Any]):

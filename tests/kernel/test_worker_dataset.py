@@ -1,0 +1,117 @@
+"""A worker sees the user's own data set, and its samples draw the same numbers."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
+
+from training.data_order import EpochLoader
+from training.sample_seeds import epoch_seed, reseed
+
+SEED = 3
+
+
+class Rows(Dataset[Any]):
+    """Gives (what a worker opened, whether it knows itself, a random number)."""
+
+    def __init__(self) -> None:
+        self.opened = 0.0
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        worker = get_worker_info()
+        owner = None if worker is None else worker.dataset
+        inner = owner.dataset if isinstance(owner, Subset) else owner
+        return torch.tensor([self.opened, float(inner is self), random.random()])
+
+
+class Batched(Rows):
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        return [self[index] for index in indices]
+
+
+def open_in_worker(worker: int) -> None:
+    """Open what the data set needs, as people do it once in each worker."""
+    info = get_worker_info()
+    assert info is not None
+    dataset: Any = info.dataset
+    if isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    assert isinstance(dataset, Rows)
+    dataset.opened = 7.0 + worker
+
+
+def keep(samples: list[torch.Tensor]) -> list[torch.Tensor]:
+    return samples  # a collate_fn that might draw: such data sets are seeded
+
+
+def drawn(loader: Any, epoch: int) -> list[list[float]]:
+    batches = EpochLoader(loader, SEED).start(epoch)
+    return [row.tolist() for batch in batches for row in batch]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        pytest.param(Rows, {}, id="forked"),
+        pytest.param(
+            Rows,
+            {"multiprocessing_context": "spawn"},
+            id="spawned",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(Rows, {"persistent_workers": True}, id="persistent"),
+        pytest.param(Batched, {}, id="loaded by the batch"),
+        pytest.param(lambda: Subset(Rows(), range(8)), {}, id="a part"),
+    ],
+)
+def test_what_worker_init_fn_sets_is_seen_and_the_numbers_stay(
+    kind: Any, options: dict[str, Any]
+) -> None:
+    loader: Any = DataLoader(
+        kind(),
+        batch_size=2,
+        num_workers=1,
+        worker_init_fn=open_in_worker,
+        collate_fn=keep,
+        **options,
+    )
+    rows = drawn(loader, epoch=1)
+    assert {row[0] for row in rows} == {7.0}
+    assert {row[1] for row in rows} == {1.0}
+    size = 2 if kind is Batched else 1
+    for index, row in enumerate(rows):
+        if index % size == 0:
+            reseed(epoch_seed(epoch_seed(SEED, 1), index))
+        assert row[2] == pytest.approx(random.random())
+
+
+@pytest.mark.parametrize("init", [None, open_in_worker], ids=["none", "one"])
+def test_without_seeding_torch_itself_shows_it(init: Any) -> None:
+    rows = Rows()
+    rows.is_deterministic = True  # type: ignore[attr-defined]
+    loader: Any = DataLoader(rows, 2, num_workers=1, worker_init_fn=init)
+    assert EpochLoader(loader, SEED).reading.worker_init_fn is init
+    assert drawn(loader, epoch=0)[0][0] == (0.0 if init is None else 7.0)
+
+
+def test_the_users_own_loader_is_left_as_it_was() -> None:
+    loader: Any = DataLoader(Rows(), 2, num_workers=1, worker_init_fn=open_in_worker)
+    drawn(loader, epoch=0)
+    assert loader.worker_init_fn is open_in_worker
+    assert type(loader.dataset) is Rows
+
+
+def test_a_rest_of_an_epoch_is_read_by_the_same_workers() -> None:
+    loader: Any = DataLoader(Rows(), 2, num_workers=2, worker_init_fn=open_in_worker)
+    whole = drawn(loader, epoch=0)
+    batches = EpochLoader(loader, SEED).start(0, 2)
+    rest = [row.tolist() for batch in batches for row in batch]
+    assert rest == whole[4:]
+    assert {row[0] for row in rest} == {7.0, 8.0}

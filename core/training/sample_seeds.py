@@ -108,7 +108,8 @@ class ShowsOwnDataset:
 
     def __call__(self, worker: int) -> None:
         info: Any = get_worker_info()
-        object.__setattr__(info, "dataset", info.dataset.dataset)  # it is frozen
+        # Frozen, as torch means it to stay the one that the loader was given.
+        object.__setattr__(info, "dataset", info.dataset.dataset)  # noqa: PLC2801
         if self._init is not None:
             self._init(worker)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from data.formats import refuse_other_formats
 from data.json_lines import UnusableRow
 from data.line_index import LineIndex
 from data.rows import BadRow, Row, RowReader, settle_bad_rows
@@ -33,8 +34,8 @@ class IndexedRows(Sequence[dict[str, Any]]):
             rows out from the start.
         max_bad_fraction: share of bad rows that ``"skip"`` bears, in [0, 1].
     Raises:
-        DataError: the file cannot be read, holds no row, or a row that was checked
-            cannot be used.
+        DataError: the file cannot be read, is of another format, holds no row, or a row
+            that was checked cannot be used.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class IndexedRows(Sequence[dict[str, Any]]):
         max_bad_fraction: float = 0.0,
     ) -> None:
         self.path = path
+        refuse_other_formats(path)
         self._index = LineIndex(path)
         if not len(self._index):
             raise DataError(f"{path} holds no rows; each line should be a JSON object")

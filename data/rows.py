@@ -2,19 +2,22 @@
 
 A row is ``{"image": ..., "question": ..., "answer": ...}`` with optional
 ``question_id`` (string or whole number, unique in its file), ``answers`` (list of the
-annotators' strings) and ``kind`` (what accuracy is reported by); further keys are left
-alone. ``image`` is relative to the folder of the file that holds the row.
+annotators' strings, or of objects with ``answer`` as the VQA annotations have them) and
+``kind`` (what accuracy is reported by); further keys are left alone. ``image`` is
+relative to the folder of the file that holds the row.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from data.formats import refuse_other_formats
 from data.json_lines import UnusableRow, lines_of, parse_object, show
 from training.errors import DataError, did_you_mean
 
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 REQUIRED = ("image", "question", "answer")
 #: How many bad rows one message spells out; the rest are counted.
 NUM_SHOWN = 20
+#: How many of those with the same fault are among them.
+NUM_ALIKE = 3
 #: Image paths that are remembered, so that a picture's other rows need not ask for it.
 MAX_RESOLVED = 1 << 18
 
@@ -101,8 +106,10 @@ def read_rows(path: Path, root: Path | None = None) -> tuple[list[Row], list[Bad
             are accepted.
         root: folder that no image may lie outside; by default the file's own.
     Raises:
-        DataError: the file is missing, not a file, or holds no row at all.
+        DataError: the file is missing, not a file, of another format as a whole, or
+            holds no row at all.
     """
+    refuse_other_formats(path)
     reader = RowReader(path, root)
     rows: list[Row] = []
     bad: list[BadRow] = []
@@ -130,14 +137,13 @@ def settle_bad_rows(
         policy: ``error`` raises on the first call with a bad row.
         max_bad_fraction: above this share ``skip`` raises too.
     Raises:
-        DataError: lists the bad rows as ``file:line: reason``.
+        DataError: lists the bad rows as ``file:line: reason``; of many with the same
+            fault the first few, and their number.
     """
     if not bad:
         return
     share = len(bad) / num_rows
-    listed = "".join(f"\n  {row}" for row in bad[:NUM_SHOWN])
-    if len(bad) > NUM_SHOWN:
-        listed += f"\n  ... and {len(bad) - NUM_SHOWN} more"
+    listed = "".join(f"\n  {line}" for line in _told(bad))
     found = f"{len(bad)} of {num_rows} rows of {bad[0].path} cannot be used"
     if policy == "error":
         raise DataError(
@@ -149,6 +155,39 @@ def settle_bad_rows(
             f"{max_bad_fraction}:{listed}"
         )
     logger.warning("%s and are left out:%s", found, listed)
+
+
+def _told(bad: Sequence[BadRow]) -> list[str]:
+    """Return lines that tell of the bad rows, those with the same fault together."""
+    alike: dict[str, list[BadRow]] = {}
+    for row in bad:
+        alike.setdefault(_fault(row.reason), []).append(row)
+    lines: list[str] = []
+    num_hidden = 0
+    room = NUM_SHOWN
+    for rows in alike.values():
+        shown = rows[: min(NUM_ALIKE, room)]
+        rest = rows[len(shown) :]
+        room -= len(shown)
+        lines += map(str, shown)
+        if not shown:
+            num_hidden += len(rest)
+        elif rest:
+            places = ", ".join(str(row.line) for row in rest[:NUM_SHOWN])
+            dots = ", ..." if len(rest) > NUM_SHOWN else ""
+            lines.append(
+                f"... and {len(rest)} more with that fault: lines {places}{dots}"
+            )
+    if num_hidden:
+        lines.append(f"... and {num_hidden} more")
+    return lines
+
+
+def _fault(reason: str) -> str:
+    """Return ``reason`` without what differs from row to row: names and values."""
+    text = re.sub(r"^(image|question_id) (['\"]).*?\2 ", r"\1 ", reason)
+    text = re.sub(r" is .*; write", " is not so; write", text)
+    return re.sub(r"\d+", "", text)
 
 
 class RowReader:
@@ -230,9 +269,18 @@ class RowReader:
 
 
 def _answers(value: Any) -> tuple[str, ...]:
+    """Return the annotators' answers; of objects their ``answer`` is taken."""
     if not isinstance(value, list) or not value:
         raise UnusableRow(f"answers is {show(value)}; write a list of strings")
-    return tuple(_text(item, "answers") for item in value)
+    answers = []
+    for place, item in enumerate(value):
+        name = f"answers[{place}]"
+        if isinstance(item, dict):
+            if "answer" not in item:
+                raise UnusableRow(f"{name} is {show(item)}; write a string in 'answer'")
+            name, item = f"{name}.answer", item["answer"]
+        answers.append(_text(item, name))
+    return tuple(answers)
 
 
 def _text(value: Any, key: str) -> str:

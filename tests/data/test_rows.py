@@ -83,7 +83,7 @@ def test_a_harmless_oddity_is_accepted(tmp_path, lines):
         ),
         pytest.param(json.dumps(GOOD | {"answers": []}), "answers is []", id="[]"),
         pytest.param(
-            json.dumps(GOOD | {"answers": ["a", 1]}), "answers is 1", id="mixed"
+            json.dumps(GOOD | {"answers": ["a", 1]}), "answers[1] is 1", id="mixed"
         ),
         pytest.param(
             json.dumps(GOOD | {"question_id": True}), "question_id is true", id="bool"

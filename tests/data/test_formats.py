@@ -1,0 +1,176 @@
+"""A file that is no JSON lines is named for what it is; common faults are told once."""
+
+import bz2
+import gzip
+import json
+import lzma
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data.indexed_rows import IndexedRows
+from data.rows import BadRow, read_rows, settle_bad_rows
+from training.errors import DataError
+
+GOOD = {"image": "a.png", "question": "what?", "answer": "red"}
+LINES = "".join(json.dumps(GOOD | {"question_id": n}) + "\n" for n in range(3))
+ARRAY = [GOOD, GOOD]
+TABLE = [["image", "question", "answer"], ["a.png", "what?", "red"]]
+
+
+def zipped(path: Path) -> bytes:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("rows.jsonl", LINES)
+    return path.read_bytes()
+
+
+def table(separator: str) -> str:
+    return "\n".join(separator.join(row) for row in TABLE)
+
+
+OTHERS = {
+    "an array": (json.dumps(ARRAY), "is one JSON array.*jq"),
+    "an indented array": (json.dumps(ARRAY, indent=2), "is one JSON array"),
+    "an array after a BOM": ("\ufeff" + json.dumps(ARRAY), "is one JSON array"),
+    "an array after blank lines": ("\n \n[\n" + json.dumps(GOOD), "is one JSON array"),
+    "an indented object": (json.dumps(GOOD, indent=2), "spread over several lines"),
+    "official questions": (
+        json.dumps({"info": {}, "questions": [{"question": "what?", "image_id": 2}]}),
+        "is one JSON object that holds lists",
+    ),
+    "UTF-16": (LINES.encode("utf-16"), "UTF-16 text; .*iconv"),
+    "UTF-16 without a mark": (LINES.encode("utf-16-le"), "UTF-16 text"),
+    "gzip": (gzip.compress(LINES.encode()), "gzip; unpack it: gunzip -k rows.jsonl"),
+    "bzip2": (bz2.compress(LINES.encode()), "compressed with bzip2"),
+    "xz": (lzma.compress(LINES.encode()), "compressed with xz"),
+    "CSV": (table(","), "cells are separated by ','"),
+    "CSV in quotes": ('"image","question","answer"\n"a","b","c"', "separated by ','"),
+    "TSV": (table("\t"), r"separated by '\\t'"),
+    "semicolons": (table(";"), "separated by ';'"),
+    "a web page": ("<!DOCTYPE html><html></html>", "web page"),
+    "a Git LFS pointer": ("version https://git-lfs.github.com/spec/v1\n", "git lfs"),
+    "Parquet": (b"PAR1\x15\x04", "Parquet"),
+}
+
+
+@pytest.mark.parametrize("reader", [read_rows, IndexedRows])
+@pytest.mark.parametrize(("content", "words"), OTHERS.values(), ids=OTHERS.keys())
+def test_another_format_is_named_once(tmp_path, content, words, reader):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(DataError, match=words) as caught:
+        reader(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zip_archive_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    zipped(path)
+    with pytest.raises(DataError, match="zip archive; unpack it"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LINES,
+        "\ufeff" + LINES,
+        "\n\n" + LINES,
+        json.dumps(GOOD | {"question": "image, question, answer?"}),
+        json.dumps({"info": 1} | GOOD) + "\n",
+    ],
+    ids=["plain", "a mark", "blank lines", "commas in a text", "a key called info"],
+)
+def test_json_lines_are_read(tmp_path, content):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content, encoding="utf-8")
+    rows, bad = read_rows(path)
+    assert rows
+    assert bad == []
+
+
+# Answers.
+
+
+@pytest.mark.parametrize(
+    ("answers", "read"),
+    [
+        pytest.param(["a", " b "], ("a", "b"), id="texts"),
+        pytest.param([{"answer": "a", "answer_id": 1}], ("a",), id="objects"),
+        pytest.param(
+            [{"answer": "a", "answer_confidence": "maybe"}, "b"], ("a", "b"), id="both"
+        ),
+    ],
+)
+def test_answers_are_texts_or_objects_as_annotated(tmp_path, answers, read):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(GOOD | {"answers": answers}), encoding="utf-8")
+    rows, bad = read_rows(path)
+    assert bad == []
+    assert rows[0].answers == read
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (["a", "", "b"], "answers[1] is empty"),
+        ([{"answer": "a"}, {"answer": " "}], "answers[1].answer is empty"),
+        ([{"answer": 3}], "answers[0].answer is 3; write a string"),
+        ([{"text": "a"}], "answers[0] is {"),
+        ([["a"]], "answers[0] is ["),
+        ([None], "answers[0] is null"),
+        ({"answer": "a"}, "answers is {"),
+    ],
+    ids=repr,
+)
+def test_an_answer_that_cannot_be_used_is_named_by_its_place(tmp_path, answers, reason):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(GOOD | {"answers": answers}), encoding="utf-8")
+    _, bad = read_rows(path)
+    assert bad[0].reason.startswith(reason)
+
+
+# Common faults.
+
+
+def told(reasons: list[str]) -> list[str]:
+    bad = [BadRow(Path("r.jsonl"), line, why) for line, why in enumerate(reasons, 1)]
+    with pytest.raises(DataError) as caught:
+        settle_bad_rows(bad, len(bad), "error", 0.0)
+    return str(caught.value).split("\n")[1:]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "image 'p{}.png' does not exist",
+        'image "p\'{}.png" does not exist',
+        "image '{}.png' has {} x 7 pixels, more than data.max_image_pixels 5",
+        "answer is {}; write a string",
+        "question_id 'q{}' is already used on line {}",
+        "is not JSON: Expecting value at column {}",
+        "lacks 'answer'; a row needs 'image', 'question' and 'answer'",
+    ],
+)
+def test_a_fault_of_all_rows_is_told_with_a_count(reason):
+    lines = told([reason.replace("{}", str(n)) for n in range(1000)])
+    assert len(lines) == 4
+    assert lines[3].startswith("  ... and 997 more with that fault: lines 4, 5, 6")
+    assert lines[3].endswith("23, ...")
+
+
+def test_different_faults_are_all_told_and_the_rare_one_is_not_buried():
+    common = [f"image '{n}.png' does not exist" for n in range(500)]
+    lines = told([*common, "answer is empty", "lacks 'answer'", "lacks 'image'"])
+    assert [line.split(": ")[-1] for line in lines[4:]] == [
+        "answer is empty",
+        "lacks 'answer'",
+        "lacks 'image'",
+    ]
+
+
+def test_more_kinds_of_faults_than_fit_are_counted():
+    lines = told([f"lacks '{chr(ord('a') + n)}'" for n in range(26)])
+    assert len(lines) == 21
+    assert lines[-1] == "  ... and 6 more"

@@ -6,12 +6,20 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 __all__ = ["ImageFault", "open_rgb"]
 
+#: What is decoded: no decoder beyond these need be trusted with a file.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 #: Modes that hold 16 or 32 bits a pixel, which Pillow would clip and not scale.
 DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+#: Modes with transparency, beside what a palette or a colour key may say.
+CLEAR_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+#: White of 16 bits, and what no picture that uses 16 bits stays below: one that does
+#: holds 8, 10 or 12 bits, and would be nearly black.
+WHITE, DARKEST = 65535, 4096
 
 
 class ImageFault(Exception):
@@ -30,21 +38,22 @@ class ImageFault(Exception):
 def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:
     """Return the decoded image in mode RGB, turned as its EXIF tag asks.
 
-    Of an animation the first frame is taken; transparency is dropped; 16-bit grey is
-    scaled to 8 bits.
+    Of an animation the first frame is taken; what is transparent shows white; 16-bit
+    grey is scaled to 8 bits.
 
     Args:
-        path: any file.
+        path: a file in one of ``FORMATS``.
         max_pixels: width times height that is still decoded; checked before decoding.
     Raises:
-        ImageFault: missing, no image, cut short, or too large.
+        ImageFault: missing, no image of these formats, cut short, too large, or of
+            values that do not say what is white.
     """
     try:
         with warnings.catch_warnings():
             # Pillow only warns of up to 179 million pixels, where our limit refuses,
             # and of oddities in files that it then decodes or refuses.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 _check_size(image.size, max_pixels)
                 image.load()  # verify() would pass a JPEG that is cut short
                 return _to_rgb(ImageOps.exif_transpose(image))
@@ -55,7 +64,8 @@ def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ImageFault(_what_it_is(path)) from error
     except Image.DecompressionBombError as error:
-        raise ImageFault(f"has more than {max_pixels} pixels") from error
+        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
+        raise ImageFault(f"has more than {limit} pixels") from error
     except Exception as error:
         # On damaged files Pillow's decoders raise a dozen types, struct.error and
         # KeyError among them.
@@ -72,11 +82,34 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ImageFault(
+            "holds floats, which do not say what is white; save it with 8 or 16 bits"
+        )
     if image.mode in DEEP_MODES:
-        grey = np.asarray(image).astype(np.int64)
-        shift = 8 if grey.max(initial=0) > 255 else 0
-        image = Image.fromarray(np.clip(grey >> shift, 0, 255).astype(np.uint8))
-    return image.convert("RGB")
+        return _from_deep(np.asarray(image).astype(np.int64))
+    if "transparency" not in image.info and image.mode not in CLEAR_MODES:
+        return image.convert("RGB")
+    above = image.convert("RGBA")
+    picture = Image.new("RGBA", above.size, "white")
+    picture.alpha_composite(above)
+    return picture.convert("RGB")
+
+
+def _from_deep(grey: npt.NDArray[np.int64]) -> Image.Image:
+    """Return the picture of grey values (H, W) from 0 to 65,535, scaled to 8 bits."""
+    least, most = int(grey.min()), int(grey.max())
+    if least < 0 or most > WHITE:
+        raise ImageFault(
+            f"holds grey values from {least} to {most}, which do not say what is "
+            f"white; scale them to 0..{WHITE}"
+        )
+    if 0 < most < DARKEST:
+        raise ImageFault(
+            f"holds 16-bit grey values of at most {most} of {WHITE}, which is nearly "
+            "black; save it with 8 bits, or scale the values to the full range"
+        )
+    return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
 
 
 def _what_it_is(path: str | Path) -> str:
@@ -84,4 +117,4 @@ def _what_it_is(path: str | Path) -> str:
         start = file.read(16)
     if not start:
         return "is an empty file"
-    return f"is no image; it starts with {start!r}"
+    return f"is no image; it starts with {start!r}, and read are: {', '.join(FORMATS)}"

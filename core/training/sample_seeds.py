@@ -107,9 +107,10 @@ class ShowsOwnDataset:
         self._init = init
 
     def __call__(self, worker: int) -> None:
+        """Put the user's data set in place, then do what the user asked for."""
         info: Any = get_worker_info()
         # Frozen, as torch means it to stay the one that the loader was given.
-        object.__setattr__(info, "dataset", info.dataset.dataset)  # noqa: PLC2801
+        object.__setattr__(info, "dataset", info.dataset.dataset)
         if self._init is not None:
             self._init(worker)
 

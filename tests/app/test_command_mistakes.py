@@ -250,7 +250,7 @@ def test_a_wrong_command_line_ends_with_2(
     ("option", "value", "words"),
     [
         pytest.param("--image", "no.png", "no.png", id="no image"),
-        pytest.param("--image", "rows/train.jsonl", "cannot be read", id="no picture"),
+        pytest.param("--image", "rows/train.jsonl", "is no image", id="no picture"),
         pytest.param("--question", " ", "--question is empty", id="no question"),
     ],
 )

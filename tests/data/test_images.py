@@ -15,9 +15,11 @@ BIG = 10**9
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK", "I;16", "I"])
 def test_every_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / "a.tif" if mode in {"CMYK", "I"} else tmp_path / "a.png"
-    white = Image.new("L", (5, 4), 255)
-    white = white.convert("I") if mode == "I;16" else white
-    white.convert(mode).save(path)
+    if mode in {"I", "I;16"}:
+        deep = np.full((4, 5), 65535, dtype=np.int32 if mode == "I" else np.uint16)
+        Image.fromarray(deep).save(path)
+    else:
+        Image.new("L", (5, 4), 255).convert(mode).save(path)
     image = open_rgb(path, BIG)
     assert (image.mode, image.size) == ("RGB", (5, 4))
     assert np.asarray(image).min() == 255
@@ -28,6 +30,75 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.png")
     grey = np.asarray(open_rgb(tmp_path / "a.png", BIG))[0, :, 0]
     assert grey.tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        pytest.param(np.float32([[0, 0.5, 1]]), "holds floats", id="floats to 1"),
+        pytest.param(np.float32([[0, 9, 255]]), "holds floats", id="floats to 255"),
+        pytest.param(np.uint16([[0, 9, 255]]), "at most 255 of 65535", id="8 bits"),
+        pytest.param(np.uint16([[0, 9, 4095]]), "at most 4095 of", id="12 bits"),
+        pytest.param(np.int32([[0, 9, 10**6]]), "from 0 to 1000000", id="20 bits"),
+        pytest.param(np.int32([[-5, 9, 50000]]), "from -5 to", id="below 0"),
+    ],
+)
+def test_values_that_do_not_say_what_is_white_are_refused(tmp_path, values, words):
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(ImageFault, match=words):
+        open_rgb(tmp_path / "a.tif", BIG)
+
+
+def test_a_black_picture_of_16_bits_is_black(tmp_path):
+    Image.fromarray(np.zeros((2, 3), dtype=np.uint16)).save(tmp_path / "a.png")
+    assert np.asarray(open_rgb(tmp_path / "a.png", BIG)).max() == 0
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "a colour key"])
+def test_what_is_transparent_shows_white_and_the_rest_stays(tmp_path, mode):
+    # Black everywhere; only the first pixel can be seen.
+    if mode == "P":
+        image = Image.new("P", (2, 1), 1)
+        image.putpalette([0, 0, 0, 0, 0, 0])
+        image.putpixel((0, 0), 0)
+        image.save(tmp_path / "a.png", transparency=1)
+    elif mode == "a colour key":
+        image = Image.new("RGB", (2, 1), (0, 0, 0))
+        image.putpixel((0, 0), (0, 0, 1))
+        image.save(tmp_path / "a.png", transparency=(0, 0, 0))
+    else:
+        image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+        image.putpixel((0, 0), (0, 0, 0, 255))
+        image.convert(mode).save(tmp_path / "a.png")
+    seen = np.asarray(open_rgb(tmp_path / "a.png", BIG))[0, :, 0]
+    assert seen.tolist() == [0, 255]
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    image = Image.new("1", (2, 1), 0)
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "a.png")
+    assert np.asarray(open_rgb(tmp_path / "a.png", BIG))[0, :, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_the_usual_formats_are_decoded_whatever_the_name_says(tmp_path, kind):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.dat", kind)
+    assert open_rgb(tmp_path / "a.dat", BIG).getpixel((0, 0))[0] > 250
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PPM", "EPS", "PCX", "TGA", "PDF"])
+def test_other_formats_are_not_decoded(tmp_path, kind):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png", kind)
+    with pytest.raises(ImageFault, match=r"is no image; .* read are: JPEG, PNG"):
+        open_rgb(tmp_path / "a.png", BIG)
+
+
+def test_a_picture_that_pillow_itself_refuses_names_its_limit(tmp_path, monkeypatch):
+    Image.new("1", (300, 300)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    with pytest.raises(ImageFault, match="has more than 20000 pixels"):
+        open_rgb(tmp_path / "a.png", BIG)
 
 
 def test_an_image_is_turned_as_its_exif_asks(tmp_path):

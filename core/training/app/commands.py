@@ -217,17 +217,17 @@ def _answer(
 ) -> str:
     """Return the generated answer; the question is padded as in training."""
     import torch
-    from PIL import Image
+
+    from data.images import ImageFault, open_rgb
+    from training.app.data_config import DataConfig
 
     if not arguments.question.strip():
         raise DataError("--question is empty; ask something about the image")
+    limit = DataConfig.model_fields["max_image_pixels"].default
     try:
-        with Image.open(arguments.image) as file:
-            image = file.convert("RGB")
-    except OSError as error:
-        raise DataError(
-            f"image {arguments.image!r} cannot be read: {error.strerror or error}"
-        ) from error
+        image = open_rgb(arguments.image, settings.get("max_image_pixels", limit))
+    except ImageFault as fault:
+        raise DataError(f"image {arguments.image!r} {fault}") from fault
     inputs = processor(
         images=image,
         text=arguments.question,

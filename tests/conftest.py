@@ -1,5 +1,6 @@
 """Fixtures that several test files share, and how often promises were tested."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,17 @@ from promises import as_text, tally
 from training.app.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_at_a_terminal() -> None:
+    """Hear what a shell's `&` or nohup lets this process ignore, and runs with it."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Turn SIGTERM, SIGINT and SIGUSR1 into requests that the next boundary grants."""
+"""Turn signals that end or save a run into requests that the next boundary grants."""
 
 from __future__ import annotations
 
@@ -12,12 +12,26 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from training.sigaction import Former, is_ignored
+
 log = logging.getLogger(__name__)
 
+
+def _present(*names: str) -> tuple[signal.Signals, ...]:
+    """Return those of the signals that this system has."""
+    return tuple(
+        getattr(signal, name) for name in names if hasattr(signal.Signals, name)
+    )
+
+
+#: A closed terminal. The shell may tell of it as well as the system, so it comes twice.
+HANGING_UP = _present("SIGHUP")
 #: Signals that end the run after a checkpoint.
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOPPING = (signal.SIGTERM, signal.SIGINT, *HANGING_UP)
+#: Signals that ask for a checkpoint.
+SAVING = _present("SIGUSR1")
 #: Signals that a run listens to.
-HEARD = (*STOPPING, signal.SIGUSR1)
+HEARD = (*STOPPING, *SAVING)
 
 
 class Terminated(SystemExit):
@@ -42,46 +56,59 @@ def handled(
 ) -> Iterator[None]:
     """Install handlers inside the block; put the former ones back after.
 
-    The first SIGTERM or SIGINT calls ``on_stop``; a second one leaves at once, as if
-    no handler were there: files that are complete stay valid. SIGUSR1 calls
-    ``on_save``, or where that is None is one more signal that stops. A handler that
-    somebody else installed is called as well. Outside the main thread Python delivers
-    no signals, and nothing is installed.
+    The first SIGTERM, SIGINT or SIGHUP calls ``on_stop``; a second one but SIGHUP
+    leaves at once, as if no handler were there: files that are complete stay valid.
+    SIGUSR1 calls ``on_save``, or where that is None is one more signal that stops. A
+    handler that somebody else installed is called as well; one below Python cannot be,
+    so it gives way to a signal that stops, and keeps SIGUSR1 to itself. What was
+    ignored before stays ignored. Outside the main thread Python delivers no signals,
+    and nothing is installed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former: dict[signal.Signals, object] = {}
-    stopping: list[signal.Signals] = []
+    former: dict[int, Former] = {}
+    heard: list[signal.Signals] = []
 
-    def chain(number: signal.Signals, frame: FrameType | None) -> None:
-        handler = former[number]
+    def chain(number: int, frame: FrameType | None) -> None:
+        handler = former[number].handler if number in former else None
         if callable(handler) and handler is not signal.default_int_handler:
             handler(number, frame)
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number)
-        if stopping:
+        is_insistent = name not in HANGING_UP
+        if is_insistent and set(heard) - set(HANGING_UP):
             log.warning("%s again: leaving at once", name.name)
             raise interruption(name)
-        stopping.append(name)
-        on_stop(name)
-        chain(name, frame)
+        heard.append(name)
+        if len(heard) == 1:
+            on_stop(name)
+        chain(number, frame)
 
     def save(number: int, frame: FrameType | None) -> None:
         assert on_save is not None
         on_save(signal.Signals(number))
-        chain(signal.Signals(number), frame)
+        chain(number, frame)
 
+    usr1 = stop if on_save is None else save
+    handlers = {**dict.fromkeys(STOPPING, stop), **dict.fromkeys(SAVING, usr1)}
     try:
-        for number in STOPPING:
-            former[number] = signal.signal(number, stop)
-        usr1 = stop if on_save is None else save
-        former[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, usr1)
+        for number, handler in handlers.items():
+            if is_ignored(number):
+                continue
+            former[number] = Former(number, handler)
+            if former[number].is_below_python and handler is save:
+                former.pop(number).put_back()
+                log.warning(
+                    "%s has a handler below Python, such as faulthandler's; it stays, "
+                    "and the signal asks for no checkpoint",
+                    number.name,
+                )
         yield
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        for each in former.values():
+            each.put_back()
 
 
 class _Shield:
@@ -101,10 +128,11 @@ class _Shield:
         self._is_training = is_training
 
     def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        for number in HEARD:
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._terminate)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
         if self._init is not None:
             self._init(worker)
 
@@ -132,7 +160,8 @@ def shielded(*loaders: Any) -> Iterator[None]:
 
 def iterate_shielded(loader: Any) -> Iterator[Any]:
     """Return ``iter(loader)``; a shielded worker is deaf until its shield is up."""
-    if not isinstance(getattr(loader, "worker_init_fn", None), _Shield):
+    is_shielded = isinstance(getattr(loader, "worker_init_fn", None), _Shield)
+    if not is_shielded or not hasattr(signal, "pthread_sigmask"):
         return iter(loader)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:

@@ -203,9 +203,9 @@ class Trainer(Loop):
         """Train until the plan is done or a plugin's request ends it.
 
         Starts afresh from the current weights, or, after ``load_checkpoint``, goes on.
-        SIGTERM and SIGINT end it at the next boundary, after a checkpoint, with
-        ``SystemExit(143)`` and ``KeyboardInterrupt``; SIGUSR1 asks for a checkpoint,
-        or with ``stop_on_sigusr1`` ends it, too, with ``SystemExit(138)``.
+        SIGTERM, SIGHUP and SIGINT end it at the next boundary, after a checkpoint, with
+        ``SystemExit(143)``, ``SystemExit(129)`` and ``KeyboardInterrupt``; SIGUSR1 asks
+        for one, or with ``stop_on_sigusr1`` ends it, too, with ``SystemExit(138)``.
         """
         failure: BaseException | None = None
         started = time.perf_counter()

@@ -58,7 +58,8 @@ def test_the_end_of_a_run_names_the_plugin_that_caused_it(
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)]
+    ("name", "code"),
+    [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130), ("SIGHUP", 129)],
 )
 def test_a_signal_ends_with_its_own_code_and_blames_nobody(
     name: str,

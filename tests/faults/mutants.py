@@ -35,7 +35,7 @@ class Mutant(NamedTuple):
 
 COMMIT, PROCESS = "faults/test_commit.py", "faults/test_process.py"
 MATRIX, WORKERS = "faults/test_resume_matrix.py", "faults/test_workers.py"
-LEAVING = "faults/test_leaving.py"
+LEAVING, SIGNALS = "faults/test_leaving.py", "faults/test_signals.py"
 PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
 LOCK, FOLDER = "trainbus_checkpointing.lock", "trainbus_checkpointing.folder"
@@ -444,8 +444,8 @@ MUTANTS = [
         "P2",
         "a second signal is one like the first",
         "training.signals",
-        "        if stopping:\n",
-        "        if False:\n",
+        "if is_insistent and set(heard) - set(HANGING_UP):",
+        "if False:",
         PROCESS,
         "test_p1_p2_a_second and SIGINT",
     ),
@@ -539,5 +539,41 @@ MUTANTS = [
         "        pass\n",
         PROCESS,
         "test_p9 and not 20 and not thread",
+    ),
+    Mutant(
+        "P14",
+        "a signal that was ignored is heard",
+        "training.signals",
+        "            if is_ignored(number):\n                continue\n",
+        "",
+        SIGNALS,
+        "test_p14_a_signal",
+    ),
+    Mutant(
+        "P14",
+        "a handler below Python is put back as Python knows it",
+        "training.sigaction",
+        "            _libc_sigaction()(self._number, self._action, None)\n",
+        "            pass\n",
+        SIGNALS,
+        "test_p14_a_handler",
+    ),
+    Mutant(
+        "P15",
+        "a closed terminal ends the run without a checkpoint",
+        "training.signals",
+        "STOPPING = (signal.SIGTERM, signal.SIGINT, *HANGING_UP)",
+        "STOPPING = (signal.SIGTERM, signal.SIGINT)",
+        SIGNALS,
+        "test_p15_a_closed",
+    ),
+    Mutant(
+        "P15",
+        "the second word of a closed terminal is taken for impatience",
+        "training.signals",
+        "is_insistent = name not in HANGING_UP",
+        "is_insistent = bool(heard)",
+        SIGNALS,
+        "test_p15_a_terminal",
     ),
 ]

@@ -36,7 +36,7 @@ examples:
 exit codes:
   0 done, 1 a plugin or your own code raised, 2 configuration or plugins, 3 data,
   4 no usable checkpoint, 5 non-finite loss, 130 interrupted, 143 terminated,
-  138 SIGUSR1, where training.stop_on_sigusr1 is set
+  129 the terminal was closed, 138 SIGUSR1, where training.stop_on_sigusr1 is set
 """
 
 

@@ -1,0 +1,201 @@
+"""P14, P15: what stood for a signal before a run, and a terminal that is closed."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults.runs import build
+
+from trainbus_checkpointing import ModelCheckpointCallback
+from training import Callback, Trainer
+from training.signals import HEARD
+
+HUP, INT, TERM = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
+EACH = pytest.mark.parametrize("number", HEARD, ids=lambda each: each.name)
+
+
+class Sends(Callback):
+    """Sends signals to this process at the end of step 3."""
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self.numbers = numbers
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == 3:
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Give every signal the handler back that it has now."""
+    former = {number: signal.getsignal(number) for number in HEARD}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+@EACH
+def test_p14_a_signal_that_was_ignored_stays_ignored(
+    number: signal.Signals, restored: None
+) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    trainer = build(Sends(number), stop_on_sigusr1=True)
+    trainer.train()
+    assert trainer.step == 12
+    assert not trainer.requests
+    assert signal.getsignal(number) == signal.SIG_IGN
+
+
+def test_p14_under_nohup_the_terminal_may_be_closed(tmp_path: Path) -> None:
+    code = """
+    import os, signal, sys
+    from faults.runs import build
+    from faults.test_signals import Sends
+    trainer = build(Sends(signal.SIGHUP, signal.SIGHUP))
+    trainer.train()
+    print("steps", trainer.step)
+    """
+    done = python(code, before=["nohup"], cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "steps 12\n")
+
+
+@EACH
+def test_p14_every_handler_of_python_is_put_back(
+    number: signal.Signals, restored: None
+) -> None:
+    def theirs(*_: object) -> None:
+        raise AssertionError("nobody sent a signal")
+
+    for handler in (theirs, signal.SIG_DFL, signal.SIG_IGN):
+        signal.signal(number, handler)
+        build(max_steps=1).train()
+        assert signal.getsignal(number) == handler
+
+
+@pytest.mark.parametrize("when", ["before the first run", "between two runs"])
+@EACH
+def test_p14_a_handler_below_python_is_there_again(
+    number: signal.Signals,
+    when: str,
+    restored: None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if when == "between two runs":
+        build(max_steps=1).train()
+    faulthandler.register(number, file=2)
+    try:
+        for _ in range(2):
+            build(max_steps=1).train()
+            capfd.readouterr()
+            os.kill(os.getpid(), number)
+            assert "most recent call first" in capfd.readouterr().err
+    finally:
+        faulthandler.unregister(number)
+
+
+def test_p14_faulthandler_writes_its_trace_while_training_too(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a run hangs, no handler of Python is called."""
+    faulthandler.register(signal.SIGUSR1, file=2)
+    try:
+        trainer = build(Sends(signal.SIGUSR1))
+        trainer.train()
+    finally:
+        faulthandler.unregister(signal.SIGUSR1)
+    assert "in on_step_end" in capfd.readouterr().err
+    assert not trainer.requests
+    assert "SIGUSR1 has a handler below Python" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(TERM, 143, id="SIGTERM"), pytest.param(HUP, 129, id="SIGHUP")],
+)
+def test_p14_a_signal_that_stops_saves_although_it_has_a_handler_below_python(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    faulthandler.register(number, file=2)
+    try:
+        assert end_of(tmp_path, number) == (code, 3)
+    finally:
+        faulthandler.unregister(number)
+
+
+def end_of(folder: Path, *numbers: signal.Signals) -> tuple[Any, int | None]:
+    """Return the exit code of a run that is signalled, and the step it saved."""
+    trainer = build(Sends(*numbers), ModelCheckpointCallback(folder, monitor=None))
+    try:
+        trainer.train()
+    except SystemExit as error:
+        code: Any = error.code
+    except KeyboardInterrupt:
+        code = 130
+    else:
+        code = 0
+    steps = [
+        torch.load(file, weights_only=True)["progress"]["step"]
+        for file in folder.glob("*.pt")
+    ]
+    return code, max(steps, default=None)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code", "saved"),
+    [
+        pytest.param([HUP], 129, 3, id="once"),
+        pytest.param([HUP, HUP], 129, 3, id="the shell tells of it, too"),
+        pytest.param([HUP, TERM], 129, 3, id="and the session is ended"),
+        pytest.param([TERM, HUP], 143, 3, id="the session is ended first"),
+        pytest.param([HUP, TERM, HUP, INT], 130, None, id="a second of another kind"),
+        pytest.param([TERM, TERM], 143, None, id="a second one is impatience"),
+    ],
+)
+def test_p15_a_terminal_that_is_closed_saves_however_often_it_is_told(
+    tmp_path: Path, numbers: list[signal.Signals], code: int, saved: int | None
+) -> None:
+    assert end_of(tmp_path, *numbers) == (code, saved)
+
+
+def test_p15_a_closed_terminal_ends_the_process_with_129_and_it_resumes(
+    tmp_path: Path,
+) -> None:
+    code = """
+    import signal
+    from faults.runs import build
+    from faults.test_signals import Sends
+    from trainbus_checkpointing import ModelCheckpointCallback
+    build(Sends(signal.SIGHUP), ModelCheckpointCallback("saved", monitor=None)).train()
+    """
+    done = python(code, cwd=tmp_path)
+    assert done.returncode == 129, done.stderr
+    rest = build(ModelCheckpointCallback(tmp_path / "saved", monitor=None))
+    (saved,) = (tmp_path / "saved").glob("*.pt")
+    rest.load_checkpoint(saved)
+    assert rest.step == 3
+
+
+def python(
+    code: str, *, before: list[str] | None = None, cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, with the tests' helpers on its path."""
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.run(
+        [*(before or []), sys.executable, "-c", textwrap.dedent(code)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Former", "is_ignored"]
+__all__ = ["Former", "address_of", "is_ignored"]
 
 #: Bytes that hold a ``struct sigaction`` of any system; glibc's has 152.
 _SIZE = 1024
@@ -34,8 +34,8 @@ class Former:
         self.handler = signal.signal(number, handler)
         self.is_below_python = self.handler is None
         if self._action is not None:
-            ours = _address(_action(number) or b"")
-            self.is_below_python = _address(self._action) not in (0, _IGNORED, ours)
+            known = (0, _IGNORED, address_of(number))
+            self.is_below_python = _first_word(self._action) not in known
 
     def put_back(self) -> None:
         """Install again, for Python and for the system, what stood there before."""
@@ -46,10 +46,16 @@ class Former:
 
 def is_ignored(number: signal.Signals) -> bool:
     """Whether the signal does nothing now, as under nohup."""
-    action = _action(number)
-    if action is None:
+    address = address_of(number)
+    if address is None:
         return signal.getsignal(number) == signal.SIG_IGN
-    return _address(action) == _IGNORED
+    return address == _IGNORED
+
+
+def address_of(number: signal.Signals) -> int | None:
+    """Return where the system's handler is; one for all of Python's. None: no POSIX."""
+    action = _action(number)
+    return None if action is None else _first_word(action)
 
 
 def _action(number: signal.Signals) -> bytes | None:
@@ -66,6 +72,6 @@ def _libc_sigaction() -> Any:
     return ctypes.CDLL(None).sigaction
 
 
-def _address(action: bytes) -> int:
-    """Return where the handler is: the first word, wherever PyTorch runs."""
+def _first_word(action: bytes) -> int:
+    """Return where the handler is; the word stands first wherever PyTorch runs."""
     return ctypes.c_size_t.from_buffer_copy(action).value

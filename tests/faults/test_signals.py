@@ -18,6 +18,7 @@ from faults.runs import build
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, Trainer
+from training.sigaction import address_of
 from training.signals import HEARD
 
 HUP, INT, TERM = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
@@ -94,9 +95,11 @@ def test_p14_a_handler_below_python_is_there_again(
     if when == "between two runs":
         build(max_steps=1).train()
     faulthandler.register(number, file=2)
+    theirs = address_of(number)
     try:
         for _ in range(2):
             build(max_steps=1).train()
+            assert address_of(number) == theirs, "or it would end this process"
             capfd.readouterr()
             os.kill(os.getpid(), number)
             assert "most recent call first" in capfd.readouterr().err

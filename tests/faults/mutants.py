@@ -36,6 +36,7 @@ class Mutant(NamedTuple):
 COMMIT, PROCESS = "faults/test_commit.py", "faults/test_process.py"
 MATRIX, WORKERS = "faults/test_resume_matrix.py", "faults/test_workers.py"
 LEAVING, SIGNALS = "faults/test_leaving.py", "faults/test_signals.py"
+PRINTING = "faults/test_printing.py"
 PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
 LOCK, FOLDER = "trainbus_checkpointing.lock", "trainbus_checkpointing.folder"
@@ -539,6 +540,35 @@ MUTANTS = [
         "        pass\n",
         PROCESS,
         "test_p9 and not 20 and not thread",
+    ),
+    Mutant(
+        "P13",
+        "a reader that leaves ends the run",
+        "training.streams",
+        "        except (OSError, ValueError) as error:  # ValueError: it is closed\n",
+        "        except () as error:\n",
+        PRINTING,
+        "test_p13_a_run",
+    ),
+    Mutant(
+        "P13",
+        "a broken pipe of a plugin is taken for the reader's",
+        "training.app.cli",
+        "    except BaseException:  # SystemExit, too",
+        "    except BrokenPipeError:\n"
+        "        return EXIT_DONE\n"
+        "    except BaseException:  # SystemExit, too",
+        PRINTING,
+        "test_p13_the_broken_pipe",
+    ),
+    Mutant(
+        "P13",
+        "words that are lost look like success",
+        "training.app.cli",
+        "return code or EXIT_USER_CODE",
+        "return code",
+        PRINTING,
+        "test_p13_what",
     ),
     Mutant(
         "P14",

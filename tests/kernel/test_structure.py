@@ -28,7 +28,7 @@ FLOORS = {
     "loading memory tf32 compiling recording untracked foreign_hooks "
     "buffers",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
-    "unread_window graphed_window window_choice sigaction signals slots scopes "
+    "unread_window graphed_window window_choice sigaction signals streams slots scopes "
     "registration signature sources syncs provenance layout announced source_names",
     3: "view selection plugin_states settings snapshot resume loop",
     4: "trainer",

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import training
 from training.app.plugin_cli import add_choice, add_config, add_plugins
+from training.app.standard_streams import standard_streams
 from training.discovery import BrokenPluginError
 from training.errors import (
     EXIT_DONE,
@@ -34,9 +35,10 @@ examples:
   trainbus plugins list
 
 exit codes:
-  0 done, 1 a plugin or your own code raised, 2 configuration or plugins, 3 data,
-  4 no usable checkpoint, 5 non-finite loss, 130 interrupted, 143 terminated,
-  129 the terminal was closed, 138 SIGUSR1, where training.stop_on_sigusr1 is set
+  0 done, 1 a plugin or your own code raised, or what was printed is lost,
+  2 configuration or plugins, 3 data, 4 no usable checkpoint, 5 non-finite loss,
+  129 the terminal was closed, 130 interrupted, 143 terminated, 138 SIGUSR1, where
+  training.stop_on_sigusr1 is set
 """
 
 
@@ -46,7 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; None: those of the process.
     """
-    arguments = build_parser().parse_args(argv)
+    with standard_streams() as output:
+        code = _ended(build_parser().parse_args(argv))
+        output.flush()
+        if output.error is None or isinstance(output.error, BrokenPipeError):
+            return code  # the reader, such as `head`, has seen enough
+        _tell(f"error: standard output could not be written: {output.error}")
+        return code or EXIT_USER_CODE
+
+
+def _ended(arguments: argparse.Namespace) -> int:
+    """Call the chosen command; say what it raised, and return the exit code."""
     _prepare_surroundings()
     try:
         _call(arguments)
@@ -57,15 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainbusError as error:
         return _refuse(error)
     except KeyboardInterrupt as error:
-        print("trainbus: interrupted", file=sys.stderr)
-        _print_notes(error)
+        _tell("interrupted")
+        _tell_notes(error)
         return EXIT_SIGINT
     except Terminated as error:
-        _print_notes(error)
+        _tell_notes(error)
         return error.exit_code
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
     except BaseException:  # SystemExit, too: code that is called does not end a run
         traceback.print_exc()
         return EXIT_USER_CODE
@@ -74,15 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _refuse(error: TrainbusError) -> int:
     for line in str(error).splitlines():
-        print(f"trainbus: error: {line}", file=sys.stderr)
-    _print_notes(error)
+        _tell(f"error: {line}")
+    _tell_notes(error)
     return error.exit_code
 
 
-def _print_notes(error: BaseException) -> None:
+def _tell_notes(error: BaseException) -> None:
     """Say who raised it, where a plugin did."""
     for note in getattr(error, "__notes__", ()):
-        print(f"trainbus: note: {note}", file=sys.stderr)
+        _tell(f"note: {note}")
+
+
+def _tell(sentence: str) -> None:
+    print(f"trainbus: {sentence}", file=sys.stderr)
 
 
 def _call(arguments: argparse.Namespace) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from training.errors import PluginError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from training.streams import Guarded
 
 #: Columns of a history row that the epoch line shows elsewhere or not at all.
 _HIDDEN = ("epoch", "step", "update", "seconds")
@@ -24,7 +26,7 @@ class Bar:
         PluginError: tqdm is not installed.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Guarded) -> None:
         try:
             from tqdm import tqdm
         except ImportError as error:
@@ -82,7 +84,7 @@ class Bar:
 class Lines:
     """Plain lines, for files and for those who want to keep them."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Guarded) -> None:
         self._stream = stream
         self._title = ""
 

@@ -6,13 +6,14 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
 from trainbus_logging.display import Bar, Lines, epoch_line
 from training.callbacks import Callback
 from training.signature import checked_options
+from training.streams import guarded
 
 if TYPE_CHECKING:
     from training.logs import LazyLogs
@@ -43,8 +44,9 @@ class ProgressBarCallback(Callback):
     name = "progress"
     failure = "isolate"  # a run is worth more than its log
     hook_api = ">=1.0,<2"
-    #: Where to write; None: what ``sys.stderr`` is when the run starts.
-    stream: TextIO | None = None
+    #: Where to write, by ``write`` alone; None: what ``sys.stderr`` is when the run
+    #: starts. One that breaks does not end the run.
+    stream: Any = None
     #: Seconds from any origin.
     clock: Callable[[], float] = staticmethod(time.perf_counter)
 
@@ -60,9 +62,10 @@ class ProgressBarCallback(Callback):
         """Choose bar or lines, and start the clock of the run."""
         self._close()
         self._next_look = math.inf
-        if self.verbose == 0:
-            return
         stream = sys.stderr if self.stream is None else self.stream
+        if self.verbose == 0 or stream is None:  # a process may have no sys.stderr
+            return
+        stream = guarded(stream)
         if self.verbose == 1 and stream.isatty():
             self._view, self._interval = Bar(stream), BAR_SECONDS
         else:

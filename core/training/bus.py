@@ -29,6 +29,7 @@ from training.slots import (
     note_plugin,
     plugin_of,
 )
+from training.telling import repr_of
 
 if TYPE_CHECKING:
     from training.costs import Meter
@@ -189,15 +190,21 @@ class Bus:
         errors: list[BaseException] = []
         for impl in self.listeners(hook):
             try:
-                self._call(impl, hook, arguments)
+                self._call_or_survive(impl, hook, arguments)
             except BaseException as error:
-                name = impl.plugin_name
-                if name in self.isolated and isinstance(error, Exception):
-                    self.survive(name, plugin_of(impl), hook, error, arguments)
-                    continue
                 note_culprit(error, impl, hook, arguments)
                 errors.append(error)
         return errors
+
+    def _call_or_survive(
+        self, impl: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]
+    ) -> None:
+        try:
+            self._call(impl, hook, arguments)
+        except Exception as error:
+            if impl.plugin_name not in self.isolated:
+                raise
+            self.survive(impl.plugin_name, plugin_of(impl), hook, error, arguments)
 
     @property
     def meter(self) -> Meter | None:
@@ -238,8 +245,8 @@ class Bus:
         self.failures[name] = self.failures.get(name, 0) + 1
         if self.failures[name] == 1:
             log.warning(
-                "plugin %r failed in %s, the run goes on without that call: %r",
-                *(name, hook, error),
+                "plugin %r failed in %s, the run goes on without that call: %s",
+                *(name, hook, repr_of(error)),
                 exc_info=error,
             )
         is_too_much = is_beginning or self.failures[name] >= MAX_FAILURES
@@ -256,7 +263,8 @@ class Bus:
             try:
                 self._call(impl, "on_close", arguments)
             except Exception as error:
-                log.warning("plugin %r failed in on_close, too: %r", name, error)
+                told = repr_of(error)
+                log.warning("plugin %r failed in on_close, too: %s", name, told)
 
     def _adopt(
         self, ordered: dict[str, Any], reasons: dict[tuple[str, str], str]

@@ -19,6 +19,7 @@ from typing import Any
 
 from training.announced import GROUP, PluginInfo, announced
 from training.errors import PluginError, did_you_mean
+from training.telling import error_text
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def load(info: PluginInfo) -> type[Any]:
     except (Exception, SystemExit) as error:
         raise BrokenPluginError(
             f"{owner} ({info.value}) cannot be imported: "
-            f"{type(error).__name__}: {error}; mend, upgrade or leave it out"
+            f"{error_text(error)}; mend, upgrade or leave it out"
         ) from error
     return _checked_class(loaded, f"{owner} ({info.value})")
 
@@ -191,7 +192,7 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
     except (Exception, SystemExit) as error:
         raise BrokenPluginError(
             f"{where}: plugin file {file_name!r} cannot be imported: "
-            f"{type(error).__name__}: {error}"
+            f"{error_text(error)}"
         ) from error
     if not hasattr(module, class_name):
         own = [

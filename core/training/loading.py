@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
+from training.telling import add_note, text_of
 
 #: What torch says, also from its SIGCHLD handler in the middle of anything else.
 _LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -75,19 +76,20 @@ class Watched:
             raise
         except Exception as error:
             if self.loss(error) is None:
-                error.add_note(f"while {self._place()} was loaded")
+                add_note(error, f"while {self._place()} was loaded")
             raise
         self._number += 1
         return batch
 
     def loss(self, error: BaseException) -> DataError | None:
         """Return what to raise if ``error`` says that one of our workers is lost."""
-        lost, late = _LOST.search(str(error)), _LATE.search(str(error))
+        text = text_of(error)
+        lost, late = _LOST.search(text), _LATE.search(text)
         workers = getattr(self._batches, "_workers", ())
         own = {worker.pid for worker in workers}
         if lost is not None and own & {int(pid) for pid in lost[1].split(",")}:
             sentence = (
-                f"train_dataloader lost a worker ({str(error).splitlines()[0]}) before "
+                f"train_dataloader lost a worker ({text.splitlines()[0]}) before "
                 f"{self._place()} arrived; mostly the machine ran out of memory: use "
                 "fewer workers or smaller batches, and go on from the last checkpoint"
             )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from training.batches import batch_size_of
+from training.telling import add_note
 
 if TYPE_CHECKING:
     from training.view import RunView
@@ -18,13 +19,14 @@ def note_memory(error: BaseException, trainer: RunView) -> None:
     if not isinstance(error, torch.OutOfMemoryError):
         return
     size = _batch_size(trainer.train_dataloader)
-    error.add_note(
+    add_note(
+        error,
         f"out of memory at step {trainer.step} with batches of {size} and a peak of "
         f"{_peak(trainer.device) / 2**30:.2f} GiB on {trainer.device}; use a smaller "
         f"batch_size, with gradient_accumulation_steps (now "
         f"{trainer.gradient_accumulation_steps}) to make up for it, or half precision "
         f"(now {trainer.precision}), or freeze layers; nothing was tried again, and "
-        "the last checkpoint is as it was"
+        "the last checkpoint is as it was",
     )
 
 

@@ -18,6 +18,7 @@ from training.errors import ConfigError, PluginError, TrainbusError
 from training.registration import FAILURE_POLICIES
 from training.signature import RESERVED, converted, option_mistakes, parameters_of
 from training.slots import describe
+from training.telling import error_text, text_of
 
 __all__ = [
     "PluginSpec",
@@ -115,7 +116,7 @@ def build_plugins(
             raise  # its own traceback matters more than further mistakes
         except ConfigError as error:
             place = locate(("plugins", spec.id))
-            told = str(error)
+            told = text_of(error)
             mistakes.append(told if told.startswith(place) else f"{place}: {told}")
     if mistakes:
         raise PluginError("\n".join(mistakes))
@@ -139,7 +140,7 @@ def spec_mistakes(
     except BrokenPluginError:
         raise
     except PluginError as error:
-        return [str(error)]
+        return [text_of(error)]
     if classes is not None:
         classes[spec.id] = cls
     found = [*option_mistakes(cls, spec.own_options), *_policy_mistakes(spec)]
@@ -176,12 +177,13 @@ def construct(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
         raise
     except ValueError as error:
         raise PluginError(
-            f"{path}: {cls.__name__} ({describe(cls)}) refuses its options: {error}"
+            f"{path}: {cls.__name__} ({describe(cls)}) refuses its options: "
+            f"{text_of(error)}"
         ) from error
     except (Exception, SystemExit) as error:
         raise BrokenPluginError(
             f"{path}: {cls.__name__} ({describe(cls)}) cannot be constructed: "
-            f"{type(error).__name__}: {error}"
+            f"{error_text(error)}"
         ) from error
 
 

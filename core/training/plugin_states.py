@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from training.content import describe_foreign, foreign_value
 from training.errors import PluginError
 from training.slots import CALLERS, note_plugin
+from training.telling import repr_of
 
 if TYPE_CHECKING:
     from training.view import RunView
@@ -40,7 +41,7 @@ def collect_states(trainer: RunView) -> dict[str, Any]:
                 raise
             trainer.bus.survive(name, plugin, "state_dict", error, {"trainer": trainer})
             # Also for later checkpoints: it may be switched off by now.
-            trainer.carried_states[name] = states[name] = {MISSING: repr(error)}
+            trainer.carried_states[name] = states[name] = {MISSING: repr_of(error)}
             continue
         if state:
             states[name] = state

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training.slots import CALLERS, note_culprit, plugin_of
+from training.telling import add_note, notes_of, repr_of
 
 if TYPE_CHECKING:
     from training.costs import Meter
@@ -64,9 +65,9 @@ def scope(
         note_culprit(error, wrapper, hook, arguments)
         if failure is None:
             raise
-        failure.add_note(f"then its wrapper failed: {error!r}")
-        for note in error.__notes__:
-            failure.add_note(note)
+        add_note(failure, f"then its wrapper failed: {repr_of(error)}")
+        for note in notes_of(error):
+            add_note(failure, note)
     if failure is not None:
         raise failure  # a wrapper observes a failure; it never hides it
 

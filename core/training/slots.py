@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from training.telling import add_note
+
 if TYPE_CHECKING:
     from training.costs import Meter
 
@@ -141,9 +143,7 @@ def note_plugin(
 ) -> None:
     """Write on ``error``, once, that ``plugin`` raised it in the method ``place``."""
     where = "" if step is None else f" at step {step}"
-    note = f"raised by plugin {name!r} ({describe(plugin)}) in {place}{where}"
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    add_note(error, f"raised by plugin {name!r} ({describe(plugin)}) in {place}{where}")
 
 
 def describe(plugin: Any) -> str:
@@ -152,6 +152,9 @@ def describe(plugin: Any) -> str:
     from training.provenance import announcement_of
 
     kind = plugin if isinstance(plugin, type) else type(plugin)
-    info = announcement_of(kind)
+    try:
+        info = announcement_of(kind)
+    except Exception:  # what is installed cannot be read; the class says enough
+        info = None
     text = f"{kind.__module__}.{kind.__qualname__}"
     return f"{text}, {info.distribution} {info.version}" if info else text

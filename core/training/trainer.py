@@ -20,7 +20,6 @@ from training.errors import ConfigError
 from training.forward import LossFn, StepFn, make_forward
 from training.layout import read_state
 from training.loop import Loop
-from training.memory import note_memory
 from training.metrics import Metrics, known_names
 from training.modes import keep_frozen
 from training.plugin_states import restore_states
@@ -29,6 +28,7 @@ from training.resume import Receipt, restore
 from training.selection import checked_module, register_plugins
 from training.signals import handled, interruption, shielded
 from training.state import Progress, Request, seed_everything
+from training.teardown import tear_down
 from training.tf32 import using_tf32
 from training.window import NONFINITE_POLICIES
 from training.window_choice import choose_window
@@ -215,29 +215,12 @@ class Trainer(Loop):
                 self._run()
             if self._signal is not None:
                 raise interruption(self._signal)
-        except BaseException as raised:
-            failure = error = self._explained(raised)
-            for later in self.bus.call_all("on_exception", trainer=self, error=error):
-                error.add_note(f"then on_exception failed: {later!r}")
+        except BaseException as error:
+            failure = error
         self.train_seconds = time.perf_counter() - started
-        for later in self.bus.call_all("on_close", trainer=self):
-            if failure is None:
-                failure = later
-            elif failure is not later:
-                failure.add_note(f"then on_close failed: {later!r}")
+        failure = tear_down(self, failure)
         if failure is not None:
-            raise failure  # hooks observe a failure; they never hide it
-
-    def _explained(self, error: BaseException) -> BaseException:
-        """Return ``error`` with what a person needs, or what to raise in its place."""
-        note_memory(error, self)
-        order: EpochLoader | None = getattr(self, "_order", None)
-        watched = None if order is None else order.watched
-        loss = None if watched is None else watched.loss(error)
-        if loss is not None:
-            loss.__cause__ = error
-            return loss
-        return error
+            raise failure
 
     def _run(self) -> None:
         resume = self._begin()

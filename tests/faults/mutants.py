@@ -36,7 +36,7 @@ class Mutant(NamedTuple):
 COMMIT, PROCESS = "faults/test_commit.py", "faults/test_process.py"
 MATRIX, WORKERS = "faults/test_resume_matrix.py", "faults/test_workers.py"
 LEAVING, SIGNALS = "faults/test_leaving.py", "faults/test_signals.py"
-PRINTING = "faults/test_printing.py"
+PRINTING, TEARDOWN = "faults/test_printing.py", "faults/test_teardown.py"
 PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
 LOCK, FOLDER = "trainbus_checkpointing.lock", "trainbus_checkpointing.folder"
@@ -499,9 +499,9 @@ MUTANTS = [
     Mutant(
         "P6",
         "a lost worker is told in torch's words",
-        "training.trainer",
-        "        if loss is not None:\n            loss.__cause__",
-        "        if False:\n            loss.__cause__",
+        "training.teardown",
+        "    if loss is None:\n        return error",
+        "    if True:\n        return error",
         WORKERS,
         "test_p6_a_worker",
     ),
@@ -517,8 +517,8 @@ MUTANTS = [
     Mutant(
         "P7",
         "running out of memory is not explained",
-        "training.trainer",
-        "        note_memory(error, self)\n",
+        "training.teardown",
+        "        note_memory(error, trainer)\n",
         "",
         WORKERS,
         "test_p7",
@@ -554,10 +554,10 @@ MUTANTS = [
         "P13",
         "a broken pipe of a plugin is taken for the reader's",
         "training.app.cli",
-        "    except BaseException:  # SystemExit, too",
+        "    except BaseException as error:  # also SystemExit",
         "    except BrokenPipeError:\n"
         "        return EXIT_DONE\n"
-        "    except BaseException:  # SystemExit, too",
+        "    except BaseException as error:  # also SystemExit",
         PRINTING,
         "test_p13_the_broken_pipe",
     ),
@@ -605,5 +605,36 @@ MUTANTS = [
         "is_insistent = bool(heard)",
         SIGNALS,
         "test_p15_a_terminal",
+    ),
+    Mutant(
+        "P16",
+        "an error without a text ends the teardown",
+        "training.telling",
+        "        return str(value)\n    except BaseException as error:",
+        "        return str(value)\n    except ImportError as error:",
+        TEARDOWN,
+        "test_p16_all",
+    ),
+    Mutant(
+        "P16",
+        "an exit in one on_close leaves the others open",
+        "training.bus",
+        "            except BaseException as error:\n"
+        "                note_culprit(error, impl, hook, arguments)\n"
+        "                errors.append(error)",
+        "            except Exception as error:\n"
+        "                note_culprit(error, impl, hook, arguments)\n"
+        "                errors.append(error)",
+        TEARDOWN,
+        "test_p16_whatever",
+    ),
+    Mutant(
+        "P16",
+        "what cannot be noted is lost",
+        "training.telling",
+        "    if note not in notes_of(error):\n        log.error",
+        "    if False:\n        log.error",
+        TEARDOWN,
+        "test_p16_who",
     ),
 ]

@@ -26,12 +26,12 @@ FLOORS = {
     1: "hookspecs state logs precision errors plan modes batches metrics forward order "
     "costs sample_seeds permutation compare staging readback gradients content "
     "loading memory tf32 compiling recording untracked foreign_hooks "
-    "buffers",
+    "buffers telling",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window graphed_window window_choice sigaction signals streams slots scopes "
     "registration signature sources syncs provenance layout announced source_names",
     3: "view selection plugin_states settings snapshot resume loop",
-    4: "trainer",
+    4: "teardown trainer",
 }
 # What a reader must know to understand what happens between two batches; a recording
 # does the same faster, and is left out like other things that are off by default.
@@ -42,6 +42,7 @@ CORE = {
 } - {
     *("costs", "permutation", "compare", "staging", "content", "loading", "memory"),
     *("tf32", "compiling", "recording", "untracked", "buffers", "foreign_hooks"),
+    *("telling",),
 }
 
 

@@ -25,6 +25,7 @@ from training.errors import (
     TrainbusError,
 )
 from training.signals import Terminated
+from training.telling import error_text, notes_of, text_of
 
 __all__ = ["main"]
 
@@ -64,7 +65,7 @@ def _ended(arguments: argparse.Namespace) -> int:
         _call(arguments)
     except BrokenPluginError as error:
         if error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
+            _trace(error.__cause__)
         return _refuse(error)
     except TrainbusError as error:
         return _refuse(error)
@@ -75,22 +76,29 @@ def _ended(arguments: argparse.Namespace) -> int:
     except Terminated as error:
         _tell_notes(error)
         return error.exit_code
-    except BaseException:  # SystemExit, too: code that is called does not end a run
-        traceback.print_exc()
+    except BaseException as error:  # also SystemExit, which no called code may decide
+        _trace(error)
         return EXIT_USER_CODE
     return EXIT_DONE
 
 
 def _refuse(error: TrainbusError) -> int:
-    for line in str(error).splitlines():
+    for line in text_of(error).splitlines():
         _tell(f"error: {line}")
     _tell_notes(error)
     return error.exit_code
 
 
+def _trace(error: BaseException) -> None:
+    try:
+        traceback.print_exception(error)
+    except Exception:  # parts of it cannot be had
+        _tell(f"error: {error_text(error)}")
+
+
 def _tell_notes(error: BaseException) -> None:
     """Say who raised it, where a plugin did."""
-    for note in getattr(error, "__notes__", ()):
+    for note in notes_of(error):
         _tell(f"note: {note}")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from training import discovery
 from training.discovery import BrokenPluginError
 from training.errors import TrainbusError
+from training.telling import error_text, text_of
 
 __all__ = ["check"]
 
@@ -82,11 +83,11 @@ def _trouble(name: str) -> str:
         Bus().register(object.__new__(cls), name)
         mistakes = signature_mistakes(cls)
     except BrokenPluginError as error:
-        return str(error)
+        return text_of(error)
     except TrainbusError as error:
-        return str(error)
+        return text_of(error)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return error_text(error)
     return "; ".join(mistakes)
 
 

@@ -23,6 +23,7 @@ from training.callbacks import Callback
 from training.checkpoint_io import write_durably, write_json
 from training.errors import ConfigError
 from training.provenance import describe_plugins
+from training.telling import error_text
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -92,7 +93,7 @@ class RunRecord(Callback):
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
         """Write the summary of a run that had begun and failed."""
         if self._started is not None:
-            self._summarise(trainer, f"failed: {type(error).__name__}: {error}")
+            self._summarise(trainer, f"failed: {error_text(error)}")
 
     def _summarise(self, trainer: Trainer, status: str) -> None:
         assert self._started is not None

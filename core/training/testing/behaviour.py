@@ -14,6 +14,7 @@ from training.bus import Bus
 from training.callbacks import Callback
 from training.registration import api_mistake
 from training.signature import signature_mistakes
+from training.telling import notes_of, repr_of
 from training.testing.case import Case
 from training.testing.equality import difference, run_difference
 from training.view import RunView
@@ -121,10 +122,10 @@ def check_neighbours(case: Case) -> list[str]:
                 trainer.train()
             except BaseException as raised:
                 if raised is not error:
-                    problems.append(f"{raised!r} hides {error!r}")
+                    problems.append(f"{repr_of(raised)} hides {error!r}")
                 problems += [
                     f"when a neighbour raises in {hook}: {note}"
-                    for note in getattr(raised, "__notes__", ())
+                    for note in notes_of(raised)
                     if note.startswith("then ")
                 ]
     return problems

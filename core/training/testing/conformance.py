@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.telling import error_text, notes_of
 from training.testing.behaviour import (
     check_neighbours,
     check_resume,
@@ -72,8 +73,8 @@ def assert_plugin_conforms(
             problems += [f"{name}: {problem}" for problem in check(case)]
         except Exception as error:
             cause = cause or error
-            notes = "; ".join(getattr(error, "__notes__", ()))
-            problems.append(f"{name}: {type(error).__name__}: {error} {notes}".strip())
+            notes = "; ".join(notes_of(error))
+            problems.append(f"{name}: {error_text(error)} {notes}".strip())
         if name == "signatures" and problems:
             break  # the other checks would say the same in more words
     if problems:

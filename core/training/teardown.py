@@ -1,0 +1,51 @@
+"""How a run ends: all are told of a failure, all are closed, the first error stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from training.memory import note_memory
+from training.telling import add_note, repr_of
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+__all__ = ["tear_down"]
+
+
+def tear_down(trainer: Trainer, failure: BaseException | None) -> BaseException | None:
+    """Tell plugins of ``failure`` and close them; return what is to be raised.
+
+    Hooks observe a failure and never hide it: what they raise becomes a note. Where
+    there was none, the first that a plugin raises in closing is one.
+    """
+    bus = trainer.bus
+    try:
+        if failure is not None:
+            failure = _explained(failure, trainer)
+            for later in bus.call_all("on_exception", trainer=trainer, error=failure):
+                add_note(failure, f"then on_exception failed: {repr_of(later)}")
+    finally:  # also when the user does not want to wait for the above
+        closing = bus.call_all("on_close", trainer=trainer)
+    for later in closing:
+        if failure is None:
+            failure = later
+        elif failure is not later:
+            add_note(failure, f"then on_close failed: {repr_of(later)}")
+    return failure
+
+
+def _explained(error: BaseException, trainer: Trainer) -> BaseException:
+    """Return ``error`` with what a person needs, or what to raise in its place."""
+    try:
+        note_memory(error, trainer)
+        order = getattr(trainer, "_order", None)
+        watched = None if order is None else order.watched
+        loss: BaseException | None = None if watched is None else watched.loss(error)
+    except Exception as later:
+        add_note(error, f"then explaining it failed: {repr_of(later)}")
+        return error
+    if loss is None:
+        return error
+    loss.__cause__ = error
+    return loss

@@ -1,0 +1,53 @@
+"""Say of an error what it is, whatever its own text does.
+
+An exception is somebody else's class: its ``__str__`` may raise, and it may take no
+notes. Who is about to close plugins or to name a culprit must get by all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+__all__ = ["add_note", "error_text", "notes_of", "repr_of", "text_of"]
+
+log = logging.getLogger(__name__)
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``, or in its place that there is none."""
+    try:
+        return str(value)
+    except BaseException as error:  # nothing that it raises is worth a run's end
+        return f"<{type(value).__name__}, whose text raises {type(error).__name__}>"
+
+
+def repr_of(value: object) -> str:
+    """Return ``repr(value)``, or in its place that there is none."""
+    try:
+        return repr(value)
+    except BaseException as error:
+        return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+
+
+def error_text(error: BaseException) -> str:
+    """Return ``"KeyError: 'a'"``: the class and the text."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def notes_of(error: BaseException) -> tuple[str, ...]:
+    """Return the notes on ``error``."""
+    try:
+        return tuple(text_of(note) for note in getattr(error, "__notes__", ()))
+    except BaseException:  # it keeps something else there
+        return ()
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Write ``note`` on ``error``, once; log it where the error takes none."""
+    if note in notes_of(error):
+        return
+    with contextlib.suppress(BaseException):
+        BaseException.add_note(error, note)  # the class may have one of its own
+    if note not in notes_of(error):
+        log.error("%s: %s", type(error).__name__, note)

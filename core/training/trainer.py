@@ -209,6 +209,7 @@ class Trainer(Loop):
         """
         failure: BaseException | None = None
         started = time.perf_counter()
+        self._is_running = True
         try:
             save = None if self.stop_on_sigusr1 else self._save_on_signal
             with handled(self._stop_on_signal, save), using_tf32(self.tf32):
@@ -219,6 +220,7 @@ class Trainer(Loop):
             failure = error
         self.train_seconds = time.perf_counter() - started
         failure = tear_down(self, failure)
+        self._is_running = False
         if failure is not None:
             raise failure
 

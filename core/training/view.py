@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,8 @@ from training.signals import Abandoned
 from training.slots import plugins_on_stack
 from training.state import Progress, Request
 from training.window import APPLIED
+
+log = logging.getLogger(__name__)
 
 #: Requests that a run keeps at least for its history, beside those to stop.
 MOST_REQUESTS = 1000
@@ -96,7 +99,7 @@ class RunView:
         self._wrapped_loader: Iterable[Any] | None = None
         self._stop: Request | None = None
         self._signal: Signals | None = None
-        self._is_evaluating = False
+        self._is_running = self._is_evaluating = False
         self._asked: dict[str, str] = {}
         self._unsettled: deque[tuple[int, Readback]] = deque()
 
@@ -259,6 +262,12 @@ class RunView:
 
     def _ask(self, kind: str, reason: str, owner: str | None = None) -> Request:
         owner = owner or self._caller()
+        if not self._is_running:
+            log.warning(
+                "%s asks for %s (%s) outside of train(), where nothing is granted; ask "
+                "in a hook",
+                *(owner, kind, reason),
+            )
         request = Request(kind, owner, reason, self.step, self.epoch)
         self._requests.append(request)
         if len(self._requests) > 2 * MOST_REQUESTS:  # not at every request

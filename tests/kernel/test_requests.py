@@ -162,6 +162,21 @@ def test_what_an_epochs_end_owes_is_saved_and_granted_after_a_resume(
     assert silent.places == {}
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_outside_of_a_run_nothing_is_granted_and_that_is_said(
+    when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    granted = Granted()
+    trainer = make_trainer(None, regression_batches(1), granted)
+    if when == "after":
+        trainer.train()
+    assert caplog.text == ""
+    trainer.request_evaluation("please")
+    assert "user asks for evaluation (please) outside of train()" in caplog.text
+    trainer.train()
+    assert granted.places == {}
+
+
 # Whose it is.
 
 

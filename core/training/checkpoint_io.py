@@ -52,6 +52,8 @@ def write_durably(path: str | Path, write: Callable[[IO[bytes]], object]) -> Pat
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    if not hasattr(os, "O_DIRECTORY"):  # a system that opens no folders
+        return path
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -19,9 +19,7 @@ log = logging.getLogger(__name__)
 
 def _present(*names: str) -> tuple[signal.Signals, ...]:
     """Return those of the signals that this system has."""
-    return tuple(
-        getattr(signal, name) for name in names if hasattr(signal.Signals, name)
-    )
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
 #: A closed terminal. The shell may tell of it as well as the system, so it comes twice.

@@ -1,0 +1,70 @@
+"""What a system lacks that is no POSIX is not used there; all else works."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: Takes away, before anything of ours is imported, what other systems do not have.
+LACKS = """
+import ctypes, multiprocessing, os, signal, sys
+
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGXFSZ", "pthread_sigmask"):
+    delattr(signal, name)
+for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY", "O_CLOEXEC", "fchmod"):
+    delattr(os, name)
+
+real_open, real_init = os.open, ctypes.CDLL.__init__
+def open_no_folder(path, flags, *rest, **options):
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", path)
+    return real_open(path, flags, *rest, **options)
+def init(self, name, *rest, **options):
+    if name is None:
+        raise TypeError("LoadLibrary() argument 1 must be str, not None")
+    real_init(self, name, *rest, **options)
+os.open, ctypes.CDLL.__init__ = open_no_folder, init
+"""
+TRAINS = """
+import training
+from faults.runs import build, loader_of
+from trainbus_checkpointing import ModelCheckpointCallback
+from trainbus_logging import CSVLoggerCallback, ProgressBarCallback
+from training.app.cli import main
+
+def trainer(workers):
+    saves = ModelCheckpointCallback("saved", monitor=None)
+    others = [CSVLoggerCallback("log.csv"), ProgressBarCallback()]
+    return build(saves, *others, loader=loader_of(workers=workers))
+
+for workers in (0, 1):
+    run = trainer(workers)
+    run.train()
+    print("steps", run.step)
+run = trainer(0)
+run.load_checkpoint(run.plugins["checkpointing"].resume_candidates(run)[0][0])
+print("resumed at", run.step)
+sys.exit(main(["plugins", "list"]))
+"""
+
+
+@pytest.mark.parametrize("lacks", [LACKS, "import signal, sys"], ids=["other", "POSIX"])
+def test_a_plain_run_trains_saves_and_resumes_on(lacks: str, tmp_path: Path) -> None:
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", f"{lacks}\n{TRAINS}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("steps 12\nsteps 12\nresumed at 12\n")
+    assert len(list((tmp_path / "saved").glob("*.pt"))) > 0

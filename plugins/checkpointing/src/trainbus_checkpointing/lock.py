@@ -141,7 +141,7 @@ def _alone(folder: Path) -> Iterator[None]:
     Two that find the same stale lock would both take it over.
     """
     if fcntl is None:
-        yield
+        yield  # type: ignore[unreachable]
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -40,6 +40,8 @@ PRINTING, TEARDOWN = "faults/test_printing.py", "faults/test_teardown.py"
 PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
 LOCK, FOLDER = "trainbus_checkpointing.lock", "trainbus_checkpointing.folder"
+HOLDER = "trainbus_checkpointing.holder"
+OWNERSHIP = "faults/test_ownership.py"
 
 #: A file is written under its own name.
 IN_PLACE = (
@@ -147,17 +149,17 @@ MUTANTS = [
     Mutant(
         "C8",
         "the holder of a lock is always gone",
-        LOCK,
-        "return is_another and started == start_of(pid)",
-        "return False and started == start_of(pid)",
+        HOLDER,
+        "return self.started is not None and self.started == start_of(self.pid)",
+        "return False",
         COMMIT,
-        "test_c8_a_second_process",
+        "test_c8_the_name_alone",
     ),
     Mutant(
         "C8",
         "the holder of a lock is never gone",
-        LOCK,
-        "return is_another and started == start_of(pid) and started is not None",
+        HOLDER,
+        "return self.started is not None and self.started == start_of(self.pid)",
         "return True",
         COMMIT,
         "test_c8_a_stale_lock",
@@ -166,7 +168,7 @@ MUTANTS = [
         "C8",
         "two may look at a stale lock at once",
         LOCK,
-        "fcntl.flock(descriptor, fcntl.LOCK_EX)",
+        "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
         COMMIT,
         "test_c8_one_process",
@@ -636,5 +638,50 @@ MUTANTS = [
         "    if False:\n        log.error",
         TEARDOWN,
         "test_p16_who",
+    ),
+    Mutant(
+        "P10",
+        "nothing is locked by the system",
+        LOCK,
+        "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        OWNERSHIP,
+        "test_p10_two_containers",
+    ),
+    Mutant(
+        "P10",
+        "a process forgets what it holds",
+        LOCK,
+        "if other.token in _held:",
+        "if False:",
+        OWNERSHIP,
+        "test_p10_a_second_run",
+    ),
+    Mutant(
+        "P10",
+        "a worker keeps the folder of a killed run",
+        LOCK,
+        "            os.close(lock._descriptor)\n        lock",
+        "            pass\n        lock",
+        OWNERSHIP,
+        "test_p10_a_killed_run",
+    ),
+    Mutant(
+        "P11",
+        "a lost folder is not noticed",
+        LOCK,
+        "        if found == self.holder:\n            return\n",
+        "        return\n",
+        OWNERSHIP,
+        "test_p11",
+    ),
+    Mutant(
+        "P11",
+        "the list is written without a look at the lock",
+        STORE,
+        "        self._lock.confirm()\n        current =",
+        "        current =",
+        OWNERSHIP,
+        "test_p11_a_folder_lost_while",
     ),
 ]

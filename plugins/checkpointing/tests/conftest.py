@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,19 @@ class FakeTrainer:
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> Callable[..., FakeTrainer]:
-    """Return a function that starts a run with the given options."""
+def begun(tmp_path: Path) -> Iterator[Callable[..., FakeTrainer]]:
+    """Return a function that ends the run before and starts one with the options."""
+    runs: list[FakeTrainer] = []
+
+    def end() -> None:
+        for trainer in runs:
+            trainer.plugin.on_close(trainer)
+        runs.clear()
 
     def start(resume: Path | None = None, **options: Any) -> FakeTrainer:
-        plugin = ModelCheckpointCallback(**options)
-        return FakeTrainer(tmp_path, plugin).begin(resume)
+        end()
+        runs.append(FakeTrainer(tmp_path, ModelCheckpointCallback(**options)))
+        return runs[0].begin(resume)
 
-    return start
+    yield start
+    end()

@@ -565,6 +565,7 @@ def test_a_resume_into_another_folder_starts_a_new_list_there(begun, tmp_path):
     first = begun(save_dir=tmp_path / "a")
     for value in (1.0, 2.0):
         first.run_epoch(val_loss=value)
+    first.plugin.on_close(first)
     before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
     second = begun(resume=first.plugin.last_path, save_dir=tmp_path / "b")
     assert second.plugin.best_path is None

@@ -19,7 +19,7 @@ from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.cadence import Boundary, Cadence
 from trainbus_checkpointing.candidates import candidates
 from trainbus_checkpointing.filename import FilenameTemplate, default_template
-from trainbus_checkpointing.lock import RunLock
+from trainbus_checkpointing.lock import FolderLostError, RunLock
 from trainbus_checkpointing.rehearsal import Rehearsal, Rehearsed
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saver import LAST_NAME, Saver
@@ -108,6 +108,7 @@ class ModelCheckpointCallback(Callback):
         self.carry_best = carry_best
         self.async_save = async_save
         self._lock: RunLock | None = None
+        self._owner: Trainer | None = None  # whose run has the lock
         self._restored: dict[str, Any] = {}
         self._saver: Saver | None = None
         self._leaves = False
@@ -155,6 +156,11 @@ class ModelCheckpointCallback(Callback):
 
     def on_setup(self, trainer: Trainer) -> None:
         """Make the folder, and forget an earlier run of this instance."""
+        if self._owner is not None:
+            raise ConfigError(
+                "this checkpointing plugin is at work in another run; make one for "
+                "each trainer"
+            )
         self._saver, self._leaves = None, False
         folder = self._folder(trainer)
         for other in trainer.plugins.values():
@@ -164,11 +170,13 @@ class ModelCheckpointCallback(Callback):
                     "its own save_dir"
                 )
         files.prepare(folder)
-        self._lock = RunLock(folder)
+        lock = RunLock(folder)
         with files.usable(folder):
-            self._lock.acquire()
+            lock.acquire()
+            self._lock, self._owner = lock, trainer
             files.sweep_leftovers(folder)
-        self._saver = Saver(Store(folder, self.ranking), self.filename, self.async_save)
+        store = Store(folder, self.ranking, lock)
+        self._saver = Saver(store, self.filename, self.async_save)
         self._restored = {}
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
@@ -232,6 +240,8 @@ class ModelCheckpointCallback(Callback):
         self._finish(trainer, wait=True)
         try:
             saver.save(trainer, at, is_ranked)
+        except FolderLostError:
+            raise  # no later save can do better
         except CheckpointError as error:
             if at.is_stopping or self.on_save_error == "raise":
                 raise
@@ -247,6 +257,9 @@ class ModelCheckpointCallback(Callback):
 
     def on_close(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written, and let go of the folder."""
+        if self._owner is not trainer:
+            return  # of a run that was refused
+        self._owner = None
         try:
             if self._saver is not None:
                 self._saver.finish(trainer, wait=not self._leaves)
@@ -294,6 +307,8 @@ class ModelCheckpointCallback(Callback):
     def _finish(self, trainer: Trainer, wait: bool) -> None:
         try:
             self._set_up.finish(trainer, wait)
+        except FolderLostError:
+            raise
         except CheckpointError as error:
             if self.on_save_error == "raise":
                 raise

@@ -1,25 +1,24 @@
-"""One run in a folder at a time: a lock that says who holds it, and proves alive.
+"""One run in a folder at a time: a lock of the system's, and a name in its file.
 
-A file can outlive its process, and another host cannot be asked. So the holder is
-named by process, its start time and host, and touches the file every few seconds; a
-lock whose holder is gone is taken over.
+The system's lock holds between the runs of a process, processes and containers, and
+ends with its holder. But some file systems have none, and some keep it to one machine.
+So the file also names its holder, who touches it every few seconds: a lock of another
+machine is watched before it is taken over. Whoever stood still for that long finds
+another name in it, and must not write any more.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
-import socket
+import stat
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from training.checkpoint_io import write_json
-from training.errors import ConfigError
+from trainbus_checkpointing.holder import MOST_BYTES, Holder
+from training.errors import CheckpointError, ConfigError
 
 try:
     import fcntl
@@ -29,23 +28,33 @@ except ImportError:  # not on every system; the name in the file is left then
 log = logging.getLogger(__name__)
 
 LOCK = "run.lock"
-#: Seconds between two touches, and how long a lock of another host is watched.
+#: Seconds between two touches, and how long a lock of another machine is watched.
 BEAT = 5.0
 WATCH = 4 * BEAT
+#: How often somebody may remove the file between opening and locking it.
+TRIES = 10
+# A link, or a FIFO that nobody writes to, is opened as what it is, not followed.
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+class FolderLostError(CheckpointError):
+    """Another run took the folder over while this one stood still."""
 
 
 class RunLock:
-    """The lock of one folder.
+    """The lock of one folder, for one run.
 
     Args:
         folder: an existing folder.
         beat: seconds between two touches.
-        watch: seconds after which an untouched lock of another host is stale.
+        watch: seconds after which an untouched lock of another machine is stale.
     """
 
     def __init__(self, folder: Path, beat: float = BEAT, watch: float = WATCH) -> None:
         self.path = folder / LOCK
+        self.holder = Holder.of_now()
         self._beat, self._watch = beat, watch
+        self._descriptor: int | None = None
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -53,16 +62,39 @@ class RunLock:
         """Take the lock, also over from a holder that is gone.
 
         Raises:
-            ConfigError: another process is at work in this folder.
+            ConfigError: another run is at work in this folder, or what has the lock's
+                name is no file.
+            OSError: the folder cannot be written to.
         """
-        with _alone(self.path.parent):
-            try:
-                self._create()
-            except FileExistsError:
-                self._take_over()
+        self._take()
         self._released.clear()
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
         self._thread.start()
+
+    def confirm(self) -> None:
+        """Make sure that the folder is still this run's; to be called before a write.
+
+        A lock that was removed, and that nobody else has taken, is taken again.
+
+        Raises:
+            FolderLostError: another run has it.
+            OSError: the file cannot be read, which says nothing about it.
+        """
+        content = self._read()
+        found = None if content is None else Holder.parse(content)
+        if found == self.holder:
+            return
+        if content is None:
+            with contextlib.suppress(ConfigError):
+                self._let_go()
+                self._take()
+                log.warning("checkpointing: %s was removed; it is there again", LOCK)
+                return
+        raise FolderLostError(
+            f"checkpointing.save_dir {str(self.path.parent)!r} was taken over by "
+            f"{found or 'another run'} while this one stood still; nothing more is "
+            "written to it: resume its newest checkpoint with another save_dir"
+        )
 
     def release(self) -> None:
         """Give the lock back, unless somebody took it; may be called twice."""
@@ -71,42 +103,111 @@ class RunLock:
         self._released.set()
         self._thread.join()
         self._thread = None
-        if self._holder() == identity():
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if self._is_ours():  # removed while it is still locked
                 self.path.unlink()
+        self._let_go()
 
-    def _create(self) -> None:
-        descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(identity(), file)
+    def _take(self) -> None:
+        for _ in range(TRIES):
+            descriptor = self._open()
+            try:
+                is_locked = self._lock(descriptor)
+                if not self._is_at_its_place(descriptor):
+                    os.close(descriptor)  # whoever had it removed it meanwhile
+                    continue
+                self._claim(descriptor, is_locked)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            _held[self.holder.token] = self
+            self._descriptor = descriptor
+            return
+        raise ConfigError(f"{str(self.path)!r} is removed again and again; try again")
 
-    def _take_over(self) -> None:
-        holder = self._holder()
-        if self._is_alive(holder):
-            who = f"process {holder.get('pid')} on {holder.get('host')}"
-            raise ConfigError(
-                f"checkpointing.save_dir {str(self.path.parent)!r} is in use by {who}; "
-                f"choose another folder, or delete {LOCK} in it if that is not so"
-            )
-        if holder.get("pid") != os.getpid():
+    def _open(self) -> int:
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o644)
+        except OSError as error:
+            if not os.path.lexists(self.path):
+                raise
+            raise self._is_no_lock(error.strerror) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise self._is_no_lock("it is no regular file")
+        return descriptor
+
+    def _is_no_lock(self, why: object) -> ConfigError:
+        return ConfigError(
+            f"{str(self.path)!r} cannot be used as the lock of a run ({why}); move it "
+            "away, or choose another checkpointing.save_dir"
+        )
+
+    def _lock(self, descriptor: int) -> bool:
+        """Lock the open file; return False where the system or the folder cannot.
+
+        ``flock`` belongs to the open file: two of one process exclude each other, as
+        those of ``lockf`` do not.
+        """
+        if fcntl is None:
+            return False  # type: ignore[unreachable]
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._is_in_use(Holder.parse(self._read() or b"")) from None
+        except OSError as error:
             log.warning(
-                "checkpointing: taking over %s from process %s on %s, which is gone",
-                *(self.path.parent, holder.get("pid"), holder.get("host")),
+                "checkpointing: files in %s cannot be locked (%s); the name in %s "
+                "alone keeps another run out",
+                *(self.path.parent, error.strerror, LOCK),
             )
-        write_json(self.path, identity())
+            return False
+        return True
 
-    def _is_alive(self, holder: dict[str, Any]) -> bool:
-        own = identity()
-        if holder.get("host") == own["host"]:
-            is_another = holder.get("pid") != own["pid"]
-            pid, started = holder.get("pid"), holder.get("started")
-            return is_another and started == start_of(pid) and started is not None
-        if not holder:
-            return False  # torn by a crash; the one who made it never got further
+    def _is_at_its_place(self, descriptor: int) -> bool:
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(descriptor))
+
+    def _claim(self, descriptor: int, is_locked: bool) -> None:
+        """Write our name into the file, unless the one in it is alive.
+
+        In place: who waits for the lock waits for this very file.
+        """
+        content = os.pread(descriptor, MOST_BYTES, 0)
+        other = Holder.parse(content)
+        if other is not None and self._is_alive(other, is_locked):
+            raise self._is_in_use(other)
+        if content and not (other and other.is_near and other.pid == self.holder.pid):
+            log.warning(
+                "checkpointing: taking over %s from %s, which is gone",
+                *(self.path.parent, other or "an unknown run"),
+            )
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, self.holder.to_bytes(), 0)
+        os.fsync(descriptor)  # other machines shall see it
+
+    def _is_in_use(self, other: Holder | None) -> ConfigError:
+        return ConfigError(
+            f"checkpointing.save_dir {str(self.path.parent)!r} is in use by "
+            f"{other or 'another run'}; choose another folder, or delete {LOCK} in it "
+            "if that is not so"
+        )
+
+    def _is_alive(self, other: Holder, is_locked: bool) -> bool:
+        """Whether a named holder is at work, though we may have the system's lock."""
+        if other.token in _held:
+            return True
+        if other.is_near:
+            return other.pid != self.holder.pid and other.is_running
+        if other.is_of_this_kernel and is_locked:
+            return False  # it would have the lock
         return self._is_touched()
 
     def _is_touched(self) -> bool:
-        """Whether another host touches the lock while it is watched."""
+        """Whether another machine touches the lock while it is watched."""
         log.warning("checkpointing: %s is of another host; watching it", self.path)
         before, until = self._touched(), time.monotonic() + self._watch
         while time.monotonic() < until:
@@ -124,58 +225,49 @@ class RunLock:
     def _keep_alive(self) -> None:
         while not self._released.wait(self._beat):
             with contextlib.suppress(OSError):
-                os.utime(self.path)
+                if self._is_ours():
+                    os.utime(self.path)
 
-    def _holder(self) -> dict[str, Any]:
+    def _is_ours(self) -> bool:
+        return Holder.parse(self._read() or b"") == self.holder
+
+    def _read(self) -> bytes | None:
+        """Return the beginning of the file, opened anew; None if there is none."""
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process of this host at a time into the block, where folders lock.
-
-    Two that find the same stale lock would both take it over.
-    """
-    if fcntl is None:
-        yield  # type: ignore[unreachable]
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def identity() -> dict[str, Any]:
-    """Return what tells this process from all others: host, number, start."""
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": start_of(pid)}
-
-
-def start_of(pid: object) -> str | None:
-    """Return when a process of this host began, None if it is not there.
-
-    On Linux boot and clock tick; elsewhere only that it runs.
-    """
-    if not isinstance(pid, int):
-        return None
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
-        return f"{boot.strip()}/{stat.rpartition(')')[2].split()[19]}"
-    except OSError:
-        if os.path.isdir("/proc/self"):
+            descriptor = os.open(self.path, os.O_RDONLY | _AS_IT_IS)
+        except FileNotFoundError:
             return None
-    try:
-        os.kill(pid, 0)  # signal 0 asks, it does not signal
-    except PermissionError:
-        return "running"
-    except (OSError, OverflowError):
-        return None
-    return "running"
+        try:
+            return os.read(descriptor, MOST_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def _let_go(self) -> None:
+        """Close the file, and with it give the system's lock back."""
+        _held.pop(self.holder.token, None)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        with contextlib.suppress(OSError):
+            os.close(descriptor)  # a forked child has closed its own
+
+
+#: The locks that runs of this process hold, by token.
+_held: dict[str | None, RunLock] = {}
+
+
+def _leave_to_the_parent() -> None:
+    """Close the locks in a forked child, such as a loader's worker.
+
+    It shares the open files, and would keep the folder from everybody once its parent
+    is killed.
+    """
+    for lock in list(_held.values()):
+        if lock._descriptor is not None:
+            os.close(lock._descriptor)
+        lock._descriptor = None
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.background import Background
+from trainbus_checkpointing.lock import RunLock
 from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete
 from trainbus_checkpointing.retention import Entry, Ranking
 from training.checkpoint_io import write_json
@@ -27,11 +28,15 @@ class Store:
     Args:
         folder: an existing folder.
         ranking: how checkpoints compare and how many of the best stay.
+        lock: of that folder; asked before whatever changes in it.
+    Raises:
+        FolderLostError: by all that write or delete, if another run has the folder.
     """
 
-    def __init__(self, folder: Path, ranking: Ranking) -> None:
+    def __init__(self, folder: Path, ranking: Ranking, lock: RunLock) -> None:
         self.folder = folder
         self.ranking = ranking
+        self._lock = lock
         self._manifest = Manifest(folder)
         self._elsewhere: Manifest | None = None  # beside a resume source; read only
         self._source: str | None = None
@@ -72,6 +77,7 @@ class Store:
             hints: (file, step) pairs that its run had written, to recognise that run
                 when the checkpoint itself is not listed.
         """
+        self._lock.confirm()
         self._manifest = _read_or_move_aside(self.folder)
         self._manifest.drop_incomplete()
         self._elsewhere = self._source = run = None
@@ -143,6 +149,7 @@ class Store:
     def _write(self, draft: Entry, write: Callable[[Path], object]) -> None:
         """Write once more after a failure; nothing is deleted to make room."""
         path = self.folder / draft.file
+        self._confirm()
         try:
             try:
                 write(path)
@@ -167,6 +174,7 @@ class Store:
             )
             self._list([*self._manifest.entries, entry])
             pointer = {"file": entry.file, "step": entry.step, "epoch": entry.epoch}
+            self._lock.confirm()
             write_json(self.folder / LAST, {**pointer, "digest": entry.digest})
             self._evict(needed)
         except OSError as error:
@@ -176,6 +184,15 @@ class Store:
                 f"{self._last_good()}"
             ) from error
         return path
+
+    def _confirm(self) -> None:
+        try:
+            self._lock.confirm()
+        except OSError as error:
+            raise CheckpointError(
+                f"{str(self._lock.path)!r} cannot be read ({error}), so nothing was "
+                f"saved; {self._last_good()}"
+            ) from error
 
     def path(self, which: Literal["best", "last"]) -> Path | None:
         """Return where that checkpoint lies, or None while there is none."""
@@ -197,6 +214,7 @@ class Store:
         protected |= {self._source} if self._source else set()
         evicted = self.ranking.evicted(current, protected)
         for entry in evicted:
+            self._lock.confirm()
             files.remove(self.folder, entry.file)
         if evicted:
             gone = {entry.file for entry in evicted}
@@ -204,6 +222,7 @@ class Store:
 
     def _list(self, entries: list[Entry]) -> None:
         """Replace the manifest; it names best and last for those who only read it."""
+        self._lock.confirm()
         current = [entry for entry in entries if entry.run == self._manifest.run]
         best = self.ranking.best(current)
         self._manifest.write(

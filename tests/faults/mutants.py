@@ -41,7 +41,7 @@ PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
 LOCK, FOLDER = "trainbus_checkpointing.lock", "trainbus_checkpointing.folder"
 HOLDER = "trainbus_checkpointing.holder"
-OWNERSHIP = "faults/test_ownership.py"
+OWNERSHIP, LISTS = "faults/test_ownership.py", "faults/test_damaged_lists.py"
 
 #: A file is written under its own name.
 IN_PLACE = (
@@ -683,5 +683,41 @@ MUTANTS = [
         "        current =",
         OWNERSHIP,
         "test_p11_a_folder_lost_while",
+    ),
+    Mutant(
+        "P12",
+        "a damaged list is replaced",
+        STORE,
+        "os.replace(folder / MANIFEST, aside)",
+        "pass",
+        LISTS,
+        "test_p12_a_list_damaged",
+    ),
+    Mutant(
+        "P12",
+        "a list may name any file",
+        "trainbus_checkpointing.manifest",
+        "if not is_bare_name(name):",
+        "if False:",
+        LISTS,
+        "test_p12_a_list_damaged",
+    ),
+    Mutant(
+        "P12",
+        "a file that is listed twice is deleted once",
+        "trainbus_checkpointing.manifest",
+        "if len(set(names)) < len(names):",
+        "if False:",
+        LISTS,
+        "test_p12_a_list_damaged",
+    ),
+    Mutant(
+        "P12",
+        "the best is forgotten with its list",
+        STORE,
+        "            if was_damaged:",
+        "            if False:",
+        LISTS,
+        "test_p12_a_resumed_run",
     ),
 ]

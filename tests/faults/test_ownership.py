@@ -224,7 +224,7 @@ def test_p11_a_folder_lost_to_another_is_noticed_before_the_next_write(
 
     run = build(tmp_path, lambda step: None, **options)
     run.bus.register(Acts(6, lose))
-    with pytest.raises(FolderLostError, match="was taken over by .* stood still"):
+    with pytest.raises(FolderLostError, match=r"was taken over by .* stood still"):
         run.train()
     assert "manifest.json" in left
     assert content() == left

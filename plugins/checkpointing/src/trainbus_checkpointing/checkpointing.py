@@ -18,11 +18,15 @@ from trainbus_checkpointing import cadence as when
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.cadence import Boundary, Cadence
 from trainbus_checkpointing.candidates import candidates
-from trainbus_checkpointing.filename import FilenameTemplate, default_template
+from trainbus_checkpointing.filename import (
+    LAST_NAME,
+    FilenameTemplate,
+    default_template,
+)
 from trainbus_checkpointing.lock import FolderLostError, RunLock
 from trainbus_checkpointing.rehearsal import Rehearsal, Rehearsed
 from trainbus_checkpointing.retention import Entry, Ranking
-from trainbus_checkpointing.saver import LAST_NAME, Saver
+from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
 from training.callbacks import Callback
 from training.errors import CheckpointError, ConfigError

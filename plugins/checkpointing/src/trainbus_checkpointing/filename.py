@@ -14,12 +14,15 @@ from training.errors import ConfigError
 
 #: Counters that every file name may use; all other fields are metric names.
 COUNTERS = ("epoch", "step", "update")
+#: Of a checkpoint that does not compete for the best.
+LAST_NAME = "last-epoch{epoch:03d}-step{step}.pt"
 SUFFIXES = (".pt", ".pth", ".ckpt")
 #: Bytes; leaves room for ``-v2`` and ``.tmp-<pid>`` below the usual limit of 255.
 MAX_NAME_BYTES = 200
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_/@-]*")
+_OF_LAST = re.compile(r"last-epoch\d+-step\d+(-v\d+)?\.pt")
 _NUMERIC_FORMAT = re.compile(r"\+?\d{0,2}(?P<precision>\.\d{1,2})?[deEfFgG]?")
 
 
@@ -85,6 +88,11 @@ def default_template(monitor: str | None) -> str:
     is_field = monitor is not None and _FIELD_NAME.fullmatch(monitor)
     field = f"-{{{monitor}:.4f}}" if is_field else ""
     return f"checkpoint-{{epoch:03d}}{field}.pt"
+
+
+def is_name_of_last(name: str) -> bool:
+    """Whether a file was written only so that training can go on from it."""
+    return _OF_LAST.fullmatch(name) is not None
 
 
 def _number(value: float | None, spec: str) -> str:

@@ -67,6 +67,12 @@ def unlisted(folder: Path, listed: Collection[str]) -> list[str]:
     return sorted(set(names) - set(listed))
 
 
+def is_bare_name(name: str) -> bool:
+    """Whether ``name`` is one that a checkpoint in a folder may have."""
+    is_bare = name.isprintable() and not name.startswith(".")
+    return is_bare and name.endswith(SUFFIXES) and not set(name) & {"/", "\\"}
+
+
 def free_name(folder: Path, name: str) -> str:
     """Return ``name``, or with ``-v2``, ``-v3``, ... if such a file exists already."""
     stem, dot, suffix = name.rpartition(".")

@@ -249,7 +249,9 @@ class RunLock:
         if descriptor is None:
             return
         with contextlib.suppress(OSError):
-            os.close(descriptor)  # a forked child has closed its own
+            if fcntl is not None:  # for all that may share the open file
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
 
 
 #: The locks that runs of this process hold, by token.

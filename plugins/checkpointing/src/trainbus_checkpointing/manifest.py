@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+import math
+import stat
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from trainbus_checkpointing.folder import is_bare_name
 from trainbus_checkpointing.retention import Entry
 from training.checkpoint_io import write_json
 from training.errors import CheckpointError, ConfigError
@@ -19,6 +20,12 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 FORMAT = "trainbus-checkpoints"
 FORMAT_VERSION = 1
+#: The largest number that a counter may have; JSON has no limit.
+MOST = 2**63 - 1
+#: A list of some 100,000 checkpoints; what is larger is no list.
+MOST_BYTES = 1 << 26
+
+_Value = TypeVar("_Value")
 
 
 class Manifest:
@@ -42,29 +49,29 @@ class Manifest:
         """Return the manifest of ``folder``; an empty one if there is none.
 
         Raises:
-            CheckpointError: ``manifest.json`` is there and is not one of ours.
+            CheckpointError: ``manifest.json`` is there and is not one of ours, or was
+                damaged in whatever way.
             OSError: it is there and cannot be read, which says nothing about it.
             ConfigError: it is of a later format.
         """
         path = folder / MANIFEST
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise ValueError(f"its format is {content['format']!r}")
-            if content["version"] > FORMAT_VERSION:
+            content = _Content(json.loads(_read(path), parse_constant=_refused))
+            if content.text("format") != FORMAT:
+                raise ValueError(f"its format is {content['format'][:40]!r}")
+            if content.count("version") > FORMAT_VERSION:
                 raise ConfigError(
                     f"{str(path)!r} was written by a newer trainbus-checkpointing; "
                     "upgrade it or choose another checkpointing.save_dir"
                 )
-            entries = [_entry(item) for item in content["checkpoints"]]
-            return cls(folder, entries, int(content["run"]))
+            return cls(folder, _entries(content), content.count("run"))
         except ConfigError:
             raise
         except FileNotFoundError:
             return cls(folder)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"{str(path)!r} is no readable list of checkpoints ({error!r}); move "
+                f"{str(path)!r} is no readable list of checkpoints ({error}); move "
                 "it away, the checkpoints beside it stay as they are"
             ) from error
 
@@ -134,16 +141,84 @@ def is_complete(folder: Path, entry: Entry) -> bool:
         return False
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
-    """Return an entry from JSON; ValueError if its file is not in the folder itself."""
-    known = {field.name for field in fields(Entry)}
-    entry = Entry(**{name: value for name, value in item.items() if name in known})
-    name = entry.file
-    if name != os.path.basename(name) or name in ("", ".", "..") or "\0" in name:
-        raise ValueError(f"file {name!r} is not below the folder")
-    counts = entry.step, entry.epoch, entry.update, entry.run, entry.num_bytes
-    if not all(isinstance(count, int) for count in counts):
-        raise TypeError(f"counters of {name!r} are no whole numbers")
-    if not all(isinstance(v, float | int | None) for v in entry.metrics.values()):
-        raise TypeError(f"metrics of {name!r} are no numbers")
-    return entry
+class _Content(dict[str, Any]):
+    """A mapping from JSON whose values are asked for with their kind.
+
+    Raises:
+        ValueError: by all, where it is no mapping or the value is of another kind.
+    """
+
+    def __init__(self, found: object) -> None:
+        if not isinstance(found, dict):
+            raise ValueError(f"a mapping is missing where {_kind(found)} stands")
+        super().__init__(found)
+
+    def of(self, name: str, kind: type[_Value]) -> _Value:
+        value = self.get(name)
+        if type(value) is not kind:  # true is no number here
+            raise ValueError(f"{name} is {_kind(value)}")
+        return value
+
+    def text(self, name: str) -> str:
+        return self.of(name, str)
+
+    def count(self, name: str) -> int:
+        """Return a whole number as a counter has them."""
+        value = self.of(name, int)
+        if not 0 <= value <= MOST:
+            raise ValueError(f"{name} is out of range")
+        return value
+
+
+def _entries(content: _Content) -> list[Entry]:
+    entries = [_entry(_Content(each)) for each in content.of("checkpoints", list)]
+    names = [entry.file for entry in entries]
+    if len(set(names)) < len(names):  # to delete one would delete the other
+        raise ValueError("a file is listed twice")
+    return entries
+
+
+def _entry(item: _Content) -> Entry:
+    """Return an entry, whose file is a checkpoint in the folder itself."""
+    name = item.text("file")
+    if not is_bare_name(name):
+        raise ValueError(f"{name[:40]!r} is no name of a checkpoint in this folder")
+    metrics = _Content(item.get("metrics"))
+    return Entry(
+        file=name,
+        step=item.count("step"),
+        epoch=item.count("epoch"),
+        update=item.count("update"),
+        is_ranked=item.of("is_ranked", bool),
+        reason=item.text("reason"),
+        num_bytes=item.count("num_bytes"),
+        digest=item.text("digest"),
+        run=item.count("run"),
+        metrics={name: _finite(value) for name, value in metrics.items()},
+    )
+
+
+def _finite(value: object) -> float | None:
+    if value is None or (type(value) is int and abs(value) <= MOST):
+        return value
+    if type(value) is float and math.isfinite(value):
+        return value
+    raise ValueError(f"a metric is {_kind(value)} or out of range")
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number")
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a file; what has no end is not begun with."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no regular file")
+    if found.st_size > MOST_BYTES:
+        raise ValueError(f"it has {found.st_size:,} bytes")
+    return path.read_bytes()

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trainbus_checkpointing.cadence import Boundary
-from trainbus_checkpointing.filename import FilenameTemplate
+from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.store import Store
 from training.checkpoint_io import write_checkpoint
@@ -15,9 +15,6 @@ from training.staging import Staging
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
-
-#: Of a checkpoint that does not compete for the best.
-LAST_NAME = "last-epoch{epoch:03d}-step{step}.pt"
 
 
 class Saver:

@@ -13,6 +13,7 @@ from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.background import Background
 from trainbus_checkpointing.lock import RunLock
 from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete
+from trainbus_checkpointing.relisting import relisted
 from trainbus_checkpointing.retention import Entry, Ranking
 from training.checkpoint_io import write_json
 from training.errors import CheckpointError
@@ -78,15 +79,18 @@ class Store:
                 when the checkpoint itself is not listed.
         """
         self._lock.confirm()
-        self._manifest = _read_or_move_aside(self.folder)
+        self._manifest, was_damaged = _read_or_move_aside(self.folder)
         self._manifest.drop_incomplete()
         self._elsewhere = self._source = run = None
+        known = list(hints)
         if resumed_from is not None and _is_in(resumed_from, self.folder):
             self._source = resumed_from.name
-            run = self._manifest.run_of(resumed_from.name, position[1])
+            known.insert(0, (self._source, position[1]))
+            if was_damaged:
+                self._manifest.entries = relisted(self.folder, known)
         elif resumed_from is not None:
             self._elsewhere = _beside(resumed_from, position)
-        for file, step in hints:
+        for file, step in known:
             run = self._manifest.run_of(file, step) if run is None else run
         if run is None and self._source is not None:
             run = self._manifest.run  # an unlisted file in here: of the newest run
@@ -267,12 +271,15 @@ def _beside(source: Path, position: tuple[int, int]) -> Manifest | None:
     return manifest
 
 
-def _read_or_move_aside(folder: Path) -> Manifest:
-    """Return the manifest of ``folder``; a damaged one is renamed and kept."""
+def _read_or_move_aside(folder: Path) -> tuple[Manifest, bool]:
+    """Return the manifest of ``folder``, and whether it was damaged.
+
+    A damaged one is renamed and kept; the one returned is empty.
+    """
     try:
-        return Manifest.read(folder)
+        return Manifest.read(folder), False
     except CheckpointError as error:
         aside = folder / files.free_name(folder, "manifest.damaged.json")
         log.warning("checkpointing: %s; it is now %s", error, aside.name)
         os.replace(folder / MANIFEST, aside)
-        return Manifest(folder)
+        return Manifest(folder), True

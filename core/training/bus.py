@@ -28,6 +28,7 @@ from training.slots import (
     note_culprit,
     note_plugin,
     plugin_of,
+    silence,
 )
 from training.telling import repr_of
 
@@ -83,6 +84,9 @@ class Bus:
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
         self._told: set[str] = set()
+        self._run: Any = None  # the trainer whose run is on
+        self._closed: set[str] = set()  # plugins that its run has closed so far
+        self._compiled: dict[str, Callable[..., Any]] = {}
         #: Names of the plugins whose exceptions do not end the run.
         self.isolated: set[str] = set()
 
@@ -137,7 +141,27 @@ class Bus:
         return list(added)
 
     def unregister(self, name: str) -> Any:
-        """Take the plugin out and return it."""
+        """Take the plugin out and return it; inside a run it is closed, too.
+
+        After that it is called no more, nor in the event at hand.
+
+        Raises:
+            PluginError: no plugin has that name.
+            Exception: what its ``on_close`` raised; it is out all the same.
+        """
+        run = self._run
+        last = [each for each in self.listeners("on_close") if each.plugin_name == name]
+        plugin = self._take_out(name)
+        if run is not None and last and self._is_to_close(name):
+            self._call(last[0], "on_close", {"trainer": run})
+        return plugin
+
+    def begin_run(self, trainer: Any) -> None:
+        """Note whose run is on, until ``call_all`` has closed everybody."""
+        self._run = trainer
+        self._closed.clear()
+
+    def _take_out(self, name: str) -> Any:
         if name not in self._plugins:
             raise PluginError(
                 f"no plugin is named {name!r}{did_you_mean(name, self._plugins)}"
@@ -147,8 +171,17 @@ class Bus:
         self._manager.unregister(name=name)
         reasons: dict[tuple[str, str], str] = {}
         order = solve_order(rest, reasons)
+        at_hand, self._compiled = self._compiled, {}
         self._adopt({name: rest[name] for name in order}, reasons)
+        for slot in at_hand.values():
+            silence(slot, name)
         return plugin
+
+    def _is_to_close(self, name: str) -> bool:
+        """Whether its ``on_close`` is still to be called in this run, as it is now."""
+        is_first = name not in self._closed
+        self._closed.add(name)
+        return is_first
 
     def name_of(self, plugin: Any) -> str | None:
         """Return the name that ``plugin`` is registered under, by identity."""
@@ -172,6 +205,8 @@ class Bus:
                 scopes.enter_context(scope(wrapper, hook, arguments, self._meter))
             for impl in self.listeners(hook):
                 name = impl.plugin_name
+                if name not in self._plugins:
+                    continue  # an earlier one took it out
                 try:
                     results.append((name, self._call(impl, hook, arguments)))
                 except BaseException as error:
@@ -188,12 +223,20 @@ class Bus:
         What an isolated plugin raises is logged instead.
         """
         errors: list[BaseException] = []
+        is_close = hook == "on_close"
         for impl in self.listeners(hook):
+            name = impl.plugin_name
+            is_out = name not in self._plugins  # an earlier one took it out
+            if is_out or (is_close and not self._is_to_close(name)):
+                continue
             try:
                 self._call_or_survive(impl, hook, arguments)
             except BaseException as error:
                 note_culprit(error, impl, hook, arguments)
                 errors.append(error)
+        if is_close:
+            self._run = None
+            self._closed.clear()
         return errors
 
     def _call_or_survive(
@@ -258,8 +301,9 @@ class Bus:
     def _switch_off(self, name: str, hook: str, arguments: Mapping[str, Any]) -> None:
         """Take a failing plugin out; let it release what it holds."""
         last = [each for each in self.listeners("on_close") if each.plugin_name == name]
-        self.unregister(name)
+        self._take_out(name)
         for impl in last if hook != "on_close" else ():
+            self._closed.add(name)
             try:
                 self._call(impl, "on_close", arguments)
             except Exception as error:
@@ -307,6 +351,7 @@ class Bus:
             self._meter,
             bool(caller.spec.opts.get("firstresult")),
         )
+        self._compiled[hook] = inner
         wrappers = self._wrappers(hook)
         if not wrappers:
             return inner

@@ -91,6 +91,7 @@ def compile_slot(
         on_failure(impl.plugin_name, plugin_of(impl), hook, error, named(values))
 
     scope |= {"blame": blame, "survive": survive, "owner": owner}
+    scope["listeners"] = listeners
     exec(compile("\n".join(lines), f"{FILE_PREFIX}{hook}>", "exec"), scope)
     slot: Callable[..., None] = scope[hook]
     return slot
@@ -116,6 +117,21 @@ def plugins_on_stack(frame: FrameType | None) -> Iterator[Any]:
         elif code in CALLERS:
             yield CALLERS[code](frame.f_locals)
         frame = frame.f_back
+
+
+def silence(slot: Callable[..., Any], plugin_name: str) -> None:
+    """Let a compiled function call that plugin no more, be it in the middle of a call.
+
+    It looks its listeners up by name, one by one: nothing is paid for this before.
+    """
+    scope = slot.__globals__  # type: ignore[attr-defined]
+    for index, impl in enumerate(scope["listeners"]):
+        if impl.plugin_name == plugin_name:
+            scope[f"f{index}"] = _nothing
+
+
+def _nothing(*_: Any) -> None:
+    """Stand in for a listener that was taken out."""
 
 
 def _owner_of(

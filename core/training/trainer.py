@@ -210,6 +210,7 @@ class Trainer(Loop):
         failure: BaseException | None = None
         started = time.perf_counter()
         self._is_running = True
+        self.bus.begin_run(self)
         try:
             save = None if self.stop_on_sigusr1 else self._save_on_signal
             with handled(self._stop_on_signal, save), using_tf32(self.tf32):

@@ -57,8 +57,8 @@ MUTANTS = [
         "C2",
         "old files are deleted before the new one is there",
         STORE,
-        "        path = self.folder / draft.file\n        try:\n            try:\n",
-        "        path = self.folder / draft.file\n"
+        "        self._confirm()\n        try:\n            try:\n",
+        "        self._confirm()\n"
         "        for entry in self.entries:\n"
         "            files.remove(self.folder, entry.file)\n"
         "        try:\n            try:\n",

@@ -84,7 +84,7 @@ def _cadence(run: Rehearsal, name: str, plugin: Any) -> Iterator[str]:
 
 
 def _patience(run: Rehearsal, name: str, rule: Any) -> Iterator[str]:
-    checks = run.checks(rule.monitor)
+    checks = run.checks(rule.monitor) if run.is_counted else []
     if checks and len(checks) <= max(1, rule.patience):
         yield (
             f"{name}.patience is {rule.patience}, but the run has only "
@@ -96,7 +96,7 @@ def _patience(run: Rehearsal, name: str, rule: Any) -> Iterator[str]:
 
 
 def _saves(run: Rehearsal, name: str, plugin: Any) -> Iterator[str]:
-    if plugin.monitor is None or not run.checks(plugin.monitor):
+    if plugin.monitor is None or not run.is_counted or not run.checks(plugin.monitor):
         return
     stops = [
         (stop.reason, stop.epoch, stop.step, stop.is_stopping, is_fresh)
@@ -123,7 +123,7 @@ def _schedule(run: Rehearsal, name: str, plugin: Any) -> Iterator[str]:
         yield str(error)
         return
     if schedule is None:
-        checks = run.checks(plugin.monitor)
+        checks = run.checks(plugin.monitor) if run.is_counted else []
         if checks and len(checks) <= plugin.patience + 1:
             yield (
                 f"{name}.patience is {plugin.patience}, but the run has only "

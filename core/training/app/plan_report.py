@@ -13,7 +13,7 @@ from typing import Any
 import training
 from training.app.config import Config, plugin_specs
 from training.app.plan_conflicts import find_conflicts
-from training.app.rehearsal import Rehearsal
+from training.app.rehearsal import MOST_STEPS, Rehearsal
 from training.app.run_record import CONFIG, HISTORY, SUMMARY
 from training.app.text import count, table
 from training.errors import ConfigError
@@ -25,6 +25,7 @@ __all__ = ["describe_plan"]
 #: Shares of the run whose learning rate is shown.
 MILESTONES = (0.25, 0.5, 0.75)
 MOST_STEPS_SHOWN = 8
+UNCOUNTED = f"not counted: the run has more than {MOST_STEPS:,} steps"
 
 
 def describe_plan(config: Config) -> list[str]:
@@ -121,6 +122,8 @@ def _updates(run: Rehearsal) -> list[str]:
 
 
 def _evaluations(run: Rehearsal) -> list[str]:
+    if not run.is_counted:
+        return [UNCOUNTED]
     steps = [stop.step for stop in run.stops() if stop.is_evaluated]
     if not steps:
         return ["none"]
@@ -133,6 +136,9 @@ def _stops(run: Rehearsal) -> list[str]:
     for name, plugin in run.plugins.items():
         rule: Any = getattr(plugin, "rule", None)
         if not hasattr(rule, "patience"):
+            continue
+        if not run.is_counted:
+            lines.append(f"{name} ({rule.monitor}): {UNCOUNTED}")
             continue
         checks = [
             stop
@@ -192,7 +198,7 @@ def _files(run: Rehearsal) -> list[str]:
             continue
         paths = planned(run.save_dir)
         files += paths
-        if hasattr(plugin, "rehearse"):
+        if hasattr(plugin, "rehearse") and run.is_counted:
             best, worst = _rehearsed(run, plugin)
             ranked, last = paths
             counts[ranked] = _range(best.num_ranked, worst.num_ranked)
@@ -207,7 +213,9 @@ def _deleted(run: Rehearsal) -> list[str]:
     """Return how many checkpoints are replaced, and how many there are at a time."""
     lines = []
     for name, plugin in run.plugins.items():
-        if hasattr(plugin, "rehearse"):
+        if hasattr(plugin, "rehearse") and not run.is_counted:
+            lines.append(f"{name}: {UNCOUNTED}")
+        elif hasattr(plugin, "rehearse"):
             found = _rehearsed(run, plugin)
             deleted = sorted(each.num_deleted for each in found)
             most = max(each.most_kept for each in found)

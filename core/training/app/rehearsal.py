@@ -16,6 +16,10 @@ from training import plan
 __all__ = ["Rehearsal", "Stop"]
 
 
+#: Steps that are gone through one by one, in a few seconds.
+MOST_STEPS = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
     """A boundary at which something is measured or may be saved.
@@ -70,7 +74,9 @@ class Rehearsal:
         self.plugins = plugins
         self.epoch = self.step = 0
         self._is_asked = False
+        self._stops: list[Stop] | None = None
         self._evaluators = [p for p in plugins.values() if hasattr(p, "evaluate")]
+        self._cadences = [p.cadence for p in plugins.values() if hasattr(p, "rehearse")]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -102,8 +108,29 @@ class Rehearsal:
         """Evaluate at this boundary."""
         self._is_asked = True
 
-    def stops(self) -> Iterator[Stop]:
-        """Yield the boundaries of the run in their order."""
+    @property
+    def is_counted(self) -> bool:
+        """Whether ``stops`` can be gone through; a mistyped length takes for ever."""
+        return self.total_steps <= MOST_STEPS
+
+    def stops(self) -> list[Stop]:
+        """Return the boundaries at which something happens, in their order.
+
+        They are found once: every step is asked for. Only for a run that
+        ``is_counted``.
+        """
+        if self._stops is None:
+            assert self.is_counted
+            self._stops = [stop for stop in self._boundaries() if self._matters(stop)]
+        return self._stops
+
+    def _matters(self, stop: Stop) -> bool:
+        """Whether something is measured or may be saved there."""
+        if stop.reason != "step" or stop.is_evaluated:
+            return True
+        return any(cadence.is_step_due(stop.step) for cadence in self._cadences)
+
+    def _boundaries(self) -> Iterator[Stop]:
         self.epoch = self.step = 0
         length, total = self.steps_per_epoch, self.total_steps
         while self.step < total:

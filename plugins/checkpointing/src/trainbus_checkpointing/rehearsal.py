@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from trainbus_checkpointing import cadence as when
 from trainbus_checkpointing.cadence import Boundary, Cadence
-from trainbus_checkpointing.retention import Entry, Ranking
+from trainbus_checkpointing.retention import KEEP_ALL, Entry, Ranking
 
 
 @dataclass
@@ -45,7 +45,9 @@ class Rehearsal:
         better = -1.0 if ranking.mode == "min" else 1.0
         self._direction = better if improves else -better
         self._value = 0.0
-        self._entries: list[Entry] = []
+        self._ranked: list[Entry] = []
+        self._others: list[Entry] = []  # written only to go on from
+        self._ranked_at = 0  # step of the newest ranked one
         self._saved_at: tuple[int, int] | None = None
         self._valued_at = 0  # step of the newest value
         self.result = Rehearsed()
@@ -55,10 +57,7 @@ class Rehearsal:
         if is_fresh and at.step > self._valued_at:
             self._value += self._direction
             self._valued_at = at.step
-        is_in = any(e.is_ranked and e.step == at.step for e in self._entries)
-        is_candidate = (
-            is_fresh and not is_in and self._ranking.enters(self._value, self._entries)
-        )
+        is_candidate = is_fresh and self._ranked_at != at.step and self._enters()
         if at.reason == "step":
             if self._cadence.is_step_due(at.step):
                 at = replace(at, reason=when.REASON_STEPS)
@@ -71,10 +70,22 @@ class Rehearsal:
         if not is_saved and (is_ranked or self._cadence.wants_last(at)):
             self._save(at, is_ranked, is_fresh)
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether no ranked one has to go; then there is nothing to compare."""
+        keep = self._ranking.keep
+        return keep == KEEP_ALL or len(self._ranked) <= keep
+
+    def _enters(self) -> bool:
+        keep = self._ranking.keep
+        if keep == KEEP_ALL or len(self._ranked) < keep:
+            return True
+        return self._ranking.enters(self._value, self._ranked)
+
     def _save(self, at: Boundary, is_ranked: bool, is_fresh: bool) -> None:
         result, monitor = self.result, self._ranking.monitor
         self._saved_at = at.epoch, at.step
-        name = f"{len(self._entries)}-{at.epoch}-{at.step}"
+        name = f"{result.num_ranked + result.num_last}"
         entry = Entry(name, at.step, at.epoch, at.step, is_ranked, at.reason)
         if is_fresh and monitor is not None:
             entry.metrics[monitor] = self._value
@@ -84,10 +95,15 @@ class Rehearsal:
                 result.unmeasured.append((at.epoch, at.step))
         else:
             result.num_last += 1
-        self._entries.append(entry)
-        result.most_kept = max(result.most_kept, len(self._entries))
-        best = self._ranking.best(self._entries)
-        protected = {entry.file} | ({best.file} if best else set())
-        for gone in self._ranking.evicted(self._entries, protected):
-            self._entries.remove(gone)
-            result.num_deleted += 1
+        if is_ranked:
+            self._ranked_at = at.step
+        (self._ranked if is_ranked else self._others).append(entry)
+        kept = len(self._ranked) + len(self._others)
+        result.most_kept = max(result.most_kept, kept)
+        self._others = [other for other in self._others if other is entry]
+        if not self._has_room:
+            best = self._ranking.best(self._ranked)
+            protected = {entry.file} | ({best.file} if best else set())
+            gone = {e.file for e in self._ranking.evicted(self._ranked, protected)}
+            self._ranked = [each for each in self._ranked if each.file not in gone]
+        result.num_deleted += kept - len(self._ranked) - len(self._others)

@@ -77,8 +77,12 @@ def use_folder(folder: str | Path) -> None:
     Raises:
         PluginError: there is no such folder.
     """
-    path = Path(folder).resolve()
-    if not path.is_dir():
+    try:
+        path = Path(folder).resolve()
+        is_there = path.is_dir()
+    except (OSError, ValueError):  # no system has such a path
+        is_there = False
+    if not is_there:
         raise PluginError(f"--plugins-dir {str(folder)!r} is no folder; name a folder")
     if path not in _FOLDERS:
         _FOLDERS.append(path)
@@ -210,8 +214,12 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
 def _path_of(name: str, where: str) -> Path:
     """Return the file of ``path.py:Class``, which must be there."""
     file_name = name.rpartition(":")[0]
-    path = Path(file_name).resolve()
-    if not path.is_file():
+    try:
+        path = Path(file_name).resolve()
+        is_there = path.is_file()
+    except (OSError, ValueError):  # no system has such a path
+        is_there = False
+    if not is_there:
         raise PluginError(
             f"{where}: plugin file {file_name!r} does not exist; the path is relative "
             f"to the working directory, {str(Path.cwd())!r}"

@@ -15,8 +15,10 @@ import traceback
 from collections.abc import Sequence
 
 import training
+from training.app.arguments import require_arguments
 from training.app.plugin_cli import add_choice, add_config, add_plugins
 from training.app.standard_streams import standard_streams
+from training.app.text import printable
 from training.discovery import BrokenPluginError
 from training.errors import (
     EXIT_DONE,
@@ -103,11 +105,16 @@ def _tell_notes(error: BaseException) -> None:
 
 
 def _tell(sentence: str) -> None:
-    print(f"trainbus: {sentence}", file=sys.stderr)
+    print(printable(f"trainbus: {sentence}"), file=sys.stderr)
 
 
 def _call(arguments: argparse.Namespace) -> None:
-    """Import the module of the chosen command and call its function."""
+    """Import the module of the chosen command and call its function.
+
+    Raises:
+        ConfigError: an argument that no command could make sense of.
+    """
+    require_arguments(arguments)
     module = importlib.import_module(f"training.app.{arguments.module}")
     getattr(module, arguments.command)(arguments)
 

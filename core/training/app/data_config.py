@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from training.app.paths import require_path
 from training.app.validation import explain
 from training.app.yaml_file import Lines
 from training.errors import ConfigError, did_you_mean
@@ -28,12 +29,12 @@ SPLITS = ("train", "validation", "test")
 def _not_empty(path: Path) -> Path:
     if str(path) == "." or "\0" in str(path):
         raise ValueError("write the path of a file, or null")
-    return path
+    return require_path(path)
 
 
 #: Text in a file, a Path in Python, text again in JSON.
 FilePath = Annotated[Path, Field(strict=False), AfterValidator(_not_empty)]
-FolderPath = Annotated[Path, Field(strict=False)]
+FolderPath = Annotated[Path, Field(strict=False), AfterValidator(require_path)]
 
 
 class SyntheticConfig(BaseModel):

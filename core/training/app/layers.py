@@ -147,7 +147,13 @@ def _overridden(overrides: Iterable[str]) -> Document:
                 f"--set {text!r} has no value; write --set key.path=value, as in "
                 "--set training.num_epochs=5"
             )
+        read = parse_yaml_value(value, f"--set {key}")
         if path[0] == "plugins" and len(path) > 1:
+            if len(path) == 2 and not isinstance(read, dict):
+                raise ConfigError(
+                    f"--set {key} is {read!r}, but must be a mapping of options; write "
+                    f"--set {key}.OPTION=value, or switch it off with: -p no:{path[1]}"
+                )
             path = (*path[:2], "options", *path[2:])
-        document.set(path, parse_yaml_value(value, f"--set {key}"), "--set")
+        document.set(path, read, "--set")
     return document

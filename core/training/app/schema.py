@@ -16,6 +16,7 @@ from pydantic import (
 
 from training.app.data_config import DataConfig
 from training.app.document import Document, dotted
+from training.app.paths import require_path
 
 __all__ = [
     "BuildConfig",
@@ -27,18 +28,12 @@ __all__ = [
 ]
 
 
-def _usable(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("write the path of a folder")
-    return path
-
-
 #: Text in a file, a Path in Python, text again in JSON.
-Folder = Annotated[Path, Field(strict=False), AfterValidator(_usable)]
+Folder = Annotated[Path, Field(strict=False), AfterValidator(require_path)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class Section(BaseModel):

@@ -205,12 +205,14 @@ def _scalar(text: str) -> Any:
 
 def _read_text(path: Path) -> str:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            _refuse(str(path), 1, 1, f"the file has {size} bytes; at most {MAX_BYTES}")
-        raw = path.read_bytes()
+        with path.open("rb") as file:  # maybe a device, which has no size and no end
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        size = path.stat().st_size
+        has = f"{size} bytes" if size > MAX_BYTES else "no end"
+        _refuse(str(path), 1, 1, f"the file has {has}; at most {MAX_BYTES}")
     if raw.startswith(b"\xef\xbb\xbf"):
         _refuse(str(path), 1, 1, "the file starts with a byte order mark; save it as "
                 "UTF-8 without one")  # fmt: skip

@@ -209,8 +209,9 @@ def _inherit(
         found.unseen.append(text)
         return
     found.is_callback = found.is_callback or parent.is_callback
-    found.methods = {**parent.methods, **found.methods}
-    found.values = {**parent.values, **found.values}
+    own = found.methods.keys() | found.values.keys()
+    found.methods |= {k: v for k, v in parent.methods.items() if k not in own}
+    found.values |= {k: v for k, v in parent.values.items() if k not in own}
     found.unseen += parent.unseen
     if parent.fields is not None and "__init__" not in found.methods:
         found.fields = {**parent.fields, **(found.fields or {})}
@@ -221,7 +222,9 @@ def _is_hook(found: _Found, hook: str) -> bool:
     may_be = found.is_callback or bool(found.unseen)
     if hook in found.methods:
         return may_be or "hookimpl" in found.methods[hook][1]
-    return may_be and hook in found.values
+    value = found.values.get(hook)
+    is_none = isinstance(value, ast.Constant) and value.value is None
+    return may_be and value is not None and not is_none
 
 
 def _marks(method: Function, module: Module) -> str:

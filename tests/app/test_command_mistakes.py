@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 Command = Callable[..., tuple[int, str, str]]
 RUN = ["run", "run.yaml"]
@@ -251,12 +252,14 @@ def test_a_wrong_command_line_ends_with_2(
     [
         pytest.param("--image", "no.png", "no.png", id="no image"),
         pytest.param("--image", "rows/train.jsonl", "is no image", id="no picture"),
+        pytest.param("--image", "rows/float.tif", "holds floats", id="floats"),
         pytest.param("--question", " ", "--question is empty", id="no question"),
     ],
 )
 def test_a_question_that_cannot_be_answered_ends_with_3(
     option: str, value: str, words: str, workplace: Path, command: Command
 ) -> None:
+    Image.new("F", (4, 4), 0.5).save(workplace / "rows/float.tif")
     command(*RUN)
     (checkpoint,) = (workplace / "out/checkpoints").glob("*.pt")
     given = {"--image": "rows/red.png", "--question": "what?"} | {option: value}

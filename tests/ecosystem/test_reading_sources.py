@@ -36,6 +36,21 @@ def package(
 
 
 @pytest.mark.parametrize(
+    ("own", "hooks"),
+    [
+        pytest.param("pass", ("on_step_end",), id="inherited"),
+        pytest.param("on_step_end = None", (), id="switched off"),
+        pytest.param("on_step_end = print", ("on_step_end",), id="another one"),
+    ],
+)
+def test_none_in_a_hooks_place_switches_an_inherited_one_off(
+    own: str, hooks: tuple[str, ...], package: Any
+) -> None:
+    name = package(inner=f"{PLAIN}\nclass Quiet(Watch):\n    {own}\n")
+    assert read_class(f"{name}.inner", "Quiet").hooks == hooks
+
+
+@pytest.mark.parametrize(
     ("value", "modules"),
     [
         pytest.param("LAB:Watch", {"__init__": PLAIN}, id="a class"),

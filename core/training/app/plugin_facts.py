@@ -10,7 +10,7 @@ from typing import Any
 from training import discovery
 from training.app.choice import Choice
 from training.discovery import PluginInfo
-from training.errors import did_you_mean
+from training.foreign_hooks import hint_for
 from training.hookspecs import HOOKS
 from training.order import relation_mistake, solve_order
 from training.registration import api_mistake, async_mistake
@@ -80,7 +80,7 @@ def complaint(facts: SourceFacts) -> str:
         return async_mistake(facts.asynchronous[0])
     if facts.misspelt:
         word = facts.misspelt[0]
-        return f"{word!r} is no hook{did_you_mean(word, HOOKS)}"
+        return f"{word!r} is no hook{hint_for(word)}"
     return relation_mistake(standing_in(facts)) or api_mistake(
         facts.attributes.get("hook_api")
     )

@@ -19,6 +19,7 @@ from training.errors import DataError, NonFiniteError
 from training.logs import LazyLogs
 from training.metrics import MetricValue, merge_metrics
 from training.modes import train_mode
+from training.resume import catch_up
 from training.signals import Abandoned
 from training.state import load_rng_state, rng_state
 from training.view import RunView
@@ -50,7 +51,8 @@ class Loop(RunView):
                 the first iterator stands.
         """
         if resume is not None and self.is_stopping:
-            load_rng_state(resume["rng"])
+            catch_up(self, resume)
+            load_rng_state(resume["rng"], self.device)
         while not self.is_stopping:
             self._run_epoch(resume)
             resume = None
@@ -64,10 +66,14 @@ class Loop(RunView):
     def _run_epoch(self, resume: dict[str, Any] | None) -> None:
         """Run the epoch, or its remainder; stop inside it only at a boundary."""
         started = time.perf_counter()
+        skip = self.progress.batch
+        if resume is not None and not skip:
+            catch_up(self, resume)
         if self.bus.on_epoch_begin is not None:
             self.bus.on_epoch_begin(self)
+        if resume is not None and skip:  # the saved epoch had begun
+            catch_up(self, resume)
         train_mode(self.model)
-        skip = self.progress.batch
         batches = self._order.start(
             self.epoch,
             skip,
@@ -76,7 +82,7 @@ class Loop(RunView):
         )
         self.epoch_state = self._order.epoch_state
         if resume is not None:  # after the iterator was made: making it draws numbers
-            load_rng_state(resume["rng"])
+            load_rng_state(resume["rng"], self.device)
         try:
             complete = self._run_batches(device_batches(batches, self.device))
             if complete and self.progress.batch == 0:
@@ -235,11 +241,11 @@ class Loop(RunView):
     ) -> dict[str, float]:
         """Collect metrics, record them with their origin, and let deciders decide."""
         results: list[tuple[str, Any]] = [("trainer", own)]
-        drawn, self._is_evaluating = rng_state(), True
+        drawn, self._is_evaluating = rng_state(self.device), True
         try:
             results += self.bus.collect("evaluate", trainer=self, reason=reason)
         except Abandoned:
-            load_rng_state(drawn)
+            load_rng_state(drawn, self.device)
             raise
         finally:
             self._is_evaluating = False

@@ -8,6 +8,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from training import snapshot
+from training.modes import keep_frozen
+from training.optimizer_settings import GROUPS, aligned
+from training.optimizer_state import (
+    SavedGroup,
+    counterparts,
+    fitted,
+    group_names,
+    join,
+    names_of,
+    saved_groups,
+    some,
+)
 from training.provenance import describe_plugins
 from training.settings import (
     Change,
@@ -20,6 +32,7 @@ from training.settings import (
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
+    from training.view import RunView
 
 log = logging.getLogger(__name__)
 
@@ -83,17 +96,21 @@ def restore(
         CheckpointError: the run differs where nobody consented, or does not fit.
     """
     snapshot.check_model(trainer, state, source)
+    snapshot.check_loss(trainer, state, source)
     own, saved = settings_of(trainer), state["settings"]
     if trainer.seed is None:
         own["seed"] = saved["seed"]
-    changes = differences(saved, own) + _missing_plugins(trainer, state)
+    pair = aligned(saved, own, _joined(state))
+    changes = differences(*pair) + _missing_plugins(trainer, state)
     check_names(allowed, [*own, *(change.name for change in changes)])
     require_consent(changes, allowed, source)
     receipt = _receipt(trainer, state, changes, source)
+    _leave_joined(trainer)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
     _adapt_optimizer(trainer, state, consented)
     if state["progress"]["batch"] and consented & POSITION_MOVES:
         _adapt_position(trainer, state, saved, own)
+    fitted(state["optimizer"], trainer.optimizer, names_of(trainer))  # raises early
     for change in changes:
         log.info("resuming with a change: %s", change)
     snapshot.restore_model(trainer, state)
@@ -101,6 +118,61 @@ def restore(
     if trainer.seed is None:
         trainer.order_seed = saved["seed"]
     return receipt
+
+
+def catch_up(trainer: RunView, state: Mapping[str, Any]) -> None:
+    """Put back what hooks of the saved run had changed by the boundary it was saved at.
+
+    Groups join the optimizer that had joined it, unless a hook has let them join again,
+    and parameters require gradients as they did.
+
+    Raises:
+        CheckpointError: a group cannot join.
+    """
+    names = names_of(trainer)
+    if trainer.joining_groups:
+        saved = state["optimizer"]["names"]
+        join(trainer.optimizer, names, trainer.joining_groups, saved)
+        trainer.joining_groups = []
+    if "trainable" not in state:
+        return
+    wanted = set(state["trainable"])
+    changed = {p: n for p, n in names.items() if p.requires_grad != (n in wanted)}
+    for parameter, name in changed.items():
+        parameter.requires_grad_(name in wanted)
+    keep_frozen(trainer.model, trainer.optimizer)
+    if changed:
+        log.warning(
+            "requires_grad is as it was in the checkpoint, not as this run set it: %s",
+            some(sorted(changed.values())),
+        )
+
+
+def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:
+    """Return the groups that joined the saved run after its training had begun."""
+    if "names" not in state["optimizer"]:
+        return []
+    groups = saved_groups(state["optimizer"])
+    places = counterparts(
+        [group.names for group in groups], state["settings"].get(GROUPS, [])
+    )
+    return [g for g, place in zip(groups, places, strict=True) if place is None]
+
+
+def _leave_joined(trainer: Trainer) -> None:
+    """Take groups out that joined an earlier run of this trainer."""
+    configured, optimizer = trainer.configured_groups or (), trainer.optimizer
+    late = optimizer.param_groups[len(configured) :]
+    if late:
+        del optimizer.param_groups[len(configured) :]
+        parameters = [p for group in late for p in group["params"]]
+        for parameter in parameters:
+            optimizer.state.pop(parameter, None)
+        names = names_of(trainer)
+        log.warning(
+            "left the optimizer, having joined it in an earlier run: %s",
+            some([names.get(parameter, "?") for parameter in parameters]),
+        )
 
 
 def _missing_plugins(trainer: Trainer, state: Mapping[str, Any]) -> list[Change]:
@@ -118,12 +190,19 @@ def _adapt_optimizer(
     """Let the configured optimizer or options win where that was consented to."""
     if OPTIMIZER_IS_ANOTHER & set(consented):
         state["optimizer"] = trainer.optimizer.state_dict()
+        state.pop("trainable", None)
         log.warning("the optimizer is another one; its state starts afresh")
         return
     names = [name.partition(".")[2] for name in consented if "optimizer." in name]
-    for saved, own in zip(
-        state["optimizer"]["param_groups"], trainer.configured_groups or (), strict=True
-    ):
+    configured = trainer.configured_groups or []
+    groups = state["optimizer"]["param_groups"]
+    if "names" in state["optimizer"]:
+        own_names = group_names(trainer.optimizer, names_of(trainer))
+        places = counterparts(own_names, state["optimizer"]["names"])
+    else:
+        places = list(range(len(groups)))
+    for place, own in zip(places, configured, strict=True):
+        saved = groups[place]
         saved.update({name: own[name] for name in names if name in own})
         if "lr" in names and "initial_lr" in saved:
             saved["initial_lr"] = float(own["lr"])

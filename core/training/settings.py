@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.modes import frozen_modules
+from training.optimizer_settings import optimizer_settings
+from training.optimizer_state import names_of
 from training.plan import num_batches
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 #: May change without consent; a receipt lists them.
 FREE = ("num_epochs", "max_steps", "device")
-#: Options of an optimizer that say how it computes, not what.
-HOW = ("params", "initial_lr", "foreach", "fused", "capturable", "differentiable")
 #: None where a loader does not tell; then there is nothing to compare.
 MAY_BE_UNKNOWN = ("dataset", "dataset_length", "sampler", "batch_size", "drop_last")
 #: Setting -> others that follow from it, which are not worth a line of their own.
@@ -53,7 +52,10 @@ class Change:
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.name} was {_short(self.was)}, is {_short(self.now)}"
+        was, now = _short(self.was), _short(self.now)
+        if was == now:  # what was left out is what differs
+            was, now = repr(self.was), repr(self.now)
+        return f"{self.name} was {was}, is {now}"
 
 
 def settings_of(trainer: Trainer) -> dict[str, Any]:
@@ -75,38 +77,13 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "batches_per_epoch": num_batches(loader),
         "world_size": _world_size(),
         "frozen": sorted(frozen_modules(trainer.model)),
-        **optimizer_settings(trainer.optimizer, trainer.configured_groups),
+        **optimizer_settings(
+            trainer.optimizer, trainer.configured_groups, names_of(trainer)
+        ),
         "num_epochs": trainer.num_epochs,
         "max_steps": trainer.max_steps,
         "device": trainer.device.type,
     }
-
-
-def optimizer_settings(
-    optimizer: torch.optim.Optimizer, configured: list[dict[str, Any]] | None
-) -> dict[str, Any]:
-    """Return class, group sizes, and each option with one value for each group.
-
-    Args:
-        optimizer: its groups tell whether a schedule moves the rates: then the schedule
-            compares them, and ``optimizer.lr`` is None.
-        configured: the options before training changed any; None: those of now.
-    """
-    live = optimizer.param_groups
-    groups = live if configured is None else configured
-    is_scheduled = any("initial_lr" in group for group in live)
-    names = dict.fromkeys(name for group in groups for name in group)
-    settings: dict[str, Any] = {
-        "optimizer": type(optimizer).__name__,
-        "optimizer.groups": [len(group["params"]) for group in live],
-    }
-    for name in names:
-        if name not in HOW:
-            values = [_plain(group.get(name)) for group in groups]
-            settings[f"optimizer.{name}"] = values
-    if is_scheduled:
-        settings["optimizer.lr"] = None
-    return settings
 
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change]:
@@ -171,15 +148,6 @@ def check_names(allowed: Collection[str], known: Collection[str]) -> None:
                 f"allow_changes names {name!r}, which is no setting"
                 f"{did_you_mean(name, known)}; choose from: {', '.join(sorted(known))}"
             )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.item() if value.numel() == 1 else value.tolist()
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    is_json = value is None or isinstance(value, (bool, int, float, str))
-    return value if is_json else type(value).__name__
 
 
 def _short(value: Any) -> str:

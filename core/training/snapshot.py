@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor
 
 from training.content import describe_foreign, foreign_value
-from training.errors import CheckpointError
+from training.errors import CheckpointError, ConfigError
+from training.optimizer_state import fitted, named_state, names_of, some
+from training.plain_names import as_plain, load_weights, unwrapped, weights_of
 from training.plugin_states import collect_states
 from training.provenance import describe_plugins
 from training.settings import settings_of
@@ -18,16 +21,18 @@ from training.state import Request, rng_state
 if TYPE_CHECKING:
     from training.trainer import Trainer
 
+log = logging.getLogger(__name__)
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module that DistributedDataParallel or torch.compile wraps."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod  # type: ignore[assignment]
-        else:
-            return model
+__all__ = [
+    "capture",
+    "check_loss",
+    "check_model",
+    "restore_model",
+    "restore_optimizer",
+    "restore_run",
+    "trainable",
+    "unwrapped",
+]
 
 
 def capture(trainer: Trainer) -> dict[str, Any]:
@@ -39,13 +44,22 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     """
     trainer.settle()
     scaler = trainer.grad_scaler
+    try:
+        settings = settings_of(trainer)
+        optimizer = named_state(
+            trainer.optimizer, names_of(trainer), trainer.joining_groups
+        )
+    except ConfigError as error:  # a plugin let a foreign parameter join
+        raise CheckpointError(f"nothing was saved: {error}") from error
     state = {
-        "settings": settings_of(trainer),
+        "settings": settings,
         "progress": trainer.progress.state_dict(),
-        "model": dict(unwrapped(trainer.model).state_dict()),
-        "optimizer": trainer.optimizer.state_dict(),
+        "model": weights_of(trainer.model),
+        "loss": trainer.criterion.state_dict(),
+        "optimizer": optimizer,
+        "trainable": trainable(trainer),
         "scaler": None if scaler is None else scaler.state_dict(),
-        "rng": rng_state(),
+        "rng": rng_state(trainer.device),
         "data": trainer.epoch_state,
         "loader": trainer.loader_state,
         "history": trainer.history,
@@ -71,55 +85,87 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     return state
 
 
+def trainable(trainer: Trainer) -> list[str]:
+    """Return the names of the parameters that require a gradient."""
+    return sorted(n for p, n in names_of(trainer).items() if p.requires_grad)
+
+
 def check_model(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
     """Compare names and shapes of the weights; nothing is changed.
 
     Raises:
         CheckpointError: names or shapes differ; says which.
     """
-    model = unwrapped(trainer.model)
-    own, saved = model.state_dict(), state["model"]
+    saved = as_plain(trainer.model, state["model"])
+    _check_weights(saved, weights_of(trainer.model), "model", source)
+
+
+def check_loss(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
+    """Compare what the loss keeps; an earlier release saved nothing of it.
+
+    Raises:
+        CheckpointError: names or shapes differ; says which.
+    """
+    own = trainer.criterion.state_dict()
+    if "loss" in state:
+        _check_weights(state["loss"], own, "loss", source)
+    elif own:
+        log.warning(
+            "checkpoint %r is of an earlier release, which saved nothing of the loss; "
+            "these start afresh: %s",
+            *(source, some(list(own))),
+        )
+
+
+def _check_weights(
+    saved: Mapping[str, Any], own: Mapping[str, Any], what: str, source: str
+) -> None:
     missing = sorted(own.keys() - saved.keys())
     unexpected = sorted(saved.keys() - own.keys())
     reshaped = sorted(
-        f"{name} is {tuple(saved[name].shape)}, the model's {tuple(own[name].shape)}"
+        f"{name} is {_shape(saved[name])}, the {what}'s {_shape(own[name])}"
         for name in own.keys() & saved.keys()
-        if hasattr(own[name], "shape") and own[name].shape != saved[name].shape
+        if _shape(own[name]) != _shape(saved[name])
     )
     problems = [
-        f"{label} {_some(names)}"
+        f"{label} {some(names)}"
         for label, names in (
             ("missing:", missing),
-            ("not in the model:", unexpected),
+            (f"not in the {what}:", unexpected),
             ("other shape:", reshaped),
         )
         if names
     ]
     if problems:
         raise CheckpointError(
-            f"checkpoint {source!r} does not fit this model; {'; '.join(problems)}: "
-            "build the model as it was when the checkpoint was written"
+            f"checkpoint {source!r} does not fit this {what}; {'; '.join(problems)}: "
+            f"build the {what} as it was when the checkpoint was written"
         )
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def restore_model(trainer: Trainer, state: Mapping[str, Any]) -> None:
     """Load the weights; ``check_model`` has compared them."""
-    unwrapped(trainer.model).load_state_dict(state["model"])
+    load_weights(trainer.model, as_plain(trainer.model, state["model"]))
 
 
 def restore_run(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
-    """Take over optimizer, scaler, counters, history and metrics.
+    """Take over loss, optimizer, scaler, counters, history and metrics.
 
     Raises:
         CheckpointError: the optimizer does not take the saved state.
     """
     try:
-        trainer.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(trainer, state)
     except ValueError as error:
         raise CheckpointError(
             f"checkpoint {source!r} does not fit this optimizer ({error}); build it as "
             "it was, or load with weights_only=True"
         ) from error
+    trainer.criterion.load_state_dict(state.get("loss", {}))
     if trainer.grad_scaler is not None and state["scaler"]:
         trainer.grad_scaler.load_state_dict(state["scaler"])
     trainer.progress.load_state_dict(state["progress"])
@@ -128,6 +174,9 @@ def restore_run(trainer: Trainer, state: Mapping[str, Any], source: str) -> None
     trainer._requests[:] = [Request(*fields) for fields in state["requests"]]
 
 
-def _some(names: list[str], limit: int = 5) -> str:
-    rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+def restore_optimizer(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Give each parameter its state; groups that are not there yet are kept to join."""
+    own, trainer.joining_groups = fitted(
+        state["optimizer"], trainer.optimizer, names_of(trainer)
+    )
+    trainer.optimizer.load_state_dict(own)

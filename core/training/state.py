@@ -74,8 +74,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def rng_state() -> dict[str, Any]:
-    """Return the state of every global generator as tensors and JSON values."""
+def rng_state(device: torch.device | None = None) -> dict[str, Any]:
+    """Return the state of every global generator as tensors and JSON values.
+
+    Args:
+        device: of the run; on a card its generator is kept, and no other card's.
+    """
     version, words, gauss = random.getstate()
     state: dict[str, Any] = {
         "python": [version, list(words), gauss],
@@ -84,13 +88,19 @@ def rng_state() -> dict[str, Any]:
     if "numpy" in sys.modules:
         kind, keys, *rest = sys.modules["numpy"].random.get_state()
         state["numpy"] = [kind, [int(key) for key in keys], *rest]
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+    if device is not None and device.type == "cuda":
+        state["cuda"] = [torch.cuda.get_rng_state(device)]
     return state
 
 
-def load_rng_state(state: dict[str, Any]) -> None:
-    """Put every global generator where ``rng_state`` found it."""
+def load_rng_state(state: dict[str, Any], device: torch.device | None = None) -> None:
+    """Put every global generator where ``rng_state`` found it.
+
+    Args:
+        state: an earlier release kept those of all cards of its machine; then the one
+            of this run's card counts, else the first.
+        device: of the run.
+    """
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     torch.set_rng_state(state["torch"])
@@ -99,5 +109,7 @@ def load_rng_state(state: dict[str, Any]) -> None:
 
         kind, keys, *rest = state["numpy"]
         np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    cards = state.get("cuda")
+    if cards and device is not None and device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_rng_state(cards[index if index < len(cards) else 0], device)

@@ -14,6 +14,7 @@ from torch import nn
 from training import snapshot
 from training.checkpoint_io import write_checkpoint
 from training.compiling import compile_options, compiled
+from training.criterion import Criterion
 from training.data_order import EpochLoader, refuse_one_shot
 from training.device import choose_device
 from training.errors import ConfigError
@@ -22,6 +23,7 @@ from training.layout import read_state
 from training.loop import Loop
 from training.metrics import Metrics, known_names
 from training.modes import keep_frozen
+from training.optimizer_state import check_optimizer
 from training.plugin_states import restore_states
 from training.precision import Precision
 from training.resume import Receipt, restore
@@ -134,11 +136,13 @@ class Trainer(Loop):
             make_forward(loss_fn, step_fn),
         )
         self.model = model.to(self.device)
-        _check_owner(self.model, optimizer)
+        self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, self.model)
+        self.criterion.to(self.device)
         keep_frozen(self.model, optimizer)
         self.train_dataloader = train_dataloader
         self.val_dataloader = self._given_val = val_dataloader
         self.optimizer = optimizer
+        check_optimizer(self)
         self.scheduler = scheduler
         self.processor = processor
         self.num_epochs = _at_least_one("num_epochs", num_epochs)
@@ -238,7 +242,7 @@ class Trainer(Loop):
 
     def _train(self, resume: dict[str, Any] | None) -> None:
         if resume is not None:
-            self.optimizer.load_state_dict(resume["optimizer"])
+            snapshot.restore_optimizer(self, resume)
         restore_states(self)
         if self.bus.on_train_begin is not None:
             self.bus.on_train_begin(self, resume is not None)
@@ -272,7 +276,7 @@ class Trainer(Loop):
         self.weights_are = "live"
         if resume is not None:  # on_setup sees what is configured, not what was saved
             for group, own in zip(
-                self.optimizer.param_groups, self.configured_groups or (), strict=True
+                self.optimizer.param_groups, self.configured_groups or (), strict=False
             ):
                 for name in group.keys() - own.keys() - {"params"}:
                     del group[name]  # such as the initial_lr of the saved run
@@ -283,6 +287,7 @@ class Trainer(Loop):
             self._requests.clear()
             self.metrics = Metrics()
             self.carried_states = {}
+            self.joining_groups = []
             self.resumed_from = None
         keep_frozen(self.model, self.optimizer)
         self._remember_options()
@@ -316,6 +321,7 @@ class Trainer(Loop):
         self._order = EpochLoader(train, self.order_seed)
         if bus.on_setup is not None:
             bus.on_setup(self)
+        check_optimizer(self, tell_untrained=True)
         make = choose_window(
             self.optimizer,
             self._precision,
@@ -335,17 +341,6 @@ class Trainer(Loop):
         self.metrics.known_names = known_names(
             dict(bus.collect("metric_names", trainer=self)),
             [impl.plugin_name for impl in bus.listeners("evaluate")],
-        )
-
-
-def _check_owner(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer that would train another model than this one."""
-    own = set(model.parameters())
-    steps = {p for group in optimizer.param_groups for p in group["params"]}
-    if steps and not steps & own:
-        raise ConfigError(
-            f"the optimizer steps {len(steps)} parameters, none of them of this "
-            f"{type(model).__name__}; build it with this model's parameters()"
         )
 
 

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from training import plan
 from training.batches import batch_to_device, weight_of
 from training.bus import Bus
+from training.criterion import Criterion
 from training.forward import Forward
 from training.metrics import Metrics
+from training.optimizer_state import SavedGroup
 from training.precision import Precision
 from training.readback import Readback
 from training.signals import Abandoned
@@ -61,11 +63,15 @@ class RunView:
         carried_states: plugin states of the loaded checkpoint, by name.
         resumed_from: the checkpoint this run goes on from, or None.
         epoch_state: states of the user's generators when this epoch began.
+        criterion: what the loss keeps beside the model.
+        joining_groups: parameter groups of the loaded checkpoint that had joined the
+            saved run and are not in the optimizer yet.
         configured_groups: the optimizer's options as configured, one mapping for each
             parameter group; None before they were looked at.
     """
 
     model: nn.Module
+    criterion: Criterion
     optimizer: torch.optim.Optimizer
     scheduler: Any
     processor: Any
@@ -96,6 +102,7 @@ class RunView:
         self.resumed_from: Path | None = None
         self.epoch_state: list[Tensor] = []
         self.configured_groups: list[dict[str, Any]] | None = None
+        self.joining_groups: list[SavedGroup] = []
         self._wrapped_loader: Iterable[Any] | None = None
         self._stop: Request | None = None
         self._signal: Signals | None = None

@@ -348,7 +348,7 @@ MUTANTS = [
         "R5",
         "the optimizer's moments are lost",
         "training.trainer",
-        'self.optimizer.load_state_dict(resume["optimizer"])',
+        "snapshot.restore_optimizer(self, resume)",
         "self.optimizer.state.clear()",
         MATRIX,
         "test_r5",

@@ -126,9 +126,9 @@ def end_of(trainer: Trainer) -> dict[str, Any]:
     live = [trainer.model.state_dict(), trainer.optimizer.state_dict()]
     live += [] if scaler is None else [scaler.state_dict()]
     state = {**state, "requests": [], "plugins": {"ids": state["plugins"]["ids"]}}
-    before = rng_state()
+    before = rng_state(trainer.device)
     draws = [random.random(), float(np.random.rand()), float(torch.rand(()))]
-    load_rng_state(before)
+    load_rng_state(before, trainer.device)
     state = {**state, "rng": before, "draws": draws, "distributions": {}}
     return {**state, "live": live}
 

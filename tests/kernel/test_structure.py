@@ -23,13 +23,14 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # File of the kernel -> its floor; a file imports from lower floors only, or from its
 # own floor without a circle.
 FLOORS = {
-    1: "hookspecs state logs precision errors plan modes batches metrics forward order "
-    "costs sample_seeds permutation compare staging readback gradients content "
-    "loading memory tf32 compiling recording untracked foreign_hooks "
-    "buffers telling",
+    1: "hookspecs state logs precision errors plan modes batches metrics forward "
+    "order costs sample_seeds permutation compare staging readback gradients "
+    "content loading memory tf32 compiling recording untracked foreign_hooks "
+    "buffers telling plain_names criterion optimizer_state optimizer_settings",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
-    "unread_window graphed_window window_choice sigaction signals streams slots scopes "
-    "registration signature sources syncs provenance layout announced source_names",
+    "unread_window graphed_window window_choice sigaction signals streams slots "
+    "scopes registration signature sources syncs provenance layout announced "
+    "source_names",
     3: "view selection plugin_states settings snapshot resume loop",
     4: "teardown trainer",
 }
@@ -37,12 +38,12 @@ FLOORS = {
 # does the same faster, and is left out like other things that are off by default.
 CORE = {
     *FLOORS[1].split(),
-    *("bus", "slots", "scopes", "callbacks", "device", "window", "data_order"),
-    *("view", "loop", "trainer"),
+    *("bus", "callbacks", "data_order", "device", "loop", "scopes", "slots"),
+    *("trainer", "view", "window"),
 } - {
-    *("costs", "permutation", "compare", "staging", "content", "loading", "memory"),
-    *("tf32", "compiling", "recording", "untracked", "buffers", "foreign_hooks"),
-    *("telling",),
+    *("buffers", "compare", "compiling", "content", "costs", "foreign_hooks"),
+    *("loading", "memory", "permutation", "recording", "staging", "telling"),
+    *("tf32", "untracked"),
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from trainbus_early_stopping.progress import Progress
 from training.checkpoint_io import read_checkpoint
 from training.errors import CheckpointError
-from training.snapshot import unwrapped
+from training.plain_names import as_plain, load_weights, weights_of
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -34,7 +34,7 @@ class BestWeights:
 
     def take(self, trainer: Trainer) -> None:
         """Copy the model's state to the CPU; costs one device-to-host copy."""
-        state = unwrapped(trainer.model).state_dict()  # aliases the live tensors
+        state = weights_of(trainer.model)  # aliases the live tensors
         self.copy = {name: _cpu_copy(value) for name, value in state.items()}
 
     def release_if_saved(self, trainer: Trainer, step: int) -> None:
@@ -57,7 +57,7 @@ class BestWeights:
                     *(self._owner, step),
                 )
                 return
-            unwrapped(trainer.model).load_state_dict(weights)
+            load_weights(trainer.model, as_plain(trainer.model, weights))
         trainer.weights_are = f"best@{step}"
 
     def _saved(self, trainer: Trainer, best: Progress) -> dict[str, Any] | None:

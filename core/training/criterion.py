@@ -1,0 +1,162 @@
+"""What a loss keeps: the modules and parameters behind ``loss_fn`` or ``step_fn``.
+
+They belong to the run as the model does: an optimizer may move them, and buffers may
+count. They are looked for where a function can hold them: itself a module or a method
+of one, arguments of a ``functools.partial``, attributes of a callable object, closures,
+defaults, and globals that the function reads; lists and mappings of them included.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.plain_names import load_weights, weights_of
+
+Held = nn.Module | Tensor
+#: Their functions are not read for what they hold.
+LIBRARIES = tuple(
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+#: Longer lists and mappings are data, not parts of a loss.
+MOST_ITEMS = 100
+
+
+class Criterion:
+    """The state of a run's loss beside the model's own.
+
+    Args:
+        function: ``loss_fn`` or ``step_fn``; None: nothing is kept.
+        model: its own weights are left out.
+    Attributes:
+        module: the module that ``function`` is or is a method of, unless that is (a
+            part of) the model or contains it; else None.
+    """
+
+    def __init__(self, function: Callable[..., Any] | None, model: nn.Module) -> None:
+        owner = getattr(function, "__self__", function)
+        self._model = model
+        self._held: dict[str, Held] = {}
+        own: set[Any] = set(model.modules())
+        for place, held in _search(function, "", set()):
+            if held not in own:
+                self._held.setdefault(place, held)
+        self.module: nn.Module | None = None
+        if isinstance(owner, nn.Module) and own.isdisjoint(owner.modules()):
+            self.module = owner
+
+    def to(self, device: torch.device) -> None:
+        """Move the loss's own module; what a function merely uses is its owner's."""
+        if self.module is not None:
+            self.module.to(device)
+
+    def tensors(self) -> dict[str, Any]:
+        """Return parameters and buffers (the objects) and extra state, by name."""
+        known = {id(value) for value in self._model.parameters()}
+        known.update(id(value) for value in self._model.buffers())
+        found: dict[str, Any] = {}
+        for place, held in self._held.items():
+            inside = (
+                {"": held}
+                if isinstance(held, Tensor)
+                else weights_of(held, keep_vars=True)
+            )
+            for name, value in inside.items():
+                if id(value) not in known:
+                    found[_joined(place, name)] = value
+                    known.add(id(value))
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values by name; tensors are not copied."""
+        return {
+            name: value.detach() if isinstance(value, Tensor) else value
+            for name, value in self.tensors().items()
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over values; names and shapes must have been compared."""
+        for place, held in self._held.items():
+            if isinstance(held, Tensor):
+                if place in state:
+                    held.copy_(state[place])
+                continue
+            own = {
+                name: state[full]
+                for name in weights_of(held)
+                if (full := _joined(place, name)) in state
+            }
+            load_weights(held, own, strict=False)
+
+
+def _joined(place: str, name: str) -> str:
+    return f"{place}.{name}" if place and name else place or name
+
+
+def _search(value: Any, place: str, seen: set[int]) -> Iterator[tuple[str, Held]]:
+    """Yield (place, what is held) for what can be reached from a function."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, nn.Module) or _is_leaf(value):
+        yield place, value
+        return
+    for name, item in _reachable(value, is_function=not place):
+        yield from _search(item, _joined(place, name), seen)
+
+
+def _is_leaf(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_leaf and value.requires_grad
+
+
+def _reachable(value: Any, is_function: bool) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, functools.partial):
+        yield "", value.func
+        yield from ((str(number), item) for number, item in enumerate(value.args))
+        yield from value.keywords.items()
+    elif isinstance(value, MethodType):
+        yield "", value.__self__
+        yield "", value.__func__
+    elif isinstance(value, FunctionType):
+        if is_function or not value.__code__.co_filename.startswith(LIBRARIES):
+            yield from _variables(value)
+    elif isinstance(value, (list, tuple, dict)):
+        if len(value) <= MOST_ITEMS:
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            yield from ((str(name), item) for name, item in items)
+    elif is_function and hasattr(value, "__dict__"):  # a callable object, its method
+        yield from vars(value).items()
+        yield "", vars(type(value)).get("__call__")
+
+
+def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of closure, defaults and the globals that are read."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in cells:
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    for number, item in enumerate(function.__defaults__ or ()):
+        yield f"default{number}", item
+    yield from (function.__kwdefaults__ or {}).items()
+    for name in _globals_read(function.__code__):
+        if name in function.__globals__:
+            yield name, function.__globals__[name]
+
+
+def _globals_read(code: CodeType) -> Iterator[str]:
+    for each in dis.get_instructions(code):
+        if each.opname == "LOAD_GLOBAL":
+            yield each.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _globals_read(constant)

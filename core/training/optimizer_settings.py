@@ -1,0 +1,117 @@
+"""The optimizer's part of a run's settings: its class, groups by name, and options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.optimizer_state import SavedGroup, counterparts, group_names
+
+#: Options of an optimizer that say how it computes, not what, or are compared as names.
+HOW = (
+    *("params", "param_names", "initial_lr"),
+    *("foreach", "fused", "capturable", "differentiable"),
+)
+GROUPS = "optimizer.groups"
+
+
+def optimizer_settings(
+    optimizer: torch.optim.Optimizer,
+    configured: list[dict[str, Any]] | None,
+    names: Mapping[Tensor, str],
+) -> dict[str, Any]:
+    """Return class, names in each group, and each option with one value for each group.
+
+    Args:
+        optimizer: its groups tell whether a schedule moves the rates: then the schedule
+            compares them, and ``optimizer.lr`` is None.
+        configured: the options before training changed any; None: those of now. A group
+            that joined since is progress and no setting.
+        names: of the parameters.
+    """
+    live = optimizer.param_groups
+    groups = live if configured is None else configured
+    is_scheduled = any("initial_lr" in group for group in live)
+    settings: dict[str, Any] = {
+        "optimizer": type(optimizer).__name__,
+        GROUPS: group_names(optimizer, names)[: len(groups)],
+    }
+    for name in dict.fromkeys(name for group in groups for name in group):
+        if name not in HOW:
+            values = [_plain(group.get(name)) for group in groups]
+            settings[f"optimizer.{name}"] = values
+    if is_scheduled:
+        settings["optimizer.lr"] = None
+    return settings
+
+
+def aligned(
+    saved: Mapping[str, Any], own: Mapping[str, Any], joined: Sequence[SavedGroup]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return both settings as they are to be compared: groups matched by their names.
+
+    Those of an earlier release have sizes in place of names and go by position.
+
+    Args:
+        saved: of a checkpoint.
+        own: of this run.
+        joined: groups that joined the saved run; this run may have them from its
+            beginning, or let them join again.
+    """
+    names, own_names = saved.get(GROUPS, []), own[GROUPS]
+    if not all(isinstance(each, list) for each in names):
+        return dict(saved), {**own, GROUPS: [len(each) for each in own_names]}
+    places = counterparts(own_names, [*names, *(group.names for group in joined)])
+    lost = [each for at, each in enumerate(names) if each and at not in places]
+    new = [n for n, place in zip(own_names, places, strict=True) if n and place is None]
+    was, now = _apart(lost, new)
+    saved, own = {**saved, GROUPS: was}, {**own, GROUPS: now}
+    for key in saved.keys() & own.keys():
+        if not key.startswith("optimizer.") or key == GROUPS:
+            continue
+        if saved[key] is None or own[key] is None:
+            continue
+        values = [*saved[key], *(_configured(group, key) for group in joined)]
+        both = [(at, place) for at, place in enumerate(places) if place is not None]
+        saved[key] = [values[place] for _, place in both]
+        own[key] = [own[key][at] for at, _ in both]
+    return saved, own
+
+
+def _apart(lost: list[list[str]], new: list[list[str]]) -> tuple[Any, Any]:
+    """Return what tells groups without a counterpart from each other, for a sentence.
+
+    Args:
+        lost: names in groups that only the checkpoint has.
+        new: the same of this run.
+    """
+    before, after = ({n for names in each for n in names} for each in (lost, new))
+    if before != after:
+        return sorted(before - after), sorted(after - before)
+    if not lost:
+        return [], []
+    one = min(lost[0])
+    here = next(set(names) for names in new if one in names)
+    other = min(here ^ set(lost[0]))
+    told = [f"{one} and {other} in {n}" for n in ("one group", "two groups")]
+    return tuple(told if other in lost[0] else reversed(told))  # type: ignore[return-value]
+
+
+def _configured(group: SavedGroup, key: str) -> Any:
+    """Return an option of a group that joined; a rate before a schedule moved it."""
+    name = key.partition(".")[2]
+    if name == "lr" and "initial_lr" in group.options:
+        name = "initial_lr"
+    return _plain(group.options.get(name))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.item() if value.numel() == 1 else value.tolist()
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    is_json = value is None or isinstance(value, (bool, int, float, str))
+    return value if is_json else type(value).__name__

@@ -1,0 +1,301 @@
+"""The optimizer's state by the names of its parameters, not by their positions.
+
+Layers and groups may stand in another order when a run is resumed, and a group may have
+joined since training began. A parameter's name begins with the part of a checkpoint
+that holds its value: ``"model.layers.0.weight"``, ``"loss.scale"``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from training.criterion import Criterion
+from training.errors import CheckpointError, ConfigError
+from training.plain_names import plain_name
+
+if TYPE_CHECKING:
+    from training.view import RunView
+
+log = logging.getLogger(__name__)
+
+Names = Mapping[Tensor, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedGroup:
+    """A parameter group of a checkpoint.
+
+    Attributes:
+        names: of its parameters.
+        options: all else that it holds.
+        state: name -> state, for the parameters that have any.
+    """
+
+    names: list[str]
+    options: dict[str, Any]
+    state: dict[str, Any]
+
+
+def names_of(run: RunView) -> dict[Tensor, str]:
+    """Return the names of the parameters of a run's model and loss."""
+    return parameter_names(run.model, run.criterion)
+
+
+def parameter_names(model: nn.Module, criterion: Criterion) -> dict[Tensor, str]:
+    """Return parameter -> name; one with several names has the first by alphabet."""
+    named: dict[Tensor, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        full = f"model.{plain_name(model, name)}"
+        named[parameter] = min(named.get(parameter, full), full)
+    for name, value in criterion.tensors().items():
+        if isinstance(value, Tensor):
+            named.setdefault(value, f"loss.{name}")
+    return named
+
+
+def group_names(optimizer: torch.optim.Optimizer, names: Names) -> list[list[str]]:
+    """Return for each group the names of its parameters, in order.
+
+    Raises:
+        ConfigError: a parameter belongs neither to the model nor to the loss.
+    """
+    return [
+        [_named(p, names, at, index) for at, p in enumerate(group["params"])]
+        for index, group in enumerate(optimizer.param_groups)
+    ]
+
+
+def check_optimizer(run: RunView, tell_untrained: bool = False) -> None:
+    """Refuse an optimizer that steps what no checkpoint of this run would hold.
+
+    Args:
+        run: its model, loss and optimizer are looked at.
+        tell_untrained: warn of parameters that require gradients and are in no group.
+    Raises:
+        ConfigError: says which parameter.
+    """
+    names, groups = names_of(run), run.optimizer.param_groups
+    steps = {parameter for group in groups for parameter in group["params"]}
+    if steps and steps.isdisjoint(names):
+        raise ConfigError(
+            f"the optimizer steps {len(steps)} parameters, none of them of this "
+            f"{type(run.model).__name__}; build it with this model's parameters()"
+        )
+    known = {name for names in group_names(run.optimizer, names) for name in names}
+    known.update(name for group in run.joining_groups for name in group.names)
+    left = [n for p, n in names.items() if p.requires_grad and n not in known]
+    if tell_untrained and left:
+        log.warning(
+            "no group of the optimizer has %s: they require gradients and stay as they "
+            "are; give them to the optimizer, or turn requires_grad off",
+            some(left),
+        )
+
+
+def named_state(
+    optimizer: torch.optim.Optimizer, names: Names, joining: Sequence[SavedGroup] = ()
+) -> dict[str, Any]:
+    """Return the optimizer's ``state_dict`` with ``names``, a list for each group.
+
+    Args:
+        optimizer: its tensors are not copied.
+        names: of the parameters.
+        joining: groups of a checkpoint that are yet to join; they are in it, too.
+    """
+    state = dict(optimizer.state_dict())
+    state["names"] = group_names(optimizer, names)
+    return _with_groups(state, joining) if joining else state
+
+
+def saved_groups(saved: Mapping[str, Any]) -> list[SavedGroup]:
+    """Return the groups of a saved state that has names."""
+    groups = []
+    for group, names in zip(saved["param_groups"], saved["names"], strict=True):
+        named = zip(group["params"], names, strict=True)
+        state = {n: saved["state"][i] for i, n in named if i in saved["state"]}
+        options = {name: value for name, value in group.items() if name != "params"}
+        groups.append(SavedGroup(list(names), options, state))
+    return groups
+
+
+def counterparts(
+    own: Sequence[Collection[str]], saved: Sequence[Collection[str]]
+) -> list[int | None]:
+    """Return for each own group the index of the saved one with the same names."""
+    left = [set(names) for names in saved]
+    free = set(range(len(left)))
+    found: list[int | None] = []
+    for names in map(set, own):
+        place = next((i for i in sorted(free) if left[i] == names), None)
+        free.discard(-1 if place is None else place)
+        found.append(place)
+    return found
+
+
+def fitted(
+    saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, names: Names
+) -> tuple[dict[str, Any], list[SavedGroup]]:
+    """Return a saved state in the order of ``optimizer``, and the groups left over.
+
+    The state of an earlier release has no names: it is returned as it is, and goes by
+    position.
+
+    Raises:
+        CheckpointError: a state belongs to several parameters, whose order is another.
+    """
+    if "names" not in saved:
+        return dict(saved), []
+    groups, own = saved_groups(saved), group_names(optimizer, names)
+    places = counterparts(own, saved["names"])
+    state = {k: v for k, v in saved["state"].items() if not isinstance(k, int)}
+    whole: dict[str, Any] = {"state": state, "param_groups": [], "names": []}
+    for names_here, place, live in zip(
+        own, places, optimizer.param_groups, strict=True
+    ):
+        if place is None:  # nothing was saved of it
+            options = {k: v for k, v in live.items() if k != "params"}
+            group = SavedGroup(names_here, options, {})
+        else:
+            group = groups[place]
+            if group.names != names_here:
+                _check_separate(group, names_here, live["params"])
+        options = {k: v for k, v in group.options.items() if k != "param_names"}
+        if "param_names" in live:
+            options["param_names"] = live["param_names"]
+        whole = _with_groups(whole, [SavedGroup(names_here, options, group.state)])
+    del whole["names"]
+    extra = {k: v for k, v in saved.items() if k not in (*whole, "names")}
+    left = [g for i, g in enumerate(groups) if g.names and i not in places]
+    return {**whole, **extra}, left
+
+
+def join(
+    optimizer: torch.optim.Optimizer,
+    names: Names,
+    joining: Sequence[SavedGroup],
+    saved: Sequence[Sequence[str]],
+) -> None:
+    """Let groups of a checkpoint join, or take over one that a plugin added again.
+
+    Args:
+        optimizer: of the run.
+        names: of the parameters.
+        joining: the groups.
+        saved: names of all groups of the checkpoint, in order.
+    Raises:
+        CheckpointError: their parameters are in other groups by now, or are gone.
+    """
+    parameters = {name: parameter for parameter, name in names.items()}
+    for group in joining:
+        own = group_names(optimizer, names)
+        if counterparts([group.names], own) != [None]:
+            continue
+        taken = set(group.names) & {name for each in own for name in each}
+        gone = set(group.names) - parameters.keys()
+        if taken or gone:
+            raise CheckpointError(
+                f"a parameter group joined the saved run with {some(group.names)}, but "
+                f"{some(sorted(taken or gone))} is "
+                f"{'in another group' if taken else 'not in the model'} now; let the "
+                "same group join, or load with weights_only=True"
+            )
+        keep = ("param_names",) if "param_names" in optimizer.param_groups[0] else ()
+        options = {
+            name: value
+            for name, value in group.options.items()
+            if name != "param_names" or keep
+        }
+        own_parameters: list[Any] = [parameters[name] for name in group.names]
+        if keep:
+            named = options.pop("param_names", group.names)
+            own_parameters = list(zip(named, own_parameters, strict=True))
+        optimizer.add_param_group({**options, "params": own_parameters})
+    # The order of groups is that of sums over them, such as the norm to clip by.
+    own = group_names(optimizer, names)
+    joined = counterparts(own, [group.names for group in joining])
+    is_new = [place is None for place in counterparts(own, saved)]
+    ranks = {
+        id(group): (is_new[at], joined[at] is not None, joined[at] or 0)
+        for at, group in enumerate(optimizer.param_groups)
+    }
+    optimizer.param_groups.sort(key=lambda group: ranks[id(group)])
+    _take_over(optimizer, names, joining)
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _take_over(
+    optimizer: torch.optim.Optimizer, names: Names, joining: Sequence[SavedGroup]
+) -> None:
+    """Give the joined groups their saved options and states; others keep theirs."""
+    state, own = optimizer.state_dict(), group_names(optimizer, names)
+    state = {**state, "state": dict(state["state"])}
+    for group, (place,) in zip(
+        joining, (counterparts([g.names], own) for g in joining), strict=True
+    ):
+        assert place is not None, "it has joined"
+        live = state["param_groups"][place]
+        kept = {k: live[k] for k in ("params", "param_names") if k in live}
+        options = {k: v for k, v in group.options.items() if k != "param_names"}
+        state["param_groups"][place] = {**options, **kept}
+        for index, name in zip(live["params"], own[place], strict=True):
+            state["state"].pop(index, None)
+            if name in group.state:
+                state["state"][index] = group.state[name]
+    optimizer.load_state_dict(state)
+
+
+def _with_groups(
+    state: Mapping[str, Any], groups: Sequence[SavedGroup]
+) -> dict[str, Any]:
+    """Return ``state`` with ``groups`` after its own, in torch's numbering."""
+    states, listed = dict(state["state"]), list(state["param_groups"])
+    names = list(state["names"])
+    number = sum(len(group["params"]) for group in listed)
+    for group in groups:
+        indices = range(number, number + len(group.names))
+        number += len(group.names)
+        listed.append({**group.options, "params": list(indices)})
+        names.append(list(group.names))
+        states.update(
+            (index, group.state[name])
+            for index, name in zip(indices, group.names, strict=True)
+            if name in group.state
+        )
+    return {**state, "state": states, "param_groups": listed, "names": names}
+
+
+def _named(parameter: Tensor, names: Names, at: int, index: int) -> str:
+    if parameter not in names:
+        raise ConfigError(
+            f"parameter {at} of group {index}, shape {tuple(parameter.shape)}, belongs "
+            "neither to the model nor to loss_fn, so no checkpoint would hold it: make "
+            "it part of either, or, where a layer was replaced, build the optimizer "
+            "after that"
+        )
+    return names[parameter]
+
+
+def _check_separate(
+    group: SavedGroup, names: Sequence[str], parameters: Sequence[Tensor]
+) -> None:
+    """Refuse another order where a state is larger than its parameter (LBFGS)."""
+    sizes = {n: p.numel() for n, p in zip(names, parameters, strict=True)}
+    for name, state in group.state.items():
+        for value in state.values() if isinstance(state, Mapping) else ():
+            if isinstance(value, Tensor) and value.numel() > max(1, sizes[name]):
+                raise CheckpointError(
+                    f"the optimizer's state of {name} is of more than this parameter, "
+                    "and the parameters stand in another order now; build the model "
+                    "and the optimizer in the saved order"
+                )

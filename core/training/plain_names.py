@@ -1,0 +1,73 @@
+"""Weights under the names they have where nothing is wrapped or compiled.
+
+``torch.compile``, ``DataParallel`` and the like put a module inside another and a word
+into the names of its weights, at the top of a model or at any part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+#: What wrappers that have no public class call the module inside.
+INNER = ("_orig_mod", "_checkpoint_wrapped_module")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module that DistributedDataParallel or torch.compile wraps."""
+    while (inner := _inner(model)) is not None:
+        model = model.get_submodule(inner)
+    return model
+
+
+def plain_name(model: nn.Module, name: str) -> str:
+    """Return the dotted ``name`` of something in ``model`` without the wrappers."""
+    module: nn.Module | None = model
+    kept = []
+    for part in name.split("."):
+        if module is None or part != _inner(module):
+            kept.append(part)
+        module = None if module is None else module._modules.get(part)
+    return ".".join(kept)
+
+
+def weights_of(model: nn.Module, keep_vars: bool = False) -> dict[str, Any]:
+    """Return the model's ``state_dict`` under plain names; nothing is copied.
+
+    Args:
+        model: wrapped or not, as a whole or in parts.
+        keep_vars: return the parameters themselves, not their values.
+    """
+    state = model.state_dict(keep_vars=keep_vars)
+    return {plain_name(model, name): value for name, value in state.items()}
+
+
+def load_weights(
+    model: nn.Module, weights: Mapping[str, Any], strict: bool = True
+) -> None:
+    """Give ``model`` weights under plain names, however it is wrapped."""
+    state = {
+        name: weights[plain]
+        for name in model.state_dict()
+        if (plain := plain_name(model, name)) in weights
+    }
+    model.load_state_dict(state, strict=strict)
+
+
+def as_plain(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``saved`` under plain names; earlier releases saved those of wrappers."""
+    live = {name: plain_name(model, name) for name in model.state_dict()}
+    if saved.keys() == set(live.values()):
+        return dict(saved)
+    if saved.keys() == live.keys():
+        return {live[name]: value for name, value in saved.items()}
+    return {name.replace("_orig_mod.", ""): value for name, value in saved.items()}
+
+
+def _inner(module: nn.Module) -> str | None:
+    """Return the name under which a wrapper keeps its module, None for any other."""
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return "module"
+    return next((name for name in INNER if name in module._modules), None)

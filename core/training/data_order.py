@@ -287,13 +287,19 @@ def _parts(loader: Any) -> list[Any]:
     return [part for part in parts if part is not None]
 
 
+class _Given(torch.Generator):
+    """A generator of ours, which a later run of the same loader must know as such."""
+
+
 def _give_generators(loader: Iterable[Any]) -> list[torch.Generator]:
-    """Give each shuffling sampler without a generator one of ours; return those."""
-    given = []
+    """Give each shuffling sampler without a generator one of ours; return ours."""
+    given: list[torch.Generator] = []
     for sampler in _parts(loader)[1:]:
-        if getattr(sampler, "generator", loader) is None:
-            sampler.generator = torch.Generator()
-            given.append(sampler.generator)
+        generator = getattr(sampler, "generator", loader)
+        if generator is None:
+            sampler.generator = generator = _Given()
+        if isinstance(generator, _Given) and generator not in given:
+            given.append(generator)
     return given
 
 

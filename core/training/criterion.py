@@ -52,6 +52,10 @@ class Criterion:
         if isinstance(owner, nn.Module) and own.isdisjoint(owner.modules()):
             self.module = owner
 
+    def modules(self) -> dict[str, nn.Module]:
+        """Return ``{"loss": module}`` for a loss that is a module of its own."""
+        return {} if self.module is None else {"loss": self.module}
+
     def to(self, device: torch.device) -> None:
         """Move the loss's own module; what a function merely uses is its owner's."""
         if self.module is not None:

@@ -18,7 +18,6 @@ from training.data_order import EpochLoader
 from training.errors import DataError, NonFiniteError
 from training.logs import LazyLogs
 from training.metrics import MetricValue, merge_metrics
-from training.modes import train_mode
 from training.resume import catch_up
 from training.signals import Abandoned
 from training.state import load_rng_state, rng_state
@@ -73,7 +72,7 @@ class Loop(RunView):
             self.bus.on_epoch_begin(self)
         if resume is not None and skip:  # the saved epoch had begun
             catch_up(self, resume)
-        train_mode(self.model)
+        self.modes.train()
         batches = self._order.start(
             self.epoch,
             skip,
@@ -107,6 +106,7 @@ class Loop(RunView):
                 self._grant()
                 if self._stop is not None:
                     return False
+            self.is_in_window = True
             if bus.on_batch_begin is not None:
                 bus.on_batch_begin(self, index, inputs)
             loss = window.backward(inputs, weight)
@@ -136,6 +136,7 @@ class Loop(RunView):
         progress.lr = lr
         before_step = bus.on_before_step
         result = window.step(before_step and (lambda: before_step(self)))
+        self.is_in_window = False
         progress.step += 1
         progress.batch = index
         if result.verdict is None:
@@ -243,7 +244,8 @@ class Loop(RunView):
         results: list[tuple[str, Any]] = [("trainer", own)]
         drawn, self._is_evaluating = rng_state(self.device), True
         try:
-            results += self.bus.collect("evaluate", trainer=self, reason=reason)
+            with self.modes.evaluation():
+                results += self.bus.collect("evaluate", trainer=self, reason=reason)
         except Abandoned:
             load_rng_state(drawn, self.device)
             raise

@@ -1,4 +1,4 @@
-"""Train and eval mode: frozen modules stay as they are, evaluation puts modes back.
+"""Train and eval mode: each module stays in that which its owner gave it.
 
 A module is frozen when it carries ``_is_frozen = True``, and single parameters of one
 when it names them in ``_frozen_parameters``; ``freeze_model`` sets both.
@@ -6,21 +6,109 @@ when it names them in ``_frozen_parameters``; ``freeze_model`` sets both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from training.plain_names import plain_name, some
 
-def train_mode(model: nn.Module) -> None:
-    """Put ``model`` into train mode, but keep frozen modules in eval mode.
+log = logging.getLogger(__name__)
 
-    Dropout in a frozen module stays off and BatchNorm statistics do not move.
+
+class Modes:
+    """The modes of a run's modules, from epoch to epoch.
+
+    A module in eval mode inside a model in train mode was put there by its owner, or by
+    a plugin, and stays: dropout in it is off, running statistics do not move. A model
+    that is in eval mode itself, as ``from_pretrained`` returns it, goes into train mode
+    as a whole, but for what rested before. Frozen modules are always in eval mode.
+
+    Args:
+        roots: part of a checkpoint -> module: the model, and a loss that is a module.
     """
-    model.train()
-    for module in frozen_modules(model).values():
-        module.eval()
+
+    def __init__(self, roots: dict[str, nn.Module]) -> None:
+        self._roots = roots
+        self._resting: set[nn.Module] = set()
+        self._frozen: set[nn.Module] = set()
+        self._is_told = False
+
+    def train(self) -> None:
+        """Put all into train mode that does not rest; call it when an epoch begins."""
+        self._resting = self._rest()
+        if not self._is_told:
+            self._tell()
+        for root in self._roots.values():
+            root.train()  # its own, which may keep more in eval mode
+        thawed, self._frozen = self._frozen, self._marked()
+        for module in (self._resting - thawed) | self._frozen:
+            module.training = False
+
+    def in_eval(self) -> list[str]:
+        """Return the names of the modules that rest while the run trains."""
+        resting = self._rest()
+        return list(dict.fromkeys(n for n, m in self._named() if m in resting))
+
+    def restore(self, in_eval: Collection[str]) -> list[str]:
+        """Give modules the modes of a checkpoint; return names where that differs."""
+        resting, changed = self._rest(), {}
+        for name, module in self._named():
+            if (module in resting) != (name in in_eval):
+                changed[name] = True
+            module.training = name not in in_eval
+        return list(changed)
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Give every module its mode back after; the loss is in eval mode meanwhile."""
+        modes = [(module, module.training) for _, module in self._named()]
+        if "loss" in self._roots:
+            self._roots["loss"].eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def _rest(self) -> set[nn.Module]:
+        """Return what is in eval mode under a root in train mode, or was before."""
+        return {
+            module
+            for root in self._roots.values()
+            for module in root.modules()
+            if (not module.training if root.training else module in self._resting)
+        }
+
+    def _marked(self) -> set[nn.Module]:
+        """Return all frozen modules, with the modules in them."""
+        return {
+            module
+            for root in self._roots.values()
+            for part in frozen_modules(root).values()
+            for module in part.modules()
+        }
+
+    def _named(self) -> Iterator[tuple[str, nn.Module]]:
+        for part, root in self._roots.items():
+            for name, module in root.named_modules():
+                yield ".".join(filter(None, (part, plain_name(root, name)))), module
+
+    def _tell(self) -> None:
+        """Say once which modules rest though they are not frozen."""
+        self._is_told = True
+        resting = self._resting - self._marked()
+        names = {name for name, module in self._named() if module in resting}
+        tops = sorted(n for n in names if n.rpartition(".")[0] not in names)
+        if tops:
+            log.warning(
+                "stays in eval mode, as it was before training: %s; dropout in it is "
+                "off and running statistics do not move; call model.train() before "
+                "training to train it in train mode",
+                some(tops),
+            )
 
 
 def frozen_modules(model: nn.Module) -> dict[str, nn.Module]:

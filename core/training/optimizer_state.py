@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from training.criterion import Criterion
 from training.errors import CheckpointError, ConfigError
-from training.plain_names import plain_name
+from training.plain_names import plain_name, some
 
 if TYPE_CHECKING:
     from training.view import RunView
@@ -226,12 +226,6 @@ def join(
     }
     optimizer.param_groups.sort(key=lambda group: ranks[id(group)])
     _take_over(optimizer, names, joining)
-
-
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """Return the first names, and how many more there are."""
-    rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _take_over(

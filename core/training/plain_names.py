@@ -6,7 +6,7 @@ into the names of its weights, at the top of a model or at any part of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -64,6 +64,12 @@ def as_plain(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Any]:
     if saved.keys() == live.keys():
         return {live[name]: value for name, value in saved.items()}
     return {name.replace("_orig_mod.", ""): value for name, value in saved.items()}
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _inner(module: nn.Module) -> str | None:

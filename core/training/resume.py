@@ -18,8 +18,8 @@ from training.optimizer_state import (
     join,
     names_of,
     saved_groups,
-    some,
 )
+from training.plain_names import some
 from training.provenance import describe_plugins
 from training.settings import (
     Change,
@@ -113,6 +113,7 @@ def restore(
     fitted(state["optimizer"], trainer.optimizer, names_of(trainer))  # raises early
     for change in changes:
         log.info("resuming with a change: %s", change)
+    state["trainable_before"] = snapshot.trainable(trainer)
     snapshot.restore_model(trainer, state)
     snapshot.restore_run(trainer, state, source)
     if trainer.seed is None:
@@ -123,13 +124,14 @@ def restore(
 def catch_up(trainer: RunView, state: Mapping[str, Any]) -> None:
     """Put back what hooks of the saved run had changed by the boundary it was saved at.
 
-    Groups join the optimizer that had joined it, unless a hook has let them join again,
-    and parameters require gradients as they did.
+    Groups join the optimizer that had joined it, unless a hook has let them join again;
+    parameters require gradients, and modules are in eval mode, as they were.
 
     Raises:
         CheckpointError: a group cannot join.
     """
     names = names_of(trainer)
+    by_hooks = set(snapshot.trainable(trainer)) - set(state.get("trainable_before", ()))
     if trainer.joining_groups:
         saved = state["optimizer"]["names"]
         join(trainer.optimizer, names, trainer.joining_groups, saved)
@@ -137,15 +139,19 @@ def catch_up(trainer: RunView, state: Mapping[str, Any]) -> None:
     if "trainable" not in state:
         return
     wanted = set(state["trainable"])
+    if not state["progress"]["batch"]:  # a hook may have begun the epoch's part already
+        wanted |= by_hooks
     changed = {p: n for p, n in names.items() if p.requires_grad != (n in wanted)}
     for parameter, name in changed.items():
         parameter.requires_grad_(name in wanted)
     keep_frozen(trainer.model, trainer.optimizer)
-    if changed:
-        log.warning(
-            "requires_grad is as it was in the checkpoint, not as this run set it: %s",
-            some(sorted(changed.values())),
-        )
+    modes = trainer.modes.restore(state["in_eval"])
+    for what, those in (("requires_grad", changed.values()), ("train mode", modes)):
+        if those:
+            log.warning(
+                "%s is as it was in the checkpoint, not as this run set it: %s",
+                *(what, some(sorted(those))),
+            )
 
 
 def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from training.content import describe_foreign, foreign_value
 from training.errors import CheckpointError, ConfigError
-from training.optimizer_state import fitted, named_state, names_of, some
-from training.plain_names import as_plain, load_weights, unwrapped, weights_of
+from training.optimizer_state import fitted, named_state, names_of
+from training.plain_names import as_plain, load_weights, some, unwrapped, weights_of
 from training.plugin_states import collect_states
 from training.provenance import describe_plugins
 from training.settings import settings_of
@@ -58,6 +58,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "loss": trainer.criterion.state_dict(),
         "optimizer": optimizer,
         "trainable": trainable(trainer),
+        "in_eval": trainer.modes.in_eval(),
         "scaler": None if scaler is None else scaler.state_dict(),
         "rng": rng_state(trainer.device),
         "data": trainer.epoch_state,

@@ -17,12 +17,12 @@ from training.compiling import compile_options, compiled
 from training.criterion import Criterion
 from training.data_order import EpochLoader, refuse_one_shot
 from training.device import choose_device
-from training.errors import ConfigError
+from training.errors import CheckpointError, ConfigError
 from training.forward import LossFn, StepFn, make_forward
 from training.layout import read_state
 from training.loop import Loop
 from training.metrics import Metrics, known_names
-from training.modes import keep_frozen
+from training.modes import Modes, keep_frozen
 from training.optimizer_state import check_optimizer
 from training.plugin_states import restore_states
 from training.precision import Precision
@@ -138,6 +138,7 @@ class Trainer(Loop):
         self.model = model.to(self.device)
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, self.model)
         self.criterion.to(self.device)
+        self.modes = Modes({"model": self.model, **self.criterion.modules()})
         keep_frozen(self.model, optimizer)
         self.train_dataloader = train_dataloader
         self.val_dataloader = self._given_val = val_dataloader
@@ -169,8 +170,15 @@ class Trainer(Loop):
         """Write all state durably to ``path``; call it at a boundary.
 
         Raises:
-            CheckpointError: the file could not be written; nothing is lost.
+            CheckpointError: the file could not be written, or a window is under way
+                and a run that went on from here would be another; nothing is lost.
         """
+        if self.is_in_window:
+            raise CheckpointError(
+                f"{str(path)!r} was not saved: a window of batches is under way, from "
+                "which no run can go on exactly; save in on_step_end, on_epoch_end or "
+                "on_checkpoint, or call request_checkpoint()"
+            )
         return write_checkpoint(path, snapshot.capture(self))
 
     def load_checkpoint(
@@ -200,6 +208,7 @@ class Trainer(Loop):
         receipt = restore(self, state, str(path), allow_changes)
         self.carried_states = dict(state["plugins"])
         self._resume = state
+        self.is_in_window = False
         self.resumed_from = Path(path)
         return receipt
 
@@ -271,6 +280,7 @@ class Trainer(Loop):
         resume, self._resume = self._resume, None
         self._wrapped_loader = None
         self._stop = self._signal = None
+        self.is_in_window = False
         self._asked = dict(resume.get("asked", {})) if resume else {}
         self._unsettled.clear()
         self.weights_are = "live"

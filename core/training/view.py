@@ -23,6 +23,7 @@ from training.bus import Bus
 from training.criterion import Criterion
 from training.forward import Forward
 from training.metrics import Metrics
+from training.modes import Modes
 from training.optimizer_state import SavedGroup
 from training.precision import Precision
 from training.readback import Readback
@@ -64,14 +65,17 @@ class RunView:
         resumed_from: the checkpoint this run goes on from, or None.
         epoch_state: states of the user's generators when this epoch began.
         criterion: what the loss keeps beside the model.
+        modes: which modules are in train and in eval mode while the run trains.
         joining_groups: parameter groups of the loaded checkpoint that had joined the
             saved run and are not in the optimizer yet.
+        is_in_window: whether batches were seen since the last boundary.
         configured_groups: the optimizer's options as configured, one mapping for each
             parameter group; None before they were looked at.
     """
 
     model: nn.Module
     criterion: Criterion
+    modes: Modes
     optimizer: torch.optim.Optimizer
     scheduler: Any
     processor: Any
@@ -103,6 +107,7 @@ class RunView:
         self.epoch_state: list[Tensor] = []
         self.configured_groups: list[dict[str, Any]] | None = None
         self.joining_groups: list[SavedGroup] = []
+        self.is_in_window = False
         self._wrapped_loader: Iterable[Any] | None = None
         self._stop: Request | None = None
         self._signal: Signals | None = None

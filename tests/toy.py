@@ -53,7 +53,7 @@ def make_trainer(
     **options: Any,
 ) -> Trainer:
     """Return a CPU trainer with SGD over toy data."""
-    model = model or Regression()
+    model = Regression() if model is None else model
     return Trainer(
         model=model,
         train_dataloader=batches if batches is not None else regression_batches(),

@@ -20,6 +20,7 @@ from training.state import Request, rng_state
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
+    from training.view import RunView
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     return state
 
 
-def trainable(trainer: Trainer) -> list[str]:
+def trainable(trainer: RunView) -> list[str]:
     """Return the names of the parameters that require a gradient."""
     return sorted(n for p, n in names_of(trainer).items() if p.requires_grad)
 

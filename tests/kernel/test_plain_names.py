@@ -1,0 +1,96 @@
+"""Weights go by the names they have where nothing is wrapped or compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from toy import Regression, make_trainer
+
+from training.plain_names import as_plain, plain_name, weights_of
+
+
+def plain() -> nn.Module:
+    return Regression()
+
+
+def part_compiled() -> nn.Module:
+    model = Regression()
+    model.layers[0] = torch.compile(model.layers[0], backend="eager")
+    return model
+
+
+def part_compiled_in_place() -> nn.Module:
+    model = Regression()
+    model.layers[0].compile(backend="eager")
+    return model
+
+
+def part_parallel() -> nn.Module:
+    model = Regression()
+    model.layers[3] = nn.DataParallel(model.layers[3], device_ids=[])
+    return model
+
+
+def whole_compiled() -> nn.Module:
+    return torch.compile(part_compiled(), backend="eager")  # type: ignore[return-value]
+
+
+def twice() -> nn.Module:
+    model = part_parallel()
+    model.layers = torch.compile(model.layers, backend="eager")
+    return model
+
+
+WAYS: list[Callable[[], nn.Module]] = [
+    plain,
+    part_compiled,
+    part_compiled_in_place,
+    part_parallel,
+    whole_compiled,
+    twice,
+]
+
+
+@pytest.mark.parametrize("saved", WAYS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("loaded", WAYS, ids=lambda make: make.__name__)
+def test_a_run_is_resumed_however_its_parts_are_wrapped(
+    tmp_path: Path, saved: Callable[[], nn.Module], loaded: Callable[[], nn.Module]
+) -> None:
+    before, after = make_trainer(saved(), seed=1), make_trainer(loaded(), seed=1)
+    before.train()
+    before.save_checkpoint(tmp_path / "a.pt")
+    state = torch.load(tmp_path / "a.pt", weights_only=True)
+    Regression().load_state_dict(state["model"])
+    assert state["model"].keys() == Regression().state_dict().keys()
+    names = [n for n, _ in Regression().named_parameters()]
+    assert state["optimizer"]["names"] == [[f"model.{name}" for name in names]]
+    after.load_checkpoint(tmp_path / "a.pt")
+    weights = weights_of(after.model)
+    assert all(torch.equal(weights[n], v) for n, v in state["model"].items())
+
+
+@pytest.mark.parametrize("loaded", WAYS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("saved", [part_compiled, whole_compiled, plain])
+def test_names_of_compiled_parts_in_an_older_file_are_read(
+    saved: Callable[[], nn.Module], loaded: Callable[[], nn.Module]
+) -> None:
+    old = saved().state_dict()
+    assert as_plain(loaded(), old).keys() == Regression().state_dict().keys()
+
+
+def test_names_of_parallel_parts_in_an_older_file_are_read_by_the_same_model() -> None:
+    old = part_parallel().state_dict()
+    assert as_plain(part_parallel(), old).keys() == Regression().state_dict().keys()
+
+
+def test_a_part_that_is_called_like_a_wrappers_is_left_alone() -> None:
+    inner = nn.Module()
+    inner.module = nn.Linear(1, 1)
+    model = nn.DataParallel(inner, device_ids=[])
+    assert plain_name(model, "module.module.weight") == "module.weight"
+    saved = weights_of(model)
+    assert as_plain(model, saved).keys() == {"module.weight", "module.bias"}

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from training import snapshot
+from training.arguments import at_least_one
 from training.checkpoint_io import write_checkpoint
 from training.compiling import compile_options, compiled
 from training.criterion import Criterion
@@ -146,11 +147,11 @@ class Trainer(Loop):
         check_optimizer(self)
         self.scheduler = scheduler
         self.processor = processor
-        self.num_epochs = _at_least_one("num_epochs", num_epochs)
+        self.num_epochs = at_least_one("num_epochs", num_epochs)
         self.max_steps = max_steps
         if max_steps is not None:
-            _at_least_one("max_steps", max_steps)
-        self.gradient_accumulation_steps = _at_least_one(
+            at_least_one("max_steps", max_steps)
+        self.gradient_accumulation_steps = at_least_one(
             "gradient_accumulation_steps", gradient_accumulation_steps
         )
         self.max_grad_norm = max_grad_norm
@@ -352,9 +353,3 @@ class Trainer(Loop):
             dict(bus.collect("metric_names", trainer=self)),
             [impl.plugin_name for impl in bus.listeners("evaluate")],
         )
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} is {value!r}; use a whole number of at least 1")
-    return value

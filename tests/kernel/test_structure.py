@@ -31,7 +31,7 @@ FLOORS = {
     "unread_window graphed_window window_choice sigaction signals streams slots "
     "scopes registration signature sources syncs provenance layout announced "
     "source_names",
-    3: "view selection plugin_states settings snapshot resume loop",
+    3: "view selection plugin_states settings snapshot resume loop arguments",
     4: "teardown trainer",
 }
 # What a reader must know to understand what happens between two batches; a recording

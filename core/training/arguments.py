@@ -2,11 +2,226 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from training.content import describe_foreign, foreign_value
 from training.errors import ConfigError
+from training.plain import plain
+from training.settings import settings_of
+from training.window import NONFINITE_POLICIES
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+__all__ = [
+    "check_savable",
+    "checked_flag",
+    "checked_metadata",
+    "checked_norm",
+    "checked_optimizer",
+    "checked_policy",
+    "checked_seed",
+    "whole_number",
+]
+
+log = logging.getLogger(__name__)
 
 
-def at_least_one(name: str, value: int) -> int:
-    """Return ``value``; refuse what is no whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} is {value!r}; use a whole number of at least 1")
-    return value
+def whole_number(name: str, value: Any, lowest: int = 1) -> int:
+    """Return ``value`` as an int, whichever library's whole number it is.
+
+    Raises:
+        ConfigError: it is none, or below ``lowest``; True is no number.
+    """
+    number = plain(value)
+    is_whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if not is_whole or number < lowest:
+        raise ConfigError(
+            f"{name} is {value!r}; use a whole number of at least {lowest}"
+        )
+    return int(number)
+
+
+def checked_seed(value: Any) -> int | None:
+    """Return the seed as an int, None for None.
+
+    Raises:
+        ConfigError: torch's generators do not take it.
+    """
+    if value is None:
+        return None
+    number = plain(value)
+    is_whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if not is_whole or not -(2**63) <= number < 2**64:
+        raise ConfigError(
+            f"seed is {value!r}; use a whole number from 0 to 2**64 - 1, or None"
+        )
+    return int(number)
+
+
+def checked_norm(value: Any) -> float | None:
+    """Return ``max_grad_norm`` as a number, None for None.
+
+    Raises:
+        ConfigError: it is negative, NaN or no number; True is none.
+    """
+    if value is None:
+        return None
+    number = plain(value)
+    is_real = isinstance(number, Real) and not isinstance(number, bool)
+    if not is_real or not number >= 0:
+        raise ConfigError(
+            f"max_grad_norm is {value!r}; use a number, 0 or more, or None"
+        )
+    norm: float = number  # an int stays one, as it was passed
+    return norm
+
+
+def checked_flag(name: str, value: Any) -> bool:
+    """Return a switch as a bool; words such as "false" would count as True.
+
+    Raises:
+        ConfigError: it is neither True, False, 1 nor 0.
+    """
+    flag = plain(value)
+    if not isinstance(flag, int) or flag not in (0, 1):
+        raise ConfigError(f"{name} is {value!r}; use True or False")
+    return bool(flag)
+
+
+def checked_policy(nonfinite: Any) -> str:
+    """Return the policy for values that are not finite, if there is such a one."""
+    if nonfinite not in NONFINITE_POLICIES:
+        raise ConfigError(
+            f"nonfinite is {nonfinite!r}; choose one of: "
+            f"{', '.join(NONFINITE_POLICIES)}"
+        )
+    return str(nonfinite)
+
+
+def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a copy of the metadata, its numbers as Python's own.
+
+    Raises:
+        ConfigError: it is no mapping, or a value is none that a checkpoint can hold.
+    """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise ConfigError(
+            f"metadata is {type(metadata).__name__}; use a mapping of names to values"
+        )
+    values: dict[str, Any] = plain(dict(metadata or {}))
+    foreign = foreign_value(values, "metadata")
+    if foreign is not None:
+        raise ConfigError(describe_foreign(*foreign))
+    return values
+
+
+def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
+    """Return the optimizer, unless it cannot be stepped as a run steps it.
+
+    Foreign numbers among its options become Python's own, in place.
+
+    Args:
+        optimizer: what was passed.
+        precision: of the run.
+    Raises:
+        ConfigError: it is none, needs a closure, keeps other weights to train than to
+            evaluate, has a group without a usable rate, or cannot be scaled as fp16.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optimizer is {optimizer!r}; pass a torch optimizer, such as "
+            "AdamW(model.parameters(), lr=1e-3)"
+        )
+    name = type(optimizer).__name__
+    if _needs_closure(optimizer):
+        raise ConfigError(
+            f"the optimizer is {name}, whose step() needs a closure that computes the "
+            "loss again, and a step here is made of gradients that are there; use one "
+            "that steps without, such as AdamW or SGD"
+        )
+    inner = getattr(optimizer, "optimizer", optimizer)  # wrappers have both methods
+    if all(callable(getattr(inner, each, None)) for each in ("train", "eval")):
+        raise ConfigError(
+            f"the optimizer is {name}, which has train() and eval(): it keeps other "
+            "weights to train than to evaluate and save, and going from one to the "
+            "other rounds them; use AdamW or SGD, with a plugin that averages weights"
+        )
+    plain_options(optimizer)
+    for index, group in enumerate(optimizer.param_groups):
+        _check_rate(name, index, group)
+        if precision == "fp16" and any(p.is_complex() for p in group["params"]):
+            raise ConfigError(
+                f"precision is 'fp16', and group {index} of the optimizer has complex "
+                "parameters, whose gradients torch's loss scaler does not take; use "
+                "'bf16' or 'fp32'"
+            )
+    return optimizer
+
+
+def plain_options(optimizer: torch.optim.Optimizer) -> None:
+    """Turn foreign numbers among an optimizer's options into Python's, in place."""
+    for options in (optimizer.defaults, *optimizer.param_groups):
+        for name, value in options.items():
+            if name != "params":
+                options[name] = plain(value)
+
+
+def check_savable(trainer: Trainer) -> None:
+    """Say before the first step what no checkpoint of this run could hold.
+
+    Raises:
+        ConfigError: an option of the optimizer, a setting or metadata is it, and there
+            is a plugin that saves; without one it is a warning.
+    """
+    groups = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in trainer.optimizer.param_groups
+    ]
+    parts: dict[str, Any] = {
+        "the optimizer's param_groups": groups,
+        "settings": settings_of(trainer),
+        "metadata": trainer.metadata,
+    }
+    is_saved = trainer.bus.on_checkpoint is not None
+    for name, part in parts.items():
+        foreign = foreign_value(plain(part), name)
+        if foreign is None:
+            continue
+        if is_saved:
+            raise ConfigError(describe_foreign(*foreign))
+        log.warning("this run cannot be saved: %s", describe_foreign(*foreign))
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether ``step`` cannot be called without an argument, as that of LBFGS."""
+    # The class's: a scheduler replaces the method by a wrapper that hides its form.
+    _, *rest = inspect.signature(type(optimizer).step).parameters.values()
+    return any(
+        each.default is each.empty
+        and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        for each in rest
+    )
+
+
+def _check_rate(name: str, index: int, group: Mapping[str, Any]) -> None:
+    rate: Any = group.get("lr")
+    is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if not is_number and not (isinstance(rate, Tensor) and rate.numel() == 1):
+        raise ConfigError(
+            f"group {index} of {name} has the lr {rate!r}; give the optimizer a "
+            "number, which a run logs and schedules (transformers' Adafactor: with "
+            "relative_step=False)"
+        )
+    if not math.isfinite(rate):  # one read at set-up where it is a tensor on a device
+        raise ConfigError(
+            f"group {index} of {name} has the lr {float(rate)}; use a finite number"
+        )

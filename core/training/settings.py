@@ -18,6 +18,7 @@ from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.modes import frozen_modules
 from training.optimizer_settings import optimizer_settings
 from training.optimizer_state import names_of
+from training.plain import plain
 from training.plan import num_batches
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
     loader: Any = trainer.train_dataloader
     sampler = getattr(loader, "batch_sampler", None)
     batch_size = getattr(loader, "batch_size", None)
-    return {
+    settings = {
         "seed": trainer.order_seed,
         "precision": trainer.precision,
         "tf32": trainer.tf32,
@@ -84,6 +85,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "max_steps": trainer.max_steps,
         "device": trainer.device.type,
     }
+    return {name: plain(value) for name, value in settings.items()}
 
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change]:

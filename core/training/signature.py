@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from training.errors import ConfigError, did_you_mean
+from training.plain import plain
 
 __all__ = [
     "RESERVED",
@@ -39,7 +40,8 @@ def checked_options(init: Init) -> Init:
 
     As a decorator of ``__init__``, so that bounds in the annotations, such as
     ``Annotated[int, Ge(1)]``, hold for calls from Python as for configurations.
-    Arguments arrive as they were passed; defaults are not checked.
+    Arguments arrive as they were passed, but numbers of other libraries as Python's
+    own; defaults are not checked.
 
     Raises:
         ConfigError: by the decorated constructor: every mistake, one a line, as in
@@ -49,6 +51,8 @@ def checked_options(init: Init) -> Init:
 
     @functools.wraps(init)
     def checking(self: Any, *args: Any, **kwargs: Any) -> None:
+        args = tuple(plain(value) for value in args)
+        kwargs = {name: plain(value) for name, value in kwargs.items()}
         try:
             given = signature.bind(self, *args, **kwargs).arguments
         except TypeError:
@@ -212,6 +216,7 @@ def converted(parameter: inspect.Parameter, value: Any) -> Any:
     Raises:
         pydantic.ValidationError: it is of another type.
     """
+    value = plain(value)
     if _is_free(parameter, value):
         return value
     from pydantic import TypeAdapter, ValidationError

@@ -12,6 +12,7 @@ from torch import Tensor
 from training.content import describe_foreign, foreign_value
 from training.errors import CheckpointError, ConfigError
 from training.optimizer_state import fitted, named_state, names_of
+from training.plain import plain
 from training.plain_names import as_plain, load_weights, some, unwrapped, weights_of
 from training.plugin_states import collect_states
 from training.provenance import describe_plugins
@@ -57,7 +58,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "progress": trainer.progress.state_dict(),
         "model": weights_of(trainer.model),
         "loss": trainer.criterion.state_dict(),
-        "optimizer": optimizer,
+        "optimizer": plain(optimizer),
         "trainable": trainable(trainer),
         "in_eval": trainer.modes.in_eval(),
         "scaler": None if scaler is None else scaler.state_dict(),
@@ -78,7 +79,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
             }
             for name, entry in describe_plugins(trainer.plugins).items()
         },
-        "metadata": trainer.metadata,
+        "metadata": plain(trainer.metadata),
     }
     # Those of plugins were looked at one by one, to name the plugin.
     foreign = foreign_value({**state, "plugins": {}})

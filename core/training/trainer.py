@@ -12,13 +12,22 @@ import torch
 from torch import nn
 
 from training import snapshot
-from training.arguments import at_least_one
+from training.arguments import (
+    check_savable,
+    checked_flag,
+    checked_metadata,
+    checked_norm,
+    checked_optimizer,
+    checked_policy,
+    checked_seed,
+    whole_number,
+)
 from training.checkpoint_io import write_checkpoint
 from training.compiling import compile_options, compiled
 from training.criterion import Criterion
 from training.data_order import EpochLoader, refuse_one_shot
 from training.device import choose_device
-from training.errors import CheckpointError, ConfigError
+from training.errors import CheckpointError
 from training.forward import LossFn, StepFn, make_forward
 from training.layout import read_state
 from training.loop import Loop
@@ -33,7 +42,6 @@ from training.signals import handled, interruption, shielded
 from training.state import Progress, Request, seed_everything
 from training.teardown import tear_down
 from training.tf32 import using_tf32
-from training.window import NONFINITE_POLICIES
 from training.window_choice import choose_window
 
 log = logging.getLogger(__name__)
@@ -113,18 +121,8 @@ class Trainer(Loop):
         compile: bool | Mapping[str, Any] = False,  # noqa: A002  # as torch has it
         cuda_graphs: bool = False,
     ) -> None:
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise ConfigError(
-                f"optimizer is {optimizer!r}; pass a torch optimizer, such as "
-                "AdamW(model.parameters(), lr=1e-3)"
-            )
-        if nonfinite not in NONFINITE_POLICIES:
-            raise ConfigError(
-                f"nonfinite is {nonfinite!r}; choose one of: "
-                f"{', '.join(NONFINITE_POLICIES)}"
-            )
-        if max_grad_norm is not None and not max_grad_norm >= 0:
-            raise ConfigError(f"max_grad_norm is {max_grad_norm}; use 0 or more")
+        fp16 = checked_flag("fp16", fp16)
+        optimizer = checked_optimizer(optimizer, Precision.choose(precision, fp16))
         for name, loader in (
             ("train_dataloader", train_dataloader),
             ("val_dataloader", val_dataloader),
@@ -147,23 +145,23 @@ class Trainer(Loop):
         check_optimizer(self)
         self.scheduler = scheduler
         self.processor = processor
-        self.num_epochs = at_least_one("num_epochs", num_epochs)
-        self.max_steps = max_steps
-        if max_steps is not None:
-            at_least_one("max_steps", max_steps)
-        self.gradient_accumulation_steps = at_least_one(
+        self.num_epochs = whole_number("num_epochs", num_epochs)
+        self.max_steps = (
+            None if max_steps is None else whole_number("max_steps", max_steps)
+        )
+        self.gradient_accumulation_steps = whole_number(
             "gradient_accumulation_steps", gradient_accumulation_steps
         )
-        self.max_grad_norm = max_grad_norm
-        self.seed = seed
-        self.order_seed = torch.initial_seed() if seed is None else seed
+        self.max_grad_norm = checked_norm(max_grad_norm)
+        self.seed = checked_seed(seed)
+        self.order_seed = torch.initial_seed() if self.seed is None else self.seed
         self.save_dir = Path(save_dir)
-        self.metadata = dict(metadata or {})
-        self.nonfinite = nonfinite
-        self.stop_on_sigusr1 = stop_on_sigusr1
-        self.tf32 = tf32
-        self._compile = compile_options(compile, cuda_graphs)
-        self.cuda_graphs = cuda_graphs
+        self.metadata = checked_metadata(metadata)
+        self.nonfinite = checked_policy(nonfinite)
+        self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)
+        self.tf32 = None if tf32 is None else checked_flag("tf32", tf32)
+        self.cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
+        self._compile = compile_options(compile, self.cuda_graphs)
         self._resume: dict[str, Any] | None = None
         register_plugins(self, callbacks or (), plugins or (), evaluator)
 
@@ -353,3 +351,4 @@ class Trainer(Loop):
             dict(bus.collect("metric_names", trainer=self)),
             [impl.plugin_name for impl in bus.listeners("evaluate")],
         )
+        check_savable(self)

@@ -105,7 +105,8 @@ def test_foreign_metadata_and_extra_state_are_named(tmp_path: Path) -> None:
     trainer = make_trainer(Extra(), None)
     with pytest.raises(CheckpointError, match=r"model\['_extra_state'\] is numpy"):
         trainer.save_checkpoint(tmp_path / "a.pt")
-    trainer = make_trainer(None, None, metadata={"root": tmp_path})
+    trainer = make_trainer(None, None)
+    trainer.metadata["root"] = tmp_path  # passed, it is refused at once
     with pytest.raises(CheckpointError, match=r"metadata\['root'\] is pathlib"):
         trainer.save_checkpoint(tmp_path / "a.pt")
 

@@ -26,7 +26,8 @@ FLOORS = {
     1: "hookspecs state logs precision errors plan modes batches metrics forward "
     "order costs sample_seeds permutation compare staging readback gradients "
     "content loading memory tf32 compiling recording untracked foreign_hooks "
-    "buffers telling plain_names criterion optimizer_state optimizer_settings",
+    "buffers telling plain_names criterion optimizer_state optimizer_settings "
+    "plain",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window graphed_window window_choice sigaction signals streams slots "
     "scopes registration signature sources syncs provenance layout announced "
@@ -42,8 +43,8 @@ CORE = {
     *("trainer", "view", "window"),
 } - {
     *("buffers", "compare", "compiling", "content", "costs", "foreign_hooks"),
-    *("loading", "memory", "permutation", "recording", "staging", "telling"),
-    *("tf32", "untracked"),
+    *("loading", "memory", "permutation", "plain", "recording", "staging"),
+    *("telling", "tf32", "untracked"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Look at all gradients in one pass: are they finite, and scale them on the way.
+"""Look at all gradients in one pass: are they finite, and scale them on the way; clip.
 
 Uses the operation behind ``GradScaler.unscale_``: cheaper than a norm, and exact (a
 factor of 1.0 changes no bit).
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class GradientCheck:
@@ -28,7 +28,7 @@ class GradientCheck:
             device: (torch.zeros((), device=device), torch.ones((), device=device))
             for device in {device for device, _ in self._groups}
         }
-        self._is_sparse: bool | None = None
+        self._may_be_sparse = False
 
     @property
     def found(self) -> Tensor:
@@ -59,16 +59,59 @@ class GradientCheck:
         Args:
             factor: a number, or 0-d float32 on the device, of which there is one then.
         """
-        for (device, _), parameters in self._groups.items():
+        for (device, dtype), parameters in self._groups.items():
             grads = [grad for p in parameters if (grad := p.grad) is not None]
-            if self._is_sparse is None:  # a layer's gradients keep their layout
-                self._is_sparse = any(grad.is_sparse for grad in grads)
-            if self._is_sparse:
-                grads = [g._values() if g.is_sparse else g for g in grads]
-            if grads:
-                found, scale = self._scratch[device]
-                if isinstance(factor, Tensor):
-                    scale = factor
-                elif factor != 1.0:
-                    scale = torch.full_like(scale, factor)
+            if self._may_be_sparse or dtype.is_complex:
+                grads = [real_values(p) for p in parameters if p.grad is not None]
+            if not grads:
+                continue
+            found, scale = self._scratch[device]
+            if isinstance(factor, Tensor):
+                scale = factor
+            elif factor != 1.0:
+                scale = torch.full_like(scale, factor)
+            try:
                 torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)
+            except NotImplementedError:  # before anything was done to any of them
+                if self._may_be_sparse or not any(grad.is_sparse for grad in grads):
+                    raise
+                self._may_be_sparse = True  # layers may change the layout as they go
+                grads = [real_values(p) for p in parameters if p.grad is not None]
+                torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)
+
+
+def clip(parameters: list[Any], max_norm: float) -> Tensor:
+    """Scale all gradients so that their 2-norm is at most ``max_norm``.
+
+    As torch's ``clip_grad_norm_``, and with the values of sparse gradients, too.
+
+    Returns: the norm before, 0-d.
+    """
+    try:
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
+    except NotImplementedError:
+        used = [p for p in parameters if p.grad is not None]
+        if not any(parameter.grad.is_sparse for parameter in used):
+            raise
+    values = [real_values(parameter) for parameter in used]
+    norm = nn.utils.get_total_norm(values)
+    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)  # as torch has it
+    for value in values:
+        value.mul_(factor.to(value.device))
+    return norm
+
+
+def real_values(parameter: Any) -> Tensor:
+    """Return the numbers of a gradient as a dense, real view into it.
+
+    A sparse gradient is coalesced first, as its optimizer does anyway: of several
+    values for one element only the sum counts.
+    """
+    grad = parameter.grad
+    if grad.is_sparse:
+        if not grad.is_coalesced():
+            grad = parameter.grad = grad.coalesce()
+        grad = grad._values()
+    elif grad.is_conj():  # a view of the conjugate has no real parts of its own
+        grad = parameter.grad = grad.resolve_conj()
+    return torch.view_as_real(grad) if grad.is_complex() else grad

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.content import describe_foreign, foreign_value
 from training.errors import CheckpointError, ConfigError
+from training.optimizer_kernels import keep_kernels
 from training.optimizer_state import fitted, named_state, names_of
 from training.plain import plain
 from training.plain_names import as_plain, load_weights, some, unwrapped, weights_of
@@ -183,3 +184,4 @@ def restore_optimizer(trainer: Trainer, state: Mapping[str, Any]) -> None:
         state["optimizer"], trainer.optimizer, names_of(trainer)
     )
     trainer.optimizer.load_state_dict(own)
+    keep_kernels(trainer.optimizer, trainer.configured_groups or ())

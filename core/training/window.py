@@ -23,7 +23,8 @@ from training import readback
 from training.buffers import check_buffers, nonfinite_buffers
 from training.errors import NonFiniteError
 from training.forward import Forward
-from training.gradients import GradientCheck
+from training.gradients import GradientCheck, clip
+from training.optimizer_kernels import prepare_momentum
 from training.precision import Precision
 from training.readback import LateFlag, Readback
 
@@ -170,6 +171,7 @@ class Window:
         """Take in parameter groups that have joined since the last window."""
         sizes = [len(group["params"]) for group in self.optimizer.param_groups]
         if sizes != self._group_sizes:
+            prepare_momentum(self.optimizer)
             self._look_at_groups()
             self.clear()
 
@@ -260,7 +262,7 @@ class Window:
         return self._expected / self._weight_sum
 
     def _clip(self, max_norm: float) -> Tensor:
-        return nn.utils.clip_grad_norm_(self._parameters, max_norm)
+        return clip(self._parameters, max_norm)
 
     def _result(
         self, applied: bool, grad_norm: Tensor | None = None, nonfinite: bool = False

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from training import readback, recording
 from training.graphed_window import GraphedWindow
+from training.optimizer_kernels import prepare_momentum
 from training.precision import Precision
 from training.unread_window import UnreadWindow
 from training.window import Window
@@ -34,6 +35,7 @@ def choose_window(
     before the next one, or the schedule would go wrong. It is ``GraphedWindow`` where
     that holds, ``cuda_graphs`` asks for it, and nothing of ``_why_no_graphs`` forbids.
     """
+    prepare_momentum(optimizer)
     cannot_defer = _why_not_deferred(optimizer, nonfinite)
     waits = readback.reads_wait(precision.device)
     kind = UnreadWindow if waits and cannot_defer is None else Window

@@ -219,7 +219,20 @@ def build_longer(trainer: Trainer, scheduler: Any) -> Trainer:
 def test_a_length_that_counts_updates_where_epochs_are_meant_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    trainer = build(scheduler=lambda opt: CosineAnnealingLR(opt, T_max=6))
+    trainer = build()
+    trainer = Trainer(
+        model=trainer.model,
+        train_dataloader=trainer.train_dataloader,
+        optimizer=trainer.optimizer,
+        callbacks=[
+            LearningRateSchedulerCallback(
+                CosineAnnealingLR(trainer.optimizer, T_max=6), interval="epoch"
+            )
+        ],
+        gradient_accumulation_steps=2,
+        device="cpu",
+        num_epochs=2,
+    )
     with caplog.at_level(logging.WARNING):
         trainer.train()
     assert "pass interval='step'" in caplog.text

@@ -38,6 +38,7 @@ def fake_trainer(optimizer, num_epochs=2, steps_per_epoch=5, max_steps=None):
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,
         max_steps=max_steps,
+        gradient_accumulation_steps=1,
         total_steps=max_steps or total,
         epoch=0,
         step=0,
@@ -213,9 +214,7 @@ def test_a_plateau_whose_metric_nobody_produces_is_refused():
     [
         pytest.param({}, "needs a scheduler object or a type", id="neither"),
         pytest.param({"type": "cosin"}, "did you mean 'cosine'", id="misspelt type"),
-        pytest.param(
-            {"scheduler": object()}, "is no torch scheduler", id="no scheduler"
-        ),
+        pytest.param({"scheduler": object()}, "is no scheduler", id="no scheduler"),
         pytest.param(
             {"type": "cosine", "interval": "epochs"},
             "did you mean 'epoch'",
@@ -284,7 +283,7 @@ def test_max_steps_shortens_the_plan_in_both_units():
 @pytest.mark.parametrize(
     ("length", "interval", "hint"),
     [
-        pytest.param(10, None, "pass interval='step'", id="updates, but per epoch"),
+        pytest.param(10, "epoch", "pass interval='step'", id="updates, but per epoch"),
         pytest.param(2, "step", "pass interval='epoch'", id="epochs, but per update"),
         pytest.param(7, None, "make it 2", id="neither"),
         pytest.param(2, None, None, id="a length that fits is silent"),
@@ -321,7 +320,7 @@ def from_transformers(optimizer, num_warmup, num_training):
     [
         pytest.param(
             lambda o: from_transformers(o, 3, 10),
-            None,
+            "epoch",
             ["pass interval='step'", "the first epoch learns nothing", "never gets to"],
             id="a schedule of transformers, per epoch",
         ),

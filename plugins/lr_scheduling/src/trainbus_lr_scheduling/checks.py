@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from trainbus_lr_scheduling.course import rates_over
 from trainbus_lr_scheduling.lengths import first_part, scheduler_length
+from trainbus_lr_scheduling.units import Plan, why_updates
+from training.content import foreign_value
 from training.errors import ConfigError
 from training.plan import epochs_begun
 
@@ -24,13 +30,44 @@ def check_source(scheduler: object, kind: str | None) -> None:
             "lr_scheduling needs a scheduler object or a type, and not both; "
             f"it got scheduler={scheduler.__class__.__name__} and type={kind!r}"
         )
-    if scheduler is None:
-        return
-    if not hasattr(scheduler, "step") or not hasattr(scheduler, "optimizer"):
+    if scheduler is not None:
+        _check_own(scheduler)
+
+
+def _check_own(scheduler: Any) -> None:
+    """Refuse an object that cannot be stepped, or whose state cannot be carried on."""
+    if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
         raise ConfigError(
-            f"lr_scheduling.scheduler is {scheduler!r}, which is no torch scheduler; "
-            "pass an object of torch.optim.lr_scheduler"
+            f"lr_scheduling.scheduler is {scheduler!r}, which is no scheduler; pass an "
+            "object of torch.optim.lr_scheduler, or one of your own with step()"
         )
+    name = type(scheduler).__name__
+    needed = _needed(scheduler.step)
+    if needed and not isinstance(scheduler, ReduceLROnPlateau):
+        raise ConfigError(
+            f"lr_scheduling.scheduler is a {name}, whose step() needs {needed}; it is "
+            "called without, so give that a default, or wrap it in a class of your own"
+        )
+    both = [hasattr(scheduler, each) for each in ("state_dict", "load_state_dict")]
+    if any(both) != all(both) or not (all(both) or hasattr(scheduler, "__dict__")):
+        raise ConfigError(
+            f"lr_scheduling.scheduler is a {name}, whose state cannot be carried on; "
+            "give it both state_dict() and load_state_dict()"
+        )
+
+
+def _needed(function: Any) -> str:
+    """Return the names of the arguments that have no default, or ``""``."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # written in C
+        return ""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return ", ".join(
+        each.name
+        for each in parameters
+        if each.default is each.empty and each.kind not in variable
+    )
 
 
 def check_combination(
@@ -69,21 +106,34 @@ def check_combination(
         )
 
 
-def check_object(scheduler: LRScheduler, interval: str, trainer: Trainer) -> None:
-    """Refuse a scheduler of another optimizer; warn if its length does not fit.
+def check_object(
+    scheduler: Any, interval: str, is_said: bool, trainer: Trainer
+) -> None:
+    """Refuse a scheduler that does not go with the run; say what it will do.
 
+    Args:
+        scheduler: fresh.
+        interval: ``"step"`` or ``"epoch"``.
+        is_said: whether somebody chose the interval; else the lengths that the
+            scheduler was built with must not contradict it.
+        trainer: the run.
     Raises:
-        ConfigError: another optimizer, or a OneCycleLR that would end inside the run.
+        ConfigError: another optimizer, a schedule that would end inside the run, or one
+            that counts updates where nobody said so.
     """
-    name = type(scheduler).__name__
-    if scheduler.optimizer is not trainer.optimizer:
+    name, optimizer = type(scheduler).__name__, trainer.optimizer
+    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
         raise ConfigError(
             f"lr_scheduling: the {name} belongs to another optimizer than the run's; "
             "build it with the optimizer that the Trainer gets"
         )
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return
     planned = planned_advances(trainer, interval)
     if planned is None:
         return
+    if not is_said and interval == "epoch":
+        _ask_for_interval(scheduler, planned, trainer)
     _check_length(scheduler, name, interval, planned, trainer)
     part = first_part(scheduler)
     if part >= planned:
@@ -99,6 +149,39 @@ def check_object(scheduler: LRScheduler, interval: str, trainer: Trainer) -> Non
             "nothing; if it counts updates, pass interval='step'",
             name,
         )
+    _tell(name, interval, planned, rates_over(scheduler, optimizer, planned))
+
+
+def _ask_for_interval(scheduler: Any, epochs: int, trainer: Trainer) -> None:
+    updates = trainer.total_steps
+    if updates is None or not isinstance(scheduler, LRScheduler):
+        return
+    plan = Plan(epochs, updates, updates * trainer.gradient_accumulation_steps)
+    try:
+        by_updates = rates_over(scheduler, trainer.optimizer, updates)
+    except ConfigError:  # it ends before: it was not made for so many
+        by_updates = None
+    by_epochs = rates_over(scheduler, trainer.optimizer, epochs)
+    why = why_updates(scheduler, plan, by_epochs, by_updates)
+    if why is not None:
+        raise ConfigError(
+            "lr_scheduling: nobody said whether the scheduler counts updates or "
+            f"epochs, and this {type(scheduler).__name__} seems made for updates: "
+            f"{why}; among the callbacks pass LearningRateSchedulerCallback(scheduler, "
+            "interval='step'), or interval='epoch' if that is meant"
+        )
+
+
+def _tell(name: str, interval: str, planned: int, rates: list[float] | None) -> None:
+    """Say how often the schedule will advance, and to which rates."""
+    unit = "update" if interval == "step" else "epoch"
+    course = ""
+    if rates:
+        first, top, last = rates[0], max(rates), rates[-1]
+        course = f": its rate begins at {first:g}, is {top:g} at most, ends at {last:g}"
+    logger.info(
+        "the %s advances after each %s, %d times%s", name, unit, planned, course
+    )
 
 
 def _check_length(
@@ -118,6 +201,40 @@ def _check_length(
     if isinstance(scheduler, OneCycleLR) and length < planned:
         raise ConfigError(sentence)  # torch would raise there, in mid-run
     logger.warning(sentence)
+
+
+def check_savable(scheduler: object, state: Mapping[str, Any]) -> None:
+    """Refuse a scheduler that keeps what no checkpoint can hold.
+
+    Args:
+        scheduler: that of the user.
+        state: what it keeps now.
+    Raises:
+        ConfigError: names the value. Where attributes stand for a state, tensors are
+            refused, too: they may be those of the run itself.
+    """
+    found = foreign_value(state, "its state")
+    if found is None and not hasattr(scheduler, "state_dict"):
+        found = _tensor_in(state, "its state")
+    if found is not None:
+        path, value = found
+        raise ConfigError(
+            f"lr_scheduling.scheduler is a {type(scheduler).__name__}, and {path} is a "
+            f"{type(value).__name__}, which is not carried on; give it state_dict() "
+            "and load_state_dict() that leave it out"
+        )
+
+
+def _tensor_in(value: Any, path: str) -> tuple[str, Tensor] | None:
+    if isinstance(value, Tensor):
+        return path, value
+    items: Any = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    found = (_tensor_in(item, f"{path}[{key!r}]") for key, item in items)
+    return next((each for each in found if each is not None), None)
 
 
 def warn_of_warmup(warmup: int, planned: int | None) -> None:

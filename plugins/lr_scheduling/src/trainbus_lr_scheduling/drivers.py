@@ -136,9 +136,13 @@ class ClosedForm:
 def first_difference(
     configured: Mapping[str, Any], saved: Mapping[str, Any]
 ) -> tuple[str, Any, Any] | None:
-    """Return (name, configured, saved) of the first setting that differs, or None."""
-    for name in [*configured, *(name for name in saved if name not in configured)]:
-        here, there = configured.get(name), saved.get(name)
+    """Return (name, configured, saved) of the first setting that differs, or None.
+
+    What one side does not know is not compared: torch's schedulers keep other things
+    from release to release.
+    """
+    for name in [name for name in configured if name in saved]:
+        here, there = configured[name], saved[name]
         if here != there:
             return name, here, there
     return None

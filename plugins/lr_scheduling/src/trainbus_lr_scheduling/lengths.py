@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from numbers import Integral
 
 from torch.optim.lr_scheduler import (
     ConstantLR,
@@ -28,7 +29,7 @@ def scheduler_length(scheduler: LRScheduler) -> int | None:
     names = ["total_steps", "T_max"]
     names += ["total_iters"] if isinstance(scheduler, PolynomialLR) else []
     lengths = [getattr(scheduler, name, None) for name in names]
-    return next((length for length in lengths if isinstance(length, int)), None)
+    return next((int(each) for each in lengths if isinstance(each, Integral)), None)
 
 
 def first_part(scheduler: LRScheduler) -> int:
@@ -51,4 +52,4 @@ def _argument(scheduler: LambdaLR, name: str) -> int | None:
     if not isinstance(function, functools.partial):
         return None
     value = function.keywords.get(name)
-    return value if isinstance(value, int) else None
+    return int(value) if isinstance(value, Integral) else None

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from trainbus_lr_scheduling.checks import (
     check_combination,
     check_object,
+    check_savable,
     check_source,
     planned_advances,
     warn_of_warmup,
@@ -47,12 +48,15 @@ class LearningRateSchedulerCallback(Callback):
     """Move the learning rate during a run, by a torch scheduler or by configuration.
 
     Args:
-        scheduler: a torch scheduler of the run's optimizer. Without one, ``type``
-            names the schedule, and it is built when the run's length is known.
+        scheduler: a torch scheduler of the run's optimizer, or an object of one's own
+            with ``step()``. Without one, ``type`` names the schedule, and it is built
+            when the run's length is known.
         type: ``"cosine"``, ``"linear"``, ``"constant"``, ``"step"`` or ``"plateau"``.
         interval: ``"step"`` advances after each applied update, ``"epoch"`` after each
-            completed epoch that had one. None: ``"epoch"`` for a scheduler object,
-            ``"step"`` for a ``type``. A plateau advances with each fresh metric.
+            completed epoch that had one. None: ``"step"`` for a ``type``, ``"epoch"``
+            for a scheduler object, unless the lengths it was built with show that it
+            counts updates: then that has to be said. A plateau advances with each
+            fresh metric.
         warmup: advances until the full rate, or below 1 a fraction of the run.
         min_lr: lowest rate after the warmup, absolute.
         min_factor: lowest rate as a fraction of each group's rate; the larger counts.
@@ -106,6 +110,7 @@ class LearningRateSchedulerCallback(Callback):
         self.type = type
         self.is_plateau = type == "plateau" or isinstance(scheduler, ReduceLROnPlateau)
         self.interval = interval or ("epoch" if scheduler is not None else "step")
+        self._is_said = interval is not None
         check_combination(type, scheduler, interval, warmup, step_size, self.is_plateau)
         self.warmup, self.min_lr, self.min_factor = warmup, min_lr, min_factor
         self.gamma, self.step_size = gamma, step_size
@@ -161,10 +166,12 @@ class LearningRateSchedulerCallback(Callback):
             warn_of_warmup(schedule.warmup, planned_advances(trainer, self.interval))
             self._driver = ClosedForm(trainer.optimizer, schedule)
         elif self.scheduler is None:
-            self._driver = TorchDriver(self._build_plateau(trainer.optimizer))
+            plateau = self._build_plateau(trainer.optimizer)
+            self._driver = TorchDriver(plateau, trainer.optimizer)
         elif self._driver is None:  # in a later run the object is no longer fresh
-            check_object(self.scheduler, self.interval, trainer)
-            self._driver = TorchDriver(self.scheduler)
+            check_object(self.scheduler, self.interval, self._is_said, trainer)
+            self._driver = TorchDriver(self.scheduler, trainer.optimizer)
+            check_savable(self.scheduler, self.driver.progress()["state"])
         self._begin()
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:

@@ -1,44 +1,72 @@
-"""Drive a torch scheduler object, and carry its state across checkpoints."""
+"""Drive a torch scheduler, or one of the user's own, and carry its state on."""
 
 from __future__ import annotations
 
-import copy
+import functools
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR, ReduceLROnPlateau
 
 from trainbus_lr_scheduling.drivers import set_lr
+from training.content import foreign_value
+from training.errors import CheckpointError
+from training.plain import plain
+
+#: Options of a parameter group that schedulers move, or read their course from.
+MOVED = (
+    *("lr", "initial_lr", "min_lr", "max_lr"),
+    *("momentum", "betas", "base_momentum", "max_momentum"),
+)
 
 
 class TorchDriver:
-    """Steps a torch scheduler object.
+    """Steps a scheduler object.
 
     Args:
-        scheduler: its state now counts as the beginning, and as what was configured.
+        scheduler: an object with ``step()``; its state now counts as the beginning, and
+            as what was configured. Without ``state_dict`` its attributes are its state.
+        optimizer: the one whose rates it moves.
     """
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: Any, optimizer: Optimizer) -> None:
         self._scheduler = scheduler
-        self._fresh: dict[str, Any] = plain(scheduler.state_dict())
-        # The scheduler's own rates: the groups' may have been restored since.
-        self._lrs = [float(rate) for rate in scheduler.get_last_lr()]
-        self._settings: dict[str, Any] = self._fresh
+        self._optimizer = optimizer
+        self._fresh = self._state()
+        self._groups = [
+            {name: copied(group[name]) for name in MOVED if name in group}
+            for group in optimizer.param_groups
+        ]
+        if hasattr(scheduler, "get_last_lr"):
+            # Its own rates: those of the groups may have been restored since.
+            for options, rate in zip(
+                self._groups, scheduler.get_last_lr(), strict=False
+            ):
+                options["lr"] = copied(rate)
+        for options in self._groups:
+            options.setdefault("initial_lr", copied(options["lr"]))
+        self._arguments = arguments_of(scheduler)
+        self._settings = self._configured()
         self._advances = 0
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The scheduler's state at its beginning."""
+        """The scheduler's state at its beginning, and arguments of its functions."""
         return self._settings
 
     def start(self) -> None:
-        """Put scheduler and rates back to the beginning."""
-        self._settings, self._advances = self._fresh, 0
+        """Put scheduler, rates and momentum back to the beginning."""
+        self._settings, self._advances = self._configured(), 0
         self._load(self._fresh)
-        self._set_rates(self._lrs)
+        for group, options in zip(
+            self._optimizer.param_groups, self._groups, strict=False
+        ):
+            group.update({n: copied(v) for n, v in options.items() if n != "lr"})
+            set_lr(group, float(options["lr"]))
 
     def advance(self, value: float | None = None) -> None:
         """Step the scheduler, with ``value`` if it follows a metric."""
@@ -47,18 +75,38 @@ class TorchDriver:
             self._scheduler.step()
         else:
             self._scheduler.step(value)
+        for group in self._optimizer.param_groups:  # a function may count with numpy
+            if type(group["lr"]) is not float:
+                group["lr"] = plain(group["lr"])
 
     def progress(self) -> dict[str, Any]:
-        """Return the scheduler's state and how often it was stepped."""
-        state: dict[str, Any] = plain(self._scheduler.state_dict())
-        return {"advances": self._advances, "state": state}
+        """Return the scheduler's state, the rates, and how often it was stepped."""
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        return {"advances": self._advances, "state": self._state(), "rates": rates}
 
     def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
-        """Load the saved state; torch lets it replace the configured settings."""
+        """Load the saved state; torch lets it replace the configured settings.
+
+        Raises:
+            CheckpointError: the settings were arguments of functions, which no
+                checkpoint holds.
+        """
+        if settings.get("arguments", self._arguments) != self._arguments:
+            raise CheckpointError(
+                "lr_scheduling: on_schedule_change is 'keep', but no checkpoint holds "
+                f"the functions of a {type(self._scheduler).__name__}; build it as it "
+                "was, or use 'new' or 'rescale'"
+            )
         self._settings = dict(settings)
         self._advances = progress["advances"]
-        self._load(progress["state"])
-        self._set_rates(progress["state"]["_last_lr"])
+        state = progress["state"]
+        self._load(state)
+        groups = self._optimizer.param_groups
+        rates = progress.get("rates") or state.get("_last_lr", ())
+        for group, rate in zip(groups, rates, strict=False):
+            set_lr(group, float(rate))
+        for group, base in zip(groups, state.get("base_lrs", ()), strict=False):
+            group["initial_lr"] = copied(base)
 
     def restart(self, progress: Mapping[str, Any]) -> None:
         """Begin the configured schedule here; its length stays as it was built."""
@@ -75,29 +123,84 @@ class TorchDriver:
             with warnings.catch_warnings():  # "before optimizer.step()": a replay
                 warnings.simplefilter("ignore")
                 for _ in range(progress["advances"]):
-                    self._scheduler.step()
+                    self.advance()
         self._advances = progress["advances"]
 
-    def _set_rates(self, rates: list[float]) -> None:
-        groups = self._scheduler.optimizer.param_groups
-        bases = getattr(self._scheduler, "base_lrs", self._lrs)
-        for group, rate, base in zip(groups, rates, bases, strict=False):
-            group["initial_lr"] = float(base)
-            set_lr(group, float(rate))
+    def _configured(self) -> dict[str, Any]:
+        arguments = {"arguments": self._arguments} if self._arguments else {}
+        return {**self._fresh, **arguments}
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = copied(self._kept())
+        return state
+
+    def _kept(self) -> Mapping[str, Any]:
+        """Return what the scheduler keeps, by name, as it keeps it."""
+        if hasattr(self._scheduler, "state_dict"):
+            kept: Mapping[str, Any] = self._scheduler.state_dict()
+            return kept
+        return {
+            name: value
+            for name, value in vars(self._scheduler).items()
+            if value is not self._optimizer
+        }
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        current = self._scheduler.state_dict()
-        loaded = copy.deepcopy(dict(state))  # the scheduler keeps and changes the lists
-        for name, value in loaded.items():
-            if isinstance(current.get(name), Counter):  # MultiStepLR's milestones
-                loaded[name] = Counter(value)
-        self._scheduler.load_state_dict(loaded)
+        loaded = as_kept(state, self._kept())
+        if hasattr(self._scheduler, "load_state_dict"):
+            self._scheduler.load_state_dict(loaded)
+        else:
+            vars(self._scheduler).update(loaded)
 
 
-def plain(value: Any) -> Any:
+def parts_of(scheduler: Any) -> Iterator[Any]:
+    """Yield a scheduler and, to any depth, those that it is made of."""
+    yield scheduler
+    for part in getattr(scheduler, "_schedulers", ()):
+        yield from parts_of(part)
+
+
+def arguments_of(scheduler: Any) -> list[Any]:
+    """Return what was bound to the functions of a scheduler, which is in no state.
+
+    transformers' ``get_..._schedule_with_warmup`` binds warmup and length so.
+    """
+    functions = [
+        function
+        for part in parts_of(scheduler)
+        if isinstance(part, (LambdaLR, MultiplicativeLR))
+        for function in part.lr_lambdas
+    ]
+    bound = [
+        copied([function.args, function.keywords])
+        for function in functions
+        if isinstance(function, functools.partial)
+    ]
+    return [each for each in bound if foreign_value(each) is None]
+
+
+def copied(value: Any) -> Any:
     """Return a copy of ``value`` made of dicts, lists, tensors and JSON values."""
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {plain(key): copied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value.clone() if isinstance(value, Tensor) else value
+        return [copied(item) for item in value]
+    return value.clone() if isinstance(value, Tensor) else plain(value)
+
+
+def as_kept(saved: Any, current: Any) -> Any:
+    """Return a copy of ``saved`` in the types that a scheduler keeps: ``current``.
+
+    A checkpoint has dicts and lists for the milestones of ``MultiStepLR`` and for
+    tuples, at whatever depth of schedulers inside one another.
+    """
+    if isinstance(saved, Mapping):
+        known = current if isinstance(current, Mapping) else {}
+        items = {key: as_kept(item, known.get(key)) for key, item in saved.items()}
+        return Counter(items) if isinstance(current, Counter) else items
+    if isinstance(saved, list):
+        is_alike = isinstance(current, (list, tuple)) and len(current) == len(saved)
+        known_items = current if is_alike else [None] * len(saved)
+        values = [as_kept(*pair) for pair in zip(saved, known_items, strict=True)]
+        return tuple(values) if type(current) is tuple else values
+    return saved.clone() if isinstance(saved, Tensor) else saved

@@ -1,0 +1,115 @@
+"""Which rates a scheduler object will reach, found out before the run.
+
+Nothing of the run is touched: a copy of the scheduler is stepped, over a stand-in for
+the optimizer that has its options and no parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from training.errors import ConfigError
+from training.state import load_rng_state, rng_state
+
+#: Steps of a copy at most: half a second. Functions are asked here and there instead.
+MOST_STEPS = 50_000
+MOST_POINTS = 1_000
+
+
+def rates_over(
+    scheduler: Any, optimizer: Optimizer, advances: int
+) -> list[float] | None:
+    """Return the rates that a run of ``advances`` would use, the first one first.
+
+    Args:
+        scheduler: fresh.
+        optimizer: the one whose rates it moves.
+        advances: updates or epochs; one rate for each, or at 1,000 points between the
+            first and the last where the schedule is a function of their number.
+    Returns: the highest rate of the groups at each point; None for a scheduler of one's
+        own, for one that cannot be copied, or where it would take too long.
+    Raises:
+        ConfigError: the scheduler does not come that far.
+    """
+    if not isinstance(scheduler, LRScheduler) or advances < 1:
+        return None
+    drawn = rng_state()  # a function may draw
+    try:
+        if type(scheduler).get_lr is LambdaLR.get_lr:
+            return _asked(scheduler, advances)
+        return _stepped(scheduler, optimizer, advances)
+    finally:
+        load_rng_state(drawn)
+
+
+def _asked(scheduler: Any, advances: int) -> list[float]:
+    count = min(advances, MOST_POINTS)
+    points = [at * (advances - 1) // max(1, count - 1) for at in range(count)]
+    rates = []
+    for point in [*points, advances]:  # the last one is set, but not used any more
+        try:
+            rates.append(
+                max(
+                    float(base) * float(function(point))
+                    for base, function in zip(
+                        scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+                    )
+                )
+            )
+        except Exception as error:
+            raise _ends(scheduler, point, advances, error) from error
+    return rates[:-1]
+
+
+def _stepped(scheduler: Any, optimizer: Optimizer, advances: int) -> list[float] | None:
+    if advances > MOST_STEPS:
+        return None
+    try:
+        twin, groups = _twin(scheduler, optimizer)
+    except Exception:  # an attribute that cannot be copied: then nothing is foretold
+        return None
+    rates = []
+    with warnings.catch_warnings():  # "before optimizer.step()"
+        warnings.simplefilter("ignore")
+        for number in range(1, advances + 1):
+            rates.append(max(float(group["lr"]) for group in groups))
+            try:
+                twin.step()
+            except Exception as error:
+                if number == 1:  # it asks for more than the stand-in has
+                    return None
+                raise _ends(scheduler, number, advances, error) from error
+    return rates
+
+
+def _ends(scheduler: Any, at: int, of: int, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"lr_scheduling: the {type(scheduler).__name__} fails at advance {at} of the "
+        f"{of} that this run has ({type(error).__name__}: {error}); build it for {of}"
+    )
+
+
+def _twin(scheduler: Any, optimizer: Optimizer) -> tuple[Any, list[dict[str, Any]]]:
+    """Return a copy of ``scheduler``, and the groups whose rates it moves."""
+    groups: list[dict[str, Any]] = [
+        {
+            name: value.clone() if isinstance(value, Tensor) else value
+            for name, value in group.items()
+            if name != "params"
+        }
+        for group in optimizer.param_groups
+    ]
+    stand_in = SimpleNamespace(
+        param_groups=groups, defaults=optimizer.defaults, state={}, step=lambda: None
+    )
+    memo: dict[int, Any] = {id(optimizer): stand_in}
+    for group in optimizer.param_groups:  # weights are shared, should they be met
+        memo.update({id(parameter): parameter for parameter in group["params"]})
+    return copy.deepcopy(scheduler, memo), groups

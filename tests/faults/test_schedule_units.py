@@ -1,0 +1,159 @@
+"""A schedule is never stepped in another unit than it was made for in silence."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from faults.schedules import (
+    SCHEDULES,
+    UPDATES,
+    bare,
+    joined,
+    linear,
+    make_optimizer,
+    one_cycle,
+    trainer_of,
+    warmup,
+)
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiStepLR,
+    SequentialLR,
+    StepLR,
+)
+from toy import Regression
+
+from trainbus_lr_scheduling.course import rates_over
+from training import ConfigError, Trainer
+from training.state import rng_state
+
+# torch says so of its own doing, where a row of schedulers is inside another.
+pytestmark = pytest.mark.filterwarnings("ignore:Detected call of")
+
+EPOCHS, LENGTH = 3, 90
+FOR_UPDATES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "transformers": (lambda o: warmup(o, 30, LENGTH), "90 advances long"),
+    "only a warmup": (
+        lambda o: LambdaLR(o, functools.partial(factor_of_warmup, num_warmup_steps=30)),
+        "first part is 30 advances long",
+    ),
+    "in batches": (lambda o: CosineAnnealingLR(o, 180), "180 advances long"),
+    "a closure": (lambda o: LambdaLR(o, lambda n: min(1, n / 9)), "leaves its warmup"),
+    "a closure that falls": (lambda o: LambdaLR(o, lambda n: 1 - n / 90), "hardly"),
+    "ExponentialLR": (lambda o: ExponentialLR(o, 0.99), "hardly moves"),
+    "CosineAnnealingLR": (lambda o: CosineAnnealingLR(o, LENGTH), "90 advances"),
+    "OneCycleLR": (lambda o: one_cycle(o, LENGTH), "90 advances"),
+    "LinearLR": (lambda o: LinearLR(o, 0.1, total_iters=9), "first part is 9"),
+    "a row": (
+        lambda o: SequentialLR(o, [linear(o), CosineAnnealingLR(o, 80)], [4]),
+        "84 advances long",
+    ),
+    "a chain": (
+        lambda o: ChainedScheduler([LinearLR(o, 0.1, total_iters=40), StepLR(o, 60)]),
+        "leaves its warmup",
+    ),
+    "CyclicLR": (lambda o: CyclicLR(o, 0.01, 0.1, step_size_up=20), "its warmup"),
+}
+FOR_EPOCHS: dict[str, Callable[[Any], Any]] = {
+    "the length of the run": lambda o: CosineAnnealingLR(o, T_max=EPOCHS),
+    "longer than the run": lambda o: CosineAnnealingLR(o, T_max=10),
+    "a long warmup and fall": lambda o: warmup(o, 1, EPOCHS),
+    "StepLR": lambda o: StepLR(o, 1),
+    "StepLR for later": lambda o: StepLR(o, 10),
+    "MultiStepLR for later": lambda o: MultiStepLR(o, [5, 8]),
+    "ExponentialLR": lambda o: ExponentialLR(o, 0.9),
+    "a closure": lambda o: LambdaLR(o, lambda n: 1 / (n + 1)),
+    "a constant": lambda o: LambdaLR(o, lambda n: 1.0),
+    "OneCycleLR": lambda o: one_cycle(o, EPOCHS),
+    "a warmup of one epoch": lambda o: LinearLR(o, 0.5, total_iters=1),
+    "restarts": lambda o: CosineAnnealingWarmRestarts(o, 10),
+    "a table of epochs": lambda o: LambdaLR(o, lambda n: [1, 0.5, 0.1, 0][n]),
+}
+
+
+def factor_of_warmup(number: int, *, num_warmup_steps: int) -> float:
+    return min(1.0, number / num_warmup_steps)
+
+
+def of_ninety(make: Callable[[Any], Any], **options: Any) -> Trainer:
+    """Return a run of 3 epochs, 90 updates and 180 batches."""
+    options = {"batches": 60, "accumulation": 2, "num_epochs": EPOCHS, **options}
+    return trainer_of(make, **options)
+
+
+@pytest.mark.parametrize("name", FOR_UPDATES)
+def test_s1_a_schedule_of_updates_is_not_stepped_by_epochs_in_silence(
+    name: str,
+) -> None:
+    make, reason = FOR_UPDATES[name]
+    trainer = of_ninety(make, interval=None)
+    with pytest.raises(ConfigError, match=f"{reason}.*interval='step'"):
+        trainer.train()
+    assert trainer.step == 0
+
+
+@pytest.mark.parametrize("name", FOR_EPOCHS)
+def test_s1_a_schedule_of_epochs_needs_no_word(name: str) -> None:
+    trainer = of_ninety(FOR_EPOCHS[name], interval=None)
+    trainer.train()
+    assert trainer.epoch == EPOCHS
+
+
+def test_s1_what_was_said_holds(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        of_ninety(lambda o: warmup(o, 30, LENGTH), interval="epoch").train()
+        of_ninety(lambda o: warmup(o, 30, LENGTH), interval="step").train()
+    assert "LambdaLR advances after each epoch, 3 times" in caplog.text
+    assert "begins at 0, is 0.00666667 at most, ends at 0.00666667" in caplog.text
+    assert "LambdaLR advances after each update, 90 times" in caplog.text
+    assert "begins at 0, is 0.1 at most, ends at 0.00166667" in caplog.text
+
+
+def test_a_schedule_that_ends_inside_the_run_is_refused_before_it() -> None:
+    trainer = trainer_of(lambda o: joined(o, linear(o), one_cycle(o, 5)))
+    with pytest.raises(ConfigError, match=r"fails at advance 10 of the 12 .*build it"):
+        trainer.train()
+    trainer = trainer_of(lambda o: LambdaLR(o, lambda n: [1, 0.5][n]))
+    with pytest.raises(ConfigError, match=r"fails at advance \d+ of the 12 .*IndexE"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_looking_ahead_touches_nothing_of_the_run(name: str) -> None:
+    optimizer = make_optimizer(Regression())
+    scheduler = SCHEDULES[name](optimizer)
+
+    def everything() -> Any:
+        groups = [
+            {n: v for n, v in group.items() if n != "params"}
+            for group in optimizer.param_groups
+        ]
+        return copy.deepcopy((groups, scheduler.state_dict(), random.getstate()))
+
+    before, drawn = everything(), rng_state()["torch"]
+    rates = rates_over(scheduler, optimizer, UPDATES)
+    assert everything() == before
+    assert torch.equal(rng_state()["torch"], drawn)
+    assert rates == [max(g["lr"] for g in each) for each in bare(SCHEDULES[name])]
+
+
+def test_a_function_that_draws_leaves_the_generators_as_they_were() -> None:
+    optimizer = make_optimizer(Regression())
+    scheduler = LambdaLR(optimizer, lambda n: float(torch.rand(())) + random.random())
+    drawn = rng_state()
+    assert len(rates_over(scheduler, optimizer, 10**7) or ()) == 1000
+    assert torch.equal(rng_state()["torch"], drawn["torch"])
+    assert rng_state()["python"] == drawn["python"]

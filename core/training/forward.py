@@ -9,11 +9,22 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.errors import ConfigError
+from training.forward_checks import (
+    Role,
+    check_function,
+    check_loss,
+    checked_part,
+    explain_call,
+)
 
-#: (model, batch, weight counted on the host) -> (0-d mean loss, weight).
-Forward = Callable[[nn.Module, Any, float], tuple[Tensor, float]]
+#: Named values beside the loss, means like it: 0-d tensors or floats.
+Parts = Mapping[str, Tensor | float]
+#: (model, batch, weight counted on the host) -> (0-d mean loss, weight, parts).
+Forward = Callable[[nn.Module, Any, float], tuple[Tensor, float, Parts]]
 LossFn = Callable[[Any, Any], Tensor]
 StepFn = Callable[[nn.Module, Any], Any]
+
+NO_PARTS: Parts = {}
 
 
 def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
@@ -21,35 +32,66 @@ def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
 
     - ``step_fn(model, batch)`` returns the loss, or a mapping with ``loss`` (a mean)
       or ``loss_sum``, and optionally ``weight``: the number of items behind it.
+      Whatever else it holds, 0-d tensors or numbers by name, are parts for the logs.
     - ``loss_fn(outputs, targets)`` is applied to ``model(*inputs)``; targets are the
       last element of a tuple batch, or the entry ``labels`` of a mapping.
     - with neither, the model is called with the batch and returns its loss: as
       ``outputs.loss``, ``outputs["loss"]`` or as the 0-d tensor itself.
 
     Raises:
-        ConfigError: both are given.
+        ConfigError: both are given, or what is given cannot be called like that.
     """
     if loss_fn is not None and step_fn is not None:
         raise ConfigError("loss_fn and step_fn are both given; pass one of them")
     if step_fn is not None:
-        return lambda model, batch, weight: _read_step(step_fn(model, batch), weight)
+        check_function("step_fn", step_fn, "model", "batch")
+        return _StepForward(step_fn)
     if loss_fn is not None:
+        check_function("loss_fn", loss_fn, "outputs", "targets")
         return lambda model, batch, weight: (
-            _with_loss_fn(model, batch, loss_fn),
+            _with_loss_fn(model, batch, loss_fn, weight),
             weight,
+            NO_PARTS,
         )
-    return lambda model, batch, weight: (_loss_of(_call(model, batch)), weight)
+    return lambda model, batch, weight: (_own_loss(model, batch, weight), weight, NO_PARTS)
 
 
-def _call(model: nn.Module, batch: Any) -> Any:
+def call_model(model: nn.Module, batch: Any) -> Any:
+    """Return what ``model`` makes of ``batch``: its entries, elements or itself.
+
+    Raises:
+        ConfigError: the model does not take those; says what it takes.
+    """
+    arguments, entries = _spread(batch)
+    try:
+        return model(*arguments, **entries)
+    except TypeError as error:
+        explain_call(error, model, arguments, entries)
+        raise
+
+
+def loss_in(outputs: Any) -> Any:
+    """Return ``outputs.loss``, ``outputs["loss"]``, a tensor itself, or None."""
+    loss = outputs if isinstance(outputs, Tensor) else getattr(outputs, "loss", None)
+    if loss is None and isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    return loss
+
+
+def _spread(batch: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     if isinstance(batch, Mapping):
-        return model(**batch)
-    if isinstance(batch, (tuple, list)):
-        return model(*batch)
-    return model(batch)
+        return (), batch
+    return (tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)), {}
 
 
-def _with_loss_fn(model: nn.Module, batch: Any, loss_fn: LossFn) -> Tensor:
+def _own_loss(model: nn.Module, batch: Any, weight: float) -> Tensor:
+    outputs = call_model(model, batch)
+    return _checked(loss_in(outputs), weight, "model", model, outputs)
+
+
+def _with_loss_fn(
+    model: nn.Module, batch: Any, loss_fn: LossFn, weight: float
+) -> Tensor:
     if isinstance(batch, Mapping):
         if "labels" not in batch:
             raise ConfigError(
@@ -57,41 +99,76 @@ def _with_loss_fn(model: nn.Module, batch: Any, loss_fn: LossFn) -> Tensor:
                 f"{', '.join(map(str, batch))}; rename them or pass a step_fn"
             )
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        return loss_fn(model(**inputs), batch["labels"])
-    if isinstance(batch, (tuple, list)) and len(batch) >= 2:
-        *arguments, targets = batch
-        return loss_fn(model(*arguments), targets)
-    raise ConfigError(
-        f"loss_fn needs (inputs, targets), but a batch is a {type(batch).__name__}; "
-        "pass a step_fn"
-    )
-
-
-def _loss_of(outputs: Any) -> Tensor:
-    loss = outputs if isinstance(outputs, Tensor) else getattr(outputs, "loss", None)
-    if loss is None and isinstance(outputs, Mapping):
-        loss = outputs.get("loss")
-    if not isinstance(loss, Tensor) or loss.dim() != 0:
-        shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
+        targets = batch["labels"]
+    elif isinstance(batch, (tuple, list)) and len(batch) >= 2:
+        inputs, targets = batch[:-1], batch[-1]
+    else:
         raise ConfigError(
-            f"the model returned {type(outputs).__name__}{shape} without a scalar "
-            "loss; pass loss_fn=... or step_fn=... to the Trainer"
+            f"loss_fn needs (inputs, targets), but a batch is a "
+            f"{type(batch).__name__}; pass a step_fn"
         )
+    loss = loss_fn(call_model(model, inputs), targets)
+    return _checked(loss, weight, "loss_fn", loss_fn, loss)
+
+
+def _checked(
+    loss: Any, weight: float, role: Role, source: Any, returned: Any
+) -> Tensor:
+    """Return ``loss`` if it is a 0-d tensor that can be trained on.
+
+    In an evaluation, and where nothing counts, it needs no gradient.
+    """
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+        check_loss(loss, weight, role, source, returned)
     return loss
 
 
-def _read_step(result: Any, weight: float) -> tuple[Tensor, float]:
-    if not isinstance(result, Mapping):
-        return _loss_of(result), weight
-    if "weight" in result:
-        weight = float(result["weight"])  # a device sync if it is a CUDA tensor
-        if not 0.0 <= weight < math.inf:
-            raise ConfigError(
-                f"step_fn returned the weight {weight}; return the number of items "
-                "that the mean loss is a mean over, 0 or more"
-            )
-    if "loss_sum" in result:
-        if "weight" not in result:
-            raise ConfigError("step_fn returned loss_sum without weight; return both")
-        return result["loss_sum"] / (weight or 1.0), weight
-    return _loss_of(result), weight
+class _StepForward:
+    """Reads what a user's ``step_fn`` returns.
+
+    Args:
+        step_fn: as the Trainer's.
+    """
+
+    def __init__(self, step_fn: StepFn) -> None:
+        self._step_fn = step_fn
+        #: Names that were looked at before.
+        self._names = {"loss", "loss_sum", "weight"}
+
+    def __call__(
+        self, model: nn.Module, batch: Any, weight: float
+    ) -> tuple[Tensor, float, Parts]:
+        result = self._step_fn(model, batch)
+        if not isinstance(result, Mapping) or hasattr(result, "loss"):
+            # The loss itself, or a model's outputs with whatever else they hold.
+            return self._loss(loss_in(result), weight, result), weight, NO_PARTS
+        if "weight" in result:
+            weight = float(result["weight"])  # a device sync if it is a CUDA tensor
+            if not 0.0 <= weight < math.inf:
+                raise ConfigError(
+                    f"step_fn returned the weight {weight}; return the number of items "
+                    "that the mean loss is a mean over, 0 or more"
+                )
+        if "loss_sum" in result:
+            if "weight" not in result:
+                raise ConfigError(
+                    "step_fn returned loss_sum without weight; return both"
+                )
+            total = self._loss(result["loss_sum"], weight, result)
+            return total / (weight or 1.0), weight, self._parts(result)
+        loss = self._loss(result.get("loss"), weight, result)
+        return loss, weight, self._parts(result)
+
+    def _loss(self, loss: Any, weight: float, result: Any) -> Tensor:
+        return _checked(loss, weight, "step_fn", self._step_fn, result)
+
+    def _parts(self, result: Mapping[str, Any]) -> Parts:
+        """Return what is neither loss nor weight; it costs no device sync."""
+        names = result.keys() - ("loss", "loss_sum", "weight")
+        if not names:
+            return NO_PARTS
+        return {
+            name: checked_part(name, result, self._names, self._step_fn)
+            for name in result
+            if name in names
+        }

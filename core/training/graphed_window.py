@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from training.batches import tensors_of
+from training.forward import Parts
 from training.recording import Recorder
 from training.unread_window import UnreadWindow
 from training.window import NONFINITE, WindowResult
@@ -42,6 +43,7 @@ class Recording:
         gradients: those of the parameters that are used.
         baked: all else that is fixed in the recordings.
         loss: mean loss, 0-d; overwritten by the next batch.
+        parts: what came beside it, 0-d each; overwritten likewise.
         norm: 0-d, before clipping; None when not clipping.
         code: APPLIED or NONFINITE, 0-d.
         play_batch: adds the gradients of ``batch``.
@@ -54,6 +56,7 @@ class Recording:
     gradients: list[Tensor]
     baked: Any = None
     loss: Tensor | None = None
+    parts: Parts = field(default_factory=dict)
     norm: Tensor | None = None
     code: Tensor | None = None
     play_batch: Callable[[], None] = field(default=lambda: None)
@@ -119,6 +122,8 @@ class GraphedWindow(UnreadWindow):
         recording.play_batch()
         assert recording.loss is not None
         mean = recording.loss.clone()
+        parts = {name: torch.clone(part) for name, part in recording.parts.items()}
+        self.parts = parts
         self.num_batches += 1
         self._add(mean.double(), weight)
         return mean
@@ -138,11 +143,14 @@ class GraphedWindow(UnreadWindow):
             torch._foreach_zero_(self._recording.gradients)
         self._is_empty = True
 
-    def _mean_loss(self, batch: Any, weight: float) -> tuple[Tensor, float]:
-        loss, counted = super()._mean_loss(batch, weight)
+    def _mean_loss(self, batch: Any, weight: float) -> tuple[Tensor, float, Parts]:
+        loss, counted, parts = super()._mean_loss(batch, weight)
         if counted is not weight:
             self._give_up("step_fn counts the items of a batch by itself")
-        return loss, counted
+        for name, part in parts.items():  # a replay would repeat a number of the host
+            if not isinstance(part, Tensor) or part.device != loss.device:
+                self._give_up(f"step_fn returns {name!r} as a number of the host")
+        return loss, counted, parts
 
     def _divided(self, loss: Tensor, divisor: float) -> Tensor:
         self._fill("share", self._share, divisor)
@@ -210,7 +218,7 @@ class GraphedWindow(UnreadWindow):
         recording = Recording(form, static, tensors_of(static), gradients)
 
         def one_batch() -> None:
-            loss, _ = self._mean_loss(static, weight)
+            loss, _, recording.parts = self._mean_loss(static, weight)
             recording.loss = loss.detach()
             share = self._share.to(loss.dtype)
             self._differentiate(loss / share, recording.loss)

@@ -163,9 +163,10 @@ def on_batch_end(trainer: Trainer, batch: int, logs: LazyLogs) -> None:
     Args:
         trainer: the running trainer.
         batch: index of the batch in its epoch, from 0.
-        logs: ``{"loss": mean loss of this batch}``; a read-only mapping. Reading a
-            value copies it from the device once (a sync on CUDA); not reading is
-            free. ``logs.later("loss")`` starts the copy and does not wait for it.
+        logs: ``loss`` (mean of this batch), and what ``step_fn`` returned beside it;
+            a read-only mapping. Reading a value copies it from the device once (a sync
+            on CUDA); not reading is free. ``logs.later("loss")`` starts the copy and
+            does not wait for it.
     Returns: ignored.
     Order: none promised between plugins.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
@@ -193,9 +194,10 @@ def on_step_end(trainer: Trainer, logs: LazyLogs, applied: bool) -> None:
     State: ``trainer.step`` counts this window; ``trainer.update`` does if ``applied``.
     Args:
         trainer: the running trainer; requests made here are granted right after.
-        logs: ``loss`` (weighted mean of the window), ``lr`` (first group, the value
-            used), ``grad_norm`` (before clipping, only when clipping); read-only,
-            read from the device on look-up, or with ``logs.later(name)`` behind it.
+        logs: ``loss`` (weighted mean of the window), and likewise what ``step_fn``
+            returned beside it; ``lr`` (first group, the value used), ``grad_norm``
+            (before clipping, only when clipping); read-only, read from the device on
+            look-up, or with ``logs.later(name)`` behind it.
         applied: False when the update was skipped (scaler overflow, zero weight,
             non-finite and policy ``skip``); LR schedules advance only if True.
     Returns: ignored.

@@ -111,7 +111,8 @@ class Loop(RunView):
                 bus.on_batch_begin(self, index, inputs)
             loss = window.backward(inputs, weight)
             if bus.on_batch_end is not None:
-                bus.on_batch_end(self, index, LazyLogs({"loss": loss.detach()}))
+                logs = {"loss": loss.detach(), **window.parts}
+                bus.on_batch_end(self, index, LazyLogs(logs))
             index += 1
             if window.num_batches == accumulation:
                 self._end_window(window, index)
@@ -151,7 +152,7 @@ class Loop(RunView):
             progress.loss_sum = progress.loss_sum + result.loss_sum
             progress.weight_sum += result.weight
         if bus.on_step_end is not None:
-            logs = {"loss": result.loss, "lr": lr}
+            logs = {"loss": result.loss, **result.parts, "lr": lr}
             if result.grad_norm is not None:
                 logs["grad_norm"] = result.grad_norm
             bus.on_step_end(self, LazyLogs(logs), result.applied)

@@ -71,7 +71,9 @@ class Trainer(Loop):
         save_dir: folder that plugins write below.
         loss_fn: ``(outputs, targets) -> 0-d loss``, for models that return no loss.
         step_fn: ``(model, batch) -> loss``, or a mapping with ``loss`` (a mean) or
-            ``loss_sum``, and ``weight``: the number of items behind it.
+            ``loss_sum``, and ``weight``: the number of items behind it. Whatever else
+            it holds, 0-d tensors or numbers by name, are logged like the loss: at
+            ``on_batch_end``, and as means over a window at ``on_step_end``.
         max_steps: optimizer attempts after which training ends; None: no limit.
         plugins: installed plugins to enable, as in a configuration: names, or
             ``{name: {option: value}}``.

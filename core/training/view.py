@@ -214,9 +214,10 @@ class RunView:
         """Return (0-d mean loss, weight) of one batch, as in training, no backward."""
         weight = weight_of(batch)
         with self.autocast():
-            return self._forward(
+            loss, weight, _ = self._forward(
                 self.model, batch_to_device(batch, self.device), weight
             )
+        return loss, weight
 
     def require_metric(self, name: str, owner: str) -> None:
         """Raise ``MetricError`` with near matches if nobody will produce ``name``."""

@@ -12,8 +12,8 @@ On a CPU a number is read where it is needed. On CUDA a read makes the host wait
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from training import readback
 from training.buffers import check_buffers, nonfinite_buffers
 from training.errors import NonFiniteError
-from training.forward import Forward
+from training.forward import NO_PARTS, Forward, Parts
 from training.gradients import GradientCheck, clip
 from training.optimizer_kernels import prepare_momentum
 from training.precision import Precision
@@ -49,6 +49,7 @@ class WindowResult:
         nonfinite: whether a loss or gradient was NaN or infinite and no scale mends it.
         verdict: APPLIED, SKIPPED or NONFINITE, where only the device knows it yet;
             None: the other attributes are final.
+        part_sums: as ``loss_sum`` and ``weight``, of each part of the loss.
     """
 
     applied: bool | LateFlag
@@ -57,11 +58,17 @@ class WindowResult:
     grad_norm: Tensor | None = None
     nonfinite: bool = False
     verdict: Readback | None = None
+    part_sums: Mapping[str, tuple[Tensor | float, float]] = field(default_factory=dict)
 
     @property
     def loss(self) -> Tensor | float:
         """The window's mean loss; NaN when no batch counted."""
         return self.loss_sum / self.weight if self.weight else math.nan
+
+    @property
+    def parts(self) -> dict[str, Tensor | float]:
+        """The window's mean of each part, over the batches that had it."""
+        return {name: total / n for name, (total, n) in self.part_sums.items()}
 
 
 class Window:
@@ -99,6 +106,8 @@ class Window:
         self.max_grad_norm = max_grad_norm or None
         self.nonfinite = nonfinite
         self.num_batches = 0
+        #: What the forward pass of the last batch returned beside its loss.
+        self.parts: Parts = NO_PARTS
         # A read of a CPU scalar is cheaper than arithmetic on it; on CUDA it is a sync.
         self._reads_are_free = not readback.reads_wait(precision.device)
         # What is meant to be infinite; only "skip" goes on after anything else was.
@@ -118,6 +127,7 @@ class Window:
         self.num_batches = 0
         self._loss_sum: Tensor | float = 0.0
         self._weight_sum = 0.0
+        self._part_sums: dict[str, tuple[Tensor | float, float]] = {}
         self._expected = 0.0
         self._bad_loss = False
 
@@ -131,7 +141,7 @@ class Window:
         """
         if self.num_batches == 0:
             self._begin()
-        loss, weight = self._mean_loss(batch, weight)
+        loss, weight, self.parts = self._mean_loss(batch, weight)
         self.num_batches += 1
         if weight <= 0.0:  # a mean over nothing is NaN: it has no gradient to give
             return loss
@@ -179,8 +189,8 @@ class Window:
         for parameter in self._parameters:
             parameter.grad = None
 
-    def _mean_loss(self, batch: Any, weight: float) -> tuple[Tensor, float]:
-        """Return the mean loss, 0-d, and the number of items it is a mean over."""
+    def _mean_loss(self, batch: Any, weight: float) -> tuple[Tensor, float, Parts]:
+        """Return the mean loss, 0-d, the number of items it is a mean over, parts."""
         if self.precision.dtype is None:
             return self.forward(self.model, batch, weight)
         with self.precision.autocast(self.keeps_casts):
@@ -199,6 +209,11 @@ class Window:
         """Count a batch whose gradients are in."""
         self._loss_sum = self._loss_sum + mean * weight
         self._weight_sum += weight
+        for name, part in self.parts.items():
+            if isinstance(part, Tensor):
+                part = part.item() if part.device.type == "cpu" else part.double()
+            total, count = self._part_sums.get(name, (0.0, 0.0))
+            self._part_sums[name] = total + part * weight, count + weight
 
     def _differentiate(self, scaled: Tensor, loss: Tensor) -> None:
         scaled.backward()  # type: ignore[no-untyped-call]
@@ -268,7 +283,8 @@ class Window:
         self, applied: bool, grad_norm: Tensor | None = None, nonfinite: bool = False
     ) -> WindowResult:
         return WindowResult(
-            applied, self._loss_sum, self._weight_sum, grad_norm, nonfinite
+            *(applied, self._loss_sum, self._weight_sum, grad_norm, nonfinite),
+            part_sums=self._part_sums,
         )
 
     def _refuse(self, what: str) -> None:

@@ -184,7 +184,7 @@ def _exact(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _unweighted(forward: Forward) -> Forward:
-    return lambda model, batch, weight: (forward(model, batch, weight)[0], 1.0)
+    return lambda model, batch, weight: (forward(model, batch, weight)[0], 1.0, {})
 
 
 def _uneven(num_rows: int, most: int) -> list[int]:

@@ -1,0 +1,233 @@
+"""What a user's loss, step function or model got wrong, said by name.
+
+Called where something is wrong or new, never for each batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import ConfigError, did_you_mean
+
+#: Which of them is spoken of.
+Role = Literal["model", "loss_fn", "step_fn"]
+
+#: What ``on_step_end`` logs besides.
+_TAKEN = ("lr", "grad_norm")
+_WAYS_OUT: dict[Role, str] = {
+    "model": "pass loss_fn=... or step_fn=... to the Trainer",
+    "loss_fn": "return the mean loss of the batch, a 0-d tensor",
+    "step_fn": "return the mean loss of the batch, a 0-d tensor, or a mapping with it "
+    "as 'loss'",
+}
+
+
+def check_function(role: Role, function: Any, *arguments: str) -> None:
+    """Raise ``ConfigError`` unless ``function`` can be called with ``arguments``.
+
+    Args:
+        role: what the user passed it as.
+        function: what was passed.
+        arguments: names of what it will be given, by position.
+    """
+    call = f"{role}({', '.join(arguments)})"
+    if isinstance(function, type):
+        raise ConfigError(
+            f"{role} is the class {function.__name__}; pass an instance of it, such as "
+            f"{function.__name__}()"
+        )
+    if not callable(function):
+        raise ConfigError(f"{role} is {function!r}; pass a function, called as {call}")
+    code = function.forward if isinstance(function, nn.Module) else function
+    why = _misfit(code, arguments, {})
+    if why is not None:
+        raise ConfigError(
+            f"{role} is {_name_of(function)!r}, which cannot be called as {call}: {why}"
+        )
+
+
+def check_loss(
+    loss: Any, weight: float, role: Role, source: Any, returned: Any
+) -> None:
+    """Raise ``ConfigError`` unless ``loss`` is one that a run can use.
+
+    Args:
+        loss: what was taken for the loss; 0-d of a float type, and with a gradient
+            where gradients are recorded and the batch counts.
+        weight: number of items behind it; 0: the batch does not count.
+        role: who returned it.
+        source: the user's function or model.
+        returned: all that came back.
+    """
+    is_loss = isinstance(loss, Tensor) and not loss.dim() and loss.is_floating_point()
+    must_have_graph = weight > 0 and torch.is_grad_enabled()
+    if is_loss and (loss.requires_grad or not must_have_graph):
+        return
+    name = _name_of(source)
+    who = f"the model {name}" if role == "model" else f"{role} ({name})"
+    way_out = _WAYS_OUT[role]
+    if not isinstance(loss, Tensor):
+        found, way_out = _described(returned, role, way_out)
+        raise ConfigError(f"{who} returned {found} without a scalar loss; {way_out}")
+    if loss.dim():
+        inside = "" if loss is returned else f"{type(returned).__name__} with "
+        raise ConfigError(
+            f"{who} returned {inside}a tensor of shape {tuple(loss.shape)} without a "
+            f"scalar loss; {way_out}"
+        )
+    if not loss.is_floating_point():
+        raise ConfigError(f"{who} returned a loss of {loss.dtype}; {way_out}")
+    raise ConfigError(
+        f"{who} returned a loss without a gradient: it depends on no weight that "
+        "trains; do not detach what it is computed from, nor compute it under no_grad"
+    )
+
+
+def checked_part(
+    name: Any, result: Mapping[Any, Any], known: set[str], step_fn: Any
+) -> Tensor | float:
+    """Return one further value of what ``step_fn`` returned, without its gradient.
+
+    Args:
+        name: its key in ``result``.
+        result: what was returned.
+        known: names that were accepted before; grows.
+        step_fn: the user's.
+    Raises:
+        ConfigError: the name is no text, taken, or evidently meant for ``weight``; or
+            the value is no number.
+    """
+    value = result[name]
+    if name not in known:
+        _check_name(name, result, step_fn)
+        known.add(name)
+    if isinstance(value, Tensor):
+        if value.dim() == 0 and not value.is_complex():
+            return value.detach()
+    elif isinstance(value, Real) or getattr(value, "ndim", None) == 0:
+        return float(value)  # numpy's scalars, too
+    raise ConfigError(
+        f"step_fn ({_name_of(step_fn)}) returned {_of_kind(value)} as {name!r}; what "
+        "is returned beside the loss is logged: make it a 0-d tensor or a number, or "
+        "leave it out"
+    )
+
+
+def explain_call(
+    error: TypeError,
+    model: nn.Module,
+    arguments: tuple[Any, ...],
+    entries: Mapping[str, Any],
+) -> None:
+    """Raise ``ConfigError`` from ``error`` if ``model`` does not take this batch.
+
+    An error from inside the model is none of that: nothing happens then.
+    """
+    inner: Any = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = inner.module
+    why = _misfit(inner.forward, arguments, entries)
+    if why is None:
+        return
+    parameters = inspect.signature(inner.forward).parameters
+    takes = f"the model {_name_of(inner)} takes ({', '.join(parameters)})"
+    if entries:
+        unknown = [name for name in entries if name not in parameters]
+        hint = did_you_mean(str(unknown[0]), parameters) if unknown else ""
+        raise ConfigError(
+            f"{takes}, but a batch has the entries {_listed(entries)}: {why}{hint}; "
+            "rename them, or pass a step_fn"
+        ) from error
+    kinds = ", ".join(type(each).__name__ for each in arguments)
+    raise ConfigError(
+        f"{takes}, but a batch gives it ({kinds}): {why}; pass a loss_fn, for which "
+        "the last element is the targets, or a step_fn"
+    ) from error
+
+
+def _misfit(
+    function: Any, arguments: tuple[Any, ...], entries: Mapping[str, Any]
+) -> str | None:
+    """Return why ``function`` cannot be called like that; None if it can."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # built in, without a signature
+        return None
+    try:
+        signature.bind(*arguments, **entries)
+    except TypeError as why:
+        return str(why)
+    return None
+
+
+def _check_name(name: Any, result: Mapping[Any, Any], step_fn: Any) -> None:
+    who = f"step_fn ({_name_of(step_fn)}) returned"
+    if not isinstance(name, str) or not name.isprintable() or not name.strip():
+        raise ConfigError(f"{who} a value named {name!r}; use a text")
+    if name in _TAKEN:
+        raise ConfigError(
+            f"{who} a value named {name!r}, which the logs hold already; rename it"
+        )
+    if "weight" not in result and _is_near(name, "weight"):
+        raise ConfigError(
+            f"{who} {name!r}, which is logged and weighs nothing (did you mean "
+            "'weight'?); return 'weight' beside it, or rename it"
+        )
+
+
+def _is_near(word: str, right: str) -> bool:
+    """Whether ``word`` is ``right`` with one letter or one pair of letters wrong."""
+    word = word.lower()
+    if word == right or sorted(word) == sorted(right):
+        return True
+    longer, shorter = sorted((word, right), key=len, reverse=True)
+    cut = {longer[:i] + longer[i + 1 :] for i in range(len(longer))}
+    if len(longer) > len(shorter):
+        return shorter in cut
+    return any(shorter[:i] + shorter[i + 1 :] in cut for i in range(len(shorter)))
+
+
+def _described(returned: Any, role: Role, way_out: str) -> tuple[str, str]:
+    """Return what came back in words, and how to come to a loss."""
+    if returned is None:
+        return "None", f"{way_out} (is a return missing?)"
+    if isinstance(returned, Mapping):
+        names = [name for name in returned if isinstance(name, str)]
+        wanted = ("loss", "loss_sum")
+        hint = next(filter(None, (did_you_mean(name, wanted) for name in names)), "")
+        if role == "loss_fn":
+            way_out += ", alone; a step_fn may return more beside it"
+        return f"a mapping of {_listed(returned)}{hint}", way_out
+    if isinstance(returned, tuple | list):
+        if role == "loss_fn":
+            way_out += ", alone; a step_fn may return more beside it"
+        return _of_kind(returned), way_out
+    if isinstance(returned, Real):
+        return f"the number {returned}", f"{way_out}, without .item() or float()"
+    return _of_kind(returned), way_out
+
+
+def _of_kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        kinds = ", ".join(type(each).__name__ for each in value)
+        return f"a {type(value).__name__} of {kinds}"
+    return "None" if value is None else f"{type(value).__name__}"
+
+
+def _listed(names: Mapping[Any, Any]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _name_of(source: Any) -> str:
+    """Return what the user calls it: the name of a function, the class of an object."""
+    source = getattr(source, "func", source)  # functools.partial
+    name = None if isinstance(source, nn.Module) else getattr(source, "__name__", None)
+    return name or type(source).__name__

@@ -53,7 +53,11 @@ def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
             weight,
             NO_PARTS,
         )
-    return lambda model, batch, weight: (_own_loss(model, batch, weight), weight, NO_PARTS)
+    return lambda model, batch, weight: (
+        _own_loss(model, batch, weight),
+        weight,
+        NO_PARTS,
+    )
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:

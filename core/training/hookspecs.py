@@ -76,7 +76,7 @@ def wrap_dataloader(
     Args:
         trainer: the run that is being built.
         dataloader: the re-iterable of batches that the user passed.
-        stage: which of the two loaders it is.
+        stage: what it is for; of several validation loaders each comes by itself.
     Returns: the loader to use, or None to leave it; the first non-None result wins.
     Order: listeners run in bus order until one returns a loader.
     Errors: the run does not start; ``on_exception`` fires, then the error is raised.
@@ -212,7 +212,8 @@ def evaluate(trainer: Trainer, reason: str) -> Mapping[str, float] | None:
 
     State: at an epoch end ``trainer.epoch`` already counts the epoch.
     Args:
-        trainer: the running trainer; its ``val_dataloader`` is there to use.
+        trainer: the running trainer; its ``val_dataloader`` is there to use, of
+            several a mapping of names to loaders.
         reason: ``"epoch_end"``, or the reason given to ``request_evaluation``.
     Returns: metrics by name, or None when not due; results of all plugins are
         merged, and a name delivered twice is an error that names both.

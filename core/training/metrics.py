@@ -94,14 +94,21 @@ def known_names(
     """Return the metrics a run will produce; None when a producer does not say.
 
     Raises:
-        PluginError: a plugin declared something else than names.
+        PluginError: a plugin declared something else than names, one of the history's
+            own, or one that another declared, too.
     """
-    declared = {name: _checked_names(name, given) for name, given in declared.items()}
-    if any(declared.get(producer) is None for producer in producers):
+    owners = {"train_loss": "trainer"}
+    names = {
+        plugin: _checked_names(plugin, given) for plugin, given in declared.items()
+    }
+    for plugin, own in names.items():
+        for name in dict.fromkeys(own or ()):
+            _check_metric_name(plugin, name)
+            if owners.setdefault(name, plugin) != plugin:
+                raise _delivered_twice(name, owners[name], plugin)
+    if any(names.get(producer) is None for producer in producers):
         return None
-    return frozenset(
-        {"train_loss"}.union(*(names or () for names in declared.values()))
-    )
+    return frozenset(owners)
 
 
 def _checked_names(plugin: str, names: Any) -> list[str] | None:
@@ -135,18 +142,26 @@ def merge_metrics(
                 "return a mapping of metric names to numbers, or None"
             )
         for name, value in result.items():
-            if not isinstance(name, str) or name in COLUMNS:
-                raise PluginError(
-                    f"plugin {producer!r} returned a metric named {name!r}; use a text "
-                    f"other than {', '.join(COLUMNS)}"
-                )
+            _check_metric_name(producer, name)
             if name in merged:
-                raise PluginError(
-                    f"metric {name!r} comes from both {merged[name][1]!r} and "
-                    f"{producer!r}; rename or switch off one of them"
-                )
+                raise _delivered_twice(name, merged[name][1], producer)
             merged[name] = _number(name, value, producer), producer
     return merged
+
+
+def _check_metric_name(producer: str, name: Any) -> None:
+    if not isinstance(name, str) or name in COLUMNS:
+        raise PluginError(
+            f"plugin {producer!r} returned a metric named {name!r}; use a text other "
+            f"than {', '.join(COLUMNS)}"
+        )
+
+
+def _delivered_twice(name: str, one: str, other: str) -> PluginError:
+    return PluginError(
+        f"metric {name!r} comes from both {one!r} and {other!r}; rename or switch off "
+        "one of them"
+    )
 
 
 def _number(name: str, value: Any, producer: str) -> float:

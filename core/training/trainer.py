@@ -42,6 +42,12 @@ from training.signals import handled, interruption, shielded
 from training.state import Progress, Request, seed_everything
 from training.teardown import tear_down
 from training.tf32 import using_tf32
+from training.validation_loaders import (
+    loaders_by_name,
+    named_loaders,
+    refuse_several,
+    wrapped_loaders,
+)
 from training.window_choice import choose_window
 
 log = logging.getLogger(__name__)
@@ -56,6 +62,8 @@ class Trainer(Loop):
         train_dataloader: re-iterable of batches: mappings, tuples or tensors.
         val_dataloader: re-iterable of batches for evaluation. With it, and unless a
             plugin listens to ``evaluate``, the evaluation plugin measures every epoch.
+            Several are a mapping of names to loaders, or a list of DataLoaders, named
+            ``"0"``, ``"1"``: each is measured, as ``val_loss/<name>`` and so on.
         optimizer: a torch optimizer over the model's parameters; required.
         scheduler: a torch LR scheduler, stepped once an epoch by the LR plugin.
         callbacks: instances with hook methods; they need no entry point.
@@ -97,7 +105,7 @@ class Trainer(Loop):
         self,
         model: nn.Module,
         train_dataloader: Iterable[Any],
-        val_dataloader: Iterable[Any] | None = None,
+        val_dataloader: Iterable[Any] | Mapping[str, Iterable[Any]] | None = None,
         optimizer: torch.optim.Optimizer | None = None,
         scheduler: Any = None,
         callbacks: Sequence[Any] | None = None,
@@ -125,12 +133,8 @@ class Trainer(Loop):
     ) -> None:
         fp16 = checked_flag("fp16", fp16)
         optimizer = checked_optimizer(optimizer, Precision.choose(precision, fp16))
-        for name, loader in (
-            ("train_dataloader", train_dataloader),
-            ("val_dataloader", val_dataloader),
-        ):
-            if loader is not None or name == "train_dataloader":
-                refuse_one_shot(loader, name)
+        refuse_one_shot(train_dataloader, "train_dataloader")
+        refuse_several(train_dataloader)
         self.device = choose_device(device)
         super().__init__(
             Precision(Precision.choose(precision, fp16), self.device),
@@ -142,7 +146,7 @@ class Trainer(Loop):
         self.modes = Modes({"model": self.model, **self.criterion.modules()})
         keep_frozen(self.model, optimizer)
         self.train_dataloader = train_dataloader
-        self.val_dataloader = self._given_val = val_dataloader
+        self.val_dataloader = self._given_val = named_loaders(val_dataloader)
         self.optimizer = optimizer
         check_optimizer(self)
         self.scheduler = scheduler
@@ -243,7 +247,8 @@ class Trainer(Loop):
         resume = self._begin()
         self._set_up()
         try:
-            with shielded(self._order.reading, self.val_dataloader):
+            evaluated = loaders_by_name(self.val_dataloader).values()
+            with shielded(self._order.reading, *evaluated):
                 self._train(resume)
         except BaseException:
             if self._order.watched is not None:
@@ -326,9 +331,8 @@ class Trainer(Loop):
             self._wrapped_loader = bus.wrap_dataloader(self, train, "train")
             if self._wrapped_loader is not None:
                 train = self._wrapped_loader
-            if self._given_val is not None:  # not the wrapped one of an earlier train
-                wrapped = bus.wrap_dataloader(self, self._given_val, "validation")
-                self.val_dataloader = wrapped or self._given_val
+            # Not the wrapped ones of an earlier train.
+            self.val_dataloader = wrapped_loaders(self, self._given_val)
         self._order = EpochLoader(train, self.order_seed)
         if bus.on_setup is not None:
             bus.on_setup(self)

@@ -47,7 +47,7 @@ class RunView:
         scheduler: the torch scheduler passed to the trainer, or None.
         processor: what turns text and pictures into inputs and back, or None.
         train_dataloader: what was passed.
-        val_dataloader: what was passed, or None.
+        val_dataloader: what was passed, or None; several by name.
         device: where the model runs.
         num_epochs: passes over the data in all.
         max_steps: steps after which the run ends, or None.
@@ -80,7 +80,7 @@ class RunView:
     scheduler: Any
     processor: Any
     train_dataloader: Iterable[Any]
-    val_dataloader: Iterable[Any] | None
+    val_dataloader: Iterable[Any] | Mapping[str, Iterable[Any]] | None
     device: torch.device
     num_epochs: int
     max_steps: int | None

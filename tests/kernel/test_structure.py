@@ -27,12 +27,13 @@ FLOORS = {
     "order costs sample_seeds permutation compare staging readback gradients "
     "content loading memory tf32 compiling recording untracked foreign_hooks "
     "buffers telling plain_names criterion optimizer_state optimizer_settings "
-    "plain optimizer_kernels",
+    "plain optimizer_kernels forward_checks",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window graphed_window window_choice sigaction signals streams slots "
     "scopes registration signature sources syncs provenance layout announced "
     "source_names",
-    3: "view selection plugin_states settings snapshot resume loop arguments",
+    3: "view selection plugin_states settings snapshot resume loop arguments "
+    "validation_loaders",
     4: "teardown trainer",
 }
 # What a reader must know to understand what happens between two batches; a recording
@@ -43,8 +44,8 @@ CORE = {
     *("trainer", "view", "window"),
 } - {
     *("buffers", "compare", "compiling", "content", "costs", "foreign_hooks"),
-    *("loading", "memory", "optimizer_kernels", "permutation", "plain"),
-    *("recording", "staging", "telling", "tf32", "untracked"),
+    *("forward_checks", "loading", "memory", "optimizer_kernels", "permutation"),
+    *("plain", "recording", "staging", "telling", "tf32", "untracked"),
 }
 
 

@@ -14,32 +14,64 @@ from trainbus_evaluation.metrics import accuracy, macro_f1
 from training.errors import ConfigError, DataError
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+#: Where logits may have their classes: behind the batch, as torch's losses take them,
+#: or last, as models of text return them.
+PLACES = (1, -1)
 
 
 class Classes:
-    """Predicted and true class of everything labelled, on the device until the end."""
+    """Predicted and true class of everything labelled, on the device until the end.
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    Which dimension of the logits counts classes is told by the shape of the labels,
+    which is theirs without it. Where two fit, as for (B, C, T) with C = T, the other
+    batches decide, or else what torch's own loss takes; nothing is guessed.
+
+    Args:
+        model: what returned the logits.
+        class_dim: the dimension that the user names; None: as above.
+    """
+
+    def __init__(self, model: nn.Module, class_dim: int | None = None) -> None:
         self._shifts = _shifts_labels(model)
         self._answers = AnswerClasses(model)
-        self._predicted: list[Tensor] = []
+        places = PLACES if class_dim is None else (class_dim,)
+        #: Place of the classes -> predictions of each batch, while all batches fit it.
+        self._predicted: dict[int, list[Tensor]] = {place: [] for place in places}
         self._targets: list[Tensor] = []
+        self._open: tuple[int, ...] | None = None  # a shape that fits two places
 
     def add(self, batch: Any, outputs: Any) -> None:
-        """Count a batch on the device, whose ``outputs`` are known."""
+        """Count a batch on the device, whose ``outputs`` are known.
+
+        Raises:
+            ConfigError: logits and labels do not fit.
+        """
         labels = targets_of(batch)
         logits = logits_of(outputs)
         if logits is None and isinstance(batch, Mapping) and self._answers.is_usable:
-            predicted, target = self._answers.of(batch, labels)
+            predicted, labels = self._answers.of(batch, labels)
+            for each in self._predicted.values():
+                each.append(predicted)
         else:
-            predicted, target = self._highest(logits, labels)
-        self._predicted.append(predicted)
-        self._targets.append(target)
+            labels = self._add_highest(logits, labels)
+        self._targets.append(labels.reshape(-1))
 
-    def results(self, metrics: Sequence[str]) -> dict[str, float]:
-        """Return accuracy and F1, those that ``metrics`` names."""
-        predicted, target = torch.cat(self._predicted), torch.cat(self._targets)
+    def results(
+        self, metrics: Sequence[str], usual: int | None = None
+    ) -> dict[str, float]:
+        """Return accuracy and F1, those that ``metrics`` names.
+
+        Args:
+            metrics: names.
+            usual: the place that decides where no batch does.
+        Raises:
+            ConfigError: nothing decides.
+            DataError: no label counts.
+        """
+        predicted = torch.cat(self._predicted[self._place(usual)])
+        target = torch.cat(self._targets)
+        counts = target != IGNORED  # one wait for the device, here
+        predicted, target = predicted[counts], target[counts]
         if len(target) == 0:
             raise DataError(
                 "nothing to evaluate: every label is -100; check the evaluation data"
@@ -51,26 +83,64 @@ class Classes:
             if name in metrics
         }
 
-    def _highest(self, logits: Tensor | None, labels: Any) -> tuple[Tensor, Tensor]:
+    def _place(self, usual: int | None) -> int:
+        if len(self._predicted) > 1 and self._open is not None:
+            if usual is None:
+                raise ConfigError(
+                    f"the classes of logits {self._open} may be counted by dimension 1 "
+                    "or by the last one; say which with class_dim=1 or class_dim=-1"
+                )
+            return usual
+        return next(iter(self._predicted))
+
+    def _add_highest(self, logits: Tensor | None, labels: Any) -> Tensor:
+        """Keep the classes of the highest logits; return their labels."""
+        places = list(self._predicted)
         if logits is not None and self._shifts and logits.dim() == 3:
             logits, labels = logits[:, :-1], labels[:, 1:]
-        fits = (
+            places = [-1]  # it predicts tokens one by one
+        if (
             logits is not None
             and isinstance(labels, Tensor)
             and not labels.is_floating_point()
-            and labels.shape == logits.shape[:-1]
-        )
-        if not fits:
-            have = None if logits is None else tuple(logits.shape)
-            kind = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels)
-            raise ConfigError(
-                "accuracy and f1 need logits (B, C) and class numbers (B,), or "
-                f"(B, T, C) and (B, T), but the logits are {have} and the labels "
-                f"{kind}; evaluate with metrics=['loss']"
-            )
+        ):
+            shape = logits.shape
+            places = [p for p in places if _without(shape, p) == labels.shape]
+        else:
+            places = []
+        if not places:
+            raise _misfit(logits, labels, list(self._predicted))
         assert logits is not None
-        counts = labels != IGNORED
-        return logits.argmax(-1)[counts], labels[counts]
+        if logits.shape[places[0]] == 1:
+            raise ConfigError(
+                f"accuracy and f1 need a logit for each class, but the logits "
+                f"{tuple(logits.shape)} have one, which would always be the highest; "
+                "return two, or pass an evaluator of your own"
+            )
+        if len(places) > 1 and logits.dim() > 2:
+            self._open = tuple(logits.shape)
+        self._predicted = {place: self._predicted[place] for place in places}
+        for place, kept in self._predicted.items():
+            kept.append(logits.argmax(place).reshape(-1))
+        return labels
+
+
+def _without(shape: Sequence[int], place: int) -> tuple[int, ...] | None:
+    """Return ``shape`` without one dimension; None if it has no such one."""
+    if not -len(shape) <= place < len(shape):
+        return None
+    return tuple(n for i, n in enumerate(shape) if i != place % len(shape))
+
+
+def _misfit(logits: Tensor | None, labels: Any, places: list[int]) -> ConfigError:
+    have = None if logits is None else tuple(logits.shape)
+    kind = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels)
+    where = "" if len(places) > 1 else f" with the classes in dimension {places[0]}"
+    return ConfigError(
+        "accuracy and f1 need logits (B, C) and class numbers (B,), or (B, C, T) or "
+        f"(B, T, C) and (B, T){where}, but the logits are {have} and the labels {kind}; "
+        "evaluate with metrics=['loss']"
+    )
 
 
 def _shifts_labels(model: nn.Module) -> bool:

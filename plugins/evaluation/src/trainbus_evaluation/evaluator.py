@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +25,10 @@ class Evaluator:
     ``loss`` is the mean over items, not over batches: each batch counts by its
     ``loss_weight``, or by its number of samples. ``accuracy`` and ``f1`` (macro, as in
     scikit-learn) compare the highest logit with the label, for logits (B, C) and labels
-    (B,), or token by token for (B, T, C) and (B, T), without labels of -100; a decoder
-    that shifts its own labels is shifted here too. A model that returns no logits but
+    (B,), or item by item for (B, T, C) or (B, C, T) and (B, T), or (B, C, H, W) and
+    (B, H, W), without labels of -100: the shape of the labels tells which dimension
+    counts the classes, and where two fit, ``class_dim`` must. A decoder that shifts
+    its own labels is shifted here too. A model that returns no logits but
     can ``generate``, such as BLIP for VQA, answers with greedy decoding; its whole
     answer (token ids up to the end token) is the class.
 
@@ -38,6 +40,9 @@ class Evaluator:
             the model's own, and that of (inputs, targets) is the cross entropy.
         step_fn: ``(model, batch) -> loss``, as the Trainer's.
         compute_loss: ``batch -> (loss, weight)``, such as a trainer's method.
+        class_dim: the dimension of the logits that counts the classes, such as 1 or
+            -1; None: the one that the labels leave, and where two fit, that of torch's
+            cross entropy if this is the loss.
     Raises:
         ConfigError: a metric is unknown, or the device is not there.
     """
@@ -51,7 +56,11 @@ class Evaluator:
         step_fn: StepFn | None = None,
         *,
         compute_loss: ComputeLoss | None = None,
+        class_dim: int | None = None,
     ) -> None:
+        if class_dim == 0:
+            raise ConfigError("class_dim is 0, which is the batch; use 1 or -1")
+        self.class_dim = class_dim
         self.metrics = checked_metrics(metrics, METRICS)
         self._runner = ModelRunner(model, device, loss_fn, step_fn, compute_loss)
         self.model = model
@@ -73,7 +82,8 @@ class Evaluator:
             ConfigError: batches or outputs do not fit the metrics.
         """
         device = self._runner.place()
-        loss, classes = WeightedMean(), Classes(self.model)
+        loss, classes = WeightedMean(), Classes(self.model, self.class_dim)
+        class_dim = None
         needs_classes = self.metrics != ("loss",)
         num_batches = 0
         # Not inference_mode: a tensor that a module caches would break training.
@@ -85,10 +95,11 @@ class Evaluator:
                     loss.add(_required(mean, outputs), weight)
                 if needs_classes:
                     classes.add(batch_to_device(batch, device), outputs)
+                    class_dim = self._runner.class_dim_of(batch)
         check_not_empty(num_batches)
         results = {"loss": loss.value()} if "loss" in self.metrics else {}
         if needs_classes:
-            results |= classes.results(self.metrics)
+            results |= classes.results(self.metrics, class_dim)
         return {name: results[name] for name in self.metrics}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from training.batches import batch_to_device, weight_of
 from training.device import choose_device
 from training.errors import ConfigError
-from training.forward import LossFn, StepFn, make_forward
+from training.forward import LossFn, StepFn, call_model, loss_in, make_forward
 
 #: batch -> (0-d mean loss, weight); the trainer's ``compute_loss`` is one.
 ComputeLoss = Callable[[Any], tuple[Tensor, float]]
@@ -40,11 +40,12 @@ class ModelRunner:
     ) -> None:
         self.model = model
         self.device = None if device is None else choose_device(device)
-        self._loss_fn = loss_fn
-        self._step = None if step_fn is None else make_forward(None, step_fn)
-        self._compute_loss = compute_loss
         if sum(given is not None for given in (loss_fn, step_fn, compute_loss)) > 1:
             raise ConfigError("loss_fn, step_fn and compute_loss exclude one another")
+        self._loss_fn = loss_fn
+        is_given = loss_fn is not None or step_fn is not None
+        self._forward = make_forward(loss_fn, step_fn) if is_given else None
+        self._compute_loss = compute_loss
 
     def place(self) -> torch.device:
         """Put the model on its device; return that."""
@@ -63,15 +64,27 @@ class ModelRunner:
             return self._tap(self._compute_loss, batch)
         weight = weight_of(batch)
         moved = batch_to_device(batch, device)
-        step = self._step
-        if step is not None:
-            return self._tap(lambda given: step(self.model, given, weight), moved)
-        if self._loss_fn is None and isinstance(moved, Mapping):
-            outputs = self.model(**moved)
+        forward = self._forward
+        if forward is not None:
+            return self._tap(lambda given: forward(self.model, given, weight)[:2], moved)
+        if isinstance(moved, Mapping):
+            outputs = call_model(self.model, moved)
             return _own_loss(outputs), weight, outputs
-        outputs = self.model(*_inputs(moved), **_keywords(moved))
-        loss_fn = self._loss_fn or _cross_entropy
-        return loss_fn(outputs, targets_of(moved)), weight, outputs
+        targets = targets_of(moved)
+        outputs = call_model(self.model, moved[:-1])
+        return _cross_entropy(outputs, targets), weight, outputs
+
+    def class_dim_of(self, batch: Any) -> int | None:
+        """Return the dimension in which the loss of ``batch`` takes its classes.
+
+        It is 1 where the loss is torch's cross entropy, and None where nobody knows.
+        """
+        if self._loss_fn is None:
+            is_ours = self._forward is None and self._compute_loss is None
+            return 1 if is_ours and not isinstance(batch, Mapping) else None
+        is_torchs = isinstance(self._loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss))
+        functions = (nn.functional.cross_entropy, nn.functional.nll_loss)
+        return 1 if is_torchs or self._loss_fn in functions else None
 
     def _tap(self, compute_loss: ComputeLoss, batch: Any) -> tuple[Tensor, float, Any]:
         """Compute the loss, and read what the model returned on the way.
@@ -129,25 +142,8 @@ def logits_of(outputs: Any) -> Tensor | None:
     return logits if isinstance(logits, Tensor) else None
 
 
-def _inputs(batch: Any) -> list[Any]:
-    if isinstance(batch, Mapping):
-        return []
-    targets_of(batch)
-    return list(batch[:-1])
-
-
-def _keywords(batch: Any) -> dict[str, Any]:
-    if not isinstance(batch, Mapping):
-        return {}
-    return {name: value for name, value in batch.items() if name != "labels"}
-
-
 def _own_loss(outputs: Any) -> Tensor | None:
-    if isinstance(outputs, Tensor):
-        return outputs if outputs.dim() == 0 else None
-    loss = getattr(outputs, "loss", None)
-    if loss is None and isinstance(outputs, Mapping):
-        loss = outputs.get("loss")
+    loss = loss_in(outputs)
     return loss if isinstance(loss, Tensor) and loss.dim() == 0 else None
 
 

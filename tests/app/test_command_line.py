@@ -8,8 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import BlipForQuestionAnswering
 
 from training.app.text import count, table
 
@@ -59,6 +62,36 @@ def test_evaluating_a_checkpoint_gives_what_training_measured(
     accuracy = sum(record["accuracy"] for record in records) / len(records)
     assert accuracy == summary["best"][0]["value"]
     assert [record["answer"] for record in records] == ["red", "green", "blue", "white"]
+
+
+def test_answers_are_generated_alike_in_a_run_and_by_evaluate(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    generate = BlipForQuestionAnswering.generate
+
+    def noting(self: Any, *arguments: Any, **options: Any) -> Any:
+        precision = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        limits = options["max_new_tokens"], options["num_beams"]
+        seen.append((*precision, *limits, torch.get_float32_matmul_precision()))
+        return generate(self, *arguments, **options)
+
+    monkeypatch.setattr(BlipForQuestionAnswering, "generate", noting)
+    settings = "{evaluation: {max_new_tokens: 3, num_beams: 2}, checkpointing: {}}"
+    config = workplace / "run.yaml"
+    text = config.read_text().partition("plugins:")[0]
+    config.write_text(f"{text}plugins: {settings}\n")
+    options = ["--set", "training.precision=bf16", "--set", "training.tf32=true"]
+    code, _, told = command("run", "run.yaml", *options)
+    assert code == 0, told
+    in_run = set(seen)
+    seen.clear()
+    checkpoint = str(next(Path("out").rglob("*.pt")))
+    code, _, told = command(
+        "evaluate", "run.yaml", "--checkpoint", checkpoint, *options
+    )
+    assert code == 0, told
+    assert set(seen) == in_run == {(True, torch.bfloat16, 3, 2, "high")}
 
 
 def test_a_second_run_keeps_the_record_of_the_first(

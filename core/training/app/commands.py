@@ -32,6 +32,9 @@ __all__ = [
     "run",
 ]
 
+#: Options of the plugin "evaluation" that decide how answers are generated.
+ANSWER_OPTIONS = ("max_new_tokens", "num_beams")
+
 
 def run(arguments: argparse.Namespace) -> None:
     """Train what a configuration describes, and say what came of it."""
@@ -194,18 +197,23 @@ def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
 
 
 def _measure(config: Config, model: Any, processor: Any, loader: Any) -> dict[str, Any]:
-    """Return what VQAEvaluator finds, in the precision of the run."""
+    """Return what VQAEvaluator finds, measured as in the run: precision, answers."""
     from training.device import choose_device
     from training.errors import PluginError
     from training.precision import Precision
+    from training.tf32 import using_tf32
 
     try:
         from training.callbacks import VQAEvaluator
     except ImportError as error:
         raise PluginError(str(error)) from error
     device = choose_device(config.training.device)
-    evaluator = VQAEvaluator(model, processor, device)
-    with Precision(config.training.precision, device).autocast():
+    entries = [each for each in config.plugins.values() if each.use == "evaluation"]
+    options = entries[0].options if entries else {}
+    answers = {name: options[name] for name in ANSWER_OPTIONS if name in options}
+    evaluator = VQAEvaluator(model, processor, device, **answers)
+    autocast = Precision(config.training.precision, device).autocast()
+    with using_tf32(config.training.tf32), autocast:
         return evaluator.evaluate(loader, return_predictions=True)
 
 

@@ -77,6 +77,7 @@ class Unknown(list):
 )
 def test_it_evaluates_after_these_steps(options, run, steps):
     evaluator = Calls()
+    options = {"sanity_batches": 0, **options}
     trainer = make_trainer(EvaluationCallback(evaluator, **options), **run)
     evaluator.trainer = trainer
     trainer.train()

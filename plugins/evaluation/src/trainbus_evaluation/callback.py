@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,12 +12,15 @@ from torch import Tensor
 
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
+from trainbus_evaluation.sanity import FirstBatches, first_batches, without_trace
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
 from training.callbacks import Callback
-from training.errors import ConfigError
+from training.errors import ConfigError, DataError
+from training.metrics import merge_metrics
 from training.signals import iterate_shielded
 from training.signature import checked_options
+from training.validation_loaders import loaders_by_name, metric_of
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -29,19 +32,31 @@ class EvaluationCallback(Callback):
     Without ``evaluator`` a ``VQAEvaluator`` measures a model that can generate when the
     trainer has a processor, else an ``Evaluator``; both take the loss from
     ``trainer.compute_loss``, so that it is the training loss on other data. The
-    evaluator's ``loss`` is ``val_loss`` in the run; other names stay. The last epoch,
-    and the last step under ``max_steps``, are always evaluated.
+    evaluator's ``loss`` is ``val_loss`` in the run; other names stay. Of several
+    validation loaders each is evaluated, and its name follows each metric's, as in
+    ``val_loss/clean``. All forward passes, those of answers that are generated too,
+    run under the run's autocast. The last epoch, and the last step under
+    ``max_steps``, are always evaluated.
+
+    Before training the evaluator is called once with the first batches, so that what
+    it gets wrong costs no epoch. Of that nothing stays in the run: neither metrics nor
+    random numbers nor buffers.
 
     Args:
         evaluator: any object with ``evaluate(dataloader) -> mapping``; values that are
-            no numbers are dropped.
+            no numbers are dropped. Without a ``metric_names(dataloader)`` it is taken
+            to deliver the names that it delivers for the first batches.
         metrics: names for the evaluator that is built, the loss always among them.
             None: all of ``VQAEvaluator``, only the loss of ``Evaluator``.
         every_n_epochs: epochs between evaluations; None or 0: only the last one.
         every_n_steps: steps between further evaluations; None: none.
         max_new_tokens: longest generated answer, in tokens.
         num_beams: beams of generated answers; 1 is greedy.
-        keep_predictions: keep the last evaluation's rows in ``predictions``.
+        keep_predictions: keep the last evaluation's rows in ``predictions``; those of
+            several loaders say in ``loader`` which they are of.
+        class_dim: the dimension of logits that counts classes; see ``Evaluator``.
+        sanity_batches: batches of each loader that are evaluated before training; 0
+            for none. A loader that keeps its position has none.
     Raises:
         ConfigError: an argument does not fit.
     """
@@ -63,26 +78,34 @@ class EvaluationCallback(Callback):
         max_new_tokens: Annotated[int, Ge(1)] = 10,
         num_beams: Annotated[int, Ge(1)] = 1,
         keep_predictions: bool = False,
+        class_dim: int | None = None,
+        sanity_batches: Annotated[int, Ge(0)] = 1,
     ) -> None:
         if evaluator is not None:
-            _check_evaluator(evaluator, metrics, keep_predictions)
+            _check_evaluator(evaluator, metrics, class_dim, keep_predictions)
         self.metrics = metrics
         self.every_n_epochs = every_n_epochs or 0
         self.every_n_steps = every_n_steps or 0
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
         self.keep_predictions = keep_predictions
+        self.class_dim = class_dim
+        self.sanity_batches = sanity_batches
         #: The last evaluation's rows, each with its prediction and scores.
         self.predictions: list[dict[str, Any]] = []
         self._given = evaluator
         self._evaluator: Any = evaluator
+        #: Names that the first batches gave; None where nobody looked.
+        self._seen: list[str] | None = None
 
     def on_setup(self, trainer: Trainer) -> None:
-        """Build the evaluator; refuse a run without validation data.
+        """Build the evaluator and try it out; refuse a run without validation data.
 
         Raises:
             ConfigError: no validation data, metrics that the evaluator does not have,
-                or an evaluator on another device than the run.
+                an evaluator on another device than the run, or one that returns no
+                numbers by name.
+            DataError: a loader gives no batch.
         """
         if trainer.val_dataloader is None:
             raise ConfigError(
@@ -90,7 +113,8 @@ class EvaluationCallback(Callback):
                 "None; pass val_dataloader=... (data.validation in a configuration), "
                 "or leave the plugin out"
             )
-        self._evaluator = self._given or self._build(trainer)
+        given = self._given
+        self._evaluator = self._build(trainer) if given is None else given
         device = getattr(self._evaluator, "device", None)
         if isinstance(device, torch.device) and not is_same_device(
             device, trainer.device
@@ -99,12 +123,20 @@ class EvaluationCallback(Callback):
                 f"the evaluator's device is '{device}', but the run is on "
                 f"'{trainer.device}'; leave the evaluator's device out"
             )
+        self._seen = self._try_out(trainer) if self.sanity_batches else None
 
     def metric_names(self, trainer: Trainer) -> list[str] | None:
         """Return what will be measured; None if only the evaluator's result tells."""
         names_of = getattr(self._evaluator, "metric_names", None)
-        names = names_of(trainer.val_dataloader) if callable(names_of) else None
-        return None if names is None else [_name_in_run(name) for name in names]
+        if not callable(names_of):
+            return self._seen
+        names: list[str] = []
+        for place, loader in loaders_by_name(trainer.val_dataloader).items():
+            own = names_of(loader)
+            if own is None:
+                return None
+            names += [_name_in_run(name, place) for name in own]
+        return names
 
     def on_step_end(self, trainer: Trainer) -> None:
         """Ask for an evaluation when one is due by steps."""
@@ -127,28 +159,82 @@ class EvaluationCallback(Callback):
         Raises:
             ConfigError: the evaluator returned no mapping.
         """
+        found: dict[str, float] = {}
+        records: list[dict[str, Any]] = []
+        is_ours = isinstance(self._evaluator, (Evaluator, VQAEvaluator))
+        for name, loader in loaders_by_name(trainer.val_dataloader).items():
+            # Others get the loader itself.
+            given = _while_staying(trainer, loader) if is_ours else loader
+            results = self._results(trainer, given, name)
+            found |= _numbers(results, name)
+            label = {"loader": name} if name else {}
+            records += [{**record, **label} for record in results.get("records", ())]
+        self.predictions = records
+        return found
+
+    def _results(self, trainer: Trainer, loader: Any, name: str) -> Mapping[str, Any]:
+        """Return what the evaluator makes of one loader, whose name errors tell."""
         options = {"return_predictions": True} if self.keep_predictions else {}
-        loader = trainer.val_dataloader
-        if isinstance(self._evaluator, (Evaluator, VQAEvaluator)):
-            loader = _while_staying(trainer)  # others get the loader itself
-        with trainer.autocast():
-            results = self._evaluator.evaluate(loader, **options)
+        try:
+            with trainer.autocast():
+                results = self._evaluator.evaluate(loader, **options)
+        except Exception as error:
+            if name:
+                error.add_note(f"in the evaluation of val_dataloader[{name!r}]")
+            raise
         if not isinstance(results, Mapping):
             raise ConfigError(
                 f"the evaluator {type(self._evaluator).__name__} returned "
                 f"{type(results).__name__}; return a mapping of names to numbers"
             )
-        self.predictions = list(results.get("records", ()))
-        return {
-            _name_in_run(name): float(value)
-            for name, value in results.items()
-            if _is_number(value)
-        }
+        return results
+
+    def _try_out(self, trainer: Trainer) -> list[str] | None:
+        """Evaluate the first batches; return the names that this gives.
+
+        None where a loader keeps its position, which a look would move.
+        """
+        found: dict[str, float] = {}
+        for name, loader in loaders_by_name(trainer.val_dataloader).items():
+            with without_trace(trainer.model, loader):
+                first = first_batches(loader, self.sanity_batches)
+                if first is None:
+                    return None
+                if len(first) == 0:
+                    place = f"val_dataloader[{name!r}]" if name else "val_dataloader"
+                    raise DataError(f"{place} gave no batch; give it some data")
+                found |= self._first_numbers(trainer, first, name)
+        merge_metrics([("trainer", {"train_loss": 0.0}), (self.name, found)])
+        return list(found)
+
+    def _first_numbers(
+        self, trainer: Trainer, first: FirstBatches, name: str
+    ) -> dict[str, float]:
+        try:
+            results = self._results(trainer, first, name)
+        except Exception as error:
+            error.add_note(
+                f"this was the first of the validation data, before training; "
+                f"{self.name}.sanity_batches: 0 leaves it out"
+            )
+            raise
+        numbers = _numbers(results, name)
+        if not numbers:
+            kinds = {key: type(value).__name__ for key, value in results.items()}
+            raise ConfigError(
+                f"the evaluator {type(self._evaluator).__name__} returned no number, "
+                f"but {kinds}; return numbers by name"
+            )
+        return numbers
 
     def _build(self, trainer: Trainer) -> Evaluator | VQAEvaluator:
         model = trainer.model
         generates = callable(getattr(model, "generate", None))
         if trainer.processor is not None and generates:
+            if self.class_dim is not None:
+                raise ConfigError(
+                    "evaluation.class_dim is given, but answers have no such dimension"
+                )
             return VQAEvaluator(
                 model,
                 trainer.processor,
@@ -164,7 +250,12 @@ class EvaluationCallback(Callback):
                 "model that can generate"
             )
         metrics = ("loss", *(self.metrics or ()))
-        return Evaluator(model, metrics=metrics, compute_loss=trainer.compute_loss)
+        return Evaluator(
+            model,
+            metrics=metrics,
+            compute_loss=trainer.compute_loss,
+            class_dim=self.class_dim,
+        )
 
     def _is_epoch_due(self, trainer: Trainer, epoch: int) -> bool:
         """Whether the end of ``epoch`` (completed epochs, from 1) is evaluated."""
@@ -183,34 +274,50 @@ class EvaluationCallback(Callback):
         return ends_epoch and self._is_epoch_due(trainer, trainer.epoch + 1)
 
 
-def _while_staying(trainer: Trainer) -> Iterator[Any]:
+def _while_staying(trainer: Trainer, loader: Iterable[Any]) -> Iterator[Any]:
     """Yield the validation batches until a signal makes the run leave."""
-    assert trainer.val_dataloader is not None
-    for batch in iterate_shielded(trainer.val_dataloader):
+    for batch in iterate_shielded(loader):
         trainer.abandon_if_leaving()
         yield batch
 
 
 def _check_evaluator(
-    evaluator: Any, metrics: Sequence[str] | None, keep_predictions: bool
+    evaluator: Any,
+    metrics: Sequence[str] | None,
+    class_dim: int | None,
+    keep_predictions: bool,
 ) -> None:
     if not callable(getattr(evaluator, "evaluate", None)):
         raise ConfigError(
             f"evaluator is {evaluator!r}, which has no evaluate(dataloader) method"
         )
-    if metrics is not None:
-        raise ConfigError(
-            "evaluation.metrics is given beside an evaluator; set them on the evaluator"
-        )
+    for option, value in (("metrics", metrics), ("class_dim", class_dim)):
+        if value is not None:
+            raise ConfigError(
+                f"evaluation.{option} is given beside an evaluator; set them on the "
+                "evaluator"
+            )
     if keep_predictions and not isinstance(evaluator, VQAEvaluator):
         raise ConfigError("evaluation.keep_predictions needs a VQAEvaluator")
 
 
-def _name_in_run(name: str) -> str:
-    return "val_loss" if name == "loss" else name
+def _name_in_run(name: str, loader: str) -> str:
+    return metric_of("val_loss" if name == "loss" else name, loader)
+
+
+def _numbers(results: Mapping[str, Any], loader: str) -> dict[str, float]:
+    """Return the numbers among ``results`` by the names that they have in the run."""
+    return {
+        _name_in_run(name, loader): float(value)
+        for name, value in results.items()
+        if _is_number(value)
+    }
 
 
 def _is_number(value: object) -> bool:
+    """Whether it is a number of Python or numpy, or a 0-d tensor or array of one."""
     if isinstance(value, Tensor):
         return value.dim() == 0
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()  # type: ignore[attr-defined]
     return isinstance(value, Real) and not isinstance(value, bool)

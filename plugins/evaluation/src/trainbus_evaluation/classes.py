@@ -138,8 +138,8 @@ def _misfit(logits: Tensor | None, labels: Any, places: list[int]) -> ConfigErro
     where = "" if len(places) > 1 else f" with the classes in dimension {places[0]}"
     return ConfigError(
         "accuracy and f1 need logits (B, C) and class numbers (B,), or (B, C, T) or "
-        f"(B, T, C) and (B, T){where}, but the logits are {have} and the labels {kind}; "
-        "evaluate with metrics=['loss']"
+        f"(B, T, C) and (B, T){where}, but the logits are {have} and the labels "
+        f"{kind}; evaluate with metrics=['loss']"
     )
 
 

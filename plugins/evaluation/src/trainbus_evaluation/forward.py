@@ -66,7 +66,9 @@ class ModelRunner:
         moved = batch_to_device(batch, device)
         forward = self._forward
         if forward is not None:
-            return self._tap(lambda given: forward(self.model, given, weight)[:2], moved)
+            return self._tap(
+                lambda given: forward(self.model, given, weight)[:2], moved
+            )
         if isinstance(moved, Mapping):
             outputs = call_model(self.model, moved)
             return _own_loss(outputs), weight, outputs

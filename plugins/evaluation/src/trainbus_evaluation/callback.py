@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, MinLen
-from torch import Tensor
 
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
@@ -307,17 +306,17 @@ def _name_in_run(name: str, loader: str) -> str:
 
 def _numbers(results: Mapping[str, Any], loader: str) -> dict[str, float]:
     """Return the numbers among ``results`` by the names that they have in the run."""
+    numbers = {name: _number(value) for name, value in results.items()}
     return {
-        _name_in_run(name, loader): float(value)
-        for name, value in results.items()
-        if _is_number(value)
+        _name_in_run(name, loader): number
+        for name, number in numbers.items()
+        if number is not None
     }
 
 
-def _is_number(value: object) -> bool:
-    """Whether it is a number of Python or numpy, or a 0-d tensor or array of one."""
-    if isinstance(value, Tensor):
-        return value.dim() == 0
+def _number(value: Any) -> float | None:
+    """Return a number of Python, numpy or a 0-d tensor or array as a float."""
     if getattr(value, "ndim", None) == 0:
-        value = value.item()  # type: ignore[attr-defined]
-    return isinstance(value, Real) and not isinstance(value, bool)
+        value = value.item()
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return float(value) if is_number else None

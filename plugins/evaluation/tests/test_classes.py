@@ -1,0 +1,148 @@
+"""Where the classes of logits are, for every usual layout; never a guess."""
+
+import pytest
+import torch
+from torch import nn
+
+from trainbus_evaluation import Evaluator
+from training.errors import ConfigError
+
+B, C = 4, 6
+
+
+class Knows(nn.Module):
+    """Returns logits that are right but for the first item, classes in ``place``."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.place = place
+
+    def forward(self, x):
+        logits = nn.functional.one_hot(x.long(), C).float()
+        wrong = logits.view(-1, C)[0]
+        wrong.copy_(wrong.roll(1))
+        return logits.movedim(-1, self.place)
+
+
+def constant(outputs, targets):
+    """A loss that knows of no classes."""
+    return outputs.sum() * 0
+
+
+def labels_of(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, C, shape, generator=generator)
+
+
+def score(place, *shapes, loss_fn=constant, **options):
+    labels = [labels_of(*shape) for shape in shapes]
+    evaluator = Evaluator(
+        Knows(place), metrics=["accuracy", "f1"], loss_fn=loss_fn, **options
+    )
+    return evaluator.evaluate([(each.float(), each) for each in labels])["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "place"),
+    [
+        pytest.param((B,), 1, id="(B, C)"),
+        pytest.param((B, 5), 1, id="(B, C, T)"),
+        pytest.param((B, 5), -1, id="(B, T, C)"),
+        pytest.param((B, 5, 7), 1, id="(B, C, H, W)"),
+        pytest.param((B, 5, 7), -1, id="(B, H, W, C)"),
+        pytest.param((B, C, 7), 1, id="(B, C, H, W) with H = C"),
+        pytest.param((B, 7, C), -1, id="(B, H, W, C) with W = C"),
+    ],
+)
+def test_the_shape_of_the_labels_tells_where_the_classes_are(shape, place):
+    assert score(place, shape) == pytest.approx(1 - 1 / labels_of(*shape).numel())
+
+
+SQUARE = [
+    pytest.param((B, C), id="(B, C, T) or (B, T, C) with T = C"),
+    pytest.param((B, C, C), id="(B, C, H, W) with H = W = C"),
+]
+
+
+@pytest.mark.parametrize("shape", SQUARE)
+def test_where_two_places_fit_nothing_is_guessed(shape):
+    with pytest.raises(ConfigError, match="class_dim=1 or class_dim=-1"):
+        score(1, shape)
+
+
+@pytest.mark.parametrize("shape", SQUARE)
+@pytest.mark.parametrize("place", [1, -1])
+def test_there_class_dim_decides(shape, place):
+    count = labels_of(*shape).numel()
+    assert score(place, shape, class_dim=place) == pytest.approx(1 - 1 / count)
+    assert score(place, shape, class_dim=-place) < 0.6, "the wrong one is plainly wrong"
+
+
+@pytest.mark.parametrize("order", [[(B, C), (B, 5)], [(B, 5), (B, C)]], ids=str)
+@pytest.mark.parametrize("place", [1, -1])
+def test_or_another_batch_decides_for_all(order, place):
+    count = B * (C + 5)
+    assert score(place, *order) == pytest.approx(1 - 2 / count)
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        pytest.param(None, id="the evaluator's own"),
+        pytest.param(nn.functional.cross_entropy, id="the function"),
+        pytest.param(nn.CrossEntropyLoss(), id="the module"),
+    ],
+)
+def test_or_the_loss_does_whose_classes_are_known(loss_fn):
+    assert score(1, (B, C), loss_fn=loss_fn) == pytest.approx(1 - 1 / (B * C))
+
+
+def test_a_decoder_predicts_tokens_one_by_one_also_where_two_places_fit():
+    model = Knows(-1)
+    model.can_generate = lambda: True
+    tokens = labels_of(1, C + 1)
+    evaluator = Evaluator(model, metrics=["accuracy"], loss_fn=constant)
+    shifted = torch.cat([tokens[:, 1:], tokens[:, :1]], 1).float()
+    result = evaluator.evaluate([(shifted, tokens)])
+    assert result["accuracy"] == pytest.approx(1 - 1 / C)
+
+
+@pytest.mark.parametrize(
+    ("place", "shapes", "options", "told"),
+    [
+        pytest.param(
+            1, [(B, 5)], {"class_dim": -1}, "classes in dimension -1", id="does not fit"
+        ),
+        pytest.param(1, [(B,)], {"class_dim": 2}, "in dimension 2", id="not there"),
+        pytest.param(1, [(B,)], {"class_dim": 0}, "which is the batch", id="the batch"),
+    ],
+)
+def test_a_class_dim_that_cannot_be_is_refused(place, shapes, options, told):
+    with pytest.raises(ConfigError, match=told):
+        score(place, *shapes, **options)
+
+
+class OneLogit(nn.Module):
+    """A binary classifier with one logit a sample."""
+
+    def forward(self, x):
+        return x[:, None]
+
+
+def test_one_logit_has_no_highest_class():
+    batch = (torch.randn(B), torch.tensor([0, 1, 1, 0]))
+    evaluator = Evaluator(OneLogit(), metrics=["accuracy"], loss_fn=constant)
+    with pytest.raises(ConfigError, match=r"a logit for each class.*\(4, 1\)"):
+        evaluator.evaluate([batch])
+
+
+def test_batches_that_disagree_are_refused():
+    class Turns(Knows):
+        def forward(self, x):
+            self.place = -self.place
+            return super().forward(x)
+
+    labels = labels_of(B, 5)
+    evaluator = Evaluator(Turns(1), metrics=["f1"], loss_fn=constant)
+    with pytest.raises(ConfigError, match="with the classes in dimension -1"):
+        evaluator.evaluate([(labels.float(), labels)] * 2)

@@ -102,7 +102,7 @@ def _with_loss_fn(
                 f"loss_fn needs targets, but the batch has no 'labels', only: "
                 f"{', '.join(map(str, batch))}; rename them or pass a step_fn"
             )
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        inputs: Any = {key: value for key, value in batch.items() if key != "labels"}
         targets = batch["labels"]
     elif isinstance(batch, (tuple, list)) and len(batch) >= 2:
         inputs, targets = batch[:-1], batch[-1]
@@ -124,7 +124,7 @@ def _checked(
     """
     if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
         check_loss(loss, weight, role, source, returned)
-    return loss
+    return loss  # type: ignore[no-any-return]  # the check raises for anything else
 
 
 class _StepForward:

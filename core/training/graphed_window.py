@@ -43,7 +43,7 @@ class Recording:
         gradients: those of the parameters that are used.
         baked: all else that is fixed in the recordings.
         loss: mean loss, 0-d; overwritten by the next batch.
-        parts: what came beside it, 0-d each; overwritten likewise.
+        parts: what came beside it, 0-d on the device; overwritten likewise.
         norm: 0-d, before clipping; None when not clipping.
         code: APPLIED or NONFINITE, 0-d.
         play_batch: adds the gradients of ``batch``.
@@ -56,7 +56,7 @@ class Recording:
     gradients: list[Tensor]
     baked: Any = None
     loss: Tensor | None = None
-    parts: Parts = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)
     norm: Tensor | None = None
     code: Tensor | None = None
     play_batch: Callable[[], None] = field(default=lambda: None)
@@ -122,8 +122,7 @@ class GraphedWindow(UnreadWindow):
         recording.play_batch()
         assert recording.loss is not None
         mean = recording.loss.clone()
-        parts = {name: torch.clone(part) for name, part in recording.parts.items()}
-        self.parts = parts
+        self.parts = {name: part.clone() for name, part in recording.parts.items()}
         self.num_batches += 1
         self._add(mean.double(), weight)
         return mean

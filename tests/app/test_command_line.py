@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BlipForQuestionAnswering
+from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
 from training.app.text import count, table
 
@@ -68,7 +68,7 @@ def test_answers_are_generated_alike_in_a_run_and_by_evaluate(
     workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    generate = BlipForQuestionAnswering.generate
+    generate = BlipTextLMHeadModel.generate
 
     def noting(self: Any, *arguments: Any, **options: Any) -> Any:
         precision = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
@@ -76,8 +76,8 @@ def test_answers_are_generated_alike_in_a_run_and_by_evaluate(
         seen.append((*precision, *limits, torch.get_float32_matmul_precision()))
         return generate(self, *arguments, **options)
 
-    monkeypatch.setattr(BlipForQuestionAnswering, "generate", noting)
-    settings = "{evaluation: {max_new_tokens: 3, num_beams: 2}, checkpointing: {}}"
+    monkeypatch.setattr(BlipTextLMHeadModel, "generate", noting)
+    settings = "[evaluation: {max_new_tokens: 3, num_beams: 2}, checkpointing]"
     config = workplace / "run.yaml"
     text = config.read_text().partition("plugins:")[0]
     config.write_text(f"{text}plugins: {settings}\n")

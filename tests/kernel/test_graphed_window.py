@@ -321,6 +321,36 @@ def test_a_step_fn_that_counts_by_itself_is_not_recorded(
     assert "step_fn counts" in caplog.text
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_parts_of_a_loss_are_logged_by_replays_as_without(
+    accumulation: int, tape: Any
+) -> None:
+    def step(model: nn.Module, batch: Any) -> dict[str, Any]:
+        loss = model(*batch)["loss"]
+        return {"loss": loss, "half": loss / 2, "size": batch[0].abs().max()}
+
+    logs = []
+    for graphs in (False, True):
+        logger = Logger()
+        options = {"gradient_accumulation_steps": accumulation, "step_fn": step}
+        trainer_of(None, logger, cuda_graphs=graphs, num_epochs=2, **options).train()
+        logs.append(logger.logs)
+    assert tape.replays > 0
+    assert logs[0] == logs[1]
+    assert len({each["size"] for each in logs[0]}) > 2
+
+
+def test_a_part_that_is_a_number_of_the_host_is_not_recorded(
+    tape: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def step(model: nn.Module, batch: Any) -> dict[str, Any]:
+        return {"loss": model(*batch)["loss"], "rows": len(batch[0])}
+
+    trainer_of(step_fn=step).train()
+    assert tape.recordings == 0
+    assert "step_fn returns 'rows' as a number of the host" in caplog.text
+
+
 class Wraps:
     @hookimpl
     def wrap_model(self, model: nn.Module) -> nn.Module:

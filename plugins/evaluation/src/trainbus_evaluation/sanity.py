@@ -68,9 +68,10 @@ def without_trace(model: nn.Module, loader: Any) -> Iterator[None]:
     generators = [_restorer(each) for each in _generators_of(loader)]
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
-        (module, name, buffer, None if buffer is None else buffer.detach().clone())
+        (module, name, buffer, buffer.detach().clone())
         for module in model.modules()
         for name, buffer in module._buffers.items()
+        if buffer is not None
     ]
     try:
         yield
@@ -82,7 +83,7 @@ def without_trace(model: nn.Module, loader: Any) -> Iterator[None]:
             module.training = training
         for module, name, buffer, before in buffers:
             module._buffers[name] = buffer
-            if buffer is not None and not torch.equal(buffer, before):
+            if not torch.equal(buffer, before):
                 buffer.copy_(before)
 
 

@@ -103,10 +103,11 @@ def metric_names(trainer: Trainer) -> Iterable[str] | None:
     State: as in ``on_setup``, which has fired.
     Args:
         trainer: the run.
-    Returns: names; all plugins' names are merged, and consumers are checked
-        against them before step 0. None says that they cannot be known, as does
-        ``evaluate`` without this hook. At each epoch end at which every producer
-        delivers, what is watched must be among what they deliver.
+    Returns: names; all plugins' names are merged, a name that two declare is an
+        error, and consumers are checked against them before step 0. None says that
+        they cannot be known, as does ``evaluate`` without this hook. At each epoch end
+        at which every producer delivers, what is watched must be among what they
+        deliver.
     Order: none promised.
     Errors: the run does not start; ``on_exception`` fires, then the error is raised.
     """

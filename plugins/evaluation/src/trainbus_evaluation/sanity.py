@@ -39,7 +39,7 @@ class FirstBatches:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what Python asks for, such as when copying
-            raise AttributeError(name)
+            return object.__getattribute__(self, name)
         return getattr(self._loader, name)
 
 

@@ -80,8 +80,11 @@ def metric_of(metric: str, loader: str) -> str:
 
 
 def _holds_loaders(value: Any) -> bool:
-    """Whether this is a list of loaders; batches may be lists, and have no data set."""
-    return isinstance(value, (list, tuple)) and any(map(_is_loader, value))
+    """Whether a list begins with a loader; a batch may be a list, but has no data set.
+
+    It is not iterated: a list of batches may load them one by one.
+    """
+    return isinstance(value, (list, tuple)) and any(map(_is_loader, value[:1]))
 
 
 def _is_loader(value: Any) -> bool:

@@ -50,7 +50,7 @@ class Tells(Callback):
 def trainer_of(folder: Path, validation: Validation, *others: Any) -> Trainer:
     """Return a run of two epochs of six steps, evaluated every four steps."""
     return build(
-        EvaluationCallback(every_n_steps=4),
+        EvaluationCallback(every_n_steps=4, sanity_batches=0),
         ModelCheckpointCallback(folder),
         *others,
         val_dataloader=validation,

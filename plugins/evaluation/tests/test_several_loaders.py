@@ -86,6 +86,14 @@ def test_one_loader_stays_one(one):
     assert "val_loss" in trainer.history[0]
 
 
+def test_a_list_of_batches_is_not_read_to_tell_what_it_is():
+    class Lazy(list):
+        def __iter__(self):
+            raise AssertionError("read")
+
+    make_trainer(Lazy(loader(1)), train_dataloader=Lazy(loader(9)))
+
+
 def test_a_monitor_names_the_loader_too():
     several = {"clean": loader(1), "noisy": loader(2)}
     trainer = make_trainer(several, EarlyStoppingCallback("val_loss/noisy"))

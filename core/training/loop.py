@@ -14,11 +14,11 @@ from types import MappingProxyType
 from typing import Any
 
 from training.batches import device_batches
+from training.catch_up import catch_up
 from training.data_order import EpochLoader
 from training.errors import DataError, NonFiniteError
 from training.logs import LazyLogs
 from training.metrics import MetricValue, merge_metrics
-from training.resume import catch_up
 from training.signals import Abandoned
 from training.state import load_rng_state, rng_state
 from training.view import RunView
@@ -50,7 +50,7 @@ class Loop(RunView):
                 the first iterator stands.
         """
         if resume is not None and self.is_stopping:
-            catch_up(self, resume)
+            catch_up(self, resume, self.switches_before)
             load_rng_state(resume["rng"], self.device)
         while not self.is_stopping:
             self._run_epoch(resume)
@@ -67,11 +67,11 @@ class Loop(RunView):
         started = time.perf_counter()
         skip = self.progress.batch
         if resume is not None and not skip:
-            catch_up(self, resume)
+            catch_up(self, resume, self.switches_before)
         if self.bus.on_epoch_begin is not None:
             self.bus.on_epoch_begin(self)
         if resume is not None and skip:  # the saved epoch had begun
-            catch_up(self, resume)
+            catch_up(self, resume, self.switches_before)
         self.modes.train()
         batches = self._order.start(
             self.epoch,

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from training import snapshot
-from training.modes import keep_frozen
+from training.catch_up import CHANGED_BY_HOOKS
 from training.optimizer_settings import GROUPS, aligned
 from training.optimizer_state import (
     SavedGroup,
     counterparts,
     fitted,
     group_names,
-    join,
     names_of,
     saved_groups,
 )
@@ -32,7 +31,6 @@ from training.settings import (
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
-    from training.view import RunView
 
 log = logging.getLogger(__name__)
 
@@ -102,56 +100,26 @@ def restore(
         own["seed"] = saved["seed"]
     pair = aligned(saved, own, _joined(state))
     changes = differences(*pair) + _missing_plugins(trainer, state)
-    check_names(allowed, [*own, *(change.name for change in changes)])
+    names = [*own, *CHANGED_BY_HOOKS, *(change.name for change in changes)]
+    check_names(allowed, names)
     require_consent(changes, allowed, source)
     receipt = _receipt(trainer, state, changes, source)
     _leave_joined(trainer)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
     _adapt_optimizer(trainer, state, consented)
+    for part in CHANGED_BY_HOOKS:
+        if is_allowed(part, allowed):
+            state.pop(part, None)
     if state["progress"]["batch"] and consented & POSITION_MOVES:
         _adapt_position(trainer, state, saved, own)
     fitted(state["optimizer"], trainer.optimizer, names_of(trainer))  # raises early
     for change in changes:
         log.info("resuming with a change: %s", change)
-    state["trainable_before"] = snapshot.trainable(trainer)
     snapshot.restore_model(trainer, state)
     snapshot.restore_run(trainer, state, source)
     if trainer.seed is None:
         trainer.order_seed = saved["seed"]
     return receipt
-
-
-def catch_up(trainer: RunView, state: Mapping[str, Any]) -> None:
-    """Put back what hooks of the saved run had changed by the boundary it was saved at.
-
-    Groups join the optimizer that had joined it, unless a hook has let them join again;
-    parameters require gradients, and modules are in eval mode, as they were.
-
-    Raises:
-        CheckpointError: a group cannot join.
-    """
-    names = names_of(trainer)
-    by_hooks = set(snapshot.trainable(trainer)) - set(state.get("trainable_before", ()))
-    if trainer.joining_groups:
-        saved = state["optimizer"]["names"]
-        join(trainer.optimizer, names, trainer.joining_groups, saved)
-        trainer.joining_groups = []
-    if "trainable" not in state:
-        return
-    wanted = set(state["trainable"])
-    if not state["progress"]["batch"]:  # a hook may have begun the epoch's part already
-        wanted |= by_hooks
-    changed = {p: n for p, n in names.items() if p.requires_grad != (n in wanted)}
-    for parameter, name in changed.items():
-        parameter.requires_grad_(name in wanted)
-    keep_frozen(trainer.model, trainer.optimizer)
-    modes = trainer.modes.restore(state["in_eval"])
-    for what, those in (("requires_grad", changed.values()), ("train mode", modes)):
-        if those:
-            log.warning(
-                "%s is as it was in the checkpoint, not as this run set it: %s",
-                *(what, some(sorted(those))),
-            )
 
 
 def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:
@@ -196,7 +164,8 @@ def _adapt_optimizer(
     """Let the configured optimizer or options win where that was consented to."""
     if OPTIMIZER_IS_ANOTHER & set(consented):
         state["optimizer"] = trainer.optimizer.state_dict()
-        state.pop("trainable", None)
+        for part in CHANGED_BY_HOOKS:
+            state.pop(part, None)
         log.warning("the optimizer is another one; its state starts afresh")
         return
     names = [name.partition(".")[2] for name in consented if "optimizer." in name]

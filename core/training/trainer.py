@@ -22,6 +22,7 @@ from training.arguments import (
     checked_seed,
     whole_number,
 )
+from training.catch_up import switches
 from training.checkpoint_io import write_checkpoint
 from training.compiling import compile_options, compiled
 from training.criterion import Criterion
@@ -77,7 +78,8 @@ class Trainer(Loop):
         seed: seeds python, numpy and torch in ``train``, and orders the data; None
             leaves the generators alone and orders by torch's own seed.
         save_dir: folder that plugins write below.
-        loss_fn: ``(outputs, targets) -> 0-d loss``, for models that return no loss.
+        loss_fn: ``(outputs, targets) -> 0-d loss``, for models that return no loss. A
+            module is moved to the device; what it keeps is saved and resumed.
         step_fn: ``(model, batch) -> loss``, or a mapping with ``loss`` (a mean) or
             ``loss_sum``, and ``weight``: the number of items behind it. Whatever else
             it holds, 0-d tensors or numbers by name, are logged like the loss: at
@@ -210,6 +212,7 @@ class Trainer(Loop):
             snapshot.restore_model(self, state)
             return None
         self._remember_options()
+        self.switches_before = switches(self)
         receipt = restore(self, state, str(path), allow_changes)
         self.carried_states = dict(state["plugins"])
         self._resume = state

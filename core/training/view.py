@@ -68,6 +68,7 @@ class RunView:
         modes: which modules are in train and in eval mode while the run trains.
         joining_groups: parameter groups of the loaded checkpoint that had joined the
             saved run and are not in the optimizer yet.
+        switches_before: what hooks may switch, when a checkpoint was loaded.
         is_in_window: whether batches were seen since the last boundary.
         configured_groups: the optimizer's options as configured, one mapping for each
             parameter group; None before they were looked at.
@@ -107,6 +108,7 @@ class RunView:
         self.epoch_state: list[Tensor] = []
         self.configured_groups: list[dict[str, Any]] | None = None
         self.joining_groups: list[SavedGroup] = []
+        self.switches_before: dict[str, list[str]] = {}
         self.is_in_window = False
         self._wrapped_loader: Iterable[Any] | None = None
         self._stop: Request | None = None

@@ -126,9 +126,20 @@ def test_a_model_with_a_train_of_its_own_is_asked() -> None:
 class RestsNorm(Callback):
     """Puts BatchNorm to rest in the second epoch."""
 
+    def __init__(self, again: bool = False) -> None:
+        self.again, self.is_done = again, False
+
+    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+        if self.again and resumed and trainer.epoch >= 1:
+            self.rest(trainer)
+
     def on_epoch_begin(self, trainer: Trainer) -> None:
-        if trainer.epoch == 1:
-            trainer.model.body[1].eval()
+        if trainer.epoch == 1 and not self.is_done:
+            self.rest(trainer)
+
+    def rest(self, trainer: Trainer) -> None:
+        self.is_done = True
+        trainer.model.body[1].eval()
 
 
 class LeavesEval(Callback):
@@ -157,13 +168,16 @@ def test_r12_what_rests_rests_on_whatever_an_evaluation_leaves(hook: str) -> Non
     assert sees.seen == [{"body.1"}] * 12
 
 
-def test_r12_every_boundary_resumes_what_a_plugin_put_to_rest(tmp_path: Path) -> None:
-    straight = make(Net(), RestsNorm(), SavesEverywhere(tmp_path))
+@pytest.mark.parametrize("again", [False, True], ids=["once", "again when resumed"])
+def test_r12_every_boundary_resumes_what_a_plugin_put_to_rest(
+    tmp_path: Path, again: bool
+) -> None:
+    straight = make(Net(), RestsNorm(again), SavesEverywhere(tmp_path))
     straight.train()
     ignored = frozenset({"seconds", "requests", "distributions"})
     for path in sorted(tmp_path.iterdir()):
         sees = Sees()
-        resumed = make(Net(), RestsNorm(), sees)
+        resumed = make(Net(), RestsNorm(again), sees)
         resumed.load_checkpoint(path)
         resumed.train()
         found = first_difference(capture(resumed), capture(straight), ignored=ignored)

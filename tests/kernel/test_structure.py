@@ -33,7 +33,7 @@ FLOORS = {
     "scopes registration signature sources syncs provenance layout announced "
     "source_names",
     3: "view selection plugin_states settings snapshot resume loop arguments "
-    "validation_loaders",
+    "validation_loaders catch_up",
     4: "teardown trainer",
 }
 # What a reader must know to understand what happens between two batches; a recording

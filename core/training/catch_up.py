@@ -1,0 +1,82 @@
+"""Put back, when a run is resumed, what hooks of the saved run had changed by then.
+
+A hook may have let a parameter group join, frozen or thawed parameters, or put modules
+to rest, in an epoch that the resumed run does not see begin again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from training.modes import keep_frozen
+from training.optimizer_state import join, names_of
+from training.plain_names import some
+from training.snapshot import trainable
+
+if TYPE_CHECKING:
+    from training.view import RunView
+
+log = logging.getLogger(__name__)
+
+#: Parts that hooks of the saved run may have changed -> what they say of each name.
+CHANGED_BY_HOOKS = {"trainable": "trained or not", "in_eval": "in eval mode or not"}
+
+
+def switches(run: RunView) -> dict[str, list[str]]:
+    """Return by part the names of what hooks switch on: training, and rest."""
+    return {"trainable": trainable(run), "in_eval": run.modes.in_eval()}
+
+
+def catch_up(
+    run: RunView, state: Mapping[str, Any], before: Mapping[str, list[str]]
+) -> None:
+    """Put back what hooks of the saved run had changed by the boundary it was saved at.
+
+    Groups join the optimizer that had joined it, unless a hook has let them join again;
+    parameters require gradients, and modules are in eval mode, as they were. Between
+    two epochs, what a hook has switched on in this run already stays so: it may have
+    done what the coming epoch is to begin with.
+
+    Args:
+        run: it is about to go on.
+        state: of the checkpoint.
+        before: ``switches`` when the checkpoint was loaded.
+    Raises:
+        CheckpointError: a group cannot join.
+    """
+    names, now = names_of(run), switches(run)
+    if run.joining_groups:
+        saved = state["optimizer"]["names"]
+        join(run.optimizer, names, run.joining_groups, saved)
+        run.joining_groups = []
+    for part, word in CHANGED_BY_HOOKS.items():
+        if part not in state:
+            continue
+        wanted = set(state[part])
+        if not state["progress"]["batch"]:
+            wanted |= set(now[part]) - set(before[part])
+        if part == "in_eval":
+            changed = run.modes.restore(wanted)
+        else:
+            changed = _restore_trainable(run, names, wanted)
+        if changed:
+            log.warning(
+                "these are %s as in the checkpoint, not as this run set them "
+                "(allow_changes=[%r] keeps that): %s",
+                *(word, part, some(sorted(changed))),
+            )
+
+
+def _restore_trainable(
+    run: RunView, names: Mapping[Tensor, str], wanted: Collection[str]
+) -> list[str]:
+    """Let parameters require gradients or not; return names of those that change."""
+    changed = {p: n for p, n in names.items() if p.requires_grad != (n in wanted)}
+    for parameter, name in changed.items():
+        parameter.requires_grad_(name in wanted)
+    keep_frozen(run.model, run.optimizer)
+    return list(changed.values())

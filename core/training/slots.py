@@ -124,7 +124,7 @@ def silence(slot: Callable[..., Any], plugin_name: str) -> None:
 
     It looks its listeners up by name, one by one: nothing is paid for this before.
     """
-    scope = slot.__globals__  # type: ignore[attr-defined]
+    scope = slot.__globals__
     for index, impl in enumerate(scope["listeners"]):
         if impl.plugin_name == plugin_name:
             scope[f"f{index}"] = _nothing

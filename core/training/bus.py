@@ -366,4 +366,7 @@ class Bus:
         return wrapped
 
 
-CALLERS[Bus._call.__code__] = lambda at: plugin_of(at["impl"])
+CALLERS[Bus._call.__code__] = lambda at: (
+    at["impl"].plugin_name,
+    plugin_of(at["impl"]),
+)

@@ -107,4 +107,4 @@ def _copied(value: Any) -> Any:
 
 
 for function in (state_of, give_state):
-    CALLERS[function.__code__] = lambda at: at["plugin"]
+    CALLERS[function.__code__] = lambda at: (at["name"], at["plugin"])

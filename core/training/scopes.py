@@ -72,4 +72,7 @@ def scope(
         raise failure  # a wrapper observes a failure; it never hides it
 
 
-CALLERS[inspect.unwrap(scope).__code__] = lambda at: plugin_of(at["wrapper"])
+CALLERS[inspect.unwrap(scope).__code__] = lambda at: (
+    at["wrapper"].plugin_name,
+    plugin_of(at["wrapper"]),
+)

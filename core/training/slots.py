@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 #: What the file names of compiled slots begin with, in tracebacks.
 FILE_PREFIX = "<bus slot "
 
-#: Functions of the kernel that call plugins, beside the slots -> the plugin that a call
-#: is for, from its local variables. The modules that define such functions fill it.
-CALLERS: dict[CodeType, Callable[[Mapping[str, Any]], Any]] = {}
+#: Functions of the kernel that call plugins, beside the slots -> (name, plugin) that a
+#: call is for, from its local variables. The modules that define them fill it.
+CALLERS: dict[CodeType, Callable[[Mapping[str, Any]], tuple[str, Any]]] = {}
 
 #: (name, plugin, hook, error, hook arguments) -> None, for a failure to go on after.
 OnFailure = Callable[[str, Any, str, Exception, Mapping[str, Any]], None]
@@ -102,8 +102,8 @@ def plugin_of(impl: pluggy.HookImpl) -> Any:
     return getattr(impl.plugin, "trainbus_plugin", impl.plugin)
 
 
-def plugins_on_stack(frame: FrameType | None) -> Iterator[Any]:
-    """Yield the plugins that are being called, from ``frame`` outwards.
+def plugins_on_stack(frame: FrameType | None) -> Iterator[tuple[str, Any]]:
+    """Yield (name, plugin) of those that are being called, from ``frame`` outwards.
 
     The kernel's own frames tell it, so that it does not matter how a plugin's method
     is written, nor what it called in turn.
@@ -113,7 +113,7 @@ def plugins_on_stack(frame: FrameType | None) -> Iterator[Any]:
         if code.co_filename.startswith(FILE_PREFIX):
             impl = frame.f_globals["owner"].get(frame.f_lineno)
             if impl is not None:
-                yield plugin_of(impl)
+                yield impl.plugin_name, plugin_of(impl)
         elif code in CALLERS:
             yield CALLERS[code](frame.f_locals)
         frame = frame.f_back

@@ -297,8 +297,7 @@ class RunView:
 
     def _caller(self) -> str:
         """Return the name of the plugin that is being called, ``"user"`` for none."""
-        for plugin in plugins_on_stack(sys._getframe(2)):
-            name = self.bus.name_of(plugin)
-            if name is not None:  # else that of another trainer, around this one
+        for name, plugin in plugins_on_stack(sys._getframe(2)):
+            if self.plugins.get(name) is plugin:  # else another trainer's, around this
                 return name
         return "user"

@@ -80,8 +80,7 @@ def test_a_stop_ends_the_run_at_the_next_boundary(
     trainer.train()
     assert (trainer.epoch, trainer.step) == (place or (2, 4))
     assert [(r.kind, r.owner) for r in trainer.requests] == [("stop", "Asks")]
-    is_heeded = place is not None or hook == "on_close"
-    assert is_heeded or trainer.stop_owner == "trainer"
+    assert trainer.stop_owner == ("Asks" if place else "trainer")
 
 
 @pytest.mark.parametrize("kind", ["evaluation", "checkpoint"])
@@ -259,6 +258,14 @@ def test_a_plain_object_asks_under_its_name() -> None:
     trainer = make_trainer(None, regression_batches(1), Plain())
     trainer.train()
     assert [request.owner for request in trainer.requests] == ["plain"]
+
+
+def test_one_object_under_two_names_asks_under_each() -> None:
+    asks = asks_in("on_epoch_end", lambda trainer: trainer.request_stop("please"), 2)
+    trainer = make_trainer(None, regression_batches(1))
+    trainer.bus.register_all([("one", asks), ("two", asks)])
+    trainer.train()
+    assert [request.owner for request in trainer.requests] == ["one", "two"]
 
 
 def test_what_is_asked_about_state_is_the_plugins(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Write files that survive a crash, and read checkpoints that prove themselves.
+"""Write checkpoints, and read them only when they have proved themselves.
 
 A checkpoint is one ``torch.save`` file of tensors and JSON values. It becomes visible
 under its name only when every byte is on the disk, and it is read only after the CRC32
@@ -7,17 +7,28 @@ of every record in it has been checked.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
+from training.durable import write_durably, write_json
 from training.errors import CheckpointError
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "MIGRATIONS",
+    "UnreadableError",
+    "migrate",
+    "position_of",
+    "read_checkpoint",
+    "write_checkpoint",
+    "write_durably",
+    "write_json",
+]
 
 
 class UnreadableError(CheckpointError):
@@ -28,44 +39,6 @@ FORMAT = "trainbus-checkpoint"
 FORMAT_VERSION = 1
 #: Format -> what turns a state of it into one of the next; docs/checkpoint-format.md.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-
-
-def write_durably(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
-    """Create or replace ``path`` with what ``write`` puts into a file, all or nothing.
-
-    The bytes go to ``<name>.tmp-<pid>`` in the same folder, are synced, and are renamed
-    over ``path``; then the folder is synced. A crash leaves the old file or the new.
-
-    Raises:
-        OSError: a file operation failed; ``path`` is as it was before.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    if not hasattr(os, "O_DIRECTORY"):  # a system that opens no folders
-        return path
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return path
-
-
-def write_json(path: str | Path, value: Any) -> Path:
-    """Write ``value`` durably as indented JSON; NaN and infinities become null."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
-    return write_durably(path, lambda file: file.write(text.encode()))
 
 
 def write_checkpoint(path: str | Path, state: dict[str, Any]) -> Path:
@@ -181,13 +154,3 @@ def _verify_records(path: Path) -> None:
             f"checkpoint {str(path)!r} is damaged: record {broken!r} fails its CRC32; "
             "use an earlier one"
         )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (1e999, -1e999)):
-        return None
-    return value

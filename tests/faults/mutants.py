@@ -39,13 +39,14 @@ LEAVING, SIGNALS = "faults/test_leaving.py", "faults/test_signals.py"
 PRINTING, TEARDOWN = "faults/test_printing.py", "faults/test_teardown.py"
 PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
+DURABLE = "training.durable"
 LOCK, FOLDER = "trainbus_checkpointing.lock", "trainbus_checkpointing.folder"
 HOLDER = "trainbus_checkpointing.holder"
 OWNERSHIP, LISTS = "faults/test_ownership.py", "faults/test_damaged_lists.py"
 
 #: A file is written under its own name.
 IN_PLACE = (
-    IO,
+    DURABLE,
     'temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")',
     "temporary = path",
 )
@@ -68,7 +69,7 @@ MUTANTS = [
     Mutant(
         "C3",
         "half a file stays after an error",
-        IO,
+        DURABLE,
         "os.unlink(temporary)",
         "pass",
         COMMIT,
@@ -86,7 +87,7 @@ MUTANTS = [
     Mutant(
         "C4",
         "files are not synced",
-        IO,
+        DURABLE,
         "os.fsync(file.fileno())",
         "pass",
         COMMIT,
@@ -95,7 +96,7 @@ MUTANTS = [
     Mutant(
         "C4",
         "folders are not synced",
-        IO,
+        DURABLE,
         "os.fsync(folder)",
         "pass",
         COMMIT,
@@ -104,7 +105,7 @@ MUTANTS = [
     Mutant(
         "C5",
         "half a file stays when the disk is full",
-        IO,
+        DURABLE,
         "os.unlink(temporary)",
         "pass",
         COMMIT,
@@ -591,7 +592,7 @@ MUTANTS = [
     Mutant(
         "P8",
         "half a file stays when memory is out",
-        IO,
+        DURABLE,
         "    except BaseException:\n        with contextlib",
         "    except OSError:\n        with contextlib",
         COMMIT,
@@ -636,7 +637,7 @@ MUTANTS = [
     Mutant(
         "P9",
         "a descriptor of each save stays open",
-        IO,
+        DURABLE,
         "        os.close(folder)\n",
         "        pass\n",
         PROCESS,

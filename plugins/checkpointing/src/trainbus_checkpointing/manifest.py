@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from trainbus_checkpointing.folder import is_bare_name
 from trainbus_checkpointing.retention import Entry
-from training.checkpoint_io import write_json
+from training.durable import write_json
 from training.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from trainbus_checkpointing.lock import RunLock
 from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete
 from trainbus_checkpointing.relisting import relisted
 from trainbus_checkpointing.retention import Entry, Ranking
-from training.checkpoint_io import write_json
+from training.durable import write_json
 from training.errors import CheckpointError
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +27,12 @@ def new_folder(out: Path) -> Iterator[Path]:
     refuse_content(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temp = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        temp = out.with_name(f".{out.name}.{os.urandom(4).hex()}")
+        temp.mkdir()  # a new one, with the permissions that the umask leaves
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror}") from error
     try:
         yield temp
-        temp.chmod(0o755)  # mkdtemp made it private
         refuse_content(out)
         os.replace(temp, out)  # takes the place of an empty folder too
     except OSError as error:

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from training.files import named_path
 
-def write_durably(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
+log = logging.getLogger(__name__)
+
+#: What file systems answer that have no way to sync a folder.
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+
+
+def write_durably(
+    path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]
+) -> Path:
     """Create or replace ``path`` with what ``write`` puts into a file, all or nothing.
 
-    The bytes go to ``<name>.tmp-<pid>`` in the same folder, are synced, and are renamed
-    over ``path``; then the folder is synced. A crash leaves the old file or the new.
+    The bytes go to a new file ``<name>.<random>.tmp-<pid>`` in the same folder, are
+    synced, and are renamed over ``path``; then the folder is synced. A crash leaves the
+    old file or the new. A symbolic link at either name is never written through; the
+    new file's permissions are those that the umask leaves.
 
     Raises:
         OSError: a file operation failed; ``path`` is as it was before.
     """
-    path = Path(path)
+    path = named_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    name = f"{path.name}.{os.urandom(4).hex()}"
+    temporary = path.with_name(f"{name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:  # a file of its own, or none
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -32,20 +47,39 @@ def write_durably(path: str | Path, write: Callable[[IO[bytes]], object]) -> Pat
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    if not hasattr(os, "O_DIRECTORY"):  # a system that opens no folders
-        return path
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _sync_folder(path.parent)
     return path
 
 
-def write_json(path: str | Path, value: Any) -> Path:
+def write_json(path: str | os.PathLike[str], value: Any) -> Path:
     """Write ``value`` durably as indented JSON; NaN and infinities become null."""
     text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
     return write_durably(path, lambda file: file.write(text.encode()))
+
+
+def _sync_folder(path: Path) -> None:
+    """Wait until the names in ``path`` are on the disk, where that can be asked."""
+    if not hasattr(os, "O_DIRECTORY"):  # a system that opens no folders
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
+        _say_unsynced(path, error.strerror)
+    finally:
+        os.close(folder)
+
+
+@functools.cache
+def _say_unsynced(path: Path, why: str) -> None:
+    """Say it once a folder; every file in it is whole and in place."""
+    log.warning(
+        "the file system of %s cannot sync a folder (%s): after a power loss an "
+        "earlier state of the folder may be found there",
+        *(path, why),
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -47,8 +47,9 @@ OWNERSHIP, LISTS = "faults/test_ownership.py", "faults/test_damaged_lists.py"
 #: A file is written under its own name.
 IN_PLACE = (
     DURABLE,
-    'temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")',
-    "temporary = path",
+    'temporary = path.with_name(f"{name}.tmp-{os.getpid()}")\n'
+    '    try:\n        with open(temporary, "xb")',
+    'temporary = path\n    try:\n        with open(temporary, "wb")',
 )
 
 MUTANTS = [

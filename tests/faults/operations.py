@@ -73,7 +73,7 @@ class Operations:
                 return real(file, mode, *args, **options)
             path = self._paths[file] if isinstance(file, int) else os.fspath(file)
             if not isinstance(file, int):
-                self.happens(f"open {mode[0]}", path)
+                self.happens("open r" if mode[0] == "r" else "open w", path)
             opened = real(file, mode, *args, **options)
             self._paths[opened.fileno()] = path
             return opened if mode[0] == "r" else _Watched(opened, path, self)

@@ -27,7 +27,7 @@ FLOORS = {
     "order costs sample_seeds permutation compare staging readback gradients "
     "content loading memory tf32 compiling recording untracked foreign_hooks "
     "buffers telling plain_names criterion optimizer_state optimizer_settings "
-    "plain optimizer_kernels forward_checks durable",
+    "plain optimizer_kernels forward_checks durable files",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window graphed_window window_choice sigaction signals streams slots "
     "scopes registration signature sources syncs provenance layout announced "
@@ -43,7 +43,7 @@ CORE = {
     *("bus", "callbacks", "data_order", "device", "loop", "scopes", "slots"),
     *("trainer", "view", "window"),
 } - {
-    *("buffers", "compare", "compiling", "content", "costs", "durable"),
+    *("buffers", "compare", "compiling", "content", "costs", "durable", "files"),
     *("foreign_hooks", "forward_checks", "loading", "memory", "optimizer_kernels"),
     *("permutation", "plain", "recording", "staging", "telling", "tf32"),
     *("untracked",),

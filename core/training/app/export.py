@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import CheckpointError, ConfigError
+from training.files import named_path
 
 __all__ = ["export"]
 
@@ -18,7 +19,7 @@ def export(arguments: argparse.Namespace) -> None:
     """Write one ``.safetensors`` file, or a folder that ``from_pretrained`` reads."""
     from training.layout import read_state
 
-    out = _new_path(Path(arguments.out))
+    out = _new_path(named_path(arguments.out))
     state = read_state(arguments.checkpoint)
     progress = state["progress"]
     if out.suffix == SUFFIX:
@@ -60,10 +61,9 @@ def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
         )
     parts = import_ours("models.packing").rebuild_model(description)
     fill(parts["model"], state, source)
-    draft = out.with_name(f"{out.name}.tmp")
-    parts["model"].save_pretrained(draft)
-    parts["processor"].save_pretrained(draft)
-    draft.rename(out)  # complete, or not there
+    with import_ours("data.folders").new_folder(out) as draft:
+        parts["model"].save_pretrained(draft)
+        parts["processor"].save_pretrained(draft)
 
 
 def _new_path(out: Path) -> Path:

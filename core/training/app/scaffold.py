@@ -10,6 +10,7 @@ from string import Template
 from training import discovery
 from training.app import scaffold_text as text
 from training.errors import ConfigError
+from training.files import named_path
 from training.hookspecs import API_VERSION
 
 __all__ = ["write_project"]
@@ -35,8 +36,8 @@ def write_project(name: str, into: str | Path = ".") -> Path:
     if name in taken:
         raise ConfigError(f"a plugin {name!r} exists; choose a name that is not taken")
     distribution = f"trainbus-{name.replace('_', '-')}"
-    folder = Path(into) / distribution
-    if folder.exists():
+    folder = named_path(into) / distribution
+    if folder.exists() or folder.is_symlink():
         raise ConfigError(f"{str(folder)!r} exists; choose another name or place")
     package = f"trainbus_{name}"
     values = {

@@ -7,12 +7,12 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
 from training import Callback, checked_options
+from training.files import named_path
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -49,7 +49,7 @@ class EventStreamCallback(Callback):
         self._given = path
         self.every_n_steps = every_n_steps
         #: Where the lines go; final from ``on_setup`` on.
-        self.path = Path(path or "events.jsonl")
+        self.path = named_path(path or "events.jsonl")
         self._file: int | None = None
         self._seq = 0
 
@@ -57,13 +57,14 @@ class EventStreamCallback(Callback):
         """Fix the file, before anything is written."""
         self._close()
         default = trainer.save_dir / "events.jsonl"
-        self.path = Path(default if self._given is None else self._given).absolute()
+        given = default if self._given is None else self._given
+        self.path = named_path(given).absolute()
         self._seq = 0
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Open the file and say that the run begins."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         self._file = os.open(self.path, flags, 0o644)
         self._write(
             trainer,

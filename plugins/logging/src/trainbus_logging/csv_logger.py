@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks import Callback
+from training.durable import write_durably
 from training.errors import ConfigError
+from training.files import named_path
 from training.signature import checked_options
 
 if TYPE_CHECKING:
@@ -49,14 +51,14 @@ class CSVLoggerCallback(Callback):
     def __init__(self, filename: str | os.PathLike[str] | None = None) -> None:
         self._filename = filename
         #: Where the rows go; known from ``on_setup`` on.
-        self.path = Path(filename or "training_log.csv")
+        self.path = named_path(filename or "training_log.csv")
         self._columns: list[str] = []
         self._is_fresh = True
 
     def planned_files(self, save_dir: Path) -> list[Path]:
         """Return what a run with this ``save_dir`` writes; touches nothing."""
         default = save_dir / "training_log.csv"
-        return [Path(default if self._filename is None else self._filename)]
+        return [named_path(default if self._filename is None else self._filename)]
 
     def on_setup(self, trainer: Trainer) -> None:
         """Fix the path, so that a later change of folder does not move it.
@@ -95,9 +97,10 @@ class CSVLoggerCallback(Callback):
             rows = read_rows(self.path)[1] if self._columns else []
             self._replace(columns, [*rows, row])
         else:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                file.write(as_text(self._columns, [row]))
-                _sync(file)
+            with open(self.path, "ab", opener=_without_links) as file:
+                file.write(as_text(self._columns, [row]).encode())
+                file.flush()
+                os.fsync(file.fileno())
 
     def _resume(self, trainer: Trainer) -> None:
         columns, rows = read_rows(self.path) if self.path.exists() else ([], [])
@@ -131,15 +134,9 @@ class CSVLoggerCallback(Callback):
 
     def _replace(self, columns: list[str], rows: Sequence[Mapping[str, str]]) -> None:
         """Write the whole file at once: readers see the old one or the new one."""
-        temporary = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
-        try:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                header = dict(zip(columns, columns, strict=True))
-                file.write(as_text(columns, [header, *rows]))
-                _sync(file)
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        header = dict(zip(columns, columns, strict=True))
+        text = as_text(columns, [header, *rows])
+        write_durably(self.path, lambda file: file.write(text.encode()))
         self._columns = columns
 
 
@@ -177,6 +174,6 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     ]
 
 
-def _sync(file: io.TextIOWrapper) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _without_links(path: str, flags: int) -> int:
+    """Open the file itself: somebody may have put a symbolic link in its place."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

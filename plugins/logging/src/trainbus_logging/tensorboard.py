@@ -15,6 +15,7 @@ from annotated_types import Ge
 
 from training.callbacks import Callback
 from training.errors import ConfigError, PluginError
+from training.files import named_path
 from training.signature import checked_options
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class TensorBoardCallback(Callback):
         self._log_dir = log_dir
         self.every_n_steps = every_n_steps
         #: The folder of this run's curves; final from ``on_train_begin`` on.
-        self.log_dir = Path(log_dir or "tensorboard")
+        self.log_dir = named_path(log_dir or "tensorboard")
         self._run_name = ""
         self._writer: SummaryWriter | None = None
         self._due: deque[tuple[str, Readback, int]] = deque()  # tag, value, step
@@ -83,7 +84,7 @@ class TensorBoardCallback(Callback):
     def planned_files(self, save_dir: Path) -> list[Path]:
         """Return the folder that a run with this ``save_dir`` writes to."""
         default = save_dir / "tensorboard"
-        return [Path(default if self._log_dir is None else self._log_dir)]
+        return [named_path(default if self._log_dir is None else self._log_dir)]
 
     def on_setup(self, trainer: Trainer) -> None:
         """Fix the folder, and see that TensorBoard can be imported.
@@ -173,7 +174,7 @@ def free_run_name(log_dir: Path) -> str:
     if not any(log_dir.glob("events.out.tfevents.*")):
         return ""
     number = 2
-    while (log_dir / f"run-{number}").exists():
+    while os.path.lexists(log_dir / f"run-{number}"):
         number += 1
     logger.info("%s holds curves already; this run is run-%d", log_dir, number)
     return f"run-{number}"

@@ -18,6 +18,7 @@ from data.sources import how_to_get, load_config, load_processor, start_token_of
 from data.streamed import StreamedPixels, StreamedTokens
 from data.vqa_dataset import IndexedVQADataset, VQADataset
 from training.errors import ConfigError, DataError, did_you_mean
+from training.files import named_path
 from training.permutation import Permutation
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class DataPipeline:
                 "data.synthetic.folder is null and the caller names no folder; say "
                 "where the pictures are to be written"
             )
-        return Path(folder or self._folder or ".")
+        return named_path(folder or self._folder or ".")
 
     def _read(self, split: str) -> list[Row] | IndexedRows:
         if split not in self._rows:

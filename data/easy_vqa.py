@@ -19,6 +19,7 @@ from typing import Any
 
 from data.folders import new_folder, refuse_content, write_rows
 from training.errors import DataError
+from training.files import named_path
 
 __all__ = ["convert_easy_vqa"]
 
@@ -53,9 +54,9 @@ def convert_easy_vqa(
         DataError: the clone lacks a file or holds other content than expected, or
             ``out`` is not empty.
     """
-    out = Path(out)
+    clone, out = named_path(clone), named_path(out)
     refuse_content(out)
-    source = Path(clone) / "easy_vqa" / "data"
+    source = clone / "easy_vqa" / "data"
     training, testing = _read(source / "train"), _read(source / "test")
     train, val = _choose(training, num_train_images, num_validation_images)
     test = [(image, *pair) for image, pairs in testing.items() for pair in pairs]
@@ -69,7 +70,7 @@ def convert_easy_vqa(
         ):
             num_rows[split] = _write(temp, split, source / origin, rows)
         (temp / "answers.txt").write_text("\n".join(answers) + "\n", encoding="utf-8")
-        for notice in Path(clone).glob("LICENSE*"):
+        for notice in clone.glob("LICENSE*"):
             shutil.copyfile(notice, temp / notice.name)
     return num_rows
 

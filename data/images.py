@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from training.files import open_file
+
 __all__ = ["ImageFault", "open_rgb"]
 
 #: What is decoded: no decoder beyond these need be trusted with a file.
@@ -53,7 +55,7 @@ def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:
             # Pillow only warns of up to 179 million pixels, where our limit refuses,
             # and of oddities in files that it then decodes or refuses.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
                 _check_size(image.size, max_pixels)
                 image.load()  # verify() would pass a JPEG that is cut short
                 return _to_rgb(ImageOps.exif_transpose(image))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from training.errors import DataError
+from training.files import open_file
 
 __all__ = ["UnusableRow", "lines_of", "parse_object", "show"]
 
@@ -24,7 +25,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     Only ``\n`` ends a line: U+2028 inside a string is text, unlike in splitlines().
     """
     try:
-        file = path.open("rb")
+        file = open_file(path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     with file:

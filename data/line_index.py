@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from data.json_lines import MAX_LINE_BYTES
 from training.errors import DataError
+from training.files import open_file
 
 __all__ = ["LineIndex", "cache_folder"]
 
@@ -101,7 +102,8 @@ def cache_folder() -> Path:
 def _stamp(path: Path) -> tuple[int, int]:
     """Return (bytes, time of the last change in ns)."""
     try:
-        found = path.stat()
+        with open_file(path) as file:
+            found = os.fstat(file.fileno())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     return found.st_size, found.st_mtime_ns
@@ -144,7 +146,7 @@ def _build(path: Path, kept: Path) -> tuple[Offsets, Offsets]:
 def _scan(path: Path) -> tuple[Offsets, Offsets]:
     starts: list[Offsets] = []
     blanks: list[Offsets] = []
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = len(BOM) if file.read(len(BOM)) == BOM else 0
         file.seek(0)
         base = 0

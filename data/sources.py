@@ -53,7 +53,9 @@ def load_processor(name: str) -> Any:
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        return AutoProcessor.from_pretrained(
+            os.path.expanduser(name), trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"data.processor is {name!r}, which is neither a folder with a processor "
@@ -67,7 +69,9 @@ def start_token_of(name: str, processor: Any) -> int:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            os.path.expanduser(name), trust_remote_code=False
+        )
     except (OSError, ValueError):
         config = None  # a folder with a processor and no model
     token = getattr(getattr(config, "text_config", None), "bos_token_id", None)

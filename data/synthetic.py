@@ -21,6 +21,7 @@ from PIL import Image
 
 from data.folders import new_folder, write_rows
 from training.errors import ConfigError
+from training.files import named_path
 
 __all__ = ["MAX_PICTURES", "Picture", "draw", "questions_about", "write_shapes"]
 
@@ -129,7 +130,7 @@ def write_shapes(
             "lower num_train_images or num_validation_images"
         )
     name = f"shapes-v{VERSION}-{num_train_images}-{num_validation_images}-seed{seed}"
-    out = Path(folder) / name
+    out = named_path(folder) / name
     if out.is_dir() and any(out.iterdir()):
         return out  # complete: it came into being by one rename
     pictures = _choose(total, seed)

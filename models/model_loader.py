@@ -45,7 +45,7 @@ def load_model(
     tasks = [known for kind, known in MODEL_TASKS if kind == model_type]
     _check_choice("task", task, tasks)
     target = choose_device(device)
-    name = os.fspath(model_name)
+    name = os.path.expanduser(model_name)
     _check_folder(name, model_type)
     model = _load_blip(name)
     result: dict[str, Any] = {"model": model.to(target)}

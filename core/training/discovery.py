@@ -19,6 +19,7 @@ from typing import Any
 
 from training.announced import GROUP, PluginInfo, announced
 from training.errors import PluginError, did_you_mean
+from training.files import named_path
 from training.telling import error_text
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def use_folder(folder: str | Path) -> None:
         PluginError: there is no such folder.
     """
     try:
-        path = Path(folder).resolve()
+        path = named_path(folder).resolve()
         is_there = path.is_dir()
     except (OSError, ValueError):  # no system has such a path
         is_there = False
@@ -215,7 +216,7 @@ def _path_of(name: str, where: str) -> Path:
     """Return the file of ``path.py:Class``, which must be there."""
     file_name = name.rpartition(":")[0]
     try:
-        path = Path(file_name).resolve()
+        path = named_path(file_name).resolve()
         is_there = path.is_file()
     except (OSError, ValueError):  # no system has such a path
         is_there = False

@@ -29,6 +29,7 @@ from training.criterion import Criterion
 from training.data_order import EpochLoader, refuse_one_shot
 from training.device import choose_device
 from training.errors import CheckpointError
+from training.files import named_path
 from training.forward import LossFn, StepFn, make_forward
 from training.layout import read_state
 from training.loop import Loop
@@ -163,7 +164,7 @@ class Trainer(Loop):
         self.max_grad_norm = checked_norm(max_grad_norm)
         self.seed = checked_seed(seed)
         self.order_seed = torch.initial_seed() if self.seed is None else self.seed
-        self.save_dir = Path(save_dir)
+        self.save_dir = named_path(save_dir)
         self.metadata = checked_metadata(metadata)
         self.nonfinite = checked_policy(nonfinite)
         self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)
@@ -217,7 +218,7 @@ class Trainer(Loop):
         self.carried_states = dict(state["plugins"])
         self._resume = state
         self.is_in_window = False
-        self.resumed_from = Path(path)
+        self.resumed_from = named_path(path)
         return receipt
 
     def train(self) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import discovery
 from training.errors import CheckpointError, ConfigError, DataError
+from training.files import named_path
 
 if TYPE_CHECKING:
     from training.app.config import Config
@@ -231,9 +232,10 @@ def _answer(
 
     if not arguments.question.strip():
         raise DataError("--question is empty; ask something about the image")
-    limit = DataConfig.model_fields["max_image_pixels"].default
+    default = DataConfig.model_fields["max_image_pixels"].default
+    limit = settings.get("max_image_pixels", default)
     try:
-        image = open_rgb(arguments.image, settings.get("max_image_pixels", limit))
+        image = open_rgb(named_path(arguments.image), limit)
     except ImageFault as fault:
         raise DataError(f"image {arguments.image!r} {fault}") from fault
     inputs = processor(
@@ -259,7 +261,8 @@ def _new_file(name: str | None, option: str) -> Path | None:
     """Return a path that can be written and holds nothing yet."""
     if name is None:
         return None
-    path, folder = Path(name), str(Path(name).parent)
+    path = named_path(name)
+    folder = str(path.parent)
     if path.exists():
         raise ConfigError(f"{option} {name!r} exists; name a new file")
     if not path.parent.is_dir():

@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from training.files import named_path
+
 __all__ = ["path_mistake", "require_path", "shown"]
 
 #: Bytes of one name on every common file system.
@@ -27,10 +29,10 @@ def path_mistake(path: str | Path) -> str:
 
 
 def require_path(path: Path) -> Path:
-    """Return ``path``; ValueError if it cannot be one."""
+    """Return ``path``, ``~`` as the home folder; ValueError if it cannot be one."""
     if mistake := path_mistake(path):
         raise ValueError(f"{shown(path)} is no path: {mistake}")
-    return path
+    return named_path(path)
 
 
 def shown(value: object) -> str:

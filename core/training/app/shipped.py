@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.errors import ConfigError, did_you_mean
+from training.files import named_path
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -25,7 +26,7 @@ def find_config(name: str | Path) -> Path:
     Raises:
         ConfigError: there is neither.
     """
-    path = Path(name)
+    path = named_path(name)
     if path.exists() or len(path.parts) > 1 or path.suffix:
         return path  # reading it says what is wrong with it
     shipped = shipped_configs()

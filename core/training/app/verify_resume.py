@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.callbacks import Callback
 from training.errors import CheckpointError, ConfigError
+from training.files import named_path
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -57,7 +58,7 @@ def verify_resume(arguments: argparse.Namespace) -> None:
     if min(arguments.before, arguments.after) < 1:
         raise ConfigError("--before and --after count steps; use 1 or more")
     mapping = _kept_inside(as_mapping(load(arguments)))
-    places = [str(Path(folder).absolute()) for folder in arguments.folders]
+    places = [str(named_path(folder).absolute()) for folder in arguments.folders]
     end = arguments.before + arguments.after
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as name:
         folder = Path(name)

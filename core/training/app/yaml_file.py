@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import yaml
 
 from training.errors import ConfigError
+from training.files import named_path, open_file
 
 __all__ = ["Lines", "parse_yaml_value", "read_yaml", "read_yaml_with_lines"]
 
@@ -60,7 +61,7 @@ def read_yaml_with_lines(
         ConfigError: as for ``read_yaml``.
     """
     name = os.fspath(path)
-    text = _read_text(Path(path))
+    text = _read_text(named_path(path))
     try:
         node = _Composer(text, name).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -205,14 +206,12 @@ def _scalar(text: str) -> Any:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:  # maybe a device, which has no size and no end
+        with open_file(path) as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
-        size = path.stat().st_size
-        has = f"{size} bytes" if size > MAX_BYTES else "no end"
-        _refuse(str(path), 1, 1, f"the file has {has}; at most {MAX_BYTES}")
+        _refuse(str(path), 1, 1, f"the file has more than {MAX_BYTES} bytes")
     if raw.startswith(b"\xef\xbb\xbf"):
         _refuse(str(path), 1, 1, "the file starts with a byte order mark; save it as "
                 "UTF-8 without one")  # fmt: skip

@@ -30,6 +30,7 @@ from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
 from training.callbacks import Callback
 from training.errors import CheckpointError, ConfigError
+from training.files import named_path
 from training.signature import checked_options
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class ModelCheckpointCallback(Callback):
         carry_best: bool = False,
         async_save: bool = False,
     ) -> None:
-        self.save_dir = None if save_dir is None else Path(save_dir)
+        self.save_dir = None if save_dir is None else named_path(save_dir)
         self.monitor = monitor
         self.cadence = Cadence(
             save_best_only,

@@ -7,15 +7,19 @@ of every record in it has been checked.
 
 from __future__ import annotations
 
+import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from training.durable import write_durably, write_json
 from training.errors import CheckpointError
+from training.files import named_path, open_file
+from training.records import ForeignRecord, check_records
 
 __all__ = [
     "FORMAT",
@@ -66,15 +70,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UnreadableError: missing, truncated, damaged or foreign.
         CheckpointError: of a newer format.
     """
-    path = Path(path)
-    _verify_records(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types here; all mean "not ours"
-        raise UnreadableError(
-            f"checkpoint {str(path)!r} holds more than tensors and plain values and "
-            "was not loaded; only files written by this trainer can be resumed"
-        ) from error
+    path = named_path(path)
+    with _opened(path) as file:
+        _verify_records(file, path)
+        file.seek(0)
+        try:
+            with torch.sparse.check_sparse_tensor_invariants():
+                state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many types here; all mean "not ours"
+            raise UnreadableError(
+                f"checkpoint {str(path)!r} holds more than tensors and plain values "
+                "and was not loaded; only files written by this trainer can be resumed"
+            ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UnreadableError(
             f"{str(path)!r} is not a checkpoint of this trainer; give one that "
@@ -100,6 +107,8 @@ def position_of(path: str | Path) -> tuple[int, int]:
     Tensors are mapped, not read, and nothing is verified: to sort by, not to resume.
     """
     try:
+        with open_file(path) as file:
+            _check_directory(file)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return int(state["progress"]["epoch"]), int(state["progress"]["step"])
     except Exception:  # not even a checkpoint; whoever reads it will say so
@@ -131,15 +140,35 @@ def _first_cause(error: BaseException) -> BaseException:
     return error if cause is None else cause
 
 
-def _verify_records(path: Path) -> None:
-    """Check the zip directory and the CRC32 that torch.save stored for each record."""
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
+        file = open_file(path)
     except OSError as error:
         raise UnreadableError(
             f"checkpoint {str(path)!r} cannot be read ({error.strerror or error}); "
             "check the path"
+        ) from error
+    with file:
+        yield file
+
+
+def _check_directory(file: BinaryIO) -> zipfile.ZipFile:
+    """Return the archive, once its directory and its pickle are known to be ours."""
+    archive = zipfile.ZipFile(file)
+    check_records(archive, os.fstat(file.fileno()).st_size)
+    return archive
+
+
+def _verify_records(file: BinaryIO, path: Path) -> None:
+    """Check the zip directory and the CRC32 that torch.save stored for each record."""
+    try:
+        archive = _check_directory(file)
+        broken = archive.testzip()
+    except ForeignRecord as error:
+        raise UnreadableError(
+            f"checkpoint {str(path)!r} {error} and was not loaded; only files written "
+            "by this trainer can be resumed"
         ) from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise UnreadableError(

@@ -27,7 +27,7 @@ FLOORS = {
     "order costs sample_seeds permutation compare staging readback gradients "
     "content loading memory tf32 compiling recording untracked foreign_hooks "
     "buffers telling plain_names criterion optimizer_state optimizer_settings "
-    "plain optimizer_kernels forward_checks durable files",
+    "plain optimizer_kernels forward_checks durable files records",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window graphed_window window_choice sigaction signals streams slots "
     "scopes registration signature sources syncs provenance layout announced "
@@ -45,8 +45,8 @@ CORE = {
 } - {
     *("buffers", "compare", "compiling", "content", "costs", "durable", "files"),
     *("foreign_hooks", "forward_checks", "loading", "memory", "optimizer_kernels"),
-    *("permutation", "plain", "recording", "staging", "telling", "tf32"),
-    *("untracked",),
+    *("permutation", "plain", "recording", "records", "staging", "telling"),
+    *("tf32", "untracked"),
 }
 
 

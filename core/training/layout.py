@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from training import part_checks as parts
 from training.checkpoint_io import UnreadableError, read_checkpoint
+from training.files import named_path, open_file
 
 #: Part -> its type; a mapping stands for a part with parts that must be there.
 LAYOUT: dict[str, Any] = {
@@ -31,6 +33,26 @@ LAYOUT: dict[str, Any] = {
     "requests": list,
     "plugins": dict,
 }
+#: Part -> what looks at its values; those that a file may lack stand here, too.
+CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
+    "settings": parts.check_settings,
+    "progress": parts.check_progress,
+    "model": parts.check_model,
+    "loss": parts.check_loss,
+    "optimizer": parts.check_optimizer,
+    "trainable": parts.check_trainable,
+    "scaler": parts.check_scaler,
+    "rng": parts.check_rng,
+    "data": parts.check_data,
+    "history": parts.check_history,
+    "metrics": parts.check_metrics,
+    "requests": parts.check_requests,
+    "asked": parts.check_asked,
+    "plugins": parts.check_plugins,
+    "distributions": parts.check_distributions,
+    "metadata": parts.check_metadata,
+}
+SAFETENSORS = ".safetensors"
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
@@ -38,17 +60,54 @@ def read_state(path: str | Path) -> dict[str, Any]:
 
     Raises:
         UnreadableError: as ``read_checkpoint``, or names the first part that is missing
-            or of another type.
+            or that holds a value which no run could have saved there.
         CheckpointError: of a newer format.
     """
+    path = named_path(path)
+    if _is_safetensors(path):
+        raise UnreadableError(
+            f"{str(path)!r} is a safetensors file: weights alone, from which no run "
+            "goes on and which do not say how their model was made; name a checkpoint, "
+            "or take the weights with load_checkpoint(path, weights_only=True)"
+        )
     state = read_checkpoint(path)
-    problem = _problem(state, LAYOUT, "")
+    problem = _problem(state, LAYOUT, "") or _wrong_value(state)
     if problem is not None:
         raise UnreadableError(
             f"checkpoint {str(path)!r} is not as save_checkpoint writes it: {problem}; "
             "use an earlier one"
         )
     return state
+
+
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """Return a state of which ``model`` counts: of a checkpoint or a safetensors file.
+
+    Raises:
+        UnreadableError: as ``read_state``, or it is no complete safetensors file.
+    """
+    path = named_path(path)
+    if not _is_safetensors(path):
+        return read_state(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {"model": load_file(path, device="cpu")}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UnreadableError(
+            f"{str(path)!r} is no complete safetensors file ({error}); export it anew"
+        ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether the name says so, or the file begins as such a file does."""
+    try:
+        with open_file(path) as file:
+            start = file.read(9)
+    except OSError:
+        return False  # whoever reads it says why it cannot be read
+    return path.suffix == SAFETENSORS or (start[8:] == b"{" and start[6:8] == b"\0\0")
 
 
 def _problem(
@@ -60,8 +119,18 @@ def _problem(
         value = state[name]
         inner = kind if isinstance(kind, dict) else None
         if not isinstance(value, dict if inner is not None else kind):
-            return f"{at}{name} is {type(value).__name__}"
+            return f"{at}{name} is {parts.shown(value)}"
         found = None if inner is None else _problem(value, inner, f"{at}{name}.")
         if found is not None:
             return found
+    return None
+
+
+def _wrong_value(state: Mapping[str, Any]) -> str | None:
+    for name, check in CHECKS.items():
+        if name in state:
+            try:
+                check(state[name], state)
+            except parts.WrongValue as wrong:
+                return str(wrong)
     return None

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from training.optimizer_state import SavedGroup, counterparts, group_names
 
-#: Options of an optimizer that say how it computes, not what, or are compared as names.
-HOW = (
-    *("params", "param_names", "initial_lr"),
-    *("foreach", "fused", "capturable", "differentiable"),
-)
+#: Options of an optimizer that say how it computes, not what; a resumed run's own hold,
+#: since its device may not have the saved ones.
+COMPUTED = ("foreach", "fused", "capturable", "differentiable")
+#: Options that are not compared, or as names.
+HOW = ("params", "param_names", "initial_lr", *COMPUTED)
 GROUPS = "optimizer.groups"
 
 

@@ -28,6 +28,16 @@ REBUILT = {
     *("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"),
     *("_rebuild_meta_tensor_no_storage", "_rebuild_device_tensor_from_cpu_tensor"),
 }
+#: Storage -> bytes of one number in it.
+STORAGES = {
+    **dict.fromkeys(["UntypedStorage", "ByteStorage", "CharStorage", "BoolStorage"], 1),
+    **dict.fromkeys(["HalfStorage", "BFloat16Storage", "ShortStorage"], 2),
+    **dict.fromkeys(["FloatStorage", "IntStorage", "QInt32Storage"], 4),
+    **dict.fromkeys(["DoubleStorage", "LongStorage", "ComplexFloatStorage"], 8),
+    "ComplexDoubleStorage": 16,
+    **dict.fromkeys(["QInt8Storage", "QUInt8Storage", "QUInt4x2Storage"], 1),
+    "QUInt2x4Storage": 1,
+}
 CONTAINERS = (dict, list, tuple, set)
 
 
@@ -171,22 +181,14 @@ _PLAIN: dict[str, Any] = {
 
 def _is_a_word(name: str) -> bool:
     """Whether torch calls a number format, a quantization or a storage so."""
-    value = getattr(torch, name, None)
-    is_storage = name.endswith("Storage")
-    return (
-        name == "Tensor"
-        or is_storage
-        or isinstance(value, (torch.dtype, torch.qscheme))
-    )
+    is_format = isinstance(getattr(torch, name, None), (torch.dtype, torch.qscheme))
+    return is_format or name == "Tensor" or name in STORAGES
 
 
 def _bytes_of_one(storage: str) -> int:
-    if storage == "UntypedStorage":
-        return 1
-    dtype = getattr(getattr(torch, storage, None), "dtype", None)
-    if not isinstance(dtype, torch.dtype):
+    if storage not in STORAGES:
         raise ForeignRecord(f"has a tensor in {storage!r}, which is no storage")
-    return dtype.itemsize
+    return STORAGES[storage]
 
 
 def _measured(value: Any, depth: int, done: dict[int, Any]) -> tuple[int, int]:

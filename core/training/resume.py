@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from training import snapshot
 from training.catch_up import CHANGED_BY_HOOKS
-from training.optimizer_settings import GROUPS, aligned
+from training.fitting import check_optimizer
+from training.optimizer_settings import COMPUTED, GROUPS, aligned
 from training.optimizer_state import (
     SavedGroup,
     counterparts,
@@ -104,8 +105,10 @@ def restore(
     check_names(allowed, names)
     require_consent(changes, allowed, source)
     receipt = _receipt(trainer, state, changes, source)
-    _leave_joined(trainer)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
+    if not OPTIMIZER_IS_ANOTHER & consented:
+        check_optimizer(trainer, state, source)
+    _leave_joined(trainer)
     _adapt_optimizer(trainer, state, consented)
     for part in CHANGED_BY_HOOKS:
         if is_allowed(part, allowed):
@@ -178,7 +181,7 @@ def _adapt_optimizer(
         places = list(range(len(groups)))
     for place, own in zip(places, configured, strict=True):
         saved = groups[place]
-        saved.update({name: own[name] for name in names if name in own})
+        saved.update({name: own[name] for name in (*names, *COMPUTED) if name in own})
         if "lr" in names and "initial_lr" in saved:
             saved["initial_lr"] = float(own["lr"])
 

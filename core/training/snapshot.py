@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from training.content import describe_foreign, foreign_value
 from training.errors import CheckpointError, ConfigError
 from training.optimizer_kernels import keep_kernels
 from training.optimizer_state import fitted, named_state, names_of
+from training.part_checks import misfit
 from training.plain import plain
 from training.plain_names import as_plain, load_weights, some, unwrapped, weights_of
 from training.plugin_states import collect_states
@@ -126,17 +125,14 @@ def _check_weights(
 ) -> None:
     missing = sorted(own.keys() - saved.keys())
     unexpected = sorted(saved.keys() - own.keys())
-    reshaped = sorted(
-        f"{name} is {_shape(saved[name])}, the {what}'s {_shape(own[name])}"
-        for name in own.keys() & saved.keys()
-        if _shape(own[name]) != _shape(saved[name])
-    )
+    both = sorted(own.keys() & saved.keys())
+    others = [misfit(name, saved[name], own[name], what) for name in both]
     problems = [
         f"{label} {some(names)}"
         for label, names in (
             ("missing:", missing),
             (f"not in the {what}:", unexpected),
-            ("other shape:", reshaped),
+            ("of another kind:", list(filter(None, others))),
         )
         if names
     ]
@@ -145,10 +141,6 @@ def _check_weights(
             f"checkpoint {source!r} does not fit this {what}; {'; '.join(problems)}: "
             f"build the {what} as it was when the checkpoint was written"
         )
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def restore_model(trainer: Trainer, state: Mapping[str, Any]) -> None:

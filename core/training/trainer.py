@@ -31,7 +31,7 @@ from training.device import choose_device
 from training.errors import CheckpointError
 from training.files import named_path
 from training.forward import LossFn, StepFn, make_forward
-from training.layout import read_state
+from training.layout import read_state, read_weights
 from training.loop import Loop
 from training.metrics import Metrics, known_names
 from training.modes import Modes, keep_frozen
@@ -207,7 +207,7 @@ class Trainer(Loop):
         Raises:
             CheckpointError: the file is damaged, foreign, or does not fit this run.
         """
-        state = read_state(path)
+        state = read_weights(path) if weights_only else read_state(path)
         if weights_only:
             snapshot.check_model(self, state, str(path))
             snapshot.restore_model(self, state)

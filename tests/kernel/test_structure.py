@@ -27,13 +27,13 @@ FLOORS = {
     "order costs sample_seeds permutation compare staging readback gradients "
     "content loading memory tf32 compiling recording untracked foreign_hooks "
     "buffers telling plain_names criterion optimizer_state optimizer_settings "
-    "plain optimizer_kernels forward_checks durable files records",
+    "plain optimizer_kernels forward_checks durable files records part_checks",
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window graphed_window window_choice sigaction signals streams slots "
     "scopes registration signature sources syncs provenance layout announced "
     "source_names",
     3: "view selection plugin_states settings snapshot resume loop arguments "
-    "validation_loaders catch_up",
+    "validation_loaders catch_up fitting",
     4: "teardown trainer",
 }
 # What a reader must know to understand what happens between two batches; a recording
@@ -45,8 +45,8 @@ CORE = {
 } - {
     *("buffers", "compare", "compiling", "content", "costs", "durable", "files"),
     *("foreign_hooks", "forward_checks", "loading", "memory", "optimizer_kernels"),
-    *("permutation", "plain", "recording", "records", "staging", "telling"),
-    *("tf32", "untracked"),
+    *("part_checks", "permutation", "plain", "recording", "records", "staging"),
+    *("telling", "tf32", "untracked"),
 }
 
 

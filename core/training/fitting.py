@@ -1,0 +1,205 @@
+"""Whether the values in a checkpoint fit the optimizer of a run; nothing is changed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import CheckpointError
+from training.optimizer_settings import COMPUTED, HOW
+from training.optimizer_state import counterparts, group_names, names_of
+from training.part_checks import (
+    WrongValue,
+    is_dense,
+    is_finite,
+    is_json,
+    require,
+    same_numbers,
+)
+from training.plain_names import some
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+#: A rehearsal of a step computes it in the plainest way.
+PLAINLY = dict.fromkeys(COMPUTED, False)
+
+
+def check_optimizer(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
+    """Compare groups, options and states with what this optimizer keeps.
+
+    Raises:
+        CheckpointError: says which value does not fit.
+    """
+    optimizer, saved = trainer.optimizer, state["optimizer"]
+    live = optimizer.param_groups[: len(trainer.configured_groups or ())]
+    try:
+        for place, group in zip(_places(trainer, saved), live, strict=True):
+            at = f"optimizer.param_groups[{place}]"
+            listed = saved["param_groups"][place]
+            _check_options(at, listed, group, state["settings"])
+            own = _in_saved_order(trainer, saved, place, group["params"])
+            _check_states(type(optimizer), listed, own, saved["state"], at)
+    except WrongValue as wrong:
+        raise CheckpointError(
+            f"checkpoint {source!r} does not fit this optimizer: {wrong}; build it as "
+            "it was, or load with weights_only=True"
+        ) from wrong
+
+
+def _places(trainer: Trainer, saved: Mapping[str, Any]) -> list[int]:
+    """Return for each configured group the index of the saved one."""
+    groups = trainer.optimizer.param_groups[: len(trainer.configured_groups or ())]
+    sizes = [len(group["params"]) for group in groups]
+    if "names" not in saved:  # of an earlier release: by position
+        found = [len(group["params"]) for group in saved["param_groups"]]
+        require(found == sizes, "sizes of optimizer.param_groups", found, str(sizes))
+        return list(range(len(sizes)))
+    own = group_names(trainer.optimizer, names_of(trainer))[: len(groups)]
+    places = counterparts(own, saved["names"])
+    for names, place in zip(own, places, strict=True):
+        wanted = f"there with the group of {some(names)}"
+        require(place is not None, "optimizer.names", saved["names"], wanted)
+    return [place for place in places if place is not None]
+
+
+def _in_saved_order(
+    trainer: Trainer, saved: Mapping[str, Any], place: int, own: Sequence[Tensor]
+) -> list[Tensor]:
+    if "names" not in saved:
+        return list(own)
+    parameters = {name: parameter for parameter, name in names_of(trainer).items()}
+    return [parameters[name] for name in saved["names"][place]]
+
+
+def _check_options(
+    at: str,
+    saved: Mapping[str, Any],
+    own: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
+    """An option that the saved run had is there, and of the kind that it is here."""
+    for name, value in own.items():
+        if name in HOW:
+            continue
+        if name not in saved:
+            require(f"optimizer.{name}" not in settings, at, [*saved], f"with {name}")
+            continue
+        is_right = _is_alike(saved[name], value)
+        require(is_right, f"{at}.{name}", saved[name], f"alike to {value!r}")
+    rate = saved.get("initial_lr", 0.0)
+    is_right = _is_alike(rate, 0.0)
+    require(is_right, f"{at}.initial_lr", rate, "a finite number")
+    for name in saved.keys() - own.keys() - set(HOW):
+        value = saved[name]
+        is_right = is_json(value) or isinstance(value, Tensor)
+        require(is_right, f"{at}.{name}", value, "an option")
+
+
+def _is_alike(saved: Any, own: Any) -> bool:
+    """Whether an option can stand where ``own`` does."""
+    if isinstance(saved, Tensor) and isinstance(own, (int, float, Tensor)):
+        return is_dense(saved) and saved.numel() == 1 and is_finite(saved.item())
+    if isinstance(own, Tensor):
+        return is_finite(saved)
+    if isinstance(own, (tuple, list)):
+        is_row = isinstance(saved, (tuple, list)) and len(saved) == len(own)
+        return is_row and all(map(_is_alike, saved, own))
+    if own is None or saved is None or isinstance(own, bool):
+        return saved is None or isinstance(saved, (bool, int, float, str)) == (
+            own is None or isinstance(saved, bool)
+        )
+    if isinstance(own, (int, float)):
+        return is_finite(saved) or saved == own
+    return isinstance(saved, type(own))
+
+
+def _check_states(
+    kind: type[torch.optim.Optimizer],
+    group: Mapping[str, Any],
+    parameters: Sequence[Tensor],
+    states: Mapping[Any, Any],
+    at: str,
+) -> None:
+    """What is kept for a parameter is what a step of this optimizer makes."""
+    known: dict[int, dict[str, Any] | None] = {}
+    for key, parameter in zip(group["params"], parameters, strict=True):
+        if key not in states:
+            continue  # it never had a gradient
+        dims = parameter.dim()
+        if dims not in known:
+            known[dims] = _made_by_a_step(kind, group, dims, at)
+        kept, wanted = states[key], known[dims]
+        here = f"optimizer.state[{key!r}]"
+        for name, value in kept.items():
+            is_right = not isinstance(value, Tensor) or value.device.type != "meta"
+            require(is_right, f"{here}[{name!r}]", value, "a tensor with data")
+        for name, sample in (wanted or {}).items():
+            require(name in kept, here, [*kept], f"with {name}")
+            _check_alike(kept[name], sample, parameter, f"{here}[{name!r}]")
+
+
+def _made_by_a_step(
+    kind: type[torch.optim.Optimizer], group: Mapping[str, Any], dims: int, at: str
+) -> dict[str, Any] | None:
+    """Return what torch's optimizer keeps for a parameter; None for anybody else's.
+
+    A step on a parameter of a few numbers tells it, with the saved options.
+    """
+    if kind.__module__.partition(".")[0] != "torch" or kind is torch.optim.LBFGS:
+        return None
+    taken = inspect.signature(kind).parameters
+    options = {name: value for name, value in group.items() if name in taken}
+    options.update({name: no for name, no in PLAINLY.items() if name in taken})
+    options = {
+        name: value.item() if isinstance(value, Tensor) else value
+        for name, value in options.items()
+        if name != "params"
+    }
+    sample = nn.Parameter(torch.zeros(_sample_shape(dims)))
+    sample.grad = torch.zeros_like(sample)
+    try:
+        optimizer = kind([sample], **options)
+    except (ValueError, TypeError) as error:
+        wanted = f"what {kind.__name__} takes ({error})"
+        raise WrongValue(at, options, wanted) from error
+    try:
+        optimizer.step()
+    except (RuntimeError, ValueError):  # one that takes sparse gradients only
+        return None
+    return dict(optimizer.state.get(sample, {}))
+
+
+def _sample_shape(dims: int) -> tuple[int, ...]:
+    return tuple(range(2, 2 + dims))
+
+
+def _check_alike(value: Any, sample: Any, parameter: Tensor, at: str) -> None:
+    """A tensor is shaped as ``sample`` is, in terms of its parameter's shape."""
+    if not isinstance(sample, Tensor):
+        return
+    if sample.dim() == 0 and parameter.dim() > 0:
+        number = value.item() if _is_single(value) else value
+        is_right = is_finite(number) and number >= 0
+        require(is_right, at, value, "a finite number of at least 0")
+        return
+    own = _sample_shape(parameter.dim())
+    shape = tuple(sample.shape)
+    if len(shape) == len(own):
+        pairs = zip(shape, own, parameter.shape, strict=True)
+        shape = tuple(theirs if size == of else size for size, of, theirs in pairs)
+    is_right = (
+        isinstance(value, Tensor)
+        and value.layout in (torch.strided, parameter.layout)
+        and tuple(value.shape) == shape
+        and (not sample.is_floating_point() or same_numbers(value, parameter))
+    )
+    require(is_right, at, value, f"a tensor of {shape} for {tuple(parameter.shape)}")
+
+
+def _is_single(value: Any) -> bool:
+    return is_dense(value) and value.numel() == 1 and not value.is_complex()

@@ -88,10 +88,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "save_checkpoint or the checkpointing plugin wrote"
         )
     version = state.get("format_version")
-    if not isinstance(version, int):
+    if type(version) is not int or version < 1:
         raise UnreadableError(
-            f"checkpoint {str(path)!r} has format {version!r}, which is no number; use "
-            "an earlier one"
+            f"checkpoint {str(path)!r} has format {version!r}, which is no number of a "
+            "format; use an earlier one"
         )
     if version > FORMAT_VERSION:
         raise CheckpointError(

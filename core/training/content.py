@@ -19,30 +19,35 @@ PLAIN = frozenset(
 MAPPINGS = frozenset({dict, OrderedDict})
 SEQUENCES = frozenset({list, tuple, set})
 TENSORS = frozenset({Tensor, torch.nn.Parameter})
+#: Lists and mappings inside of one another.
+DEEPEST = 100
 
 
-def foreign_value(value: Any, path: str = "") -> tuple[str, Any] | None:
+def foreign_value(value: Any, path: str = "", depth: int = 0) -> tuple[str, Any] | None:
     """Return (path, value) of the first value that a checkpoint cannot hold, or None.
 
     Args:
         value: what is to be saved.
         path: what leads to it, such as ``"best['scores'][0]"``.
+        depth: how many lists and mappings it is inside of.
     """
     kind = type(value)
     if kind in PLAIN or kind in TENSORS:
         return None
+    if depth > DEEPEST and kind in MAPPINGS | SEQUENCES:
+        return path, value
     if kind in MAPPINGS:
         for key, item in value.items():
             if type(key) not in PLAIN:
                 return f"a key of {path or 'it'}", key
             inner = f"{path}[{key!r}]" if path or not isinstance(key, str) else key
-            found = foreign_value(item, inner)
+            found = foreign_value(item, inner, depth + 1)
             if found is not None:
                 return found
         return None
     if kind in SEQUENCES:
         for index, item in enumerate(value):
-            found = foreign_value(item, f"{path}[{index}]")
+            found = foreign_value(item, f"{path}[{index}]", depth + 1)
             if found is not None:
                 return found
         return None
@@ -52,6 +57,11 @@ def foreign_value(value: Any, path: str = "") -> tuple[str, Any] | None:
 def describe_foreign(path: str, value: Any) -> str:
     """Return a clause that names the value, its class, and what to keep instead."""
     kind = type(value)
+    if kind in MAPPINGS | SEQUENCES:
+        return (
+            f"{path[:60]}... is inside of more than {DEEPEST} lists and mappings, or "
+            "inside of itself; keep a flat state"
+        )
     return (
         f"{path} is {kind.__module__}.{kind.__qualname__} {_short(value)}, which a "
         "checkpoint cannot hold; keep tensors, numbers, strings, lists and dicts"

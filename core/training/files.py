@@ -29,8 +29,8 @@ def named_path(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(
-            f"the path {os.fspath(path)!r} begins with a home folder that is not "
-            "known; write it out, or put ./ before a name that begins with ~"
+            f"the path {os.fspath(path)!r} begins with the home folder of nobody "
+            "known here; write the whole path, from / on"
         ) from error
 
 

@@ -37,7 +37,10 @@ def check_optimizer(trainer: Trainer, state: Mapping[str, Any], source: str) -> 
     """
     optimizer, saved = trainer.optimizer, state["optimizer"]
     live = optimizer.param_groups[: len(trainer.configured_groups or ())]
+    known = set(names_of(trainer).values())
     try:
+        for name in state.get("trainable", ()):
+            require(name in known, "trainable", name, "the name of a parameter")
         for place, group in zip(_places(trainer, saved), live, strict=True):
             at = f"optimizer.param_groups[{place}]"
             listed = saved["param_groups"][place]

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.optimizer_state import some
+
 #: Bytes of a generator's state on a GPU.
 CUDA_STATE = 16
 MOST = 2**63
@@ -31,11 +33,16 @@ def shown(value: Any) -> str:
     """Return a value as a sentence can hold it."""
     if isinstance(value, Tensor):
         return f"a {value.layout} tensor of {value.dtype} {tuple(value.shape)}"
+    kind = type(value).__name__
+    if isinstance(value, dict):
+        return f"{kind} of {some([str(name)[:40] for name in value], 3) or 'nothing'}"
+    if isinstance(value, (list, tuple, set)) and len(value) > 5:
+        return f"{kind} of {len(value):,} values"
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except (ValueError, RecursionError):  # a whole number of thousands of digits
         text = "too large to show"
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:50] + '...'}"
+    return f"{kind} {text if len(text) <= 60 else text[:50] + '...'}"
 
 
 def require(is_right: bool, at: str, value: Any, wanted: str) -> None:
@@ -189,8 +196,8 @@ def check_loss(loss: Any, state: Mapping[str, Any]) -> None:
 
 def check_trainable(names: Any, state: Mapping[str, Any]) -> None:
     """The parameters that require a gradient, by name."""
-    is_right = isinstance(names, list) and all(isinstance(each, str) for each in names)
-    require(is_right, "trainable", names, "a list of names")
+    is_right = isinstance(names, list) and all(map(_is_name, names))
+    require(is_right and bool(names), "trainable", names, "a list of names")
 
 
 def check_optimizer(optimizer: Mapping[str, Any], state: Mapping[str, Any]) -> None:

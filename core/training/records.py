@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-#: Lists and mappings inside of one another.
-DEEPEST = 100
+from training.content import DEEPEST
+
 #: What a pickle may stand for, in values a byte, where parts of it are used again.
 MOST_VALUES_A_BYTE = 100
 REBUILT = {

@@ -39,7 +39,7 @@ LEAVING, SIGNALS = "faults/test_leaving.py", "faults/test_signals.py"
 PRINTING, TEARDOWN = "faults/test_printing.py", "faults/test_teardown.py"
 PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
-DURABLE = "training.durable"
+DURABLE, CRAFTED = "training.durable", "faults/test_crafted.py"
 LOCK, FOLDER = "trainbus_checkpointing.lock", "trainbus_checkpointing.folder"
 HOLDER = "trainbus_checkpointing.holder"
 OWNERSHIP, LISTS = "faults/test_ownership.py", "faults/test_damaged_lists.py"
@@ -273,6 +273,69 @@ MUTANTS = [
         "return True",
         COMMIT,
         "test_c12_an_error_of",
+    ),
+    Mutant(
+        "C13",
+        "values inside of a part are not looked at",
+        "training.layout",
+        'problem = _problem(state, LAYOUT, "") or _wrong_value(state)',
+        'problem = _problem(state, LAYOUT, "")',
+        CRAFTED,
+        "test_c13 and 400",
+    ),
+    Mutant(
+        "C13",
+        "a weight of another kind of number is taken",
+        "training.part_checks",
+        "    if not is_same or not same_numbers(saved, own):",
+        "    if not is_same:",
+        CRAFTED,
+        "test_c13_a_weight",
+    ),
+    Mutant(
+        "C13",
+        "the optimizer's values are taken as they are",
+        "training.resume",
+        "        check_optimizer(trainer, state, source)\n",
+        "        pass\n",
+        CRAFTED,
+        "test_c13_a_state",
+    ),
+    Mutant(
+        "C14",
+        "a temporary file may be there already",
+        DURABLE,
+        'open(temporary, "xb")',
+        'open(temporary, "wb")',
+        "faults/test_links.py",
+        "test_c14_a_link_at_a_temporary",
+    ),
+    Mutant(
+        "C15",
+        "a record may be compressed",
+        "training.records",
+        "        if not is_stored or record.compress_size != record.file_size:",
+        "        if record.compress_size > record.file_size:",
+        "faults/test_bombs.py",
+        "test_c15 and compressed",
+    ),
+    Mutant(
+        "C15",
+        "a tensor may be larger than its record",
+        "training.records",
+        "        if length * _bytes_of_one(kind.name) != self._sizes.get(key):",
+        "        if key not in self._sizes:",
+        "faults/test_bombs.py",
+        "test_c15 and tensor",
+    ),
+    Mutant(
+        "C15",
+        "a pickle is not rehearsed",
+        "training.records",
+        "    rehearse(archive.read(pickled[0]), inside)\n",
+        "",
+        "faults/test_bombs.py",
+        "test_c15_a_bomb and nested",
     ),
     Mutant(
         "R1",

@@ -228,3 +228,106 @@ def test_c13_one_wrong_value_is_refused_with_the_trainer_as_it_was_or_is_harmles
     record_property("crafted files", sum(ends.values()))
     assert wrong == []
     assert ends["refused"] > 5 * ends["loaded"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda w: w.to(torch.complex64), id="complex"),
+        pytest.param(lambda w: w.to(torch.int64), id="whole"),
+        pytest.param(lambda w: w.to(torch.bool), id="bool"),
+        pytest.param(lambda w: w.to_sparse(), id="sparse"),
+        pytest.param(lambda w: w.to("meta"), id="meta"),
+        pytest.param(lambda w: w[:, :1], id="another shape"),
+        pytest.param(lambda w: w.tolist(), id="a list"),
+    ],
+)
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_c13_a_weight_of_another_kind_is_named(
+    saved: dict[str, Any], tmp_path: Path, change: Any, weights_only: bool
+) -> None:
+    state = crafted(saved, ("model", "2.weight"), change(saved["model"]["2.weight"]))
+    assert state is not None
+    assert outcome(tmp_path / "a.pt", state, weights_only) == ("refused", "")
+    with pytest.raises(CheckpointError, match=r"2\.weight"):
+        make().load_checkpoint(tmp_path / "a.pt", weights_only=weights_only)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_taken(
+    saved: dict[str, Any], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """The control: a fraction stays one."""
+    weight = saved["model"]["2.weight"].to(dtype)
+    state = crafted(saved, ("model", "2.weight"), weight)
+    assert state is not None
+    assert outcome(tmp_path / "a.pt", state, False) == ("loaded", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("exp_avg",), torch.zeros(5)),
+        (("exp_avg",), REMOVED),
+        (("exp_avg_sq",), torch.zeros(3, 2, dtype=torch.complex64)),
+        (("step",), float("nan")),
+        (("step",), torch.tensor(-1.0)),
+    ],
+    ids=["shape", "removed", "complex", "nan", "negative"],
+)
+def test_c13_a_state_that_the_optimizer_does_not_keep_is_named(
+    saved: dict[str, Any], tmp_path: Path, path: Place, value: Any
+) -> None:
+    state = crafted(saved, ("optimizer", "state", 0, *path), value)
+    assert state is not None
+    assert outcome(tmp_path / "a.pt", state, False) == ("refused", "")
+    with pytest.raises(CheckpointError, match=r"optimizer\.state\[0\]"):
+        make().load_checkpoint(tmp_path / "a.pt")
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
+    "SGD with momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "Adam with amsgrad": lambda p: torch.optim.Adam(p, amsgrad=True),
+    "Adam with a rate in a tensor": lambda p: torch.optim.Adam(
+        p, lr=torch.tensor(0.01), foreach=False
+    ),
+    "Adafactor": torch.optim.Adafactor,
+    "RMSprop": lambda p: torch.optim.RMSprop(p, momentum=0.5, centered=True),
+    "ASGD": torch.optim.ASGD,
+    "Rprop": torch.optim.Rprop,
+    "NAdam": torch.optim.NAdam,
+    "RAdam": torch.optim.RAdam,
+    "Adagrad": torch.optim.Adagrad,
+    "Adadelta": torch.optim.Adadelta,
+    "Adamax": torch.optim.Adamax,
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_what_each_of_torchs_optimizers_keeps_fits_it(
+    tmp_path: Path, kind: str
+) -> None:
+    """The control: with weights of no, one, two and four dimensions."""
+
+    def trainer() -> Trainer:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(8, 1))
+        model.register_parameter("scale", nn.Parameter(torch.ones(())))
+        return Trainer(
+            model,
+            [torch.ones(2, 1, 3, 3)] * 2,
+            optimizer=OPTIMIZERS[kind](model.parameters()),
+            step_fn=lambda model, batch: (model(batch) * model.scale).square().mean(),
+            num_epochs=2,
+            device="cpu",
+        )
+
+    first = trainer()
+    first.num_epochs = 1
+    first.train()
+    first.save_checkpoint(tmp_path / "a.pt")
+    second = trainer()
+    second.load_checkpoint(tmp_path / "a.pt")
+    second.train()
+    assert second.step == 4

@@ -71,6 +71,14 @@ def test_what_is_called_foreign_could_indeed_not_be_read(
         torch.load(tmp_path / "a.pt", weights_only=True)
 
 
+def test_a_state_that_holds_itself_is_named_and_not_saved(tmp_path: Path) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(PluginError, match=r"'Keeps' .*inside of more than 100 lists"):
+        make_trainer(None, None, Keeps(endless)).save_checkpoint(tmp_path / "a.pt")
+    assert not list(tmp_path.iterdir())
+
+
 PLAIN = [
     None,
     True,

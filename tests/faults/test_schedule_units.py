@@ -50,6 +50,7 @@ FOR_UPDATES: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda o: LambdaLR(o, functools.partial(factor_of_warmup, num_warmup_steps=30)),
         "first part is 30 advances long",
     ),
+    "a longer run's": (lambda o: warmup(o, 500, 3000), "first part is 500"),
     "in batches": (lambda o: CosineAnnealingLR(o, 180), "180 advances long"),
     "a closure": (lambda o: LambdaLR(o, lambda n: min(1, n / 9)), "leaves its warmup"),
     "a closure that falls": (lambda o: LambdaLR(o, lambda n: 1 - n / 90), "hardly"),
@@ -116,9 +117,9 @@ def test_s1_what_was_said_holds(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         of_ninety(lambda o: warmup(o, 30, LENGTH), interval="epoch").train()
         of_ninety(lambda o: warmup(o, 30, LENGTH), interval="step").train()
-    assert "LambdaLR advances after each epoch, 3 times" in caplog.text
+    assert "LambdaLR advances after each epoch, 3 in all" in caplog.text
     assert "begins at 0, is 0.00666667 at most, ends at 0.00666667" in caplog.text
-    assert "LambdaLR advances after each update, 90 times" in caplog.text
+    assert "LambdaLR advances after each update, 90 in all" in caplog.text
     assert "begins at 0, is 0.1 at most, ends at 0.00166667" in caplog.text
 
 

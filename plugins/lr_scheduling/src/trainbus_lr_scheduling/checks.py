@@ -180,7 +180,8 @@ def _tell(name: str, interval: str, planned: int, rates: list[float] | None) -> 
         first, top, last = rates[0], max(rates), rates[-1]
         course = f": its rate begins at {first:g}, is {top:g} at most, ends at {last:g}"
     logger.info(
-        "the %s advances after each %s, %d times%s", name, unit, planned, course
+        "lr_scheduling: the %s advances after each %s, %d in all%s",
+        *(name, unit, planned, course),
     )
 
 

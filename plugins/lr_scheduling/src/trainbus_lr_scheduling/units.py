@@ -51,7 +51,7 @@ def why_updates(
     # Lengths in batches are those of people who forgot about accumulation.
     if length is not None and 0.9 * plan.updates <= length <= 1.1 * plan.batches:
         return f"it is {length} advances long, and {run}"
-    if plan.epochs <= warmup < plan.updates:
+    if warmup >= plan.epochs:
         return f"its first part is {warmup} advances long, and {run}"
     if length is not None or by_epochs is None or by_updates is None:
         return None

@@ -75,7 +75,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         _verify_records(file, path)
         file.seek(0)
         try:
-            with torch.sparse.check_sparse_tensor_invariants():
+            with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
                 state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many types here; all mean "not ours"
             raise UnreadableError(

@@ -88,7 +88,7 @@ def rehearse(content: bytes, sizes: Mapping[str, int]) -> None:
     try:
         for code, argument, _ in pickletools.genops(content):
             # The number under which a value is kept makes room for as many.
-            if "PUT" in code.name and argument > len(content):
+            if "PUT" in code.name and int(argument or 0) > len(content):
                 raise ForeignRecord(f"keeps a value under the number {argument:,}")
         value = _Rehearsal(content, sizes).load()
     except ForeignRecord:

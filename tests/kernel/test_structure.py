@@ -43,9 +43,10 @@ CORE = {
     *("bus", "callbacks", "data_order", "device", "loop", "scopes", "slots"),
     *("trainer", "view", "window"),
 } - {
-    *("buffers", "compare", "compiling", "content", "costs", "durable", "files"),
-    *("foreign_hooks", "forward_checks", "loading", "memory", "optimizer_kernels"),
-    *("part_checks", "permutation", "plain", "recording", "records", "staging"),
+    *("buffers", "compare", "compiling", "content", "costs", "criterion"),
+    *("durable", "files", "foreign_hooks", "forward_checks", "loading", "memory"),
+    *("optimizer_kernels", "optimizer_settings", "optimizer_state", "part_checks"),
+    *("permutation", "plain", "plain_names", "recording", "records", "staging"),
     *("telling", "tf32", "untracked"),
 }
 

@@ -1,71 +1,24 @@
-"""What a batch is: its size, its weight, and how it reaches the device."""
+"""What tensors a batch holds, and how it reaches the device."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from training.errors import DataError
 
-
-def batch_size_of(batch: Any) -> int:
-    """Return the number of samples in ``batch``; 1 where nothing tells.
-
-    It is the length of the first tensor that has one, wherever it stands; without
-    such a tensor that of the first list of texts.
-
-    Args:
-        batch: a tensor ``(B, ...)``, or a mapping or sequence of such.
-    """
-    for part in _parts(batch):
-        if isinstance(part, Tensor) and part.dim():
-            return part.shape[0]
-    return next((len(part) for part in _parts(batch) if isinstance(part, list)), 1)
-
-
-def _parts(value: Any) -> Iterator[Tensor | list[str]]:
-    """Yield the tensors and lists of texts inside ``value``, in reading order."""
+def tensors_of(value: Any) -> list[Tensor]:
+    """Return the tensors inside a batch, in reading order."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _parts(item)
-    elif isinstance(value, list) and value and isinstance(value[0], str):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _parts(item)
-
-
-def tensors_of(batch: Any) -> list[Tensor]:
-    """Return the tensors inside ``batch``, in reading order."""
-    return [part for part in _parts(batch) if isinstance(part, Tensor)]
-
-
-def weight_of(batch: Any) -> float:
-    """Return the number of items that the batch's mean loss is a mean over.
-
-    ``batch.loss_weight`` says it where the loss is not a mean over samples, as with
-    the label tokens of a text model; otherwise it is the number of samples.
-
-    Raises:
-        DataError: ``loss_weight`` is negative, infinite or no number.
-    """
-    given = getattr(batch, "loss_weight", None)
-    if given is None:
-        return batch_size_of(batch)
-    weight = float(given)
-    if not 0.0 <= weight < math.inf:
-        raise DataError(
-            f"a batch has the loss_weight {weight}; make it the number of items that "
-            "the mean loss is a mean over, 0 or more"
-        )
-    return weight
+        return [value]
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [tensor for item in value for tensor in tensors_of(item)]
 
 
 def batch_to_device(batch: Any, device: torch.device) -> Any:
@@ -95,7 +48,9 @@ def _move(value: Any, device: torch.device) -> Any:
 
 
 def device_batches(
-    host_batches: Iterator[Any], device: torch.device
+    host_batches: Iterator[Any],
+    device: torch.device,
+    weigh: Callable[[Any], float],
 ) -> Iterator[tuple[Any, float]]:
     """Yield each batch on ``device`` with its weight, counted on the host before.
 
@@ -105,13 +60,15 @@ def device_batches(
     """
     if device.type != "cuda":
         for batch in host_batches:
-            yield batch_to_device(batch, device), weight_of(batch)
+            weight = weigh(batch)
+            yield batch_to_device(batch, device), weight
         return
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ahead: tuple[Any, float] | None = None
     for batch in host_batches:
+        weight = weigh(batch)
         with torch.cuda.stream(stream) if _is_plain(batch) else nullcontext():
-            copied = batch_to_device(batch, device), weight_of(batch)
+            copied = batch_to_device(batch, device), weight
         if ahead is not None:
             yield ahead
         torch.cuda.current_stream(device).wait_stream(stream)

@@ -111,6 +111,13 @@ class EpochLoader:
         is_plain = isinstance(self.loader, (list, tuple))
         return is_plain or _can_skip(self.loader) or _is_stateful(self.loader)
 
+    @property
+    def issued(self) -> Any:
+        """The indices of the samples in the batch that came last, where known."""
+        if self.watched is None or self.reading.batch_sampler is None:
+            return None
+        return self.watched.latest
+
     def start(
         self,
         epoch: int,

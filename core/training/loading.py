@@ -65,6 +65,8 @@ class Watched:
         self._issued = issued
         self._skipped, self._number = skipped, skipped
         self._num_workers = num_workers
+        #: The indices of the batch that was yielded last, None if they are forgotten.
+        self.latest: Any = None
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -78,6 +80,7 @@ class Watched:
             if self.loss(error) is None:
                 add_note(error, f"while {self._place()} was loaded")
             raise
+        self.latest = self._issued.at(self._number)
         self._number += 1
         return batch
 

@@ -83,7 +83,9 @@ class Loop(RunView):
         if resume is not None:  # after the iterator was made: making it draws numbers
             load_rng_state(resume["rng"], self.device)
         try:
-            complete = self._run_batches(device_batches(batches, self.device))
+            complete = self._run_batches(
+                device_batches(batches, self.device, self._weigh)
+            )
             if complete and self.progress.batch == 0:
                 raise DataError("train_dataloader yielded no batch; give it some data")
             if complete or self._stop is None:
@@ -129,6 +131,10 @@ class Loop(RunView):
         if window.num_batches:  # the last window is stepped with its own weight
             self._end_window(window, index)
         return True
+
+    def _weigh(self, batch: Any) -> float:
+        """Return what the batch that was loaded last counts in its window."""
+        return self._weigher(batch, self._order.issued)
 
     def _end_window(self, window: Window, index: int) -> None:
         """Step the optimizer, count, announce, and grant what was asked for."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.batches import batch_size_of
 from training.telling import add_note
+from training.weighing.structure import samples_of
 
 if TYPE_CHECKING:
     from training.view import RunView
@@ -43,5 +43,5 @@ def _peak(device: torch.device) -> int:
 def _batch_size(loader: Any) -> Any:
     size = getattr(loader, "batch_size", None)
     if size is None and isinstance(loader, (list, tuple)):
-        size = batch_size_of(loader[0])
+        size = samples_of(loader[0])
     return "unknown size" if size is None else size

@@ -118,6 +118,7 @@ def restore(
     fitted(state["optimizer"], trainer.optimizer, names_of(trainer))  # raises early
     for change in changes:
         log.info("resuming with a change: %s", change)
+    trainer._weigher.take_over(saved.get("loss_per"), is_allowed("loss_per", allowed))
     snapshot.restore_model(trainer, state)
     snapshot.restore_run(trainer, state, source)
     if trainer.seed is None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FREE = ("num_epochs", "max_steps", "device")
 #: None where a loader does not tell; then there is nothing to compare.
 MAY_BE_UNKNOWN = ("dataset", "dataset_length", "sampler", "batch_size", "drop_last")
+MAY_BE_UNKNOWN += ("loss_per",)
 #: Setting -> others that follow from it, which are not worth a line of their own.
 IMPLIES = {
     "dataset_length": ("batches_per_epoch", "dataset"),
@@ -70,6 +71,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "tf32": trainer.tf32,
         "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
         "max_grad_norm": trainer.max_grad_norm or None,
+        "loss_per": trainer._weigher.settings(),
         "dataset": getattr(getattr(loader, "dataset", None), "fingerprint", None),
         "dataset_length": _length(getattr(loader, "dataset", None)),
         "sampler": _sampler(loader),
@@ -90,6 +92,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change]:
     """Return what differs; names that either side does not know are left out."""
+    saved, own = _comparable(saved), _comparable(own)
     changes = [
         Change(name, saved[name], own[name])
         for name in saved
@@ -106,6 +109,12 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change
         if change.name not in implied
         and not ("optimizer." in implied and change.name.startswith("optimizer."))
     ]
+
+
+def _comparable(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return ``settings`` without what was only noted while a unit was measured."""
+    weighing = settings.get("loss_per")
+    return {**settings, "loss_per": weighing["unit"]} if weighing else settings
 
 
 def require_consent(

@@ -50,6 +50,7 @@ from training.validation_loaders import (
     refuse_several,
     wrapped_loaders,
 )
+from training.weighing.weigher import LossPer, Weigher
 from training.window_choice import choose_window
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,10 @@ class Trainer(Loop):
             launching of kernels off the CPU. Python in the forward pass then runs only
             while recording, so it must not depend on data. Where it cannot be done
             (see ``window_choice``) a warning says why.
+        loss_per: what the loss of a batch is a mean over: ``"samples"``, ``"labels"``,
+            ``"shifted_labels"``, ``"sum"``, ... (see ``weighing/units``), or a function
+            ``batch -> float``. None: what the batch or ``step_fn`` says, else it is
+            measured on the first batch.
     Raises:
         ConfigError: an argument does not fit; the message says which and how.
     """
@@ -133,15 +138,18 @@ class Trainer(Loop):
         tf32: bool | None = None,
         compile: bool | Mapping[str, Any] = False,  # noqa: A002  # as torch has it
         cuda_graphs: bool = False,
+        loss_per: LossPer | None = None,
     ) -> None:
         fp16 = checked_flag("fp16", fp16)
         optimizer = checked_optimizer(optimizer, Precision.choose(precision, fp16))
         refuse_one_shot(train_dataloader, "train_dataloader")
         refuse_several(train_dataloader)
         self.device = choose_device(device)
+        forward = make_forward(loss_fn, step_fn)
         super().__init__(
             Precision(Precision.choose(precision, fp16), self.device),
-            make_forward(loss_fn, step_fn),
+            forward,
+            Weigher(loss_per, forward, loss_fn, loss_fn is None and step_fn is None),
         )
         self.model = model.to(self.device)
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, self.model)
@@ -309,6 +317,7 @@ class Trainer(Loop):
             self.carried_states = {}
             self.joining_groups = []
             self.resumed_from = None
+            self._weigher.reset()
         keep_frozen(self.model, self.optimizer)
         self._remember_options()
         if self.seed is not None:
@@ -356,6 +365,13 @@ class Trainer(Loop):
             self.gradient_accumulation_steps,
             self.max_grad_norm,
             self.nonfinite,
+        )
+        self._weigher.prepare(
+            self.model,
+            self.device,
+            self._order.reading,
+            min(self.gradient_accumulation_steps, self.batches_per_epoch or 2**31),
+            self._window,
         )
         self.metrics.known_names = known_names(
             dict(bus.collect("metric_names", trainer=self)),

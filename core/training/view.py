@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from training import plan
-from training.batches import batch_to_device, weight_of
+from training.batches import batch_to_device
 from training.bus import Bus
 from training.criterion import Criterion
 from training.forward import Forward
@@ -30,6 +30,7 @@ from training.readback import Readback
 from training.signals import Abandoned
 from training.slots import plugins_on_stack
 from training.state import Progress, Request
+from training.weighing.weigher import Weigher
 from training.window import APPLIED
 
 log = logging.getLogger(__name__)
@@ -93,9 +94,12 @@ class RunView:
     save_dir: Path
     metadata: dict[str, Any]
 
-    def __init__(self, precision: Precision, forward: Forward) -> None:
+    def __init__(
+        self, precision: Precision, forward: Forward, weigher: Weigher
+    ) -> None:
         self._precision = precision
         self._forward = forward
+        self._weigher = weigher
         self.bus = Bus()
         self.progress = Progress()
         self._history: list[dict[str, Any]] = []
@@ -212,14 +216,22 @@ class RunView:
         """Return the context of the run's forward passes; does nothing in fp32."""
         return self._precision.autocast()
 
-    def compute_loss(self, batch: Any) -> tuple[Tensor, float]:
-        """Return (0-d mean loss, weight) of one batch, as in training, no backward."""
-        weight = weight_of(batch)
+    def compute_loss(
+        self, batch: Any, samples: int | None = None
+    ) -> tuple[Tensor, float]:
+        """Return (0-d mean loss, weight) of one batch, as in training, no backward.
+
+        Args:
+            batch: on the host; weighed as in training, and until a run has begun by
+                what is said, or its samples.
+            samples: in it, where the caller knows; None: as its entries tell.
+        """
+        weight = self._weigher(batch, None if samples is None else range(samples))
         with self.autocast():
             loss, weight, _ = self._forward(
                 self.model, batch_to_device(batch, self.device), weight
             )
-        return loss, weight
+        return (loss / weight if self._weigher.is_sum and weight else loss), weight
 
     def require_metric(self, name: str, owner: str) -> None:
         """Raise ``MetricError`` with near matches if nobody will produce ``name``."""

@@ -87,6 +87,8 @@ class Window:
 
     #: Whether autocast casts a weight once a forward pass, however often it is used.
     keeps_casts = True
+    #: Whether losses are sums: gradients are added up then, and divided by nothing.
+    adds_up = False
 
     def __init__(
         self,
@@ -198,6 +200,8 @@ class Window:
 
     def _divisor(self, weight: float) -> float:
         """Return c / n of a batch; the first batch of a window fixes c."""
+        if self.adds_up:
+            return 1.0
         if self._expected == 0.0:
             self._expected = weight * self.accumulation
         return self._expected / weight
@@ -207,7 +211,7 @@ class Window:
 
     def _add(self, mean: Tensor | float, weight: float) -> None:
         """Count a batch whose gradients are in."""
-        self._loss_sum = self._loss_sum + mean * weight
+        self._loss_sum = self._loss_sum + (mean if self.adds_up else mean * weight)
         self._weight_sum += weight
         for name, part in self.parts.items():
             if isinstance(part, Tensor):
@@ -274,7 +278,7 @@ class Window:
 
     def _correction(self) -> float:
         """Return c / sum n_i: 1.0 when every batch weighed what the first one did."""
-        return self._expected / self._weight_sum
+        return 1.0 if self.adds_up else self._expected / self._weight_sum
 
     def _clip(self, max_norm: float) -> Tensor:
         return clip(self._parameters, max_norm)

@@ -107,7 +107,7 @@ def test_means_of_means_would_fail_the_same_comparison() -> None:
         return loss
 
     whole = gradients(masked([8], keep), 1, step_fn=masked_step)
-    parts = gradients(masked([3, 5], keep), 2, step_fn=unweighted)
+    parts = gradients(masked([3, 5], keep), 2, step_fn=unweighted, loss_per="samples")
     assert not torch.allclose(parts[0], whole[0], rtol=0, atol=1e-3)
 
 
@@ -146,6 +146,7 @@ def test_a_partial_last_window_is_stepped_with_its_own_weight(num_epochs: int) -
         keep,
         gradient_accumulation_steps=4,
         num_epochs=num_epochs,
+        loss_per="samples",  # its gradient is 1 whatever the batch: it tells nothing
     )
     trainer.train()
     assert trainer.steps_per_epoch == 2
@@ -216,6 +217,7 @@ def test_clipping_sees_the_corrected_gradient_and_reports_the_norm_before() -> N
         keep,
         gradient_accumulation_steps=4,
         max_grad_norm=0.25,
+        loss_per="samples",
         lr=1.0,
     ).train()
     assert recorder.logs[0]["grad_norm"] == pytest.approx(1.0)

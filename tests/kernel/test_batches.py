@@ -1,4 +1,4 @@
-"""How many samples a batch holds, and what its mean loss is a mean over."""
+"""What a batch says of itself, and how it reaches the device."""
 
 from __future__ import annotations
 
@@ -11,44 +11,35 @@ import torch
 from torch import Tensor, nn
 from toy import make_trainer
 
-from training.batches import _is_plain, batch_size_of, device_batches, weight_of
+from training.batches import _is_plain, device_batches
 from training.errors import DataError
+from training.weighing.candidates import said_weight
+from training.weighing.structure import samples_of
 
 THREE = torch.zeros(3, 2)
-TEXTS = ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
     ("batch", "size"),
     [
-        pytest.param(THREE, 3, id="a tensor"),
-        pytest.param((THREE, torch.zeros(3)), 3, id="inputs and targets"),
-        pytest.param({"x": {"y": [THREE]}}, 3, id="nested"),
-        pytest.param((TEXTS, THREE), 3, id="texts before a tensor"),
-        pytest.param({"question": ["a"], "x": THREE}, 3, id="a tensor before texts"),
-        pytest.param((torch.tensor(7), THREE), 3, id="a number before a tensor"),
-        pytest.param(([], {}, THREE), 3, id="empty containers first"),
-        pytest.param({"question": TEXTS, "answer": TEXTS}, 3, id="texts alone"),
-        pytest.param((1, TEXTS), 3, id="a number and texts"),
-        pytest.param(torch.tensor(7), 1, id="a number alone"),
-        pytest.param("abc", 1, id="one text"),
-        pytest.param([], 1, id="nothing"),
-        pytest.param(torch.zeros(0, 2), 0, id="an empty tensor"),
+        pytest.param((["a", "b", "c"], THREE), 3, id="texts before a tensor"),
+        pytest.param({"x": THREE, "y": torch.zeros(4)}, None, id="not known"),
     ],
 )
-def test_the_size_of_a_batch_is(batch: Any, size: int) -> None:
-    assert batch_size_of(batch) == size
+def test_the_size_of_a_batch_is(batch: Any, size: int | None) -> None:
+    assert samples_of(batch) == size  # more in tests/weighing/test_structure.py
 
 
 def test_a_batch_may_say_what_its_loss_is_a_mean_over() -> None:
-    assert weight_of(SimpleNamespace(loss_weight=7)) == 7.0
-    assert weight_of(SimpleNamespace(loss_weight=0)) == 0.0
+    assert said_weight(SimpleNamespace(loss_weight=7)) == 7.0
+    assert said_weight(SimpleNamespace(loss_weight=0)) == 0.0
+    assert said_weight({"x": THREE}) is None
 
 
-@pytest.mark.parametrize("weight", [-3, math.nan, math.inf])
-def test_a_weight_that_is_none_is_refused_with_its_value(weight: float) -> None:
-    with pytest.raises(DataError, match=f"loss_weight {float(weight)}; make it the"):
-        weight_of(SimpleNamespace(loss_weight=weight))
+@pytest.mark.parametrize("weight", [-3, math.nan, math.inf, "many"])
+def test_a_weight_that_is_none_is_refused_with_its_value(weight: Any) -> None:
+    with pytest.raises(DataError, match=f"loss_weight .?{weight}.*; make it the"):
+        said_weight(SimpleNamespace(loss_weight=weight))
 
 
 class Asks(nn.Module):
@@ -106,7 +97,7 @@ def test_only_what_can_be_kept_until_it_was_read_is_copied_ahead(
 
 def test_on_a_cpu_a_batch_is_passed_on_as_it_is() -> None:
     batches = [{"x": THREE}, {"x": THREE[:1]}]
-    seen = list(device_batches(iter(batches), torch.device("cpu")))
+    seen = list(device_batches(iter(batches), torch.device("cpu"), samples_of))
     assert [batch for batch, _ in seen] == batches
     assert all(a is b for a, (b, _) in zip(batches, seen, strict=True))
     assert [weight for _, weight in seen] == [3, 1]
@@ -119,7 +110,7 @@ def test_on_a_gpu_every_batch_arrives_whole_and_in_order(wrap: Any) -> None:
     device = torch.device("cuda")
     host = [torch.full((1 << 20,), float(i)).pin_memory() for i in range(20)]
     sums = []
-    for batch, _ in device_batches((wrap(x) for x in host), device):
+    for batch, _ in device_batches((wrap(x) for x in host), device, lambda _: 1.0):
         x = batch["x"] if isinstance(batch, dict) else batch.inner
         for _ in range(20):  # reads it long after the next copy has begun
             x = x * 1.0

@@ -24,6 +24,10 @@ DEVICES = [
 ]
 
 
+#: A model that counts its calls would count those of a measurement.
+SAID = {"loss_per": "samples"}
+
+
 class Poisoned(nn.Module):
     """Returns a bad loss, or a finite loss with a bad gradient, on one call."""
 
@@ -53,7 +57,8 @@ def test_by_default_a_bad_value_stops_the_run_before_the_weights(
     kind: str, device: str, max_grad_norm: float | None
 ) -> None:
     model = Poisoned(3, kind)
-    trainer = make_trainer(model, device=device, max_grad_norm=max_grad_norm)
+    options = {"max_grad_norm": max_grad_norm, **SAID}
+    trainer = make_trainer(model, device=device, **options)
     with pytest.raises(NonFiniteError, match="the weights were not touched") as caught:
         trainer.train()
     assert caught.value.exit_code == 5
@@ -65,7 +70,8 @@ def test_by_default_a_bad_value_stops_the_run_before_the_weights(
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
 def test_policy_skip_drops_the_window_and_counts_it(kind: str, device: str) -> None:
     model, recorder = Poisoned(3, kind), Recorder()
-    trainer = make_trainer(model, None, recorder, device=device, nonfinite="skip")
+    options = {"nonfinite": "skip", **SAID}
+    trainer = make_trainer(model, None, recorder, device=device, **options)
     trainer.train()
     assert (trainer.step, trainer.update) == (4, 3)
     assert trainer.progress.nonfinite_windows == 1
@@ -76,7 +82,7 @@ def test_policy_skip_drops_the_window_and_counts_it(kind: str, device: str) -> N
 def test_a_skipped_window_leaves_the_weights_of_the_others() -> None:
     batches = regression_batches(4)
     with_bad = Poisoned(3, "nan")
-    make_trainer(with_bad, batches, nonfinite="skip").train()
+    make_trainer(with_bad, batches, nonfinite="skip", **SAID).train()
     without = Regression()
     make_trainer(without, [b for i, b in enumerate(batches) if i != 2]).train()
     for a, b in zip(weights_of(with_bad), weights_of(without), strict=True):

@@ -54,6 +54,7 @@ class Spoilt(nn.Module):
 
 def trainer_of(model: nn.Module, *callbacks: Any, **options: Any) -> Trainer:
     options.setdefault("optimizer", torch.optim.AdamW)
+    options.setdefault("loss_per", "samples")  # ``Spoilt`` counts its calls
     optimizer = options.pop("optimizer")(model.parameters(), lr=0.01, fused=True)
     return Trainer(
         model=model,
@@ -255,6 +256,7 @@ def test_elsewhere_it_is_read_once_a_window(fused: bool, nonfinite: str) -> None
         train_dataloader=regression_batches(4),
         optimizer=torch.optim.AdamW(model.parameters(), fused=fused),
         nonfinite=nonfinite,
+        loss_per="samples",
         device="cpu",
     )
     if nonfinite == "stop":

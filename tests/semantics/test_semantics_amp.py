@@ -210,7 +210,8 @@ def test_a_bad_loss_ends_the_run_in_every_precision(
     precision: str, value: float, touches_gradient: bool, device: str
 ) -> None:
     model = Poisoned(3, value, touches_gradient)
-    trainer = make_trainer(model, precision=precision, device=device, lr=1e-3)
+    options = {"precision": precision, "device": device, "lr": 1e-3}
+    trainer = make_trainer(model, loss_per="samples", **options)  # it counts calls
     with pytest.raises(NonFiniteError):
         trainer.train()
     assert trainer.step == 2

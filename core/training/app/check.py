@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from training.app.text import count, table
-from training.batches import batch_to_device, weight_of
+from training.batches import batch_to_device
 from training.errors import ConfigError
 from training.forward import Forward
 from training.modes import evaluating
@@ -56,12 +56,14 @@ class Comparison:
         configured: as the run would cut it.
         other: the same rows in batches of unequal size.
         unweighted: as ``other``, but with every batch counted alike.
+        verdict: what the loss is a mean over, as measured on the first batch.
     """
 
     num_rows: int
     configured: Split
     other: Split
     unweighted: Split
+    verdict: str = ""
 
     @property
     def agrees(self) -> bool:
@@ -79,6 +81,7 @@ class Comparison:
         rows[0][2] = "-"
         title = f"first window: {count(self.num_rows, 'row')}, in fp32, dropout off"
         lines = [title, *table(head, rows)]
+        lines += [self.verdict] if self.verdict else []
         if self.unweighted.difference <= LIMIT:
             lines.append(
                 "note: these batches weigh alike, so wrong weights would not show; "
@@ -118,11 +121,13 @@ def compare_splits(trainer: Trainer) -> Comparison:
     dataset: Any = loader.dataset  # type: ignore[attr-defined]
     others = _uneven(len(rows), max(sizes))
 
-    def batches(cut: Sequence[int]) -> list[Any]:
+    def batches(cut: Sequence[int]) -> list[tuple[Any, list[Any]]]:
         numbers = iter(rows)
         pieces = [list(itertools.islice(numbers, size)) for size in cut]
-        return [collate([dataset[index] for index in piece]) for piece in pieces]
+        return [(collate([dataset[i] for i in piece]), piece) for piece in pieces]
 
+    trainer._weigher.prepare(trainer.model, trainer.device)
+    verdict = trainer._weigher.describe(*batches(sizes)[0])
     first = _gradient(trainer, batches(sizes), trainer._forward)
     second = _gradient(trainer, batches(others), trainer._forward)
     alike = _gradient(trainer, batches(others), _unweighted(trainer._forward))
@@ -132,6 +137,7 @@ def compare_splits(trainer: Trainer) -> Comparison:
         _split(_label(sizes), first, first),
         _split(label, second, first),
         _split(f"{label}, all counted alike", alike, first),
+        verdict,
     )
 
 
@@ -149,8 +155,16 @@ def require_agreement(comparison: Comparison, family: str) -> None:
     )
 
 
-def _gradient(trainer: Trainer, batches: list[Any], forward: Forward) -> Tensor:
-    """Return the gradient of one window as a vector (P,), float32, on the CPU."""
+def _gradient(
+    trainer: Trainer, batches: list[tuple[Any, list[Any]]], forward: Forward
+) -> Tensor:
+    """Return the gradient of one window as a vector (P,), float32, on the CPU.
+
+    Args:
+        trainer: its model is used.
+        batches: each with the indices of its rows.
+        forward: computes (mean loss, weight) of a batch.
+    """
     groups = trainer.optimizer.param_groups
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = torch.optim.SGD(parameters, lr=0.0)  # never moves a weight
@@ -168,8 +182,10 @@ def _gradient(trainer: Trainer, batches: list[Any], forward: Forward) -> Tensor:
         found.append(torch.cat([grad.detach().float().cpu().ravel() for grad in grads]))
 
     with evaluating(trainer.model), _exact(trainer.device):
-        for batch in batches:
-            window.backward(batch_to_device(batch, trainer.device), weight_of(batch))
+        for batch, indices in batches:
+            weight = trainer._weigher(batch, indices)
+            window.adds_up = trainer._weigher.is_sum
+            window.backward(batch_to_device(batch, trainer.device), weight)
         window.step(keep)
     if not found:
         raise ConfigError("the first window has no item with a loss; check the labels")

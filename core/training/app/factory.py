@@ -32,6 +32,7 @@ TRAINING_ARGUMENTS = (
     "tf32",
     "compile",
     "cuda_graphs",
+    "loss_per",
     "optimizer",
     "scheduler",
     "early_stopping",
@@ -66,6 +67,7 @@ def create_trainer_from_config(
     tf32: bool | None = None,
     compile: bool | Mapping[str, Any] | None = None,  # noqa: A002  # as torch has it
     cuda_graphs: bool | None = None,
+    loss_per: str | None = None,
     optimizer: Mapping[str, Any] | None = None,
     scheduler: Mapping[str, Any] | None = None,
     early_stopping: Mapping[str, Any] | None = None,
@@ -102,6 +104,7 @@ def create_trainer_from_config(
         tf32: whether fp32 products may round their factors to TF32.
         compile: compile the forward pass; True, or arguments of ``torch.compile``.
         cuda_graphs: record the work of a step once and replay it.
+        loss_per: what the loss of a batch is a mean over, such as ``samples``.
         optimizer: ``type`` (adamw, adam, sgd), ``lr``, ``weight_decay`` and so on.
         scheduler: ``type`` (cosine, linear, ...) and options of ``lr_scheduling``.
         early_stopping: ``enabled`` and options of ``early_stopping``.

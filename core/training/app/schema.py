@@ -17,6 +17,8 @@ from pydantic import (
 from training.app.data_config import DataConfig
 from training.app.document import Document, dotted
 from training.app.paths import require_path
+from training.errors import ConfigError
+from training.weighing.units import check_unit
 
 __all__ = [
     "BuildConfig",
@@ -26,6 +28,13 @@ __all__ = [
     "PluginEntry",
     "TrainingConfig",
 ]
+
+
+def _unit(name: str) -> str:
+    try:
+        return check_unit(name, "the value")
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 #: Text in a file, a Path in Python, text again in JSON.
@@ -150,6 +159,8 @@ class TrainingConfig(Section):
             it.
         compile: compile the forward pass; true, or arguments of ``torch.compile``.
         cuda_graphs: record the work of a step once and replay it.
+        loss_per: what the loss of a batch is a mean over, such as ``samples``; None:
+            what batches say, else it is measured.
         optimizer: how weights are updated.
     """
 
@@ -165,6 +176,7 @@ class TrainingConfig(Section):
     tf32: bool | None = None
     compile: bool | dict[str, Any] = False
     cuda_graphs: bool = False
+    loss_per: Annotated[str, AfterValidator(_unit)] | None = None
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
 
 

@@ -163,7 +163,7 @@ class EvaluationCallback(Callback):
         is_ours = isinstance(self._evaluator, (Evaluator, VQAEvaluator))
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             # Others get the loader itself.
-            given = _while_staying(trainer, loader) if is_ours else loader
+            given = _WhileStaying(trainer, loader) if is_ours else loader
             results = self._results(trainer, given, name)
             found |= _numbers(results, name)
             label = {"loader": name} if name else {}
@@ -273,11 +273,17 @@ class EvaluationCallback(Callback):
         return ends_epoch and self._is_epoch_due(trainer, trainer.epoch + 1)
 
 
-def _while_staying(trainer: Trainer, loader: Iterable[Any]) -> Iterator[Any]:
-    """Yield the validation batches until a signal makes the run leave."""
-    for batch in iterate_shielded(loader):
-        trainer.abandon_if_leaving()
-        yield batch
+class _WhileStaying:
+    """The validation batches of ``loader`` until a signal makes the run leave."""
+
+    def __init__(self, trainer: Trainer, loader: Iterable[Any]) -> None:
+        self.loader = loader
+        self._trainer = trainer
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in iterate_shielded(self.loader):
+            self._trainer.abandon_if_leaving()
+            yield batch
 
 
 def _check_evaluator(

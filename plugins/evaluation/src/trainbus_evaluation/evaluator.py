@@ -15,6 +15,8 @@ from training.batches import batch_to_device
 from training.errors import ConfigError, DataError, did_you_mean
 from training.forward import LossFn, StepFn
 from training.modes import evaluating
+from training.weighing.structure import sample_sizes
+from training.weighing.weigher import LossPer
 
 METRICS = ("loss", "accuracy", "f1")
 
@@ -23,14 +25,14 @@ class Evaluator:
     """Measure a model on a loader of batches with ``labels``, or of (inputs, targets).
 
     ``loss`` is the mean over items, not over batches: each batch counts by its
-    ``loss_weight``, or by its number of samples. ``accuracy`` and ``f1`` (macro, as in
-    scikit-learn) compare the highest logit with the label, for logits (B, C) and labels
-    (B,), or item by item for (B, T, C) or (B, C, T) and (B, T), or (B, C, H, W) and
-    (B, H, W), without labels of -100: the shape of the labels tells which dimension
-    counts the classes, and where two fit, ``class_dim`` must. A decoder that shifts
-    its own labels is shifted here too. A model that returns no logits but
-    can ``generate``, such as BLIP for VQA, answers with greedy decoding; its whole
-    answer (token ids up to the end token) is the class.
+    ``loss_weight``, or by what the loss is found to be a mean over. ``accuracy`` and
+    ``f1`` (macro, as in scikit-learn) compare the highest logit with the label, for
+    logits (B, C) and labels (B,), or item by item for (B, T, C) or (B, C, T) and
+    (B, T), or (B, C, H, W) and (B, H, W), without labels of -100: the shape of the
+    labels tells which dimension counts the classes, and where two fit, ``class_dim``
+    must. A decoder that shifts its own labels is shifted here too. A model that returns
+    no logits but can ``generate``, such as BLIP for VQA, answers with greedy decoding;
+    its whole answer (token ids up to the end token) is the class.
 
     Args:
         model: any module; every module's train or eval mode is as before afterwards.
@@ -43,6 +45,8 @@ class Evaluator:
         class_dim: the dimension of the logits that counts the classes, such as 1 or
             -1; None: the one that the labels leave, and where two fit, that of torch's
             cross entropy if this is the loss.
+        loss_per: what the loss of a batch is a mean over, as the Trainer's; None: what
+            the batch or ``step_fn`` says, else it is measured on the first batch.
     Raises:
         ConfigError: a metric is unknown, or the device is not there.
     """
@@ -57,12 +61,15 @@ class Evaluator:
         *,
         compute_loss: ComputeLoss | None = None,
         class_dim: int | None = None,
+        loss_per: LossPer | None = None,
     ) -> None:
         if class_dim == 0:
             raise ConfigError("class_dim is 0, which is the batch; use 1 or -1")
         self.class_dim = class_dim
         self.metrics = checked_metrics(metrics, METRICS)
-        self._runner = ModelRunner(model, device, loss_fn, step_fn, compute_loss)
+        self._runner = ModelRunner(
+            model, device, loss_fn, step_fn, compute_loss, loss_per
+        )
         self.model = model
 
     @property
@@ -88,9 +95,12 @@ class Evaluator:
         num_batches = 0
         # Not inference_mode: a tensor that a module caches would break training.
         with evaluating(self.model), torch.no_grad():
-            for batch in dataloader:
+            sizes = sample_sizes(dataloader)
+            for batch, samples in zip(dataloader, sizes, strict=False):
                 num_batches += 1
-                mean, weight, outputs = self._runner.loss_and_outputs(batch, device)
+                mean, weight, outputs = self._runner.loss_and_outputs(
+                    batch, device, samples, "loss" in self.metrics
+                )
                 if "loss" in self.metrics:
                     loss.add(_required(mean, outputs), weight)
                 if needs_classes:

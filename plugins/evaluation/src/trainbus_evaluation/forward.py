@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from training.batches import batch_to_device, weight_of
+from training.batches import batch_to_device
 from training.device import choose_device
 from training.errors import ConfigError
-from training.forward import LossFn, StepFn, call_model, loss_in, make_forward
+from training.forward import (
+    NO_PARTS,
+    LossFn,
+    Parts,
+    StepFn,
+    call_model,
+    loss_in,
+    make_forward,
+)
+from training.weighing.weigher import LossPer, Weigher
 
 #: batch -> (0-d mean loss, weight); the trainer's ``compute_loss`` is one.
 ComputeLoss = Callable[[Any], tuple[Tensor, float]]
@@ -26,6 +36,8 @@ class ModelRunner:
         loss_fn: ``(outputs, targets) -> 0-d mean loss``.
         step_fn: as the Trainer's.
         compute_loss: replaces both; it moves the batch to the device itself.
+        loss_per: what the loss is a mean over, as the Trainer's; None: what batches
+            say, else it is measured by the losses of the first one.
     Raises:
         ConfigError: the device is not there, or two losses are given.
     """
@@ -37,6 +49,7 @@ class ModelRunner:
         loss_fn: LossFn | None = None,
         step_fn: StepFn | None = None,
         compute_loss: ComputeLoss | None = None,
+        loss_per: LossPer | None = None,
     ) -> None:
         self.model = model
         self.device = None if device is None else choose_device(device)
@@ -46,6 +59,13 @@ class ModelRunner:
         is_given = loss_fn is not None or step_fn is not None
         self._forward = make_forward(loss_fn, step_fn) if is_given else None
         self._compute_loss = compute_loss
+        self._knows_samples = compute_loss is not None and (
+            "samples" in inspect.signature(compute_loss).parameters
+        )
+        self._weigher = Weigher(
+            loss_per, self._mean_loss, loss_fn, step_fn is None, by_losses=True
+        )
+        self._weigher.prepare(model, torch.device("cpu"))
 
     def place(self) -> torch.device:
         """Put the model on its device; return that."""
@@ -57,24 +77,58 @@ class ModelRunner:
         return wanted
 
     def loss_and_outputs(
-        self, batch: Any, device: torch.device
+        self,
+        batch: Any,
+        device: torch.device,
+        samples: int | None = None,
+        is_weighed: bool = True,
     ) -> tuple[Tensor | None, float, Any]:
-        """Return (mean loss or None, weight, the model's outputs) of a host batch."""
+        """Return (mean loss or None, weight, the model's outputs) of a host batch.
+
+        Args:
+            batch: on the host.
+            device: where the model is.
+            samples: in the batch, where that is known.
+            is_weighed: whether anybody asks for the weight; else it is 1.
+        """
         if self._compute_loss is not None:
-            return self._tap(self._compute_loss, batch)
-        weight = weight_of(batch)
+            compute: Any = self._compute_loss
+            keywords = {"samples": samples} if self._knows_samples else {}
+            return self._tap(lambda given: compute(given, **keywords), batch)
+        weight = 1.0
+        if is_weighed:
+            self._weigher.prepare(self.model, device)
+            weight = self._weigher(batch, None if samples is None else range(samples))
         moved = batch_to_device(batch, device)
         forward = self._forward
         if forward is not None:
-            return self._tap(
+            loss, weight, outputs = self._tap(
                 lambda given: forward(self.model, given, weight)[:2], moved
             )
+        else:
+            loss, outputs = self._loss_and_outputs(moved)
+        if self._weigher.is_sum and weight and loss is not None:
+            loss = loss / weight
+        return loss, weight, outputs
+
+    def _loss_and_outputs(self, moved: Any) -> tuple[Tensor | None, Any]:
         if isinstance(moved, Mapping):
             outputs = call_model(self.model, moved)
-            return _own_loss(outputs), weight, outputs
+            return _own_loss(outputs), outputs
         targets = targets_of(moved)
         outputs = call_model(self.model, moved[:-1])
-        return _cross_entropy(outputs, targets), weight, outputs
+        return _cross_entropy(outputs, targets), outputs
+
+    def _mean_loss(
+        self, model: nn.Module, moved: Any, weight: float
+    ) -> tuple[Tensor, float, Parts]:
+        """Return the loss of a batch on the device, for who measures its unit."""
+        if self._forward is not None:
+            return self._forward(model, moved, weight)
+        loss, outputs = self._loss_and_outputs(moved)
+        if loss is None:
+            raise ConfigError(f"the model returned {type(outputs).__name__}, no loss")
+        return loss, weight, NO_PARTS
 
     def class_dim_of(self, batch: Any) -> int | None:
         """Return the dimension in which the loss of ``batch`` takes its classes.

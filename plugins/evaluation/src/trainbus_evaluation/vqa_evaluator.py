@@ -18,6 +18,7 @@ from training.batches import batch_to_device
 from training.errors import ConfigError
 from training.modes import evaluating
 from training.signature import checked_options
+from training.weighing.structure import sample_sizes
 
 METRICS = ("loss", "accuracy", "exact_match")
 
@@ -111,9 +112,10 @@ class VQAEvaluator:
         num_batches = 0
         # Not inference_mode: a tensor that a module caches would break training.
         with evaluating(self.model), torch.no_grad():
-            for batch in dataloader:
+            sizes = sample_sizes(dataloader)
+            for batch, samples in zip(dataloader, sizes, strict=False):
                 num_batches += 1
-                loss.add(*self._loss(batch, device))
+                loss.add(*self._loss(batch, device, samples))
                 if needs_answers:
                     records += self._answer(batch, device)
         check_not_empty(num_batches)
@@ -125,13 +127,15 @@ class VQAEvaluator:
             results["records"] = records
         return results
 
-    def _loss(self, batch: Any, device: torch.device) -> tuple[Tensor, float]:
+    def _loss(
+        self, batch: Any, device: torch.device, samples: int | None
+    ) -> tuple[Tensor, float]:
         if not isinstance(batch, Mapping) or "labels" not in batch:
             raise ConfigError(
                 f"VQAEvaluator needs mappings with 'labels', but a batch is "
                 f"{type(batch).__name__}; use Evaluator"
             )
-        loss, weight, outputs = self._runner.loss_and_outputs(batch, device)
+        loss, weight, outputs = self._runner.loss_and_outputs(batch, device, samples)
         if loss is None:
             raise ConfigError(
                 f"the model returned {type(outputs).__name__} without a loss; use a "

@@ -1,0 +1,1 @@
+"""What a batch weighs in its window: said by somebody, or measured once."""

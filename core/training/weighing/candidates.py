@@ -1,0 +1,177 @@
+"""How much of each unit a batch holds: all that a step pays for weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.errors import DataError
+from training.weighing.structure import fields_of, samples_of
+from training.weighing.units import MASK, SHIFTED_MASK, in_words
+
+#: Entries that may hold the targets, the usual one first.
+NAMES = ("labels", "label", "targets", "target", "y")
+IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+
+
+def said_weight(batch: Any) -> float | None:
+    """Return ``batch.loss_weight``: the items that its mean loss is a mean over.
+
+    Raises:
+        DataError: it is negative, infinite or no number.
+    """
+    given = getattr(batch, "loss_weight", None)
+    return None if given is None else checked(given, "a batch has the loss_weight")
+
+
+def checked(given: Any, what: str) -> float:
+    """Return a weight as a number.
+
+    Raises:
+        DataError: it is negative, infinite or no number.
+    """
+    try:
+        weight = float(given)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0.0 <= weight < math.inf:
+        shown = repr(given) if isinstance(given, str) else weight
+        raise DataError(
+            f"{what} {shown}; make it the number of items that "
+            "the mean loss is a mean over, 0 or more"
+        )
+    return weight
+
+
+def labels_of(batch: Any) -> Any:
+    """Return the targets in ``batch``, a tensor or array, or None.
+
+    They are the entry ``labels`` (or one of NAMES), or the last element of a tuple.
+    """
+    fields = batch if isinstance(batch, Mapping) else fields_of(batch)
+    if fields is not None:
+        found = next((fields[name] for name in NAMES if name in fields), None)
+    elif isinstance(batch, (tuple, list)) and len(batch) >= 2:
+        found = labels_of(batch[-1]) if isinstance(batch[-1], Mapping) else batch[-1]
+    else:
+        found = None
+    return found if isinstance(found, (Tensor, np.ndarray)) and found.ndim else None
+
+
+def _on_host(value: Any) -> Any:
+    """Return an array; waits for the device where the loader yields CUDA tensors."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.dtype is torch.bfloat16 else value).numpy()
+
+
+def has_classes(labels: Any) -> bool:
+    """Whether ``labels`` are class numbers."""
+    if isinstance(labels, Tensor):
+        dtype = labels.dtype
+        is_number = dtype.is_floating_point or dtype.is_complex
+        return not is_number and dtype is not torch.bool
+    return labels is not None and np.issubdtype(labels.dtype, np.integer)
+
+
+class Counts:
+    """Counts the units in batches on the host.
+
+    Args:
+        loss_fn: tells ``ignore_index`` and ``weight``, if it is torch's cross entropy.
+    """
+
+    def __init__(self, loss_fn: Any = None) -> None:
+        self.is_torch_loss = isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss))
+        self.ignored = loss_fn.ignore_index if self.is_torch_loss else IGNORED
+        weight = loss_fn.weight if self.is_torch_loss else None
+        self._class_weights = None if weight is None else _on_host(weight)
+
+    def __call__(self, unit: str, batch: Any, samples: int | None) -> float | None:
+        """Return how many of ``unit`` are in ``batch``; None where it has none.
+
+        Args:
+            unit: its name.
+            batch: on the host.
+            samples: what the sampler issued, where that is known.
+        """
+        if unit in ("samples", "sum"):
+            return samples_of(batch) if samples is None else samples
+        if unit.startswith((MASK, SHIFTED_MASK)):
+            return self._ones(unit, batch)
+        labels = labels_of(batch)
+        if labels is None:
+            return None
+        if unit == "elements":
+            return int(np.prod(labels.shape))
+        if not has_classes(labels) or (unit == "shifted_labels" and labels.ndim < 2):
+            return None
+        labels = _on_host(labels)
+        if unit == "shifted_labels":
+            labels = labels[:, 1:]
+        if unit == "labels" or unit == "shifted_labels":
+            return int(np.count_nonzero(labels != self.ignored))
+        if self._class_weights is None:
+            return None
+        return float(self._class_weights[labels[labels != self.ignored]].sum())
+
+    def all(self, batch: Any, samples: int | None) -> dict[str, float]:
+        """Return unit -> amount for all that ``batch`` has, preferred ones first."""
+        labels = labels_of(batch)
+        units = ["shifted_labels", "labels", "class_weights", "samples", "elements"]
+        if labels is not None and labels.ndim < 2:  # one label a sample
+            units = ["class_weights", "samples", "labels"]
+        units += ["sum", *self._masks(batch)]
+        counted = {unit: self(unit, batch, samples) for unit in units}
+        return {unit: each for unit, each in counted.items() if each is not None}
+
+    def by_row(self, batch: Any, num_rows: int) -> list[int]:
+        """Return the labels in each row; 1 for each where there are no classes."""
+        labels = labels_of(batch)
+        if labels is None or not has_classes(labels) or len(labels) != num_rows:
+            return [1] * num_rows
+        counts = _on_host(labels) != self.ignored
+        return [int(each) for each in counts.reshape(num_rows, -1).sum(1)]
+
+    def _masks(self, batch: Any) -> list[str]:
+        """Return units for the entries of zeros and ones that are called masks."""
+        units = []
+        for name, value in (fields_of(batch) or {}).items():
+            if "mask" not in name or not isinstance(value, (Tensor, np.ndarray)):
+                continue
+            array = _on_host(value)
+            if array.ndim and bool(((array == 0) | (array == 1)).all()):
+                units += [f"{MASK}{name}"]
+                units += [f"{SHIFTED_MASK}{name}"] if array.ndim > 1 else []
+        return units
+
+    def _ones(self, unit: str, batch: Any) -> float | None:
+        name = unit.partition(":")[2]
+        value = (fields_of(batch) or {}).get(name)
+        if not isinstance(value, (Tensor, np.ndarray)):
+            return None
+        array = _on_host(value)
+        if unit.startswith(SHIFTED_MASK):
+            array = array[:, 1:]
+        return float(np.count_nonzero(array))
+
+
+def needed(amount: float | None, unit: str, batch: Any) -> float:
+    """Return ``amount``.
+
+    Raises:
+        DataError: it is None: the batch does not tell.
+    """
+    if amount is None:
+        raise DataError(
+            f"a batch ({type(batch).__name__}) counts by {in_words(unit)}, and how "
+            "many it holds cannot be told; give it the attribute loss_weight, return "
+            "weight from step_fn, or pass loss_per a function batch -> float"
+        )
+    return amount

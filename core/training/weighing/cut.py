@@ -1,0 +1,264 @@
+"""Two parts of a batch, cut in one of three ways.
+
+Rows first: what they do to one another is seen. Masking labels cannot tell a sum from a
+sum over the number of rows, and may end the process where a loss has no ignored label,
+so it needs a licence. The loader's own collate function is the way for batches that
+nobody else can take apart.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.weighing.candidates import NAMES, Counts, has_classes, labels_of
+from training.weighing.structure import CannotCutError, TooFewError, samples_of, take
+
+#: transformers' losses that leave out labels of -100.
+LICENSED = (
+    *(
+        "ForCausalLM",
+        "ForMaskedLM",
+        "ForTokenClassification",
+        "ForConditionalGeneration",
+    ),
+    *("ForSequenceClassification", "ForImageClassification", "ForQuestionAnswering"),
+)
+LABEL_UNITS = ("shifted_labels", "labels", "class_weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Two parts of a batch.
+
+    Attributes:
+        parts: the batches.
+        shares: unit -> what each part has of the whole.
+        sizes: samples in each, or labels.
+    """
+
+    parts: tuple[Any, Any]
+    shares: dict[str, tuple[float, float]]
+    sizes: tuple[int, int]
+
+
+class Rows:
+    """Cut rows.
+
+    Args:
+        batch: on the host.
+        samples: in it, as the sampler issued them, or None.
+        counts: counts units.
+    Raises:
+        CannotCutError: the batch cannot be cut.
+    """
+
+    title = "cutting the batch into rows"
+
+    def __init__(self, batch: Any, samples: int | None, counts: Counts) -> None:
+        self.whole, self._counts = batch, counts
+        structural = samples_of(batch)
+        num_rows = samples if structural is None else structural
+        if num_rows is None:
+            raise CannotCutError(
+                f"how many samples a {type(batch).__name__} holds cannot be told"
+            )
+        self.num_rows = num_rows
+        take(batch, range(num_rows), num_rows)  # it can be cut
+        self._order = labelled(counts.by_row(batch, num_rows))
+        self.num_turns = turns_of(len(self._order))
+        if not self.num_turns:
+            raise TooFewError(f"it has {len(self._order)} rows with labels, not two")
+        # A batch of crops may hold more rows than the sampler issued samples.
+        self.amounts = counts.all(batch, num_rows)
+
+    def cut(self, turn: int) -> Cut:
+        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+        chosen = set(some_of(self._order, turn))
+        rows = [sorted(chosen), [r for r in range(self.num_rows) if r not in chosen]]
+        parts = [take(self.whole, each, self.num_rows) for each in rows]
+        sizes = len(rows[0]), len(rows[1])
+        shares = _shares(self.amounts, parts, sizes, self._counts)
+        return Cut((parts[0], parts[1]), shares, sizes)
+
+
+class Masks:
+    """Mask labels: the parts are whole batches with labels of their own.
+
+    Args:
+        batch: on the host.
+        counts: counts units.
+        has_licence: whether the loss is known to leave labels out.
+    Raises:
+        CannotCutError: there is no licence, or there are no two labels.
+    """
+
+    title = "masking labels"
+
+    def __init__(self, batch: Any, counts: Counts, has_licence: bool) -> None:
+        self.whole, self._counts = batch, counts
+        labels = labels_of(batch)
+        if labels is None or not has_classes(labels):
+            raise CannotCutError("it has no class labels")
+        if not has_licence:
+            raise CannotCutError(
+                f"no label of {counts.ignored} is known to be left out"
+            )
+        self._labels = labels
+        rows = labelled(counts.by_row(batch, len(labels)))
+        valid = np.asarray(labels != counts.ignored).reshape(-1)
+        if len(rows) >= 2:
+            length = valid.size // len(labels)
+            self._order = [[r * length, (r + 1) * length] for r in rows]
+        else:
+            places = np.flatnonzero(valid)[1:]  # the first may be no target
+            blocks = np.array_split(places, min(8, len(places)) or 1)
+            self._order = [[int(b[0]), int(b[-1]) + 1] for b in blocks if len(b)]
+        self.num_turns = turns_of(len(self._order))
+        if not self.num_turns:
+            raise TooFewError("it has no two labels")
+        amounts = counts.all(batch, None)
+        self.amounts = {u: amounts[u] for u in LABEL_UNITS if u in amounts}
+
+    def cut(self, turn: int) -> Cut:
+        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+        own = np.zeros(int(np.prod(self._labels.shape)), dtype=bool)
+        for first, last in some_of(self._order, turn):
+            own[first:last] = True
+        own = own.reshape(tuple(self._labels.shape))
+        parts = [self._with(own), self._with(~own)]
+        shares = _shares(self.amounts, parts, None, self._counts)
+        sizes = [self._counts("labels", part, None) or 0 for part in parts]
+        return Cut((parts[0], parts[1]), shares, (int(sizes[0]), int(sizes[1])))
+
+    def thinned(self) -> Any:
+        """Return the batch with other amounts of labels: row k keeps 3 + k % 4."""
+        kept = np.asarray(self._labels != self._counts.ignored)
+        kept = kept.reshape(len(self._labels), -1).copy()
+        for number, row in enumerate(kept):
+            places = np.flatnonzero(row)
+            row[places[2 + number % 4 + 1 :]] = False
+        return self._with(kept.reshape(tuple(self._labels.shape)))
+
+    def _with(self, kept: np.ndarray[Any, Any]) -> Any:
+        """Return the batch with the labels of ``kept`` and no other."""
+        if isinstance(self._labels, Tensor):
+            labels: Any = self._labels.clone()
+            labels[labels.new_tensor(~kept, dtype=torch.bool)] = self._counts.ignored
+        else:
+            labels = np.where(kept, self._labels, self._counts.ignored)
+        return with_labels(self.whole, labels)
+
+
+class Collated:
+    """Collate rows of the data set again, as the loader does.
+
+    Args:
+        loader: torch's, over a map-style set.
+        indices: of the batch.
+        counts: counts units.
+    Raises:
+        CannotCutError: there is no such loader, or there are no two rows.
+    """
+
+    title = "collating rows again"
+
+    def __init__(self, loader: Any, indices: Any, counts: Counts) -> None:
+        if indices is None or getattr(loader, "collate_fn", None) is None:
+            raise CannotCutError("the loader does not tell which rows are in a batch")
+        if len(indices) < 2:
+            raise TooFewError("the batch has one row")
+        dataset, self._collate = loader.dataset, loader.collate_fn
+        fetch = getattr(dataset, "__getitems__", None)
+        numbers = list(indices)
+        self._rows = fetch(numbers) if fetch else [dataset[each] for each in numbers]
+        self._counts = counts
+        self.whole = self._collated(range(len(numbers)))
+        self.amounts = counts.all(self.whole, len(numbers))
+        self.num_turns = turns_of(len(numbers))
+        self._order = list(range(len(numbers)))
+
+    def cut(self, turn: int) -> Cut:
+        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+        chosen = sorted(some_of(self._order, turn))
+        rest = [row for row in self._order if row not in chosen]
+        parts = [self._collated(chosen), self._collated(rest)]
+        sizes = len(chosen), len(rest)
+        shares = _shares(self.amounts, parts, sizes, self._counts)
+        return Cut((parts[0], parts[1]), shares, sizes)
+
+    def _collated(self, rows: Sequence[int]) -> Any:
+        return self._collate([self._rows[row] for row in rows])
+
+
+def has_licence(batch: Any, model: nn.Module, counts: Counts) -> bool:
+    """Whether the loss is known to leave out labels of ``counts.ignored``."""
+    labels = labels_of(batch)
+    if labels is None or not has_classes(labels):
+        return False
+    if counts.is_torch_loss or bool((labels == counts.ignored).any()):
+        return True
+    is_decoder = type(model).__name__.endswith("LMHeadModel")
+    return is_decoder or getattr(model, "loss_type", None) in LICENSED
+
+
+def with_labels(batch: Any, labels: Any) -> Any:
+    """Return ``batch`` with other targets; it shares everything else."""
+    if isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
+        last = batch[-1]
+        new = with_labels(last, labels) if isinstance(last, Mapping) else labels
+        return type(batch)([*batch[:-1], new])
+    if isinstance(batch, tuple):
+        name = next(name for name in NAMES if name in batch._fields)  # type: ignore[attr-defined]
+        return batch._replace(**{name: labels})  # type: ignore[attr-defined]
+    other: Any = copy.copy(batch)
+    if isinstance(batch, Mapping):
+        other[next(name for name in NAMES if name in batch)] = labels
+    else:
+        name = next(name for name in NAMES if hasattr(batch, name))
+        object.__setattr__(other, name, labels)
+    return other
+
+
+def labelled(by_row: Sequence[int]) -> list[int]:
+    """Return the rows that have labels, those with most first."""
+    rows = [row for row, amount in enumerate(by_row) if amount]
+    return sorted(rows, key=lambda row: -by_row[row])
+
+
+def turns_of(num_rows: int) -> int:
+    """Return how many different cuts there are, at most three."""
+    return 0 if num_rows < 2 else 1 if num_rows == 2 else 3
+
+
+def some_of(order: Sequence[Any], turn: int) -> list[Any]:
+    """Return three eighths of ``order``, from place ``turn`` on, round the end."""
+    size = max(1, round(len(order) * 3 / 8))
+    return [order[(turn + number) % len(order)] for number in range(size)]
+
+
+def _shares(
+    amounts: Mapping[str, float],
+    parts: Sequence[Any],
+    sizes: tuple[int, int] | None,
+    counts: Counts,
+) -> dict[str, tuple[float, float]]:
+    """Return for each unit what both parts have of the whole."""
+    shares: dict[str, tuple[float, float]] = {}
+    for unit, whole in amounts.items():
+        if unit == "sum":
+            shares[unit] = (1.0, 1.0)
+        elif whole:
+            own = [
+                counts(unit, part, None if sizes is None else sizes[index])
+                for index, part in enumerate(parts)
+            ]
+            if own[0] is not None and own[1] is not None:
+                shares[unit] = (own[0] / whole, own[1] / whole)
+    return shares

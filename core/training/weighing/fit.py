@@ -1,0 +1,95 @@
+"""Which part of a gradient belongs to which part of a batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Rounding of one fp32 gradient, relative; of losses, which add up fewer numbers.
+ROUNDING = 2e-7
+#: Past this nothing can be told apart.
+BLUNT = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """``whole = x * first + y * second``, and what no weight explains.
+
+    Attributes:
+        x: share of the first part.
+        y: share of the second.
+        rest: 2-norm of what remains, over that of the whole.
+        near: how far a right share may be off.
+    """
+
+    x: float
+    y: float
+    rest: float
+    near: float
+
+
+def fit(whole: Tensor, first: Tensor, second: Tensor, is_half: bool) -> Fit | None:
+    """Return the shares of two parts, None where these gradients tell nothing.
+
+    Args:
+        whole: (P,), float64, as the others.
+        first: of one part.
+        second: of the other.
+        is_half: computed in half precision, which rounds to 3 digits.
+    """
+    norm, one, two = (float(each.norm()) for each in (whole, first, second))
+    if not (math.isfinite(norm * one * two) and norm * one * two > 0.0):
+        return None
+    least, slack = (8e-3, 1.0) if is_half else (1e-5, 0.25)
+    cosine = float(first @ second) / (one * two)
+    sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
+    if 4 * ROUNDING / max(sine, 1e-12) < BLUNT / 100 and len(whole) > 1:
+        ours, theirs = float(whole @ first) / one, float(whole @ second) / two
+        x = (ours - cosine * theirs) / (sine * sine) / one
+        y = (theirs - cosine * ours) / (sine * sine) / two
+        rest = float((whole - x * first - y * second).norm()) / norm
+        return Fit(x, y, rest, max(least, rest * slack, 4 * ROUNDING / sine))
+    return _along_one_line(whole, first, second, least, slack)
+
+
+def _along_one_line(
+    whole: Tensor, first: Tensor, second: Tensor, least: float, slack: float
+) -> Fit | None:
+    """Parallel gradients, or two losses: one equation, so a sum or a mean is taken."""
+    norm = float(whole.norm())
+    if float((whole - first - second).norm()) <= 1e-5 * norm:
+        return Fit(1.0, 1.0, 0.0, least)
+    apart = first - second
+    length = float(apart.norm())
+    if length <= 1e-3 * norm:  # whatever the shares, the whole is the same
+        return None
+    x = float((whole - second) @ apart) / length**2
+    rest = float((whole - second - x * apart).norm()) / norm
+    near = max(least, rest * slack, 10 * ROUNDING * norm / length)
+    return Fit(x, 1.0 - x, rest, near) if near < BLUNT else None
+
+
+def sampled(gradients: list[Tensor | None], sizes: list[int], most: int) -> Tensor:
+    """Return at most ``most`` numbers of a gradient, (P,), float64, on its device.
+
+    Args:
+        gradients: None: zeros.
+        sizes: numbers in each.
+        most: every k-th number is kept.
+    """
+    step = max(1, -(-sum(sizes) // most))
+    device = next((g.device for g in gradients if g is not None), torch.device("cpu"))
+    parts = []
+    for gradient, size in zip(gradients, sizes, strict=True):
+        if gradient is None:
+            zeros = torch.zeros(-(-size // step), dtype=torch.float64, device=device)
+            parts.append(zeros)
+            continue
+        flat = gradient.detach()
+        flat = flat.to_dense() if flat.is_sparse else flat
+        flat = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
+        parts.append(flat.reshape(-1)[::step].to(device, torch.float64))
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)

@@ -1,0 +1,80 @@
+"""What is said about a measurement: one sentence each."""
+
+from __future__ import annotations
+
+from training.weighing.measure import Look
+from training.weighing.units import in_words
+
+#: From here on the rest is worth a word.
+WORTH_A_WORD = 1e-4
+WAYS_OUT = "say with loss_per what it is a mean over"
+
+
+def found(look: Look, unit: str) -> str:
+    """Return what the loss is a mean over, and how that was seen."""
+    what = "a sum" if unit == "sum" else f"a mean over {in_words(unit)}"
+    told = f"loss: {what}, measured on {sum(look.sizes)} samples"
+    if look.fit is None:
+        return told
+    rest = look.fit.rest
+    if rest > WORTH_A_WORD and not look.is_half:
+        return (
+            f"{told}; {100 * rest:.1f} % of a batch's gradient depends on what else is "
+            "in the batch, which no weight mends"
+        )
+    samples = look.shares.get("samples")
+    told += f" (two parts weigh {look.fit.x:.3f} and {look.fit.y:.3f}"
+    if samples is not None and unit not in ("samples", "sum"):
+        told += f"; by samples {samples[0]:.3f} and {samples[1]:.3f}"
+    return told + ")"
+
+
+def none(look: Look, limit: float) -> str:
+    """Return why no weight does, without a way out."""
+    why = "the loss is no mean over samples, labels or elements, and no sum"
+    if look.fit is None:
+        return why
+    one, other = look.sizes
+    why += (
+        f": two parts of {one} and {other} samples weigh {look.fit.x:.2f} and "
+        f"{look.fit.y:.2f}"
+    )
+    if look.fit.rest > limit:
+        why += (
+            f", and {100 * look.fit.rest:.0f} % of a batch's gradient belongs to "
+            "neither part, as in contrastive losses or with random numbers"
+        )
+    return why
+
+
+def unknown(reasons: list[str]) -> str:
+    """Return why nothing is known, without a way out."""
+    told = "; ".join(dict.fromkeys(reasons)) or "no batch told"
+    return f"what the loss is a mean over could not be measured: {told}"
+
+
+def refusal(accumulation: int, why: str) -> str:
+    """Return the error for windows of several batches."""
+    return (
+        f"gradient_accumulation_steps is {accumulation}, but {why}; use 1 and a larger "
+        f"batch_size, return loss_sum and weight from step_fn, or {WAYS_OUT}"
+    )
+
+
+def warning(why: str, counted: str) -> str:
+    """Return what is said where each batch is a step of its own."""
+    return (
+        f"{why}; each batch is a step of its own, so training is right; train_loss and "
+        f"val_loss count {counted}: {WAYS_OUT}, to have them exact"
+    )
+
+
+def disagreement(look: Look, said: tuple[float, float]) -> str:
+    """Return that the weights of ``step_fn`` are not those of its loss."""
+    assert look.fit is not None
+    return (
+        f"step_fn says weights of which two parts of {look.sizes[0]} and "
+        f"{look.sizes[1]} samples have {said[0]:.3f} and {said[1]:.3f}, but their "
+        f"gradients weigh {look.fit.x:.3f} and {look.fit.y:.3f}; return the number of "
+        "items that the loss is a mean over"
+    )

@@ -1,0 +1,184 @@
+"""The rows of a batch: how many there are, and a batch of some of them.
+
+A batch is made of entries. Tensors and arrays are as many rows as their dimension 0,
+lists as many as their length; numbers, flags, one text and 0-d tensors belong to the
+whole. All entries must agree, or nobody knows.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import enum
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+#: Entries that belong to the batch as a whole.
+WHOLE = (bool, int, float, complex, str, bytes, type(None), enum.Enum, type)
+WHOLE += (torch.dtype, torch.device, np.generic)
+
+
+class CannotCutError(ValueError):
+    """A batch that cannot be cut into smaller ones; the message says why."""
+
+
+class TooFewError(CannotCutError):
+    """It has too few rows or labels to be cut; another batch may have more."""
+
+
+def samples_of(batch: Any) -> int | None:
+    """Return how many samples ``batch`` holds, None where that cannot be told.
+
+    ``num_graphs`` or ``batch_size`` of an object tells; else all entries of a mapping,
+    tuple, dataclass, named tuple or object must be as many rows.
+    """
+    for name in ("num_graphs", "batch_size"):
+        told = getattr(batch, name, None)
+        if isinstance(told, tuple) and told:  # a torch.Size
+            told = told[0]
+        if isinstance(told, int):
+            return int(told)
+    found: set[int] | None = None
+    first: tuple[int, ...] = ()
+    for readings in _readings(batch, is_top=True):
+        first = first or readings
+        found = set(readings) if found is None else found & set(readings)
+    if not found:
+        return None
+    return next((each for each in first if each in found), min(found))
+
+
+def sample_sizes(loader: Iterable[Any]) -> Iterator[int | None]:
+    """Yield the samples of each batch of ``loader``, in order, without end.
+
+    They are known for torch's own batches of a map-style set; None for all others.
+    """
+    loader = getattr(loader, "loader", loader)  # one that only passes batches on
+    sampler = getattr(loader, "batch_sampler", None)
+    if type(loader) is not DataLoader or type(sampler) is not BatchSampler:
+        yield from itertools.repeat(None)
+    if isinstance(loader.dataset, IterableDataset):
+        yield from itertools.repeat(None)
+    total, size = len(sampler.sampler), sampler.batch_size
+    yield from (max(0, min(size, total - n * size)) for n in itertools.count())
+
+
+def take(batch: Any, rows: Sequence[int], num_rows: int) -> Any:
+    """Return a batch of the same kind with ``rows`` of its ``num_rows``.
+
+    Raises:
+        CannotCutError: an entry is not ``num_rows`` long, or of an unknown kind.
+    """
+    if hasattr(batch, "num_graphs"):
+        raise CannotCutError(f"a {type(batch).__name__} of graphs has no plain rows")
+    return _take(batch, rows, num_rows, is_top=True)
+
+
+def fields_of(value: Any) -> dict[str, Any] | None:
+    """Return the entries of a mapping, named tuple, dataclass or object, by name."""
+    if isinstance(value, Mapping):
+        return {str(name): item for name, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=True))
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: getattr(value, name) for name in names if hasattr(value, name)}
+    if isinstance(value, (Tensor, np.ndarray, tuple, list, WHOLE)):
+        return None
+    return getattr(value, "__dict__", None)
+
+
+def _readings(value: Any, is_top: bool = False) -> Iterator[tuple[int, ...]]:
+    """Yield for each entry the numbers of rows it may be; () is not understood."""
+    if isinstance(value, WHOLE):
+        return
+    if isinstance(value, (Tensor, np.ndarray)):
+        if value.ndim:
+            yield (int(value.shape[0]),)
+    elif isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        yield from _of_sequence(value, is_top)
+    else:
+        fields = fields_of(value)
+        if fields is None or not (fields or isinstance(value, Mapping)):
+            yield ()
+        for item in (fields or {}).values():
+            yield from _readings(item)
+
+
+def _of_sequence(value: Any, is_top: bool) -> Iterator[tuple[int, ...]]:
+    """A list of rows, or of columns: tensors that agree."""
+    if any(isinstance(item, (Tensor, np.ndarray)) for item in value):
+        columns = [each for item in value for each in _readings(item)]
+        shared = set(columns[0]).intersection(*columns[1:]) if columns else set()
+        if isinstance(value, tuple) or is_top:
+            yield from columns or [()]
+        else:
+            yield (len(value), *shared)
+    elif isinstance(value, list) and not (is_top and not value):
+        yield (len(value),)
+    elif all(isinstance(item, (str, int, float)) for item in value):
+        if not is_top or (value and all(isinstance(item, str) for item in value)):
+            yield (len(value),)
+    else:
+        for item in value:
+            yield from _readings(item)
+
+
+def _take(value: Any, rows: Sequence[int], num_rows: int, is_top: bool = False) -> Any:
+    if isinstance(value, WHOLE):
+        return value
+    if isinstance(value, (Tensor, np.ndarray)):
+        if not value.ndim:
+            return value
+        if value.shape[0] != num_rows:
+            raise CannotCutError(
+                f"an entry of shape {tuple(value.shape)} is not {num_rows} rows"
+            )
+        return value[list(rows)]
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        if _is_rows(value, num_rows, is_top):
+            return type(value)(value[row] for row in rows)
+        if not any(True for _ in _readings(value, is_top)) or isinstance(value, tuple):
+            return type(value)(_take(item, rows, num_rows) for item in value)
+        if not any(isinstance(item, (Tensor, np.ndarray)) for item in value):
+            raise CannotCutError(
+                f"a list of {len(value)} is not one of {num_rows} rows"
+            )
+        return type(value)(_take(item, rows, num_rows) for item in value)
+    return _take_fields(value, rows, num_rows)
+
+
+def _is_rows(value: Any, num_rows: int, is_top: bool) -> bool:
+    """Whether the items of a list or plain tuple are the rows."""
+    if len(value) != num_rows:
+        return False
+    has_tensors = any(isinstance(item, (Tensor, np.ndarray)) for item in value)
+    if isinstance(value, tuple) or (is_top and has_tensors):
+        columns = [each for item in value for each in _readings(item)]
+        return not (has_tensors or is_top) or (
+            isinstance(value, list) and any(num_rows not in each for each in columns)
+        )
+    return True
+
+
+def _take_fields(value: Any, rows: Sequence[int], num_rows: int) -> Any:
+    fields = fields_of(value)
+    if fields is None:
+        raise CannotCutError(f"a {type(value).__name__} cannot be cut into rows")
+    if isinstance(value, tuple):
+        taken = (_take(item, rows, num_rows) for item in value)
+        return type(value)(*taken)  # type: ignore[arg-type]
+    part: Any = copy.copy(value)
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            part[name] = _take(item, rows, num_rows)
+        return part
+    for name, item in fields.items():  # set past a frozen dataclass's own guard
+        object.__setattr__(part, name, _take(item, rows, num_rows))
+    return part

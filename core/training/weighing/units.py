@@ -1,0 +1,41 @@
+"""The units that a mean loss may be a mean over, by name. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from training.errors import ConfigError, did_you_mean
+
+#: Name -> words for a sentence, those that are preferred first where several fit.
+UNITS = {
+    "shifted_labels": "label tokens after the shift",
+    "labels": "labels",
+    "class_weights": "the class weights of the labels",
+    "samples": "samples",
+    "elements": "elements of the labels",
+    "sum": "nothing: it is a sum",
+}
+#: Before the name of an entry of zeros and ones: ``mask:attention_mask``.
+MASK, SHIFTED_MASK = "mask:", "shifted_mask:"
+
+
+def in_words(unit: str) -> str:
+    """Return what a person calls ``unit``."""
+    if unit.startswith(SHIFTED_MASK):
+        return f"the ones of {unit.removeprefix(SHIFTED_MASK)!r} after the shift"
+    if unit.startswith(MASK):
+        return f"the ones of {unit.removeprefix(MASK)!r}"
+    return UNITS[unit]
+
+
+def check_unit(name: str, setting: str = "loss_per") -> str:
+    """Return ``name`` if it is that of a unit.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if name in UNITS or name.startswith((MASK, SHIFTED_MASK)):
+        return name
+    raise ConfigError(
+        f"{setting} is {name!r}{did_you_mean(name, UNITS)}; choose one of: "
+        f"{', '.join(UNITS)}, {MASK}NAME, {SHIFTED_MASK}NAME, or pass a function "
+        "batch -> float"
+    )

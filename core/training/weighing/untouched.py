@@ -1,0 +1,118 @@
+"""Run a model, and leave everything as it was: modes, buffers, random generators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from training.modes import frozen_modules
+from training.state import load_rng_state, rng_state
+from training.untracked import generators_in
+
+
+class Kept:
+    """What passes through ``modules`` may move; ``.grad`` is not among it.
+
+    Args:
+        modules: the model, and a loss module.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self._modules = list(
+            dict.fromkeys(m for each in modules for m in each.modules())
+        )
+        self._modes = [module.training for module in self._modules]
+        self._buffers = [dict(module._buffers) for module in self._modules]
+        self._values = [
+            {name: b.detach().clone() for name, b in buffers.items() if b is not None}
+            for buffers in self._buffers
+        ]
+        own = [g for module in self._modules for g in generators_in(module).values()]
+        self._generators = [(g, _state_of(g)) for g in own]
+        self._drawn = rng_state()
+
+    def put_buffers_back(self) -> None:
+        """Give each buffer its object and its values back; before every pass."""
+        with torch.no_grad():
+            for module, buffers, values in zip(
+                self._modules, self._buffers, self._values, strict=True
+            ):
+                module._buffers.clear()
+                module._buffers.update(buffers)
+                for name, value in values.items():
+                    buffer = buffers[name]
+                    assert buffer is not None
+                    if not _is_same(buffer, value):
+                        buffer.copy_(value)
+
+    def put_modes_back(self) -> None:
+        """Give each module its mode back."""
+        for module, mode in zip(self._modules, self._modes, strict=True):
+            module.training = mode
+
+    def put_back(self) -> None:
+        """Put everything back."""
+        self.put_buffers_back()
+        self.put_modes_back()
+        for generator, state in self._generators:
+            _set_state(generator, state)
+        load_rng_state(self._drawn)
+
+
+@contextmanager
+def untouched(modules: list[nn.Module]) -> Iterator[Kept]:
+    """Put everything back at the end, whatever happens."""
+    kept = Kept(modules)
+    try:
+        yield kept
+    finally:
+        kept.put_back()
+
+
+def quiet_train_mode(model: nn.Module, kept: Kept) -> None:
+    """Put ``model`` into train mode, but dropout and BatchNorm into eval mode.
+
+    A run's model is in train mode already, but for what rests; one that was found in
+    eval mode goes into train mode as a whole, but for what is frozen.
+    """
+    kept.put_modes_back()
+    if not model.training:
+        model.train()
+        for module in frozen_modules(model).values():
+            module.eval()
+    for module in model.modules():
+        if isinstance(module, (_BatchNorm, _DropoutNd)):
+            module.eval()
+
+
+def _is_same(buffer: Tensor, value: Tensor) -> bool:
+    """Whether nothing is to be done, so that versions and views stay as they are."""
+    return buffer.shape == value.shape and bool(
+        torch.equal(buffer, value)
+        or (
+            buffer.is_floating_point()
+            and torch.equal(buffer.isnan(), value.isnan())
+            and torch.equal(buffer.nan_to_num(), value.nan_to_num())
+        )
+    )
+
+
+def _state_of(generator: Any) -> Any:
+    for name in ("getstate", "get_state"):
+        if hasattr(generator, name):
+            return getattr(generator, name)()
+    return generator.bit_generator.state
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    for name in ("setstate", "set_state"):
+        if hasattr(generator, name):
+            getattr(generator, name)(state)
+            return
+    generator.bit_generator.state = state

@@ -1,0 +1,334 @@
+"""What a batch weighs: said, or by the unit that the first batches told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from training.errors import CheckpointError, ConfigError
+from training.forward import Forward
+from training.weighing.candidates import Counts, checked, needed, said_weight
+from training.weighing.units import check_unit, in_words
+
+if TYPE_CHECKING:
+    from training.weighing.measure import Look
+
+__all__ = ["LossPer", "Weigher"]
+
+log = logging.getLogger("training.weighing")
+
+#: The name of a unit, or a function batch -> number of items.
+LossPer = str | Callable[[Any], float]
+#: Cuts that must agree before a unit is believed: one may lie.
+CUTS = 3
+#: Batches that are looked at before nothing is known.
+MOST_BATCHES = 3
+
+
+class Weigher:
+    """Weighs each batch; measures first batches where nobody says a weight.
+
+    ``batch.loss_weight`` comes first, then ``loss_per``, then what is measured. Where
+    units cannot be told apart, since every batch so far has as much of each in
+    proportion, the first batch that differs is measured before it is used.
+
+    Args:
+        loss_per: the name of a unit, a function batch -> float, or None: measure.
+        forward: computes (mean loss, weight) of a batch.
+        loss_fn: passed beside the model.
+        has_own_loss: whether the model computes its loss itself.
+        by_losses: measure without gradients, as an evaluation does.
+    Raises:
+        ConfigError: no unit has this name.
+    """
+
+    def __init__(
+        self,
+        loss_per: LossPer | None,
+        forward: Forward,
+        loss_fn: Any = None,
+        has_own_loss: bool = True,
+        by_losses: bool = False,
+    ) -> None:
+        if isinstance(loss_per, str):
+            check_unit(loss_per)
+        elif loss_per is not None and not callable(loss_per):
+            raise ConfigError(
+                f"loss_per is {loss_per!r}; pass the name of a unit, such as "
+                "'samples', or a function batch -> float"
+            )
+        self._loss_per = loss_per
+        self._forward, self._loss_fn = forward, loss_fn
+        self._has_own_loss, self._by_losses = has_own_loss, by_losses
+        self._counts = Counts(loss_fn)
+        self._model: nn.Module | None
+        self._device = torch.device("cpu")
+        self._loader: Any = None
+        self._batches_a_window = 1
+        self._window: Any = None
+        self._allows_change = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was measured, and measure nothing until ``prepare``."""
+        self._model = None
+        named = isinstance(self._loss_per, str)
+        self._unit: str | None = str(self._loss_per) if named else None
+        self._live: dict[str, float] = {}  # unit -> amount in the first batch
+        self._rest, self._scale = 0.0, 1.0
+        self._cuts, self._batches = 0, 0
+        self._reasons: list[str] = []
+        self._is_settled = self._loss_per is not None
+        self._expected: str | None = None
+        self._allows_change = False
+
+    def prepare(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        loader: Any = None,
+        batches_a_window: int = 1,
+        window: Any = None,
+    ) -> None:
+        """Take what a run has set up.
+
+        Args:
+            model: the bare module.
+            device: where it is.
+            loader: torch's own over a map-style data set, to collate again with.
+            batches_a_window: of a full one; with 1 any weight trains alike.
+            window: is told if the loss is a sum.
+        """
+        self._model, self._device, self._loader = model, device, loader
+        self._batches_a_window, self._window = batches_a_window, window
+        self._tell_window()
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether the loss is a sum over its batch."""
+        return self._unit == "sum"
+
+    @property
+    def verdict(self) -> str:
+        """The unit in words, for people."""
+        if callable(self._loss_per):
+            return "a function of the batch"
+        return "not known" if self._unit is None else in_words(self._unit)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, as JSON values."""
+        unit = self._unit
+        if callable(self._loss_per):
+            unit = getattr(
+                self._loss_per, "__qualname__", type(self._loss_per).__name__
+            )
+        return {
+            "unit": unit,
+            "live": dict(self._live),
+            "r": self._rest,
+            "scale": self._scale,
+            "cuts": self._cuts,
+            "is_settled": self._is_settled,
+        }
+
+    def take_over(self, saved: Mapping[str, Any] | None, allows_change: bool) -> None:
+        """Go on with the unit of a checkpoint, unless a person says another.
+
+        A unit that is found to be another one is refused unless ``allows_change``.
+        """
+        self.reset()
+        self._allows_change = allows_change
+        if saved is None or saved.get("unit") is None or self._loss_per is not None:
+            return
+        if saved["is_settled"]:
+            self._expected = str(saved["unit"])
+        self._unit = str(saved["unit"])
+        self._live = {str(name): float(n) for name, n in saved["live"].items()}
+        self._rest, self._scale = float(saved["r"]), float(saved["scale"])
+        self._cuts = int(saved["cuts"])
+        self._batches = 1 if self._cuts else 0
+
+    def __call__(self, batch: Any, issued: Any = None) -> float:
+        """Return what ``batch``, on the host, counts in its window.
+
+        Args:
+            batch: may say it itself, as ``loss_weight``.
+            issued: the indices of its samples, where a sampler issued them.
+        Raises:
+            ConfigError: several batches make a window, and nothing is known.
+            DataError: the batch does not tell how many there are.
+        """
+        said = said_weight(batch)
+        if said is not None:
+            return said
+        if callable(self._loss_per):
+            return checked(self._loss_per(batch), "loss_per returned the weight")
+        samples = None if issued is None else len(issued)
+        if self._model is None:  # such as a look at validation data before a run
+            return self._amount(batch, samples)
+        if not self._is_settled:
+            return self._measured(batch, issued, samples)
+        if len(self._live) > 1:
+            return self._compared(batch, issued, samples)
+        return self._amount(batch, samples)
+
+    def describe(self, batch: Any, issued: Any = None) -> str:
+        """Return in a sentence what ``batch`` tells, whatever anybody says."""
+        sentences = _sentences()
+        seen = self._look(batch, issued, None)
+        if seen.said is not None:
+            said = seen.shares.get("said")
+            wrong = said is not None and "said" not in seen.live
+            agrees = "as its gradients weigh" if said else "which was not compared"
+            told = f"loss: a mean over the weight that step_fn says, {agrees}"
+            return sentences.disagreement(seen, said) if wrong else told
+        if seen.is_none:
+            return str(sentences.none(seen, 1e-2))
+        if not seen.live:
+            return str(sentences.unknown(seen.reasons))
+        return str(sentences.found(seen, seen.live[0]))
+
+    def _amount(self, batch: Any, samples: int | None) -> float:
+        if self._unit is None or self._unit == "sum":
+            amount = self._counts("samples", batch, samples)
+            return 1.0 if amount is None else amount
+        amount = self._counts(self._unit, batch, samples)
+        return self._scale * needed(amount, self._unit, batch)
+
+    def _compared(self, batch: Any, issued: Any, samples: int | None) -> float:
+        """Measure the first batch in which the units left do not go together."""
+        first = next(iter(self._live))
+        whole = self._counts(first, batch, samples)
+        for unit, amount in self._live.items():
+            own = self._counts(unit, batch, samples)
+            if own is None or whole is None:
+                continue
+            if own * self._live[first] != whole * amount:
+                return self._decided_late(batch, issued, samples)
+        return self._amount(batch, samples)
+
+    def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
+        seen = self._look(batch, issued, list(self._live))
+        if seen.is_none:
+            self._unknown(_sentences().none(seen, 1.0))
+        elif len(self._differing(seen.live, batch, samples)) > 1 or not seen.live:
+            words = " or ".join(in_words(unit) for unit in self._live)
+            why = f"whether the loss is a mean over {words} could not be measured"
+            self._unknown(f"{why}: {'; '.join(seen.reasons) or 'parts weigh alike'}")
+        else:
+            self._keep(seen.live, seen)
+        return self._amount(batch, samples)
+
+    def _differing(
+        self, live: list[str], batch: Any, samples: int | None
+    ) -> set[float]:
+        """Return the weights, relative to the first batch, that ``live`` stand for."""
+        own = {unit: self._counts(unit, batch, samples) for unit in live}
+        return {round(n / self._live[u], 9) for u, n in own.items() if n is not None}
+
+    def _measured(self, batch: Any, issued: Any, samples: int | None) -> float:
+        """Look at one of the first batches; decide when enough is known."""
+        if self._expected is not None:
+            self._check_expected(batch, issued)
+            return self(batch, issued)
+        self._batches += 1
+        seen = self._look(batch, issued, list(self._live) or None)
+        if seen.said is not None:
+            self._settle_as_said(seen)
+            return self._amount(batch, samples)
+        self._reasons += seen.reasons
+        if seen.is_none:
+            self._unknown(_sentences().none(seen, 1e-2))
+            return self._amount(batch, samples)
+        if seen.turns:
+            self._cuts += seen.turns
+            amounts = self._counts.all(batch, samples)
+            self._keep(seen.live, seen, amounts)
+        if self._cuts >= CUTS or (self._batches >= MOST_BATCHES and self._cuts):
+            self._is_settled = True
+            assert self._unit is not None
+            log.info("%s", _sentences().found(seen, self._unit))
+        elif not self._cuts and (
+            seen.is_final or self._batches >= min(MOST_BATCHES, self._batches_a_window)
+        ):
+            self._unknown(_sentences().unknown(self._reasons))
+        return self._amount(batch, samples)
+
+    def _keep(
+        self, live: list[str], seen: Look, amounts: Mapping[str, float] | None = None
+    ) -> None:
+        """Go on with the units in ``live``, on the scale of the batches before."""
+        before = self._unit
+        if not self._live:
+            self._live = {u: float((amounts or {}).get(u, 1.0)) for u in live}
+        was = self._live
+        self._live = {unit: was[unit] for unit in live if unit in was}
+        self._unit = next(iter(self._live))
+        if before is not None and before != self._unit and before in was:
+            self._scale *= was[before] / self._live[self._unit]
+        self._rest = max(self._rest, seen.fit.rest if seen.fit else 0.0)
+        self._tell_window()
+
+    def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
+        from training.weighing.measure import Subject, look
+
+        assert self._model is not None
+        subject = Subject(
+            self._model,
+            self._forward,
+            self._counts,
+            self._device,
+            self._loader,
+            self._loss_fn,
+            self._has_own_loss,
+            self._by_losses,
+        )
+        return look(subject, batch, issued, live, max(1, CUTS - self._cuts % CUTS))
+
+    def _settle_as_said(self, seen: Look) -> None:
+        self._is_settled, self._live, self._unit = True, {}, None
+        said = seen.shares.get("said")
+        if said is not None and seen.fit is not None and "said" not in seen.live:
+            log.warning("%s", _sentences().disagreement(seen, said))
+
+    def _check_expected(self, batch: Any, issued: Any) -> None:
+        """Compare the unit of a checkpoint with what this run's first batch tells."""
+        expected, self._expected = self._expected, None
+        self._is_settled = True
+        seen = self._look(batch, issued, None)
+        if seen.is_none or not seen.live or seen.said is not None:
+            return  # a converged loss has no gradient to tell by
+        if expected in seen.live or set(self._live) & set(seen.live):
+            return
+        if not self._allows_change:
+            raise CheckpointError(
+                f"the checkpoint is of another run: loss_per was {expected!r}, is "
+                f"{seen.live[0]!r}: use the old loss, or accept the new one with "
+                "allow_changes=['loss_per'] (--allow-change loss_per)"
+            )
+        self._live, self._scale = {}, 1.0
+        self._unit = seen.live[0]
+        self._tell_window()
+
+    def _unknown(self, why: str) -> None:
+        """Refuse, where it matters; else warn, and count samples or batches."""
+        sentences = _sentences()
+        if self._batches_a_window > 1:
+            raise ConfigError(sentences.refusal(self._batches_a_window, why))
+        self._is_settled, self._live, self._unit = True, {}, None
+        log.warning("%s", sentences.warning(why, "samples"))
+
+    def _tell_window(self) -> None:
+        if self._window is not None:
+            self._window.adds_up = self.is_sum
+
+
+def _sentences() -> Any:
+    """Return the module; it is imported only where something is measured."""
+    from training.weighing import sentences
+
+    return sentences

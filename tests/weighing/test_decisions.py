@@ -1,0 +1,234 @@
+"""What is said about weights, refused or warned of, and that each way out works."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from toy import Regression, make_trainer, regression_batches
+from weighing.zoo import (
+    Kind,
+    Perceptron,
+    contrastive,
+    difference,
+    kinds,
+    numbers,
+    stacked,
+)
+from weighing.zoo import of_step as step_of
+
+from training import Trainer
+from training.errors import ConfigError, DataError
+
+KINDS = kinds()
+SPLIT = (2, 3, 3)
+
+
+def said(caplog: Any) -> str:
+    """Return what the package has logged about weights."""
+    return "\n".join(
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "training.weighing"
+    )
+
+
+def test_one_line_says_what_was_found(caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "training.weighing")
+    KINDS["labels of -100"][0].trainer((8,)).train()
+    assert said(caplog).startswith("loss: a mean over labels, measured on 8 samples (")
+    assert "; by samples 0.375 and 0.625)" in said(caplog)
+    assert "\n" not in said(caplog)
+
+
+def test_w6_what_cannot_be_counted_is_refused_with_the_ways_out() -> None:
+    odd = [{"x": [torch.zeros(2), torch.zeros(3)], "y": torch.ones(4)}] * 4
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        return model(torch.ones(2, 6)).square().mean()  # type: ignore[no-any-return]
+
+    kind = Kind(Perceptron, [], lambda rows: rows, {"step_fn": step})
+    model = kind.make()
+    trainer = Trainer(
+        model,
+        odd,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=step,
+        gradient_accumulation_steps=4,
+        device="cpu",
+    )
+    with pytest.raises(ConfigError) as caught:
+        trainer.train()
+    told = str(caught.value)
+    assert told.startswith("gradient_accumulation_steps is 4, but what the loss is a")
+    assert "how many samples a dict holds cannot be told" in told
+    assert told.endswith("or say with loss_per what it is a mean over")
+    assert caught.value.exit_code == 2
+    assert trainer.step == 0
+
+
+def test_where_each_batch_is_a_step_the_same_is_a_warning(caplog: Any) -> None:
+    KINDS["InfoNCE"][0].trainer((8,)).train()
+    assert "64 % of a batch's gradient belongs to neither part" in said(caplog)
+    assert "so training is right; train_loss and val_loss count samples" in said(caplog)
+
+
+INFO_NCE = Kind(Perceptron, numbers(), stacked, step_of(contrastive))
+
+
+def weighed_step(model: nn.Module, batch: Any) -> dict[str, Any]:
+    """Return the loss and what it weighs."""
+    loss = contrastive(model(batch[0]), batch[1])
+    return {"loss": loss, "weight": len(batch[0])}
+
+
+def summed_step(model: nn.Module, batch: Any) -> dict[str, Any]:
+    """Return the sum and what it weighs."""
+    result = weighed_step(model, batch)
+    return {"loss_sum": result["loss"] * result["weight"], "weight": result["weight"]}
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param({"loss_per": "samples"}, id="loss_per, a name"),
+        pytest.param({"loss_per": lambda batch: len(batch[0])}, id="a function"),
+        pytest.param({"step_fn": weighed_step}, id="weight"),
+        pytest.param({"step_fn": summed_step}, id="loss_sum"),
+    ],
+)
+def test_each_way_out_works_and_comes_to_the_same(way: dict[str, Any]) -> None:
+    expected = INFO_NCE.update(SPLIT, step_fn=weighed_step)
+    assert difference(INFO_NCE.update(SPLIT, **way), expected) < 1e-6
+    INFO_NCE.update((8,))  # the last one: one batch a window
+
+
+def test_a_weight_that_step_fn_says_wrongly_is_compared_and_kept(caplog: Any) -> None:
+    def by_rows(model: nn.Module, batch: Any) -> dict[str, Any]:
+        outputs = model(batch[0]).transpose(1, 2)
+        return {"loss": F.cross_entropy(outputs, batch[1]), "weight": len(batch[1])}
+
+    kind, _ = KINDS["labels of -100"]
+    other = {"step_fn": by_rows, "loss_fn": None}
+    split = kind.update(SPLIT, **other)
+    assert "have 0.500 and 0.500, but their gradients weigh" in said(caplog)
+    samples = kind.update(SPLIT, loss_per="samples")
+    assert difference(split, samples) < 1e-6
+
+
+def test_a_weight_that_step_fn_says_rightly_is_no_matter(caplog: Any) -> None:
+    def by_labels(model: nn.Module, batch: Any) -> dict[str, Any]:
+        outputs, weight = model(batch[0]).transpose(1, 2), (batch[1] >= 0).sum()
+        return {"loss": F.cross_entropy(outputs, batch[1]), "weight": weight}
+
+    kind, _ = KINDS["labels of -100"]
+    other = {"step_fn": by_labels, "loss_fn": None}
+    assert difference(kind.update(SPLIT, **other), kind.update((8,))) < 1e-5
+    assert said(caplog) == ""
+
+
+@pytest.mark.parametrize(
+    ("loss_per", "told"),
+    [
+        pytest.param("sample", r"did you mean 'samples'\?", id="a near name"),
+        pytest.param(3, "pass the name of a unit", id="a number"),
+    ],
+)
+def test_a_unit_that_there_is_not_is_refused(loss_per: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        make_trainer(loss_per=loss_per)
+
+
+@pytest.mark.parametrize(
+    ("loss_per", "told"),
+    [
+        pytest.param("labels", "counts by labels, and how many", id="no such thing"),
+        pytest.param(lambda batch: -1, "returned the weight -1", id="no amount"),
+    ],
+)
+def test_what_a_batch_does_not_tell_is_refused(loss_per: Any, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        make_trainer(loss_per=loss_per).train()
+
+
+def test_a_sum_is_added_up_and_reported_by_samples() -> None:
+    kind, _ = KINDS["reduction='sum'"]
+    trainer, mean = kind.trainer((3, 5)), KINDS["cross entropy"][0].trainer((3, 5))
+    trainer.train()
+    mean.train()
+    sums, means = trainer.history[0]["train_loss"], mean.history[0]["train_loss"]
+    assert sums == pytest.approx(means, rel=1e-6)
+
+
+def test_w4_the_first_batch_that_differs_is_measured_before_it_is_used() -> None:
+    """Four batches alike; the fifth has labels that do not count."""
+    x = torch.randn(20, 9, 6, generator=torch.Generator().manual_seed(0))
+    y = torch.randint(0, 5, (20, 9), generator=torch.Generator().manual_seed(1))
+    y[17, 2:] = -100
+    ends = []
+    for loss_per in (None, "labels"):
+        model = Perceptron()
+        trainer = Trainer(
+            model,
+            DataLoader(TensorDataset(x, y), batch_size=4),
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            step_fn=lambda m, b: F.cross_entropy(m(b[0]).transpose(1, 2), b[1]),
+            gradient_accumulation_steps=5,
+            loss_per=loss_per,
+            device="cpu",
+        )
+        trainer.train()
+        ends.append((trainer.history[0]["train_loss"], model.layers[0].weight.detach()))
+    assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-6)
+    assert torch.allclose(ends[0][1], ends[1][1], rtol=0, atol=1e-7)
+
+
+def test_a_batch_that_cannot_tell_units_apart_any_more_is_refused() -> None:
+    """Rows of one width in each batch, of another in the next, and no licence."""
+    draws = torch.Generator().manual_seed(0)
+    batches = [
+        (torch.randn(4, width, 6, generator=draws), torch.ones(4, width).long())
+        for width in (9, 9, 5)
+    ]
+    trainer = Kind(Perceptron, [], list).trainer(
+        (0, 0, 0),
+        step_fn=lambda m, b: F.cross_entropy(m(b[0]).transpose(1, 2), b[1]),
+    )
+    trainer.train_dataloader = batches
+    with pytest.raises(ConfigError, match=r"is a mean over .* or .* could not be"):
+        trainer.train()
+
+
+def test_nothing_is_imported_to_measure_where_a_weight_is_said() -> None:
+    code = (
+        "import sys\nsys.path.insert(0, 'tests')\n"
+        "from toy import make_trainer\n"
+        "make_trainer(loss_per='samples').train()\n"
+        "print([m for m in sys.modules if m.startswith('training.weighing.m')])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_a_measurement_costs_ten_passes_at_most() -> None:
+    calls = []
+
+    class Counting(Regression):
+        def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            calls.append(len(x))
+            return super().forward(x, y)
+
+    make_trainer(Counting(), regression_batches(1, 8), loss_per="samples").train()
+    trained = len(calls)
+    make_trainer(Counting(), regression_batches(1, 8)).train()
+    assert len(calls) - 2 * trained <= 9
+    assert sum(calls[2 * trained - 1 :]) <= 7 * 8

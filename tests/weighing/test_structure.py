@@ -1,0 +1,164 @@
+"""How many samples a batch holds: the right number, or none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import namedtuple
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.data import DataLoader, TensorDataset
+from transformers import BatchEncoding
+
+from training.weighing.structure import (
+    CannotCutError,
+    sample_sizes,
+    samples_of,
+    take,
+)
+
+THREE = torch.arange(6.0).reshape(3, 2)
+TEXTS = ["a", "b", "c"]
+Pair = namedtuple("Pair", ["x", "y"])  # as collate functions use it
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A batch of a class."""
+
+    x: Tensor
+    names: list[str]
+    scale: float = 1.0
+
+
+class Own:
+    """A batch of an object."""
+
+    def __init__(self, x: Tensor, y: Any) -> None:
+        self.x, self.y = x, y
+
+
+def pictures(*widths: int) -> list[Tensor]:
+    """Return pictures (3, 4, width)."""
+    return [torch.zeros(3, 4, width) for width in widths]
+
+
+def graphs() -> Any:
+    """Return five graphs of twenty nodes, as graph libraries batch them."""
+    return SimpleNamespace(num_graphs=5, x=torch.zeros(20, 4), y=torch.zeros(5))
+
+
+RIGHT = [
+    pytest.param(THREE, 3, id="a tensor"),
+    pytest.param((THREE, torch.zeros(3)), 3, id="inputs and targets"),
+    pytest.param([THREE, torch.zeros(3)], 3, id="a list of columns"),
+    pytest.param({"x": {"y": THREE}}, 3, id="nested mappings"),
+    pytest.param(((THREE, THREE), THREE[:, 0]), 3, id="nested tuples"),
+    pytest.param((TEXTS, THREE), 3, id="texts before a tensor"),
+    pytest.param((tuple(TEXTS), THREE), 3, id="a tuple of texts"),
+    pytest.param({"question": TEXTS, "answer": TEXTS}, 3, id="texts alone"),
+    pytest.param((torch.tensor(7), THREE), 3, id="a 0-d tensor before another"),
+    pytest.param((1, TEXTS, None, True), 3, id="a number, a flag and texts"),
+    pytest.param(torch.zeros(0, 2), 0, id="an empty tensor"),
+    pytest.param(np.zeros((3, 2)), 3, id="an array"),
+    pytest.param({"x": np.zeros((3, 2)), "y": np.zeros(3)}, 3, id="arrays"),
+    pytest.param({"x": [[1, 2], [3], [4, 5]]}, 3, id="ragged lists"),
+    pytest.param(Data(THREE, TEXTS), 3, id="a dataclass"),
+    pytest.param(Pair(THREE, TEXTS), 3, id="a named tuple"),
+    pytest.param(Own(THREE, TEXTS), 3, id="an object"),
+    pytest.param(BatchEncoding({"x": THREE, "y": TEXTS}), 3, id="a BatchEncoding"),
+    pytest.param([{"x": 1}, {"x": 2}], 2, id="a list of mappings"),
+    pytest.param([(THREE, 1), (THREE, 2)], 2, id="a list of tuples"),
+    pytest.param(TEXTS, 3, id="a list of texts"),
+    pytest.param([Data(THREE, TEXTS)] * 4, 4, id="a list of dataclasses"),
+    pytest.param(
+        (pictures(5, 6, 7, 8), [{"boxes": THREE}] * 4), 4, id="pictures and targets"
+    ),
+    pytest.param({"pictures": pictures(5, 6)}, 2, id="pictures of two sizes"),
+    pytest.param(graphs(), 5, id="graphs"),
+    pytest.param(SimpleNamespace(batch_size=torch.Size([6])), 6, id="batch_size"),
+]
+UNKNOWN = [
+    pytest.param(torch.tensor(7), id="a number alone"),
+    pytest.param("abc", id="one text"),
+    pytest.param([], id="nothing"),
+    pytest.param({}, id="an empty mapping"),
+    pytest.param(([], THREE), id="an empty list beside a tensor"),
+    pytest.param([torch.zeros(5), torch.zeros(7)], id="a ragged list of tensors"),
+    pytest.param((THREE, torch.zeros(4)), id="entries that disagree"),
+    pytest.param(
+        {"pixels": torch.zeros(40, 6), "ids": torch.zeros(3, 9)}, id="pixels by patches"
+    ),
+    pytest.param(
+        {"x": torch.zeros(20, 4), "edges": torch.zeros(2, 30), "y": torch.zeros(5)},
+        id="graphs as entries",
+    ),
+    pytest.param(
+        {"ids": torch.zeros(1, 50), "lengths": torch.zeros(4)}, id="packed lines"
+    ),
+    pytest.param(
+        pack_padded_sequence(torch.zeros(3, 5, 2), torch.tensor([5, 3, 2]), True),
+        id="a packed sequence",
+    ),
+    pytest.param((torch.zeros(3, 9), torch.zeros(14)), id="flat targets"),
+    pytest.param((THREE, object()), id="an object of nobody"),
+]
+
+
+@pytest.mark.parametrize(("batch", "samples"), RIGHT)
+def test_the_number_of_samples_is_told_by(batch: Any, samples: int) -> None:
+    assert samples_of(batch) == samples
+
+
+@pytest.mark.parametrize("batch", UNKNOWN)
+def test_w6_the_number_of_samples_is_never_guessed_for(batch: Any) -> None:
+    assert samples_of(batch) is None
+
+
+@pytest.mark.parametrize(
+    "batch", [p.values[0] for p in RIGHT if p.id not in ("graphs", "batch_size")]
+)
+def test_what_can_be_counted_can_be_cut_and_keeps_its_type(batch: Any) -> None:
+    count = samples_of(batch)
+    assert count is not None
+    rows = list(range(count))[1:]
+    part = take(batch, rows, count)
+    assert type(part) is type(batch)
+    if rows:
+        assert samples_of(part) == len(rows)
+    assert samples_of(batch) == count
+
+
+def test_a_part_holds_the_rows_asked_for_and_all_that_belongs_to_the_whole() -> None:
+    part = take(Data(THREE, TEXTS, 7.0), [2, 0], 3)
+    assert torch.equal(part.x, THREE[[2, 0]])
+    assert (part.names, part.scale) == (["c", "a"], 7.0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "told"),
+    [
+        pytest.param((THREE, torch.zeros(4)), r"shape \(4,\) is not 3 rows", id="4"),
+        pytest.param({"x": THREE, "y": ["a"]}, "list of 1 is not one of 3", id="list"),
+        pytest.param((THREE, object()), "object cannot be cut", id="object"),
+        pytest.param(graphs(), "graphs has no plain rows", id="graphs"),
+    ],
+)
+def test_what_cannot_be_cut_is_named(batch: Any, told: str) -> None:
+    with pytest.raises(CannotCutError, match=told):
+        take(batch, [0], 3)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_the_sizes_of_torchs_own_batches_are_known_before(drop_last: bool) -> None:
+    loader = DataLoader(
+        TensorDataset(torch.zeros(10, 1)), batch_size=4, drop_last=drop_last
+    )
+    sizes = [n for _, n in zip(loader, sample_sizes(loader), strict=False)]
+    assert sizes == ([4, 4] if drop_last else [4, 4, 2])
+    assert next(sample_sizes([1, 2])) is None

@@ -1,0 +1,69 @@
+"""The unit of every kind of loss, and what a window makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from weighing.zoo import SPLIT, Kind, difference, kinds
+
+from training.errors import ConfigError
+
+KINDS = kinds()
+FOUND = [name for name, (_, unit) in KINDS.items() if unit is not None]
+NONE = [name for name, (_, unit) in KINDS.items() if unit is None]
+#: Their statistics are those of a batch, which no weight mends.
+KNOWN_LIMITS = {"BatchNorm", "a centre that moves"}
+
+
+def measured(kind: Kind) -> Any:
+    """Return the weigher of a run over one batch of eight rows."""
+    trainer = kind.trainer((8,))
+    trainer.train()
+    return trainer._weigher
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_w1_the_unit_is_found_of(name: str) -> None:
+    kind, unit = KINDS[name]
+    settings = measured(kind).settings()
+    assert settings["unit"] == unit
+    assert settings["r"] < 1e-6
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_w1_no_unit_is_found_of(name: str, caplog: Any) -> None:
+    kind, _ = KINDS[name]
+    assert measured(kind).settings()["unit"] is None
+    assert "the loss is no mean over samples" in caplog.text
+
+
+@pytest.mark.parametrize("name", [n for n in FOUND if n not in KNOWN_LIMITS])
+def test_a_split_window_moves_the_weights_as_one_batch(name: str) -> None:
+    kind, unit = KINDS[name]
+    whole = kind.update((8,))
+    assert difference(kind.update(SPLIT), whole) < 1e-5
+    if unit != "samples":  # the control: what was guessed before
+        assert difference(kind.update(SPLIT, loss_per="samples"), whole) > 1e-2
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_w6_a_loss_without_a_unit_is_refused_before_a_window_ends(name: str) -> None:
+    kind, _ = KINDS[name]
+    trainer = kind.trainer(SPLIT)
+    with pytest.raises(ConfigError, match="gradient_accumulation_steps is 3, but"):
+        trainer.train()
+    assert trainer.step == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("name", ["over positives", "the log of a mean"])
+def test_w1_an_unknown_unit_is_not_taken_for_one_that_has_its_shares_once(
+    name: str, seed: int
+) -> None:
+    kind, _ = KINDS[name]
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(seed)).tolist()
+    shuffled = Kind(kind.make, [kind.rows[i] for i in order], kind.collate)
+    shuffled.options = kind.options
+    assert measured(shuffled).settings()["unit"] is None

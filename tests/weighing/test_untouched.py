@@ -1,0 +1,196 @@
+"""A measurement leaves no trace: the run is that with the weight said, to the bit."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from toy import weights_of
+
+from training import Callback, CheckpointError, Trainer
+from training.state import rng_state
+
+
+class Restless(nn.Module):
+    """Has dropout, BatchNorm, a generator of its own, and a layer in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 4)
+        )
+        self.layers[2].eval()
+        self.noise = torch.Generator().manual_seed(3)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of rows with a label of their own."""
+        torch.rand(1, generator=self.noise)
+        return nn.functional.cross_entropy(self.layers(x), labels)
+
+
+class Draws(Dataset[Any]):
+    """Draws its samples; the loss is a mean over those with a label."""
+
+    def __len__(self) -> int:
+        return 22
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        label = -100 if index % 4 == 0 else index % 3
+        return {"x": torch.randn(6) + random.random(), "labels": torch.tensor(label)}
+
+
+class Saves(Callback):
+    """Saves at every boundary, and keeps what it saw before the first batch."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.seen: list[Any] = []
+
+    def on_batch_begin(self, trainer: Trainer) -> None:
+        """Keep the state before the first batch is trained on."""
+        if not self.seen:
+            modes = [m.training for m in trainer.model.modules()]
+            grads = [p.grad for p in trainer.model.parameters()]
+            noise = trainer.model.noise.get_state()
+            drawn = rng_state()
+            self.seen = [modes, grads, noise.tolist(), str(drawn["torch"].tolist())]
+            self.seen += [drawn["python"], [id(b) for b in trainer.model.buffers()]]
+            self.seen += [[w.tolist() for w in weights_of(trainer.model)]]
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Ask for a checkpoint."""
+        if self.folder is not None:
+            trainer.request_checkpoint("each step")
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        """Save."""
+        if self.folder is not None:
+            trainer.save_checkpoint(self.folder / f"{trainer.step}.pt")
+
+
+def run(folder: Path | None = None, start: Path | None = None, **options: Any) -> Any:
+    """Return (trainer, callback) of a run."""
+    random.seed(1)
+    np.random.seed(1)
+    model = Restless()
+    saves = Saves(folder)
+    trainer = Trainer(
+        model,
+        DataLoader(Draws(), batch_size=4, shuffle=True),
+        optimizer=torch.optim.AdamW(model.parameters(), lr=0.01),
+        gradient_accumulation_steps=2,
+        num_epochs=2,
+        seed=7,
+        callbacks=[saves],
+        device="cpu",
+        **options,
+    )
+    if start is not None:
+        trainer.load_checkpoint(start)
+    trainer.train()
+    return trainer, saves
+
+
+def assert_equal_ends(one: Trainer, other: Trainer) -> None:
+    """Weights, optimizer, generators and history are equal to the bit."""
+    for a, b in zip(weights_of(one.model), weights_of(other.model), strict=True):
+        assert torch.equal(a, b)
+    states = zip(
+        one.optimizer.state.values(), other.optimizer.state.values(), strict=True
+    )
+    assert all(torch.equal(a["exp_avg_sq"], b["exp_avg_sq"]) for a, b in states)
+    for left, right in zip(one.history, other.history, strict=True):
+        assert {**left, "seconds": 0} == {**right, "seconds": 0}
+
+
+def test_w3_a_measured_run_is_that_with_the_unit_said_to_the_bit() -> None:
+    (measured, seen), (said, expected) = run(), run(loss_per="labels")
+    assert measured._weigher.settings()["unit"] == "labels"
+    assert_equal_ends(measured, said)
+    noises = measured.model.noise, said.model.noise
+    assert torch.equal(noises[0].get_state(), noises[1].get_state())
+    for own, other in zip(seen.seen[:5], expected.seen[:5], strict=True):
+        assert own == other
+    assert seen.seen[6] == expected.seen[6]
+
+
+def test_a_measured_run_resumes_at_every_boundary_to_the_bit(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole")
+    boundaries = sorted((tmp_path / "whole").iterdir())
+    assert len(boundaries) == 6
+    for path in boundaries:
+        rest, _ = run(tmp_path / "rest", start=path)
+        assert_equal_ends(rest, whole)
+        if rest.step > int(path.stem):
+            again = torch.load(tmp_path / "rest" / "6.pt", weights_only=True)
+            first = torch.load(tmp_path / "whole" / "6.pt", weights_only=True)
+            assert again["settings"] == first["settings"]
+
+
+class OtherLoss(Restless):
+    """Its loss is a mean over rows, labelled or not."""
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss."""
+        torch.rand(1, generator=self.noise)
+        return nn.functional.cross_entropy(self.layers(x), labels.clamp(min=0))
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_resume_with_a_loss_of_another_unit_needs_consent(
+    tmp_path: Path, allowed: bool
+) -> None:
+    run(tmp_path)
+    model = OtherLoss()
+    trainer = Trainer(
+        model,
+        DataLoader(Draws(), batch_size=4, shuffle=True),
+        optimizer=torch.optim.AdamW(model.parameters(), lr=0.01),
+        gradient_accumulation_steps=2,
+        num_epochs=2,
+        seed=7,
+        device="cpu",
+    )
+    changes = ["loss_per"] if allowed else []
+    trainer.load_checkpoint(tmp_path / "2.pt", allow_changes=changes)
+    if allowed:
+        trainer.train()
+        assert trainer._weigher.settings()["unit"] == "samples"
+        return
+    with pytest.raises(CheckpointError, match="--allow-change loss_per"):
+        trainer.train()
+
+
+def test_a_unit_that_is_said_on_resume_is_compared_at_once(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(CheckpointError, match="loss_per was 'labels', is 'samples'"):
+        run(start=tmp_path / "2.pt", loss_per="samples")
+
+
+def test_a_checkpoint_from_before_units_were_kept_is_resumed(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path)
+    state = torch.load(tmp_path / "2.pt", weights_only=True)
+    del state["settings"]["loss_per"]
+    torch.save(state, tmp_path / "old.pt")
+    rest, _ = run(start=tmp_path / "old.pt")
+    assert_equal_ends(rest, whole)
+
+
+def test_buffers_stay_the_same_objects() -> None:
+    model = Restless()
+    before = [id(buffer) for buffer in model.buffers()]
+    trainer = Trainer(
+        model,
+        DataLoader(Draws(), batch_size=4),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        device="cpu",
+    )
+    trainer.train()
+    assert [id(buffer) for buffer in model.buffers()] == before

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 #: May change without consent; a receipt lists them.
 FREE = ("num_epochs", "max_steps", "device")
 #: None where a loader does not tell; then there is nothing to compare.
-MAY_BE_UNKNOWN = ("dataset", "dataset_length", "sampler", "batch_size", "drop_last")
-MAY_BE_UNKNOWN += ("loss_per",)
+MAY_BE_UNKNOWN = (
+    *("dataset", "dataset_length", "sampler", "batch_size", "drop_last", "loss_per"),
+)
 #: Setting -> others that follow from it, which are not worth a line of their own.
 IMPLIES = {
     "dataset_length": ("batches_per_epoch", "dataset"),

@@ -53,7 +53,11 @@ def labels_of(batch: Any) -> Any:
 
     They are the entry ``labels`` (or one of NAMES), or the last element of a tuple.
     """
-    fields = batch if isinstance(batch, Mapping) else fields_of(batch)
+    fields: Mapping[str, Any] | None
+    if isinstance(batch, Mapping):
+        fields = batch
+    else:  # the usual tuple is not looked into
+        fields = None if type(batch) is tuple else fields_of(batch)
     if fields is not None:
         found = next((fields[name] for name in NAMES if name in fields), None)
     elif isinstance(batch, (tuple, list)) and len(batch) >= 2:
@@ -63,7 +67,7 @@ def labels_of(batch: Any) -> Any:
     return found if isinstance(found, (Tensor, np.ndarray)) and found.ndim else None
 
 
-def _on_host(value: Any) -> Any:
+def on_host(value: Any) -> Any:
     """Return an array; waits for the device where the loader yields CUDA tensors."""
     if not isinstance(value, Tensor):
         return value
@@ -91,7 +95,7 @@ class Counts:
         self.is_torch_loss = isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss))
         self.ignored = loss_fn.ignore_index if self.is_torch_loss else IGNORED
         weight = loss_fn.weight if self.is_torch_loss else None
-        self._class_weights = None if weight is None else _on_host(weight)
+        self._class_weights = None if weight is None else on_host(weight)
 
     def __call__(self, unit: str, batch: Any, samples: int | None) -> float | None:
         """Return how many of ``unit`` are in ``batch``; None where it has none.
@@ -109,10 +113,10 @@ class Counts:
         if labels is None:
             return None
         if unit == "elements":
-            return int(np.prod(labels.shape))
+            return int(labels.numel() if isinstance(labels, Tensor) else labels.size)
         if not has_classes(labels) or (unit == "shifted_labels" and labels.ndim < 2):
             return None
-        labels = _on_host(labels)
+        labels = on_host(labels)
         if unit == "shifted_labels":
             labels = labels[:, 1:]
         if unit == "labels" or unit == "shifted_labels":
@@ -136,7 +140,7 @@ class Counts:
         labels = labels_of(batch)
         if labels is None or not has_classes(labels) or len(labels) != num_rows:
             return [1] * num_rows
-        counts = _on_host(labels) != self.ignored
+        counts = on_host(labels) != self.ignored
         return [int(each) for each in counts.reshape(num_rows, -1).sum(1)]
 
     def _masks(self, batch: Any) -> list[str]:
@@ -145,7 +149,7 @@ class Counts:
         for name, value in (fields_of(batch) or {}).items():
             if "mask" not in name or not isinstance(value, (Tensor, np.ndarray)):
                 continue
-            array = _on_host(value)
+            array = on_host(value)
             if array.ndim and bool(((array == 0) | (array == 1)).all()):
                 units += [f"{MASK}{name}"]
                 units += [f"{SHIFTED_MASK}{name}"] if array.ndim > 1 else []
@@ -156,7 +160,7 @@ class Counts:
         value = (fields_of(batch) or {}).get(name)
         if not isinstance(value, (Tensor, np.ndarray)):
             return None
-        array = _on_host(value)
+        array = on_host(value)
         if unit.startswith(SHIFTED_MASK):
             array = array[:, 1:]
         return float(np.count_nonzero(array))

@@ -17,7 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.weighing.candidates import NAMES, Counts, has_classes, labels_of
+from training.weighing.candidates import (
+    NAMES,
+    Counts,
+    has_classes,
+    labels_of,
+    on_host,
+)
 from training.weighing.structure import CannotCutError, TooFewError, samples_of, take
 
 #: transformers' losses that leave out labels of -100.
@@ -112,7 +118,7 @@ class Masks:
             )
         self._labels = labels
         rows = labelled(counts.by_row(batch, len(labels)))
-        valid = np.asarray(labels != counts.ignored).reshape(-1)
+        valid = on_host(labels != counts.ignored).reshape(-1)
         if len(rows) >= 2:
             length = valid.size // len(labels)
             self._order = [[r * length, (r + 1) * length] for r in rows]
@@ -139,18 +145,29 @@ class Masks:
 
     def thinned(self) -> Any:
         """Return the batch with other amounts of labels: row k keeps 3 + k % 4."""
-        kept = np.asarray(self._labels != self._counts.ignored)
+        kept = on_host(self._labels != self._counts.ignored)
         kept = kept.reshape(len(self._labels), -1).copy()
         for number, row in enumerate(kept):
             places = np.flatnonzero(row)
             row[places[2 + number % 4 + 1 :]] = False
         return self._with(kept.reshape(tuple(self._labels.shape)))
 
+    def shifted(self) -> Any:
+        """Return the batch with another label in column 0 of rows that have any."""
+        labels = np.array(on_host(self._labels))
+        for row in labels:
+            valid = row[row != self._counts.ignored]
+            if len(valid):
+                row[0] = valid[-1] if valid[-1] != row[0] else valid[0]
+        if isinstance(self._labels, Tensor):
+            return with_labels(self.whole, torch.from_numpy(labels))
+        return with_labels(self.whole, labels)
+
     def _with(self, kept: np.ndarray[Any, Any]) -> Any:
         """Return the batch with the labels of ``kept`` and no other."""
         if isinstance(self._labels, Tensor):
             labels: Any = self._labels.clone()
-            labels[labels.new_tensor(~kept, dtype=torch.bool)] = self._counts.ignored
+            labels[torch.from_numpy(~kept).to(labels.device)] = self._counts.ignored
         else:
             labels = np.where(kept, self._labels, self._counts.ignored)
         return with_labels(self.whole, labels)

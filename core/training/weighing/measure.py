@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from training.batches import batch_to_device
 from training.forward import Forward
 from training.tf32 import using_tf32
-from training.weighing.candidates import Counts
+from training.weighing.candidates import Counts, labels_of
 from training.weighing.cut import Collated, Masks, Rows, has_licence
 from training.weighing.fit import Fit, fit, sampled
 from training.weighing.structure import CannotCutError, TooFewError
@@ -150,6 +150,7 @@ class _Measurement:
             if found.turns:
                 break
         self._tell_apart(batch, samples, found)
+        self._look_at_column_0(batch, found)
         return found
 
     def _ways(
@@ -180,7 +181,8 @@ class _Measurement:
         turns = 0
         for turn in range(min(self._turns, way.num_turns)):
             cut = way.cut(turn)
-            told = fit(whole, *(self._gradient(p) for p in cut.parts), self._is_half)
+            one, other = (self._gradient(part) for part in cut.parts)
+            told = fit(whole, one, other, self._is_half)
             if told is None:
                 continue
             turns += 1
@@ -219,7 +221,7 @@ class _Measurement:
             for part in cut.parts:
                 gradients.append(self._gradient(part))
                 weights.append(self._said or 0.0)
-            told = fit(whole, *gradients, self._is_half)
+            told = fit(whole, gradients[0], gradients[1], self._is_half)
         except Exception as error:  # nothing to compare with
             found.reasons.append(f"{type(error).__name__}: {error}")
             return
@@ -241,8 +243,8 @@ class _Measurement:
             thinned = Masks(batch, self._subject.counts, True).thinned()
             way = Rows(thinned, samples, self._subject.counts)
             cut = way.cut(0)
-            parts = [self._gradient(part) for part in cut.parts]
-            told = fit(self._gradient(thinned), *parts, self._is_half)
+            one, other = (self._gradient(part) for part in cut.parts)
+            told = fit(self._gradient(thinned), one, other, self._is_half)
         except Exception as error:
             found.reasons.append(f"{type(error).__name__}: {error}")
             return
@@ -252,6 +254,25 @@ class _Measurement:
         if fitting:
             found.live, found.fit = fitting, told
             found.shares, found.sizes = cut.shares, cut.sizes
+
+    def _look_at_column_0(self, batch: Any, found: Look) -> None:
+        """Where no row has a label in column 0, tell whether one there would count."""
+        both = {"shifted_labels", "labels"}
+        labels = labels_of(batch)
+        if not both <= set(found.live) or labels is None or labels.ndim != 2:
+            return
+        try:
+            other = Masks(batch, self._subject.counts, True).shifted()
+            with torch.no_grad():
+                losses = [float(self._loss(each)[0]) for each in (batch, other)]
+        except Exception as error:
+            found.reasons.append(f"{type(error).__name__}: {error}")
+            return
+        counts = abs(losses[0] - losses[1]) > (1e-3 if self._is_half else 1e-7) * abs(
+            losses[0]
+        )
+        gone = "shifted_labels" if counts else "labels"
+        found.live = [unit for unit in found.live if unit != gone]
 
     def _choose_mode(self, batch: Any, found: Look) -> None:
         """Eval mode, unless the loss has another form there, or is none."""

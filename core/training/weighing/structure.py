@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 #: Entries that belong to the batch as a whole.
-WHOLE = (bool, int, float, complex, str, bytes, type(None), enum.Enum, type)
-WHOLE += (torch.dtype, torch.device, np.generic)
+WHOLE: tuple[type, ...] = (bool, int, float, complex, str, bytes, type(None))
+WHOLE += (enum.Enum, type, torch.dtype, torch.device, np.generic)
 
 
 class CannotCutError(ValueError):
@@ -38,6 +38,9 @@ def samples_of(batch: Any) -> int | None:
     ``num_graphs`` or ``batch_size`` of an object tells; else all entries of a mapping,
     tuple, dataclass, named tuple or object must be as many rows.
     """
+    plain = _plain_rows(batch)
+    if plain is not None:
+        return plain
     for name in ("num_graphs", "batch_size"):
         told = getattr(batch, name, None)
         if isinstance(told, tuple) and told:  # a torch.Size
@@ -54,16 +57,34 @@ def samples_of(batch: Any) -> int | None:
     return next((each for each in first if each in found), min(found))
 
 
+def _plain_rows(batch: Any) -> int | None:
+    """Return the rows of tensors that agree, in a dict or tuple: the usual batch."""
+    kind = type(batch)
+    if kind is dict:
+        batch = batch.values()
+    elif kind is not tuple:
+        return None
+    rows = None
+    for item in batch:
+        if type(item) is not Tensor or not item.ndim:
+            return None
+        if rows is None:
+            rows = item.shape[0]
+        elif item.shape[0] != rows:
+            return None
+    return rows
+
+
 def sample_sizes(loader: Iterable[Any]) -> Iterator[int | None]:
     """Yield the samples of each batch of ``loader``, in order, without end.
 
     They are known for torch's own batches of a map-style set; None for all others.
     """
-    loader = getattr(loader, "loader", loader)  # one that only passes batches on
-    sampler = getattr(loader, "batch_sampler", None)
-    if type(loader) is not DataLoader or type(sampler) is not BatchSampler:
+    given: Any = getattr(loader, "loader", loader)  # of one that passes batches on
+    sampler: Any = getattr(given, "batch_sampler", None)
+    if type(given) is not DataLoader or type(sampler) is not BatchSampler:
         yield from itertools.repeat(None)
-    if isinstance(loader.dataset, IterableDataset):
+    if isinstance(given.dataset, IterableDataset):
         yield from itertools.repeat(None)
     total, size = len(sampler.sampler), sampler.batch_size
     yield from (max(0, min(size, total - n * size)) for n in itertools.count())
@@ -173,7 +194,7 @@ def _take_fields(value: Any, rows: Sequence[int], num_rows: int) -> Any:
         raise CannotCutError(f"a {type(value).__name__} cannot be cut into rows")
     if isinstance(value, tuple):
         taken = (_take(item, rows, num_rows) for item in value)
-        return type(value)(*taken)  # type: ignore[arg-type]
+        return type(value)(*taken)
     part: Any = copy.copy(value)
     if isinstance(value, Mapping):
         for name, item in value.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ LossPer = str | Callable[[Any], float]
 CUTS = 3
 #: Batches that are looked at before nothing is known.
 MOST_BATCHES = 3
+#: From here on rows depend on one another, as ``measure`` has it.
+LIMIT = 1e-2
 
 
 class Weigher:
@@ -187,7 +190,7 @@ class Weigher:
             told = f"loss: a mean over the weight that step_fn says, {agrees}"
             return sentences.disagreement(seen, said) if wrong else told
         if seen.is_none:
-            return str(sentences.none(seen, 1e-2))
+            return str(sentences.none(seen, LIMIT))
         if not seen.live:
             return str(sentences.unknown(seen.reasons))
         return str(sentences.found(seen, seen.live[0]))
@@ -201,34 +204,35 @@ class Weigher:
 
     def _compared(self, batch: Any, issued: Any, samples: int | None) -> float:
         """Measure the first batch in which the units left do not go together."""
-        first = next(iter(self._live))
-        whole = self._counts(first, batch, samples)
-        for unit, amount in self._live.items():
+        units = iter(self._live.items())
+        first, before = next(units)
+        whole = needed(self._counts(first, batch, samples), first, batch)
+        for unit, amount in units:
             own = self._counts(unit, batch, samples)
-            if own is None or whole is None:
-                continue
-            if own * self._live[first] != whole * amount:
+            if own is not None and own * before != whole * amount:
                 return self._decided_late(batch, issued, samples)
-        return self._amount(batch, samples)
+        return self._scale * whole
 
     def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
         seen = self._look(batch, issued, list(self._live))
         if seen.is_none:
-            self._unknown(_sentences().none(seen, 1.0))
-        elif len(self._differing(seen.live, batch, samples)) > 1 or not seen.live:
+            self._unknown(_sentences().none(seen, LIMIT))
+        elif seen.turns:
+            self._keep(seen.live, seen)
+        self._refuse_differing(batch, samples, seen)
+        return self._amount(batch, samples)
+
+    def _refuse_differing(self, batch: Any, samples: int | None, seen: Look) -> None:
+        """Refuse a batch that units left make weigh differently."""
+        ratios = set()
+        for unit, before in self._live.items():
+            own = self._counts(unit, batch, samples)
+            if own or before:
+                ratios.add(round((own or 0) / before, 9) if before else math.inf)
+        if len(ratios) > 1:
             words = " or ".join(in_words(unit) for unit in self._live)
             why = f"whether the loss is a mean over {words} could not be measured"
             self._unknown(f"{why}: {'; '.join(seen.reasons) or 'parts weigh alike'}")
-        else:
-            self._keep(seen.live, seen)
-        return self._amount(batch, samples)
-
-    def _differing(
-        self, live: list[str], batch: Any, samples: int | None
-    ) -> set[float]:
-        """Return the weights, relative to the first batch, that ``live`` stand for."""
-        own = {unit: self._counts(unit, batch, samples) for unit in live}
-        return {round(n / self._live[u], 9) for u, n in own.items() if n is not None}
 
     def _measured(self, batch: Any, issued: Any, samples: int | None) -> float:
         """Look at one of the first batches; decide when enough is known."""
@@ -236,18 +240,26 @@ class Weigher:
             self._check_expected(batch, issued)
             return self(batch, issued)
         self._batches += 1
-        seen = self._look(batch, issued, list(self._live) or None)
+        if not self._live:
+            self._live = self._counts.all(batch, samples)
+            self._unit = next(iter(self._live), None)
+        seen = self._look(batch, issued, list(self._live))
         if seen.said is not None:
             self._settle_as_said(seen)
             return self._amount(batch, samples)
         self._reasons += seen.reasons
         if seen.is_none:
-            self._unknown(_sentences().none(seen, 1e-2))
-            return self._amount(batch, samples)
-        if seen.turns:
+            self._unknown(_sentences().none(seen, LIMIT))
+        elif seen.turns:
             self._cuts += seen.turns
-            amounts = self._counts.all(batch, samples)
-            self._keep(seen.live, seen, amounts)
+            self._keep(seen.live, seen, is_first=self._batches == 1)
+        if not self._is_settled:
+            self._decide(seen)
+        self._refuse_differing(batch, samples, seen)
+        return self._amount(batch, samples)
+
+    def _decide(self, seen: Look) -> None:
+        """Believe the unit, or go on looking, or give up."""
         if self._cuts >= CUTS or (self._batches >= MOST_BATCHES and self._cuts):
             self._is_settled = True
             assert self._unit is not None
@@ -256,20 +268,20 @@ class Weigher:
             seen.is_final or self._batches >= min(MOST_BATCHES, self._batches_a_window)
         ):
             self._unknown(_sentences().unknown(self._reasons))
-        return self._amount(batch, samples)
 
-    def _keep(
-        self, live: list[str], seen: Look, amounts: Mapping[str, float] | None = None
-    ) -> None:
+    def _keep(self, live: list[str], seen: Look, is_first: bool = False) -> None:
         """Go on with the units in ``live``, on the scale of the batches before."""
-        before = self._unit
-        if not self._live:
-            self._live = {u: float((amounts or {}).get(u, 1.0)) for u in live}
-        was = self._live
+        was, before = self._live, self._unit
         self._live = {unit: was[unit] for unit in live if unit in was}
-        self._unit = next(iter(self._live))
-        if before is not None and before != self._unit and before in was:
-            self._scale *= was[before] / self._live[self._unit]
+        unit = self._unit = next(iter(self._live))
+        if before is not None and before != unit and not is_first:
+            if unit == "sum" or not was[unit]:
+                self._unknown(
+                    f"the loss is a mean over {in_words(unit)}, which the first batch "
+                    "did not tell"
+                )
+                return
+            self._scale *= was[before] / was[unit]
         self._rest = max(self._rest, seen.fit.rest if seen.fit else 0.0)
         self._tell_window()
 

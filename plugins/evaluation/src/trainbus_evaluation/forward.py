@@ -101,6 +101,7 @@ class ModelRunner:
             weight = self._weigher(batch, None if samples is None else range(samples))
         moved = batch_to_device(batch, device)
         forward = self._forward
+        loss: Tensor | None
         if forward is not None:
             loss, weight, outputs = self._tap(
                 lambda given: forward(self.model, given, weight)[:2], moved

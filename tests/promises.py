@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 #: Numbers head a test's name, ``test_p1_p2_a_signal_...``, or its first parameter.
-NUMBERS = re.compile(r"test_(?:((?:[cprs]\d+_)+)|\w+\[([CPRS]\d+) )")
+NUMBERS = re.compile(r"test_(?:((?:[cprsw]\d+_)+)|\w+\[([CPRSW]\d+) )")
 
 
 def tally(

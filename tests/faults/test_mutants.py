@@ -79,9 +79,10 @@ def test_the_place_to_break_stands_once_in_its_module(mutant: Mutant) -> None:
 def test_every_numbered_promise_has_one() -> None:
     names = " ".join(
         name
-        for file in Path(__file__).parent.glob("test_*.py")
+        for folder in ("faults", "weighing")
+        for file in (TESTS / folder).glob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.M)
     )
-    numbers = set(re.findall(r"(?<=_)[cprs]\d+(?=_)", names)) - WITHOUT
+    numbers = set(re.findall(r"(?<=_)[cprsw]\d+(?=_)", names)) - WITHOUT
     assert len(numbers) > 25
     assert numbers == {each.number.lower() for each in MUTANTS}

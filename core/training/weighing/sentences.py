@@ -69,6 +69,11 @@ def warning(why: str, counted: str) -> str:
     )
 
 
+def evaluated(why: str, counted: str) -> str:
+    """Return what is said of an evaluation without a trainer."""
+    return f"{why}; the loss is the mean over {counted}: {WAYS_OUT}, to have it exact"
+
+
 def disagreement(look: Look, said: tuple[float, float]) -> str:
     """Return that the weights of ``step_fn`` are not those of its loss."""
     assert look.fit is not None

@@ -73,7 +73,7 @@ class Weigher:
         self._loader: Any = None
         self._batches_a_window = 1
         self._window: Any = None
-        self._allows_change = False
+        self._allows_change = self._has_samples = False
         self.reset()
 
     def reset(self) -> None:
@@ -240,6 +240,7 @@ class Weigher:
             self._check_expected(batch, issued)
             return self(batch, issued)
         self._batches += 1
+        self._has_samples = self._counts("samples", batch, samples) is not None
         if not self._live:
             self._live = self._counts.all(batch, samples)
             self._unit = next(iter(self._live), None)
@@ -332,7 +333,8 @@ class Weigher:
         if self._batches_a_window > 1:
             raise ConfigError(sentences.refusal(self._batches_a_window, why))
         self._is_settled, self._live, self._unit = True, {}, None
-        log.warning("%s", sentences.warning(why, "samples"))
+        words = sentences.evaluated if self._by_losses else sentences.warning
+        log.warning("%s", words(why, "samples" if self._has_samples else "batches"))
 
     def _tell_window(self) -> None:
         if self._window is not None:

@@ -78,6 +78,60 @@ def test_metrics_do_not_depend_on_how_rows_are_batched(sizes):
     )
 
 
+class LabelMean(nn.Module):
+    """Returns a mean over the labels that count, as language models do."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, inputs, labels):
+        logits = self.linear(inputs)
+        return {"loss": cross_entropy(logits.transpose(1, 2), labels)}
+
+
+def token_rows():
+    torch.manual_seed(1)
+    inputs, labels = torch.randn(10, 6, 3), torch.randint(4, (10, 6))
+    for number, row in enumerate(labels):
+        row[1 + number * 3 % 6 :] = -100
+    return inputs, labels
+
+
+@pytest.mark.parametrize("sizes", [(10,), (4, 4, 2), (7, 3)], ids=str)
+def test_a_mean_over_labels_is_found_by_the_losses_of_two_parts(sizes):
+    inputs, labels = token_rows()
+    keys = {"inputs": inputs, "labels": labels}
+    parts = zip(*(value.split(sizes) for value in keys.values()), strict=True)
+    loader = [dict(zip(keys, part, strict=True)) for part in parts]
+    model = LabelMean()
+    whole = model(inputs, labels)["loss"].item()
+    found = Evaluator(model).evaluate(loader)
+    assert found["loss"] == pytest.approx(whole, rel=1e-6)
+    if len(sizes) > 1:  # the control
+        by_rows = Evaluator(model, loss_per="samples").evaluate(loader)
+        assert by_rows["loss"] != pytest.approx(whole, rel=1e-3)
+
+
+def test_what_no_unit_explains_counts_by_samples_and_says_so(caplog):
+    torch.manual_seed(0)
+    model, inputs = nn.Linear(3, 4), torch.randn(10, 3)
+    loader = batches_of(inputs, torch.randn(10, 4), 5, 5)
+    root = Evaluator(model, loss_fn=lambda a, b: (a - b).square().mean().sqrt())
+    root.evaluate(loader)
+    assert "the loss is the mean over samples: say with loss_per" in caplog.text
+
+
+def test_no_weight_is_measured_where_no_loss_is_asked_for(caplog):
+    model, inputs = nn.Linear(3, 4), torch.randn(10, 3)
+    loader = batches_of(inputs, torch.randint(4, (10,)), 5, 5)
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    Evaluator(model, metrics=["accuracy"]).evaluate(loader)
+    assert len(calls) == 2
+
+
 class Weighted(dict):
     """A batch whose mean loss is over ``loss_weight`` items."""
 

@@ -20,6 +20,7 @@ from weighing.zoo import (
     difference,
     kinds,
     numbers,
+    row_means,
     stacked,
 )
 from weighing.zoo import of_step as step_of
@@ -29,6 +30,11 @@ from training.errors import ConfigError, DataError
 
 KINDS = kinds()
 SPLIT = (2, 3, 3)
+
+
+def mean_of_labels(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross entropy of (B, T, C) and (B, T)."""
+    return F.cross_entropy(outputs.transpose(1, 2), targets)
 
 
 def said(caplog: Any) -> str:
@@ -167,19 +173,28 @@ def test_a_sum_is_added_up_and_reported_by_samples() -> None:
     assert sums == pytest.approx(means, rel=1e-6)
 
 
-def test_w4_the_first_batch_that_differs_is_measured_before_it_is_used() -> None:
+@pytest.mark.parametrize(
+    ("loss", "unit"),
+    [
+        pytest.param(mean_of_labels, "labels", id="a mean over labels"),
+        pytest.param(row_means, "samples", id="a mean over means of rows"),
+    ],
+)
+def test_w4_the_first_batch_that_differs_is_measured_before_it_is_used(
+    loss: Any, unit: str
+) -> None:
     """Four batches alike; the fifth has labels that do not count."""
     x = torch.randn(20, 9, 6, generator=torch.Generator().manual_seed(0))
     y = torch.randint(0, 5, (20, 9), generator=torch.Generator().manual_seed(1))
     y[17, 2:] = -100
     ends = []
-    for loss_per in (None, "labels"):
+    for loss_per in (None, unit):
         model = Perceptron()
         trainer = Trainer(
             model,
             DataLoader(TensorDataset(x, y), batch_size=4),
             optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-            step_fn=lambda m, b: F.cross_entropy(m(b[0]).transpose(1, 2), b[1]),
+            step_fn=lambda m, b: loss(m(b[0]), b[1]),
             gradient_accumulation_steps=5,
             loss_per=loss_per,
             device="cpu",

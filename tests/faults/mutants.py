@@ -318,7 +318,7 @@ MUTANTS = [
         "a record may be compressed",
         "training.records",
         "        if not is_stored or record.compress_size != record.file_size:",
-        "        if record.compress_size > record.file_size:",
+        "        if record is None:",
         "faults/test_bombs.py",
         "test_c15 and compressed",
     ),

@@ -41,6 +41,7 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "loss": parts.check_loss,
     "optimizer": parts.check_optimizer,
     "trainable": parts.check_trainable,
+    "in_eval": parts.check_in_eval,
     "scaler": parts.check_scaler,
     "rng": parts.check_rng,
     "data": parts.check_data,

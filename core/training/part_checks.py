@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.optimizer_state import some
+from training.plain_names import some
 
 #: Bytes of a generator's state on a GPU.
 CUDA_STATE = 16
@@ -198,6 +198,12 @@ def check_trainable(names: Any, state: Mapping[str, Any]) -> None:
     """The parameters that require a gradient, by name."""
     is_right = isinstance(names, list) and all(map(_is_name, names))
     require(is_right and bool(names), "trainable", names, "a list of names")
+
+
+def check_in_eval(names: Any, state: Mapping[str, Any]) -> None:
+    """The modules that were in eval mode, by name."""
+    is_right = isinstance(names, list) and all(map(_is_name, names))
+    require(is_right, "in_eval", names, "a list of names")
 
 
 def check_optimizer(optimizer: Mapping[str, Any], state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Whether the values in a checkpoint fit the optimizer of a run; nothing is changed."""
+"""Whether weights and optimizer states of a checkpoint fit a run; changes nothing."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from training.part_checks import (
     is_json,
     require,
     same_numbers,
+    shown,
 )
 from training.plain_names import some
 
@@ -27,6 +28,26 @@ if TYPE_CHECKING:
 
 #: A rehearsal of a step computes it in the plainest way.
 PLAINLY = dict.fromkeys(COMPUTED, False)
+
+
+def misfit(name: str, saved: Any, own: Any, whose: str) -> str | None:
+    """Return how a saved weight differs from a part's own, None if it can be taken.
+
+    What a module keeps as extra state is its own; whether there is any must agree.
+    """
+    are = isinstance(saved, Tensor), isinstance(own, Tensor)
+    if name.endswith("_extra_state"):
+        is_right = saved is None or own is None or isinstance(saved, type(own))
+        return None if is_right else f"{name} is {shown(saved)}, the {whose}'s another"
+    if not all(are):
+        is_right = are == (False, False)
+        return None if is_right else f"{name} is {shown(saved)}, no tensor"
+    if saved.shape != own.shape:
+        return f"{name} is {tuple(saved.shape)}, the {whose}'s {tuple(own.shape)}"
+    is_same = saved.layout == own.layout and saved.is_quantized == own.is_quantized
+    if not is_same or not same_numbers(saved, own):
+        return f"{name} is {shown(saved)}, the {whose}'s {shown(own)}"
+    return None
 
 
 def check_optimizer(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:

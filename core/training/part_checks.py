@@ -104,26 +104,6 @@ def same_numbers(saved: Tensor, own: Tensor) -> bool:
     return kinds[0] == kinds[1] and (not is_whole or saved.dtype == own.dtype)
 
 
-def misfit(name: str, saved: Any, own: Any, whose: str) -> str | None:
-    """Return how a saved weight differs from a part's own, None if it can be taken.
-
-    What a module keeps as extra state is its own; whether there is any must agree.
-    """
-    are = isinstance(saved, Tensor), isinstance(own, Tensor)
-    if name.endswith("_extra_state"):
-        is_right = saved is None or own is None or isinstance(saved, type(own))
-        return None if is_right else f"{name} is {shown(saved)}, the {whose}'s another"
-    if not all(are):
-        is_right = are == (False, False)
-        return None if is_right else f"{name} is {shown(saved)}, no tensor"
-    if saved.shape != own.shape:
-        return f"{name} is {tuple(saved.shape)}, the {whose}'s {tuple(own.shape)}"
-    is_same = saved.layout == own.layout and saved.is_quantized == own.is_quantized
-    if not is_same or not same_numbers(saved, own):
-        return f"{name} is {shown(saved)}, the {whose}'s {shown(own)}"
-    return None
-
-
 def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Counters are whole, and none exceeds what it is a part of."""
     for name in ("epoch", "step", "update", "batch"):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from training.content import describe_foreign, foreign_value
 from training.errors import CheckpointError, ConfigError
+from training.fitting import misfit
 from training.optimizer_kernels import keep_kernels
 from training.optimizer_state import fitted, named_state, names_of
-from training.part_checks import misfit
 from training.plain import plain
 from training.plain_names import as_plain, load_weights, some, unwrapped, weights_of
 from training.plugin_states import collect_states

@@ -289,7 +289,7 @@ MUTANTS = [
     Mutant(
         "C13",
         "a weight of another kind of number is taken",
-        "training.part_checks",
+        "training.fitting",
         "    if not is_same or not same_numbers(saved, own):",
         "    if not is_same:",
         CRAFTED,

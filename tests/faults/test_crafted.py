@@ -227,7 +227,7 @@ def test_c13_one_wrong_value_is_refused_with_the_trainer_as_it_was_or_is_harmles
     wrong, ends = tried(saved, tmp_path / "a.pt", most, weights_only)
     record_property("crafted files", sum(ends.values()))
     assert wrong == []
-    assert ends["refused"] > 5 * ends["loaded"]
+    assert ends["refused"] > ends["loaded"]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from weighing.language import SMALL, gpt2, made, texts
-from weighing.zoo import SPLIT, Kind, Perceptron, difference, named, sequences, stacked
+from weighing.zoo import (
+    SPLIT,
+    Kind,
+    Perceptron,
+    classes,
+    difference,
+    flat,
+    named,
+    sequences,
+    stacked,
+)
 
 from training import Trainer
 from training.errors import ConfigError
@@ -147,6 +157,26 @@ def graph_update(size: int, step: Any, workers: int = 0, **options: Any) -> Tens
 
 def test_graphs_are_told_by_collating_again() -> None:
     assert difference(graph_update(3, graph_step), graph_update(8, graph_step)) < 1e-5
+
+
+@pytest.mark.parametrize("unit", ["mean", "sum"])
+def test_one_row_a_batch_is_told_with_rows_that_follow_it(unit: str) -> None:
+    loss = nn.CrossEntropyLoss(reduction=unit)
+    x, y = stacked(classes())
+    updates = []
+    for size in (1, 8):
+        model = Perceptron()
+        before = flat(model)
+        Trainer(
+            model,
+            DataLoader(TensorDataset(x, y), batch_size=size),
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            loss_fn=loss,
+            gradient_accumulation_steps=8 // size,
+            device="cpu",
+        ).train()
+        updates.append(flat(model) - before)
+    assert difference(*updates) < 1e-5
 
 
 def test_a_mean_over_nodes_needs_a_function_and_takes_one() -> None:

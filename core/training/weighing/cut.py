@@ -80,7 +80,7 @@ class Rows:
         self._order = labelled(counts.by_row(batch, num_rows))
         self.num_turns = turns_of(len(self._order))
         if not self.num_turns:
-            raise TooFewError(f"it has {len(self._order)} rows with labels, not two")
+            raise TooFewError("fewer than two of its rows have labels")
         # A batch of crops may hold more rows than the sampler issued samples.
         self.amounts = counts.all(batch, num_rows)
 
@@ -128,7 +128,7 @@ class Masks:
             self._order = [[int(b[0]), int(b[-1]) + 1] for b in blocks if len(b)]
         self.num_turns = turns_of(len(self._order))
         if not self.num_turns:
-            raise TooFewError("it has no two labels")
+            raise TooFewError("it has fewer than two labels that count")
         amounts = counts.all(batch, None)
         self.amounts = {u: amounts[u] for u in LABEL_UNITS if u in amounts}
 
@@ -176,6 +176,8 @@ class Masks:
 class Collated:
     """Collate rows of the data set again, as the loader does.
 
+    A batch of one row is joined by the three that follow it in the data set.
+
     Args:
         loader: torch's, over a map-style set.
         indices: of the batch.
@@ -189,11 +191,14 @@ class Collated:
     def __init__(self, loader: Any, indices: Any, counts: Counts) -> None:
         if indices is None or getattr(loader, "collate_fn", None) is None:
             raise CannotCutError("the loader does not tell which rows are in a batch")
-        if len(indices) < 2:
-            raise TooFewError("the batch has one row")
         dataset, self._collate = loader.dataset, loader.collate_fn
         fetch = getattr(dataset, "__getitems__", None)
         numbers = list(indices)
+        if len(numbers) == 1 and isinstance(numbers[0], int):
+            more = range(numbers[0] + 1, numbers[0] + min(4, len(dataset)))
+            numbers += [number % len(dataset) for number in more]
+        if len(numbers) < 2:
+            raise TooFewError("the batch has one row")
         self._rows = fetch(numbers) if fetch else [dataset[each] for each in numbers]
         self._counts = counts
         self.whole = self._collated(range(len(numbers)))

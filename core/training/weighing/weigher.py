@@ -135,7 +135,8 @@ class Weigher:
             "r": self._rest,
             "scale": self._scale,
             "cuts": self._cuts,
-            "is_settled": self._is_settled,
+            "batches": self._batches,
+            "is_settled": self._is_settled or self._expected is not None,
         }
 
     def take_over(self, saved: Mapping[str, Any] | None, allows_change: bool) -> None:
@@ -152,8 +153,7 @@ class Weigher:
         self._unit = str(saved["unit"])
         self._live = {str(name): float(n) for name, n in saved["live"].items()}
         self._rest, self._scale = float(saved["r"]), float(saved["scale"])
-        self._cuts = int(saved["cuts"])
-        self._batches = 1 if self._cuts else 0
+        self._cuts, self._batches = int(saved["cuts"]), int(saved["batches"])
 
     def __call__(self, batch: Any, issued: Any = None) -> float:
         """Return what ``batch``, on the host, counts in its window.
@@ -242,7 +242,8 @@ class Weigher:
         self._batches += 1
         self._has_samples = self._counts("samples", batch, samples) is not None
         if not self._live:
-            self._live = self._counts.all(batch, samples)
+            amounts = self._counts.all(batch, samples)
+            self._live = {unit: float(n) for unit, n in amounts.items()}
             self._unit = next(iter(self._live), None)
         seen = self._look(batch, issued, list(self._live))
         if seen.said is not None:

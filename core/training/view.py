@@ -226,7 +226,7 @@ class RunView:
                 what is said, or its samples.
             samples: in it, where the caller knows; None: as its entries tell.
         """
-        weight = self._weigher(batch, None if samples is None else range(samples))
+        weight = self._weigher.evaluated(batch, samples)
         with self.autocast():
             loss, weight, _ = self._forward(
                 self.model, batch_to_device(batch, self.device), weight

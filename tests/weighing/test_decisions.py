@@ -205,6 +205,38 @@ def test_w4_the_first_batch_that_differs_is_measured_before_it_is_used(
     assert torch.allclose(ends[0][1], ends[1][1], rtol=0, atol=1e-7)
 
 
+def test_an_evaluation_before_training_decides_nothing() -> None:
+    """Its only row tells nothing, and the run goes on to measure for itself."""
+    kind, unit = KINDS["labels of -100"]
+    trainer = kind.trainer(SPLIT)
+    one_row = tuple(column[:1] for column in kind.batches((8,))[0])
+    assert trainer.compute_loss(one_row)[1] > 0
+    assert trainer.compute_loss(kind.batches((8,))[0])[1] > 8
+    trainer.train()
+    assert trainer._weigher.settings()["unit"] == unit
+
+
+def clamped(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return a mean over all rows, labelled or not."""
+    return F.cross_entropy(outputs, targets.clamp(min=0))
+
+
+@pytest.mark.parametrize(("loss", "weight"), [(F.cross_entropy, 3), (clamped, 4)])
+def test_w4_an_evaluated_batch_that_differs_is_measured(loss: Any, weight: int) -> None:
+    """No label of the run is -100; one of the evaluation is."""
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    model = Perceptron()
+    trainer = Trainer(
+        model,
+        [(x, torch.tensor([1, 2, 3, 4]))],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=lambda m, b: loss(m(b[0]), b[1]),
+        device="cpu",
+    )
+    trainer.train()
+    assert trainer.compute_loss((x, torch.tensor([1, -100, 3, 4])))[1] == weight
+
+
 def test_a_batch_that_cannot_tell_units_apart_any_more_is_refused() -> None:
     """Rows of one width in each batch, of another in the next, and no licence."""
     draws = torch.Generator().manual_seed(0)

@@ -179,6 +179,29 @@ class Weigher:
             return self._compared(batch, issued, samples)
         return self._amount(batch, samples)
 
+    def evaluated(self, batch: Any, samples: int | None = None) -> float:
+        """Return what a batch that is not trained on counts; it decides nothing.
+
+        Args:
+            batch: on the host.
+            samples: in it, where that is known.
+        """
+        issued = None if samples is None else range(samples)
+        if self._is_settled:
+            try:
+                return self(batch, issued)
+            except ConfigError as error:  # training is not concerned by this batch
+                log.warning("evaluation counts by %s: %s", self.verdict, error)
+                return self._amount(batch, samples)
+        said = said_weight(batch)
+        if said is not None or self._model is None:
+            return self._amount(batch, samples) if said is None else said
+        if self._unit is not None:
+            return self._amount(batch, samples)
+        live = self._look(batch, issued, None).live  # before anything was trained on
+        amount = self._counts(live[0] if live else "samples", batch, samples)
+        return 1.0 if amount is None else amount
+
     def describe(self, batch: Any, issued: Any = None) -> str:
         """Return in a sentence what ``batch`` tells, whatever anybody says."""
         sentences = _sentences()

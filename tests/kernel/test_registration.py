@@ -270,7 +270,7 @@ def test_what_hears_nothing_is_no_plugin(thing: Any, words: str) -> None:
         ("callbacks", {"a": Equal()}),
         ("callbacks", Plain()),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_list_is_refused_in_a_sentence(argument: str, value: Any) -> None:
     options = {argument: value}

@@ -49,7 +49,12 @@ always ends the run. `on_exception` and `on_close` call everybody and have no sc
 
 **What would never be called is refused** when a plugin is registered, in one sentence: an
 unknown hook or argument, an argument with a default or by keyword only, `async def`, a
-`yield` without the mark, `hookwrapper=True`.
+`yield` without the mark, `hookwrapper=True`, a hook's name on what is no function or method
+(None there is no hook), an object that hears nothing. So are the names `signal`, `trainer`
+and `user`, which records use where no plugin asked, and names that cannot be printed.
+
+**Taken out.** Inside a run `trainer.bus.unregister(name)` closes the plugin: its `on_close`
+is called at once, once, and nothing after that, not even the rest of the event at hand.
 
 **Errors.** What a hook raises carries a note with plugin, class, distribution, version,
 hook and step. The class attribute `failure`, or `on_failure` in a configuration, says

@@ -19,17 +19,6 @@ from training.weighing.structure import samples_of
 THREE = torch.zeros(3, 2)
 
 
-@pytest.mark.parametrize(
-    ("batch", "size"),
-    [
-        pytest.param((["a", "b", "c"], THREE), 3, id="texts before a tensor"),
-        pytest.param({"x": THREE, "y": torch.zeros(4)}, None, id="not known"),
-    ],
-)
-def test_the_size_of_a_batch_is(batch: Any, size: int | None) -> None:
-    assert samples_of(batch) == size  # more in tests/weighing/test_structure.py
-
-
 def test_a_batch_may_say_what_its_loss_is_a_mean_over() -> None:
     assert said_weight(SimpleNamespace(loss_weight=7)) == 7.0
     assert said_weight(SimpleNamespace(loss_weight=0)) == 0.0

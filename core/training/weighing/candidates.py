@@ -123,7 +123,8 @@ class Counts:
             return int(np.count_nonzero(labels != self.ignored))
         if self._class_weights is None:
             return None
-        return float(self._class_weights[labels[labels != self.ignored]].sum())
+        chosen = self._class_weights[labels[labels != self.ignored]]
+        return float(chosen.sum(dtype=np.float64))
 
     def all(self, batch: Any, samples: int | None) -> dict[str, float]:
         """Return unit -> amount for all that ``batch`` has, preferred ones first."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
+from math import inf, isclose
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -232,7 +232,7 @@ class Weigher:
         whole = needed(self._counts(first, batch, samples), first, batch)
         for unit, amount in units:
             own = self._counts(unit, batch, samples)
-            if own is not None and own * before != whole * amount:
+            if own is not None and not isclose(own * before, whole * amount):
                 return self._decided_late(batch, issued, samples)
         return self._scale * whole
 
@@ -251,7 +251,7 @@ class Weigher:
         for unit, before in self._live.items():
             own = self._counts(unit, batch, samples)
             if own or before:
-                ratios.add(round((own or 0) / before, 9) if before else math.inf)
+                ratios.add(round((own or 0) / before, 9) if before else inf)
         if len(ratios) > 1:
             words = " or ".join(in_words(unit) for unit in self._live)
             why = f"whether the loss is a mean over {words} could not be measured"
@@ -347,8 +347,9 @@ class Weigher:
                 f"{seen.live[0]!r}: use the old loss, or accept the new one with "
                 "allow_changes=['loss_per'] (--allow-change loss_per)"
             )
-        self._live, self._scale = {}, 1.0
-        self._unit = seen.live[0]
+        amounts = self._counts.all(batch, None if issued is None else len(issued))
+        self._live = {unit: float(amounts.get(unit, 0.0)) for unit in seen.live}
+        self._unit, self._scale = seen.live[0], 1.0
         self._tell_window()
 
     def _unknown(self, why: str) -> None:

@@ -152,6 +152,7 @@ class Trainer(Loop):
             Weigher(loss_per, forward, loss_fn, loss_fn is None and step_fn is None),
         )
         self.model = model.to(self.device)
+        self._weigher.prepare(self.model, self.device)
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, self.model)
         self.criterion.to(self.device)
         self.modes = Modes({"model": self.model, **self.criterion.modules()})

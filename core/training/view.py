@@ -222,8 +222,7 @@ class RunView:
         """Return (0-d mean loss, weight) of one batch, as in training, no backward.
 
         Args:
-            batch: on the host; weighed as in training, and until a run has begun by
-                what is said, or its samples.
+            batch: on the host; weighed as in training.
             samples: in it, where the caller knows; None: as its entries tell.
         """
         weight = self._weigher.evaluated(batch, samples)

@@ -16,6 +16,8 @@ from training.weighing.units import MASK, SHIFTED_MASK, in_words
 
 #: Entries that may hold the targets, the usual one first.
 NAMES = ("labels", "label", "targets", "target", "y")
+_WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
+_WHOLE |= {torch.uint16, torch.uint32, torch.uint64}
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
 
@@ -53,6 +55,8 @@ def labels_of(batch: Any) -> Any:
 
     They are the entry ``labels`` (or one of NAMES), or the last element of a tuple.
     """
+    if type(batch) is tuple and batch and type(batch[-1]) is Tensor:  # the usual one
+        return batch[-1] if len(batch) >= 2 and batch[-1].ndim else None
     fields: Mapping[str, Any] | None
     if isinstance(batch, Mapping):
         fields = batch
@@ -71,6 +75,8 @@ def on_host(value: Any) -> Any:
     """Return an array; waits for the device where the loader yields CUDA tensors."""
     if not isinstance(value, Tensor):
         return value
+    if not value.requires_grad and value.is_cpu:  # the way round costs 1 us
+        return (value.float() if value.dtype is torch.bfloat16 else value).numpy()
     value = value.detach().cpu()
     return (value.float() if value.dtype is torch.bfloat16 else value).numpy()
 
@@ -78,9 +84,7 @@ def on_host(value: Any) -> Any:
 def has_classes(labels: Any) -> bool:
     """Whether ``labels`` are class numbers."""
     if isinstance(labels, Tensor):
-        dtype = labels.dtype
-        is_number = dtype.is_floating_point or dtype.is_complex
-        return not is_number and dtype is not torch.bool
+        return labels.dtype in _WHOLE
     return labels is not None and np.issubdtype(labels.dtype, np.integer)
 
 
@@ -117,10 +121,10 @@ class Counts:
         if not has_classes(labels) or (unit == "shifted_labels" and labels.ndim < 2):
             return None
         labels = on_host(labels)
-        if unit == "shifted_labels":
-            labels = labels[:, 1:]
-        if unit == "labels" or unit == "shifted_labels":
+        if unit == "labels":
             return int(np.count_nonzero(labels != self.ignored))
+        if unit == "shifted_labels":
+            return int(np.count_nonzero(labels[:, 1:] != self.ignored))
         if self._class_weights is None:
             return None
         chosen = self._class_weights[labels[labels != self.ignored]]

@@ -65,10 +65,11 @@ class Weigher:
                 "'samples', or a function batch -> float"
             )
         self._loss_per = loss_per
+        self._function = loss_per if callable(loss_per) else None
         self._forward, self._loss_fn = forward, loss_fn
         self._has_own_loss, self._by_losses = has_own_loss, by_losses
         self._counts = Counts(loss_fn)
-        self._model: nn.Module | None
+        self._model: nn.Module | None = None
         self._device = torch.device("cpu")
         self._loader: Any = None
         self._batches_a_window = 1
@@ -77,8 +78,7 @@ class Weigher:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was measured, and measure nothing until ``prepare``."""
-        self._model = None
+        """Forget what was measured."""
         named = isinstance(self._loss_per, str)
         self._unit: str | None = str(self._loss_per) if named else None
         self._live: dict[str, float] = {}  # unit -> amount in the first batch
@@ -168,12 +168,10 @@ class Weigher:
         said = said_weight(batch)
         if said is not None:
             return said
-        if callable(self._loss_per):
-            return checked(self._loss_per(batch), "loss_per returned the weight")
+        if self._function is not None:
+            return checked(self._function(batch), "loss_per returned the weight")
         samples = None if issued is None else len(issued)
-        if self._model is None:  # such as a look at validation data before a run
-            return self._amount(batch, samples)
-        if not self._is_settled:
+        if not self._is_settled and self._model is not None:
             return self._measured(batch, issued, samples)
         if len(self._live) > 1:
             return self._compared(batch, issued, samples)
@@ -232,7 +230,9 @@ class Weigher:
         whole = needed(self._counts(first, batch, samples), first, batch)
         for unit, amount in units:
             own = self._counts(unit, batch, samples)
-            if own is not None and not isclose(own * before, whole * amount):
+            if own is None or own * before == whole * amount:
+                continue
+            if not isclose(own * before, whole * amount):
                 return self._decided_late(batch, issued, samples)
         return self._scale * whole
 

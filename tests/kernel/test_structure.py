@@ -164,8 +164,8 @@ def lines_of_code(path: Path) -> int:
     return len(lines - prose)
 
 
-def test_loop_and_bus_with_all_they_rest_on_stay_under_2200_lines_of_code() -> None:
-    assert sum(lines_of_code(KERNEL / f"{name}.py") for name in CORE) < 2200
+def test_loop_and_bus_with_all_they_rest_on_stay_under_2550_lines_of_code() -> None:
+    assert sum(lines_of_code(KERNEL / f"{name}.py") for name in CORE) < 2550
 
 
 def test_every_public_name_resolves() -> None:

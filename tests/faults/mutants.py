@@ -927,7 +927,7 @@ MUTANTS = [
         "W4",
         "later batches are not compared",
         f"{WEIGHING}.weigher",
-        "if own is not None and not isclose(own * before, whole * amount):",
+        "if not isclose(own * before, whole * amount):",
         "if False:",
         DECISIONS,
         "test_w4",

@@ -56,6 +56,10 @@ class Criterion:
         """Return ``{"loss": module}`` for a loss that is a module of its own."""
         return {} if self.module is None else {"loss": self.module}
 
+    def held_modules(self) -> list[nn.Module]:
+        """Return every module that the function holds."""
+        return [held for held in self._held.values() if isinstance(held, nn.Module)]
+
     def to(self, device: torch.device) -> None:
         """Move the loss's own module; what a function merely uses is its owner's."""
         if self.module is not None:

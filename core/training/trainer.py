@@ -155,6 +155,7 @@ class Trainer(Loop):
         self._weigher.prepare(self.model, self.device)
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, self.model)
         self.criterion.to(self.device)
+        self._weigher.beside = self.criterion.held_modules()
         self.modes = Modes({"model": self.model, **self.criterion.modules()})
         keep_frozen(self.model, optimizer)
         self.train_dataloader = train_dataloader

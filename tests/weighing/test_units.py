@@ -49,12 +49,16 @@ def test_w6_no_unit_is_found_of(name: str, caplog: Any) -> None:
     assert "the loss is no mean over samples" in caplog.text
 
 
+#: Labels and samples are the same number there.
+ONE_LABEL_EACH = {"cross entropy", "a head of zeros", "with dropout", "BatchNorm"}
+
+
 @pytest.mark.parametrize("name", [n for n in FOUND if n not in KNOWN_LIMITS])
 def test_a_split_window_moves_the_weights_as_one_batch(name: str) -> None:
     kind, unit = KINDS[name]
     whole = kind.update((8,))
     assert difference(kind.update(SPLIT), whole) < 1e-5
-    if unit != "samples":  # the control: what was guessed before
+    if unit != "samples" and name not in ONE_LABEL_EACH:  # the control: a guess
         assert difference(kind.update(SPLIT, loss_per="samples"), whole) > 1e-2
 
 

@@ -241,14 +241,14 @@ def kinds() -> dict[str, tuple[Kind, str | None]]:
     tokens = sequences()
     positive = {"pos_weight": torch.full((5,), 3.0)}
     return {
-        "cross entropy": (Kind(Perceptron, classes(), x_y, {"loss_fn": ce}), "samples"),
+        "cross entropy": (Kind(Perceptron, classes(), x_y, {"loss_fn": ce}), "labels"),
         "a head of zeros": (
             Kind(zero_head, classes(), x_y, {"loss_fn": ce}),
-            "samples",
+            "labels",
         ),
         "with dropout": (
             Kind(lambda: Perceptron(dropout=0.5), classes(), x_y, {"loss_fn": ce}),
-            "samples",
+            "labels",
         ),
         "labels of -100": (
             Kind(Perceptron, tokens, x_y, {"loss_fn": TokenLoss()}),
@@ -324,7 +324,7 @@ def kinds() -> dict[str, tuple[Kind, str | None]]:
         ),
         "BatchNorm": (
             Kind(lambda: Perceptron(norm=True), classes(), x_y, {"loss_fn": ce}),
-            "samples",
+            "labels",
         ),
         "a centre that moves": (
             Kind(Centred, numbers(), x_y, {"loss_fn": F.mse_loss}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,13 @@ from torch import Tensor, nn
 
 from training.errors import DataError
 from training.weighing.structure import fields_of, samples_of
-from training.weighing.units import MASK, SHIFTED_MASK, in_words
+from training.weighing.units import (
+    ELEMENTS,
+    MASK,
+    SHIFTED_ELEMENTS,
+    SHIFTED_MASK,
+    in_words,
+)
 
 #: Entries that may hold the targets, the usual one first.
 NAMES = ("labels", "label", "targets", "target", "y")
@@ -88,17 +95,31 @@ def has_classes(labels: Any) -> bool:
     return labels is not None and np.issubdtype(labels.dtype, np.integer)
 
 
+def _options_of(loss_fn: Any) -> Mapping[str, Any] | None:
+    """Return the options of torch's cross entropy, None for any other loss."""
+    if isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)):
+        return {"ignore_index": loss_fn.ignore_index, "weight": loss_fn.weight}
+    options: Mapping[str, Any] = {}
+    if isinstance(loss_fn, functools.partial) and not loss_fn.args:
+        loss_fn, options = loss_fn.func, loss_fn.keywords
+    functions = (nn.functional.cross_entropy, nn.functional.nll_loss)
+    return options if loss_fn in functions else None
+
+
 class Counts:
     """Counts the units in batches on the host.
 
     Args:
-        loss_fn: tells ``ignore_index`` and ``weight``, if it is torch's cross entropy.
+        loss_fn: tells ``ignore_index`` and ``weight``, if it is torch's cross entropy:
+            a module, the function, or a ``functools.partial`` of it.
     """
 
     def __init__(self, loss_fn: Any = None) -> None:
-        self.is_torch_loss = isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss))
-        self.ignored = loss_fn.ignore_index if self.is_torch_loss else IGNORED
-        weight = loss_fn.weight if self.is_torch_loss else None
+        options = _options_of(loss_fn)
+        self.is_torch_loss = options is not None
+        options = options or {}
+        self.ignored = options.get("ignore_index", IGNORED)
+        weight = options.get("weight")
         self._class_weights = None if weight is None else on_host(weight)
 
     def __call__(self, unit: str, batch: Any, samples: int | None) -> float | None:
@@ -110,9 +131,11 @@ class Counts:
             samples: what the sampler issued, where that is known.
         """
         if unit in ("samples", "sum"):
-            return samples_of(batch) if samples is None else samples
+            return samples_of(batch) if samples is None else _kept(samples, batch)
         if unit.startswith((MASK, SHIFTED_MASK)):
             return self._ones(unit, batch)
+        if unit.startswith((ELEMENTS, SHIFTED_ELEMENTS)):
+            return _elements(unit, batch)
         labels = labels_of(batch)
         if labels is None:
             return None
@@ -137,6 +160,7 @@ class Counts:
         if labels is not None and labels.ndim < 2:  # one label a sample
             units = ["class_weights", "samples", "labels"]
         units += ["sum", *self._masks(batch)]
+        units += _widths(batch) if labels is None else []
         counted = {unit: self(unit, batch, samples) for unit in units}
         return {unit: each for unit, each in counted.items() if each is not None}
 
@@ -169,6 +193,54 @@ class Counts:
         if unit.startswith(SHIFTED_MASK):
             array = array[:, 1:]
         return float(np.count_nonzero(array))
+
+
+def _kept(issued: int, batch: Any) -> int:
+    """Return the samples that are left of those issued: a collate may drop some.
+
+    Only rows with one target each, or without any, tell that: the first dimension of
+    others may be another one, such as time.
+    """
+    labels = labels_of(batch)
+    if labels is not None and labels.ndim > 1:
+        return issued
+    own = samples_of(batch)
+    if own is None or own > issued or not (labels is None or len(labels) == own):
+        return issued
+    return own
+
+
+def _wide(batch: Any) -> dict[str, Any]:
+    """Return the entries of at least two dimensions, by name; a tensor has none."""
+    if isinstance(batch, (Tensor, np.ndarray)):
+        entries: Mapping[str, Any] = {"": batch}
+    elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
+        entries = {str(place): item for place, item in enumerate(batch)}
+    else:
+        entries = fields_of(batch) or {}
+    return {
+        name: value
+        for name, value in entries.items()
+        if isinstance(value, (Tensor, np.ndarray)) and value.ndim > 1
+    }
+
+
+def _widths(batch: Any) -> list[str]:
+    """Return units for what a loss without labels may be a mean over."""
+    units = []
+    for name, value in _wide(batch).items():
+        units += [f"{ELEMENTS}{name}"]
+        units += [f"{SHIFTED_ELEMENTS}{name}"] if has_classes(value) else []
+    return units
+
+
+def _elements(unit: str, batch: Any) -> float | None:
+    value = _wide(batch).get(unit.partition(":")[2])
+    if value is None:
+        return None
+    rows, size = value.shape[0], math.prod(value.shape)
+    is_shifted = unit.startswith(SHIFTED_ELEMENTS)
+    return float(size - rows * math.prod(value.shape[2:]) if is_shifted else size)
 
 
 def needed(amount: float | None, unit: str, batch: Any) -> float:

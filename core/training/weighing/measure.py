@@ -8,7 +8,7 @@ of a batch's gradient depends on what else is in the batch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,6 @@ from training.weighing.candidates import Counts, labels_of
 from training.weighing.cut import Collated, Masks, Rows, has_licence
 from training.weighing.fit import Fit, fit, sampled
 from training.weighing.structure import CannotCutError, TooFewError
-from training.weighing.units import MASK, SHIFTED_MASK
 from training.weighing.untouched import Kept, quiet_train_mode, untouched
 
 #: The rest that shares may leave; more means that rows depend on one another.
@@ -47,6 +46,7 @@ class Subject:
         loss_fn: a module with buffers, perhaps.
         has_own_loss: whether the model computes its loss itself.
         by_losses: compare losses, where there are no gradients.
+        beside: further modules that computing the loss may move.
     """
 
     model: nn.Module
@@ -57,6 +57,7 @@ class Subject:
     loss_fn: Any = None
     has_own_loss: bool = True
     by_losses: bool = False
+    beside: Sequence[nn.Module] = ()
 
 
 @dataclass(slots=True)
@@ -106,6 +107,7 @@ def look(
     """
     modules = [subject.model]
     modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
+    modules += subject.beside
     exact = torch.autocast(subject.device.type, enabled=False)
     with (
         untouched(modules) as kept,
@@ -206,7 +208,7 @@ class _Measurement:
             raise CannotCutError("collated again, the rows make another batch")
         if not turns:
             raise CannotCutError(f"{way.title} leaves gradients that tell nothing")
-        found.turns, found.live = turns, _primary(live) or live
+        found.turns, found.live = turns, _primary_first(live)
         found.is_none = mixed is not None or not found.live
         if found.is_none:
             found.live = []
@@ -263,8 +265,8 @@ class _Measurement:
             return
         try:
             other = Masks(batch, self._subject.counts, True).shifted()
-            with torch.no_grad():
-                losses = [float(self._loss(each)[0]) for each in (batch, other)]
+            with torch.enable_grad():
+                losses = [float(self._loss(b)[0].detach()) for b in (batch, other)]
         except Exception as error:
             found.reasons.append(f"{type(error).__name__}: {error}")
             return
@@ -277,16 +279,16 @@ class _Measurement:
     def _choose_mode(self, batch: Any, found: Look) -> None:
         """Eval mode, unless the loss has another form there, or is none."""
         model = self._subject.model
-        with torch.no_grad():
+        with torch.enable_grad():  # a step function may differentiate by itself
             model.eval()
             try:
-                quiet = float(self._loss(batch)[0])
+                quiet = float(self._loss(batch)[0].detach())
             except Exception:
                 quiet = None
             quiet_train_mode(model, self._kept)
             try:
                 loss, found.said = self._loss(batch)
-                loud = float(loss)
+                loud = float(loss.detach())
             except Exception:
                 if quiet is None:
                     raise
@@ -320,9 +322,13 @@ def _fits(shares: tuple[float, float], told: Fit) -> bool:
     return abs(told.x - x) <= told.near and abs(told.y - y) <= told.near
 
 
+def _primary_first(units: list[str]) -> list[str]:
+    return sorted(units, key=lambda unit: ":" in unit)
+
+
 def _primary(units: list[str]) -> list[str]:
-    """Return ``units`` without masks, which count only where nothing else does."""
-    return [unit for unit in units if not unit.startswith((MASK, SHIFTED_MASK))]
+    """Return ``units`` without entries by name, which come last."""
+    return [unit for unit in units if ":" not in unit]
 
 
 def _is_close(one: float, other: float) -> bool:

@@ -10,6 +10,19 @@ WORTH_A_WORD = 1e-4
 WAYS_OUT = "say with loss_per what it is a mean over"
 
 
+def verdict(look: Look, limit: float) -> str:
+    """Return what one batch tells, whatever anybody says."""
+    if look.said is not None:
+        said = look.shares.get("said")
+        if said is not None and "said" not in look.live:
+            return disagreement(look, said)
+        agrees = "as its gradients weigh" if said else "which was not compared"
+        return f"loss: a mean over the weight that step_fn says, {agrees}"
+    if look.is_none:
+        return none(look, limit)
+    return found(look, look.live[0]) if look.live else unknown(look.reasons)
+
+
 def found(look: Look, unit: str) -> str:
     """Return what the loss is a mean over, and how that was seen."""
     what = "a sum" if unit == "sum" else f"a mean over {in_words(unit)}"
@@ -45,6 +58,16 @@ def none(look: Look, limit: float) -> str:
             "neither part, as in contrastive losses or with random numbers"
         )
     return why
+
+
+def belied(look: Look, unit: str) -> str:
+    """Return that a later batch is weighed otherwise than the first was."""
+    assert look.fit is not None
+    return (
+        f"a later batch is not weighed by {unit}, as the first was: two parts of "
+        f"{look.sizes[0]} and {look.sizes[1]} samples weigh {look.fit.x:.2f} and "
+        f"{look.fit.y:.2f}"
+    )
 
 
 def unknown(reasons: list[str]) -> str:

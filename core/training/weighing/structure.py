@@ -161,7 +161,10 @@ def _take(value: Any, rows: Sequence[int], num_rows: int, is_top: bool = False) 
             raise CannotCutError(
                 f"an entry of shape {tuple(value.shape)} is not {num_rows} rows"
             )
-        return value[list(rows)]
+        part = value[list(rows)]
+        if isinstance(part, Tensor) and part.requires_grad:  # a leaf, to be copied
+            part = part.detach().requires_grad_()
+        return part
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         if _is_rows(value, num_rows, is_top):
             return type(value)(value[row] for row in rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from training.errors import ConfigError, did_you_mean
 
 #: Name -> words for a sentence, those that are preferred first where several fit.
@@ -15,6 +17,8 @@ UNITS = {
 }
 #: Before the name of an entry of zeros and ones: ``mask:attention_mask``.
 MASK, SHIFTED_MASK = "mask:", "shifted_mask:"
+#: Before the name of an entry all of whose elements count, where there are no labels.
+ELEMENTS, SHIFTED_ELEMENTS = "elements:", "shifted_elements:"
 
 
 def in_words(unit: str) -> str:
@@ -23,7 +27,22 @@ def in_words(unit: str) -> str:
         return f"the ones of {unit.removeprefix(SHIFTED_MASK)!r} after the shift"
     if unit.startswith(MASK):
         return f"the ones of {unit.removeprefix(MASK)!r}"
+    for prefix, after in ((SHIFTED_ELEMENTS, " after the shift"), (ELEMENTS, "")):
+        if unit.startswith(prefix):
+            name = unit.removeprefix(prefix)
+            return f"the elements of {repr(name) if name else 'a batch'}{after}"
     return UNITS[unit]
+
+
+def check_loss_per(given: Any) -> None:
+    """Raise ``ConfigError`` unless it names a unit, can be called, or is None."""
+    if isinstance(given, str):
+        check_unit(given)
+    elif given is not None and not callable(given):
+        raise ConfigError(
+            f"loss_per is {given!r}; pass the name of a unit, such as 'samples', or a "
+            "function batch -> float"
+        )
 
 
 def check_unit(name: str, setting: str = "loss_per") -> str:
@@ -32,10 +51,12 @@ def check_unit(name: str, setting: str = "loss_per") -> str:
     Raises:
         ConfigError: it is not.
     """
-    if name in UNITS or name.startswith((MASK, SHIFTED_MASK)):
+    if name in UNITS or name.startswith(
+        (MASK, SHIFTED_MASK, ELEMENTS, SHIFTED_ELEMENTS)
+    ):
         return name
     raise ConfigError(
         f"{setting} is {name!r}{did_you_mean(name, UNITS)}; choose one of: "
-        f"{', '.join(UNITS)}, {MASK}NAME, {SHIFTED_MASK}NAME, or pass a function "
-        "batch -> float"
+        f"{', '.join(UNITS)}, {MASK}NAME, {SHIFTED_MASK}NAME, {ELEMENTS}NAME, "
+        f"{SHIFTED_ELEMENTS}NAME, or pass a function batch -> float"
     )

@@ -1,4 +1,4 @@
-"""Run a model, and leave everything as it was: modes, buffers, random generators."""
+"""Run a model, and leave all as it was: weights, buffers, modes, random generators."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from training.errors import ConfigError
 from training.modes import frozen_modules
 from training.state import load_rng_state, rng_state
 from training.untracked import generators_in
 
+#: Bytes of parameters up to which copies are kept: some losses move a teacher.
+MOST_BYTES = 2**31
+
 
 class Kept:
     """What passes through ``modules`` may move; ``.grad`` is not among it.
+
+    Parameters are among it, since a forward pass may move them: those of a teacher that
+    follows its student. They cost a copy, freed before the first step.
 
     Args:
         modules: the model, and a loss module.
@@ -33,6 +40,13 @@ class Kept:
             {name: b.detach().clone() for name, b in buffers.items() if b is not None}
             for buffers in self._buffers
         ]
+        parameters = list(dict.fromkeys(p for m in modules for p in m.parameters()))
+        size = sum(p.numel() * p.element_size() for p in parameters)
+        is_small = size <= MOST_BYTES
+        self._parameters = [
+            (p, p._version, p.detach().clone() if is_small else None)
+            for p in parameters
+        ]
         own = [g for module in self._modules for g in generators_in(module).values()]
         self._generators = [(g, _state_of(g)) for g in own]
         self._drawn = rng_state()
@@ -40,6 +54,7 @@ class Kept:
     def put_buffers_back(self) -> None:
         """Give each buffer its object and its values back; before every pass."""
         with torch.no_grad():
+            self._put_parameters_back()
             for module, buffers, values in zip(
                 self._modules, self._buffers, self._values, strict=True
             ):
@@ -50,6 +65,20 @@ class Kept:
                     assert buffer is not None
                     if not _is_same(buffer, value):
                         buffer.copy_(value)
+
+    def _put_parameters_back(self) -> None:
+        for place, (parameter, version, value) in enumerate(self._parameters):
+            if parameter._version == version:
+                continue
+            if value is None:
+                raise ConfigError(
+                    f"computing the loss changes a parameter of shape "
+                    f"{tuple(parameter.shape)}, and the model is too large to keep a "
+                    "copy while the loss is measured; say with loss_per what it is a "
+                    "mean over"
+                )
+            parameter.copy_(value)
+            self._parameters[place] = parameter, parameter._version, value
 
     def put_modes_back(self) -> None:
         """Give each module its mode back."""

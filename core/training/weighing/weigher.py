@@ -13,7 +13,7 @@ from torch import nn
 from training.errors import CheckpointError, ConfigError
 from training.forward import Forward
 from training.weighing.candidates import Counts, checked, needed, said_weight
-from training.weighing.units import check_unit, in_words
+from training.weighing.units import check_loss_per, in_words
 
 if TYPE_CHECKING:
     from training.weighing.measure import Look
@@ -28,6 +28,10 @@ LossPer = str | Callable[[Any], float]
 CUTS = 3
 #: Batches that are looked at before nothing is known.
 MOST_BATCHES = 3
+#: The unit is looked at again 1, 2, 4, 8 and so on batches later, this at most.
+LAST_LOOK = 4096
+#: Shares that are off by more are not those of the unit, whatever the rounding.
+CLEARLY = 0.01
 #: From here on rows depend on one another, as ``measure`` has it.
 LIMIT = 1e-2
 
@@ -57,18 +61,14 @@ class Weigher:
         has_own_loss: bool = True,
         by_losses: bool = False,
     ) -> None:
-        if isinstance(loss_per, str):
-            check_unit(loss_per)
-        elif loss_per is not None and not callable(loss_per):
-            raise ConfigError(
-                f"loss_per is {loss_per!r}; pass the name of a unit, such as "
-                "'samples', or a function batch -> float"
-            )
+        check_loss_per(loss_per)
         self._loss_per = loss_per
         self._function = loss_per if callable(loss_per) else None
         self._forward, self._loss_fn = forward, loss_fn
         self._has_own_loss, self._by_losses = has_own_loss, by_losses
         self._counts = Counts(loss_fn)
+        #: Modules beside the model that computing the loss may move.
+        self.beside: list[nn.Module] = []
         self._model: nn.Module | None = None
         self._device = torch.device("cpu")
         self._loader: Any = None
@@ -88,6 +88,8 @@ class Weigher:
         self._is_settled = self._loss_per is not None
         self._expected: str | None = None
         self._allows_change = False
+        self._number, self._next_look = 0, 1
+        self._looks_again = False
 
     def prepare(
         self,
@@ -173,9 +175,31 @@ class Weigher:
         samples = None if issued is None else len(issued)
         if not self._is_settled and self._model is not None:
             return self._measured(batch, issued, samples)
+        if self._looks_again:
+            self._number += 1
+            if self._number == self._next_look:
+                self._look_again(batch, issued)
         if len(self._live) > 1:
             return self._compared(batch, issued, samples)
         return self._amount(batch, samples)
+
+    def _look_again(self, batch: Any, issued: Any) -> None:
+        """Refuse a unit that a later batch belies.
+
+        An unknown one may have had its shares in all of the first batch: weights of
+        classes that it did not hold, for instance.
+        """
+        self._next_look *= 2
+        self._looks_again = self._next_look <= LAST_LOOK
+        seen = self._look(batch, issued, list(self._live))
+        if not seen.is_none or seen.fit is None or seen.fit.rest > LIMIT:
+            return  # the rest grows as a loss falls; it was small at the beginning
+        told = seen.fit
+        shares = [seen.shares.get(unit, (1.0, 1.0)) for unit in self._live]
+        off = [max(abs(told.x - x), abs(told.y - y)) for x, y in shares]
+        if min(off, default=0.0) > CLEARLY + told.near:
+            why = _sentences().belied(seen, self.verdict)
+            raise ConfigError(_sentences().refusal(self._batches_a_window, why))
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
         """Return what a batch that is not trained on counts; it decides nothing.
@@ -202,19 +226,7 @@ class Weigher:
 
     def describe(self, batch: Any, issued: Any = None) -> str:
         """Return in a sentence what ``batch`` tells, whatever anybody says."""
-        sentences = _sentences()
-        seen = self._look(batch, issued, None)
-        if seen.said is not None:
-            said = seen.shares.get("said")
-            wrong = said is not None and "said" not in seen.live
-            agrees = "as its gradients weigh" if said else "which was not compared"
-            told = f"loss: a mean over the weight that step_fn says, {agrees}"
-            return sentences.disagreement(seen, said) if wrong else told
-        if seen.is_none:
-            return str(sentences.none(seen, LIMIT))
-        if not seen.live:
-            return str(sentences.unknown(seen.reasons))
-        return str(sentences.found(seen, seen.live[0]))
+        return str(_sentences().verdict(self._look(batch, issued, None), LIMIT))
 
     def _amount(self, batch: Any, samples: int | None) -> float:
         if self._unit is None or self._unit == "sum":
@@ -277,17 +289,28 @@ class Weigher:
             self._unknown(_sentences().none(seen, LIMIT))
         elif seen.turns:
             self._cuts += seen.turns
-            self._keep(seen.live, seen, is_first=self._batches == 1)
+            live = self._of_torch(seen.live)
+            self._keep(live, seen, is_first=self._batches == 1)
         if not self._is_settled:
             self._decide(seen)
         self._refuse_differing(batch, samples, seen)
         return self._amount(batch, samples)
+
+    def _of_torch(self, live: list[str]) -> list[str]:
+        """Return the one unit of torch's cross entropy, if it is among ``live``."""
+        if self._counts.is_torch_loss:
+            for unit in ("class_weights", "labels"):
+                if unit in live:
+                    return [unit]
+        return live
 
     def _decide(self, seen: Look) -> None:
         """Believe the unit, or go on looking, or give up."""
         if self._cuts >= CUTS or (self._batches >= MOST_BATCHES and self._cuts):
             self._is_settled = True
             assert self._unit is not None
+            is_known = self._counts.is_torch_loss and len(self._live) == 1
+            self._looks_again = self._batches_a_window > 1 and not is_known
             log.info("%s", _sentences().found(seen, self._unit))
         elif not self._cuts and (
             seen.is_final or self._batches >= min(MOST_BATCHES, self._batches_a_window)
@@ -323,6 +346,7 @@ class Weigher:
             self._loss_fn,
             self._has_own_loss,
             self._by_losses,
+            self.beside,
         )
         return look(subject, batch, issued, live, max(1, CUTS - self._cuts % CUTS))
 

@@ -311,6 +311,7 @@ def test_who_is_no_plugin_is_the_user() -> None:
         regression_batches(1),
         asks_in("on_epoch_end", in_a_thread),
         step_fn=step,
+        loss_per="samples",  # measuring that would take more steps, which ask too
     )
     trainer.train()
     assert [request.owner for request in trainer.requests] == ["user", "user"]
@@ -322,7 +323,13 @@ def test_a_trainer_inside_a_plugin_keeps_its_own_records() -> None:
         return model(*batch)["loss"]
 
     asks = asks_in("on_step_end", lambda trainer: trainer.request_checkpoint("own"))
-    inner = make_trainer(None, regression_batches(1), asks, step_fn=step)
+    inner = make_trainer(
+        None,
+        regression_batches(1),
+        asks,
+        step_fn=step,
+        loss_per="samples",  # measuring that would take more steps, which ask too
+    )
     outer = asks_in("on_epoch_end", lambda trainer: inner.train())
     make_trainer(None, regression_batches(1), outer).train()
     assert [(r.owner, r.reason) for r in inner.requests] == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -180,21 +180,27 @@ def test_p16_who_raised_is_said_where_the_error_takes_no_note(
 
 def test_p16_what_explains_an_error_never_takes_its_place() -> None:
     class Loader(list[Any]):
+        is_lost = False  # settings hold its size, so it must tell that before a step
+
         @property
         def batch_size(self) -> int:
-            raise RuntimeError("who knows")
+            return 2 if not self.is_lost else raise_(RuntimeError("who knows"))
+
+    class Fails(Callback):
+        def on_step_end(self) -> None:
+            loader.is_lost = True
+            raise error
 
     error = torch.OutOfMemoryError("too much")
-    trainer = build(loader=Loader([(torch.ones(2, 4), torch.ones(2, 1), [0, 1])]))
-    trainer.bus.register(
-        type("Fails", (Callback,), {"on_step_end": lambda self: raise_(error)})()
-    )
+    loader = Loader([(torch.ones(2, 4), torch.ones(2, 1), [0, 1])])
+    trainer = build(loader=loader)
+    trainer.bus.register(Fails())
     trainer.bus.unregister("ids")
     assert surfaced(trainer) is error
     assert any("explaining it failed" in note for note in notes_of(error))
 
 
-def raise_(error: BaseException) -> None:
+def raise_(error: BaseException) -> NoReturn:
     raise error
 
 

@@ -641,14 +641,25 @@ def test_c11_an_older_format_is_migrated_step_by_step(
 
     path = tmp_path / "a.pt"
     build(tmp_path, lambda step: None).save_checkpoint(path)
-    state = torch.load(path, weights_only=True)
-    torch.save({**state, "format_version": -1}, path)
-    with pytest.raises(CheckpointError, match="format -1, from which no way leads"):
+    monkeypatch.setattr(checkpoint_io, "FORMAT_VERSION", 3)
+    with pytest.raises(CheckpointError, match="format 1, from which no way leads to 3"):
         read_checkpoint(path)
-    steps = {-1: lambda s: {**s, "a": 1}, 0: lambda s: {**s, "b": s["a"] + 1}}
+    steps = {1: lambda s: {**s, "a": 1}, 2: lambda s: {**s, "b": s["a"] + 1}}
     monkeypatch.setattr(checkpoint_io, "MIGRATIONS", steps)
     migrated = read_checkpoint(path)
-    assert (migrated["format_version"], migrated["b"]) == (1, 2)
+    assert (migrated["format_version"], migrated["b"]) == (3, 2)
+
+
+@pytest.mark.parametrize("version", [0, -1, True, 1.0, "1", None])
+def test_c11_what_is_no_number_of_a_format_is_refused(
+    tmp_path: Path, version: Any
+) -> None:
+    path = tmp_path / "a.pt"
+    build(tmp_path, lambda step: None).save_checkpoint(path)
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "format_version": version}, path)
+    with pytest.raises(UnreadableError, match="which is no number of a format"):
+        read_checkpoint(path)
 
 
 def test_c11_another_world_size_is_refused(tmp_path: Path) -> None:

@@ -150,6 +150,8 @@ def change(state: dict[str, Any], path: str) -> None:
     value = state[last]
     if isinstance(value, torch.Tensor):
         state[last] = torch.Generator().get_state()
+    elif path == "progress.step":
+        state[last] = value + 1  # fewer steps than updates are refused
     elif path == "scaler.scale":
         state[last] = 2 * value
     elif path == "rng.python":
@@ -201,6 +203,16 @@ def test_r1_a_checkpoint_that_lost_a_field_is_found_out(
     torch.save(state, tmp_path / "mutant.pt")
     end = resumed(tmp_path / "mutant.pt", precision="fp16")
     assert first_difference(end, saved[1]) is not None
+
+
+def test_r1_a_checkpoint_of_fewer_steps_than_updates_is_refused(
+    tmp_path: Path, saved: tuple[Path, dict[str, Any]]
+) -> None:
+    state = torch.load(saved[0], weights_only=True)
+    state["progress"]["step"] = state["progress"]["update"] - 1
+    torch.save(state, tmp_path / "mutant.pt")
+    with pytest.raises(CheckpointError, match=r"progress\.update is int 6, not within"):
+        resumed(tmp_path / "mutant.pt", precision="fp16")
 
 
 def test_r1_what_was_asked_for_is_remembered(

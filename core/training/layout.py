@@ -11,6 +11,7 @@ from torch import Tensor
 from training import part_checks as parts
 from training.checkpoint_io import UnreadableError, read_checkpoint
 from training.files import named_path, open_file
+from training.setting_checks import check_settings
 
 #: Part -> its type; a mapping stands for a part with parts that must be there.
 LAYOUT: dict[str, Any] = {
@@ -35,7 +36,7 @@ LAYOUT: dict[str, Any] = {
 }
 #: Part -> what looks at its values; those that a file may lack stand here, too.
 CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
-    "settings": parts.check_settings,
+    "settings": check_settings,
     "progress": parts.check_progress,
     "model": parts.check_model,
     "loss": parts.check_loss,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -75,7 +75,8 @@ def is_json(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _is_name(value: Any) -> bool:
+def is_name(value: Any) -> bool:
+    """Whether it is text."""
     return isinstance(value, str)
 
 
@@ -133,30 +134,6 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
         require(is_right, "progress.batch", progress["batch"], wanted)
 
 
-def check_settings(settings: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Settings are JSON values; the numbers among them are numbers."""
-    require(has_names(settings), "settings", settings, "a mapping of names")
-    for name, value in settings.items():
-        require(is_json(value), f"settings.{name}", value, "a plain value")
-    seed = settings.get("seed")
-    is_seed = type(seed) is int and -MOST <= seed < 2 * MOST
-    require(is_seed, "settings.seed", seed, "a seed")
-    groups = settings.get("optimizer.groups", [])
-    is_right = isinstance(groups, list) and all(
-        is_count(each) or (isinstance(each, list) and all(map(_is_name, each)))
-        for each in groups
-    )
-    require(is_right, "settings.optimizer.groups", groups, "a list of groups")
-    for name, value in settings.items():
-        if name.startswith("optimizer.") and value is not None:
-            is_right = isinstance(value, list) and len(value) == len(groups)
-            wanted = f"a value for each of {len(groups)} groups"
-            require(is_right, f"settings.{name}", value, wanted)
-    for name in COUNTED & settings.keys():
-        value = settings[name]
-        require(value is None or is_count(value), f"settings.{name}", value, COUNT)
-
-
 def check_model(model: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Weights are tensors that hold numbers; a module's extra state may be anything."""
     require(has_names(model), "model", model, "a mapping of names")
@@ -176,13 +153,13 @@ def check_loss(loss: Any, state: Mapping[str, Any]) -> None:
 
 def check_trainable(names: Any, state: Mapping[str, Any]) -> None:
     """The parameters that require a gradient, by name."""
-    is_right = isinstance(names, list) and all(map(_is_name, names))
+    is_right = isinstance(names, list) and all(map(is_name, names))
     require(is_right and bool(names), "trainable", names, "a list of names")
 
 
 def check_in_eval(names: Any, state: Mapping[str, Any]) -> None:
     """The modules that were in eval mode, by name."""
-    is_right = isinstance(names, list) and all(map(_is_name, names))
+    is_right = isinstance(names, list) and all(map(is_name, names))
     require(is_right, "in_eval", names, "a list of names")
 
 
@@ -380,7 +357,3 @@ def _try(take: Callable[[Any], Any], value: Any, at: str, shown_as: Any) -> None
 
 
 COUNT = "a whole number of at least 0"
-COUNTED: Collection[str] = {
-    *("gradient_accumulation_steps", "dataset_length", "batch_size", "num_epochs"),
-    *("batches_per_epoch", "world_size", "max_steps"),
-}

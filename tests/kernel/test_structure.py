@@ -31,7 +31,7 @@ FLOORS = {
     2: "bus callbacks checkpoint_io device discovery options data_order window "
     "unread_window graphed_window window_choice sigaction signals streams slots "
     "scopes registration signature sources syncs provenance layout announced "
-    "source_names memory weighing",
+    "source_names memory weighing setting_checks",
     3: "view selection plugin_states settings snapshot resume loop arguments "
     "validation_loaders catch_up fitting",
     4: "teardown trainer",

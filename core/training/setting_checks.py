@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from training.errors import ConfigError
 from training.part_checks import (
     COUNT,
     MOST,
     has_names,
     is_count,
+    is_finite,
     is_json,
     is_name,
+    is_number,
     require,
 )
+from training.weighing.units import check_unit
 
 #: Settings that are whole numbers, or None.
 COUNTED: Collection[str] = {
@@ -44,3 +48,37 @@ def check_settings(settings: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     for name in COUNTED & settings.keys():
         value = settings[name]
         require(value is None or is_count(value), f"settings.{name}", value, COUNT)
+    if settings.get("loss_per") is not None:
+        _check_weighing(settings["loss_per"])
+
+
+def _check_weighing(kept: Any) -> None:
+    """What a batch counts by, and how far that was measured."""
+    at = "settings.loss_per"
+    names = {"unit", "live", "r", "scale", "cuts", "batches", "is_settled"}
+    is_right = has_names(kept) and names <= kept.keys()
+    require(is_right, at, kept, "a mapping of what was measured")
+    unit, live, rest, scale = (kept[name] for name in ("unit", "live", "r", "scale"))
+    require(has_names(live), f"{at}.live", live, "a mapping of units")
+    for name, amount in live.items():
+        is_right = _is_unit(name) and is_finite(amount) and amount >= 0
+        require(is_right, f"{at}.live[{name!r}]", amount, "an amount of a unit")
+    # One that was said is not among those measured, and a function has its own name.
+    is_right = unit is None or (is_name(unit) and (not live or unit in live))
+    require(is_right, f"{at}.unit", unit, "one of those measured")
+    is_right = is_number(rest) and rest >= 0
+    require(is_right, f"{at}.r", rest, "a number of at least 0")
+    is_right = is_finite(scale) and scale > 0
+    require(is_right, f"{at}.scale", scale, "a number above 0")
+    for name in ("cuts", "batches"):
+        require(is_count(kept[name]), f"{at}.{name}", kept[name], COUNT)
+    settled = kept["is_settled"]
+    require(isinstance(settled, bool), f"{at}.is_settled", settled, "a bool")
+
+
+def _is_unit(name: str) -> bool:
+    try:
+        check_unit(name)
+    except ConfigError:
+        return False
+    return True

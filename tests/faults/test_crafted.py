@@ -285,6 +285,30 @@ def test_c13_a_state_that_the_optimizer_does_not_keep_is_named(
         make().load_checkpoint(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("unit",), "elephants"),
+        (("live", "elephants"), 1.0),
+        (("live", "samples"), -1.0),
+        (("scale",), 0.0),
+        (("r",), float("nan")),
+        (("cuts",), REMOVED),
+        (("is_settled",), "yes"),
+        ((), "samples"),
+    ],
+    ids=lambda each: ".".join(each) or "all" if isinstance(each, tuple) else "",
+)
+def test_c13_a_unit_of_batches_that_no_run_measures_is_named(
+    saved: dict[str, Any], tmp_path: Path, path: Place, value: Any
+) -> None:
+    state = crafted(saved, ("settings", "loss_per", *path), value)
+    assert state is not None
+    assert outcome(tmp_path / "a.pt", state, False) == ("refused", "")
+    with pytest.raises(CheckpointError, match=r"settings\.loss_per"):
+        make().load_checkpoint(tmp_path / "a.pt")
+
+
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
     "SGD with momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),

@@ -245,6 +245,7 @@ def test_a_loss_is_in_train_mode_in_training_and_in_eval_mode_in_evaluations() -
         step_fn=loss,
         evaluator=Evaluates(),
         num_epochs=2,
+        loss_per="samples",  # measuring that would call the loss, too
         device="cpu",
     )
     trainer.train()

@@ -69,9 +69,10 @@ class EpochLoader:
     """Iterate a loader once an epoch, in an order that (seed, epoch) alone decides.
 
     A ``DataLoader`` whose sampler shuffles without a generator of its own gets one,
-    seeded for each epoch. A generator that the user passed is left in charge; its
-    state at the epoch's start is kept for resuming. A map-style dataset that may draw
-    random numbers draws them from (seed, epoch, index), in whichever process.
+    seeded for each epoch. A generator that the user passed is left in charge; a
+    checkpoint holds its state at the epoch's start, between two epochs as it is. A
+    map-style dataset that may draw random numbers draws them from (seed, epoch,
+    index), in whichever process.
     ``set_epoch`` is called where the loader, its sampler or its batch sampler offers
     it. A loader with ``state_dict`` and ``load_state_dict`` restores itself.
 
@@ -91,8 +92,8 @@ class EpochLoader:
         self._loader_states: dict[int, Any] = {}
         #: The batches of the current epoch, where they come from indices.
         self.watched: Watched | None = None
-        #: Generator states at the start of the current epoch, one for each that the
-        #: user passed; what a checkpoint needs besides (seed, epoch, batch).
+        #: ``generator_states`` when the current epoch began; what a checkpoint inside
+        #: of it needs besides (seed, epoch, batch).
         self.epoch_state: list[torch.Tensor] = []
         if not self.is_exact:
             log.warning(
@@ -118,6 +119,10 @@ class EpochLoader:
             return None
         return self.watched.latest
 
+    def generator_states(self) -> list[torch.Tensor]:
+        """Return the states as they are now of the generators that the user passed."""
+        return [generator.get_state() for generator in self._users]
+
     def start(
         self,
         epoch: int,
@@ -130,14 +135,14 @@ class EpochLoader:
         Args:
             epoch: completed epochs before this one.
             skip: batches to leave out, without loading them where that can be done.
-            state: ``epoch_state`` of the run that is resumed inside this epoch.
+            state: of the user's generators, to begin this epoch with in a resumed run.
             loader_state: what ``loader_state(skip)`` returned in that run.
         """
         for generator in self._own:
             generator.manual_seed(epoch_seed(self.seed, epoch))
         for generator, saved in zip(self._users, state or [], strict=False):
             generator.set_state(saved)
-        self.epoch_state = [generator.get_state() for generator in self._users]
+        self.epoch_state = self.generator_states()
         _set_epoch(self.loader, epoch)
         if self.reading is not self.loader:
             _begin(self.reading, epoch)
@@ -162,6 +167,7 @@ class EpochLoader:
         loader: Any = self.reading
         if _can_skip(loader):
             rest = _without_first(loader, skip) if skip else loader
+            _draw_as_if_new(rest)
             is_apart = _draws_in_this_process(loader)
             batches: Iterator[Any] = (
                 apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
@@ -211,6 +217,16 @@ def _can_skip(loader: Any) -> bool:
 
 def _is_stateful(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def _draw_as_if_new(loader: Any) -> None:
+    """Take from a user's generator what an iterator with new workers would take.
+
+    Workers that persist take their seed once, those of a resumed run again: each epoch
+    counts alike, so that its order does not depend on how long the workers live.
+    """
+    if loader._iterator is not None and loader.generator is not None:
+        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
 
 
 def _draws_in_this_process(loader: Any) -> bool:

@@ -13,6 +13,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from torch import Tensor
+
 from training.batches import device_batches
 from training.catch_up import catch_up
 from training.data_order import EpochLoader
@@ -39,8 +41,23 @@ class Loop(RunView):
     @property
     def loader_state(self) -> Any:
         """The loader's own state at this boundary, for one that keeps any."""
+        if self.owed:
+            return self.owed["loader"]
         order = getattr(self, "_order", None)
         return order and order.loader_state(self.progress.batch)
+
+    @property
+    def data_state(self) -> list[Tensor]:
+        """States of the user's generators that the next batch needs at this boundary.
+
+        Its epoch draws its order once, so inside of it they are those it began with.
+        """
+        if self.owed:
+            return list(self.owed["data"])
+        if self.epoch_state is not None:
+            return self.epoch_state
+        order = getattr(self, "_order", None)
+        return [] if order is None else order.generator_states()
 
     def _run_epochs(self, resume: dict[str, Any] | None) -> None:
         """Run until the plan is done or a request ends it.
@@ -76,10 +93,11 @@ class Loop(RunView):
         batches = self._order.start(
             self.epoch,
             skip,
-            resume["data"] if resume else None,
-            resume.get("loader") if resume else None,
+            self.owed.get("data"),
+            self.owed.get("loader"),
         )
         self.epoch_state = self._order.epoch_state
+        self.owed = {}
         if resume is not None:  # after the iterator was made: making it draws numbers
             load_rng_state(resume["rng"], self.device)
         try:
@@ -219,6 +237,7 @@ class Loop(RunView):
         if complete:
             progress.epoch, progress.batch = number, 0
             progress.loss_sum = progress.weight_sum = 0.0
+            self.epoch_state = None
         asked = self._asked.pop("evaluation", None)
         reason = "epoch_end" if complete else "max_steps"
         if asked is not None:
@@ -226,7 +245,7 @@ class Loop(RunView):
         try:
             metrics = self._evaluate(reason, {"train_loss": train_loss})
         except Abandoned:
-            self.progress = before
+            self.progress, self.epoch_state = before, self._order.epoch_state
             if asked is not None:
                 self._asked["evaluation"] = asked
             raise

@@ -31,9 +31,10 @@ def collect_states(trainer: RunView) -> dict[str, Any]:
         PluginError: a plugin's state is no mapping, or holds what no checkpoint can.
     """
     states = dict(trainer.carried_states)
+    is_waiting = trainer._resume is not None
     for name, plugin in list(trainer.plugins.items()):
-        if not hasattr(plugin, "state_dict"):
-            continue
+        if not hasattr(plugin, "state_dict") or (is_waiting and name in states):
+            continue  # what was loaded is given to it when the run goes on
         try:
             state = state_of(name, plugin, trainer)
         except Exception as error:

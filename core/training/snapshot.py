@@ -62,8 +62,8 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "trainable": trainable(trainer),
         "in_eval": trainer.modes.in_eval(),
         "scaler": None if scaler is None else scaler.state_dict(),
-        "rng": rng_state(trainer.device),
-        "data": trainer.epoch_state,
+        "rng": trainer.owed.get("rng") or rng_state(trainer.device),
+        "data": trainer.data_state,
         "loader": trainer.loader_state,
         "history": trainer.history,
         "metrics": trainer.metrics.state_dict(),
@@ -167,6 +167,7 @@ def restore_run(trainer: Trainer, state: Mapping[str, Any], source: str) -> None
     trainer.progress.load_state_dict(state["progress"])
     trainer._history[:] = [dict(row) for row in state["history"]]
     trainer.metrics.load_state_dict(state["metrics"])
+    trainer.owed = {name: state.get(name) for name in ("data", "loader", "rng")}
     trainer._requests[:] = [Request(*fields) for fields in state["requests"]]
 
 

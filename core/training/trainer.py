@@ -181,7 +181,6 @@ class Trainer(Loop):
         self.tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self.cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
         self._compile = compile_options(compile, self.cuda_graphs)
-        self._resume: dict[str, Any] | None = None
         register_plugins(self, callbacks or (), plugins or (), evaluator)
 
     def save_checkpoint(self, path: str | Path) -> Path:
@@ -318,7 +317,8 @@ class Trainer(Loop):
             self.metrics = Metrics()
             self.carried_states = {}
             self.joining_groups = []
-            self.resumed_from = None
+            self.resumed_from = self.epoch_state = None
+            self.owed = {}
             self._weigher.reset()
         keep_frozen(self.model, self.optimizer)
         self._remember_options()

@@ -64,7 +64,10 @@ class RunView:
         train_seconds: seconds spent in the last call of ``train``.
         carried_states: plugin states of the loaded checkpoint, by name.
         resumed_from: the checkpoint this run goes on from, or None.
-        epoch_state: states of the user's generators when this epoch began.
+        epoch_state: states of the user's generators at the start of the epoch under
+            way; None between two epochs, where they count as they are.
+        owed: what a loaded checkpoint holds for the first iterator of the run that goes
+            on (``data``, ``loader``, ``rng``); empty as soon as that stands.
         criterion: what the loss keeps beside the model.
         modes: which modules are in train and in eval mode while the run trains.
         joining_groups: parameter groups of the loaded checkpoint that had joined the
@@ -109,7 +112,9 @@ class RunView:
         self.train_seconds = 0.0
         self.carried_states: dict[str, Any] = {}
         self.resumed_from: Path | None = None
-        self.epoch_state: list[Tensor] = []
+        self.epoch_state: list[Tensor] | None = None
+        self.owed: dict[str, Any] = {}
+        self._resume: dict[str, Any] | None = None
         self.configured_groups: list[dict[str, Any]] | None = None
         self.joining_groups: list[SavedGroup] = []
         self.switches_before: dict[str, list[str]] = {}

@@ -35,6 +35,7 @@ class Mutant(NamedTuple):
 
 COMMIT, PROCESS = "faults/test_commit.py", "faults/test_process.py"
 MATRIX, WORKERS = "faults/test_resume_matrix.py", "faults/test_workers.py"
+GENERATORS = "faults/test_user_generators.py"
 LEAVING, SIGNALS = "faults/test_leaving.py", "faults/test_signals.py"
 PRINTING, TEARDOWN = "faults/test_printing.py", "faults/test_teardown.py"
 PLUGINS = "faults/test_plugins_resume.py"
@@ -359,6 +360,24 @@ MUTANTS = [
         "test_r1_a_run_saved_without_workers",
     ),
     Mutant(
+        "R1",
+        "a generator of the user goes on with the order of the last epoch",
+        "training.loop",
+        "            self.epoch_state = None\n",
+        "",
+        GENERATORS,
+        "test_r1_every_boundary and subset",
+    ),
+    Mutant(
+        "R1",
+        "what was loaded is forgotten if it is saved before it goes on",
+        "training.snapshot",
+        'trainer.owed.get("rng") or rng',
+        "rng",
+        GENERATORS,
+        "test_r1_what_was_loaded",
+    ),
+    Mutant(
         "R2",
         "an epoch goes on one batch too late",
         "training.data_order",
@@ -393,6 +412,15 @@ MUTANTS = [
         "        return self.dataset[index]",
         MATRIX,
         "test_r3_how_the_data_is_loaded",
+    ),
+    Mutant(
+        "R3",
+        "workers that persist take no seed in later epochs",
+        "training.data_order",
+        "            _draw_as_if_new(rest)\n",
+        "",
+        GENERATORS,
+        "test_r3",
     ),
     Mutant(
         "R4",

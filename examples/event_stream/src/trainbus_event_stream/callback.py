@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 
 from training import Callback, checked_options
-from training.files import named_path
+from training.plugin import named_path
 
 if TYPE_CHECKING:
     from training import Trainer

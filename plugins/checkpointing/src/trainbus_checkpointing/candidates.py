@@ -8,8 +8,8 @@ from pathlib import Path
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.manifest import Manifest
 from trainbus_checkpointing.retention import Entry
-from training.checkpoint_io import position_of
-from training.errors import CheckpointError
+from training import CheckpointError
+from training.plugin import position_of
 
 log = logging.getLogger(__name__)
 

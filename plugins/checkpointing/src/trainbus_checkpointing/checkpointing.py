@@ -28,13 +28,12 @@ from trainbus_checkpointing.rehearsal import Rehearsal, Rehearsed
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
+from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.errors import CheckpointError, ConfigError
-from training.files import named_path
-from training.signature import checked_options
+from training.plugin import named_path
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training import Trainer
 
 log = logging.getLogger(__name__)
 

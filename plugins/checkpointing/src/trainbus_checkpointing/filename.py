@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from training.errors import ConfigError
+from training import ConfigError
 
 #: Counters that every file name may use; all other fields are metric names.
 COUNTERS = ("epoch", "step", "update")

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from trainbus_checkpointing.filename import SUFFIXES
-from training.errors import ConfigError
+from training import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from trainbus_checkpointing.holder import MOST_BYTES, Holder
-from training.errors import CheckpointError, ConfigError
+from training import CheckpointError, ConfigError
 
 try:
     import fcntl

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from trainbus_checkpointing.folder import is_bare_name
 from trainbus_checkpointing.retention import Entry
-from training.durable import write_json
-from training.errors import CheckpointError, ConfigError
+from training import CheckpointError, ConfigError
+from training.plugin import write_json
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.filename import is_name_of_last
 from trainbus_checkpointing.retention import Entry
-from training.checkpoint_io import read_checkpoint
-from training.errors import CheckpointError
+from training import CheckpointError
+from training.plugin import read_checkpoint
 
 log = logging.getLogger(__name__)
 

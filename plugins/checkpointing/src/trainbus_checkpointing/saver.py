@@ -9,12 +9,10 @@ from trainbus_checkpointing.cadence import Boundary
 from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.store import Store
-from training.checkpoint_io import write_checkpoint
-from training.snapshot import capture
-from training.staging import Staging
+from training.plugin import Staging, capture, write_checkpoint
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training import Trainer
 
 
 class Saver:

@@ -15,8 +15,8 @@ from trainbus_checkpointing.lock import RunLock
 from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete
 from trainbus_checkpointing.relisting import relisted
 from trainbus_checkpointing.retention import Entry, Ranking
-from training.durable import write_json
-from training.errors import CheckpointError
+from training import CheckpointError
+from training.plugin import write_json
 
 log = logging.getLogger(__name__)
 

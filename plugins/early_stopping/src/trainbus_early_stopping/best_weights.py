@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainbus_early_stopping.progress import Progress
-from training.checkpoint_io import read_checkpoint
-from training.errors import CheckpointError
-from training.plain_names import as_plain, load_weights, weights_of
+from training import CheckpointError
+from training.plugin import as_plain, load_weights, read_checkpoint, weights_of
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training import Trainer
 
 log = logging.getLogger(__name__)
 

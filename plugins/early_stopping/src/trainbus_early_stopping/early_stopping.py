@@ -16,12 +16,11 @@ from annotated_types import Ge, Lt, MinLen
 from trainbus_early_stopping.best_weights import BestWeights
 from trainbus_early_stopping.progress import Progress
 from trainbus_early_stopping.rule import Cause, StopRule
+from training import CheckpointError, checked_options
 from training.callbacks import Callback
-from training.errors import CheckpointError
-from training.signature import checked_options
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training import Trainer
 
 log = logging.getLogger(__name__)
 

@@ -14,15 +14,12 @@ from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.sanity import FirstBatches, first_batches, without_trace
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
+from training import ConfigError, DataError, checked_options
 from training.callbacks import Callback
-from training.errors import ConfigError, DataError
-from training.metrics import merge_metrics
-from training.signals import iterate_shielded
-from training.signature import checked_options
-from training.validation_loaders import loaders_by_name, metric_of
+from training.plugin import iterate_shielded, loaders_by_name, merge_metrics, metric_of
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training import Trainer
 
 
 class EvaluationCallback(Callback):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainbus_evaluation.forward import logits_of, targets_of
 from trainbus_evaluation.generated import AnswerClasses
 from trainbus_evaluation.metrics import accuracy, macro_f1
-from training.errors import ConfigError, DataError
+from training import ConfigError, DataError
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 #: Where logits may have their classes: behind the batch, as torch's losses take them,

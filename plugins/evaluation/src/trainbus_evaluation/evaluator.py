@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from trainbus_evaluation.classes import Classes
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.metrics import WeightedMean
-from training.batches import batch_to_device
-from training.errors import ConfigError, DataError, did_you_mean
-from training.forward import LossFn, StepFn
-from training.modes import evaluating
-from training.weighing.structure import sample_sizes
-from training.weighing.weigher import LossPer
+from training import ConfigError, DataError
+from training.plugin import (
+    LossFn,
+    LossPer,
+    StepFn,
+    batch_to_device,
+    did_you_mean,
+    evaluating,
+    sample_sizes,
+)
 
 METRICS = ("loss", "accuracy", "f1")
 

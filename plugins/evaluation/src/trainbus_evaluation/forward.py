@@ -9,19 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.batches import batch_to_device
-from training.device import choose_device
-from training.errors import ConfigError
-from training.forward import (
+from training import ConfigError
+from training.plugin import (
     NO_PARTS,
     LossFn,
+    LossPer,
     Parts,
     StepFn,
+    Weigher,
+    batch_to_device,
     call_model,
+    choose_device,
     loss_in,
     make_forward,
 )
-from training.weighing.weigher import LossPer, Weigher
 
 #: batch -> (0-d mean loss, weight); the trainer's ``compute_loss`` is one.
 ComputeLoss = Callable[[Any], tuple[Tensor, float]]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.errors import ConfigError
+from training import ConfigError
 
 IGNORED = -100
 #: Entries of a batch that only training feeds to the model.

@@ -14,9 +14,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from training.signals import iterate_shielded, shielded
-from training.state import load_rng_state, rng_state
-from training.untracked import generators_in
+from training.plugin import (
+    generators_in,
+    iterate_shielded,
+    load_rng_state,
+    rng_state,
+    shielded,
+)
 
 
 class FirstBatches:

@@ -14,11 +14,8 @@ from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.generated import AnswerTexts, question_of
 from trainbus_evaluation.metrics import WeightedMean
 from trainbus_evaluation.vqa_accuracy import normalise, vqa_accuracy
-from training.batches import batch_to_device
-from training.errors import ConfigError
-from training.modes import evaluating
-from training.signature import checked_options
-from training.weighing.structure import sample_sizes
+from training import ConfigError, checked_options
+from training.plugin import batch_to_device, evaluating, sample_sizes
 
 METRICS = ("loss", "accuracy", "exact_match")
 

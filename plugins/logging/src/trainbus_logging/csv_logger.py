@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training import ConfigError, checked_options
 from training.callbacks import Callback
-from training.durable import write_durably
-from training.errors import ConfigError
-from training.files import named_path
-from training.signature import checked_options
+from training.plugin import named_path, write_durably
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training import Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from training.errors import PluginError
+from training import PluginError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from training.streams import Guarded
+    from training.plugin import Guarded
 
 #: Columns of a history row that the epoch line shows elsewhere or not at all.
 _HIDDEN = ("epoch", "step", "update", "seconds")

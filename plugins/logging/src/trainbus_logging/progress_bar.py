@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Le
 
 from trainbus_logging.display import Bar, Lines, epoch_line
+from training import checked_options
 from training.callbacks import Callback
-from training.signature import checked_options
-from training.streams import guarded
+from training.plugin import guarded
 
 if TYPE_CHECKING:
-    from training.logs import LazyLogs
-    from training.readback import Readback
-    from training.trainer import Trainer
+    from training import Trainer
+    from training.plugin import LazyLogs, Readback
 
 #: Seconds between refreshes of the bar; each copies one loss from the device.
 BAR_SECONDS = 0.2

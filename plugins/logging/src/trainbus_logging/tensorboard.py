@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
+from training import ConfigError, PluginError, checked_options
 from training.callbacks import Callback
-from training.errors import ConfigError, PluginError
-from training.files import named_path
-from training.signature import checked_options
+from training.plugin import named_path
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from training.logs import LazyLogs
-    from training.readback import Readback
-    from training.trainer import Trainer
+    from training import Trainer
+    from training.plugin import LazyLogs, Readback
 
 logger = logging.getLogger(__name__)
 

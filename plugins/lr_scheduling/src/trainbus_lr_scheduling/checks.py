@@ -13,12 +13,11 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from trainbus_lr_scheduling.course import rates_over
 from trainbus_lr_scheduling.lengths import first_part, scheduler_length
 from trainbus_lr_scheduling.units import Plan, why_updates
-from training.content import foreign_value
-from training.errors import ConfigError
-from training.plan import epochs_begun
+from training import ConfigError
+from training.plugin import epochs_begun, foreign_value
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training import Trainer
 
 logger = logging.getLogger(__name__)
 

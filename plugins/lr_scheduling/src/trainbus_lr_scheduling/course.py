@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from training.errors import ConfigError
-from training.state import load_rng_state, rng_state
+from training import ConfigError
+from training.plugin import load_rng_state, rng_state
 
 #: Steps of a copy at most: half a second. Functions are asked here and there instead.
 MOST_STEPS = 50_000

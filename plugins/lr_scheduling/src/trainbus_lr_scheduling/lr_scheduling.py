@@ -32,14 +32,13 @@ from trainbus_lr_scheduling.drivers import (
 )
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advances
 from trainbus_lr_scheduling.torch_driver import TorchDriver
+from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.errors import CheckpointError, ConfigError
-from training.signature import checked_options
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler  # or whatever has its methods
 
-    from training.trainer import Trainer
+    from training import Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR, ReduceLROnPlateau
 
 from trainbus_lr_scheduling.drivers import set_lr
-from training.content import foreign_value
-from training.errors import CheckpointError
-from training.plain import plain
+from training import CheckpointError
+from training.plugin import foreign_value, plain
 
 #: Options of a parameter group that schedulers move, or read their course from.
 MOVED = (

@@ -1,0 +1,140 @@
+"""The door for authors of plugins: tools of the kernel that plugins may build on.
+
+``Callback``, ``hookimpl``, ``checked_options`` and the errors come from ``training``;
+whatever else a plugin needs of the kernel comes from here, wherever the kernel keeps
+it. Every name resolves on first use, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.batches import batch_to_device
+    from training.checkpoint_io import position_of, read_checkpoint, write_checkpoint
+    from training.content import foreign_value
+    from training.device import choose_device
+    from training.durable import write_durably, write_json
+    from training.errors import did_you_mean
+    from training.files import named_path
+    from training.forward import (
+        NO_PARTS,
+        LossFn,
+        Parts,
+        StepFn,
+        call_model,
+        loss_in,
+        make_forward,
+    )
+    from training.logs import LazyLogs
+    from training.metrics import merge_metrics
+    from training.modes import evaluating
+    from training.plain import plain
+    from training.plain_names import as_plain, load_weights, weights_of
+    from training.plan import epochs_begun
+    from training.readback import Readback
+    from training.signals import iterate_shielded, shielded
+    from training.snapshot import capture
+    from training.staging import Staging
+    from training.state import load_rng_state, rng_state
+    from training.streams import Guarded, guarded
+    from training.untracked import generators_in
+    from training.validation_loaders import loaders_by_name, metric_of
+    from training.weighing.structure import sample_sizes
+    from training.weighing.weigher import LossPer, Weigher
+
+# Name -> module that defines it.
+_MODULES = {
+    "Guarded": "training.streams",
+    "LazyLogs": "training.logs",
+    "LossFn": "training.forward",
+    "LossPer": "training.weighing.weigher",
+    "NO_PARTS": "training.forward",
+    "Parts": "training.forward",
+    "Readback": "training.readback",
+    "Staging": "training.staging",
+    "StepFn": "training.forward",
+    "Weigher": "training.weighing.weigher",
+    "as_plain": "training.plain_names",
+    "batch_to_device": "training.batches",
+    "call_model": "training.forward",
+    "capture": "training.snapshot",
+    "choose_device": "training.device",
+    "did_you_mean": "training.errors",
+    "epochs_begun": "training.plan",
+    "evaluating": "training.modes",
+    "foreign_value": "training.content",
+    "generators_in": "training.untracked",
+    "guarded": "training.streams",
+    "iterate_shielded": "training.signals",
+    "load_rng_state": "training.state",
+    "load_weights": "training.plain_names",
+    "loaders_by_name": "training.validation_loaders",
+    "loss_in": "training.forward",
+    "make_forward": "training.forward",
+    "merge_metrics": "training.metrics",
+    "metric_of": "training.validation_loaders",
+    "named_path": "training.files",
+    "plain": "training.plain",
+    "position_of": "training.checkpoint_io",
+    "read_checkpoint": "training.checkpoint_io",
+    "rng_state": "training.state",
+    "sample_sizes": "training.weighing.structure",
+    "shielded": "training.signals",
+    "weights_of": "training.plain_names",
+    "write_checkpoint": "training.checkpoint_io",
+    "write_durably": "training.durable",
+    "write_json": "training.durable",
+}
+
+__all__ = [
+    "Guarded",
+    "LazyLogs",
+    "LossFn",
+    "LossPer",
+    "NO_PARTS",
+    "Parts",
+    "Readback",
+    "Staging",
+    "StepFn",
+    "Weigher",
+    "as_plain",
+    "batch_to_device",
+    "call_model",
+    "capture",
+    "choose_device",
+    "did_you_mean",
+    "epochs_begun",
+    "evaluating",
+    "foreign_value",
+    "generators_in",
+    "guarded",
+    "iterate_shielded",
+    "load_rng_state",
+    "load_weights",
+    "loaders_by_name",
+    "loss_in",
+    "make_forward",
+    "merge_metrics",
+    "metric_of",
+    "named_path",
+    "plain",
+    "position_of",
+    "read_checkpoint",
+    "rng_state",
+    "sample_sizes",
+    "shielded",
+    "weights_of",
+    "write_checkpoint",
+    "write_durably",
+    "write_json",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value  # next time without this function
+    return value

@@ -22,9 +22,9 @@ import environment
 import torch
 from torch import nn
 
+from training.checkpoint.staging import Staging
+from training.checkpoint.state import capture
 from training.checkpoint_io import read_checkpoint, write_checkpoint
-from training.snapshot import capture
-from training.staging import Staging
 from training.trainer import Trainer
 
 WAYS = ("torch.save", "torch.save + fsync", "trainbus", "trainbus async")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from training.content import describe_foreign, foreign_value
+from training.checkpoint.settings import settings_of
+from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import ConfigError
 from training.plain import plain
-from training.settings import settings_of
 from training.window import NONFINITE_POLICIES
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from training.batches import device_batches
-from training.catch_up import catch_up
+from training.checkpoint.catch_up import catch_up
 from training.data_order import EpochLoader
 from training.errors import DataError, NonFiniteError
 from training.logs import LazyLogs

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.batches import batch_to_device
+    from training.checkpoint.staging import Staging
+    from training.checkpoint.state import capture
+    from training.checkpoint.storable import foreign_value
     from training.checkpoint_io import position_of, read_checkpoint, write_checkpoint
-    from training.content import foreign_value
     from training.device import choose_device
     from training.durable import write_durably, write_json
     from training.errors import did_you_mean
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from training.plan import epochs_begun
     from training.readback import Readback
     from training.signals import iterate_shielded, shielded
-    from training.snapshot import capture
-    from training.staging import Staging
     from training.state import load_rng_state, rng_state
     from training.streams import Guarded, guarded
     from training.untracked import generators_in
@@ -53,18 +53,18 @@ _MODULES = {
     "NO_PARTS": "training.forward",
     "Parts": "training.forward",
     "Readback": "training.readback",
-    "Staging": "training.staging",
+    "Staging": "training.checkpoint.staging",
     "StepFn": "training.forward",
     "Weigher": "training.weighing.weigher",
     "as_plain": "training.plain_names",
     "batch_to_device": "training.batches",
     "call_model": "training.forward",
-    "capture": "training.snapshot",
+    "capture": "training.checkpoint.state",
     "choose_device": "training.device",
     "did_you_mean": "training.errors",
     "epochs_begun": "training.plan",
     "evaluating": "training.modes",
-    "foreign_value": "training.content",
+    "foreign_value": "training.checkpoint.storable",
     "generators_in": "training.untracked",
     "guarded": "training.streams",
     "iterate_shielded": "training.signals",

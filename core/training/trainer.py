@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from training import snapshot
 from training.arguments import (
     check_savable,
     checked_flag,
@@ -22,7 +21,11 @@ from training.arguments import (
     checked_seed,
     whole_number,
 )
-from training.catch_up import switches
+from training.checkpoint import state as snapshot
+from training.checkpoint.catch_up import switches
+from training.checkpoint.optimizer_state import check_optimizer
+from training.checkpoint.plugin_states import restore_states
+from training.checkpoint.resume import Receipt, restore
 from training.checkpoint_io import write_checkpoint
 from training.compiling import compile_options, compiled
 from training.criterion import Criterion
@@ -35,10 +38,7 @@ from training.layout import read_state, read_weights
 from training.loop import Loop
 from training.metrics import Metrics, known_names
 from training.modes import Modes, keep_frozen
-from training.optimizer_state import check_optimizer
-from training.plugin_states import restore_states
 from training.precision import Precision
-from training.resume import Receipt, restore
 from training.selection import checked_module, register_plugins
 from training.signals import handled, interruption, shielded
 from training.state import Progress, Request, seed_everything

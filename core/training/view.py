@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from training import plan
 from training.batches import batch_to_device
 from training.bus import Bus
+from training.checkpoint.optimizer_state import SavedGroup
 from training.criterion import Criterion
 from training.forward import Forward
 from training.metrics import Metrics
 from training.modes import Modes
-from training.optimizer_state import SavedGroup
 from training.precision import Precision
 from training.readback import Readback
 from training.signals import Abandoned

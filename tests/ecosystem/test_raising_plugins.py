@@ -13,10 +13,10 @@ import torch
 
 import training
 from training import Callback, hookimpl
+from training.checkpoint.plugin_states import MISSING
 from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, DataError
 from training.hookspecs import HOOKS
-from training.plugin_states import MISSING
 from training.testing.equality import difference
 
 Make = Callable[..., Any]

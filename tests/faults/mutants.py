@@ -236,7 +236,7 @@ MUTANTS = [
     Mutant(
         "C11",
         "another number of processes is not noticed",
-        "training.settings",
+        "training.checkpoint.settings",
         '"world_size": _world_size(),',
         "",
         COMMIT,
@@ -245,7 +245,7 @@ MUTANTS = [
     Mutant(
         "C11",
         "a plugin that alters training is not missed",
-        "training.resume",
+        "training.checkpoint.resume",
         'if entry.get("alters_training") and name not in trainer.plugins',
         "if False",
         MATRIX,
@@ -254,7 +254,7 @@ MUTANTS = [
     Mutant(
         "C11",
         "the state of an absent plugin is lost",
-        "training.plugin_states",
+        "training.checkpoint.plugin_states",
         "states = dict(trainer.carried_states)",
         "states = {}",
         "kernel/test_resume.py",
@@ -290,7 +290,7 @@ MUTANTS = [
     Mutant(
         "C13",
         "a weight of another kind of number is taken",
-        "training.fitting",
+        "training.checkpoint.fitting",
         "    if not is_same or not same_numbers(saved, own):",
         "    if not is_same:",
         CRAFTED,
@@ -299,7 +299,7 @@ MUTANTS = [
     Mutant(
         "C13",
         "the optimizer's values are taken as they are",
-        "training.resume",
+        "training.checkpoint.resume",
         "        check_optimizer(trainer, state, source)\n",
         "        pass\n",
         CRAFTED,
@@ -317,7 +317,7 @@ MUTANTS = [
     Mutant(
         "C15",
         "a record may be compressed",
-        "training.records",
+        "training.checkpoint.records",
         "        if not is_stored or record.compress_size != record.file_size:",
         "        if record is None:",
         "faults/test_bombs.py",
@@ -326,7 +326,7 @@ MUTANTS = [
     Mutant(
         "C15",
         "a tensor may be larger than its record",
-        "training.records",
+        "training.checkpoint.records",
         "        if length * _bytes_of_one(kind.name) != self._sizes.get(key):",
         "        if key not in self._sizes:",
         "faults/test_bombs.py",
@@ -335,7 +335,7 @@ MUTANTS = [
     Mutant(
         "C15",
         "a pickle is not rehearsed",
-        "training.records",
+        "training.checkpoint.records",
         "    rehearse(archive.read(pickled[0]), inside)\n",
         "",
         "faults/test_bombs.py",
@@ -371,7 +371,7 @@ MUTANTS = [
     Mutant(
         "R1",
         "what was loaded is forgotten if it is saved before it goes on",
-        "training.snapshot",
+        "training.checkpoint.state",
         'trainer.owed.get("rng") or rng',
         "rng",
         GENERATORS,
@@ -398,7 +398,7 @@ MUTANTS = [
     Mutant(
         "R3",
         "other settings are taken without a word",
-        "training.resume",
+        "training.checkpoint.resume",
         "require_consent(changes, allowed, source)",
         "pass",
         MATRIX,
@@ -425,7 +425,7 @@ MUTANTS = [
     Mutant(
         "R4",
         "the loss scale is lost",
-        "training.snapshot",
+        "training.checkpoint.state",
         "None if scaler is None else scaler.state_dict()",
         "None",
         MATRIX,
@@ -497,7 +497,7 @@ MUTANTS = [
     Mutant(
         "R9",
         "what the loss keeps is not put back",
-        "training.snapshot",
+        "training.checkpoint.state",
         'trainer.criterion.load_state_dict(state.get("loss", {}))',
         "pass",
         "faults/test_loss_state.py",
@@ -506,7 +506,7 @@ MUTANTS = [
     Mutant(
         "R9",
         "a parameter that nobody saves is trained",
-        "training.optimizer_state",
+        "training.checkpoint.optimizer_state",
         "if parameter not in names:",
         "if False:",
         "faults/test_loss_state.py",
@@ -515,7 +515,7 @@ MUTANTS = [
     Mutant(
         "R10",
         "the optimizer's state goes by position",
-        "training.optimizer_state",
+        "training.checkpoint.optimizer_state",
         'if "names" not in saved:',
         "if saved:",
         "faults/test_optimizer_by_name.py",
@@ -524,7 +524,7 @@ MUTANTS = [
     Mutant(
         "R11",
         "a group that had joined does not join again",
-        "training.catch_up",
+        "training.checkpoint.catch_up",
         "join(run.optimizer, names, run.joining_groups, saved)",
         "str(saved)",
         "faults/test_joined_groups.py",
@@ -533,7 +533,7 @@ MUTANTS = [
     Mutant(
         "R11",
         "whether a parameter requires a gradient is not put back",
-        "training.catch_up",
+        "training.checkpoint.catch_up",
         "parameter.requires_grad_(name in wanted)",
         "pass",
         "faults/test_joined_groups.py",
@@ -551,7 +551,7 @@ MUTANTS = [
     Mutant(
         "R12",
         "modes are not put back when a run is resumed",
-        "training.catch_up",
+        "training.checkpoint.catch_up",
         "run.modes.restore(wanted)",
         "[]",
         "faults/test_modes.py",
@@ -578,7 +578,7 @@ MUTANTS = [
     Mutant(
         "P1",
         "an evaluation that was asked for is forgotten",
-        "training.snapshot",
+        "training.checkpoint.state",
         '"asked": trainer.pending,',
         '"asked": {},',
         LEAVING,

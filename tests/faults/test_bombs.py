@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from training import CheckpointError, Trainer
+from training.checkpoint.records import ForeignRecord, rehearse
 from training.checkpoint_io import FORMAT, position_of, read_checkpoint
-from training.records import ForeignRecord, rehearse
 
 MAGIC = {"format": FORMAT, "format_version": 1}
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from toy import Regression
 
 from training import CheckpointError, ConfigError, Trainer
+from training.checkpoint.state import capture
 from training.compare import first_difference
-from training.snapshot import capture
 
 
 class Learnt(nn.Module):

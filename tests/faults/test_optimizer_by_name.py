@@ -13,8 +13,8 @@ from faults.runs import SavesEverywhere, loader_of
 from torch import Tensor, nn
 
 from training import CheckpointError
+from training.checkpoint.optimizer_state import fitted, named_state, parameter_names
 from training.criterion import Criterion
-from training.optimizer_state import fitted, named_state, parameter_names
 
 
 def by_layer(net: Net, *order: str) -> list[dict[str, Any]]:

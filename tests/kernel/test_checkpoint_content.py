@@ -15,8 +15,8 @@ from torch import nn
 from toy import Regression, make_trainer
 
 from training import Callback, CheckpointError, PluginError
+from training.checkpoint.storable import foreign_value
 from training.checkpoint_io import UnreadableError
-from training.content import foreign_value
 
 
 class Colour(enum.IntEnum):

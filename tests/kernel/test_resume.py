@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toy import Regression, make_trainer, regression_batches, shuffled_loader
 
 from training import Callback, CheckpointError, Trainer
-from training.snapshot import capture
+from training.checkpoint.state import capture
 
 
 class StopAt(Callback):

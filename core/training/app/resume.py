@@ -11,7 +11,7 @@ from training.checkpoint_io import UnreadableError
 from training.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from training.resume import Receipt
+    from training.checkpoint.resume import Receipt
     from training.trainer import Trainer
 
 __all__ = ["AUTO", "resume"]

@@ -145,7 +145,7 @@ def child() -> None:
 
     from training import discovery
     from training.app.factory import create_trainer_from_config
-    from training.snapshot import capture
+    from training.checkpoint.state import capture
 
     order = json.loads(Path(sys.argv[1]).read_text())
     for folder in order["folders"]:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any
 
-from training import discovery, options, plugin_states, scopes
+from training import discovery, options, scopes
 from training.bus import Bus
+from training.checkpoint import plugin_states
 from training.errors import EXIT_USER_CODE
 from training.slots import FILE_PREFIX
 

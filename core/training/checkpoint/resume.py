@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from training import snapshot
-from training.catch_up import CHANGED_BY_HOOKS
-from training.fitting import check_optimizer
-from training.optimizer_settings import COMPUTED, GROUPS, aligned
-from training.optimizer_state import (
+from training.checkpoint import state as snapshot
+from training.checkpoint.catch_up import CHANGED_BY_HOOKS
+from training.checkpoint.fitting import check_optimizer
+from training.checkpoint.optimizer_settings import COMPUTED, GROUPS, aligned
+from training.checkpoint.optimizer_state import (
     SavedGroup,
     counterparts,
     fitted,
@@ -19,9 +19,7 @@ from training.optimizer_state import (
     names_of,
     saved_groups,
 )
-from training.plain_names import some
-from training.provenance import describe_plugins
-from training.settings import (
+from training.checkpoint.settings import (
     Change,
     check_names,
     differences,
@@ -29,6 +27,8 @@ from training.settings import (
     require_consent,
     settings_of,
 )
+from training.plain_names import some
+from training.provenance import describe_plugins
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from training.checkpoint.optimizer_settings import optimizer_settings
+from training.checkpoint.optimizer_state import names_of
 from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.modes import frozen_modules
-from training.optimizer_settings import optimizer_settings
-from training.optimizer_state import names_of
 from training.plain import plain
 from training.plan import num_batches
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from training.errors import ConfigError
-from training.part_checks import (
+from training.checkpoint.part_checks import (
     COUNT,
     MOST,
     has_names,
@@ -17,6 +16,7 @@ from training.part_checks import (
     is_number,
     require,
 )
+from training.errors import ConfigError
 from training.weighing.units import check_unit
 
 #: Settings that are whole numbers, or None.

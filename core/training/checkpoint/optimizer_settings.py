@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.optimizer_state import SavedGroup, counterparts, group_names
+from training.checkpoint.optimizer_state import SavedGroup, counterparts, group_names
 
 #: Options of an optimizer that say how it computes, not what; a resumed run's own hold,
 #: since its device may not have the saved ones.

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from training.content import DEEPEST
+from training.checkpoint.storable import DEEPEST
 
 #: What a pickle may stand for, in values a byte, where parts of it are used again.
 MOST_VALUES_A_BYTE = 100

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from training.checkpoint.optimizer_state import join, names_of
+from training.checkpoint.state import trainable
 from training.modes import keep_frozen
-from training.optimizer_state import join, names_of
 from training.plain_names import some
-from training.snapshot import trainable
 
 if TYPE_CHECKING:
     from training.view import RunView

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from training.errors import CheckpointError
-from training.optimizer_settings import COMPUTED, HOW
-from training.optimizer_state import counterparts, group_names, names_of
-from training.part_checks import (
+from training.checkpoint.optimizer_settings import COMPUTED, HOW
+from training.checkpoint.optimizer_state import counterparts, group_names, names_of
+from training.checkpoint.part_checks import (
     WrongValue,
     is_dense,
     is_finite,
@@ -21,6 +20,7 @@ from training.part_checks import (
     same_numbers,
     shown,
 )
+from training.errors import CheckpointError
 from training.plain_names import some
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from training.content import describe_foreign, foreign_value
+from training.checkpoint.fitting import misfit
+from training.checkpoint.optimizer_state import fitted, named_state, names_of
+from training.checkpoint.plugin_states import collect_states
+from training.checkpoint.settings import settings_of
+from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import CheckpointError, ConfigError
-from training.fitting import misfit
 from training.optimizer_kernels import keep_kernels
-from training.optimizer_state import fitted, named_state, names_of
 from training.plain import plain
 from training.plain_names import as_plain, load_weights, some, unwrapped, weights_of
-from training.plugin_states import collect_states
 from training.provenance import describe_plugins
-from training.settings import settings_of
 from training.state import Request, rng_state
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Files of checkpoints, what they hold, and going on from them."""

@@ -113,7 +113,7 @@ def open_rows(path: Path) -> dict[str, Any]:
 
 def shuffle(count: int) -> dict[str, Any]:
     """Return whether a pass meets every row once, and seconds to the first and last."""
-    from training.permutation import Permutation
+    from training.feed.permutation import Permutation
 
     seen = torch.zeros(count, dtype=torch.uint8)
     generator = torch.Generator().manual_seed(0)

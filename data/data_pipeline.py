@@ -18,8 +18,8 @@ from data.sources import how_to_get, load_config, load_processor, start_token_of
 from data.streamed import StreamedPixels, StreamedTokens
 from data.vqa_dataset import IndexedVQADataset, VQADataset
 from training.errors import ConfigError, DataError, did_you_mean
+from training.feed.permutation import Permutation
 from training.files import named_path
-from training.permutation import Permutation
 
 if TYPE_CHECKING:
     from training.app.data_config import DataConfig

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.batches import tensors_of
+from training.feed.batches import tensors_of
 from training.forward import Parts
 from training.recording import Recorder
 from training.unread_window import UnreadWindow

@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from training.batches import device_batches
 from training.checkpoint.catch_up import catch_up
-from training.data_order import EpochLoader
 from training.errors import DataError, NonFiniteError
+from training.feed.batches import device_batches
+from training.feed.epoch_loader import EpochLoader
 from training.logs import LazyLogs
 from training.metrics import MetricValue, merge_metrics
 from training.signals import Abandoned

@@ -11,7 +11,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.batches import batch_to_device
     from training.checkpoint.staging import Staging
     from training.checkpoint.state import capture
     from training.checkpoint.storable import foreign_value
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from training.device import choose_device
     from training.durable import write_durably, write_json
     from training.errors import did_you_mean
+    from training.feed.batches import batch_to_device
+    from training.feed.unsaved_generators import generators_in
+    from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.files import named_path
     from training.forward import (
         NO_PARTS,
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from training.signals import iterate_shielded, shielded
     from training.state import load_rng_state, rng_state
     from training.streams import Guarded, guarded
-    from training.untracked import generators_in
-    from training.validation_loaders import loaders_by_name, metric_of
     from training.weighing.structure import sample_sizes
     from training.weighing.weigher import LossPer, Weigher
 
@@ -57,7 +57,7 @@ _MODULES = {
     "StepFn": "training.forward",
     "Weigher": "training.weighing.weigher",
     "as_plain": "training.plain_names",
-    "batch_to_device": "training.batches",
+    "batch_to_device": "training.feed.batches",
     "call_model": "training.forward",
     "capture": "training.checkpoint.state",
     "choose_device": "training.device",
@@ -65,16 +65,16 @@ _MODULES = {
     "epochs_begun": "training.plan",
     "evaluating": "training.modes",
     "foreign_value": "training.checkpoint.storable",
-    "generators_in": "training.untracked",
+    "generators_in": "training.feed.unsaved_generators",
     "guarded": "training.streams",
     "iterate_shielded": "training.signals",
     "load_rng_state": "training.state",
     "load_weights": "training.plain_names",
-    "loaders_by_name": "training.validation_loaders",
+    "loaders_by_name": "training.feed.validation_loaders",
     "loss_in": "training.forward",
     "make_forward": "training.forward",
     "merge_metrics": "training.metrics",
-    "metric_of": "training.validation_loaders",
+    "metric_of": "training.feed.validation_loaders",
     "named_path": "training.files",
     "plain": "training.plain",
     "position_of": "training.checkpoint_io",

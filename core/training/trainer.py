@@ -29,9 +29,15 @@ from training.checkpoint.resume import Receipt, restore
 from training.checkpoint_io import write_checkpoint
 from training.compiling import compile_options, compiled
 from training.criterion import Criterion
-from training.data_order import EpochLoader, refuse_one_shot
 from training.device import choose_device
 from training.errors import CheckpointError
+from training.feed.epoch_loader import EpochLoader, refuse_one_shot
+from training.feed.validation_loaders import (
+    loaders_by_name,
+    named_loaders,
+    refuse_several,
+    wrapped_loaders,
+)
 from training.files import named_path
 from training.forward import LossFn, StepFn, make_forward
 from training.layout import read_state, read_weights
@@ -44,12 +50,6 @@ from training.signals import handled, interruption, shielded
 from training.state import Progress, Request, seed_everything
 from training.teardown import tear_down
 from training.tf32 import using_tf32
-from training.validation_loaders import (
-    loaders_by_name,
-    named_loaders,
-    refuse_several,
-    wrapped_loaders,
-)
 from training.weighing.weigher import LossPer, Weigher
 from training.window_choice import choose_window
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from training import plan
-from training.batches import batch_to_device
 from training.bus import Bus
 from training.checkpoint.optimizer_state import SavedGroup
 from training.criterion import Criterion
+from training.feed.batches import batch_to_device
 from training.forward import Forward
 from training.metrics import Metrics
 from training.modes import Modes

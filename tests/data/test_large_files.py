@@ -16,7 +16,7 @@ from data.data_pipeline import DataPipeline
 from data.indexed_rows import IndexedRows
 from data.line_index import LineIndex, cache_folder
 from training.errors import DataError
-from training.permutation import Permutation
+from training.feed.permutation import Permutation
 
 BOS = 5
 
@@ -215,7 +215,7 @@ def test_memory_grows_by_at_most_16_bytes_a_row(tmp_path):
     short = 20_000
     ours = [
         tracemalloc.Filter(True, f"*/{place}", all_frames=True)
-        for place in ("data/*.py", "training/permutation.py")
+        for place in ("data/*.py", "training/feed/permutation.py")
     ]
     held = []
     for count in (short, 5 * short):

@@ -353,7 +353,7 @@ MUTANTS = [
     Mutant(
         "R1",
         "a sample draws what was drawn before it left over",
-        "training.sample_seeds",
+        "training.feed.sample_seeds",
         "        self._reseed(index)\n        return self.dataset[index]",
         "        return self.dataset[index]",
         MATRIX,
@@ -380,7 +380,7 @@ MUTANTS = [
     Mutant(
         "R2",
         "an epoch goes on one batch too late",
-        "training.data_order",
+        "training.feed.epoch_loader",
         "iter(self.indices), self.skip, None",
         "iter(self.indices), self.skip + 1, None",
         MATRIX,
@@ -407,7 +407,7 @@ MUTANTS = [
     Mutant(
         "R3",
         "a sample draws other numbers in another worker",
-        "training.sample_seeds",
+        "training.feed.sample_seeds",
         "        self._reseed(index)\n        return self.dataset[index]",
         "        return self.dataset[index]",
         MATRIX,
@@ -416,7 +416,7 @@ MUTANTS = [
     Mutant(
         "R3",
         "workers that persist take no seed in later epochs",
-        "training.data_order",
+        "training.feed.epoch_loader",
         "            _draw_as_if_new(rest)\n",
         "",
         GENERATORS,
@@ -470,7 +470,7 @@ MUTANTS = [
     Mutant(
         "R8",
         "a loader that cannot resume is not named",
-        "training.data_order",
+        "training.feed.epoch_loader",
         "        if not self.is_exact:\n",
         "        if False:\n",
         MATRIX,
@@ -479,7 +479,7 @@ MUTANTS = [
     Mutant(
         "R8",
         "a generator that no checkpoint holds is not named",
-        "training.data_order",
+        "training.feed.epoch_loader",
         "warn_of_generators(_inside(loader), [*self._own, *self._users])",
         "pass",
         MATRIX,
@@ -488,7 +488,7 @@ MUTANTS = [
     Mutant(
         "R8",
         "a loader that keeps its position does not get it back",
-        "training.data_order",
+        "training.feed.epoch_loader",
         "loader.load_state_dict(loader_state)",
         "pass",
         MATRIX,
@@ -669,7 +669,7 @@ MUTANTS = [
     Mutant(
         "P6",
         "a worker that hangs is left",
-        "training.loading",
+        "training.feed.workers",
         "for worker in batches._workers:",
         "for worker in ():",
         WORKERS,

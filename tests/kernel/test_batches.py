@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from toy import make_trainer
 
-from training.batches import _is_plain, device_batches
 from training.errors import DataError
+from training.feed.batches import _is_plain, device_batches
 from training.weighing.candidates import said_weight
 from training.weighing.structure import samples_of
 

@@ -26,25 +26,25 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # File of the kernel -> its floor; a file imports from lower floors only, or from its
 # own floor without a circle.
 FLOORS = {
-    1: "hookspecs state logs precision errors plan modes batches metrics forward "
-    "order costs sample_seeds permutation compare readback gradients loading tf32 "
-    "compiling recording untracked foreign_hooks buffers telling plain_names "
-    "criterion plain optimizer_kernels forward_checks durable files",
-    2: "bus plugin callbacks checkpoint_io layout device discovery options data_order window "
-    "unread_window graphed_window window_choice sigaction signals streams slots "
-    "scopes registration signature sources syncs provenance announced "
-    "source_names memory weighing",
-    3: "view selection loop arguments validation_loaders checkpoint",
+    1: "hookspecs state logs precision errors plan modes metrics forward order costs "
+    "compare readback gradients tf32 compiling recording foreign_hooks buffers "
+    "telling plain_names criterion plain optimizer_kernels forward_checks durable "
+    "files",
+    2: "bus plugin callbacks checkpoint_io layout device discovery options feed window unread_window "
+    "graphed_window window_choice sigaction signals streams slots scopes "
+    "registration signature sources syncs provenance announced source_names memory "
+    "weighing",
+    3: "view selection loop arguments checkpoint",
     4: "teardown trainer",
 }
 #: Folders with a floor, as if each were one file.
-FOLDERS = ("weighing", "checkpoint")
+FOLDERS = ("weighing", "checkpoint", "feed")
 # What a reader must know to understand what happens between two batches; a recording
 # does the same faster, and is left out like other things that are off by default.
 CORE = (
-    "batches bus callbacks data_order device errors forward gradients hookspecs logs "
-    "loop metrics modes order plan precision readback sample_seeds scopes slots state "
-    "trainer view window"
+    "bus callbacks device errors feed/batches feed/epoch_loader feed/sample_seeds "
+    "forward gradients hookspecs logs loop metrics modes order plan precision readback "
+    "scopes slots state trainer view window"
 )
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
-from training.data_order import EpochLoader
-from training.sample_seeds import epoch_seed, reseed
+from training.feed.epoch_loader import EpochLoader
+from training.feed.sample_seeds import epoch_seed, reseed
 
 SEED = 3
 

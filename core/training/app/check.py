@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from training.app.text import count, table
-from training.batches import batch_to_device
 from training.errors import ConfigError
+from training.feed.batches import batch_to_device
 from training.forward import Forward
 from training.modes import evaluating
 from training.precision import Precision

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.batches import batch_to_device
+from training.feed.batches import batch_to_device
 from training.forward import Forward
 from training.tf32 import using_tf32
 from training.weighing.candidates import Counts, labels_of

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from training.data_order import refuse_one_shot
 from training.errors import ConfigError
+from training.feed.epoch_loader import refuse_one_shot
 
 if TYPE_CHECKING:
     from training.view import RunView

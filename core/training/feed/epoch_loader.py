@@ -23,9 +23,8 @@ from torch.utils.data import (
 )
 
 from training.errors import ConfigError
-from training.loading import Issued, Watched
-from training.permutation import Permutation
-from training.sample_seeds import (
+from training.feed.permutation import Permutation
+from training.feed.sample_seeds import (
     SeededOrder,
     SeededSamples,
     ShowsOwnDataset,
@@ -33,8 +32,9 @@ from training.sample_seeds import (
     draws_nothing,
     epoch_seed,
 )
+from training.feed.unsaved_generators import warn_of_generators
+from training.feed.workers import Issued, Watched
 from training.signals import iterate_shielded
-from training.untracked import warn_of_generators
 
 log = logging.getLogger(__name__)
 

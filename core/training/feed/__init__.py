@@ -1,0 +1,1 @@
+"""Batches in an order that the seed and the epoch decide."""

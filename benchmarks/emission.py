@@ -21,9 +21,9 @@ from typing import Any
 from environment import table, write
 from overhead import prepare_process
 
-from training.bus import Bus
+from training.bus.bus import Bus
+from training.bus.meter import Meter
 from training.callbacks import Callback
-from training.costs import Meter
 
 #: Microseconds a step that the bus may add to the listeners' calls, for six events
 #: with two listeners each.

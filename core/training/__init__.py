@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.app.factory import create_trainer_from_config
-    from training.bus import Bus
+    from training.bus.bus import Bus
     from training.callbacks import (
         Callback,
         CSVLoggerCallback,
@@ -68,7 +68,7 @@ __all__ = [
 # Public name -> module that defines it; every other name lives in `callbacks`.
 _MODULES = {
     "API_VERSION": "training.hookspecs",
-    "Bus": "training.bus",
+    "Bus": "training.bus.bus",
     "CheckpointError": "training.errors",
     "ConfigError": "training.errors",
     "DataError": "training.errors",

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training import discovery
+from training.bus.registration import FAILURE_POLICIES
+from training.bus.slots import describe
 from training.discovery import BrokenPluginError
 from training.errors import ConfigError, PluginError, TrainbusError
-from training.registration import FAILURE_POLICIES
 from training.signature import RESERVED, converted, option_mistakes, parameters_of
-from training.slots import describe
 from training.telling import error_text, text_of
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from training import callbacks as plugin_names
-from training.bus import Bus
+from training.bus.bus import Bus
 from training.errors import ConfigError, PluginError
 from training.view import RunView
 

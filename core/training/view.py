@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from training import plan
-from training.bus import Bus
+from training.bus.bus import Bus
+from training.bus.slots import plugins_on_stack
 from training.checkpoint.optimizer_state import SavedGroup
 from training.criterion import Criterion
 from training.feed.batches import batch_to_device
@@ -28,7 +29,6 @@ from training.modes import Modes
 from training.precision import Precision
 from training.readback import Readback
 from training.signals import Abandoned
-from training.slots import plugins_on_stack
 from training.state import Progress, Request
 from training.weighing.weigher import Weigher
 from training.window import APPLIED

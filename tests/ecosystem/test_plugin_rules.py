@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from training import Bus, Callback, PluginError, Trainer, hookimpl, hookspecs
-from training import bus as bus_module
 from training.app.profile import cost_table, profiled
-from training.costs import Meter
+from training.bus import bus as bus_module
+from training.bus.meter import Meter
+from training.bus.syncs import WARNING
 from training.options import build_plugins
-from training.syncs import WARNING
 from training.testing.equality import run_difference
 from training.testing.runs import tiny_trainer as make_trainer
 

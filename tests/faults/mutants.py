@@ -815,7 +815,7 @@ MUTANTS = [
     Mutant(
         "P16",
         "an exit in one on_close leaves the others open",
-        "training.bus",
+        "training.bus.bus",
         "            except BaseException as error:\n"
         "                note_culprit(error, impl, hook, arguments)\n"
         "                errors.append(error)",

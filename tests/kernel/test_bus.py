@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from training import Bus, Callback, PluginError, hookimpl
-from training.costs import Meter
+from training.bus.meter import Meter
 from training.hookspecs import HOOKS
 
 

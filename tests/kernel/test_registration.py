@@ -12,8 +12,8 @@ import pytest
 from toy import make_trainer
 
 from training import Bus, Callback, PluginError, hookimpl
-from training import bus as bus_module
-from training.foreign_hooks import FOREIGN
+from training.bus import bus as bus_module
+from training.bus.foreign_hooks import FOREIGN
 from training.hookspecs import HOOKS
 from training.options import build_plugins
 

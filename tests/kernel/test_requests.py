@@ -12,7 +12,7 @@ import pytest
 from toy import make_trainer, regression_batches
 
 from training import Callback, Trainer, hookimpl
-from training.costs import Meter
+from training.bus.meter import Meter
 from training.view import MOST_REQUESTS
 
 BEFORE_TRAINING = ["wrap_model", "wrap_dataloader", "on_setup", "metric_names"]

@@ -26,25 +26,23 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # File of the kernel -> its floor; a file imports from lower floors only, or from its
 # own floor without a circle.
 FLOORS = {
-    1: "hookspecs state logs precision errors plan modes metrics forward order costs "
-    "compare readback gradients tf32 compiling recording foreign_hooks buffers "
-    "telling plain_names criterion plain optimizer_kernels forward_checks durable "
-    "files",
+    1: "hookspecs state logs precision errors plan modes metrics forward compare "
+    "readback gradients tf32 compiling recording buffers telling plain_names "
+    "criterion plain optimizer_kernels forward_checks durable files",
     2: "bus plugin callbacks checkpoint_io layout device discovery options feed window unread_window "
-    "graphed_window window_choice sigaction signals streams slots scopes "
-    "registration signature sources syncs provenance announced source_names memory "
-    "weighing",
+    "graphed_window window_choice sigaction signals streams signature sources "
+    "provenance announced source_names memory weighing",
     3: "view selection loop arguments checkpoint",
     4: "teardown trainer",
 }
 #: Folders with a floor, as if each were one file.
-FOLDERS = ("weighing", "checkpoint", "feed")
+FOLDERS = ("weighing", "checkpoint", "feed", "bus")
 # What a reader must know to understand what happens between two batches; a recording
 # does the same faster, and is left out like other things that are off by default.
 CORE = (
-    "bus callbacks device errors feed/batches feed/epoch_loader feed/sample_seeds "
-    "forward gradients hookspecs logs loop metrics modes order plan precision readback "
-    "scopes slots state trainer view window"
+    "bus/bus bus/order bus/slots bus/wrappers callbacks device errors feed/batches "
+    "feed/epoch_loader feed/sample_seeds forward gradients hookspecs logs loop metrics "
+    "modes plan precision readback state trainer view window"
 )
 
 

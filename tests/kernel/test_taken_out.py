@@ -11,7 +11,7 @@ from toy import make_trainer
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, PluginError, Trainer
-from training.bus import Bus
+from training.bus.bus import Bus
 
 
 class Heard(Callback):

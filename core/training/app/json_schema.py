@@ -14,8 +14,8 @@ from typing import Any
 from training import discovery
 from training.app.guide_keys import SECTIONS
 from training.app.schema import Config, PluginEntry
+from training.bus.registration import FAILURE_POLICIES
 from training.errors import PluginError
-from training.registration import FAILURE_POLICIES
 from training.signature import parameters_of
 from training.sources import documented
 

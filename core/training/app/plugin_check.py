@@ -75,7 +75,7 @@ def _call(
 
 def _trouble(name: str) -> str:
     """Return what is wrong with an installed plugin; nothing is constructed."""
-    from training.bus import Bus
+    from training.bus.bus import Bus
     from training.signature import signature_mistakes
 
     try:

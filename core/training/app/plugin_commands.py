@@ -20,9 +20,9 @@ from training.app.plugin_facts import (
     standing_in,
 )
 from training.app.text import table
+from training.bus.order import unmet_relations
+from training.bus.registration import FAILURE_POLICIES
 from training.errors import PluginError
-from training.order import unmet_relations
-from training.registration import FAILURE_POLICIES
 from training.sources import SourceError, SourceFacts, UnknownSourceError, read_class
 
 __all__ = [

@@ -9,11 +9,11 @@ from typing import Any
 
 from training import discovery
 from training.app.choice import Choice
+from training.bus.foreign_hooks import hint_for
+from training.bus.order import relation_mistake, solve_order
+from training.bus.registration import api_mistake, async_mistake
 from training.discovery import PluginInfo
-from training.foreign_hooks import hint_for
 from training.hookspecs import HOOKS
-from training.order import relation_mistake, solve_order
-from training.registration import api_mistake, async_mistake
 from training.sources import SourceError, SourceFacts, UnknownSourceError, read_class
 
 __all__ = ["Entry", "Standing", "entries", "facts_of", "order_of", "standing_in"]

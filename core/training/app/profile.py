@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.app.text import table
+from training.bus.meter import Meter
+from training.bus.syncs import counting_syncs
 from training.checkpoint_io import write_durably
-from training.costs import Meter
-from training.syncs import counting_syncs
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from training.bus.slots import CALLERS, note_plugin
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import PluginError
-from training.slots import CALLERS, note_plugin
 from training.telling import repr_of
 
 if TYPE_CHECKING:

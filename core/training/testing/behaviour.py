@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from training.bus import Bus
+from training.bus.bus import Bus
+from training.bus.registration import api_mistake
 from training.callbacks import Callback
-from training.registration import api_mistake
 from training.signature import signature_mistakes
 from training.telling import notes_of, repr_of
 from training.testing.case import Case

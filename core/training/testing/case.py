@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.registration import checked_name
+from training.bus.registration import checked_name
 from training.testing.runs import tiny_trainer
 from training.trainer import Trainer
 

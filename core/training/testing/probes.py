@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from training.costs import Meter
+from training.bus.meter import Meter
 from training.logs import LazyLogs
 from training.testing.equality import difference
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from training.costs import Meter
+from training.bus.meter import Meter
 from training.testing.toys import MetricSource, TinyModel, tiny_batches
 from training.trainer import Trainer
 

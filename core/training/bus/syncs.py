@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from training.costs import Meter
+from training.bus.meter import Meter
 
 __all__ = ["counting_syncs"]
 

@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training import hookspecs
-from training.errors import ConfigError, PluginError, did_you_mean
-from training.hookspecs import HOOKS, PROJECT
-from training.order import solve_order, unmet_relations
-from training.registration import Hooks, checked_name, hooks_of
-from training.scopes import scope
-from training.slots import (
+from training.bus.order import solve_order, unmet_relations
+from training.bus.registration import Hooks, checked_name, hooks_of
+from training.bus.slots import (
     CALLERS,
     compile_slot,
     describe,
@@ -30,10 +27,13 @@ from training.slots import (
     plugin_of,
     silence,
 )
+from training.bus.wrappers import scope
+from training.errors import ConfigError, PluginError, did_you_mean
+from training.hookspecs import HOOKS, PROJECT
 from training.telling import repr_of
 
 if TYPE_CHECKING:
-    from training.costs import Meter
+    from training.bus.meter import Meter
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import pluggy
 from training.telling import add_note
 
 if TYPE_CHECKING:
-    from training.costs import Meter
+    from training.bus.meter import Meter
 
 #: What the file names of compiled slots begin with, in tracebacks.
 FILE_PREFIX = "<bus slot "

@@ -12,12 +12,12 @@ from typing import Any
 
 import pluggy
 
+from training.bus.foreign_hooks import FOREIGN, hint_for
+from training.bus.order import relation_mistake
+from training.bus.slots import describe
 from training.callbacks import Callback
 from training.errors import PluginError, did_you_mean
-from training.foreign_hooks import FOREIGN, hint_for
 from training.hookspecs import API_VERSION, HOOKS, PROJECT
-from training.order import relation_mistake
-from training.slots import describe
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from training.slots import CALLERS, note_culprit, plugin_of
+from training.bus.slots import CALLERS, note_culprit, plugin_of
 from training.telling import add_note, notes_of, repr_of
 
 if TYPE_CHECKING:
-    from training.costs import Meter
+    from training.bus.meter import Meter
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Who listens to which event, in which order, and at what cost."""

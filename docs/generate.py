@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from training import discovery, hookspecs
+from training import hookspecs
+from training.discovery import installed as discovery
 from training.app.plugin_facts import facts_of
-from training.discovery import PluginInfo
+from training.discovery.installed import PluginInfo
 from training.hookspecs import API_VERSION, HOOKS
-from training.sources import SourceFacts, documented
+from training.discovery.sources import SourceFacts, documented
 
 HERE = Path(__file__).resolve().parent
 NOTICE = "<!-- Written by docs/generate.py; change the code, then run it again. -->"

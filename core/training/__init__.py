@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TensorBoardCallback,
         VQAEvaluator,
     )
+    from training.discovery.signature import checked_options
     from training.errors import (
         CheckpointError,
         ConfigError,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         TrainbusError,
     )
     from training.hookspecs import API_VERSION, hookimpl
-    from training.signature import checked_options
     from training.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -77,7 +77,7 @@ _MODULES = {
     "PluginError": "training.errors",
     "TrainbusError": "training.errors",
     "Trainer": "training.trainer",
-    "checked_options": "training.signature",
+    "checked_options": "training.discovery.signature",
     "create_trainer_from_config": "training.app.factory",
     "hookimpl": "training.hookspecs",
 }

@@ -31,7 +31,7 @@ def register_plugins(
     """
     named: list[tuple[str | None, Any]] = [(None, each) for each in listed(callbacks)]
     if plugins:
-        from training.options import build_plugins
+        from training.discovery.specs import build_plugins
 
         named += build_plugins(plugins)
     bus = trainer.bus

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training import discovery
-from training.discovery import BrokenPluginError
+from training.discovery import installed as discovery
+from training.discovery.installed import BrokenPluginError
 from training.errors import PluginError
 
 Install = Callable[..., Path]

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from training.discovery import BrokenPluginError
-from training.errors import ConfigError, PluginError
-from training.options import (
+from training.discovery.installed import BrokenPluginError
+from training.discovery.signature import option_mistakes
+from training.discovery.specs import (
     PluginSpec,
     build_plugin,
     build_plugins,
     parse_specs,
 )
-from training.signature import option_mistakes
+from training.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from nowhere import Unknown

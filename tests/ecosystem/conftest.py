@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from training import discovery
+from training.discovery import installed as discovery
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")

@@ -14,9 +14,9 @@ import pytest
 from training import Callback
 from training.app.config import load_config
 from training.app.json_schema import config_schema
+from training.discovery.provenance import describe_plugins
+from training.discovery.specs import build_plugins
 from training.errors import ConfigError
-from training.options import build_plugins
-from training.provenance import describe_plugins
 
 SOURCE = "from training import Callback\nclass Watch(Callback):\n    name = 'watch'\n"
 BASE = "data: {train: a}\nmodel: {name: m}\nplugins: [csv]\n"

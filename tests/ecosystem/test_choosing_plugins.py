@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from training import discovery
 from training.app.choice import choices
 from training.app.config import load_config
+from training.discovery import installed as discovery
 from training.errors import ConfigError
 
 WATCH = '''

@@ -16,9 +16,13 @@ from pydantic import Field
 
 from training.app.config import load_config
 from training.app.json_schema import options_schema
+from training.discovery.signature import (
+    checked_options,
+    option_mistakes,
+    signature_mistakes,
+)
+from training.discovery.specs import build_plugins
 from training.errors import ConfigError, PluginError
-from training.options import build_plugins
-from training.signature import checked_options, option_mistakes, signature_mistakes
 
 if TYPE_CHECKING:
     from nowhere import Unknown

@@ -21,7 +21,7 @@ from training.app.profile import cost_table, profiled
 from training.bus import bus as bus_module
 from training.bus.meter import Meter
 from training.bus.syncs import WARNING
-from training.options import build_plugins
+from training.discovery.specs import build_plugins
 from training.testing.equality import run_difference
 from training.testing.runs import tiny_trainer as make_trainer
 

@@ -273,7 +273,7 @@ import sys, time
 from training import Callback, hookimpl
 from training.app.watchdog import Watchdog
 from training.testing import tiny_trainer
-from training.options import build_plugins
+from training.discovery.specs import build_plugins
 
 place, mode, seconds = sys.argv[1:]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from training import discovery
-from training.sources import SourceError, UnknownSourceError, read_class
+from training.discovery import installed as discovery
+from training.discovery.sources import SourceError, UnknownSourceError, read_class
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -14,8 +14,8 @@ from torch import nn
 from toy import Regression, make_trainer, regression_batches
 
 from training import Callback, ConfigError, ModelCheckpointCallback, Trainer
+from training.discovery.signature import checked_options
 from training.plain import plain
-from training.signature import checked_options
 
 NAN, INF = float("nan"), float("inf")
 

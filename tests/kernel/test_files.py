@@ -19,7 +19,7 @@ from training.app.data_config import parse_data_config
 from training.app.schema import TrainingConfig
 from training.app.yaml_file import read_yaml
 from training.checkpoint_io import write_json
-from training.discovery import use_folder
+from training.discovery.installed import use_folder
 from training.files import named_path, open_file
 
 

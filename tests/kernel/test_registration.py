@@ -14,8 +14,8 @@ from toy import make_trainer
 from training import Bus, Callback, PluginError, hookimpl
 from training.bus import bus as bus_module
 from training.bus.foreign_hooks import FOREIGN
+from training.discovery.specs import build_plugins
 from training.hookspecs import HOOKS
-from training.options import build_plugins
 
 
 class Note:

@@ -29,14 +29,13 @@ FLOORS = {
     1: "hookspecs state logs precision errors plan modes metrics forward compare "
     "readback gradients tf32 compiling recording buffers telling plain_names "
     "criterion plain optimizer_kernels forward_checks durable files",
-    2: "bus plugin callbacks checkpoint_io layout device discovery options feed window unread_window "
-    "graphed_window window_choice sigaction signals streams signature sources "
-    "provenance announced source_names memory weighing",
+    2: "bus plugin callbacks checkpoint_io layout device discovery feed window unread_window graphed_window "
+    "window_choice sigaction signals streams memory weighing",
     3: "view selection loop arguments checkpoint",
     4: "teardown trainer",
 }
 #: Folders with a floor, as if each were one file.
-FOLDERS = ("weighing", "checkpoint", "feed", "bus")
+FOLDERS = ("weighing", "checkpoint", "feed", "bus", "discovery")
 # What a reader must know to understand what happens between two batches; a recording
 # does the same faster, and is left out like other things that are off by default.
 CORE = (

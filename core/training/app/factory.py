@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from training.app import config as configs
 from training.app.config import Config
 from training.app.document import Document
+from training.discovery.specs import build_plugins
 from training.errors import ConfigError
-from training.options import build_plugins
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

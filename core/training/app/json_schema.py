@@ -11,13 +11,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from training import discovery
 from training.app.guide_keys import SECTIONS
 from training.app.schema import Config, PluginEntry
 from training.bus.registration import FAILURE_POLICIES
+from training.discovery import installed as discovery
+from training.discovery.signature import parameters_of
+from training.discovery.sources import documented
 from training.errors import PluginError
-from training.signature import parameters_of
-from training.sources import documented
 
 __all__ = ["config_schema", "options_schema"]
 

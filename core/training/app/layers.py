@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from training import discovery
 from training.app.document import Document, Key
 from training.app.guide_keys import translate
 from training.app.shipped import find_config
+from training.discovery import installed as discovery
+from training.discovery.specs import parse_specs
 from training.errors import ConfigError, PluginError
-from training.options import parse_specs
 
 __all__ = ["DEFAULT_PLUGINS", "PluginList", "gather", "sources"]
 

@@ -16,8 +16,8 @@ from training.app.plan_conflicts import find_conflicts
 from training.app.rehearsal import MOST_STEPS, Rehearsal
 from training.app.run_record import CONFIG, HISTORY, SUMMARY
 from training.app.text import count, table
+from training.discovery.specs import build_plugins
 from training.errors import ConfigError
-from training.options import build_plugins
 from training.plan import last_window
 
 __all__ = ["describe_plan"]

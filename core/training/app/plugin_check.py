@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from training import discovery
-from training.discovery import BrokenPluginError
+from training.discovery import installed as discovery
+from training.discovery.installed import BrokenPluginError
 from training.errors import TrainbusError
 from training.telling import error_text, text_of
 
@@ -76,7 +76,7 @@ def _call(
 def _trouble(name: str) -> str:
     """Return what is wrong with an installed plugin; nothing is constructed."""
     from training.bus.bus import Bus
-    from training.signature import signature_mistakes
+    from training.discovery.signature import signature_mistakes
 
     try:
         cls = discovery.load(discovery.find(name, "plugins check"))

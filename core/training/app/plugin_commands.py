@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from training import discovery
 from training.app.choice import Choice, choices
 from training.app.plugin_facts import (
     Entry,
@@ -22,8 +21,14 @@ from training.app.plugin_facts import (
 from training.app.text import table
 from training.bus.order import unmet_relations
 from training.bus.registration import FAILURE_POLICIES
+from training.discovery import installed as discovery
+from training.discovery.sources import (
+    SourceError,
+    SourceFacts,
+    UnknownSourceError,
+    read_class,
+)
 from training.errors import PluginError
-from training.sources import SourceError, SourceFacts, UnknownSourceError, read_class
 
 __all__ = [
     "check_plugins",

@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training import discovery
 from training.app.choice import Choice
 from training.bus.foreign_hooks import hint_for
 from training.bus.order import relation_mistake, solve_order
 from training.bus.registration import api_mistake, async_mistake
-from training.discovery import PluginInfo
+from training.discovery import installed as discovery
+from training.discovery.installed import PluginInfo
+from training.discovery.sources import (
+    SourceError,
+    SourceFacts,
+    UnknownSourceError,
+    read_class,
+)
 from training.hookspecs import HOOKS
-from training.sources import SourceError, SourceFacts, UnknownSourceError, read_class
 
 __all__ = ["Entry", "Standing", "entries", "facts_of", "order_of", "standing_in"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from training import discovery
+from training.discovery import installed as discovery
 from training.errors import did_you_mean
 
 __all__ = ["requirement_mistakes"]

@@ -18,11 +18,11 @@ import torch
 import yaml
 
 import training
-from training import discovery
 from training.callbacks import Callback
 from training.checkpoint_io import write_durably, write_json
+from training.discovery import installed as discovery
+from training.discovery.provenance import describe_plugins
 from training.errors import ConfigError
-from training.provenance import describe_plugins
 from training.telling import error_text
 
 if TYPE_CHECKING:

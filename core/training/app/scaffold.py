@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from string import Template
 
-from training import discovery
 from training.app import scaffold_text as text
+from training.discovery import installed as discovery
 from training.errors import ConfigError
 from training.files import named_path
 from training.hookspecs import API_VERSION

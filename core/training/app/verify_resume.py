@@ -143,9 +143,9 @@ def child() -> None:
     """Do what the order file in the arguments says; the body of each process."""
     import torch
 
-    from training import discovery
     from training.app.factory import create_trainer_from_config
     from training.checkpoint.state import capture
+    from training.discovery import installed as discovery
 
     order = json.loads(Path(sys.argv[1]).read_text())
     for folder in order["folders"]:

@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any
 
-from training import discovery, options
 from training.bus import wrappers as scopes
 from training.bus.bus import Bus
 from training.bus.slots import FILE_PREFIX
 from training.checkpoint import plugin_states
+from training.discovery import installed as discovery
+from training.discovery import specs as options
 from training.errors import EXIT_USER_CODE
 
 __all__ = ["Watchdog"]

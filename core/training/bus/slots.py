@@ -165,7 +165,7 @@ def note_plugin(
 def describe(plugin: Any) -> str:
     """Return the class of ``plugin``, or that class itself, and its distribution."""
     # Reads what is installed: only when told of errors.
-    from training.provenance import announcement_of
+    from training.discovery.provenance import announcement_of
 
     kind = plugin if isinstance(plugin, type) else type(plugin)
     try:

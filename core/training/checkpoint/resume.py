@@ -27,8 +27,8 @@ from training.checkpoint.settings import (
     require_consent,
     settings_of,
 )
+from training.discovery.provenance import describe_plugins
 from training.plain_names import some
-from training.provenance import describe_plugins
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -12,11 +12,11 @@ from training.checkpoint.optimizer_state import fitted, named_state, names_of
 from training.checkpoint.plugin_states import collect_states
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
+from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
 from training.optimizer_kernels import keep_kernels
 from training.plain import plain
 from training.plain_names import as_plain, load_weights, some, unwrapped, weights_of
-from training.provenance import describe_plugins
 from training.state import Request, rng_state
 
 if TYPE_CHECKING:

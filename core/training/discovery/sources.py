@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.hookspecs import HOOKS
-from training.source_names import (
+from training.discovery.source_names import (
     Import,
     Module,
     SourceError,
@@ -24,6 +23,7 @@ from training.source_names import (
     find_in,
     parse,
 )
+from training.hookspecs import HOOKS
 
 __all__ = [
     "Option",

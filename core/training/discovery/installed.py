@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from training.announced import GROUP, PluginInfo, announced
+from training.discovery.entry_points import GROUP, PluginInfo, announced
 from training.errors import PluginError, did_you_mean
 from training.files import named_path
 from training.telling import error_text
@@ -172,7 +172,7 @@ def name_of(use: str) -> str:
     """
     if not is_file(use):
         return use
-    from training.sources import SourceError, read_class
+    from training.discovery.sources import SourceError, read_class
 
     path, _, kind = use.rpartition(":")
     try:
@@ -242,7 +242,7 @@ def _in_folders() -> list[PluginInfo]:
 
     A file that is no valid code is listed by its name, with the reason.
     """
-    from training.sources import SourceError, classes_of, read_class
+    from training.discovery.sources import SourceError, classes_of, read_class
 
     found = []
     for folder in _FOLDERS:

@@ -12,12 +12,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from training import discovery
 from training.bus.registration import FAILURE_POLICIES
 from training.bus.slots import describe
-from training.discovery import BrokenPluginError
+from training.discovery import installed as discovery
+from training.discovery.installed import BrokenPluginError
+from training.discovery.signature import (
+    RESERVED,
+    converted,
+    option_mistakes,
+    parameters_of,
+)
 from training.errors import ConfigError, PluginError, TrainbusError
-from training.signature import RESERVED, converted, option_mistakes, parameters_of
 from training.telling import error_text, text_of
 
 __all__ = [

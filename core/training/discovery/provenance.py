@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache, reduce
 from typing import Any
 
-from training.announced import PluginInfo, announced
+from training.discovery.entry_points import PluginInfo, announced
 
 __all__ = ["announcement_of", "describe_plugins"]
 

@@ -1,0 +1,1 @@
+"""Which plugins are installed, what they take, and making them."""

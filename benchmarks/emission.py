@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/emission.py [--rounds 15] [--write] [--check]
 
-The loop asks the bus for a slot and calls it, as ``training/loop.py`` does. Beside it:
+The loop asks the bus for a slot and calls it, as ``training/loop/loop.py`` does. Beside it:
 the same when nobody listens, when plugins are being profiled, and when they were and no
 longer are, which must cost what never profiling costs; twelve plain method calls that
 do the same nothing (no bus can be cheaper), and pluggy's own call. Rounds are

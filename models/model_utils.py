@@ -68,13 +68,13 @@ def _freeze_parameter(model: nn.Module, path: str) -> None:
     place, _, name = path.rpartition(".")
     owner = model.get_submodule(place)
     names: frozenset[str] = getattr(owner, "_frozen_parameters", frozenset())
-    # Read by training.modes.
+    # Read by training.loop.train_mode.
     owner._frozen_parameters = names | {name}  # type: ignore[assignment]
     getattr(owner, name).requires_grad_(False)
 
 
 def _freeze_module(module: nn.Module) -> None:
     for part in module.modules():
-        part._is_frozen = True  # type: ignore[assignment]  # read by training.modes
+        part._is_frozen = True  # type: ignore[assignment]  # read by training.loop.train_mode
     module.eval()
     module.requires_grad_(False)

@@ -15,8 +15,8 @@ from torch import Tensor
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import ConfigError
+from training.loop.window import NONFINITE_POLICIES
 from training.plain import plain
-from training.window import NONFINITE_POLICIES
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

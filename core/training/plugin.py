@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.files import named_path
-    from training.forward import (
+    from training.logs import LazyLogs
+    from training.loop.forward import (
         NO_PARTS,
         LossFn,
         Parts,
@@ -31,15 +32,14 @@ if TYPE_CHECKING:
         loss_in,
         make_forward,
     )
-    from training.logs import LazyLogs
-    from training.metrics import merge_metrics
-    from training.modes import evaluating
+    from training.loop.length import epochs_begun
+    from training.loop.metrics import merge_metrics
+    from training.loop.state import load_rng_state, rng_state
+    from training.loop.train_mode import evaluating
     from training.plain import plain
     from training.plain_names import as_plain, load_weights, weights_of
-    from training.plan import epochs_begun
     from training.readback import Readback
     from training.signals import iterate_shielded, shielded
-    from training.state import load_rng_state, rng_state
     from training.streams import Guarded, guarded
     from training.weighing.structure import sample_sizes
     from training.weighing.weigher import LossPer, Weigher
@@ -48,38 +48,38 @@ if TYPE_CHECKING:
 _MODULES = {
     "Guarded": "training.streams",
     "LazyLogs": "training.logs",
-    "LossFn": "training.forward",
+    "LossFn": "training.loop.forward",
     "LossPer": "training.weighing.weigher",
-    "NO_PARTS": "training.forward",
-    "Parts": "training.forward",
+    "NO_PARTS": "training.loop.forward",
+    "Parts": "training.loop.forward",
     "Readback": "training.readback",
     "Staging": "training.checkpoint.staging",
-    "StepFn": "training.forward",
+    "StepFn": "training.loop.forward",
     "Weigher": "training.weighing.weigher",
     "as_plain": "training.plain_names",
     "batch_to_device": "training.feed.batches",
-    "call_model": "training.forward",
+    "call_model": "training.loop.forward",
     "capture": "training.checkpoint.state",
     "choose_device": "training.device",
     "did_you_mean": "training.errors",
-    "epochs_begun": "training.plan",
-    "evaluating": "training.modes",
+    "epochs_begun": "training.loop.length",
+    "evaluating": "training.loop.train_mode",
     "foreign_value": "training.checkpoint.storable",
     "generators_in": "training.feed.unsaved_generators",
     "guarded": "training.streams",
     "iterate_shielded": "training.signals",
-    "load_rng_state": "training.state",
+    "load_rng_state": "training.loop.state",
     "load_weights": "training.plain_names",
     "loaders_by_name": "training.feed.validation_loaders",
-    "loss_in": "training.forward",
-    "make_forward": "training.forward",
-    "merge_metrics": "training.metrics",
+    "loss_in": "training.loop.forward",
+    "make_forward": "training.loop.forward",
+    "merge_metrics": "training.loop.metrics",
     "metric_of": "training.feed.validation_loaders",
     "named_path": "training.files",
     "plain": "training.plain",
     "position_of": "training.checkpoint_io",
     "read_checkpoint": "training.checkpoint_io",
-    "rng_state": "training.state",
+    "rng_state": "training.loop.state",
     "sample_sizes": "training.weighing.structure",
     "shielded": "training.signals",
     "weights_of": "training.plain_names",

@@ -28,7 +28,6 @@ from training.checkpoint.plugin_states import restore_states
 from training.checkpoint.resume import Receipt, restore
 from training.checkpoint_io import write_checkpoint
 from training.compiling import compile_options, compiled
-from training.criterion import Criterion
 from training.device import choose_device
 from training.errors import CheckpointError
 from training.feed.epoch_loader import EpochLoader, refuse_one_shot
@@ -39,19 +38,20 @@ from training.feed.validation_loaders import (
     wrapped_loaders,
 )
 from training.files import named_path
-from training.forward import LossFn, StepFn, make_forward
 from training.layout import read_state, read_weights
-from training.loop import Loop
-from training.metrics import Metrics, known_names
-from training.modes import Modes, keep_frozen
-from training.precision import Precision
+from training.loop.criterion import Criterion
+from training.loop.forward import LossFn, StepFn, make_forward
+from training.loop.loop import Loop
+from training.loop.make_window import choose_window
+from training.loop.metrics import Metrics, known_names
+from training.loop.precision import Precision
+from training.loop.state import Progress, Request, seed_everything
+from training.loop.train_mode import Modes, keep_frozen
 from training.selection import checked_module, register_plugins
 from training.signals import handled, interruption, shielded
-from training.state import Progress, Request, seed_everything
 from training.teardown import tear_down
 from training.tf32 import using_tf32
 from training.weighing.weigher import LossPer, Weigher
-from training.window_choice import choose_window
 
 log = logging.getLogger(__name__)
 

@@ -17,21 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training import plan
 from training.bus.bus import Bus
 from training.bus.slots import plugins_on_stack
 from training.checkpoint.optimizer_state import SavedGroup
-from training.criterion import Criterion
 from training.feed.batches import batch_to_device
-from training.forward import Forward
-from training.metrics import Metrics
-from training.modes import Modes
-from training.precision import Precision
+from training.loop import length as plan
+from training.loop.criterion import Criterion
+from training.loop.forward import Forward
+from training.loop.metrics import Metrics
+from training.loop.precision import Precision
+from training.loop.state import Progress, Request
+from training.loop.train_mode import Modes
+from training.loop.window import APPLIED
 from training.readback import Readback
 from training.signals import Abandoned
-from training.state import Progress, Request
 from training.weighing.weigher import Weigher
-from training.window import APPLIED
 
 log = logging.getLogger(__name__)
 

@@ -344,7 +344,7 @@ MUTANTS = [
     Mutant(
         "R1",
         "the random generators are not restored",
-        "training.loop",
+        "training.loop.loop",
         "making it draws numbers\n            load_rng_state",
         "making it draws numbers\n            str",
         MATRIX,
@@ -362,7 +362,7 @@ MUTANTS = [
     Mutant(
         "R1",
         "a generator of the user goes on with the order of the last epoch",
-        "training.loop",
+        "training.loop.loop",
         "            self.epoch_state = None\n",
         "",
         GENERATORS,
@@ -389,7 +389,7 @@ MUTANTS = [
     Mutant(
         "R2",
         "an epoch begins again at its start",
-        "training.loop",
+        "training.loop.loop",
         "skip = self.progress.batch",
         "skip = 0",
         MATRIX,
@@ -542,7 +542,7 @@ MUTANTS = [
     Mutant(
         "R12",
         "an epoch puts all into train mode",
-        "training.modes",
+        "training.loop.train_mode",
         "(self._resting - thawed) | self._frozen",
         "self._frozen",
         "faults/test_modes.py",
@@ -560,7 +560,7 @@ MUTANTS = [
     Mutant(
         "P1",
         "a signal ends the run without a checkpoint",
-        "training.loop",
+        "training.loop.loop",
         '        self._announce_checkpoint("stop")\n\n    def _run_batches',
         "\n    def _run_batches",
         PROCESS,
@@ -642,7 +642,7 @@ MUTANTS = [
     Mutant(
         "P5",
         "a bad gradient reaches the weights",
-        "training.window",
+        "training.loop.window",
         '        if not finite:\n            self._refuse("a gradient',
         '        if False:\n            self._refuse("a gradient',
         PROCESS,
@@ -651,7 +651,7 @@ MUTANTS = [
     Mutant(
         "P5",
         "a window that was dropped is not counted",
-        "training.loop",
+        "training.loop.loop",
         "progress.nonfinite_windows += 1",
         "pass",
         PROCESS,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from training import CheckpointError
 from training.checkpoint.optimizer_state import fitted, named_state, parameter_names
-from training.criterion import Criterion
+from training.loop.criterion import Criterion
 
 
 def by_layer(net: Net, *order: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training import Callback, ConfigError, NonFiniteError, Trainer
-from training.gradients import GradientCheck, clip
+from training.loop.gradients import GradientCheck, clip
 
 NAN, INF = float("nan"), float("inf")
 

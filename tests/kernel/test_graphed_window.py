@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from toy import Regression, regression_batches, weights_of
 
 from training import Callback, ConfigError, NonFiniteError, Trainer, hookimpl
-from training.graphed_window import GraphedWindow, form_of
-from training.unread_window import UnreadWindow
-from training.window import Window
+from training.loop.deferred_window import UnreadWindow
+from training.loop.graphed_window import GraphedWindow, form_of
+from training.loop.window import Window
 
 RATE = 2.0**-6  # a number that float32 and float64 share
 
@@ -27,7 +27,7 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> TapeRecorder:
     """Let a CPU be treated as a device that records and is slow to answer."""
     recorder = TapeRecorder()
     monkeypatch.setattr("training.readback.reads_wait", lambda device: True)
-    monkeypatch.setattr("training.recording.recorder_for", lambda device: recorder)
+    monkeypatch.setattr("training.loop.recording.recorder_for", lambda device: recorder)
     return recorder
 
 

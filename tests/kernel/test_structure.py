@@ -26,22 +26,21 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # File of the kernel -> its floor; a file imports from lower floors only, or from its
 # own floor without a circle.
 FLOORS = {
-    1: "hookspecs state logs precision errors plan modes metrics forward compare "
-    "readback gradients tf32 compiling recording buffers telling plain_names "
-    "criterion plain optimizer_kernels forward_checks durable files",
-    2: "bus plugin callbacks checkpoint_io layout device discovery feed window unread_window graphed_window "
-    "window_choice sigaction signals streams memory weighing",
-    3: "view selection loop arguments checkpoint",
+    1: "hookspecs logs errors compare readback tf32 compiling telling plain_names "
+    "plain durable files",
+    2: "bus plugin callbacks checkpoint_io layout device discovery feed sigaction signals streams",
+    3: "view selection loop arguments checkpoint weighing memory",
     4: "teardown trainer",
 }
 #: Folders with a floor, as if each were one file.
-FOLDERS = ("weighing", "checkpoint", "feed", "bus", "discovery")
+FOLDERS = ("weighing", "checkpoint", "feed", "bus", "discovery", "loop")
 # What a reader must know to understand what happens between two batches; a recording
 # does the same faster, and is left out like other things that are off by default.
 CORE = (
     "bus/bus bus/order bus/slots bus/wrappers callbacks device errors feed/batches "
-    "feed/epoch_loader feed/sample_seeds forward gradients hookspecs logs loop metrics "
-    "modes plan precision readback state trainer view window"
+    "feed/epoch_loader feed/sample_seeds hookspecs logs loop/forward loop/gradients "
+    "loop/length loop/loop loop/metrics loop/precision loop/state loop/train_mode "
+    "loop/window readback trainer view"
 )
 
 

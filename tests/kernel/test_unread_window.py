@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from toy import Recorder, Regression, regression_batches, weights_of
 
 from training import Callback, NonFiniteError, Trainer
+from training.loop.deferred_window import UnreadWindow
+from training.loop.window import Window
 from training.readback import LateFlag, Readback
-from training.unread_window import UnreadWindow
-from training.window import Window
 
 PRECISIONS = ["fp32", "bf16", "fp16"]
 

@@ -13,9 +13,9 @@ from toy import Recorder, Regression, make_trainer, regression_batches, weights_
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, NonFiniteError, Trainer
-from training.forward import make_forward
-from training.precision import Precision
-from training.window import Window
+from training.loop.forward import make_forward
+from training.loop.precision import Precision
+from training.loop.window import Window
 
 DEVICES = [
     "cpu",

@@ -14,8 +14,9 @@ from toy import Recorder, make_trainer, regression_batches
 from trainbus_checkpointing import ModelCheckpointCallback
 from trainbus_evaluation import EvaluationCallback
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
-from training import Callback, Trainer, plan
+from training import Callback, Trainer
 from training.app.rehearsal import Rehearsal
+from training.loop import length as plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(

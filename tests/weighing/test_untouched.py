@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from toy import weights_of
 
 from training import Callback, CheckpointError, Trainer
-from training.state import rng_state
+from training.loop.state import rng_state
 
 
 class Restless(nn.Module):

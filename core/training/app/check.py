@@ -18,10 +18,10 @@ from torch import Tensor
 from training.app.text import count, table
 from training.errors import ConfigError
 from training.feed.batches import batch_to_device
-from training.forward import Forward
-from training.modes import evaluating
-from training.precision import Precision
-from training.window import Window
+from training.loop.forward import Forward
+from training.loop.precision import Precision
+from training.loop.train_mode import evaluating
+from training.loop.window import Window
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -201,7 +201,7 @@ def _measure(config: Config, model: Any, processor: Any, loader: Any) -> dict[st
     """Return what VQAEvaluator finds, measured as in the run: precision, answers."""
     from training.device import choose_device
     from training.errors import PluginError
-    from training.precision import Precision
+    from training.loop.precision import Precision
     from training.tf32 import using_tf32
 
     try:

@@ -45,7 +45,7 @@ def build_parts(config: Config, description: Mapping[str, Any] | None = None) ->
             synthetic pictures.
     """
     from training.device import choose_device
-    from training.state import seed_everything
+    from training.loop.state import seed_everything
 
     device = choose_device(config.training.device)
     seed_everything(config.seed)

@@ -8,7 +8,7 @@ from typing import Any
 from training.app.rehearsal import Rehearsal
 from training.app.text import count
 from training.errors import ConfigError, did_you_mean
-from training.plan import epochs_begun
+from training.loop.length import epochs_begun
 
 __all__ = ["find_conflicts"]
 

@@ -18,7 +18,7 @@ from training.app.run_record import CONFIG, HISTORY, SUMMARY
 from training.app.text import count, table
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError
-from training.plan import last_window
+from training.loop.length import last_window
 
 __all__ = ["describe_plan"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training import plan
+from training.loop import length as plan
 
 __all__ = ["Rehearsal", "Stop"]
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from training.criterion import Criterion
 from training.errors import CheckpointError, ConfigError
+from training.loop.criterion import Criterion
 from training.plain_names import plain_name, some
 
 if TYPE_CHECKING:

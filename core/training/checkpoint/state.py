@@ -14,10 +14,10 @@ from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
-from training.optimizer_kernels import keep_kernels
+from training.loop.optimizer_kernels import keep_kernels
+from training.loop.state import Request, rng_state
 from training.plain import plain
 from training.plain_names import as_plain, load_weights, some, unwrapped, weights_of
-from training.state import Request, rng_state
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

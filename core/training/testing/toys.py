@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.callbacks import Callback
-from training.modes import evaluating
+from training.loop.train_mode import evaluating
 from training.view import RunView
 
 FEATURES = 4

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.feed.batches import batch_to_device
-from training.forward import Forward
+from training.loop.forward import Forward
 from training.tf32 import using_tf32
 from training.weighing.candidates import Counts, labels_of
 from training.weighing.cut import Collated, Masks, Rows, has_licence

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from training.errors import CheckpointError, ConfigError
-from training.forward import Forward
+from training.loop.forward import Forward
 from training.weighing.candidates import Counts, checked, needed, said_weight
 from training.weighing.units import check_loss_per, in_words
 

@@ -12,7 +12,7 @@ import torch
 from trainbus_checkpointing import ModelCheckpointCallback
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 from training.errors import MetricError
-from training.metrics import MetricValue
+from training.loop.metrics import MetricValue
 
 
 class FakeTrainer:

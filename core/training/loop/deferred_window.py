@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.loop.window import LOWEST_SCALE, NONFINITE, Window, WindowResult
 from training.readback import LateFlag, Readback
-from training.window import LOWEST_SCALE, NONFINITE, Window, WindowResult
 
 
 class UnreadWindow(Window):

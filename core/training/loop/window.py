@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from training import readback
-from training.buffers import check_buffers, nonfinite_buffers
 from training.errors import NonFiniteError
-from training.forward import NO_PARTS, Forward, Parts
-from training.gradients import GradientCheck, clip
-from training.optimizer_kernels import prepare_momentum
-from training.precision import Precision
+from training.loop.buffers import check_buffers, nonfinite_buffers
+from training.loop.forward import NO_PARTS, Forward, Parts
+from training.loop.gradients import GradientCheck, clip
+from training.loop.optimizer_kernels import prepare_momentum
+from training.loop.precision import Precision
 from training.readback import LateFlag, Readback
 
 NONFINITE_POLICIES = ("stop", "skip")

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from training.feed.batches import tensors_of
-from training.forward import Parts
-from training.recording import Recorder
-from training.unread_window import UnreadWindow
-from training.window import NONFINITE, WindowResult
+from training.loop.deferred_window import UnreadWindow
+from training.loop.forward import Parts
+from training.loop.recording import Recorder
+from training.loop.window import NONFINITE, WindowResult
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import readback, recording
-from training.graphed_window import GraphedWindow
-from training.optimizer_kernels import prepare_momentum
-from training.precision import Precision
-from training.unread_window import UnreadWindow
-from training.window import Window
+from training import readback
+from training.loop import recording
+from training.loop.deferred_window import UnreadWindow
+from training.loop.graphed_window import GraphedWindow
+from training.loop.optimizer_kernels import prepare_momentum
+from training.loop.precision import Precision
+from training.loop.window import Window
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.errors import ConfigError
-from training.forward_checks import (
+from training.loop.forward_checks import (
     Role,
     check_function,
     check_loss,

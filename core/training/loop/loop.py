@@ -20,11 +20,11 @@ from training.errors import DataError, NonFiniteError
 from training.feed.batches import device_batches
 from training.feed.epoch_loader import EpochLoader
 from training.logs import LazyLogs
-from training.metrics import MetricValue, merge_metrics
+from training.loop.metrics import MetricValue, merge_metrics
+from training.loop.state import load_rng_state, rng_state
+from training.loop.window import APPLIED, NONFINITE, Window, refusal
 from training.signals import Abandoned
-from training.state import load_rng_state, rng_state
 from training.view import RunView
-from training.window import APPLIED, NONFINITE, Window, refusal
 
 log = logging.getLogger(__name__)
 

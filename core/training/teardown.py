@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from training.memory import note_memory
+from training.builtin.memory_advice import note_memory
 from training.telling import add_note, repr_of
 
 if TYPE_CHECKING:

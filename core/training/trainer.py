@@ -21,13 +21,14 @@ from training.arguments import (
     checked_seed,
     whole_number,
 )
+from training.builtin.compiling import compile_options, compiled
+from training.builtin.defaults import checked_module, register_plugins
 from training.checkpoint import state as snapshot
 from training.checkpoint.catch_up import switches
 from training.checkpoint.optimizer_state import check_optimizer
 from training.checkpoint.plugin_states import restore_states
 from training.checkpoint.resume import Receipt, restore
 from training.checkpoint_io import write_checkpoint
-from training.compiling import compile_options, compiled
 from training.device import choose_device
 from training.errors import CheckpointError
 from training.feed.epoch_loader import EpochLoader, refuse_one_shot
@@ -47,7 +48,6 @@ from training.loop.metrics import Metrics, known_names
 from training.loop.precision import Precision
 from training.loop.state import Progress, Request, seed_everything
 from training.loop.train_mode import Modes, keep_frozen
-from training.selection import checked_module, register_plugins
 from training.signals import handled, interruption, shielded
 from training.teardown import tear_down
 from training.tf32 import using_tf32

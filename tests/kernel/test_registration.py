@@ -275,7 +275,7 @@ def test_what_hears_nothing_is_no_plugin(thing: Any, words: str) -> None:
 def test_what_is_no_list_is_refused_in_a_sentence(argument: str, value: Any) -> None:
     options = {argument: value}
     if argument == "callbacks":
-        from training.selection import listed
+        from training.builtin.defaults import listed
 
         with pytest.raises(PluginError, match=r"callbacks is .*callbacks=\["):
             listed(value)

@@ -1,0 +1,1 @@
+"""What comes with the kernel and a run can do without."""

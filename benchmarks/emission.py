@@ -2,10 +2,10 @@
 
 Usage: python benchmarks/emission.py [--rounds 15] [--write] [--check]
 
-The loop asks the bus for a slot and calls it, as ``training/loop/loop.py`` does. Beside it:
-the same when nobody listens, when plugins are being profiled, and when they were and no
-longer are, which must cost what never profiling costs; twelve plain method calls that
-do the same nothing (no bus can be cheaper), and pluggy's own call. Rounds are
+The loop asks the bus for a slot and calls it, as ``training/loop/loop.py`` does. Beside
+it: the same when nobody listens, when plugins are being profiled, and when they were
+and no longer are, which must cost what never profiling costs; twelve plain method calls
+that do the same nothing (no bus can be cheaper), and pluggy's own call. Rounds are
 interleaved; the figure is the median over them, in microseconds a step.
 """
 

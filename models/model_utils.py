@@ -75,6 +75,6 @@ def _freeze_parameter(model: nn.Module, path: str) -> None:
 
 def _freeze_module(module: nn.Module) -> None:
     for part in module.modules():
-        part._is_frozen = True  # type: ignore[assignment]  # read by training.loop.train_mode
+        part._is_frozen = True  # type: ignore[assignment]  # for train_mode
     module.eval()
     module.requires_grad_(False)

@@ -28,8 +28,8 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 FLOORS = {
     1: "hookspecs logs errors compare readback tf32 telling plain_names plain durable "
     "files",
-    2: "bus plugin callbacks checkpoint_io layout device discovery feed sigaction signals streams",
-    3: "view loop arguments checkpoint weighing builtin",
+    2: "bus plugin callbacks device discovery feed sigaction signals streams",
+    3: "view loop arguments checkpoint checkpoint_io layout weighing builtin",
     4: "teardown trainer",
 }
 #: Folders with a floor, as if each were one file.

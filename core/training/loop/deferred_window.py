@@ -20,7 +20,7 @@ from training.readback import LateFlag, Readback
 
 
 class UnreadWindow(Window):
-    """As ``Window`` with the policy ``"stop"``, for what ``window_choice`` lets in.
+    """As ``Window`` with the policy ``"stop"``, for what ``make_window`` lets in.
 
     The result of ``step`` carries a ``verdict``; whoever reads NONFINITE there ends
     the run. Under fp16 a plugin that listens before the step makes the host wait, once

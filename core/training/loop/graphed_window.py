@@ -64,7 +64,7 @@ class Recording:
 
 
 class GraphedWindow(UnreadWindow):
-    """As ``UnreadWindow``, recorded, for what ``window_choice`` lets in.
+    """As ``UnreadWindow``, recorded, for what ``make_window`` lets in.
 
     A batch of another form runs unrecorded, and so does the attempt where a plugin
     listens before the step. What is baked into a recording (options but the rate, which

@@ -6,7 +6,7 @@ stream through: each is scaled by ``n_i / c`` with ``c`` guessed from the first 
 and the gradients are corrected by ``c / sum n_i`` where the guess was wrong.
 
 On a CPU a number is read where it is needed. On CUDA a read makes the host wait, so
-``unread_window`` asks the device to leave the weights alone, and learns of it later.
+``deferred_window`` asks the device to leave the weights alone, and learns of it later.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from faults.runs import SavesEverywhere, loader_of
 from torch import Tensor, nn
 from toy import Regression
 
+from trainbus_evaluation import EvaluationCallback
 from training import CheckpointError, ConfigError, Trainer
 from training.checkpoint.state import capture
 from training.compare import first_difference
@@ -249,7 +250,28 @@ def test_a_loss_is_in_train_mode_in_training_and_in_eval_mode_in_evaluations() -
         device="cpu",
     )
     trainer.train()
-    assert modes == ([True] * 6 + [False] * 6) * 2
+    before = [False] * 6  # the evaluator is tried out
+    assert modes == before + ([True] * 6 + [False] * 6) * 2
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_look_at_first_validation_data_leaves_a_loss_as_it_was(place: str) -> None:
+    class Evaluates:
+        def evaluate(self, loader: Any) -> dict[str, float]:
+            losses = [trainer.compute_loss(batch)[0].item() for batch in loader]
+            loss.dropout.eval()
+            return {"val_loss": sum(losses)}
+
+    ends = []
+    for sanity_batches in (0, 3):
+        callback = EvaluationCallback(
+            Evaluates(), every_n_epochs=2, sanity_batches=sanity_batches
+        )
+        validation = {"val_dataloader": loader_of(), "loss_per": "samples"}
+        trainer, loss = make(place, callback, **validation)
+        trainer.train()
+        ends.append(end_of(trainer, loss))
+    assert first_difference(*ends) is None
 
 
 def test_a_function_of_a_library_is_not_read_for_modules() -> None:

@@ -191,8 +191,9 @@ class EvaluationCallback(Callback):
         None where a loader keeps its position, which a look would move.
         """
         found: dict[str, float] = {}
+        modules = [trainer.model, *trainer.criterion.held_modules()]
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
-            with without_trace(trainer.model, loader):
+            with without_trace(modules, loader), trainer.modes.evaluation():
                 first = first_batches(loader, self.sanity_batches)
                 if first is None:
                     return None

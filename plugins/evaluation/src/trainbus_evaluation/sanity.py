@@ -61,19 +61,25 @@ def first_batches(loader: Iterable[Any], count: int) -> FirstBatches | None:
 
 
 @contextmanager
-def without_trace(model: nn.Module, loader: Any) -> Iterator[None]:
+def without_trace(roots: Iterable[nn.Module], loader: Any) -> Iterator[None]:
     """Put back afterwards what an evaluation may move.
 
-    That is: the global random generators, those that the loader, its samplers and its
-    data set keep, modules' modes, and buffers. One read for each buffer, which is a
-    sync on CUDA.
+    That is: the global random generators, those that the modules, the loader, its
+    samplers and its data set keep, modules' modes, and buffers. One read for each
+    buffer, which is a sync on CUDA.
+
+    Args:
+        roots: the model, and what a loss holds beside it; parts are included.
+        loader: what is read.
     """
     drawn = rng_state()
-    generators = [_restorer(each) for each in _generators_of(loader)]
-    modes = [(module, module.training) for module in model.modules()]
+    modules = list(dict.fromkeys(part for root in roots for part in root.modules()))
+    parts = [*_parts_of(loader), *modules]
+    generators = [_restorer(g) for part in parts for g in generators_in(part).values()]
+    modes = [(module, module.training) for module in modules]
     buffers = [
         (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
+        for module in modules
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
@@ -102,15 +108,15 @@ def _apart(loader: DataLoader[Any]) -> DataLoader[Any]:
     return apart
 
 
-def _generators_of(loader: Any) -> list[Any]:
-    """Return each random generator that the loader or a part of it keeps."""
+def _parts_of(loader: Any) -> list[Any]:
+    """Return the loader, and what of it may keep random generators."""
     parts = [loader]
     for part in parts:  # grows: data sets and samplers may stand in one another
         for name in ("dataset", "sampler", "batch_sampler"):
             inner = getattr(part, name, None)
             if inner is not None and all(inner is not known for known in parts):
                 parts.append(inner)
-    return [each for part in parts for each in generators_in(part).values()]
+    return parts
 
 
 def _restorer(generator: Any) -> Callable[[], object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,16 @@ def test_a_unit_that_is_said_on_resume_is_compared_at_once(tmp_path: Path) -> No
     run(tmp_path)
     with pytest.raises(CheckpointError, match="loss_per was 'labels', is 'samples'"):
         run(start=tmp_path / "2.pt", loss_per="samples")
+
+
+def test_a_function_that_weighed_is_missed_on_resume(tmp_path: Path) -> None:
+    def tokens(batch: Mapping[str, torch.Tensor]) -> float:
+        return float((batch["labels"] != -100).sum())
+
+    run(tmp_path, loss_per=tokens)
+    with pytest.raises(CheckpointError, match=r"loss_per was the function .*tokens"):
+        run(start=tmp_path / "2.pt")
+    run(start=tmp_path / "2.pt", loss_per=tokens)
 
 
 def test_a_checkpoint_from_before_units_were_kept_is_resumed(tmp_path: Path) -> None:

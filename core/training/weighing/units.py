@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.errors import ConfigError, did_you_mean
+from training.errors import CheckpointError, ConfigError, did_you_mean
 
 #: Name -> words for a sentence, those that are preferred first where several fit.
 UNITS = {
@@ -34,6 +34,29 @@ def in_words(unit: str) -> str:
     return UNITS[unit]
 
 
+def is_unit(name: str) -> bool:
+    """Whether it is the name of a unit."""
+    prefixes = (MASK, SHIFTED_MASK, ELEMENTS, SHIFTED_ELEMENTS)
+    return name in UNITS or name.startswith(prefixes)
+
+
+def is_known(saved: str | None, allows_change: bool) -> bool:
+    """Whether a checkpoint says a unit by name, or none; else it says a function's.
+
+    Raises:
+        CheckpointError: it does, and the run goes on without the function.
+    """
+    if saved is None or is_unit(saved):
+        return True
+    if not allows_change:
+        raise CheckpointError(
+            f"the checkpoint is of another run: loss_per was the function {saved!r}, "
+            "is not given: pass it again, or let the loss be measured with "
+            "allow_changes=['loss_per'] (--allow-change loss_per)"
+        )
+    return False
+
+
 def check_loss_per(given: Any) -> None:
     """Raise ``ConfigError`` unless it names a unit, can be called, or is None."""
     if isinstance(given, str):
@@ -51,9 +74,7 @@ def check_unit(name: str, setting: str = "loss_per") -> str:
     Raises:
         ConfigError: it is not.
     """
-    if name in UNITS or name.startswith(
-        (MASK, SHIFTED_MASK, ELEMENTS, SHIFTED_ELEMENTS)
-    ):
+    if is_unit(name):
         return name
     raise ConfigError(
         f"{setting} is {name!r}{did_you_mean(name, UNITS)}; choose one of: "

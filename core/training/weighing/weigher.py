@@ -13,7 +13,7 @@ from torch import nn
 from training.errors import CheckpointError, ConfigError
 from training.loop.forward import Forward
 from training.weighing.candidates import Counts, checked, needed, said_weight
-from training.weighing.units import check_loss_per, in_words
+from training.weighing.units import check_loss_per, in_words, is_known
 
 if TYPE_CHECKING:
     from training.weighing.measure import Look
@@ -67,27 +67,25 @@ class Weigher:
         self._forward, self._loss_fn = forward, loss_fn
         self._has_own_loss, self._by_losses = has_own_loss, by_losses
         self._counts = Counts(loss_fn)
-        #: Modules beside the model that computing the loss may move.
-        self.beside: list[nn.Module] = []
+        self.beside: list[nn.Module] = []  # modules that computing the loss may move
         self._model: nn.Module | None = None
         self._device = torch.device("cpu")
         self._loader: Any = None
         self._batches_a_window = 1
         self._window: Any = None
-        self._allows_change = self._has_samples = False
         self.reset()
 
     def reset(self) -> None:
         """Forget what was measured."""
-        named = isinstance(self._loss_per, str)
-        self._unit: str | None = str(self._loss_per) if named else None
+        said = self._loss_per
+        self._unit: str | None = said if isinstance(said, str) else None
         self._live: dict[str, float] = {}  # unit -> amount in the first batch
         self._rest, self._scale = 0.0, 1.0
         self._cuts, self._batches = 0, 0
         self._reasons: list[str] = []
         self._is_settled = self._loss_per is not None
         self._expected: str | None = None
-        self._allows_change = False
+        self._allows_change = self._has_samples = False
         self._number, self._next_look = 0, 1
         self._looks_again = False
 
@@ -110,6 +108,8 @@ class Weigher:
         """
         self._model, self._device, self._loader = model, device, loader
         self._batches_a_window, self._window = batches_a_window, window
+        if batches_a_window > 1 and self._is_settled and self._unit is None:
+            self.reset()  # it did not matter so far
         self._tell_window()
 
     @property
@@ -148,11 +148,13 @@ class Weigher:
         """
         self.reset()
         self._allows_change = allows_change
-        if saved is None or saved.get("unit") is None or self._loss_per is not None:
+        if saved is None or self._loss_per is not None:
             return
-        if saved["is_settled"]:
-            self._expected = str(saved["unit"])
-        self._unit = str(saved["unit"])
+        if not is_known(saved["unit"], allows_change):
+            return
+        self._unit = saved["unit"]
+        self._expected = self._unit if saved["is_settled"] else None
+        self._is_settled = saved["is_settled"] and self._unit is None  # and stays so
         self._live = {str(name): float(n) for name, n in saved["live"].items()}
         self._rest, self._scale = float(saved["r"]), float(saved["scale"])
         self._cuts, self._batches = int(saved["cuts"]), int(saved["batches"])
@@ -323,7 +325,7 @@ class Weigher:
         self._live = {unit: was[unit] for unit in live if unit in was}
         unit = self._unit = next(iter(self._live))
         if before is not None and before != unit and not is_first:
-            if unit == "sum" or not was[unit]:
+            if unit == "sum" or not (was[unit] and was[before]):
                 self._unknown(
                     f"the loss is a mean over {in_words(unit)}, which the first batch "
                     "did not tell"

@@ -202,7 +202,9 @@ def on_step_end(trainer: Trainer, logs: LazyLogs, applied: bool) -> None:
         applied: False when the update was skipped (scaler overflow, zero weight,
             non-finite and policy ``skip``); LR schedules advance only if True.
     Returns: ignored.
-    Order: none promised between plugins.
+    Order: none promised between plugins. Saving belongs in ``on_checkpoint`` (see
+        ``request_checkpoint``), and is refused here before another plugin with state,
+        such as a schedule, has heard of the step.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
     """
 
@@ -234,7 +236,8 @@ def on_metrics(trainer: Trainer, metrics: Mapping[str, float]) -> None:
         metrics: what this evaluation delivered, and ``train_loss`` at an epoch
             end; read-only. A name that is not in it was not measured this time.
     Returns: ignored.
-    Order: none promised between plugins; saving belongs in ``on_checkpoint``.
+    Order: none promised between plugins; saving belongs in ``on_checkpoint``, and is
+        refused here at an epoch's end: the history row is still to come.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
     """
 
@@ -248,7 +251,8 @@ def on_epoch_end(trainer: Trainer, metrics: Mapping[str, float]) -> None:
         trainer: the running trainer.
         metrics: the row just appended to ``trainer.history``; read-only.
     Returns: ignored.
-    Order: none promised between plugins; saving belongs in ``on_checkpoint``, next.
+    Order: none promised between plugins; saving belongs in ``on_checkpoint``, next,
+        and is refused here before another plugin with state has heard of the epoch.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
     """
 

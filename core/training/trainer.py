@@ -24,13 +24,13 @@ from training.arguments import (
 from training.builtin.compiling import compile_options, compiled
 from training.builtin.defaults import checked_module, register_plugins
 from training.checkpoint import state as snapshot
+from training.checkpoint.boundary import require_boundary
 from training.checkpoint.catch_up import switches
 from training.checkpoint.optimizer_state import check_optimizer
 from training.checkpoint.plugin_states import restore_states
 from training.checkpoint.resume import Receipt, restore
 from training.checkpoint_io import write_checkpoint
 from training.device import choose_device
-from training.errors import CheckpointError
 from training.feed.epoch_loader import EpochLoader, refuse_one_shot
 from training.feed.validation_loaders import (
     loaders_by_name,
@@ -184,18 +184,14 @@ class Trainer(Loop):
         register_plugins(self, callbacks or (), plugins or (), evaluator)
 
     def save_checkpoint(self, path: str | Path) -> Path:
-        """Write all state durably to ``path``; call it at a boundary.
+        """Write all state durably to ``path``; call it in ``on_checkpoint``.
 
         Raises:
-            CheckpointError: the file could not be written, or a window is under way
-                and a run that went on from here would be another; nothing is lost.
+            CheckpointError: the file could not be written, or a window, an evaluation
+                or an event is under way and a run that went on from here would be
+                another (see ``boundary``); nothing is lost.
         """
-        if self.is_in_window:
-            raise CheckpointError(
-                f"{str(path)!r} was not saved: a window of batches is under way, from "
-                "which no run can go on exactly; save in on_step_end, on_epoch_end or "
-                "on_checkpoint, or call request_checkpoint()"
-            )
+        require_boundary(self, path)
         return write_checkpoint(path, snapshot.capture(self))
 
     def load_checkpoint(

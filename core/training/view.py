@@ -122,7 +122,7 @@ class RunView:
         self._wrapped_loader: Iterable[Any] | None = None
         self._stop: Request | None = None
         self._signal: Signals | None = None
-        self._is_running = self._is_evaluating = False
+        self._is_running = self._is_evaluating = self._row_is_due = False
         self._asked: dict[str, str] = {}
         self._unsettled: deque[tuple[int, Readback]] = deque()
 

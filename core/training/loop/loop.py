@@ -269,6 +269,7 @@ class Loop(RunView):
         """Collect metrics, record them with their origin, and let deciders decide."""
         results: list[tuple[str, Any]] = [("trainer", own)]
         drawn, self._is_evaluating = rng_state(self.device), True
+        self._row_is_due = own is not None
         try:
             with self.modes.evaluation():
                 results += self.bus.collect("evaluate", trainer=self, reason=reason)

@@ -1,0 +1,85 @@
+"""Refuse to save where a run that went on from there would be another one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from training.bus.slots import FILE_PREFIX, plugin_of
+from training.callbacks import Callback
+from training.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+__all__ = ["require_boundary"]
+
+#: Events that a run which goes on does not announce again: who has not heard one when
+#: its state is saved never will.
+HEARD_ONCE = ("on_step_end", "on_metrics", "on_epoch_end")
+WAYS = "save in on_checkpoint, or call request_checkpoint(reason)"
+
+
+def require_boundary(trainer: Trainer, path: str | Path) -> None:
+    """Look whether all state is of one moment; who is called now tells.
+
+    Raises:
+        CheckpointError: some of it is still of the moment before; says what, and where
+            saving is exact.
+    """
+    missing = _missing(trainer)
+    if missing is not None:
+        raise CheckpointError(f"{str(path)!r} was not saved: {missing}")
+
+
+def _missing(trainer: Trainer) -> str | None:
+    if trainer.is_in_window:
+        return (
+            "a window of batches is under way, from which no run can go on exactly; "
+            f"{WAYS}"
+        )
+    if trainer._is_evaluating:
+        return f"an evaluation is under way, whose metrics are not there yet; {WAYS}"
+    for hook, current, later in _served(sys._getframe(1), trainer):
+        if hook == "on_metrics" and trainer._row_is_due:
+            return (
+                f"the row of the epoch is not in the history yet in on_metrics; {WAYS}"
+            )
+        late = [each.plugin_name for each in later if _keeps_state(plugin_of(each))]
+        if late and hook in HEARD_ONCE:
+            return (
+                f"plugin {current.plugin_name!r} saves in {hook}, of which "
+                f"{' and '.join(map(repr, late))} will hear only afterwards, so that "
+                f"its state would be one event behind; {WAYS}, or declare "
+                f"`after = {tuple(late)!r}` in the class of {current.plugin_name!r}"
+            )
+    return None
+
+
+def _served(
+    frame: FrameType | None, trainer: Trainer
+) -> Iterator[tuple[str, pluggy.HookImpl, list[pluggy.HookImpl]]]:
+    """Yield (hook, who is called, who is called after it) of events of this run.
+
+    The bus's own frames tell it, from ``frame`` outwards.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(FILE_PREFIX):
+            current = frame.f_globals["owner"].get(frame.f_lineno)
+            is_own = frame.f_locals.get("trainer") is trainer
+            if current is not None and is_own:
+                listeners = frame.f_globals["listeners"]
+                rest = listeners[listeners.index(current) + 1 :]
+                still = [i for i in rest if i.plugin_name in trainer.plugins]
+                yield frame.f_code.co_name, current, still
+        frame = frame.f_back
+
+
+def _keeps_state(plugin: Any) -> bool:
+    own = getattr(plugin, "state_dict", None)
+    return own is not None and getattr(own, "__func__", own) != Callback.state_dict

@@ -23,10 +23,14 @@ def named_path(path: str | os.PathLike[str]) -> Path:
     """Return the path a person wrote, with ``~`` and ``~name`` as home folders.
 
     Raises:
-        ConfigError: nobody's home folder is called so.
+        ConfigError: it is no path, or nobody's home folder is called so.
     """
     try:
         return Path(path).expanduser()
+    except TypeError as error:
+        raise ConfigError(
+            f"the path is {path!r}; pass a string or a pathlib.Path"
+        ) from error
     except RuntimeError as error:
         raise ConfigError(
             f"the path {os.fspath(path)!r} begins with the home folder of nobody "

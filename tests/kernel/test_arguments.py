@@ -311,3 +311,49 @@ def test_metadata_that_a_plugin_adds_is_looked_at_too(tmp_path: Path) -> None:
     saves = ModelCheckpointCallback(tmp_path, monitor="train_loss")
     with pytest.raises(ConfigError, match=r"metadata\['where'\]"):
         trainer_with(torch.optim.AdamW, callbacks=[Adds(), saves]).train()
+
+
+# Parts of another kind -----------------------------------------
+
+
+def step_lr(trainer: Trainer) -> Any:
+    return torch.optim.lr_scheduler.StepLR(trainer.optimizer, 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda t: [step_lr(t)], id="a list"),
+        pytest.param(lambda t: {"scheduler": step_lr(t)}, id="a mapping"),
+        pytest.param(lambda t: "cosine", id="a name"),
+        pytest.param(lambda t: torch.optim.lr_scheduler.StepLR, id="a class"),
+        pytest.param(lambda t: 3, id="a number"),
+    ],
+)
+def test_what_is_no_scheduler_is_refused_with_what_to_pass(
+    make: Callable[[Trainer], Any],
+) -> None:
+    scheduler = make(trainer_with(lambda p: torch.optim.SGD(p, lr=0.1)))
+    with pytest.raises(ConfigError, match="pass one torch scheduler object") as caught:
+        trainer_with(lambda p: torch.optim.SGD(p, lr=0.1), scheduler=scheduler)
+    assert 'plugins=[{"lr_scheduling": {"type": "cosine"}}]' in str(caught.value)
+    assert "scheduler is " in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [None, 3, ["a.pt"]])
+@pytest.mark.parametrize("method", ["load_checkpoint", "save_checkpoint"])
+def test_what_is_no_path_is_refused_with_its_value(method: str, path: Any) -> None:
+    trainer = make_trainer(None, None)
+    with pytest.raises(ConfigError) as caught:
+        getattr(trainer, method)(path)
+    assert str(caught.value) == f"the path is {path!r}; pass a string or a pathlib.Path"
+
+
+def test_an_error_in_loss_per_says_where_it_was_raised() -> None:
+    def count(batch: Any) -> float:
+        return float(batch["mask"].sum())
+
+    trainer = trainer_with(lambda p: torch.optim.SGD(p, lr=0.1), loss_per=count)
+    with pytest.raises((TypeError, KeyError)) as caught:
+        trainer.train()
+    assert caught.value.__notes__ == ["raised by loss_per, given a tuple"]

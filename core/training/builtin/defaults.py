@@ -26,7 +26,7 @@ def register_plugins(
     somebody listens to ``evaluate``.
 
     Raises:
-        ConfigError: an evaluator without data, or beside another evaluation.
+        ConfigError: a scheduler that is none, or an evaluator without data.
         ImportError: an implied plugin is not installed; says what to install.
     """
     named: list[tuple[str | None, Any]] = [(None, each) for each in listed(callbacks)]
@@ -41,6 +41,7 @@ def register_plugins(
         getattr(plugin, "scheduler", None) is scheduler
         for plugin in trainer.plugins.values()
     ):
+        check_scheduler(scheduler)
         bus.register(plugin_names.LearningRateSchedulerCallback(scheduler))
     if evaluator is not None:
         if trainer.val_dataloader is None:
@@ -53,6 +54,17 @@ def register_plugins(
         bus.register(plugin_names.EvaluationCallback(evaluator))
     elif trainer.val_dataloader is not None and not bus.listeners("evaluate"):
         bus.register(plugin_names.EvaluationCallback())
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Raise ``ConfigError`` for what is no scheduler, such as a list of them."""
+    steps = callable(getattr(scheduler, "step", None))
+    if not steps or isinstance(scheduler, type):
+        raise ConfigError(
+            f"scheduler is {scheduler!r}; pass one torch scheduler object, such as "
+            "StepLR(optimizer, 10), or leave it out and let the plugin build one: "
+            'plugins=[{"lr_scheduling": {"type": "cosine"}}]'
+        )
 
 
 def listed(callbacks: Any) -> list[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from training.errors import CheckpointError, ConfigError, did_you_mean
+from training.telling import add_note
 
 #: Name -> words for a sentence, those that are preferred first where several fit.
 UNITS = {
@@ -81,3 +83,16 @@ def check_unit(name: str, setting: str = "loss_per") -> str:
         f"{', '.join(UNITS)}, {MASK}NAME, {SHIFTED_MASK}NAME, {ELEMENTS}NAME, "
         f"{SHIFTED_ELEMENTS}NAME, or pass a function batch -> float"
     )
+
+
+def naming_loss_per(function: Callable[[Any], float]) -> Callable[[Any], float]:
+    """Return ``function`` whose errors say that they come from ``loss_per``."""
+
+    def weigh(batch: Any) -> float:
+        try:
+            return function(batch)
+        except Exception as error:
+            add_note(error, f"raised by loss_per, given a {type(batch).__name__}")
+            raise
+
+    return weigh

@@ -13,7 +13,7 @@ from torch import nn
 from training.errors import CheckpointError, ConfigError
 from training.loop.forward import Forward
 from training.weighing.candidates import Counts, checked, needed, said_weight
-from training.weighing.units import check_loss_per, in_words, is_known
+from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
 
 if TYPE_CHECKING:
     from training.weighing.measure import Look
@@ -63,7 +63,7 @@ class Weigher:
     ) -> None:
         check_loss_per(loss_per)
         self._loss_per = loss_per
-        self._function = loss_per if callable(loss_per) else None
+        self._function = naming_loss_per(loss_per) if callable(loss_per) else None
         self._forward, self._loss_fn = forward, loss_fn
         self._has_own_loss, self._by_losses = has_own_loss, by_losses
         self._counts = Counts(loss_fn)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from training.plain import plain
     from training.plain_names import as_plain, load_weights, weights_of
     from training.readback import Readback
-    from training.signals import iterate_shielded, shielded
+    from training.signals import is_insistent, iterate_shielded, shielded
     from training.streams import Guarded, guarded
     from training.weighing.structure import sample_sizes
     from training.weighing.weigher import LossPer, Weigher
@@ -67,6 +67,7 @@ _MODULES = {
     "foreign_value": "training.checkpoint.storable",
     "generators_in": "training.feed.unsaved_generators",
     "guarded": "training.streams",
+    "is_insistent": "training.signals",
     "iterate_shielded": "training.signals",
     "load_rng_state": "training.loop.state",
     "load_weights": "training.plain_names",
@@ -110,6 +111,7 @@ __all__ = [
     "foreign_value",
     "generators_in",
     "guarded",
+    "is_insistent",
     "iterate_shielded",
     "load_rng_state",
     "load_weights",

@@ -30,6 +30,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, *HANGING_UP)
 SAVING = _present("SIGUSR1")
 #: Signals that a run listens to.
 HEARD = (*STOPPING, *SAVING)
+_INSISTENT = "_trainbus_is_insistent"
 
 
 class Terminated(SystemExit):
@@ -78,7 +79,7 @@ def handled(
         is_insistent = name not in HANGING_UP
         if is_insistent and set(heard) - set(HANGING_UP):
             log.warning("%s again: leaving at once", name.name)
-            raise interruption(name)
+            raise _insistent(interruption(name))
         heard.append(name)
         if len(heard) == 1:
             on_stop(name)
@@ -173,3 +174,16 @@ def interruption(number: signal.Signals) -> BaseException:
     if number == signal.SIGINT:
         return KeyboardInterrupt("interrupted; the run can be resumed")
     return Terminated(number)
+
+
+def is_insistent(error: BaseException) -> bool:
+    """Whether a second signal raised it: whoever is told of it waits for nothing.
+
+    What ends a run after its last checkpoint is of the same type, and is none.
+    """
+    return getattr(error, _INSISTENT, False)
+
+
+def _insistent(error: BaseException) -> BaseException:
+    setattr(error, _INSISTENT, True)  # a subclass would change Python's exit code
+    return error

@@ -37,6 +37,7 @@ COMMIT, PROCESS = "faults/test_commit.py", "faults/test_process.py"
 MATRIX, WORKERS = "faults/test_resume_matrix.py", "faults/test_workers.py"
 GENERATORS = "faults/test_user_generators.py"
 LEAVING, SIGNALS = "faults/test_leaving.py", "faults/test_signals.py"
+SAVING_SIGNALS = "faults/test_saving_signals.py"
 PRINTING, TEARDOWN = "faults/test_printing.py", "faults/test_teardown.py"
 PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
@@ -851,6 +852,42 @@ MUTANTS = [
         "    if False:\n        log.error",
         TEARDOWN,
         "test_p16_who",
+    ),
+    Mutant(
+        "P17",
+        "a first signal leaves a save behind as a second does",
+        "trainbus_checkpointing.checkpointing",
+        "self._leaves = is_insistent(error)",
+        "self._leaves = True",
+        SAVING_SIGNALS,
+        "test_p17_an_exit",
+    ),
+    Mutant(
+        "P17",
+        "a second signal waits",
+        "trainbus_checkpointing.checkpointing",
+        "self._leaves = is_insistent(error)",
+        "self._leaves = False",
+        SAVING_SIGNALS,
+        "test_p17_a_second",
+    ),
+    Mutant(
+        "P17",
+        "a wait that was ended counts as done",
+        "trainbus_checkpointing.background",
+        "        self._ended.wait()\n",
+        "        self._ended.set()\n",
+        SAVING_SIGNALS,
+        "test_p17_a_wait",
+    ),
+    Mutant(
+        "P17",
+        "what failed in the thread is not saved at the end",
+        "trainbus_checkpointing.checkpointing",
+        "            self._set_up.saved_at = None\n",
+        "",
+        SAVING_SIGNALS,
+        "test_p17_the_last",
     ),
     Mutant(
         "P10",

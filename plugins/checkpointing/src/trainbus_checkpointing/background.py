@@ -11,6 +11,7 @@ class Background:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
         self._error: BaseException | None = None
 
     @property
@@ -27,9 +28,12 @@ class Background:
                 work()
             except BaseException as error:
                 self._error = error
+            finally:
+                self._ended.set()
 
-        # A daemon: who leaves at once does not wait; everybody else calls ``finish``.
-        self._thread = threading.Thread(target=run, name="checkpointing", daemon=True)
+        self._ended.clear()
+        # No daemon: Python would end the process under it, inside of torch, by abort.
+        self._thread = threading.Thread(target=run, name="checkpointing", daemon=False)
         self._thread.start()
 
     def finish(self, wait: bool) -> bool:
@@ -40,8 +44,10 @@ class Background:
         """
         if self._thread is None:
             return False
-        if self._thread.is_alive() and not wait:
+        if not wait and not self._ended.is_set():
             return False
+        # Not ``join``: one that a signal ends takes the thread for ended.
+        self._ended.wait()
         self._thread.join()
         self._thread, error, self._error = None, self._error, None
         if error is not None:

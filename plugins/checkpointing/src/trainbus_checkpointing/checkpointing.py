@@ -30,7 +30,7 @@ from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import named_path
+from training.plugin import is_insistent, named_path
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -229,6 +229,8 @@ class ModelCheckpointCallback(Callback):
     def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
         """Write one file if this boundary calls for it, and never two."""
         saver = self._set_up
+        if trainer.is_stopping:  # what is in flight may be of this very boundary
+            self._finish(trainer, wait=True)
         at = Boundary(
             reason,
             trainer.epoch,
@@ -250,6 +252,8 @@ class ModelCheckpointCallback(Callback):
             if at.is_stopping or self.on_save_error == "raise":
                 raise
             log.warning("checkpointing: training goes on without a save: %s", error)
+        if trainer.is_stopping:  # a signal may have come meanwhile
+            saver.finish(trainer, wait=True)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written."""
@@ -257,7 +261,7 @@ class ModelCheckpointCallback(Callback):
 
     def on_exception(self, error: BaseException) -> None:
         """Remember to leave at once: a second signal does not wait for a write."""
-        self._leaves = isinstance(error, KeyboardInterrupt | SystemExit)
+        self._leaves = is_insistent(error)
 
     def on_close(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written, and let go of the folder."""
@@ -314,6 +318,7 @@ class ModelCheckpointCallback(Callback):
         except FolderLostError:
             raise
         except CheckpointError as error:
+            self._set_up.saved_at = None
             if self.on_save_error == "raise":
                 raise
             log.warning("checkpointing: training goes on without a save: %s", error)

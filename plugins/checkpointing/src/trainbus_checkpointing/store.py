@@ -139,7 +139,8 @@ class Store:
         try:
             is_complete = self._background.finish(wait)
         except BaseException:
-            self._in_flight = None
+            if not self._background.is_busy:  # else only the wait was ended
+                self._in_flight = None
             raise
         if not is_complete or draft is None:
             return False

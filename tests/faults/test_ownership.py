@@ -264,6 +264,36 @@ def test_p11_a_removed_lock_that_nobody_took_is_taken_again(
     assert "run.lock was removed; it is there again" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"async_save": True}], ids=["plainly", "in a thread"]
+)
+@pytest.mark.parametrize(
+    "at", [2, 6], ids=["before the first save", "after some saves"]
+)
+def test_p11_a_lock_that_came_free_after_another_run_is_not_taken_again(
+    tmp_path: Path, at: int, options: dict[str, Any]
+) -> None:
+    """Whoever stood still must not replace the list that the other run left."""
+    left: dict[str, bytes] = {}
+
+    def content() -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def another_run() -> None:
+        run.plugins["checkpointing"]._saver.store.finish()  # in flight in a thread
+        (tmp_path / "run.lock").unlink()
+        build(tmp_path, lambda step: None, save_top_k=-1).train()
+        left.update(content())
+
+    run = build(tmp_path, lambda step: None, **options)
+    run.bus.register(Acts(at, another_run))
+    with pytest.raises(FolderLostError, match="was taken over by another run"):
+        run.train()
+    assert {"manifest.json", "last.json"} < left.keys()
+    assert content() == left
+    assert not (tmp_path / "run.lock").exists()
+
+
 def test_p11_a_lost_lock_is_neither_touched_nor_removed(tmp_path: Path) -> None:
     path, lock = tmp_path / "run.lock", RunLock(tmp_path, beat=0.01)
     lock.acquire()

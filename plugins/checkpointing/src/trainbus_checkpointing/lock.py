@@ -15,6 +15,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from trainbus_checkpointing.holder import MOST_BYTES, Holder
@@ -71,11 +72,13 @@ class RunLock:
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
         self._thread.start()
 
-    def confirm(self) -> None:
+    def confirm(self, is_as_left: Callable[[], bool] = lambda: True) -> None:
         """Make sure that the folder is still this run's; to be called before a write.
 
-        A lock that was removed, and that nobody else has taken, is taken again.
+        A lock that was removed is taken again, if nobody has it, or had it meanwhile.
 
+        Args:
+            is_as_left: whether the folder still holds what this run left in it.
         Raises:
             FolderLostError: another run has it.
             OSError: the file cannot be read, which says nothing about it.
@@ -88,8 +91,13 @@ class RunLock:
             with contextlib.suppress(ConfigError):
                 self._let_go()
                 self._take()
-                log.warning("checkpointing: %s was removed; it is there again", LOCK)
-                return
+                if is_as_left():  # asked while nobody else can change it
+                    log.warning(
+                        "checkpointing: %s was removed; it is there again", LOCK
+                    )
+                    return
+                self.path.unlink()
+                self._let_go()
         raise FolderLostError(
             f"checkpointing.save_dir {str(self.path.parent)!r} was taken over by "
             f"{found or 'another run'} while this one stood still; nothing more is "

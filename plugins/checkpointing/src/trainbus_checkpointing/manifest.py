@@ -43,6 +43,7 @@ class Manifest:
         self.folder = folder
         self.entries = entries or []
         self.run = num_runs
+        self._on_disk: object = None  # as it was last read or written
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -64,7 +65,9 @@ class Manifest:
                     f"{str(path)!r} was written by a newer trainbus-checkpointing; "
                     "upgrade it or choose another checkpointing.save_dir"
                 )
-            return cls(folder, _entries(content), content.count("run"))
+            manifest = cls(folder, _entries(content), content.count("run"))
+            manifest._on_disk = content
+            return manifest
         except ConfigError:
             raise
         except FileNotFoundError:
@@ -130,7 +133,20 @@ class Manifest:
             "checkpoints": [asdict(entry) for entry in entries],
         }
         write_json(self.folder / MANIFEST, content)
-        self.entries = entries
+        self.entries, self._on_disk = entries, content
+
+    def is_as_left(self) -> bool:
+        """Whether the list on disk is gone, or the one last read or written here.
+
+        Raises:
+            OSError: it cannot be read, which says nothing about it.
+        """
+        try:
+            return bool(json.loads(_read(self.folder / MANIFEST)) == self._on_disk)
+        except FileNotFoundError:
+            return True
+        except (ValueError, RecursionError):
+            return False
 
 
 def is_complete(folder: Path, entry: Entry) -> bool:

@@ -179,7 +179,7 @@ class Store:
             )
             self._list([*self._manifest.entries, entry])
             pointer = {"file": entry.file, "step": entry.step, "epoch": entry.epoch}
-            self._lock.confirm()
+            self._lock.confirm(self._manifest.is_as_left)
             write_json(self.folder / LAST, {**pointer, "digest": entry.digest})
             self._evict(needed)
         except OSError as error:
@@ -192,7 +192,7 @@ class Store:
 
     def _confirm(self) -> None:
         try:
-            self._lock.confirm()
+            self._lock.confirm(self._manifest.is_as_left)
         except OSError as error:
             raise CheckpointError(
                 f"{str(self._lock.path)!r} cannot be read ({error}), so nothing was "
@@ -219,7 +219,7 @@ class Store:
         protected |= {self._source} if self._source else set()
         evicted = self.ranking.evicted(current, protected)
         for entry in evicted:
-            self._lock.confirm()
+            self._lock.confirm(self._manifest.is_as_left)
             files.remove(self.folder, entry.file)
         if evicted:
             gone = {entry.file for entry in evicted}
@@ -227,7 +227,7 @@ class Store:
 
     def _list(self, entries: list[Entry]) -> None:
         """Replace the manifest; it names best and last for those who only read it."""
-        self._lock.confirm()
+        self._lock.confirm(self._manifest.is_as_left)
         current = [entry for entry in entries if entry.run == self._manifest.run]
         best = self.ranking.best(current)
         self._manifest.write(

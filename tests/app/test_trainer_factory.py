@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,21 @@ def test_a_run_leaves_its_record(workplace: Path) -> None:
     assert summary["plugins"]["evaluation"]["distribution"] == "trainbus-evaluation"
     assert summary["data"]["floors"]["most_frequent"]["all"] == 0.25
     for name in ("config", "history", "best_checkpoint"):
+        assert (workplace / summary["paths"][name]).is_file()
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_step_end", "on_train_end"])
+def test_a_change_of_the_working_directory_moves_no_record(
+    workplace: Path, hook: str
+) -> None:
+    (workplace / "elsewhere").mkdir()
+    moves = Callback()
+    setattr(moves, hook, lambda: os.chdir(workplace / "elsewhere"))
+    create_trainer_from_config("run.yaml", callbacks=[moves]).train()
+    assert Path.cwd() == workplace / "elsewhere"
+    assert list(Path.cwd().iterdir()) == []
+    summary = json.loads((workplace / "out/summary.json").read_text())
+    for name in ("config", "history", "best_checkpoint", "last_checkpoint"):
         assert (workplace / summary["paths"][name]).is_file()
 
 

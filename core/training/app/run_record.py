@@ -57,11 +57,12 @@ class RunRecord(Callback):
         #: What summary.json holds; empty before the run has ended.
         self.summary: dict[str, Any] = {}
         self._started: tuple[float, float] | None = None
+        self._folder = Path()
 
     def on_setup(self, trainer: Trainer) -> None:
-        """Refuse a folder that cannot be written, before the first step."""
+        """Fix the folder; refuse one that cannot be written, before the first step."""
         self.summary, self._started = {}, None
-        folder = trainer.save_dir.absolute()
+        folder = self._folder = trainer.save_dir.absolute()
         while not folder.exists() and not folder.is_symlink():
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -73,21 +74,21 @@ class RunRecord(Callback):
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Put an earlier record aside, and write what this run will do."""
         if not resumed:
-            _put_aside(trainer.save_dir)
+            _put_aside(self._folder)
         text = "# The resolved configuration of the run in this folder.\n"
         text += yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         write_durably(
-            trainer.save_dir / CONFIG, lambda file: file.write(text.encode()) and None
+            self._folder / CONFIG, lambda file: file.write(text.encode()) and None
         )
         self._started = time.perf_counter(), _cpu_seconds()
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Write the history so far."""
-        write_json(trainer.save_dir / HISTORY, trainer.history)
+        write_json(self._folder / HISTORY, trainer.history)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Write the history, and the summary of a run that ended well."""
-        write_json(trainer.save_dir / HISTORY, trainer.history)
+        write_json(self._folder / HISTORY, trainer.history)
         self._summarise(trainer, "finished")
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
@@ -118,14 +119,14 @@ class RunRecord(Callback):
             "seed": trainer.seed,
             "data": self.facts,
             "plugins": describe_plugins(trainer.plugins),
-            "paths": paths_of(trainer),
+            "paths": paths_of(trainer, self._folder),
             "versions": {
                 "trainbus": training.__version__,
                 "torch": str(torch.__version__),
                 "python": platform.python_version(),
             },
         }
-        write_json(trainer.save_dir / SUMMARY, self.summary)
+        write_json(self._folder / SUMMARY, self.summary)
 
 
 def best_rows(trainer: Trainer) -> list[dict[str, Any]]:
@@ -154,9 +155,8 @@ def best_rows(trainer: Trainer) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def paths_of(trainer: Trainer) -> dict[str, str]:
+def paths_of(trainer: Trainer, folder: Path) -> dict[str, str]:
     """Return where things are, relative to the working directory where below it."""
-    folder = trainer.save_dir
     paths = {
         "save_dir": folder,
         "config": folder / CONFIG,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from trainbus_checkpointing import ModelCheckpointCallback
@@ -111,3 +114,58 @@ def test_a_step_that_is_due_at_the_end_of_an_epoch_is_saved_there_once(tmp_path)
     build(Evaluates(1.0, 2.0), checkpoint, num_epochs=2).train()
     names = sorted(path.name for path in tmp_path.glob("*.pt"))
     assert names == ["checkpoint-001-1.0000.pt", "checkpoint-002-2.0000.pt"]
+
+
+class Moves(Callback):
+    """Changes the working directory at a hook, to a new folder below."""
+
+    before = ("checkpointing",)
+
+    def __init__(self, hook: str) -> None:
+        self.hook = hook
+
+    def on_train_begin(self) -> None:
+        self._move("on_train_begin")
+
+    def on_step_end(self) -> None:
+        self._move("on_step_end")
+
+    def on_checkpoint(self) -> None:
+        self._move("on_checkpoint")
+
+    def on_train_end(self) -> None:
+        self._move("on_train_end")
+
+    def _move(self, hook: str) -> None:
+        if hook == self.hook:
+            self.hook = "done"
+            os.mkdir("elsewhere")
+            os.chdir("elsewhere")
+
+
+@pytest.mark.parametrize(
+    "hook", ["on_train_begin", "on_step_end", "on_checkpoint", "on_train_end"]
+)
+@pytest.mark.parametrize(
+    ("save_dir", "options"),
+    [
+        pytest.param("saved", {}, id="a folder of its own"),
+        pytest.param("saved", {"async_save": True}, id="in a thread"),
+        pytest.param(None, {}, id="the run's folder"),
+    ],
+)
+def test_a_change_of_the_working_directory_moves_no_checkpoint(
+    tmp_path, monkeypatch, hook, save_dir, options
+):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = ModelCheckpointCallback(save_dir, monitor=None, **options)
+    build(checkpoint, Moves(hook), num_epochs=2, save_dir="run").train()
+    assert Path.cwd() == tmp_path / "elsewhere"
+    assert list(Path.cwd().iterdir()) == []
+    folder = tmp_path / (save_dir or "run/checkpoints")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "last-epoch002-step6.pt",
+        "last.json",
+        "manifest.json",
+    ]
+    assert checkpoint.last_path == folder / "last-epoch002-step6.pt"

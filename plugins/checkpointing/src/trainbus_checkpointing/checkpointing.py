@@ -159,14 +159,14 @@ class ModelCheckpointCallback(Callback):
         return rehearsal.result
 
     def on_setup(self, trainer: Trainer) -> None:
-        """Make the folder, and forget an earlier run of this instance."""
+        """Make the folder, wherever its path leads now; forget an earlier run."""
         if self._owner is not None:
             raise ConfigError(
                 "this checkpointing plugin is at work in another run; make one for "
                 "each trainer"
             )
         self._saver, self._leaves = None, False
-        folder = self._folder(trainer)
+        folder = self._folder(trainer).absolute()
         for other in trainer.plugins.values():
             if isinstance(other, ModelCheckpointCallback) and other._uses(folder):
                 raise ConfigError(

@@ -355,3 +355,32 @@ def test_what_each_of_torchs_optimizers_keeps_fits_it(
     second.load_checkpoint(tmp_path / "a.pt")
     second.train()
     assert second.step == 4
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_a_weight_that_is_not_finite_is_named_and_taken(
+    saved: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    weights_only: bool,
+) -> None:
+    """One may look at a run that diverged."""
+    weight = torch.full_like(saved["model"]["2.weight"], float("nan"))
+    torch.save(crafted(saved, ("model", "2.weight"), weight), tmp_path / "a.pt")
+    make().load_checkpoint(tmp_path / "a.pt", weights_only=weights_only)
+    assert "NaN or infinite values in the model: 2.weight;" in caplog.text
+
+
+def test_a_buffer_of_infinities_that_the_model_has_too_is_not_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The control: a mask."""
+
+    def masked() -> Trainer:
+        trainer = make()
+        trainer.model.register_buffer("mask", torch.full((2, 2), float("-inf")))
+        return trainer
+
+    masked().save_checkpoint(tmp_path / "a.pt")
+    masked().load_checkpoint(tmp_path / "a.pt")
+    assert "infinite" not in caplog.text

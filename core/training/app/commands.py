@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.discovery import installed as discovery
+from training.discovery.installed import installed as discovery
 from training.errors import CheckpointError, ConfigError, DataError
 from training.files import named_path
 
@@ -185,16 +185,17 @@ def _description(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
-    """Give the model the weights of a checkpoint, all of them."""
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        problems = str(error).splitlines()[1:]  # the first line is a title
-        raise CheckpointError(
-            f"checkpoint {source!r} does not fit this model; use the configuration it "
-            f"was trained with, config.yaml beside it; {len(problems)} problems, such "
-            f"as: {problems[0].strip()}"
-        ) from error
+    """Give the model the weights of a checkpoint, all of them, as a resume would.
+
+    Raises:
+        CheckpointError: names, shapes or kinds of numbers differ; says which.
+    """
+    from training.checkpoint.state import check_weights
+    from training.plain_names import as_plain, load_weights, weights_of
+
+    saved = as_plain(model, state["model"])
+    check_weights(saved, weights_of(model), "model", source)
+    load_weights(model, saved)
 
 
 def _measure(config: Config, model: Any, processor: Any, loader: Any) -> dict[str, Any]:

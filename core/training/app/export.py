@@ -23,7 +23,7 @@ def export(arguments: argparse.Namespace) -> None:
     state = read_state(arguments.checkpoint)
     progress = state["progress"]
     if out.suffix == SUFFIX:
-        _write_weights(out, state)
+        _write_weights(out, state, arguments.checkpoint)
     else:
         _write_pretrained(out, state, arguments.checkpoint)
     print(
@@ -32,19 +32,33 @@ def export(arguments: argparse.Namespace) -> None:
     )
 
 
-def _write_weights(out: Path, state: Mapping[str, Any]) -> None:
+def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
     """Write every tensor under its name in the model; tied ones are written twice."""
     from safetensors.torch import save
     from torch import Tensor
 
+    from training.checkpoint.part_checks import is_dense, shown
+    from training.checkpoint.state import warn_of_nonfinite
     from training.checkpoint_io import write_durably
 
-    weights = {
-        name: value.contiguous().clone()
-        for name, value in state["model"].items()
-        if isinstance(value, Tensor)
-    }
-    content = save(weights, metadata={"format": "pt"})
+    weights = {}
+    for name, value in state["model"].items():
+        if isinstance(value, Tensor):
+            if not is_dense(value):
+                raise CheckpointError(
+                    f"{source!r} cannot be exported: {name} is {shown(value)}, and a "
+                    f"{SUFFIX} file holds dense tensors only; make it dense in the "
+                    "model before saving"
+                )
+            weights[name] = value.contiguous().clone()
+    warn_of_nonfinite(weights, {}, "model", source)
+    try:
+        content = save(weights, metadata={"format": "pt"})
+    except KeyError as error:
+        raise CheckpointError(
+            f"{source!r} cannot be exported: a {SUFFIX} file holds no {error.args[0]}, "
+            "of which some weights are; change their dtype in the model before saving"
+        ) from error
     write_durably(out, lambda file: file.write(content))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from training.checkpoint.fitting import misfit
+from training.checkpoint.fitting import has_finite, misfit
 from training.checkpoint.optimizer_state import fitted, named_state, names_of
 from training.checkpoint.plugin_states import collect_states
 from training.checkpoint.settings import settings_of
@@ -29,11 +29,13 @@ __all__ = [
     "capture",
     "check_loss",
     "check_model",
+    "check_weights",
     "restore_model",
     "restore_optimizer",
     "restore_run",
     "trainable",
     "unwrapped",
+    "warn_of_nonfinite",
 ]
 
 
@@ -100,7 +102,7 @@ def check_model(trainer: Trainer, state: Mapping[str, Any], source: str) -> None
         CheckpointError: names or shapes differ; says which.
     """
     saved = as_plain(trainer.model, state["model"])
-    _check_weights(saved, weights_of(trainer.model), "model", source)
+    check_weights(saved, weights_of(trainer.model), "model", source)
 
 
 def check_loss(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
@@ -111,7 +113,7 @@ def check_loss(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
     """
     own = trainer.criterion.state_dict()
     if "loss" in state:
-        _check_weights(state["loss"], own, "loss", source)
+        check_weights(state["loss"], own, "loss", source)
     elif own:
         log.warning(
             "checkpoint %r is of an earlier release, which saved nothing of the loss; "
@@ -120,9 +122,19 @@ def check_loss(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
         )
 
 
-def _check_weights(
+def check_weights(
     saved: Mapping[str, Any], own: Mapping[str, Any], what: str, source: str
 ) -> None:
+    """Compare names, shapes and kinds of tensors; warn of values that are not finite.
+
+    Args:
+        saved: name -> value, from the checkpoint.
+        own: the same, of the part that is to take them.
+        what: that part: ``"model"`` or ``"loss"``.
+        source: the checkpoint, for messages.
+    Raises:
+        CheckpointError: something differs; says which.
+    """
     missing = sorted(own.keys() - saved.keys())
     unexpected = sorted(saved.keys() - own.keys())
     both = sorted(own.keys() & saved.keys())
@@ -140,6 +152,20 @@ def _check_weights(
         raise CheckpointError(
             f"checkpoint {source!r} does not fit this {what}; {'; '.join(problems)}: "
             f"build the {what} as it was when the checkpoint was written"
+        )
+    warn_of_nonfinite(saved, own, what, source)
+
+
+def warn_of_nonfinite(
+    saved: Mapping[str, Any], own: Mapping[str, Any], what: str, source: str
+) -> None:
+    """Name weights with NaN or infinities, unless the part itself has some there."""
+    lost = [n for n in saved if not has_finite(saved[n]) and has_finite(own.get(n))]
+    if lost:
+        log.warning(
+            "checkpoint %r has NaN or infinite values in the %s: %s; unless they "
+            "belong there, its run had diverged: use an earlier checkpoint",
+            *(source, what, some(lost)),
         )
 
 

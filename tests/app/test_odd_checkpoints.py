@@ -1,0 +1,167 @@
+"""What is wrong inside of a whole checkpoint ends each command in a sentence."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from models.packing import describe_model
+from models.tiny_blip import build_blip
+from training import Trainer
+from training.checkpoint.state import capture
+from training.checkpoint_io import write_checkpoint
+
+Command = Callable[..., tuple[int, str, str]]
+State = dict[str, Any]
+NAME = "text_encoder.embeddings.word_embeddings.weight"
+
+
+@pytest.fixture(scope="module")
+def real() -> State:
+    """Return the state of a run that has not begun, with its model's description."""
+    built = build_blip(
+        ["what color?", *("red", "green", "blue", "white")],
+        hidden_size=16,
+        image_size=32,
+        num_attention_heads=2,
+    )
+    model, processor = built["model"], built["processor"]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    metadata = {
+        "model": describe_model(model, processor, "blip"),
+        "config": {"data": {"max_question_length": 12, "max_answer_length": 4}},
+    }
+    trainer = Trainer(
+        *(model, [torch.ones(1, 2)]),
+        optimizer=optimizer,
+        device="cpu",
+        metadata=metadata,
+    )
+    return copy.deepcopy(capture(trainer))
+
+
+@pytest.fixture
+def write(
+    real: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Return a function that writes ``a.pt`` with a value at a place."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32), "red").save("a.png")
+
+    def make(*path: Any, value: Any) -> None:
+        outer = state = copy.deepcopy(real)
+        for part in path[:-1]:
+            outer = outer[part]
+        outer[path[-1]] = value
+        write_checkpoint("a.pt", state)
+
+    return make
+
+
+PREDICT = ("predict", "--checkpoint", "a.pt", "--image", "a.png", "--question", "what?")
+COMMANDS = {"predict": PREDICT, "export": ("export", "a.pt", "folder")}
+
+
+def one_sentence(err: str) -> bool:
+    return "Traceback" not in err and err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_a_checkpoint_as_it_was_written_is_taken(
+    write: Callable[..., None], command: Command, arguments: list[str]
+) -> None:
+    """The control."""
+    write("metadata", "note", value=1)
+    code, _, err = command(*arguments)
+    assert (code, "checkpoint" in err) == (0, False)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize(
+    "kind", [torch.int64, torch.bool, torch.complex64, torch.uint16, "sparse"], ids=str
+)
+def test_weights_that_a_resume_refuses_are_refused(
+    write: Callable[..., None],
+    real: State,
+    command: Command,
+    arguments: list[str],
+    kind: Any,
+) -> None:
+    weight = real["model"][NAME]
+    changed = weight.to_sparse() if kind == "sparse" else weight.abs().to(kind)
+    write("model", NAME, value=changed)
+    code, out, err = command(*arguments)
+    assert (code, out) == (4, "")
+    assert f"of another kind: {NAME} is a torch." in err
+    assert one_sentence(err)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_half_precision_loses_nothing_and_is_taken(
+    write: Callable[..., None], real: State, command: Command, arguments: list[str]
+) -> None:
+    write("model", NAME, value=real["model"][NAME].bfloat16())
+    assert command(*arguments)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [*COMMANDS.values(), ("export", "a.pt", "a.safetensors")],
+    ids=[*COMMANDS, "export of a file"],
+)
+def test_weights_that_are_not_finite_are_named_and_taken(
+    write: Callable[..., None],
+    real: State,
+    command: Command,
+    caplog: pytest.LogCaptureFixture,
+    arguments: list[str],
+) -> None:
+    write("model", NAME, value=torch.full_like(real["model"][NAME], float("nan")))
+    assert command(*arguments)[0] == 0
+    assert caplog.text.count(f"NaN or infinite values in the model: {NAME}") == 1
+
+
+def quantized(weight: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch is about to drop these
+        return torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        pytest.param(lambda w: w.to_sparse(), "torch.sparse_coo tensor", id="sparse"),
+        pytest.param(quantized, "torch.qint8", id="quantized"),
+        pytest.param(lambda w: w.to(torch.complex128), "complex128", id="complex"),
+    ],
+)
+def test_what_a_file_of_weights_cannot_hold_is_not_exported(
+    write: Callable[..., None],
+    real: State,
+    command: Command,
+    change: Any,
+    word: str,
+) -> None:
+    write("model", NAME, value=change(real["model"][NAME]))
+    code, _, err = command("export", "a.pt", "w.safetensors")
+    assert (code, word in err, one_sentence(err)) == (4, True, True), err
+    assert not Path("w.safetensors").exists()
+
+
+def test_whole_numbers_are_exported_as_they_are(
+    write: Callable[..., None], real: State, command: Command
+) -> None:
+    """A file of weights is given to no model, so nothing is cast."""
+    whole = torch.ones_like(real["model"][NAME], dtype=torch.uint16)
+    write("model", NAME, value=whole)
+    assert command("export", "a.pt", "w.safetensors")[0] == 0
+    assert torch.equal(load_file("w.safetensors")[NAME], whole)

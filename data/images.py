@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from training.files import open_file
 
@@ -40,8 +42,8 @@ class ImageFault(Exception):
 def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:
     """Return the decoded image in mode RGB, turned as its EXIF tag asks.
 
-    Of an animation the first frame is taken; what is transparent shows white; 16-bit
-    grey is scaled to 8 bits.
+    Of an animation the first frame is taken; what is transparent shows white; 16 bits
+    are scaled to 8.
 
     Args:
         path: a file in one of ``FORMATS``.
@@ -57,7 +59,11 @@ def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:
             warnings.simplefilter("ignore")
             with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
                 _check_size(image.size, max_pixels)
+                is_deep = _has_deep_colours(image)  # which loading forgets
                 image.load()  # verify() would pass a JPEG that is cut short
+                if is_deep:
+                    with Image.open(file, formats=FORMATS) as again:
+                        _settle_deep_colours(image, _low_bytes(again))
                 return _to_rgb(ImageOps.exif_transpose(image))
     except (ImageFault, MemoryError):
         raise
@@ -89,7 +95,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             "holds floats, which do not say what is white; save it with 8 or 16 bits"
         )
     if image.mode in DEEP_MODES:
-        return _from_deep(np.asarray(image).astype(np.int64))
+        return _from_deep(image)
     if "transparency" not in image.info and image.mode not in CLEAR_MODES:
         return image.convert("RGB")
     above = image.convert("RGBA")
@@ -98,20 +104,68 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _from_deep(grey: npt.NDArray[np.int64]) -> Image.Image:
-    """Return the picture of grey values (H, W) from 0 to 65,535, scaled to 8 bits."""
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Return the picture of grey values from 0 to 65,535, scaled to 8 bits."""
+    grey = np.asarray(image).astype(np.int64)  # (H, W)
     least, most = int(grey.min()), int(grey.max())
     if least < 0 or most > WHITE:
         raise ImageFault(
             f"holds grey values from {least} to {most}, which do not say what is "
             f"white; scale them to 0..{WHITE}"
         )
+    _check_brightness(most, "grey values")
+    if "transparency" in image.info:
+        grey[grey == image.info["transparency"]] = WHITE
+    return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _check_brightness(most: int, what: str) -> None:
     if 0 < most < DARKEST:
         raise ImageFault(
-            f"holds 16-bit grey values of at most {most} of {WHITE}, which is nearly "
-            "black; save it with 8 bits, or scale the values to the full range"
+            f"holds 16-bit {what} of at most {most} of {WHITE}, which is nearly black; "
+            "save it with 8 bits, or scale the values to the full range"
         )
-    return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _raw_mode(tile: Any) -> str:
+    """Return how the bytes of a part of a file are to be read, as in ``RGB;16B``."""
+    return str(tile[3][0] if isinstance(tile[3], tuple) else tile[3])
+
+
+def _has_deep_colours(image: ImageFile.ImageFile) -> bool:
+    """Whether an image that is not loaded has 16 bits a colour; Pillow keeps 8."""
+    is_colour = image.mode in {"RGB", "RGBA", "RGBa", "RGBX"}
+    return is_colour and any(_raw_mode(t)[-4:-1] == ";16" for t in image.tile)
+
+
+def _low_bytes(image: ImageFile.ImageFile) -> npt.NDArray[np.uint8]:
+    """Return what Pillow leaves out of 16-bit colours (H, W, 3).
+
+    It keeps the high byte of each; read in the other byte order, that is the low one.
+    """
+    is_grey, tiles = False, list[Any]()
+    own = "L" if sys.byteorder == "little" else "B"
+    for tile in image.tile:
+        name, order = _raw_mode(tile)[:-1], _raw_mode(tile)[-1].replace("N", own)
+        is_grey = name == "LA;16"  # four bytes, there is no other order for them
+        raw = "RGBA" if is_grey else name + ("B" if order == "L" else "L")
+        args = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
+        make = getattr(tile, "_make", tuple)  # before Pillow 11 they are plain tuples
+        tiles.append(make((*tile[:3], args)))
+    image.tile = tiles
+    image.load()
+    low = np.asarray(image)
+    return low[..., [1, 1, 1]] if is_grey else low[..., :3]
+
+
+def _settle_deep_colours(image: Image.Image, low: npt.NDArray[np.uint8]) -> None:
+    """Refuse 16-bit colours that are nearly black; turn a colour key into an alpha."""
+    colours = np.asarray(image)[..., :3].astype(np.uint16) << 8 | low  # (H, W, 3)
+    _check_brightness(int(colours.max()), "colours")
+    key = image.info.pop("transparency", None)
+    if key is not None:  # of 16 bits; Pillow would compare it with the high bytes
+        is_seen = (colours != np.asarray(key)).any(axis=-1)
+        image.putalpha(Image.fromarray(is_seen.astype(np.uint8) * 255))
 
 
 def _what_it_is(path: str | Path) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from training.feed.batches import batch_to_device
     from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
-    from training.files import named_path
+    from training.files import named_path, open_file
     from training.logs import LazyLogs
     from training.loop.forward import (
         NO_PARTS,
@@ -77,6 +77,7 @@ _MODULES = {
     "merge_metrics": "training.loop.metrics",
     "metric_of": "training.feed.validation_loaders",
     "named_path": "training.files",
+    "open_file": "training.files",
     "plain": "training.plain",
     "position_of": "training.checkpoint_io",
     "read_checkpoint": "training.checkpoint_io",
@@ -121,6 +122,7 @@ __all__ = [
     "merge_metrics",
     "metric_of",
     "named_path",
+    "open_file",
     "plain",
     "position_of",
     "read_checkpoint",

@@ -213,3 +213,34 @@ def test_p12_what_is_no_file_is_no_list(tmp_path: Path, make: Any) -> None:
     build(tmp_path, lambda step: None).train()
     assert Manifest.read(tmp_path).entries
     assert (tmp_path / "manifest.damaged.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        pytest.param(os.mkfifo, "it is a named pipe, not a file", id="a FIFO"),
+        pytest.param(
+            lambda path: path.symlink_to("/dev/zero"),
+            "it is a device, not a file",
+            id="a device",
+        ),
+        pytest.param(lambda path: None, "No such file", id="nothing"),
+    ],
+)
+def test_p12_an_entry_of_what_is_no_file_is_passed_over_and_not_waited_for(
+    tmp_path: Path, trained: Any, make: Any, told: str
+) -> None:
+    fill(tmp_path, trained[1])
+    path = tmp_path / "manifest.json"
+    content = json.loads(trained[0])
+    newest = content["checkpoints"][-1]
+    (tmp_path / newest["file"]).unlink()
+    make(tmp_path / newest["file"])
+    newest["num_bytes"] = 0  # as such files have
+    path.write_text(json.dumps(content))
+    run = build(tmp_path, lambda step: None)
+    found = run.plugins["checkpointing"].resume_candidates(run)
+    assert found[0][0].name == newest["file"]
+    assert told in found[0][1]
+    resume(run, "auto")
+    assert 0 < run.step < newest["step"]

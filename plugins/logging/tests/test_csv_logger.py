@@ -2,6 +2,8 @@
 
 import csv
 import math
+import os
+import stat
 
 import pytest
 
@@ -118,6 +120,31 @@ def test_a_missing_log_is_written_anew_from_the_history(
     assert [row["epoch"] for row in rows_of(path)] == ["1", "2"]
     if foreign:
         assert (tmp_path / "log.1.csv").read_text() == foreign
+
+
+@pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "fresh"])
+@pytest.mark.parametrize(
+    ("make", "is_kept"),
+    [
+        pytest.param(os.mkfifo, stat.S_ISFIFO, id="a named pipe"),
+        pytest.param(
+            lambda path: path.symlink_to("/dev/zero"), stat.S_ISLNK, id="a device"
+        ),
+    ],
+)
+def test_what_is_no_file_is_not_waited_for_and_kept_beside(
+    make_trainer, tmp_path, make, is_kept, resumed
+):
+    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
+    make_trainer(CSVLoggerCallback(path), make_trainer.save_at(6, saved)).train()
+    path.unlink()
+    make(path)
+    trainer = make_trainer(CSVLoggerCallback(path))
+    if resumed:
+        trainer.load_checkpoint(saved)
+    trainer.train()
+    assert [row["epoch"] for row in rows_of(path)] == ["1", "2"]
+    assert is_kept((tmp_path / "log.1.csv").lstat().st_mode)
 
 
 @pytest.mark.parametrize("name", ["", "file/below"], ids=["a folder", "below a file"])

@@ -45,6 +45,8 @@ def _problem(folder: Path, entry: Entry) -> str | None:
         return f"it has {size:,} bytes, listed are {entry.num_bytes:,}"
     try:
         digest = files.digest_of(path)
+    except OSError as error:
+        return f"it is listed, but {error.strerror or error}"
     except Exception:  # not even a zip file: whoever reads it will say so
         return None
     return None if digest == entry.digest else "its content is not the one listed"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from trainbus_checkpointing.filename import SUFFIXES
 from training import ConfigError
+from training.plugin import open_file
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,12 @@ def digest_of(path: Path) -> str:
     """Return a SHA-256 over name, size and CRC32 of every record of a ``.pt`` file.
 
     It identifies the content without reading it: loading checks each CRC32.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+        zipfile.BadZipFile: it is no archive.
     """
-    with zipfile.ZipFile(path) as archive:
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
         records = [[i.filename, i.file_size, i.CRC] for i in archive.infolist()]
     return hashlib.sha256(json.dumps(records).encode()).hexdigest()
 

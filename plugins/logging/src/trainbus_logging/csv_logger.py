@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import named_path, write_durably
+from training.plugin import named_path, open_file, write_durably
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -101,7 +101,7 @@ class CSVLoggerCallback(Callback):
                 os.fsync(file.fileno())
 
     def _resume(self, trainer: Trainer) -> None:
-        columns, rows = read_rows(self.path) if self.path.exists() else ([], [])
+        columns, rows = read_rows(self.path) if self.path.is_file() else ([], [])
         if "step" not in columns:  # gone, or not a log of a run
             self._set_aside()
             rows = [as_cells(row) for row in trainer.history]
@@ -161,7 +161,8 @@ def as_text(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
 
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Return columns and complete rows of a CSV file; a torn last line is left out."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    with open_file(path) as file:  # a pipe or a device is not waited for
+        text = file.read().decode(errors="replace")
     whole = text[: text.rfind("\n") + 1]
     lines = list(csv.reader(io.StringIO(whole)))
     if not lines:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.discovery.installed import installed as discovery
+from training.discovery import installed as discovery
 from training.errors import CheckpointError, ConfigError, DataError
 from training.files import named_path
 

@@ -6,7 +6,7 @@ import pytest
 
 from trainbus_logging import ProgressBarCallback
 from trainbus_logging.display import as_time, epoch_line
-from training import Callback, ConfigError
+from training import Callback, ConfigError, DataError
 from training.logs import LazyLogs
 from training.readback import Readback
 
@@ -170,7 +170,7 @@ def test_an_error_leaves_the_terminal_clean(make_trainer):
     bar = ProgressBarCallback()
     bar.stream = Terminal()
     data = [*make_trainer().train_dataloader, ("bad", "batch")]
-    with pytest.raises(TypeError):
+    with pytest.raises(DataError, match="counts by labels"):
         make_trainer(bar, loader=data).train()
     assert bar._view is None
 

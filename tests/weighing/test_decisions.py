@@ -81,9 +81,27 @@ def test_w6_what_cannot_be_counted_is_refused_with_the_ways_out() -> None:
 
 
 def test_where_each_batch_is_a_step_the_same_is_a_warning(caplog: Any) -> None:
-    KINDS["InfoNCE"][0].trainer((8,)).train()
+    Kind(Perceptron, numbers(), stacked, {"loss_fn": contrastive}).trainer((8,)).train()
     assert "64 % of a batch's gradient belongs to neither part" in said(caplog)
     assert "so training is right; train_loss and val_loss count samples" in said(caplog)
+
+
+def test_a_step_function_is_called_once_a_batch_where_its_unit_does_not_matter() -> (
+    None
+):
+    """It may do more than compute a loss, such as train a second model."""
+    calls = []
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        calls.append(len(batch[0]))
+        return F.mse_loss(model(batch[0]), batch[1])
+
+    kind = Kind(Perceptron, numbers(), stacked, {"step_fn": step})
+    kind.trainer((3, 3, 2), gradient_accumulation_steps=1).train()
+    assert calls == [3, 3, 2]
+    calls.clear()
+    kind.trainer((3, 3, 2)).train()
+    assert len(calls) > 3  # the control: in one window it does
 
 
 INFO_NCE = Kind(Perceptron, numbers(), stacked, step_of(contrastive))

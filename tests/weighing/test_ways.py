@@ -43,7 +43,7 @@ def test_w5_rows_come_first_for_masks_take_a_sum_by_rows_for_a_sum() -> None:
         return summed_by_rows(model(batch[0]), batch[1])
 
     kind = Kind(Perceptron, sequences(), stacked, {"step_fn": step})
-    trainer = kind.trainer((8,))
+    trainer = kind.trainer((8,), times=2)
     trainer.train()
     assert trainer._weigher.settings()["unit"] == "samples"
     assert difference(kind.update(SPLIT), kind.update((8,))) < 1e-5

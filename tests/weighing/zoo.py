@@ -42,16 +42,22 @@ class Kind:
             for start, size in zip(starts, sizes, strict=True)
         ]
 
-    def trainer(self, sizes: tuple[int, ...], **options: Any) -> Trainer:
-        """Return a trainer of one window of batches of ``sizes``."""
+    def trainer(
+        self, sizes: tuple[int, ...], times: int = 1, **options: Any
+    ) -> Trainer:
+        """Return a trainer of one window of batches of ``sizes``, ``times`` over."""
         model = self.make()
+        batches = [batch for _ in range(times) for batch in self.batches(sizes)]
         return Trainer(
             model,
-            self.batches(sizes),
+            batches,
             optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-            gradient_accumulation_steps=len(sizes),
             device="cpu",
-            **{**self.options, **options},
+            **{
+                "gradient_accumulation_steps": len(batches),
+                **self.options,
+                **options,
+            },
         )
 
     def update(self, sizes: tuple[int, ...], **options: Any) -> Tensor:

@@ -70,6 +70,15 @@ def belied(look: Look, unit: str) -> str:
     )
 
 
+def another(expected: str, found: str) -> str:
+    """Return that a checkpoint was of a run whose loss had another unit."""
+    return (
+        f"the checkpoint is of another run: loss_per was {expected!r}, is {found!r}: "
+        "use the old loss, or accept the new one with allow_changes=['loss_per'] "
+        "(--allow-change loss_per)"
+    )
+
+
 def unknown(reasons: list[str]) -> str:
     """Return why nothing is known, without a way out."""
     told = "; ".join(dict.fromkeys(reasons)) or "no batch told"

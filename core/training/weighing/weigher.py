@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from math import inf, isclose
+from math import isclose
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,9 +39,9 @@ LIMIT = 1e-2
 class Weigher:
     """Weighs each batch; measures first batches where nobody says a weight.
 
-    ``batch.loss_weight`` comes first, then ``loss_per``, then what is measured. Where
-    units cannot be told apart, since every batch so far has as much of each in
-    proportion, the first batch that differs is measured before it is used.
+    ``batch.loss_weight`` comes first, then ``loss_per``, then what is measured. While
+    every batch has as much of each unit in proportion, units cannot be told apart; the
+    first batch that differs is measured before it is used.
 
     Args:
         loss_per: the name of a unit, a function batch -> float, or None: measure.
@@ -77,15 +77,15 @@ class Weigher:
 
     def reset(self) -> None:
         """Forget what was measured."""
-        said = self._loss_per
-        self._unit: str | None = said if isinstance(said, str) else None
+        said: Any = self._loss_per
+        self._unit: str | None = None if callable(said) else said
         self._live: dict[str, float] = {}  # unit -> amount in the first batch
         self._rest, self._scale = 0.0, 1.0
         self._cuts, self._batches = 0, 0
         self._reasons: list[str] = []
         self._is_settled = self._loss_per is not None
         self._expected: str | None = None
-        self._allows_change = self._has_samples = False
+        self._allows_change = self._has_samples = self._has_waited = False
         self._number, self._next_look = 0, 1
         self._looks_again = False
 
@@ -220,7 +220,8 @@ class Weigher:
         said = said_weight(batch)
         if said is not None or self._model is None:
             return self._amount(batch, samples) if said is None else said
-        if self._unit is not None:
+        waits = self._has_waited and not self._need_not_be_measured(batch, samples)
+        if self._unit is not None and not waits:
             return self._amount(batch, samples)
         live = self._look(batch, issued, None).live  # before anything was trained on
         amount = self._counts(live[0] if live else "samples", batch, samples)
@@ -261,12 +262,7 @@ class Weigher:
 
     def _refuse_differing(self, batch: Any, samples: int | None, seen: Look) -> None:
         """Refuse a batch that units left make weigh differently."""
-        ratios = set()
-        for unit, before in self._live.items():
-            own = self._counts(unit, batch, samples)
-            if own or before:
-                ratios.add(round((own or 0) / before, 9) if before else inf)
-        if len(ratios) > 1:
+        if not self._counts.go_together(self._live, batch, samples):
             words = " or ".join(in_words(unit) for unit in self._live)
             why = f"whether the loss is a mean over {words} could not be measured"
             self._unknown(f"{why}: {'; '.join(seen.reasons) or 'parts weigh alike'}")
@@ -276,12 +272,15 @@ class Weigher:
         if self._expected is not None:
             self._check_expected(batch, issued)
             return self(batch, issued)
-        self._batches += 1
         self._has_samples = self._counts("samples", batch, samples) is not None
         if not self._live:
             amounts = self._counts.all(batch, samples)
             self._live = {unit: float(n) for unit, n in amounts.items()}
             self._unit = next(iter(self._live), None)
+        if self._need_not_be_measured(batch, samples):
+            self._has_waited = True
+            return self._amount(batch, samples)
+        self._batches += 1
         seen = self._look(batch, issued, list(self._live))
         if seen.said is not None:
             self._settle_as_said(seen)
@@ -292,11 +291,22 @@ class Weigher:
         elif seen.turns:
             self._cuts += seen.turns
             live = self._of_torch(seen.live)
-            self._keep(live, seen, is_first=self._batches == 1)
+            self._keep(live, seen, is_first=self._batches == 1 and not self._has_waited)
         if not self._is_settled:
             self._decide(seen)
         self._refuse_differing(batch, samples, seen)
         return self._amount(batch, samples)
+
+    def _need_not_be_measured(self, batch: Any, samples: int | None) -> bool:
+        """Whether each batch is a step, and all units have gone together so far.
+
+        Then any of them trains and reports alike, and a ``step_fn``, which may do more
+        than compute a loss, is called no more often than there are batches.
+        """
+        is_step = not self._has_own_loss and self._loss_fn is None
+        if not is_step or self._batches_a_window > 1 or not self._live:
+            return False
+        return self._counts.go_together(self._live, batch, samples)
 
     def _of_torch(self, live: list[str]) -> list[str]:
         """Return the one unit of torch's cross entropy, if it is among ``live``."""
@@ -340,15 +350,8 @@ class Weigher:
 
         assert self._model is not None
         subject = Subject(
-            self._model,
-            self._forward,
-            self._counts,
-            self._device,
-            self._loader,
-            self._loss_fn,
-            self._has_own_loss,
-            self._by_losses,
-            self.beside,
+            *(self._model, self._forward, self._counts, self._device, self._loader),
+            *(self._loss_fn, self._has_own_loss, self._by_losses, self.beside),
         )
         return look(subject, batch, issued, live, max(1, CUTS - self._cuts % CUTS))
 
@@ -368,11 +371,7 @@ class Weigher:
         if expected in seen.live or set(self._live) & set(seen.live):
             return
         if not self._allows_change:
-            raise CheckpointError(
-                f"the checkpoint is of another run: loss_per was {expected!r}, is "
-                f"{seen.live[0]!r}: use the old loss, or accept the new one with "
-                "allow_changes=['loss_per'] (--allow-change loss_per)"
-            )
+            raise CheckpointError(_sentences().another(str(expected), seen.live[0]))
         amounts = self._counts.all(batch, None if issued is None else len(issued))
         self._live = {unit: float(amounts.get(unit, 0.0)) for unit in seen.live}
         self._unit, self._scale = seen.live[0], 1.0

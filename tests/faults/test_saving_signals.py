@@ -154,10 +154,12 @@ def test_p17_the_last_save_of_a_signalled_run_is_tried_again_at_its_end(
 def test_p17_a_wait_that_a_signal_ends_does_not_take_the_work_for_done() -> None:
     background = Background()
     waits, gate = threading.Event(), threading.Event()
+    waiting = threading.get_ident()
 
     def work() -> None:
         waits.wait(20)
-        os.kill(os.getpid(), INT)
+        # To this thread itself: of a process's signals any thread may be told.
+        signal.pthread_kill(waiting, INT)
         gate.wait(20)
 
     def wait() -> None:

@@ -19,7 +19,7 @@ from data.streamed import StreamedPixels, StreamedTokens
 from data.vqa_dataset import IndexedVQADataset, VQADataset
 from training.errors import ConfigError, DataError, did_you_mean
 from training.feed.permutation import Permutation
-from training.files import named_path
+from training.files.named_paths import named_path
 
 if TYPE_CHECKING:
     from training.app.data_config import DataConfig

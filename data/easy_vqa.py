@@ -19,7 +19,7 @@ from typing import Any
 
 from data.folders import new_folder, refuse_content, write_rows
 from training.errors import DataError
-from training.files import named_path
+from training.files.named_paths import named_path
 
 __all__ = ["convert_easy_vqa"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from training.files import open_file
+from training.files.named_paths import open_file
 
 __all__ = ["ImageFault", "open_rgb"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from training.errors import DataError
-from training.files import open_file
+from training.files.named_paths import open_file
 
 __all__ = ["UnusableRow", "lines_of", "parse_object", "show"]
 

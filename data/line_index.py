@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from data.json_lines import MAX_LINE_BYTES
 from training.errors import DataError
-from training.files import open_file
+from training.files.named_paths import open_file
 
 __all__ = ["LineIndex", "cache_folder"]
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from data.folders import new_folder, write_rows
 from training.errors import ConfigError
-from training.files import named_path
+from training.files.named_paths import named_path
 
 __all__ = ["MAX_PICTURES", "Picture", "draw", "questions_about", "write_shapes"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training.device import choose_device
 from training.errors import ConfigError, did_you_mean
+from training.hardware.device import choose_device
 
 __all__ = ["MODEL_TASKS", "load_model"]
 

@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 import torch
 
 from training.checkpoint.records import ForeignRecord, check_records
-from training.durable import write_durably, write_json
 from training.errors import CheckpointError
-from training.files import named_path, open_file
+from training.files.durable import write_durably, write_json
+from training.files.named_paths import named_path, open_file
 
 __all__ = [
     "FORMAT",

@@ -11,7 +11,7 @@ from torch import Tensor
 from training.checkpoint import part_checks as parts
 from training.checkpoint.setting_checks import check_settings
 from training.checkpoint_io import UnreadableError, read_checkpoint
-from training.files import named_path, open_file
+from training.files.named_paths import named_path, open_file
 
 #: Part -> its type; a mapping stands for a part with parts that must be there.
 LAYOUT: dict[str, Any] = {

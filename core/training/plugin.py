@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from training.checkpoint.state import capture
     from training.checkpoint.storable import foreign_value
     from training.checkpoint_io import position_of, read_checkpoint, write_checkpoint
-    from training.device import choose_device
-    from training.durable import write_durably, write_json
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device
     from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
-    from training.files import named_path, open_file
+    from training.files.durable import write_durably, write_json
+    from training.files.named_paths import named_path, open_file
+    from training.hardware.device import choose_device
     from training.logs import LazyLogs
     from training.loop.forward import (
         NO_PARTS,
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     )
     from training.loop.length import epochs_begun
     from training.loop.metrics import merge_metrics
+    from training.loop.plain_names import as_plain, load_weights, weights_of
     from training.loop.state import load_rng_state, rng_state
     from training.loop.train_mode import evaluating
+    from training.messages.guarded_streams import Guarded, guarded
     from training.plain import plain
-    from training.plain_names import as_plain, load_weights, weights_of
     from training.readback import Readback
-    from training.signals import is_insistent, iterate_shielded, shielded
-    from training.streams import Guarded, guarded
+    from training.signals.signals import is_insistent, iterate_shielded, shielded
     from training.weighing.structure import sample_sizes
     from training.weighing.weigher import LossPer, Weigher
 
 # Name -> module that defines it.
 _MODULES = {
-    "Guarded": "training.streams",
+    "Guarded": "training.messages.guarded_streams",
     "LazyLogs": "training.logs",
     "LossFn": "training.loop.forward",
     "LossPer": "training.weighing.weigher",
@@ -56,38 +56,38 @@ _MODULES = {
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
     "Weigher": "training.weighing.weigher",
-    "as_plain": "training.plain_names",
+    "as_plain": "training.loop.plain_names",
     "batch_to_device": "training.feed.batches",
     "call_model": "training.loop.forward",
     "capture": "training.checkpoint.state",
-    "choose_device": "training.device",
+    "choose_device": "training.hardware.device",
     "did_you_mean": "training.errors",
     "epochs_begun": "training.loop.length",
     "evaluating": "training.loop.train_mode",
     "foreign_value": "training.checkpoint.storable",
     "generators_in": "training.feed.unsaved_generators",
-    "guarded": "training.streams",
-    "is_insistent": "training.signals",
-    "iterate_shielded": "training.signals",
+    "guarded": "training.messages.guarded_streams",
+    "is_insistent": "training.signals.signals",
+    "iterate_shielded": "training.signals.signals",
     "load_rng_state": "training.loop.state",
-    "load_weights": "training.plain_names",
+    "load_weights": "training.loop.plain_names",
     "loaders_by_name": "training.feed.validation_loaders",
     "loss_in": "training.loop.forward",
     "make_forward": "training.loop.forward",
     "merge_metrics": "training.loop.metrics",
     "metric_of": "training.feed.validation_loaders",
-    "named_path": "training.files",
-    "open_file": "training.files",
+    "named_path": "training.files.named_paths",
+    "open_file": "training.files.named_paths",
     "plain": "training.plain",
     "position_of": "training.checkpoint_io",
     "read_checkpoint": "training.checkpoint_io",
     "rng_state": "training.loop.state",
     "sample_sizes": "training.weighing.structure",
-    "shielded": "training.signals",
-    "weights_of": "training.plain_names",
+    "shielded": "training.signals.signals",
+    "weights_of": "training.loop.plain_names",
     "write_checkpoint": "training.checkpoint_io",
-    "write_durably": "training.durable",
-    "write_json": "training.durable",
+    "write_durably": "training.files.durable",
+    "write_json": "training.files.durable",
 }
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training.builtin.memory_advice import note_memory
-from training.telling import add_note, repr_of
+from training.messages.error_texts import add_note, repr_of
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -30,7 +30,6 @@ from training.checkpoint.optimizer_state import check_optimizer
 from training.checkpoint.plugin_states import restore_states
 from training.checkpoint.resume import Receipt, restore
 from training.checkpoint_io import write_checkpoint
-from training.device import choose_device
 from training.feed.epoch_loader import EpochLoader, refuse_one_shot
 from training.feed.validation_loaders import (
     loaders_by_name,
@@ -38,7 +37,9 @@ from training.feed.validation_loaders import (
     refuse_several,
     wrapped_loaders,
 )
-from training.files import named_path
+from training.files.named_paths import named_path
+from training.hardware.device import choose_device
+from training.hardware.tf32 import using_tf32
 from training.layout import read_state, read_weights
 from training.loop.criterion import Criterion
 from training.loop.forward import LossFn, StepFn, make_forward
@@ -48,9 +49,8 @@ from training.loop.metrics import Metrics, known_names
 from training.loop.precision import Precision
 from training.loop.state import Progress, Request, seed_everything
 from training.loop.train_mode import Modes, keep_frozen
-from training.signals import handled, interruption, shielded
+from training.signals.signals import handled, interruption, shielded
 from training.teardown import tear_down
-from training.tf32 import using_tf32
 from training.weighing.weigher import LossPer, Weigher
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from training.loop.state import Progress, Request
 from training.loop.train_mode import Modes
 from training.loop.window import APPLIED
 from training.readback import Readback
-from training.signals import Abandoned
+from training.signals.signals import Abandoned
 from training.weighing.weigher import Weigher
 
 log = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ SAVING_SIGNALS = "faults/test_saving_signals.py"
 PRINTING, TEARDOWN = "faults/test_printing.py", "faults/test_teardown.py"
 PLUGINS = "faults/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
-DURABLE, CRAFTED = "training.durable", "faults/test_crafted.py"
+DURABLE, CRAFTED = "training.files.durable", "faults/test_crafted.py"
 LOCK, FOLDER = "trainbus_checkpointing.lock", "trainbus_checkpointing.folder"
 HOLDER = "trainbus_checkpointing.holder"
 OWNERSHIP, LISTS = "faults/test_ownership.py", "faults/test_damaged_lists.py"
@@ -606,7 +606,7 @@ MUTANTS = [
     Mutant(
         "P1",
         "a signal to the whole group ends the workers",
-        "training.signals",
+        "training.signals.signals",
         "each.worker_init_fn = _Shield(init, is_training)",
         "each.worker_init_fn = init",
         WORKERS,
@@ -615,7 +615,7 @@ MUTANTS = [
     Mutant(
         "P1",
         "a signal to the whole group ends a worker that is not up yet",
-        "training.signals",
+        "training.signals.signals",
         "before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)",
         "before = set()",
         WORKERS,
@@ -624,7 +624,7 @@ MUTANTS = [
     Mutant(
         "P2",
         "a second signal is one like the first",
-        "training.signals",
+        "training.signals.signals",
         "if is_insistent and set(heard) - set(HANGING_UP):",
         "if False:",
         PROCESS,
@@ -633,7 +633,7 @@ MUTANTS = [
     Mutant(
         "P2",
         "Ctrl-C exits as SIGTERM does",
-        "training.signals",
+        "training.signals.signals",
         "if number == signal.SIGINT:",
         "if False:",
         PROCESS,
@@ -642,7 +642,7 @@ MUTANTS = [
     Mutant(
         "P3",
         "SIGUSR1 ends the run",
-        "training.signals",
+        "training.signals.signals",
         "usr1 = stop if on_save is None else save",
         "usr1 = stop",
         PROCESS,
@@ -760,7 +760,7 @@ MUTANTS = [
     Mutant(
         "P13",
         "a reader that leaves ends the run",
-        "training.streams",
+        "training.messages.guarded_streams",
         "        except (OSError, ValueError) as error:  # ValueError: it is closed\n",
         "        except () as error:\n",
         PRINTING,
@@ -789,7 +789,7 @@ MUTANTS = [
     Mutant(
         "P14",
         "a signal that was ignored is heard",
-        "training.signals",
+        "training.signals.signals",
         "            if is_ignored(number):\n                continue\n",
         "",
         SIGNALS,
@@ -798,7 +798,7 @@ MUTANTS = [
     Mutant(
         "P14",
         "a handler below Python is put back as Python knows it",
-        "training.sigaction",
+        "training.signals.sigaction",
         "            _libc_sigaction()(self._number, self._action, None)\n",
         "            pass\n",
         SIGNALS,
@@ -807,7 +807,7 @@ MUTANTS = [
     Mutant(
         "P15",
         "a closed terminal ends the run without a checkpoint",
-        "training.signals",
+        "training.signals.signals",
         "STOPPING = (signal.SIGTERM, signal.SIGINT, *HANGING_UP)",
         "STOPPING = (signal.SIGTERM, signal.SIGINT)",
         SIGNALS,
@@ -816,7 +816,7 @@ MUTANTS = [
     Mutant(
         "P15",
         "the second word of a closed terminal is taken for impatience",
-        "training.signals",
+        "training.signals.signals",
         "is_insistent = name not in HANGING_UP",
         "is_insistent = bool(heard)",
         SIGNALS,
@@ -825,7 +825,7 @@ MUTANTS = [
     Mutant(
         "P16",
         "an error without a text ends the teardown",
-        "training.telling",
+        "training.messages.error_texts",
         "        return str(value)\n    except BaseException as error:",
         "        return str(value)\n    except ImportError as error:",
         TEARDOWN,
@@ -847,7 +847,7 @@ MUTANTS = [
     Mutant(
         "P16",
         "what cannot be noted is lost",
-        "training.telling",
+        "training.messages.error_texts",
         "    if note not in notes_of(error):\n        log.error",
         "    if False:\n        log.error",
         TEARDOWN,

@@ -9,8 +9,8 @@ from faults.runs import loader_of
 from torch import Tensor, nn
 
 from training import Trainer
+from training.checkpoint.compare import first_difference as first_difference_of
 from training.checkpoint.state import capture
-from training.compare import first_difference as first_difference_of
 
 #: A run's clock, and the rate of whichever group is the first.
 IGNORED = frozenset({"seconds", "lr"})

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from toy import Regression, regression_batches
 
 from training import Callback, Trainer
+from training.checkpoint.compare import first_difference
 from training.checkpoint.state import capture
-from training.compare import first_difference
 from training.loop.state import load_rng_state, rng_state
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from training import Callback, CheckpointError, TrainbusError, Trainer
+from training.checkpoint.compare import first_difference
 from training.checkpoint.state import capture
-from training.compare import first_difference
 
 exhaustive = pytest.mark.exhaustive
 Record = Callable[[str, object], None]

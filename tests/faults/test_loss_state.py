@@ -15,8 +15,8 @@ from toy import Regression
 
 from trainbus_evaluation import EvaluationCallback
 from training import CheckpointError, ConfigError, Trainer
+from training.checkpoint.compare import first_difference
 from training.checkpoint.state import capture
-from training.compare import first_difference
 
 
 class Learnt(nn.Module):

@@ -11,8 +11,8 @@ from faults.runs import SavesEverywhere, loader_of
 from torch import Tensor, nn
 
 from training import Callback, CheckpointError, Trainer
+from training.checkpoint.compare import first_difference
 from training.checkpoint.state import capture
-from training.compare import first_difference
 
 
 class Net(nn.Module):

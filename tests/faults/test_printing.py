@@ -17,7 +17,7 @@ from faults.runs import build
 
 from trainbus_logging import ProgressBarCallback
 from training.app.cli import main
-from training.streams import Guarded, guarded
+from training.messages.guarded_streams import Guarded, guarded
 
 SMALL = [
     *("--set", "data.synthetic.num_train_images=4"),

@@ -28,7 +28,7 @@ from toy import regression_batches
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, CheckpointError, ConfigError, Trainer
-from training.compare import first_difference
+from training.checkpoint.compare import first_difference
 
 Record = Callable[[str, object], None]
 #: shuffle, dropout, augmentation, accumulation

@@ -15,7 +15,13 @@ from training import Callback, ConfigError, Trainer
 from training.app import cli
 from training.app.run_record import RunRecord
 from training.hookspecs import HOOKS
-from training.telling import add_note, error_text, notes_of, repr_of, text_of
+from training.messages.error_texts import (
+    add_note,
+    error_text,
+    notes_of,
+    repr_of,
+    text_of,
+)
 
 
 class NoText(Exception):

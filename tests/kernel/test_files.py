@@ -20,7 +20,7 @@ from training.app.schema import TrainingConfig
 from training.app.yaml_file import read_yaml
 from training.checkpoint_io import write_json
 from training.discovery.installed import use_folder
-from training.files import named_path, open_file
+from training.files.named_paths import named_path, open_file
 
 
 @pytest.fixture

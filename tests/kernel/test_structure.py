@@ -26,21 +26,23 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # File of the kernel -> its floor; a file imports from lower floors only, or from its
 # own floor without a circle.
 FLOORS = {
-    1: "hookspecs logs errors compare readback tf32 telling plain_names plain durable "
-    "files",
-    2: "bus plugin callbacks device discovery feed sigaction signals streams",
+    1: "hookspecs logs errors readback plain files hardware messages",
+    2: "bus plugin callbacks discovery feed signals",
     3: "view loop arguments checkpoint checkpoint_io layout weighing builtin",
     4: "teardown trainer",
 }
 #: Folders with a floor, as if each were one file.
-FOLDERS = ("weighing", "checkpoint", "feed", "bus", "discovery", "loop", "builtin")
+FOLDERS = (
+    *("files", "hardware", "messages", "signals", "weighing", "checkpoint", "feed"),
+    *("bus", "discovery", "loop", "builtin"),
+)
 # What a reader must know to understand what happens between two batches; a recording
 # does the same faster, and is left out like other things that are off by default.
 CORE = (
-    "bus/bus bus/order bus/slots bus/wrappers callbacks device errors feed/batches "
-    "feed/epoch_loader feed/sample_seeds hookspecs logs loop/forward loop/gradients "
-    "loop/length loop/loop loop/metrics loop/precision loop/state loop/train_mode "
-    "loop/window readback trainer view"
+    "bus/bus bus/order bus/slots bus/wrappers callbacks hardware/device errors "
+    "feed/batches feed/epoch_loader feed/sample_seeds hookspecs logs loop/forward "
+    "loop/gradients loop/length loop/loop loop/metrics loop/precision loop/state "
+    "loop/train_mode loop/window readback trainer view"
 )
 
 

@@ -26,8 +26,8 @@ from training.errors import (
     EXIT_USER_CODE,
     TrainbusError,
 )
-from training.signals import Terminated
-from training.telling import error_text, notes_of, text_of
+from training.messages.error_texts import error_text, notes_of, text_of
+from training.signals.signals import Terminated
 
 __all__ = ["main"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.discovery import installed as discovery
 from training.errors import CheckpointError, ConfigError, DataError
-from training.files import named_path
+from training.files.named_paths import named_path
 
 if TYPE_CHECKING:
     from training.app.config import Config
@@ -124,7 +124,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> None:
     """Answer one question about one image, with nothing but a checkpoint."""
     from training.app.parts import import_ours
-    from training.device import choose_device
+    from training.hardware.device import choose_device
     from training.layout import read_state
 
     device = choose_device(arguments.device)
@@ -191,7 +191,7 @@ def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
         CheckpointError: names, shapes or kinds of numbers differ; says which.
     """
     from training.checkpoint.state import check_weights
-    from training.plain_names import as_plain, load_weights, weights_of
+    from training.loop.plain_names import as_plain, load_weights, weights_of
 
     saved = as_plain(model, state["model"])
     check_weights(saved, weights_of(model), "model", source)
@@ -200,10 +200,10 @@ def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
 
 def _measure(config: Config, model: Any, processor: Any, loader: Any) -> dict[str, Any]:
     """Return what VQAEvaluator finds, measured as in the run: precision, answers."""
-    from training.device import choose_device
     from training.errors import PluginError
+    from training.hardware.device import choose_device
+    from training.hardware.tf32 import using_tf32
     from training.loop.precision import Precision
-    from training.tf32 import using_tf32
 
     try:
         from training.callbacks import VQAEvaluator

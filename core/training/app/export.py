@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import CheckpointError, ConfigError
-from training.files import named_path
+from training.files.named_paths import named_path
 
 __all__ = ["export"]
 

@@ -44,7 +44,7 @@ def build_parts(config: Config, description: Mapping[str, Any] | None = None) ->
         TrainbusError: something does not fit; nothing has been written by then, except
             synthetic pictures.
     """
-    from training.device import choose_device
+    from training.hardware.device import choose_device
     from training.loop.state import seed_everything
 
     device = choose_device(config.training.device)

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from training.files import named_path
+from training.files.named_paths import named_path
 
 __all__ = ["path_mistake", "require_path", "shown"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from training.discovery import installed as discovery
 from training.discovery.installed import BrokenPluginError
 from training.errors import TrainbusError
-from training.telling import error_text, text_of
+from training.messages.error_texts import error_text, text_of
 
 __all__ = ["check"]
 

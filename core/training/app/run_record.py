@@ -23,7 +23,7 @@ from training.checkpoint_io import write_durably, write_json
 from training.discovery import installed as discovery
 from training.discovery.provenance import describe_plugins
 from training.errors import ConfigError
-from training.telling import error_text
+from training.messages.error_texts import error_text
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -10,7 +10,7 @@ from string import Template
 from training.app import scaffold_text as text
 from training.discovery import installed as discovery
 from training.errors import ConfigError
-from training.files import named_path
+from training.files.named_paths import named_path
 from training.hookspecs import API_VERSION
 
 __all__ = ["write_project"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.errors import ConfigError, did_you_mean
-from training.files import named_path
+from training.files.named_paths import named_path
 
 
 def shipped_configs() -> dict[str, Path]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from training.streams import Guarded, guarded
+from training.messages.guarded_streams import Guarded, guarded
 
 __all__ = ["standard_streams"]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.callbacks import Callback
 from training.errors import CheckpointError, ConfigError
-from training.files import named_path
+from training.files.named_paths import named_path
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -53,7 +53,7 @@ def verify_resume(arguments: argparse.Namespace) -> None:
     """
     from training.app.commands import load
     from training.app.config import as_mapping
-    from training.compare import first_difference
+    from training.checkpoint.compare import first_difference
 
     if min(arguments.before, arguments.after) < 1:
         raise ConfigError("--before and --after count steps; use 1 or more")

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 
 from training.errors import ConfigError
-from training.files import named_path, open_file
+from training.files.named_paths import named_path, open_file
 
 __all__ = ["Lines", "parse_yaml_value", "read_yaml", "read_yaml_with_lines"]
 

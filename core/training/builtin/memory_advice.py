@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.telling import add_note
+from training.messages.error_texts import add_note
 from training.weighing.structure import samples_of
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from training.bus.slots import (
 from training.bus.wrappers import scope
 from training.errors import ConfigError, PluginError, did_you_mean
 from training.hookspecs import HOOKS, PROJECT
-from training.telling import repr_of
+from training.messages.error_texts import repr_of
 
 if TYPE_CHECKING:
     from training.bus.meter import Meter

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from training.telling import add_note
+from training.messages.error_texts import add_note
 
 if TYPE_CHECKING:
     from training.bus.meter import Meter

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training.bus.slots import CALLERS, note_culprit, plugin_of
-from training.telling import add_note, notes_of, repr_of
+from training.messages.error_texts import add_note, notes_of, repr_of
 
 if TYPE_CHECKING:
     from training.bus.meter import Meter

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from training.errors import CheckpointError, ConfigError
 from training.loop.criterion import Criterion
-from training.plain_names import plain_name, some
+from training.loop.plain_names import plain_name, some
 
 if TYPE_CHECKING:
     from training.view import RunView

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from training.bus.slots import CALLERS, note_plugin
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import PluginError
-from training.telling import repr_of
+from training.messages.error_texts import repr_of
 
 if TYPE_CHECKING:
     from training.view import RunView

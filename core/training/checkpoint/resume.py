@@ -28,7 +28,7 @@ from training.checkpoint.settings import (
     settings_of,
 )
 from training.discovery.provenance import describe_plugins
-from training.plain_names import some
+from training.loop.plain_names import some
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -15,9 +15,15 @@ from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
 from training.loop.optimizer_kernels import keep_kernels
+from training.loop.plain_names import (
+    as_plain,
+    load_weights,
+    some,
+    unwrapped,
+    weights_of,
+)
 from training.loop.state import Request, rng_state
 from training.plain import plain
-from training.plain_names import as_plain, load_weights, some, unwrapped, weights_of
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -19,8 +19,8 @@ from typing import Any
 
 from training.discovery.entry_points import GROUP, PluginInfo, announced
 from training.errors import PluginError, did_you_mean
-from training.files import named_path
-from training.telling import error_text
+from training.files.named_paths import named_path
+from training.messages.error_texts import error_text
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from training.discovery.signature import (
     parameters_of,
 )
 from training.errors import ConfigError, PluginError, TrainbusError
-from training.telling import error_text, text_of
+from training.messages.error_texts import error_text, text_of
 
 __all__ = [
     "PluginSpec",

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
-from training.telling import add_note, text_of
+from training.messages.error_texts import add_note, text_of
 
 #: What torch says, also from its SIGCHLD handler in the middle of anything else.
 _LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")

@@ -23,7 +23,7 @@ from training.logs import LazyLogs
 from training.loop.metrics import MetricValue, merge_metrics
 from training.loop.state import load_rng_state, rng_state
 from training.loop.window import APPLIED, NONFINITE, Window, refusal
-from training.signals import Abandoned
+from training.signals.signals import Abandoned
 from training.view import RunView
 
 log = logging.getLogger(__name__)

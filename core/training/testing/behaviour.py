@@ -14,7 +14,7 @@ from training.bus.bus import Bus
 from training.bus.registration import api_mistake
 from training.callbacks import Callback
 from training.discovery.signature import signature_mistakes
-from training.telling import notes_of, repr_of
+from training.messages.error_texts import notes_of, repr_of
 from training.testing.case import Case
 from training.testing.equality import difference, run_difference
 from training.view import RunView

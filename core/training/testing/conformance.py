@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.telling import error_text, notes_of
+from training.messages.error_texts import error_text, notes_of
 from training.testing.behaviour import (
     check_neighbours,
     check_resume,

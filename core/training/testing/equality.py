@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from training.compare import first_difference
+from training.checkpoint.compare import first_difference
 
 __all__ = ["difference", "run_difference"]
 

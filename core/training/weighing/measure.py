@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from training.feed.batches import batch_to_device
+from training.hardware.tf32 import using_tf32
 from training.loop.forward import Forward
-from training.tf32 import using_tf32
 from training.weighing.candidates import Counts, labels_of
 from training.weighing.cut import Collated, Masks, Rows, has_licence
 from training.weighing.fit import Fit, fit, sampled

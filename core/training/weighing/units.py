@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from training.errors import CheckpointError, ConfigError, did_you_mean
-from training.telling import add_note
+from training.messages.error_texts import add_note
 
 #: Name -> words for a sentence, those that are preferred first where several fit.
 UNITS = {

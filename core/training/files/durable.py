@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from training.files import named_path
+from training.files.named_paths import named_path
 
 log = logging.getLogger(__name__)
 

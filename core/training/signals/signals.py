@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from training.sigaction import Former, is_ignored
+from training.signals.sigaction import Former, is_ignored
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What a person is told, even where a text or a stream is broken."""

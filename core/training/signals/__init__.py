@@ -1,0 +1,1 @@
+"""Signals, as requests that the next boundary grants."""

@@ -20,7 +20,7 @@ def load_config(
 ) -> DataConfig:
     """Return the DataConfig in any of the forms that a pipeline takes."""
     from training.app.data_config import DataConfig, from_guide, parse_data_config
-    from training.app.yaml_file import Lines, read_yaml_with_lines
+    from training.documents.yaml_file import Lines, read_yaml_with_lines
 
     if isinstance(config, DataConfig):
         return config

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from training.app.config import Config, compose
-from training.app.document import Document
 from training.app.factory import create_trainer_from_config
+from training.documents.document import Document
 from training.errors import ConfigError
 
 DATA = {

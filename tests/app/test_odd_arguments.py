@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from training.app.paths import path_mistake
+from training.files.path_mistakes import path_mistake
 
 Command = Callable[..., tuple[int, str, str]]
 

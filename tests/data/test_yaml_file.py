@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.app.yaml_file import read_yaml, read_yaml_with_lines
+from training.documents.yaml_file import read_yaml, read_yaml_with_lines
 from training.errors import ConfigError
 
 

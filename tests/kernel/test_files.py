@@ -17,9 +17,9 @@ from data.synthetic import write_shapes
 from training import ConfigError, CSVLoggerCallback, DataError, ModelCheckpointCallback
 from training.app.data_config import parse_data_config
 from training.app.schema import TrainingConfig
-from training.app.yaml_file import read_yaml
 from training.checkpoint_io import write_json
 from training.discovery.installed import use_folder
+from training.documents.yaml_file import read_yaml
 from training.files.named_paths import named_path, open_file
 
 

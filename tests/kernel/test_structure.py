@@ -27,14 +27,14 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # own floor without a circle.
 FLOORS = {
     1: "hookspecs logs errors readback plain files hardware messages",
-    2: "bus plugin callbacks discovery feed signals",
+    2: "bus plugin callbacks discovery documents feed signals",
     3: "view loop arguments checkpoint checkpoint_io layout weighing builtin",
     4: "teardown trainer",
 }
 #: Folders with a floor, as if each were one file.
 FOLDERS = (
     *("files", "hardware", "messages", "signals", "weighing", "checkpoint", "feed"),
-    *("bus", "discovery", "loop", "builtin"),
+    *("bus", "discovery", "documents", "loop", "builtin"),
 )
 # What a reader must know to understand what happens between two batches; a recording
 # does the same faster, and is left out like other things that are off by default.

@@ -6,8 +6,8 @@ import argparse
 import os
 from collections.abc import Iterator
 
-from training.app.paths import path_mistake, shown
 from training.errors import ConfigError
+from training.files.path_mistakes import path_mistake, shown
 
 __all__ = ["require_arguments"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.app import layers
-from training.app.document import Document
+from training.documents.document import Document
 
 __all__ = ["ENVIRONMENT", "Choice", "choices", "environment"]
 

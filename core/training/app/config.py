@@ -13,15 +13,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from training.app.document import Document, dotted
 from training.app.guide_keys import GUIDE_KEYS
 from training.app.layers import PluginList, gather, sources
 from training.app.requirements import requirement_mistakes
 from training.app.schema import Config
-from training.app.validation import describe_mistake
 from training.discovery import installed as discovery
 from training.discovery.installed import BrokenPluginError
 from training.discovery.specs import PluginSpec, spec_mistakes
+from training.documents.document import Document, dotted
+from training.documents.mistakes import describe_mistake
 from training.errors import ConfigError, PluginError, did_you_mean
 
 __all__ = [

@@ -15,10 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from training.app.paths import require_path
-from training.app.validation import explain
-from training.app.yaml_file import Lines
+from training.documents.mistakes import explain
+from training.documents.yaml_file import Lines
 from training.errors import ConfigError, did_you_mean
+from training.files.path_mistakes import require_path
 
 __all__ = ["DataConfig", "SyntheticConfig", "from_guide", "parse_data_config"]
 

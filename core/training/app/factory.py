@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from training.app import config as configs
 from training.app.config import Config
-from training.app.document import Document
 from training.discovery.specs import build_plugins
+from training.documents.document import Document
 from training.errors import ConfigError
 
 if TYPE_CHECKING:

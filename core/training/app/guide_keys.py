@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.app.document import Document, Key
+from training.documents.document import Document, Key
 from training.errors import ConfigError
 
 __all__ = ["GUIDE_KEYS", "SECTIONS", "translate"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from training.app.document import Document, Key
 from training.app.guide_keys import translate
 from training.app.shipped import find_config
 from training.discovery import installed as discovery
 from training.discovery.specs import parse_specs
+from training.documents.document import Document, Key
 from training.errors import ConfigError, PluginError
 
 __all__ = ["DEFAULT_PLUGINS", "PluginList", "gather", "sources"]
@@ -138,7 +138,7 @@ def _overridden(overrides: Iterable[str]) -> Document:
     """Return what ``--set`` says, each value read as YAML."""
     document = Document()
     for text in overrides:
-        from training.app.yaml_file import parse_yaml_value
+        from training.documents.yaml_file import parse_yaml_value
 
         key, equals, value = text.partition("=")
         path: Key = tuple(part.strip() for part in key.split("."))

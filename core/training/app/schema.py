@@ -15,9 +15,9 @@ from pydantic import (
 )
 
 from training.app.data_config import DataConfig
-from training.app.document import Document, dotted
-from training.app.paths import require_path
+from training.documents.document import Document, dotted
 from training.errors import ConfigError
+from training.files.path_mistakes import require_path
 from training.weighing.units import check_unit
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from training.app.yaml_file import Lines
+from training.documents.yaml_file import Lines
 from training.errors import ConfigError, did_you_mean
 
 __all__ = ["describe_mistake", "explain"]

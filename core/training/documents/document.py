@@ -42,7 +42,7 @@ class Document:
     @classmethod
     def read(cls, path: str | Path) -> Document:
         """Return what a YAML file holds."""
-        from training.app.yaml_file import read_yaml_with_lines
+        from training.documents.yaml_file import read_yaml_with_lines
 
         document = cls()
         document.tree, lines = read_yaml_with_lines(path)

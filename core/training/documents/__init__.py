@@ -1,0 +1,1 @@
+"""Documents of people: the origin of each value, strict YAML, mistakes as sentences."""

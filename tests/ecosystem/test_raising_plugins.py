@@ -271,7 +271,7 @@ def test_a_wrapper_cannot_swallow_an_error(tiny_trainer: Make) -> None:
 HANGS = """\
 import sys, time
 from training import Callback, hookimpl
-from training.app.watchdog import Watchdog
+from training.builtin.watchdog import Watchdog
 from training.testing import tiny_trainer
 from training.discovery.specs import build_plugins
 

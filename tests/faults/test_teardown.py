@@ -13,7 +13,7 @@ from faults.runs import build
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, ConfigError, Trainer
 from training.app import cli
-from training.app.run_record import RunRecord
+from training.builtin.run_record import RunRecord
 from training.hookspecs import HOOKS
 from training.messages.error_texts import (
     add_note,

@@ -168,7 +168,7 @@ def load(arguments: argparse.Namespace) -> Config:
 
 def _watchdog(arguments: argparse.Namespace) -> AbstractContextManager[object]:
     """Return the watchdog, or nothing if none is asked for."""
-    from training.app.watchdog import Watchdog
+    from training.builtin.watchdog import Watchdog
 
     seconds = arguments.watchdog
     if seconds is None:

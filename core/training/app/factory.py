@@ -145,7 +145,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         )
     from training.app.optimizer import build_optimizer
     from training.app.parts import build_parts, data_facts, import_ours
-    from training.app.run_record import RunRecord
+    from training.builtin.run_record import RunRecord
     from training.trainer import Trainer
 
     parts = build_parts(config)

@@ -14,8 +14,8 @@ import training
 from training.app.config import Config, plugin_specs
 from training.app.plan_conflicts import find_conflicts
 from training.app.rehearsal import MOST_STEPS, Rehearsal
-from training.app.run_record import CONFIG, HISTORY, SUMMARY
 from training.app.text import count, table
+from training.builtin.run_record import CONFIG, HISTORY, SUMMARY
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError
 from training.loop.length import last_window

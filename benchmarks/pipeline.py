@@ -49,7 +49,7 @@ def milliseconds(batches: Iterator[Any], count: int) -> float:
 
 def measure_batches(rounds: int, folder: Path) -> dict[str, float]:
     """Return median milliseconds of a batch, fresh and again, and of a step."""
-    from training.app.config import load_config
+    from training.app.config.load import load_config
     from training.app.optimizer import build_optimizer
     from training.app.parts import build_parts
 

@@ -22,7 +22,7 @@ from training.feed.permutation import Permutation
 from training.files.named_paths import named_path
 
 if TYPE_CHECKING:
-    from training.app.data_config import DataConfig
+    from training.app.config.data_config import DataConfig
 
 __all__ = ["DataPipeline"]
 

@@ -14,7 +14,7 @@ from data.tokens import TokenTable
 from data.vqa_dataset import ListedVQADataset
 
 if TYPE_CHECKING:
-    from training.app.data_config import DataConfig
+    from training.app.config.data_config import DataConfig
 
 __all__ = ["list_rows", "make_store", "make_tables", "with_good_images"]
 

@@ -202,7 +202,7 @@ def test_the_wheels_work_in_a_folder_with_a_bare_data_folder(wheels, tmp_path):
         "from data.data_pipeline import DataPipeline\n"
         "from models.model_loader import load_model\n"
         "print(data.__file__, models.__file__, training.__file__, sep='\\n')\n"
-        "from training.app.config import load_config\n"
+        "from training.app.config.load import load_config\n"
         "assert load_config('demo').data.synthetic\n"
         "sys.argv = ['trainbus', 'plugins', 'list']\n"
         "sys.exit(cli.main())\n"

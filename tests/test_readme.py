@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.app.cli import build_parser
-from training.app.config import load_config
+from training.app.config.load import load_config
 
 
 def blocks(repository: Path, language: str) -> list[str]:

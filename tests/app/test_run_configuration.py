@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from training.app.config import as_mapping, load_config
+from training.app.config.load import as_mapping, load_config
 from training.errors import ConfigError, PluginError
 
 BASE = """\
@@ -274,7 +274,7 @@ def test_a_shipped_configuration_is_valid(name: str, repository: Path) -> None:
 
 def test_reading_a_configuration_imports_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from training.app.config import load_config;"
+        "import sys; from training.app.config.load import load_config;"
         f"load_config({str(written(tmp_path))!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

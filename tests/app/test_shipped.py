@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.app.shipped import find_config, shipped_configs
+from training.app.config.shipped_configs import find_config, shipped_configs
 from training.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.data_pipeline import DataPipeline
 from data.vqa_batch import VQABatch
-from training.app.data_config import DataConfig
+from training.app.config.data_config import DataConfig
 from training.errors import ConfigError, DataError
 
 BOS = 5  # [DEC] in the tiny vocabulary

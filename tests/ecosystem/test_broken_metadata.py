@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from training import Callback
-from training.app.config import load_config
-from training.app.json_schema import config_schema
+from training.app.config.json_schema import config_schema
+from training.app.config.load import load_config
 from training.discovery.provenance import describe_plugins
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError

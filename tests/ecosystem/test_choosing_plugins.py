@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from training.app.choice import choices
-from training.app.config import load_config
+from training.app.config.load import load_config
 from training.discovery import installed as discovery
 from training.errors import ConfigError
 

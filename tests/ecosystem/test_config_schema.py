@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from training.app.guide_keys import GUIDE_KEYS
-from training.app.json_schema import config_schema, options_schema
+from training.app.config.guide_keys import GUIDE_KEYS
+from training.app.config.json_schema import config_schema, options_schema
 
 jsonschema = pytest.importorskip("jsonschema")
 CONFIGS = Path(__file__).resolve().parents[2] / "config"

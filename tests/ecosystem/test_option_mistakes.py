@@ -14,8 +14,8 @@ import pytest
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import Field
 
-from training.app.config import load_config
-from training.app.json_schema import options_schema
+from training.app.config.json_schema import options_schema
+from training.app.config.load import load_config
 from training.discovery.signature import (
     checked_options,
     option_mistakes,

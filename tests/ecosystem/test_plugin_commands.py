@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from training.app.cli import main
-from training.app.config import load_config
+from training.app.config.load import load_config
 from training.app.scaffold import write_project
 from training.errors import ConfigError
 

@@ -15,8 +15,8 @@ from data.json_lines import lines_of
 from data.line_index import LineIndex
 from data.synthetic import write_shapes
 from training import ConfigError, CSVLoggerCallback, DataError, ModelCheckpointCallback
-from training.app.data_config import parse_data_config
-from training.app.schema import TrainingConfig
+from training.app.config.data_config import parse_data_config
+from training.app.config.schema import TrainingConfig
 from training.checkpoint_io import write_json
 from training.discovery.installed import use_folder
 from training.documents.yaml_file import read_yaml

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.app import layers
+from training.app.config.sources import PluginList, gather, sources
 from training.documents.document import Document
 
 __all__ = ["ENVIRONMENT", "Choice", "choices", "environment"]
@@ -55,10 +55,10 @@ def choices(
     Raises:
         ConfigError: a source cannot be read.
     """
-    documents = layers.sources(path, overrides, plugins, environment())
+    documents = sources(path, overrides, plugins, environment())
     if path is None:  # evaluation belongs to the defaults wherever there is data for it
         documents[0].tree.setdefault("data", {"validation": ""})
-    _, changes = layers.gather(documents)
+    _, changes = gather(documents)
     return _followed(changes)
 
 
@@ -66,7 +66,7 @@ def _followed(changes: Sequence[Document]) -> dict[str, Choice]:
     known: dict[str, Choice] = {}
     for change in changes:
         entries = change.tree.get("plugins", {})
-        if isinstance(change, layers.PluginList):
+        if isinstance(change, PluginList):
             _replace(known, change, entries)
         for name, entry in entries.items():
             origin = change.origin(("plugins", name))

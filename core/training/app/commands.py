@@ -20,7 +20,7 @@ from training.errors import CheckpointError, ConfigError, DataError
 from training.files.named_paths import named_path
 
 if TYPE_CHECKING:
-    from training.app.config import Config
+    from training.app.config.load import Config
 
 __all__ = [
     "check",
@@ -40,7 +40,7 @@ ANSWER_OPTIONS = ("max_new_tokens", "num_beams")
 def run(arguments: argparse.Namespace) -> None:
     """Train what a configuration describes, and say what came of it."""
     from training.app import report
-    from training.app.config import as_mapping
+    from training.app.config.load import as_mapping
     from training.app.factory import build_trainer
     from training.app.profile import profiled
 
@@ -157,7 +157,7 @@ def convert_easy_vqa(arguments: argparse.Namespace) -> None:
 def load(arguments: argparse.Namespace) -> Config:
     """Return the configuration with all that the command line and environment add."""
     from training.app.choice import environment
-    from training.app.config import load_config
+    from training.app.config.load import load_config
 
     for folder in arguments.folders:
         discovery.use_folder(folder)
@@ -229,7 +229,7 @@ def _answer(
     import torch
 
     from data.images import ImageFault, open_rgb
-    from training.app.data_config import DataConfig
+    from training.app.config.data_config import DataConfig
 
     if not arguments.question.strip():
         raise DataError("--question is empty; ask something about the image")

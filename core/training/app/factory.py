@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.app import config as configs
-from training.app.config import Config
+from training.app.config.load import Config, as_mapping, compose, plugin_specs
 from training.discovery.specs import build_plugins
 from training.documents.document import Document
 from training.errors import ConfigError
@@ -127,7 +126,7 @@ def create_trainer_from_config(
     documents = [_as_document(source) for source in sources if source is not None]
     documents.append(_from_arguments(arguments))
     names = [getattr(each, "name", None) for each in callbacks or ()]
-    resolved = configs.compose(documents, taken=[name for name in names if name])
+    resolved = compose(documents, taken=[name for name in names if name])
     return build_trainer(resolved, callbacks)
 
 
@@ -137,7 +136,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     Raises:
         TrainbusError: something does not fit; nothing has been written by then.
     """
-    named = build_plugins(configs.plugin_specs(config), config.place)
+    named = build_plugins(plugin_specs(config), config.place)
     pairs: Any = named  # a trainer takes finished ones, too
     if config.data.train is None and config.data.synthetic is None:
         raise ConfigError(
@@ -150,7 +149,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
 
     parts = build_parts(config)
     describe = import_ours("models.packing").describe_model
-    mapping = configs.as_mapping(config)
+    mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline))
     instances = [*(callbacks or ()), *(plugin for _, plugin in named)]
     # With validation rows and nobody to measure, the kernel would enable evaluation.
@@ -174,7 +173,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
 
 def _as_document(source: Source) -> Document:
     if isinstance(source, Config):
-        source = configs.as_mapping(source)
+        source = as_mapping(source)
     if isinstance(source, Mapping):
         return _from_arguments(source)
     return Document.read(Path(source))

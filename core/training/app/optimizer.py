@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.app.schema import OptimizerConfig
+from training.app.config.schema import OptimizerConfig
 from training.errors import ConfigError
 
 __all__ = ["build_optimizer"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from training.app.config import Config
+from training.app.config.load import Config
 from training.errors import ConfigError
 
 __all__ = ["Parts", "build_parts", "data_facts", "import_ours"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import training
-from training.app.config import Config, plugin_specs
+from training.app.config.load import Config, plugin_specs
 from training.app.plan_conflicts import find_conflicts
 from training.app.rehearsal import MOST_STEPS, Rehearsal
 from training.app.text import count, table

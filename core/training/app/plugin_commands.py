@@ -135,7 +135,7 @@ def new_plugins(arguments: argparse.Namespace) -> None:
 
 def config_schema(arguments: argparse.Namespace) -> None:
     """Print the JSON schema of a configuration file."""
-    from training.app.json_schema import config_schema as schema
+    from training.app.config.json_schema import config_schema as schema
 
     _use(arguments)
     with contextlib.redirect_stdout(sys.stderr):  # plugins are imported, and may print

@@ -52,7 +52,7 @@ def verify_resume(arguments: argparse.Namespace) -> None:
         CheckpointError: something differs; names the first thing.
     """
     from training.app.commands import load
-    from training.app.config import as_mapping
+    from training.app.config.load import as_mapping
     from training.checkpoint.compare import first_difference
 
     if min(arguments.before, arguments.after) < 1:

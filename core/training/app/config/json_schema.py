@@ -11,8 +11,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from training.app.guide_keys import SECTIONS
-from training.app.schema import Config, PluginEntry
+from training.app.config.guide_keys import SECTIONS
+from training.app.config.schema import Config, PluginEntry
 from training.bus.registration import FAILURE_POLICIES
 from training.discovery import installed as discovery
 from training.discovery.signature import parameters_of

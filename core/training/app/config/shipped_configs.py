@@ -14,7 +14,7 @@ def shipped_configs() -> dict[str, Path]:
     A wheel holds them beside this package; a checkout has them in ``config/``.
     """
     here = Path(__file__).resolve()
-    for folder in (here.parents[1] / "configs", here.parents[3] / "config"):
+    for folder in (here.parents[2] / "configs", here.parents[4] / "config"):
         if folder.is_dir():
             return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     return {}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from training.app.guide_keys import translate
-from training.app.shipped import find_config
+from training.app.config.guide_keys import translate
+from training.app.config.shipped_configs import find_config
 from training.discovery import installed as discovery
 from training.discovery.specs import parse_specs
 from training.documents.document import Document, Key

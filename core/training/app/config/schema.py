@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from training.app.data_config import DataConfig
+from training.app.config.data_config import DataConfig
 from training.documents.document import Document, dotted
 from training.errors import ConfigError
 from training.files.path_mistakes import require_path

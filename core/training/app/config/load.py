@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from training.app.guide_keys import GUIDE_KEYS
-from training.app.layers import PluginList, gather, sources
-from training.app.requirements import requirement_mistakes
-from training.app.schema import Config
+from training.app.config.guide_keys import GUIDE_KEYS
+from training.app.config.requirements import requirement_mistakes
+from training.app.config.schema import Config
+from training.app.config.sources import PluginList, gather, sources
 from training.discovery import installed as discovery
 from training.discovery.installed import BrokenPluginError
 from training.discovery.specs import PluginSpec, spec_mistakes

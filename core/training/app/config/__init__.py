@@ -1,0 +1,1 @@
+"""What a person writes, from every source to a validated configuration."""

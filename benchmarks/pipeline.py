@@ -49,9 +49,9 @@ def milliseconds(batches: Iterator[Any], count: int) -> float:
 
 def measure_batches(rounds: int, folder: Path) -> dict[str, float]:
     """Return median milliseconds of a batch, fresh and again, and of a step."""
+    from training.app.building.components import build_parts
+    from training.app.building.optimizer import build_optimizer
     from training.app.config.load import load_config
-    from training.app.optimizer import build_optimizer
-    from training.app.parts import build_parts
 
     config = load_config(ROOT / "config" / "demo.yaml", [f"training.save_dir={folder}"])
     parts = build_parts(config)

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.app.factory import create_trainer_from_config
+    from training.app.building.factory import create_trainer_from_config
     from training.bus.bus import Bus
     from training.callbacks import (
         Callback,
@@ -78,7 +78,7 @@ _MODULES = {
     "TrainbusError": "training.errors",
     "Trainer": "training.trainer",
     "checked_options": "training.discovery.signature",
-    "create_trainer_from_config": "training.app.factory",
+    "create_trainer_from_config": "training.app.building.factory",
     "hookimpl": "training.hookspecs",
 }
 

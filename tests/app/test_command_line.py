@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
-from training.app.text import count, table
+from training.app.tables import count, table
 
 Command = Callable[..., tuple[int, str, str]]
 

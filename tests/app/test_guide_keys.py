@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from training.app.building.factory import create_trainer_from_config
 from training.app.config.load import Config, compose
-from training.app.factory import create_trainer_from_config
 from training.documents.document import Document
 from training.errors import ConfigError
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from training import Callback, create_trainer_from_config
+from training.app.building.components import import_ours
+from training.app.building.optimizer import build_optimizer
 from training.app.config.schema import OptimizerConfig
-from training.app.optimizer import build_optimizer
-from training.app.parts import import_ours
 from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, PluginError
 

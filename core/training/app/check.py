@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from training.app.text import count, table
+from training.app.tables import count, table
 from training.errors import ConfigError
 from training.feed.batches import batch_to_device
 from training.loop.forward import Forward

@@ -18,7 +18,7 @@ import training
 from training.app.arguments import require_arguments
 from training.app.plugin_cli import add_choice, add_config, add_plugins
 from training.app.standard_streams import standard_streams
-from training.app.text import printable
+from training.app.tables import printable
 from training.discovery.installed import BrokenPluginError
 from training.errors import (
     EXIT_DONE,

@@ -40,8 +40,8 @@ ANSWER_OPTIONS = ("max_new_tokens", "num_beams")
 def run(arguments: argparse.Namespace) -> None:
     """Train what a configuration describes, and say what came of it."""
     from training.app import report
+    from training.app.building.factory import build_trainer
     from training.app.config.load import as_mapping
-    from training.app.factory import build_trainer
     from training.app.profile import profiled
 
     if arguments.allow_changes and arguments.resume is None:
@@ -79,8 +79,8 @@ def plan(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Compare the gradients of the first window in two splits."""
+    from training.app.building.factory import build_trainer
     from training.app.check import compare_splits, require_agreement
-    from training.app.factory import build_trainer
 
     config = load(arguments)
     comparison = compare_splits(build_trainer(config))
@@ -91,7 +91,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a checkpoint on the rows of one split."""
-    from training.app.parts import build_parts, data_facts
+    from training.app.building.components import build_parts, data_facts
     from training.app.report import metric_table
     from training.layout import read_state
 
@@ -123,7 +123,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def predict(arguments: argparse.Namespace) -> None:
     """Answer one question about one image, with nothing but a checkpoint."""
-    from training.app.parts import import_ours
+    from training.app.building.components import import_ours
     from training.hardware.device import choose_device
     from training.layout import read_state
 
@@ -145,7 +145,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def convert_easy_vqa(arguments: argparse.Namespace) -> None:
     """Turn a clone of easy-VQA's repository into JSON lines and images."""
-    from training.app.parts import import_ours
+    from training.app.building.components import import_ours
 
     convert = import_ours("data.easy_vqa").convert_easy_vqa
     counts: Mapping[str, int] = convert(arguments.clone, arguments.out)

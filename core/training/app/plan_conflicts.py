@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from training.app.rehearsal import Rehearsal
-from training.app.text import count
+from training.app.tables import count
 from training.errors import ConfigError, did_you_mean
 from training.loop.length import epochs_begun
 

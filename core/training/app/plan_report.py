@@ -14,7 +14,7 @@ import training
 from training.app.config.load import Config, plugin_specs
 from training.app.plan_conflicts import find_conflicts
 from training.app.rehearsal import MOST_STEPS, Rehearsal
-from training.app.text import count, table
+from training.app.tables import count, table
 from training.builtin.run_record import CONFIG, HISTORY, SUMMARY
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError
@@ -73,7 +73,7 @@ def _count_data(config: Config) -> tuple[dict[str, int], int]:
     Raises:
         ConfigError: there is nothing to train on, or no full batch.
     """
-    from training.app.parts import import_ours
+    from training.app.building.components import import_ours
 
     data = config.data
     if data.train is None and data.synthetic is None:

@@ -18,7 +18,7 @@ from training.app.plugin_facts import (
     order_of,
     standing_in,
 )
-from training.app.text import table
+from training.app.tables import table
 from training.bus.order import unmet_relations
 from training.bus.registration import FAILURE_POLICIES
 from training.discovery import installed as discovery

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.app.text import table
+from training.app.tables import table
 from training.bus.meter import Meter
 from training.bus.syncs import counting_syncs
 from training.checkpoint_io import write_durably

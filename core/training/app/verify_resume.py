@@ -143,7 +143,7 @@ def child() -> None:
     """Do what the order file in the arguments says; the body of each process."""
     import torch
 
-    from training.app.factory import create_trainer_from_config
+    from training.app.building.factory import create_trainer_from_config
     from training.checkpoint.state import capture
     from training.discovery import installed as discovery
 

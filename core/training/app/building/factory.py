@@ -142,8 +142,8 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         raise ConfigError(
             f"{config.place(('data', 'train'))} is missing; name the rows to train on"
         )
-    from training.app.optimizer import build_optimizer
-    from training.app.parts import build_parts, data_facts, import_ours
+    from training.app.building.components import build_parts, data_facts, import_ours
+    from training.app.building.optimizer import build_optimizer
     from training.builtin.run_record import RunRecord
     from training.trainer import Trainer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from training import hookspecs
 from training.discovery import installed as discovery
-from training.app.plugin_facts import facts_of
+from training.app.plugin_tools.plugin_facts import facts_of
 from training.discovery.installed import PluginInfo
 from training.hookspecs import API_VERSION, HOOKS
 from training.discovery.sources import SourceFacts, documented

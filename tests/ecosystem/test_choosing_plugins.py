@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from training.app.choice import choices
 from training.app.config.load import load_config
+from training.app.plugin_tools.active import choices
 from training.discovery import installed as discovery
 from training.errors import ConfigError
 

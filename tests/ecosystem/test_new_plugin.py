@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.app.scaffold import write_project
+from training.app.plugin_tools.scaffold import write_project
 from training.errors import ConfigError
 
 

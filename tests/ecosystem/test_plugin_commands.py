@@ -12,7 +12,7 @@ import pytest
 
 from training.app.cli import main
 from training.app.config.load import load_config
-from training.app.scaffold import write_project
+from training.app.plugin_tools.scaffold import write_project
 from training.errors import ConfigError
 
 Command = Callable[..., tuple[int, str, str]]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import training
 from training.app.arguments import require_arguments
-from training.app.plugin_cli import add_choice, add_config, add_plugins
+from training.app.plugin_tools.plugin_cli import add_choice, add_config, add_plugins
 from training.app.standard_streams import standard_streams
 from training.app.tables import printable
 from training.discovery.installed import BrokenPluginError

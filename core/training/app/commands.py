@@ -156,8 +156,8 @@ def convert_easy_vqa(arguments: argparse.Namespace) -> None:
 
 def load(arguments: argparse.Namespace) -> Config:
     """Return the configuration with all that the command line and environment add."""
-    from training.app.choice import environment
     from training.app.config.load import load_config
+    from training.app.plugin_tools.active import environment
 
     for folder in arguments.folders:
         discovery.use_folder(folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.app.choice import Choice
+from training.app.plugin_tools.active import Choice
 from training.bus.foreign_hooks import hint_for
 from training.bus.order import relation_mistake, solve_order
 from training.bus.registration import api_mistake, async_mistake

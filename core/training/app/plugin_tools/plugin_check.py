@@ -57,7 +57,8 @@ def _call(
 ) -> str:
     """Run the other process; return how it ended, in words."""
     arguments = [str(report), str(len(folders)), *folders, *names]
-    command = [sys.executable, "-m", "training.app.plugin_check", *arguments]
+    module = "training.app.plugin_tools.plugin_check"
+    command = [sys.executable, "-m", module, *arguments]
     try:
         ended = subprocess.run(
             command,

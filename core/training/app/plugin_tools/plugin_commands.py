@@ -8,8 +8,8 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from training.app.choice import Choice, choices
-from training.app.plugin_facts import (
+from training.app.plugin_tools.active import Choice, choices
+from training.app.plugin_tools.plugin_facts import (
     Entry,
     Standing,
     complaint,
@@ -89,7 +89,7 @@ def show_plugins(arguments: argparse.Namespace) -> None:
 
 def check_plugins(arguments: argparse.Namespace) -> None:
     """Import and validate plugins in another process; refuse if one has trouble."""
-    from training.app.plugin_check import check
+    from training.app.plugin_tools.plugin_check import check
 
     _use(arguments)
     names = arguments.names or sorted({info.name for info in discovery.installed()})
@@ -126,7 +126,7 @@ def why_plugins(arguments: argparse.Namespace) -> None:
 
 def new_plugins(arguments: argparse.Namespace) -> None:
     """Write a plugin project that can be installed and tested at once."""
-    from training.app.scaffold import write_project
+    from training.app.plugin_tools.scaffold import write_project
 
     folder = write_project(arguments.name, arguments.into)
     print(f"{folder}: a plugin with options, state, README, CI and a test")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from training.app import scaffold_text as text
+from training.app.plugin_tools import scaffold_text as text
 from training.discovery import installed as discovery
 from training.errors import ConfigError
 from training.files.named_paths import named_path

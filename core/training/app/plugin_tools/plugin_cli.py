@@ -7,7 +7,7 @@ import argparse
 __all__ = ["add_choice", "add_config", "add_plugins"]
 
 Parsers = argparse._SubParsersAction  # the one name argparse has for it
-MODULE = "plugin_commands"
+MODULE = "plugin_tools.plugin_commands"
 
 
 def add_plugins(commands: Parsers[argparse.ArgumentParser]) -> None:

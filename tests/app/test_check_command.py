@@ -16,7 +16,7 @@ from toy import Regression, regression_batches, weights_of
 from data.vqa_batch import VQABatch
 from data.vqa_dataset import VQADataset
 from training import ConfigError, Trainer
-from training.app.check import compare_splits, require_agreement
+from training.app.prove.gradient_check import compare_splits, require_agreement
 
 Command = Callable[..., tuple[int, str, str]]
 

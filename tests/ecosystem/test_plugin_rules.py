@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from training import Bus, Callback, PluginError, Trainer, hookimpl, hookspecs
-from training.app.profile import cost_table, profiled
+from training.app.prove.profile import cost_table, profiled
 from training.bus import bus as bus_module
 from training.bus.meter import Meter
 from training.bus.syncs import WARNING

@@ -15,7 +15,7 @@ from trainbus_checkpointing import ModelCheckpointCallback
 from trainbus_evaluation import EvaluationCallback
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, Trainer
-from training.app.rehearsal import Rehearsal
+from training.app.plan.planned_run import Rehearsal
 from training.loop import length as plan
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -195,7 +195,7 @@ def _add_verify_resume(commands: Commands[argparse.ArgumentParser]) -> None:
     verify = commands.add_parser(
         "verify-resume", help="prove that a killed run resumes bit-identically"
     )
-    verify.set_defaults(module="verify_resume", command="verify_resume")
+    verify.set_defaults(module="prove.verify_resume", command="verify_resume")
     _add_config(verify)
     for name, what in (("--before", "until it is killed"), ("--after", "after that")):
         verify.add_argument(

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     from training.app import report
     from training.app.building.factory import build_trainer
     from training.app.config.load import as_mapping
-    from training.app.profile import profiled
+    from training.app.prove.profile import profiled
 
     if arguments.allow_changes and arguments.resume is None:
         raise ConfigError(
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def plan(arguments: argparse.Namespace) -> None:
     """Say what a run would do, without training and without writing anything."""
-    from training.app.plan_report import describe_plan
+    from training.app.plan.plan_report import describe_plan
 
     print("\n".join(describe_plan(load(arguments))))
 
@@ -80,7 +80,7 @@ def plan(arguments: argparse.Namespace) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """Compare the gradients of the first window in two splits."""
     from training.app.building.factory import build_trainer
-    from training.app.check import compare_splits, require_agreement
+    from training.app.prove.gradient_check import compare_splits, require_agreement
 
     config = load(arguments)
     comparison = compare_splits(build_trainer(config))

@@ -12,8 +12,8 @@ from typing import Any
 
 import training
 from training.app.config.load import Config, plugin_specs
-from training.app.plan_conflicts import find_conflicts
-from training.app.rehearsal import MOST_STEPS, Rehearsal
+from training.app.plan.plan_conflicts import find_conflicts
+from training.app.plan.planned_run import MOST_STEPS, Rehearsal
 from training.app.tables import count, table
 from training.builtin.run_record import CONFIG, HISTORY, SUMMARY
 from training.discovery.specs import build_plugins

@@ -122,7 +122,7 @@ def _run(folder: Path, name: str, mapping: dict[str, Any], **plan: Any) -> Any:
     order = {**plan, "config": {**mapping, "training": training}}
     order |= {"middle": str(folder / f"{name}.pt"), "out": str(folder / "out.pt")}
     (folder / "order.json").write_text(json.dumps(order))
-    code = "from training.app.verify_resume import child; child()"
+    code = "from training.app.prove.verify_resume import child; child()"
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder / "order.json")],
         capture_output=True,

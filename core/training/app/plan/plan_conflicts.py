@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from training.app.rehearsal import Rehearsal
+from training.app.plan.planned_run import Rehearsal
 from training.app.tables import count
 from training.errors import ConfigError, did_you_mean
 from training.loop.length import epochs_begun

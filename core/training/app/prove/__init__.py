@@ -1,0 +1,1 @@
+"""Proofs about a run: its gradients, its resume, what its plugins cost."""

@@ -16,7 +16,7 @@ import pytest
 from faults.runs import build
 
 from trainbus_logging import ProgressBarCallback
-from training.app.cli import main
+from training.app.cli.main import main
 from training.messages.guarded_streams import Guarded, guarded
 
 SMALL = [
@@ -178,7 +178,7 @@ def test_p13_a_process_ends_with_its_own_code(
 
 def shell(line: str, folder: Path) -> int:
     """Return the exit code of ``trainbus`` in a shell's pipe or redirection."""
-    code = "import sys; from training.app.cli import main; sys.exit(main())"
+    code = "import sys; from training.app.cli.main import main; sys.exit(main())"
     line = f'"$0" -c "$1" {line}; echo "${{PIPESTATUS[0]}}"'
     done = subprocess.run(
         ["bash", "-c", f"{line} > code", sys.executable, code],
@@ -196,7 +196,7 @@ def test_p13_a_file_never_takes_the_number_of_a_stream_that_is_closed(
 ) -> None:
     code = (
         "import os\n"
-        "from training.app.standard_streams import standard_streams\n"
+        "from training.app.cli.standard_streams import standard_streams\n"
         "with standard_streams():\n"
         "    with open('checkpoint', 'w'):\n"
         "        os.system('echo of a library; echo of a library >&2')\n"

@@ -39,8 +39,8 @@ ANSWER_OPTIONS = ("max_new_tokens", "num_beams")
 
 def run(arguments: argparse.Namespace) -> None:
     """Train what a configuration describes, and say what came of it."""
-    from training.app import report
     from training.app.building.factory import build_trainer
+    from training.app.cli import report
     from training.app.config.load import as_mapping
     from training.app.prove.profile import profiled
 
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         record = trainer.plugins["run_record"]
         print(report.header(trainer, as_mapping(config), record.facts), flush=True)
         if arguments.resume is not None:
-            from training.app.resume import resume
+            from training.app.cli.resume_run import resume
 
             told = resume(trainer, arguments.resume, arguments.allow_changes)
             print(told, flush=True)
@@ -92,7 +92,7 @@ def check(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a checkpoint on the rows of one split."""
     from training.app.building.components import build_parts, data_facts
-    from training.app.report import metric_table
+    from training.app.cli.report import metric_table
     from training.layout import read_state
 
     target = _new_file(arguments.predictions, "--predictions")

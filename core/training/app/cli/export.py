@@ -65,7 +65,7 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
 def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
     """Write model, configuration and processor as transformers reads them."""
     from training.app.building.components import import_ours
-    from training.app.commands import fill
+    from training.app.cli.commands import fill
 
     description = state.get("metadata", {}).get("model")
     if description is None:

@@ -15,9 +15,9 @@ import traceback
 from collections.abc import Sequence
 
 import training
-from training.app.arguments import require_arguments
+from training.app.cli.argument_checks import require_arguments
+from training.app.cli.standard_streams import standard_streams
 from training.app.plugin_tools.plugin_cli import add_choice, add_config, add_plugins
-from training.app.standard_streams import standard_streams
 from training.app.tables import printable
 from training.discovery.installed import BrokenPluginError
 from training.errors import (
@@ -138,7 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"trainbus {training.__version__}"
     )
-    parser.set_defaults(module="commands")
+    parser.set_defaults(module="cli.commands")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_plan(commands)
@@ -256,7 +256,7 @@ def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
     export = commands.add_parser(
         "export", help="write a checkpoint's weights for other programs"
     )
-    export.set_defaults(module="export", command="export")
+    export.set_defaults(module="cli.export", command="export")
     export.add_argument("checkpoint", metavar="FILE", help="a file that a run wrote")
     export.add_argument(
         "out",

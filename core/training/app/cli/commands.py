@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.discovery import installed as discovery
+from training.app.config.from_arguments import load
 from training.errors import CheckpointError, ConfigError, DataError
 from training.files.named_paths import named_path
 
@@ -27,7 +27,6 @@ __all__ = [
     "convert_easy_vqa",
     "evaluate",
     "fill",
-    "load",
     "plan",
     "predict",
     "run",
@@ -152,18 +151,6 @@ def convert_easy_vqa(arguments: argparse.Namespace) -> None:
     rows = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     print(f"{arguments.out}: {rows} rows")
     print(f"next: trainbus run config/easy_vqa.yaml --set data.root={arguments.out}")
-
-
-def load(arguments: argparse.Namespace) -> Config:
-    """Return the configuration with all that the command line and environment add."""
-    from training.app.config.load import load_config
-    from training.app.plugin_tools.active import environment
-
-    for folder in arguments.folders:
-        discovery.use_folder(folder)
-    return load_config(
-        arguments.config, arguments.overrides, arguments.plugins, environment()
-    )
 
 
 def _watchdog(arguments: argparse.Namespace) -> AbstractContextManager[object]:

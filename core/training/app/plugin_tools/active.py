@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.app.config.from_arguments import environment
 from training.app.config.sources import PluginList, gather, sources
 from training.documents.document import Document
 
-__all__ = ["ENVIRONMENT", "Choice", "choices", "environment"]
-
-#: Names a list of plugins as ``-p`` does: ``TRAINBUS_PLUGINS=ema,no:csv``.
-ENVIRONMENT = "TRAINBUS_PLUGINS"
+__all__ = ["Choice", "choices"]
 
 
 @dataclass(slots=True)
@@ -34,11 +31,6 @@ class Choice:
     is_active: bool = False
     trail: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
-
-
-def environment() -> str:
-    """Return the value of TRAINBUS_PLUGINS."""
-    return os.environ.get(ENVIRONMENT, "")
 
 
 def choices(

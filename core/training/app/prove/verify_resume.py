@@ -51,7 +51,7 @@ def verify_resume(arguments: argparse.Namespace) -> None:
     Raises:
         CheckpointError: something differs; names the first thing.
     """
-    from training.app.cli.commands import load
+    from training.app.config.from_arguments import load
     from training.app.config.load import as_mapping
     from training.checkpoint.compare import first_difference
 

@@ -1,0 +1,33 @@
+"""The configuration that the arguments of a command describe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from training.discovery import installed
+
+if TYPE_CHECKING:
+    from training.app.config.schema import Config
+
+__all__ = ["ENVIRONMENT", "environment", "load"]
+
+#: Names a list of plugins as ``-p`` does: ``TRAINBUS_PLUGINS=ema,no:csv``.
+ENVIRONMENT = "TRAINBUS_PLUGINS"
+
+
+def environment() -> str:
+    """Return the value of TRAINBUS_PLUGINS."""
+    return os.environ.get(ENVIRONMENT, "")
+
+
+def load(arguments: argparse.Namespace) -> Config:
+    """Return the configuration with all that the command line and environment add."""
+    from training.app.config.load import load_config
+
+    for folder in arguments.folders:
+        installed.use_folder(folder)
+    return load_config(
+        arguments.config, arguments.overrides, arguments.plugins, environment()
+    )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training import hookspecs
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.app.plugin_tools.plugin_facts import facts_of
 from training.discovery.installed import PluginInfo
 from training.hookspecs import API_VERSION, HOOKS
@@ -178,8 +178,8 @@ def raised(file: Path) -> list[str]:
 
 
 def _shipped() -> Iterator[tuple[PluginInfo, SourceFacts]]:
-    for info in discovery.installed():
-        if discovery.SHIPPED.get(info.name) == info.distribution:
+    for info in installed.installed():
+        if installed.SHIPPED.get(info.name) == info.distribution:
             yield info, facts_of(info)
 
 

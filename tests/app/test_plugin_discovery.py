@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.installed import BrokenPluginError
 from training.errors import PluginError
 
 Install = Callable[..., Path]
 
 
-def by_name(name: str) -> list[discovery.PluginInfo]:
-    return [info for info in discovery.installed() if info.name == name]
+def by_name(name: str) -> list[installed.PluginInfo]:
+    return [info for info in installed.installed() if info.name == name]
 
 
 def test_a_listed_plugin_is_not_imported(install: Install) -> None:
@@ -37,7 +37,7 @@ def test_the_list_is_sorted_by_name_and_distribution(install: Install) -> None:
     install("b-dist", "1", "zeta = m:B\nalpha = m:B")
     install("a-dist", "1", "zeta = m:A")
     found = [
-        (i.name, i.distribution) for i in discovery.installed() if i.value[0] == "m"
+        (i.name, i.distribution) for i in installed.installed() if i.value[0] == "m"
     ]
     assert found == [("alpha", "b-dist"), ("zeta", "a-dist"), ("zeta", "b-dist")]
 
@@ -62,7 +62,7 @@ def test_a_name_of_two_distributions_is_refused_when_chosen(install: Install) ->
     with pytest.raises(
         PluginError, match=r"by lab-plugin 1 and rival 2; uninstall one"
     ):
-        discovery.find("lab")
+        installed.find("lab")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_name_of_two_distributions_is_refused_when_chosen(install: Install) ->
 def test_an_unknown_plugin_is_refused(name: str, words: str, install: Install) -> None:
     install("lab-plugin", "1", "lab = lab_one:Lab")
     with pytest.raises(PluginError, match=words):
-        discovery.find(name, "plugins[0]")
+        installed.find(name, "plugins[0]")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_shipped_plugin_that_is_absent_comes_with_its_install_line(
 ) -> None:
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(PluginError, match=line):
-        discovery.find(name)
+        installed.find(name)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_chosen_plugin_that_breaks_is_named_with_its_cause(
     site = install("lab-plugin", "1.2", f"lab = {module}:Lab")
     (site / f"{module}.py").write_text(source)
     with pytest.raises(BrokenPluginError, match=words) as caught:
-        discovery.load(by_name("lab")[0])
+        installed.load(by_name("lab")[0])
     assert "'lab' of lab-plugin 1.2" in str(caught.value)
     assert caught.value.__cause__ is not None
 
@@ -120,15 +120,15 @@ def test_an_entry_point_that_is_no_class_is_refused(install: Install) -> None:
     site = install("lab-plugin", "1", "lab = lab_function:make")
     (site / "lab_function.py").write_text("def make(): pass\n")
     with pytest.raises(PluginError, match="is function, not a class"):
-        discovery.load(by_name("lab")[0])
+        installed.load(by_name("lab")[0])
 
 
 def test_a_class_is_loaded_from_a_file_that_runs_once(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("class Mine: pass\nclass Other: pass\n")
-    first = discovery.load_file(f"{file}:Mine")
+    first = installed.load_file(f"{file}:Mine")
     assert first.__name__ == "Mine"
-    assert first.__module__ == discovery.load_file(f"{file}:Other").__module__
+    assert first.__module__ == installed.load_file(f"{file}:Other").__module__
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_a_file_that_does_not_deliver_is_refused(
     (tmp_path / "mine.py").write_text(source)
     (tmp_path / "bad.py").write_text("nonsense\n")
     with pytest.raises(PluginError, match=words):
-        discovery.load_file(name)
+        installed.load_file(name)

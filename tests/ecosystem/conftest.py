@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from training.discovery import installed as discovery
+from training.discovery import installed
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")
@@ -130,7 +130,7 @@ def small_config(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(autouse=True)
 def folders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test leave a folder of plugins or a choice to the next one."""
-    monkeypatch.setattr(discovery, "_FOLDERS", [])
+    monkeypatch.setattr(installed, "_FOLDERS", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("TRAINBUS_PLUGINS", raising=False)
 

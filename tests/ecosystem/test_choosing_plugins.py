@@ -13,7 +13,7 @@ import pytest
 
 from training.app.config.load import load_config
 from training.app.plugin_tools.active import choices
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.errors import ConfigError
 
 WATCH = '''
@@ -240,7 +240,7 @@ def test_a_folder_of_files_offers_its_plugins(tmp_path: Path, command: Command) 
     assert "watch" not in listed(command)
     assert listed(command, *folder)["watch"]["state"] == "off"
     assert listed(command, *folder, "-p", "watch")["watch"]["state"] == "active"
-    cls = discovery.load(discovery.find("watch"))
+    cls = installed.load(installed.find("watch"))
     assert cls.__name__ == "Watch"
 
 

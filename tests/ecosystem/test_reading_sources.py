@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.sources import SourceError, UnknownSourceError, read_class
 
 Command = Callable[..., tuple[int, str, str]]
@@ -129,8 +129,8 @@ def test_what_python_finds_is_found(
     name = package(**modules)
     module, _, path = value.replace("LAB", name).partition(":")
     assert read_class(module, path).hooks == ("on_step_end",)
-    info = discovery.PluginInfo("watch", "lab", "1", f"{module}:{path}", "")
-    assert hasattr(discovery.load(info), "on_step_end"), "and Python agrees"
+    info = installed.PluginInfo("watch", "lab", "1", f"{module}:{path}", "")
+    assert hasattr(installed.load(info), "on_step_end"), "and Python agrees"
 
 
 def test_a_class_that_derives_from_a_shipped_one_has_its_hooks(package: Any) -> None:

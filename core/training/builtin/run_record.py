@@ -20,7 +20,7 @@ import yaml
 import training
 from training.callbacks import Callback
 from training.checkpoint_io import write_durably, write_json
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.provenance import describe_plugins
 from training.errors import ConfigError
 from training.messages.error_texts import error_text
@@ -47,7 +47,7 @@ class RunRecord(Callback):
     """
 
     name = "run_record"
-    after = tuple(sorted(discovery.SHIPPED))  # its last words are about their results
+    after = tuple(sorted(installed.SHIPPED))  # its last words are about their results
 
     def __init__(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.config = dict(config)

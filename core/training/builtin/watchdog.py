@@ -16,12 +16,11 @@ from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any
 
-from training.bus import wrappers as scopes
+from training.bus import wrappers
 from training.bus.bus import Bus
 from training.bus.slots import FILE_PREFIX
 from training.checkpoint import plugin_states
-from training.discovery import installed as discovery
-from training.discovery import specs as options
+from training.discovery import installed, specs
 from training.errors import EXIT_USER_CODE
 
 __all__ = ["Watchdog"]
@@ -34,12 +33,12 @@ LOOKS = 4
 #: A function of the kernel that calls plugins -> words from its local variables.
 CALLERS: Mapping[CodeType, Callable[[Mapping[str, Any]], str]] = {
     Bus._call.__code__: lambda at: f"plugin {at['impl'].plugin_name!r} in {at['hook']}",
-    scopes.scope.__wrapped__.__code__: lambda at: (  # type: ignore[attr-defined]
+    wrappers.scope.__wrapped__.__code__: lambda at: (  # type: ignore[attr-defined]
         f"the wrapper of plugin {at['wrapper'].plugin_name!r} in {at['hook']}"
     ),
-    options.construct.__code__: lambda at: f"plugin {at['path']} in its constructor",
-    discovery.load.__code__: lambda at: f"plugin {at['info'].name!r} in its import",
-    discovery.load_file.__code__: lambda at: f"plugin {at['name']!r} in its import",
+    specs.construct.__code__: lambda at: f"plugin {at['path']} in its constructor",
+    installed.load.__code__: lambda at: f"plugin {at['info'].name!r} in its import",
+    installed.load_file.__code__: lambda at: f"plugin {at['name']!r} in its import",
     plugin_states.state_of.__code__: lambda at: f"plugin {at['name']!r} in state_dict",
     plugin_states.give_state.__code__: lambda at: (
         f"plugin {at['name']!r} in load_state_dict"

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from training.checkpoint import state as snapshot
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
 from training.checkpoint.fitting import check_optimizer
 from training.checkpoint.optimizer_settings import COMPUTED, GROUPS, aligned
@@ -26,6 +25,12 @@ from training.checkpoint.settings import (
     is_allowed,
     require_consent,
     settings_of,
+)
+from training.checkpoint.state import (
+    check_loss,
+    check_model,
+    restore_model,
+    restore_run,
 )
 from training.discovery.provenance import describe_plugins
 from training.loop.plain_names import some
@@ -94,8 +99,8 @@ def restore(
     Raises:
         CheckpointError: the run differs where nobody consented, or does not fit.
     """
-    snapshot.check_model(trainer, state, source)
-    snapshot.check_loss(trainer, state, source)
+    check_model(trainer, state, source)
+    check_loss(trainer, state, source)
     own, saved = settings_of(trainer), state["settings"]
     if trainer.seed is None:
         own["seed"] = saved["seed"]
@@ -119,8 +124,8 @@ def restore(
     for change in changes:
         log.info("resuming with a change: %s", change)
     trainer._weigher.take_over(saved.get("loss_per"), is_allowed("loss_per", allowed))
-    snapshot.restore_model(trainer, state)
-    snapshot.restore_run(trainer, state, source)
+    restore_model(trainer, state)
+    restore_run(trainer, state, source)
     if trainer.seed is None:
         trainer.order_seed = saved["seed"]
     return receipt

@@ -14,7 +14,7 @@ from typing import Any
 
 from training.bus.registration import FAILURE_POLICIES
 from training.bus.slots import describe
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.installed import BrokenPluginError
 from training.discovery.signature import (
     RESERVED,
@@ -82,9 +82,9 @@ def parse_specs(specs: Iterable[Any], locate: Locate = _dotted) -> list[PluginSp
 
 def load_class(spec: PluginSpec, where: str = "plugins") -> type[Any]:
     """Import and return the class that ``spec`` names."""
-    if discovery.is_file(spec.use):
-        return discovery.load_file(spec.use, where)
-    return discovery.load(discovery.find(spec.use, where))
+    if installed.is_file(spec.use):
+        return installed.load_file(spec.use, where)
+    return installed.load(installed.find(spec.use, where))
 
 
 def build_plugins(
@@ -212,7 +212,7 @@ def _parse_spec(entry: Any, where: str) -> PluginSpec:
     if isinstance(entry, PluginSpec):
         return entry
     if isinstance(entry, str):
-        return PluginSpec(entry, discovery.name_of(entry))
+        return PluginSpec(entry, installed.name_of(entry))
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise PluginError(
             f"{where} is {entry!r}; write a name, or one `name: {{option: value}}` (an "
@@ -227,7 +227,7 @@ def _parse_spec(entry: Any, where: str) -> PluginSpec:
     options = dict(options)
     name = options.pop("id", None)
     if name is None:
-        name = discovery.name_of(use)
+        name = installed.name_of(use)
     if not isinstance(name, str) or not name:
         raise PluginError(f"{where}: id is {name!r}; use a word")
     return PluginSpec(use, name, options)

@@ -14,7 +14,7 @@ from typing import Any
 from training.app.config.guide_keys import SECTIONS
 from training.app.config.schema import Config, PluginEntry
 from training.bus.registration import FAILURE_POLICIES
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.signature import parameters_of
 from training.discovery.sources import documented
 from training.errors import PluginError
@@ -76,9 +76,9 @@ def options_schema(cls: type[Any]) -> dict[str, Any]:
 
 def _options_of_plugins() -> dict[str, Any]:
     known: dict[str, Any] = {}
-    for info in discovery.installed():
+    for info in installed.installed():
         try:
-            known[info.name] = options_schema(discovery.load(info))
+            known[info.name] = options_schema(installed.load(info))
         except PluginError as error:
             log.warning("left out of the schema: %s", error)
     return known

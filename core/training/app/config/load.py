@@ -17,7 +17,7 @@ from training.app.config.guide_keys import GUIDE_KEYS
 from training.app.config.requirements import requirement_mistakes
 from training.app.config.schema import Config
 from training.app.config.sources import PluginList, gather, sources
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.installed import BrokenPluginError
 from training.discovery.specs import PluginSpec, spec_mistakes
 from training.documents.document import Document, dotted
@@ -87,7 +87,7 @@ def as_mapping(config: Config) -> dict[str, Any]:
 
 def _listed(spec: PluginSpec) -> str | dict[str, Any]:
     options = {name: _json_value(value) for name, value in spec.options.items()}
-    if spec.id != discovery.name_of(spec.use):
+    if spec.id != installed.name_of(spec.use):
         options["id"] = spec.id
     return {spec.use: options} if options else spec.use
 
@@ -111,7 +111,7 @@ def _merge_plugins(whole: Document, change: Document) -> None:
         if entry is None:
             if name in enabled:
                 whole.pop(path)
-            elif not discovery.is_known(name):
+            elif not installed.is_known(name):
                 raise PluginError(
                     f"{change.place(path)}: no plugin is called {name!r}"
                     f"{did_you_mean(name, enabled)}; enabled are: "
@@ -185,7 +185,7 @@ def _plugin_mistakes(whole: Document, is_refused: bool) -> list[str]:
         return []
     mistakes: list[str] = []
     for spec in specs:
-        if spec.options or spec.use not in discovery.SHIPPED:
+        if spec.options or spec.use not in installed.SHIPPED:
             try:
                 mistakes += spec_mistakes(spec, whole.plugin_place)
             except BrokenPluginError as error:
@@ -196,9 +196,9 @@ def _plugin_mistakes(whole: Document, is_refused: bool) -> list[str]:
 
 
 def _unknown(spec: PluginSpec, whole: Document) -> str:
-    if not discovery.is_file(spec.use):
+    if not installed.is_file(spec.use):
         try:
-            discovery.find(spec.use, whole.place(("plugins", spec.id)))
+            installed.find(spec.use, whole.place(("plugins", spec.id)))
         except PluginError as error:
             return str(error)
     return ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.errors import did_you_mean
 
 __all__ = ["requirement_mistakes"]
@@ -43,7 +43,7 @@ def _complaint(text: str) -> str:
     try:
         version = importlib.metadata.version(wanted.name)
     except importlib.metadata.PackageNotFoundError:
-        known = {info.distribution for info in discovery.installed()}
+        known = {info.distribution for info in installed.installed()}
         return f"which is not installed{did_you_mean(wanted.name, known)}; {remedy}"
     if wanted.specifier.contains(version, prereleases=True):
         return ""

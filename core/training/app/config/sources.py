@@ -11,7 +11,7 @@ from pathlib import Path
 
 from training.app.config.guide_keys import translate
 from training.app.config.shipped_configs import find_config
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.specs import parse_specs
 from training.documents.document import Document, Key
 from training.errors import ConfigError, PluginError
@@ -127,7 +127,7 @@ def _chosen(plugins: Iterable[str], option: str = "-p ") -> Iterator[Document]:
             raise PluginError(
                 f"{option}{text}: name a plugin, as in: -p csv, -p no:csv"
             )
-        name = discovery.name_of(use)
+        name = installed.name_of(use)
         document = Document()
         chosen = None if is_off else {"use": use}
         document.set(("plugins", name), chosen, f"{option}{text}")

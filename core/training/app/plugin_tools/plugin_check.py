@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.installed import BrokenPluginError
 from training.errors import TrainbusError
 from training.messages.error_texts import error_text, text_of
@@ -80,7 +80,7 @@ def _trouble(name: str) -> str:
     from training.discovery.signature import signature_mistakes
 
     try:
-        cls = discovery.load(discovery.find(name, "plugins check"))
+        cls = installed.load(installed.find(name, "plugins check"))
         Bus().register(object.__new__(cls), name)
         mistakes = signature_mistakes(cls)
     except BrokenPluginError as error:
@@ -96,7 +96,7 @@ def _main(arguments: Sequence[str]) -> None:
     report, count, *rest = arguments
     folders, names = rest[: int(count)], rest[int(count) :]
     for folder in folders:
-        discovery.use_folder(folder)
+        installed.use_folder(folder)
     with open(report, "a", encoding="utf-8", buffering=1) as file:
         for name in names:
             file.write(json.dumps([name, None]) + "\n")

@@ -21,7 +21,7 @@ from training.app.plugin_tools.plugin_facts import (
 from training.app.tables import table
 from training.bus.order import unmet_relations
 from training.bus.registration import FAILURE_POLICIES
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.sources import (
     SourceError,
     SourceFacts,
@@ -57,13 +57,13 @@ def list_plugins(arguments: argparse.Namespace) -> None:
     names = {entry.info.name for entry in found}
     for choice in chosen.values():
         if choice.is_active and choice.use not in names:  # refused with a suggestion
-            discovery.find(choice.use, choice.trail[-1].removeprefix("on: "))
+            installed.find(choice.use, choice.trail[-1].removeprefix("on: "))
 
 
 def show_plugins(arguments: argparse.Namespace) -> None:
     """Describe one plugin: options, hooks, metrics, state, failure policy."""
     _use(arguments)
-    info = discovery.find(arguments.name, "plugins show")
+    info = installed.find(arguments.name, "plugins show")
     try:
         facts = facts_of(info)
     except UnknownSourceError as error:
@@ -92,7 +92,7 @@ def check_plugins(arguments: argparse.Namespace) -> None:
     from training.app.plugin_tools.plugin_check import check
 
     _use(arguments)
-    names = arguments.names or sorted({info.name for info in discovery.installed()})
+    names = arguments.names or sorted({info.name for info in installed.installed()})
     results = check(names, arguments.folders)
     for name, trouble in results.items():
         print(f"{name}: {trouble or 'good'}")
@@ -106,9 +106,9 @@ def why_plugins(arguments: argparse.Namespace) -> None:
     _use(arguments)
     chosen = choices(arguments.config, (), arguments.plugins)
     name = arguments.name
-    choice = chosen.get(discovery.name_of(name))
+    choice = chosen.get(installed.name_of(name))
     if choice is None or choice.is_active:
-        info = discovery.find(choice.use if choice else name, "plugins why")
+        info = installed.find(choice.use if choice else name, "plugins why")
     if choice is None:
         print(f"{info.name} is off: installed is not active, and nobody chose it")
         print(f"  switch it on: -p {name}, or list it under plugins")
@@ -117,7 +117,7 @@ def why_plugins(arguments: argparse.Namespace) -> None:
     state = "active" if choice.is_active else "off"
     if entry is not None and entry.state == "broken":
         state = f"{state}, and broken: {entry.why}"
-    elif entry is None and not discovery.is_file(choice.use):
+    elif entry is None and not installed.is_file(choice.use):
         state = f"{state}, and not installed"
     print(f"{choice.name} is {state}")
     for sentence in choice.trail:
@@ -145,7 +145,7 @@ def config_schema(arguments: argparse.Namespace) -> None:
 
 def _use(arguments: argparse.Namespace) -> None:
     for folder in arguments.folders:
-        discovery.use_folder(folder)
+        installed.use_folder(folder)
 
 
 def _entry_lines(found: list[Entry]) -> Iterator[str]:
@@ -173,7 +173,7 @@ def _entry_lines(found: list[Entry]) -> Iterator[str]:
 
 
 def _traits(
-    info: discovery.PluginInfo, facts: SourceFacts
+    info: installed.PluginInfo, facts: SourceFacts
 ) -> Iterator[tuple[str, str]]:
     says = facts.attributes
     yield "distribution", f"{info.distribution} {info.version}"
@@ -205,7 +205,7 @@ def _order_lines(chosen: Mapping[str, Choice], found: Sequence[Entry]) -> Iterat
     for name, choice in chosen.items():
         if not choice.is_active:
             continue
-        info = infos.get(choice.use) or discovery.find(choice.use, "plugins list")
+        info = infos.get(choice.use) or installed.find(choice.use, "plugins list")
         try:
             facts = facts_of(info)
             if trouble := complaint(facts):
@@ -231,4 +231,4 @@ def _order_lines(chosen: Mapping[str, Choice], found: Sequence[Entry]) -> Iterat
 def _run_record() -> Standing:
     """Return what `trainbus run` adds to the chosen plugins; it comes after ours."""
     facts = read_class("training.builtin.run_record", "RunRecord")
-    return Standing(facts, (), tuple(sorted(discovery.SHIPPED)))
+    return Standing(facts, (), tuple(sorted(installed.SHIPPED)))

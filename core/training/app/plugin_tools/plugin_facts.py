@@ -11,7 +11,7 @@ from training.app.plugin_tools.active import Choice
 from training.bus.foreign_hooks import hint_for
 from training.bus.order import relation_mistake, solve_order
 from training.bus.registration import api_mistake, async_mistake
-from training.discovery import installed as discovery
+from training.discovery import installed
 from training.discovery.installed import PluginInfo
 from training.discovery.sources import (
     SourceError,
@@ -59,7 +59,7 @@ class Entry:
 
 def entries(chosen: Mapping[str, Choice]) -> list[Entry]:
     """Return every installed plugin; those that are chosen are active."""
-    found = discovery.installed()
+    found = installed.installed()
     return [_entry(info, found, chosen) for info in found]
 
 
@@ -73,7 +73,7 @@ def facts_of(info: PluginInfo) -> SourceFacts:
     if info.trouble:
         raise SourceError(info.trouble)
     module, _, name = info.value.rpartition(":")
-    if discovery.is_file(info.value):
+    if installed.is_file(info.value):
         path = Path(module)
         return read_class(path.stem, name, path)
     return read_class(module, name)

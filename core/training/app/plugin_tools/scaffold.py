@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from string import Template
 
-from training.app.plugin_tools import scaffold_text as text
-from training.discovery import installed as discovery
+from training.app.plugin_tools import scaffold_text
+from training.discovery import installed
 from training.errors import ConfigError
 from training.files.named_paths import named_path
 from training.hookspecs import API_VERSION
@@ -32,7 +32,7 @@ def write_project(name: str, into: str | Path = ".") -> Path:
             f"plugin name {name!r} cannot be used; write small letters and digits, "
             "with single underscores between them, as in grad_watch"
         )
-    taken = {info.name for info in discovery.installed()} | set(discovery.SHIPPED)
+    taken = {info.name for info in installed.installed()} | set(installed.SHIPPED)
     if name in taken:
         raise ConfigError(f"a plugin {name!r} exists; choose a name that is not taken")
     distribution = f"trainbus-{name.replace('_', '-')}"
@@ -48,15 +48,15 @@ def write_project(name: str, into: str | Path = ".") -> Path:
         "api": f">={API_VERSION},<{int(API_VERSION.split('.')[0]) + 1}",
     }
     for path, template in {
-        "setup.cfg": text.SETUP,
-        "pyproject.toml": text.PYPROJECT,
-        "README.md": text.README,
-        ".gitignore": text.GITIGNORE,
-        ".github/workflows/test.yml": text.WORKFLOW,
-        f"src/{package}/__init__.py": text.INIT,
-        f"src/{package}/callback.py": text.CALLBACK,
+        "setup.cfg": scaffold_text.SETUP,
+        "pyproject.toml": scaffold_text.PYPROJECT,
+        "README.md": scaffold_text.README,
+        ".gitignore": scaffold_text.GITIGNORE,
+        ".github/workflows/test.yml": scaffold_text.WORKFLOW,
+        f"src/{package}/__init__.py": scaffold_text.INIT,
+        f"src/{package}/callback.py": scaffold_text.CALLBACK,
         f"src/{package}/py.typed": "",
-        f"tests/test_{name}.py": text.TEST,
+        f"tests/test_{name}.py": scaffold_text.TEST,
     }.items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)

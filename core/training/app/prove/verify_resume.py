@@ -145,11 +145,11 @@ def child() -> None:
 
     from training.app.building.factory import create_trainer_from_config
     from training.checkpoint.state import capture
-    from training.discovery import installed as discovery
+    from training.discovery import installed
 
     order = json.loads(Path(sys.argv[1]).read_text())
     for folder in order["folders"]:
-        discovery.use_folder(folder)
+        installed.use_folder(folder)
     probe = Probe(order)
     trainer = create_trainer_from_config(order["config"], callbacks=[probe])
     if order.get("load"):

@@ -45,6 +45,16 @@ CORE = (
     "loop/train_mode loop/window readback trainer view"
 )
 
+# Room of the app -> the rooms it may use.
+APP = {
+    "config": (),
+    "building": ("config",),
+    "plugin_tools": ("config",),
+    "plan": ("config", "building"),
+    "prove": ("config", "building"),
+    "cli": ("config", "building", "plugin_tools", "plan", "prove"),
+}
+
 
 def imports_of(path: Path, top_level_only: bool = False) -> set[str]:
     """Return dotted names that ``path`` imports, those for type checking left out."""
@@ -167,6 +177,26 @@ def test_a_kernel_file_imports_no_higher_floor() -> None:
                 if parts[0] == "training" and len(parts) > 1:
                     assert floor_of.get(parts[1], 0) <= floor, f"{path} imports {name}"
                     assert parts[1] != "app", f"{path} imports {name}"
+
+
+def test_at_most_14_files_of_the_kernel_lie_flat() -> None:
+    assert len(list(KERNEL.glob("*.py"))) <= 14
+
+
+def test_every_folder_of_the_app_is_a_room() -> None:
+    folders = {path.parent.name for path in (KERNEL / "app").glob("*/__init__.py")}
+    assert folders == set(APP)
+
+
+@pytest.mark.parametrize("room", APP)
+def test_a_room_of_the_app_uses_only_rooms_to_its_left(room: str) -> None:
+    used = {
+        name.split(".")[2]
+        for path in (KERNEL / "app" / room).rglob("*.py")
+        for name in imports_of(path)
+        if name.startswith("training.app.")
+    }
+    assert used - {room, "tables"} <= set(APP[room])
 
 
 @pytest.mark.parametrize(

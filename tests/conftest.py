@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from promises import as_text, tally
 
-from training.app.cli.main import main
+from training.app.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 

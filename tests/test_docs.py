@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy import make_trainer
 
-from training.app.cli.main import build_parser
+from training.app.cli.command_line import build_parser
 from training.checkpoint_io import FORMAT, FORMAT_VERSION
 from training.layout import LAYOUT
 

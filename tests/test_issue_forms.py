@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training.app.cli.main import build_parser
+from training.app.cli.command_line import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))

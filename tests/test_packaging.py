@@ -198,7 +198,7 @@ def test_the_wheels_work_in_a_folder_with_a_bare_data_folder(wheels, tmp_path):
     for wheel in wheels:
         zipfile.ZipFile(wheel).extractall(site)
     program = (
-        "import data, models, training, training.app.cli.main as cli, sys\n"
+        "import data, models, training, training.app.cli as cli, sys\n"
         "from data.data_pipeline import DataPipeline\n"
         "from models.model_loader import load_model\n"
         "print(data.__file__, models.__file__, training.__file__, sep='\\n')\n"

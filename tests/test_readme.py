@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.app.cli.main import build_parser
+from training.app.cli.command_line import build_parser
 from training.app.config.load import load_config
 
 

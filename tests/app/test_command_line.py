@@ -156,7 +156,7 @@ def test_looking_around_imports_neither_torch_nor_pydantic(
     arguments: list[str],
 ) -> None:
     code = (
-        "import sys; from training.app.cli.main import main\n"
+        "import sys; from training.app.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "sys.exit(bool({'torch', 'pydantic', 'yaml'} & set(sys.modules)))"

@@ -169,7 +169,7 @@ def test_a_run_that_was_stopped_stays_stopped_until_it_is_told_to_go_on(
 
 @pytest.mark.slow
 def test_a_terminated_run_exits_143_and_auto_goes_on(workplace: Path) -> None:
-    code = "import sys; from training.app.cli.main import main; sys.exit(main())"
+    code = "import sys; from training.app.cli import main; sys.exit(main())"
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

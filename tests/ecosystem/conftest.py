@@ -20,7 +20,7 @@ from training.discovery import installed
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")
 SCRIPTS = {
-    "trainbus": "from training.app.cli.main import main",
+    "trainbus": "from training.app.cli import main",
     "pytest": "from pytest import main",
     "pip": "from pip._internal.cli.main import main",
 }

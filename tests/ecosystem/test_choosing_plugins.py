@@ -62,7 +62,7 @@ def listed(command: Command, *arguments: str) -> dict[str, dict[str, Any]]:
 def test_a_list_imports_neither_torch_nor_a_plugin() -> None:
     """What it takes is measured in ``benchmarks/startup.py``."""
     code = (
-        "import sys\nfrom training.app.cli.main import main\n"
+        "import sys\nfrom training.app.cli import main\n"
         "main(['plugins', 'list'])\n"
         "heavy = {'torch', 'pydantic', 'transformers', 'trainbus_logging'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -345,7 +345,7 @@ def test_check_finds_what_only_an_import_can_show_and_spares_the_others(
     run = subprocess.run(
         [
             *(sys.executable, "-c"),
-            "import sys; from training.app.cli.main import main; sys.exit(main())",
+            "import sys; from training.app.cli import main; sys.exit(main())",
             *("plugins", "check", *names),
         ],
         env={"PYTHONPATH": ":".join(map(str, sites)), "OMP_NUM_THREADS": "1"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from training.app.cli.main import main
+from training.app.cli import main
 from training.app.config.load import load_config
 from training.app.plugin_tools.scaffold import write_project
 from training.errors import ConfigError

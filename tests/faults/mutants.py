@@ -769,7 +769,7 @@ MUTANTS = [
     Mutant(
         "P13",
         "a broken pipe of a plugin is taken for the reader's",
-        "training.app.cli.main",
+        "training.app.cli.command_line",
         "    except BaseException as error:  # also SystemExit",
         "    except BrokenPipeError:\n"
         "        return EXIT_DONE\n"
@@ -780,7 +780,7 @@ MUTANTS = [
     Mutant(
         "P13",
         "words that are lost look like success",
-        "training.app.cli.main",
+        "training.app.cli.command_line",
         "return code or EXIT_USER_CODE",
         "return code",
         PRINTING,

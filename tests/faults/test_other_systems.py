@@ -36,7 +36,7 @@ import training
 from faults.runs import build, loader_of
 from trainbus_checkpointing import ModelCheckpointCallback
 from trainbus_logging import CSVLoggerCallback, ProgressBarCallback
-from training.app.cli.main import main
+from training.app.cli import main
 
 def trainer(workers):
     saves = ModelCheckpointCallback("saved", monitor=None)

@@ -16,7 +16,7 @@ import pytest
 from faults.runs import build
 
 from trainbus_logging import ProgressBarCallback
-from training.app.cli.main import main
+from training.app.cli import main
 from training.messages.guarded_streams import Guarded, guarded
 
 SMALL = [
@@ -178,7 +178,7 @@ def test_p13_a_process_ends_with_its_own_code(
 
 def shell(line: str, folder: Path) -> int:
     """Return the exit code of ``trainbus`` in a shell's pipe or redirection."""
-    code = "import sys; from training.app.cli.main import main; sys.exit(main())"
+    code = "import sys; from training.app.cli import main; sys.exit(main())"
     line = f'"$0" -c "$1" {line}; echo "${{PIPESTATUS[0]}}"'
     done = subprocess.run(
         ["bash", "-c", f"{line} > code", sys.executable, code],

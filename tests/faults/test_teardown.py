@@ -12,7 +12,7 @@ from faults.runs import build
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, ConfigError, Trainer
-from training.app.cli import main
+from training.app.cli import command_line
 from training.builtin.run_record import RunRecord
 from training.hookspecs import HOOKS
 from training.messages.error_texts import (
@@ -216,8 +216,8 @@ def test_p16_the_command_line_ends_with_a_sentence_and_a_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(main, "_call", lambda arguments: raise_(kind()))
-    code = main.main(["plugins", "list"])
+    monkeypatch.setattr(command_line, "_call", lambda arguments: raise_(kind()))
+    code = command_line.main(["plugins", "list"])
     assert code == (2 if kind is Refusal else 1)
     words = "whose text raises" if kind is Refusal else kind.__name__
     assert words in capsys.readouterr().err

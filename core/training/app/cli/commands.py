@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         record = trainer.plugins["run_record"]
         print(report.header(trainer, as_mapping(config), record.facts), flush=True)
         if arguments.resume is not None:
-            from training.app.cli.resume_run import resume
+            from training.app.resume import resume
 
             told = resume(trainer, arguments.resume, arguments.allow_changes)
             print(told, flush=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from training.files.durable import write_durably, write_json
     from training.files.named_paths import named_path, open_file
     from training.hardware.device import choose_device
+    from training.hardware.plain_names import as_plain, load_weights, weights_of
     from training.logs import LazyLogs
     from training.loop.forward import (
         NO_PARTS,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     )
     from training.loop.length import epochs_begun
     from training.loop.metrics import merge_metrics
-    from training.loop.plain_names import as_plain, load_weights, weights_of
     from training.loop.state import load_rng_state, rng_state
     from training.loop.train_mode import evaluating
     from training.messages.guarded_streams import Guarded, guarded
@@ -56,7 +56,7 @@ _MODULES = {
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
     "Weigher": "training.weighing.weigher",
-    "as_plain": "training.loop.plain_names",
+    "as_plain": "training.hardware.plain_names",
     "batch_to_device": "training.feed.batches",
     "call_model": "training.loop.forward",
     "capture": "training.checkpoint.state",
@@ -70,7 +70,7 @@ _MODULES = {
     "is_insistent": "training.signals.signals",
     "iterate_shielded": "training.signals.signals",
     "load_rng_state": "training.loop.state",
-    "load_weights": "training.loop.plain_names",
+    "load_weights": "training.hardware.plain_names",
     "loaders_by_name": "training.feed.validation_loaders",
     "loss_in": "training.loop.forward",
     "make_forward": "training.loop.forward",
@@ -84,7 +84,7 @@ _MODULES = {
     "rng_state": "training.loop.state",
     "sample_sizes": "training.weighing.structure",
     "shielded": "training.signals.signals",
-    "weights_of": "training.loop.plain_names",
+    "weights_of": "training.hardware.plain_names",
     "write_checkpoint": "training.checkpoint_io",
     "write_durably": "training.files.durable",
     "write_json": "training.files.durable",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.checkpoint.optimizer_state import join, names_of
 from training.checkpoint.state import trainable
-from training.loop.plain_names import some
+from training.hardware.plain_names import some
 from training.loop.train_mode import keep_frozen
 
 if TYPE_CHECKING:

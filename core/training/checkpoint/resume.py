@@ -33,7 +33,7 @@ from training.checkpoint.state import (
     restore_run,
 )
 from training.discovery.provenance import describe_plugins
-from training.loop.plain_names import some
+from training.hardware.plain_names import some
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -14,14 +14,14 @@ from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
-from training.loop.optimizer_kernels import keep_kernels
-from training.loop.plain_names import (
+from training.hardware.plain_names import (
     as_plain,
     load_weights,
     some,
     unwrapped,
     weights_of,
 )
+from training.loop.optimizer_kernels import keep_kernels
 from training.loop.state import Request, rng_state
 from training.plain import plain
 

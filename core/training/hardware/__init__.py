@@ -1,1 +1,1 @@
-"""What a run computes on, and how exactly."""
+"""What a run computes on, how exactly, and weights by name whatever wraps them."""

@@ -1018,9 +1018,9 @@ MUTANTS = [
     Mutant(
         "W4",
         "a unit that a later batch belies is kept",
-        f"{WEIGHING}.weigher",
-        "if min(off, default=0.0) > CLEARLY + told.near:",
-        "if False:",
+        f"{WEIGHING}.later_looks",
+        "return min(off, default=0.0) > CLEARLY + told.near",
+        "return False",
         "weighing/test_later_batches.py",
         "test_w4",
     ),

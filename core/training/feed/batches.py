@@ -58,6 +58,10 @@ def device_batches(
     the copies overlap only where the loader pins its memory. A batch with objects that
     move themselves is copied in line: nobody could tell how long their memory is read.
     """
+    if device.type == "cpu":  # where they are
+        for batch in host_batches:
+            yield batch, weigh(batch)
+        return
     if device.type != "cuda":
         for batch in host_batches:
             weight = weigh(batch)

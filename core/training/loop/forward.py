@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -48,16 +49,8 @@ def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
         return _StepForward(step_fn)
     if loss_fn is not None:
         check_function("loss_fn", loss_fn, "outputs", "targets")
-        return lambda model, batch, weight: (
-            _with_loss_fn(model, batch, loss_fn, weight),
-            weight,
-            NO_PARTS,
-        )
-    return lambda model, batch, weight: (
-        _own_loss(model, batch, weight),
-        weight,
-        NO_PARTS,
-    )
+        return functools.partial(_with_loss_fn, loss_fn)
+    return _own_loss
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:
@@ -66,7 +59,11 @@ def call_model(model: nn.Module, batch: Any) -> Any:
     Raises:
         ConfigError: the model does not take those; says what it takes.
     """
-    arguments, entries = _spread(batch)
+    if type(batch) is tuple:  # the usual one
+        arguments: tuple[Any, ...] = batch
+        entries: Mapping[str, Any] = {}
+    else:
+        arguments, entries = _spread(batch)
     try:
         return model(*arguments, **entries)
     except TypeError as error:
@@ -88,14 +85,17 @@ def _spread(batch: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     return (tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)), {}
 
 
-def _own_loss(model: nn.Module, batch: Any, weight: float) -> Tensor:
+def _own_loss(
+    model: nn.Module, batch: Any, weight: float
+) -> tuple[Tensor, float, Parts]:
     outputs = call_model(model, batch)
-    return _checked(loss_in(outputs), weight, "model", model, outputs)
+    loss = _checked(loss_in(outputs), weight, "model", model, outputs)
+    return loss, weight, NO_PARTS
 
 
 def _with_loss_fn(
-    model: nn.Module, batch: Any, loss_fn: LossFn, weight: float
-) -> Tensor:
+    loss_fn: LossFn, model: nn.Module, batch: Any, weight: float
+) -> tuple[Tensor, float, Parts]:
     if isinstance(batch, Mapping):
         if "labels" not in batch:
             raise ConfigError(
@@ -112,7 +112,7 @@ def _with_loss_fn(
             f"{type(batch).__name__}; pass a step_fn"
         )
     loss = loss_fn(call_model(model, inputs), targets)
-    return _checked(loss, weight, "loss_fn", loss_fn, loss)
+    return _checked(loss, weight, "loss_fn", loss_fn, loss), weight, NO_PARTS
 
 
 def _checked(

@@ -25,6 +25,7 @@ from training.loop.state import load_rng_state, rng_state
 from training.loop.window import APPLIED, NONFINITE, Window, refusal
 from training.signals.signals import Abandoned
 from training.view import RunView
+from training.weighing.usual_batch import weighing
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,9 @@ class Loop(RunView):
             load_rng_state(resume["rng"], self.device)
         try:
             complete = self._run_batches(
-                device_batches(batches, self.device, self._weigh)
+                device_batches(
+                    batches, self.device, weighing(self._weigher, self._order)
+                )
             )
             if complete and self.progress.batch == 0:
                 raise DataError("train_dataloader yielded no batch; give it some data")
@@ -149,10 +152,6 @@ class Loop(RunView):
         if window.num_batches:  # the last window is stepped with its own weight
             self._end_window(window, index)
         return True
-
-    def _weigh(self, batch: Any) -> float:
-        """Return what the batch that was loaded last counts in its window."""
-        return self._weigher(batch, self._order.issued)
 
     def _end_window(self, window: Window, index: int) -> None:
         """Step the optimizer, count, announce, and grant what was asked for."""

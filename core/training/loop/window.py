@@ -68,6 +68,8 @@ class WindowResult:
     @property
     def parts(self) -> dict[str, Tensor | float]:
         """The window's mean of each part, over the batches that had it."""
+        if not self.part_sums:
+            return {}
         return {name: total / n for name, (total, n) in self.part_sums.items()}
 
 
@@ -213,7 +215,7 @@ class Window:
         """Count a batch whose gradients are in."""
         self._loss_sum = self._loss_sum + (mean if self.adds_up else mean * weight)
         self._weight_sum += weight
-        for name, part in self.parts.items():
+        for name, part in self.parts.items() if self.parts else ():
             if isinstance(part, Tensor):
                 part = part.item() if part.device.type == "cpu" else part.double()
             total, count = self._part_sums.get(name, (0.0, 0.0))

@@ -13,7 +13,9 @@ from torch import nn
 from training.errors import CheckpointError, ConfigError
 from training.loop.forward import Forward
 from training.weighing.candidates import Counts, checked, needed, said_weight
+from training.weighing.later_looks import LaterLooks, is_belied
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
+from training.weighing.usual_batch import UsualWeight, usual_weight
 
 if TYPE_CHECKING:
     from training.weighing.measure import Look
@@ -28,10 +30,6 @@ LossPer = str | Callable[[Any], float]
 CUTS = 3
 #: Batches that are looked at before nothing is known.
 MOST_BATCHES = 3
-#: The unit is looked at again 1, 2, 4, 8 and so on batches later, this at most.
-LAST_LOOK = 4096
-#: Shares that are off by more are not those of the unit, whatever the rounding.
-CLEARLY = 0.01
 #: From here on rows depend on one another, as ``measure`` has it.
 LIMIT = 1e-2
 
@@ -49,6 +47,8 @@ class Weigher:
         loss_fn: passed beside the model.
         has_own_loss: whether the model computes its loss itself.
         by_losses: measure without gradients, as an evaluation does.
+    Attributes:
+        usual: weighs the usual batch while all there is to do is count; else None.
     Raises:
         ConfigError: no unit has this name.
     """
@@ -70,9 +70,8 @@ class Weigher:
         self.beside: list[nn.Module] = []  # modules that computing the loss may move
         self._model: nn.Module | None = None
         self._device = torch.device("cpu")
-        self._loader: Any = None
+        self._loader, self._window = None, None  # type: Any, Any
         self._batches_a_window = 1
-        self._window: Any = None
         self.reset()
 
     def reset(self) -> None:
@@ -86,8 +85,8 @@ class Weigher:
         self._is_settled = self._loss_per is not None
         self._expected: str | None = None
         self._allows_change = self._has_samples = self._has_waited = False
-        self._number, self._next_look = 0, 1
-        self._looks_again = False
+        self._later = LaterLooks()
+        self.usual: UsualWeight | None = None
 
     def prepare(
         self,
@@ -110,6 +109,7 @@ class Weigher:
         self._batches_a_window, self._window = batches_a_window, window
         if batches_a_window > 1 and self._is_settled and self._unit is None:
             self.reset()  # it did not matter so far
+        self.usual = None
         self._tell_window()
 
     @property
@@ -159,6 +159,15 @@ class Weigher:
         self._rest, self._scale = float(saved["r"]), float(saved["scale"])
         self._cuts, self._batches = int(saved["cuts"]), int(saved["batches"])
 
+    def find_usual(self) -> None:
+        """Count usual batches at once from here on, if all there is to do is count."""
+        if self._function is not None or self._later.are_left:
+            return
+        left = self._live if len(self._live) > 1 else {}
+        is_first = self._unit == next(iter(left), self._unit)
+        if is_first and (self._is_settled or (self._has_waited and self._may_wait)):
+            self.usual = usual_weight(self._counts, self._unit, left, self._scale)
+
     def __call__(self, batch: Any, issued: Any = None) -> float:
         """Return what ``batch``, on the host, counts in its window.
 
@@ -177,29 +186,17 @@ class Weigher:
         samples = None if issued is None else len(issued)
         if not self._is_settled and self._model is not None:
             return self._measured(batch, issued, samples)
-        if self._looks_again:
-            self._number += 1
-            if self._number == self._next_look:
-                self._look_again(batch, issued)
+        if self._later.are_left and self._later.is_due():
+            self._look_again(batch, issued)
         if len(self._live) > 1:
             return self._compared(batch, issued, samples)
         return self._amount(batch, samples)
 
     def _look_again(self, batch: Any, issued: Any) -> None:
-        """Refuse a unit that a later batch belies.
-
-        An unknown one may have had its shares in all of the first batch: weights of
-        classes that it did not hold, for instance.
-        """
-        self._next_look *= 2
-        self._looks_again = self._next_look <= LAST_LOOK
+        """Refuse a unit that a later batch belies."""
+        self.usual = None
         seen = self._look(batch, issued, list(self._live))
-        if not seen.is_none or seen.fit is None or seen.fit.rest > LIMIT:
-            return  # the rest grows as a loss falls; it was small at the beginning
-        told = seen.fit
-        shares = [seen.shares.get(unit, (1.0, 1.0)) for unit in self._live]
-        off = [max(abs(told.x - x), abs(told.y - y)) for x, y in shares]
-        if min(off, default=0.0) > CLEARLY + told.near:
+        if is_belied(self._live, seen, LIMIT):
             why = _sentences().belied(seen, self.verdict)
             raise ConfigError(_sentences().refusal(self._batches_a_window, why))
 
@@ -252,6 +249,7 @@ class Weigher:
         return self._scale * whole
 
     def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
+        self.usual = None
         seen = self._look(batch, issued, list(self._live))
         if seen.is_none:
             self._unknown(_sentences().none(seen, LIMIT))
@@ -280,6 +278,7 @@ class Weigher:
         if self._need_not_be_measured(batch, samples):
             self._has_waited = True
             return self._amount(batch, samples)
+        self.usual = None
         self._batches += 1
         seen = self._look(batch, issued, list(self._live))
         if seen.said is not None:
@@ -298,15 +297,18 @@ class Weigher:
         return self._amount(batch, samples)
 
     def _need_not_be_measured(self, batch: Any, samples: int | None) -> bool:
-        """Whether each batch is a step, and all units have gone together so far.
+        """Whether nothing can be told: all units have gone together so far."""
+        return self._may_wait and self._counts.go_together(self._live, batch, samples)
 
-        Then any of them trains and reports alike, and a ``step_fn``, which may do more
-        than compute a loss, is called no more often than there are batches.
+    @property
+    def _may_wait(self) -> bool:
+        """Whether each batch is a step, which trains and reports alike by any unit.
+
+        Then a ``step_fn``, which may do more than compute a loss, is called no more
+        often than there are batches.
         """
         is_step = not self._has_own_loss and self._loss_fn is None
-        if not is_step or self._batches_a_window > 1 or not self._live:
-            return False
-        return self._counts.go_together(self._live, batch, samples)
+        return is_step and self._batches_a_window <= 1 and bool(self._live)
 
     def _of_torch(self, live: list[str]) -> list[str]:
         """Return the one unit of torch's cross entropy, if it is among ``live``."""
@@ -322,7 +324,7 @@ class Weigher:
             self._is_settled = True
             assert self._unit is not None
             is_known = self._counts.is_torch_loss and len(self._live) == 1
-            self._looks_again = self._batches_a_window > 1 and not is_known
+            self._later = LaterLooks(self._batches_a_window > 1 and not is_known)
             log.info("%s", _sentences().found(seen, self._unit))
         elif not self._cuts and (
             seen.is_final or self._batches >= min(MOST_BATCHES, self._batches_a_window)

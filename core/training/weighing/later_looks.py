@@ -1,0 +1,54 @@
+"""A unit that the first batches told is looked at again where later ones may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.weighing.measure import Look
+
+#: The unit is looked at again 1, 2, 4, 8 and so on batches later, this at most.
+LAST_LOOK = 4096
+#: Shares that are off by more are not those of the unit, whatever the rounding.
+CLEARLY = 0.01
+
+
+class LaterLooks:
+    """Tells which batches to look at again.
+
+    An unknown unit may have had its shares in all of the first batch: weights of
+    classes that it did not hold, for instance.
+
+    Attributes:
+        are_left: whether there are any.
+    """
+
+    def __init__(self, are_left: bool = False) -> None:
+        self.are_left = are_left
+        self._number, self._next = 0, 1
+
+    def is_due(self) -> bool:
+        """Count a batch; return whether it is one to look at."""
+        self._number += 1
+        if self._number < self._next:
+            return False
+        self._next *= 2
+        self.are_left = self._next <= LAST_LOOK
+        return True
+
+
+def is_belied(live: Iterable[str], seen: Look, limit: float) -> bool:
+    """Return whether a later batch tells clearly that it is none of the units.
+
+    Args:
+        live: the units.
+        seen: what the batch tells.
+        limit: from here on rows depend on one another.
+    """
+    if not seen.is_none or seen.fit is None or seen.fit.rest > limit:
+        return False  # the rest grows as a loss falls; it was small at the beginning
+    told = seen.fit
+    shares = [seen.shares.get(unit, (1.0, 1.0)) for unit in live]
+    off = [max(abs(told.x - x), abs(told.y - y)) for x, y in shares]
+    return min(off, default=0.0) > CLEARLY + told.near

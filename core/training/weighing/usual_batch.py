@@ -1,0 +1,128 @@
+"""The usual batch, counted in a few calls: what a step pays for weights.
+
+It is a plain tuple or dict of tensors with its labels on the host. Anything else is
+left to ``Counts``, and so is whatever makes a batch differ from those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isclose
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.weighing.candidates import Counts
+
+if TYPE_CHECKING:
+    from training.weighing.weigher import Weigher
+
+#: (batch, what has ``issued`` it) -> weight; None: ask the ``Weigher``.
+UsualWeight = Callable[[Any, Any], float | None]
+#: (labels, batch, what has ``issued`` it) -> how many; None: ask ``Counts``.
+_Counter = Callable[[Tensor, Any, Any], float | None]
+
+
+def weighing(weigher: Weigher, source: Any) -> Callable[[Any], float]:
+    """Return the function that weighs each batch of ``source`` as it comes.
+
+    Args:
+        weigher: decides what a batch weighs.
+        source: its ``issued`` are the indices of the batch that came last, or None.
+    """
+
+    def weigh(batch: Any) -> float:
+        usual = weigher.usual
+        weight = None if usual is None else usual(batch, source)
+        if weight is None:
+            weight = weigher(batch, source.issued)
+            if weigher.usual is None:
+                weigher.find_usual()
+        return weight
+
+    return weigh
+
+
+def usual_weight(
+    counts: Counts, unit: str | None, live: Mapping[str, float], scale: float
+) -> UsualWeight:
+    """Return the function that weighs a usual batch which goes with those before.
+
+    Args:
+        counts: counts all batches.
+        unit: the one that weighs; None: samples.
+        live: unit -> amount in the first batch, of all that it may be, ``unit`` first;
+            empty where that is known.
+        scale: of the weight, unless it is samples for want of a unit.
+    """
+    if unit in (None, "sum") and not live:
+        scale = 1.0
+    live = live or {unit or "samples": 1.0}
+    (first, before), *others = (
+        (_counter(counts, each), amount) for each, amount in live.items()
+    )
+
+    def weight(batch: Any, source: Any) -> float | None:
+        kind = type(batch)  # neither has room for a ``loss_weight`` of its own
+        if kind is tuple:
+            labels = batch[-1] if len(batch) > 1 else None
+        else:
+            labels = batch.get("labels") if kind is dict else None
+        if type(labels) is not Tensor or not labels.ndim:
+            return None
+        whole = first(labels, batch, source)
+        if whole is None:
+            return None
+        for count, amount in others:
+            own = count(labels, batch, source)
+            if own is None:
+                return None
+            if own * before != whole * amount and not isclose(
+                own * before, whole * amount
+            ):
+                return None
+        return scale * whole
+
+    return weight
+
+
+def _counter(counts: Counts, unit: str) -> _Counter:
+    """Return what counts one unit."""
+    if unit in ("samples", "sum"):
+        return _samples
+    if unit == "elements":
+        return lambda labels, batch, source: labels.numel()
+    if unit not in ("labels", "shifted_labels"):
+        return lambda labels, batch, source: counts(unit, batch, _num_issued(source))
+    ignored, is_shifted = counts.ignored, unit == "shifted_labels"
+
+    def count(labels: Tensor, batch: Any, source: Any) -> float | None:
+        if labels.dtype is not torch.int64 or not labels.is_cpu:
+            return None
+        classes = labels.numpy()
+        if is_shifted:
+            if classes.ndim < 2:
+                return None
+            classes = classes[:, 1:]
+        return int(np.count_nonzero(classes != ignored))
+
+    return count
+
+
+def _num_issued(source: Any) -> int | None:
+    issued = source.issued
+    return None if issued is None else len(issued)
+
+
+def _samples(labels: Tensor, batch: Any, source: Any) -> float | None:
+    """Return the rows, or what the sampler issued where they may be something else."""
+    issued = source.issued
+    if issued is not None and labels.ndim > 1:
+        return len(issued)
+    rows = labels.shape[0]
+    for item in batch if type(batch) is tuple else batch.values():
+        if type(item) is not Tensor or not item.ndim or item.shape[0] != rows:
+            return None
+    return rows if issued is None else min(rows, len(issued))

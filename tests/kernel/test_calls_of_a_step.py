@@ -1,0 +1,94 @@
+"""What a step costs beside model and optimizer, as calls, which can be counted."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import training
+from training import Trainer
+
+OWN = str(Path(training.__file__).parent)
+#: Python functions of ours that a step without plugins calls at most.
+MOST_CALLS = 27
+#: Batches that are counted, after those that are measured.
+FIRST, COUNTED = 10, 20
+LABELS = torch.tensor([0, 1, -100, 1])
+
+
+class Batches:
+    """Counts the calls of ours while it yields some of its batches."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch, self.calls = batch, Counter[str]()
+
+    def __len__(self) -> int:
+        return FIRST + COUNTED + 1
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(len(self)):
+            if number == FIRST:
+                before = sys.getprofile()
+                sys.setprofile(self._note)
+            if number == FIRST + COUNTED:
+                sys.setprofile(before)
+            yield self.batch
+
+    def _note(self, frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(OWN):
+            self.calls[frame.f_code.co_qualname] += 1
+
+
+def calls_of_a_step(batch: Any, folder: Path, **settings: Any) -> float:
+    """Return how many functions of ours a step calls."""
+    batches, model = Batches(batch), nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(
+        *(model, batches),
+        **settings,
+        optimizer=optimizer,
+        num_epochs=1,
+        device="cpu",
+        callbacks=[],
+        save_dir=folder,
+    )
+    trainer.train()
+    return batches.calls.total() / COUNTED
+
+
+def by_step(model: nn.Module, batch: Any) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [
+        pytest.param({"loss_fn": nn.CrossEntropyLoss()}, 0, id="measured labels"),
+        pytest.param(
+            {"loss_fn": nn.CrossEntropyLoss(), "loss_per": "samples"}, 1, id="said"
+        ),
+        pytest.param(
+            {"step_fn": by_step}, 5, id="a step_fn whose unit need not be told"
+        ),
+    ],
+)
+def test_a_step_calls_no_more_functions_than_it_did(
+    settings: dict[str, Any], more: int, tmp_path: Path
+) -> None:
+    batch = (torch.randn(4, 2), LABELS)
+    assert 0 < calls_of_a_step(batch, tmp_path, **settings) <= MOST_CALLS + more
+
+
+def test_a_batch_out_of_the_usual_costs_more_calls_and_is_noticed(
+    tmp_path: Path,
+) -> None:
+    batch = [torch.randn(4, 2), LABELS]  # a list is counted in the general way
+    assert calls_of_a_step(batch, tmp_path, loss_fn=nn.CrossEntropyLoss()) > MOST_CALLS

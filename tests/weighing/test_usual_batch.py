@@ -1,0 +1,58 @@
+"""The usual batch weighs what the general way says, or is left to that."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from training.weighing.candidates import Counts
+from training.weighing.usual_batch import usual_weight
+
+ROWS = torch.randn(4, 3)
+LABELS = torch.tensor([0, 2, -100, 1])
+TEXTS = torch.tensor([[1, 2, -100], [-100, 5, 6], [0, 0, 1], [1, -100, -100]])
+BATCHES = {
+    "pair": (ROWS, LABELS),
+    "texts": {"input_ids": TEXTS, "labels": TEXTS},
+    "regression": (ROWS, ROWS),
+    "list": [ROWS, LABELS],
+    "int32": (ROWS, LABELS.int()),
+    "rows that differ": (ROWS[:3], LABELS),
+    "one tensor": ROWS,
+    "no labels": {"x": ROWS},
+    "a scalar": (ROWS, torch.tensor(1)),
+    "other name": {"x": ROWS, "target": LABELS},
+}
+USUAL = {"pair", "texts", "regression"}
+UNITS = ["samples", "labels", "shifted_labels", "elements", "class_weights", "sum"]
+
+
+@pytest.mark.parametrize("issued", [None, range(4), range(3), range(6)])
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_usual_batch_counts_as_any_other_way(
+    name: str, unit: str, issued: Any
+) -> None:
+    counts = Counts(torch.nn.CrossEntropyLoss(torch.arange(1.0, 8.0)))
+    found = usual_weight(counts, unit, {}, 1.0)(
+        BATCHES[name], SimpleNamespace(issued=issued)
+    )
+    samples = None if issued is None else len(issued)
+    assert found in (None, counts(unit, BATCHES[name], samples))
+    assert type(found) in (type(None), float)  # what a checkpoint can hold
+
+
+@pytest.mark.parametrize("name", sorted(USUAL))
+def test_a_usual_batch_is_counted_at_once(name: str) -> None:
+    weight = usual_weight(Counts(), "samples", {}, 1.0)
+    assert weight(BATCHES[name], SimpleNamespace(issued=None)) == 4.0
+
+
+def test_units_that_no_longer_go_together_are_left_to_the_weigher() -> None:
+    source = SimpleNamespace(issued=None)
+    weight = usual_weight(Counts(), "labels", {"labels": 3.0, "samples": 4.0}, 2.0)
+    assert weight((ROWS, LABELS), source) == 6.0
+    assert weight((ROWS, LABELS.clamp(min=0)), source) is None

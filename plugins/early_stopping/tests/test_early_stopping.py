@@ -15,6 +15,7 @@ from trainbus_early_stopping import EarlyStoppingCallback, improved
 from training import Callback
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 from training.errors import CheckpointError, ConfigError, MetricError
+from training.loop.criterion import Criterion
 from training.trainer import Trainer
 
 NAN, INF = float("nan"), float("inf")
@@ -27,6 +28,7 @@ class FakeTrainer:
         self.epoch = self.step = 0
         self.metrics = {"train_loss": 1.0}
         self.model = torch.nn.Linear(1, 1)
+        self.criterion = Criterion(None, self.model)
         self.plugins = {str(i): plugin for i, plugin in enumerate(plugins)}
         self.stop_reason: str | None = None
         self.weights_are = "live"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class BestWeights:
-    """Keeps weights and buffers of one moment, and puts them back.
+    """Keeps weights and buffers of model and loss of one moment; puts them back.
 
     Args:
         owner: name of the plugin, for messages and to recognise its checkpoints.
@@ -30,25 +31,31 @@ class BestWeights:
         self._owner = owner
         #: State of the model on the CPU, or None while no copy is held.
         self.copy: dict[str, Any] | None = None
+        #: The same of the loss; None also in the copies of releases that took none.
+        self.loss: dict[str, Any] | None = None
 
     def take(self, trainer: Trainer) -> None:
-        """Copy the model's state to the CPU; costs one device-to-host copy."""
-        state = weights_of(trainer.model)  # aliases the live tensors
-        self.copy = {name: _cpu_copy(value) for name, value in state.items()}
+        """Copy the state of model and loss to the CPU: one device-to-host copy."""
+        self.copy = _cpu_copies(weights_of(trainer.model))  # aliases the live tensors
+        self.loss = _cpu_copies(trainer.criterion.state_dict())
+
+    def drop(self) -> None:
+        """Free the copy."""
+        self.copy = self.loss = None
 
     def release_if_saved(self, trainer: Trainer, step: int) -> None:
         """Free the copy if a checkpoint of ``step`` exists."""
         if self.copy is not None and _checkpoint_of(trainer, step) is not None:
-            self.copy = None
+            self.drop()
 
     def restore(self, trainer: Trainer, best: Progress) -> None:
-        """Load the best weights into the model, or say why the live ones stay."""
+        """Load the best weights into model and loss, or say why live ones stay."""
         step = best.best_step
         if step is None:
             log.warning("%s: no finite value was seen; live weights stay", self._owner)
             return
         if step != trainer.step:
-            weights = self._saved(trainer, best) or self.copy
+            weights, loss = self._saved(trainer, best) or (self.copy, self.loss)
             if weights is None:
                 log.warning(
                     "%s: neither a checkpoint nor a copy of the best step %d is left; "
@@ -57,10 +64,19 @@ class BestWeights:
                 )
                 return
             load_weights(trainer.model, as_plain(trainer.model, weights))
+            if loss is None and trainer.criterion.tensors():
+                log.warning(
+                    "%s: what is left of the best step %d is of an earlier release, "
+                    "which kept nothing of the loss; its live weights stay",
+                    *(self._owner, step),
+                )
+            trainer.criterion.load_state_dict(loss or {})
         trainer.weights_are = f"best@{step}"
 
-    def _saved(self, trainer: Trainer, best: Progress) -> dict[str, Any] | None:
-        """Return the weights from a verified checkpoint that saw the same best."""
+    def _saved(
+        self, trainer: Trainer, best: Progress
+    ) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+        """Return model and loss of a verified checkpoint that saw the same best."""
         assert best.best_step is not None
         path = _checkpoint_of(trainer, best.best_step)
         if path is None:
@@ -74,8 +90,7 @@ class BestWeights:
         if own and own.get("best_seen") != best.best_seen:
             log.warning("%s: %s is of another run; it is not used", self._owner, path)
             return None
-        weights: dict[str, Any] = state["model"]
-        return weights
+        return state["model"], state.get("loss")
 
 
 def _checkpoint_of(trainer: Trainer, step: int) -> Path | None:
@@ -86,6 +101,10 @@ def _checkpoint_of(trainer: Trainer, step: int) -> Path | None:
         if path is not None:
             return path
     return None
+
+
+def _cpu_copies(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _cpu_copy(value) for name, value in state.items()}
 
 
 def _cpu_copy(value: Any) -> Any:

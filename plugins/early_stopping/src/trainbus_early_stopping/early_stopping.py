@@ -40,15 +40,16 @@ class EarlyStoppingCallback(Callback):
         min_delta: an improvement must be larger than this, in the metric's unit;
             measured from the last value that counted as an improvement.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
-        restore_best_weights: at the normal end of training, give the model the
-            weights of its best check; ``trainer.weights_are`` then says so.
+        restore_best_weights: at the normal end of training, give the model, and a loss
+            with weights or buffers, those of the best check; ``trainer.weights_are``
+            then says so.
         on_nonfinite: a NaN or infinite value is a miss (``"ignore"``) or ends the run
             at once (``"stop"``).
         min_epochs: no stop before this many completed epochs.
         min_steps: no stop before this many steps.
         persist_best: where a resumed run finds the best weights: in the checkpoint
             written at that step (``"path"``), or as a copy that every checkpoint
-            carries along (``"weights"``: as large as the model).
+            carries along (``"weights"``: as large as the model and the loss).
     Raises:
         ConfigError: an option is of the wrong type or out of range.
     """
@@ -174,6 +175,7 @@ class EarlyStoppingCallback(Callback):
         }
         if self.persist_best == "weights":
             state["weights"] = self._weights.copy
+            state["loss"] = self._weights.loss
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -198,10 +200,11 @@ class EarlyStoppingCallback(Callback):
             return
         self.progress = Progress(**state["progress"])
         self._weights.copy = state.get("weights")
+        self._weights.loss = state.get("loss")
 
     def _reset(self) -> None:
         self.progress = Progress()
-        self._weights.copy = None
+        self._weights.drop()
 
     def _cause(self, trainer: Trainer, is_nonfinite: bool) -> Cause | None:
         return self.rule.cause(self.progress, is_nonfinite, trainer.epoch, trainer.step)

@@ -204,7 +204,7 @@ def on_step_end(trainer: Trainer, logs: LazyLogs, applied: bool) -> None:
     Returns: ignored.
     Order: none promised between plugins. Saving belongs in ``on_checkpoint`` (see
         ``request_checkpoint``), and is refused here before another plugin with state,
-        such as a schedule, has heard of the step.
+        such as a schedule, has heard of the step; in a wrapper, behind its ``yield``.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
     """
 

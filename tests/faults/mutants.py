@@ -380,6 +380,15 @@ MUTANTS = [
     ),
     Mutant(
         "R1",
+        "a wrapper saves before those that it surrounds have heard",
+        "training.checkpoint.boundary",
+        'if "failure" not in at:',
+        "if False:",
+        "faults/test_saving_in_events.py",
+        "test_r1_a_wrapper_saves and listener",
+    ),
+    Mutant(
+        "R1",
         "an epoch is saved of which the row is still to come",
         "training.checkpoint.boundary",
         "and trainer._row_is_due",

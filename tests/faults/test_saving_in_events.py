@@ -226,3 +226,84 @@ def test_r1_another_trainer_may_be_saved_in_a_hook(tmp_path: Path) -> None:
 
     build(Inner(), num_epochs=1).train()
     assert (tmp_path / "a.pt").exists()
+
+
+class Wraps(Callback):
+    """Surrounds a hook, and saves before or behind its yield, or only counts there."""
+
+    def __init__(self, hook: str, path: Path, place: str) -> None:
+        self.count = 0
+
+        def save(trainer: Trainer, here: str) -> None:
+            if here == place and trainer.step == 6 and not path.exists():
+                trainer.save_checkpoint(path)
+
+        @hookimpl(wrapper=True)
+        def wrap(self: Any, trainer: Trainer) -> Any:
+            save(trainer, "before")
+            result = yield
+            save(trainer, "behind")
+            self.count += place == "counts"
+            return result
+
+        setattr(type(self), hook, wrap)
+
+
+class Outer(Wraps):
+    before = ("Inner",)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+
+class Inner(Wraps):
+    pass
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    ("others", "place", "told"),
+    [
+        pytest.param(["zz"], "before", "'zz' will hear only", id="before a listener"),
+        pytest.param(["zz"], "behind", None, id="behind all"),
+        pytest.param([], "before", None, id="where nobody else listens"),
+        pytest.param(["Outer"], "before", "'Outer' will", id="inside another wrapper"),
+        pytest.param(["Outer"], "behind", "'Outer' will", id="before another goes on"),
+    ],
+)
+def test_r1_a_wrapper_saves_behind_all_who_are_to_hear(
+    tmp_path: Path, hook: str, others: list[str], place: str, told: str | None
+) -> None:
+    path = tmp_path / "a.pt"
+    trainer = build(Inner(hook, path, place), num_epochs=3)
+    trainer.bus.unregister("ids")
+    if "zz" in others:
+        trainer.bus.register(Counts(hook))
+    if "Outer" in others:
+        trainer.bus.register(Outer(hook, path, "counts"))
+    if told is None:
+        trainer.train()
+        assert path.exists()
+        return
+    with pytest.raises(CheckpointError, match=told):
+        trainer.train()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_r1_a_wrapper_with_state_that_is_to_go_on_keeps_a_listener_from_saving(
+    tmp_path: Path, hook: str
+) -> None:
+    path = tmp_path / "a.pt"
+    trainer = build(Saves(hook, path), Outer(hook, path, "counts"), num_epochs=3)
+    trainer.bus.unregister("ids")
+    with pytest.raises(CheckpointError, match="'Outer' will hear only afterwards"):
+        trainer.train()
+
+
+def test_r1_a_wrapper_that_saves_before_the_row_is_there_is_refused(
+    tmp_path: Path,
+) -> None:
+    trainer = build(Inner("on_metrics", tmp_path / "a.pt", "before"), num_epochs=1)
+    with pytest.raises(CheckpointError, match="row of the epoch"):
+        trainer.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training.bus.slots import FILE_PREFIX, plugin_of
+from training.bus.wrappers import scope
 from training.callbacks import Callback
 from training.errors import CheckpointError
 
@@ -23,6 +25,9 @@ __all__ = ["require_boundary"]
 #: its state is saved never will.
 HEARD_ONCE = ("on_step_end", "on_metrics", "on_epoch_end")
 WAYS = "save in on_checkpoint, or call request_checkpoint(reason)"
+AFTER = ", or declare `after = {names!r}` in the class of {name!r}"
+#: What calls a wrapper of an event; it knows of no failure before the yield.
+SCOPE = inspect.unwrap(scope).__code__
 
 
 def require_boundary(trainer: Trainer, path: str | Path) -> None:
@@ -45,38 +50,49 @@ def _missing(trainer: Trainer) -> str | None:
         )
     if trainer._is_evaluating:
         return f"an evaluation is under way, whose metrics are not there yet; {WAYS}"
-    for hook, current, later in _served(sys._getframe(1), trainer):
+    for hook, current, later, way in _served(sys._getframe(1), trainer):
         if hook == "on_metrics" and trainer._row_is_due:
             return (
                 f"the row of the epoch is not in the history yet in on_metrics; {WAYS}"
             )
-        late = [each.plugin_name for each in later if _keeps_state(plugin_of(each))]
+        late = [i.plugin_name for i in later if _keeps_state(plugin_of(i))]
         if late and hook in HEARD_ONCE:
+            name = current.plugin_name
+            way = way.format(names=tuple(late), name=name)
             return (
-                f"plugin {current.plugin_name!r} saves in {hook}, of which "
+                f"plugin {name!r} saves in {hook}, of which "
                 f"{' and '.join(map(repr, late))} will hear only afterwards, so that "
-                f"its state would be one event behind; {WAYS}, or declare "
-                f"`after = {tuple(late)!r}` in the class of {current.plugin_name!r}"
+                f"its state would be one event behind; {WAYS}{way}"
             )
     return None
 
 
 def _served(
     frame: FrameType | None, trainer: Trainer
-) -> Iterator[tuple[str, pluggy.HookImpl, list[pluggy.HookImpl]]]:
-    """Yield (hook, who is called, who is called after it) of events of this run.
+) -> Iterator[tuple[str, pluggy.HookImpl, list[pluggy.HookImpl], str]]:
+    """Yield (hook, who is called, who is called later, a way out) of own events.
 
     The bus's own frames tell it, from ``frame`` outwards.
     """
     while frame is not None:
+        at = frame.f_locals
         if frame.f_code.co_filename.startswith(FILE_PREFIX):
             current = frame.f_globals["owner"].get(frame.f_lineno)
-            is_own = frame.f_locals.get("trainer") is trainer
-            if current is not None and is_own:
-                listeners = frame.f_globals["listeners"]
+            if current is not None and at.get("trainer") is trainer:
+                hook, listeners = frame.f_code.co_name, frame.f_globals["listeners"]
                 rest = listeners[listeners.index(current) + 1 :]
                 still = [i for i in rest if i.plugin_name in trainer.plugins]
-                yield frame.f_code.co_name, current, still
+                yield hook, current, still, AFTER
+                # They may go on behind their yield.
+                yield hook, current, trainer.bus._wrappers(hook), ""
+        elif frame.f_code is SCOPE and at["arguments"].get("trainer") is trainer:
+            hook, current = at["hook"], at["wrapper"]
+            wrappers = trainer.bus._wrappers(hook)
+            place = wrappers.index(current)
+            if "failure" not in at:  # it has not come to its yield
+                still = [*wrappers[place + 1 :], *trainer.bus.listeners(hook)]
+                yield hook, current, still, ", or save behind the yield"
+            yield hook, current, wrappers[:place], ""
         frame = frame.f_back
 
 

@@ -181,6 +181,15 @@ MUTANTS = [
         "test_c8_one_process",
     ),
     Mutant(
+        "P10",
+        "a lock counts as left where nobody can be asked whether its holder lives",
+        LOCK,
+        "if other.is_near and CAN_ASK:",
+        "if other.is_near:",
+        "faults/test_other_systems.py",
+        "test_p10_nobody_is_asked",
+    ),
+    Mutant(
         "C9",
         "litter of a live process is deleted",
         FOLDER,

@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from trainbus_checkpointing import folder as folders
+from trainbus_checkpointing import holder as holding
+from trainbus_checkpointing import lock as locking
+from trainbus_checkpointing.holder import start_of
+from trainbus_checkpointing.lock import RunLock
+from training import ConfigError
 
 #: Takes away, before anything of ours is imported, what other systems do not have.
 LACKS = """
@@ -17,8 +25,15 @@ for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGXFSZ", "pthread_sigmask"):
     delattr(signal, name)
-for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY", "O_CLOEXEC", "fchmod"):
+for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY", "O_CLOEXEC", "fchmod",
+             "pread", "pwrite"):
     delattr(os, name)
+
+real_kill = os.kill
+def kill(pid, number):
+    assert number, "there it is Ctrl-C to that process"
+    real_kill(pid, number)
+os.kill = kill
 
 real_open, real_init = os.open, ctypes.CDLL.__init__
 def open_no_folder(path, flags, *rest, **options):
@@ -68,3 +83,35 @@ def test_a_plain_run_trains_saves_and_resumes_on(lacks: str, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("steps 12\nsteps 12\nresumed at 12\n")
     assert len(list((tmp_path / "saved").glob("*.pt"))) > 0
+
+
+def test_p10_nobody_is_asked_for_by_number_where_that_would_end_him(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There signal 0 is Ctrl-C; the touches of the lock tell who is at work."""
+
+    def kill(pid: int, number: int) -> None:
+        raise AssertionError(f"signal {number} was sent to {pid}")
+
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(locking, "fcntl", None)
+    for module in (holding, locking, folders):
+        monkeypatch.setattr(module, "CAN_ASK", False)
+    monkeypatch.setattr(holding.os.path, "isdir", lambda path: False)  # no /proc
+    assert start_of(2**22 + 1) is None
+    old, new = (tmp_path / f"{name}.pt.tmp-{os.getppid()}" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    assert folders.sweep_leftovers(tmp_path) == [old]
+    theirs = RunLock(tmp_path, beat=0.02)
+    theirs.holder = replace(theirs.holder, pid=os.getppid(), started=None)
+    theirs.acquire()
+    locking._held.clear()  # as in another process
+    with pytest.raises(ConfigError, match=f"in use by process {os.getppid()}"):
+        RunLock(tmp_path).acquire()
+    theirs._released.set()  # it is killed
+    theirs._thread.join()  # type: ignore[union-attr]
+    ours = RunLock(tmp_path, watch=0.05)
+    ours.acquire()
+    ours.release()

@@ -19,6 +19,8 @@ from typing import Any
 #: Bytes of a lock that are looked at; ours have some 300.
 MOST_BYTES = 4096
 MOST_LETTERS = 255
+#: Whether signal 0 asks if a process is there; on Windows it would be Ctrl-C to it.
+CAN_ASK = os.name != "nt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Holder:
 def start_of(pid: int) -> str | None:
     """Return when a process of this machine began, None if it is not there.
 
-    On Linux boot and clock tick; elsewhere only that it runs.
+    On Linux boot and clock tick; elsewhere only that it runs, on Windows nothing.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -100,6 +102,8 @@ def start_of(pid: int) -> str | None:
     except OSError:
         if os.path.isdir("/proc/self"):
             return None
+    if not CAN_ASK:
+        return None
     try:
         os.kill(pid, 0)  # signal 0 asks, it does not signal
     except PermissionError:

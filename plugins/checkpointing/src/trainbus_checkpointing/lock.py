@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainbus_checkpointing.holder import MOST_BYTES, Holder
+from trainbus_checkpointing.holder import CAN_ASK, MOST_BYTES, Holder
 from training import CheckpointError, ConfigError
 
 try:
@@ -184,7 +184,7 @@ class RunLock:
 
         In place: who waits for the lock waits for this very file.
         """
-        content = os.pread(descriptor, MOST_BYTES, 0)
+        content = os.read(descriptor, MOST_BYTES)
         other = Holder.parse(content)
         if other is not None and self._is_alive(other, is_locked):
             raise self._is_in_use(other)
@@ -193,8 +193,9 @@ class RunLock:
                 "checkpointing: taking over %s from %s, which is gone",
                 *(self.path.parent, other or "an unknown run"),
             )
+        os.lseek(descriptor, 0, os.SEEK_SET)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, self.holder.to_bytes(), 0)
+        os.write(descriptor, self.holder.to_bytes())
         os.fsync(descriptor)  # other machines shall see it
 
     def _is_in_use(self, other: Holder | None) -> ConfigError:
@@ -208,8 +209,10 @@ class RunLock:
         """Whether a named holder is at work, though we may have the system's lock."""
         if other.token in _held:
             return True
-        if other.is_near:
-            return other.pid != self.holder.pid and other.is_running
+        if other.is_near and other.pid == self.holder.pid:
+            return False
+        if other.is_near and CAN_ASK:
+            return other.is_running
         if other.is_of_this_kernel and is_locked:
             return False  # it would have the lock
         return self._is_touched()

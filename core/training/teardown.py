@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from training.builtin.memory_advice import note_memory
 from training.messages.error_texts import add_note, repr_of
+from training.signals.signals import interruption
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -17,7 +18,8 @@ def tear_down(trainer: Trainer, failure: BaseException | None) -> BaseException 
     """Tell plugins of ``failure`` and close them; return what is to be raised.
 
     Hooks observe a failure and never hide it: what they raise becomes a note. Where
-    there was none, the first that a plugin raises in closing is one.
+    there was none, the first that a plugin raises in closing is one; else a signal that
+    came meanwhile, which waits until all are closed.
     """
     bus = trainer.bus
     try:
@@ -32,6 +34,8 @@ def tear_down(trainer: Trainer, failure: BaseException | None) -> BaseException 
             failure = later
         elif failure is not later:
             add_note(failure, f"then on_close failed: {repr_of(later)}")
+    if failure is None and trainer._signal is not None:
+        return interruption(trainer._signal)
     return failure
 
 

@@ -238,16 +238,17 @@ class Trainer(Loop):
         started = time.perf_counter()
         self._is_running = True
         self.bus.begin_run(self)
-        try:
-            save = None if self.stop_on_sigusr1 else self._save_on_signal
-            with handled(self._stop_on_signal, save), using_tf32(self.tf32):
-                self._run()
-            if self._signal is not None:
-                raise interruption(self._signal)
-        except BaseException as error:
-            failure = error
-        self.train_seconds = time.perf_counter() - started
-        failure = tear_down(self, failure)
+        save = None if self.stop_on_sigusr1 else self._save_on_signal
+        with handled(self._stop_on_signal, save):  # until all are closed
+            try:
+                with using_tf32(self.tf32):
+                    self._run()
+                if self._signal is not None:
+                    raise interruption(self._signal)
+            except BaseException as error:
+                failure = error
+            self.train_seconds = time.perf_counter() - started
+            failure = tear_down(self, failure)
         self._is_running = False
         if failure is not None:
             raise failure

@@ -51,7 +51,7 @@ import training
 from faults.runs import build, loader_of
 from trainbus_checkpointing import ModelCheckpointCallback
 from trainbus_logging import CSVLoggerCallback, ProgressBarCallback
-from training.app.cli import main
+from training.app.cli.command_line import main
 
 def trainer(workers):
     saves = ModelCheckpointCallback("saved", monitor=None)

@@ -189,6 +189,68 @@ def test_p15_a_closed_terminal_ends_the_process_with_129_and_it_resumes(
     assert rest.step == 3
 
 
+class Closes(Callback):
+    """Sends signals to this process while it closes, then notes that it is closed."""
+
+    name = "closes"
+    before = ("second",)
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self.numbers, self.closed = numbers, 0
+
+    def on_close(self) -> None:
+        for number in self.numbers:
+            os.kill(os.getpid(), number)
+        self.closed += 1
+
+
+class Second(Closes):
+    name, before = "second", ()
+
+
+def closed_by(*numbers: signal.Signals, fails: bool = False) -> tuple[Any, int, int]:
+    """Return how a run ends that is signalled in closing, and how many were closed."""
+
+    class Fails(Callback):
+        def on_step_end(self) -> None:
+            if fails:
+                raise ValueError("lost")
+
+    first, second = Closes(*numbers), Second()
+    trainer = build(first, second, Fails(), max_steps=1)
+    try:
+        trainer.train()
+    except (KeyboardInterrupt, SystemExit, ValueError) as error:
+        code: Any = getattr(error, "code", type(error))
+    else:
+        code = 0
+    return code, first.closed, second.closed
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code", "first"),
+    [
+        pytest.param([TERM], 143, 1, id="SIGTERM"),
+        pytest.param([INT], KeyboardInterrupt, 1, id="SIGINT"),
+        pytest.param([HUP], 129, 1, id="SIGHUP"),
+        pytest.param([HUP, HUP], 129, 1, id="a terminal, told of twice"),
+        pytest.param([signal.SIGUSR1], 0, 1, id="SIGUSR1, where nothing is saved"),
+        pytest.param([TERM, TERM], 143, 0, id="a second one cuts what is in its way"),
+        pytest.param([INT, INT], KeyboardInterrupt, 0, id="a second Ctrl-C"),
+    ],
+)
+def test_p14_a_signal_that_comes_while_plugins_close_waits_until_all_are_closed(
+    numbers: list[signal.Signals], code: Any, first: int
+) -> None:
+    handler = signal.getsignal(numbers[0])
+    assert closed_by(*numbers) == (code, first, 1)
+    assert signal.getsignal(numbers[0]) == handler
+
+
+def test_p14_an_error_of_the_run_stays_the_one_that_is_raised() -> None:
+    assert closed_by(TERM, fails=True) == (ValueError, 1, 1)
+
+
 def python(
     code: str, *, before: list[str] | None = None, cwd: Path
 ) -> subprocess.CompletedProcess[str]:

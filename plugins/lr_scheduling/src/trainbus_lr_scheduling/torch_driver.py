@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR, ReduceLROnPlateau
 
 from trainbus_lr_scheduling.drivers import set_lr
-from training import CheckpointError
+from training import CheckpointError, ConfigError
 from training.plugin import foreign_value, plain
 
 #: Options of a parameter group that schedulers move, or read their course from.
@@ -51,6 +51,7 @@ class TorchDriver:
         self._arguments = arguments_of(scheduler)
         self._settings = self._configured()
         self._advances = 0
+        self._place = self._places()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,7 +69,12 @@ class TorchDriver:
             set_lr(group, float(options["lr"]))
 
     def advance(self, value: float | None = None) -> None:
-        """Step the scheduler, with ``value`` if it follows a metric."""
+        """Step the scheduler, with ``value`` if it follows a metric.
+
+        Raises:
+            ConfigError: somebody else has stepped it since.
+        """
+        self._require_untouched()
         self._advances += 1
         if value is None:
             self._scheduler.step()
@@ -77,6 +83,7 @@ class TorchDriver:
         for group in self._optimizer.param_groups:  # a function may count with numpy
             if type(group["lr"]) is not float:
                 group["lr"] = plain(group["lr"])
+        self._place = self._places()
 
     def progress(self) -> dict[str, Any]:
         """Return the scheduler's state, the rates, and how often it was stepped."""
@@ -150,6 +157,21 @@ class TorchDriver:
             self._scheduler.load_state_dict(loaded)
         else:
             vars(self._scheduler).update(loaded)
+        self._place = self._places()
+
+    def _places(self) -> list[Any]:
+        """Return how far the scheduler and its parts say that they are."""
+        return [getattr(part, "last_epoch", None) for part in parts_of(self._scheduler)]
+
+    def _require_untouched(self) -> None:
+        place = self._places()
+        if place != self._place:
+            raise ConfigError(
+                f"lr_scheduling: the {type(self._scheduler).__name__} was left at "
+                f"{self._place[0]} and is at {place[0]} now, so somebody else steps "
+                "it, too; take its step() out of your hooks and functions, or do not "
+                "pass it to the Trainer"
+            )
 
 
 def parts_of(scheduler: Any) -> Iterator[Any]:

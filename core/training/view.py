@@ -72,6 +72,8 @@ class RunView:
         modes: which modules are in train and in eval mode while the run trains.
         joining_groups: parameter groups of the loaded checkpoint that had joined the
             saved run and are not in the optimizer yet.
+        group_places: for each parameter group its place in the loaded checkpoint, None
+            for one that is not in it; empty where that has no names.
         switches_before: what hooks may switch, when a checkpoint was loaded.
         is_in_window: whether batches were seen since the last boundary.
         configured_groups: the optimizer's options as configured, one mapping for each
@@ -117,6 +119,7 @@ class RunView:
         self._resume: dict[str, Any] | None = None
         self.configured_groups: list[dict[str, Any]] | None = None
         self.joining_groups: list[SavedGroup] = []
+        self.group_places: list[int | None] = []
         self.switches_before: dict[str, list[str]] = {}
         self.is_in_window = False
         self._wrapped_loader: Iterable[Any] | None = None

@@ -8,7 +8,13 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.fitting import has_finite, misfit
-from training.checkpoint.optimizer_state import fitted, named_state, names_of
+from training.checkpoint.optimizer_state import (
+    counterparts,
+    fitted,
+    group_names,
+    named_state,
+    names_of,
+)
 from training.checkpoint.plugin_states import collect_states
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
@@ -205,8 +211,11 @@ def restore_run(trainer: Trainer, state: Mapping[str, Any], source: str) -> None
 
 def restore_optimizer(trainer: Trainer, state: Mapping[str, Any]) -> None:
     """Give each parameter its state; groups that are not there yet are kept to join."""
-    own, trainer.joining_groups = fitted(
-        state["optimizer"], trainer.optimizer, names_of(trainer)
+    names, saved = names_of(trainer), state["optimizer"]
+    own, trainer.joining_groups = fitted(saved, trainer.optimizer, names)
+    here = group_names(trainer.optimizer, names)
+    trainer.group_places = (
+        counterparts(here, saved["names"]) if "names" in saved else []
     )
     trainer.optimizer.load_state_dict(own)
     keep_kernels(trainer.optimizer, trainer.configured_groups or ())

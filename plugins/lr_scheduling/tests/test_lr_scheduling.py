@@ -35,6 +35,7 @@ def fake_trainer(optimizer, num_epochs=2, steps_per_epoch=5, max_steps=None):
     total = None if steps_per_epoch is None else num_epochs * steps_per_epoch
     return SimpleNamespace(
         optimizer=optimizer,
+        group_places=[],
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,
         max_steps=max_steps,

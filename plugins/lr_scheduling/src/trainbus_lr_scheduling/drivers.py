@@ -6,7 +6,7 @@ checkpoint holds both, so that a resume can tell when the settings have changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -14,6 +14,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainbus_lr_scheduling.schedules import Schedule
+
+#: What drivers and torch's schedulers keep as a list with one entry a group.
+BY_GROUP = frozenset(
+    {"base_lrs", "_last_lr", "rates", "min_lrs", "max_lrs", "lr_lambdas"}
+)
 
 
 class Driver(Protocol):
@@ -131,6 +136,28 @@ class ClosedForm:
         for group in self._optimizer.param_groups:
             base = group.setdefault("initial_lr", float(group["lr"]))
             set_lr(group, self._schedule.lr_at(advances, base))
+
+
+def in_order(saved: Any, places: Sequence[int | None]) -> Any:
+    """Return saved settings or progress with their lists by group in another order.
+
+    Args:
+        saved: as a driver gave it; schedulers inside others included.
+        places: of this run's groups in the saved one. Unless both have the same groups,
+            nothing is moved: then the settings differ, too.
+    """
+    if not places or set(places) != set(range(len(places))):
+        return saved
+    if isinstance(saved, Mapping):
+        return {
+            name: [value[at] for at in places if at is not None]
+            if name in BY_GROUP and len(value) == len(places)
+            else in_order(value, places)
+            for name, value in saved.items()
+        }
+    if isinstance(saved, list):
+        return [in_order(each, places) for each in saved]
+    return saved
 
 
 def first_difference(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -28,6 +28,7 @@ from trainbus_lr_scheduling.drivers import (
     Driver,
     base_lrs,
     first_difference,
+    in_order,
     set_lr,
 )
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advances
@@ -124,6 +125,7 @@ class LearningRateSchedulerCallback(Callback):
             "cooldown": cooldown,
         }
         self._driver: Driver | None = None
+        self._group_places: Callable[[], Sequence[int | None]] = tuple
         self._epoch_mark = self._update_mark = 0  # at the last advance per epoch
 
     @property
@@ -160,6 +162,7 @@ class LearningRateSchedulerCallback(Callback):
 
     def on_setup(self, trainer: Trainer) -> None:
         """Build the schedule and set the rates of the first update."""
+        self._group_places = lambda: trainer.group_places
         schedule = self.schedule(trainer)
         if schedule is not None:
             warn_of_warmup(schedule.warmup, planned_advances(trainer, self.interval))
@@ -232,6 +235,7 @@ class LearningRateSchedulerCallback(Callback):
         """
         if not state:
             return
+        state = in_order(state, self._group_places())
         change = self._change(state)
         if change is None:
             self.driver.resume(state["settings"], state["progress"])

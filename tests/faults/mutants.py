@@ -820,7 +820,7 @@ MUTANTS = [
         "            failure = tear_down(self, failure)\n",
         "        failure = tear_down(self, failure)\n",
         SIGNALS,
-        "test_p14_a_signal_that_comes and terminal",
+        "test_p14_a_signal_that_comes and SIGINT",
     ),
     Mutant(
         "P14",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from training.readback import Readback
     from training.signals.signals import is_insistent, iterate_shielded, shielded
     from training.weighing.structure import sample_sizes
+    from training.weighing.untouched import untouched
     from training.weighing.weigher import LossPer, Weigher
 
 # Name -> module that defines it.
@@ -84,6 +85,7 @@ _MODULES = {
     "rng_state": "training.loop.state",
     "sample_sizes": "training.weighing.structure",
     "shielded": "training.signals.signals",
+    "untouched": "training.weighing.untouched",
     "weights_of": "training.hardware.plain_names",
     "write_checkpoint": "training.checkpoint_io",
     "write_durably": "training.files.durable",
@@ -129,6 +131,7 @@ __all__ = [
     "rng_state",
     "sample_sizes",
     "shielded",
+    "untouched",
     "weights_of",
     "write_checkpoint",
     "write_durably",

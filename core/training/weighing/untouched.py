@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,10 +27,17 @@ class Kept:
     follows its student. They cost a copy, freed before the first step.
 
     Args:
-        modules: the model, and a loss module.
+        modules: the model, and what a loss holds beside it; parts are included.
+        loader: its generators and those of its data set and samplers are kept, too.
+        keeps_parameters: False: nothing that is done moves them.
     """
 
-    def __init__(self, modules: list[nn.Module]) -> None:
+    def __init__(
+        self,
+        modules: list[nn.Module],
+        loader: Any = None,
+        keeps_parameters: bool = True,
+    ) -> None:
         self._modules = list(
             dict.fromkeys(m for each in modules for m in each.modules())
         )
@@ -40,14 +47,16 @@ class Kept:
             {name: b.detach().clone() for name, b in buffers.items() if b is not None}
             for buffers in self._buffers
         ]
-        parameters = list(dict.fromkeys(p for m in modules for p in m.parameters()))
+        kept = modules if keeps_parameters else []
+        parameters = list(dict.fromkeys(p for m in kept for p in m.parameters()))
         size = sum(p.numel() * p.element_size() for p in parameters)
         is_small = size <= MOST_BYTES
         self._parameters = [
             (p, p._version, p.detach().clone() if is_small else None)
             for p in parameters
         ]
-        own = [g for module in self._modules for g in generators_in(module).values()]
+        parts = [*_parts_of(loader), *self._modules]
+        own = [g for part in parts for g in generators_in(part).values()]
         self._generators = [(g, _state_of(g)) for g in own]
         self._drawn = rng_state()
 
@@ -95,9 +104,11 @@ class Kept:
 
 
 @contextmanager
-def untouched(modules: list[nn.Module]) -> Iterator[Kept]:
-    """Put everything back at the end, whatever happens."""
-    kept = Kept(modules)
+def untouched(
+    modules: Iterable[nn.Module], loader: Any = None, keeps_parameters: bool = True
+) -> Iterator[Kept]:
+    """Put everything back at the end, whatever happens; arguments as ``Kept``."""
+    kept = Kept(list(modules), loader, keeps_parameters)
     try:
         yield kept
     finally:
@@ -118,6 +129,17 @@ def quiet_train_mode(model: nn.Module, kept: Kept) -> None:
     for module in model.modules():
         if isinstance(module, (_BatchNorm, _DropoutNd)):
             module.eval()
+
+
+def _parts_of(loader: Any) -> list[Any]:
+    """Return the loader, and what of it may keep random generators."""
+    parts = [] if loader is None else [loader]
+    for part in parts:  # grows: data sets and samplers may stand in one another
+        for name in ("dataset", "sampler", "batch_sampler"):
+            inner = getattr(part, name, None)
+            if inner is not None and all(inner is not known for known in parts):
+                parts.append(inner)
+    return parts
 
 
 def _is_same(buffer: Tensor, value: Tensor) -> bool:

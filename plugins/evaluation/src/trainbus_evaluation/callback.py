@@ -11,12 +11,18 @@ from annotated_types import Ge, MinLen
 
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
-from trainbus_evaluation.sanity import FirstBatches, first_batches, without_trace
+from trainbus_evaluation.sanity import FirstBatches, first_batches
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
 from training import ConfigError, DataError, checked_options
 from training.callbacks import Callback
-from training.plugin import iterate_shielded, loaders_by_name, merge_metrics, metric_of
+from training.plugin import (
+    iterate_shielded,
+    loaders_by_name,
+    merge_metrics,
+    metric_of,
+    untouched,
+)
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -193,7 +199,10 @@ class EvaluationCallback(Callback):
         found: dict[str, float] = {}
         modules = [trainer.model, *trainer.criterion.held_modules()]
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
-            with without_trace(modules, loader), trainer.modes.evaluation():
+            with (
+                untouched(modules, loader, keeps_parameters=False),
+                trainer.modes.evaluation(),
+            ):
                 first = first_batches(loader, self.sanity_batches)
                 if first is None:
                     return None

@@ -8,8 +8,7 @@ of a batch's gradient depends on what else is in the batch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 
 from training.feed.batches import batch_to_device
 from training.hardware.tf32 import using_tf32
-from training.loop.forward import Forward
-from training.weighing.candidates import Counts, labels_of
-from training.weighing.cut import Collated, Masks, Rows, has_licence
+from training.weighing.candidates import labels_of
+from training.weighing.collated import Collated
+from training.weighing.cut import Masks, Rows, has_licence
 from training.weighing.fit import Fit, fit, sampled
+from training.weighing.look import Look, Subject
 from training.weighing.structure import CannotCutError, TooFewError
 from training.weighing.untouched import Kept, quiet_train_mode, untouched
 
@@ -31,62 +31,6 @@ MOST = 2**20
 #: Modes whose losses differ by this factor have losses of different forms.
 OTHER_FORM = 1.5
 _HALF = (torch.bfloat16, torch.float16)
-
-
-@dataclass(slots=True)
-class Subject:
-    """What is measured.
-
-    Attributes:
-        model: the bare module, on ``device``.
-        forward: computes (mean loss, weight) of a batch.
-        counts: counts units.
-        device: where batches go.
-        loader: torch's own, to collate again with, or None.
-        loss_fn: a module with buffers, perhaps.
-        has_own_loss: whether the model computes its loss itself.
-        by_losses: compare losses, where there are no gradients.
-        beside: further modules that computing the loss may move.
-    """
-
-    model: nn.Module
-    forward: Forward
-    counts: Counts
-    device: torch.device
-    loader: Any = None
-    loss_fn: Any = None
-    has_own_loss: bool = True
-    by_losses: bool = False
-    beside: Sequence[nn.Module] = ()
-
-
-@dataclass(slots=True)
-class Look:
-    """What one batch told.
-
-    Attributes:
-        turns: cuts that told something.
-        live: units that explain all of them, preferred ones first.
-        fit: the cut that told most: the refuting one, or the first.
-        shares: of each unit in that cut.
-        sizes: of its parts.
-        is_none: no unit explains it, or rows depend on one another.
-        said: the weight that step_fn returned for the batch, or None.
-        reasons: why a way told nothing, one a way.
-        is_final: whether another batch could tell no more.
-        is_half: computed in half precision.
-    """
-
-    turns: int = 0
-    live: list[str] = field(default_factory=list)
-    fit: Fit | None = None
-    shares: dict[str, tuple[float, float]] = field(default_factory=dict)
-    sizes: tuple[int, int] = (0, 0)
-    is_none: bool = False
-    said: float | None = None
-    reasons: list[str] = field(default_factory=list)
-    is_final: bool = False
-    is_half: bool = False
 
 
 def look(

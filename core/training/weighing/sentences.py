@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.weighing.measure import Look
+from training.weighing.look import Look
 from training.weighing.units import in_words
 
 #: From here on the rest is worth a word.

@@ -18,7 +18,7 @@ from training.weighing.units import check_loss_per, in_words, is_known, naming_l
 from training.weighing.usual_batch import UsualWeight, usual_weight
 
 if TYPE_CHECKING:
-    from training.weighing.measure import Look
+    from training.weighing.look import Look
 
 __all__ = ["LossPer", "Weigher"]
 
@@ -348,7 +348,8 @@ class Weigher:
         self._tell_window()
 
     def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
-        from training.weighing.measure import Subject, look
+        from training.weighing.look import Subject
+        from training.weighing.measure import look
 
         assert self._model is not None
         subject = Subject(

@@ -156,6 +156,7 @@ class Trainer(Loop):
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, self.model)
         self.criterion.to(self.device)
         self._weigher.beside = self.criterion.held_modules()
+        self._weigher.autocast = self.autocast
         self.modes = Modes({"model": self.model, **self.criterion.modules()})
         keep_frozen(self.model, optimizer)
         self.train_dataloader = train_dataloader

@@ -159,6 +159,8 @@ class Counts:
         units = ["shifted_labels", "labels", "class_weights", "samples", "elements"]
         if labels is not None and labels.ndim < 2:  # one label a sample
             units = ["class_weights", "samples", "labels"]
+            known = samples_of(batch) if samples is None else samples
+            units += ["elements"] if len(labels) != known else []
         units += ["sum", *self._masks(batch)]
         units += _widths(batch) if labels is None else []
         counted = {unit: self(unit, batch, samples) for unit in units}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+from torch.utils.data import DataLoader
+
+from training.signals import iterate_shielded, shielded
 from training.weighing.candidates import Counts
 from training.weighing.cut import Cut, shares_of, some_of, turns_of
 from training.weighing.structure import CannotCutError, TooFewError
@@ -13,7 +17,9 @@ from training.weighing.structure import CannotCutError, TooFewError
 class Collated:
     """Collate rows of the data set again, as the loader does.
 
-    A batch of one row is joined by the three that follow it in the data set.
+    Rows are loaded once, in a worker of its own where the loader has workers: a data
+    set may hold what only a worker can open. A batch of one row is joined by the three
+    that follow it in the data set.
 
     Args:
         loader: torch's, over a map-style set.
@@ -28,29 +34,60 @@ class Collated:
     def __init__(self, loader: Any, indices: Any, counts: Counts) -> None:
         if indices is None or getattr(loader, "collate_fn", None) is None:
             raise CannotCutError("the loader does not tell which rows are in a batch")
-        dataset, self._collate = loader.dataset, loader.collate_fn
-        fetch = getattr(dataset, "__getitems__", None)
         numbers = list(indices)
         if len(numbers) == 1 and isinstance(numbers[0], int):
-            more = range(numbers[0] + 1, numbers[0] + min(4, len(dataset)))
-            numbers += [number % len(dataset) for number in more]
+            total = len(loader.dataset)
+            more = range(numbers[0] + 1, numbers[0] + min(4, total))
+            numbers += [number % total for number in more]
         if len(numbers) < 2:
             raise TooFewError("the batch has one row")
-        self._rows = fetch(numbers) if fetch else [dataset[each] for each in numbers]
-        self._counts = counts
-        self.whole = self._collated(range(len(numbers)))
-        self.amounts = counts.all(self.whole, len(numbers))
-        self.num_turns = turns_of(len(numbers))
-        self._order = list(range(len(numbers)))
+        self._counts, self._size = counts, len(numbers)
+        self.num_turns = turns_of(self._size)
+        order = list(range(self._size))
+        self._choices = [order]
+        for turn in range(self.num_turns):
+            chosen = sorted(some_of(order, turn))
+            self._choices += [chosen, [row for row in order if row not in chosen]]
+        self._batches = _loaded(loader, numbers, self._choices)
+        self.whole = self._batches[0]
+        self.amounts = counts.all(self.whole, self._size)
 
     def cut(self, turn: int) -> Cut:
         """Return the parts; another cut for each ``turn`` below ``num_turns``."""
-        chosen = sorted(some_of(self._order, turn))
-        rest = [row for row in self._order if row not in chosen]
-        parts = [self._collated(chosen), self._collated(rest)]
-        sizes = len(chosen), len(rest)
-        shares = shares_of(self.amounts, parts, sizes, self._counts)
-        return Cut((parts[0], parts[1]), shares, sizes)
+        own = slice(2 * turn + 1, 2 * turn + 3)
+        one, other = self._batches[own]
+        few, more = self._choices[own]
+        sizes = len(few), len(more)
+        shares = shares_of(self.amounts, (one, other), sizes, self._counts)
+        return Cut((one, other), shares, sizes)
 
-    def _collated(self, rows: Sequence[int]) -> Any:
-        return self._collate([self._rows[row] for row in rows])
+
+class _EachChoice:
+    """A collate function that makes several batches of the rows it is given."""
+
+    def __init__(
+        self, collate: Callable[[list[Any]], Any], choices: Sequence[Sequence[int]]
+    ) -> None:
+        self._collate, self._choices = collate, choices
+
+    def __call__(self, rows: list[Any]) -> list[Any]:
+        return [self._collate([rows[n] for n in chosen]) for chosen in self._choices]
+
+
+def _loaded(
+    loader: Any, numbers: list[Any], choices: Sequence[Sequence[int]]
+) -> list[Any]:
+    """Return a batch for each of ``choices`` from the rows ``numbers``."""
+    apart = DataLoader(
+        loader.dataset,
+        batch_sampler=[numbers],
+        collate_fn=_EachChoice(loader.collate_fn, choices),
+        num_workers=min(1, loader.num_workers),
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=torch.Generator(),  # it draws the seed of the worker
+    )
+    with shielded(apart):
+        (batches,) = iterate_shielded(apart)
+    return batches  # type: ignore[no-any-return]

@@ -1,15 +1,16 @@
-"""Two parts of a batch, cut in one of three ways.
+"""Two parts of a batch, cut in one of four ways.
 
 Rows first: what they do to one another is seen. Masking labels cannot tell a sum from a
 sum over the number of rows, and may end the process where a loss has no ignored label,
-so it needs a licence. The loader's own collate function is the way for batches that
-nobody else can take apart.
+so it needs a licence. The loader's own collate function (``collated``) is the way for
+batches that nobody else can take apart. Where there is no such loader, what the model
+makes of the whole batch can be cut for a loss function.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +172,73 @@ class Masks:
         else:
             labels = np.where(kept, self._labels, self._counts.ignored)
         return with_labels(self.whole, labels)
+
+
+class Outputs:
+    """Cut what the model returns, and the targets beside it, for a ``loss_fn``.
+
+    What rows do to one another in the model is not seen. The model runs on the whole
+    batch for each part.
+
+    Args:
+        batch: on the host.
+        samples: in it, as the sampler issued them, or None.
+        counts: counts units.
+    Raises:
+        CannotCutError: the targets are not one tensor.
+    """
+
+    title = "cutting outputs and targets"
+
+    def __init__(self, batch: Any, samples: int | None, counts: Counts) -> None:
+        self.whole, self._counts = batch, counts
+        self._labels = labels_of(batch)
+        if self._labels is None:
+            raise CannotCutError("its targets are not one tensor")
+        self._num_rows = len(self._labels)
+        self._order = labelled(counts.by_row(batch, self._num_rows))
+        self.num_turns = turns_of(len(self._order))
+        if not self.num_turns:
+            raise TooFewError("fewer than two of its targets count")
+        self.amounts = counts.all(batch, samples)
+        if self.amounts.get("samples") != self._num_rows:  # a row is something else
+            self.amounts.pop("samples", None)
+
+    def cut(self, turn: int) -> Cut:
+        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+        chosen = sorted(some_of(self._order, turn))
+        rest = [row for row in range(self._num_rows) if row not in chosen]
+        parts = [self._part(chosen), self._part(rest)]
+        sizes, batches = (len(chosen), len(rest)), [part.batch for part in parts]
+        shares = shares_of(self.amounts, batches, sizes, self._counts)
+        return Cut((parts[0], parts[1]), shares, sizes)
+
+    def _part(self, rows: list[int]) -> PartOfOutputs:
+        batch = with_labels(self.whole, self._labels[rows])
+        return PartOfOutputs(batch, rows, self._num_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class PartOfOutputs:
+    """All inputs, and the targets of some rows.
+
+    Attributes:
+        batch: those.
+        rows: the rows.
+        num_rows: how many there were.
+    """
+
+    batch: Any
+    rows: list[int]
+    num_rows: int
+
+    def cutting(self, model: nn.Module) -> Callable[..., Any]:
+        """Return ``model``, whose outputs are those of the rows."""
+
+        def call(*inputs: Any, **entries: Any) -> Any:
+            return take(model(*inputs, **entries), self.rows, self.num_rows)
+
+        return call
 
 
 def has_licence(batch: Any, model: nn.Module, counts: Counts) -> bool:

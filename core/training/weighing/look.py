@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import nn
 from training.loop.forward import Forward
 from training.weighing.candidates import Counts
 from training.weighing.fit import Fit
+
+#: Returns the context that a forward pass runs in.
+Precision = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(slots=True)
@@ -26,8 +30,9 @@ class Subject:
         loader: torch's own, to collate again with, or None.
         loss_fn: a module with buffers, perhaps.
         has_own_loss: whether the model computes its loss itself.
-        by_losses: compare losses, where there are no gradients.
+        by_losses: compare losses, as an evaluation without gradients does.
         beside: further modules that computing the loss may move.
+        autocast: what the run computes in, for models that run in nothing else.
     """
 
     model: nn.Module
@@ -39,6 +44,7 @@ class Subject:
     has_own_loss: bool = True
     by_losses: bool = False
     beside: Sequence[nn.Module] = ()
+    autocast: Precision | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +62,7 @@ class Look:
         reasons: why a way told nothing, one a way.
         is_final: whether another batch could tell no more.
         is_half: computed in half precision.
+        by_losses: losses were compared, since gradients could not be had.
     """
 
     turns: int = 0
@@ -68,3 +75,4 @@ class Look:
     reasons: list[str] = field(default_factory=list)
     is_final: bool = False
     is_half: bool = False
+    by_losses: bool = False

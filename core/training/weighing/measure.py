@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ from training.feed.batches import batch_to_device
 from training.hardware.tf32 import using_tf32
 from training.weighing.candidates import labels_of
 from training.weighing.collated import Collated
-from training.weighing.cut import Masks, Rows, has_licence
+from training.weighing.cut import Masks, Outputs, PartOfOutputs, Rows, has_licence
 from training.weighing.fit import Fit, fit, sampled
-from training.weighing.look import Look, Subject
+from training.weighing.look import Look, Precision, Subject
 from training.weighing.structure import CannotCutError, TooFewError
 from training.weighing.untouched import Kept, quiet_train_mode, untouched
 
@@ -30,7 +31,13 @@ LIMIT, LIMIT_HALF = 1e-2, 2e-2
 MOST = 2**20
 #: Modes whose losses differ by this factor have losses of different forms.
 OTHER_FORM = 1.5
+#: Losses of two modes that differ by less have nothing random in them.
+SAME = 1e-6
 _HALF = (torch.bfloat16, torch.float16)
+
+
+class NoGradientError(RuntimeError):
+    """A loss whose gradient autograd refuses; the message says why."""
 
 
 def look(
@@ -52,10 +59,8 @@ def look(
     modules = [subject.model]
     modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
     modules += subject.beside
-    exact = torch.autocast(subject.device.type, enabled=False)
     with (
-        untouched(modules) as kept,
-        exact,
+        untouched(modules, subject.loader) as kept,
         torch.inference_mode(False),
         using_tf32(False),
     ):
@@ -71,12 +76,16 @@ class _Measurement:
         self._said: float | None = None  # by step_fn, of the batch computed last
         self._parameters = [p for p in subject.model.parameters() if p.requires_grad]
         self._is_half = any(p.dtype in _HALF for p in self._parameters)
+        self._by_losses = subject.by_losses
+        device = subject.device.type
+        self._precision: Precision = partial(torch.autocast, device, enabled=False)
+        self._under_way = subject.autocast or _surrounding(device)
 
     def run(self, batch: Any, issued: Any) -> Look:
-        found = Look(is_half=self._is_half)
+        found = Look()
         try:
-            self._choose_mode(batch, found)
-            whole = self._gradient(batch)
+            is_random = self._prepare(batch, found)
+            whole = self._whole(batch, found, is_random)
         except Exception as error:  # training meets it, too, in its own place
             found.reasons.append(f"the model raised {type(error).__name__}: {error}")
             return found
@@ -107,6 +116,8 @@ class _Measurement:
         yield lambda: Rows(batch, samples, counts)
         yield lambda: Masks(batch, counts, allowed)
         yield lambda: Collated(subject.loader, issued, counts)
+        if subject.loss_fn is not None:
+            yield lambda: Outputs(batch, samples, counts)
 
     def _may_mask(self, batch: Any) -> bool:
         model = self._subject.model if self._subject.has_own_loss else nn.Module()
@@ -119,48 +130,48 @@ class _Measurement:
         way = make()
         if way.whole is not batch:
             whole = self._gradient(way.whole)
-        is_masking = isinstance(way, Masks)
         live = [u for u in way.amounts if self._live is None or u in self._live]
-        if is_masking:
-            live += ["sum"]
-        mixed: Fit | None = None
-        turns = 0
+        adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in live
+        live, turns, is_mixed = live + ["sum"] * adds_up, 0, False
         for turn in range(min(self._turns, way.num_turns)):
             cut = way.cut(turn)
             one, other = (self._gradient(part) for part in cut.parts)
             told = fit(whole, one, other, self._is_half)
             if told is None:
                 continue
-            turns += 1
-            limit = LIMIT_HALF if self._is_half else LIMIT
             shares = {**cut.shares, "sum": (1.0, 1.0)}
-            fitting = [u for u in live if u in shares and _fits(shares[u], told)]
-            is_mixed = told.rest > limit
+            fitting = _fitting(live, shares, told)
+            if found.by_losses and fitting != _fitting(live, shares, told, 10.0):
+                continue  # one of them is neither right nor clearly wrong
+            turns += 1
+            is_mixed = told.rest > (LIMIT_HALF if self._is_half else LIMIT)
             if found.fit is None or is_mixed or not _primary(fitting):
                 found.fit, found.shares, found.sizes = told, cut.shares, cut.sizes
-            if is_mixed:
-                mixed = told
+            live = live if is_mixed else fitting
+            if is_mixed or not live:
                 break
-            live = fitting
-            if not live:
-                break
-        if is_masking and live == ["sum"]:
-            found.fit = None
-            raise CannotCutError("with labels masked, the parts add up to the whole")
-        if mixed is not None and isinstance(way, Collated):
-            found.fit = None
-            raise CannotCutError("collated again, the rows make another batch")
+        why = ""
         if not turns:
-            raise CannotCutError(f"{way.title} leaves gradients that tell nothing")
-        found.turns, found.live = turns, _primary_first(live)
-        found.is_none = mixed is not None or not found.live
-        if found.is_none:
-            found.live = []
+            why = "gradients that tell nothing"
+        elif adds_up and live == ["sum"]:
+            why = "parts that add up to the whole"
+        elif is_mixed and isinstance(way, Collated):
+            why = "parts of another batch"
+        elif found.by_losses and not live:
+            why = "losses that no unit explains"
+        if why:
+            found.fit = None
+            raise CannotCutError(f"{way.title} leaves {why}")
+        found.turns = turns
+        found.live = [] if is_mixed else _primary_first(live)
+        found.is_none = not found.live
 
     def _compare_said(
         self, batch: Any, samples: int | None, whole: Tensor, found: Look
     ) -> None:
         """Compare what step_fn says of two parts with what their gradients weigh."""
+        if self._by_losses:  # of a loss without a unit they would tell anything
+            return
         try:
             cut = Rows(batch, samples, self._subject.counts).cut(0)
             gradients, weights = [], []
@@ -220,7 +231,19 @@ class _Measurement:
         gone = "shifted_labels" if counts else "labels"
         found.live = [unit for unit in found.live if unit != gone]
 
-    def _choose_mode(self, batch: Any, found: Look) -> None:
+    def _prepare(self, batch: Any, found: Look) -> bool:
+        """Choose precision and mode; return whether the modes have other losses."""
+        try:
+            is_random = self._choose_mode(batch, found)
+        except Exception:
+            if self._under_way is None:
+                raise
+            self._precision, self._is_half = self._under_way, True
+            is_random = self._choose_mode(batch, found)
+        found.is_half = self._is_half
+        return is_random
+
+    def _choose_mode(self, batch: Any, found: Look) -> bool:
         """Eval mode, unless the loss has another form there, or is none."""
         model = self._subject.model
         with torch.enable_grad():  # a step function may differentiate by itself
@@ -239,31 +262,98 @@ class _Measurement:
                 loud = quiet
         if quiet is not None and _is_close(quiet, loud):
             model.eval()
+        return quiet is None or abs(quiet - loud) > SAME * abs(loud)
+
+    def _whole(self, batch: Any, found: Look, is_random: bool) -> Tensor:
+        """Return the gradient of the batch, or its loss where there is none to be had.
+
+        Some layers have one in train mode only, such as cuDNN's recurrent ones.
+        """
+        model = self._subject.model
+        try:
+            return self._gradient(batch)
+        except NoGradientError as error:
+            if not (model.training or is_random):
+                quiet_train_mode(model, self._kept)
+                try:
+                    return self._gradient(batch)
+                except NoGradientError:
+                    model.eval()
+            found.reasons.append(str(error))
+        if self._is_half:
+            raise NoGradientError("the losses of half precision tell nothing")
+        self._by_losses = found.by_losses = True
+        return self._gradient(batch)
 
     def _loss(self, batch: Any) -> tuple[Tensor, float | None]:
         """Return the loss, and the weight that step_fn says, on a copy of ``batch``."""
         self._kept.put_buffers_back()
         subject, unsaid = self._subject, float("nan")
+        model: Any = subject.model
+        if isinstance(batch, PartOfOutputs):
+            model, batch = batch.cutting(model), batch.batch
         moved = batch_to_device(copy.deepcopy(batch), subject.device)
-        loss, weight, _ = subject.forward(subject.model, moved, unsaid)
+        with self._precision():
+            loss, weight, _ = subject.forward(model, moved, unsaid)
         self._said = None if weight is unsaid else weight
         return loss, self._said
 
     def _gradient(self, batch: Any) -> Tensor:
         """Return the gradient, (P,), or the loss, (1,), float64."""
-        if self._subject.by_losses:
-            with torch.no_grad():
+        if self._by_losses:  # a step that differentiates by itself does in training
+            with torch.set_grad_enabled(not self._subject.by_losses):
                 return self._loss(batch)[0].detach().double().reshape(1).cpu()
         with torch.enable_grad():
             loss, _ = self._loss(batch)
-            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+            try:
+                found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+            except Exception as error:  # whatever a backward of the user's own raises
+                why = f"its gradient could not be had ({type(error).__name__}: {error})"
+                raise NoGradientError(why) from error
+            if any(each is None for each in found) and _recomputes(loss):
+                raise NoGradientError(
+                    "its gradient could not be had (a checkpoint with "
+                    "use_reentrant=True hides parameters from autograd.grad)"
+                )
         sizes = [p.numel() * (2 if p.is_complex() else 1) for p in self._parameters]
-        return sampled(list(gradients), sizes, MOST)
+        return sampled(list(found), sizes, MOST)
 
 
-def _fits(shares: tuple[float, float], told: Fit) -> bool:
-    x, y = shares
-    return abs(told.x - x) <= told.near and abs(told.y - y) <= told.near
+def _recomputes(loss: Tensor) -> bool:
+    """Whether a reentrant checkpoint is in the graph: autograd sees none of its own.
+
+    Only where it need not go through one does ``autograd.grad`` leave this unsaid.
+    """
+    nodes = [loss.grad_fn]
+    seen = set(nodes)
+    for node in nodes:  # grows
+        if node is not None and "CheckpointFunction" in node.name():
+            return True
+        inner = [] if node is None else [each for each, _ in node.next_functions]
+        nodes += [each for each in dict.fromkeys(inner) if each not in seen]
+        seen.update(inner)
+    return False
+
+
+def _surrounding(device: str) -> Precision | None:
+    """Return the autocast that is on now, or None."""
+    if not torch.is_autocast_enabled(device):
+        return None
+    return partial(torch.autocast, device, torch.get_autocast_dtype(device))
+
+
+def _fitting(
+    live: list[str],
+    shares: dict[str, tuple[float, float]],
+    told: Fit,
+    slack: float = 1.0,
+) -> list[str]:
+    return [u for u in live if u in shares and _fits(shares[u], told, slack)]
+
+
+def _fits(shares: tuple[float, float], told: Fit, slack: float = 1.0) -> bool:
+    near = slack * told.near
+    return abs(told.x - shares[0]) <= near and abs(told.y - shares[1]) <= near
 
 
 def _primary_first(units: list[str]) -> list[str]:

@@ -26,7 +26,8 @@ def verdict(look: Look, limit: float) -> str:
 def found(look: Look, unit: str) -> str:
     """Return what the loss is a mean over, and how that was seen."""
     what = "a sum" if unit == "sum" else f"a mean over {in_words(unit)}"
-    told = f"loss: {what}, measured on {sum(look.sizes)} samples"
+    how = " by losses" if look.by_losses else ""
+    told = f"loss: {what}, measured on {sum(look.sizes)} samples{how}"
     if look.fit is None:
         return told
     rest = look.fit.rest

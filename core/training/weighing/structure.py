@@ -162,8 +162,8 @@ def _take(value: Any, rows: Sequence[int], num_rows: int, is_top: bool = False) 
                 f"an entry of shape {tuple(value.shape)} is not {num_rows} rows"
             )
         part = value[list(rows)]
-        if isinstance(part, Tensor) and part.requires_grad:  # a leaf, to be copied
-            part = part.detach().requires_grad_()
+        if isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
+            part = part.detach().requires_grad_()  # type: ignore[union-attr]  # copied
         return part
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         if _is_rows(value, num_rows, is_top):

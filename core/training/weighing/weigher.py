@@ -68,6 +68,7 @@ class Weigher:
         self._has_own_loss, self._by_losses = has_own_loss, by_losses
         self._counts = Counts(loss_fn)
         self.beside: list[nn.Module] = []  # modules that computing the loss may move
+        self.autocast: Any = None  # what the run computes in
         self._model: nn.Module | None = None
         self._device = torch.device("cpu")
         self._loader, self._window = None, None  # type: Any, Any
@@ -352,10 +353,9 @@ class Weigher:
         from training.weighing.measure import look
 
         assert self._model is not None
-        subject = Subject(
-            *(self._model, self._forward, self._counts, self._device, self._loader),
-            *(self._loss_fn, self._has_own_loss, self._by_losses, self.beside),
-        )
+        what = self._model, self._forward, self._counts, self._device, self._loader
+        how = self._loss_fn, self._has_own_loss, self._by_losses
+        subject = Subject(*what, *how, self.beside, self.autocast)
         return look(subject, batch, issued, live, max(1, CUTS - self._cuts % CUTS))
 
     def _settle_as_said(self, seen: Look) -> None:

@@ -1034,6 +1034,15 @@ MUTANTS = [
         "test_w2",
     ),
     Mutant(
+        "W2",
+        "a reentrant checkpoint hides parameters",
+        f"{WEIGHING}.measure",
+        "if any(each is None for each in found) and _recomputes(loss):",
+        "if False:",
+        "weighing/test_without_gradients.py",
+        "test_w2_where",
+    ),
+    Mutant(
         "W3",
         "buffers are put back at the end only",
         f"{WEIGHING}.measure",
@@ -1049,6 +1058,15 @@ MUTANTS = [
         "            _set_state(generator, state)\n",
         "            pass\n",
         "weighing/test_untouched.py",
+        "test_w3",
+    ),
+    Mutant(
+        "W3",
+        "a generator of the data set has moved",
+        f"{WEIGHING}.untouched",
+        "parts = [*_parts_of(loader), *self._modules]",
+        "parts = self._modules",
+        "weighing/test_outputs.py",
         "test_w3",
     ),
     Mutant(
@@ -1122,6 +1140,15 @@ MUTANTS = [
         "else (0.2, 0.25)",
         UNITS,
         "test_w6_no_unit",
+    ),
+    Mutant(
+        "W6",
+        "rows may depend on one another as much as they like",
+        f"{WEIGHING}.measure",
+        "is_mixed = told.rest > (LIMIT_HALF if self._is_half else LIMIT)",
+        "is_mixed = False",
+        "weighing/test_language_models.py",
+        "test_w6_rows",
     ),
     Mutant(
         "W6",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from weighing import relations
 from weighing.zoo import (
     SPLIT,
     Kind,
@@ -20,7 +21,7 @@ from weighing.zoo import (
 
 from training.errors import ConfigError
 
-KINDS = kinds()
+KINDS = {**kinds(), **relations.kinds()}
 FOUND = [name for name, (_, unit) in KINDS.items() if unit is not None]
 NONE = [name for name, (_, unit) in KINDS.items() if unit is None]
 #: Their statistics are those of a batch, which no weight mends.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from weighing.language import SMALL, gpt2, made, texts
+from weighing.language import made, texts
 from weighing.zoo import (
     SPLIT,
     Kind,
@@ -30,6 +31,7 @@ from training.weighing.cut import Masks, has_licence
 from training.weighing.structure import CannotCutError
 
 ONES = (1,) * 8
+gpt2 = partial(made, "GPT2")
 
 
 def summed_by_rows(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ class Flat(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = made("LlamaForCausalLM", **SMALL)
+        self.inner = made("Llama")
 
     def forward(self, input_ids: Tensor, labels: Tensor) -> Any:
         """Return the loss of ids (B * T,) and labels (B, T)."""

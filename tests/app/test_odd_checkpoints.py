@@ -165,3 +165,97 @@ def test_whole_numbers_are_exported_as_they_are(
     write("model", NAME, value=whole)
     assert command("export", "a.pt", "w.safetensors")[0] == 0
     assert torch.equal(load_file("w.safetensors")[NAME], whole)
+
+
+def without(value: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: each for name, each in value.items() if name not in names}
+
+
+TEXT = ("metadata", "model", "config", "text_config")
+DESCRIPTIONS: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "a text": (("metadata", "model"), "blip"),
+    "a list": (("metadata", "model"), [1]),
+    "a format that is a tensor": (
+        *(("metadata", "model", "format"), torch.tensor([1, 2])),
+    ),
+    "a format that is true": (("metadata", "model", "format"), True),
+    "a type that is a list": (("metadata", "model", "model_type"), ["blip"]),
+    "a type that is a tensor": (
+        *(("metadata", "model", "model_type"), torch.zeros(2)),
+    ),
+    "no config": (("metadata", "model", "config"), {}),
+    "a config that is a number": (("metadata", "model", "config"), 5),
+    "a text config that is a number": (TEXT, 5),
+    "a width that is text": ((*TEXT, "hidden_size"), "x"),
+    "a negative width": ((*TEXT, "hidden_size"), -3),
+    "a width of a gigabyte": ((*TEXT, "hidden_size"), 2**30),
+    "no heads": ((*TEXT, "num_attention_heads"), 0),
+    "a million layers": ((*TEXT, "num_hidden_layers"), 10**6),
+    "an unknown activation": ((*TEXT, "hidden_act"), "no such"),
+    "another size of pictures": (
+        *(("metadata", "model", "config", "vision_config", "image_size"), 64),
+    ),
+    "files that are a list": (("metadata", "model", "processor_files"), [1]),
+    "a file that is a number": (
+        *(("metadata", "model", "processor_files", "tokenizer.json"), 5),
+    ),
+    "a file that is no JSON": (
+        *(("metadata", "model", "processor_files", "tokenizer.json"), "{"),
+    ),
+    "a file whose name no system has": (
+        *(("metadata", "model", "processor_files", "\0"), "{}"),
+    ),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("case", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
+def test_a_model_is_rebuilt_from_a_whole_description_or_not_at_all(
+    write: Callable[..., None], command: Command, arguments: list[str], case: Any
+) -> None:
+    write(*case[0], value=case[1])
+    code, out, err = command(*arguments)
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert not Path("folder").exists()
+
+
+def test_a_description_without_a_vocabulary_is_refused(
+    write: Callable[..., None], real: State, command: Command
+) -> None:
+    files = without(real["metadata"]["model"]["processor_files"], "tokenizer.json")
+    write("metadata", "model", "processor_files", value=files)
+    code, _, err = command(*PREDICT)
+    assert (code, one_sentence(err)) == (4, True), err
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        pytest.param((), 5, id="a config that is a number"),
+        pytest.param(("data",), [1], id="data that is a list"),
+        pytest.param(("data", "max_question_length"), "12", id="a length in text"),
+        pytest.param(("data", "max_question_length"), 0, id="a length of 0"),
+        pytest.param(("data", "max_question_length"), 65, id="beyond the model"),
+        pytest.param(("data", "max_question_length"), 2**62, id="beyond memory"),
+        pytest.param(("data", "max_answer_length"), 1.5, id="half a token"),
+        pytest.param(("data", "max_answer_length"), True, id="true"),
+        pytest.param(("data", "max_image_pixels"), [1], id="pixels in a list"),
+        pytest.param(("data", "max_image_pixels"), -1, id="pixels below 0"),
+    ],
+)
+def test_how_a_question_was_read_is_a_whole_number_the_model_has_room_for(
+    write: Callable[..., None], command: Command, path: Any, value: Any
+) -> None:
+    write("metadata", "config", *path, value=value)
+    code, out, err = command(*PREDICT)
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert path[-1:] == () or f"{path[-1]} is " in err
+
+
+def test_a_question_as_long_as_the_model_has_room_for_is_answered(
+    write: Callable[..., None], command: Command
+) -> None:
+    """The control."""
+    write("metadata", "config", "data", "max_question_length", value=64)
+    assert command(*PREDICT)[0] == 0

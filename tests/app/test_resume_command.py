@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+from training.checkpoint_io import read_checkpoint, write_checkpoint
 
 Command = Callable[..., tuple[int, str, str]]
 MORE = "training.num_epochs=2"
@@ -165,6 +168,28 @@ def test_a_run_that_was_stopped_stays_stopped_until_it_is_told_to_go_on(
         "run", "run.yaml", *options, *patience, "--set", f"{limit}9", "--resume", "auto"
     )
     assert json.loads((workplace / "out/summary.json").read_text())["epochs"] > epochs
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"plugins": [[1]]}, id="a plugin that is a list"),
+        pytest.param({"plugins": [None, {"csv": 5}]}, id="a plugin that is null"),
+        pytest.param({"seed": torch.zeros(2)}, id="a tensor"),
+        pytest.param([1], id="no mapping"),
+    ],
+)
+def test_a_configuration_of_any_form_is_compared_line_by_line(
+    workplace: Path, command: Command, config: object
+) -> None:
+    """What a run carries is its own: it is told, and no reason to refuse."""
+    assert command("run", "run.yaml")[0] == 0
+    state = read_checkpoint(checkpoints(workplace)[-1])
+    state["metadata"]["config"] = config
+    write_checkpoint("odd.pt", state)
+    code, out, err = command("run", "run.yaml", "--resume", "odd.pt")
+    assert code == 0, err
+    assert "config " in out
 
 
 @pytest.mark.slow

@@ -264,6 +264,23 @@ def test_weights_of_another_precision_are_taken(
     assert outcome(tmp_path / "a.pt", state, False) == ("loaded", "")
 
 
+@pytest.mark.parametrize("groups", [[5], [2, 4], [["model.0.weight"], 4]], ids=str)
+def test_c13_sizes_of_groups_whose_names_are_there_are_refused(
+    saved: dict[str, Any], tmp_path: Path, groups: list[Any]
+) -> None:
+    state = crafted(saved, ("settings", "optimizer.groups"), groups)
+    assert state is not None
+    assert outcome(tmp_path / "a.pt", state, False) == ("refused", "")
+
+
+def test_a_version_that_was_not_known_is_no_reason_to_refuse(
+    saved: dict[str, Any], tmp_path: Path
+) -> None:
+    state = crafted(saved, ("distributions", "counts"), {"class": "a.B"})
+    assert state is not None
+    assert outcome(tmp_path / "a.pt", state, False) == ("loaded", "")
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

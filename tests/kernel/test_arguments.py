@@ -13,7 +13,13 @@ import torch
 from torch import nn
 from toy import Regression, make_trainer, regression_batches
 
-from training import Callback, ConfigError, ModelCheckpointCallback, Trainer
+from training import (
+    Callback,
+    CheckpointError,
+    ConfigError,
+    ModelCheckpointCallback,
+    Trainer,
+)
 from training.discovery.signature import checked_options
 from training.plain import plain
 
@@ -340,13 +346,32 @@ def test_what_is_no_scheduler_is_refused_with_what_to_pass(
     assert "scheduler is " in str(caught.value)
 
 
-@pytest.mark.parametrize("path", [None, 3, ["a.pt"]])
+@pytest.mark.parametrize("path", [None, 3, ["a.pt"], b"a.pt"])
 @pytest.mark.parametrize("method", ["load_checkpoint", "save_checkpoint"])
 def test_what_is_no_path_is_refused_with_its_value(method: str, path: Any) -> None:
     trainer = make_trainer(None, None)
     with pytest.raises(ConfigError) as caught:
         getattr(trainer, method)(path)
     assert str(caught.value) == f"the path is {path!r}; pass a string or a pathlib.Path"
+
+
+@pytest.mark.parametrize("path", ["a\0b.pt", "a\ud800.pt"], ids=["NUL", "half"])
+@pytest.mark.parametrize("method", ["load_checkpoint", "save_checkpoint"])
+def test_a_path_that_no_file_can_have_is_refused(method: str, path: str) -> None:
+    trainer = make_trainer(None, None)
+    with pytest.raises(ConfigError, match="which no file can have") as caught:
+        getattr(trainer, method)(path)
+    assert repr(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_a_folder_is_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights_only: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, "", "."):
+        with pytest.raises(CheckpointError, match="a folder"):
+            make_trainer(None, None).load_checkpoint(path, weights_only=weights_only)
 
 
 def test_an_error_in_loss_per_says_where_it_was_raised() -> None:

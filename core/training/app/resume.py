@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.checkpoint.compare import first_difference
 from training.checkpoint_io import UnreadableError
 from training.errors import CheckpointError, ConfigError
 
@@ -79,7 +80,7 @@ def _receipt(trainer: Trainer, receipt: Receipt | None) -> str:
     was = dict(_leaves(receipt.metadata.get("config", {})))
     now = dict(_leaves(trainer.metadata.get("config", {})))
     for name in sorted({*was, *now} if was else ()):
-        if was.get(name) != now.get(name):
+        if first_difference(was.get(name), now.get(name)) is not None:
             lines.append(f"  config {name} was {was.get(name)!r}, is {now.get(name)!r}")
     return "\n".join(lines)
 
@@ -91,7 +92,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, f"{path}.{name}" if path else str(name))
     elif isinstance(value, list) and path == "plugins":
         for item in value:
-            named = item if isinstance(item, Mapping) else {item: {}}
+            named = item if isinstance(item, Mapping) else {str(item): {}}
             for name, options in named.items():
                 yield f"{path}.{name}", "on"
                 yield from _leaves(options, f"{path}.{name}")

@@ -80,6 +80,11 @@ def is_name(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def are_names(value: Any) -> bool:
+    """Whether it is a list of texts."""
+    return isinstance(value, list) and all(map(is_name, value))
+
+
 def has_names(value: Any) -> bool:
     """Whether it is a mapping whose keys are text."""
     return isinstance(value, dict) and all(isinstance(name, str) for name in value)
@@ -153,14 +158,12 @@ def check_loss(loss: Any, state: Mapping[str, Any]) -> None:
 
 def check_trainable(names: Any, state: Mapping[str, Any]) -> None:
     """The parameters that require a gradient, by name."""
-    is_right = isinstance(names, list) and all(map(is_name, names))
-    require(is_right and bool(names), "trainable", names, "a list of names")
+    require(are_names(names) and bool(names), "trainable", names, "a list of names")
 
 
 def check_in_eval(names: Any, state: Mapping[str, Any]) -> None:
     """The modules that were in eval mode, by name."""
-    is_right = isinstance(names, list) and all(map(is_name, names))
-    require(is_right, "in_eval", names, "a list of names")
+    require(are_names(names), "in_eval", names, "a list of names")
 
 
 def check_optimizer(optimizer: Mapping[str, Any], state: Mapping[str, Any]) -> None:

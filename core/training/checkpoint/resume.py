@@ -224,7 +224,7 @@ def _receipt(
         added=tuple(name for name in now if was and name not in was),
         removed=tuple(name for name in was if name not in now),
         upgraded=tuple(
-            f"{name} {was[name]['version']} -> {now[name]['version']}"
+            f"{name} {was[name].get('version')} -> {now[name]['version']}"
             for name in both
             if was[name].get("version") != now[name]["version"]
         ),

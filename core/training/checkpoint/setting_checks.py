@@ -8,6 +8,7 @@ from typing import Any
 from training.checkpoint.part_checks import (
     COUNT,
     MOST,
+    are_names,
     has_names,
     is_count,
     is_finite,
@@ -35,9 +36,9 @@ def check_settings(settings: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     is_seed = type(seed) is int and -MOST <= seed < 2 * MOST
     require(is_seed, "settings.seed", seed, "a seed")
     groups = settings.get("optimizer.groups", [])
+    has_sizes = "names" not in state["optimizer"]  # as of an earlier release
     is_right = isinstance(groups, list) and all(
-        is_count(each) or (isinstance(each, list) and all(map(is_name, each)))
-        for each in groups
+        are_names(each) or (has_sizes and is_count(each)) for each in groups
     )
     require(is_right, "settings.optimizer.groups", groups, "a list of groups")
     for name, value in settings.items():

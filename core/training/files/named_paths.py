@@ -23,14 +23,25 @@ def named_path(path: str | os.PathLike[str]) -> Path:
     """Return the path a person wrote, with ``~`` and ``~name`` as home folders.
 
     Raises:
-        ConfigError: it is no path, or nobody's home folder is called so.
+        ConfigError: it is no path, no file can have it, or nobody's home folder is
+            called so.
     """
     try:
-        return Path(path).expanduser()
+        named = Path(path)
+        is_possible = b"\0" not in os.fsencode(named)
     except TypeError as error:
         raise ConfigError(
             f"the path is {path!r}; pass a string or a pathlib.Path"
         ) from error
+    except UnicodeEncodeError:  # half of a character
+        is_possible = False
+    if not is_possible:
+        raise ConfigError(
+            f"the path is {path!r}, which no file can have; write it without NUL and "
+            "without halves of characters"
+        )
+    try:
+        return named.expanduser()
     except RuntimeError as error:
         raise ConfigError(
             f"the path {os.fspath(path)!r} begins with the home folder of nobody "

@@ -33,13 +33,18 @@ class Parts:
     processor: Any
 
 
-def build_parts(config: Config, description: Mapping[str, Any] | None = None) -> Parts:
+def build_parts(
+    config: Config,
+    description: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Any] | None = None,
+) -> Parts:
     """Return data, model and processor, seeded, on the device, frozen.
 
     Args:
         config: what to build.
         description: a checkpoint's description of its model, which is then rebuilt in
             place of the configured one: its vocabulary may differ by now.
+        weights: of that checkpoint, which the rebuilt model must be able to take.
     Raises:
         TrainbusError: something does not fit; nothing has been written by then, except
             synthetic pictures.
@@ -57,7 +62,7 @@ def build_parts(config: Config, description: Mapping[str, Any] | None = None) ->
     if description is None:
         result = _make_model(config, pipeline, device)
     else:
-        result = import_ours("models.packing").rebuild_model(description)
+        result = import_ours("models.packing").rebuild_model(description, weights)
     model, processor = result["model"].to(device), result["processor"]
     pipeline.use_processor(processor, model.config.text_config.bos_token_id)
     pipeline.setup()

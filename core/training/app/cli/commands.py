@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check",
     "convert_easy_vqa",
+    "description",
     "evaluate",
     "fill",
     "plan",
@@ -97,7 +98,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     target = _new_file(arguments.predictions, "--predictions")
     config, split = load(arguments), arguments.split
     state = read_state(arguments.checkpoint)
-    parts = build_parts(config, _description(state))
+    described = description(state, arguments.checkpoint)
+    parts = build_parts(config, described, state["model"])
     fill(parts.model, state, arguments.checkpoint)
     loaders = {
         "validation": parts.pipeline.get_val_dataloader,
@@ -128,17 +130,18 @@ def predict(arguments: argparse.Namespace) -> None:
 
     device = choose_device(arguments.device)
     state = read_state(arguments.checkpoint)
-    description = _description(state)
-    if description is None:
+    described = description(state, arguments.checkpoint)
+    if described is None:
         raise CheckpointError(
             f"{arguments.checkpoint!r} does not say how its model was made; only runs "
             "of `trainbus run` or create_trainer_from_config write that"
         )
-    result = import_ours("models.packing").rebuild_model(description)
+    result = import_ours("models.packing").rebuild_model(described, state["model"])
     model, processor = result["model"], result["processor"]
     fill(model, state, arguments.checkpoint)
     model.to(device).eval()
-    settings = state["metadata"].get("config", {}).get("data", {})
+    positions = model.config.text_config.max_position_embeddings
+    settings = _data_settings(state, arguments.checkpoint, positions)
     print(_answer(model, processor, arguments, settings))
 
 
@@ -165,10 +168,57 @@ def _watchdog(arguments: argparse.Namespace) -> AbstractContextManager[object]:
     return Watchdog(seconds, arguments.watchdog_abort)
 
 
-def _description(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return how to rebuild the model of a checkpoint, if it says so."""
-    found: Mapping[str, Any] | None = state.get("metadata", {}).get("model")
+def description(state: Mapping[str, Any], source: str) -> Mapping[str, Any] | None:
+    """Return how to rebuild the model of a checkpoint, if it says so.
+
+    Raises:
+        CheckpointError: something else is there.
+    """
+    from training.checkpoint.part_checks import shown
+
+    found = state.get("metadata", {}).get("model")
+    if found is not None and not isinstance(found, Mapping):
+        raise CheckpointError(
+            f"{source!r} does not say how its model was made: metadata.model is "
+            f"{shown(found)}, not the mapping that `trainbus run` writes"
+        )
     return found
+
+
+def _data_settings(
+    state: Mapping[str, Any], source: str, positions: int
+) -> dict[str, int]:
+    """Return the whole numbers that a question and its image are read with.
+
+    Args:
+        state: of a checkpoint.
+        source: the checkpoint, for messages.
+        positions: tokens that the model has room for.
+    Raises:
+        CheckpointError: one is nothing that the saved run can have had.
+    """
+    from training.app.config.data_config import DataConfig
+    from training.checkpoint.part_checks import shown
+
+    values: Any = state.get("metadata", {})
+    settings: dict[str, int] = {}
+    for at in ("config", "config.data"):
+        values = values.get(at.rpartition(".")[2], {})
+        if not isinstance(values, Mapping):
+            raise CheckpointError(
+                f"{source!r} does not say how its questions were read: metadata.{at} "
+                f"is {shown(values)}, not a mapping"
+            )
+    for name in ("max_question_length", "max_answer_length", "max_image_pixels"):
+        value = values.get(name, DataConfig.model_fields[name].default)
+        most = sys.maxsize if name == "max_image_pixels" else positions
+        if type(value) is not int or not 1 <= value <= most:
+            raise CheckpointError(
+                f"{source!r} does not say how its questions were read: metadata.config"
+                f".data.{name} is {shown(value)}, not a whole number from 1 to {most:,}"
+            )
+        settings[name] = value
+    return settings
 
 
 def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
@@ -210,27 +260,24 @@ def _answer(
     model: Any,
     processor: Any,
     arguments: argparse.Namespace,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, int],
 ) -> str:
     """Return the generated answer; the question is padded as in training."""
     import torch
 
     from data.images import ImageFault, open_rgb
-    from training.app.config.data_config import DataConfig
 
     if not arguments.question.strip():
         raise DataError("--question is empty; ask something about the image")
-    default = DataConfig.model_fields["max_image_pixels"].default
-    limit = settings.get("max_image_pixels", default)
     try:
-        image = open_rgb(named_path(arguments.image), limit)
+        image = open_rgb(named_path(arguments.image), settings["max_image_pixels"])
     except ImageFault as fault:
         raise DataError(f"image {arguments.image!r} {fault}") from fault
     inputs = processor(
         images=image,
         text=arguments.question,
         padding="max_length",
-        max_length=settings.get("max_question_length", 32),
+        max_length=settings["max_question_length"],
         truncation=True,
         return_tensors="pt",
     ).to(next(model.parameters()).device)
@@ -239,7 +286,7 @@ def _answer(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             pixel_values=inputs["pixel_values"],
-            max_new_tokens=settings.get("max_answer_length", 10),
+            max_new_tokens=settings["max_answer_length"],
         )
     text: str = processor.batch_decode(ids, skip_special_tokens=True)[0]
     return text.strip()

@@ -65,15 +65,15 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
 def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
     """Write model, configuration and processor as transformers reads them."""
     from training.app.building.components import import_ours
-    from training.app.cli.commands import fill
+    from training.app.cli.commands import description, fill
 
-    description = state.get("metadata", {}).get("model")
-    if description is None:
+    described = description(state, source)
+    if described is None:
         raise CheckpointError(
             f"{source!r} does not say how its model was made, so there is no folder to "
             f"write for from_pretrained; name a file instead: {out}{SUFFIX}"
         )
-    parts = import_ours("models.packing").rebuild_model(description)
+    parts = import_ours("models.packing").rebuild_model(described, state["model"])
     fill(parts["model"], state, source)
     with import_ours("data.folders").new_folder(out) as draft:
         parts["model"].save_pretrained(draft)

@@ -132,6 +132,12 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     ):
         wanted = f"within the {most} windows it is a part of"
         require(value <= most, f"progress.{name}", progress.get(name), wanted)
+    wanted = f"within the {step} windows of the run, of which each epoch has one"
+    require(progress["epoch"] <= step, "progress.epoch", progress["epoch"], wanted)
+    if progress["batch"] == 0 and progress["weight_sum"] == 0:
+        is_right = progress["loss_sum"] == 0
+        wanted = "0, as before the first batch of an epoch"
+        require(is_right, "progress.loss_sum", progress["loss_sum"], wanted)
     length = state["settings"].get("batches_per_epoch")
     if is_count(length):
         wanted = f"within the {length} batches of an epoch"
@@ -277,20 +283,27 @@ def check_data(data: list[Any], state: Mapping[str, Any]) -> None:
 
 
 def check_history(history: list[Any], state: Mapping[str, Any]) -> None:
-    """Each row maps names to numbers; epochs and steps are those of the run."""
+    """Each row maps names to numbers; epochs and steps are those of the run.
+
+    They never go back; an epoch has two rows where a run ended inside it and went on.
+    """
+    least = {"epoch": 1, "step": 1}
     for number, row in enumerate(history):
         at = f"history[{number}]"
         require(has_names(row), at, row, "a row")
         for name, value in row.items():
             require(is_number(value), f"{at}.{name}", value, "a number")
         for name, more in (("epoch", 1), ("step", 0)):
-            most = state["progress"][name] + more
-            is_right = is_count(row.get(name), most)
-            require(is_right, f"{at}.{name}", row.get(name), f"a {name} up to {most}")
+            value, most = row.get(name), state["progress"][name] + more
+            is_right = is_count(value, most) and value >= least[name]
+            wanted = f"a {name} from {least[name]} to {most}"
+            require(is_right, f"{at}.{name}", value, wanted)
+            least[name] = value
 
 
 def check_metrics(metrics: Mapping[Any, Any], state: Mapping[str, Any]) -> None:
-    """Each is (value, step, epoch, producer)."""
+    """Each is (value, step, epoch, producer), of a step and an epoch of the run."""
+    progress = state["progress"]
     for name, value in metrics.items():
         at = f"metrics[{name!r}]"
         require(isinstance(name, str), f"a key of {at}", name, "a name")
@@ -298,11 +311,12 @@ def check_metrics(metrics: Mapping[Any, Any], state: Mapping[str, Any]) -> None:
             isinstance(value, list)
             and len(value) == 4
             and is_number(value[0])
-            and is_count(value[1])
-            and is_count(value[2])
+            and is_count(value[1], progress["step"])
+            and is_count(value[2], progress["epoch"])
             and isinstance(value[3], str)
         )
-        require(is_right, at, value, "a list of value, step, epoch and producer")
+        wanted = "a list of value, step, epoch and producer, of this run"
+        require(is_right, at, value, wanted)
 
 
 def check_requests(requests: list[Any], state: Mapping[str, Any]) -> None:

@@ -11,8 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from training.checkpoint.part_checks import has_names, is_count, is_finite
+    from training.checkpoint.plugin_states import require_state
     from training.checkpoint.staging import Staging
-    from training.checkpoint.state import capture
+    from training.checkpoint.state import capture, check_weights
     from training.checkpoint.storable import foreign_value
     from training.checkpoint_io import position_of, read_checkpoint, write_checkpoint
     from training.errors import did_you_mean
@@ -61,6 +63,7 @@ _MODULES = {
     "batch_to_device": "training.feed.batches",
     "call_model": "training.loop.forward",
     "capture": "training.checkpoint.state",
+    "check_weights": "training.checkpoint.state",
     "choose_device": "training.hardware.device",
     "did_you_mean": "training.errors",
     "epochs_begun": "training.loop.length",
@@ -68,6 +71,9 @@ _MODULES = {
     "foreign_value": "training.checkpoint.storable",
     "generators_in": "training.feed.unsaved_generators",
     "guarded": "training.messages.guarded_streams",
+    "has_names": "training.checkpoint.part_checks",
+    "is_count": "training.checkpoint.part_checks",
+    "is_finite": "training.checkpoint.part_checks",
     "is_insistent": "training.signals.signals",
     "iterate_shielded": "training.signals.signals",
     "load_rng_state": "training.loop.state",
@@ -82,6 +88,7 @@ _MODULES = {
     "plain": "training.plain",
     "position_of": "training.checkpoint_io",
     "read_checkpoint": "training.checkpoint_io",
+    "require_state": "training.checkpoint.plugin_states",
     "rng_state": "training.loop.state",
     "sample_sizes": "training.weighing.structure",
     "shielded": "training.signals.signals",
@@ -107,6 +114,7 @@ __all__ = [
     "batch_to_device",
     "call_model",
     "capture",
+    "check_weights",
     "choose_device",
     "did_you_mean",
     "epochs_begun",
@@ -114,6 +122,9 @@ __all__ = [
     "foreign_value",
     "generators_in",
     "guarded",
+    "has_names",
+    "is_count",
+    "is_finite",
     "is_insistent",
     "iterate_shielded",
     "load_rng_state",
@@ -128,6 +139,7 @@ __all__ = [
     "plain",
     "position_of",
     "read_checkpoint",
+    "require_state",
     "rng_state",
     "sample_sizes",
     "shielded",

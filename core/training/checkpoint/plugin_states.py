@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from training.bus.slots import CALLERS, note_plugin
+from training.checkpoint.part_checks import shown
 from training.checkpoint.storable import describe_foreign, foreign_value
-from training.errors import PluginError
+from training.errors import CheckpointError, PluginError
 from training.messages.error_texts import repr_of
 
 if TYPE_CHECKING:
     from training.view import RunView
 
-__all__ = ["MISSING", "collect_states", "restore_states"]
+__all__ = ["MISSING", "collect_states", "require_state", "restore_states"]
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,30 @@ def give_state(name: str, plugin: Any, state: Any, trainer: RunView) -> None:
     except BaseException as error:
         note_plugin(error, name, plugin, "load_state_dict", trainer.step)
         raise
+
+
+def require_state(
+    plugin: str, is_right: bool, at: str, value: Any, wanted: str
+) -> None:
+    """Refuse a state that a plugin cannot have saved; for use in ``load_state_dict``.
+
+    Call it for all of the state before any of it is taken over.
+
+    Args:
+        plugin: whose state it is.
+        is_right: whether the value can stand there.
+        at: where in it, as in ``progress.wait``.
+        value: what stands there.
+        wanted: what belongs there, as in ``"a whole number of at least 0"``.
+    Raises:
+        CheckpointError: it is not right.
+    """
+    if not is_right:
+        raise CheckpointError(
+            f"the state of {plugin} in the checkpoint is not as it was saved: {at} is "
+            f"{shown(value)}, not {wanted}; use an earlier checkpoint, or leave "
+            f"{plugin} out to go on without it"
+        )
 
 
 def _copied(value: Any) -> Any:

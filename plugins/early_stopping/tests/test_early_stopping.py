@@ -27,6 +27,7 @@ class FakeTrainer:
     def __init__(self, *plugins: Any) -> None:
         self.epoch = self.step = 0
         self.metrics = {"train_loss": 1.0}
+        self.resumed_from = None
         self.model = torch.nn.Linear(1, 1)
         self.criterion = Criterion(None, self.model)
         self.plugins = {str(i): plugin for i, plugin in enumerate(plugins)}

@@ -26,6 +26,7 @@ from trainbus_checkpointing.filename import (
 from trainbus_checkpointing.lock import FolderLostError, RunLock
 from trainbus_checkpointing.rehearsal import Rehearsal, Rehearsed
 from trainbus_checkpointing.retention import Entry, Ranking
+from trainbus_checkpointing.saved import check_state
 from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
@@ -296,12 +297,19 @@ class ModelCheckpointCallback(Callback):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Keep what identifies the resumed run; the manifest on disk has the rest."""
-        if state.get("version") != STATE_VERSION:
+        """Keep what identifies the resumed run; the manifest on disk has the rest.
+
+        Raises:
+            CheckpointError: the state has a version that this plugin does not read, or
+                holds what no run can have saved.
+        """
+        version = state.get("version")
+        if type(version) is not int or version != STATE_VERSION:
             raise CheckpointError(
-                f"the state of checkpointing has version {state.get('version')!r}, but "
+                f"the state of checkpointing has version {version!r:.60}, but "
                 f"this plugin reads {STATE_VERSION}; use the release that wrote it"
             )
+        check_state(self.name, state)
         self._restored = dict(state)
 
     @property

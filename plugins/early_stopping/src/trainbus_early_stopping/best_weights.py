@@ -12,7 +12,13 @@ import torch
 
 from trainbus_early_stopping.progress import Progress
 from training import CheckpointError
-from training.plugin import as_plain, load_weights, read_checkpoint, weights_of
+from training.plugin import (
+    as_plain,
+    check_weights,
+    load_weights,
+    read_checkpoint,
+    weights_of,
+)
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -42,6 +48,22 @@ class BestWeights:
     def drop(self) -> None:
         """Free the copy."""
         self.copy = self.loss = None
+
+    def check(self, trainer: Trainer) -> None:
+        """See that a copy which a checkpoint brought fits the model.
+
+        Raises:
+            CheckpointError: names, shapes or kinds of numbers differ; says which.
+        """
+        if self.copy is None:
+            return
+        source, own = str(trainer.resumed_from), weights_of(trainer.model)
+        try:
+            check_weights(as_plain(trainer.model, self.copy), own, "model", source)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self._owner}: its best weights: {error}"
+            ) from error
 
     def release_if_saved(self, trainer: Trainer, step: int) -> None:
         """Free the copy if a checkpoint of ``step`` exists."""

@@ -16,6 +16,7 @@ from annotated_types import Ge, Lt, MinLen
 from trainbus_early_stopping.best_weights import BestWeights
 from trainbus_early_stopping.progress import Progress
 from trainbus_early_stopping.rule import Cause, StopRule
+from trainbus_early_stopping.saved import progress_in
 from training import CheckpointError, checked_options
 from training.callbacks import Callback
 
@@ -111,6 +112,7 @@ class EarlyStoppingCallback(Callback):
         if not resumed:
             self._reset()
             return
+        self._weights.check(trainer)
         if self.restore_best_weights and self.progress.best_step == trainer.step:
             self._weights.take(trainer)
         before, reason = self.progress.stopped_by, self.progress.reason
@@ -182,13 +184,16 @@ class EarlyStoppingCallback(Callback):
         """Take over saved progress, unless it is that of another metric or mode.
 
         Raises:
-            CheckpointError: the state has a version that this plugin does not read.
+            CheckpointError: the state has a version that this plugin does not read, or
+                holds what no run can have saved.
         """
-        if state.get("version") != STATE_VERSION:
+        version = state.get("version")
+        if type(version) is not int or version != STATE_VERSION:
             raise CheckpointError(
-                f"the state of early_stopping has version {state.get('version')!r}; "
+                f"the state of early_stopping has version {version!r:.60}; "
                 f"this plugin reads {STATE_VERSION}: use the release that wrote it"
             )
+        progress = progress_in(state, self.name)
         saved = state["monitor"], state["mode"]
         if saved != (self.monitor, self.rule.mode):
             log.warning(
@@ -198,7 +203,7 @@ class EarlyStoppingCallback(Callback):
             )
             self._reset()
             return
-        self.progress = Progress(**state["progress"])
+        self.progress = progress
         self._weights.copy = state.get("weights")
         self._weights.loss = state.get("loss")
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from annotated_types import Ge
 
 from training import ConfigError, PluginError, checked_options
 from training.callbacks import Callback
-from training.plugin import named_path
+from training.plugin import named_path, require_state
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Columns of a history row that are not metrics of an evaluation.
 OWN_COLUMNS = ("train_loss", "seconds", "lr")
+#: What ``free_run_name`` returns.
+RUN_NAME = re.compile(r"(?:run-[0-9]+)?")
 
 
 class TensorBoardCallback(Callback):
@@ -76,8 +79,16 @@ class TensorBoardCallback(Callback):
         return {"run_name": self._run_name}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on in the folder that the run began in."""
-        self._run_name = str(state.get("run_name", ""))
+        """Go on in the folder that the run began in.
+
+        Raises:
+            CheckpointError: its name is none that ``free_run_name`` gives.
+        """
+        name = state.get("run_name", "")
+        is_right = isinstance(name, str) and bool(RUN_NAME.fullmatch(name))
+        wanted = "the name of a run, such as 'run-2'"
+        require_state(self.name, is_right, "run_name", name, wanted)
+        self._run_name = name
 
     def planned_files(self, save_dir: Path) -> list[Path]:
         """Return the folder that a run with this ``save_dir`` writes to."""

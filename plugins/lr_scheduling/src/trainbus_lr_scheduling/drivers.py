@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainbus_lr_scheduling.saved import check_closed_form
 from trainbus_lr_scheduling.schedules import Schedule
 
 #: What drivers and torch's schedulers keep as a list with one entry a group.
@@ -36,6 +37,9 @@ class Driver(Protocol):
 
     def progress(self) -> dict[str, Any]:
         """Return how far it is, as plain data."""
+
+    def check(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+        """Raise ``CheckpointError`` for what no run can have saved; change nothing."""
 
     def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         """Go on exactly as the run that saved these, with its settings."""
@@ -102,6 +106,10 @@ class ClosedForm:
     def progress(self) -> dict[str, Any]:
         """Return the number of advances, and at which of them the schedule began."""
         return {"advances": self._advances, "began_at": self._began_at}
+
+    def check(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+        """Look at every field of the schedule."""
+        check_closed_form(settings, progress)
 
     def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         """Take over ``settings``, also where they differ from the configured ones."""

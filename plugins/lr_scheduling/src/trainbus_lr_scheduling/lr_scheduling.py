@@ -31,6 +31,7 @@ from trainbus_lr_scheduling.drivers import (
     in_order,
     set_lr,
 )
+from trainbus_lr_scheduling.saved import check_state
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advances
 from trainbus_lr_scheduling.torch_driver import TorchDriver
 from training import CheckpointError, ConfigError, checked_options
@@ -231,11 +232,15 @@ class LearningRateSchedulerCallback(Callback):
         """Go on where the checkpoint was, or as ``on_schedule_change`` says.
 
         Raises:
-            CheckpointError: the schedule was another one and nothing says what to do.
+            CheckpointError: the schedule was another one and nothing says what to do,
+                or no run can have saved the state.
         """
         if not state:
             return
+        check_state(state)
         state = in_order(state, self._group_places())
+        if (state["kind"], state["interval"]) == (self._kind(), self.interval):
+            self.driver.check(state["settings"], state["progress"])
         change = self._change(state)
         if change is None:
             self.driver.resume(state["settings"], state["progress"])

@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR, ReduceLROnPlateau
 
 from trainbus_lr_scheduling.drivers import set_lr
+from trainbus_lr_scheduling.saved import check_kept, require
 from training import CheckpointError, ConfigError
-from training.plugin import foreign_value, plain
+from training.plugin import foreign_value, has_names, is_finite, plain
 
 #: Options of a parameter group that schedulers move, or read their course from.
 MOVED = (
@@ -89,6 +90,16 @@ class TorchDriver:
         """Return the scheduler's state, the rates, and how often it was stepped."""
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         return {"advances": self._advances, "state": self._state(), "rates": rates}
+
+    def check(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+        """Compare kinds with what torch's scheduler keeps; one's own may keep any."""
+        state, rates = progress.get("state"), progress.get("rates", [])
+        require(has_names(state), "progress.state", state, "a mapping of names")
+        is_right = isinstance(rates, list) and all(map(is_finite, rates))
+        require(is_right, "progress.rates", rates, "a list of rates")
+        if type(self._scheduler).__module__.startswith("torch."):
+            check_kept(state, self._fresh, "progress.state")
+            check_kept(settings, self._fresh, "settings")
 
     def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         """Load the saved state; torch lets it replace the configured settings.

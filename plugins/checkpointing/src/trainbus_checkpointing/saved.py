@@ -1,0 +1,42 @@
+"""What the state of checkpointing in a checkpoint must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from trainbus_checkpointing.folder import is_bare_name
+from training.plugin import has_names, is_count, is_finite, require_state
+
+
+def check_state(owner: str, state: Mapping[str, Any]) -> None:
+    """Look at a state, which is of the version that is read here.
+
+    Args:
+        owner: name of the plugin, for messages.
+        state: what ``state_dict`` returned.
+    Raises:
+        CheckpointError: no run can have saved it; says what of it.
+    """
+    require = partial(require_state, owner)
+    monitor, mode = state.get("monitor"), state.get("mode")
+    is_right = monitor is None or isinstance(monitor, str)
+    require(is_right, "monitor", monitor, "the name of a metric, or None")
+    require(mode in ("min", "max"), "mode", mode, "'min' or 'max'")
+    for which, names in (
+        ("best", ["file", "step", "value"]),
+        ("last", ["file", "step"]),
+    ):
+        kept = state.get(which)
+        if kept is None:
+            continue
+        is_right = has_names(kept) and kept.keys() >= set(names)
+        require(is_right, which, kept, f"a mapping of {', '.join(names)}")
+        file, step, value = kept["file"], kept["step"], kept.get("value")
+        is_right = isinstance(file, str) and is_bare_name(file)
+        require(is_right, f"{which}.file", file, "the name of a checkpoint")
+        wanted = "a whole number of at least 0"
+        require(is_count(step), f"{which}.step", step, wanted)
+        is_right = value is None or is_finite(value)
+        require(is_right, f"{which}.value", value, "a finite number, or None")

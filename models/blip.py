@@ -57,6 +57,16 @@ class BlipVQA(BlipForQuestionAnswering):  # type: ignore[misc]
                 # The class, not a hook: it survives deepcopy, pickling and compiling.
                 layer.crossattention.self.__class__ = _MaskedCrossAttention
 
+    @property
+    def max_text_tokens(self) -> int:
+        """Most tokens of a question, and of an answer with its start token."""
+        return int(self.config.text_config.max_position_embeddings)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images, in pixels."""
+        return int(self.config.vision_config.image_size)
+
     def forward(
         self,
         input_ids: Tensor,

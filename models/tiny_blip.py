@@ -14,6 +14,8 @@ from training.errors import ConfigError
 
 __all__ = ["build_blip"]
 
+#: What torch says of a tensor that is too large, for its numbers or for the memory.
+TOO_LARGE = ("Storage size calculation overflowed", "not enough memory", "alloc")
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
 
 
@@ -51,7 +53,8 @@ def build_blip(
         label_smoothing: of the answer's cross entropy, in [0, 1).
         seed: of the weights; the global random state is left as it was.
     Raises:
-        ConfigError: the sizes do not divide, or ``texts`` is empty.
+        ConfigError: the sizes do not divide or are too large for this machine, or
+            ``texts`` is empty.
     """
     import torch
 
@@ -81,7 +84,16 @@ def build_blip(
     config = _build_config(text, vision, processor.tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = BlipVQA(config)
+        try:
+            model = BlipVQA(config)
+        except (MemoryError, RuntimeError) as error:
+            if not any(words in str(error) for words in TOO_LARGE):
+                raise
+            raise ConfigError(
+                f"a model of hidden_size {hidden_size}, max_text_length "
+                f"{max_text_length}, image_size {image_size} and patch_size "
+                f"{patch_size} does not fit into memory; choose smaller ones"
+            ) from error
     return {"model": model, "processor": processor}
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from training.files.path_mistakes import path_mistake
+from training.app.cli.argument_checks import refusal_of
+from training.files.durable import write_json
+from training.files.named_paths import path_mistake
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -26,6 +31,7 @@ LONG, HUGE = "a" * 5000, "9" * 290
 def planned(workplace: Path) -> Path:
     (workplace / "run.yaml").write_text(CONFIG)
     (workplace / "escape.yaml").write_text(CONFIG + '"\\e[2J\\e]0;title\\a": 1\n')
+    (workplace / "circle").symlink_to("circle")
     return workplace
 
 
@@ -78,6 +84,40 @@ REFUSED: dict[str, list[str]] = {
     "a NUL in a question": [
         *("predict", "--checkpoint", "a", "--image", "b", "--question", "c\0"),
     ],
+    "a question that is not UTF-8": [
+        *("predict", "--checkpoint", "a", "--image", "b", "--question", "caf\udce9"),
+    ],
+    "a folder to export to that is not UTF-8": ["export", "a", "caf\udce9"],
+    "a csv file of 300 letters": sets(f"plugins.csv.filename={'a' * 300}"),
+    "checkpoints in a folder of 300 letters": sets(
+        f"plugins.checkpointing.save_dir={'a' * 300}"
+    ),
+    "a batch of more rows than can be counted": sets("data.batch_size=1" + "0" * 22),
+    "a batch of 400 digits": sets("data.batch_size=" + "9" * 400),
+    "a rate beyond float32": sets("training.optimizer.lr=1e39"),
+    "a rate that is no number": sets("training.optimizer.lr=.nan"),
+    "a rate of negative zero": sets("training.optimizer.lr=-0.0"),
+    "an endless worker_timeout": sets("data.worker_timeout=.inf"),
+    "a worker_timeout beyond the clock": sets("data.worker_timeout=1e22"),
+    "a worker_timeout that is no number": sets("data.worker_timeout=.nan"),
+    "a model's seed of 23 digits": sets("model.build.seed=1" + "0" * 22),
+    "more sanity batches than can be counted": sets(
+        "plugins.evaluation.sanity_batches=1" + "0" * 22
+    ),
+    "a device with a line break": sets('training.device="cpu\\n"'),
+    "a line break in a key": sets("a\nb=1"),
+    "a line break in a plugin's option": sets("plugins.a\nb.x=1"),
+    "a line break in a plugin's name": ["plan", "run.yaml", "-p", "a\nb"],
+    "a line break in a configuration's name": ["plan", "a\nb.yaml"],
+    "a line separator in a configuration's name": ["plan", "a\u2028b.yaml"],
+    "a line break in a plugin to show": ["plugins", "show", "a\nb"],
+    "a watchdog of 300 million years": ["run", "run.yaml", "--watchdog=1e17"],
+    "a watchdog of negative zero": ["run", "run.yaml", "--watchdog=-0.0"],
+    "no steps to verify": ["verify-resume", "run.yaml", "--before", "0"],
+    "a schema of plugins in a file": ["config", "schema", "--plugins-dir", "run.yaml"],
+    "plugins in a circle of links": ["plugins", "list", "--plugins-dir", "circle"],
+    "a plugin to check with an escape": ["plugins", "check", "\x1b[2J"],
+    "a new plugin below a file": ["plugins", "new", "a_b", "--into", "run.yaml"],
     "a NUL for --resume": ["run", "run.yaml", "--resume", "a\0"],
     "a trace of 5,000 letters": ["run", "run.yaml", "--profile-trace", LONG],
     "an endless watchdog": ["run", "run.yaml", "--watchdog", "inf"],
@@ -99,6 +139,96 @@ def test_an_odd_argument_is_refused_in_printable_words(
     assert code == 2, err[-300:]
     assert "Traceback" not in err
     assert err.replace("\n", "").isprintable()
+    assert err.count("\n") == 1
+
+
+#: What a run is told at the start, when it knows its model and its machine.
+REFUSED_AT_THE_START: dict[str, tuple[str, str]] = {
+    "a question longer than the model": ("data.max_question_length=600", "64 tokens"),
+    "an answer longer than the model": ("data.max_answer_length=65", "64 tokens"),
+    "another image size": ("data.image_size=64", "32 x 32 pixels"),
+    "a width beyond any memory": (f"model.build.hidden_size={2**62}", "into memory"),
+    "a device without numbers": ("training.device=meta", "none to train on"),
+    "a hundredth processor": ("training.device=cpu:99", "none to train on"),
+    "a device of another machine": ("training.device=xla", "cannot use here"),
+    "a save_dir in a circle of links": ("training.save_dir=circle", "symbolic links"),
+    "a log that is a pipe": ("plugins.csv.filename=pipe", "a device or a pipe"),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), REFUSED_AT_THE_START.values(), ids=REFUSED_AT_THE_START
+)
+def test_what_does_not_fit_is_refused_before_training(
+    planned: Path, command: Command, change: str, told: str
+) -> None:
+    os.mkfifo(planned / "pipe")
+    small = "model.build={hidden_size: 16, image_size: 32, num_attention_heads: 2}"
+    code, _, err = command("run", "run.yaml", *sets(small, change)[2:])
+    assert (code, told in err) == (2, True), err[-300:]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "history.json", "summary.json"])
+def test_a_folder_in_place_of_the_record_is_named_before_a_run_goes_on(
+    workplace: Path, command: Command, name: str
+) -> None:
+    assert command("run", "run.yaml")[0] == 0
+    (workplace / "out" / name).unlink()
+    (workplace / "out" / name).mkdir()
+    more = ("--resume", "auto", "--set", "training.num_epochs=2")
+    code, _, err = command("run", "run.yaml", *more)
+    assert (code, f"{name}' is a folder" in err) == (2, True), err
+    assert "Traceback" not in err
+
+
+NAMED = Namespace(
+    out="out/a", question="q", settings={"plugins": [{"csv": {"f": "x"}}]}
+)
+ERRORS: dict[str, tuple[OSError, str | None]] = {
+    "the path itself": (OSError(28, "full", "out/a"), "the argument 'out/a' cannot"),
+    "a file below it": (OSError(28, "full", "out/a/b"), "'out/a/b': full"),
+    "a folder above it": (OSError(13, "no", "out"), "'out': no"),
+    "a plugin's path": (OSError(13, "no", "x"), "plugins.csv.f 'x' cannot be used: no"),
+    "a path that nobody named": (OSError(13, "no", "elsewhere"), None),
+    "a folder above everything": (OSError(13, "no", os.getcwd()), None),
+    "no path at all": (OSError(28, "full"), None),
+    "a question": (OSError(2, "none", "q"), None),
+}
+
+
+@pytest.mark.parametrize(("error", "told"), ERRORS.values(), ids=ERRORS)
+def test_the_system_refuses_a_path_that_was_named(
+    error: OSError, told: str | None
+) -> None:
+    refusal = refusal_of(error, NAMED)
+    assert (refusal is None) if told is None else (told in str(refusal))
+
+
+def test_a_file_that_a_plugin_misses_below_a_named_path_is_its_own_mistake() -> None:
+    error = FileNotFoundError(2, "none", "out/a/b")
+    error.add_note("raised by plugin 'mine'")
+    assert refusal_of(error, NAMED) is None
+
+
+def test_a_disk_that_is_full_is_told_with_the_file_that_was_named(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(OSError, match=r"No space left on device: 'a\.json'"):
+            write_json("a.json", {})
+    assert not Path("a.json").exists()
+
+
+@pytest.mark.parametrize("letters", [240, 255])
+def test_a_name_may_be_as_long_as_the_system_lets_it(
+    workplace: Path, letters: int
+) -> None:
+    assert write_json("a" * letters, {}).exists()
 
 
 ACCEPTED: dict[str, list[str]] = {

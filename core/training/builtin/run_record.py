@@ -72,8 +72,14 @@ class RunRecord(Callback):
             )
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
-        """Put an earlier record aside, and write what this run will do."""
-        if not resumed:
+        """Put an earlier record aside, and write what this run will do.
+
+        Raises:
+            ConfigError: a resumed run finds a folder in place of its record.
+        """
+        if resumed:
+            _require_files(self._folder)
+        else:
             _put_aside(self._folder)
         text = "# The resolved configuration of the run in this folder.\n"
         text += yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
@@ -177,6 +183,15 @@ def paths_of(trainer: Trainer, folder: Path) -> dict[str, str]:
         label: str(path.relative_to(here) if path.is_relative_to(here) else path)
         for label, path in paths.items()
     }
+
+
+def _require_files(folder: Path) -> None:
+    for name in (CONFIG, HISTORY, SUMMARY):
+        if (folder / name).is_dir():
+            raise ConfigError(
+                f"{str(folder / name)!r} is a folder, but a run writes a file of that "
+                "name; move it away"
+            )
 
 
 def _put_aside(folder: Path) -> None:

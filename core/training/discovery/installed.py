@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import logging
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def use_folder(folder: str | Path) -> None:
         PluginError: there is no such folder.
     """
     try:
-        path = named_path(folder).resolve()
+        path = Path(os.path.realpath(named_path(folder)))
         is_there = path.is_dir()
     except (OSError, ValueError):  # no system has such a path
         is_there = False
@@ -216,7 +217,7 @@ def _path_of(name: str, where: str) -> Path:
     """Return the file of ``path.py:Class``, which must be there."""
     file_name = name.rpartition(":")[0]
     try:
-        path = named_path(file_name).resolve()
+        path = Path(os.path.realpath(named_path(file_name)))
         is_there = path.is_file()
     except (OSError, ValueError):  # no system has such a path
         is_there = False

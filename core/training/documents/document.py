@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from training.app.tables import printable
 from training.errors import ConfigError
 
 __all__ = ["Document", "Key", "dotted"]
@@ -19,11 +20,11 @@ Key = tuple[str | int, ...]
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """Return a path as text, as in ``plugins[0].csv``."""
+    """Return a path as printable text, as in ``plugins[0].csv``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
+    return printable(text)
 
 
 class Document:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from training.documents.document import dotted
 from training.documents.yaml_file import Lines
 from training.errors import ConfigError, did_you_mean
 
@@ -83,7 +84,7 @@ def describe_mistake(
         model: the model that was validated; names the choices for an unknown key.
     """
     kind, location, at = mistake["type"], mistake["loc"], mistake.get("ctx", {})
-    name = _dotted((*prefix, *location))
+    name = dotted((*prefix, *location))
     if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
         choices = _fields_at(model, location[:-1])
         hint = did_you_mean(str(location[-1]), choices)
@@ -99,14 +100,6 @@ def describe_mistake(
     if describe is None:
         return f"{name} is {value}: {mistake['msg']}"
     return f"{name} is {value}, but must be {describe(at)}"
-
-
-def _dotted(path: Sequence[str | int]) -> str:
-    """Return a path as a person writes it: ``plugins[0].csv``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")
 
 
 def _show(value: Any) -> str:

@@ -16,6 +16,8 @@ from training.files.named_paths import named_path
 
 log = logging.getLogger(__name__)
 
+#: Characters, of up to four bytes, of a name that its temporary file has too.
+LONGEST_STEM = 50
 #: What file systems answer that have no way to sync a folder.
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
@@ -35,7 +37,7 @@ def write_durably(
     """
     path = named_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = f"{path.name}.{os.urandom(4).hex()}"
+    name = f"{path.name[:LONGEST_STEM]}.{os.urandom(4).hex()}"
     temporary = path.with_name(f"{name}.tmp-{os.getpid()}")
     try:
         with open(temporary, "xb") as file:  # a file of its own, or none
@@ -43,9 +45,11 @@ def write_durably(
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # the caller knows no other; a write has none
         raise
     _sync_folder(path.parent)
     return path

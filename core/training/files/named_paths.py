@@ -1,4 +1,4 @@
-"""Files that a person names: ``~`` is the home folder, and only a file is read."""
+"""Files that a person names: what can be a path, ``~``, and that a file is one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from training.errors import ConfigError
+from training.messages.error_texts import shown
+
+#: Bytes of one name on every common file system.
+MOST_NAME_BYTES = 255
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -23,23 +27,17 @@ def named_path(path: str | os.PathLike[str]) -> Path:
     """Return the path a person wrote, with ``~`` and ``~name`` as home folders.
 
     Raises:
-        ConfigError: it is no path, no file can have it, or nobody's home folder is
-            called so.
+        ConfigError: it is no path, the system can have no such path, or nobody's home
+            folder is called so.
     """
     try:
         named = Path(path)
-        is_possible = b"\0" not in os.fsencode(named)
     except TypeError as error:
         raise ConfigError(
             f"the path is {path!r}; pass a string or a pathlib.Path"
         ) from error
-    except UnicodeEncodeError:  # half of a character
-        is_possible = False
-    if not is_possible:
-        raise ConfigError(
-            f"the path is {path!r}, which no file can have; write it without NUL and "
-            "without halves of characters"
-        )
+    if mistake := path_mistake(named):
+        raise ConfigError(f"{shown(path)} is no path: {mistake}")
     try:
         return named.expanduser()
     except RuntimeError as error:
@@ -47,6 +45,19 @@ def named_path(path: str | os.PathLike[str]) -> Path:
             f"the path {os.fspath(path)!r} begins with the home folder of nobody "
             "known here; write the whole path, from / on"
         ) from error
+
+
+def path_mistake(path: str | Path) -> str:
+    """Return why the system has no such path, ``""`` if it can have one."""
+    try:
+        names = os.fsencode(path).split(os.sep.encode())
+        os.lstat(path)
+    except ValueError:  # also what cannot be encoded
+        return "it holds a character that no path may have"
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "it is too long"
+    return "a name in it is too long" if max(map(len, names)) > MOST_NAME_BYTES else ""
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:

@@ -11,16 +11,11 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     """Return the device that is meant: CUDA when there is one, for ``None``.
 
     Raises:
-        ConfigError: the text names no device, or a CUDA device that is not there.
+        ConfigError: the text names no device, or one that is not there.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(
-            f"device is {device!r}; use 'cpu', 'cuda', 'cuda:N' or None to choose"
-        ) from error
+    chosen = named_device(device)
     if chosen.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= found:
@@ -28,4 +23,36 @@ def choose_device(device: str | torch.device | None) -> torch.device:
                 f"device is {str(device)!r}, but PyTorch sees {found} CUDA devices; "
                 "use 'cpu', or None to take what there is"
             )
+    elif chosen.type == "meta" or (chosen.type == "cpu" and chosen.index):
+        raise ConfigError(
+            f"device is {str(device)!r}, which is none to train on; use "
+            "'cpu', 'cuda', 'cuda:N' or None to choose"
+        )
+    elif chosen.type != "cpu":
+        _require(chosen)
     return chosen
+
+
+def named_device(device: str | torch.device) -> torch.device:
+    """Return the device that is named, whether it is there or not.
+
+    Raises:
+        ConfigError: the text names no device.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"device is {device!r}; use 'cpu', 'cuda', 'cuda:N' or None to choose"
+        ) from error
+
+
+def _require(device: torch.device) -> None:
+    """Refuse a device of another kind that this build of torch cannot use."""
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:  # each kind has errors of its own
+        raise ConfigError(
+            f"device is {str(device)!r}, which PyTorch cannot use here; use 'cpu', "
+            "'cuda', 'cuda:N' or None to choose"
+        ) from error

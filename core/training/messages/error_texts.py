@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 
-__all__ = ["add_note", "error_text", "notes_of", "repr_of", "text_of"]
+__all__ = ["add_note", "error_text", "notes_of", "repr_of", "shown", "text_of"]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,12 @@ def repr_of(value: object) -> str:
         return repr(value)
     except BaseException as error:
         return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as Python writes a text, cut at 60 characters."""
+    text = repr(text_of(value))
+    return text if len(text) <= 60 else text[:56] + "...'"
 
 
 def error_text(error: BaseException) -> str:

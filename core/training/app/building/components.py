@@ -63,12 +63,31 @@ def build_parts(
         result = _make_model(config, pipeline, device)
     else:
         result = import_ours("models.packing").rebuild_model(description, weights)
+    _require_fit(config, result["model"])
     model, processor = result["model"].to(device), result["processor"]
     pipeline.use_processor(processor, model.config.text_config.bos_token_id)
     pipeline.setup()
     if config.model.freeze:
         import_ours("models.model_utils").freeze_model(model, config.model.freeze)
     return Parts(pipeline, model, processor)
+
+
+def _require_fit(config: Config, model: Any) -> None:
+    """Refuse texts and pictures of other sizes than the model takes."""
+    data, most = config.data, model.max_text_tokens
+    for key in ("max_question_length", "max_answer_length"):
+        length = getattr(data, key)
+        if length > most:
+            raise ConfigError(
+                f"{config.place(('data', key))} is {length:,}, but the model has "
+                f"positions for {most:,} tokens; use at most that, or another model"
+            )
+    if data.image_size not in (None, model.image_size):
+        raise ConfigError(
+            f"{config.place(('data', 'image_size'))} is {data.image_size:,}, but the "
+            f"model looks at {model.image_size} x {model.image_size} pixels; use "
+            f"{model.image_size}, or leave it out"
+        )
 
 
 def data_facts(pipeline: Any, judged: str = "validation") -> dict[str, Any]:

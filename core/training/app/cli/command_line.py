@@ -13,9 +13,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import training
-from training.app.cli.argument_checks import require_arguments
+from training.app.cli.argument_checks import on_one_line, refusal_of, require_arguments
 from training.app.cli.standard_streams import standard_streams
 from training.app.plugin_tools.plugin_cli import add_choice, add_config, add_plugins
 from training.app.tables import printable
@@ -68,9 +69,9 @@ def _ended(arguments: argparse.Namespace) -> int:
     except BrokenPluginError as error:
         if error.__cause__ is not None:
             _trace(error.__cause__)
-        return _refuse(error)
+        return _refuse(error, arguments)
     except TrainbusError as error:
-        return _refuse(error)
+        return _refuse(error, arguments)
     except KeyboardInterrupt as error:
         _tell("interrupted")
         _tell_notes(error)
@@ -79,13 +80,19 @@ def _ended(arguments: argparse.Namespace) -> int:
         _tell_notes(error)
         return error.exit_code
     except BaseException as error:  # also SystemExit, which no called code may decide
+        refusal = refusal_of(error, arguments)
+        if refusal is not None:
+            code = _refuse(refusal, arguments)
+            _tell_notes(error)
+            return code
         _trace(error)
         return EXIT_USER_CODE
     return EXIT_DONE
 
 
-def _refuse(error: TrainbusError) -> int:
-    for line in text_of(error).splitlines():
+def _refuse(error: TrainbusError, arguments: argparse.Namespace) -> int:
+    """Tell each mistake on a line of its own, and return the exit code."""
+    for line in on_one_line(text_of(error), arguments).split("\n"):
         _tell(f"error: {line}")
     _tell_notes(error)
     return error.exit_code
@@ -128,8 +135,15 @@ def _prepare_surroundings() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells in printable words what it cannot parse; so do those of the commands."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="trainbus",
         description="Train models; every feature around the loop is a plugin.",
         epilog=EPILOG,

@@ -20,6 +20,8 @@ def export(arguments: argparse.Namespace) -> None:
     from training.layout import read_state
 
     out = _new_path(named_path(arguments.out))
+    if out.suffix != SUFFIX:
+        _require_utf8(out)
     state = read_state(arguments.checkpoint)
     progress = state["progress"]
     if out.suffix == SUFFIX:
@@ -89,3 +91,14 @@ def _new_path(out: Path) -> Path:
             "name another place"
         )
     return out
+
+
+def _require_utf8(out: Path) -> None:
+    """Refuse a folder's name that the library cannot be told."""
+    try:
+        str(out).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"the folder {str(out)!r} is not named in UTF-8, as {SUFFIX} files in it "
+            "must be; name another"
+        ) from error

@@ -18,23 +18,25 @@ from pydantic import (
 from training.documents.mistakes import explain
 from training.documents.yaml_file import Lines
 from training.errors import ConfigError, did_you_mean
-from training.files.path_mistakes import require_path
+from training.files.named_paths import named_path
 
 __all__ = ["DataConfig", "SyntheticConfig", "from_guide", "parse_data_config"]
 
 TASKS = ("vqa",)
 SPLITS = ("train", "validation", "test")
+#: What a clock of the system can count to; inf and NaN are beyond it.
+MOST_SECONDS = 1e9
 
 
 def _not_empty(path: Path) -> Path:
     if str(path) == "." or "\0" in str(path):
         raise ValueError("write the path of a file, or null")
-    return require_path(path)
+    return named_path(path)
 
 
 #: Text in a file, a Path in Python, text again in JSON.
 FilePath = Annotated[Path, Field(strict=False), AfterValidator(_not_empty)]
-FolderPath = Annotated[Path, Field(strict=False), AfterValidator(require_path)]
+FolderPath = Annotated[Path, Field(strict=False), AfterValidator(named_path)]
 
 
 class SyntheticConfig(BaseModel):
@@ -49,9 +51,9 @@ class SyntheticConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    num_train_images: int = Field(default=1500, ge=1)
-    num_validation_images: int = Field(default=400, ge=1)
-    seed: int = Field(default=0, ge=0)
+    num_train_images: int = Field(default=1500, ge=1, lt=2**63)
+    num_validation_images: int = Field(default=400, ge=1, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     folder: FolderPath | None = None
 
 
@@ -94,18 +96,18 @@ class DataConfig(BaseModel):
     root: FolderPath | None = None
     synthetic: SyntheticConfig | None = None
     processor: str = Field(default="Salesforce/blip-vqa-base", min_length=1)
-    batch_size: int = Field(default=32, ge=1)
-    eval_batch_size: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=32, ge=1, lt=2**63)
+    eval_batch_size: int | None = Field(default=None, ge=1, lt=2**63)
     num_workers: int = Field(default=0, ge=0, le=256)
-    worker_timeout: float = Field(default=600.0, ge=0.0, allow_inf_nan=False)
+    worker_timeout: float = Field(default=600.0, ge=0.0, le=MOST_SECONDS)
     shuffle: bool = True
     drop_last: bool = False
-    image_size: int | None = Field(default=None, ge=16)
-    max_question_length: int = Field(default=32, ge=3)
-    max_answer_length: int = Field(default=10, ge=3)
-    cache_mb: int = Field(default=512, ge=0)
-    index_above_mb: int = Field(default=64, ge=0)
-    max_image_pixels: int = Field(default=50_000_000, ge=1)
+    image_size: int | None = Field(default=None, ge=16, lt=2**63)
+    max_question_length: int = Field(default=32, ge=3, lt=2**63)
+    max_answer_length: int = Field(default=10, ge=3, lt=2**63)
+    cache_mb: int = Field(default=512, ge=0, lt=2**63)
+    index_above_mb: int = Field(default=64, ge=0, lt=2**63)
+    max_image_pixels: int = Field(default=50_000_000, ge=1, lt=2**63)
     on_bad_row: Literal["error", "skip"] = "error"
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0, allow_inf_nan=False)
 

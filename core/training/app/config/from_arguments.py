@@ -24,10 +24,12 @@ def environment() -> str:
 
 def load(arguments: argparse.Namespace) -> Config:
     """Return the configuration with all that the command line and environment add."""
-    from training.app.config.load import load_config
+    from training.app.config.load import as_mapping, load_config
 
     for folder in arguments.folders:
         installed.use_folder(folder)
-    return load_config(
+    config = load_config(
         arguments.config, arguments.overrides, arguments.plugins, environment()
     )
+    arguments.settings = as_mapping(config)  # what an error may be about
+    return config

@@ -17,7 +17,7 @@ from pydantic import (
 from training.app.config.data_config import DataConfig
 from training.documents.document import Document, dotted
 from training.errors import ConfigError
-from training.files.path_mistakes import require_path
+from training.files.named_paths import named_path
 from training.weighing.units import check_unit
 
 __all__ = [
@@ -37,10 +37,13 @@ def _unit(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
+#: The largest float32, rounded down: what weights and their updates are computed in.
+MOST = 3.4e38
+
 #: Text in a file, a Path in Python, text again in JSON.
-Folder = Annotated[Path, Field(strict=False), AfterValidator(require_path)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Folder = Annotated[Path, Field(strict=False), AfterValidator(named_path)]
+Positive = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 
@@ -80,7 +83,7 @@ class BuildConfig(Section):
     initializer_range: Positive | None = None
     dropout: Fraction | None = None
     label_smoothing: Fraction | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
 class ModelConfig(Section):

@@ -18,6 +18,7 @@ from training.app.tables import count, table
 from training.builtin.run_record import CONFIG, HISTORY, SUMMARY
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError
+from training.hardware.device import named_device
 from training.loop.length import last_window
 
 __all__ = ["describe_plan"]
@@ -37,6 +38,8 @@ def describe_plan(config: Config) -> list[str]:
     plugins = dict(build_plugins(plugin_specs(config), config.place))
     rows, batches = _count_data(config)
     settings = config.training
+    if settings.device is not None:
+        named_device(settings.device)  # it need not be one of this machine
     run = Rehearsal(
         batches,
         settings.num_epochs,

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks import Callback
-from training.errors import CheckpointError, ConfigError
+from training.errors import CheckpointError, ConfigError, DataError, TrainbusError
 from training.files.named_paths import named_path
+from training.messages.error_texts import text_of
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -29,6 +30,8 @@ __all__ = ["verify_resume"]
 
 #: Options of plugins that lead out of the run's folder; left out here.
 PLACES = {"save_dir", "log_dir", "folder", "path"}
+#: Exit codes of a process -> the error that it ended with; any other is a failure.
+REFUSALS = {each.exit_code: each for each in (ConfigError, DataError)}
 #: What is compared, in this order: what differs first explains the rest.
 ORDER = (
     "batches",
@@ -132,7 +135,8 @@ def _run(folder: Path, name: str, mapping: dict[str, Any], **plan: Any) -> Any:
     if plan.get("kill") and done.returncode == -signal.SIGKILL:
         return None
     if done.returncode:
-        raise CheckpointError(
+        kind = REFUSALS.get(done.returncode, CheckpointError)
+        raise kind(
             f"the {name} run failed with exit code {done.returncode}; its last words: "
             f"{done.stderr.strip()[-500:] or 'none'}"
         )
@@ -141,6 +145,14 @@ def _run(folder: Path, name: str, mapping: dict[str, Any], **plan: Any) -> Any:
 
 def child() -> None:
     """Do what the order file in the arguments says; the body of each process."""
+    try:
+        _obey()
+    except TrainbusError as error:  # one that the person can mend: no traceback
+        print(text_of(error), file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _obey() -> None:
     import torch
 
     from training.app.building.factory import create_trainer_from_config

@@ -332,8 +332,9 @@ class ModelCheckpointCallback(Callback):
             log.warning("checkpointing: training goes on without a save: %s", error)
 
     def _uses(self, folder: Path) -> bool:
-        used = self._saver and self._saver.store.folder.resolve()
-        return used == folder.resolve()
+        # Not Path.resolve, which raises where links go round in a circle.
+        used = self._saver and os.path.realpath(self._saver.store.folder)
+        return used == os.path.realpath(folder)
 
     def _watches_the_same(self) -> bool:
         saved = self._restored["monitor"], self._restored["mode"]

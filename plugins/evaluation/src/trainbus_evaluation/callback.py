@@ -7,7 +7,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Lt, MinLen
 
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
@@ -81,7 +81,7 @@ class EvaluationCallback(Callback):
         num_beams: Annotated[int, Ge(1)] = 1,
         keep_predictions: bool = False,
         class_dim: int | None = None,
-        sanity_batches: Annotated[int, Ge(0)] = 1,
+        sanity_batches: Annotated[int, Ge(0), Lt(2**63)] = 1,
     ) -> None:
         if evaluator is not None:
             _check_evaluator(evaluator, metrics, class_dim, keep_predictions)

@@ -143,7 +143,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="trainbus",
         description="Train models; every feature around the loop is a plugin.",
         epilog=EPILOG,

@@ -4,6 +4,8 @@ import csv
 import math
 import os
 import stat
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -156,3 +158,14 @@ def test_a_path_that_cannot_be_written_is_refused_before_training(
     with pytest.raises(ConfigError, match=r"csv\.filename"):
         trainer.train()
     assert trainer.step == 0
+
+
+def test_a_device_is_refused_and_not_renamed(tmp_path, monkeypatch):
+    path = tmp_path / "device"
+    path.touch()
+    monkeypatch.setattr(Path, "is_char_device", lambda each: each == path)
+    trainer = SimpleNamespace(save_dir=tmp_path)
+    with pytest.raises(ConfigError, match="is a device; name a file"):
+        CSVLoggerCallback(path).on_setup(trainer)
+    monkeypatch.undo()
+    CSVLoggerCallback(path).on_setup(trainer)

@@ -62,16 +62,16 @@ class CSVLoggerCallback(Callback):
         """Fix the path, so that a later change of folder does not move it.
 
         Raises:
-            ConfigError: the path is no file's, or its folder cannot be made.
+            ConfigError: the path is a folder or a device, or its folder cannot be made.
         """
         (path,) = self.planned_files(trainer.save_dir)
         self.path = path.absolute()
         if self.path.is_dir():
             raise ConfigError(f"csv.filename is {str(self.path)!r}, which is a folder")
-        if self.path.exists() and not self.path.is_file():
-            raise ConfigError(  # a device would be renamed, and gone for all programs
-                f"csv.filename is {str(self.path)!r}, which is a device or a pipe; "
-                "name a file"
+        is_device = self.path.is_char_device() or self.path.is_block_device()
+        if is_device and not self.path.is_symlink():
+            raise ConfigError(  # set aside, it would be gone for all programs
+                f"csv.filename is {str(self.path)!r}, which is a device; name a file"
             )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

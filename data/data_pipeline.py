@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from data.indexed_rows import IndexedRows
-from data.listed_rows import list_rows, make_store, make_tables, with_good_images
-from data.pixels import MIB
-from data.rows import Row
-from data.sources import how_to_get, load_config, load_processor, start_token_of
-from data.streamed import StreamedPixels, StreamedTokens
-from data.vqa_dataset import IndexedVQADataset, VQADataset
+from data.images.pixels import MIB
+from data.pipeline_inputs import how_to_get, load_config, load_processor, start_token_of
+from data.rows.indexed_rows import IndexedRows
+from data.rows.reading import Row
+from data.vqa.dataset import IndexedVQADataset, VQADataset
+from data.vqa.listed_rows import list_rows, make_store, make_tables, with_good_images
+from data.vqa.streamed import StreamedPixels, StreamedTokens
 from training.errors import ConfigError, DataError, did_you_mean
 from training.feed.permutation import Permutation
 from training.files.named_paths import named_path
@@ -186,7 +186,7 @@ class DataPipeline:
                 found = {split: self.config.path_of(split) for split in SPLITS}
                 self._files = {key: path for key, path in found.items() if path}
             else:
-                from data.synthetic import write_shapes
+                from data.vqa.synthetic import write_shapes
 
                 drawn = write_shapes(
                     self._synthetic_folder(),

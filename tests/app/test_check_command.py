@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy import Regression, regression_batches, weights_of
 
-from data.vqa_batch import VQABatch
-from data.vqa_dataset import VQADataset
+from data.vqa.batch import VQABatch
+from data.vqa.dataset import VQADataset
 from training import ConfigError, Trainer
 from training.app.prove.gradient_check import compare_splits, require_agreement
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from data.data_pipeline import DataPipeline
-from data.vqa_batch import VQABatch
+from data.vqa.batch import VQABatch
 from training.app.config.data_config import DataConfig
 from training.errors import ConfigError, DataError
 

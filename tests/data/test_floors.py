@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from data.floors import answer_floors
-from data.rows import read_rows
+from data.rows.reading import read_rows
+from data.vqa.baselines import answer_floors
 from training.errors import DataError
 
 

@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import RandomSampler
 
 from data.data_pipeline import DataPipeline
-from data.indexed_rows import IndexedRows
-from data.line_index import LineIndex, cache_folder
+from data.rows.indexed_rows import IndexedRows
+from data.rows.line_index import LineIndex, cache_folder
 from training.errors import DataError
 from training.feed.permutation import Permutation
 
@@ -48,7 +48,7 @@ def lines_of(index: LineIndex) -> list[tuple[int, bytes]]:
 def test_the_index_finds_every_line_that_is_not_blank(
     tmp_path, monkeypatch, content, expected, block
 ):
-    monkeypatch.setattr("data.line_index.BLOCK_BYTES", block)
+    monkeypatch.setattr("data.rows.line_index.BLOCK_BYTES", block)
     path = tmp_path / "f.jsonl"
     path.write_bytes(content)
     assert lines_of(LineIndex(path)) == expected
@@ -59,7 +59,7 @@ def test_the_second_look_reads_the_index_and_not_the_file(tmp_path, monkeypatch)
     path = tmp_path / "f.jsonl"
     path.write_bytes(b"aa\nbb\n")
     LineIndex(path)
-    monkeypatch.setattr("data.line_index._scan", None)
+    monkeypatch.setattr("data.rows.line_index._scan", None)
     assert len(LineIndex(path)) == 2
 
 
@@ -174,7 +174,7 @@ def test_a_bad_row_early_in_the_file_is_refused_at_once(tmp_path):
 
 
 def test_a_bad_row_further_on_is_named_where_it_is_met(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.indexed_rows.NUM_CHECKED", 1)
+    monkeypatch.setattr("data.rows.indexed_rows.NUM_CHECKED", 1)
     rows = IndexedRows(write_rows(tmp_path, [row(0), "", "{"]))
     assert len(rows) == 2
     with pytest.raises(DataError, match=r"train\.jsonl:3: is not JSON"):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.images import ImageFault
-from data.pixels import PixelStore
+from data.images.open_image import ImageFault
+from data.images.pixels import PixelStore
 from training.errors import ConfigError
 
 LIMIT = 10**7

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from data.data_pipeline import DataPipeline
-from data.floors import answer_floors
-from data.rows import read_rows
-from data.synthetic import COLOURS, MAX_PICTURES, Picture, draw, write_shapes
+from data.rows.reading import read_rows
+from data.vqa.baselines import answer_floors
+from data.vqa.synthetic import COLOURS, MAX_PICTURES, Picture, draw, write_shapes
 from training.errors import ConfigError
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
 
-from data.vqa_batch import VQABatch
+from data.vqa.batch import VQABatch
 from models.tiny_blip import build_blip
 from training import Callback, ConfigError, Trainer
 

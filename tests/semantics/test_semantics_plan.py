@@ -21,7 +21,7 @@ from training.loop import length as plan
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
     path
-    for pattern in ("core/**/*.py", "plugins/*/src/**/*.py", "data/*.py")
+    for pattern in ("core/**/*.py", "plugins/*/src/**/*.py", "data/**/*.py")
     for path in ROOT.glob(pattern)
 )
 #: What a step count could be computed from.

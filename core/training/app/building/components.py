@@ -107,7 +107,7 @@ def data_facts(pipeline: Any, judged: str = "validation") -> dict[str, Any]:
     }
     is_large = pipeline.is_indexed("train") or pipeline.is_indexed(judged)
     if len(rows["train"]) and len(rows[judged]) and not is_large:
-        answer_floors = import_ours("data.floors").answer_floors
+        answer_floors = import_ours("data.vqa.baselines").answer_floors
         facts["floors"] = answer_floors(rows["train"], rows[judged])
     if rows[judged]:
         image = os.path.relpath(pipeline.image_path(judged, 0))

@@ -149,7 +149,7 @@ def convert_easy_vqa(arguments: argparse.Namespace) -> None:
     """Turn a clone of easy-VQA's repository into JSON lines and images."""
     from training.app.building.components import import_ours
 
-    convert = import_ours("data.easy_vqa").convert_easy_vqa
+    convert = import_ours("data.vqa.easy_vqa").convert_easy_vqa
     counts: Mapping[str, int] = convert(arguments.clone, arguments.out)
     rows = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     print(f"{arguments.out}: {rows} rows")
@@ -265,7 +265,7 @@ def _answer(
     """Return the generated answer; the question is padded as in training."""
     import torch
 
-    from data.images import ImageFault, open_rgb
+    from data.images.open_image import ImageFault, open_rgb
 
     if not arguments.question.strip():
         raise DataError("--question is empty; ask something about the image")

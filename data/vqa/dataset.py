@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.images import ImageFault
-from data.indexed_rows import IndexedRows
-from data.pixels import PixelStore
-from data.rows import BadRow, Row
-from data.streamed import StreamedPixels, StreamedTokens
-from data.tokens import TokenTable
-from data.vqa_batch import VQABatch
+from data.images.open_image import ImageFault
+from data.images.pixels import PixelStore
+from data.rows.indexed_rows import IndexedRows
+from data.rows.reading import BadRow, Row
+from data.vqa.batch import VQABatch
+from data.vqa.streamed import StreamedPixels, StreamedTokens
+from data.vqa.tokens import TokenTable
 from training.errors import DataError
 
 __all__ = ["IndexedVQADataset", "ListedVQADataset", "VQADataset"]

@@ -1,0 +1,1 @@
+"""Visual question answering: data sets, batches, what blind answers score."""

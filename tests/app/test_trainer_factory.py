@@ -171,15 +171,16 @@ def test_a_callback_and_a_plugin_of_one_name_are_refused(workplace: Path) -> Non
         )
 
 
+@pytest.mark.parametrize("module", ["shadow.data_pipeline", "shadow.vqa.easy_vqa"])
 def test_a_foreign_data_package_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     folder = tmp_path / "shadow"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=r"'shadow' found here is .*rename it"):
-        import_ours("shadow.data_pipeline")
+        import_ours(module)
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,9 @@ def import_ours(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name not in (top, name):
+        if not f"{name}.".startswith(f"{error.name}."):
             raise  # ours was found; something that it needs was not
-        found = importlib.import_module(top) if error.name == name else None
+        found = importlib.import_module(top) if error.name != top else None
         place = getattr(found, "__file__", None) or list(getattr(found, "__path__", []))
         raise ConfigError(
             f"the module {top!r} found here is {place}, not the one of trainbus; "

@@ -90,7 +90,7 @@ def _check_folder(name: str, model_type: str) -> None:
 def _load_blip(name: str) -> Any:
     import torch
 
-    from models.blip import BlipVQA
+    from models.blip.model import BlipVQA
 
     model, info = _or_config_error(
         name,

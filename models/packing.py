@@ -63,7 +63,7 @@ def rebuild_model(
     """
     from transformers import BlipConfig
 
-    from models.blip import BlipVQA
+    from models.blip.model import BlipVQA
 
     model_type, number = description.get("model_type"), description.get("format")
     is_known = isinstance(model_type, str) and model_type in MODEL_TYPES

@@ -74,7 +74,7 @@ def workplace(tmp_path: Path, shared_folder: Path) -> Path:
 
 def make_hub_cache(hub: Path, rows: list[str]) -> None:
     """Put a tiny model where the hub's client looks for the guide's model."""
-    from models.tiny_blip import build_blip
+    from models.blip.build import build_blip
 
     texts = [text for row in rows for text in list(json.loads(row).values())[2:]]
     built = build_blip(texts, hidden_size=32)

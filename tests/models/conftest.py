@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.tiny_blip import build_blip
+from models.blip.build import build_blip
 
 TEXTS = ["what color is this large shape?", "is it red?", "yes", "no", "dark red"]
 

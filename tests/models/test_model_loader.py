@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from models.blip import BlipVQA
+from models.blip.model import BlipVQA
 from models.model_loader import load_model
 from training.errors import ConfigError
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
 
 from data.vqa.batch import VQABatch
-from models.tiny_blip import build_blip
+from models.blip.build import build_blip
 from training import Callback, ConfigError, Trainer
 
 SPLITS = [

@@ -133,7 +133,7 @@ def _make_model(config: Config, pipeline: Any, device: Any) -> dict[str, Any]:
             "makes: blip"
         )
     options = {"seed": config.seed, **model.build.model_dump(exclude_none=True)}
-    build = import_ours("models.tiny_blip").build_blip
+    build = import_ours("models.blip.build").build_blip
     built: dict[str, Any] = build(pipeline.training_texts(), **options)
     return built
 

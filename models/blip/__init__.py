@@ -1,0 +1,1 @@
+"""BLIP for visual question answering, and a small one made from nothing."""

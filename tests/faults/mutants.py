@@ -267,7 +267,7 @@ MUTANTS = [
         "training.checkpoint.plugin_states",
         "states = dict(trainer.carried_states)",
         "states = {}",
-        "kernel/test_resume.py",
+        "checkpoint/test_resume.py",
         "test_c11",
     ),
     Mutant(

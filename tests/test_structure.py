@@ -17,7 +17,7 @@ import training
 from training import callbacks, hookspecs, plugin
 from training.hookspecs import HOOKS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 KERNEL = ROOT / "core" / "training"
 PLUGINS = ("early_stopping", "checkpointing", "logging", "lr_scheduling", "evaluation")
 #: What plugins may import of ours.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["count", "printable", "table"]
+__all__ = ["count", "table"]
 
 
 def table(
@@ -26,14 +26,6 @@ def table(
         ).rstrip()
         for row in [head, *rows]
     ]
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with an escape for whatever would steer a terminal."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode()
-        for each in text
-    )
 
 
 def count(number: int, thing: str) -> str:

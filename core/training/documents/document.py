@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.app.tables import printable
 from training.errors import ConfigError
+from training.messages.error_texts import printable
 
 __all__ = ["Document", "Key", "dotted"]
 

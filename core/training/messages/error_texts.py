@@ -9,7 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 
-__all__ = ["add_note", "error_text", "notes_of", "repr_of", "shown", "text_of"]
+__all__ = [
+    "add_note",
+    "error_text",
+    "notes_of",
+    "printable",
+    "repr_of",
+    "shown",
+    "text_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +42,14 @@ def shown(value: object) -> str:
     """Return ``value`` as Python writes a text, cut at 60 characters."""
     text = repr(text_of(value))
     return text if len(text) <= 60 else text[:56] + "...'"
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with an escape for whatever would steer a terminal."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def error_text(error: BaseException) -> str:

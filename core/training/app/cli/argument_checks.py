@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.app.tables import printable
 from training.errors import ConfigError
 from training.files.named_paths import path_mistake
-from training.messages.error_texts import notes_of, shown, text_of
+from training.messages.error_texts import notes_of, printable, shown, text_of
 
 __all__ = ["on_one_line", "refusal_of", "require_arguments"]
 

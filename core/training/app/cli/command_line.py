@@ -19,7 +19,6 @@ import training
 from training.app.cli.argument_checks import on_one_line, refusal_of, require_arguments
 from training.app.cli.standard_streams import standard_streams
 from training.app.plugin_tools.plugin_cli import add_choice, add_config, add_plugins
-from training.app.tables import printable
 from training.discovery.installed import BrokenPluginError
 from training.errors import (
     EXIT_DONE,
@@ -27,7 +26,7 @@ from training.errors import (
     EXIT_USER_CODE,
     TrainbusError,
 )
-from training.messages.error_texts import error_text, notes_of, text_of
+from training.messages.error_texts import error_text, notes_of, printable, text_of
 from training.signals.signals import Terminated
 
 __all__ = ["main"]

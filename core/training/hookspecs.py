@@ -23,6 +23,7 @@ The order of one run, written once and asserted by ``tests/test_event_order.py``
         on_metrics                            # deciders: plateau LR, early stopping
         on_epoch_end                          # observers: the history row is complete
         on_checkpoint                         # writers: they see everything above
+    find_checkpoint                           # a service, whenever a plugin asks
     on_train_end
     on_exception                              # instead of the rest, on an error
     on_close                                  # always, every plugin
@@ -34,6 +35,7 @@ An implementation names only the arguments it uses and gives them no defaults;
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pluggy
@@ -46,7 +48,9 @@ if TYPE_CHECKING:
 
 PROJECT: Final = "trainbus"
 #: Raised by one when a hook or an argument is added, never for a removal within 1.x.
-API_VERSION: Final = "1.0"
+API_VERSION: Final = "1.1"
+#: Hooks that 1.0 did not have -> the version that brought them.
+SINCE: Final = {"find_checkpoint": "1.1"}
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -272,6 +276,22 @@ def on_checkpoint(trainer: Trainer, reason: str) -> None:
     """
 
 
+@hookspec(firstresult=True)
+def find_checkpoint(trainer: Trainer, step: int) -> Path | None:
+    """Find a checkpoint of this run's state at ``step``, whenever a plugin asks.
+
+    State: any; whoever asks calls ``trainer.bus.find_checkpoint(trainer, step)``, which
+        is None while nobody listens.
+    Args:
+        trainer: the running trainer.
+        step: ``trainer.step`` of the state that is looked for.
+    Returns: a complete file, whose list and content agree, or None; the first non-None
+        result wins.
+    Order: listeners run in bus order until one returns a path.
+    Errors: raised in the plugin that asked.
+    """
+
+
 @hookspec
 def on_train_end(trainer: Trainer) -> None:
     """Fire once when training ended without an error, after the last checkpoint.
@@ -318,3 +338,22 @@ HOOKS: Final = tuple(
     for name, value in list(globals().items())
     if callable(value) and hasattr(value, PROJECT + "_spec")
 )
+
+
+def is_meant(hook: str, hook_api: str | None) -> bool:
+    """Whether a plain method of a ``Callback`` with a hook's name is that hook.
+
+    A class that says it is written for a version without the hook may have a method of
+    that name for itself: it stays what it was. ``@hookimpl`` above it says otherwise.
+
+    Args:
+        hook: one of ``HOOKS``.
+        hook_api: the range that the class declares; None for the present version.
+    """
+    if hook not in SINCE or hook_api is None:
+        return True
+    from packaging.specifiers import SpecifierSet
+
+    major, _, minor = SINCE[hook].partition(".")
+    declared = SpecifierSet(hook_api)
+    return not any(f"{major}.{older}" in declared for older in range(int(minor)))

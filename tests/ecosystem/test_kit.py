@@ -148,6 +148,13 @@ class IsSlow(Good):
             pass
 
 
+class FindsNoFile(Good):
+    hook_api = ">=1.1,<2"
+
+    def find_checkpoint(self, step: int) -> str:
+        return f"{step}.pt"
+
+
 Conforms = Callable[..., None]
 
 
@@ -179,6 +186,7 @@ def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
             r"device reads: on_batch_end .* 30 of 30 calls \(logs\['loss'\]",
         ),
         (ReadsATensor, r"device reads: on_before_step .* \(Tensor\.item\)"),
+        (FindsNoFile, "answers: find_checkpoint returned '8.pt'; return the path"),
         (IsSlow, r"cost: on_step_end takes \d+ us a call, more than"),
     ],
 )

@@ -263,6 +263,11 @@ def test_hooks_and_arguments_are_only_added_and_that_raises_the_version() -> Non
     assert (now == then) == (minor == 0)
 
 
+def test_each_hook_that_came_later_says_since_when() -> None:
+    first = {line.split()[0] for line in FROZEN.split("\n") if line}
+    assert set(hookspecs.SINCE) == set(hookspecs.HOOKS) - first
+
+
 @pytest.fixture
 def aged_specs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``on_epoch_end`` and the argument ``batch`` be deprecated."""

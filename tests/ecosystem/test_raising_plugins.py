@@ -16,7 +16,7 @@ from training import Callback, hookimpl
 from training.checkpoint.plugin_states import MISSING
 from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, DataError
-from training.hookspecs import HOOKS
+from training.hookspecs import HOOKS, SINCE
 from training.testing.equality import difference
 
 Make = Callable[..., Any]
@@ -26,8 +26,8 @@ ERRORS = (
     *(ConfigError, DataError, AssertionError, GeneratorExit, SystemExit),
     KeyboardInterrupt,
 )
-#: Events that fire in a run without an error.
-EVENTS = tuple(hook for hook in HOOKS if hook != "on_exception")
+#: Events that fire in a run without an error, whoever else takes part in it.
+EVENTS = tuple(hook for hook in HOOKS if hook not in ("on_exception", *SINCE))
 TEARDOWN = ("on_exception", "on_close")
 
 

@@ -73,6 +73,7 @@ class Bus:
     on_train_end: Slot
     wrap_model: Slot
     wrap_dataloader: Slot
+    find_checkpoint: Slot
 
     def __init__(self) -> None:
         self._manager = _Manager(PROJECT)

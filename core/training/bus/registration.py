@@ -17,7 +17,7 @@ from training.bus.order import relation_mistake
 from training.bus.slots import describe
 from training.callbacks import Callback
 from training.errors import PluginError, did_you_mean
-from training.hookspecs import API_VERSION, HOOKS, PROJECT
+from training.hookspecs import API_VERSION, HOOKS, PROJECT, SINCE, is_meant
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,8 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
         if options is None:
             if attribute not in HOOKS or not isinstance(plugin, Callback):
                 continue
+            if not is_meant(attribute, plugin.hook_api):
+                continue  # a method of its own, of which it is told
             marks: Mapping[str, Any] = {}  # a method of a Callback needs none
         else:
             marks = options
@@ -229,14 +231,21 @@ def _refuse_misspelt(plugin: Callback, name: str) -> None:
     """Refuse what begins like a hook and is none; warn of what nearly is one."""
     own = set(dir(plugin))
     for attribute in dir(type(plugin)):
-        if attribute in HOOKS or attribute.startswith("_"):
+        if attribute in HOOKS:
+            _tell_of_newer(plugin, name, attribute)
+            continue
+        if attribute.startswith("_"):
             continue
         if attribute.startswith("on_"):
             raise PluginError(
                 f"plugin {name!r} has {attribute!r}, which is no hook"
                 f"{hint_for(attribute)}; the hooks are: {', '.join(HOOKS)}"
             )
-        others = [hook for hook in HOOKS if hook not in own]
+        others = [
+            hook
+            for hook in HOOKS
+            if hook not in own and is_meant(hook, plugin.hook_api)
+        ]
         near = difflib.get_close_matches(attribute, others, n=1, cutoff=0.85)
         is_method = inspect.isfunction(inspect.getattr_static(plugin, attribute, None))
         if is_method and (near or attribute in FOREIGN):
@@ -247,10 +256,23 @@ def _refuse_misspelt(plugin: Callback, name: str) -> None:
             )
 
 
+def _tell_of_newer(plugin: Callback, name: str, hook: str) -> None:
+    """Say that a method is not called where the plugin is for an API without it."""
+    method = inspect.getattr_static(plugin, hook, None)
+    is_marked = hasattr(method, f"{PROJECT}_impl")
+    if is_marked or not inspect.isfunction(method) or is_meant(hook, plugin.hook_api):
+        return
+    log.warning(
+        "plugin %r has a method %r, which is a hook since API %s and is not called, as "
+        "its hook_api %r has older ones; if it is meant, declare hook_api = '>=%s,<2'",
+        *(name, hook, SINCE[hook], plugin.hook_api, SINCE[hook]),
+    )
+
+
 def _refuse_deaf(plugin: Any, name: str) -> None:
     """Refuse an object that hears nothing and keeps nothing: it is no plugin."""
     attributes = set(dir(type(plugin)))
-    if attributes & {*HOOKS, "state_dict"} - {"evaluate"}:
+    if attributes & {*HOOKS, "state_dict"} - {"evaluate", *SINCE}:
         return  # unmarked hooks are warned of
     text = f"{reprlib.repr(plugin)} ({describe(plugin)})"
     if isinstance(plugin, str):
@@ -271,8 +293,9 @@ def _warn_of_unmarked(plugin: Any, name: str) -> None:
     for hook in HOOKS:
         method = getattr(type(plugin), hook, None)
         is_marked = hasattr(method, f"{PROJECT}_impl")
-        # `evaluate` is what many an object calls a method of its own.
-        if inspect.isfunction(method) and not is_marked and hook != "evaluate":
+        if hook == "evaluate" or hook in SINCE:
+            continue  # what many an object calls a method of its own
+        if inspect.isfunction(method) and not is_marked:
             log.warning(
                 "plugin %r defines %s, which is not marked and is never called; "
                 "put @training.hookimpl above it, or derive from training.Callback",

@@ -23,7 +23,7 @@ from training.discovery.source_names import (
     find_in,
     parse,
 )
-from training.hookspecs import HOOKS
+from training.hookspecs import HOOKS, SINCE, is_meant
 
 __all__ = [
     "Option",
@@ -221,10 +221,22 @@ def _is_hook(found: _Found, hook: str) -> bool:
     """Whether it listens to ``hook``; a base that cannot be read may be a Callback."""
     may_be = found.is_callback or bool(found.unseen)
     if hook in found.methods:
-        return may_be or "hookimpl" in found.methods[hook][1]
+        is_marked = "hookimpl" in found.methods[hook][1]
+        return is_marked or (may_be and _is_meant(found, hook))
     value = found.values.get(hook)
     is_none = isinstance(value, ast.Constant) and value.value is None
     return may_be and value is not None and not is_none
+
+
+def _is_meant(found: _Found, hook: str) -> bool:
+    """Whether a method of that name is the hook in the API that the class is for."""
+    declared = found.values.get("hook_api")
+    if hook not in SINCE or not isinstance(declared, ast.Constant):
+        return True
+    try:
+        return is_meant(hook, declared.value)
+    except Exception:  # no range; loading says so
+        return True
 
 
 def _marks(method: Function, module: Module) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.messages.error_texts import error_text, notes_of
+from training.testing.answers import check_answers
 from training.testing.behaviour import (
     check_neighbours,
     check_resume,
@@ -23,6 +24,7 @@ __all__ = ["CHECKS", "assert_plugin_conforms"]
 CHECKS: Mapping[str, Callable[[Case], list[str]]] = {
     "signatures": check_signatures,
     "state": check_state,
+    "answers": check_answers,
     "resume": check_resume,
     "second run": check_second_run,
     "neighbours": check_neighbours,
@@ -43,7 +45,8 @@ def assert_plugin_conforms(
     """Run a plugin through every check; fail with all that is wrong with it.
 
     Signatures fit this hook API, and a range of it is declared. State is small talk
-    between a checkpoint and the plugin: a mapping that survives ``weights_only``.
+    between a checkpoint and the plugin: a mapping that survives ``weights_only``. What
+    it answers when it is asked is of the kind that the hook says.
     A resume at every boundary ends like the uninterrupted run, and a second run of the
     same instance like one of a fresh instance. When a neighbour raises at any event,
     the plugin cleans up without an error of its own. Its hooks change what ``mutates``

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.checkpoint.compare import first_difference
 
-__all__ = ["difference", "run_difference"]
+__all__ = ["difference", "run_difference", "state_of"]
 
 
 def difference(one: Any, two: Any, path: str = "") -> str:
@@ -28,7 +28,7 @@ def run_difference(one: Any, two: Any, name: str) -> str:
         ("optimizer", [t.optimizer.state_dict() for t in (one, two)]),
         ("history", [[_timeless(row) for row in t.history] for t in (one, two)]),
         ("stop_owner", [t.stop_owner for t in (one, two)]),
-        ("state", [_state(t, name) for t in (one, two)]),
+        ("state", [state_of(t, name) for t in (one, two)]),
     ):
         if found := difference(*values):
             return f"{what}: {found}"
@@ -39,6 +39,7 @@ def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "seconds"}
 
 
-def _state(trainer: Any, name: str) -> Any:
+def state_of(trainer: Any, name: str) -> Any:
+    """Return the state of the plugin ``name``, empty for one that keeps none."""
     plugin = trainer.plugins.get(name)
     return dict(plugin.state_dict()) if hasattr(plugin, "state_dict") else {}

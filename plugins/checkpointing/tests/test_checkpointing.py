@@ -244,10 +244,10 @@ def test_best_and_last_are_there_for_others(begun, tmp_path):
     assert plugin.best_path == tmp_path / "checkpoint-002-1.0000.pt"
     assert plugin.best_value == 1.0
     assert manifest(tmp_path)["best"] == plugin.best_path.name
-    assert plugin.checkpoint_of(20) == plugin.best_path
-    assert plugin.checkpoint_of(10) is None
+    assert plugin.find_checkpoint(20) == plugin.best_path
+    assert plugin.find_checkpoint(10) is None
     plugin.best_path.write_bytes(b"cut")
-    assert plugin.checkpoint_of(20) is None
+    assert plugin.find_checkpoint(20) is None
 
 
 # Refusals ----------------------------------------------------
@@ -523,7 +523,7 @@ def test_a_resumed_run_keeps_best_and_top_k_of_before(begun, tmp_path):
         first.run_epoch(val_loss=value)
     second = begun(resume=first.plugin.last_path, save_dir=tmp_path, save_top_k=2)
     assert second.plugin.best_value == 1.0
-    assert second.plugin.checkpoint_of(10) == tmp_path / "checkpoint-001-1.0000.pt"
+    assert second.plugin.find_checkpoint(10) == tmp_path / "checkpoint-001-1.0000.pt"
     second.run_epoch(val_loss=2.0)
     assert short(tmp_path) == "c1 c4 l3"  # l3 is the resume source
 
@@ -547,9 +547,9 @@ def test_resuming_an_earlier_checkpoint_leaves_the_later_branch_alone(begun, tmp
         first.run_epoch(val_loss=value)
     source = tmp_path / "checkpoint-001-3.0000.pt"
     second = begun(resume=source, save_dir=tmp_path)
-    assert second.plugin.checkpoint_of(20) is None  # of the branch that was left
+    assert second.plugin.find_checkpoint(20) is None  # of the branch that was left
     second.run_epoch(val_loss=2.0)
-    assert second.plugin.checkpoint_of(20).name == "checkpoint-002-2.0000-v2.pt"
+    assert second.plugin.find_checkpoint(20).name == "checkpoint-002-2.0000-v2.pt"
     assert len(files(tmp_path)) == 4
 
 
@@ -569,7 +569,7 @@ def test_a_resume_into_another_folder_starts_a_new_list_there(begun, tmp_path):
     before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
     second = begun(resume=first.plugin.last_path, save_dir=tmp_path / "b")
     assert second.plugin.best_path is None
-    found = second.plugin.checkpoint_of(10)  # the stopper may still need it
+    found = second.plugin.find_checkpoint(10)  # the stopper may still need it
     assert found == tmp_path / "a" / "checkpoint-001-1.0000.pt"
     second.run_epoch(val_loss=1.5)
     assert short(tmp_path / "b") == "c3"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from trainbus_early_stopping import EarlyStoppingCallback, improved
-from training import Callback
+from training import Bus, Callback
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 from training.errors import CheckpointError, ConfigError, MetricError
 from training.loop.criterion import Criterion
@@ -30,7 +30,8 @@ class FakeTrainer:
         self.resumed_from = None
         self.model = torch.nn.Linear(1, 1)
         self.criterion = Criterion(None, self.model)
-        self.plugins = {str(i): plugin for i, plugin in enumerate(plugins)}
+        self.bus = Bus()
+        self.bus.register_all([(None, plugin) for plugin in plugins])
         self.stop_reason: str | None = None
         self.weights_are = "live"
 
@@ -420,13 +421,13 @@ def test_live_weights_stay(options):
     assert (weight_of(trainer), trainer.weights_are) == (4, "live")
 
 
-class Files:
+class Files(Callback):
     """Offers checkpoints as the checkpointing plugin does."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def checkpoint_of(self, step: int) -> Path | None:
+    def find_checkpoint(self, step: int) -> Path | None:
         path = self.folder / f"{step}.pt"
         return path if path.exists() else None
 

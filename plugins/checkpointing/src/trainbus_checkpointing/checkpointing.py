@@ -76,7 +76,7 @@ class ModelCheckpointCallback(Callback):
     """
 
     name = "checkpointing"
-    hook_api = ">=1.0,<2"
+    hook_api = ">=1.1,<2"
     consumes = ("monitor",)
 
     @checked_options
@@ -134,7 +134,7 @@ class ModelCheckpointCallback(Callback):
         """The newest checkpoint of this run, or None while there is none."""
         return self._saver.store.path("last") if self._saver else None
 
-    def checkpoint_of(self, step: int) -> Path | None:
+    def find_checkpoint(self, step: int) -> Path | None:
         """Return a complete checkpoint of this run's state at ``step``, or None."""
         return self._saver.store.path_of(step) if self._saver else None
 

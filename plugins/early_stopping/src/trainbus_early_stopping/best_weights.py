@@ -67,7 +67,7 @@ class BestWeights:
 
     def release_if_saved(self, trainer: Trainer, step: int) -> None:
         """Free the copy if a checkpoint of ``step`` exists."""
-        if self.copy is not None and _checkpoint_of(trainer, step) is not None:
+        if self.copy is not None and _find_checkpoint(trainer, step) is not None:
             self.drop()
 
     def restore(self, trainer: Trainer, best: Progress) -> None:
@@ -100,7 +100,7 @@ class BestWeights:
     ) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
         """Return model and loss of a verified checkpoint that saw the same best."""
         assert best.best_step is not None
-        path = _checkpoint_of(trainer, best.best_step)
+        path = _find_checkpoint(trainer, best.best_step)
         if path is None:
             return None
         try:
@@ -115,14 +115,11 @@ class BestWeights:
         return state["model"], state.get("loss")
 
 
-def _checkpoint_of(trainer: Trainer, step: int) -> Path | None:
-    """Ask every plugin that offers ``checkpoint_of(step)`` for a complete file."""
-    for plugin in trainer.plugins.values():
-        offer = getattr(plugin, "checkpoint_of", None)
-        path: Path | None = offer(step) if callable(offer) else None
-        if path is not None:
-            return path
-    return None
+def _find_checkpoint(trainer: Trainer, step: int) -> Path | None:
+    """Ask the plugins that write checkpoints for a complete file of ``step``."""
+    find = trainer.bus.find_checkpoint
+    path: Path | None = None if find is None else find(trainer, step)
+    return path
 
 
 def _cpu_copies(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class EarlyStoppingCallback(Callback):
     """
 
     name = "early_stopping"
-    hook_api = ">=1.0,<2"
+    hook_api = ">=1.1,<2"
     mutates = ("parameters",)  # on_train_end, with restore_best_weights
     consumes = ("monitor",)
     after = ("checkpointing",)  # what is on disk need not be kept in memory

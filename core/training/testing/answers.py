@@ -1,0 +1,32 @@
+"""Whether what a plugin answers, when it is asked, is what the hook says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.testing.case import Case
+from training.testing.equality import difference, state_of
+
+__all__ = ["check_answers"]
+
+
+def check_answers(case: Case) -> list[str]:
+    """Whether the hooks that others call in their own time answer as they promise."""
+    plugin = case.make()
+    trainer = case.trainer("run", plugin)
+    trainer.train()
+    name = case.name_of(plugin)
+    before = state_of(trainer, name)
+    problems = _check_find(trainer)
+    if found := difference(before, state_of(trainer, name)):
+        problems.append(f"being asked changes its state: {found}")
+    return problems
+
+
+def _check_find(trainer: Any) -> list[str]:
+    find = trainer.bus.find_checkpoint
+    path = None if find is None else find(trainer, trainer.step)
+    if path is None or (isinstance(path, Path) and path.is_file()):
+        return []
+    return [f"find_checkpoint returned {path!r}; return the path of a file, or None"]

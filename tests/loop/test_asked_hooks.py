@@ -1,0 +1,46 @@
+"""Hooks that a plugin or a command asks in its own time: who answers, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training import Bus, Callback
+
+
+class Finds(Callback):
+    """Has checkpoints of some steps."""
+
+    def __init__(self, name: str, *steps: int, after: tuple[str, ...] = ()) -> None:
+        self.name, self.steps = name, steps  # type: ignore[misc]
+        self.after = after  # type: ignore[misc]
+
+    def find_checkpoint(self, step: int) -> Path | None:
+        if step < 0:
+            raise ValueError("no such step")
+        return Path(f"{self.name}-{step}.pt") if step in self.steps else None
+
+
+@pytest.mark.parametrize(
+    ("step", "found"), [(1, "a-1.pt"), (2, "c-2.pt"), (3, "b-3.pt"), (4, None)]
+)
+def test_the_first_that_has_a_checkpoint_of_the_step_wins(
+    step: int, found: str | None
+) -> None:
+    bus = Bus()
+    plugins = Finds("a", 1), Finds("b", 2, 3, after=("c",)), Finds("c", 1, 2)
+    bus.register_all([(None, plugin) for plugin in plugins])
+    assert bus.find_checkpoint is not None
+    path = bus.find_checkpoint(None, step)
+    assert path == (found and Path(found))
+
+
+def test_who_fails_to_find_a_checkpoint_is_named() -> None:
+    bus = Bus()
+    bus.register(Finds("a"))
+    assert bus.find_checkpoint is not None
+    with pytest.raises(ValueError, match="no such step") as caught:
+        bus.find_checkpoint(None, -1)
+    assert "raised by plugin 'a'" in caught.value.__notes__[0]
+    assert "in find_checkpoint" in caught.value.__notes__[0]

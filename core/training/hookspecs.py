@@ -23,6 +23,7 @@ The order of one run, written once and asserted by ``tests/test_event_order.py``
         on_metrics                            # deciders: plateau LR, early stopping
         on_epoch_end                          # observers: the history row is complete
         on_checkpoint                         # writers: they see everything above
+    needed_checkpoints                        # collects, before a writer deletes
     find_checkpoint                           # a service, whenever a plugin asks
     on_train_end
     on_exception                              # instead of the rest, on an error
@@ -50,7 +51,7 @@ PROJECT: Final = "trainbus"
 #: Raised by one when a hook or an argument is added, never for a removal within 1.x.
 API_VERSION: Final = "1.1"
 #: Hooks that 1.0 did not have -> the version that brought them.
-SINCE: Final = {"find_checkpoint": "1.1"}
+SINCE: Final = {"needed_checkpoints": "1.1", "find_checkpoint": "1.1"}
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -273,6 +274,21 @@ def on_checkpoint(trainer: Trainer, reason: str) -> None:
     Returns: ignored.
     Order: none promised between plugins.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec
+def needed_checkpoints(trainer: Trainer) -> Iterable[int] | None:
+    """Name the steps whose checkpoints must stay, before a writer deletes any.
+
+    State: any boundary, or the end of the run; whoever deletes asks for it with
+        ``trainer.bus.collect("needed_checkpoints", trainer=trainer)``.
+    Args:
+        trainer: the running trainer.
+    Returns: values of ``trainer.step``, of which what all plugins need is kept; None
+        needs nothing.
+    Order: none promised.
+    Errors: raised in the plugin that asked: nothing is deleted.
     """
 
 

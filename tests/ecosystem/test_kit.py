@@ -155,6 +155,13 @@ class FindsNoFile(Good):
         return f"{step}.pt"
 
 
+class NeedsNames(Good):
+    hook_api = ">=1.1,<2"
+
+    def needed_checkpoints(self) -> list[str]:
+        return ["best.pt"]
+
+
 Conforms = Callable[..., None]
 
 
@@ -187,6 +194,7 @@ def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
         ),
         (ReadsATensor, r"device reads: on_before_step .* \(Tensor\.item\)"),
         (FindsNoFile, "answers: find_checkpoint returned '8.pt'; return the path"),
+        (NeedsNames, r"answers: needed_checkpoints returned \['best.pt'\]; return"),
         (IsSlow, r"cost: on_step_end takes \d+ us a call, more than"),
     ],
 )

@@ -36,6 +36,24 @@ def test_the_first_that_has_a_checkpoint_of_the_step_wins(
     assert path == (found and Path(found))
 
 
+class Needs(Callback):
+    """Needs the checkpoints of some steps, or does not say."""
+
+    def __init__(self, name: str, steps: set[int] | None) -> None:
+        self.name, self.steps = name, steps  # type: ignore[misc]
+
+    def needed_checkpoints(self) -> set[int] | None:
+        return self.steps
+
+
+def test_everybody_is_asked_which_checkpoints_are_needed() -> None:
+    bus = Bus()
+    needs = Needs("b", {2}), Needs("c", None), Needs("a", {1, 2})
+    bus.register_all([(None, plugin) for plugin in needs])
+    answers = bus.collect("needed_checkpoints", trainer=None)
+    assert answers == [("a", {1, 2}), ("b", {2}), ("c", None)]
+
+
 def test_who_fails_to_find_a_checkpoint_is_named() -> None:
     bus = Bus()
     bus.register(Finds("a"))

@@ -230,11 +230,12 @@ def _is_hook(found: _Found, hook: str) -> bool:
 
 def _is_meant(found: _Found, hook: str) -> bool:
     """Whether a method of that name is the hook in the API that the class is for."""
-    declared = found.values.get("hook_api")
-    if hook not in SINCE or not isinstance(declared, ast.Constant):
+    value = found.values.get("hook_api")
+    declared = value.value if isinstance(value, ast.Constant) else None
+    if hook not in SINCE or not isinstance(declared, str):
         return True
     try:
-        return is_meant(hook, declared.value)
+        return is_meant(hook, declared)
     except Exception:  # no range; loading says so
         return True
 

@@ -18,10 +18,17 @@ def check_answers(case: Case) -> list[str]:
     trainer.train()
     name = case.name_of(plugin)
     before = state_of(trainer, name)
-    problems = _check_find(trainer)
+    problems = [*_check_find(trainer), *_check_needed(trainer)]
     if found := difference(before, state_of(trainer, name)):
         problems.append(f"being asked changes its state: {found}")
     return problems
+
+
+def _check_needed(trainer: Any) -> list[str]:
+    for _, steps in trainer.bus.collect("needed_checkpoints", trainer=trainer):
+        if steps is not None and not all(type(step) is int for step in steps):
+            return [f"needed_checkpoints returned {steps!r}; return step numbers"]
+    return []
 
 
 def _check_find(trainer: Any) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trainbus_checkpointing import ModelCheckpointCallback
+from training import Bus
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 from training.errors import MetricError
 from training.loop.metrics import MetricValue
@@ -24,6 +25,7 @@ class FakeTrainer:
         self.save_dir, self.plugin = save_dir, plugin
         self.epoch = self.step = self.update = 0
         self.metrics: dict[str, MetricValue] = {}
+        self.bus = Bus()
         self.plugins: dict[str, Any] = {"checkpointing": plugin}
         self.known = {"val_loss", "accuracy", "train_loss"}
         self.is_stopping = False

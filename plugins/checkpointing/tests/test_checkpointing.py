@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from trainbus_checkpointing import ModelCheckpointCallback
+from training import Callback
 from training.checkpoint_io import read_checkpoint
 from training.errors import CheckpointError, ConfigError, MetricError
 
@@ -642,12 +643,12 @@ def test_a_resume_that_trains_no_further_writes_nothing(begun, tmp_path):
 
 
 def test_a_file_that_another_plugin_needs_stays(begun, tmp_path):
-    class Stopper:
-        def needed_checkpoint_steps(self) -> set[int]:
+    class Stopper(Callback):
+        def needed_checkpoints(self) -> set[int]:
             return {10}
 
     trainer = begun(save_dir=tmp_path)
-    trainer.plugins["early_stopping"] = Stopper()
+    trainer.bus.register(Stopper())
     for value in (3.0, 2.0, 1.0):
         trainer.run_epoch(val_loss=value)
     assert short(tmp_path) == "c1 c3"

@@ -474,11 +474,11 @@ def test_best_weights_come_back(tmp_path, caplog, best_seen, damage, expected):
 
 def test_the_checkpoint_of_the_best_step_is_declared_as_needed():
     stopper, trainer = begun(restore_best_weights=True)
-    assert stopper.needed_checkpoint_steps() == frozenset()
+    assert stopper.needed_checkpoints() == frozenset()
     trainer.run_epoch(stopper, val_loss=1.0)
     trainer.run_epoch(stopper, val_loss=2.0)
-    assert stopper.needed_checkpoint_steps() == {2}
-    assert EarlyStoppingCallback().needed_checkpoint_steps() == frozenset()
+    assert stopper.needed_checkpoints() == {2}
+    assert EarlyStoppingCallback().needed_checkpoints() == frozenset()
 
 
 def test_resuming_at_the_best_step_takes_the_copy_again():

@@ -85,7 +85,8 @@ class Saver:
         Raises:
             CheckpointError: it could not be written.
         """
-        self.store.finish(needed_steps(trainer), wait)
+        needed = needed_steps(trainer) if self.store.is_writing else set()
+        self.store.finish(needed, wait)  # where nothing is, at every step: nobody asked
 
 
 def fresh_metrics(trainer: Trainer) -> dict[str, float]:
@@ -95,9 +96,6 @@ def fresh_metrics(trainer: Trainer) -> dict[str, float]:
 
 
 def needed_steps(trainer: Trainer) -> set[int]:
-    """Ask every plugin that offers ``needed_checkpoint_steps()`` what must stay."""
-    needed: set[int] = set()
-    for plugin in trainer.plugins.values():
-        offer = getattr(plugin, "needed_checkpoint_steps", None)
-        needed.update(offer() if callable(offer) else ())
-    return needed
+    """Ask every plugin for the steps whose checkpoints must stay."""
+    answers = trainer.bus.collect("needed_checkpoints", trainer=trainer)
+    return {step for _, steps in answers for step in steps or ()}

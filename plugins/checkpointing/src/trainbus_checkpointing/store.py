@@ -55,6 +55,11 @@ class Store:
         return [*self.entries, *filter(None, [self._in_flight])]
 
     @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is in flight, or written and not yet listed."""
+        return self._in_flight is not None
+
+    @property
     def best(self) -> Entry | None:
         """The best one, or None."""
         return self.ranking.best(self.entries)

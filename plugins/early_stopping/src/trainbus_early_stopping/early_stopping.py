@@ -94,7 +94,7 @@ class EarlyStoppingCallback(Callback):
         """``trainer.step`` at which ``best_value`` was measured."""
         return self.progress.best_step
 
-    def needed_checkpoint_steps(self) -> frozenset[int]:
+    def needed_checkpoints(self) -> frozenset[int]:
         """Return the steps whose checkpoints must not be deleted."""
         step = self.progress.best_step
         if step is None or not self.restore_best_weights:

@@ -2,6 +2,7 @@
 
 The order of one run, written once and asserted by ``tests/test_event_order.py``::
 
+    resume_candidates                         # collects, for `--resume auto`
     wrap_model, wrap_dataloader               # services: first result wins
     on_setup                                  # build what needs the trainer
     metric_names                              # collects: what `evaluate` will deliver
@@ -51,10 +52,31 @@ PROJECT: Final = "trainbus"
 #: Raised by one when a hook or an argument is added, never for a removal within 1.x.
 API_VERSION: Final = "1.1"
 #: Hooks that 1.0 did not have -> the version that brought them.
-SINCE: Final = {"needed_checkpoints": "1.1", "find_checkpoint": "1.1"}
+SINCE: Final = {
+    "resume_candidates": "1.1",
+    "needed_checkpoints": "1.1",
+    "find_checkpoint": "1.1",
+}
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def resume_candidates(
+    trainer: Trainer,
+) -> Iterable[tuple[Path, str | None]] | None:
+    """Offer the checkpoints that a run may go on from, for ``--resume auto``.
+
+    State: the trainer is ready to train; nothing has fired, and nothing is restored.
+    Args:
+        trainer: the run that is to go on; read ``save_dir``.
+    Returns: files, the best choice first, each with None or what is wrong with it; the
+        first one that can be read is loaded, and the others are told of. None or
+        nothing: there is none yet.
+    Order: bus order: files of the first listener are tried first.
+    Errors: the run does not start.
+    """
 
 
 @hookspec(firstresult=True)

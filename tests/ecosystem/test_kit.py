@@ -162,6 +162,13 @@ class NeedsNames(Good):
         return ["best.pt"]
 
 
+class OffersNames(Good):
+    hook_api = ">=1.1,<2"
+
+    def resume_candidates(self) -> list[str]:
+        return ["best.pt"]
+
+
 Conforms = Callable[..., None]
 
 
@@ -195,6 +202,7 @@ def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
         (ReadsATensor, r"device reads: on_before_step .* \(Tensor\.item\)"),
         (FindsNoFile, "answers: find_checkpoint returned '8.pt'; return the path"),
         (NeedsNames, r"answers: needed_checkpoints returned \['best.pt'\]; return"),
+        (OffersNames, "answers: resume_candidates offers 'best.pt'; offer pairs"),
         (IsSlow, r"cost: on_step_end takes \d+ us a call, more than"),
     ],
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from training import Bus, Callback
+from training import Bus, Callback, ConfigError, Trainer
+from training.app.resume import resume
+from training.testing import tiny_trainer
 
 
 class Finds(Callback):
@@ -52,6 +55,47 @@ def test_everybody_is_asked_which_checkpoints_are_needed() -> None:
     bus.register_all([(None, plugin) for plugin in needs])
     answers = bus.collect("needed_checkpoints", trainer=None)
     assert answers == [("a", {1, 2}), ("b", {2}), ("c", None)]
+
+
+class Offers(Callback):
+    """Offers checkpoints to go on from, each with what is wrong with it."""
+
+    def __init__(self, name: str, *found: tuple[Path, str | None]) -> None:
+        self.name, self.found = name, found  # type: ignore[misc]
+
+    def resume_candidates(self, trainer: Trainer) -> Any:
+        return self.found or None
+
+
+def saved(trainer: Trainer, name: str) -> Path:
+    """Return a checkpoint of ``trainer`` as it is."""
+    return trainer.save_checkpoint(trainer.save_dir / name)
+
+
+def test_candidates_are_tried_in_bus_order_until_one_can_be_read(
+    tmp_path: Path,
+) -> None:
+    whole = saved(tiny_trainer(save_dir=tmp_path), "whole.pt")
+    torn = tmp_path / "torn.pt"
+    torn.write_bytes(whole.read_bytes()[:-1])
+    offers = (
+        Offers("c", (saved(tiny_trainer(save_dir=tmp_path), "later.pt"), None)),
+        Offers("b", (tmp_path / "bad.pt", "it is bad"), (torn, None), (whole, None)),
+        Offers("a"),
+    )
+    trainer = tiny_trainer(*offers, save_dir=tmp_path)
+    resume(trainer, "auto")
+    assert trainer.resumed_from == whole
+
+
+def test_who_has_none_yet_lets_the_run_start_afresh(tmp_path: Path) -> None:
+    trainer = tiny_trainer(Offers("a"), save_dir=tmp_path)
+    assert "starting afresh" in resume(trainer, "auto")
+
+
+def test_nobody_to_ask_for_candidates_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="finds nothing without a plugin"):
+        resume(tiny_trainer(save_dir=tmp_path), "auto")
 
 
 def test_who_fails_to_find_a_checkpoint_is_named() -> None:

@@ -59,18 +59,13 @@ def resume(trainer: Trainer, choice: str, allowed: Collection[str] = ()) -> str:
 
 
 def _candidates(trainer: Trainer) -> Iterator[tuple[Path, str | None]]:
-    offers = [
-        offer
-        for plugin in trainer.plugins.values()
-        if callable(offer := getattr(plugin, "resume_candidates", None))
-    ]
-    if not offers:
+    if not trainer.bus.listeners("resume_candidates"):
         raise ConfigError(
             "--resume auto finds nothing without a plugin that keeps checkpoints; "
             "enable checkpointing, or name a file: --resume FILE"
         )
-    for offer in offers:
-        yield from offer(trainer)
+    for _, found in trainer.bus.collect("resume_candidates", trainer=trainer):
+        yield from found or ()
 
 
 def _receipt(trainer: Trainer, receipt: Receipt | None) -> str:

@@ -17,11 +17,25 @@ def check_answers(case: Case) -> list[str]:
     trainer = case.trainer("run", plugin)
     trainer.train()
     name = case.name_of(plugin)
+    problems = _check_candidates(trainer)
     before = state_of(trainer, name)
-    problems = [*_check_find(trainer), *_check_needed(trainer)]
+    problems += [*_check_find(trainer), *_check_needed(trainer)]
     if found := difference(before, state_of(trainer, name)):
         problems.append(f"being asked changes its state: {found}")
     return problems
+
+
+def _check_candidates(trainer: Any) -> list[str]:
+    for _, found in trainer.bus.collect("resume_candidates", trainer=trainer):
+        for each in found or ():
+            match each:
+                case (Path(), None | str()):
+                    continue
+            return [
+                f"resume_candidates offers {each!r}; offer pairs of a path and None "
+                "or what is wrong with it"
+            ]
+    return []
 
 
 def _check_needed(trainer: Any) -> list[str]:

@@ -34,6 +34,12 @@ nothing is told in [writing-a-plugin.md](writing-a-plugin.md).
 {{order}}
 ```
 
+What a plugin or a command asks for in its own time:
+
+```text
+{{asked}}
+```
+
 ## Rules that hold for all
 
 **Order.** Within an event, `before` and `after` of the classes decide; ties go by name,
@@ -115,8 +121,11 @@ third party's plugin of the same hooks can replace each. Options:
 def hooks_page() -> str:
     """Return docs/hooks.md."""
     doc = hookspecs.__doc__ or ""
-    order = doc[doc.index("::\n") + 3 : doc.index("\nAn implementation")]
-    parts = [HOOKS_HEAD.format(order=inspect.cleandoc(order).strip())]
+    order, asked = (
+        inspect.cleandoc(each.partition("\n\n")[0])
+        for each in doc[: doc.index("\nAn implementation")].split("::\n\n")[1:]
+    )
+    parts = [HOOKS_HEAD.format(order=order, asked=asked)]
     parts += [f"| `{n}` | `{d}` | {m} |\n" for n, d, m in _attributes()]
     heard = {hook: [] for hook in HOOKS}
     for info, facts in _shipped():

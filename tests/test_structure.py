@@ -26,7 +26,8 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # File of the kernel -> its floor; a file imports from lower floors only, or from its
 # own floor without a circle.
 FLOORS = {
-    1: "hookspecs logs errors readback plain files hardware messages",
+    1: "hook_api hookspecs questions logs errors readback plain files hardware "
+    "messages",
     2: "bus plugin callbacks discovery documents feed signals",
     3: "view loop arguments checkpoint checkpoint_io layout weighing builtin",
     4: "teardown trainer",

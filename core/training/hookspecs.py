@@ -2,7 +2,6 @@
 
 The order of one run, written once and asserted by ``tests/test_event_order.py``::
 
-    resume_candidates                         # collects, for `--resume auto`
     wrap_model, wrap_dataloader               # services: first result wins
     on_setup                                  # build what needs the trainer
     metric_names                              # collects: what `evaluate` will deliver
@@ -24,11 +23,15 @@ The order of one run, written once and asserted by ``tests/test_event_order.py``
         on_metrics                            # deciders: plateau LR, early stopping
         on_epoch_end                          # observers: the history row is complete
         on_checkpoint                         # writers: they see everything above
-    needed_checkpoints                        # collects, before a writer deletes
-    find_checkpoint                           # a service, whenever a plugin asks
     on_train_end
     on_exception                              # instead of the rest, on an error
     on_close                                  # always, every plugin
+
+and what others ask for in their own time; ``questions`` declares it::
+
+    resume_candidates                         # collects, for `--resume auto`
+    needed_checkpoints                        # collects, before a writer deletes
+    find_checkpoint                           # first result, whenever a plugin asks
 
 An implementation names only the arguments it uses and gives them no defaults;
 ``**kwargs`` is allowed and stays empty. Arguments are bound by name.
@@ -37,10 +40,15 @@ An implementation names only the arguments it uses and gives them no defaults;
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import pluggy
+from training.hook_api import API_VERSION, PROJECT, hookimpl, hookspec, is_hook
+from training.questions import (
+    QUESTIONS,
+    find_checkpoint,
+    needed_checkpoints,
+    resume_candidates,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -48,35 +56,16 @@ if TYPE_CHECKING:
     from training.logs import LazyLogs
     from training.trainer import Trainer
 
-PROJECT: Final = "trainbus"
-#: Raised by one when a hook or an argument is added, never for a removal within 1.x.
-API_VERSION: Final = "1.1"
-#: Hooks that 1.0 did not have -> the version that brought them.
-SINCE: Final = {
-    "resume_candidates": "1.1",
-    "needed_checkpoints": "1.1",
-    "find_checkpoint": "1.1",
-}
-
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
-
-
-@hookspec
-def resume_candidates(
-    trainer: Trainer,
-) -> Iterable[tuple[Path, str | None]] | None:
-    """Offer the checkpoints that a run may go on from, for ``--resume auto``.
-
-    State: the trainer is ready to train; nothing has fired, and nothing is restored.
-    Args:
-        trainer: the run that is to go on; read ``save_dir``.
-    Returns: files, the best choice first, each with None or what is wrong with it; the
-        first one that can be read is loaded, and the others are told of. None or
-        nothing: there is none yet.
-    Order: bus order: files of the first listener are tried first.
-    Errors: the run does not start.
-    """
+__all__ = [
+    "API_VERSION",
+    "HOOKS",
+    "PROJECT",
+    "find_checkpoint",
+    "hookimpl",
+    "hookspec",
+    "needed_checkpoints",
+    "resume_candidates",
+]
 
 
 @hookspec(firstresult=True)
@@ -300,37 +289,6 @@ def on_checkpoint(trainer: Trainer, reason: str) -> None:
 
 
 @hookspec
-def needed_checkpoints(trainer: Trainer) -> Iterable[int] | None:
-    """Name the steps whose checkpoints must stay, before a writer deletes any.
-
-    State: any boundary, or the end of the run; whoever deletes asks for it with
-        ``trainer.bus.collect("needed_checkpoints", trainer=trainer)``.
-    Args:
-        trainer: the running trainer.
-    Returns: values of ``trainer.step``, of which what all plugins need is kept; None
-        needs nothing.
-    Order: none promised.
-    Errors: raised in the plugin that asked: nothing is deleted.
-    """
-
-
-@hookspec(firstresult=True)
-def find_checkpoint(trainer: Trainer, step: int) -> Path | None:
-    """Find a checkpoint of this run's state at ``step``, whenever a plugin asks.
-
-    State: any; whoever asks calls ``trainer.bus.find_checkpoint(trainer, step)``, which
-        is None while nobody listens.
-    Args:
-        trainer: the running trainer.
-        step: ``trainer.step`` of the state that is looked for.
-    Returns: a complete file, whose list and content agree, or None; the first non-None
-        result wins.
-    Order: listeners run in bus order until one returns a path.
-    Errors: raised in the plugin that asked.
-    """
-
-
-@hookspec
 def on_train_end(trainer: Trainer) -> None:
     """Fire once when training ended without an error, after the last checkpoint.
 
@@ -370,28 +328,8 @@ def on_close(trainer: Trainer) -> None:
     """
 
 
-#: Hook names in firing order.
-HOOKS: Final = tuple(
-    name
-    for name, value in list(globals().items())
-    if callable(value) and hasattr(value, PROJECT + "_spec")
+#: Hook names in firing order; those that others ask for come last.
+HOOKS: Final = (
+    *(n for n, v in list(globals().items()) if n not in QUESTIONS and is_hook(v)),
+    *QUESTIONS,
 )
-
-
-def is_meant(hook: str, hook_api: str | None) -> bool:
-    """Whether a plain method of a ``Callback`` with a hook's name is that hook.
-
-    A class that says it is written for a version without the hook may have a method of
-    that name for itself: it stays what it was. ``@hookimpl`` above it says otherwise.
-
-    Args:
-        hook: one of ``HOOKS``.
-        hook_api: the range that the class declares; None for the present version.
-    """
-    if hook not in SINCE or hook_api is None:
-        return True
-    from packaging.specifiers import SpecifierSet
-
-    major, _, minor = SINCE[hook].partition(".")
-    declared = SpecifierSet(hook_api)
-    return not any(f"{major}.{older}" in declared for older in range(int(minor)))

@@ -22,6 +22,7 @@ from training.bus import bus as bus_module
 from training.bus.meter import Meter
 from training.bus.syncs import WARNING
 from training.discovery.specs import build_plugins
+from training.hook_api import SINCE
 from training.testing.equality import run_difference
 from training.testing.runs import tiny_trainer as make_trainer
 
@@ -265,7 +266,7 @@ def test_hooks_and_arguments_are_only_added_and_that_raises_the_version() -> Non
 
 def test_each_hook_that_came_later_says_since_when() -> None:
     first = {line.split()[0] for line in FROZEN.split("\n") if line}
-    assert set(hookspecs.SINCE) == set(hookspecs.HOOKS) - first
+    assert set(SINCE) == set(hookspecs.HOOKS) - first
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from training import Callback, hookimpl
 from training.checkpoint.plugin_states import MISSING
 from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, DataError
-from training.hookspecs import HOOKS, SINCE
+from training.hook_api import SINCE
+from training.hookspecs import HOOKS
 from training.testing.equality import difference
 
 Make = Callable[..., Any]

@@ -17,7 +17,8 @@ from training.bus.order import relation_mistake
 from training.bus.slots import describe
 from training.callbacks import Callback
 from training.errors import PluginError, did_you_mean
-from training.hookspecs import API_VERSION, HOOKS, PROJECT, SINCE, is_meant
+from training.hook_api import API_VERSION, PROJECT, SINCE, is_meant
+from training.hookspecs import HOOKS
 
 log = logging.getLogger(__name__)
 

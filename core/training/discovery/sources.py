@@ -23,7 +23,8 @@ from training.discovery.source_names import (
     find_in,
     parse,
 )
-from training.hookspecs import HOOKS, SINCE, is_meant
+from training.hook_api import SINCE, is_meant
+from training.hookspecs import HOOKS
 
 __all__ = [
     "Option",

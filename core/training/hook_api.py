@@ -1,0 +1,44 @@
+"""The version of the hook API, and the marks of hooks and of their listeners."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pluggy
+
+PROJECT: Final = "trainbus"
+#: Raised by one when a hook or an argument is added, never for a removal within 1.x.
+API_VERSION: Final = "1.1"
+#: Hooks that 1.0 did not have -> the version that brought them.
+SINCE: Final = {
+    "resume_candidates": "1.1",
+    "needed_checkpoints": "1.1",
+    "find_checkpoint": "1.1",
+}
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+def is_hook(value: Any) -> bool:
+    """Whether ``value`` is a function that ``hookspec`` marks."""
+    return callable(value) and hasattr(value, PROJECT + "_spec")
+
+
+def is_meant(hook: str, hook_api: str | None) -> bool:
+    """Whether a plain method of a ``Callback`` with a hook's name is that hook.
+
+    A class that says it is written for a version without the hook may have a method of
+    that name for itself: it stays what it was. ``@hookimpl`` above it says otherwise.
+
+    Args:
+        hook: one of ``HOOKS``.
+        hook_api: the range that the class declares; None for the present version.
+    """
+    if hook not in SINCE or hook_api is None:
+        return True
+    from packaging.specifiers import SpecifierSet
+
+    major, _, minor = SINCE[hook].partition(".")
+    declared = SpecifierSet(hook_api)
+    return not any(f"{major}.{older}" in declared for older in range(int(minor)))

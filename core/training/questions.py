@@ -1,0 +1,64 @@
+"""Hooks that no event of a run fires: a plugin or a command asks in its own time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from training.hook_api import hookspec, is_hook
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+
+@hookspec
+def resume_candidates(
+    trainer: Trainer,
+) -> Iterable[tuple[Path, str | None]] | None:
+    """Offer the checkpoints that a run may go on from, for ``--resume auto``.
+
+    State: the trainer is ready to train; nothing has fired, and nothing is restored.
+    Args:
+        trainer: the run that is to go on; read ``save_dir``.
+    Returns: files, the best choice first, each with None or what is wrong with it; the
+        first one that can be read is loaded, and the others are told of. None or
+        nothing: there is none yet.
+    Order: bus order: files of the first listener are tried first.
+    Errors: the run does not start.
+    """
+
+
+@hookspec
+def needed_checkpoints(trainer: Trainer) -> Iterable[int] | None:
+    """Name the steps whose checkpoints must stay, before a writer deletes any.
+
+    State: any boundary, or the end of the run; whoever deletes asks for it with
+        ``trainer.bus.collect("needed_checkpoints", trainer=trainer)``.
+    Args:
+        trainer: the running trainer.
+    Returns: values of ``trainer.step``, of which what all plugins need is kept; None
+        needs nothing.
+    Order: none promised.
+    Errors: raised in the plugin that asked: nothing is deleted.
+    """
+
+
+@hookspec(firstresult=True)
+def find_checkpoint(trainer: Trainer, step: int) -> Path | None:
+    """Find a checkpoint of this run's state at ``step``, whenever a plugin asks.
+
+    State: any; whoever asks calls ``trainer.bus.find_checkpoint(trainer, step)``, which
+        is None while nobody listens.
+    Args:
+        trainer: the running trainer.
+        step: ``trainer.step`` of the state that is looked for.
+    Returns: a complete file, whose list and content agree, or None; the first non-None
+        result wins.
+    Order: listeners run in bus order until one returns a path.
+    Errors: raised in the plugin that asked.
+    """
+
+
+#: Their names, in the order in which a run comes to be asked.
+QUESTIONS: Final = tuple(n for n, v in list(globals().items()) if is_hook(v))

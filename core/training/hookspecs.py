@@ -2,7 +2,8 @@
 
 The order of one run, written once and asserted by ``tests/test_event_order.py``::
 
-    wrap_model, wrap_dataloader               # services: first result wins
+    wrap_model                                # a chain: each gets the last one's result
+    wrap_dataloader                           # a service: first result wins
     on_setup                                  # build what needs the trainer
     metric_names                              # collects: what `evaluate` will deliver
     (a checkpoint, if any, is restored here)
@@ -68,16 +69,18 @@ __all__ = [
 ]
 
 
-@hookspec(firstresult=True)
+@hookspec
 def wrap_model(trainer: Trainer, model: torch.nn.Module) -> torch.nn.Module | None:
-    """Replace the module that the loop calls, once a run, before the first event.
+    """Wrap the module that the loop calls, once a run, before the first event.
 
     State: counters are 0; the model is on ``trainer.device``.
     Args:
         trainer: the run that is being built; ``trainer.model`` stays the raw model.
-        model: the module to wrap, for instance in ``DistributedDataParallel``.
-    Returns: the module to call, or None to leave it; the first non-None result wins.
-    Order: listeners run in bus order until one returns a module.
+        model: the module to wrap, for instance in ``DistributedDataParallel``: what the
+            listener before returned, the raw model for the first one.
+    Returns: the module to call in its place, or None to leave it as it is.
+    Order: bus order, so that the last listener's wrapper is the outermost; declare
+        ``before``/``after`` where it matters.
     Errors: the run does not start; ``on_exception`` fires, then the error is raised.
     """
 

@@ -22,7 +22,7 @@ from training.arguments import (
     whole_number,
 )
 from training.builtin.compiling import compile_options, compiled
-from training.builtin.defaults import checked_module, register_plugins
+from training.builtin.defaults import register_plugins, wrapped_module
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
 from training.checkpoint.catch_up import switches
@@ -334,9 +334,7 @@ class Trainer(Loop):
 
     def _set_up(self) -> None:
         """Let plugins wrap and prepare; then learn which metrics will be produced."""
-        bus, module = self.bus, self.model
-        if bus.wrap_model is not None:
-            module = checked_module(bus.wrap_model(self, module), module, bus)
+        bus, module = self.bus, wrapped_module(self)
         is_wrapped = module is not self.model
         module = compiled(module, self._compile)
         train = self.train_dataloader

@@ -185,13 +185,13 @@ def test_an_error_carries_the_name_of_the_one_who_raised() -> None:
 
 def test_the_first_service_result_wins() -> None:
     class Wraps(Named):
-        def wrap_model(self, model: str) -> str | None:
-            return None if self.name == "a" else f"{self.name}({model})"
+        def wrap_dataloader(self, dataloader: str) -> str | None:
+            return None if self.name == "a" else f"{self.name}({dataloader})"
 
     bus = Bus()
     bus.register_all([(None, Wraps(name)) for name in "cba"])
-    assert bus.wrap_model is not None
-    assert bus.wrap_model(None, "m") == "b(m)"
+    assert bus.wrap_dataloader is not None
+    assert bus.wrap_dataloader(None, "m", "train") == "b(m)"
 
 
 def test_a_wrapper_surrounds_events_and_collections() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from training import callbacks as plugin_names
-from training.bus.bus import Bus
 from training.errors import ConfigError, PluginError
 from training.view import RunView
+
+log = logging.getLogger(__name__)
 
 
 def register_plugins(
@@ -82,18 +84,24 @@ def listed(callbacks: Any) -> list[Any]:
     return list(callbacks)
 
 
-def checked_module(wrapped: Any, module: nn.Module, bus: Bus) -> nn.Module:
-    """Return what ``wrap_model`` returned, ``module`` for None.
+def wrapped_module(trainer: RunView) -> nn.Module:
+    """Return the model in what plugins wrap around it, one around the other.
 
     Raises:
-        PluginError: it is no module.
+        PluginError: what one returned is no module.
     """
-    if wrapped is None:
-        return module
+    module: nn.Module = trainer.bus.chain(
+        "wrap_model", "model", _check_wrapper, trainer=trainer, model=trainer.model
+    )
+    return module
+
+
+def _check_wrapper(name: str, module: nn.Module, wrapped: Any) -> None:
+    kind = type(wrapped).__name__
     if not isinstance(wrapped, nn.Module):
-        names = " or ".join(repr(i.plugin_name) for i in bus.listeners("wrap_model"))
         raise PluginError(
-            f"plugin {names} returned {type(wrapped).__name__} from wrap_model; return "
-            "a torch module, or None"
+            f"plugin {name!r} returned {kind} from wrap_model; return a torch module, "
+            "or None"
         )
-    return wrapped
+    if wrapped is not module:
+        log.info("plugin %r puts %s into %s", name, type(module).__name__, kind)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Slot = Callable[..., Any] | None
+Check = Callable[[str, Any, Any], None]
 #: How often an isolated plugin may fail before it is switched off.
 MAX_FAILURES = 3
 #: Calls in which a plugin may refuse the run, and without which it cannot go on.
@@ -71,7 +72,6 @@ class Bus:
     on_epoch_end: Slot
     on_checkpoint: Slot
     on_train_end: Slot
-    wrap_model: Slot
     wrap_dataloader: Slot
     find_checkpoint: Slot
 
@@ -200,7 +200,32 @@ class Bus:
 
         Wrappers are scopes here: they surround the calls and see no result.
         """
-        results = []
+        results: list[tuple[str, Any]] = []
+        self._ask(hook, arguments, lambda *each: results.append(each))
+        return results
+
+    def chain(self, hook: str, passed: str, check: Check, **arguments: Any) -> Any:
+        """Hand the argument ``passed`` from listener to listener; return the last one.
+
+        Args:
+            hook: name of the event.
+            passed: name of the argument that each result but None takes the place of.
+            check: told of plugin name, argument and result; what it raises is that
+                plugin's error.
+            arguments: of the event.
+        """
+
+        def pass_on(name: str, result: Any) -> None:
+            if result is not None:
+                check(name, arguments[passed], result)
+                arguments[passed] = result
+
+        self._ask(hook, arguments, pass_on)
+        return arguments[passed]
+
+    def _ask(
+        self, hook: str, arguments: Mapping[str, Any], answer: Callable[..., object]
+    ) -> None:
         with ExitStack() as scopes:
             for wrapper in self._wrappers(hook):
                 scopes.enter_context(scope(wrapper, hook, arguments, self._meter))
@@ -209,14 +234,13 @@ class Bus:
                 if name not in self._plugins:
                     continue  # an earlier one took it out
                 try:
-                    results.append((name, self._call(impl, hook, arguments)))
+                    answer(name, self._call(impl, hook, arguments))
                 except BaseException as error:
                     if name in self.isolated and isinstance(error, Exception):
                         self.survive(name, plugin_of(impl), hook, error, arguments)
                         continue
                     note_culprit(error, impl, hook, arguments)
                     raise
-        return results
 
     def call_all(self, hook: str, **arguments: Any) -> list[BaseException]:
         """Call every listener whatever the others raise; return what was raised.

@@ -68,6 +68,7 @@ class Callback:
     #: and switches the plugin off after three. For observers whose loss is bearable.
     failure: ClassVar[str] = "fatal"
     #: Versions of the hook API that it is written for, as in ``">=1.0,<2"``; None: any.
+    #: A method with the name of a hook that came later than the oldest is no hook.
     hook_api: ClassVar[str | None] = None
     #: What its hooks may change: "parameters", "gradients", "optimizer" (options such
     #: as the learning rate), "rng" (global random generators). Observers: nothing.

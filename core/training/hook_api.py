@@ -14,6 +14,7 @@ SINCE: Final = {
     "resume_candidates": "1.1",
     "needed_checkpoints": "1.1",
     "find_checkpoint": "1.1",
+    "summary": "1.1",
 }
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -28,15 +29,18 @@ def is_hook(value: Any) -> bool:
 def is_meant(hook: str, hook_api: str | None) -> bool:
     """Whether a plain method of a ``Callback`` with a hook's name is that hook.
 
-    A class that says it is written for a version without the hook may have a method of
-    that name for itself: it stays what it was. ``@hookimpl`` above it says otherwise.
+    A class may have a method of that name for itself if it was written for a version
+    without the hook, or does not say for which: it stays what it was, unless
+    ``@hookimpl`` stands above it.
 
     Args:
         hook: one of ``HOOKS``.
-        hook_api: the range that the class declares; None for the present version.
+        hook_api: the range that the class declares; None for any.
     """
-    if hook not in SINCE or hook_api is None:
+    if hook not in SINCE:
         return True
+    if hook_api is None:
+        return False
     from packaging.specifiers import SpecifierSet
 
     major, _, minor = SINCE[hook].partition(".")

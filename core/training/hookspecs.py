@@ -33,6 +33,7 @@ and what others ask for in their own time; ``questions`` declares it::
     resume_candidates                         # collects, for `--resume auto`
     needed_checkpoints                        # collects, before a writer deletes
     find_checkpoint                           # first result, whenever a plugin asks
+    summary                                   # collects, for the record of a run
 
 An implementation names only the arguments it uses and gives them no defaults;
 ``**kwargs`` is allowed and stays empty. Arguments are bound by name.
@@ -49,6 +50,7 @@ from training.questions import (
     find_checkpoint,
     needed_checkpoints,
     resume_candidates,
+    summary,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ __all__ = [
     "hookspec",
     "needed_checkpoints",
     "resume_candidates",
+    "summary",
 ]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from training.hook_api import hookspec, is_hook
 
@@ -60,5 +61,38 @@ def find_checkpoint(trainer: Trainer, step: int) -> Path | None:
     """
 
 
+@hookspec
+def summary(trainer: Trainer) -> Mapping[str, Any] | None:
+    """Say what this plugin leaves behind, for the record of a run that has ended.
+
+    State: the run has ended, well or not; ``on_close`` is still to come.
+    Args:
+        trainer: the trainer of that run.
+    Returns: JSON values by name, or None. ``"best"``: the best value of each metric
+        that it watches; ``"paths"``: what is where, by label. Whatever else it holds
+        stands in the record under the plugin's name.
+    Order: bus order: of two paths with one label the first one stands.
+    Errors: the run ends as it does with an error in ``on_train_end``; of a run that had
+        failed already the record is written without the answers.
+    """
+
+
 #: Their names, in the order in which a run comes to be asked.
 QUESTIONS: Final = tuple(n for n, v in list(globals().items()) if is_hook(v))
+
+
+def summary_mistake(answer: Any) -> str:
+    """Return what is wrong with an answer to ``summary``, ``""`` if nothing."""
+    try:
+        if not isinstance(answer or {}, Mapping):
+            raise TypeError
+        json.dumps(answer)
+        for metric, value in (answer or {}).get("best", {}).items():
+            if not isinstance(metric, str) or not isinstance(value, (int, float)):
+                return f"returned {value!r} from summary as the best {metric!r}"
+        for label, path in (answer or {}).get("paths", {}).items():
+            if not isinstance(path, str):
+                return f"returned {path!r} from summary as the path {label!r}"
+    except (TypeError, ValueError, AttributeError):
+        return f"returned {answer!r} from summary; return JSON values by name"
+    return ""

@@ -169,6 +169,13 @@ class OffersNames(Good):
         return ["best.pt"]
 
 
+class SumsUpInTensors(Good):
+    hook_api = ">=1.1,<2"
+
+    def summary(self) -> dict[str, Any]:
+        return {"steps": torch.ones(1)}
+
+
 Conforms = Callable[..., None]
 
 
@@ -203,6 +210,7 @@ def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
         (FindsNoFile, "answers: find_checkpoint returned '8.pt'; return the path"),
         (NeedsNames, r"answers: needed_checkpoints returned \['best.pt'\]; return"),
         (OffersNames, "answers: resume_candidates offers 'best.pt'; offer pairs"),
+        (SumsUpInTensors, r"answers: returned .* from summary; return JSON values"),
         (IsSlow, r"cost: on_step_end takes \d+ us a call, more than"),
     ],
 )

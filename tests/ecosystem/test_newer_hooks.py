@@ -19,21 +19,29 @@ class Finds(Callback):
     def find_checkpoint(self, folder: str, pattern: str = "*.pt") -> None: ...
 
 
+@pytest.mark.parametrize("hook_api", [">=1.0,<2", ">=1", None])
 def test_a_plugin_for_1_0_keeps_a_method_that_has_the_name_of_a_newer_hook(
-    caplog: pytest.LogCaptureFixture,
+    hook_api: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = Bus()
-    bus.register(Finds())
+    bus.register(type("Old", (Finds,), {"hook_api": hook_api})())
     assert bus.find_checkpoint is None
     assert "'find_checkpoint', which is a hook since API 1.1" in caplog.text
     assert read_class(__name__, "Finds", Path(__file__)).hooks == ()
 
 
-@pytest.mark.parametrize("hook_api", [None, ">=1.1,<2", "~=1.1"])
-def test_one_for_1_1_means_the_hook(hook_api: str | None) -> None:
+@pytest.mark.parametrize("hook_api", [">=1.1,<2", "~=1.1"])
+def test_one_for_1_1_means_the_hook(hook_api: str) -> None:
     plugin = type("Newer", (Finds,), {"hook_api": hook_api})()
     with pytest.raises(PluginError, match="find_checkpoint has no argument 'folder'"):
         Bus().register(plugin)
+
+
+def test_a_value_under_the_name_of_a_newer_hook_is_no_hook_either(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Bus().register(type("Old", (Callback,), {"summary": {"loss": 1.0}})())
+    assert caplog.text == ""
 
 
 def test_hookimpl_means_the_hook_whatever_the_range_is() -> None:

@@ -15,6 +15,8 @@ from training.testing import tiny_trainer
 class Finds(Callback):
     """Has checkpoints of some steps."""
 
+    hook_api = ">=1.1,<2"
+
     def __init__(self, name: str, *steps: int, after: tuple[str, ...] = ()) -> None:
         self.name, self.steps = name, steps  # type: ignore[misc]
         self.after = after  # type: ignore[misc]
@@ -42,6 +44,8 @@ def test_the_first_that_has_a_checkpoint_of_the_step_wins(
 class Needs(Callback):
     """Needs the checkpoints of some steps, or does not say."""
 
+    hook_api = ">=1.1,<2"
+
     def __init__(self, name: str, steps: set[int] | None) -> None:
         self.name, self.steps = name, steps  # type: ignore[misc]
 
@@ -59,6 +63,8 @@ def test_everybody_is_asked_which_checkpoints_are_needed() -> None:
 
 class Offers(Callback):
     """Offers checkpoints to go on from, each with what is wrong with it."""
+
+    hook_api = ">=1.1,<2"
 
     def __init__(self, name: str, *found: tuple[Path, str | None]) -> None:
         self.name, self.found = name, found  # type: ignore[misc]

@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,9 @@ from training.callbacks import Callback
 from training.checkpoint_io import write_durably, write_json
 from training.discovery import installed
 from training.discovery.provenance import describe_plugins
-from training.errors import ConfigError
+from training.errors import ConfigError, PluginError
 from training.messages.error_texts import error_text
+from training.questions import summary_mistake
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -36,6 +37,8 @@ CONFIG = "config.yaml"
 HISTORY = "history.json"
 SUMMARY = "summary.json"
 EARLIER = "earlier"
+#: Plugin name -> its answer to ``summary``.
+Answers = Mapping[str, Mapping[str, Any]]
 
 
 class RunRecord(Callback):
@@ -95,14 +98,19 @@ class RunRecord(Callback):
     def on_train_end(self, trainer: Trainer) -> None:
         """Write the history, and the summary of a run that ended well."""
         write_json(self._folder / HISTORY, trainer.history)
-        self._summarise(trainer, "finished")
+        self._summarise(trainer, "finished", ask_plugins(trainer))
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
         """Write the summary of a run that had begun and failed."""
         if self._started is not None:
-            self._summarise(trainer, f"failed: {error_text(error)}")
+            try:
+                answers = ask_plugins(trainer)
+            except Exception as later:  # what failed first is to be recorded
+                log.warning("the summary lacks what plugins say: %s", error_text(later))
+                answers = {}
+            self._summarise(trainer, f"failed: {error_text(error)}", answers)
 
-    def _summarise(self, trainer: Trainer, status: str) -> None:
+    def _summarise(self, trainer: Trainer, status: str, answers: Answers) -> None:
         assert self._started is not None
         began, cpu_began = self._started
         self.summary = {
@@ -115,7 +123,7 @@ class RunRecord(Callback):
             "skipped_windows": trainer.progress.skipped_windows,
             "nonfinite_windows": trainer.progress.nonfinite_windows,
             "final": dict(trainer.history[-1]) if trainer.history else None,
-            "best": best_rows(trainer),
+            "best": best_rows(answers, trainer.history),
             "weights_are": trainer.weights_are,
             "seconds": round(time.perf_counter() - began, 3),
             "cpu_seconds": round(_cpu_seconds() - cpu_began, 3),
@@ -125,43 +133,57 @@ class RunRecord(Callback):
             "seed": trainer.seed,
             "data": self.facts,
             "plugins": describe_plugins(trainer.plugins),
-            "paths": paths_of(trainer, self._folder),
+            "paths": paths_of(answers, self._folder),
             "versions": {
                 "trainbus": training.__version__,
                 "torch": str(torch.__version__),
                 "python": platform.python_version(),
             },
         }
+        if others := others_of(answers):
+            self.summary["results"] = others
         write_json(self._folder / SUMMARY, self.summary)
 
 
-def best_rows(trainer: Trainer) -> list[dict[str, Any]]:
+def ask_plugins(trainer: Trainer) -> dict[str, Mapping[str, Any]]:
+    """Return what each plugin leaves behind, by its name.
+
+    Raises:
+        PluginError: one answers with something that the record cannot hold.
+    """
+    answers = {}
+    for name, answer in trainer.bus.collect("summary", trainer=trainer):
+        if complaint := summary_mistake(answer):
+            raise PluginError(f"plugin {name!r} {complaint}")
+        answers[name] = answer or {}
+    return answers
+
+
+def best_rows(
+    answers: Answers, history: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return for each watched metric who watches it, and the epoch of its best value.
 
-    Read from plugins that offer ``monitor`` and ``best_value``: which direction is
-    better is theirs to know.
+    Which direction is better is for those to know who watch it.
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, plugin in trainer.plugins.items():
-        monitor = getattr(plugin, "monitor", None)
-        value = getattr(plugin, "best_value", None)
-        if not isinstance(monitor, str) or not isinstance(value, (int, float)):
-            continue
-        row = next((r for r in trainer.history if r.get(monitor) == value), None)
-        best = found.setdefault(
-            monitor,
-            {
-                "monitor": monitor,
-                "value": value,
-                "watched_by": [],
-                "row": None if row is None else dict(row),
-            },
-        )
-        best["watched_by"].append(name)
+    for name, answer in answers.items():
+        for monitor, value in answer.get("best", {}).items():
+            row = next((r for r in history if r.get(monitor) == value), None)
+            best = found.setdefault(
+                monitor,
+                {
+                    "monitor": monitor,
+                    "value": value,
+                    "watched_by": [],
+                    "row": None if row is None else dict(row),
+                },
+            )
+            best["watched_by"].append(name)
     return list(found.values())
 
 
-def paths_of(trainer: Trainer, folder: Path) -> dict[str, str]:
+def paths_of(answers: Answers, folder: Path) -> dict[str, str]:
     """Return where things are, relative to the working directory where below it."""
     paths = {
         "save_dir": folder,
@@ -169,15 +191,9 @@ def paths_of(trainer: Trainer, folder: Path) -> dict[str, str]:
         "history": folder / HISTORY,
         "summary": folder / SUMMARY,
     }
-    for plugin in trainer.plugins.values():
-        for label, attribute in (
-            ("best_checkpoint", "best_path"),
-            ("last_checkpoint", "last_path"),
-            ("tensorboard", "log_dir"),
-        ):
-            value = getattr(plugin, attribute, None)
-            if isinstance(value, (str, Path)):
-                paths.setdefault(label, Path(value))
+    for answer in answers.values():
+        for label, path in answer.get("paths", {}).items():
+            paths.setdefault(label, Path(path))
     here = Path.cwd()
     return {
         label: str(path.relative_to(here) if path.is_relative_to(here) else path)
@@ -192,6 +208,15 @@ def _require_files(folder: Path) -> None:
                 f"{str(folder / name)!r} is a folder, but a run writes a file of that "
                 "name; move it away"
             )
+
+
+def others_of(answers: Answers) -> dict[str, dict[str, Any]]:
+    """Return what each plugin tells beside its best values and paths, if anything."""
+    others = {
+        name: {k: v for k, v in answer.items() if k not in ("best", "paths")}
+        for name, answer in answers.items()
+    }
+    return {name: values for name, values in others.items() if values}
 
 
 def _put_aside(folder: Path) -> None:

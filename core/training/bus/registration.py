@@ -264,8 +264,8 @@ def _tell_of_newer(plugin: Callback, name: str, hook: str) -> None:
     if is_marked or not inspect.isfunction(method) or is_meant(hook, plugin.hook_api):
         return
     log.warning(
-        "plugin %r has a method %r, which is a hook since API %s and is not called, as "
-        "its hook_api %r has older ones; if it is meant, declare hook_api = '>=%s,<2'",
+        "plugin %r has a method %r, which is a hook since API %s, and is not called: "
+        "its hook_api %r allows older ones; if it is meant, say hook_api = '>=%s,<2'",
         *(name, hook, SINCE[hook], plugin.hook_api, SINCE[hook]),
     )
 

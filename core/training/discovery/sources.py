@@ -23,7 +23,7 @@ from training.discovery.source_names import (
     find_in,
     parse,
 )
-from training.hook_api import SINCE, is_meant
+from training.hook_api import is_meant
 from training.hookspecs import HOOKS
 
 __all__ = [
@@ -233,10 +233,8 @@ def _is_meant(found: _Found, hook: str) -> bool:
     """Whether a method of that name is the hook in the API that the class is for."""
     value = found.values.get("hook_api")
     declared = value.value if isinstance(value, ast.Constant) else None
-    if hook not in SINCE or not isinstance(declared, str):
-        return True
     try:
-        return is_meant(hook, declared)
+        return is_meant(hook, declared if isinstance(declared, str) else None)
     except Exception:  # no range; loading says so
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from training.questions import summary_mistake
 from training.testing.case import Case
 from training.testing.equality import difference, state_of
 
@@ -19,6 +20,8 @@ def check_answers(case: Case) -> list[str]:
     name = case.name_of(plugin)
     problems = _check_candidates(trainer)
     before = state_of(trainer, name)
+    for _, answer in trainer.bus.collect("summary", trainer=trainer):
+        problems += filter(None, [summary_mistake(answer)])
     problems += [*_check_find(trainer), *_check_needed(trainer)]
     if found := difference(before, state_of(trainer, name)):
         problems.append(f"being asked changes its state: {found}")

@@ -644,6 +644,8 @@ def test_a_resume_that_trains_no_further_writes_nothing(begun, tmp_path):
 
 def test_a_file_that_another_plugin_needs_stays(begun, tmp_path):
     class Stopper(Callback):
+        hook_api = ">=1.1,<2"
+
         def needed_checkpoints(self) -> set[int]:
             return {10}
 

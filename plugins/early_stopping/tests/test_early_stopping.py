@@ -424,6 +424,8 @@ def test_live_weights_stay(options):
 class Files(Callback):
     """Offers checkpoints as the checkpointing plugin does."""
 
+    hook_api = ">=1.1,<2"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 

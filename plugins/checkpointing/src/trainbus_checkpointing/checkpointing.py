@@ -280,6 +280,14 @@ class ModelCheckpointCallback(Callback):
         """Return the files to resume from, best first, and what is wrong with each."""
         return candidates(self._folder(trainer))
 
+    def summary(self) -> dict[str, Any]:
+        """Return the best value, and where the best and the last checkpoint are."""
+        paths = {"best_checkpoint": self.best_path, "last_checkpoint": self.last_path}
+        return {
+            "best": {} if self.best_value is None else {self.monitor: self.best_value},
+            "paths": {label: str(path) for label, path in paths.items() if path},
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Return which files were best and last, not yet the one being written."""
         if self._saver is None:

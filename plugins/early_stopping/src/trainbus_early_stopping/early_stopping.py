@@ -165,6 +165,11 @@ class EarlyStoppingCallback(Callback):
         if self.restore_best_weights:
             self._weights.restore(trainer, self.progress)
 
+    def summary(self) -> dict[str, Any]:
+        """Return the best value seen."""
+        best = self.best_value
+        return {} if best is None else {"best": {self.monitor: best}}
+
     def state_dict(self) -> dict[str, Any]:
         """Return the progress, and what it is the progress of; no settings."""
         if not self._has_run:

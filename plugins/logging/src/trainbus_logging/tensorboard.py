@@ -57,7 +57,7 @@ class TensorBoardCallback(Callback):
 
     name = "tensorboard"
     failure = "isolate"  # a run is worth more than its log
-    hook_api = ">=1.0,<2"
+    hook_api = ">=1.1,<2"
     before = ("lr_scheduling",)  # rates are logged as used, before they advance
 
     @checked_options
@@ -150,6 +150,10 @@ class TensorBoardCallback(Callback):
                 self._write(f"epoch/{name}", float(metrics[name]), trainer.step)
         if self._writer is not None:
             self._writer.flush()
+
+    def summary(self) -> dict[str, Any]:
+        """Return where the event files are."""
+        return {"paths": {"tensorboard": str(self.log_dir)}}
 
     def on_close(self) -> None:
         """Write what is left, and close the event file."""

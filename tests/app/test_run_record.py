@@ -1,0 +1,88 @@
+"""What plugins say of a run that has ended, in its summary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training import Callback, PluginError, Trainer
+from training.builtin.run_record import RunRecord
+from training.testing import tiny_trainer
+
+
+class Says(Callback):
+    """Answers as it is told to."""
+
+    hook_api = ">=1.1,<2"
+
+    def __init__(self, name: str, answer: Any) -> None:
+        self.name, self.answer = name, answer  # type: ignore[misc]
+
+    def summary(self) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def recorded(folder: Path, *plugins: Any, **options: Any) -> Trainer:
+    record = RunRecord({}, {})
+    record.after = (*record.after, *(each.name for each in plugins))  # type: ignore[misc]
+    return tiny_trainer(record, *plugins, save_dir=folder, **options)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def test_the_summary_puts_together_what_all_plugins_say(tmp_path: Path) -> None:
+    plugins = (
+        Says("b", {"best": {"val_loss": 1.0, "other": 2}, "paths": {"x": "/b"}}),
+        Says("a", {"best": {"val_loss": 1.0}, "paths": {"x": "/a", "y": "/y"}}),
+        Says("c", {"pruned": 3, "best": {}}),
+        Says("d", None),
+    )
+    values = {"val_loss": [2.0, 1.0]}
+    recorded(tmp_path, *plugins, metrics=values).train()
+    found = summary(tmp_path)
+    watched, other = found["best"]
+    assert (watched["watched_by"], watched["row"]["epoch"]) == (["a", "b"], 2)
+    assert (other["monitor"], other["value"], other["row"]) == ("other", 2, None)
+    assert (found["paths"]["x"], found["paths"]["y"]) == ("/a", "/y")
+    assert found["results"] == {"c": {"pruned": 3}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        pytest.param([1], r"'odd' returned \[1\] from summary; return JSON", id="list"),
+        pytest.param({"a": {1}}, "'odd' returned .* return JSON values", id="a set"),
+        pytest.param(
+            {"best": {"x": "y"}}, "'y' from summary as the best 'x'", id="text"
+        ),
+        pytest.param({"paths": {"x": 3}}, "3 from summary as the path 'x'", id="path"),
+        pytest.param({"paths": ["x"]}, "return JSON values by name", id="no mapping"),
+    ],
+)
+def test_an_answer_that_no_record_can_hold_is_refused(
+    answer: Any, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PluginError, match=words):
+        recorded(tmp_path, Says("odd", answer)).train()
+
+
+def test_a_run_that_failed_is_recorded_whatever_plugins_say(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def step(model: Any, batch: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    plugin = Says("odd", ValueError("no answer"))
+    with pytest.raises(RuntimeError, match="no memory"):
+        recorded(tmp_path, plugin, step_fn=step).train()
+    found = summary(tmp_path)
+    assert (found["status"], found["best"]) == ("failed: RuntimeError: no memory", [])
+    assert "no answer" in caplog.text

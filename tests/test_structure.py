@@ -29,7 +29,8 @@ FLOORS = {
     1: "hook_api hookspecs questions logs errors readback plain files hardware "
     "messages",
     2: "bus plugin callbacks discovery documents feed signals",
-    3: "view loop arguments checkpoint checkpoint_io layout weighing builtin",
+    3: "view loop arguments checkpoint checkpoint_io layout weighing builtin "
+    "planned_run",
     4: "teardown trainer",
 }
 #: Folders with a floor, as if each were one file.

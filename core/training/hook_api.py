@@ -11,6 +11,8 @@ PROJECT: Final = "trainbus"
 API_VERSION: Final = "1.1"
 #: Hooks that 1.0 did not have -> the version that brought them.
 SINCE: Final = {
+    "plan_evaluations": "1.1",
+    "plan": "1.1",
     "resume_candidates": "1.1",
     "needed_checkpoints": "1.1",
     "find_checkpoint": "1.1",

@@ -30,6 +30,7 @@ The order of one run, written once and asserted by ``tests/test_event_order.py``
 
 and what others ask for in their own time; ``questions`` declares it::
 
+    plan_evaluations, plan                    # collect, for `trainbus plan`
     resume_candidates                         # collects, for `--resume auto`
     needed_checkpoints                        # collects, before a writer deletes
     find_checkpoint                           # first result, whenever a plugin asks
@@ -49,6 +50,8 @@ from training.questions import (
     QUESTIONS,
     find_checkpoint,
     needed_checkpoints,
+    plan,
+    plan_evaluations,
     resume_candidates,
     summary,
 )
@@ -67,6 +70,8 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "needed_checkpoints",
+    "plan",
+    "plan_evaluations",
     "resume_candidates",
     "summary",
 ]

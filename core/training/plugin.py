@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from training.loop.state import load_rng_state, rng_state
     from training.loop.train_mode import evaluating
     from training.messages.guarded_streams import Guarded, guarded
+    from training.messages.tables import count, table
     from training.plain import plain
+    from training.planned_run import Plan, PlannedRun
     from training.readback import Readback
     from training.signals.signals import is_insistent, iterate_shielded, shielded
     from training.weighing.structure import sample_sizes
@@ -55,6 +57,8 @@ _MODULES = {
     "LossPer": "training.weighing.weigher",
     "NO_PARTS": "training.loop.forward",
     "Parts": "training.loop.forward",
+    "Plan": "training.planned_run",
+    "PlannedRun": "training.planned_run",
     "Readback": "training.readback",
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
@@ -65,6 +69,7 @@ _MODULES = {
     "capture": "training.checkpoint.state",
     "check_weights": "training.checkpoint.state",
     "choose_device": "training.hardware.device",
+    "count": "training.messages.tables",
     "did_you_mean": "training.errors",
     "epochs_begun": "training.loop.length",
     "evaluating": "training.loop.train_mode",
@@ -92,6 +97,7 @@ _MODULES = {
     "rng_state": "training.loop.state",
     "sample_sizes": "training.weighing.structure",
     "shielded": "training.signals.signals",
+    "table": "training.messages.tables",
     "untouched": "training.weighing.untouched",
     "weights_of": "training.hardware.plain_names",
     "write_checkpoint": "training.checkpoint_io",
@@ -106,6 +112,8 @@ __all__ = [
     "LossPer",
     "NO_PARTS",
     "Parts",
+    "Plan",
+    "PlannedRun",
     "Readback",
     "Staging",
     "StepFn",
@@ -116,6 +124,7 @@ __all__ = [
     "capture",
     "check_weights",
     "choose_device",
+    "count",
     "did_you_mean",
     "epochs_begun",
     "evaluating",
@@ -143,6 +152,7 @@ __all__ = [
     "rng_state",
     "sample_sizes",
     "shielded",
+    "table",
     "untouched",
     "weights_of",
     "write_checkpoint",

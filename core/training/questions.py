@@ -10,7 +10,35 @@ from typing import TYPE_CHECKING, Any, Final
 from training.hook_api import hookspec, is_hook
 
 if TYPE_CHECKING:
+    from training.planned_run import Plan, PlannedRun
     from training.trainer import Trainer
+
+
+@hookspec
+def plan_evaluations(run: PlannedRun) -> Iterable[int] | None:
+    """Name the steps after which ``evaluate`` would measure, before ``plan``.
+
+    State: there is no trainer and no data; only counts.
+    Args:
+        run: how long it is; ``epoch_ends``, ``every(steps)`` and ``total_steps`` help.
+    Returns: step numbers; None, as without this hook: at each epoch's end and at the
+        end of the run.
+    Order: none promised.
+    Errors: there is no plan, and the plugin is named.
+    """
+
+
+@hookspec
+def plan(run: PlannedRun) -> Plan | None:
+    """Say what this plugin would do in a run, without doing any of it.
+
+    State: there is no trainer and no data; only counts, and when it is evaluated.
+    Args:
+        run: how long it is, and when what is measured.
+    Returns: lines, files and conflicts, or None for nothing to say.
+    Order: none promised; the plan shows plugins as the configuration lists them.
+    Errors: there is no plan, and the plugin is named.
+    """
 
 
 @hookspec

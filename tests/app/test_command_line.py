@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
-from training.app.tables import count, table
+from training.messages.tables import count, table
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -176,6 +176,13 @@ class SumsUpInTensors(Good):
         return {"steps": torch.ones(1)}
 
 
+class PlansInWords(Good):
+    hook_api = ">=1.1,<2"
+
+    def plan(self) -> str:
+        return "nothing"
+
+
 Conforms = Callable[..., None]
 
 
@@ -211,6 +218,7 @@ def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
         (NeedsNames, r"answers: needed_checkpoints returned \['best.pt'\]; return"),
         (OffersNames, "answers: resume_candidates offers 'best.pt'; offer pairs"),
         (SumsUpInTensors, r"answers: returned .* from summary; return JSON values"),
+        (PlansInWords, "answers: plan returned 'nothing'; return a training.plugin"),
         (IsSlow, r"cost: on_step_end takes \d+ us a call, more than"),
     ],
 )

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from toy import Recorder, make_trainer, regression_batches
 
 from trainbus_checkpointing import ModelCheckpointCallback
+from trainbus_checkpointing.plan import rehearse
 from trainbus_evaluation import EvaluationCallback
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
-from training import Callback, Trainer
-from training.app.plan.planned_run import Rehearsal
+from training import Bus, Callback, Trainer
+from training.app.plan.planning import evaluated
 from training.loop import length as plan
+from training.plugin import PlannedRun
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
@@ -128,20 +130,13 @@ def test_what_is_planned_is_what_happens(
     folder = tmp_path_factory.mktemp("run")
     evaluation = EvaluationCallback(Scripted(improves), None, *every)
     keeper = ModelCheckpointCallback(folder, **saves)
-    run = Rehearsal(
-        batches,
-        num_epochs,
-        max_steps,
-        accumulation,
-        folder,
-        {"evaluation": evaluation, "checkpointing": keeper},
+    bus = Bus()
+    bus.register_all([(None, evaluation), (None, keeper)])
+    run = evaluated(
+        bus, PlannedRun(batches, num_epochs, max_steps, accumulation, folder)
     )
-    checks = [stop.step for stop in run.checks("val_loss")]
-    stops = [
-        (s.reason, s.epoch, s.step, s.is_stopping, fresh)
-        for s, fresh in run.fresh_stops(keeper.monitor)
-    ]
-    expected = keeper.rehearse(stops, improves)
+    checks = [at.step for at in run.checks("val_loss")]
+    expected = rehearse(run, keeper.cadence, keeper.ranking, improves)
     data = regression_batches(batches)
     notes = Notes(folder, "val_loss")
     trainer = make_trainer(

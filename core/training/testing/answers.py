@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from training.planned_run import Plan, PlannedRun
 from training.questions import summary_mistake
 from training.testing.case import Case
 from training.testing.equality import difference, state_of
@@ -18,13 +19,25 @@ def check_answers(case: Case) -> list[str]:
     trainer = case.trainer("run", plugin)
     trainer.train()
     name = case.name_of(plugin)
-    problems = _check_candidates(trainer)
+    problems = [*_check_plan(trainer, case.folder), *_check_candidates(trainer)]
     before = state_of(trainer, name)
     for _, answer in trainer.bus.collect("summary", trainer=trainer):
         problems += filter(None, [summary_mistake(answer)])
     problems += [*_check_find(trainer), *_check_needed(trainer)]
     if found := difference(before, state_of(trainer, name)):
         problems.append(f"being asked changes its state: {found}")
+    return problems
+
+
+def _check_plan(trainer: Any, folder: Path) -> list[str]:
+    run = PlannedRun(4, 2, None, 1, folder, 0.1, trainer.plugins, evaluations=[4, 8])
+    problems = []
+    for _, steps in trainer.bus.collect("plan_evaluations", run=run):
+        if steps is not None and not all(type(step) is int for step in steps):
+            problems.append(f"plan_evaluations returned {steps!r}; return step numbers")
+    for _, plan in trainer.bus.collect("plan", run=run):
+        if not isinstance(plan, Plan | None):
+            problems.append(f"plan returned {plan!r}; return a training.plugin.Plan")
     return problems
 
 

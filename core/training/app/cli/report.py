@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import training
-from training.app.tables import count, table
+from training.messages.tables import count, table
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

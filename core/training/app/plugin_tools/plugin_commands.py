@@ -18,7 +18,6 @@ from training.app.plugin_tools.plugin_facts import (
     order_of,
     standing_in,
 )
-from training.app.tables import table
 from training.bus.order import unmet_relations
 from training.bus.registration import FAILURE_POLICIES
 from training.discovery import installed
@@ -29,6 +28,7 @@ from training.discovery.sources import (
     read_class,
 )
 from training.errors import PluginError
+from training.messages.tables import table
 
 __all__ = [
     "check_plugins",

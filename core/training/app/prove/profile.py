@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.app.tables import table
 from training.bus.meter import Meter
 from training.bus.syncs import counting_syncs
 from training.checkpoint_io import write_durably
+from training.messages.tables import table
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

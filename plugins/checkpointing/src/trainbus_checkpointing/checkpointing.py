@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,17 +24,18 @@ from trainbus_checkpointing.filename import (
     default_template,
 )
 from trainbus_checkpointing.lock import FolderLostError, RunLock
-from trainbus_checkpointing.rehearsal import Rehearsal, Rehearsed
+from trainbus_checkpointing.plan import plan_of
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saved import check_state
 from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import is_insistent, named_path
+from training.plugin import Plan, is_insistent, named_path
 
 if TYPE_CHECKING:
     from training import Trainer
+    from training.plugin import PlannedRun
 
 log = logging.getLogger(__name__)
 
@@ -138,26 +139,11 @@ class ModelCheckpointCallback(Callback):
         """Return a complete checkpoint of this run's state at ``step``, or None."""
         return self._saver.store.path_of(step) if self._saver else None
 
-    def planned_files(self, save_dir: Path) -> list[Path]:
-        """Return the names of what a run writes, metrics not filled in."""
-        folder = self.save_dir or save_dir / DEFAULT_FOLDER
-        return [folder / self.filename.template, folder / LAST_NAME]
-
-    def rehearse(
-        self, stops: Iterable[tuple[str, int, int, bool, bool]], improves: bool
-    ) -> Rehearsed:
-        """Return what a run would write and delete; touches no file.
-
-        Args:
-            stops: (reason, epoch, step, is_stopping, has a fresh value) of each
-                boundary; the reason is ``"step"`` inside an epoch, else that of
-                ``on_checkpoint``.
-            improves: whether every value is the best so far, or only the first.
-        """
-        rehearsal = Rehearsal(self.cadence, self.ranking, improves)
-        for reason, epoch, step, is_stopping, is_fresh in stops:
-            rehearsal.pass_by(Boundary(reason, epoch, step, is_stopping), is_fresh)
-        return rehearsal.result
+    def plan(self, run: PlannedRun) -> Plan:
+        """Return what a run would write and delete; touches no file."""
+        folder = self._folder(run)
+        files = folder / self.filename.template, folder / LAST_NAME
+        return plan_of(run, run.name_of(self), self.cadence, self.ranking, files)
 
     def on_setup(self, trainer: Trainer) -> None:
         """Make the folder, wherever its path leads now; forget an earlier run."""
@@ -325,8 +311,8 @@ class ModelCheckpointCallback(Callback):
         assert self._saver is not None, "on_setup comes first"
         return self._saver
 
-    def _folder(self, trainer: Trainer) -> Path:
-        return self.save_dir or Path(trainer.save_dir) / DEFAULT_FOLDER
+    def _folder(self, run: Trainer | PlannedRun) -> Path:
+        return self.save_dir or Path(run.save_dir) / DEFAULT_FOLDER
 
     def _finish(self, trainer: Trainer, wait: bool) -> None:
         try:

@@ -19,9 +19,11 @@ from trainbus_early_stopping.rule import Cause, StopRule
 from trainbus_early_stopping.saved import progress_in
 from training import CheckpointError, checked_options
 from training.callbacks import Callback
+from training.plugin import Plan
 
 if TYPE_CHECKING:
     from training import Trainer
+    from training.plugin import PlannedRun
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,15 @@ class EarlyStoppingCallback(Callback):
     def best_step(self) -> int | None:
         """``trainer.step`` at which ``best_value`` was measured."""
         return self.progress.best_step
+
+    def plan(self, run: PlannedRun) -> Plan:
+        """Return when it could stop the run first, and what keeps it from it."""
+        name, rule = run.name_of(self), self.rule
+        conflicts = run.metric_conflicts(self.monitor, f"{name}.monitor")
+        conflicts += rule.conflicts(run, name)
+        return Plan(
+            {"stop": [f"{name} ({self.monitor}): {rule.when(run)}"]}, {}, conflicts
+        )
 
     def needed_checkpoints(self) -> frozenset[int]:
         """Return the steps whose checkpoints must not be deleted."""

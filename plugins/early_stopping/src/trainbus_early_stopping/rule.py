@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from trainbus_early_stopping.progress import Progress
+from training.plugin import count
+
+if TYPE_CHECKING:
+    from training.plugin import PlannedRun
 
 Cause = Literal["patience", "nonfinite"]
 
@@ -38,6 +42,33 @@ class StopRule:
         if is_nonfinite and self.on_nonfinite == "stop":
             return "nonfinite"
         return "patience" if progress.wait >= max(self.patience, 1) else None
+
+    def when(self, run: PlannedRun) -> str:
+        """Return in one phrase when a planned run could be stopped first."""
+        if not run.is_counted:
+            return run.uncounted
+        for number, check in enumerate(run.checks(self.monitor), 1):
+            is_late = check.epoch >= self.min_epochs and check.step >= self.min_steps
+            if number > max(1, self.patience) and is_late:
+                return f"at the earliest after step {check.step:,}"
+        return "never"
+
+    def conflicts(self, run: PlannedRun, name: str) -> list[str]:
+        """Return a sentence for each setting that is longer than a planned run."""
+        found = []
+        checks = run.checks(self.monitor) if run.is_counted else []
+        if checks and len(checks) <= max(1, self.patience):
+            found.append(
+                f"{name}.patience is {self.patience}, but the run has only "
+                f"{count(len(checks), 'check')} of {self.monitor}: it can never stop"
+            )
+        for option, value, limit in (
+            ("min_epochs", self.min_epochs, run.num_epochs),
+            ("min_steps", self.min_steps, run.total_steps),
+        ):
+            if value > limit:
+                found.append(f"{name}.{option} is {value:,}: longer than the run")
+        return found
 
     def reason(self, cause: Cause, progress: Progress) -> str:
         """Return in one phrase why the run stops."""

@@ -17,6 +17,7 @@ from trainbus_evaluation.vqa_evaluator import VQAEvaluator
 from training import ConfigError, DataError, checked_options
 from training.callbacks import Callback
 from training.plugin import (
+    Plan,
     iterate_shielded,
     loaders_by_name,
     merge_metrics,
@@ -26,6 +27,7 @@ from training.plugin import (
 
 if TYPE_CHECKING:
     from training import Trainer
+    from training.plugin import PlannedRun
 
 
 class EvaluationCallback(Callback):
@@ -64,7 +66,7 @@ class EvaluationCallback(Callback):
     """
 
     name = "evaluation"
-    hook_api = ">=1.0,<2"
+    hook_api = ">=1.1,<2"
     produces = ("val_loss", "accuracy", "exact_match", "f1")
 
     @checked_options
@@ -140,6 +142,28 @@ class EvaluationCallback(Callback):
             names += [_name_in_run(name, place) for name in own]
         return names
 
+    def plan_evaluations(self, run: PlannedRun) -> set[int]:
+        """Return the steps after which a run of that length is evaluated."""
+        ends = set(run.epoch_ends[self.every_n_epochs - 1 :: self.every_n_epochs or 1])
+        ends = ends if self.every_n_epochs else set()
+        return ends | {*run.every(self.every_n_steps), run.total_steps}
+
+    def plan(self, run: PlannedRun) -> Plan:
+        """Return which settings do not go together with the run."""
+        name = run.name_of(self)
+        missing = f"{name} is enabled, but data.validation names no rows"
+        return Plan(
+            conflicts=[
+                *([] if run.has_validation else [missing]),
+                *run.length_conflicts(
+                    self.every_n_steps, "step", f"{name}.every_n_steps"
+                ),
+                *run.length_conflicts(
+                    self.every_n_epochs, "epoch", f"{name}.every_n_epochs"
+                ),
+            ]
+        )
+
     def on_step_end(self, trainer: Trainer) -> None:
         """Ask for an evaluation when one is due by steps."""
         if not self.every_n_steps or trainer.step % self.every_n_steps:
@@ -152,7 +176,7 @@ class EvaluationCallback(Callback):
         return self.measure(trainer) if self.is_due(trainer, reason) else None
 
     def is_due(self, trainer: Trainer, reason: str) -> bool:
-        """Whether this boundary is evaluated; reads counters only: a plan may ask."""
+        """Whether this boundary is evaluated."""
         return reason != "epoch_end" or self._is_epoch_due(trainer, trainer.epoch)
 
     def measure(self, trainer: Trainer) -> dict[str, float]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from training import ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import named_path, open_file, write_durably
+from training.plugin import Plan, named_path, open_file, write_durably
 
 if TYPE_CHECKING:
     from training import Trainer
+    from training.plugin import PlannedRun
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class CSVLoggerCallback(Callback):
 
     name = "csv"
     failure = "isolate"  # a run is worth more than its log
-    hook_api = ">=1.0,<2"
+    hook_api = ">=1.1,<2"
 
     @checked_options
     def __init__(self, filename: str | os.PathLike[str] | None = None) -> None:
@@ -53,10 +54,9 @@ class CSVLoggerCallback(Callback):
         self._columns: list[str] = []
         self._is_fresh = True
 
-    def planned_files(self, save_dir: Path) -> list[Path]:
-        """Return what a run with this ``save_dir`` writes; touches nothing."""
-        default = save_dir / "training_log.csv"
-        return [named_path(default if self._filename is None else self._filename)]
+    def plan(self, run: PlannedRun) -> Plan:
+        """Return what a run writes; touches nothing."""
+        return Plan(files={self._place(run.save_dir): ""})
 
     def on_setup(self, trainer: Trainer) -> None:
         """Fix the path, so that a later change of folder does not move it.
@@ -64,8 +64,7 @@ class CSVLoggerCallback(Callback):
         Raises:
             ConfigError: the path is a folder or a device, or its folder cannot be made.
         """
-        (path,) = self.planned_files(trainer.save_dir)
-        self.path = path.absolute()
+        self.path = self._place(trainer.save_dir).absolute()
         if self.path.is_dir():
             raise ConfigError(f"csv.filename is {str(self.path)!r}, which is a folder")
         is_device = self.path.is_char_device() or self.path.is_block_device()
@@ -104,6 +103,10 @@ class CSVLoggerCallback(Callback):
                 file.write(as_text(self._columns, [row]).encode())
                 file.flush()
                 os.fsync(file.fileno())
+
+    def _place(self, save_dir: Path) -> Path:
+        default = save_dir / "training_log.csv"
+        return named_path(default if self._filename is None else self._filename)
 
     def _resume(self, trainer: Trainer) -> None:
         columns, rows = read_rows(self.path) if self.path.is_file() else ([], [])

@@ -16,13 +16,13 @@ from annotated_types import Ge
 
 from training import ConfigError, PluginError, checked_options
 from training.callbacks import Callback
-from training.plugin import named_path, require_state
+from training.plugin import Plan, named_path, require_state
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from training import Trainer
-    from training.plugin import LazyLogs, Readback
+    from training.plugin import LazyLogs, PlannedRun, Readback
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +90,9 @@ class TensorBoardCallback(Callback):
         require_state(self.name, is_right, "run_name", name, wanted)
         self._run_name = name
 
-    def planned_files(self, save_dir: Path) -> list[Path]:
-        """Return the folder that a run with this ``save_dir`` writes to."""
-        default = save_dir / "tensorboard"
-        return [named_path(default if self._log_dir is None else self._log_dir)]
+    def plan(self, run: PlannedRun) -> Plan:
+        """Return what a run writes; touches nothing."""
+        return Plan(files={self._place(run.save_dir): ""})
 
     def on_setup(self, trainer: Trainer) -> None:
         """Fix the folder, and see that TensorBoard can be imported.
@@ -102,8 +101,7 @@ class TensorBoardCallback(Callback):
             PluginError: it cannot.
         """
         _import_writer()
-        (folder,) = self.planned_files(trainer.save_dir)
-        self.log_dir = folder.absolute()
+        self.log_dir = self._place(trainer.save_dir).absolute()
         self._run_name = ""
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
@@ -161,6 +159,10 @@ class TensorBoardCallback(Callback):
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
+
+    def _place(self, save_dir: Path) -> Path:
+        default = save_dir / "tensorboard"
+        return named_path(default if self._log_dir is None else self._log_dir)
 
     def _write_due(self, wait: bool = True) -> None:
         """Write the points that are due, in order; without ``wait`` those here."""

@@ -18,6 +18,7 @@ from training.plugin import epochs_begun, foreign_value
 
 if TYPE_CHECKING:
     from training import Trainer
+    from training.plugin import PlannedRun
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +253,7 @@ def warn_of_warmup(warmup: int, planned: int | None) -> None:
         )
 
 
-def planned_advances(trainer: Trainer, interval: str) -> int | None:
+def planned_advances(trainer: Trainer | PlannedRun, interval: str) -> int | None:
     """Return how often a schedule advances in the whole run; None if unknown."""
     if interval == "step":
         return trainer.total_steps

@@ -31,16 +31,19 @@ from trainbus_lr_scheduling.drivers import (
     in_order,
     set_lr,
 )
+from trainbus_lr_scheduling.plan import plan_of_plateau, plan_of_schedule
 from trainbus_lr_scheduling.saved import check_state
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advances
 from trainbus_lr_scheduling.torch_driver import TorchDriver
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
+from training.plugin import Plan
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler  # or whatever has its methods
 
     from training import Trainer
+    from training.plugin import PlannedRun
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class LearningRateSchedulerCallback(Callback):
     """
 
     name = "lr_scheduling"
-    hook_api = ">=1.0,<2"
+    hook_api = ">=1.1,<2"
     mutates = ("optimizer",)
     consumes = ("monitor",)
     alters_training = True
@@ -135,7 +138,18 @@ class LearningRateSchedulerCallback(Callback):
         assert self._driver is not None, "on_setup has not run"
         return self._driver
 
-    def schedule(self, trainer: Trainer) -> Schedule | None:
+    def plan(self, run: PlannedRun) -> Plan:
+        """Return the rates of a planned run, and why they are not what they seem."""
+        name = run.name_of(self)
+        try:
+            schedule = self.schedule(run)
+        except ConfigError as error:
+            return Plan({"rate": ["unknown: see the conflicts"]}, {}, [str(error)])
+        if schedule is not None:
+            return plan_of_schedule(run, name, schedule, self.interval)
+        return plan_of_plateau(run, name, self.monitor, self.patience)
+
+    def schedule(self, trainer: Trainer | PlannedRun) -> Schedule | None:
         """Return the closed form of a configured schedule, None for any other.
 
         Raises:

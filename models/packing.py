@@ -92,7 +92,7 @@ def _check_sizes(config: Any, weights: Mapping[str, Any]) -> None:
     """Refuse a configuration of another model than the one that had the weights."""
     import torch
 
-    from models.blip import BlipVQA
+    from models.blip.model import BlipVQA
 
     for part in (config.text_config, config.vision_config):
         if part.num_hidden_layers > len(weights):  # each has weights of its own

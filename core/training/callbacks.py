@@ -82,6 +82,9 @@ class Callback:
     #: Whether weights would differ without this plugin: then a checkpoint of a run with
     #: it is not resumed without it, unless that is consented to.
     alters_training: ClassVar[bool] = False
+    #: The scheduler object that it steps: the trainer's ``scheduler`` of that identity
+    #: gets no LR plugin beside it.
+    scheduler: Any = None
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return progress to keep in checkpoints: tensors and JSON values only.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from training.errors import did_you_mean
 from training.loop import length
-from training.messages.error_texts import count
+from training.messages.tables import count
 
 __all__ = ["Boundary", "Plan", "PlannedRun"]
 

@@ -19,6 +19,7 @@ from training.discovery.specs import build_plugins
 from training.errors import ConfigError
 from training.hardware.device import named_device
 from training.loop.length import last_window
+from training.messages.tables import count
 from training.planned_run import Plan, PlannedRun
 
 __all__ = ["describe_plan"]

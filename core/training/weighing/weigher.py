@@ -12,6 +12,7 @@ from torch import nn
 
 from training.errors import CheckpointError, ConfigError
 from training.loop.forward import Forward
+from training.weighing import sentences
 from training.weighing.candidates import Counts, checked, needed, said_weight
 from training.weighing.later_looks import LaterLooks, is_belied
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
@@ -198,8 +199,8 @@ class Weigher:
         self.usual = None
         seen = self._look(batch, issued, list(self._live))
         if is_belied(self._live, seen, LIMIT):
-            why = _sentences().belied(seen, self.verdict)
-            raise ConfigError(_sentences().refusal(self._batches_a_window, why))
+            why = sentences.belied(seen, self.verdict)
+            raise ConfigError(sentences.refusal(self._batches_a_window, why))
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
         """Return what a batch that is not trained on counts; it decides nothing.
@@ -227,7 +228,7 @@ class Weigher:
 
     def describe(self, batch: Any, issued: Any = None) -> str:
         """Return in a sentence what ``batch`` tells, whatever anybody says."""
-        return str(_sentences().verdict(self._look(batch, issued, None), LIMIT))
+        return str(sentences.verdict(self._look(batch, issued, None), LIMIT))
 
     def _amount(self, batch: Any, samples: int | None) -> float:
         if self._unit is None or self._unit == "sum":
@@ -253,7 +254,7 @@ class Weigher:
         self.usual = None
         seen = self._look(batch, issued, list(self._live))
         if seen.is_none:
-            self._unknown(_sentences().none(seen, LIMIT))
+            self._unknown(sentences.none(seen, LIMIT))
         elif seen.turns:
             self._keep(seen.live, seen)
         self._refuse_differing(batch, samples, seen)
@@ -287,7 +288,7 @@ class Weigher:
             return self._amount(batch, samples)
         self._reasons += seen.reasons
         if seen.is_none:
-            self._unknown(_sentences().none(seen, LIMIT))
+            self._unknown(sentences.none(seen, LIMIT))
         elif seen.turns:
             self._cuts += seen.turns
             live = self._of_torch(seen.live)
@@ -326,11 +327,11 @@ class Weigher:
             assert self._unit is not None
             is_known = self._counts.is_torch_loss and len(self._live) == 1
             self._later = LaterLooks(self._batches_a_window > 1 and not is_known)
-            log.info("%s", _sentences().found(seen, self._unit))
+            log.info("%s", sentences.found(seen, self._unit))
         elif not self._cuts and (
             seen.is_final or self._batches >= min(MOST_BATCHES, self._batches_a_window)
         ):
-            self._unknown(_sentences().unknown(self._reasons))
+            self._unknown(sentences.unknown(self._reasons))
 
     def _keep(self, live: list[str], seen: Look, is_first: bool = False) -> None:
         """Go on with the units in ``live``, on the scale of the batches before."""
@@ -362,7 +363,7 @@ class Weigher:
         self._is_settled, self._live, self._unit = True, {}, None
         said = seen.shares.get("said")
         if said is not None and seen.fit is not None and "said" not in seen.live:
-            log.warning("%s", _sentences().disagreement(seen, said))
+            log.warning("%s", sentences.disagreement(seen, said))
 
     def _check_expected(self, batch: Any, issued: Any) -> None:
         """Compare the unit of a checkpoint with what this run's first batch tells."""
@@ -374,7 +375,7 @@ class Weigher:
         if expected in seen.live or set(self._live) & set(seen.live):
             return
         if not self._allows_change:
-            raise CheckpointError(_sentences().another(str(expected), seen.live[0]))
+            raise CheckpointError(sentences.another(str(expected), seen.live[0]))
         amounts = self._counts.all(batch, None if issued is None else len(issued))
         self._live = {unit: float(amounts.get(unit, 0.0)) for unit in seen.live}
         self._unit, self._scale = seen.live[0], 1.0
@@ -382,7 +383,6 @@ class Weigher:
 
     def _unknown(self, why: str) -> None:
         """Refuse, where it matters; else warn, and count samples or batches."""
-        sentences = _sentences()
         if self._batches_a_window > 1:
             raise ConfigError(sentences.refusal(self._batches_a_window, why))
         self._is_settled, self._live, self._unit = True, {}, None
@@ -392,10 +392,3 @@ class Weigher:
     def _tell_window(self) -> None:
         if self._window is not None:
             self._window.adds_up = self.is_sum
-
-
-def _sentences() -> Any:
-    """Return the module; it is imported only where something is measured."""
-    from training.weighing import sentences
-
-    return sentences

@@ -43,7 +43,7 @@ FOLDERS = (
 CORE = (
     "bus/bus bus/order bus/slots bus/wrappers callbacks hardware/device errors "
     "feed/batches feed/epoch_loader feed/sample_seeds hookspecs logs loop/forward "
-    "loop/gradients loop/length loop/loop loop/metrics loop/precision loop/state "
+    "loop/gradients loop/length loop/loop loop/metrics loop/precision loop/progress loop/rng "
     "loop/train_mode loop/window readback trainer view"
 )
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from training.loop.length import epochs_begun
     from training.loop.metrics import merge_metrics
-    from training.loop.state import load_rng_state, rng_state
+    from training.loop.rng import load_rng_state, rng_state
     from training.loop.train_mode import evaluating
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
@@ -81,7 +81,7 @@ _MODULES = {
     "is_finite": "training.checkpoint.part_checks",
     "is_insistent": "training.signals.signals",
     "iterate_shielded": "training.signals.signals",
-    "load_rng_state": "training.loop.state",
+    "load_rng_state": "training.loop.rng",
     "load_weights": "training.hardware.plain_names",
     "loaders_by_name": "training.feed.validation_loaders",
     "loss_in": "training.loop.forward",
@@ -94,7 +94,7 @@ _MODULES = {
     "position_of": "training.checkpoint_io",
     "read_checkpoint": "training.checkpoint_io",
     "require_state": "training.checkpoint.plugin_states",
-    "rng_state": "training.loop.state",
+    "rng_state": "training.loop.rng",
     "sample_sizes": "training.weighing.structure",
     "shielded": "training.signals.signals",
     "table": "training.messages.tables",

@@ -47,7 +47,8 @@ from training.loop.loop import Loop
 from training.loop.make_window import choose_window
 from training.loop.metrics import Metrics, known_names
 from training.loop.precision import Precision
-from training.loop.state import Progress, Request, seed_everything
+from training.loop.progress import Progress, Request
+from training.loop.rng import seed_everything
 from training.loop.train_mode import Modes, keep_frozen
 from training.signals.signals import handled, interruption, shielded
 from training.teardown import tear_down

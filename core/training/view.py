@@ -26,7 +26,7 @@ from training.loop.criterion import Criterion
 from training.loop.forward import Forward
 from training.loop.metrics import Metrics
 from training.loop.precision import Precision
-from training.loop.state import Progress, Request
+from training.loop.progress import Progress, Request
 from training.loop.train_mode import Modes
 from training.loop.window import APPLIED
 from training.readback import Readback

@@ -28,7 +28,8 @@ from training.hardware.plain_names import (
     weights_of,
 )
 from training.loop.optimizer_kernels import keep_kernels
-from training.loop.state import Request, rng_state
+from training.loop.progress import Request
+from training.loop.rng import rng_state
 from training.plain import plain
 
 if TYPE_CHECKING:

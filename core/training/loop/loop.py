@@ -21,7 +21,7 @@ from training.feed.batches import device_batches
 from training.feed.epoch_loader import EpochLoader
 from training.logs import LazyLogs
 from training.loop.metrics import MetricValue, merge_metrics
-from training.loop.state import load_rng_state, rng_state
+from training.loop.rng import load_rng_state, rng_state
 from training.loop.window import APPLIED, NONFINITE, Window, refusal
 from training.signals.signals import Abandoned
 from training.view import RunView

@@ -1,0 +1,58 @@
+"""The global random generators that a run draws from."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy (if it is loaded) and torch, on every device."""
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def rng_state(device: torch.device | None = None) -> dict[str, Any]:
+    """Return the state of every global generator as tensors and JSON values.
+
+    Args:
+        device: of the run; on a card its generator is kept, and no other card's.
+    """
+    version, words, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "torch": torch.get_rng_state(),
+    }
+    if "numpy" in sys.modules:
+        kind, keys, *rest = sys.modules["numpy"].random.get_state()
+        state["numpy"] = [kind, [int(key) for key in keys], *rest]
+    if device is not None and device.type == "cuda":
+        state["cuda"] = [torch.cuda.get_rng_state(device)]
+    return state
+
+
+def load_rng_state(state: dict[str, Any], device: torch.device | None = None) -> None:
+    """Put every global generator where ``rng_state`` found it.
+
+    Args:
+        state: an earlier release kept those of all cards of its machine; then the one
+            of this run's card counts, else the first.
+        device: of the run.
+    """
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    torch.set_rng_state(state["torch"])
+    if "numpy" in state:
+        import numpy as np
+
+        kind, keys, *rest = state["numpy"]
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    cards = state.get("cuda")
+    if cards and device is not None and device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_rng_state(cards[index if index < len(cards) else 0], device)

@@ -230,7 +230,7 @@ def _sentence(text: str) -> str:
 
 def _attributes() -> Iterator[tuple[str, str, str]]:
     """Yield (name, default, meaning) of what ``Callback`` declares."""
-    source = (Path(hookspecs.__file__).parent / "callbacks.py").read_text()
+    source = (Path(hookspecs.__file__).parent / "bus" / "callback.py").read_text()
     lines = source.splitlines()
     tree = ast.parse(source)
     (cls,) = (n for n in tree.body if isinstance(n, ast.ClassDef))

@@ -41,9 +41,10 @@ FOLDERS = (
 # What a reader must know to understand what happens between two batches; a recording
 # does the same faster, and is left out like other things that are off by default.
 CORE = (
-    "bus/bus bus/order bus/slots bus/wrappers callbacks hardware/device errors "
+    "bus/bus bus/callback bus/order bus/slots bus/wrappers hardware/device errors "
     "feed/batches feed/epoch_loader feed/sample_seeds hookspecs logs loop/forward "
-    "loop/gradients loop/length loop/loop loop/metrics loop/precision loop/progress loop/rng "
+    "loop/gradients loop/length loop/loop loop/metrics loop/precision loop/progress "
+    "loop/rng "
     "loop/train_mode loop/window readback trainer view"
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from training import callbacks as plugin_names
+from training.bus.callback import Callback
 from training.errors import ConfigError, PluginError
 from training.view import RunView
 
@@ -75,7 +76,7 @@ def listed(callbacks: Any) -> list[Any]:
     Raises:
         PluginError: it is one callback, a name or a mapping.
     """
-    is_one = isinstance(callbacks, (str, Mapping, plugin_names.Callback))
+    is_one = isinstance(callbacks, (str, Mapping, Callback))
     if is_one or not isinstance(callbacks, Iterable):
         raise PluginError(
             f"callbacks is {callbacks!r}; pass a list of instances, as in "

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 import training
-from training.callbacks import Callback
+from training.bus.callback import Callback
 from training.checkpoint_io import write_durably, write_json
 from training.discovery import installed
 from training.discovery.provenance import describe_plugins

@@ -12,10 +12,10 @@ from typing import Any
 
 import pluggy
 
+from training.bus.callback import Callback
 from training.bus.foreign_hooks import FOREIGN, hint_for
 from training.bus.order import relation_mistake
 from training.bus.slots import describe
-from training.callbacks import Callback
 from training.errors import PluginError, did_you_mean
 from training.hook_api import API_VERSION, PROJECT, SINCE, is_meant
 from training.hookspecs import HOOKS

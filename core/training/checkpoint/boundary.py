@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from training.bus.callback import Callback
 from training.bus.slots import FILE_PREFIX, plugin_of
 from training.bus.wrappers import scope
-from training.callbacks import Callback
 from training.errors import CheckpointError
 
 if TYPE_CHECKING:

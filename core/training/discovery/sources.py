@@ -202,7 +202,7 @@ def _inherit(
         where, node = find_in(module, text.split("."))
         if node is child:
             raise UnknownSourceError(f"{text} is a base of its own name")
-        if (where.name, node.name) == ("training.callbacks", "Callback"):
+        if (where.name, node.name) == ("training.bus.callback", "Callback"):
             found.is_callback = True
             return
         parent = _merged(where, node)

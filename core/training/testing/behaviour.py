@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from training.bus.bus import Bus
+from training.bus.callback import Callback
 from training.bus.registration import api_mistake
-from training.callbacks import Callback
 from training.discovery.signature import signature_mistakes
 from training.messages.error_texts import notes_of, repr_of
 from training.testing.case import Case

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.callbacks import Callback
+from training.bus.callback import Callback
 from training.loop.train_mode import evaluating
 from training.view import RunView
 

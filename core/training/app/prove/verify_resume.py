@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.callbacks import Callback
+from training.bus.callback import Callback
 from training.errors import CheckpointError, ConfigError, DataError, TrainbusError
 from training.files.named_paths import named_path
 from training.messages.error_texts import text_of

@@ -1,0 +1,60 @@
+"""``Callback``: what plugins may derive from, and what the bus reads of them.
+
+A callback is a class whose methods carry hook names; ``hookspecs`` lists them. The base
+class declares none of them, so that a method names only the arguments it uses and still
+type-checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class Callback:
+    """Base of callbacks: write methods named after the hooks you want to hear.
+
+    A method that starts with ``on_`` and is no hook is refused with a suggestion.
+    Any other class works too when its methods carry ``@training.hookimpl``.
+    """
+
+    #: Name in the bus, in ``before``/``after`` and in checkpoints; unique in a run.
+    #: None: the class's own name.
+    name: ClassVar[str | None] = None
+    #: Names of plugins that must run after this one, wherever both hear an event.
+    before: ClassVar[tuple[str, ...]] = ()
+    #: Names of plugins that must run before this one, wherever both hear an event.
+    after: ClassVar[tuple[str, ...]] = ()
+
+    #: What an exception in a hook does: "fatal" ends the run; "isolate" warns, goes on,
+    #: and switches the plugin off after three. For observers whose loss is bearable.
+    failure: ClassVar[str] = "fatal"
+    #: Versions of the hook API that it is written for, as in ``">=1.0,<2"``; None: any.
+    #: A method with the name of a hook that came later than the oldest is no hook.
+    hook_api: ClassVar[str | None] = None
+    #: What its hooks may change: "parameters", "gradients", "optimizer" (options such
+    #: as the learning rate), "rng" (global random generators). Observers: nothing.
+    mutates: ClassVar[tuple[str, ...]] = ()
+    #: Per-batch hooks that read the device at every call (a sync on CUDA).
+    reads_device: ClassVar[tuple[str, ...]] = ()
+    #: Metrics that ``evaluate`` may deliver, for those who read about it.
+    produces: ClassVar[tuple[str, ...]] = ()
+    #: Options that name a metric to be watched, such as "monitor".
+    consumes: ClassVar[tuple[str, ...]] = ()
+    #: Whether weights would differ without this plugin: then a checkpoint of a run with
+    #: it is not resumed without it, unless that is consented to.
+    alters_training: ClassVar[bool] = False
+    #: The scheduler object that it steps: the trainer's ``scheduler`` of that identity
+    #: gets no LR plugin beside it.
+    scheduler: Any = None
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return progress to keep in checkpoints: tensors and JSON values only.
+
+        Keep what was learnt (best value, counts), never settings (patience, mode):
+        a resumed run obeys its new configuration.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned; called after ``on_setup``."""

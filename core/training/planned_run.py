@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from training.errors import did_you_mean
-from training.loop import length
+from training.loop.length import RunLength
 from training.messages.tables import count
 
 __all__ = ["Boundary", "Plan", "PlannedRun"]
@@ -87,20 +87,26 @@ class PlannedRun:
     )
 
     @property
+    def length(self) -> RunLength:
+        """The same counts, as the loop has them."""
+        return RunLength(
+            self.batches_per_epoch,
+            self.num_epochs,
+            self.gradient_accumulation_steps,
+            self.max_steps,
+        )
+
+    @property
     def steps_per_epoch(self) -> int:
         """Steps of an epoch, the last partial window included."""
-        steps = length.steps_per_epoch(
-            self.batches_per_epoch, self.gradient_accumulation_steps
-        )
+        steps = self.length.steps_per_epoch
         assert steps is not None
         return steps
 
     @property
     def total_steps(self) -> int:
         """Planned steps of the whole run."""
-        total = length.total_steps(
-            self.steps_per_epoch, self.num_epochs, self.max_steps
-        )
+        total = self.length.total_steps
         assert total is not None
         return total
 

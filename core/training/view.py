@@ -21,9 +21,9 @@ from training.bus.bus import Bus
 from training.bus.slots import plugins_on_stack
 from training.checkpoint.optimizer_state import SavedGroup
 from training.feed.batches import batch_to_device
-from training.loop import length as plan
 from training.loop.criterion import Criterion
 from training.loop.forward import Forward
+from training.loop.length import RunLength, num_batches
 from training.loop.metrics import Metrics
 from training.loop.precision import Precision
 from training.loop.progress import Progress, Request
@@ -191,19 +191,32 @@ class RunView:
         From ``on_setup`` on those of the loader that ``wrap_dataloader`` returned.
         """
         wrapped, given = self._wrapped_loader, self.train_dataloader
-        return plan.num_batches(given if wrapped is None else wrapped)
+        return num_batches(given if wrapped is None else wrapped)
+
+    @property
+    def length(self) -> RunLength:
+        """How long the run is, as planned from what is known now."""
+        return RunLength(
+            self.batches_per_epoch,
+            self.num_epochs,
+            self.gradient_accumulation_steps,
+            self.max_steps,
+        )
 
     @property
     def steps_per_epoch(self) -> int | None:
         """Steps of an epoch, the last partial window included."""
-        return plan.steps_per_epoch(
-            self.batches_per_epoch, self.gradient_accumulation_steps
-        )
+        return self.length.steps_per_epoch
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the latest step is the last of its epoch; False if unknown."""
+        return self.length.ends_epoch(self.step)
 
     @property
     def total_steps(self) -> int | None:
         """Planned steps of the whole run; None when nothing bounds them."""
-        return plan.total_steps(self.steps_per_epoch, self.num_epochs, self.max_steps)
+        return self.length.total_steps
 
     @property
     def stop_reason(self) -> str | None:
@@ -277,9 +290,7 @@ class RunView:
             raise Abandoned
 
     def _plan_is_done(self) -> bool:
-        return self.epoch >= self.num_epochs or (
-            self.max_steps is not None and self.step >= self.max_steps
-        )
+        return self.length.is_over(self.epoch, self.step)
 
     def _stop_on_signal(self, number: Signals) -> None:
         self._signal = number

@@ -17,7 +17,7 @@ from trainbus_evaluation import EvaluationCallback
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Bus, Callback, Trainer
 from training.app.plan.planning import evaluated
-from training.loop import length as plan
+from training.loop.length import RunLength
 from training.plugin import PlannedRun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,8 +64,21 @@ def test_the_rule_would_notice() -> None:
 def test_an_epoch_has_a_step_for_each_window_begun(
     batches: int, accumulation: int, steps: int, last: int
 ) -> None:
-    assert plan.steps_per_epoch(batches, accumulation) == steps
-    assert plan.last_window(batches, accumulation) == last
+    length = RunLength(batches, num_epochs=2, accumulation=accumulation)
+    assert (length.steps_per_epoch, length.last_window) == (steps, last)
+    assert [n for n in range(2 * steps + 1) if length.ends_epoch(n)] == [
+        steps,
+        2 * steps,
+    ]
+
+
+def test_a_loader_without_a_length_has_as_many_steps_as_max_steps() -> None:
+    length = RunLength(None, num_epochs=2, accumulation=3, max_steps=7)
+    assert (length.steps_per_epoch, length.total_steps) == (None, 7)
+    assert not length.ends_epoch(7)
+    assert [length.is_over(1, 6), length.is_over(1, 7), length.is_over(2, 6)] == [
+        *(False, True, True)
+    ]
 
 
 class Scripted:

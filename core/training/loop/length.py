@@ -3,7 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RunLength:
+    """The length of a run as planned; a value, made anew wherever it is asked for.
+
+    Attributes:
+        batches_per_epoch: None for a loader without a length.
+        num_epochs: passes over the data in all.
+        accumulation: batches of a full window.
+        max_steps: steps after which the run ends, or None.
+    """
+
+    batches_per_epoch: int | None
+    num_epochs: int
+    accumulation: int = 1
+    max_steps: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Windows of one epoch; the last one may hold fewer batches."""
+        batches = self.batches_per_epoch
+        return None if batches is None else -(-batches // self.accumulation)
+
+    @property
+    def total_steps(self) -> int | None:
+        """Planned steps of the whole run, or None when nothing bounds them."""
+        per_epoch, most = self.steps_per_epoch, self.max_steps
+        if per_epoch is None:
+            return most
+        planned = per_epoch * self.num_epochs
+        return planned if most is None else min(planned, most)
+
+    @property
+    def last_window(self) -> int | None:
+        """Batches in the last window of an epoch."""
+        batches = self.batches_per_epoch
+        if batches is None:
+            return None
+        return batches % self.accumulation or min(batches, self.accumulation)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch is over with ``step`` steps; False where nobody can tell."""
+        return bool(step and self.steps_per_epoch and step % self.steps_per_epoch == 0)
+
+    def is_over(self, epoch: int, step: int) -> bool:
+        """Whether all is done after so many complete epochs and steps."""
+        return epoch >= self.num_epochs or (
+            self.max_steps is not None and step >= self.max_steps
+        )
 
 
 def num_batches(dataloader: Iterable[Any]) -> int | None:
@@ -14,26 +65,6 @@ def num_batches(dataloader: Iterable[Any]) -> int | None:
         return None
 
 
-def steps_per_epoch(batches: int | None, accumulation: int) -> int | None:
-    """Return the windows of one epoch; the last one may hold fewer batches."""
-    return None if batches is None else -(-batches // accumulation)
-
-
-def last_window(batches: int, accumulation: int) -> int:
-    """Return the batches in the last window of an epoch."""
-    return batches % accumulation or min(batches, accumulation)
-
-
 def epochs_begun(steps: int, per_epoch: int) -> int:
     """Return in how many epochs the first ``steps`` steps of a run lie."""
     return -(-steps // per_epoch)
-
-
-def total_steps(
-    per_epoch: int | None, num_epochs: int, max_steps: int | None
-) -> int | None:
-    """Return the planned steps of a whole run, or None when nothing bounds them."""
-    if per_epoch is None:
-        return max_steps
-    planned = per_epoch * num_epochs
-    return planned if max_steps is None else min(planned, max_steps)

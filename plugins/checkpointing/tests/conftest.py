@@ -34,6 +34,10 @@ class FakeTrainer:
         self.resumed_from: Path | None = None
         self.num_writes = 0
 
+    @property
+    def ends_epoch(self) -> bool:
+        return self.step % self.steps_per_epoch == 0
+
     def require_metric(self, name: str, owner: str) -> None:
         if name not in self.known:
             raise MetricError(f"{owner} watches {name!r}, but there is: val_loss")

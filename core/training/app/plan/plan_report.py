@@ -18,7 +18,6 @@ from training.bus.bus import Bus
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError
 from training.hardware.device import named_device
-from training.loop.length import last_window
 from training.messages.tables import count
 from training.planned_run import Plan, PlannedRun
 
@@ -117,7 +116,7 @@ def _is_drawn(config: Config) -> bool:
 
 def _updates(run: PlannedRun) -> list[str]:
     per_epoch, size = run.steps_per_epoch, run.gradient_accumulation_steps
-    tail = last_window(run.batches_per_epoch, size)
+    tail = run.length.last_window
     lines = [
         f"{run.total_steps:,} in all, if none is skipped",
         f"{count(run.num_epochs, 'epoch')} of {count(run.batches_per_epoch, 'batch')}: "

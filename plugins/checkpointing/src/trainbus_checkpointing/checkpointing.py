@@ -200,10 +200,8 @@ class ModelCheckpointCallback(Callback):
         """
         if self.async_save:
             self._finish(trainer, wait=False)
-        if not self.cadence.is_step_due(trainer.step):
-            return
-        length = trainer.steps_per_epoch
-        if length is None or trainer.step % length:  # else the epoch's end comes next
+        is_due = self.cadence.is_step_due(trainer.step)
+        if is_due and not trainer.ends_epoch:  # else its end comes next
             trainer.request_checkpoint(when.REASON_STEPS)
 
     def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:

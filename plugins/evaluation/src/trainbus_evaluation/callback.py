@@ -299,9 +299,8 @@ class EvaluationCallback(Callback):
         """
         if trainer.step == trainer.max_steps:
             return True
-        length = trainer.steps_per_epoch
-        ends_epoch = length is not None and trainer.step % length == 0
-        return ends_epoch and self._is_epoch_due(trainer, trainer.epoch + 1)
+        is_last = trainer.ends_epoch
+        return is_last and self._is_epoch_due(trainer, trainer.epoch + 1)
 
 
 class _WhileStaying:

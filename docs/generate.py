@@ -197,7 +197,7 @@ def _hook(hook: str, heard: list[str]) -> Iterator[str]:
     arguments = ", ".join(
         f"{each.name}: {each.annotation}"
         for each in inspect.signature(function).parameters.values()
-    )
+    ).replace("TrainerView", "Trainer")  # the protocol's one class, which authors know
     doc = inspect.getdoc(function) or ""
     yield f"## {hook}\n\n`{hook}({arguments})`\n\n"
     yield _prose(doc)

@@ -19,7 +19,7 @@ from training.loop.window import NONFINITE_POLICIES
 from training.plain import plain
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training.checkpoint.checkpointable import Checkpointable
 
 __all__ = [
     "check_savable",
@@ -175,7 +175,7 @@ def plain_options(optimizer: torch.optim.Optimizer) -> None:
                 options[name] = plain(value)
 
 
-def check_savable(trainer: Trainer) -> None:
+def check_savable(trainer: Checkpointable) -> None:
     """Say before the first step what no checkpoint of this run could hold.
 
     Raises:

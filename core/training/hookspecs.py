@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     import torch
 
     from training.logs import LazyLogs
-    from training.trainer import Trainer
+    from training.view import TrainerView
 
 __all__ = [
     "API_VERSION",
@@ -78,7 +78,7 @@ __all__ = [
 
 
 @hookspec
-def wrap_model(trainer: Trainer, model: torch.nn.Module) -> torch.nn.Module | None:
+def wrap_model(trainer: TrainerView, model: torch.nn.Module) -> torch.nn.Module | None:
     """Wrap the module that the loop calls, once a run, before the first event.
 
     State: counters are 0; the model is on ``trainer.device``.
@@ -95,7 +95,9 @@ def wrap_model(trainer: Trainer, model: torch.nn.Module) -> torch.nn.Module | No
 
 @hookspec(firstresult=True)
 def wrap_dataloader(
-    trainer: Trainer, dataloader: Iterable[Any], stage: Literal["train", "validation"]
+    trainer: TrainerView,
+    dataloader: Iterable[Any],
+    stage: Literal["train", "validation"],
 ) -> Iterable[Any] | None:
     """Replace a loader, once a run for each loader, before ``on_setup``.
 
@@ -111,7 +113,7 @@ def wrap_dataloader(
 
 
 @hookspec
-def on_setup(trainer: Trainer) -> None:
+def on_setup(trainer: TrainerView) -> None:
     """Fire once a run, before anything is restored and before the first batch.
 
     State: counters are 0; model, optimizer, device and the plan are final.
@@ -124,7 +126,7 @@ def on_setup(trainer: Trainer) -> None:
 
 
 @hookspec
-def metric_names(trainer: Trainer) -> Iterable[str] | None:
+def metric_names(trainer: TrainerView) -> Iterable[str] | None:
     """Name the metrics that this plugin's ``evaluate`` will deliver.
 
     State: as in ``on_setup``, which has fired.
@@ -141,7 +143,7 @@ def metric_names(trainer: Trainer) -> Iterable[str] | None:
 
 
 @hookspec
-def on_train_begin(trainer: Trainer, resumed: bool) -> None:
+def on_train_begin(trainer: TrainerView, resumed: bool) -> None:
     """Fire once when training is about to start.
 
     State: counters are those of the restored checkpoint, or 0 in a fresh run.
@@ -156,7 +158,7 @@ def on_train_begin(trainer: Trainer, resumed: bool) -> None:
 
 
 @hookspec
-def on_epoch_begin(trainer: Trainer) -> None:
+def on_epoch_begin(trainer: TrainerView) -> None:
     """Fire before the first batch of an epoch (after a resume: of its remainder).
 
     State: ``trainer.epoch`` counts completed epochs; this one is ``epoch + 1``.
@@ -169,7 +171,7 @@ def on_epoch_begin(trainer: Trainer) -> None:
 
 
 @hookspec
-def on_batch_begin(trainer: Trainer, batch: int, inputs: Any) -> None:
+def on_batch_begin(trainer: TrainerView, batch: int, inputs: Any) -> None:
     """Fire before the forward pass of one batch.
 
     State: ``trainer.step`` does not yet count this batch's window.
@@ -184,7 +186,7 @@ def on_batch_begin(trainer: Trainer, batch: int, inputs: Any) -> None:
 
 
 @hookspec
-def on_batch_end(trainer: Trainer, batch: int, logs: LazyLogs) -> None:
+def on_batch_end(trainer: TrainerView, batch: int, logs: LazyLogs) -> None:
     """Fire after the backward pass of one batch.
 
     State: ``trainer.step`` does not yet count this batch's window.
@@ -202,7 +204,7 @@ def on_batch_end(trainer: Trainer, batch: int, logs: LazyLogs) -> None:
 
 
 @hookspec
-def on_before_step(trainer: Trainer) -> None:
+def on_before_step(trainer: TrainerView) -> None:
     """Fire when a window's gradients are complete; change gradients here only.
 
     State: ``.grad`` holds the weighted mean over the window, unscaled, not clipped;
@@ -216,7 +218,7 @@ def on_before_step(trainer: Trainer) -> None:
 
 
 @hookspec
-def on_step_end(trainer: Trainer, logs: LazyLogs, applied: bool) -> None:
+def on_step_end(trainer: TrainerView, logs: LazyLogs, applied: bool) -> None:
     """Fire after the optimizer has been asked to step, once a window.
 
     State: ``trainer.step`` counts this window; ``trainer.update`` does if ``applied``.
@@ -237,7 +239,7 @@ def on_step_end(trainer: Trainer, logs: LazyLogs, applied: bool) -> None:
 
 
 @hookspec
-def evaluate(trainer: Trainer, reason: str) -> Mapping[str, float] | None:
+def evaluate(trainer: TrainerView, reason: str) -> Mapping[str, float] | None:
     """Measure the model; fire at each epoch end and when evaluation was requested.
 
     State: at an epoch end ``trainer.epoch`` already counts the epoch.
@@ -254,7 +256,7 @@ def evaluate(trainer: Trainer, reason: str) -> Mapping[str, float] | None:
 
 
 @hookspec
-def on_metrics(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+def on_metrics(trainer: TrainerView, metrics: Mapping[str, float]) -> None:
     """Fire when fresh metrics exist: the place to decide.
 
     State: as in ``evaluate``; ``trainer.metrics`` also knows who measured when.
@@ -270,7 +272,7 @@ def on_metrics(trainer: Trainer, metrics: Mapping[str, float]) -> None:
 
 
 @hookspec
-def on_epoch_end(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+def on_epoch_end(trainer: TrainerView, metrics: Mapping[str, float]) -> None:
     """Fire once after an epoch's evaluation and decisions: the place to report.
 
     State: ``trainer.epoch`` counts this epoch (1 after the first).
@@ -285,7 +287,7 @@ def on_epoch_end(trainer: Trainer, metrics: Mapping[str, float]) -> None:
 
 
 @hookspec
-def on_checkpoint(trainer: Trainer, reason: str) -> None:
+def on_checkpoint(trainer: TrainerView, reason: str) -> None:
     """Fire when state is whole and may be written: the place to save.
 
     State: a boundary: no partial gradients; every earlier event has finished.
@@ -300,7 +302,7 @@ def on_checkpoint(trainer: Trainer, reason: str) -> None:
 
 
 @hookspec
-def on_train_end(trainer: Trainer) -> None:
+def on_train_end(trainer: TrainerView) -> None:
     """Fire once when training ended without an error, after the last checkpoint.
 
     State: ``trainer.stop_reason`` says why it ended.
@@ -313,7 +315,7 @@ def on_train_end(trainer: Trainer) -> None:
 
 
 @hookspec
-def on_exception(trainer: Trainer, error: BaseException) -> None:
+def on_exception(trainer: TrainerView, error: BaseException) -> None:
     """Fire instead of the remaining events when something raised.
 
     State: counters are those of the last completed boundary or beyond.
@@ -327,7 +329,7 @@ def on_exception(trainer: Trainer, error: BaseException) -> None:
 
 
 @hookspec
-def on_close(trainer: Trainer) -> None:
+def on_close(trainer: TrainerView) -> None:
     """Fire last, always, for every plugin: flush and release.
 
     State: whatever the run ended with; ``on_setup`` may not have been reached.

@@ -6,25 +6,27 @@ from typing import TYPE_CHECKING
 
 from training.builtin.memory_advice import note_memory
 from training.messages.error_texts import add_note, repr_of
-from training.signals.signals import interruption
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training.checkpoint.checkpointable import Checkpointable
+    from training.feed.workers import Watched
+    from training.view import TrainerView
 
 __all__ = ["tear_down"]
 
 
-def tear_down(trainer: Trainer, failure: BaseException | None) -> BaseException | None:
+def tear_down(
+    trainer: Checkpointable, failure: BaseException | None, watched: Watched | None
+) -> BaseException | None:
     """Tell plugins of ``failure`` and close them; return what is to be raised.
 
     Hooks observe a failure and never hide it: what they raise becomes a note. Where
-    there was none, the first that a plugin raises in closing is one; else a signal that
-    came meanwhile, which waits until all are closed.
+    there was none, the first that a plugin raises in closing is one.
     """
     bus = trainer.bus
     try:
         if failure is not None:
-            failure = _explained(failure, trainer)
+            failure = _explained(failure, trainer, watched)
             for later in bus.call_all("on_exception", trainer=trainer, error=failure):
                 add_note(failure, f"then on_exception failed: {repr_of(later)}")
     finally:  # also when the user does not want to wait for the above
@@ -34,17 +36,15 @@ def tear_down(trainer: Trainer, failure: BaseException | None) -> BaseException 
             failure = later
         elif failure is not later:
             add_note(failure, f"then on_close failed: {repr_of(later)}")
-    if failure is None and trainer._signal is not None:
-        return interruption(trainer._signal)
     return failure
 
 
-def _explained(error: BaseException, trainer: Trainer) -> BaseException:
+def _explained(
+    error: BaseException, trainer: TrainerView, watched: Watched | None
+) -> BaseException:
     """Return ``error`` with what a person needs, or what to raise in its place."""
     try:
         note_memory(error, trainer)
-        order = getattr(trainer, "_order", None)
-        watched = None if order is None else order.watched
         loss: BaseException | None = None if watched is None else watched.loss(error)
     except Exception as later:
         add_note(error, f"then explaining it failed: {repr_of(later)}")

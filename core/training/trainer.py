@@ -1,18 +1,18 @@
-"""``Trainer``: what a person builds, and how a run begins and ends."""
+"""``Trainer``: what a person builds, trains with, saves and loads."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.arguments import (
-    check_savable,
     checked_flag,
     checked_metadata,
     checked_norm,
@@ -21,44 +21,44 @@ from training.arguments import (
     checked_seed,
     whole_number,
 )
-from training.builtin.compiling import compile_options, compiled
-from training.builtin.defaults import register_plugins, wrapped_module
+from training.builtin.compiling import compile_options
+from training.builtin.defaults import register_plugins
+from training.bus.bus import Bus
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
-from training.checkpoint.catch_up import switches
 from training.checkpoint.optimizer_state import check_optimizer
-from training.checkpoint.plugin_states import restore_states
 from training.checkpoint.resume import Receipt, restore
+from training.checkpoint.resumption import Resumption
 from training.checkpoint_io import write_checkpoint
-from training.feed.epoch_loader import EpochLoader, refuse_one_shot
-from training.feed.validation_loaders import (
-    loaders_by_name,
-    named_loaders,
-    refuse_several,
-    wrapped_loaders,
-)
+from training.errors import CheckpointError
+from training.feed.batches import batch_to_device
+from training.feed.epoch_loader import refuse_one_shot
+from training.feed.validation_loaders import named_loaders, refuse_several
 from training.files.named_paths import named_path
 from training.hardware.device import choose_device
-from training.hardware.tf32 import using_tf32
 from training.layout import read_state, read_weights
 from training.loop.criterion import Criterion
 from training.loop.forward import LossFn, StepFn, make_forward
-from training.loop.loop import Loop
-from training.loop.make_window import choose_window
-from training.loop.metrics import Metrics, known_names
+from training.loop.metrics import Metrics
 from training.loop.precision import Precision
-from training.loop.progress import Progress, Request
-from training.loop.rng import seed_everything
+from training.loop.progress import Progress
+from training.loop.requests import Abandoned
+from training.loop.run_state import RunState
 from training.loop.train_mode import Modes, keep_frozen
-from training.signals.signals import handled, interruption, shielded
-from training.teardown import tear_down
+from training.run import Run, Validation
+from training.view import Request
 from training.weighing.weigher import LossPer, Weigher
 
-log = logging.getLogger(__name__)
+
+def shown(path: str) -> Any:
+    """Return a read-only attribute that a part of the trainer holds, by its path."""
+    return property(attrgetter(path))
 
 
-class Trainer(Loop):
+class Trainer:
     """Train ``model`` on one device and announce every stage to plugins.
+
+    ``view.TrainerView`` has what plugins see of it.
 
     Args:
         model: any module; called with a batch unless ``step_fn`` says otherwise. It is
@@ -146,24 +146,20 @@ class Trainer(Loop):
         refuse_one_shot(train_dataloader, "train_dataloader")
         refuse_several(train_dataloader)
         self.device = choose_device(device)
-        forward = make_forward(loss_fn, step_fn)
-        super().__init__(
-            Precision(Precision.choose(precision, fp16), self.device),
-            forward,
-            Weigher(loss_per, forward, loss_fn, loss_fn is None and step_fn is None),
-        )
+        self._precision = Precision(Precision.choose(precision, fp16), self.device)
+        self._forward = make_forward(loss_fn, step_fn)
+        is_own = loss_fn is None and step_fn is None
+        self._make_weigher = partial(Weigher, loss_per, self._forward, loss_fn, is_own)
         self.model = model.to(self.device)
-        self._weigher.prepare(self.model, self.device)
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, self.model)
         self.criterion.to(self.device)
-        self._weigher.beside = self.criterion.held_modules()
-        self._weigher.autocast = self.autocast
         self.modes = Modes({"model": self.model, **self.criterion.modules()})
+        self.bus = Bus()
+        self.configured_groups: list[dict[str, Any]] | None = None
         keep_frozen(self.model, optimizer)
         self.train_dataloader = train_dataloader
-        self.val_dataloader = self._given_val = named_loaders(val_dataloader)
+        self._val_dataloader = named_loaders(val_dataloader)
         self.optimizer = optimizer
-        check_optimizer(self)
         self.scheduler = scheduler
         self.processor = processor
         self.num_epochs = whole_number("num_epochs", num_epochs)
@@ -183,7 +179,9 @@ class Trainer(Loop):
         self.tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self.cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
         self._compile = compile_options(compile, self.cuda_graphs)
-        register_plugins(self, callbacks or (), plugins or (), evaluator)
+        self._run = self._new_run()
+        check_optimizer(self)
+        register_plugins(self, self.bus, callbacks or (), plugins or (), evaluator)
 
     def save_checkpoint(self, path: str | Path) -> Path:
         """Write all state durably to ``path``; call it in ``on_checkpoint``.
@@ -219,13 +217,18 @@ class Trainer(Loop):
             snapshot.check_model(self, state, str(path))
             snapshot.restore_model(self, state)
             return None
+        if self.bus.is_in_run:
+            raise CheckpointError(
+                f"{str(path)!r} was not loaded: a run is under way, whose place in the "
+                "data and events cannot be moved; load it before train(), or take its "
+                "weights alone with weights_only=True"
+            )
         self._remember_options()
-        self.switches_before = switches(self)
-        receipt = restore(self, state, str(path), allow_changes)
-        self.carried_states = dict(state["plugins"])
-        self._resume = state
-        self.is_in_window = False
-        self.resumed_from = named_path(path)
+        run = self._new_run(named_path(path))
+        receipt, rest = restore(self, run.state, state, str(path), allow_changes)
+        if self.seed is None:
+            self.order_seed = state["settings"]["seed"]
+        self._run = run.go_on_from(rest)
         return receipt
 
     def train(self) -> None:
@@ -236,94 +239,106 @@ class Trainer(Loop):
         ``SystemExit(143)``, ``SystemExit(129)`` and ``KeyboardInterrupt``; SIGUSR1 asks
         for one, or with ``stop_on_sigusr1`` ends it, too, with ``SystemExit(138)``.
         """
-        failure: BaseException | None = None
-        started = time.perf_counter()
-        self._is_running = True
-        self.bus.begin_run(self)
-        save = None if self.stop_on_sigusr1 else self._save_on_signal
-        with handled(self._stop_on_signal, save):  # until all are closed
-            try:
-                with using_tf32(self.tf32):
-                    self._run()
-                if self._signal is not None:
-                    raise interruption(self._signal)
-            except BaseException as error:
-                failure = error
-            self.train_seconds = time.perf_counter() - started
-            failure = tear_down(self, failure)
-        self._is_running = False
-        if failure is not None:
-            raise failure
-
-    def _run(self) -> None:
-        resume = self._begin()
-        self._set_up()
-        try:
-            evaluated = loaders_by_name(self.val_dataloader).values()
-            with shielded(self._order.reading, *evaluated):
-                self._train(resume)
-        except BaseException:
-            if self._order.watched is not None:
-                self._order.watched.end()
-            raise
-
-    def _train(self, resume: dict[str, Any] | None) -> None:
-        if resume is not None:
-            snapshot.restore_optimizer(self, resume)
-        restore_states(self)
-        if self.bus.on_train_begin is not None:
-            self.bus.on_train_begin(self, resume is not None)
-        if self._plan_is_done():
-            log.warning(
-                "nothing to train: %d epochs, %d steps were already done; raise "
-                "num_epochs or max_steps to go on",
-                self.epoch,
-                self.step,
-            )
-        self._run_epochs(resume)
-        if self._signal is not None:
-            raise interruption(self._signal)
-        if self._stop is None:
-            done = (
-                f"max_steps={self.max_steps} reached"
-                if self.epoch < self.num_epochs
-                else f"num_epochs={self.num_epochs} reached"
-            )
-            self._stop = Request("stop", "trainer", done, self.step, self.epoch)
-        if self.bus.on_train_end is not None:
-            self.bus.on_train_end(self)
-
-    def _begin(self) -> dict[str, Any] | None:
-        """Reset what a run counts, unless a checkpoint was just loaded; return that."""
-        resume, self._resume = self._resume, None
-        self._wrapped_loader = None
-        self._stop = self._signal = None
-        self.is_in_window = False
-        self._asked = dict(resume.get("asked", {})) if resume else {}
-        self._unsettled.clear()
-        self.weights_are = "live"
-        if resume is not None:  # on_setup sees what is configured, not what was saved
-            for group, own in zip(
-                self.optimizer.param_groups, self.configured_groups or (), strict=False
-            ):
-                for name in group.keys() - own.keys() - {"params"}:
-                    del group[name]  # such as the initial_lr of the saved run
-                group.update(own)
-        else:
-            self.progress = Progress()
-            self._history.clear()
-            self._requests.clear()
-            self.metrics = Metrics()
-            self.carried_states = {}
-            self.joining_groups = []
-            self.resumed_from = self.epoch_state = None
-            self.owed = {}
-            self._weigher.reset()
-        keep_frozen(self.model, self.optimizer)
+        if not self._run.is_waiting:
+            self._run = self._new_run()
         self._remember_options()
-        if self.seed is not None:
-            seed_everything(self.seed)
-        return resume
+        self._run()
+
+    # What the run shows that is on, was last, or waits for train().
+    state: RunState = shown("_run.state")
+    epoch: int = shown("_run.state.progress.epoch")
+    step: int = shown("_run.state.progress.step")
+    update: int = shown("_run.state.update")
+    batches_seen: int = shown("_run.state.progress.batch")
+    progress: Progress = shown("_run.state.progress")
+    history: list[dict[str, Any]] = shown("_run.state.rows")
+    metrics: Metrics = shown("_run.state.metrics")
+    requests: tuple[Request, ...] = shown("_run.state.requests.noted")
+    pending: dict[str, str] = shown("_run.state.requests.pending")
+    stop_reason: str | None = shown("_run.state.requests.stop_reason")
+    stop_owner: str | None = shown("_run.state.requests.stop_owner")
+    resumed_from: Path | None = shown("_run.state.resumed_from")
+    carried_states: dict[str, Any] = shown("_run.state.carried_states")
+    joining_groups: list[Any] = shown("_run.state.joining_groups")
+    group_places: list[int | None] = shown("_run.state.group_places")
+    owed: dict[str, Any] = shown("_run.state.owed")
+    val_dataloader: Validation = shown("_run.val_dataloader")
+    batches_per_epoch: int | None = shown("_run.batches_per_epoch")
+    steps_per_epoch: int | None = shown("_run.length.steps_per_epoch")
+    total_steps: int | None = shown("_run.length.total_steps")
+    ends_epoch: bool = shown("_run.ends_epoch")
+    is_stopping: bool = shown("_run.is_stopping")
+    resumption: Resumption | None = shown("_run.resumption")
+    is_in_window: bool = shown("_run.is_in_window")
+    is_evaluating: bool = shown("_run.is_evaluating")
+    row_is_due: bool = shown("_run.row_is_due")
+    data_state: list[Tensor] = shown("_run.data_state")
+    loader_state: Any = shown("_run.loader_state")
+    epoch_state: list[Tensor] | None = shown("_run.epoch_state")
+    train_seconds: float = shown("_run.seconds")
+    precision: str = shown("_precision.name")
+    grad_scaler: torch.amp.GradScaler | None = shown("_precision.scaler")
+    plugins: Mapping[str, Any] = shown("bus.plugins")
+    _weigher: Weigher = shown("_run.state.weigher")
+
+    @property
+    def weights_are(self) -> str:
+        """``"live"``, or which weights a plugin put in place: ``"best@120"``."""
+        return self.state.weights_are
+
+    @weights_are.setter
+    def weights_are(self, label: str) -> None:
+        self.state.use_weights(label)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of the run's forward passes; does nothing in fp32."""
+        return self._precision.autocast()
+
+    def compute_loss(
+        self, batch: Any, samples: int | None = None
+    ) -> tuple[Tensor, float]:
+        """Return (0-d mean loss, weight) of one batch, as in training, no backward.
+
+        Args:
+            batch: on the host; weighed as in training.
+            samples: in it, where the caller knows; None: as its entries tell.
+        """
+        weigher = self.state.weigher
+        weight = weigher.evaluated(batch, samples)
+        with self.autocast():
+            inputs = batch_to_device(batch, self.device)
+            loss, weight, _ = self._forward(self.model, inputs, weight)
+        return (loss / weight if weigher.is_sum and weight else loss), weight
+
+    def require_metric(self, name: str, owner: str) -> None:
+        """Raise ``MetricError`` with near matches if nobody will produce ``name``."""
+        self.state.metrics.require(name, owner)
+
+    def request_stop(self, reason: str) -> None:
+        """End training at the next boundary; the first request is the one kept."""
+        self.state.requests.ask_to_stop(reason)
+
+    def request_checkpoint(self, reason: str) -> None:
+        """Fire ``on_checkpoint`` at the next boundary, or the one being served."""
+        self.state.requests.ask("checkpoint", reason)
+
+    def request_evaluation(self, reason: str) -> None:
+        """Fire ``evaluate`` and ``on_metrics`` at the next boundary."""
+        self.state.requests.ask("evaluation", reason)
+
+    def abandon_if_leaving(self) -> None:
+        """End an evaluation that a signal makes pointless; between its batches."""
+        if self.state.requests.signal is not None and self.is_evaluating:
+            raise Abandoned
+
+    def _new_run(self, resumed_from: Path | None = None) -> Run:
+        weigher = self._make_weigher()
+        weigher.prepare(self.model, self.device)
+        weigher.beside = self.criterion.held_modules()
+        weigher.autocast = self.autocast
+        state = RunState(self.bus, weigher, resumed_from)
+        parts = self._val_dataloader, self._forward, self._precision, self._compile
+        return Run(self, state, *parts)
 
     def _remember_options(self) -> None:
         """Note the optimizer's options as configured, before training moves any."""
@@ -332,48 +347,3 @@ class Trainer(Loop):
                 {name: value for name, value in group.items() if name != "params"}
                 for group in self.optimizer.param_groups
             ]
-
-    def _set_up(self) -> None:
-        """Let plugins wrap and prepare; then learn which metrics will be produced."""
-        bus, module = self.bus, wrapped_module(self)
-        is_wrapped = module is not self.model
-        module = compiled(module, self._compile)
-        train = self.train_dataloader
-        if bus.wrap_dataloader is not None:
-            self._wrapped_loader = bus.wrap_dataloader(self, train, "train")
-            if self._wrapped_loader is not None:
-                train = self._wrapped_loader
-            # Not the wrapped ones of an earlier train.
-            self.val_dataloader = wrapped_loaders(self, self._given_val)
-        self._order = EpochLoader(train, self.order_seed)
-        if bus.on_setup is not None:
-            bus.on_setup(self)
-        check_optimizer(self, tell_untrained=True)
-        make = choose_window(
-            self.optimizer,
-            self._precision,
-            self.nonfinite,
-            self.cuda_graphs,
-            is_wrapped,
-        )
-        self._window = make(
-            module,
-            self.optimizer,
-            self._forward,
-            self._precision,
-            self.gradient_accumulation_steps,
-            self.max_grad_norm,
-            self.nonfinite,
-        )
-        self._weigher.prepare(
-            self.model,
-            self.device,
-            self._order.reading,
-            min(self.gradient_accumulation_steps, self.batches_per_epoch or 2**31),
-            self._window,
-        )
-        self.metrics.known_names = known_names(
-            dict(bus.collect("metric_names", trainer=self)),
-            [impl.plugin_name for impl in bus.listeners("evaluate")],
-        )
-        check_savable(self)

@@ -98,7 +98,7 @@ def test_speed_options_come_from_a_file_or_an_argument(workplace: Path) -> None:
     trainer = create_trainer_from_config("run.yaml")
     assert trainer.tf32
     trainer.train()
-    assert hasattr(trainer._window.model, "_orig_mod")
+    assert hasattr(trainer._run.window.model, "_orig_mod")
     changed = create_trainer_from_config("run.yaml", tf32=False, compile=False)
     assert (changed.tf32, changed._compile) == (False, None)
     with pytest.raises(ConfigError, match="Invalid backend: 'nope'"):

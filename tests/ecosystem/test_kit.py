@@ -123,7 +123,7 @@ class TakesBackRequests(Good):
         trainer.request_checkpoint("an old wish")
 
     def on_epoch_end(self, trainer: Any) -> None:
-        trainer._requests.clear()
+        trainer.state.requests._made.clear()
 
 
 class LeavesEvalMode(Good):

@@ -81,7 +81,7 @@ def train(compile_: Any, **options: Any) -> Trainer:
 
 def test_a_compiled_forward_ends_in_the_same_weights_under_the_same_names() -> None:
     plain, fast = train(False), train({"backend": "eager"})
-    assert type(fast._window.model) is not Regression
+    assert type(fast._run.window.model) is not Regression
     assert fast.model.state_dict().keys() == plain.model.state_dict().keys()
     for a, b in zip(weights_of(fast.model), weights_of(plain.model), strict=True):
         assert torch.equal(a, b)
@@ -113,7 +113,7 @@ def test_what_a_plugin_wraps_is_compiled_with_its_wrapper() -> None:
 
     trainer = make_trainer(None, None, Wraps(), compile={"backend": "eager"})
     trainer.train()
-    assert isinstance(trainer._window.model._orig_mod, Wrapper)
+    assert isinstance(trainer._run.window.model._orig_mod, Wrapper)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_run_without_reads_ends_in_the_weights_of_one_with_reads(
             num_epochs=2,
         )
         trainer.train()
-        assert isinstance(trainer._window, UnreadWindow) == waits
+        assert isinstance(trainer._run.window, UnreadWindow) == waits
         runs.append((trainer, [dict(logs) for logs in recorder.logs]))
     (left, left_logs), (right, right_logs) = runs
     for a, b in zip(weights_of(left.model), weights_of(right.model), strict=True):
@@ -265,7 +265,7 @@ def test_elsewhere_it_is_read_once_a_window(fused: bool, nonfinite: str) -> None
     else:
         trainer.train()
         assert (trainer.update, trainer.progress.nonfinite_windows) == (3, 1)
-    assert type(trainer._window) is Window
+    assert type(trainer._run.window) is Window
     assert all(bool(torch.isfinite(w).all()) for w in weights_of(model))
 
 

@@ -101,7 +101,7 @@ def test_replayed_steps_end_in_the_weights_of_a_run_without_recordings(
         trainer.train()
         runs.append((trainer, logger.logs))
     (plain, plain_logs), (recorded, logs) = runs
-    assert type(plain._window) is UnreadWindow
+    assert type(plain._run.window) is UnreadWindow
     batches, steps = 30 - 3 * accumulation, recorded.step - 3
     assert (tape.recordings, tape.replays) == (2, batches + steps)
     assert_same_weights(plain, recorded)
@@ -391,7 +391,7 @@ def test_what_is_not_recorded_says_why_in_one_sentence(
     with caplog.at_level(logging.WARNING):
         trainer = trainer_of(None, *callbacks, **options)
         trainer.train()
-    assert type(trainer._window) is window
+    assert type(trainer._run.window) is window
     (said,) = [r.message for r in caplog.records if "cuda_graphs" in r.message]
     assert says in said
 
@@ -402,7 +402,7 @@ def test_a_cpu_records_nothing_and_says_so(
     monkeypatch.undo()
     trainer = trainer_of()
     trainer.train()
-    assert type(trainer._window) is Window
+    assert type(trainer._run.window) is Window
     assert "a cpu device records nothing" in caplog.text
 
 
@@ -452,8 +452,8 @@ def test_on_a_gpu_replayed_steps_end_in_the_weights_of_a_run_without(
         )
         trainer.train()
         runs.append(trainer)
-    assert isinstance(runs[1]._window, GraphedWindow)
-    assert runs[1]._window._recording is not None
+    assert isinstance(runs[1]._run.window, GraphedWindow)
+    assert runs[1]._run.window._recording is not None
     for a, b in zip(*(weights_of(each.model) for each in runs), strict=True):
         torch.testing.assert_close(a, b)
 

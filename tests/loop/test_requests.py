@@ -13,7 +13,7 @@ from toy import make_trainer, regression_batches
 
 from training import Callback, Trainer, hookimpl
 from training.bus.meter import Meter
-from training.view import MOST_REQUESTS
+from training.loop.requests import MOST_REQUESTS
 
 BEFORE_TRAINING = ["wrap_model", "wrap_dataloader", "on_setup", "metric_names"]
 BEFORE_TRAINING += ["on_train_begin", "on_epoch_begin"]

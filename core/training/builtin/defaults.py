@@ -9,15 +9,17 @@ from typing import Any
 from torch import nn
 
 from training import callbacks as plugin_names
+from training.bus.bus import Bus
 from training.bus.callback import Callback
 from training.errors import ConfigError, PluginError
-from training.view import RunView
+from training.view import TrainerView
 
 log = logging.getLogger(__name__)
 
 
 def register_plugins(
-    trainer: RunView,
+    trainer: TrainerView,
+    bus: Bus,
     callbacks: Sequence[Any],
     plugins: Sequence[str | Mapping[str, Any]],
     evaluator: Any,
@@ -37,7 +39,6 @@ def register_plugins(
         from training.discovery.specs import build_plugins
 
         named += build_plugins(plugins)
-    bus = trainer.bus
     bus.register_all(named)
     scheduler = trainer.scheduler
     if scheduler is not None and not any(
@@ -85,13 +86,13 @@ def listed(callbacks: Any) -> list[Any]:
     return list(callbacks)
 
 
-def wrapped_module(trainer: RunView) -> nn.Module:
+def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
     """Return the model in what plugins wrap around it, one around the other.
 
     Raises:
         PluginError: what one returned is no module.
     """
-    module: nn.Module = trainer.bus.chain(
+    module: nn.Module = bus.chain(
         "wrap_model", "model", _check_wrapper, trainer=trainer, model=trainer.model
     )
     return module

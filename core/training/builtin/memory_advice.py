@@ -11,10 +11,10 @@ from training.messages.error_texts import add_note
 from training.weighing.structure import samples_of
 
 if TYPE_CHECKING:
-    from training.view import RunView
+    from training.view import TrainerView
 
 
-def note_memory(error: BaseException, trainer: RunView) -> None:
+def note_memory(error: BaseException, trainer: TrainerView) -> None:
     """Add to an out-of-memory error what was held and the four ways out."""
     if not isinstance(error, torch.OutOfMemoryError):
         return

@@ -8,6 +8,7 @@ the loop writes ``if bus.on_batch_end is not None: bus.on_batch_end(trainer, ...
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from training.bus.slots import (
     note_culprit,
     note_plugin,
     plugin_of,
+    plugins_on_stack,
     silence,
 )
 from training.bus.wrappers import scope
@@ -161,6 +163,18 @@ class Bus:
         """Note whose run is on, until ``call_all`` has closed everybody."""
         self._run = trainer
         self._closed.clear()
+
+    @property
+    def is_in_run(self) -> bool:
+        """Whether a run is on, whose plugins are not closed yet."""
+        return self._run is not None
+
+    def caller(self) -> str:
+        """Return the name of the plugin that is being called, ``"user"`` for none."""
+        for name, plugin in plugins_on_stack(sys._getframe(1)):
+            if self._plugins.get(name) is plugin:  # else another bus's, around this
+                return name
+        return "user"
 
     def _take_out(self, name: str) -> Any:
         if name not in self._plugins:

@@ -17,7 +17,7 @@ from training.bus.wrappers import scope
 from training.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training.checkpoint.checkpointable import Checkpointable
 
 __all__ = ["require_boundary"]
 
@@ -30,7 +30,7 @@ AFTER = ", or declare `after = {names!r}` in the class of {name!r}"
 SCOPE = inspect.unwrap(scope).__code__
 
 
-def require_boundary(trainer: Trainer, path: str | Path) -> None:
+def require_boundary(trainer: Checkpointable, path: str | Path) -> None:
     """Look whether all state is of one moment; who is called now tells.
 
     Raises:
@@ -42,16 +42,16 @@ def require_boundary(trainer: Trainer, path: str | Path) -> None:
         raise CheckpointError(f"{str(path)!r} was not saved: {missing}")
 
 
-def _missing(trainer: Trainer) -> str | None:
+def _missing(trainer: Checkpointable) -> str | None:
     if trainer.is_in_window:
         return (
             "a window of batches is under way, from which no run can go on exactly; "
             f"{WAYS}"
         )
-    if trainer._is_evaluating:
+    if trainer.is_evaluating:
         return f"an evaluation is under way, whose metrics are not there yet; {WAYS}"
     for hook, current, later, way in _served(sys._getframe(1), trainer):
-        if hook == "on_metrics" and trainer._row_is_due:
+        if hook == "on_metrics" and trainer.row_is_due:
             return (
                 f"the row of the epoch is not in the history yet in on_metrics; {WAYS}"
             )
@@ -68,7 +68,7 @@ def _missing(trainer: Trainer) -> str | None:
 
 
 def _served(
-    frame: FrameType | None, trainer: Trainer
+    frame: FrameType | None, trainer: Checkpointable
 ) -> Iterator[tuple[str, pluggy.HookImpl, list[pluggy.HookImpl], str]]:
     """Yield (hook, who is called, who is called later, a way out) of own events.
 

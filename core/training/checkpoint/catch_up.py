@@ -7,8 +7,8 @@ to rest, in an epoch that the resumed run does not see begin again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from training.hardware.plain_names import some
 from training.loop.train_mode import keep_frozen
 
 if TYPE_CHECKING:
-    from training.view import RunView
+    from training.checkpoint.checkpointable import Checkpointable
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,17 @@ log = logging.getLogger(__name__)
 CHANGED_BY_HOOKS = {"trainable": "trained or not", "in_eval": "in eval mode or not"}
 
 
-def switches(run: RunView) -> dict[str, list[str]]:
+def switches(run: Checkpointable) -> dict[str, list[str]]:
     """Return by part the names of what hooks switch on: training, and rest."""
     return {"trainable": trainable(run), "in_eval": run.modes.in_eval()}
 
 
 def catch_up(
-    run: RunView, state: Mapping[str, Any], before: Mapping[str, list[str]]
+    run: Checkpointable,
+    saved: Mapping[str, Collection[str]],
+    before: Mapping[str, Collection[str]],
+    groups: Sequence[Sequence[str]],
+    is_inside_epoch: bool,
 ) -> None:
     """Put back what hooks of the saved run had changed by the boundary it was saved at.
 
@@ -43,21 +47,23 @@ def catch_up(
 
     Args:
         run: it is about to go on.
-        state: of the checkpoint.
-        before: ``switches`` when the checkpoint was loaded.
+        saved: ``switches`` of the checkpoint; parts that are not in it stay.
+        before: the same of this run when the checkpoint was loaded.
+        groups: names of the parameters in all groups of the checkpoint, in order.
+        is_inside_epoch: whether the checkpoint is from inside an epoch.
     Raises:
         CheckpointError: a group cannot join.
     """
     names, now = names_of(run), switches(run)
-    if run.joining_groups:
-        saved = state["optimizer"]["names"]
-        join(run.optimizer, names, run.joining_groups, saved)
-        run.joining_groups = []
+    joining = run.state.joining_groups
+    if joining:
+        join(run.optimizer, names, joining, groups)
+        joining.clear()
     for part, word in CHANGED_BY_HOOKS.items():
-        if part not in state:
+        if part not in saved:
             continue
-        wanted = set(state[part])
-        if not state["progress"]["batch"]:
+        wanted = set(saved[part])
+        if not is_inside_epoch:
             wanted |= set(now[part]) - set(before[part])
         if part == "in_eval":
             changed = run.modes.restore(wanted)
@@ -72,7 +78,7 @@ def catch_up(
 
 
 def _restore_trainable(
-    run: RunView, names: Mapping[Tensor, str], wanted: Collection[str]
+    run: Checkpointable, names: Mapping[Tensor, str], wanted: Collection[str]
 ) -> list[str]:
     """Let parameters require gradients or not; return names of those that change."""
     changed = {p: n for p, n in names.items() if p.requires_grad != (n in wanted)}

@@ -24,7 +24,7 @@ from training.errors import CheckpointError
 from training.hardware.plain_names import some
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training.checkpoint.checkpointable import Checkpointable
 
 #: A rehearsal of a step computes it in the plainest way.
 PLAINLY = dict.fromkeys(COMPUTED, False)
@@ -58,7 +58,9 @@ def has_finite(value: Any) -> bool:
     return bool(wide.isfinite().all())
 
 
-def check_optimizer(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
+def check_optimizer(
+    trainer: Checkpointable, state: Mapping[str, Any], source: str
+) -> None:
     """Compare groups, options and states with what this optimizer keeps.
 
     Raises:
@@ -83,7 +85,7 @@ def check_optimizer(trainer: Trainer, state: Mapping[str, Any], source: str) -> 
         ) from wrong
 
 
-def _places(trainer: Trainer, saved: Mapping[str, Any]) -> list[int]:
+def _places(trainer: Checkpointable, saved: Mapping[str, Any]) -> list[int]:
     """Return for each configured group the index of the saved one."""
     groups = trainer.optimizer.param_groups[: len(trainer.configured_groups or ())]
     sizes = [len(group["params"]) for group in groups]
@@ -100,7 +102,7 @@ def _places(trainer: Trainer, saved: Mapping[str, Any]) -> list[int]:
 
 
 def _in_saved_order(
-    trainer: Trainer, saved: Mapping[str, Any], place: int, own: Sequence[Tensor]
+    trainer: Checkpointable, saved: Mapping[str, Any], place: int, own: Sequence[Tensor]
 ) -> list[Tensor]:
     if "names" not in saved:
         return list(own)

@@ -20,7 +20,7 @@ from training.hardware.plain_names import plain_name, some
 from training.loop.criterion import Criterion
 
 if TYPE_CHECKING:
-    from training.view import RunView
+    from training.checkpoint.checkpointable import Checkpointable
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class SavedGroup:
     state: dict[str, Any]
 
 
-def names_of(run: RunView) -> dict[Tensor, str]:
+def names_of(run: Checkpointable) -> dict[Tensor, str]:
     """Return the names of the parameters of a run's model and loss."""
     return parameter_names(run.model, run.criterion)
 
@@ -71,7 +71,7 @@ def group_names(optimizer: torch.optim.Optimizer, names: Names) -> list[list[str
     ]
 
 
-def check_optimizer(run: RunView, tell_untrained: bool = False) -> None:
+def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
     """Refuse an optimizer that steps what no checkpoint of this run would hold.
 
     Args:
@@ -88,7 +88,7 @@ def check_optimizer(run: RunView, tell_untrained: bool = False) -> None:
             f"{type(run.model).__name__}; build it with this model's parameters()"
         )
     known = {name for names in group_names(run.optimizer, names) for name in names}
-    known.update(name for group in run.joining_groups for name in group.names)
+    known.update(name for group in run.state.joining_groups for name in group.names)
     left = [n for p, n in names.items() if p.requires_grad and n not in known]
     if tell_untrained and left:
         log.warning(

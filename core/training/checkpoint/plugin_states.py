@@ -13,7 +13,7 @@ from training.errors import CheckpointError, PluginError
 from training.messages.error_texts import repr_of
 
 if TYPE_CHECKING:
-    from training.view import RunView
+    from training.checkpoint.checkpointable import Checkpointable
 
 __all__ = ["MISSING", "collect_states", "require_state", "restore_states"]
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MISSING = "state is missing"
 
 
-def collect_states(trainer: RunView) -> dict[str, Any]:
+def collect_states(trainer: Checkpointable) -> dict[str, Any]:
     """Return the state of each plugin that keeps any; those not active are kept.
 
     In place of the state of an isolated plugin that fails stands what was missing.
@@ -31,8 +31,10 @@ def collect_states(trainer: RunView) -> dict[str, Any]:
     Raises:
         PluginError: a plugin's state is no mapping, or holds what no checkpoint can.
     """
-    states = dict(trainer.carried_states)
-    is_waiting = trainer._resume is not None
+    carried = trainer.state.carried_states
+    states = dict(carried)
+    resumption = trainer.resumption
+    is_waiting = resumption is not None and not resumption.is_taken
     for name, plugin in list(trainer.plugins.items()):
         if not hasattr(plugin, "state_dict") or (is_waiting and name in states):
             continue  # what was loaded is given to it when the run goes on
@@ -43,17 +45,17 @@ def collect_states(trainer: RunView) -> dict[str, Any]:
                 raise
             trainer.bus.survive(name, plugin, "state_dict", error, {"trainer": trainer})
             # Also for later checkpoints: it may be switched off by now.
-            trainer.carried_states[name] = states[name] = {MISSING: repr_of(error)}
+            carried[name] = states[name] = {MISSING: repr_of(error)}
             continue
         if state:
             states[name] = state
     return states
 
 
-def restore_states(trainer: RunView) -> None:
+def restore_states(trainer: Checkpointable) -> None:
     """Give each plugin a copy of what the loaded checkpoint holds for it."""
     for name, plugin in list(trainer.plugins.items()):
-        state = trainer.carried_states.get(name)
+        state = trainer.state.carried_states.get(name)
         if state is None or not hasattr(plugin, "load_state_dict"):
             continue
         if MISSING in state:
@@ -69,7 +71,7 @@ def restore_states(trainer: RunView) -> None:
             trainer.bus.survive(name, plugin, "load_state_dict", error, where)
 
 
-def state_of(name: str, plugin: Any, trainer: RunView) -> dict[str, Any]:
+def state_of(name: str, plugin: Any, trainer: Checkpointable) -> dict[str, Any]:
     """Return the plugin's state; an error says whose it is."""
     try:
         state = plugin.state_dict()
@@ -90,7 +92,7 @@ def state_of(name: str, plugin: Any, trainer: RunView) -> dict[str, Any]:
     return dict(state)
 
 
-def give_state(name: str, plugin: Any, state: Any, trainer: RunView) -> None:
+def give_state(name: str, plugin: Any, state: Any, trainer: Checkpointable) -> None:
     """Let the plugin take over a copy of ``state``; an error says whose it is."""
     try:
         plugin.load_state_dict(_copied(state))

@@ -18,6 +18,7 @@ from training.checkpoint.optimizer_state import (
     names_of,
     saved_groups,
 )
+from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
     Change,
     check_names,
@@ -30,13 +31,13 @@ from training.checkpoint.state import (
     check_loss,
     check_model,
     restore_model,
-    restore_run,
 )
 from training.discovery.provenance import describe_plugins
 from training.hardware.plain_names import some
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training.checkpoint.checkpointable import Checkpointable
+    from training.loop.run_state import RunState
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +88,19 @@ class Receipt:
 
 
 def restore(
-    trainer: Trainer, state: dict[str, Any], source: str, allowed: Collection[str] = ()
-) -> Receipt:
-    """Take over ``state``; nothing is touched unless all of it may be.
+    trainer: Checkpointable,
+    loaded: RunState,
+    state: dict[str, Any],
+    source: str,
+    allowed: Collection[str] = (),
+) -> tuple[Receipt, Resumption]:
+    """Take over of ``state`` what a person may look at, and park the rest.
+
+    Nothing is touched unless all of it may be.
 
     Args:
         trainer: takes the state; its own settings hold where they differ.
+        loaded: of the run that will go on; takes what is counted and measured.
         state: of a checkpoint; what was consented to is adapted in place.
         source: the checkpoint, for messages.
         allowed: names of settings that may differ.
@@ -106,8 +114,8 @@ def restore(
         own["seed"] = saved["seed"]
     pair = aligned(saved, own, _joined(state))
     changes = differences(*pair) + _missing_plugins(trainer, state)
-    names = [*own, *CHANGED_BY_HOOKS, *(change.name for change in changes)]
-    check_names(allowed, names)
+    known = [*own, *CHANGED_BY_HOOKS, *(change.name for change in changes)]
+    check_names(allowed, known)
     require_consent(changes, allowed, source)
     receipt = _receipt(trainer, state, changes, source)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
@@ -120,15 +128,17 @@ def restore(
             state.pop(part, None)
     if state["progress"]["batch"] and consented & POSITION_MOVES:
         _adapt_position(trainer, state, saved, own)
-    fitted(state["optimizer"], trainer.optimizer, names_of(trainer))  # raises early
+    if "optimizer" in state:
+        names = names_of(trainer)
+        _, left = fitted(state["optimizer"], trainer.optimizer, names)  # raises early
+        loaded.joining_groups[:] = left
     for change in changes:
         log.info("resuming with a change: %s", change)
-    trainer._weigher.take_over(saved.get("loss_per"), is_allowed("loss_per", allowed))
+    loaded.weigher.take_over(saved.get("loss_per"), is_allowed("loss_per", allowed))
     restore_model(trainer, state)
-    restore_run(trainer, state, source)
-    if trainer.seed is None:
-        trainer.order_seed = saved["seed"]
-    return receipt
+    trainer.criterion.load_state_dict(state.get("loss", {}))
+    loaded.load_state_dict(state)
+    return receipt, Resumption(trainer, state, source)
 
 
 def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:
@@ -142,7 +152,7 @@ def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:
     return [g for g, place in zip(groups, places, strict=True) if place is None]
 
 
-def _leave_joined(trainer: Trainer) -> None:
+def _leave_joined(trainer: Checkpointable) -> None:
     """Take groups out that joined an earlier run of this trainer."""
     configured, optimizer = trainer.configured_groups or (), trainer.optimizer
     late = optimizer.param_groups[len(configured) :]
@@ -158,7 +168,7 @@ def _leave_joined(trainer: Trainer) -> None:
         )
 
 
-def _missing_plugins(trainer: Trainer, state: Mapping[str, Any]) -> list[Change]:
+def _missing_plugins(trainer: Checkpointable, state: Mapping[str, Any]) -> list[Change]:
     """Return plugins without which training itself would be another one."""
     return [
         Change(f"plugins.{name}", "active", "not active")
@@ -168,12 +178,11 @@ def _missing_plugins(trainer: Trainer, state: Mapping[str, Any]) -> list[Change]
 
 
 def _adapt_optimizer(
-    trainer: Trainer, state: dict[str, Any], consented: Collection[str]
+    trainer: Checkpointable, state: dict[str, Any], consented: Collection[str]
 ) -> None:
     """Let the configured optimizer or options win where that was consented to."""
     if OPTIMIZER_IS_ANOTHER & set(consented):
-        state["optimizer"] = trainer.optimizer.state_dict()
-        for part in CHANGED_BY_HOOKS:
+        for part in ("optimizer", *CHANGED_BY_HOOKS):
             state.pop(part, None)
         log.warning("the optimizer is another one; its state starts afresh")
         return
@@ -193,7 +202,7 @@ def _adapt_optimizer(
 
 
 def _adapt_position(
-    trainer: Trainer, state: dict[str, Any], saved: Mapping[str, Any], own: Any
+    trainer: Checkpointable, state: dict[str, Any], saved: Mapping[str, Any], own: Any
 ) -> None:
     """Move to the batch that begins with the same number of samples behind it."""
     progress, length = state["progress"], own["batches_per_epoch"]
@@ -204,13 +213,16 @@ def _adapt_position(
         batch = min(batch, length - 1)
     log.warning(
         "the rest of epoch %d is approximate: batch %d of the old data is batch %d now",
-        *(trainer.epoch + 1, progress["batch"], batch),
+        *(progress["epoch"] + 1, progress["batch"], batch),
     )
     progress["batch"] = batch
 
 
 def _receipt(
-    trainer: Trainer, state: Mapping[str, Any], changes: list[Change], source: str
+    trainer: Checkpointable,
+    state: Mapping[str, Any],
+    changes: list[Change],
+    source: str,
 ) -> Receipt:
     was, now = state.get("distributions", {}), describe_plugins(trainer.plugins)
     both = [name for name in now if name in was]

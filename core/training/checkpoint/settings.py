@@ -22,7 +22,7 @@ from training.loop.train_mode import frozen_modules
 from training.plain import plain
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training.checkpoint.checkpointable import Checkpointable
 
 #: May change without consent; a receipt lists them.
 FREE = ("num_epochs", "max_steps", "device")
@@ -61,7 +61,7 @@ class Change:
         return f"{self.name} was {was}, is {now}"
 
 
-def settings_of(trainer: Trainer) -> dict[str, Any]:
+def settings_of(trainer: Checkpointable) -> dict[str, Any]:
     """Return by dotted name, as JSON values, what decides the course of a run."""
     loader: Any = trainer.train_dataloader
     sampler = getattr(loader, "batch_sampler", None)
@@ -72,7 +72,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "tf32": trainer.tf32,
         "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
         "max_grad_norm": trainer.max_grad_norm or None,
-        "loss_per": trainer._weigher.settings(),
+        "loss_per": trainer.state.weigher.settings(),
         "dataset": getattr(getattr(loader, "dataset", None), "fingerprint", None),
         "dataset_length": _length(getattr(loader, "dataset", None)),
         "sampler": _sampler(loader),

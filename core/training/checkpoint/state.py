@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.fitting import has_finite, misfit
-from training.checkpoint.optimizer_state import (
-    counterparts,
-    fitted,
-    group_names,
-    named_state,
-    names_of,
-)
+from training.checkpoint.optimizer_state import named_state, names_of
 from training.checkpoint.plugin_states import collect_states
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
@@ -27,14 +20,11 @@ from training.hardware.plain_names import (
     unwrapped,
     weights_of,
 )
-from training.loop.optimizer_kernels import keep_kernels
-from training.loop.progress import Request
 from training.loop.rng import rng_state
 from training.plain import plain
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
-    from training.view import RunView
+    from training.checkpoint.checkpointable import Checkpointable
 
 log = logging.getLogger(__name__)
 
@@ -44,46 +34,44 @@ __all__ = [
     "check_model",
     "check_weights",
     "restore_model",
-    "restore_optimizer",
-    "restore_run",
     "trainable",
     "unwrapped",
     "warn_of_nonfinite",
 ]
 
 
-def capture(trainer: Trainer) -> dict[str, Any]:
+def capture(trainer: Checkpointable) -> dict[str, Any]:
     """Return all state of a run at a boundary; tensors are not copied.
 
     Raises:
         CheckpointError: something in it is neither a tensor nor a plain value.
         PluginError: the same, in the state of a plugin.
     """
-    trainer.settle()
+    own = trainer.state.state_dict()
     scaler = trainer.grad_scaler
     try:
         settings = settings_of(trainer)
         optimizer = named_state(
-            trainer.optimizer, names_of(trainer), trainer.joining_groups
+            trainer.optimizer, names_of(trainer), trainer.state.joining_groups
         )
     except ConfigError as error:  # a plugin let a foreign parameter join
         raise CheckpointError(f"nothing was saved: {error}") from error
     state = {
         "settings": settings,
-        "progress": trainer.progress.state_dict(),
+        "progress": own["progress"],
         "model": weights_of(trainer.model),
         "loss": trainer.criterion.state_dict(),
         "optimizer": plain(optimizer),
         "trainable": trainable(trainer),
         "in_eval": trainer.modes.in_eval(),
         "scaler": None if scaler is None else scaler.state_dict(),
-        "rng": trainer.owed.get("rng") or rng_state(trainer.device),
+        "rng": trainer.state.owed.get("rng") or rng_state(trainer.device),
         "data": trainer.data_state,
         "loader": trainer.loader_state,
-        "history": trainer.history,
-        "metrics": trainer.metrics.state_dict(),
-        "requests": [list(astuple(request)) for request in trainer.requests],
-        "asked": trainer.pending,
+        "history": own["history"],
+        "metrics": own["metrics"],
+        "requests": own["requests"],
+        "asked": own["asked"],
         "plugins": collect_states(trainer),
         "distributions": {
             name: {
@@ -96,6 +84,8 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         },
         "metadata": plain(trainer.metadata),
     }
+    if trainer.resumption is not None:  # what was loaded and is not taken over yet
+        state |= trainer.resumption.parked
     # Those of plugins were looked at one by one, to name the plugin.
     foreign = foreign_value({**state, "plugins": {}})
     if foreign is not None:
@@ -103,12 +93,12 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     return state
 
 
-def trainable(trainer: RunView) -> list[str]:
+def trainable(trainer: Checkpointable) -> list[str]:
     """Return the names of the parameters that require a gradient."""
     return sorted(n for p, n in names_of(trainer).items() if p.requires_grad)
 
 
-def check_model(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
+def check_model(trainer: Checkpointable, state: Mapping[str, Any], source: str) -> None:
     """Compare names and shapes of the weights; nothing is changed.
 
     Raises:
@@ -118,7 +108,7 @@ def check_model(trainer: Trainer, state: Mapping[str, Any], source: str) -> None
     check_weights(saved, weights_of(trainer.model), "model", source)
 
 
-def check_loss(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
+def check_loss(trainer: Checkpointable, state: Mapping[str, Any], source: str) -> None:
     """Compare what the loss keeps; an earlier release saved nothing of it.
 
     Raises:
@@ -182,41 +172,6 @@ def warn_of_nonfinite(
         )
 
 
-def restore_model(trainer: Trainer, state: Mapping[str, Any]) -> None:
-    """Load the weights; ``check_model`` has compared them."""
+def restore_model(trainer: Checkpointable, state: Mapping[str, Any]) -> None:
+    """Load the weights of the model; ``check_model`` has compared them."""
     load_weights(trainer.model, as_plain(trainer.model, state["model"]))
-
-
-def restore_run(trainer: Trainer, state: Mapping[str, Any], source: str) -> None:
-    """Take over loss, optimizer, scaler, counters, history and metrics.
-
-    Raises:
-        CheckpointError: the optimizer does not take the saved state.
-    """
-    try:
-        restore_optimizer(trainer, state)
-    except ValueError as error:
-        raise CheckpointError(
-            f"checkpoint {source!r} does not fit this optimizer ({error}); build it as "
-            "it was, or load with weights_only=True"
-        ) from error
-    trainer.criterion.load_state_dict(state.get("loss", {}))
-    if trainer.grad_scaler is not None and state["scaler"]:
-        trainer.grad_scaler.load_state_dict(state["scaler"])
-    trainer.progress.load_state_dict(state["progress"])
-    trainer._history[:] = [dict(row) for row in state["history"]]
-    trainer.metrics.load_state_dict(state["metrics"])
-    trainer.owed = {name: state.get(name) for name in ("data", "loader", "rng")}
-    trainer._requests[:] = [Request(*fields) for fields in state["requests"]]
-
-
-def restore_optimizer(trainer: Trainer, state: Mapping[str, Any]) -> None:
-    """Give each parameter its state; groups that are not there yet are kept to join."""
-    names, saved = names_of(trainer), state["optimizer"]
-    own, trainer.joining_groups = fitted(saved, trainer.optimizer, names)
-    here = group_names(trainer.optimizer, names)
-    trainer.group_places = (
-        counterparts(here, saved["names"]) if "names" in saved else []
-    )
-    trainer.optimizer.load_state_dict(own)
-    keep_kernels(trainer.optimizer, trainer.configured_groups or ())

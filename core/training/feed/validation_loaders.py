@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from training.errors import ConfigError
 from training.feed.epoch_loader import refuse_one_shot
-
-if TYPE_CHECKING:
-    from training.view import RunView
 
 Loader = Iterable[Any]
 
@@ -58,17 +55,18 @@ def loaders_by_name(loaders: Any) -> Mapping[str, Loader]:
     return loaders if isinstance(loaders, Mapping) else {"": loaders}
 
 
-def wrapped_loaders(trainer: RunView, loaders: Any) -> Any:
-    """Return ``loaders``, each replaced by what ``wrap_dataloader`` makes of it.
+def wrapped_loaders(wrap: Callable[[Loader], Loader | None], loaders: Any) -> Any:
+    """Return ``loaders``, each replaced by what ``wrap`` makes of it.
 
+    Args:
+        wrap: loader -> what takes its place; None: nothing.
+        loaders: one, or several by name, or None.
     Raises:
         ConfigError: a plugin returned what cannot be iterated again and again.
     """
-    wrap = trainer.bus.wrap_dataloader
-    assert wrap is not None, "somebody listens"
     found = {}
     for name, loader in loaders_by_name(loaders).items():
-        wrapped = wrap(trainer, loader, "validation")
+        wrapped = wrap(loader)
         found[name] = loader if wrapped is None else wrapped
         refuse_one_shot(found[name], "what wrap_dataloader returned for validation")
     return found if isinstance(loaders, Mapping) else found.get("")

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Any
 
 from training.errors import MetricError, PluginError, did_you_mean
+from training.view import MetricValue
 
 #: What a row of the history holds beside metrics.
 COLUMNS = ("epoch", "step", "update", "lr", "seconds")
-
-
-@dataclass(frozen=True, slots=True)
-class MetricValue:
-    """One measured value.
-
-    Attributes:
-        value: the number; may be NaN or infinite.
-        step: ``trainer.step`` when it was measured.
-        epoch: ``trainer.epoch`` when it was measured.
-        producer: the name of the plugin that measured it.
-    """
-
-    value: float
-    step: int
-    epoch: int
-    producer: str
 
 
 class Metrics(Mapping[str, MetricValue]):

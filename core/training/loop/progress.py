@@ -1,4 +1,4 @@
-"""What a run counts, and what plugins ask of it."""
+"""What a run counts."""
 
 from __future__ import annotations
 
@@ -44,21 +44,14 @@ class Progress:
             if field.name in state:
                 setattr(self, field.name, state[field.name])
 
+    def count(self, applied: bool) -> None:
+        """Count an attempt, by whether it changed the weights."""
+        if applied:
+            self.update += 1
+        else:
+            self.skipped_windows += 1
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a plugin asked for, kept for the history.
-
-    Attributes:
-        kind: ``"stop"``, ``"checkpoint"`` or ``"evaluation"``.
-        owner: the name of the plugin that asked; ``"user"`` for anybody else.
-        reason: its words.
-        step: ``trainer.step`` when it asked.
-        epoch: ``trainer.epoch`` when it asked.
-    """
-
-    kind: str
-    owner: str
-    reason: str
-    step: int
-    epoch: int
+    def go_back(self, to: Progress) -> None:
+        """Take over all counters of an earlier moment."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(to, field.name))

@@ -41,13 +41,6 @@ class Terminated(SystemExit):
         super().__init__(self.exit_code)
 
 
-class Abandoned(BaseException):
-    """Unwinds an evaluation because the run leaves; the loop catches it.
-
-    No Exception: nobody who goes on after an error shall go on after this.
-    """
-
-
 @contextmanager
 def handled(
     on_stop: Callable[[signal.Signals], None],

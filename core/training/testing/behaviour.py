@@ -17,7 +17,7 @@ from training.discovery.signature import signature_mistakes
 from training.messages.error_texts import notes_of, repr_of
 from training.testing.case import Case
 from training.testing.equality import difference, run_difference
-from training.view import RunView
+from training.view import TrainerView
 
 __all__ = [
     "check_neighbours",
@@ -157,7 +157,7 @@ class BoundarySaver(Callback):
         self.keep = keep
         self.saved: list[Path] = []
 
-    def on_step_end(self, trainer: RunView) -> None:
+    def on_step_end(self, trainer: TrainerView) -> None:
         """Ask for a boundary."""
         trainer.request_checkpoint("every step")
 

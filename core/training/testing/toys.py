@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.bus.callback import Callback
 from training.loop.train_mode import evaluating
-from training.view import RunView
+from training.view import TrainerView
 
 FEATURES = 4
 
@@ -69,7 +69,7 @@ class MetricSource(Callback):
         """Return what ``evaluate`` delivers."""
         return ["val_loss"] if self.series is None else list(self.series)
 
-    def evaluate(self, trainer: RunView) -> dict[str, float]:
+    def evaluate(self, trainer: TrainerView) -> dict[str, float]:
         """Return this evaluation's values."""
         index, self._count = self._count, self._count + 1
         if self.series is not None:

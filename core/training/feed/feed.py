@@ -1,0 +1,90 @@
+"""The batches of a run, epoch by epoch, and the position in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.feed.batches import device_batches
+from training.feed.epoch_loader import EpochLoader
+from training.feed.workers import Watched
+
+
+class Feed:
+    """Gives out an epoch's batches on the device, each with its weight.
+
+    Args:
+        order: the loader, in the order that (seed, epoch) decides.
+        device: where batches go.
+        weighing: (what issues the batches) -> (batch on the host) -> what it counts.
+    Attributes:
+        epoch_state: states of the user's generators at the start of the epoch under
+            way; None between two epochs, where they count as they are.
+    """
+
+    def __init__(
+        self,
+        order: EpochLoader,
+        device: torch.device,
+        weighing: Callable[[EpochLoader], Callable[[Any], float]],
+    ) -> None:
+        self._order = order
+        self._device = device
+        self._weigh = weighing(order)
+        self.epoch_state: list[Tensor] | None = None
+
+    @property
+    def reading(self) -> Any:
+        """The loader that is iterated, which may be a copy of the one passed."""
+        return self._order.reading
+
+    @property
+    def watched(self) -> Watched | None:
+        """The batches of the current epoch, where they come from indices."""
+        return self._order.watched
+
+    def start(
+        self, epoch: int, skip: int, state: Any = None, loader_state: Any = None
+    ) -> Iterator[tuple[Any, float]]:
+        """Return (batch, weight) of ``epoch`` without the first ``skip``.
+
+        The iterator stands when this returns; making it draws random numbers.
+
+        Args:
+            epoch: completed epochs before this one.
+            skip: batches to leave out.
+            state: ``data_state`` of the run that is gone on from.
+            loader_state: the same of ``loader_state(skip)``.
+        """
+        batches = self._order.start(epoch, skip, state, loader_state)
+        self.epoch_state = self._order.epoch_state
+        return device_batches(batches, self._device, self._weigh)
+
+    def end_epoch(self) -> None:
+        """Note that the epoch is complete."""
+        self.epoch_state = None
+
+    def reopen_epoch(self) -> None:
+        """Note that the run leaves before the end of the epoch was announced."""
+        self.epoch_state = self._order.epoch_state
+
+    def close(self) -> None:
+        """End the workers of the epoch under way."""
+        if self.watched is not None:
+            self.watched.end()
+
+    def data_state(self) -> list[Tensor]:
+        """States of the user's generators that the next batch needs at this boundary.
+
+        Its epoch draws its order once, so inside of it they are those it began with.
+        """
+        if self.epoch_state is not None:
+            return self.epoch_state
+        return self._order.generator_states()
+
+    def loader_state(self, batch: int) -> Any:
+        """Return the loader's own state at ``batch``, None if it has none."""
+        return self._order.loader_state(batch)

@@ -1,0 +1,130 @@
+"""What plugins ask of a run, kept until a boundary at which the loop grants it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from signal import Signals
+from typing import TYPE_CHECKING, Any
+
+from training.view import Request
+
+if TYPE_CHECKING:
+    from training.bus.bus import Bus
+    from training.loop.progress import Progress
+
+log = logging.getLogger(__name__)
+
+#: Requests that a run keeps at least for its history, beside those to stop.
+MOST_REQUESTS = 1000
+
+
+class Abandoned(BaseException):
+    """Unwinds an evaluation because the run leaves; the loop catches it.
+
+    No Exception: nobody who goes on after an error shall go on after this.
+    """
+
+
+class Requests:
+    """What was asked of a run, by whom, and what of it is still to be granted.
+
+    Args:
+        bus: tells who is asking, and whether a run is on.
+        progress: tells when.
+    Attributes:
+        asked: kind -> reasons, for "checkpoint" and "evaluation", until granted.
+        stop: what ends the run, or None.
+        signal: what the process was told, or None.
+    """
+
+    def __init__(self, bus: Bus, progress: Progress) -> None:
+        self._bus = bus
+        self._progress = progress
+        self._made: list[Request] = []
+        self.asked: dict[str, str] = {}
+        self.stop: Request | None = None
+        self.signal: Signals | None = None
+
+    @property
+    def pending(self) -> dict[str, str]:
+        """What is owed to whoever goes on from here: kind -> reasons."""
+        return {k: why for k, why in self.asked.items() if k == "evaluation"}
+
+    @property
+    def noted(self) -> tuple[Request, ...]:
+        """All that was asked, in order: all stops, the latest 1000 of the rest."""
+        return tuple(self._made)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the run ends; None while nothing ends it."""
+        return None if self.stop is None else self.stop.reason
+
+    @property
+    def stop_owner(self) -> str | None:
+        """Who ends it: a plugin's name, or ``"trainer"`` when the plan is done."""
+        return None if self.stop is None else self.stop.owner
+
+    def ask_to_stop(self, reason: str) -> None:
+        """End the run at the next boundary; the first request is the one kept."""
+        request = self._note("stop", reason)
+        if self.stop is None:
+            self.stop = request
+
+    def ask(self, kind: str, reason: str, owner: str | None = None) -> None:
+        """Ask for ``kind`` at the next boundary; reasons that meet there are joined."""
+        self._note(kind, reason, owner)
+        earlier = self.asked.get(kind)
+        self.asked[kind] = f"{earlier}; {reason}" if earlier else reason
+
+    def take(self, kind: str) -> str | None:
+        """Return why ``kind`` was asked for, as it is granted; None if it was not."""
+        return self.asked.pop(kind, None)
+
+    def stop_on_signal(self, number: Signals) -> None:
+        """End the run at the next boundary, whatever else would have ended it."""
+        self.signal = number
+        self.stop = self._note("stop", f"{number.name} received", "signal")
+
+    def save_on_signal(self, number: Signals) -> None:
+        """Ask for a checkpoint."""
+        self.ask("checkpoint", f"{number.name} received", "signal")
+
+    def finish(self, reason: str) -> None:
+        """Note that the plan is done, unless somebody has ended the run."""
+        if self.stop is None:
+            at = self._progress
+            self.stop = Request("stop", "trainer", reason, at.step, at.epoch)
+
+    def state_dict(self) -> list[list[Any]]:
+        """Return what was asked so far, each as a list of its fields."""
+        return [[r.kind, r.owner, r.reason, r.step, r.epoch] for r in self._made]
+
+    def load_state_dict(
+        self, made: Iterable[Iterable[Any]], asked: Mapping[str, str]
+    ) -> None:
+        """Take over what ``state_dict`` and ``pending`` returned."""
+        self._made[:] = [Request(*fields) for fields in made]
+        self.asked = dict(asked)
+
+    def _note(self, kind: str, reason: str, owner: str | None = None) -> Request:
+        owner = owner or self._bus.caller()
+        if not self._bus.is_in_run:
+            log.warning(
+                "%s asks for %s (%s) outside of train(), where nothing is granted; ask "
+                "in a hook",
+                *(owner, kind, reason),
+            )
+        at = self._progress
+        request = Request(kind, owner, reason, at.step, at.epoch)
+        self._made.append(request)
+        if len(self._made) > 2 * MOST_REQUESTS:  # not at every request
+            self._forget()
+        return request
+
+    def _forget(self) -> None:
+        """Drop the oldest that are no stops: a checkpoint carries them all."""
+        others = [r for r in self._made if r.kind != "stop"]
+        stale = set(map(id, others[:-MOST_REQUESTS]))
+        self._made[:] = [r for r in self._made if id(r) not in stale]

@@ -1,0 +1,94 @@
+"""The state of one run: what it has counted, measured and been asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.loop.metrics import Metrics
+from training.loop.progress import Progress
+from training.loop.requests import Requests
+from training.loop.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from training.bus.bus import Bus
+    from training.weighing.weigher import Weigher
+
+#: What a checkpoint holds for the first iterator of the run that goes on.
+OWED = ("data", "loader", "rng")
+
+
+class RunState:
+    """Made anew for each run, so that nothing of an earlier one is left in it.
+
+    Args:
+        bus: of the run.
+        weigher: knows what a batch counts, once it was measured.
+        resumed_from: the checkpoint that the run goes on from, or None.
+    Attributes:
+        progress: the counters.
+        verdicts: attempts that are not counted yet.
+        history: one row for each epoch.
+        metrics: the latest values.
+        requests: what plugins asked for.
+        weights_are: ``"live"``, or which weights a plugin put in place.
+        carried_states: plugin states of the loaded checkpoint, by name.
+        joining_groups: parameter groups of the loaded checkpoint that had joined the
+            saved run and are not in the optimizer yet.
+        group_places: for each parameter group its place in the loaded checkpoint, None
+            for one that is not in it; empty where that has no names.
+        owed: what a loaded checkpoint holds for the first iterator (``data``,
+            ``loader``, ``rng``); empty as soon as that stands.
+    """
+
+    def __init__(
+        self, bus: Bus, weigher: Weigher, resumed_from: Path | None = None
+    ) -> None:
+        self.weigher = weigher
+        self.resumed_from = resumed_from
+        self.progress = Progress()
+        self.verdicts = Verdicts(self.progress)
+        self.history: list[dict[str, Any]] = []
+        self.metrics = Metrics()
+        self.requests = Requests(bus, self.progress)
+        self.weights_are = "live"
+        self.carried_states: dict[str, Any] = {}
+        self.joining_groups: list[Any] = []
+        self.group_places: list[int | None] = []
+        self.owed: dict[str, Any] = {}
+
+    @property
+    def update(self) -> int:
+        """Applied updates; on CUDA this may wait for those that are under way."""
+        return self.progress.update + self.verdicts.num_applied
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The history; a copy, so that changes stay outside."""
+        return [dict(row) for row in self.history]
+
+    def use_weights(self, label: str) -> None:
+        """Note which weights are in place."""
+        self.weights_are = label
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return counters, history, metrics and requests; all verdicts are in."""
+        self.verdicts.settle()
+        return {
+            "progress": self.progress.state_dict(),
+            "history": self.history,
+            "metrics": self.metrics.state_dict(),
+            "requests": self.requests.state_dict(),
+            "asked": self.requests.pending,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint holds of a run, its plugins' states included."""
+        self.progress.load_state_dict(state["progress"])
+        self.history[:] = [dict(row) for row in state["history"]]
+        self.metrics.load_state_dict(state["metrics"])
+        self.requests.load_state_dict(state["requests"], state.get("asked", {}))
+        self.carried_states.clear()
+        self.carried_states.update(state["plugins"])
+        self.owed.update((name, state.get(name)) for name in OWED)

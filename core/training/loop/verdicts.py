@@ -1,0 +1,60 @@
+"""Attempts whose outcome only the device knew when they were made."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from training.errors import NonFiniteError
+from training.loop.window import APPLIED, NONFINITE, refusal
+
+if TYPE_CHECKING:
+    from training.loop.progress import Progress
+    from training.readback import Readback
+
+#: Attempts that the host may be ahead of the device.
+MOST_UNSETTLED = 16
+
+
+class Verdicts:
+    """What became of each attempt, counted as soon as the host knows it.
+
+    Args:
+        progress: the counters.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._unsettled: deque[tuple[int, Readback]] = deque()
+
+    @property
+    def num_applied(self) -> int:
+        """Applied updates that are not counted yet; may wait for the device."""
+        return sum(verdict.value() == APPLIED for _, verdict in self._unsettled)
+
+    def add(self, verdict: Readback) -> None:
+        """Note the attempt just made; take the verdicts that have arrived."""
+        self._unsettled.append((self._progress.step, verdict))
+        self.settle(wait=False)
+
+    def settle(self, wait: bool = True) -> None:
+        """Count attempts by their verdicts.
+
+        Args:
+            wait: for all of them; False: take those that have arrived.
+        Raises:
+            NonFiniteError: one met a value that is not finite. It and all that came
+                after it left the weights alone; the counters go back to before it.
+        """
+        while self._unsettled:
+            step, verdict = self._unsettled[0]
+            is_late = len(self._unsettled) > MOST_UNSETTLED
+            if not (wait or verdict.is_here or is_late):
+                return
+            outcome = verdict.value()
+            if outcome == NONFINITE:
+                self._progress.step = step - 1
+                self._unsettled.clear()
+                raise NonFiniteError(refusal("a loss or gradient is NaN or infinite"))
+            self._unsettled.popleft()
+            self._progress.count(outcome == APPLIED)

@@ -1,0 +1,294 @@
+"""One call of ``train``: from the first wrapper to the last event."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from training.arguments import check_savable
+from training.builtin.compiling import compiled
+from training.builtin.defaults import wrapped_module
+from training.checkpoint.checkpointable import Checkpointable
+from training.checkpoint.optimizer_state import check_optimizer
+from training.feed.epoch_loader import EpochLoader
+from training.feed.feed import Feed
+from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
+from training.hardware.tf32 import using_tf32
+from training.loop.length import RunLength, num_batches
+from training.loop.loop import Loop
+from training.loop.make_window import choose_window
+from training.loop.metrics import known_names
+from training.loop.rng import seed_everything
+from training.loop.train_mode import keep_frozen
+from training.signals.signals import handled, interruption, shielded
+from training.teardown import tear_down
+from training.weighing.usual_batch import weighing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from training.checkpoint.resumption import Resumption
+    from training.feed.workers import Watched
+    from training.loop.forward import Forward
+    from training.loop.precision import Precision
+    from training.loop.run_state import RunState
+    from training.loop.window import Window
+
+log = logging.getLogger(__name__)
+
+#: One loader, several by name, or none.
+Validation = Iterable[Any] | Mapping[str, Iterable[Any]] | None
+
+
+class Runnable(Checkpointable, Protocol):
+    """The settings of a trainer that decide how it runs; ``Trainer`` documents them."""
+
+    nonfinite: str
+    stop_on_sigusr1: bool
+    cuda_graphs: bool
+
+
+class Run:
+    """Sets up what a trainer was built with, runs it once, and ends it.
+
+    Args:
+        trainer: whose settings hold.
+        state: of this run, new or loaded.
+        val_dataloader: what was passed.
+        forward: computes the loss of a batch.
+        precision: autocast and loss scaler.
+        compile_options: of ``torch.compile``; None: do not compile.
+    Attributes:
+        resumption: what it goes on from; None: it starts afresh.
+        is_waiting: whether it has a resumption and was not begun.
+        val_dataloader: what was passed, or what plugins made of it; several by name.
+        feed: gives out batches, once it is set up; as are ``window`` and ``loop``.
+        seconds: spent, once the run has ended.
+    """
+
+    def __init__(
+        self,
+        trainer: Runnable,
+        state: RunState,
+        val_dataloader: Validation,
+        forward: Forward,
+        precision: Precision,
+        compile_options: dict[str, Any] | None = None,
+    ) -> None:
+        self.trainer = trainer
+        self.state = state
+        self.bus = trainer.bus
+        self._forward = forward
+        self._precision = precision
+        self._compile = compile_options
+        self.resumption: Resumption | None = None
+        self.is_waiting = False
+        self.val_dataloader = val_dataloader
+        self._train_loader: Iterable[Any] | None = None  # what a plugin made of it
+        self.feed: Feed | None = None
+        self.window: Window | None = None
+        self.loop: Loop | None = None
+        self.seconds = 0.0
+
+    def __call__(self) -> None:
+        """Run until the plan is done or a request ends it; then close all plugins."""
+        trainer, requests = self.trainer, self.state.requests
+        failure: BaseException | None = None
+        started = time.perf_counter()
+        self.bus.begin_run(trainer)
+        save = None if trainer.stop_on_sigusr1 else requests.save_on_signal
+        with handled(requests.stop_on_signal, save):  # until all are closed
+            try:
+                with using_tf32(trainer.tf32):
+                    self._run()
+                if requests.signal is not None:
+                    raise interruption(requests.signal)
+            except BaseException as error:
+                failure = error
+            self.seconds = time.perf_counter() - started
+            failure = tear_down(trainer, failure, self.watched)
+            if failure is None and requests.signal is not None:
+                failure = interruption(requests.signal)  # it came in closing
+        if failure is not None:
+            raise failure
+
+    def go_on_from(self, resumption: Resumption) -> Run:
+        """Let this run take over what was loaded, when it begins; return it."""
+        self.resumption, self.is_waiting = resumption, True
+        return self
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """Batches of an epoch; None for a loader without a length."""
+        made, given = self._train_loader, self.trainer.train_dataloader
+        return num_batches(given if made is None else made)
+
+    @property
+    def length(self) -> RunLength:
+        """How long the run is, as planned from what is known now."""
+        return RunLength(
+            self.batches_per_epoch,
+            self.trainer.num_epochs,
+            self.trainer.gradient_accumulation_steps,
+            self.trainer.max_steps,
+        )
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the latest step is the last of its epoch; False if unknown."""
+        return self.length.ends_epoch(self.state.progress.step)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the boundary at hand is the last one of the run."""
+        return self.state.requests.stop is not None or self._is_done()
+
+    @property
+    def is_in_window(self) -> bool:
+        """Whether batches were seen since the last boundary."""
+        return self.loop is not None and self.loop.is_in_window
+
+    @property
+    def is_evaluating(self) -> bool:
+        """Whether metrics are being measured."""
+        return self.loop is not None and self.loop.is_evaluating
+
+    @property
+    def row_is_due(self) -> bool:
+        """Whether an epoch has been evaluated whose row is still to come."""
+        return self.loop is not None and self.loop.row_is_due
+
+    @property
+    def epoch_state(self) -> list[Tensor] | None:
+        """States of the user's generators at the start of the epoch under way."""
+        return None if self.feed is None else self.feed.epoch_state
+
+    @property
+    def data_state(self) -> list[Tensor]:
+        """States of the user's generators that the next batch needs."""
+        if self.state.owed:
+            return list(self.state.owed["data"])
+        return [] if self.feed is None else self.feed.data_state()
+
+    @property
+    def loader_state(self) -> Any:
+        """The loader's own state at this boundary, for one that keeps any."""
+        if self.state.owed:
+            return self.state.owed["loader"]
+        batch = self.state.progress.batch
+        return None if self.feed is None else self.feed.loader_state(batch)
+
+    @property
+    def watched(self) -> Watched | None:
+        """The batches of the epoch under way, where they come from indices."""
+        return None if self.feed is None else self.feed.watched
+
+    def _run(self) -> None:
+        self.is_waiting = False
+        self._begin()
+        feed, window = self._set_up()
+        validation = loaders_by_name(self.val_dataloader).values()
+        try:
+            with shielded(feed.reading, *validation):
+                self._train(feed, window)
+        except BaseException:
+            feed.close()
+            raise
+
+    def _begin(self) -> None:
+        trainer = self.trainer
+        if self.resumption is not None:
+            self.resumption.show_configured()
+        keep_frozen(trainer.model, trainer.optimizer)
+        if trainer.seed is not None:
+            seed_everything(trainer.seed)
+
+    def _set_up(self) -> tuple[Feed, Window]:
+        """Let plugins wrap and prepare; then learn which metrics will be produced."""
+        trainer, bus, weigher = self.trainer, self.bus, self.state.weigher
+        module = wrapped_module(trainer, bus)
+        is_wrapped = module is not trainer.model
+        module = compiled(module, self._compile)
+        order = EpochLoader(self._wrapped_loader(), trainer.order_seed)
+        self.feed = feed = Feed(order, trainer.device, partial(weighing, weigher))
+        if bus.on_setup is not None:
+            bus.on_setup(trainer)
+        check_optimizer(trainer, tell_untrained=True)
+        make = choose_window(
+            trainer.optimizer,
+            self._precision,
+            trainer.nonfinite,
+            trainer.cuda_graphs,
+            is_wrapped,
+        )
+        self.window = window = make(
+            module,
+            trainer.optimizer,
+            self._forward,
+            self._precision,
+            trainer.gradient_accumulation_steps,
+            trainer.max_grad_norm,
+            trainer.nonfinite,
+        )
+        batches_a_window = trainer.gradient_accumulation_steps
+        if self.batches_per_epoch:
+            batches_a_window = min(batches_a_window, self.batches_per_epoch)
+        weigher.prepare(
+            trainer.model, trainer.device, feed.reading, batches_a_window, window
+        )
+        self.state.metrics.known_names = known_names(
+            dict(bus.collect("metric_names", trainer=trainer)),
+            [impl.plugin_name for impl in bus.listeners("evaluate")],
+        )
+        check_savable(trainer)
+        return feed, window
+
+    def _wrapped_loader(self) -> Iterable[Any]:
+        """Let plugins replace loaders; return that of the batches to train on."""
+        trainer, wrap = self.trainer, self.bus.wrap_dataloader
+        if wrap is None:
+            return trainer.train_dataloader
+        self._train_loader = wrap(trainer, trainer.train_dataloader, "train")
+        self.val_dataloader = wrapped_loaders(
+            lambda loader: wrap(trainer, loader, "validation"), self.val_dataloader
+        )
+        made, given = self._train_loader, trainer.train_dataloader
+        return given if made is None else made
+
+    def _train(self, feed: Feed, window: Window) -> None:
+        trainer, state, requests = self.trainer, self.state, self.state.requests
+        if self.resumption is not None:
+            self.resumption.take_over()
+        self.loop = Loop(
+            trainer, state, feed, window, self.bus, trainer.modes, self._catch_up
+        )
+        if self.bus.on_train_begin is not None:
+            self.bus.on_train_begin(trainer, self.resumption is not None)
+        if self._is_done():
+            log.warning(
+                "nothing to train: %d epochs, %d steps were already done; raise "
+                "num_epochs or max_steps to go on",
+                trainer.epoch,
+                trainer.step,
+            )
+        self.loop.run()
+        if requests.signal is not None:
+            raise interruption(requests.signal)
+        requests.finish(
+            f"max_steps={trainer.max_steps} reached"
+            if trainer.epoch < trainer.num_epochs
+            else f"num_epochs={trainer.num_epochs} reached"
+        )
+        if self.bus.on_train_end is not None:
+            self.bus.on_train_end(trainer)
+
+    def _catch_up(self) -> None:
+        if self.resumption is not None:
+            self.resumption.catch_up()
+
+    def _is_done(self) -> bool:
+        progress = self.state.progress
+        return self.length.is_over(progress.epoch, progress.step)

@@ -40,8 +40,8 @@ FOLDERS = (
 # Files -> lines of code that they may have with all that they import, and so on. The
 # order of a step, and then with the parts that are handed to it.
 LIMITS = {
-    ("loop/loop",): 1_250,
-    ("loop/loop", "loop/run_state", "feed/feed", "bus/bus"): 3_000,
+    ("loop/loop",): 700,
+    ("loop/loop", "loop/window", "loop/run_state", "feed/feed", "bus/bus"): 2_750,
 }
 
 # Room of the app -> the rooms it may use; all may use what lies flat.
@@ -251,8 +251,8 @@ def test_the_loop_stays_small_with_all_that_it_imports(
 
 
 def test_what_is_imported_by_way_of_others_is_counted() -> None:
-    names = {path.name for path in closure(KERNEL / "loop" / "loop.py")}
-    assert {"loop.py", "window.py", "gradients.py", "view.py"} <= names
+    names = {path.name for path in closure(KERNEL / "loop" / "window.py")}
+    assert {"window.py", "gradients.py", "readback.py"} <= names
 
 
 def test_the_loop_imports_neither_checkpoints_nor_builtins() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from training import readback
 from training.errors import NonFiniteError
 from training.loop.buffers import check_buffers, nonfinite_buffers
-from training.loop.forward import NO_PARTS, Forward, Parts
 from training.loop.gradients import GradientCheck, clip
 from training.loop.optimizer_kernels import prepare_momentum
-from training.loop.precision import Precision
 from training.readback import LateFlag, Readback
+
+if TYPE_CHECKING:
+    from training.loop.forward import Forward, Parts
+    from training.loop.precision import Precision
 
 NONFINITE_POLICIES = ("stop", "skip")
 #: Below it an overflow is no matter of scaling any more: the gradients are bad.
@@ -111,7 +113,7 @@ class Window:
         self.nonfinite = nonfinite
         self.num_batches = 0
         #: What the forward pass of the last batch returned beside its loss.
-        self.parts: Parts = NO_PARTS
+        self.parts: Parts = {}
         # A read of a CPU scalar is cheaper than arithmetic on it; on CUDA it is a sync.
         self._reads_are_free = not readback.reads_wait(precision.device)
         # What is meant to be infinite; only "skip" goes on after anything else was.

@@ -28,8 +28,6 @@ from training.teardown import tear_down
 from training.weighing.usual_batch import weighing
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from training.checkpoint.resumption import Resumption
     from training.feed.workers import Watched
     from training.loop.forward import Forward
@@ -145,41 +143,6 @@ class Run:
     def is_stopping(self) -> bool:
         """Whether the boundary at hand is the last one of the run."""
         return self.state.requests.stop is not None or self._is_done()
-
-    @property
-    def is_in_window(self) -> bool:
-        """Whether batches were seen since the last boundary."""
-        return self.loop is not None and self.loop.is_in_window
-
-    @property
-    def is_evaluating(self) -> bool:
-        """Whether metrics are being measured."""
-        return self.loop is not None and self.loop.is_evaluating
-
-    @property
-    def row_is_due(self) -> bool:
-        """Whether an epoch has been evaluated whose row is still to come."""
-        return self.loop is not None and self.loop.row_is_due
-
-    @property
-    def epoch_state(self) -> list[Tensor] | None:
-        """States of the user's generators at the start of the epoch under way."""
-        return None if self.feed is None else self.feed.epoch_state
-
-    @property
-    def data_state(self) -> list[Tensor]:
-        """States of the user's generators that the next batch needs."""
-        if self.state.owed:
-            return list(self.state.owed["data"])
-        return [] if self.feed is None else self.feed.data_state()
-
-    @property
-    def loader_state(self) -> Any:
-        """The loader's own state at this boundary, for one that keeps any."""
-        if self.state.owed:
-            return self.state.owed["loader"]
-        batch = self.state.progress.batch
-        return None if self.feed is None else self.feed.loader_state(batch)
 
     @property
     def watched(self) -> Watched | None:

@@ -33,20 +33,21 @@ from training.checkpoint_io import write_checkpoint
 from training.errors import CheckpointError
 from training.feed.batches import batch_to_device
 from training.feed.epoch_loader import refuse_one_shot
+from training.feed.feed import Feed
 from training.feed.validation_loaders import named_loaders, refuse_several
 from training.files.named_paths import named_path
 from training.hardware.device import choose_device
 from training.layout import read_state, read_weights
 from training.loop.criterion import Criterion
 from training.loop.forward import LossFn, StepFn, make_forward
-from training.loop.metrics import Metrics
+from training.loop.loop import Loop
 from training.loop.precision import Precision
 from training.loop.progress import Progress
 from training.loop.requests import Abandoned
 from training.loop.run_state import RunState
 from training.loop.train_mode import Modes, keep_frozen
 from training.run import Run, Validation
-from training.view import Request
+from training.view import MetricValue, Request
 from training.weighing.weigher import LossPer, Weigher
 
 
@@ -252,7 +253,7 @@ class Trainer:
     batches_seen: int = shown("_run.state.progress.batch")
     progress: Progress = shown("_run.state.progress")
     history: list[dict[str, Any]] = shown("_run.state.rows")
-    metrics: Metrics = shown("_run.state.metrics")
+    metrics: Mapping[str, MetricValue] = shown("_run.state.metrics")
     requests: tuple[Request, ...] = shown("_run.state.requests.noted")
     pending: dict[str, str] = shown("_run.state.requests.pending")
     stop_reason: str | None = shown("_run.state.requests.stop_reason")
@@ -269,12 +270,8 @@ class Trainer:
     ends_epoch: bool = shown("_run.ends_epoch")
     is_stopping: bool = shown("_run.is_stopping")
     resumption: Resumption | None = shown("_run.resumption")
-    is_in_window: bool = shown("_run.is_in_window")
-    is_evaluating: bool = shown("_run.is_evaluating")
-    row_is_due: bool = shown("_run.row_is_due")
-    data_state: list[Tensor] = shown("_run.data_state")
-    loader_state: Any = shown("_run.loader_state")
-    epoch_state: list[Tensor] | None = shown("_run.epoch_state")
+    feed: Feed | None = shown("_run.feed")
+    loop: Loop | None = shown("_run.loop")
     train_seconds: float = shown("_run.seconds")
     precision: str = shown("_precision.name")
     grad_scaler: torch.amp.GradScaler | None = shown("_precision.scaler")
@@ -328,7 +325,8 @@ class Trainer:
 
     def abandon_if_leaving(self) -> None:
         """End an evaluation that a signal makes pointless; between its batches."""
-        if self.state.requests.signal is not None and self.is_evaluating:
+        is_leaving = self.state.requests.signal is not None
+        if is_leaving and self.loop is not None and self.loop.is_evaluating:
             raise Abandoned
 
     def _new_run(self, resumed_from: Path | None = None) -> Run:

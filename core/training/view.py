@@ -71,6 +71,31 @@ class TrainerView(Protocol):
         order_seed: the seed that orders the data.
         save_dir: folder to write below.
         metadata: JSON values that every checkpoint carries.
+        val_dataloader: what was passed, or what plugins made of it; several by name.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        grad_scaler: the loss scaler of fp16, else None.
+        plugins: name -> instance of every active plugin, in bus order.
+        epoch: completed epochs.
+        step: attempted updates.
+        update: applied updates; on CUDA this may wait for those that are under way.
+        batches_seen: batches of the current epoch that are in a finished window.
+        history: one row (a plain dict) for each epoch; a copy, so changes stay outside.
+        metrics: the latest value of each metric, with step, epoch and producer.
+        weights_are: ``"live"``, or which weights a plugin put in place: ``"best@120"``.
+        resumed_from: the checkpoint this run goes on from, or None.
+        batches_per_epoch: batches of an epoch; None for a loader without a length. From
+            ``on_setup`` on those of the loader that ``wrap_dataloader`` returned.
+        steps_per_epoch: steps of an epoch, the last partial window included.
+        total_steps: planned steps of the whole run; None when nothing bounds them.
+        ends_epoch: whether the latest step is the last of its epoch; False if unknown.
+        requests: what was asked for, in order: all stops, the latest 1000 of the rest.
+        pending: what is owed to whoever goes on from here: kind -> reasons. An
+            evaluation that waits for the next boundary; what is saved now is itself the
+            checkpoint that was asked for.
+        stop_reason: why training ended; None before and while it runs.
+        stop_owner: who ended it: a plugin's name, or ``"trainer"`` when the plan was
+            done.
+        is_stopping: whether the boundary at hand is the last one of the run.
     """
 
     model: nn.Module
@@ -88,97 +113,27 @@ class TrainerView(Protocol):
     order_seed: int
     save_dir: Path
     metadata: dict[str, Any]
-
-    @property
-    def val_dataloader(self) -> Iterable[Any] | Mapping[str, Iterable[Any]] | None:
-        """What was passed, or what plugins made of it; several by name."""
-
-    @property
-    def precision(self) -> str:
-        """``"fp32"``, ``"bf16"`` or ``"fp16"``."""
-
-    @property
-    def grad_scaler(self) -> torch.amp.GradScaler | None:
-        """The loss scaler of fp16, else None."""
-
-    @property
-    def plugins(self) -> Mapping[str, Any]:
-        """Name -> instance of every active plugin, in bus order."""
-
-    @property
-    def epoch(self) -> int:
-        """Completed epochs."""
-
-    @property
-    def step(self) -> int:
-        """Attempted updates."""
-
-    @property
-    def update(self) -> int:
-        """Applied updates; on CUDA this may wait for those that are under way."""
-
-    @property
-    def batches_seen(self) -> int:
-        """Batches of the current epoch that are in a finished window."""
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """One row (a plain dict) for each epoch; a copy, so changes stay outside."""
-
-    @property
-    def metrics(self) -> Mapping[str, MetricValue]:
-        """The latest value of each metric, with step, epoch and producer."""
-
-    @property
-    def weights_are(self) -> str:
-        """``"live"``, or which weights a plugin put in place: ``"best@120"``."""
-
-    @property
-    def resumed_from(self) -> Path | None:
-        """The checkpoint this run goes on from, or None."""
-
-    @property
-    def batches_per_epoch(self) -> int | None:
-        """Batches of an epoch; None for a loader without a length.
-
-        From ``on_setup`` on those of the loader that ``wrap_dataloader`` returned.
-        """
-
-    @property
-    def steps_per_epoch(self) -> int | None:
-        """Steps of an epoch, the last partial window included."""
-
-    @property
-    def total_steps(self) -> int | None:
-        """Planned steps of the whole run; None when nothing bounds them."""
-
-    @property
-    def ends_epoch(self) -> bool:
-        """Whether the latest step is the last of its epoch; False if unknown."""
-
-    @property
-    def requests(self) -> tuple[Request, ...]:
-        """What was asked for, in order: all stops, the latest 1000 of the rest."""
-
-    @property
-    def pending(self) -> dict[str, str]:
-        """What is owed to whoever goes on from here: kind -> reasons.
-
-        An evaluation that waits for the next boundary; what is saved now is itself the
-        checkpoint that was asked for.
-        """
-
-    @property
-    def stop_reason(self) -> str | None:
-        """Why training ended; None before and while it runs."""
-
-    @property
-    def stop_owner(self) -> str | None:
-        """Who ended it: a plugin's name, or ``"trainer"`` when the plan was done."""
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the boundary at hand is the last one of the run."""
+    val_dataloader: Iterable[Any] | Mapping[str, Iterable[Any]] | None
+    precision: str
+    grad_scaler: torch.amp.GradScaler | None
+    plugins: Mapping[str, Any]
+    epoch: int
+    step: int
+    update: int
+    batches_seen: int
+    history: list[dict[str, Any]]
+    metrics: Mapping[str, MetricValue]
+    weights_are: str
+    resumed_from: Path | None
+    batches_per_epoch: int | None
+    steps_per_epoch: int | None
+    total_steps: int | None
+    ends_epoch: bool
+    requests: tuple[Request, ...]
+    pending: dict[str, str]
+    stop_reason: str | None
+    stop_owner: str | None
+    is_stopping: bool
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the run's forward passes; does nothing in fp32."""

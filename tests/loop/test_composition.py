@@ -97,8 +97,8 @@ class Asks(Callback):
                 *(trainer.history, dict(trainer.metrics), trainer.requests),
                 *(trainer.pending, trainer.stop_reason, trainer.weights_are),
                 *(trainer.is_stopping, trainer.resumed_from, trainer.carried_states),
-                *(trainer.owed, trainer.joining_groups, trainer.epoch_state),
-                *(trainer.progress.state_dict(), trainer.is_in_window),
+                *(trainer.owed, trainer.joining_groups),
+                *(trainer.progress.state_dict(), trainer.loop.is_in_window),
             )
         )
 

@@ -43,15 +43,16 @@ def require_boundary(trainer: Checkpointable, path: str | Path) -> None:
 
 
 def _missing(trainer: Checkpointable) -> str | None:
-    if trainer.is_in_window:
+    loop = trainer.loop
+    if loop is not None and loop.is_in_window:
         return (
             "a window of batches is under way, from which no run can go on exactly; "
             f"{WAYS}"
         )
-    if trainer.is_evaluating:
+    if loop is not None and loop.is_evaluating:
         return f"an evaluation is under way, whose metrics are not there yet; {WAYS}"
     for hook, current, later, way in _served(sys._getframe(1), trainer):
-        if hook == "on_metrics" and trainer.row_is_due:
+        if hook == "on_metrics" and loop is not None and loop.row_is_due:
             return (
                 f"the row of the epoch is not in the history yet in on_metrics; {WAYS}"
             )

@@ -65,9 +65,7 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
         "trainable": trainable(trainer),
         "in_eval": trainer.modes.in_eval(),
         "scaler": None if scaler is None else scaler.state_dict(),
-        "rng": trainer.state.owed.get("rng") or rng_state(trainer.device),
-        "data": trainer.data_state,
-        "loader": trainer.loader_state,
+        **_position(trainer),
         "history": own["history"],
         "metrics": own["metrics"],
         "requests": own["requests"],
@@ -91,6 +89,18 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
     if foreign is not None:
         raise CheckpointError(f"nothing was saved: {describe_foreign(*foreign)}")
     return state
+
+
+def _position(trainer: Checkpointable) -> dict[str, Any]:
+    """Return what the next batch needs of generators and of the loader itself."""
+    state, feed = trainer.state, trainer.feed
+    if state.owed:  # by a run that was loaded and is to go on
+        return dict(state.owed)
+    return {
+        "rng": rng_state(trainer.device),
+        "data": [] if feed is None else feed.data_state(),
+        "loader": feed and feed.loader_state(state.progress.batch),
+    }
 
 
 def trainable(trainer: Checkpointable) -> list[str]:

@@ -35,7 +35,7 @@ class Loop:
     """Runs what ``Run`` has set up, from the counters' position to the end.
 
     Args:
-        trainer: what events are announced with; holds the plan.
+        trainer: what events are announced with; it holds the plan.
         state: counters, history, metrics and requests.
         feed: batches, epoch by epoch.
         window: makes the attempts.
@@ -69,12 +69,12 @@ class Loop:
 
     def run(self) -> None:
         """Run until the plan is done or a request ends it."""
-        if self.trainer.is_stopping:
+        trainer, requests = self.trainer, self.state.requests
+        if trainer.is_stopping:
             self._catch_up()
-            self._restore_rng(self.state.owed)
-        while not self.trainer.is_stopping:
+            self._restore_rng()
+        while not trainer.is_stopping:
             self._run_epoch()
-        requests = self.state.requests
         if requests.asked and requests.signal is None:
             try:
                 self._serve_requests()  # what was asked for at the last boundary
@@ -82,9 +82,9 @@ class Loop:
             except Abandoned:
                 self._announce_checkpoint("stop")
 
-    def _restore_rng(self, owed: Mapping[str, Any]) -> None:
-        if owed:
-            load_rng_state(owed["rng"], self.trainer.device)
+    def _restore_rng(self) -> None:
+        if self.state.owed:
+            load_rng_state(self.state.owed["rng"], self.trainer.device)
 
     def _run_epoch(self) -> None:
         """Run the epoch, or its remainder; stop inside it only at a boundary."""
@@ -100,7 +100,7 @@ class Loop:
         batches = self.feed.start(
             progress.epoch, skip, owed.get("data"), owed.get("loader")
         )
-        self._restore_rng(owed)  # now that the iterator stands: making it draws numbers
+        self._restore_rng()  # now that the iterator stands: making it draws numbers
         owed.clear()
         try:
             complete = self._run_batches(batches)
@@ -157,8 +157,8 @@ class Loop:
     def _end_window(self, index: int) -> None:
         """Step the optimizer, count, announce, and grant what was asked for."""
         trainer, bus, progress = self.trainer, self.bus, self.state.progress
-        lr = float(trainer.optimizer.param_groups[0]["lr"])  # before it moves
-        progress.lr = lr
+        group = trainer.optimizer.param_groups[0]
+        progress.lr = lr = float(group["lr"])  # before it moves
         before_step = bus.on_before_step
         result = self.window.step(before_step and (lambda: before_step(trainer)))
         self.is_in_window = False
@@ -184,8 +184,7 @@ class Loop:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""
         self.state.verdicts.settle()
         requests = self.state.requests
-        reason = requests.take("evaluation")
-        if reason is not None:
+        if (reason := requests.take("evaluation")) is not None:
             try:
                 self._evaluate(reason)
             except Abandoned:
@@ -195,8 +194,7 @@ class Loop:
             self._save_if_asked()
 
     def _save_if_asked(self) -> None:
-        reason = self.state.requests.take("checkpoint")
-        if reason is not None:
+        if (reason := self.state.requests.take("checkpoint")) is not None:
             self._announce_checkpoint(reason)
 
     def _end_epoch(self, complete: bool, seconds: float) -> None:

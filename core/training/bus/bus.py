@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ from training.bus.slots import (
     plugins_on_stack,
     silence,
 )
-from training.bus.wrappers import scope
+from training.bus.wrappers import surrounded
 from training.errors import ConfigError, PluginError, did_you_mean
 from training.hookspecs import HOOKS, PROJECT
 from training.messages.error_texts import repr_of
@@ -240,9 +239,7 @@ class Bus:
     def _ask(
         self, hook: str, arguments: Mapping[str, Any], answer: Callable[..., object]
     ) -> None:
-        with ExitStack() as scopes:
-            for wrapper in self._wrappers(hook):
-                scopes.enter_context(scope(wrapper, hook, arguments, self._meter))
+        with surrounded(self._wrappers(hook), hook, arguments, self._meter):
             for impl in self.listeners(hook):
                 name = impl.plugin_name
                 if name not in self._plugins:
@@ -324,16 +321,14 @@ class Bus:
             raise error
         step = getattr(arguments.get("trainer"), "step", None)
         note_plugin(error, name, plugin, hook, step)
-        self.failures[name] = self.failures.get(name, 0) + 1
-        if self.failures[name] == 1:
+        times = self.failures[name] = self.failures.get(name, 0) + 1
+        if times == 1:
             log.warning(
                 "plugin %r failed in %s, the run goes on without that call: %s",
                 *(name, hook, repr_of(error)),
                 exc_info=error,
             )
-        is_too_much = is_beginning or self.failures[name] >= MAX_FAILURES
-        if is_too_much and name in self._plugins:
-            times = self.failures[name]
+        if (is_beginning or times >= MAX_FAILURES) and name in self._plugins:
             log.warning("plugin %r failed %d times and is switched off", name, times)
             self._switch_off(name, hook, arguments)
 
@@ -355,11 +350,8 @@ class Bus:
         """Take over the plugins in solved order, which the manager has by now."""
         self._plugins = ordered
         self.order_reasons = reasons
-        self.isolated = {
-            name
-            for name, plugin in ordered.items()
-            if getattr(plugin, "failure", "fatal") == "isolate"
-        }
+        policies = {n: getattr(p, "failure", "fatal") for n, p in ordered.items()}
+        self.isolated = {n for n, policy in policies.items() if policy == "isolate"}
         self._forget_slots()
 
     def _forget_slots(self) -> None:
@@ -397,15 +389,10 @@ class Bus:
 
         def wrapped(*args: Any) -> Any:
             given = dict(zip(names, args, strict=True))
-            with ExitStack() as scopes:
-                for wrapper in wrappers:
-                    scopes.enter_context(scope(wrapper, hook, given, self._meter))
+            with surrounded(wrappers, hook, given, self._meter):
                 return inner(*args)
 
         return wrapped
 
 
-CALLERS[Bus._call.__code__] = lambda at: (
-    at["impl"].plugin_name,
-    plugin_of(at["impl"]),
-)
+CALLERS[Bus._call.__code__] = lambda at: (at["impl"].plugin_name, plugin_of(at["impl"]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,23 @@ def scope(
             add_note(failure, note)
     if failure is not None:
         raise failure  # a wrapper observes a failure; it never hides it
+
+
+def surrounded(
+    wrappers: Sequence[pluggy.HookImpl],
+    hook: str,
+    arguments: Mapping[str, Any],
+    meter: Meter | None = None,
+) -> ExitStack:
+    """Return a context in which all wrappers of an event are open, the first outside.
+
+    Raises:
+        BaseException: what one raised on the way in; those around it have heard of it.
+    """
+    with ExitStack() as scopes:
+        for wrapper in wrappers:
+            scopes.enter_context(scope(wrapper, hook, arguments, meter))
+        return scopes.pop_all()
 
 
 CALLERS[inspect.unwrap(scope).__code__] = lambda at: (

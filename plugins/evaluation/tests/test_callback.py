@@ -162,7 +162,8 @@ def test_options_that_cannot_work_are_refused_on_construction(options, message):
 
 
 def test_an_evaluator_on_another_device_than_the_run_is_refused():
-    evaluator = Evaluator(nn.Linear(3, 2), device="meta")
+    evaluator = Evaluator(nn.Linear(3, 2), device="cpu")
+    evaluator._runner.device = torch.device("cuda:0")  # as where there is one
     with pytest.raises(ConfigError, match="leave the evaluator's device out"):
         make_trainer(EvaluationCallback(evaluator)).train()
 

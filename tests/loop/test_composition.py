@@ -78,7 +78,7 @@ def test_a_write_from_outside_is_found(line: str) -> None:
 
 @pytest.mark.parametrize("name", PARTS)
 def test_no_part_is_a_kind_of_another(name: str) -> None:
-    assert class_of(name).bases == []
+    assert [ast.unparse(base) for base in class_of(name).bases] in ([], ["NamedTuple"])
 
 
 class Asks(Callback):

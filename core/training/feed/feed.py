@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Feed:
         return self._order.watched
 
     def start(
-        self, epoch: int, skip: int, state: Any = None, loader_state: Any = None
+        self, epoch: int, skip: int, owed: Mapping[str, Any]
     ) -> Iterator[tuple[Any, float]]:
         """Return (batch, weight) of ``epoch`` without the first ``skip``.
 
@@ -56,10 +56,10 @@ class Feed:
         Args:
             epoch: completed epochs before this one.
             skip: batches to leave out.
-            state: ``data_state`` of the run that is gone on from.
-            loader_state: the same of ``loader_state(skip)``.
+            owed: of a run that is gone on from, what ``data_state()`` was as ``data``,
+                and ``loader_state(skip)`` as ``loader``.
         """
-        batches = self._order.start(epoch, skip, state, loader_state)
+        batches = self._order.start(epoch, skip, owed.get("data"), owed.get("loader"))
         self.epoch_state = self._order.epoch_state
         return device_batches(batches, self._device, self._weigh)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class RunLength:
-    """The length of a run as planned; a value, made anew wherever it is asked for.
+class RunLength(NamedTuple):
+    """The length of a run as planned; a value, made anew whenever it is asked for.
 
     Attributes:
         batches_per_epoch: None for a loader without a length.

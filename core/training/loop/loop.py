@@ -97,9 +97,7 @@ class Loop:
             self.bus.on_epoch_begin(self.trainer)
         self._catch_up()  # the saved epoch had begun
         self.modes.train()
-        batches = self.feed.start(
-            progress.epoch, skip, owed.get("data"), owed.get("loader")
-        )
+        batches = self.feed.start(progress.epoch, skip, owed)
         self._restore_rng()  # now that the iterator stands: making it draws numbers
         owed.clear()
         try:

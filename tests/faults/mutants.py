@@ -682,7 +682,7 @@ MUTANTS = [
         "training.loop.window",
         '        if not finite:\n            self._refuse("a gradient',
         '        if False:\n            self._refuse("a gradient',
-        PROCESS,
+        "faults/test_bad_numbers.py",
         "test_p5 and gradient",
     ),
     Mutant(
@@ -691,7 +691,7 @@ MUTANTS = [
         "training.loop.loop",
         "progress.nonfinite_windows += 1",
         "pass",
-        PROCESS,
+        "faults/test_bad_numbers.py",
         "test_p5_a_bad_window",
     ),
     Mutant(
@@ -772,7 +772,7 @@ MUTANTS = [
         DURABLE,
         "        os.close(folder)\n",
         "        pass\n",
-        PROCESS,
+        "faults/test_long_runs.py",
         "test_p9 and not 20 and not thread",
     ),
     Mutant(

@@ -132,7 +132,7 @@ MUTANTS = [
         IO,
         "broken = archive.testzip()",
         "broken = None",
-        COMMIT,
+        "faults/test_damaged_files.py",
         "test_c7_every_flipped or (test_c7 and flipped)",
     ),
     Mutant(
@@ -141,7 +141,7 @@ MUTANTS = [
         "trainbus_checkpointing.candidates",
         "return None if digest == entry.digest else",
         "return None if digest else",
-        COMMIT,
+        "faults/test_damaged_files.py",
         "test_c7_a_valid_file",
     ),
     Mutant(
@@ -150,7 +150,7 @@ MUTANTS = [
         "trainbus_checkpointing.candidates",
         "found + [(path, None) for path in strangers]",
         "found",
-        COMMIT,
+        "faults/test_damaged_files.py",
         "test_c7_without_a_readable",
     ),
     Mutant(
@@ -159,7 +159,7 @@ MUTANTS = [
         HOLDER,
         "return self.started is not None and self.started == start_of(self.pid)",
         "return False",
-        COMMIT,
+        "faults/test_run_locks.py",
         "test_c8_the_name_alone",
     ),
     Mutant(
@@ -168,7 +168,7 @@ MUTANTS = [
         HOLDER,
         "return self.started is not None and self.started == start_of(self.pid)",
         "return True",
-        COMMIT,
+        "faults/test_run_locks.py",
         "test_c8_a_stale_lock",
     ),
     Mutant(
@@ -177,7 +177,7 @@ MUTANTS = [
         LOCK,
         "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
-        COMMIT,
+        "faults/test_run_locks.py",
         "test_c8_one_process",
     ),
     Mutant(
@@ -231,7 +231,7 @@ MUTANTS = [
         IO,
         "    return migrate(state)\n",
         "    return state\n",
-        COMMIT,
+        "faults/test_checkpoint_formats.py",
         "test_c11_an_older",
     ),
     Mutant(
@@ -240,7 +240,7 @@ MUTANTS = [
         IO,
         "    if version > FORMAT_VERSION:\n        raise CheckpointError(",
         "    if version > FORMAT_VERSION:\n        raise UnreadableError(",
-        COMMIT,
+        "faults/test_checkpoint_formats.py",
         "test_c11_a_checkpoint_of_a_newer",
     ),
     Mutant(
@@ -249,7 +249,7 @@ MUTANTS = [
         "training.checkpoint.settings",
         '"world_size": _world_size(),',
         "",
-        COMMIT,
+        "faults/test_checkpoint_formats.py",
         "test_c11_another_world",
     ),
     Mutant(
@@ -276,7 +276,7 @@ MUTANTS = [
         "trainbus_checkpointing.saver",
         "self._staging.copy(capture(trainer))",
         "capture(trainer)",
-        COMMIT,
+        "faults/test_saving_in_a_thread.py",
         "test_c12_the_snapshot",
     ),
     Mutant(
@@ -285,7 +285,7 @@ MUTANTS = [
         "trainbus_checkpointing.background",
         "raise error",
         "return True",
-        COMMIT,
+        "faults/test_saving_in_a_thread.py",
         "test_c12_an_error_of",
     ),
     Mutant(

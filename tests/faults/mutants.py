@@ -258,7 +258,7 @@ MUTANTS = [
         "training.checkpoint.resume",
         'if entry.get("alters_training") and name not in trainer.plugins',
         "if False",
-        MATRIX,
+        "faults/test_changed_settings.py",
         "test_c11",
     ),
     Mutant(
@@ -438,7 +438,7 @@ MUTANTS = [
         "training.checkpoint.resume",
         "require_consent(changes, allowed, source)",
         "pass",
-        MATRIX,
+        "faults/test_changed_settings.py",
         "test_r3_a_changed_setting",
     ),
     Mutant(
@@ -447,7 +447,7 @@ MUTANTS = [
         "training.feed.sample_seeds",
         "        self._reseed(index)\n        return self.dataset[index]",
         "        return self.dataset[index]",
-        MATRIX,
+        "faults/test_resumed_loaders.py",
         "test_r3_how_the_data_is_loaded",
     ),
     Mutant(
@@ -510,7 +510,7 @@ MUTANTS = [
         "training.feed.epoch_loader",
         "        if not self.is_exact:\n",
         "        if False:\n",
-        MATRIX,
+        "faults/test_resumed_loaders.py",
         "test_r8_a_loader_that_cannot",
     ),
     Mutant(
@@ -519,7 +519,7 @@ MUTANTS = [
         "training.feed.epoch_loader",
         "warn_of_generators(_inside(loader), [*self._own, *self._users])",
         "pass",
-        MATRIX,
+        "faults/test_resumed_loaders.py",
         "test_r8_a_generator",
     ),
     Mutant(
@@ -528,7 +528,7 @@ MUTANTS = [
         "training.feed.epoch_loader",
         "loader.load_state_dict(loader_state)",
         "pass",
-        MATRIX,
+        "faults/test_resumed_loaders.py",
         "test_r8_a_loader_with_a_state",
     ),
     Mutant(

@@ -1,0 +1,135 @@
+"""R3, C11: other settings and absent plugins are refused, or accepted and told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults.runs import (
+    SavesEverywhere,
+    build,
+    loader_of,
+)
+
+from training import Callback, CheckpointError, ConfigError, Trainer
+from training.checkpoint.compare import first_difference
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "seed was 3, is 4": {"seed": 4},
+    "dataset_length was 11, is 9": {"rows": 9},
+    "dataset was 'a', is 'b'": {"fingerprint": "b"},
+    "sampler was 'RandomSampler', is 'SequentialSampler'": {"shuffle": False},
+    "batch_size was 2, is 3": {"batch_size": 3},
+    "drop_last was False, is True": {"drop_last": True},
+    "precision was 'fp32', is 'bf16'": {"precision": "bf16"},
+    "gradient_accumulation_steps was 1, is 2": {"gradient_accumulation_steps": 2},
+    "max_grad_norm was None, is 1.0": {"max_grad_norm": 1.0},
+    "optimizer was 'AdamW', is 'SGD'": {"optimizer": torch.optim.SGD},
+    "optimizer.lr was 0.01, is 0.02": {"lr": 0.02},
+    "optimizer.weight_decay was 0.01, is 0.5": {"weight_decay": 0.5},
+    "frozen was [], is 'layers.0'": {"freeze": "layers.0"},
+}
+
+
+def changed(options: dict[str, Any]) -> Trainer:
+    """Return a trainer like ``build()`` with one setting changed."""
+    options = dict(options)
+    names = ("batch_size", "drop_last", "shuffle")
+    loading = {k: options.pop(k) for k in names if k in options}
+    loader = loader_of(**loading)
+    if "fingerprint" in options:
+        loader.dataset.fingerprint = options.pop("fingerprint")
+    rows = options.pop("rows", None)
+    if rows is not None:
+        loader.dataset.x = loader.dataset.x[:rows]
+        loader.sampler.data_source.x = loader.dataset.x
+    kind = options.pop("optimizer", torch.optim.AdamW)
+    rates = {k: options.pop(k) for k in ("lr", "weight_decay") if k in options}
+    trainer = build(loader=loader, **options)
+    if rates or kind is not torch.optim.AdamW:
+        trainer.optimizer = kind(trainer.model.parameters(), **{"lr": 0.01, **rates})
+    return trainer
+
+
+@pytest.mark.parametrize("told", CHANGED)
+def test_r3_a_changed_setting_is_refused_with_both_values_and_the_way_to_accept_it(
+    tmp_path: Path, told: str
+) -> None:
+    build(SavesEverywhere(tmp_path)).train()
+    name = told.partition(" ")[0]
+    trainer = changed(CHANGED[told])
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        trainer.load_checkpoint(tmp_path / "0-4.pt")
+    assert told in str(caught.value)
+    assert f"--allow-change {name}" in str(caught.value)
+    assert str(caught.value).count(" was ") == 1, "one cause, one line"
+    assert first_difference(dict(trainer.model.state_dict()), before) is None
+    receipt = trainer.load_checkpoint(tmp_path / "0-4.pt", allow_changes=[name])
+    assert receipt is not None
+    assert told in str(receipt)
+    trainer.train()
+    assert trainer.epoch == 2
+
+
+def test_r3_what_was_accepted_holds(tmp_path: Path) -> None:
+    build(SavesEverywhere(tmp_path)).train()
+    trainer = changed({"lr": 0.02, "weight_decay": 0.5})
+    trainer.load_checkpoint(tmp_path / "0-4.pt", allow_changes=["optimizer"])
+    trainer.train()
+    group = trainer.optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.5)
+
+
+def test_r3_a_larger_batch_goes_on_after_the_samples_that_were_seen(
+    tmp_path: Path,
+) -> None:
+    build(SavesEverywhere(tmp_path)).train()
+    trainer = changed({"batch_size": 4})
+    trainer.load_checkpoint(tmp_path / "0-4.pt", allow_changes=["batch_size"])
+    trainer.train()
+    first = [i for e, *rows in trainer.plugins["ids"].seen if e == 0 for i in rows]
+    assert sorted(first) == list(range(11))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"num_epochs": 3}, id="more epochs"),
+        pytest.param({"max_steps": 100}, id="another limit"),
+    ],
+)
+def test_r3_what_may_change_freely_does(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    build(SavesEverywhere(tmp_path)).train()
+    trainer = build(**options)
+    receipt = trainer.load_checkpoint(tmp_path / "0-4.pt")
+    assert receipt is not None
+    assert [each.name for each in receipt.changes] == list(options)
+
+
+def test_a_setting_that_does_not_exist_cannot_be_accepted(tmp_path: Path) -> None:
+    build(SavesEverywhere(tmp_path)).train()
+    with pytest.raises(ConfigError, match="did you mean 'batch_size'"):
+        build().load_checkpoint(tmp_path / "0-4.pt", allow_changes=["batchsize"])
+
+
+class Alters(Callback):
+    """A plugin without which training is another one."""
+
+    name = "ema"
+    alters_training = True
+
+
+def test_c11_a_plugin_that_alters_training_is_missed(tmp_path: Path) -> None:
+    build(Alters(), SavesEverywhere(tmp_path)).train()
+    with pytest.raises(CheckpointError, match=r"plugins\.ema was 'active', is 'not"):
+        build().load_checkpoint(tmp_path / "0-4.pt")
+    receipt = build().load_checkpoint(
+        tmp_path / "0-4.pt", allow_changes=["plugins.ema"]
+    )
+    assert receipt is not None
+    assert receipt.removed == ("SavesEverywhere", "ema")

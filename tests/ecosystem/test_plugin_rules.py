@@ -1,30 +1,17 @@
-"""G4 to G6, G11 to G14, and the failure policy, version and cost of plugins."""
+"""G4 to G6, G12, and the failure policy of plugins."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import random
 import re
 import shutil
-import sys
-import types
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from training import Bus, Callback, PluginError, Trainer, hookimpl, hookspecs
-from training.app.prove.profile import cost_table, profiled
-from training.bus import bus as bus_module
-from training.bus.meter import Meter
-from training.bus.syncs import WARNING
+from training import Bus, Callback, PluginError, hookimpl
 from training.discovery.specs import build_plugins
-from training.hook_api import SINCE
-from training.testing.equality import run_difference
-from training.testing.runs import tiny_trainer as make_trainer
 
 Make = Callable[..., Any]
 
@@ -161,34 +148,6 @@ def test_names_of_metrics_may_be_yielded(tiny_trainer: Make) -> None:
     assert trainer.metrics.known_names == {"train_loss", "val_loss"}
 
 
-# The declared order.
-
-
-@pytest.mark.parametrize("value", ["csv", 5, None, (1,), [["csv"]]])
-@pytest.mark.parametrize("key", ["before", "after"])
-def test_a_relation_that_is_no_tuple_of_names_is_refused(key: str, value: Any) -> None:
-    plugin = type("Lab", (Callback,), {key: value})()
-    with pytest.raises(PluginError) as caught:
-        Bus().register(plugin)
-    told = f"declares {key} = {value!r}; write names in a tuple: ('csv',)"
-    assert told in str(caught.value)
-
-
-def test_a_relation_to_a_name_that_looks_misspelt_is_warned_of_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    first = type("First", (Callback,), {"before": ("secnod", "elsewhere")})()
-    second = type("Second", (Callback,), {"name": "second"})()
-    bus = Bus()
-    bus.register_all([(None, first), (None, second)])
-    bus.register(Callback(), "third")
-    told = [r.getMessage() for r in caplog.records]
-    assert told == [
-        "plugin 'First' declares before 'secnod', which is not there (did you mean "
-        "'second'?)"
-    ]
-
-
 def test_a_method_without_its_mark_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -201,113 +160,6 @@ def test_a_method_without_its_mark_is_warned_of(
     Bus().register(Unmarked())
     assert "'Unmarked' defines on_step_end, which is not marked" in caplog.text
     assert caplog.text.count("not marked") == 1
-
-
-# G11 and deprecation: versions of the hook API.
-
-
-@pytest.mark.parametrize("hook_api", [None, ">=1.0,<2", "~=1.0", ">=1"])
-def test_a_range_that_holds_this_hook_api_is_let_in(hook_api: str | None) -> None:
-    plugin = type("Lab", (Callback,), {"hook_api": hook_api})()
-    assert Bus().register(plugin) == "Lab"
-
-
-@pytest.mark.parametrize(
-    ("hook_api", "words"),
-    [
-        pytest.param(">=2,<3", r">=2,<3, but .* has 1\.\d+ and .*>=1.0,<=1", id="new"),
-        pytest.param("<1.0", r"needs hook API <1.0", id="old"),
-        pytest.param("one", r"declares hook_api 'one'; write a range", id="no range"),
-        pytest.param(1.0, r"declares hook_api 1.0; write a range", id="a number"),
-    ],
-)
-def test_another_hook_api_is_refused_with_both_ranges(
-    hook_api: Any, words: str
-) -> None:
-    plugin = type("Lab", (Callback,), {"hook_api": hook_api})()
-    with pytest.raises(PluginError, match=words):
-        Bus().register(plugin)
-
-
-#: The arguments of each hook in API 1.0: within 1.x some are added, none goes.
-FROZEN = """
-wrap_model trainer model
-wrap_dataloader trainer dataloader stage
-on_setup trainer
-metric_names trainer
-on_train_begin trainer resumed
-on_epoch_begin trainer
-on_batch_begin trainer batch inputs
-on_batch_end trainer batch logs
-on_before_step trainer
-on_step_end trainer logs applied
-evaluate trainer reason
-on_metrics trainer metrics
-on_epoch_end trainer metrics
-on_checkpoint trainer reason
-on_train_end trainer
-on_exception trainer error
-on_close trainer
-"""
-
-
-def test_hooks_and_arguments_are_only_added_and_that_raises_the_version() -> None:
-    now = {
-        hook: list(inspect.signature(getattr(hookspecs, hook)).parameters)
-        for hook in hookspecs.HOOKS
-    }
-    then = {line.split()[0]: line.split()[1:] for line in FROZEN.split("\n") if line}
-    for hook, arguments in then.items():
-        assert now[hook][: len(arguments)] == arguments, hook
-    major, minor = map(int, hookspecs.API_VERSION.split("."))
-    assert major == 1
-    assert (now == then) == (minor == 0)
-
-
-def test_each_hook_that_came_later_says_since_when() -> None:
-    first = {line.split()[0] for line in FROZEN.split("\n") if line}
-    assert set(SINCE) == set(hookspecs.HOOKS) - first
-
-
-@pytest.fixture
-def aged_specs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``on_epoch_end`` and the argument ``batch`` be deprecated."""
-    specs = types.ModuleType("specs")
-    vars(specs).update({hook: getattr(hookspecs, hook) for hook in hookspecs.HOOKS})
-
-    @hookspecs.hookspec(warn_on_impl=DeprecationWarning("on_epoch_end goes in 2.0"))
-    def on_epoch_end(trainer: Any, metrics: Any) -> None: ...
-
-    gone = {"batch": DeprecationWarning("batch goes in 2.0")}
-
-    @hookspecs.hookspec(warn_on_impl_args=gone)
-    def on_batch_end(trainer: Any, batch: int, logs: Any) -> None: ...
-
-    vars(specs).update(on_epoch_end=on_epoch_end, on_batch_end=on_batch_end)
-    monkeypatch.setattr(bus_module, "hookspecs", specs)
-
-
-@pytest.mark.usefixtures("aged_specs")
-def test_implementing_a_deprecated_hook_warns_at_its_line() -> None:
-    class Old(Callback):
-        def on_epoch_end(self) -> None: ...
-
-    with pytest.warns(DeprecationWarning, match="on_epoch_end goes in") as caught:
-        Bus().register(Old())
-    assert caught[0].filename == __file__
-
-
-@pytest.mark.usefixtures("aged_specs")
-def test_only_those_who_name_a_deprecated_argument_are_warned() -> None:
-    class Old(Callback):
-        def on_batch_end(self, batch: int) -> None: ...
-
-    class New(Callback):
-        def on_batch_end(self, logs: Any) -> None: ...
-
-    Bus().register(New())
-    with pytest.warns(DeprecationWarning, match=r"batch goes in 2\.0"):
-        Bus().register(Old())
 
 
 # G12: what is given is read-only, what is returned is checked.
@@ -398,109 +250,6 @@ def test_a_result_of_the_wrong_type_is_refused_naming_the_plugin(
         trainer.train() if hook != "state_dict" else trainer.save_checkpoint(tmp_path)
 
 
-# G13: equal selections give equal runs, whatever the order of arrival.
-
-
-def test_50_shuffles_of_arrival_give_equal_runs(tmp_path: Any) -> None:
-    specs: list[Any] = [
-        {"lr_scheduling": {"type": "cosine"}},
-        {"checkpointing": {"every_n_steps": 3}},
-        {"early_stopping": {"patience": 1}},
-        {"progress": {"verbose": 0}},
-        "csv",
-    ]
-
-    class Halves(Callback):
-        name = "halves"
-        after = ("doubles_and_adds",)
-
-        def on_before_step(self, trainer: Any) -> None:
-            for weight in trainer.model.parameters():
-                weight.grad.mul_(0.5)
-
-    class Adds(Halves):
-        name = "doubles_and_adds"
-        after = ()
-
-        def on_before_step(self, trainer: Any) -> None:
-            for weight in trainer.model.parameters():
-                weight.grad.mul_(2).add_(0.1)
-
-    def run(number: int) -> Trainer:
-        shuffle = random.Random(number)
-        instances = [Halves(), Adds(), *(plugin for _, plugin in build_plugins(specs))]
-        shuffle.shuffle(instances)
-        trainer = make_trainer(*instances, save_dir=tmp_path / str(number))
-        trainer.train()
-        return trainer
-
-    first = run(0)
-    order = list(first.plugins)
-    for number in range(1, 50):
-        again = run(number)
-        assert list(again.plugins) == order
-        assert run_difference(again, first, "early_stopping") == ""
-
-
-SCALES = """
-from training import Callback
-
-class Scales(Callback):
-    name, after = {name!r}, {after!r}
-
-    def on_before_step(self, trainer):
-        for weight in trainer.model.parameters():
-            weight.grad.mul_({factor}).add_({term})
-"""
-
-
-def test_50_shuffles_of_installation_give_equal_runs(
-    install: Make, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, after, factor, term in (
-        ("first", ("second",), 0.5, 0.0),
-        ("second", (), 2.0, 0.1),
-        ("third", ("first",), 1.0, 0.2),
-        ("fourth", (), 3.0, 0.3),
-    ):
-        source = SCALES.format(name=name, after=after, factor=factor, term=term)
-        install(f"scales-{name}", f"{name} = scales_{name}:Scales", source)
-    names = ["first", "second", "third", "fourth"]
-
-    def run(number: int) -> Trainer:
-        shuffle = random.Random(number)
-        path = list(sys.path)
-        shuffle.shuffle(path)
-        monkeypatch.setattr(sys, "path", path)
-        listed = shuffle.sample(names, len(names))
-        trainer = make_trainer(
-            plugins=listed, num_epochs=1, num_batches=2, save_dir=tmp_path / "run"
-        )
-        trainer.train()
-        return trainer
-
-    first = run(0)
-    order = list(first.plugins)
-    assert [name for name in order if name in names] == [
-        *("fourth", "second", "first", "third")
-    ]
-    for number in range(1, 50):
-        again = run(number)
-        assert list(again.plugins) == order
-        assert run_difference(again, first, "first") == ""
-
-
-def test_the_same_plugin_takes_part_twice_under_two_ids(tmp_path: Any) -> None:
-    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
-    pairs = build_plugins(
-        [{"csv": {"filename": files[0]}}, {"csv": {"filename": files[1], "id": "two"}}]
-    )
-    trainer = make_trainer(plugins=pairs, save_dir=tmp_path, num_epochs=1)
-    trainer.train()
-    assert {"csv", "two"} <= set(trainer.plugins)
-    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
-
-
 # The failure policy of a configuration.
 
 
@@ -541,104 +290,3 @@ def test_an_error_names_class_distribution_and_version(tiny_trainer: Make) -> No
         r"trainbus-logging 0\.\S+\) in on_epoch_end at step 4",
         note,
     )
-
-
-# G14 and the profile: nothing is paid that was not ordered.
-
-
-def test_a_slot_without_a_meter_holds_the_calls_and_nothing_else() -> None:
-    class Listens(Callback):
-        def on_step_end(self) -> None: ...
-
-    bus = Bus()
-    bus.register(Listens())
-    plain = bus.on_step_end
-    assert plain is not None
-    bus.meter = Meter()
-    metered = bus.on_step_end
-    bus.meter = None
-    again = bus.on_step_end
-    assert again is not None
-    assert metered is not None
-    assert again.__code__.co_code == plain.__code__.co_code  # type: ignore[attr-defined]
-    assert metered.__code__.co_code != plain.__code__.co_code  # type: ignore[attr-defined]
-    assert "m0" not in plain.__code__.co_names  # type: ignore[attr-defined]
-
-
-def test_a_profile_has_a_row_for_each_hook_and_one_event_for_each_call(
-    tiny_trainer: Make, tmp_path: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Wraps(Callback):
-        @hookimpl(wrapper=True)
-        def evaluate(self) -> Any:
-            yield
-
-    class Listens(Callback):
-        def on_step_end(self) -> None: ...
-
-    trainer = tiny_trainer(Wraps(), Listens(), num_epochs=1, num_batches=4)
-    with profiled(trainer, False, tmp_path / "trace.json"):
-        trainer.train()
-    printed = capsys.readouterr().out
-    assert "Listens" in printed
-    assert "all plugins: " in printed
-    assert "syncs" not in printed, "a CPU has none to count"
-    trace = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    names = [event["name"] for event in trace]
-    assert names.count("Listens.on_step_end") == 4
-    assert names.count("Wraps.evaluate") == 2  # going in and coming out
-    assert all(event["ph"] == "X" and event["dur"] >= 0 for event in trace)
-    assert trainer.bus.meter is None
-
-
-def test_a_synchronisation_is_booked_to_the_plugin_that_caused_it(
-    tiny_trainer: Make, tmp_path: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """On a CPU the warning that torch gives on CUDA is given by hand."""
-
-    class Waits(Callback):
-        def on_step_end(self) -> None:
-            warnings.warn(WARNING, stacklevel=1)
-
-    class Speaks(Callback):
-        def on_epoch_end(self) -> None:
-            warnings.warn("something else", stacklevel=1)
-
-    trainer = tiny_trainer(Waits(), Speaks(), num_epochs=1, num_batches=4)
-    meters = []
-
-    def profile() -> None:
-        with profiled(trainer, True, tmp_path / "trace.json"):
-            meters.append(trainer.bus.meter)
-            trainer.train()
-
-    with pytest.warns(UserWarning, match="something else") as caught:
-        profile()
-    (meter,) = meters
-    assert [str(each.message) for each in caught] == ["something else"]
-    assert {(p, h): c.syncs for p, h, c in meter.table() if c.syncs} == {
-        ("Waits", "on_step_end"): 4
-    }
-    assert cost_table(meter, 1.0)[0].endswith("syncs")
-    trace = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    waits = [event["name"] for event in trace if event["args"]["syncs"]]
-    assert waits == ["Waits.on_step_end"] * 4
-    capsys.readouterr()
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_cuda_reading_the_loss_is_a_synchronisation_of_its_reader(
-    tmp_path: Any,
-) -> None:
-    class Reads(Callback):
-        def on_step_end(self, logs: Any) -> None:
-            float(logs["loss"])
-
-    trainer = make_trainer(Reads(), save_dir=tmp_path, device="cuda")
-    with profiled(trainer, True):
-        trainer.train()
-        meter = trainer.bus.meter
-    assert meter is not None
-    syncs = {(p, h): c.syncs for p, h, c in meter.table() if c.syncs}
-    assert syncs[("Reads", "on_step_end")] == 8

@@ -1,0 +1,65 @@
+"""A plugin that fails in isolation: warned of, switched off, and the run goes on."""
+
+from __future__ import annotations
+
+import pytest
+from bus.named import Named, emit
+
+from training import Bus, Callback, PluginError
+
+
+class Fails(Named):
+    """Raises whenever it is called, and asks to be isolated."""
+
+    failure = "isolate"
+    error: BaseException = RuntimeError("boom")
+
+    def on_epoch_end(self) -> None:
+        raise self.error
+
+
+def test_an_isolated_failure_warns_once_and_the_others_are_called(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bus, heard = Bus(), []
+    bus.register_all([(None, Fails("a")), (None, Named("b", heard))])
+    emit(bus)
+    emit(bus)
+    assert heard == ["b", "b"]
+    assert caplog.text.count("plugin 'a' failed in on_epoch_end") == 1
+
+
+def test_an_isolated_plugin_is_switched_off_after_three_failures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bus, heard = Bus(), []
+    bus.register_all([(None, Fails("a")), (None, Named("b", heard))])
+    for _ in range(4):
+        emit(bus)
+    assert heard == ["b"] * 4
+    assert list(bus.plugins) == ["b"]
+    assert "failed 3 times and is switched off" in caplog.text
+    assert bus.failures == {"a": 3}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_isolation_does_not_hold_back_an_exit(error: BaseException) -> None:
+    bus, fails = Bus(), Fails("a")
+    fails.error = error
+    bus.register(fails)
+    with pytest.raises(type(error)):
+        emit(bus)
+
+
+def test_an_isolated_failure_in_a_collection_counts_as_no_result() -> None:
+    bus = Bus()
+    bus.register_all([(None, Fails("a")), (None, Named("b"))])
+    assert bus.collect("on_epoch_end", trainer=None, metrics={}) == [("b", None)]
+
+
+def test_an_unknown_failure_policy_is_refused() -> None:
+    class Odd(Callback):
+        failure = "ignore"
+
+    with pytest.raises(PluginError, match="choose one of: fatal, isolate"):
+        Bus().register(Odd())

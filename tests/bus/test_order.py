@@ -1,0 +1,72 @@
+"""Plugins are called in the order that they declare, ties by name."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from bus.named import Named, emit
+
+from training import Bus, Callback, PluginError
+
+
+@pytest.mark.parametrize("value", ["csv", 5, None, (1,), [["csv"]]])
+@pytest.mark.parametrize("key", ["before", "after"])
+def test_a_relation_that_is_no_tuple_of_names_is_refused(key: str, value: Any) -> None:
+    plugin = type("Lab", (Callback,), {key: value})()
+    with pytest.raises(PluginError) as caught:
+        Bus().register(plugin)
+    told = f"declares {key} = {value!r}; write names in a tuple: ('csv',)"
+    assert told in str(caught.value)
+
+
+def test_a_relation_to_a_name_that_looks_misspelt_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = type("First", (Callback,), {"before": ("secnod", "elsewhere")})()
+    second = type("Second", (Callback,), {"name": "second"})()
+    bus = Bus()
+    bus.register_all([(None, first), (None, second)])
+    bus.register(Callback(), "third")
+    told = [r.getMessage() for r in caplog.records]
+    assert told == [
+        "plugin 'First' declares before 'secnod', which is not there (did you mean "
+        "'second'?)"
+    ]
+
+
+@pytest.mark.parametrize("arrival", list(itertools.permutations("abc")))
+def test_ties_are_broken_by_name_whatever_the_order_of_arrival(
+    arrival: tuple[str, ...],
+) -> None:
+    bus, heard = Bus(), []
+    for name in arrival:
+        bus.register(Named(name, heard))
+    emit(bus)
+    assert heard == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("arrival", list(itertools.permutations(range(3))))
+def test_before_and_after_beat_the_alphabet(arrival: tuple[int, ...]) -> None:
+    bus, heard = Bus(), []
+    plugins = [
+        Named("a", heard, after=("b",)),
+        Named("b", heard),
+        Named("c", heard, before=("b", "absent")),
+    ]
+    bus.register_all([(None, plugins[index]) for index in arrival])
+    emit(bus)
+    assert heard == ["c", "b", "a"]
+    assert bus.order_reasons == {
+        ("b", "a"): "'a' declares after 'b'",
+        ("c", "b"): "'c' declares before 'b'",
+    }
+
+
+def test_an_order_that_runs_in_a_circle_is_refused_and_changes_nothing() -> None:
+    bus = Bus()
+    bus.register(Named("a", after=("b",)))
+    with pytest.raises(PluginError, match=r"run in a circle: .*a.*b"):
+        bus.register(Named("b", after=("a",)))
+    assert list(bus.plugins) == ["a"]

@@ -5,50 +5,19 @@ Here a tape stands for the device's recorder; it is as strict about what is fixe
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
 import torch
-from tape import TapeRecorder
+from loop.graphed import RATE, assert_same_weights, trainer_of
 from torch import Tensor, nn
 from toy import Regression, regression_batches, weights_of
 
-from training import Callback, ConfigError, NonFiniteError, Trainer, hookimpl
+from training import Callback, NonFiniteError, Trainer, hookimpl
 from training.loop.deferred_window import UnreadWindow
-from training.loop.graphed_window import GraphedWindow, form_of
-from training.loop.window import Window
+from training.loop.graphed_window import GraphedWindow
 
-RATE = 2.0**-6  # a number that float32 and float64 share
-
-
-@pytest.fixture(autouse=True)
-def tape(monkeypatch: pytest.MonkeyPatch) -> TapeRecorder:
-    """Let a CPU be treated as a device that records and is slow to answer."""
-    recorder = TapeRecorder()
-    monkeypatch.setattr("training.readback.reads_wait", lambda device: True)
-    monkeypatch.setattr("training.loop.recording.recorder_for", lambda device: recorder)
-    return recorder
-
-
-def trainer_of(
-    model: nn.Module | None = None, *callbacks: Any, **options: Any
-) -> Trainer:
-    model = model or Regression()
-    kind = options.pop("optimizer", torch.optim.AdamW)
-    return Trainer(
-        model=model,
-        train_dataloader=options.pop("batches", regression_batches(10)),
-        optimizer=kind(model.parameters(), lr=RATE, fused=True),
-        callbacks=callbacks,
-        device="cpu",
-        **{"cuda_graphs": True, **options},
-    )
-
-
-def assert_same_weights(left: Trainer, right: Trainer) -> None:
-    for a, b in zip(weights_of(left.model), weights_of(right.model), strict=True):
-        assert torch.equal(a, b)
+pytestmark = pytest.mark.usefixtures("tape")
 
 
 class Halves(Callback):
@@ -287,40 +256,6 @@ def test_a_resumed_run_ends_in_the_weights_of_a_whole_one(tmp_path: Any) -> None
     assert_same_weights(whole, resumed)
 
 
-def reads(model: nn.Module, batch: Any) -> Tensor:
-    loss: Tensor = model(*batch)["loss"]
-    return loss * (1.0 if loss.item() > -1 else 2.0)
-
-
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_a_model_that_cannot_be_recorded_runs_on_without_and_says_why(
-    accumulation: int, tape: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    runs = [
-        trainer_of(
-            step_fn=reads, cuda_graphs=on, gradient_accumulation_steps=accumulation
-        )
-        for on in (False, True)
-    ]
-    for trainer in runs:
-        trainer.train()
-    assert (tape.recordings, tape.replays) == (1, 0), "tried once"
-    assert "a step of this model cannot be recorded (" in caplog.text
-    assert "while recording)" in caplog.text
-    assert_same_weights(*runs)
-
-
-def test_a_step_fn_that_counts_by_itself_is_not_recorded(
-    tape: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    def counts(model: nn.Module, batch: Any) -> dict[str, Any]:
-        return {"loss": model(*batch)["loss"], "weight": 2}
-
-    trainer_of(step_fn=counts).train()
-    assert tape.recordings == 0
-    assert "step_fn counts" in caplog.text
-
-
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_parts_of_a_loss_are_logged_by_replays_as_without(
     accumulation: int, tape: Any
@@ -338,94 +273,6 @@ def test_parts_of_a_loss_are_logged_by_replays_as_without(
     assert tape.replays > 0
     assert logs[0] == logs[1]
     assert len({each["size"] for each in logs[0]}) > 2
-
-
-def test_a_part_that_is_a_number_of_the_host_is_not_recorded(
-    tape: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    def step(model: nn.Module, batch: Any) -> dict[str, Any]:
-        return {"loss": model(*batch)["loss"], "rows": len(batch[0])}
-
-    trainer_of(step_fn=step).train()
-    assert tape.recordings == 0
-    assert "step_fn returns 'rows' as a number of the host" in caplog.text
-
-
-class Wraps:
-    @hookimpl
-    def wrap_model(self, model: nn.Module) -> nn.Module:
-        return nn.Sequential(model)
-
-
-def hooked(parameters: Any, **options: Any) -> torch.optim.Optimizer:
-    optimizer = torch.optim.AdamW(parameters, **options)
-    optimizer.register_step_post_hook(lambda *_: None)
-    return optimizer
-
-
-def loose(parameters: Any, fused: bool, **options: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, fused=False, **options)
-
-
-def moving(parameters: Any, lr: float, **options: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=torch.tensor(lr), **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "says", "window"),
-    [
-        pytest.param({"precision": "fp16"}, "fp16", UnreadWindow, id="a loss scale"),
-        pytest.param({"nonfinite": "skip"}, "'skip'", Window, id="policy skip"),
-        pytest.param({"optimizer": loose}, "not fused", Window, id="not fused"),
-        pytest.param({"optimizer": hooked}, "hooks", UnreadWindow, id="step hooks"),
-        pytest.param({"optimizer": moving}, "tensor", UnreadWindow, id="a tensor rate"),
-        pytest.param({"wraps": True}, "wraps", UnreadWindow, id="a wrapper"),
-    ],
-)
-def test_what_is_not_recorded_says_why_in_one_sentence(
-    options: dict[str, Any], says: str, window: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    callbacks = [Wraps()] if options.pop("wraps", False) else []
-    if callbacks:
-        options["step_fn"] = lambda model, batch: model[0](*batch)["loss"]
-    with caplog.at_level(logging.WARNING):
-        trainer = trainer_of(None, *callbacks, **options)
-        trainer.train()
-    assert type(trainer._run.window) is window
-    (said,) = [r.message for r in caplog.records if "cuda_graphs" in r.message]
-    assert says in said
-
-
-def test_a_cpu_records_nothing_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.undo()
-    trainer = trainer_of()
-    trainer.train()
-    assert type(trainer._run.window) is Window
-    assert "a cpu device records nothing" in caplog.text
-
-
-def test_two_recorders_of_one_step_are_refused() -> None:
-    with pytest.raises(ConfigError, match="records CUDA graphs itself"):
-        trainer_of(compile={"mode": "reduce-overhead"})
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "alike"),
-    [
-        pytest.param(torch.ones(2), torch.zeros(2), True, id="values"),
-        pytest.param(torch.ones(2), torch.ones(3), False, id="shapes"),
-        pytest.param(torch.ones(2), torch.ones(2).double(), False, id="dtypes"),
-        pytest.param({"a": 1}, {"a": 1}, True, id="constants"),
-        pytest.param({"a": 1}, {"a": 2}, False, id="other constants"),
-        pytest.param({"a": 1}, {"a": True}, False, id="other types"),
-        pytest.param([object], [object], False, id="what nobody knows"),
-        pytest.param((1, 2), [1, 2], False, id="containers"),
-    ],
-)
-def test_two_batches_are_of_one_form_by(left: Any, right: Any, alike: bool) -> None:
-    assert (form_of(left) == form_of(right)) is alike
 
 
 @pytest.mark.cuda

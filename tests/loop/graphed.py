@@ -1,0 +1,33 @@
+"""Trainers whose steps are recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from toy import Regression, regression_batches, weights_of
+
+from training import Trainer
+
+RATE = 2.0**-6  # a number that float32 and float64 share
+
+
+def trainer_of(
+    model: nn.Module | None = None, *callbacks: Any, **options: Any
+) -> Trainer:
+    model = model or Regression()
+    kind = options.pop("optimizer", torch.optim.AdamW)
+    return Trainer(
+        model=model,
+        train_dataloader=options.pop("batches", regression_batches(10)),
+        optimizer=kind(model.parameters(), lr=RATE, fused=True),
+        callbacks=callbacks,
+        device="cpu",
+        **{"cuda_graphs": True, **options},
+    )
+
+
+def assert_same_weights(left: Trainer, right: Trainer) -> None:
+    for a, b in zip(weights_of(left.model), weights_of(right.model), strict=True):
+        assert torch.equal(a, b)

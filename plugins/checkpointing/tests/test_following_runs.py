@@ -1,0 +1,189 @@
+"""Runs that follow one another in one folder, or resume from another."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainbus_checkpointing import ModelCheckpointCallback
+from training import Callback
+from training.checkpoint_io import read_checkpoint
+from training.errors import CheckpointError
+
+from .listed import files, short
+
+
+def test_a_fresh_run_into_an_old_folder_touches_nothing_of_the_old(
+    begun, tmp_path, caplog
+):
+    old = begun(save_dir=tmp_path)
+    for value in (1.0, 2.0):
+        old.run_epoch(val_loss=value)
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    new = begun(save_dir=tmp_path)
+    assert "2 checkpoints that are not of this run" in caplog.text
+    assert new.plugin.best_path is None
+    for value in (1.0, 2.0, 3.0):
+        new.run_epoch(val_loss=value)
+    for name, content in before.items():
+        assert (tmp_path / name).read_bytes() == content
+    assert new.plugin.best_path.name == "checkpoint-001-1.0000-v2.pt"
+
+
+def test_a_resumed_run_keeps_best_and_top_k_of_before(begun, tmp_path):
+    first = begun(save_dir=tmp_path, save_top_k=2)
+    for value in (1.0, 3.0, 4.0):
+        first.run_epoch(val_loss=value)
+    second = begun(resume=first.plugin.last_path, save_dir=tmp_path, save_top_k=2)
+    assert second.plugin.best_value == 1.0
+    assert second.plugin.find_checkpoint(10) == tmp_path / "checkpoint-001-1.0000.pt"
+    second.run_epoch(val_loss=2.0)
+    assert short(tmp_path) == "c1 c4 l3"  # l3 is the resume source
+
+
+def test_the_resume_source_stays_until_a_later_run(begun, tmp_path):
+    first = begun(save_dir=tmp_path)
+    for value in (1.0, 2.0):
+        first.run_epoch(val_loss=value)
+    second = begun(resume=first.plugin.last_path, save_dir=tmp_path)
+    second.run_epoch(val_loss=0.5)
+    second.run_epoch(val_loss=0.4)
+    assert short(tmp_path) == "c4 l2"
+    third = begun(resume=second.plugin.last_path, save_dir=tmp_path)
+    third.run_epoch(val_loss=0.3)
+    assert short(tmp_path) == "c4 c5"
+
+
+def test_resuming_an_earlier_checkpoint_leaves_the_later_branch_alone(begun, tmp_path):
+    first = begun(save_dir=tmp_path, save_top_k=-1)
+    for value in (3.0, 2.0, 1.0):
+        first.run_epoch(val_loss=value)
+    source = tmp_path / "checkpoint-001-3.0000.pt"
+    second = begun(resume=source, save_dir=tmp_path)
+    assert second.plugin.find_checkpoint(20) is None  # of the branch that was left
+    second.run_epoch(val_loss=2.0)
+    assert second.plugin.find_checkpoint(20).name == "checkpoint-002-2.0000-v2.pt"
+    assert len(files(tmp_path)) == 4
+
+
+def test_a_resume_from_a_file_outside_the_folder_recognises_its_run(begun, tmp_path):
+    first = begun(save_dir=tmp_path / "a")
+    first.run_epoch(val_loss=1.0)
+    outside = first.save_checkpoint(tmp_path / "interrupted.pt")
+    second = begun(resume=outside, save_dir=tmp_path / "a")
+    assert second.plugin.best_value == 1.0
+
+
+def test_a_resume_into_another_folder_starts_a_new_list_there(begun, tmp_path):
+    first = begun(save_dir=tmp_path / "a")
+    for value in (1.0, 2.0):
+        first.run_epoch(val_loss=value)
+    first.plugin.on_close(first)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    second = begun(resume=first.plugin.last_path, save_dir=tmp_path / "b")
+    assert second.plugin.best_path is None
+    found = second.plugin.find_checkpoint(10)  # the stopper may still need it
+    assert found == tmp_path / "a" / "checkpoint-001-1.0000.pt"
+    second.run_epoch(val_loss=1.5)
+    assert short(tmp_path / "b") == "c3"
+    assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        pytest.param({}, "l4", id="carried: only what beats the old best is best"),
+        pytest.param({"mode": "max"}, "c3 l4", id="not carried to another mode"),
+    ],
+)
+def test_carry_best(begun, tmp_path, options, kept):
+    first = begun(save_dir=tmp_path / "a")
+    for value in (1.0, 2.0):
+        first.run_epoch(val_loss=value)
+    second = begun(
+        resume=first.plugin.last_path,
+        save_dir=tmp_path / "b",
+        carry_best=True,
+        **options,
+    )
+    for value in (1.5, 1.4):
+        second.run_epoch(val_loss=value)
+    assert short(tmp_path / "b") == kept
+    third = begun(
+        resume=second.plugin.last_path,
+        save_dir=tmp_path / "b",
+        carry_best=True,
+        **options,
+    )
+    third.run_epoch(val_loss=1.45)  # better than 1.0 in mode max only
+    assert (third.plugin.best_path is None) == (not options)
+
+
+def test_files_that_are_missing_or_cut_are_no_longer_listed(begun, tmp_path, caplog):
+    first = begun(save_dir=tmp_path, save_top_k=-1)
+    for value in (1.0, 2.0, 3.0):
+        first.run_epoch(val_loss=value)
+    (tmp_path / "checkpoint-001-1.0000.pt").unlink()
+    (tmp_path / "checkpoint-002-2.0000.pt").write_bytes(b"cut")
+    second = begun(resume=first.plugin.last_path, save_dir=tmp_path)
+    assert second.plugin.best_value == 3.0
+    assert caplog.text.count("no longer listed") == 2
+    second.run_epoch(val_loss=0.5)
+    assert (tmp_path / "checkpoint-002-2.0000.pt").read_bytes() == b"cut"
+
+
+def test_another_monitor_after_a_resume_ranks_by_its_own_values(begun, tmp_path):
+    first = begun(save_dir=tmp_path, save_top_k=-1)
+    for loss, accuracy in ((1.0, 0.2), (2.0, 0.9), (3.0, 0.1)):
+        first.run_epoch(val_loss=loss, accuracy=accuracy)
+    second = begun(
+        resume=first.plugin.last_path,
+        save_dir=tmp_path,
+        monitor="accuracy",
+        mode="max",
+    )
+    assert second.plugin.best_value == 0.9
+
+
+def test_a_resume_that_trains_no_further_writes_nothing(begun, tmp_path):
+    first = begun(save_dir=tmp_path)
+    first.run_epoch(val_loss=1.0)
+    second = begun(resume=first.plugin.last_path, save_dir=tmp_path)
+    second.is_stopping = True
+    second.plugin.on_checkpoint(second, "stop")
+    assert second.num_writes == 0
+
+
+def test_a_file_that_another_plugin_needs_stays(begun, tmp_path):
+    class Stopper(Callback):
+        hook_api = ">=1.1,<2"
+
+        def needed_checkpoints(self) -> set[int]:
+            return {10}
+
+    trainer = begun(save_dir=tmp_path)
+    trainer.bus.register(Stopper())
+    for value in (3.0, 2.0, 1.0):
+        trainer.run_epoch(val_loss=value)
+    assert short(tmp_path) == "c1 c3"
+
+
+def test_state_of_another_version_is_refused():
+    with pytest.raises(CheckpointError, match="version 99"):
+        ModelCheckpointCallback().load_state_dict({"version": 99})
+
+
+def test_before_a_run_there_is_no_state():
+    assert ModelCheckpointCallback().state_dict() == {}
+
+
+def test_state_names_best_and_last_before_this_save_and_no_settings(begun, tmp_path):
+    trainer = begun(save_dir=tmp_path, save_top_k=3)
+    trainer.run_epoch(val_loss=2.0)
+    trainer.run_epoch(val_loss=1.0)
+    state = read_checkpoint(trainer.plugin.best_path)["plugins"]["checkpointing"]
+    assert state["best"] == {
+        "file": "checkpoint-001-2.0000.pt",
+        "step": 10,
+        "value": 2.0,
+    }
+    assert "save_top_k" not in str(state)

@@ -1,0 +1,164 @@
+"""The best weights come back at the end, from a copy or a checkpoint."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainbus_early_stopping import EarlyStoppingCallback
+from training import Callback
+from training.checkpoint_io import read_checkpoint, write_checkpoint
+
+from .fakes import FakeTrainer, begun, resumed
+
+NAN = float("nan")
+
+
+def weight_of(trainer: Any) -> float:
+    return trainer.model.weight.item()
+
+
+def test_best_weights_come_back_from_a_copy_that_training_cannot_change():
+    stopper, trainer = begun(restore_best_weights=True)
+    for value in (1.0, 0.5, 0.7):
+        trainer.run_epoch(stopper, val_loss=value)
+    stopper.on_train_end(trainer)
+    assert weight_of(trainer) == 4
+    assert trainer.weights_are == "best@4"
+
+
+def test_best_means_best_seen_also_when_the_gain_was_below_min_delta():
+    stopper, trainer = begun(restore_best_weights=True, min_delta=0.5, patience=9)
+    for value in (1.0, 0.9, 0.95):
+        trainer.run_epoch(stopper, val_loss=value)
+    stopper.on_train_end(trainer)
+    assert (stopper.best_value, weight_of(trainer)) == (0.9, 4)
+
+
+def test_live_weights_that_are_the_best_stay_and_are_called_so():
+    stopper, trainer = begun(restore_best_weights=True)
+    for value in (1.0, 0.5):
+        trainer.run_epoch(stopper, val_loss=value)
+    stopper.on_train_end(trainer)
+    assert (weight_of(trainer), trainer.weights_are) == (4, "best@4")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="not asked for"),
+        pytest.param({"restore_best_weights": True}, id="nothing finite"),
+    ],
+)
+def test_live_weights_stay(options):
+    stopper, trainer = begun(**options)
+    for value in (1.0, 2.0) if not options else (NAN, NAN):
+        trainer.run_epoch(stopper, val_loss=value)
+    stopper.on_train_end(trainer)
+    assert (weight_of(trainer), trainer.weights_are) == (4, "live")
+
+
+class Files(Callback):
+    """Offers checkpoints as the checkpointing plugin does."""
+
+    hook_api = ">=1.1,<2"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find_checkpoint(self, step: int) -> Path | None:
+        path = self.folder / f"{step}.pt"
+        return path if path.exists() else None
+
+
+def saved(folder: Path, step: int, weight: float, best_seen: float) -> Path:
+    model = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(model.weight, weight)
+    own = {"progress": {"best_seen": best_seen}}
+    plugins = {"early_stopping": own}
+    state = {"model": model.state_dict(), "plugins": plugins}
+    return write_checkpoint(folder / f"{step}.pt", state)
+
+
+def flip_a_bit(path: Path) -> None:
+    """Change the stored weight 40.0 by one bit, as a failing disk would."""
+    content = path.read_bytes()
+    assert content.count(struct.pack("<f", 40)) == 1
+    path.write_bytes(content.replace(struct.pack("<f", 40), b"\1\0\x20\x42"))
+
+
+@pytest.mark.parametrize(
+    ("best_seen", "damage", "expected"),
+    [
+        pytest.param(
+            0.5, None, (40.0, "best@4"), id="from the checkpoint of that step"
+        ),
+        pytest.param(0.6, None, (6.0, "live"), id="not from another run's checkpoint"),
+        pytest.param(0.5, flip_a_bit, (6.0, "live"), id="not from a damaged one"),
+        pytest.param(0.5, Path.unlink, (6.0, "live"), id="not from one that is gone"),
+    ],
+)
+def test_best_weights_come_back(tmp_path, caplog, best_seen, damage, expected):
+    stopper, trainer = begun(FakeTrainer(Files(tmp_path)), restore_best_weights=True)
+    path = saved(tmp_path, 4, 40.0, best_seen)  # 40 tells it from the copy
+    for value in (1.0, 0.5, 0.7):
+        trainer.run_epoch(stopper, val_loss=value)
+    assert stopper._weights.copy is None  # a complete checkpoint replaces it
+    if damage is not None:
+        damage(path)
+    stopper.on_train_end(trainer)
+    assert (weight_of(trainer), trainer.weights_are) == expected
+    assert ("live weights stay" in caplog.text) == (expected[1] == "live")
+
+
+def test_the_checkpoint_of_the_best_step_is_declared_as_needed():
+    stopper, trainer = begun(restore_best_weights=True)
+    assert stopper.needed_checkpoints() == frozenset()
+    trainer.run_epoch(stopper, val_loss=1.0)
+    trainer.run_epoch(stopper, val_loss=2.0)
+    assert stopper.needed_checkpoints() == {2}
+    assert EarlyStoppingCallback().needed_checkpoints() == frozenset()
+
+
+def test_resuming_at_the_best_step_takes_the_copy_again():
+    first, before = begun(restore_best_weights=True)
+    before.run_epoch(first, val_loss=1.0)
+    second, after = resumed(first.state_dict(), 1, restore_best_weights=True)
+    after.run_epoch(second, val_loss=2.0)
+    second.on_train_end(after)
+    assert (weight_of(after), after.weights_are) == (2, "best@2")
+
+
+@pytest.mark.parametrize(("persist", "expected"), [("path", 6), ("weights", 2)])
+def test_best_weights_outlive_a_resume_if_a_copy_is_persisted(
+    tmp_path, persist, expected
+):
+    options = {"restore_best_weights": True, "persist_best": persist}
+    first, before = begun(**options)
+    for value in (1.0, 2.0):
+        before.run_epoch(first, val_loss=value)
+    path = write_checkpoint(tmp_path / "a.pt", {"own": first.state_dict()})
+    second, after = resumed(read_checkpoint(path)["own"], 2, **options)
+    after.run_epoch(second, val_loss=2.0)
+    second.on_train_end(after)
+    assert weight_of(after) == expected
+
+
+def test_extra_state_of_a_module_is_copied_too():
+    class Odd(torch.nn.Linear):
+        def get_extra_state(self) -> dict[str, list[int]]:
+            return {"kept": [1]}
+
+        def set_extra_state(self, state: dict[str, list[int]]) -> None:
+            self.kept = state["kept"]
+
+    stopper, trainer = begun(restore_best_weights=True)
+    trainer.model = Odd(1, 1)
+    for value in (1.0, 2.0):
+        trainer.run_epoch(stopper, val_loss=value)
+    stopper.on_train_end(trainer)
+    assert trainer.model.kept == [1]

@@ -1,0 +1,124 @@
+"""Runs of the real kernel that are stopped, resumed and trained twice."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from trainbus_early_stopping import EarlyStoppingCallback
+from training import Callback
+from training.trainer import Trainer
+
+
+class Evaluates(Callback):
+    """Delivers the given losses, one an epoch."""
+
+    def __init__(self, *losses: float) -> None:
+        self.losses = losses
+
+    def metric_names(self) -> list[str]:
+        return ["val_loss"]
+
+    def evaluate(self, trainer: Trainer) -> dict[str, float]:
+        return {"val_loss": self.losses[trainer.epoch - 1]}
+
+
+def build(*callbacks: Any, num_epochs: int = 8) -> Trainer:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(1, 1)
+    return Trainer(
+        model,
+        [(torch.ones(2, 1), torch.ones(2, 1))] * 3,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        callbacks=callbacks,
+        num_epochs=num_epochs,
+        device="cpu",
+        seed=0,
+        loss_fn=torch.nn.functional.mse_loss,
+        loss_per="samples",  # rows that are all alike tell nothing
+    )
+
+
+class Records(Callback):
+    """Keeps the weights of every epoch."""
+
+    def __init__(self) -> None:
+        self.weights: list[torch.Tensor] = []
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        self.weights.append(trainer.model.weight.detach().clone())
+
+
+def test_a_run_ends_at_the_check_that_uses_up_patience_with_the_best_weights():
+    seen = Records()
+    trainer = build(
+        seen,
+        Evaluates(1.0, 0.5, 0.6, 0.7, 0.1),
+        EarlyStoppingCallback(
+            monitor="val_loss",
+            patience=2,
+            min_delta=0.001,
+            mode="min",
+            restore_best_weights=True,
+        ),
+    )
+    trainer.train()
+    assert (trainer.epoch, trainer.stop_owner) == (4, "early_stopping")
+    assert "(best 0.5 at epoch 2)" in trainer.stop_reason
+    assert trainer.weights_are == "best@6"
+    assert torch.equal(trainer.model.weight, seen.weights[1])
+
+
+def test_best_weights_are_restored_whatever_ended_the_run_but_not_on_an_exception():
+    class Fails(Callback):
+        def on_epoch_end(self, trainer: Trainer) -> None:
+            if trainer.epoch == 3:
+                raise RuntimeError("third epoch")
+
+    def stopper() -> EarlyStoppingCallback:
+        return EarlyStoppingCallback(restore_best_weights=True)
+
+    planned = build(Evaluates(0.5, 0.6, 0.7), stopper(), num_epochs=3)
+    planned.train()
+    assert planned.weights_are == "best@3"
+    failed = build(Evaluates(0.5, 0.6, 0.7), stopper(), Fails(), num_epochs=3)
+    with pytest.raises(RuntimeError, match="third epoch"):
+        failed.train()
+    assert failed.weights_are == "live"
+
+
+def test_a_stopped_run_stays_stopped_when_resumed_and_goes_on_with_more_patience(
+    tmp_path,
+):
+    class Saves(Callback):
+        def on_checkpoint(self, trainer: Trainer) -> None:
+            trainer.save_checkpoint(tmp_path / "last.pt")
+
+    losses = Evaluates(1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0)
+    build(losses, EarlyStoppingCallback(patience=2), Saves()).train()
+    again = build(losses, EarlyStoppingCallback(patience=2))
+    again.load_checkpoint(tmp_path / "last.pt")
+    again.train()
+    assert again.epoch == 3
+    assert "set early_stopping.patience above 2" in again.stop_reason
+    patient = build(losses, EarlyStoppingCallback(patience=4))
+    patient.load_checkpoint(tmp_path / "last.pt")
+    patient.train()
+    assert (patient.epoch, patient.stop_owner) == (5, "early_stopping")
+
+
+def test_training_twice_gives_the_same_run_twice():
+    trainer = build(Evaluates(1.0, 2.0, 2.0, 0.1), EarlyStoppingCallback(patience=2))
+    trainer.train()
+    first = trainer.epoch, trainer.stop_reason
+    trainer.train()
+    assert (trainer.epoch, trainer.stop_reason) == first
+
+
+def test_quiet_runs_warn_about_nothing(caplog):
+    with caplog.at_level(logging.WARNING):
+        build(Evaluates(3.0, 2.0, 1.0), EarlyStoppingCallback(), num_epochs=3).train()
+    assert caplog.text == ""

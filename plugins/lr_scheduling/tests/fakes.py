@@ -1,0 +1,46 @@
+"""A trainer and an optimizer as far as a schedule looks at them."""
+
+from types import SimpleNamespace
+
+import torch
+from torch.optim import SGD
+
+
+def make_optimizer(*rates):
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": r} for r in rates]
+    return SGD(groups or [torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+def fake_trainer(optimizer, num_epochs=2, steps_per_epoch=5, max_steps=None):
+    total = None if steps_per_epoch is None else num_epochs * steps_per_epoch
+    return SimpleNamespace(
+        optimizer=optimizer,
+        group_places=[],
+        num_epochs=num_epochs,
+        steps_per_epoch=steps_per_epoch,
+        max_steps=max_steps,
+        gradient_accumulation_steps=1,
+        total_steps=max_steps or total,
+        epoch=0,
+        step=0,
+        update=0,
+        require_metric=lambda name, owner: None,
+    )
+
+
+def begin(callback, trainer, resumed=False):
+    callback.on_setup(trainer)
+    callback.on_train_begin(trainer, resumed)
+    return callback
+
+
+def run(callback, trainer, applied):
+    """Fire the events of windows whose updates were ``applied``; return rates used."""
+    used = []
+    for is_applied in applied:
+        used.append([group["lr"] for group in trainer.optimizer.param_groups])
+        trainer.optimizer.step()
+        trainer.step += 1
+        trainer.update += is_applied
+        callback.on_step_end(is_applied)
+    return used

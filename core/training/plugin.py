@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.files.durable import write_durably, write_json
+    from training.files.holder import CAN_ASK
+    from training.files.lock import FolderLostError, RunLock
     from training.files.named_paths import named_path, open_file
     from training.hardware.device import choose_device
     from training.hardware.plain_names import as_plain, load_weights, weights_of
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 
 # Name -> module that defines it.
 _MODULES = {
+    "CAN_ASK": "training.files.holder",
+    "FolderLostError": "training.files.lock",
     "Guarded": "training.messages.guarded_streams",
     "LazyLogs": "training.logs",
     "LossFn": "training.loop.forward",
@@ -60,6 +64,7 @@ _MODULES = {
     "Plan": "training.planned_run",
     "PlannedRun": "training.planned_run",
     "Readback": "training.readback",
+    "RunLock": "training.files.lock",
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
     "Weigher": "training.weighing.weigher",
@@ -106,6 +111,8 @@ _MODULES = {
 }
 
 __all__ = [
+    "CAN_ASK",
+    "FolderLostError",
     "Guarded",
     "LazyLogs",
     "LossFn",
@@ -115,6 +122,7 @@ __all__ = [
     "Plan",
     "PlannedRun",
     "Readback",
+    "RunLock",
     "Staging",
     "StepFn",
     "Weigher",

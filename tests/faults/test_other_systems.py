@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from trainbus_checkpointing import folder as folders
-from trainbus_checkpointing import holder as holding
-from trainbus_checkpointing import lock as locking
-from trainbus_checkpointing.holder import start_of
-from trainbus_checkpointing.lock import RunLock
 from training import ConfigError
+from training.files.holder import start_of
+from training.files.lock import RunLock
+from training.files.named_paths import holder as holding
+from training.files.named_paths import lock as locking
 
 #: Takes away, before anything of ours is imported, what other systems do not have.
 LACKS = """

@@ -19,10 +19,10 @@ import pytest
 from faults.sweep import build
 
 from trainbus_checkpointing import ModelCheckpointCallback
-from trainbus_checkpointing import lock as locking
-from trainbus_checkpointing.holder import Holder
-from trainbus_checkpointing.lock import FolderLostError, RunLock
 from training import Callback, ConfigError, Trainer
+from training.files.holder import Holder
+from training.files.lock import FolderLostError, RunLock
+from training.files.named_paths import lock as locking
 
 ELSEWHERE = Holder("elsewhere", 7, "x/1", "x/1", "0" * 32)
 
@@ -151,7 +151,7 @@ def test_p10_a_lock_that_its_holder_removes_at_that_moment_is_made_anew(
 HOLDS = """
 import os, sys, time
 from pathlib import Path
-from trainbus_checkpointing.lock import RunLock
+from training.files.lock import RunLock
 RunLock(Path(sys.argv[1])).acquire()
 worker = os.fork()
 if worker == 0:

@@ -14,9 +14,9 @@ import pytest
 from faults.endless_run import training
 from faults.sweep import build
 
-from trainbus_checkpointing.holder import Holder, start_of
-from trainbus_checkpointing.lock import RunLock
 from training import ConfigError
+from training.files.holder import Holder, start_of
+from training.files.lock import RunLock
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -23,7 +23,6 @@ from trainbus_checkpointing.filename import (
     FilenameTemplate,
     default_template,
 )
-from trainbus_checkpointing.lock import FolderLostError, RunLock
 from trainbus_checkpointing.plan import plan_of
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saved import check_state
@@ -31,7 +30,7 @@ from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, is_insistent, named_path
+from training.plugin import FolderLostError, Plan, RunLock, is_insistent, named_path
 
 if TYPE_CHECKING:
     from training import Trainer

@@ -14,9 +14,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from trainbus_checkpointing.filename import SUFFIXES
-from trainbus_checkpointing.holder import CAN_ASK
 from training import ConfigError
-from training.plugin import open_file
+from training.plugin import CAN_ASK, open_file
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,11 @@ from typing import Literal
 
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.background import Background
-from trainbus_checkpointing.lock import RunLock
 from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete
 from trainbus_checkpointing.relisting import relisted
 from trainbus_checkpointing.retention import Entry, Ranking
 from training import CheckpointError
-from training.plugin import write_json
+from training.plugin import RunLock, write_json
 
 log = logging.getLogger(__name__)
 

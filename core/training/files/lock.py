@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainbus_checkpointing.holder import CAN_ASK, MOST_BYTES, Holder
-from training import CheckpointError, ConfigError
+from training.errors import CheckpointError, ConfigError
+from training.files.holder import CAN_ASK, MOST_BYTES, Holder
 
 try:
     import fcntl

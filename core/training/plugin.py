@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.files.durable import write_durably, write_json
     from training.files.holder import CAN_ASK
-    from training.files.lock import FolderLostError, RunLock
+    from training.files.lock import FolderLostError, RunLock, stamp_of
     from training.files.named_paths import named_path, open_file
     from training.hardware.device import choose_device
     from training.hardware.plain_names import as_plain, load_weights, weights_of
@@ -102,6 +102,7 @@ _MODULES = {
     "rng_state": "training.loop.rng",
     "sample_sizes": "training.weighing.structure",
     "shielded": "training.signals.signals",
+    "stamp_of": "training.files.lock",
     "table": "training.messages.tables",
     "untouched": "training.weighing.untouched",
     "weights_of": "training.hardware.plain_names",
@@ -160,6 +161,7 @@ __all__ = [
     "rng_state",
     "sample_sizes",
     "shielded",
+    "stamp_of",
     "table",
     "untouched",
     "weights_of",

@@ -45,6 +45,8 @@ DURABLE, CRAFTED = "training.files.durable", "faults/test_crafted.py"
 LOCK, FOLDER = "training.files.lock", "trainbus_checkpointing.folder"
 HOLDER = "training.files.holder"
 OWNERSHIP, LISTS = "faults/test_ownership.py", "faults/test_damaged_lists.py"
+CSV, RECORD = "trainbus_logging.csv_logger", "training.builtin.run_record"
+WRITER = "faults/test_one_writer.py"
 
 WEIGHING, UNITS = "training.weighing", "weighing/test_units.py"
 WAYS, DECISIONS = "weighing/test_ways.py", "weighing/test_decisions.py"
@@ -951,6 +953,60 @@ MUTANTS = [
         "            pass\n        lock",
         OWNERSHIP,
         "test_p10_a_killed_run",
+    ),
+    Mutant(
+        "P10",
+        "two runs write one log",
+        CSV,
+        "            lock.acquire()\n",
+        "            pass\n",
+        WRITER,
+        "test_p10_a_second_writer",
+    ),
+    Mutant(
+        "P10",
+        "two runs record themselves in one folder",
+        RECORD,
+        "            lock.acquire()\n",
+        "            pass\n",
+        WRITER,
+        "test_p10_a_second_writer",
+    ),
+    Mutant(
+        "P11",
+        "a row is written without a look at the lock",
+        CSV,
+        '        """\n        self._confirm()\n        if self._is_fresh',
+        '        """\n        if self._is_fresh',
+        WRITER,
+        "test_p11_a_log_lost",
+    ),
+    Mutant(
+        "P11",
+        "a record is written without a look at the lock",
+        RECORD,
+        "        self._confirm()\n        write_json",
+        "        write_json",
+        WRITER,
+        "test_p11_a_record_lost",
+    ),
+    Mutant(
+        "P11",
+        "a removed lock of a log is taken again whoever had it meanwhile",
+        CSV,
+        "stamp_of(self.path) in (None, self._left)",
+        "True",
+        WRITER,
+        "test_p11_a_lock_that_came_free",
+    ),
+    Mutant(
+        "P11",
+        "a removed lock of a record is taken again whoever had it meanwhile",
+        RECORD,
+        "stamp_of(config) in (None, self._left)",
+        "True",
+        WRITER,
+        "test_p11_a_lock_that_came_free",
     ),
     Mutant(
         "P11",

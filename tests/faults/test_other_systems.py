@@ -104,14 +104,14 @@ def test_p10_nobody_is_asked_for_by_number_where_that_would_end_him(
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
     assert folders.sweep_leftovers(tmp_path) == [old]
-    theirs = RunLock(tmp_path, beat=0.02)
+    theirs = RunLock(tmp_path / "run.lock", "save_dir", beat=0.02)
     theirs.holder = replace(theirs.holder, pid=os.getppid(), started=None)
     theirs.acquire()
     locking._held.clear()  # as in another process
     with pytest.raises(ConfigError, match=f"in use by process {os.getppid()}"):
-        RunLock(tmp_path).acquire()
+        RunLock(tmp_path / "run.lock", "save_dir").acquire()
     theirs._released.set()  # it is killed
     theirs._thread.join()  # type: ignore[union-attr]
-    ours = RunLock(tmp_path, watch=0.05)
+    ours = RunLock(tmp_path / "run.lock", "save_dir", watch=0.05)
     ours.acquire()
     ours.release()

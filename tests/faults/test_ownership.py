@@ -87,7 +87,7 @@ def test_p10_what_the_fallback_rests_on_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     no_locks(monkeypatch)
-    RunLock(tmp_path).acquire()
+    RunLock(tmp_path / "run.lock", "save_dir").acquire()
     assert "cannot be locked (No locks available); the name in run.lock" in caplog.text
 
 
@@ -126,7 +126,7 @@ def test_p10_two_containers_with_one_host_name_and_number_exclude_each_other(
         os.write(descriptor, other.to_bytes())
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="in use by"):
-            RunLock(tmp_path, watch=0.0).acquire()
+            RunLock(tmp_path / "run.lock", "save_dir", watch=0.0).acquire()
     finally:
         os.close(descriptor)
 
@@ -134,7 +134,7 @@ def test_p10_two_containers_with_one_host_name_and_number_exclude_each_other(
 def test_p10_a_lock_that_its_holder_removes_at_that_moment_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, real, removed = RunLock(tmp_path), RunLock._lock, []
+    lock, real, removed = RunLock(tmp_path / "run.lock", "save_dir"), RunLock._lock, []
 
     def late(self: RunLock, descriptor: int) -> bool:
         if not removed:
@@ -152,7 +152,7 @@ HOLDS = """
 import os, sys, time
 from pathlib import Path
 from training.files.lock import RunLock
-RunLock(Path(sys.argv[1])).acquire()
+RunLock(Path(sys.argv[1], "run.lock"), "save_dir").acquire()
 worker = os.fork()
 if worker == 0:
     sys.stdin.read()  # as a loader's worker that waits for work
@@ -177,7 +177,7 @@ def test_p10_a_killed_run_leaves_the_folder_at_once_though_a_worker_lives_on(
     run.wait()
     try:
         os.kill(worker, 0)  # it is there
-        lock = RunLock(tmp_path)
+        lock = RunLock(tmp_path / "run.lock", "save_dir")
         lock.acquire()
         lock.release()
     finally:
@@ -254,7 +254,7 @@ def test_p11_a_removed_lock_that_nobody_took_is_taken_again(
 ) -> None:
     def second() -> None:
         with pytest.raises(ConfigError, match="in use by"):
-            RunLock(tmp_path).acquire()
+            RunLock(tmp_path / "run.lock", "save_dir").acquire()
 
     run = build(tmp_path, lambda step: None)
     run.bus.register(Acts(4, (tmp_path / "run.lock").unlink), name="removes")
@@ -295,7 +295,10 @@ def test_p11_a_lock_that_came_free_after_another_run_is_not_taken_again(
 
 
 def test_p11_a_lost_lock_is_neither_touched_nor_removed(tmp_path: Path) -> None:
-    path, lock = tmp_path / "run.lock", RunLock(tmp_path, beat=0.01)
+    path, lock = (
+        tmp_path / "run.lock",
+        RunLock(tmp_path / "run.lock", "save_dir", beat=0.01),
+    )
     lock.acquire()
     path.write_bytes(ELSEWHERE.to_bytes())
     os.utime(path, (1, 1))
@@ -332,7 +335,7 @@ def test_c8_a_lock_of_any_content_is_taken_over_in_printable_words(
 ) -> None:
     path = tmp_path / "run.lock"
     path.write_bytes(content)
-    lock = RunLock(tmp_path, beat=0.01, watch=0.01)
+    lock = RunLock(tmp_path / "run.lock", "save_dir", beat=0.01, watch=0.01)
     lock.acquire()
     assert Holder.parse(path.read_bytes()) == lock.holder
     lock.release()

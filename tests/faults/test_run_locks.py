@@ -43,7 +43,7 @@ def holder(folder: Path, **changes: Any) -> RunLock:
     """Write a lock as another process would have left it; return ours."""
     left = replace(Holder.of_now(), **changes)
     (folder / "run.lock").write_bytes(left.to_bytes())
-    return RunLock(folder, beat=0.05, watch=0.3)
+    return RunLock(folder / "run.lock", "save_dir", beat=0.05, watch=0.3)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_c8_the_name_alone_refuses_where_nothing_can_be_locked(tmp_path: Path) -
 
 def test_c8_a_lock_that_another_host_touches_is_respected(tmp_path: Path) -> None:
     ours = holder(tmp_path, host="elsewhere", pid=1, namespace="x/1")
-    theirs = RunLock(tmp_path, beat=0.02)
+    theirs = RunLock(tmp_path / "run.lock", "save_dir", beat=0.02)
     theirs.holder = Holder.parse((tmp_path / "run.lock").read_bytes())
     heart = threading.Thread(target=theirs._keep_alive, daemon=True)
     heart.start()

@@ -23,6 +23,7 @@ from training.checkpoint_io import write_durably, write_json
 from training.discovery import installed
 from training.discovery.provenance import describe_plugins
 from training.errors import ConfigError, PluginError
+from training.files.lock import FolderLostError, RunLock, stamp_of
 from training.messages.error_texts import error_text
 from training.questions import summary_mistake
 
@@ -37,6 +38,7 @@ CONFIG = "config.yaml"
 HISTORY = "history.json"
 SUMMARY = "summary.json"
 EARLIER = "earlier"
+LOCK = "record.lock"
 #: Plugin name -> its answer to ``summary``.
 Answers = Mapping[str, Mapping[str, Any]]
 
@@ -61,9 +63,20 @@ class RunRecord(Callback):
         self.summary: dict[str, Any] = {}
         self._started: tuple[float, float] | None = None
         self._folder = Path()
+        self._lock: RunLock | None = None
+        self._owner: Trainer | None = None  # whose run has the lock
+        self._left: tuple[int, int, int] | None = None  # config.yaml, as last written
 
     def on_setup(self, trainer: Trainer) -> None:
-        """Fix the folder; refuse one that cannot be written, before the first step."""
+        """Fix the folder and lock it, before anything is written there.
+
+        Raises:
+            ConfigError: it cannot be written, or another run records itself there.
+        """
+        if self._owner is not None:
+            raise ConfigError(
+                "this run record is at work in another run; make one for each trainer"
+            )
         self.summary, self._started = {}, None
         folder = self._folder = trainer.save_dir.absolute()
         while not folder.exists() and not folder.is_symlink():
@@ -73,6 +86,17 @@ class RunRecord(Callback):
                 f"training.save_dir is {str(trainer.save_dir)!r}, but {str(folder)!r} "
                 "is no folder that can be written; choose another one"
             )
+        lock = RunLock(self._folder / LOCK, "training.save_dir")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise ConfigError(
+                f"training.save_dir is {str(trainer.save_dir)!r}, which cannot be "
+                f"written to ({error.strerror}); choose another one"
+            ) from error
+        self._lock, self._owner = lock, trainer
+        self._left = stamp_of(self._folder / CONFIG)
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Put an earlier record aside, and write what this run will do.
@@ -80,6 +104,7 @@ class RunRecord(Callback):
         Raises:
             ConfigError: a resumed run finds a folder in place of its record.
         """
+        self._confirm()
         if resumed:
             _require_files(self._folder)
         else:
@@ -89,26 +114,51 @@ class RunRecord(Callback):
         write_durably(
             self._folder / CONFIG, lambda file: file.write(text.encode()) and None
         )
+        self._left = stamp_of(self._folder / CONFIG)
         self._started = time.perf_counter(), _cpu_seconds()
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        """Write the history so far."""
-        write_json(self._folder / HISTORY, trainer.history)
+        """Write the history so far.
+
+        Raises:
+            FolderLostError: another run records itself there by now.
+        """
+        self._write(HISTORY, trainer.history)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Write the history, and the summary of a run that ended well."""
-        write_json(self._folder / HISTORY, trainer.history)
+        self._write(HISTORY, trainer.history)
         self._summarise(trainer, "finished", ask_plugins(trainer))
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
         """Write the summary of a run that had begun and failed."""
-        if self._started is not None:
+        if self._started is not None and self._owner is trainer:
             try:
                 answers = ask_plugins(trainer)
             except Exception as later:  # what failed first is to be recorded
                 log.warning("the summary lacks what plugins say: %s", error_text(later))
                 answers = {}
-            self._summarise(trainer, f"failed: {error_text(error)}", answers)
+            try:
+                self._summarise(trainer, f"failed: {error_text(error)}", answers)
+            except FolderLostError as later:
+                log.warning("the summary is not written: %s", error_text(later))
+
+    def on_close(self, trainer: Trainer) -> None:
+        """Let other runs record themselves there."""
+        if self._owner is not trainer:
+            return  # of a run that was refused
+        self._owner = None
+        if self._lock is not None:
+            self._lock.release()
+
+    def _confirm(self) -> None:
+        assert self._lock is not None, "on_setup comes first"
+        config = self._folder / CONFIG
+        self._lock.confirm(lambda: stamp_of(config) in (None, self._left))
+
+    def _write(self, name: str, content: Any) -> None:
+        self._confirm()
+        write_json(self._folder / name, content)
 
     def _summarise(self, trainer: Trainer, status: str, answers: Answers) -> None:
         assert self._started is not None
@@ -142,7 +192,7 @@ class RunRecord(Callback):
         }
         if others := others_of(answers):
             self.summary["results"] = others
-        write_json(self._folder / SUMMARY, self.summary)
+        self._write(SUMMARY, self.summary)
 
 
 def ask_plugins(trainer: Trainer) -> dict[str, Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""One run in a folder at a time: a lock of the system's, and a name in its file.
+"""One run at a time writes there: a lock of the system's, and a name in its file.
 
 The system's lock holds between the runs of a process, processes and containers, and
 ends with its holder. But some file systems have none, and some keep it to one machine.
@@ -28,7 +28,6 @@ except ImportError:  # not on every system; the name in the file is left then
 
 log = logging.getLogger(__name__)
 
-LOCK = "run.lock"
 #: Seconds between two touches, and how long a lock of another machine is watched.
 BEAT = 5.0
 WATCH = 4 * BEAT
@@ -43,16 +42,22 @@ class FolderLostError(CheckpointError):
 
 
 class RunLock:
-    """The lock of one folder, for one run.
+    """The right of one run to write to a folder, or to a file.
+
+    Each writer has a lock of its own, so that those of one run never meet.
 
     Args:
-        folder: an existing folder.
+        path: file of the lock, in an existing folder; removed by ``release``.
+        option: what the user would set to write elsewhere, such as ``csv.filename``.
         beat: seconds between two touches.
         watch: seconds after which an untouched lock of another machine is stale.
     """
 
-    def __init__(self, folder: Path, beat: float = BEAT, watch: float = WATCH) -> None:
-        self.path = folder / LOCK
+    def __init__(
+        self, path: Path, option: str, beat: float = BEAT, watch: float = WATCH
+    ) -> None:
+        self.path = path
+        self.option = option
         self.holder = Holder.of_now()
         self._beat, self._watch = beat, watch
         self._descriptor: int | None = None
@@ -63,8 +68,8 @@ class RunLock:
         """Take the lock, also over from a holder that is gone.
 
         Raises:
-            ConfigError: another run is at work in this folder, or what has the lock's
-                name is no file.
+            ConfigError: another run is at work there, or what has the lock's name is
+                no file.
             OSError: the folder cannot be written to.
         """
         self._take()
@@ -73,12 +78,12 @@ class RunLock:
         self._thread.start()
 
     def confirm(self, is_as_left: Callable[[], bool] = lambda: True) -> None:
-        """Make sure that the folder is still this run's; to be called before a write.
+        """Make sure that this run still has it; to be called before a write.
 
         A lock that was removed is taken again, if nobody has it, or had it meanwhile.
 
         Args:
-            is_as_left: whether the folder still holds what this run left in it.
+            is_as_left: whether what the lock is for is still as this run left it.
         Raises:
             FolderLostError: another run has it.
             OSError: the file cannot be read, which says nothing about it.
@@ -92,16 +97,14 @@ class RunLock:
                 self._let_go()
                 self._take()
                 if is_as_left():  # asked while nobody else can change it
-                    log.warning(
-                        "checkpointing: %s was removed; it is there again", LOCK
-                    )
+                    log.warning("%s was removed; it is there again", self.path)
                     return
                 self.path.unlink()
                 self._let_go()
         raise FolderLostError(
-            f"checkpointing.save_dir {str(self.path.parent)!r} was taken over by "
-            f"{found or 'another run'} while this one stood still; nothing more is "
-            "written to it: resume its newest checkpoint with another save_dir"
+            f"{self.option} was taken over by {found or 'another run'} while this one "
+            f"stood still, as {str(self.path)!r} tells; nothing more is written there: "
+            "resume the newest checkpoint with another one"
         )
 
     def release(self) -> None:
@@ -148,7 +151,7 @@ class RunLock:
     def _is_no_lock(self, why: object) -> ConfigError:
         return ConfigError(
             f"{str(self.path)!r} cannot be used as the lock of a run ({why}); move it "
-            "away, or choose another checkpointing.save_dir"
+            f"away, or choose another {self.option}"
         )
 
     def _lock(self, descriptor: int) -> bool:
@@ -165,9 +168,9 @@ class RunLock:
             raise self._is_in_use(Holder.parse(self._read() or b"")) from None
         except OSError as error:
             log.warning(
-                "checkpointing: files in %s cannot be locked (%s); the name in %s "
-                "alone keeps another run out",
-                *(self.path.parent, error.strerror, LOCK),
+                "files in %s cannot be locked (%s); the name in %s alone keeps another "
+                "run out",
+                *(self.path.parent, error.strerror, self.path.name),
             )
             return False
         return True
@@ -190,8 +193,8 @@ class RunLock:
             raise self._is_in_use(other)
         if content and not (other and other.is_near and other.pid == self.holder.pid):
             log.warning(
-                "checkpointing: taking over %s from %s, which is gone",
-                *(self.path.parent, other or "an unknown run"),
+                "taking over %s from %s, which is gone",
+                *(self.path, other or "an unknown run"),
             )
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.ftruncate(descriptor, 0)
@@ -200,9 +203,8 @@ class RunLock:
 
     def _is_in_use(self, other: Holder | None) -> ConfigError:
         return ConfigError(
-            f"checkpointing.save_dir {str(self.path.parent)!r} is in use by "
-            f"{other or 'another run'}; choose another folder, or delete {LOCK} in it "
-            "if that is not so"
+            f"{self.option} is in use by {other or 'another run'}; choose another one, "
+            f"or delete {str(self.path)!r} if that is not so"
         )
 
     def _is_alive(self, other: Holder, is_locked: bool) -> bool:
@@ -219,7 +221,7 @@ class RunLock:
 
     def _is_touched(self) -> bool:
         """Whether another machine touches the lock while it is watched."""
-        log.warning("checkpointing: %s is of another host; watching it", self.path)
+        log.warning("%s is of another host; watching it", self.path)
         before, until = self._touched(), time.monotonic() + self._watch
         while time.monotonic() < until:
             if self._touched() != before:
@@ -267,6 +269,15 @@ class RunLock:
 
 #: The locks that runs of this process hold, by token.
 _held: dict[str | None, RunLock] = {}
+
+
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file from one that another run wrote; None if it is gone."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _leave_to_the_parent() -> None:

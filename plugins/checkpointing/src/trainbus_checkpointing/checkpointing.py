@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 STATE_VERSION = 1
 #: Below ``trainer.save_dir``, where no other folder was given.
 DEFAULT_FOLDER = "checkpoints"
+LOCK = "run.lock"
 
 
 class ModelCheckpointCallback(Callback):
@@ -160,7 +161,7 @@ class ModelCheckpointCallback(Callback):
                     "its own save_dir"
                 )
         files.prepare(folder)
-        lock = RunLock(folder)
+        lock = RunLock(folder / LOCK, "checkpointing.save_dir")
         with files.usable(folder):
             lock.acquire()
             self._lock, self._owner = lock, trainer

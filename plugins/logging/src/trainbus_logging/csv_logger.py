@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from training import ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, named_path, open_file, write_durably
+from training.plugin import (
+    Plan,
+    RunLock,
+    named_path,
+    open_file,
+    stamp_of,
+    write_durably,
+)
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -33,7 +40,8 @@ class CSVLoggerCallback(Callback):
     cell, and the column ``notes`` says what it was. A fresh run renames a file that is
     already there (``training_log.csv`` to ``training_log.1.csv``) when its first row is
     due; a resumed run drops the rows that are not in its restored history, and goes on.
-    If the file is gone, a resumed run writes it anew from the history.
+    If the file is gone, a resumed run writes it anew from the history. One run writes
+    it at a time: ``<filename>.lock`` beside it keeps others out.
 
     Args:
         filename: path of the file, relative to the working directory; None:
@@ -53,17 +61,25 @@ class CSVLoggerCallback(Callback):
         self.path = named_path(filename or "training_log.csv")
         self._columns: list[str] = []
         self._is_fresh = True
+        self._lock: RunLock | None = None
+        self._owner: Trainer | None = None  # whose run has the lock
+        self._left: tuple[int, int, int] | None = None  # the file, as last written
 
     def plan(self, run: PlannedRun) -> Plan:
         """Return what a run writes; touches nothing."""
         return Plan(files={self._place(run.save_dir): ""})
 
     def on_setup(self, trainer: Trainer) -> None:
-        """Fix the path, so that a later change of folder does not move it.
+        """Fix the path, so that a later change of folder does not move it; lock it.
 
         Raises:
-            ConfigError: the path is a folder or a device, or its folder cannot be made.
+            ConfigError: the path is a folder or a device, its folder cannot be made or
+                written to, or another run writes there.
         """
+        if self._owner is not None:
+            raise ConfigError(
+                "this csv plugin is at work in another run; make one for each trainer"
+            )
         self.path = self._place(trainer.save_dir).absolute()
         if self.path.is_dir():
             raise ConfigError(f"csv.filename is {str(self.path)!r}, which is a folder")
@@ -79,16 +95,33 @@ class CSVLoggerCallback(Callback):
                 f"csv.filename is {str(self.path)!r}, whose folder cannot be made: "
                 f"{error.strerror}"
             ) from error
+        lock = RunLock(self.path.with_name(f"{self.path.name}.lock"), "csv.filename")
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise ConfigError(
+                f"csv.filename is {str(self.path)!r}, whose folder cannot be written "
+                f"to: {error.strerror}"
+            ) from error
+        self._lock, self._owner = lock, trainer
+        self._left = stamp_of(self.path)
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Drop what a resumed run will do again; a fresh run touches nothing yet."""
         self._is_fresh = not resumed
         self._columns = []
         if resumed:
+            self._confirm()
             self._resume(trainer)
+            self._left = stamp_of(self.path)
 
     def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
-        """Append a row and wait until it is on the disk."""
+        """Append a row and wait until it is on the disk.
+
+        Raises:
+            FolderLostError: another run writes there by now.
+        """
+        self._confirm()
         if self._is_fresh:
             self._set_aside()
             self._is_fresh = False
@@ -103,6 +136,19 @@ class CSVLoggerCallback(Callback):
                 file.write(as_text(self._columns, [row]).encode())
                 file.flush()
                 os.fsync(file.fileno())
+        self._left = stamp_of(self.path)
+
+    def on_close(self, trainer: Trainer) -> None:
+        """Let others write there."""
+        if self._owner is not trainer:
+            return  # of a run that was refused
+        self._owner = None
+        if self._lock is not None:
+            self._lock.release()
+
+    def _confirm(self) -> None:
+        assert self._lock is not None, "on_setup comes first"
+        self._lock.confirm(lambda: stamp_of(self.path) in (None, self._left))
 
     def _place(self, save_dir: Path) -> Path:
         default = save_dir / "training_log.csv"

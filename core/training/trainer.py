@@ -26,7 +26,7 @@ from training.builtin.defaults import register_plugins
 from training.bus.bus import Bus
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
-from training.checkpoint.optimizer_state import check_optimizer
+from training.checkpoint.optimizer_state import check_optimizer, options_of
 from training.checkpoint.resume import Receipt, restore
 from training.checkpoint.resumption import Resumption
 from training.checkpoint_io import write_checkpoint
@@ -341,7 +341,4 @@ class Trainer:
     def _remember_options(self) -> None:
         """Note the optimizer's options as configured, before training moves any."""
         if self.configured_groups is None:
-            self.configured_groups = [
-                {name: value for name, value in group.items() if name != "params"}
-                for group in self.optimizer.param_groups
-            ]
+            self.configured_groups = options_of(self.optimizer)

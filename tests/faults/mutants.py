@@ -482,8 +482,8 @@ MUTANTS = [
     Mutant(
         "R5",
         "the optimizer's moments are lost",
-        "training.checkpoint.resumption",
-        "trainer.optimizer.load_state_dict(own)",
+        "training.checkpoint.resume",
+        "trainer.optimizer.load_state_dict(state)",
         "trainer.optimizer.state.clear()",
         MATRIX,
         "test_r5",

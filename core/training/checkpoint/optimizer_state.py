@@ -71,6 +71,14 @@ def group_names(optimizer: torch.optim.Optimizer, names: Names) -> list[list[str
     ]
 
 
+def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return for each group all that it holds but its parameters."""
+    return [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]
+
+
 def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
     """Refuse an optimizer that steps what no checkpoint of this run would hold.
 
@@ -225,10 +233,10 @@ def join(
         for at, group in enumerate(optimizer.param_groups)
     }
     optimizer.param_groups.sort(key=lambda group: ranks[id(group)])
-    _take_over(optimizer, names, joining)
+    restore_groups(optimizer, names, joining)
 
 
-def _take_over(
+def restore_groups(
     optimizer: torch.optim.Optimizer, names: Names, joining: Sequence[SavedGroup]
 ) -> None:
     """Give the joined groups their saved options and states; others keep theirs."""

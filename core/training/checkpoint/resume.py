@@ -33,7 +33,9 @@ from training.checkpoint.state import (
     restore_model,
 )
 from training.discovery.provenance import describe_plugins
+from training.errors import CheckpointError
 from training.hardware.plain_names import some
+from training.loop.optimizer_kernels import keep_kernels
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -128,17 +130,33 @@ def restore(
             state.pop(part, None)
     if state["progress"]["batch"] and consented & POSITION_MOVES:
         _adapt_position(trainer, state, saved, own)
+    optimizer = None
     if "optimizer" in state:
         names = names_of(trainer)
-        _, left = fitted(state["optimizer"], trainer.optimizer, names)  # raises early
+        optimizer, left = fitted(state["optimizer"], trainer.optimizer, names)
         loaded.joining_groups[:] = left
     for change in changes:
         log.info("resuming with a change: %s", change)
     loaded.weigher.take_over(saved.get("loss_per"), is_allowed("loss_per", allowed))
     restore_model(trainer, state)
+    if optimizer is not None:
+        _load_optimizer(trainer, optimizer, source)
     trainer.criterion.load_state_dict(state.get("loss", {}))
     loaded.load_state_dict(state)
-    return receipt, Resumption(trainer, state, source)
+    return receipt, Resumption(trainer, state)
+
+
+def _load_optimizer(
+    trainer: Checkpointable, state: dict[str, Any], source: str
+) -> None:
+    try:
+        trainer.optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise CheckpointError(
+            f"checkpoint {source!r} does not fit this optimizer ({error}); build it as "
+            "it was, or load with weights_only=True"
+        ) from error
+    keep_kernels(trainer.optimizer, trainer.configured_groups or ())
 
 
 def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:

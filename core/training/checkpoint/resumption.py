@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS, catch_up, switches
 from training.checkpoint.optimizer_state import (
     counterparts,
-    fitted,
     group_names,
     names_of,
+    options_of,
+    restore_groups,
 )
 from training.checkpoint.plugin_states import restore_states
-from training.errors import CheckpointError
 from training.loop.optimizer_kernels import keep_kernels
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ __all__ = ["Resumption"]
 class Resumption:
     """The parts of a checkpoint that are taken over by the run, not on loading.
 
-    On loading a person may look at weights (the loss's, too), counters, history,
-    metrics and requests. All else waits here, and its order matters:
+    On loading a person may look at weights (the loss's, too), the optimizer, counters,
+    history, metrics and requests. All else waits here, and its order matters:
 
     1. before ``on_setup`` the optimizer's options as configured: what plugins build
        there, such as a schedule, begins with them (``show_configured``);
-    2. after it the optimizer's state, by name, since a plugin may have let a group
-       join; and the loss scaler (``take_over``);
+    2. after it the options that were loaded, all that is saved of groups that a plugin
+       has let join again, and the loss scaler (``take_over``);
     3. the states of plugins, which exist and are set up by now (``take_over``);
     4. what hooks of the saved run had changed: before ``on_epoch_begin`` between two
        epochs, after it inside of one, where it changes that again (``catch_up``);
@@ -39,46 +40,37 @@ class Resumption:
        draws numbers. The loop does that; ``RunState.owed`` has them.
 
     Args:
-        trainer: goes on.
-        state: of the checkpoint; it must have been found to fit.
-        source: the checkpoint, for messages.
+        trainer: goes on; its optimizer has loaded its state.
+        state: of the checkpoint.
     Attributes:
         parked: the parts that are still to be taken over; a checkpoint that is written
             meanwhile holds them as they are.
         is_taken: whether the optimizer and the plugins have their states.
     """
 
-    def __init__(
-        self, trainer: Checkpointable, state: Mapping[str, Any], source: str
-    ) -> None:
+    def __init__(self, trainer: Checkpointable, state: Mapping[str, Any]) -> None:
         self._trainer = trainer
-        self._source = source
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._names = state.get("optimizer", {}).get("names", ())
         self._before: dict[str, list[str]] | None = switches(trainer)
         parts = ("optimizer", "scaler", *CHANGED_BY_HOOKS)
         self.parked = {part: state[part] for part in parts if part in state}
+        self._options = options_of(trainer.optimizer)
         self.is_taken = False
 
     def show_configured(self) -> None:
         """Give the optimizer its options as configured, which an earlier run moved."""
-        groups, own = self._trainer.optimizer.param_groups, self._configured
-        for group, options in zip(groups, own, strict=False):
-            for name in group.keys() - options.keys() - {"params"}:
-                del group[name]  # such as the initial_lr of the saved run
-            group.update(options)
+        self._give_options(self._configured)
 
     def take_over(self) -> None:
-        """Give optimizer, loss scaler and plugins their states.
-
-        Raises:
-            CheckpointError: the optimizer does not take the saved state.
-        """
+        """Give optimizer, loss scaler and plugins what is theirs."""
         trainer = self._trainer
-        saved = self.parked.pop("optimizer", None)
+        if self.parked.pop("optimizer", None) is not None:
+            self._give_options(self._options)
+            self._restore_joined()
+            self._note_places()
+            keep_kernels(trainer.optimizer, self._configured)
         scaler = self.parked.pop("scaler", None)
-        if saved is not None:
-            self._restore_optimizer(saved)
         if trainer.grad_scaler is not None and scaler:
             trainer.grad_scaler.load_state_dict(scaler)
         self.is_taken = True
@@ -95,20 +87,27 @@ class Resumption:
     def _configured(self) -> list[dict[str, Any]]:
         return self._trainer.configured_groups or []
 
-    def _restore_optimizer(self, saved: Mapping[str, Any]) -> None:
-        """Give each parameter its state; groups that are not there yet wait to join."""
-        trainer = self._trainer
-        try:
-            names = names_of(trainer)
-            own, left = fitted(saved, trainer.optimizer, names)
-            trainer.optimizer.load_state_dict(own)
-        except ValueError as error:
-            raise CheckpointError(
-                f"checkpoint {self._source!r} does not fit this optimizer ({error}); "
-                "build it as it was, or load with weights_only=True"
-            ) from error
-        trainer.state.joining_groups[:] = left
-        if "names" in saved:
-            here = group_names(trainer.optimizer, names)
-            trainer.state.group_places[:] = counterparts(here, saved["names"])
-        keep_kernels(trainer.optimizer, self._configured)
+    def _give_options(self, given: Sequence[Mapping[str, Any]]) -> None:
+        groups = self._trainer.optimizer.param_groups
+        for group, options in zip(groups, given, strict=False):
+            for name in group.keys() - options.keys() - {"params"}:
+                del group[name]  # such as the initial_lr of a schedule
+            group.update(options)
+
+    def _restore_joined(self) -> None:
+        """Give groups that have joined again by now what was saved of them."""
+        names, optimizer = names_of(self._trainer), self._trainer.optimizer
+        own, joining = group_names(optimizer, names), self._trainer.state.joining_groups
+        is_here = [counterparts([group.names], own) != [None] for group in joining]
+        if any(is_here):
+            restore_groups(optimizer, names, list(compress(joining, is_here)))
+            joining[:] = [
+                g for g, here in zip(joining, is_here, strict=True) if not here
+            ]
+
+    def _note_places(self) -> None:
+        """Note where each group stood in the checkpoint, which a schedule goes by."""
+        if self._names:
+            own = group_names(self._trainer.optimizer, names_of(self._trainer))
+            places = counterparts(own, self._names)
+            self._trainer.state.group_places[:] = places

@@ -64,3 +64,22 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("promises put to the test")
     for number, counts in promises.items():
         terminalreporter.write_line(f"{number:4}{as_text(counts)}")
+
+
+@pytest.fixture
+def install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str, str], Path]:
+    """Return a function that puts a distribution with entry points on the path."""
+
+    def make(name: str, version: str, entry_points: str, folder: str = "site") -> Path:
+        site = tmp_path / folder
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(metadata)
+        (info / "entry_points.txt").write_text(f"[trainbus]\n{entry_points}\n")
+        monkeypatch.syspath_prepend(str(site))
+        return site
+
+    return make

@@ -1,6 +1,6 @@
 """Every event a plugin can listen to, in firing order.
 
-The order of one run, written once and asserted by ``tests/test_event_order.py``::
+The order of one run, written once and asserted by ``tests/loop/test_event_order.py``::
 
     wrap_model                                # a chain: each gets the last one's result
     wrap_dataloader                           # a service: first result wins

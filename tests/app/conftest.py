@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,22 +38,3 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (rows / f"{split}.jsonl").write_text("".join(lines))
     (tmp_path / "run.yaml").write_text(CONFIG)
     return tmp_path
-
-
-@pytest.fixture
-def install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str, str, str], Path]:
-    """Return a function that puts a distribution with entry points on the path."""
-
-    def make(name: str, version: str, entry_points: str, folder: str = "site") -> Path:
-        site = tmp_path / folder
-        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
-        info.mkdir(parents=True)
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        (info / "METADATA").write_text(metadata)
-        (info / "entry_points.txt").write_text(f"[trainbus]\n{entry_points}\n")
-        monkeypatch.syspath_prepend(str(site))
-        return site
-
-    return make

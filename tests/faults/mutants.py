@@ -33,20 +33,29 @@ class Mutant(NamedTuple):
     is_long: bool = False
 
 
-COMMIT, PROCESS = "faults/test_commit.py", "faults/test_process.py"
-MATRIX, WORKERS = "faults/test_resume_matrix.py", "faults/test_workers.py"
-GENERATORS = "faults/test_user_generators.py"
-LEAVING, SIGNALS = "faults/test_leaving.py", "faults/test_signals.py"
-SAVING_SIGNALS = "faults/test_saving_signals.py"
-PRINTING, TEARDOWN = "faults/test_printing.py", "faults/test_teardown.py"
-PLUGINS = "faults/test_plugins_resume.py"
+COMMIT, PROCESS = "faults/files/test_commit.py", "faults/leaving/test_process.py"
+MATRIX, WORKERS = (
+    "faults/resuming/test_resume_matrix.py",
+    "faults/leaving/test_workers.py",
+)
+GENERATORS = "faults/resuming/test_user_generators.py"
+LEAVING, SIGNALS = "faults/leaving/test_leaving.py", "faults/leaving/test_signals.py"
+SAVING_SIGNALS = "faults/leaving/test_saving_signals.py"
+PRINTING, TEARDOWN = (
+    "faults/leaving/test_printing.py",
+    "faults/leaving/test_teardown.py",
+)
+PLUGINS = "faults/resuming/test_plugins_resume.py"
 IO, STORE = "training.checkpoint_io", "trainbus_checkpointing.store"
-DURABLE, CRAFTED = "training.files.durable", "faults/test_crafted.py"
+DURABLE, CRAFTED = "training.files.durable", "faults/files/test_crafted.py"
 LOCK, FOLDER = "training.files.lock", "trainbus_checkpointing.folder"
 HOLDER = "training.files.holder"
-OWNERSHIP, LISTS = "faults/test_ownership.py", "faults/test_damaged_lists.py"
+OWNERSHIP, LISTS = (
+    "faults/files/test_ownership.py",
+    "faults/files/test_damaged_lists.py",
+)
 CSV, RECORD = "trainbus_logging.csv_logger", "training.builtin.run_record"
-WRITER = "faults/test_one_writer.py"
+WRITER = "faults/files/test_one_writer.py"
 
 WEIGHING, UNITS = "training.weighing", "weighing/test_units.py"
 WAYS, DECISIONS = "weighing/test_ways.py", "weighing/test_decisions.py"
@@ -60,7 +69,14 @@ IN_PLACE = (
 )
 
 MUTANTS = [
-    Mutant("C1", "files are written in place", *IN_PLACE, COMMIT, "test_c1", True),
+    Mutant(
+        "C1",
+        "files are written in place",
+        *IN_PLACE,
+        COMMIT,
+        "test_c1",
+        True,
+    ),
     Mutant("C2", "files are written in place", *IN_PLACE, COMMIT, "test_c2_vanish"),
     Mutant(
         "C2",
@@ -134,7 +150,7 @@ MUTANTS = [
         IO,
         "broken = archive.testzip()",
         "broken = None",
-        "faults/test_damaged_files.py",
+        "faults/files/test_damaged_files.py",
         "test_c7_every_flipped or (test_c7 and flipped)",
     ),
     Mutant(
@@ -143,7 +159,7 @@ MUTANTS = [
         "trainbus_checkpointing.candidates",
         "return None if digest == entry.digest else",
         "return None if digest else",
-        "faults/test_damaged_files.py",
+        "faults/files/test_damaged_files.py",
         "test_c7_a_valid_file",
     ),
     Mutant(
@@ -152,7 +168,7 @@ MUTANTS = [
         "trainbus_checkpointing.candidates",
         "found + [(path, None) for path in strangers]",
         "found",
-        "faults/test_damaged_files.py",
+        "faults/files/test_damaged_files.py",
         "test_c7_without_a_readable",
     ),
     Mutant(
@@ -161,7 +177,7 @@ MUTANTS = [
         HOLDER,
         "return self.started is not None and self.started == start_of(self.pid)",
         "return False",
-        "faults/test_run_locks.py",
+        "faults/files/test_run_locks.py",
         "test_c8_the_name_alone",
     ),
     Mutant(
@@ -170,7 +186,7 @@ MUTANTS = [
         HOLDER,
         "return self.started is not None and self.started == start_of(self.pid)",
         "return True",
-        "faults/test_run_locks.py",
+        "faults/files/test_run_locks.py",
         "test_c8_a_stale_lock",
     ),
     Mutant(
@@ -179,7 +195,7 @@ MUTANTS = [
         LOCK,
         "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
-        "faults/test_run_locks.py",
+        "faults/files/test_run_locks.py",
         "test_c8_one_process",
     ),
     Mutant(
@@ -188,7 +204,7 @@ MUTANTS = [
         LOCK,
         "if other.is_near and CAN_ASK:",
         "if other.is_near:",
-        "faults/test_other_systems.py",
+        "faults/files/test_other_systems.py",
         "test_p10_nobody_is_asked",
     ),
     Mutant(
@@ -233,7 +249,7 @@ MUTANTS = [
         IO,
         "    return migrate(state)\n",
         "    return state\n",
-        "faults/test_checkpoint_formats.py",
+        "faults/files/test_checkpoint_formats.py",
         "test_c11_an_older",
     ),
     Mutant(
@@ -242,7 +258,7 @@ MUTANTS = [
         IO,
         "    if version > FORMAT_VERSION:\n        raise CheckpointError(",
         "    if version > FORMAT_VERSION:\n        raise UnreadableError(",
-        "faults/test_checkpoint_formats.py",
+        "faults/files/test_checkpoint_formats.py",
         "test_c11_a_checkpoint_of_a_newer",
     ),
     Mutant(
@@ -251,7 +267,7 @@ MUTANTS = [
         "training.checkpoint.settings",
         '"world_size": _world_size(),',
         "",
-        "faults/test_checkpoint_formats.py",
+        "faults/files/test_checkpoint_formats.py",
         "test_c11_another_world",
     ),
     Mutant(
@@ -260,7 +276,7 @@ MUTANTS = [
         "training.checkpoint.resume",
         'if entry.get("alters_training") and name not in trainer.plugins',
         "if False",
-        "faults/test_changed_settings.py",
+        "faults/resuming/test_changed_settings.py",
         "test_c11",
     ),
     Mutant(
@@ -278,7 +294,7 @@ MUTANTS = [
         "trainbus_checkpointing.saver",
         "self._staging.copy(capture(trainer))",
         "capture(trainer)",
-        "faults/test_saving_in_a_thread.py",
+        "faults/files/test_saving_in_a_thread.py",
         "test_c12_the_snapshot",
     ),
     Mutant(
@@ -287,7 +303,7 @@ MUTANTS = [
         "trainbus_checkpointing.background",
         "raise error",
         "return True",
-        "faults/test_saving_in_a_thread.py",
+        "faults/files/test_saving_in_a_thread.py",
         "test_c12_an_error_of",
     ),
     Mutant(
@@ -323,7 +339,7 @@ MUTANTS = [
         DURABLE,
         'open(temporary, "xb")',
         'open(temporary, "wb")',
-        "faults/test_links.py",
+        "faults/files/test_links.py",
         "test_c14_a_link_at_a_temporary",
     ),
     Mutant(
@@ -332,7 +348,7 @@ MUTANTS = [
         "training.checkpoint.records",
         "        if not is_stored or record.compress_size != record.file_size:",
         "        if record is None:",
-        "faults/test_bombs.py",
+        "faults/files/test_bombs.py",
         "test_c15 and compressed",
     ),
     Mutant(
@@ -341,7 +357,7 @@ MUTANTS = [
         "training.checkpoint.records",
         "        if length * _bytes_of_one(kind.name) != self._sizes.get(key):",
         "        if key not in self._sizes:",
-        "faults/test_bombs.py",
+        "faults/files/test_bombs.py",
         "test_c15 and tensor",
     ),
     Mutant(
@@ -350,7 +366,7 @@ MUTANTS = [
         "training.checkpoint.records",
         "    rehearse(archive.read(pickled[0]), inside)\n",
         "",
-        "faults/test_bombs.py",
+        "faults/files/test_bombs.py",
         "test_c15_a_bomb and nested",
     ),
     Mutant(
@@ -386,7 +402,7 @@ MUTANTS = [
         "training.checkpoint.boundary",
         "if late and hook in HEARD_ONCE:",
         "if False:",
-        "faults/test_saving_in_events.py",
+        "faults/resuming/test_saving_in_events.py",
         "test_r1_saving_before_the_schedule",
     ),
     Mutant(
@@ -395,7 +411,7 @@ MUTANTS = [
         "training.checkpoint.boundary",
         'if "failure" not in at:',
         "if False:",
-        "faults/test_saving_in_events.py",
+        "faults/resuming/test_saving_in_events.py",
         "test_r1_a_wrapper_saves and listener",
     ),
     Mutant(
@@ -404,7 +420,7 @@ MUTANTS = [
         "training.checkpoint.boundary",
         "and loop is not None and loop.row_is_due",
         "and False",
-        "faults/test_saving_in_events.py",
+        "faults/resuming/test_saving_in_events.py",
         "test_r1_saving_before_the_row",
     ),
     Mutant(
@@ -440,7 +456,7 @@ MUTANTS = [
         "training.checkpoint.resume",
         "require_consent(changes, allowed, source)",
         "pass",
-        "faults/test_changed_settings.py",
+        "faults/resuming/test_changed_settings.py",
         "test_r3_a_changed_setting",
     ),
     Mutant(
@@ -449,7 +465,7 @@ MUTANTS = [
         "training.feed.sample_seeds",
         "        self._reseed(index)\n        return self.dataset[index]",
         "        return self.dataset[index]",
-        "faults/test_resumed_loaders.py",
+        "faults/resuming/test_resumed_loaders.py",
         "test_r3_how_the_data_is_loaded",
     ),
     Mutant(
@@ -512,7 +528,7 @@ MUTANTS = [
         "training.feed.epoch_loader",
         "        if not self.is_exact:\n",
         "        if False:\n",
-        "faults/test_resumed_loaders.py",
+        "faults/resuming/test_resumed_loaders.py",
         "test_r8_a_loader_that_cannot",
     ),
     Mutant(
@@ -521,7 +537,7 @@ MUTANTS = [
         "training.feed.epoch_loader",
         "warn_of_generators(_inside(loader), [*self._own, *self._users])",
         "pass",
-        "faults/test_resumed_loaders.py",
+        "faults/resuming/test_resumed_loaders.py",
         "test_r8_a_generator",
     ),
     Mutant(
@@ -530,7 +546,7 @@ MUTANTS = [
         "training.feed.epoch_loader",
         "loader.load_state_dict(loader_state)",
         "pass",
-        "faults/test_resumed_loaders.py",
+        "faults/resuming/test_resumed_loaders.py",
         "test_r8_a_loader_with_a_state",
     ),
     Mutant(
@@ -539,7 +555,7 @@ MUTANTS = [
         "training.checkpoint.resume",
         'trainer.criterion.load_state_dict(state.get("loss", {}))',
         "pass",
-        "faults/test_loss_state.py",
+        "faults/resuming/test_loss_state.py",
         "test_r9_every_boundary",
     ),
     Mutant(
@@ -548,7 +564,7 @@ MUTANTS = [
         "training.checkpoint.optimizer_state",
         "if parameter not in names:",
         "if False:",
-        "faults/test_loss_state.py",
+        "faults/resuming/test_loss_state.py",
         "test_r9_a_parameter",
     ),
     Mutant(
@@ -557,7 +573,7 @@ MUTANTS = [
         "training.checkpoint.optimizer_state",
         'if "names" not in saved:',
         "if saved:",
-        "faults/test_optimizer_by_name.py",
+        "faults/resuming/test_optimizer_by_name.py",
         "test_r10_each_parameter",
     ),
     Mutant(
@@ -566,7 +582,7 @@ MUTANTS = [
         "training.checkpoint.catch_up",
         "join(run.optimizer, names, joining, groups)",
         "str(joining)",
-        "faults/test_joined_groups.py",
+        "faults/resuming/test_joined_groups.py",
         "test_r11_every_boundary",
     ),
     Mutant(
@@ -575,7 +591,7 @@ MUTANTS = [
         "training.checkpoint.catch_up",
         "parameter.requires_grad_(name in wanted)",
         "pass",
-        "faults/test_joined_groups.py",
+        "faults/resuming/test_joined_groups.py",
         "test_r11_every_boundary and gradients",
     ),
     Mutant(
@@ -584,7 +600,7 @@ MUTANTS = [
         "training.loop.train_mode",
         "(self._resting - thawed) | self._frozen",
         "self._frozen",
-        "faults/test_modes.py",
+        "faults/resuming/test_modes.py",
         "test_r12_modes",
     ),
     Mutant(
@@ -593,7 +609,7 @@ MUTANTS = [
         "training.checkpoint.catch_up",
         "run.modes.restore(wanted)",
         "[]",
-        "faults/test_modes.py",
+        "faults/resuming/test_modes.py",
         "test_r12_every_boundary",
     ),
     Mutant(
@@ -684,7 +700,7 @@ MUTANTS = [
         "training.loop.window",
         '        if not finite:\n            self._refuse("a gradient',
         '        if False:\n            self._refuse("a gradient',
-        "faults/test_bad_numbers.py",
+        "faults/leaving/test_bad_numbers.py",
         "test_p5 and gradient",
     ),
     Mutant(
@@ -693,7 +709,7 @@ MUTANTS = [
         "training.loop.loop",
         "progress.nonfinite_windows += 1",
         "pass",
-        "faults/test_bad_numbers.py",
+        "faults/leaving/test_bad_numbers.py",
         "test_p5_a_bad_window",
     ),
     Mutant(
@@ -738,7 +754,7 @@ MUTANTS = [
         "trainbus_lr_scheduling.checks",
         'if not is_said and interval == "epoch":',
         "if False:",
-        "faults/test_schedule_units.py",
+        "faults/resuming/test_schedule_units.py",
         "test_s1",
     ),
     Mutant(
@@ -747,7 +763,7 @@ MUTANTS = [
         "trainbus_lr_scheduling.units",
         "    return _hardly_begins(by_epochs, by_updates, run)",
         "    return None",
-        "faults/test_schedule_units.py",
+        "faults/resuming/test_schedule_units.py",
         "test_s1",
     ),
     Mutant(
@@ -756,7 +772,7 @@ MUTANTS = [
         "trainbus_lr_scheduling.torch_driver",
         "as_kept(item, known.get(key)) for",
         "as_kept(item, None) for",
-        "faults/test_schedules.py",
+        "faults/resuming/test_schedules.py",
         "test_s2_any and MultiStepLR",
     ),
     Mutant(
@@ -765,7 +781,7 @@ MUTANTS = [
         "trainbus_lr_scheduling.torch_driver",
         'for n, v in options.items() if n != "lr"',
         'for n, v in options.items() if n == "initial_lr"',
-        "faults/test_schedules.py",
+        "faults/resuming/test_schedules.py",
         "test_s2_any and OneCycleLR",
     ),
     Mutant(
@@ -774,7 +790,7 @@ MUTANTS = [
         DURABLE,
         "        os.close(folder)\n",
         "        pass\n",
-        "faults/test_long_runs.py",
+        "faults/leaving/test_long_runs.py",
         "test_p9 and not 20 and not thread",
     ),
     Mutant(

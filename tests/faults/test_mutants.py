@@ -80,7 +80,7 @@ def test_every_numbered_promise_has_one() -> None:
     names = " ".join(
         name
         for folder in ("faults", "weighing")
-        for file in (TESTS / folder).glob("test_*.py")
+        for file in (TESTS / folder).rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.M)
     )
     numbers = set(re.findall(r"(?<=_)[cprsw]\d+(?=_)", names)) - WITHOUT

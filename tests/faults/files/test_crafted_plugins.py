@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from faults.test_crafted import Counts, Leaves, crafted, places, wrong_for
+from faults.files.test_crafted import Counts, Leaves, crafted, places, wrong_for
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, SequentialLR, StepLR
 

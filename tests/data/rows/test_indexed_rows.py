@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import RandomSampler
 
 from data.data_pipeline import DataPipeline
 from data.rows.indexed_rows import IndexedRows
@@ -232,25 +231,6 @@ def test_memory_grows_by_at_most_16_bytes_a_row(tmp_path):
     grown = held[1] - held[0] + 8 * 4 * short  # torch's 8 bytes are not traced
     assert held[1] > 8 * 5 * short, "the index is among what is counted"
     assert grown / (4 * short) <= 16.5  # a few KiB come and go with the interpreter
-
-
-@pytest.mark.parametrize("length", [0, 1, 10_000])
-def test_a_permutation_is_the_order_of_torchs_random_sampler(length):
-    orders = []
-    for make in (
-        lambda generator: Permutation(length, generator),
-        lambda generator: RandomSampler(range(length), generator=generator),
-    ):
-        if length:
-            generator = torch.Generator()
-            orders.append(list(make(generator.manual_seed(3))))
-            torch.manual_seed(4)
-            orders[-1] += list(make(None))
-    if length:
-        assert orders[0] == orders[1]
-        assert sorted(orders[0][:length]) == list(range(length))
-    else:
-        assert list(Permutation(0)) == []
 
 
 def test_an_index_travels_to_a_worker(tmp_path):

@@ -177,7 +177,7 @@ def test_p17_a_wait_that_a_signal_ends_does_not_take_the_work_for_done() -> None
 PROCESS = """
 import os, signal, sys, time
 from pathlib import Path
-from faults.test_saving_signals import Acts, saving
+from faults.leaving.test_saving_signals import Acts, saving
 from training import checkpoint_io
 real = checkpoint_io.torch.save
 def save(content, file):

@@ -20,7 +20,7 @@ from faults.sweep import ENOUGH, build, violations
 from training import Callback, ConfigError, Trainer
 from training.checkpoint_io import read_checkpoint
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 Record = Callable[[str, object], None]
 exhaustive = pytest.mark.exhaustive
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

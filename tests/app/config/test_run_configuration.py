@@ -23,7 +23,7 @@ plugins:
   - early_stopping: {patience: 2}
   - csv
 """
-SHIPPED = sorted(path.name for path in Path(__file__).parents[2].glob("config/*.yaml"))
+SHIPPED = sorted(path.name for path in Path(__file__).parents[3].glob("config/*.yaml"))
 
 
 def written(folder: Path, text: str = BASE) -> Path:

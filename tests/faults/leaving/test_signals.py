@@ -62,7 +62,7 @@ def test_p14_under_nohup_the_terminal_may_be_closed(tmp_path: Path) -> None:
     code = """
     import os, signal, sys
     from faults.runs import build
-    from faults.test_signals import Sends
+    from faults.leaving.test_signals import Sends
     trainer = build(Sends(signal.SIGHUP, signal.SIGHUP))
     trainer.train()
     print("steps", trainer.step)
@@ -177,7 +177,7 @@ def test_p15_a_closed_terminal_ends_the_process_with_129_and_it_resumes(
     code = """
     import signal
     from faults.runs import build
-    from faults.test_signals import Sends
+    from faults.leaving.test_signals import Sends
     from trainbus_checkpointing import ModelCheckpointCallback
     build(Sends(signal.SIGHUP), ModelCheckpointCallback("saved", monitor=None)).train()
     """

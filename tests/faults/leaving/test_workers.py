@@ -49,7 +49,7 @@ trainer.train()
 
 def told_as_a_group(folder: Path, number: signal.Signals) -> int:
     """Send a signal to a run and its workers; return the run's exit code."""
-    tests = str(Path(__file__).parents[1])
+    tests = str(Path(__file__).parents[2])
     code = CHILD.format(tests=tests, folder=str(folder))
     with subprocess.Popen(
         [sys.executable, "-c", code],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.test_crafted import Place, crafted, make, outcome, saved
+from faults.files.test_crafted import Place, crafted, make, outcome, saved
 
 from training import CheckpointError
 

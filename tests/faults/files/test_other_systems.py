@@ -12,10 +12,10 @@ import pytest
 
 from trainbus_checkpointing import folder as folders
 from training import ConfigError
+from training.files import holder as holding
+from training.files import lock as locking
 from training.files.holder import start_of
 from training.files.lock import RunLock
-from training.files.named_paths import holder as holding
-from training.files.named_paths import lock as locking
 
 #: Takes away, before anything of ours is imported, what other systems do not have.
 LACKS = """

@@ -20,9 +20,9 @@ from faults.sweep import build
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, ConfigError, Trainer
+from training.files import lock as locking
 from training.files.holder import Holder
 from training.files.lock import FolderLostError, RunLock
-from training.files.named_paths import lock as locking
 
 ELSEWHERE = Holder("elsewhere", 7, "x/1", "x/1", "0" * 32)
 

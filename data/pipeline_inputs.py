@@ -24,20 +24,22 @@ def load_config(
         from_guide,
         parse_data_config,
     )
-    from training.documents.yaml_file import Lines, read_yaml_with_lines
+    from training.documents.document import Document
 
     if isinstance(config, DataConfig):
         return config
-    lines: Lines | None = None
-    source = "data"
-    if not isinstance(config, Mapping):
-        source = os.fspath(config)
-        config, lines = read_yaml_with_lines(source)
+    document = Document()
+    if isinstance(config, Mapping):
+        document.origins[()] = "data"
+    else:
+        document = Document.read(config)
+        document.origins[()] = os.fspath(config)
+        config = document.tree
     if isinstance(config.get("data"), Mapping):
-        return parse_data_config(config["data"], source, lines, ("data",))
+        return parse_data_config(config["data"], document.origin, ("data",))
     if "task_type" in config or "data_paths" in config:
-        return from_guide(config, source, lines)
-    return parse_data_config(config, source, lines)
+        return from_guide(config, document.origin)
+    return parse_data_config(config, document.origin)
 
 
 def how_to_get(split: str, path: Path) -> str:

@@ -170,7 +170,7 @@ def test_options_of_a_plugin_take_numbers_of_numpy_as_numbers() -> None:
             self.given = (patience, factors)
 
     assert Plugin(np.int64(3), factors=[np.float64(0.5)]).given == (3, [0.5])
-    with pytest.raises(ConfigError, match="must be a valid integer"):
+    with pytest.raises(ConfigError, match="must be a whole number"):
         Plugin(np.float64(1.5))
 
 

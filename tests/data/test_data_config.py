@@ -61,10 +61,12 @@ def test_a_wrong_section_is_refused_with_path_and_way_out(extra, message):
 
 
 def test_each_mistake_is_a_sentence_with_its_line():
-    lines = {("data",): 1, ("data", "batch_size"): 4, ("data", "bach"): 5}
+    lines = {("data", "batch_size"): 4, ("data", "bach"): 5}
     with pytest.raises(ConfigError) as caught:
         parse_data_config(
-            {"train": "a", "batch_size": 0, "bach": 1}, "c.yaml", lines, ("data",)
+            {"train": "a", "batch_size": 0, "bach": 1},
+            lambda path: f"c.yaml:{lines[path]}",
+            ("data",),
         )
     first, second = sorted(str(caught.value).splitlines())
     assert first.startswith("c.yaml:4: data.batch_size is 0, but must be")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from training.discovery.installed import BrokenPluginError
-from training.discovery.signature import option_mistakes
+from training.discovery.signature import fitted
 from training.discovery.specs import (
     PluginSpec,
-    build_plugin,
     build_plugins,
+    construct,
     parse_specs,
 )
 from training.errors import ConfigError, PluginError
@@ -44,6 +44,12 @@ class Typed:
         self.values = dict(locals())
 
 
+def built(cls: type[Any], options: dict[str, Any]) -> Any:
+    values, mistakes = fitted(cls, options)
+    assert not mistakes
+    return construct(cls, values, "x")
+
+
 class Open:
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -67,25 +73,25 @@ class Bare:
     ],
 )
 def test_an_option_arrives_as_its_type(option: str, given: Any, kept: Any) -> None:
-    plugin = build_plugin(Typed, {"count": 1, option: given}, "plugins.typed")
+    plugin = built(Typed, {"count": 1, option: given})
     assert plugin.values[option] == kept
 
 
 def test_python_may_pass_objects_where_the_type_is_not_known_here() -> None:
     helper = object()
-    plugin = build_plugin(Typed, {"count": 1, "helper": helper}, "plugins.typed")
+    plugin = built(Typed, {"count": 1, "helper": helper})
     assert plugin.values["helper"] is helper
 
 
 @pytest.mark.parametrize(
     ("option", "given", "words"),
     [
-        pytest.param("count", True, "True, but must be a valid integer", id="a bool"),
-        pytest.param("count", 1.0, "1.0, but must be a valid integer", id="a float"),
-        pytest.param("count", "3", "'3', but must be a valid integer", id="text"),
-        pytest.param("rate", True, "must be a valid number", id="a bool as number"),
-        pytest.param("is_on", 1, "must be a valid boolean", id="1 as bool"),
-        pytest.param("mode", "mix", "must be 'min' or 'max'", id="no such choice"),
+        pytest.param("count", True, "true, but must be a whole number", id="a bool"),
+        pytest.param("count", 1.0, "1.0, but must be a whole number", id="a float"),
+        pytest.param("count", "3", "'3', but must be a whole number", id="text"),
+        pytest.param("rate", True, "must be a number", id="a bool as number"),
+        pytest.param("is_on", 1, "must be true or false", id="1 as bool"),
+        pytest.param("mode", "mix", "be one of: 'min', 'max'", id="no such choice"),
         pytest.param("names", "abc", "must be a list", id="text as a list"),
         pytest.param("helper", "x", "only Python code can pass", id="text as object"),
     ],
@@ -94,30 +100,27 @@ def test_an_option_of_another_type_is_refused(
     option: str, given: Any, words: str
 ) -> None:
     options = {"count": 1} | {option: given}
-    ((name, text),) = option_mistakes(Typed, options)
+    _, (((name,), text),) = fitted(Typed, options)
     assert name == option
     assert words in text
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    options = {"rat": 1.0, "mode": "mix"}
-    with pytest.raises(PluginError) as caught:
-        build_plugin(Typed, options, "plugins.typed")
-    lines = str(caught.value).splitlines()
-    assert "plugins.typed.rat is no option (did you mean 'rate'?" in lines[0]
-    assert lines[1].startswith("plugins.typed.mode is 'mix'")
-    assert lines[2] == "plugins.typed.count is missing; it has no default"
+    _, mistakes = fitted(Typed, {"rat": 1.0, "mode": "mix"})
+    lines = [f"{name}{text}" for (name,), text in mistakes]
+    assert "rat is no option (did you mean 'rate'?" in lines[0]
+    assert lines[1].startswith("mode is 'mix'")
+    assert lines[2] == "count is missing; it has no default"
 
 
 def test_a_class_with_open_options_takes_any() -> None:
-    assert build_plugin(Open, {"a": 1}, "x").options == {"a": 1}
+    assert built(Open, {"a": 1}).options == {"a": 1}
 
 
 def test_a_class_without_a_constructor_takes_none() -> None:
-    assert isinstance(build_plugin(Bare, {}, "x"), Bare)
-    assert option_mistakes(Bare, {"a": 1}) == [
-        ("a", "is no option; the options are: none")
-    ]
+    assert isinstance(built(Bare, {}), Bare)
+    _, mistakes = fitted(Bare, {"a": 1})
+    assert mistakes == [(("a",), " is no option; the options are: none")]
 
 
 class Refusing:
@@ -139,7 +142,7 @@ def test_what_a_constructor_raises_is_told(
     kind: str, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        build_plugin(Refusing, {"kind": kind}, "x")
+        built(Refusing, {"kind": kind})
 
 
 @pytest.mark.parametrize(
@@ -198,4 +201,4 @@ def test_mistakes_of_several_plugins_are_told_together(tmp_path: Path) -> None:
         build_plugins(["no_such_plugin", {f"{file}:Mine": {"a": "x"}}])
     first, second = str(caught.value).splitlines()
     assert "plugin 'no_such_plugin' is not installed" in first
-    assert second == "plugins.Mine.a is 'x', but must be a valid integer"
+    assert second == "plugins.Mine.a is 'x', but must be a whole number"

@@ -18,10 +18,12 @@ from training.app.config.json_schema import options_schema
 from training.app.config.load import load_config
 from training.discovery.signature import (
     checked_options,
-    option_mistakes,
+    fitted,
+    instance,
     signature_mistakes,
 )
 from training.discovery.specs import build_plugins
+from training.documents.document import dotted
 from training.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Bounded:
         every: Annotated[int, Gt(0)] | None = None,
         sizes: list[Annotated[int, Ge(0)]] | None = None,
         title: Annotated[str, MinLen(2)] = "ab",
+        either: int | list[int] = 0,
     ) -> None: ...
 
 
@@ -53,25 +56,41 @@ class Bounded:
 """
 
 
+COUNTING = """
+from typing import Annotated
+from pydantic import BeforeValidator
+from training import checked_options
+
+seen = []
+
+class Counting:
+    @checked_options
+    def __init__(
+        self, count: Annotated[int, BeforeValidator(lambda n: seen.append(n) or n)]
+    ) -> None:
+        self.checked = list(seen)
+        seen.clear()
+"""
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"count": 0}, "is 0, but must be greater than or equal to 1"),
-        ({"share": 1.5}, "is 1.5, but must be less than 1"),
-        ({"every": 0}, "is 0, but must be greater than 0"),
-        (
-            {"sizes": [-2, -1]},
-            "is [-2, -1], but must be greater than or equal to 0",
-        ),
-        ({"sizes": [3, -1]}, "is [3, -1], but must be greater than or equal to 0"),
-        ({"title": "a"}, "is 'a', but must have at least 2 characters"),
+        ({"count": 0}, "count is 0, but must be at least 1"),
+        ({"share": 1.5}, "share is 1.5, but must be less than 1"),
+        ({"every": 0}, "every is 0, but must be greater than 0"),
+        ({"sizes": [-2, -1]}, "sizes[0] is -2, but must be at least 0"),
+        ({"sizes": [3, -1]}, "sizes[1] is -1, but must be at least 0"),
+        ({"title": "a"}, "title is 'a', but must be at least 2 character(s) long"),
+        ({"either": "a"}, "either is 'a', but must be a whole number or a list"),
+        ({"either": ["a"]}, "either is ['a'], but must be a whole number or list[int]"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(
     options: dict[str, Any], words: str
 ) -> None:
-    (name,) = options
-    assert option_mistakes(Bounded, options) == [(name, words)]
+    _, ((path, text),) = fitted(Bounded, options)
+    assert f"{dotted(path)}{text}" == words
 
 
 def test_ranges_are_in_the_schema() -> None:
@@ -112,14 +131,14 @@ class Checked:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ({"count": 0}, "lab.count is 0, but must be greater than or equal to 1"),
-        ({"count": True}, "lab.count is True, but must be a valid integer"),
+        ({"count": 0}, "lab.count is 0, but must be at least 1"),
+        ({"count": True}, "lab.count is true, but must be a whole number"),
         ({"share": math.nan}, "lab.share is nan, but must be less than 1"),
         (
             {"mode": "mix"},
-            "lab.mode is 'mix' (did you mean 'min'?), but must be 'min' or 'max'",
+            "lab.mode is 'mix' (did you mean 'min'?), but must be one of: 'min', 'max'",
         ),
-        ({"where": 3}, "lab.where is 3, but must be str or os.PathLike[str] or None"),
+        ({"where": 3}, "lab.where is 3, but must be text"),
     ],
 )
 def test_a_checked_constructor_refuses_what_does_not_fit_its_signature(
@@ -196,9 +215,43 @@ def test_a_checked_constructor_is_the_same_schema() -> None:
         __init__ = Checked.__init__.__wrapped__  # type: ignore[attr-defined]
 
     assert options_schema(Checked)["properties"] == options_schema(Plain)["properties"]
-    assert option_mistakes(Checked, {"count": 0}) == option_mistakes(
-        Plain, {"count": 0}
-    )
+    assert fitted(Checked, {"count": 0}) == fitted(Plain, {"count": 0})
+
+
+def test_an_option_is_checked_once_on_its_way_from_a_list_to_the_constructor(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "lab.py"
+    file.write_text(COUNTING)
+    ((_, plugin),) = build_plugins([{f"{file}:Counting": {"count": 1}}])
+    assert plugin.checked == [1]
+    assert type(plugin)(2).checked == [2]
+
+
+def test_what_a_constructor_constructs_in_turn_is_checked() -> None:
+    class Outer:
+        @checked_options
+        def __init__(self, count: int = 1) -> None:
+            self.inner = Checked(count)
+
+    class Child(Checked):
+        def __init__(self, share: float = 0.5) -> None:
+            super().__init__(0, share=share)
+
+    assert instance(Outer, {"count": 2}).inner.given[0] == 2
+    with pytest.raises(ConfigError, match=r"^lab\.count is 0"):
+        instance(Outer, {"count": 0})
+    with pytest.raises(ConfigError, match=r"^lab\.count is 0"):
+        instance(Child, {})
+
+
+def test_a_value_of_no_type_in_a_union_is_one_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("data: {train: a}\nmodel: {name: m}\ntraining: {compile: 3}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    told = "training.compile is 3, but must be true or false or a mapping of keys"
+    assert str(caught.value) == f"{path}:3: {told}"
 
 
 def test_an_unknown_name_hides_no_other_mistake(
@@ -265,12 +318,13 @@ def test_bounds_of_several_shipped_plugins_are_told_at_once_with_their_paths() -
         "plugins.lr_scheduling.type",
         "plugins.lr_scheduling.gamma",
         "plugins.lr_scheduling.factor",
-        "plugins.evaluation.metrics",
+        "plugins.evaluation.metrics[0]",
         "plugins.evaluation.num_beams",
         "plugins.progress.verbose",
         "plugins.tensorboard.every_n_steps",
     ]
     words = dict(told)  # type: ignore[arg-type]
-    assert words["plugins.early_stopping.min_delta"] == "is inf, but must be finite"
+    finite = "is inf, but must be a finite number"
+    assert words["plugins.early_stopping.min_delta"] == finite
     assert "(did you mean 'cosine'?)" in words["plugins.lr_scheduling.type"]
-    assert "(did you mean 'loss'?)" in words["plugins.evaluation.metrics"]
+    assert "(did you mean 'loss'?)" in words["plugins.evaluation.metrics[0]"]

@@ -9,19 +9,20 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from training.documents.document import Key, dotted
 from training.errors import ConfigError, did_you_mean
 from training.plain import plain
 
 __all__ = [
     "RESERVED",
     "checked_options",
-    "converted",
-    "option_mistakes",
+    "fitted",
+    "instance",
     "parameters_of",
     "signature_mistakes",
 ]
@@ -29,8 +30,11 @@ __all__ = [
 #: Options that every plugin has.
 RESERVED = ("id", "on_failure")
 
-#: What pydantic says -> what a reader of YAML knows.
-_PLAIN = {"a valid array": "a list", "less than inf": "finite"}
+#: The constructor that is about to get values that were fitted to its signature.
+_fitted_for: ContextVar[Any] = ContextVar("fitted_for", default=None)
+
+#: Where below the options a mistake is, and what to say behind that place.
+Mistake = tuple[Key, str]
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
@@ -51,6 +55,9 @@ def checked_options(init: Init) -> Init:
 
     @functools.wraps(init)
     def checking(self: Any, *args: Any, **kwargs: Any) -> None:
+        if _fitted_for.get() is checking:
+            _fitted_for.set(None)  # what it constructs in turn is checked
+            return init(self, *args, **kwargs)
         args = tuple(plain(value) for value in args)
         kwargs = {name: plain(value) for name, value in kwargs.items()}
         try:
@@ -59,40 +66,62 @@ def checked_options(init: Init) -> Init:
             given = {}  # Python itself says best what is wrong with such a call
         name = getattr(self, "name", None) or type(self).__name__
         parameters = _named((signature.parameters[each] for each in given), init)
+        checked = [_checked(parameters[each], given[each]) for each in parameters]
         mistakes = [
-            f"{name}.{option} is {given[option]!r}{text}"
-            for option, parameter in parameters.items()
-            if (text := _complaint(parameter, given[option]))
+            f"{name}.{dotted(path)}{text}"
+            for _, found in checked
+            for path, text in found
         ]
         if mistakes:
             raise ConfigError("\n".join(mistakes))
-        init(self, *args, **kwargs)
+        return init(self, *args, **kwargs)
 
     return typing.cast(Init, checking)
 
 
-def option_mistakes(
+def fitted(
     cls: type[Any], options: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    """Return (option, what is wrong with it) for every mistake, in reading order."""
+) -> tuple[dict[str, Any], list[Mistake]]:
+    """Return the options as the constructor's types, and what is wrong with them.
+
+    The check is strict, as a typed file would be read: True is no number, 1.0 is no
+    integer, 1 is a float. What YAML can write may become a path, tuple, set or
+    enumeration; Python objects are taken as they are.
+
+    Returns:
+        Keyword arguments for ``instance``, good if there is no mistake; and for every
+        mistake, in reading order, its place below the options and what to say there.
+    """
     parameters = parameters_of(cls)
     takes_more = _takes_more(cls)
-    mistakes = []
+    values: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
     for name, value in options.items():
         if name in parameters:
-            text = _complaint(parameters[name], value)
-            if text:
-                mistakes.append((name, f"is {value!r}{text}"))
-        elif not takes_more:
+            values[name], found = _checked(parameters[name], value)
+            mistakes += found
+        elif takes_more:
+            values[name] = plain(value)
+        else:
             known = ", ".join(parameters) or "none"
             hint = did_you_mean(name, [*parameters, *RESERVED])
-            mistakes.append((name, f"is no option{hint}; the options are: {known}"))
+            told = f" is no option{hint}; the options are: {known}"
+            mistakes.append(((name,), told))
     mistakes += [
-        (name, "is missing; it has no default")
+        ((name,), " is missing; it has no default")
         for name, parameter in parameters.items()
         if parameter.default is inspect.Parameter.empty and name not in options
     ]
-    return mistakes
+    return values, mistakes
+
+
+def instance(cls: type[Any], values: Mapping[str, Any]) -> Any:
+    """Return ``cls(**values)`` for values that are ``fitted``: not checked again."""
+    token = _fitted_for.set(cls.__init__)
+    try:
+        return cls(**values)
+    finally:
+        _fitted_for.reset(token)
 
 
 def signature_mistakes(cls: type[Any]) -> list[str]:
@@ -162,66 +191,39 @@ def _resolve(annotation: Any, scope: dict[str, Any]) -> Any:
 def _foreign() -> Any:
     """Return the type of objects that no configuration file can write."""
     from pydantic import AfterValidator
+    from pydantic_core import PydanticCustomError
 
     def refuse(value: Any) -> Any:
         if isinstance(value, (str, int, float, list, dict)):
-            raise ValueError("an object that only Python code can pass")
+            raise PydanticCustomError("needs_python_object", "not from a file")
         return value
 
     return typing.Annotated[Any, AfterValidator(refuse)]
 
 
-def _complaint(parameter: inspect.Parameter, value: Any) -> str:
-    """Return what ``value`` must be and is not, or ``""``."""
-    if _is_free(parameter, value):
-        return ""
+def _checked(parameter: inspect.Parameter, value: Any) -> tuple[Any, list[Mistake]]:
+    """Return ``value`` as the parameter's type, and the first mistake in it, if any.
+
+    pydantic is imported only for what is neither a default nor free.
+    """
+    value = plain(value)
+    if parameter.annotation is Any or value is parameter.default:
+        return value, []
     from pydantic import ValidationError
 
     try:
-        converted(parameter, value)
+        return _converted(parameter.annotation, value), []
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)
-        problem = problems[0]
-        is_item = isinstance((*problem["loc"], "")[0], int)
-        if len(problems) > 1 and not is_item:  # one for each type of a union
-            return f", but must be {_words(parameter.annotation)}"
-        text = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "value_error":
-            return f", but must be {text}"
-        _, is_rule, rule = text.partition(" should ")
-        if not is_rule:
-            return f": {text}"
-        hint = did_you_mean(str(problem["input"]), re.findall(r"'(.*?)'", rule))
-        for word, plain in _PLAIN.items():
-            rule = rule.replace(word, plain)
-        return f"{hint}, but must {rule}"
-    return ""
+        from training.documents.mistakes import mistakes_in
+
+        path, text = next(mistakes_in(error, value))
+        return value, [((parameter.name, *path), text)]
 
 
-def _is_free(parameter: inspect.Parameter, value: Any) -> bool:
-    """Whether ``value`` needs no check; pydantic is imported for the others only."""
-    return parameter.annotation is Any or value is parameter.default
-
-
-def _words(annotation: Any) -> str:
-    return inspect.formatannotation(annotation).replace(" | ", " or ")
-
-
-def converted(parameter: inspect.Parameter, value: Any) -> Any:
-    """Return ``value`` as the parameter's type; strict, as a typed file would be read.
-
-    Python objects are taken as they are; what YAML can write may become a path, tuple,
-    set or enumeration. True is no number, 1.0 is no integer, 1 is a float.
-
-    Raises:
-        pydantic.ValidationError: it is of another type.
-    """
-    value = plain(value)
-    if _is_free(parameter, value):
-        return value
+def _converted(annotation: Any, value: Any) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
-    adapter = _adapter(TypeAdapter, parameter.annotation)
+    adapter = _adapter(TypeAdapter, annotation)
     if adapter is None:
         return value
     try:

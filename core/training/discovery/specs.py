@@ -16,30 +16,23 @@ from training.bus.registration import FAILURE_POLICIES
 from training.bus.slots import describe
 from training.discovery import installed
 from training.discovery.installed import BrokenPluginError
-from training.discovery.signature import (
-    RESERVED,
-    converted,
-    option_mistakes,
-    parameters_of,
-)
+from training.discovery.signature import RESERVED, fitted, instance
+from training.documents.document import Key, dotted
 from training.errors import ConfigError, PluginError, TrainbusError
 from training.messages.error_texts import error_text, text_of
 
 __all__ = [
     "PluginSpec",
-    "build_plugin",
     "build_plugins",
+    "checked_spec",
+    "construct",
+    "find_plugin",
     "load_class",
     "parse_specs",
-    "spec_mistakes",
 ]
 
 #: Turns the path of a setting into words that a reader can find it by.
-Locate = Callable[[tuple[str, ...]], str]
-
-
-def _dotted(path: tuple[str, ...]) -> str:
-    return ".".join(path)
+Locate = Callable[[Key], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +49,8 @@ class PluginSpec:
     id: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def own_options(self) -> dict[str, Any]:
-        """What the constructor gets."""
-        return {k: v for k, v in self.options.items() if k not in RESERVED}
 
-
-def parse_specs(specs: Iterable[Any], locate: Locate = _dotted) -> list[PluginSpec]:
+def parse_specs(specs: Iterable[Any], locate: Locate = dotted) -> list[PluginSpec]:
     """Return the entries of a plugin list in one form.
 
     Raises:
@@ -80,6 +68,12 @@ def parse_specs(specs: Iterable[Any], locate: Locate = _dotted) -> list[PluginSp
     return list(parsed.values())
 
 
+def find_plugin(spec: PluginSpec, locate: Locate = dotted) -> None:
+    """Raise ``PluginError`` if nobody provides the plugin; a file is not looked at."""
+    if not installed.is_file(spec.use):
+        installed.find(spec.use, locate(("plugins", spec.id)))
+
+
 def load_class(spec: PluginSpec, where: str = "plugins") -> type[Any]:
     """Import and return the class that ``spec`` names."""
     if installed.is_file(spec.use):
@@ -88,7 +82,7 @@ def load_class(spec: PluginSpec, where: str = "plugins") -> type[Any]:
 
 
 def build_plugins(
-    specs: Iterable[Any], locate: Locate = _dotted
+    specs: Iterable[Any], locate: Locate = dotted
 ) -> list[tuple[str, Any]]:
     """Return (name, instance) for every entry of a plugin list, in its order.
 
@@ -108,19 +102,24 @@ def build_plugins(
     entries = list(specs)
     pairs = [entry for entry in entries if isinstance(entry, tuple)]
     parsed = parse_specs((e for e in entries if not isinstance(e, tuple)), locate)
-    classes: dict[str, type[Any]] = {}
     mistakes: list[str] = []
-    for spec in parsed:
-        mistakes += spec_mistakes(spec, locate, classes)
-    if mistakes:
-        raise PluginError("\n".join(mistakes))
+    makers: dict[str, Callable[[], Any]] = {}
     for spec in parsed:
         try:
-            pairs.append((spec.id, _build(classes[spec.id], spec, locate)))
+            makers[spec.id] = checked_spec(spec, locate)
         except BrokenPluginError:
             raise  # its own traceback matters more than further mistakes
+        except PluginError as error:
+            mistakes.append(text_of(error))
+    if mistakes:
+        raise PluginError("\n".join(mistakes))
+    for name, make in makers.items():
+        try:
+            pairs.append((name, make()))
+        except BrokenPluginError:
+            raise
         except ConfigError as error:
-            place = locate(("plugins", spec.id))
+            place = locate(("plugins", name))
             told = text_of(error)
             mistakes.append(told if told.startswith(place) else f"{place}: {told}")
     if mistakes:
@@ -128,56 +127,43 @@ def build_plugins(
     return pairs
 
 
-def spec_mistakes(
-    spec: PluginSpec, locate: Locate, classes: dict[str, type[Any]] | None = None
-) -> list[str]:
-    """Return what is wrong with one entry, in sentences; nothing is constructed.
+def checked_spec(spec: PluginSpec, locate: Locate = dotted) -> Callable[[], Any]:
+    """Return what makes the instance; nothing is constructed here.
 
     Args:
         spec: the entry.
-        locate: turns ``("plugins", id, option)`` into words.
-        classes: receives id -> class.
+        locate: turns ``("plugins", id, option)`` into words, for messages.
     Raises:
-        BrokenPluginError: its own traceback matters more than further mistakes.
+        PluginError: the class is not found, or its options are wrong: one mistake a
+            line.
+        BrokenPluginError: the class cannot be imported.
     """
-    try:
-        cls = load_class(spec, locate(("plugins", spec.id)))
-    except BrokenPluginError:
-        raise
-    except PluginError as error:
-        return [text_of(error)]
-    if classes is not None:
-        classes[spec.id] = cls
-    found = [*option_mistakes(cls, spec.own_options), *_policy_mistakes(spec)]
-    return [f"{locate(('plugins', spec.id, option))} {text}" for option, text in found]
-
-
-def build_plugin(cls: type[Any], options: Mapping[str, Any], path: str) -> Any:
-    """Return ``cls(**options)`` after checking the options against its signature.
-
-    Args:
-        cls: a plugin class.
-        options: keyword arguments of its constructor, as YAML or Python gives them.
-        path: where they are written, for messages.
-    Raises:
-        PluginError: every mistake at once, or what the constructor refuses.
-        BrokenPluginError: the constructor failed otherwise.
-    """
-    mistakes = option_mistakes(cls, options)
+    place = locate(("plugins", spec.id))
+    cls = load_class(spec, place)
+    options = {k: v for k, v in spec.options.items() if k not in RESERVED}
+    values, mistakes = fitted(cls, options)
+    policy = spec.options.get("on_failure")
+    if policy is not None and policy not in FAILURE_POLICIES:
+        choices = ", ".join(FAILURE_POLICIES)
+        mistakes.append((("on_failure",), f" is {policy!r}; choose one of: {choices}"))
     if mistakes:
-        raise PluginError("\n".join(f"{path}.{name} {text}" for name, text in mistakes))
-    parameters = parameters_of(cls)
-    values = {
-        name: converted(parameters[name], value) if name in parameters else value
-        for name, value in options.items()
-    }
-    return construct(cls, values, path)
+        places = [locate(("plugins", spec.id, *path)) for path, _ in mistakes]
+        told = [place + text for place, (_, text) in zip(places, mistakes, strict=True)]
+        raise PluginError("\n".join(told))
+
+    def make() -> Any:
+        plugin = construct(cls, values, place)
+        if policy is not None:
+            plugin.failure = policy
+        return plugin
+
+    return make
 
 
 def construct(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
     """Return ``cls(**values)``; what it raises comes as a sentence about ``path``."""
     try:
-        return cls(**values)
+        return instance(cls, values)
     except TrainbusError:
         raise
     except ValueError as error:
@@ -192,39 +178,18 @@ def construct(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
         ) from error
 
 
-def _build(cls: type[Any], spec: PluginSpec, locate: Locate) -> Any:
-    plugin = build_plugin(cls, spec.own_options, locate(("plugins", spec.id)))
-    policy = spec.options.get("on_failure")
-    if policy is not None:
-        plugin.failure = policy
-    return plugin
-
-
-def _policy_mistakes(spec: PluginSpec) -> list[tuple[str, str]]:
-    policy = spec.options.get("on_failure")
-    if policy is None or policy in FAILURE_POLICIES:
-        return []
-    choices = ", ".join(FAILURE_POLICIES)
-    return [("on_failure", f"is {policy!r}; choose one of: {choices}")]
-
-
 def _parse_spec(entry: Any, where: str) -> PluginSpec:
     if isinstance(entry, PluginSpec):
         return entry
-    if isinstance(entry, str):
-        return PluginSpec(entry, installed.name_of(entry))
-    if not isinstance(entry, Mapping) or len(entry) != 1:
+    named = {entry: None} if isinstance(entry, str) else entry
+    is_one = isinstance(named, Mapping) and len(named) == 1
+    ((use, given),) = named.items() if is_one else [(None, None)]
+    if not isinstance(use, str) or not isinstance(given, Mapping | None):
         raise PluginError(
             f"{where} is {entry!r}; write a name, or one `name: {{option: value}}` (an "
             "instance belongs to callbacks)"
         )
-    ((use, given),) = entry.items()
-    options = {} if given is None else given
-    if not isinstance(use, str) or not isinstance(options, Mapping):
-        raise PluginError(
-            f"{where} is {entry!r}; write a name, or one `name: {{option: value}}`"
-        )
-    options = dict(options)
+    options = dict(given or {})
     name = options.pop("id", None)
     if name is None:
         name = installed.name_of(use)

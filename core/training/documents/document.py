@@ -6,8 +6,8 @@ reported at the place it came from.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from training.errors import ConfigError
@@ -41,7 +41,7 @@ class Document:
         self.origins: dict[Key, str] = {}
 
     @classmethod
-    def read(cls, path: str | Path) -> Document:
+    def read(cls, path: str | os.PathLike[str]) -> Document:
         """Return what a YAML file holds."""
         from training.documents.yaml_file import read_yaml_with_lines
 

@@ -1,105 +1,148 @@
-"""Say in one sentence per mistake what pydantic found wrong with a configuration."""
+"""Say in one sentence per mistake what pydantic found wrong with a value.
+
+One wording for all that a person writes: a configuration, and options of plugins.
+"""
 
 from __future__ import annotations
 
 import inspect
+import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from training.documents.document import dotted
-from training.documents.yaml_file import Lines
-from training.errors import ConfigError, did_you_mean
+from training.documents.document import Key, dotted
+from training.errors import did_you_mean
 
-__all__ = ["describe_mistake", "explain"]
+__all__ = ["explain", "mistakes_in"]
 
-#: pydantic's error type -> what the value should be, from the error's context.
-_EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "bool_parsing": lambda _: "true or false",
-    "bool_type": lambda _: "true or false",
-    "dict_type": lambda _: "a mapping of keys",
-    "finite_number": lambda _: "a finite number",
-    "float_parsing": lambda _: "a number",
-    "float_type": lambda _: "a number",
-    "greater_than": lambda at: f"greater than {at['gt']}",
-    "greater_than_equal": lambda at: f"at least {at['ge']}",
-    "int_from_float": lambda _: "a whole number",
-    "int_parsing": lambda _: "a whole number",
-    "int_type": lambda _: "a whole number",
-    "less_than": lambda at: f"less than {at['lt']}",
-    "less_than_equal": lambda at: f"at most {at['le']}",
-    "list_type": lambda _: "a list",
-    "literal_error": lambda at: f"one of: {at['expected']}".replace(" or ", ", "),
-    "model_attributes_type": lambda _: "a mapping of keys",
-    "model_type": lambda _: "a mapping of keys",
-    "none_required": lambda _: "null",
-    "path_type": lambda _: "a path",
-    "string_pattern_mismatch": lambda at: f"a text that matches {at['pattern']}",
-    "string_too_short": lambda at: f"at least {at['min_length']} character(s) long",
-    "string_type": lambda _: "text",
-    "too_short": lambda at: f"a list of at least {at['min_length']}",
-    "tuple_type": lambda _: "a list",
+#: What a value should be -> the types of pydantic's errors that say so. Names in
+#: braces are in the error's context.
+_RULES = {
+    "a finite number": "finite_number",
+    "a list": "frozen_set_type list_type set_type tuple_type",
+    "a mapping of keys": "dataclass_type dict_type model_attributes_type model_type",
+    "a number": "float_parsing float_type",
+    "a path": "path_type",
+    "a text that matches {pattern}": "string_pattern_mismatch",
+    "a whole number": "int_from_float int_parsing int_type",
+    "an object that only Python code can pass": "needs_python_object",
+    "at least {ge}": "greater_than_equal",
+    "at least {min_length} character(s) long": "string_too_short",
+    "at least {min_length} item(s) long": "too_short",
+    "at most {le}": "less_than_equal",
+    "at most {max_length} character(s) long": "string_too_long",
+    "at most {max_length} item(s) long": "too_long",
+    "greater than {gt}": "greater_than",
+    "less than {lt}": "less_than",
+    "null": "none_required",
+    "one of: {expected}": "enum literal_error",
+    "text": "string_type",
+    "true or false": "bool_parsing bool_type",
 }
+_EXPECTED = {kind: rule for rule, kinds in _RULES.items() for kind in kinds.split()}
+_MISSING = ("missing", "missing_argument")
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def explain(
     error: ValidationError,
-    source: str,
-    lines: Lines | None = None,
-    model: type[BaseModel] | None = None,
-    prefix: Sequence[str | int] = (),
-) -> ConfigError:
-    """Return the ConfigError that says every mistake in one sentence each.
+    value: Any,
+    model: type[BaseModel],
+    origin: Callable[[Key], str],
+    prefix: Key = (),
+) -> list[str]:
+    """Return a sentence for every mistake, each with its place.
 
     Args:
         error: what validating ``model`` raised.
-        source: file name, or what else the values came from.
-        lines: line of each value by its path in that file, as read_yaml_with_lines
-            returns them; where known it is put behind ``source``.
-        model: the model that was validated; names the choices for an unknown key.
-        prefix: path of the validated mapping in the whole file, such as ``("data",)``.
+        value: what was validated.
+        model: names the choices for an unknown key.
+        origin: path in the whole file -> ``"file:line"`` or the like.
+        prefix: path of ``value`` in the whole file, such as ``("data",)``.
     """
     sentences: list[str] = []
-    for mistake in error.errors(include_url=False):
-        sentence = describe_mistake(mistake, tuple(prefix), model)
-        line = _nearest_line(lines, (*prefix, *mistake["loc"]))
-        place = f"{source}:{line}" if line is not None else source
-        if (told := f"{place}: {sentence}") not in sentences:
-            sentences.append(told)
-    return ConfigError("\n".join(sentences))
+    for path, text in mistakes_in(error, value, model):
+        told = f"{dotted((*prefix, *path))}{text}".removeprefix(": ")
+        place = origin((*prefix, *path))
+        sentences.append(f"{place}: {told}" if place else told)
+    return sentences
 
 
-def describe_mistake(
-    mistake: Mapping[str, Any],
-    prefix: tuple[str | int, ...],
-    model: type[BaseModel] | None,
-) -> str:
-    """Return one of ``ValidationError.errors()`` as a sentence, without its place.
+def mistakes_in(
+    error: ValidationError, value: Any, model: type[BaseModel] | None = None
+) -> Iterator[tuple[Key, str]]:
+    """Yield where each mistake is, and what is to be said behind that place.
+
+    A value that fits none of several types is one mistake.
 
     Args:
-        mistake: what pydantic says.
-        prefix: path of the validated mapping in the whole file.
-        model: the model that was validated; names the choices for an unknown key.
+        error: what validating ``value`` raised.
+        value: what was validated.
+        model: its model; names the choices for an unknown key.
     """
-    kind, location, at = mistake["type"], mistake["loc"], mistake.get("ctx", {})
-    name = dotted((*prefix, *location))
-    if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
-        choices = _fields_at(model, location[:-1])
-        hint = did_you_mean(str(location[-1]), choices)
-        listed = f"; known here: {', '.join(sorted(choices))}" if choices else ""
-        return f"{name} is not a setting{hint}{listed}"
-    if kind in {"missing", "missing_argument"}:
-        return f"{name} is missing"
-    if kind in {"value_error", "assertion_error"}:
-        reason = str(at.get("error", mistake["msg"]))
-        return f"{name}: {reason}" if name else reason
-    value = _show(mistake["input"])
-    describe = _EXPECTED.get(kind)
-    if describe is None:
-        return f"{name} is {value}: {mistake['msg']}"
-    return f"{name} is {value}, but must be {describe(at)}"
+    found: dict[Key, tuple[Any, list[Any]]] = {}
+    for each in error.errors(include_url=False):
+        path, given = _written(value, each)
+        found.setdefault(path, (given, []))[1].append(each)
+    for path, (given, mistakes) in found.items():
+        kind = mistakes[0]["type"]
+        if kind in _MISSING:
+            yield path, " is missing"
+        elif kind in _UNKNOWN_KEY:
+            yield path, _unknown_key(str(path[-1]), _model_at(model, path[:-1]))
+        else:
+            yield path, _misfit(len(path), given, mistakes)
+
+
+def _written(value: Any, mistake: Mapping[str, Any]) -> tuple[Key, Any]:
+    """Return the part of a mistake's location that is written, and what stands there.
+
+    What follows is pydantic's name for the type of a union that was tried.
+    """
+    location: Key = mistake["loc"]
+    if mistake["type"] in {*_UNKNOWN_KEY, *_MISSING}:
+        return location, None
+    for depth, part in enumerate(location):
+        is_index = isinstance(value, (list, tuple)) and isinstance(part, int)
+        if not is_index and not (isinstance(value, Mapping) and part in value):
+            return location[:depth], value
+        value = value[part]
+    return location, value
+
+
+def _unknown_key(name: str, model: type[BaseModel] | None) -> str:
+    known = sorted(model.model_fields) if model is not None else []
+    hint = did_you_mean(name, [*known, *getattr(model, "older_keys", ())])
+    listed = f"; known here: {', '.join(known)}" if known else ""
+    return f" is not a setting{hint}{listed}"
+
+
+def _misfit(depth: int, value: Any, mistakes: Sequence[Mapping[str, Any]]) -> str:
+    rules = dict.fromkeys(_expected(each, depth) for each in mistakes)
+    rule = " or ".join(filter(None, rules))
+    if rule:
+        hint = did_you_mean(str(value), re.findall(r"'(.*?)'", rule))
+        return f" is {_show(value)}{hint}, but must be {rule}"
+    return f": {mistakes[0].get('ctx', {}).get('error', mistakes[0]['msg'])}"
+
+
+def _expected(mistake: Mapping[str, Any], depth: int) -> str:
+    """Return what the value should be, "" where pydantic tells no such rule."""
+    if len(mistake["loc"]) > depth + 1:  # in an item, for one type of a union
+        return str(mistake["loc"][depth])
+    at = mistake.get("ctx", {})
+    kind = "finite_number" if at.get("lt") == inf else mistake["type"]
+    rule = _EXPECTED.get(kind)
+    if rule is None:
+        return str(mistake["msg"]).partition(" should be ")[2]
+    told = {name: str(bound).removesuffix(".0") for name, bound in at.items()}
+    if kind in ("enum", "literal_error"):
+        told["expected"] = told["expected"].replace(" or ", ", ")
+    return rule.format_map(told)
 
 
 def _show(value: Any) -> str:
@@ -110,26 +153,12 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _nearest_line(lines: Lines | None, path: tuple[str | int, ...]) -> int | None:
-    """Return the line of a value, or of the nearest one that holds it."""
-    if lines is None:
-        return None
-    for end in range(len(path), 0, -1):
-        if path[:end] in lines:
-            return lines[path[:end]]
-    return None
-
-
-def _fields_at(
-    model: type[BaseModel] | None, location: Sequence[str | int]
-) -> list[str]:
-    """Return the keys known at a place, or none where the model does not say."""
-    for part in location:
-        if model is None:
-            break
-        if isinstance(part, str) and part in model.model_fields:
+def _model_at(model: type[BaseModel] | None, path: Key) -> type[BaseModel] | None:
+    """Return the model of a section, None where a model does not say."""
+    for part in path:
+        if model is not None and isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation)
-    return list(model.model_fields) if model is not None else []
+    return model
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

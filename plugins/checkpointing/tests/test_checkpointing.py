@@ -236,13 +236,13 @@ def test_best_and_last_are_there_for_others(begun, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        pytest.param({"mode": "auto"}, "must be 'min' or 'max'", id="unknown mode"),
+        pytest.param({"mode": "auto"}, "be one of: 'min', 'max'", id="unknown mode"),
         pytest.param({"monitor": ""}, "at least 1 character", id="empty monitor"),
-        pytest.param({"save_frequency": 0}, "equal to 1$", id="frequency 0"),
-        pytest.param({"save_top_k": -2}, "equal to -1$", id="top-k -2"),
+        pytest.param({"save_frequency": 0}, "at least 1$", id="frequency 0"),
+        pytest.param({"save_top_k": -2}, "at least -1$", id="top-k -2"),
         pytest.param({"save_top_k": 1.5}, "save_top_k is 1.5", id="top-k 1.5"),
-        pytest.param({"every_n_steps": 0}, "equal to 1$", id="every 0 steps"),
-        pytest.param({"on_save_error": "skip"}, "'raise' or 'warn'", id="policy"),
+        pytest.param({"every_n_steps": 0}, "at least 1$", id="every 0 steps"),
+        pytest.param({"on_save_error": "skip"}, "one of: 'raise', 'warn'", id="policy"),
         pytest.param({"filename": 3}, "filename is 3", id="a number as file name"),
     ],
 )
@@ -256,8 +256,8 @@ def test_the_constructor_tells_all_mistakes_at_once():
     with pytest.raises(ConfigError) as caught:
         ModelCheckpointCallback(save_frequency=0, save_top_k=-2, every_n_steps=1)
     assert str(caught.value).splitlines() == [
-        "checkpointing.save_frequency is 0, but must be greater than or equal to 1",
-        "checkpointing.save_top_k is -2, but must be greater than or equal to -1",
+        "checkpointing.save_frequency is 0, but must be at least 1",
+        "checkpointing.save_top_k is -2, but must be at least -1",
     ]
 
 

@@ -184,23 +184,23 @@ def test_a_nonfinite_value_is_warned_about_and_counted(caplog):
     [
         pytest.param({"patience": -1}, "patience is -1", id="negative patience"),
         pytest.param({"patience": 2.5}, "patience is 2.5", id="fractional patience"),
-        pytest.param({"patience": True}, "patience is True", id="a bool for a count"),
+        pytest.param({"patience": True}, "patience is true", id="a bool for a count"),
         pytest.param({"min_delta": -0.1}, "min_delta is -0.1", id="negative min_delta"),
         pytest.param(
             {"min_delta": NAN},
-            "min_delta is nan, but must be finite",
+            "min_delta is nan, but must be a finite number",
             id="NaN min_delta",
         ),
-        pytest.param({"mode": "auto"}, "must be 'min' or 'max'", id="unknown mode"),
+        pytest.param({"mode": "auto"}, "be one of: 'min', 'max'", id="unknown mode"),
         pytest.param(
-            {"monitor": ""}, "must have at least 1 character", id="empty monitor"
+            {"monitor": ""}, "must be at least 1 character", id="empty monitor"
         ),
         pytest.param(
-            {"on_nonfinite": "raise"}, "'ignore' or 'stop'", id="unknown policy"
+            {"on_nonfinite": "raise"}, "'ignore', 'stop'", id="unknown policy"
         ),
         pytest.param({"min_epochs": -1}, "min_epochs is -1", id="negative min_epochs"),
         pytest.param(
-            {"persist_best": "no"}, "'path' or 'weights'", id="unknown persistence"
+            {"persist_best": "no"}, "'path', 'weights'", id="unknown persistence"
         ),
     ],
 )

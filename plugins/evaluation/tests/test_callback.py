@@ -150,8 +150,8 @@ def test_a_run_without_validation_data_is_refused_before_the_first_step():
     [
         ({"evaluator": 3}, "no evaluate"),
         ({"evaluator": Calls(), "metrics": ["loss"]}, "set them on the evaluator"),
-        ({"metrics": ["f2"]}, "must be 'loss', 'accuracy', 'f1' or 'exact"),
-        ({"metrics": []}, "metrics is .., but must have at least 1 item"),
+        ({"metrics": ["f2"]}, "must be one of: 'loss', 'accuracy', 'f1', 'exact"),
+        ({"metrics": []}, "metrics is .., but must be at least 1 item"),
         ({"every_n_steps": -1}, "every_n_steps is -1"),
         ({"evaluator": Calls(), "keep_predictions": True}, "needs a VQAEvaluator"),
     ],

@@ -192,7 +192,7 @@ def test_metric_names(rows, names):
             Model([YES]), Tokenizer(), {"metrics": ["f1"]}, "'f1'", id="metric"
         ),
         pytest.param(
-            Model([YES]), Tokenizer(), {"max_new_tokens": 0}, "equal to 1", id="length"
+            Model([YES]), Tokenizer(), {"max_new_tokens": 0}, "at least 1", id="length"
         ),
     ],
 )

@@ -135,7 +135,9 @@ def test_a_plateau_whose_metric_nobody_produces_is_refused():
             {"type": "linear", "warmup": 1.5}, "whole number", id="warmup 1.5"
         ),
         pytest.param(
-            {"type": "linear", "warmup": NAN}, "must be finite", id="warmup NaN"
+            {"type": "linear", "warmup": NAN},
+            "must be a finite number",
+            id="warmup NaN",
         ),
         pytest.param({"type": "step"}, "needs step_size", id="step without step_size"),
         pytest.param(

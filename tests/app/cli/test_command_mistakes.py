@@ -42,13 +42,13 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
         pytest.param(
             [*RUN, "--set", "plugins.checkpointing.save_top_k=two"],
             2,
-            "save_top_k is 'two', but must be a valid integer",
+            "save_top_k is 'two', but must be a whole number",
             id="an option's type",
         ),
         pytest.param(
             [*RUN, "--set", "plugins.checkpointing.mode=most"],
             2,
-            "must be 'min' or 'max'",
+            "must be one of: 'min', 'max'",
             id="an option's choice",
         ),
         pytest.param(

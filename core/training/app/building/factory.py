@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.app.config.load import Config, as_mapping, compose, plugin_specs
+from training.app.config.load import Config, as_mapping, compose
 from training.discovery.specs import build_plugins
 from training.documents.document import Document
 from training.errors import ConfigError
@@ -136,7 +136,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     Raises:
         TrainbusError: something does not fit; nothing has been written by then.
     """
-    named = build_plugins(plugin_specs(config), config.place)
+    named = build_plugins(config.plugins.values(), config.place)
     pairs: Any = named  # a trainer takes finished ones, too
     if config.data.train is None and config.data.synthetic is None:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,17 +15,24 @@ from pydantic import (
     model_validator,
 )
 
+from training.documents.document import Key
 from training.documents.mistakes import explain
-from training.documents.yaml_file import Lines
 from training.errors import ConfigError, did_you_mean
 from training.files.named_paths import named_path
 
 __all__ = ["DataConfig", "SyntheticConfig", "from_guide", "parse_data_config"]
 
+#: Path in a file -> where it was written.
+Origin = Callable[[Key], str]
+
 TASKS = ("vqa",)
 SPLITS = ("train", "validation", "test")
 #: What a clock of the system can count to; inf and NaN are beyond it.
 MOST_SECONDS = 1e9
+
+
+def _nowhere(path: Key) -> str:
+    return "data"
 
 
 def _not_empty(path: Path) -> Path:
@@ -133,30 +140,26 @@ class DataConfig(BaseModel):
 
 
 def parse_data_config(
-    mapping: Mapping[str, Any],
-    source: str = "data",
-    lines: Lines | None = None,
-    prefix: tuple[str | int, ...] = (),
+    mapping: Mapping[str, Any], origin: Origin = _nowhere, prefix: Key = ()
 ) -> DataConfig:
     """Return the validated section.
 
     Args:
         mapping: the keys of ``DataConfig``.
-        source: named in errors, such as the file's name.
-        lines: line of each value in that file.
+        origin: path in the whole file -> where it was written, for errors.
         prefix: path of ``mapping`` in that file, such as ``("data",)``.
     Raises:
         ConfigError: one sentence per mistake.
     """
+    values = dict(mapping)
     try:
-        return DataConfig.model_validate(dict(mapping))
+        return DataConfig.model_validate(values)
     except ValidationError as error:
-        raise explain(error, source, lines, DataConfig, prefix) from None
+        told = explain(error, values, DataConfig, origin, prefix)
+        raise ConfigError("\n".join(told)) from None
 
 
-def from_guide(
-    mapping: Mapping[str, Any], source: str = "data", lines: Lines | None = None
-) -> DataConfig:
+def from_guide(mapping: Mapping[str, Any], origin: Origin = _nowhere) -> DataConfig:
     """Translate the guide's ``task_type`` and ``data_paths`` to a DataConfig.
 
     A key of ``DataConfig`` may stand beside them, such as ``batch_size``. A
@@ -169,11 +172,11 @@ def from_guide(
     task = values.pop("task_type", "vqa")
     if task not in TASKS:
         raise ConfigError(
-            f"{_place(source, lines, 'task_type')}: task_type is {task!r}, but must be "
+            f"{origin(('task_type',))}: task_type is {task!r}, but must be "
             f"one of: {', '.join(TASKS)}"
         )
     paths = values.pop("data_paths", None)
-    here = _place(source, lines, "data_paths")
+    here = origin(("data_paths",))
     if not isinstance(paths, Mapping):
         raise ConfigError(
             f"{here}: data_paths is {paths!r}, but must map train, validation and test "
@@ -182,15 +185,10 @@ def from_guide(
     for key in paths:
         if key not in SPLITS:
             raise ConfigError(
-                f"{_place(source, lines, 'data_paths', key)}: data_paths.{key} is not "
+                f"{origin(('data_paths', key))}: data_paths.{key} is not "
                 f"a split{did_you_mean(str(key), SPLITS)}; known here: "
                 f"{', '.join(SPLITS)}"
             )
         if key in values:
             raise ConfigError(f"{here}: data_paths.{key} and {key} say the same twice")
-    return parse_data_config(values | dict(paths), source, lines)
-
-
-def _place(source: str, lines: Lines | None, *path: str | int) -> str:
-    line = (lines or {}).get(path)
-    return f"{source}:{line}" if line is not None else source
+    return parse_data_config(values | dict(paths), origin)

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.app.config.guide_keys import SECTIONS
-from training.app.config.schema import Config, PluginEntry
+from training.app.config.schema import Config
 from training.bus.registration import FAILURE_POLICIES
 from training.discovery import installed
 from training.discovery.signature import parameters_of
 from training.discovery.sources import documented
+from training.discovery.specs import PluginSpec
 from training.errors import PluginError
 
 __all__ = ["config_schema", "options_schema"]
@@ -34,7 +35,7 @@ def config_schema() -> dict[str, Any]:
     """
     schema = Config.model_json_schema()
     schema = {"$schema": DIALECT, **schema}
-    schema["$defs"].pop(PluginEntry.__name__, None)
+    schema["$defs"].pop(PluginSpec.__name__, None)
     _describe(schema, Config.__doc__ or "")
     for name, definition in schema["$defs"].items():
         _describe(definition, definition.get("description", name))

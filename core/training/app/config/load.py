@@ -7,29 +7,27 @@ here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from training.app.config.guide_keys import GUIDE_KEYS
 from training.app.config.requirements import requirement_mistakes
 from training.app.config.schema import Config
 from training.app.config.sources import PluginList, gather, sources
 from training.discovery import installed
-from training.discovery.installed import BrokenPluginError
-from training.discovery.specs import PluginSpec, spec_mistakes
-from training.documents.document import Document, dotted
-from training.documents.mistakes import describe_mistake
+from training.discovery.specs import Locate, PluginSpec, checked_spec, find_plugin
+from training.documents.document import Document
+from training.documents.mistakes import explain
 from training.errors import ConfigError, PluginError, did_you_mean
+from training.messages.error_texts import text_of
 
 __all__ = [
     "Config",
     "as_mapping",
     "compose",
     "load_config",
-    "plugin_specs",
 ]
 
 
@@ -70,18 +68,10 @@ def compose(documents: Sequence[Document], taken: Iterable[str] = ()) -> Config:
     return _validate(whole)
 
 
-def plugin_specs(config: Config) -> list[PluginSpec]:
-    """Return what is enabled, in the order it was listed."""
-    return [
-        PluginSpec(entry.use, name, entry.options)
-        for name, entry in config.plugins.items()
-    ]
-
-
 def as_mapping(config: Config) -> dict[str, Any]:
     """Return ``config`` as JSON values in the form that a file has."""
     values = config.model_dump(mode="json", exclude={"plugins"}, exclude_none=True)
-    values["plugins"] = [_listed(spec) for spec in plugin_specs(config)]
+    values["plugins"] = [_listed(spec) for spec in config.plugins.values()]
     return values
 
 
@@ -106,7 +96,8 @@ def _merge_plugins(whole: Document, change: Document) -> None:
     if isinstance(change, PluginList):
         whole.pop(("plugins",))
     enabled = whole.tree.setdefault("plugins", {})
-    for name, entry in change.tree.get("plugins", {}).items():
+    entries = change.tree.get("plugins", {})
+    for name, entry in entries.items():
         path = ("plugins", name)
         if entry is None:
             if name in enabled:
@@ -118,40 +109,30 @@ def _merge_plugins(whole: Document, change: Document) -> None:
                     f"{', '.join(enabled) or 'none'}"
                 )
             continue
-        if not isinstance(entry, dict):
-            raise ConfigError(
-                f"{change.place(path)} is {entry!r}, but must be a mapping of options"
-            )
         if name not in enabled and "use" not in entry:
             raise PluginError(
                 f"{change.place(path)}: plugin {name!r} is not enabled"
                 f"{did_you_mean(name, enabled)}; enabled are: "
                 f"{', '.join(enabled) or 'none'}; enable it with: -p {name}"
             )
-    changed = Document()
-    changed.tree = {
-        "plugins": {
-            name: entry
-            for name, entry in change.tree.get("plugins", {}).items()
-            if entry is not None
-        }
-    }
-    changed.origins = change.origins
-    if changed.tree["plugins"]:
-        whole.merge(changed)
+    kept = {name: each for name, each in entries.items() if each is not None}
+    change.tree["plugins"] = kept
+    whole.merge(change)
 
 
 def _validate(whole: Document) -> Config:
     """Return the checked configuration; all mistakes come in one error."""
     mistakes: list[str] = []
+    specs = {
+        name: PluginSpec(entry["use"], name, entry.get("options", {}))
+        for name, entry in whole.tree.get("plugins", {}).items()
+    }
+    values = {**whole.tree, "plugins": specs}
     try:
-        config = Config.model_validate(whole.tree)
+        config = Config.model_validate(values)
     except ValidationError as error:
-        for mistake in error.errors(include_url=False):
-            sentence = _sentence(mistake)
-            origin = whole.origin(mistake["loc"])
-            mistakes.append(f"{origin}: {sentence}" if origin else sentence)
-    mistakes += _plugin_mistakes(whole, is_refused=bool(mistakes))
+        mistakes += explain(error, values, Config, whole.origin)
+    mistakes += _plugin_mistakes(specs.values(), whole, is_refused=bool(mistakes))
     mistakes += requirement_mistakes(whole.get(("requires",)), whole.place)
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
@@ -159,46 +140,31 @@ def _validate(whole: Document) -> Config:
     return config
 
 
-def _sentence(mistake: Mapping[str, Any]) -> str:
-    """Return pydantic's complaint as a sentence; know the guide's keys too."""
-    location = mistake["loc"]
-    if mistake["type"] == "extra_forbidden" and location[:1] == ("training",):
-        hint = did_you_mean(str(location[-1]), GUIDE_KEYS)
-        if len(location) == 2 and hint:
-            return f"{dotted(location)} is not a setting{hint}"
-    return describe_mistake(mistake, (), Config)
-
-
-def _plugin_mistakes(whole: Document, is_refused: bool) -> list[str]:
+def _plugin_mistakes(
+    specs: Iterable[PluginSpec], whole: Document, is_refused: bool
+) -> list[str]:
     """Return a sentence for each enabled plugin that nobody provides.
 
     Where there is something to refuse, wrong options are told as well: plugins are
     imported for that, as they are not yet when all is well.
     """
-    specs = [
-        PluginSpec(entry["use"], name, entry.get("options", {}))
-        for name, entry in whole.tree.get("plugins", {}).items()
-        if isinstance(entry, dict) and isinstance(entry.get("use"), str)
-    ]
-    unknown = [told for spec in specs if (told := _unknown(spec, whole))]
-    if not unknown and not is_refused:
+    unknown = {spec.id: _refusal(find_plugin, spec, whole) for spec in specs}
+    if not any(unknown.values()) and not is_refused:
         return []
-    mistakes: list[str] = []
-    for spec in specs:
-        if spec.options or spec.use not in installed.SHIPPED:
-            try:
-                mistakes += spec_mistakes(spec, whole.plugin_place)
-            except BrokenPluginError as error:
-                mistakes.append(str(error))
-        else:
-            mistakes += [_unknown(spec, whole)]
-    return [told for told in mistakes if told]
+    told = [
+        _refusal(checked_spec, spec, whole)
+        if spec.options or spec.use not in installed.SHIPPED
+        else unknown[spec.id]
+        for spec in specs
+    ]
+    return [each for each in told if each]
 
 
-def _unknown(spec: PluginSpec, whole: Document) -> str:
-    if not installed.is_file(spec.use):
-        try:
-            installed.find(spec.use, whole.place(("plugins", spec.id)))
-        except PluginError as error:
-            return str(error)
+def _refusal(
+    check: Callable[[PluginSpec, Locate], Any], spec: PluginSpec, whole: Document
+) -> str:
+    try:
+        check(spec, whole.plugin_place)
+    except PluginError as error:
+        return text_of(error)
     return ""

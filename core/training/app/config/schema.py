@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,8 @@ from pydantic import (
 )
 
 from training.app.config.data_config import DataConfig
+from training.app.config.guide_keys import GUIDE_KEYS
+from training.discovery.specs import PluginSpec
 from training.documents.document import Document, dotted
 from training.errors import ConfigError
 from training.files.named_paths import named_path
@@ -25,7 +27,6 @@ __all__ = [
     "Config",
     "ModelConfig",
     "OptimizerConfig",
-    "PluginEntry",
     "TrainingConfig",
 ]
 
@@ -167,6 +168,8 @@ class TrainingConfig(Section):
         optimizer: how weights are updated.
     """
 
+    older_keys: ClassVar = GUIDE_KEYS
+
     num_epochs: Count = 3
     max_steps: Count | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -181,18 +184,6 @@ class TrainingConfig(Section):
     cuda_graphs: bool = False
     loss_per: Annotated[str, AfterValidator(_unit)] | None = None
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-
-
-class PluginEntry(Section):
-    """One enabled plugin; a file lists it as ``use: {option: value}``.
-
-    Attributes:
-        use: entry-point name, or ``path.py:Class``.
-        options: keyword arguments of its constructor, checked when it is loaded.
-    """
-
-    use: str
-    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Config(Section):
@@ -214,7 +205,7 @@ class Config(Section):
     data: DataConfig
     model: ModelConfig
     training: TrainingConfig = Field(default_factory=TrainingConfig)
-    plugins: dict[str, PluginEntry] = Field(default_factory=dict)
+    plugins: dict[str, PluginSpec] = Field(default_factory=dict)
     requires: list[str] = Field(default_factory=list)
 
     # Knows where each value was written; None for one made in Python.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from training.app.config.guide_keys import translate
 from training.app.config.shipped_configs import find_config
@@ -65,7 +66,7 @@ def _name_plugins(document: Document) -> bool:
     if not isinstance(listed, list):
         return False
 
-    def locate(path: tuple[str, ...]) -> str:
+    def locate(path: Key) -> str:
         return document.place((path[0], int(path[1])))
 
     specs = parse_specs(listed, locate)
@@ -93,6 +94,8 @@ def _split_plugins(document: Document, is_list: bool) -> Document:
             f"{document.place(('plugins',))} is {given!r}, but must be a list of names "
             "or of `name: {option: value}`"
         )
+    for name, entry in given.items():
+        _check_entry(document.place(("plugins", name)), entry)
     plugins.tree = {"plugins": given}
     plugins.origins = {
         path: origin
@@ -101,6 +104,21 @@ def _split_plugins(document: Document, is_list: bool) -> Document:
     }
     document.pop(("plugins",))
     return plugins
+
+
+def _check_entry(place: str, entry: Any) -> None:
+    """Refuse what does not name a plugin, change its options or switch it off."""
+    if entry is None or (
+        isinstance(entry, dict)
+        and entry.keys() <= {"use", "options"}
+        and isinstance(entry.get("use", ""), str)
+        and isinstance(entry.get("options", {}), dict)
+    ):
+        return
+    raise ConfigError(
+        f"{place} is {entry!r}, but must be a mapping of use and options; or list "
+        "plugins, as in plugins: [csv: {filename: a.csv}]"
+    )
 
 
 def _default_plugins(whole: Document, taken: Collection[str]) -> Document:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import training
-from training.app.config.load import Config, plugin_specs
+from training.app.config.load import Config
 from training.app.plan.planning import ask_for_plans, evaluated, length_conflicts
 from training.builtin.run_record import CONFIG, HISTORY, SUMMARY
 from training.bus.bus import Bus
@@ -32,7 +32,7 @@ def describe_plan(config: Config) -> list[str]:
     Raises:
         TrainbusError: the configuration, a plugin's options or the rows do not do.
     """
-    plugins = build_plugins(plugin_specs(config), config.place)
+    plugins = build_plugins(config.plugins.values(), config.place)
     bus = Bus()
     bus.register_all(plugins)
     rows, batches = _count_data(config)

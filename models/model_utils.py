@@ -68,7 +68,7 @@ def _freeze_parameter(model: nn.Module, path: str) -> None:
     place, _, name = path.rpartition(".")
     owner = model.get_submodule(place)
     names: frozenset[str] = getattr(owner, "_frozen_parameters", frozenset())
-    # Read by training.loop.train_mode.
+    # Read by training.modules.train_mode.
     owner._frozen_parameters = names | {name}  # type: ignore[assignment]
     getattr(owner, name).requires_grad_(False)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import CheckpointError
-from training.hardware.plain_names import as_plain
+from training.modules.plain_names import as_plain
 
 __all__ = ["describe_model", "rebuild_model"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from training import Bus, Callback, PluginError, hookspecs
 from training.bus import bus as bus_module
-from training.hook_api import SINCE
+from training.hooks.hook_api import SINCE
 
 
 @pytest.mark.parametrize("hook_api", [None, ">=1.0,<2", "~=1.0", ">=1"])

@@ -45,8 +45,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from training.hook_api import API_VERSION, PROJECT, hookimpl, hookspec, is_hook
-from training.questions import (
+from training.hooks.hook_api import API_VERSION, PROJECT, hookimpl, hookspec, is_hook
+from training.hooks.questions import (
     QUESTIONS,
     find_checkpoint,
     needed_checkpoints,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from training.readback import Readback
+from training.hardware.readback import Readback
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from training.files.lock import FolderLostError, RunLock, stamp_of
     from training.files.named_paths import named_path, open_file
     from training.hardware.device import choose_device
-    from training.hardware.plain_names import as_plain, load_weights, weights_of
+    from training.hardware.readback import Readback
+    from training.hardware.rng import load_rng_state, rng_state
     from training.logs import LazyLogs
     from training.loop.forward import (
         NO_PARTS,
@@ -37,15 +38,14 @@ if TYPE_CHECKING:
         loss_in,
         make_forward,
     )
-    from training.loop.length import epochs_begun
     from training.loop.metrics import merge_metrics
-    from training.loop.rng import load_rng_state, rng_state
-    from training.loop.train_mode import evaluating
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
+    from training.modules.plain_names import as_plain, load_weights, weights_of
+    from training.modules.train_mode import evaluating
     from training.plain import plain
-    from training.planned_run import Plan, PlannedRun
-    from training.readback import Readback
+    from training.planned.length import epochs_begun
+    from training.planned.planned_run import Plan, PlannedRun
     from training.signals.signals import is_insistent, iterate_shielded, shielded
     from training.weighing.structure import sample_sizes
     from training.weighing.untouched import untouched
@@ -61,14 +61,14 @@ _MODULES = {
     "LossPer": "training.weighing.weigher",
     "NO_PARTS": "training.loop.forward",
     "Parts": "training.loop.forward",
-    "Plan": "training.planned_run",
-    "PlannedRun": "training.planned_run",
-    "Readback": "training.readback",
+    "Plan": "training.planned.planned_run",
+    "PlannedRun": "training.planned.planned_run",
+    "Readback": "training.hardware.readback",
     "RunLock": "training.files.lock",
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
     "Weigher": "training.weighing.weigher",
-    "as_plain": "training.hardware.plain_names",
+    "as_plain": "training.modules.plain_names",
     "batch_to_device": "training.feed.batches",
     "call_model": "training.loop.forward",
     "capture": "training.checkpoint.state",
@@ -76,8 +76,8 @@ _MODULES = {
     "choose_device": "training.hardware.device",
     "count": "training.messages.tables",
     "did_you_mean": "training.errors",
-    "epochs_begun": "training.loop.length",
-    "evaluating": "training.loop.train_mode",
+    "epochs_begun": "training.planned.length",
+    "evaluating": "training.modules.train_mode",
     "foreign_value": "training.checkpoint.storable",
     "generators_in": "training.feed.unsaved_generators",
     "guarded": "training.messages.guarded_streams",
@@ -86,8 +86,8 @@ _MODULES = {
     "is_finite": "training.checkpoint.part_checks",
     "is_insistent": "training.signals.signals",
     "iterate_shielded": "training.signals.signals",
-    "load_rng_state": "training.loop.rng",
-    "load_weights": "training.hardware.plain_names",
+    "load_rng_state": "training.hardware.rng",
+    "load_weights": "training.modules.plain_names",
     "loaders_by_name": "training.feed.validation_loaders",
     "loss_in": "training.loop.forward",
     "make_forward": "training.loop.forward",
@@ -99,13 +99,13 @@ _MODULES = {
     "position_of": "training.checkpoint_io",
     "read_checkpoint": "training.checkpoint_io",
     "require_state": "training.checkpoint.plugin_states",
-    "rng_state": "training.loop.rng",
+    "rng_state": "training.hardware.rng",
     "sample_sizes": "training.weighing.structure",
     "shielded": "training.signals.signals",
     "stamp_of": "training.files.lock",
     "table": "training.messages.tables",
     "untouched": "training.weighing.untouched",
-    "weights_of": "training.hardware.plain_names",
+    "weights_of": "training.modules.plain_names",
     "write_checkpoint": "training.checkpoint_io",
     "write_durably": "training.files.durable",
     "write_json": "training.files.durable",

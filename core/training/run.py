@@ -16,13 +16,13 @@ from training.checkpoint.optimizer_state import check_optimizer
 from training.feed.epoch_loader import EpochLoader
 from training.feed.feed import Feed
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
+from training.hardware.rng import seed_everything
 from training.hardware.tf32 import using_tf32
-from training.loop.length import RunLength, num_batches
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window
 from training.loop.metrics import known_names
-from training.loop.rng import seed_everything
-from training.loop.train_mode import keep_frozen
+from training.modules.train_mode import keep_frozen
+from training.planned.length import RunLength, num_batches
 from training.signals.signals import handled, interruption, shielded
 from training.teardown import tear_down
 from training.weighing.usual_batch import weighing

@@ -45,7 +45,7 @@ from training.loop.precision import Precision
 from training.loop.progress import Progress
 from training.loop.requests import Abandoned
 from training.loop.run_state import RunState
-from training.loop.train_mode import Modes, keep_frozen
+from training.modules.train_mode import Modes, keep_frozen
 from training.run import Run, Validation
 from training.view import MetricValue, Request
 from training.weighing.weigher import LossPer, Weigher

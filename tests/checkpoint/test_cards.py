@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from training.loop.rng import load_rng_state, rng_state
+from training.hardware.rng import load_rng_state, rng_state
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from training import Callback, hookimpl
 from training.checkpoint.plugin_states import MISSING
 from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, DataError
-from training.hook_api import SINCE
+from training.hooks.hook_api import SINCE
 from training.hookspecs import HOOKS
 from training.testing.equality import difference
 

@@ -597,7 +597,7 @@ MUTANTS = [
     Mutant(
         "R12",
         "an epoch puts all into train mode",
-        "training.loop.train_mode",
+        "training.modules.train_mode",
         "(self._resting - thawed) | self._frozen",
         "self._frozen",
         "faults/resuming/test_modes.py",

@@ -15,7 +15,7 @@ from toy import Regression, regression_batches
 from training import Callback, Trainer
 from training.checkpoint.compare import first_difference
 from training.checkpoint.state import capture
-from training.loop.rng import load_rng_state, rng_state
+from training.hardware.rng import load_rng_state, rng_state
 
 
 class Augmented(Dataset[Any]):

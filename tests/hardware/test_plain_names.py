@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from toy import Regression, make_trainer
 
-from training.hardware.plain_names import as_plain, plain_name, weights_of
+from training.modules.plain_names import as_plain, plain_name, weights_of
 
 
 def plain() -> nn.Module:

@@ -24,7 +24,7 @@ PARTS = {
     "Feed": "feed/feed.py",
     "Requests": "loop/requests.py",
     "Verdicts": "loop/verdicts.py",
-    "RunLength": "loop/length.py",
+    "RunLength": "planned/length.py",
 }
 #: What variables and attributes that hold a part are called.
 HOLDERS = ("trainer", "run", "state", "loaded", "loop", "feed", "requests")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from toy import Recorder, Regression, regression_batches, weights_of
 
 from training import Callback, NonFiniteError, Trainer
+from training.hardware.readback import LateFlag, Readback
 from training.loop.deferred_window import UnreadWindow
 from training.loop.window import Window
-from training.readback import LateFlag, Readback
 
 PRECISIONS = ["fp32", "bf16", "fp16"]
 
@@ -21,7 +21,7 @@ PRECISIONS = ["fp32", "bf16", "fp16"]
 @pytest.fixture(autouse=True)
 def reads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a CPU be treated as a device that is slow to answer."""
-    monkeypatch.setattr("training.readback.reads_wait", lambda device: True)
+    monkeypatch.setattr("training.hardware.readback.reads_wait", lambda device: True)
 
 
 @pytest.fixture(params=["early", "late"])
@@ -78,7 +78,9 @@ def test_a_run_without_reads_ends_in_the_weights_of_one_with_reads(
 ) -> None:
     runs = []
     for waits in (True, False):
-        monkeypatch.setattr("training.readback.reads_wait", lambda device, w=waits: w)
+        monkeypatch.setattr(
+            "training.hardware.readback.reads_wait", lambda device, w=waits: w
+        )
         recorder = Recorder()
         trainer = trainer_of(
             Regression(),

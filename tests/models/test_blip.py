@@ -205,7 +205,7 @@ def test_sizes_that_do_not_fit_are_refused(settings, message):
 def test_its_training_step_can_be_recorded(tiny, encode, precision, monkeypatch):
     """No read from the device, nothing baked in that changes: a tape would tell."""
     tape = TapeRecorder()
-    monkeypatch.setattr("training.readback.reads_wait", lambda device: True)
+    monkeypatch.setattr("training.hardware.readback.reads_wait", lambda device: True)
     monkeypatch.setattr("training.loop.recording.recorder_for", lambda device: tape)
     batches = [encode([text], ["yes"]) for text in QUESTIONS * 4]
     weights = []

@@ -17,7 +17,7 @@ from trainbus_evaluation import EvaluationCallback
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Bus, Callback, Trainer
 from training.app.plan.planning import evaluated
-from training.loop.length import RunLength
+from training.planned.length import RunLength
 from training.plugin import PlannedRun
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from toy import weights_of
 
 from training import Callback, CheckpointError, Trainer
-from training.loop.rng import rng_state
+from training.hardware.rng import rng_state
 
 
 class Restless(nn.Module):

@@ -24,8 +24,8 @@ from training.discovery import installed
 from training.discovery.provenance import describe_plugins
 from training.errors import ConfigError, PluginError
 from training.files.lock import FolderLostError, RunLock, stamp_of
+from training.hooks.questions import summary_mistake
 from training.messages.error_texts import error_text
-from training.questions import summary_mistake
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -17,7 +17,7 @@ from training.bus.foreign_hooks import FOREIGN, hint_for
 from training.bus.order import relation_mistake
 from training.bus.slots import describe
 from training.errors import PluginError, did_you_mean
-from training.hook_api import API_VERSION, PROJECT, SINCE, is_meant
+from training.hooks.hook_api import API_VERSION, PROJECT, SINCE, is_meant
 from training.hookspecs import HOOKS
 
 log = logging.getLogger(__name__)

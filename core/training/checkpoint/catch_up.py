@@ -14,8 +14,8 @@ from torch import Tensor
 
 from training.checkpoint.optimizer_state import join, names_of
 from training.checkpoint.state import trainable
-from training.hardware.plain_names import some
-from training.loop.train_mode import keep_frozen
+from training.modules.plain_names import some
+from training.modules.train_mode import keep_frozen
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable

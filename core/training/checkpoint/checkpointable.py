@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from training.loop.criterion import Criterion
     from training.loop.loop import Loop
     from training.loop.run_state import RunState
-    from training.loop.train_mode import Modes
+    from training.modules.train_mode import Modes
 
 __all__ = ["Checkpointable"]
 

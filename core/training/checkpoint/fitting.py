@@ -21,7 +21,7 @@ from training.checkpoint.part_checks import (
     shown,
 )
 from training.errors import CheckpointError
-from training.hardware.plain_names import some
+from training.modules.plain_names import some
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable

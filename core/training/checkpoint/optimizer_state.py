@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import CheckpointError, ConfigError
-from training.hardware.plain_names import plain_name, some
 from training.loop.criterion import Criterion
+from training.modules.plain_names import plain_name, some
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.hardware.plain_names import some
+from training.modules.plain_names import some
 
 #: Bytes of a generator's state on a GPU.
 CUDA_STATE = 16

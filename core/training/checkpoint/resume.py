@@ -34,8 +34,8 @@ from training.checkpoint.state import (
 )
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError
-from training.hardware.plain_names import some
 from training.loop.optimizer_kernels import keep_kernels
+from training.modules.plain_names import some
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable

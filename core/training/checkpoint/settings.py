@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from training.checkpoint.optimizer_settings import optimizer_settings
 from training.checkpoint.optimizer_state import names_of
 from training.errors import CheckpointError, ConfigError, did_you_mean
-from training.loop.length import num_batches
-from training.loop.train_mode import frozen_modules
+from training.modules.train_mode import frozen_modules
 from training.plain import plain
+from training.planned.length import num_batches
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable

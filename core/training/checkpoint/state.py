@@ -13,14 +13,14 @@ from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
-from training.hardware.plain_names import (
+from training.hardware.rng import rng_state
+from training.modules.plain_names import (
     as_plain,
     load_weights,
     some,
     unwrapped,
     weights_of,
 )
-from training.loop.rng import rng_state
 from training.plain import plain
 
 if TYPE_CHECKING:

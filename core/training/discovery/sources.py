@@ -23,7 +23,7 @@ from training.discovery.source_names import (
     find_in,
     parse,
 )
-from training.hook_api import is_meant
+from training.hooks.hook_api import is_meant
 from training.hookspecs import HOOKS
 
 __all__ = [

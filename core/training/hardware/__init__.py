@@ -1,1 +1,1 @@
-"""What a run computes on, how exactly, and weights by name whatever wraps them."""
+"""What a run computes on, how exactly, and how its numbers come back."""

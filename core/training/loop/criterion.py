@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.hardware.plain_names import load_weights, weights_of
+from training.modules.plain_names import load_weights, weights_of
 
 Held = nn.Module | Tensor
 #: Their functions are not read for what they hold.

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.hardware.readback import LateFlag, Readback
 from training.loop.window import LOWEST_SCALE, NONFINITE, Window, WindowResult
-from training.readback import LateFlag, Readback
 
 
 class UnreadWindow(Window):

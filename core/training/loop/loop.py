@@ -14,18 +14,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from training.errors import DataError
+from training.hardware.rng import load_rng_state, rng_state
 from training.logs import LazyLogs
 from training.loop.metrics import merge_metrics
 from training.loop.requests import Abandoned
-from training.loop.rng import load_rng_state, rng_state
 from training.view import MetricValue
 
 if TYPE_CHECKING:
     from training.bus.bus import Bus
     from training.feed.feed import Feed
     from training.loop.run_state import RunState
-    from training.loop.train_mode import Modes
     from training.loop.window import Window
+    from training.modules.train_mode import Modes
     from training.view import TrainerView
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import readback
+from training.hardware import readback
 from training.loop import recording
 from training.loop.deferred_window import UnreadWindow
 from training.loop.graphed_window import GraphedWindow

@@ -9,8 +9,8 @@ from training.errors import NonFiniteError
 from training.loop.window import APPLIED, NONFINITE, refusal
 
 if TYPE_CHECKING:
+    from training.hardware.readback import Readback
     from training.loop.progress import Progress
-    from training.readback import Readback
 
 #: Attempts that the host may be ahead of the device.
 MOST_UNSETTLED = 16

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from training import readback
 from training.errors import NonFiniteError
-from training.loop.buffers import check_buffers, nonfinite_buffers
+from training.hardware import readback
+from training.hardware.readback import LateFlag, Readback
 from training.loop.gradients import GradientCheck, clip
 from training.loop.optimizer_kernels import prepare_momentum
-from training.readback import LateFlag, Readback
+from training.modules.buffers import check_buffers, nonfinite_buffers
 
 if TYPE_CHECKING:
     from training.loop.forward import Forward, Parts

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.bus.callback import Callback
-from training.loop.train_mode import evaluating
+from training.modules.train_mode import evaluating
 from training.view import TrainerView
 
 FEATURES = 4

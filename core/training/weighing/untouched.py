@@ -13,8 +13,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from training.errors import ConfigError
 from training.feed.unsaved_generators import generators_in
-from training.loop.rng import load_rng_state, rng_state
-from training.loop.train_mode import frozen_modules
+from training.hardware.rng import load_rng_state, rng_state
+from training.modules.train_mode import frozen_modules
 
 #: Bytes of parameters up to which copies are kept: some losses move a teacher.
 MOST_BYTES = 2**31

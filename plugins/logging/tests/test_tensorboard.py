@@ -7,8 +7,8 @@ import pytest
 
 from trainbus_logging import TensorBoardCallback
 from training import ConfigError
+from training.hardware.readback import Readback
 from training.logs import LazyLogs
-from training.readback import Readback
 
 reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

@@ -38,7 +38,7 @@ from toy import Regression
 
 from trainbus_lr_scheduling.course import rates_over
 from training import ConfigError, Trainer
-from training.loop.rng import rng_state
+from training.hardware.rng import rng_state
 
 # torch says so of its own doing, where a row of schedulers is inside another.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of")

@@ -50,7 +50,7 @@ def build_parts(
             synthetic pictures.
     """
     from training.hardware.device import choose_device
-    from training.loop.rng import seed_everything
+    from training.hardware.rng import seed_everything
 
     device = choose_device(config.training.device)
     seed_everything(config.seed)

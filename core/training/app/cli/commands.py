@@ -228,7 +228,7 @@ def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
         CheckpointError: names, shapes or kinds of numbers differ; says which.
     """
     from training.checkpoint.state import check_weights
-    from training.hardware.plain_names import as_plain, load_weights, weights_of
+    from training.modules.plain_names import as_plain, load_weights, weights_of
 
     saved = as_plain(model, state["model"])
     check_weights(saved, weights_of(model), "model", source)

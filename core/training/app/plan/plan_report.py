@@ -19,7 +19,7 @@ from training.discovery.specs import build_plugins
 from training.errors import ConfigError
 from training.hardware.device import named_device
 from training.messages.tables import count
-from training.planned_run import Plan, PlannedRun
+from training.planned.planned_run import Plan, PlannedRun
 
 __all__ = ["describe_plan"]
 

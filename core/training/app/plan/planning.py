@@ -8,7 +8,7 @@ from dataclasses import replace
 from training.bus.bus import Bus
 from training.errors import PluginError
 from training.messages.tables import count
-from training.planned_run import Plan, PlannedRun
+from training.planned.planned_run import Plan, PlannedRun
 
 __all__ = ["ask_for_plans", "evaluated", "length_conflicts"]
 

@@ -19,9 +19,9 @@ from training.errors import ConfigError
 from training.feed.batches import batch_to_device
 from training.loop.forward import Forward
 from training.loop.precision import Precision
-from training.loop.train_mode import evaluating
 from training.loop.window import Window
 from training.messages.tables import count, table
+from training.modules.train_mode import evaluating
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

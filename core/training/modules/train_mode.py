@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from training.hardware.plain_names import plain_name, some
+from training.modules.plain_names import plain_name, some
 
 log = logging.getLogger(__name__)
 

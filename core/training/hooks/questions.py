@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from training.hook_api import hookspec, is_hook
+from training.hooks.hook_api import hookspec, is_hook
 
 if TYPE_CHECKING:
-    from training.planned_run import Plan, PlannedRun
+    from training.planned.planned_run import Plan, PlannedRun
     from training.trainer import Trainer
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from training.errors import did_you_mean
-from training.loop.length import RunLength
 from training.messages.tables import count
+from training.planned.length import RunLength
 
 __all__ = ["Boundary", "Plan", "PlannedRun"]
 

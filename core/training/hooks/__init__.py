@@ -1,0 +1,1 @@
+"""What makes a function a hook, and the hooks that are asked, not announced."""

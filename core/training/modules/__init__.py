@@ -1,0 +1,1 @@
+"""Modules of torch as a run finds them: named, frozen, resting, spoilt."""

@@ -1,0 +1,1 @@
+"""How long a run is, and what may be said of it before it begins."""

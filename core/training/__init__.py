@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from training.discovery.shipped import VERSION
+
 if TYPE_CHECKING:
     from training.app.building.factory import create_trainer_from_config
     from training.bus.bus import Bus
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from training.hookspecs import API_VERSION, hookimpl
     from training.trainer import Trainer
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "API_VERSION",

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from training.bus.callback import Callback
+from training.discovery.shipped import PLUGIN_NAMES
 
 if TYPE_CHECKING:
     from trainbus_checkpointing import ModelCheckpointCallback
@@ -30,19 +31,6 @@ __all__ = [
     "TensorBoardCallback",
     "VQAEvaluator",
 ]
-
-# Public name -> the module that defines it; the distribution is that name with dashes.
-PLUGIN_NAMES = {
-    "CSVLoggerCallback": "trainbus_logging",
-    "EarlyStoppingCallback": "trainbus_early_stopping",
-    "EvaluationCallback": "trainbus_evaluation",
-    "Evaluator": "trainbus_evaluation",
-    "LearningRateSchedulerCallback": "trainbus_lr_scheduling",
-    "ModelCheckpointCallback": "trainbus_checkpointing",
-    "ProgressBarCallback": "trainbus_logging",
-    "TensorBoardCallback": "trainbus_logging",
-    "VQAEvaluator": "trainbus_evaluation",
-}
 
 
 def __getattr__(name: str) -> Any:

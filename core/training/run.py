@@ -25,7 +25,7 @@ from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
 from training.signals.signals import handled, interruption, shielded
 from training.teardown import tear_down
-from training.weighing.usual_batch import weighing
+from training.weighing.each_batch import weighing
 
 if TYPE_CHECKING:
     from training.checkpoint.resumption import Resumption

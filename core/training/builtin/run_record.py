@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-import training
 from training.bus.callback import Callback
 from training.checkpoint_io import write_durably, write_json
 from training.discovery import installed
 from training.discovery.provenance import describe_plugins
+from training.discovery.shipped import VERSION
 from training.errors import ConfigError, PluginError
 from training.files.lock import FolderLostError, RunLock, stamp_of
 from training.hooks.questions import summary_mistake
 from training.messages.error_texts import error_text
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training.checkpoint.checkpointable import Checkpointable
 
 __all__ = ["CONFIG", "HISTORY", "SUMMARY", "RunRecord"]
 
@@ -64,10 +64,10 @@ class RunRecord(Callback):
         self._started: tuple[float, float] | None = None
         self._folder = Path()
         self._lock: RunLock | None = None
-        self._owner: Trainer | None = None  # whose run has the lock
+        self._owner: Checkpointable | None = None  # whose run has the lock
         self._left: tuple[int, int, int] | None = None  # config.yaml, as last written
 
-    def on_setup(self, trainer: Trainer) -> None:
+    def on_setup(self, trainer: Checkpointable) -> None:
         """Fix the folder and lock it, before anything is written there.
 
         Raises:
@@ -98,7 +98,7 @@ class RunRecord(Callback):
         self._lock, self._owner = lock, trainer
         self._left = stamp_of(self._folder / CONFIG)
 
-    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+    def on_train_begin(self, trainer: Checkpointable, resumed: bool) -> None:
         """Put an earlier record aside, and write what this run will do.
 
         Raises:
@@ -117,7 +117,7 @@ class RunRecord(Callback):
         self._left = stamp_of(self._folder / CONFIG)
         self._started = time.perf_counter(), _cpu_seconds()
 
-    def on_epoch_end(self, trainer: Trainer) -> None:
+    def on_epoch_end(self, trainer: Checkpointable) -> None:
         """Write the history so far.
 
         Raises:
@@ -125,12 +125,12 @@ class RunRecord(Callback):
         """
         self._write(HISTORY, trainer.history)
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Checkpointable) -> None:
         """Write the history, and the summary of a run that ended well."""
         self._write(HISTORY, trainer.history)
         self._summarise(trainer, "finished", ask_plugins(trainer))
 
-    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+    def on_exception(self, trainer: Checkpointable, error: BaseException) -> None:
         """Write the summary of a run that had begun and failed."""
         if self._started is not None and self._owner is trainer:
             try:
@@ -143,7 +143,7 @@ class RunRecord(Callback):
             except FolderLostError as later:
                 log.warning("the summary is not written: %s", error_text(later))
 
-    def on_close(self, trainer: Trainer) -> None:
+    def on_close(self, trainer: Checkpointable) -> None:
         """Let other runs record themselves there."""
         if self._owner is not trainer:
             return  # of a run that was refused
@@ -160,7 +160,9 @@ class RunRecord(Callback):
         self._confirm()
         write_json(self._folder / name, content)
 
-    def _summarise(self, trainer: Trainer, status: str, answers: Answers) -> None:
+    def _summarise(
+        self, trainer: Checkpointable, status: str, answers: Answers
+    ) -> None:
         assert self._started is not None
         began, cpu_began = self._started
         self.summary = {
@@ -170,8 +172,8 @@ class RunRecord(Callback):
             "epochs": trainer.epoch,
             "steps": trainer.step,
             "updates": trainer.update,
-            "skipped_windows": trainer.progress.skipped_windows,
-            "nonfinite_windows": trainer.progress.nonfinite_windows,
+            "skipped_windows": trainer.state.progress.skipped_windows,
+            "nonfinite_windows": trainer.state.progress.nonfinite_windows,
             "final": dict(trainer.history[-1]) if trainer.history else None,
             "best": best_rows(answers, trainer.history),
             "weights_are": trainer.weights_are,
@@ -185,7 +187,7 @@ class RunRecord(Callback):
             "plugins": describe_plugins(trainer.plugins),
             "paths": paths_of(answers, self._folder),
             "versions": {
-                "trainbus": training.__version__,
+                "trainbus": VERSION,
                 "torch": str(torch.__version__),
                 "python": platform.python_version(),
             },
@@ -195,7 +197,7 @@ class RunRecord(Callback):
         self._write(SUMMARY, self.summary)
 
 
-def ask_plugins(trainer: Trainer) -> dict[str, Mapping[str, Any]]:
+def ask_plugins(trainer: Checkpointable) -> dict[str, Mapping[str, Any]]:
     """Return what each plugin leaves behind, by its name.
 
     Raises:

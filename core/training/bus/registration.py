@@ -17,12 +17,17 @@ from training.bus.foreign_hooks import FOREIGN, hint_for
 from training.bus.order import relation_mistake
 from training.bus.slots import describe
 from training.errors import PluginError, did_you_mean
-from training.hooks.hook_api import API_VERSION, PROJECT, SINCE, is_meant
+from training.hooks.hook_api import (
+    API_VERSION,
+    FAILURE_POLICIES,
+    PROJECT,
+    SINCE,
+    is_meant,
+)
 from training.hookspecs import HOOKS
 
 log = logging.getLogger(__name__)
 
-FAILURE_POLICIES = ("fatal", "isolate")
 #: Events at which everybody is called whatever happens, so nobody stands around them.
 TEARDOWN = ("on_exception", "on_close")
 #: Owners of requests that are no plugins.

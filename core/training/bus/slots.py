@@ -165,12 +165,6 @@ def note_plugin(
 def describe(plugin: Any) -> str:
     """Return the class of ``plugin``, or that class itself, and its distribution."""
     # Reads what is installed: only when told of errors.
-    from training.discovery.provenance import announcement_of
+    from training.discovery import provenance
 
-    kind = plugin if isinstance(plugin, type) else type(plugin)
-    try:
-        info = announcement_of(kind)
-    except Exception:  # what is installed cannot be read; the class says enough
-        info = None
-    text = f"{kind.__module__}.{kind.__qualname__}"
-    return f"{text}, {info.distribution} {info.version}" if info else text
+    return provenance.describe(plugin)

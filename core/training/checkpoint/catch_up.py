@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from training.checkpoint.optimizer_state import join, names_of
-from training.checkpoint.state import trainable
 from training.modules.plain_names import some
 from training.modules.train_mode import keep_frozen
 
@@ -24,6 +23,11 @@ log = logging.getLogger(__name__)
 
 #: Parts that hooks of the saved run may have changed -> what they say of each name.
 CHANGED_BY_HOOKS = {"trainable": "trained or not", "in_eval": "in eval mode or not"}
+
+
+def trainable(run: Checkpointable) -> list[str]:
+    """Return the names of the parameters that require a gradient."""
+    return sorted(n for p, n in names_of(run).items() if p.requires_grad)
 
 
 def switches(run: Checkpointable) -> dict[str, list[str]]:

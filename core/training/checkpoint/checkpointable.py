@@ -8,14 +8,25 @@ from training.view import TrainerView
 
 if TYPE_CHECKING:
     from training.bus.bus import Bus
-    from training.checkpoint.resumption import Resumption
     from training.feed.feed import Feed
     from training.loop.criterion import Criterion
     from training.loop.loop import Loop
     from training.loop.run_state import RunState
     from training.modules.train_mode import Modes
 
-__all__ = ["Checkpointable"]
+__all__ = ["Checkpointable", "Waiting"]
+
+
+class Waiting(Protocol):
+    """What was loaded and waits for the run to take it over: see ``Resumption``.
+
+    Attributes:
+        parked: the parts that are still to be taken over.
+        is_taken: whether the optimizer and the plugins have their states.
+    """
+
+    parked: dict[str, Any]
+    is_taken: bool
 
 
 class Checkpointable(TrainerView, Protocol):
@@ -28,7 +39,6 @@ class Checkpointable(TrainerView, Protocol):
         configured_groups: the optimizer's options as configured, one mapping for each
             parameter group; None before they were looked at.
         state: of the run that is on, was last, or is loaded.
-        resumption: what that run goes on from; None: it starts afresh.
         feed: its batches, once they are set up.
         loop: itself, once it has begun.
     """
@@ -38,6 +48,9 @@ class Checkpointable(TrainerView, Protocol):
     modes: Modes
     configured_groups: list[dict[str, Any]] | None
     state: RunState
-    resumption: Resumption | None
     feed: Feed | None
     loop: Loop | None
+
+    @property
+    def resumption(self) -> Waiting | None:
+        """What the run goes on from; None: it starts afresh."""

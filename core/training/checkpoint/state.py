@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from training.checkpoint.catch_up import switches
 from training.checkpoint.fitting import has_finite, misfit
 from training.checkpoint.optimizer_state import named_state, names_of
 from training.checkpoint.plugin_states import collect_states
@@ -34,7 +35,6 @@ __all__ = [
     "check_model",
     "check_weights",
     "restore_model",
-    "trainable",
     "unwrapped",
     "warn_of_nonfinite",
 ]
@@ -62,8 +62,7 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
         "model": weights_of(trainer.model),
         "loss": trainer.criterion.state_dict(),
         "optimizer": plain(optimizer),
-        "trainable": trainable(trainer),
-        "in_eval": trainer.modes.in_eval(),
+        **switches(trainer),
         "scaler": None if scaler is None else scaler.state_dict(),
         **_position(trainer),
         "history": own["history"],
@@ -101,11 +100,6 @@ def _position(trainer: Checkpointable) -> dict[str, Any]:
         "data": [] if feed is None else feed.data_state(),
         "loader": feed and feed.loader_state(state.progress.batch),
     }
-
-
-def trainable(trainer: Checkpointable) -> list[str]:
-    """Return the names of the parameters that require a gradient."""
-    return sorted(n for p, n in names_of(trainer).items() if p.requires_grad)
 
 
 def check_model(trainer: Checkpointable, state: Mapping[str, Any], source: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from training.discovery.entry_points import PluginInfo, announced
 
-__all__ = ["announcement_of", "describe_plugins"]
+__all__ = ["announcement_of", "describe", "describe_plugins"]
 
 
 def describe_plugins(plugins: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -27,6 +27,17 @@ def describe_plugins(plugins: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "version": info and info.version,
         }
     return described
+
+
+def describe(plugin: Any) -> str:
+    """Return the class of ``plugin``, or that class itself, and its distribution."""
+    kind = plugin if isinstance(plugin, type) else type(plugin)
+    try:
+        info = announcement_of(kind)
+    except Exception:  # what is installed cannot be read; the class says enough
+        info = None
+    text = f"{kind.__module__}.{kind.__qualname__}"
+    return f"{text}, {info.distribution} {info.version}" if info else text
 
 
 def announcement_of(kind: type[Any]) -> PluginInfo | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.callbacks import PLUGIN_NAMES
+from training.discovery.shipped import PLUGIN_NAMES
 
 __all__ = ["Module", "SourceError", "UnknownSourceError", "find_class", "parse"]
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from training.bus.registration import FAILURE_POLICIES
-from training.bus.slots import describe
 from training.discovery import installed
 from training.discovery.installed import BrokenPluginError
+from training.discovery.provenance import describe
 from training.discovery.signature import RESERVED, fitted, instance
 from training.documents.document import Key, dotted
 from training.errors import ConfigError, PluginError, TrainbusError
+from training.hooks.hook_api import FAILURE_POLICIES
 from training.messages.error_texts import error_text, text_of
 
 __all__ = [

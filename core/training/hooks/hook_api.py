@@ -19,6 +19,9 @@ SINCE: Final = {
     "summary": "1.1",
 }
 
+#: What a plugin may declare as ``failure``.
+FAILURE_POLICIES: Final = ("fatal", "isolate")
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

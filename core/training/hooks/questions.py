@@ -11,7 +11,7 @@ from training.hooks.hook_api import hookspec, is_hook
 
 if TYPE_CHECKING:
     from training.planned.planned_run import Plan, PlannedRun
-    from training.trainer import Trainer
+    from training.view import TrainerView
 
 
 @hookspec
@@ -43,7 +43,7 @@ def plan(run: PlannedRun) -> Plan | None:
 
 @hookspec
 def resume_candidates(
-    trainer: Trainer,
+    trainer: TrainerView,
 ) -> Iterable[tuple[Path, str | None]] | None:
     """Offer the checkpoints that a run may go on from, for ``--resume auto``.
 
@@ -59,7 +59,7 @@ def resume_candidates(
 
 
 @hookspec
-def needed_checkpoints(trainer: Trainer) -> Iterable[int] | None:
+def needed_checkpoints(trainer: TrainerView) -> Iterable[int] | None:
     """Name the steps whose checkpoints must stay, before a writer deletes any.
 
     State: any boundary, or the end of the run; whoever deletes asks for it with
@@ -74,7 +74,7 @@ def needed_checkpoints(trainer: Trainer) -> Iterable[int] | None:
 
 
 @hookspec(firstresult=True)
-def find_checkpoint(trainer: Trainer, step: int) -> Path | None:
+def find_checkpoint(trainer: TrainerView, step: int) -> Path | None:
     """Find a checkpoint of this run's state at ``step``, whenever a plugin asks.
 
     State: any; whoever asks calls ``trainer.bus.find_checkpoint(trainer, step)``, which
@@ -90,7 +90,7 @@ def find_checkpoint(trainer: Trainer, step: int) -> Path | None:
 
 
 @hookspec
-def summary(trainer: Trainer) -> Mapping[str, Any] | None:
+def summary(trainer: TrainerView) -> Mapping[str, Any] | None:
     """Say what this plugin leaves behind, for the record of a run that has ended.
 
     State: the run has ended, well or not; ``on_close`` is still to come.

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from training.loop.forward import Forward
 from training.weighing.candidates import Counts
 from training.weighing.fit import Fit
 
+#: (model, batch, weight counted on the host) -> (0-d mean loss, weight, all else).
+ComputeLoss = Callable[[nn.Module, Any, float], tuple[Tensor, float, Any]]
 #: Returns the context that a forward pass runs in.
 Precision = Callable[[], AbstractContextManager[object]]
 
@@ -36,7 +37,7 @@ class Subject:
     """
 
     model: nn.Module
-    forward: Forward
+    forward: ComputeLoss
     counts: Counts
     device: torch.device
     loader: Any = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import isclose
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,33 +16,10 @@ from torch import Tensor
 
 from training.weighing.candidates import Counts
 
-if TYPE_CHECKING:
-    from training.weighing.weigher import Weigher
-
 #: (batch, what has ``issued`` it) -> weight; None: ask the ``Weigher``.
 UsualWeight = Callable[[Any, Any], float | None]
 #: (labels, batch, what has ``issued`` it) -> how many; None: ask ``Counts``.
 _Counter = Callable[[Tensor, Any, Any], float | None]
-
-
-def weighing(weigher: Weigher, source: Any) -> Callable[[Any], float]:
-    """Return the function that weighs each batch of ``source`` as it comes.
-
-    Args:
-        weigher: decides what a batch weighs.
-        source: its ``issued`` are the indices of the batch that came last, or None.
-    """
-
-    def weigh(batch: Any) -> float:
-        usual = weigher.usual
-        weight = None if usual is None else usual(batch, source)
-        if weight is None:
-            weight = weigher(batch, source.issued)
-            if weigher.usual is None:
-                weigher.find_usual()
-        return weight
-
-    return weigh
 
 
 def usual_weight(

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from training.errors import CheckpointError, ConfigError
-from training.loop.forward import Forward
 from training.weighing import sentences
 from training.weighing.candidates import Counts, checked, needed, said_weight
 from training.weighing.later_looks import LaterLooks, is_belied
@@ -19,7 +18,7 @@ from training.weighing.units import check_loss_per, in_words, is_known, naming_l
 from training.weighing.usual_batch import UsualWeight, usual_weight
 
 if TYPE_CHECKING:
-    from training.weighing.look import Look
+    from training.weighing.look import ComputeLoss, Look
 
 __all__ = ["LossPer", "Weigher"]
 
@@ -57,7 +56,7 @@ class Weigher:
     def __init__(
         self,
         loss_per: LossPer | None,
-        forward: Forward,
+        forward: ComputeLoss,
         loss_fn: Any = None,
         has_own_loss: bool = True,
         by_losses: bool = False,

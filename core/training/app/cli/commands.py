@@ -265,13 +265,16 @@ def _answer(
     """Return the generated answer; the question is padded as in training."""
     import torch
 
-    from data.images.open_image import ImageFault, open_rgb
+    from training.app.building.components import import_ours
 
+    images = import_ours("data.images.open_image")
     if not arguments.question.strip():
         raise DataError("--question is empty; ask something about the image")
     try:
-        image = open_rgb(named_path(arguments.image), settings["max_image_pixels"])
-    except ImageFault as fault:
+        image = images.open_rgb(
+            named_path(arguments.image), settings["max_image_pixels"]
+        )
+    except images.ImageFault as fault:
         raise DataError(f"image {arguments.image!r} {fault}") from fault
     inputs = processor(
         images=image,

@@ -13,12 +13,12 @@ from typing import Any
 
 from training.app.config.guide_keys import SECTIONS
 from training.app.config.schema import Config
-from training.bus.registration import FAILURE_POLICIES
 from training.discovery import installed
 from training.discovery.signature import parameters_of
 from training.discovery.sources import documented
 from training.discovery.specs import PluginSpec
 from training.errors import PluginError
+from training.hooks.hook_api import FAILURE_POLICIES
 
 __all__ = ["config_schema", "options_schema"]
 

@@ -19,7 +19,6 @@ from training.app.plugin_tools.plugin_facts import (
     standing_in,
 )
 from training.bus.order import unmet_relations
-from training.bus.registration import FAILURE_POLICIES
 from training.discovery import installed
 from training.discovery.sources import (
     SourceError,
@@ -28,6 +27,7 @@ from training.discovery.sources import (
     read_class,
 )
 from training.errors import PluginError
+from training.hooks.hook_api import FAILURE_POLICIES
 from training.messages.tables import table
 
 __all__ = [

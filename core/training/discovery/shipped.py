@@ -1,0 +1,20 @@
+"""What this project publishes: its version, and the names that live in its plugins."""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = "0.1.0"
+
+#: Public name -> the module that defines it; the distribution is that name with dashes.
+PLUGIN_NAMES: Final = {
+    "CSVLoggerCallback": "trainbus_logging",
+    "EarlyStoppingCallback": "trainbus_early_stopping",
+    "EvaluationCallback": "trainbus_evaluation",
+    "Evaluator": "trainbus_evaluation",
+    "LearningRateSchedulerCallback": "trainbus_lr_scheduling",
+    "ModelCheckpointCallback": "trainbus_checkpointing",
+    "ProgressBarCallback": "trainbus_logging",
+    "TensorBoardCallback": "trainbus_logging",
+    "VQAEvaluator": "trainbus_evaluation",
+}

@@ -10,6 +10,8 @@ TEST_ARGS ?=
 
 BIN := $(VENV)/bin
 PROJECTS := $(wildcard plugins/*)
+# Where examples are found that are not installed.
+EXAMPLES := $(shell echo examples/*/src | tr " " :)
 # Whatever can change what is installed; the sources are editable and cannot.
 INSTALL_INPUTS := requirements.txt setup.py setup.cfg pyproject.toml \
 	$(PROJECTS:%=%/setup.cfg) $(PROJECTS:%=%/pyproject.toml)
@@ -18,7 +20,7 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lowest faults lint format types check bench docs wheels clean
+.PHONY: help install demo test test-fast lowest faults lint walls format types check bench docs wheels clean
 
 help:  ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' \
@@ -42,9 +44,12 @@ lowest: $(LOWEST_VENV)/.installed  ## Run test-fast on the oldest versions allow
 faults: $(VENV)/.installed-test  ## Run every fault test, the long ones too (20 min).
 	$(TEST_ENV) $(BIN)/python -m pytest tests/faults -m '' $(TEST_ARGS)
 
-lint: $(VENV)/.installed-test  ## Check style and formatting.
+lint: $(VENV)/.installed-test walls  ## Check style, formatting, and who imports whom.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+walls: $(VENV)/.installed-test  ## Check the contracts of pyproject.toml: who imports whom.
+	PYTHONPATH=$(EXAMPLES) $(BIN)/lint-imports --no-cache --no-logo pyproject.toml
 
 format: $(VENV)/.installed-test  ## Format the code and mend what ruff can mend.
 	$(BIN)/ruff check --fix .

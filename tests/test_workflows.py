@@ -97,5 +97,6 @@ def test_a_commit_is_looked_at_by_the_tools_of_make_lint_and_make_types() -> Non
     assert recipes is not None
     wanted = {"ruff check", "ruff format", "mypy"}
     assert all(f"$(BIN)/{tool}" in recipes[0] for tool in wanted)
+    assert re.search(r"^lint:.* walls ", makefile, re.M)
     entries = {hook["entry"].partition(" --")[0] for hook in repo["hooks"]}
-    assert entries == {f".venv/bin/{tool}" for tool in wanted}
+    assert entries == {"make walls", *(f".venv/bin/{tool}" for tool in wanted)}

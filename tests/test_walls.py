@@ -1,0 +1,99 @@
+"""Who imports whom: the contracts in pyproject.toml hold, and each can be broken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+WALLS = SETTINGS["tool"]["importlinter"]
+CONTRACTS = {contract["id"]: contract for contract in WALLS["contracts"]}
+PACKAGES = sorted(
+    path.parent
+    for folder in ("plugins", "examples")
+    for path in ROOT.glob(f"{folder}/*/src/*/__init__.py")
+)
+NAMES = {path.name for path in PACKAGES}
+
+# Contract -> a module, and what it may not import.
+BREAKS = {
+    "rooms": ("training.loop.loop", "training.checkpoint.state"),
+    "app": ("training.app.config.load", "training.app.plan.planning"),
+    "circles": ("training.weighing.candidates", "training.weighing.weigher"),
+    "policy": ("training.app.cli.export", "data.folders"),
+    "doors": ("trainbus_logging.csv_logger", "training.bus.bus"),
+    "plugins": ("trainbus_ema.callback", "trainbus_evaluation"),
+    "models": ("models.packing", "training.app.config.requirements"),
+    "data": ("data.folders", "training.app.building.factory"),
+}
+
+
+def lint(*paths: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts on what is found in ``paths`` before anywhere else."""
+    return subprocess.run(
+        [
+            Path(sys.executable).with_name("lint-imports"),
+            *("--no-cache", "--no-logo", ROOT / "pyproject.toml"),
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        cwd=paths[0],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What is said of a copy in which every contract is broken, for types alone."""
+    copy = tmp_path_factory.mktemp("copy")
+    for source in (ROOT / "core/training", ROOT / "data", ROOT / "models", *PACKAGES):
+        shutil.copytree(source, copy / source.name, dirs_exist_ok=True)
+    for module, imported in BREAKS.values():
+        path = copy.joinpath(*module.split(".")).with_suffix(".py")
+        text = path.read_text(encoding="utf-8")
+        line = f"if TYPE_CHECKING: import {imported}\n"
+        path.write_text(line + text, encoding="utf-8")
+    run = lint(copy)
+    assert run.returncode == 1, run.stderr
+    return run.stdout
+
+
+def test_no_contract_is_broken() -> None:
+    run = lint(ROOT, *(path.parent for path in PACKAGES))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"{len(CONTRACTS)} kept, 0 broken" in run.stdout
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_a_contract_is_broken_by_an_import_for_types_alone(
+    contract: str, broken: str
+) -> None:
+    name = CONTRACTS[contract]["name"]
+    assert f"{name} BROKEN" in broken
+    module, imported = BREAKS[contract]
+    told = f"{module} -> {imported} (l.1)"
+    if contract == "circles":  # it tells packages
+        told = f"No cycles are allowed in {module.rpartition('.')[0]}.\n"
+    section = broken.rpartition(f"{name}\n---")[2].partition("\n\n\n")[0]
+    assert told in section
+
+
+def test_every_plugin_and_example_of_ours_is_held_by_the_contracts() -> None:
+    assert set(WALLS["root_packages"]) == {"training", "data", "models"} | NAMES
+    assert set(CONTRACTS["policy"]["forbidden_modules"]) == {"data", "models"} | NAMES
+    assert set(CONTRACTS["doors"]["source_modules"]) == NAMES
+    assert set(CONTRACTS["plugins"]["modules"]) == NAMES
+
+
+def test_the_doors_are_the_only_exceptions() -> None:
+    doors = {"** -> training.plugin", "** -> training.callbacks"}
+    doors.add("training.callbacks -> *")
+    assert {e for c in CONTRACTS.values() for e in c.get("ignore_imports", ())} == doors

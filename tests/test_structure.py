@@ -68,6 +68,12 @@ def test_at_most_14_files_of_the_kernel_lie_flat() -> None:
     assert len(list(KERNEL.glob("*.py"))) <= 14
 
 
+def test_no_room_holds_more_than_18_files() -> None:
+    rooms = {path.parent for path in KERNEL.rglob("*.py")}
+    counts = {room.name: len(list(room.glob("*.py"))) for room in rooms}
+    assert {room: count for room, count in counts.items() if count > 18} == {}
+
+
 @pytest.mark.parametrize(
     "path",
     sorted(ROOT.glob("core/**/*.py")) + sorted(ROOT.glob("plugins/*/src/**/*.py")),

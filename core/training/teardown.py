@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from training.builtin.memory_advice import note_memory
 from training.messages.error_texts import add_note, repr_of
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
     from training.feed.workers import Watched
-    from training.view import TrainerView
 
 __all__ = ["tear_down"]
 
@@ -26,7 +24,7 @@ def tear_down(
     bus = trainer.bus
     try:
         if failure is not None:
-            failure = _explained(failure, trainer, watched)
+            failure = _explained(failure, watched)
             for later in bus.call_all("on_exception", trainer=trainer, error=failure):
                 add_note(failure, f"then on_exception failed: {repr_of(later)}")
     finally:  # also when the user does not want to wait for the above
@@ -39,12 +37,9 @@ def tear_down(
     return failure
 
 
-def _explained(
-    error: BaseException, trainer: TrainerView, watched: Watched | None
-) -> BaseException:
+def _explained(error: BaseException, watched: Watched | None) -> BaseException:
     """Return ``error`` with what a person needs, or what to raise in its place."""
     try:
-        note_memory(error, trainer)
         loss: BaseException | None = None if watched is None else watched.loss(error)
     except Exception as later:
         add_note(error, f"then explaining it failed: {repr_of(later)}")

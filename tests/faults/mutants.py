@@ -733,9 +733,9 @@ MUTANTS = [
     Mutant(
         "P7",
         "running out of memory is not explained",
-        "training.teardown",
-        "        note_memory(error, trainer)\n",
-        "",
+        "training.builtin.memory_advice",
+        "                add_note(error, _advice(trainer))\n",
+        "                pass\n",
         WORKERS,
         "test_p7",
     ),

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from training import callbacks as plugin_names
+from training.builtin.memory_advice import MemoryAdvice
 from training.bus.bus import Bus
 from training.bus.callback import Callback
 from training.errors import ConfigError, PluginError
@@ -39,7 +40,7 @@ def register_plugins(
         from training.discovery.specs import build_plugins
 
         named += build_plugins(plugins)
-    bus.register_all(named)
+    bus.register_all([(None, MemoryAdvice()), *named])
     scheduler = trainer.scheduler
     if scheduler is not None and not any(
         getattr(plugin, "scheduler", None) is scheduler

@@ -7,26 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.messages.error_texts import add_note
+from training.bus.callback import BuiltIn
+from training.messages.error_texts import add_note, repr_of
 from training.weighing.structure import samples_of
 
 if TYPE_CHECKING:
     from training.view import TrainerView
 
 
-def note_memory(error: BaseException, trainer: TrainerView) -> None:
+class MemoryAdvice(BuiltIn):
     """Add to an out-of-memory error what was held and the four ways out."""
-    if not isinstance(error, torch.OutOfMemoryError):
-        return
+
+    name = "memory_advice"
+
+    def on_exception(self, trainer: TrainerView, error: BaseException) -> None:
+        """Explain it, first of all, so that whoever reports the error has it."""
+        if isinstance(error, torch.OutOfMemoryError):
+            try:
+                add_note(error, _advice(trainer))
+            except Exception as later:
+                add_note(error, f"then explaining it failed: {repr_of(later)}")
+
+
+def _advice(trainer: TrainerView) -> str:
     size = _batch_size(trainer.train_dataloader)
-    add_note(
-        error,
+    return (
         f"out of memory at step {trainer.step} with batches of {size} and a peak of "
         f"{_peak(trainer.device) / 2**30:.2f} GiB on {trainer.device}; use a smaller "
         f"batch_size, with gradient_accumulation_steps (now "
         f"{trainer.gradient_accumulation_steps}) to make up for it, or half precision "
         f"(now {trainer.precision}), or freeze layers; nothing was tried again, and "
-        "the last checkpoint is as it was",
+        "the last checkpoint is as it was"
     )
 
 

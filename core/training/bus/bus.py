@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training import hookspecs
-from training.bus.order import solve_order, unmet_relations
+from training.bus.order import bus_order, not_built_in, unmet_relations
 from training.bus.registration import Hooks, checked_name, hooks_of
 from training.bus.slots import (
     CALLERS,
@@ -79,7 +79,8 @@ class Bus:
     def __init__(self) -> None:
         self._manager = _Manager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        self._plugins: dict[str, Any] = {}
+        self._plugins: dict[str, Any] = {}  # all, in bus order
+        self._chosen: dict[str, Any] = {}  # without those built in
         #: For each edge (first, second) of the order, the sentence that explains it.
         self.order_reasons: dict[tuple[str, str], str] = {}
         #: Failures of isolated plugins so far, by name.
@@ -101,8 +102,8 @@ class Bus:
 
     @property
     def plugins(self) -> Mapping[str, Any]:
-        """Name -> plugin instance, in bus order; read-only."""
-        return MappingProxyType(self._plugins)
+        """Name -> plugin instance, in bus order, none built in; read-only."""
+        return MappingProxyType(self._chosen)
 
     def register(self, plugin: Any, name: str | None = None) -> str:
         """Add ``plugin`` and return the name it goes by.
@@ -127,7 +128,7 @@ class Bus:
             known[name] = plugin
             added[name] = hooks_of(self._manager, plugin, name)
         reasons: dict[tuple[str, str], str] = {}
-        order = solve_order(known, reasons)
+        ordered = bus_order(known, reasons)
         try:
             for name, hooks in added.items():
                 self._manager.register(hooks, name)
@@ -135,8 +136,8 @@ class Bus:
             for name in filter(self._manager.has_plugin, added):
                 self._manager.unregister(name=name)
             raise
-        self._adopt({name: known[name] for name in order}, reasons)
-        for told in unmet_relations(known):
+        self._adopt(ordered, reasons)
+        for told in unmet_relations(self._chosen):
             if told not in self._told:
                 log.warning("%s", told)
                 self._told.add(told)
@@ -184,9 +185,9 @@ class Bus:
         plugin = rest.pop(name)
         self._manager.unregister(name=name)
         reasons: dict[tuple[str, str], str] = {}
-        order = solve_order(rest, reasons)
+        ordered = bus_order(rest, reasons)
         at_hand, self._compiled = self._compiled, {}
-        self._adopt({name: rest[name] for name in order}, reasons)
+        self._adopt(ordered, reasons)
         for slot in at_hand.values():
             silence(slot, name)
         return plugin
@@ -349,6 +350,7 @@ class Bus:
     ) -> None:
         """Take over the plugins in solved order, which the manager has by now."""
         self._plugins = ordered
+        self._chosen = not_built_in(ordered)
         self.order_reasons = reasons
         policies = {n: getattr(p, "failure", "fatal") for n, p in ordered.items()}
         self.isolated = {n for n, policy in policies.items() if policy == "isolate"}

@@ -58,3 +58,14 @@ class Callback:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned; called after ``on_setup``."""
+
+
+class BuiltIn(Callback):
+    """A plugin that ``Trainer`` enables itself: it hears events as any other.
+
+    Nobody chose it by name, so no list, record or checkpoint counts it. It stands
+    around all others: ``before`` and ``after`` do not reach it.
+    """
+
+    #: Whether it hears an event after all others, not before them.
+    is_last: ClassVar[bool] = False

@@ -6,9 +6,16 @@ import graphlib
 from collections.abc import Mapping
 from typing import Any
 
+from training.bus.callback import BuiltIn
 from training.errors import PluginError, did_you_mean
 
-__all__ = ["relation_mistake", "solve_order", "unmet_relations"]
+__all__ = [
+    "bus_order",
+    "not_built_in",
+    "relation_mistake",
+    "solve_order",
+    "unmet_relations",
+]
 
 RELATIONS = ("before", "after")
 
@@ -36,6 +43,23 @@ def unmet_relations(plugins: Mapping[str, Any]) -> list[str]:
         for other in getattr(plugin, key, ())
         if other not in plugins and (hint := did_you_mean(other, plugins))
     ]
+
+
+def bus_order(
+    plugins: Mapping[str, Any], reasons: dict[tuple[str, str], str]
+) -> dict[str, Any]:
+    """Return ``plugins`` in the order of ``solve_order``, between those built in."""
+    chosen = not_built_in(plugins)
+    built_in = [name for name in plugins if name not in chosen]
+    order = [name for name in built_in if not plugins[name].is_last]
+    order += solve_order(chosen, reasons)
+    order += [name for name in built_in if plugins[name].is_last]
+    return {name: plugins[name] for name in order}
+
+
+def not_built_in(plugins: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those that somebody chose."""
+    return {n: each for n, each in plugins.items() if not isinstance(each, BuiltIn)}
 
 
 def solve_order(

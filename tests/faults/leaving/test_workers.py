@@ -165,3 +165,23 @@ def test_p7_out_of_memory_says_what_was_held_and_four_ways_out(place: str) -> No
         for old, new in zip(before, trainer.model.parameters(), strict=True)
     )
     assert trainer.step == 0
+
+
+def test_p7_the_advice_is_there_for_plugins_whatever_they_raise_themselves() -> None:
+    told: list[list[str]] = []
+
+    class Reports(Callback):
+        name = "aaa"
+
+        def on_step_end(self) -> None:
+            raise torch.OutOfMemoryError("too much")
+
+        def on_exception(self, error: BaseException) -> None:
+            told.append(list(error.__notes__))
+            raise RuntimeError("no disk either")
+
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        build(Reports()).train()
+    assert [sum("freeze layers" in note for note in notes) for notes in told] == [1]
+    assert caught.value.__notes__[:-1] == told[0]
+    assert "on_exception failed" in caught.value.__notes__[-1]

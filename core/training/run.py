@@ -17,7 +17,6 @@ from training.feed.epoch_loader import EpochLoader
 from training.feed.feed import Feed
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
 from training.hardware.rng import seed_everything
-from training.hardware.tf32 import using_tf32
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window
 from training.loop.metrics import known_names
@@ -100,8 +99,7 @@ class Run:
         save = None if trainer.stop_on_sigusr1 else requests.save_on_signal
         with handled(requests.stop_on_signal, save):  # until all are closed
             try:
-                with using_tf32(trainer.tf32):
-                    self._run()
+                self._run()
                 if requests.signal is not None:
                     raise interruption(requests.signal)
             except BaseException as error:

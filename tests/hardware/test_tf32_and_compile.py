@@ -57,6 +57,37 @@ def test_tf32_holds_while_a_run_lasts_and_is_put_back(
     assert switches() == process
 
 
+def test_tf32_holds_from_the_first_event_on_and_not_in_closing(
+    process: tuple[str, bool],
+) -> None:
+    class Watches:
+        @hookimpl
+        def wrap_model(self) -> None:
+            self.first = switches()
+
+        @hookimpl
+        def on_train_end(self) -> None:
+            self.last = switches()
+            raise RuntimeError("a plugin's own")
+
+        @hookimpl
+        def on_exception(self) -> None:
+            self.told = switches()
+
+        @hookimpl
+        def on_close(self) -> None:
+            self.closed = switches()
+
+    watches = Watches()
+    trainer = make_trainer(None, None, watches, tf32=True)
+    for _ in range(2):  # also when it runs again
+        with pytest.raises(RuntimeError, match="a plugin's own"):
+            trainer.train()
+        assert (watches.first, watches.last) == (("high", True), ("high", True))
+        assert (watches.told, watches.closed) == (process, process)
+    assert "tf32" not in trainer.plugins
+
+
 def test_without_tf32_the_process_keeps_its_switches(
     process: tuple[str, bool],
 ) -> None:

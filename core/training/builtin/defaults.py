@@ -10,8 +10,9 @@ from torch import nn
 
 from training import callbacks as plugin_names
 from training.builtin.memory_advice import MemoryAdvice
+from training.builtin.tf32 import TF32
 from training.bus.bus import Bus
-from training.bus.callback import Callback
+from training.bus.callback import BuiltIn, Callback
 from training.errors import ConfigError, PluginError
 from training.view import TrainerView
 
@@ -40,7 +41,7 @@ def register_plugins(
         from training.discovery.specs import build_plugins
 
         named += build_plugins(plugins)
-    bus.register_all([(None, MemoryAdvice()), *named])
+    bus.register_all([*((None, each) for each in built_in(trainer)), *named])
     scheduler = trainer.scheduler
     if scheduler is not None and not any(
         getattr(plugin, "scheduler", None) is scheduler
@@ -59,6 +60,15 @@ def register_plugins(
         bus.register(plugin_names.EvaluationCallback(evaluator))
     elif trainer.val_dataloader is not None and not bus.listeners("evaluate"):
         bus.register(plugin_names.EvaluationCallback())
+
+
+def built_in(trainer: TrainerView) -> list[BuiltIn]:
+    """Return the plugins that the trainer's own arguments enable, in order of calls."""
+    plugins: list[BuiltIn] = []
+    if trainer.tf32 is not None:
+        plugins.append(TF32(trainer.tf32))
+    plugins.append(MemoryAdvice())
+    return plugins
 
 
 def check_scheduler(scheduler: Any) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable
-from training.builtin.compiling import compiled
 from training.builtin.defaults import wrapped_module
 from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.optimizer_state import check_optimizer
@@ -57,7 +56,6 @@ class Run:
         val_dataloader: what was passed.
         forward: computes the loss of a batch.
         precision: autocast and loss scaler.
-        compile_options: of ``torch.compile``; None: do not compile.
     Attributes:
         resumption: what it goes on from; None: it starts afresh.
         is_waiting: whether it has a resumption and was not begun.
@@ -73,14 +71,12 @@ class Run:
         val_dataloader: Validation,
         forward: Forward,
         precision: Precision,
-        compile_options: dict[str, Any] | None = None,
     ) -> None:
         self.trainer = trainer
         self.state = state
         self.bus = trainer.bus
         self._forward = forward
         self._precision = precision
-        self._compile = compile_options
         self.resumption: Resumption | None = None
         self.is_waiting = False
         self.val_dataloader = val_dataloader
@@ -170,9 +166,7 @@ class Run:
     def _set_up(self) -> tuple[Feed, Window]:
         """Let plugins wrap and prepare; then learn which metrics will be produced."""
         trainer, bus, weigher = self.trainer, self.bus, self.state.weigher
-        module = wrapped_module(trainer, bus)
-        is_wrapped = module is not trainer.model
-        module = compiled(module, self._compile)
+        module, is_wrapped = wrapped_module(trainer, bus)
         order = EpochLoader(self._wrapped_loader(), trainer.order_seed)
         self.feed = feed = Feed(order, trainer.device, partial(weighing, weigher))
         if bus.on_setup is not None:

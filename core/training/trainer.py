@@ -22,7 +22,7 @@ from training.arguments import (
     whole_number,
 )
 from training.builtin.compiling import compile_options
-from training.builtin.defaults import register_plugins
+from training.builtin.defaults import built_in, register_plugins
 from training.bus.bus import Bus
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
@@ -179,9 +179,10 @@ class Trainer:
         self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)
         self.tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self.cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
-        self._compile = compile_options(compile, self.cuda_graphs)
+        implied = built_in(self.tf32, compile_options(compile, self.cuda_graphs))
         self._run = self._new_run()
         check_optimizer(self)
+        self.bus.register_all((None, plugin) for plugin in implied)
         register_plugins(self, self.bus, callbacks or (), plugins or (), evaluator)
 
     def save_checkpoint(self, path: str | Path) -> Path:
@@ -335,7 +336,7 @@ class Trainer:
         weigher.beside = self.criterion.held_modules()
         weigher.autocast = self.autocast
         state = RunState(self.bus, weigher, resumed_from)
-        parts = self._val_dataloader, self._forward, self._precision, self._compile
+        parts = self._val_dataloader, self._forward, self._precision
         return Run(self, state, *parts)
 
     def _remember_options(self) -> None:

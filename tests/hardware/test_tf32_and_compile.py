@@ -10,6 +10,7 @@ import torch
 from toy import Regression, make_trainer, weights_of
 
 from training import CheckpointError, ConfigError, Trainer, hookimpl
+from training.builtin.defaults import wrapped_module
 
 
 def switches() -> tuple[str, bool]:
@@ -128,23 +129,39 @@ def test_a_checkpoint_of_a_compiled_run_fits_a_plain_one(tmp_path: Any) -> None:
         assert torch.equal(a, b)
 
 
-def test_what_a_plugin_wraps_is_compiled_with_its_wrapper() -> None:
-    class Wrapper(torch.nn.Module):
-        def __init__(self, inner: torch.nn.Module) -> None:
-            super().__init__()
-            self.inner = inner
+class Wrapper(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
 
-        def forward(self, *arguments: Any) -> Any:
-            return self.inner(*arguments)
+    def forward(self, *arguments: Any) -> Any:
+        return self.inner(*arguments)
 
-    class Wraps:
-        @hookimpl
-        def wrap_model(self, model: torch.nn.Module) -> torch.nn.Module:
-            return Wrapper(model)
 
+class Wraps:
+    @hookimpl
+    def wrap_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        return Wrapper(model)
+
+
+def test_what_plugins_wrap_is_compiled_with_its_wrappers() -> None:
     trainer = make_trainer(None, None, Wraps(), compile={"backend": "eager"})
+    trainer.bus.register(Wraps(), "zz, registered later")
     trainer.train()
     assert isinstance(trainer._run.window.model._orig_mod, Wrapper)
+    assert isinstance(trainer._run.window.model._orig_mod.inner, Wrapper)
+    assert "compile" not in trainer.plugins
+
+
+@pytest.mark.parametrize("compile_", [False, {"backend": "eager"}])
+@pytest.mark.parametrize("plugins", [(), (Wraps(),)], ids=["none", "one that wraps"])
+def test_a_model_counts_as_wrapped_by_plugins_that_somebody_chose(
+    plugins: tuple[Any, ...], compile_: Any
+) -> None:
+    trainer = make_trainer(None, None, *plugins, compile=compile_)
+    module, is_wrapped = wrapped_module(trainer, trainer.bus)
+    assert is_wrapped == bool(plugins)
+    assert (module is trainer.model) == (not plugins and not compile_)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from training.bus.callback import BuiltIn
 from training.errors import ConfigError
 
 #: Modes in which torch.compile records CUDA graphs of its own.
@@ -44,8 +45,19 @@ def compile_options(
     return options
 
 
-def compiled(module: nn.Module, options: dict[str, Any] | None) -> nn.Module:
-    """Return what the loop calls instead of ``module``, which keeps its weights."""
-    if options is None:
-        return module
-    return cast(nn.Module, torch.compile(module, **options))
+class Compile(BuiltIn):
+    """Let the loop call a compiled model, around whatever plugins put it into.
+
+    Args:
+        options: what ``compile_options`` returned.
+    """
+
+    name = "compile"
+    is_last = True  # what others wrap is compiled with it
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = dict(options)
+
+    def wrap_model(self, model: nn.Module) -> nn.Module:
+        """Return what is called instead of ``model``, which keeps its weights."""
+        return cast(nn.Module, torch.compile(model, **self.options))

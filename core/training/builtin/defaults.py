@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from training import callbacks as plugin_names
+from training.builtin.compiling import Compile
 from training.builtin.memory_advice import MemoryAdvice
 from training.builtin.tf32 import TF32
 from training.bus.bus import Bus
@@ -17,6 +18,23 @@ from training.errors import ConfigError, PluginError
 from training.view import TrainerView
 
 log = logging.getLogger(__name__)
+
+
+def built_in(
+    tf32: bool | None, compile_options: Mapping[str, Any] | None
+) -> list[BuiltIn]:
+    """Return what the trainer's own arguments enable, and what always is on.
+
+    Args:
+        tf32: None leaves the process's switches alone.
+        compile_options: of ``torch.compile``; None: do not compile.
+    """
+    plugins: list[BuiltIn] = [MemoryAdvice()]
+    if tf32 is not None:
+        plugins.append(TF32(tf32))
+    if compile_options is not None:
+        plugins.append(Compile(compile_options))
+    return plugins
 
 
 def register_plugins(
@@ -41,7 +59,7 @@ def register_plugins(
         from training.discovery.specs import build_plugins
 
         named += build_plugins(plugins)
-    bus.register_all([*((None, each) for each in built_in(trainer)), *named])
+    bus.register_all(named)
     scheduler = trainer.scheduler
     if scheduler is not None and not any(
         getattr(plugin, "scheduler", None) is scheduler
@@ -60,15 +78,6 @@ def register_plugins(
         bus.register(plugin_names.EvaluationCallback(evaluator))
     elif trainer.val_dataloader is not None and not bus.listeners("evaluate"):
         bus.register(plugin_names.EvaluationCallback())
-
-
-def built_in(trainer: TrainerView) -> list[BuiltIn]:
-    """Return the plugins that the trainer's own arguments enable, in order of calls."""
-    plugins: list[BuiltIn] = []
-    if trainer.tf32 is not None:
-        plugins.append(TF32(trainer.tf32))
-    plugins.append(MemoryAdvice())
-    return plugins
 
 
 def check_scheduler(scheduler: Any) -> None:
@@ -97,16 +106,25 @@ def listed(callbacks: Any) -> list[Any]:
     return list(callbacks)
 
 
-def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
+def wrapped_module(trainer: TrainerView, bus: Bus) -> tuple[nn.Module, bool]:
     """Return the model in what plugins wrap around it, one around the other.
+
+    And whether one that somebody chose did: nobody knows what its wrapper does.
 
     Raises:
         PluginError: what one returned is no module.
     """
+    wrappers = []
+
+    def check(name: str, module: nn.Module, wrapped: Any) -> None:
+        _check_wrapper(name, module, wrapped)
+        if wrapped is not module:
+            wrappers.append(name)
+
     module: nn.Module = bus.chain(
-        "wrap_model", "model", _check_wrapper, trainer=trainer, model=trainer.model
+        "wrap_model", "model", check, trainer=trainer, model=trainer.model
     )
-    return module
+    return module, any(name in trainer.plugins for name in wrappers)
 
 
 def _check_wrapper(name: str, module: nn.Module, wrapped: Any) -> None:

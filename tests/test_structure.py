@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import subprocess
-import sys
 import tokenize
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from processes import printed_by, python
 
 import training
 from training import callbacks, hookspecs, plugin
@@ -163,10 +162,7 @@ def test_a_missing_plugin_is_named_with_its_install_line() -> None:
         "import sys; sys.modules['trainbus_logging'] = None\n"
         "from training import CSVLoggerCallback"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert "pip install trainbus-logging" in run.stderr
+    assert "pip install trainbus-logging" in python("-c", code).stderr
 
 
 def test_importing_the_doors_imports_nothing_heavy() -> None:
@@ -175,10 +171,7 @@ def test_importing_the_doors_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'transformers', 'yaml', 'pydantic', 'tqdm', 'pluggy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == "[]"
+    assert printed_by(code) == "[]"
 
 
 def test_the_kernel_alone_imports_neither_loggers_nor_transformers() -> None:
@@ -187,7 +180,4 @@ def test_the_kernel_alone_imports_neither_loggers_nor_transformers() -> None:
         "heavy = {'transformers', 'yaml', 'pydantic', 'tensorboard'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == "[]"
+    assert printed_by(code) == "[]"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import printed_by
 
 from training.app.config.load import load_config
 from training.app.plugin_tools.active import choices
@@ -67,10 +68,7 @@ def test_a_list_imports_neither_torch_nor_a_plugin() -> None:
         "heavy = {'torch', 'pydantic', 'transformers', 'trainbus_logging'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.splitlines()[-1] == "[]"
+    assert printed_by(code).splitlines()[-1] == "[]"
 
 
 def test_a_listed_plugin_says_all_of_itself(install: Any, command: Command) -> None:

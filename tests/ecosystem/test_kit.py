@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from processes import printed_by
 
 from training import Callback, hookimpl
 from training.testing.equality import difference
@@ -304,7 +303,4 @@ def test_a_wrapper_of_evaluate_is_no_source_of_metrics(tiny_trainer: Any) -> Non
 
 def test_the_pytest_plugin_imports_torch_only_when_used() -> None:
     code = "import sys, training.testing.fixtures\nprint('torch' in sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == "False"
+    assert printed_by(code) == "False"

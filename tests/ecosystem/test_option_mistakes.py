@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
 from annotated_types import Ge, Gt, Lt, MinLen
+from processes import printed_by
 from pydantic import Field
 
 from training.app.config.json_schema import options_schema
@@ -183,10 +182,7 @@ class Checked:
 {call}
 print(sorted({{"torch", "pydantic"}} & set(sys.modules)))
 """
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == imported
+    assert printed_by(code) == imported
 
 
 def test_without_the_decorator_python_may_pass_anything() -> None:

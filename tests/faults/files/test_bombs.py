@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import python
 from torch import nn
 
 from training import CheckpointError, Trainer
@@ -131,12 +130,7 @@ def test_c15_256_megabytes_in_a_small_file_need_no_memory(tmp_path: Path) -> Non
         "try:\n    read_checkpoint(sys.argv[1])\n"
         "except CheckpointError as error:\n    print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", code, str(path))
     assert "has a compressed record" in done.stdout, done.stderr[-2000:]
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from faults.endless_run import training
 from faults.sweep import ENOUGH, build, violations
+from processes import python
 
 from training import Callback, ConfigError, Trainer
 from training.checkpoint_io import read_checkpoint
@@ -24,23 +25,6 @@ HERE = Path(__file__).parents[1]
 Record = Callable[[str, object], None]
 exhaustive = pytest.mark.exhaustive
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-
-
-def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a script of this folder in a fresh process."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
 
 
 def swept(script: str, *arguments: str) -> dict[str, Any]:

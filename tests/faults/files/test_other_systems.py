@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from processes import python
 
 from trainbus_checkpointing import folder as folders
 from training import ConfigError
@@ -71,15 +71,8 @@ sys.exit(main(["plugins", "list"]))
 
 @pytest.mark.parametrize("lacks", [LACKS, "import signal, sys"], ids=["other", "POSIX"])
 def test_a_plain_run_trains_saves_and_resumes_on(lacks: str, tmp_path: Path) -> None:
-    path = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        [sys.executable, "-c", f"{lacks}\n{TRAINS}"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    os.pathsep.join(filter(None, sys.path))
+    done = python("-c", f"{lacks}\n{TRAINS}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("steps 12\nsteps 12\nresumed at 12\n")
     assert len(list((tmp_path / "saved").glob("*.pt"))) > 0

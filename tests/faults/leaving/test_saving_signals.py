@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from faults.runs import assert_same_end, build, end_of
+from processes import python
 
 from trainbus_checkpointing import ModelCheckpointCallback, saver
 from trainbus_checkpointing.background import Background
@@ -199,14 +199,8 @@ saving(Path(sys.argv[1]), Acts("on_checkpoint after", 4, send)).train()
 def test_p17_the_process_ends_with_143_and_leaves_no_half_of_a_file(
     tmp_path: Path, signals: int, listed: list[int]
 ) -> None:
-    path = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        [sys.executable, "-c", PROCESS, str(tmp_path), str(signals)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    os.pathsep.join(filter(None, sys.path))
+    done = python("-c", PROCESS, str(tmp_path), str(signals))
     assert done.returncode == 143, done.stderr
     found = json.loads((tmp_path / "manifest.json").read_text())["checkpoints"]
     assert [each["step"] for each in found] == listed

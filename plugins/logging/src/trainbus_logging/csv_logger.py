@@ -142,13 +142,13 @@ class CSVLoggerCallback(Callback):
         """Let others write there."""
         if self._owner is not trainer:
             return  # of a run that was refused
-        self._owner = None
-        if self._lock is not None:
-            self._lock.release()
+        lock, self._lock, self._owner = self._lock, None, None
+        if lock is not None:
+            lock.release()
 
     def _confirm(self) -> None:
-        assert self._lock is not None, "on_setup comes first"
-        self._lock.confirm(lambda: stamp_of(self.path) in (None, self._left))
+        if self._lock is not None:  # else whoever calls hooks by hand has the file
+            self._lock.confirm(lambda: stamp_of(self.path) in (None, self._left))
 
     def _place(self, save_dir: Path) -> Path:
         default = save_dir / "training_log.csv"

@@ -200,8 +200,9 @@ MUTANTS = [
         "P14",
         "handlers are taken down before plugins close",
         "training.run",
-        "            failure = tear_down(trainer, failure, self.watched)\n",
-        "        failure = tear_down(trainer, failure, self.watched)\n",
+        "            self.seconds = time.perf_counter() - started\n"
+        "            failure = tear_down",
+        "        if True:\n            failure = tear_down",
         SIGNALS,
         "test_p14_a_signal_that_comes and SIGINT",
     ),

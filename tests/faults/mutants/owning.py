@@ -117,7 +117,7 @@ MUTANTS = [
         "            pass\n",
         WRITER,
         "test_p10_a_second_writer",
-    ),,
+    ),
     Mutant(
         "P10",
         "two runs record themselves in one folder",
@@ -126,7 +126,7 @@ MUTANTS = [
         "            pass\n",
         WRITER,
         "test_p10_a_second_writer",
-    ),,
+    ),
     Mutant(
         "P11",
         "a row is written without a look at the lock",
@@ -135,7 +135,7 @@ MUTANTS = [
         '        """\n        if self._is_fresh',
         WRITER,
         "test_p11_a_log_lost",
-    ),,
+    ),
     Mutant(
         "P11",
         "a record is written without a look at the lock",
@@ -144,7 +144,7 @@ MUTANTS = [
         "        write_json",
         WRITER,
         "test_p11_a_record_lost",
-    ),,
+    ),
     Mutant(
         "P11",
         "a removed lock of a log is taken again whoever had it meanwhile",
@@ -153,7 +153,7 @@ MUTANTS = [
         "True",
         WRITER,
         "test_p11_a_lock_that_came_free",
-    ),,
+    ),
     Mutant(
         "P11",
         "a removed lock of a record is taken again whoever had it meanwhile",
@@ -162,5 +162,5 @@ MUTANTS = [
         "True",
         WRITER,
         "test_p11_a_lock_that_came_free",
-    ),,
+    ),
 ]

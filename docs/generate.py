@@ -97,7 +97,10 @@ epoch. What is asked for while one is served, in `evaluate`, `on_metrics`, `on_e
 second number. A plugin declares what it is written for, `hook_api = ">=1.0,<2"`, and is
 refused elsewhere with both ranges. What will go in 2.0 warns for at least one release:
 whoever implements a deprecated hook, or names a deprecated argument, gets a
-`DeprecationWarning` at that line.
+`DeprecationWarning` at that line. A method with the name of a hook of 1.1 (`plan_evaluations`,
+`plan`, `resume_candidates`, `needed_checkpoints`, `find_checkpoint`, `summary`) is that hook
+where the class says `hook_api = ">=1.1,<2"`, or the method has `@hookimpl`; elsewhere it stays
+the plugin's own, and a warning says so.
 
 ## Class attributes of a plugin
 
@@ -233,7 +236,8 @@ def _attributes() -> Iterator[tuple[str, str, str]]:
     source = (Path(hookspecs.__file__).parent / "bus" / "callback.py").read_text()
     lines = source.splitlines()
     tree = ast.parse(source)
-    (cls,) = (n for n in tree.body if isinstance(n, ast.ClassDef))
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    cls = next(node for node in classes if node.name == "Callback")
     for node in cls.body:
         if not isinstance(node, ast.AnnAssign) or node.value is None:
             continue

@@ -30,7 +30,7 @@ from training.checkpoint.optimizer_state import check_optimizer, options_of
 from training.checkpoint.resume import Receipt, restore
 from training.checkpoint.resumption import Resumption
 from training.checkpoint_io import write_checkpoint
-from training.errors import CheckpointError
+from training.errors import CheckpointError, ConfigError
 from training.feed.batches import batch_to_device
 from training.feed.epoch_loader import refuse_one_shot
 from training.feed.feed import Feed
@@ -241,6 +241,11 @@ class Trainer:
         ``SystemExit(143)``, ``SystemExit(129)`` and ``KeyboardInterrupt``; SIGUSR1 asks
         for one, or with ``stop_on_sigusr1`` ends it, too, with ``SystemExit(138)``.
         """
+        if self.bus.is_in_run:
+            raise ConfigError(
+                "train() was called while a run of this trainer is under way; call it "
+                "when that has ended, or build another trainer"
+            )
         if not self._run.is_waiting:
             self._run = self._new_run()
         self._remember_options()

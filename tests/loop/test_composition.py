@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy import make_trainer
 
-from training import Callback, CheckpointError, Trainer
+from training import Callback, CheckpointError, ConfigError, Trainer
 from training.plugin import read_checkpoint
 
 KERNEL = Path(__file__).resolve().parents[2] / "core" / "training"
@@ -232,3 +232,18 @@ def test_an_optimizer_is_loaded_once_and_at_once(
     second.train()
     assert loads == 1
     assert [bool(state) for state in seen] == [True, True]
+
+
+class TrainsAgain(Callback):
+    """Calls ``train`` in its second epoch."""
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        if trainer.epoch == 1:
+            trainer.train()
+
+
+def test_train_is_refused_while_a_run_is_under_way() -> None:
+    trainer = with_momentum(TrainsAgain())
+    with pytest.raises(ConfigError, match="while a run of this trainer is under way"):
+        trainer.train()
+    assert trainer.epoch == 1

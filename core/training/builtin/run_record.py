@@ -24,7 +24,7 @@ from training.discovery.provenance import describe_plugins
 from training.discovery.shipped import VERSION
 from training.errors import ConfigError, PluginError
 from training.files.lock import FolderLostError, RunLock, stamp_of
-from training.hooks.questions import summary_mistake
+from training.hooks.answers import summary_mistake
 from training.messages.error_texts import error_text
 
 if TYPE_CHECKING:

@@ -152,11 +152,10 @@ class Bus:
             PluginError: no plugin has that name.
             Exception: what its ``on_close`` raised; it is out all the same.
         """
-        run = self._run
         last = [each for each in self.listeners("on_close") if each.plugin_name == name]
         plugin = self._take_out(name)
-        if run is not None and last and self._is_to_close(name):
-            self._call(last[0], "on_close", {"trainer": run})
+        if self.is_in_run and last and self._is_to_close(name):
+            self._call(last[0], "on_close", {"trainer": self._run})
         return plugin
 
     def begin_run(self, trainer: Any) -> None:
@@ -185,9 +184,8 @@ class Bus:
         plugin = rest.pop(name)
         self._manager.unregister(name=name)
         reasons: dict[tuple[str, str], str] = {}
-        ordered = bus_order(rest, reasons)
         at_hand, self._compiled = self._compiled, {}
-        self._adopt(ordered, reasons)
+        self._adopt(bus_order(rest, reasons), reasons)
         for slot in at_hand.values():
             silence(slot, name)
         return plugin

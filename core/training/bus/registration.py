@@ -270,8 +270,8 @@ def _tell_of_newer(plugin: Callback, name: str, hook: str) -> None:
         return
     log.warning(
         "plugin %r has a method %r, which is a hook since API %s, and is not called: "
-        "its hook_api %r allows older ones; if it is meant, say hook_api = '>=%s,<2'",
-        *(name, hook, SINCE[hook], plugin.hook_api, SINCE[hook]),
+        "its hook_api (%s) allows older ones; if it is meant, say hook_api = '>=%s,<2'",
+        *(name, hook, SINCE[hook], plugin.hook_api or "any", SINCE[hook]),
     )
 
 

@@ -73,6 +73,8 @@ def _check_weighing(kept: Any) -> None:
     require(is_right, f"{at}.scale", scale, "a number above 0")
     for name in ("cuts", "batches"):
         require(is_count(kept[name]), f"{at}.{name}", kept[name], COUNT)
+    later = kept.get("later")  # a file of an earlier release has none
+    require(later is None or is_count(later), f"{at}.later", later, COUNT)
     settled = kept["is_settled"]
     require(isinstance(settled, bool), f"{at}.is_settled", settled, "a bool")
 

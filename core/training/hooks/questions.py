@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -107,20 +106,3 @@ def summary(trainer: TrainerView) -> Mapping[str, Any] | None:
 
 #: Their names, in the order in which a run comes to be asked.
 QUESTIONS: Final = tuple(n for n, v in list(globals().items()) if is_hook(v))
-
-
-def summary_mistake(answer: Any) -> str:
-    """Return what is wrong with an answer to ``summary``, ``""`` if nothing."""
-    try:
-        if not isinstance(answer or {}, Mapping):
-            raise TypeError
-        json.dumps(answer)
-        for metric, value in (answer or {}).get("best", {}).items():
-            if not isinstance(metric, str) or not isinstance(value, (int, float)):
-                return f"returned {value!r} from summary as the best {metric!r}"
-        for label, path in (answer or {}).get("paths", {}).items():
-            if not isinstance(path, str):
-                return f"returned {path!r} from summary as the path {label!r}"
-    except (TypeError, ValueError, AttributeError):
-        return f"returned {answer!r} from summary; return JSON values by name"
-    return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.hooks.questions import summary_mistake
+from training.hooks.answers import summary_mistake
 from training.planned.planned_run import Plan, PlannedRun
 from training.testing.case import Case
 from training.testing.equality import difference, state_of

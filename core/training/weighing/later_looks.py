@@ -20,13 +20,21 @@ class LaterLooks:
     An unknown unit may have had its shares in all of the first batch: weights of
     classes that it did not hold, for instance.
 
+    Args:
+        number: batches since the unit was found; None: there is nothing to look at.
     Attributes:
         are_left: whether there are any.
     """
 
-    def __init__(self, are_left: bool = False) -> None:
-        self.are_left = are_left
-        self._number, self._next = 0, 1
+    def __init__(self, number: int | None = None) -> None:
+        self._number = number or 0
+        self._next = 1 << self._number.bit_length()
+        self.are_left = number is not None and self._next <= LAST_LOOK
+
+    @property
+    def number(self) -> int | None:
+        """What goes on from here is made with, as a checkpoint keeps it."""
+        return self._number if self.are_left else None
 
     def is_due(self) -> bool:
         """Count a batch; return whether it is one to look at."""

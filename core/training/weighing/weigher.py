@@ -140,6 +140,7 @@ class Weigher:
             "cuts": self._cuts,
             "batches": self._batches,
             "is_settled": self._is_settled or self._expected is not None,
+            "later": self._later.number,
         }
 
     def take_over(self, saved: Mapping[str, Any] | None, allows_change: bool) -> None:
@@ -159,6 +160,7 @@ class Weigher:
         self._live = {str(name): float(n) for name, n in saved["live"].items()}
         self._rest, self._scale = float(saved["r"]), float(saved["scale"])
         self._cuts, self._batches = int(saved["cuts"]), int(saved["batches"])
+        self._later = LaterLooks(saved.get("later"))
 
     def find_usual(self) -> None:
         """Count usual batches at once from here on, if all there is to do is count."""
@@ -189,6 +191,9 @@ class Weigher:
             return self._measured(batch, issued, samples)
         if self._later.are_left and self._later.is_due():
             self._look_again(batch, issued)
+        return self._known(batch, issued, samples)
+
+    def _known(self, batch: Any, issued: Any, samples: int | None) -> float:
         if len(self._live) > 1:
             return self._compared(batch, issued, samples)
         return self._amount(batch, samples)
@@ -209,15 +214,15 @@ class Weigher:
             samples: in it, where that is known.
         """
         issued = None if samples is None else range(samples)
+        if said_weight(batch) is not None or self._function is not None:
+            return self(batch, issued)
         if self._is_settled:
             try:
-                return self(batch, issued)
+                return self._known(batch, issued, samples)
             except ConfigError as error:  # training is not concerned by this batch
                 log.warning("evaluation counts by %s: %s", self.verdict, error)
-                return self._amount(batch, samples)
-        said = said_weight(batch)
-        if said is not None or self._model is None:
-            return self._amount(batch, samples) if said is None else said
+        if self._is_settled or self._model is None:
+            return self._amount(batch, samples)
         waits = self._has_waited and not self._need_not_be_measured(batch, samples)
         if self._unit is not None and not waits:
             return self._amount(batch, samples)
@@ -325,7 +330,8 @@ class Weigher:
             self._is_settled = True
             assert self._unit is not None
             is_known = self._counts.is_torch_loss and len(self._live) == 1
-            self._later = LaterLooks(self._batches_a_window > 1 and not is_known)
+            may_differ = self._batches_a_window > 1 and not is_known
+            self._later = LaterLooks(0 if may_differ else None)
             log.info("%s", sentences.found(seen, self._unit))
         elif not self._cuts and (
             seen.is_final or self._batches >= min(MOST_BATCHES, self._batches_a_window)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainbus_early_stopping import EarlyStoppingCallback
-from training import Callback
+from training import Callback, PluginError
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 
 from .fakes import FakeTrainer, begun, resumed
@@ -75,12 +75,18 @@ class Files(Callback):
         return path if path.exists() else None
 
 
-def saved(folder: Path, step: int, weight: float, best_seen: float) -> Path:
+def saved(
+    folder: Path, step: int, weight: float, best_seen: float, of: int | None = None
+) -> Path:
     model = torch.nn.Linear(1, 1)
     torch.nn.init.constant_(model.weight, weight)
     own = {"progress": {"best_seen": best_seen}}
     plugins = {"early_stopping": own}
-    state = {"model": model.state_dict(), "plugins": plugins}
+    state = {
+        "model": model.state_dict(),
+        "plugins": plugins,
+        "progress": {"epoch": step // 2, "step": step if of is None else of},
+    }
     return write_checkpoint(folder / f"{step}.pt", state)
 
 
@@ -113,6 +119,31 @@ def test_best_weights_come_back(tmp_path, caplog, best_seen, damage, expected):
     stopper.on_train_end(trainer)
     assert (weight_of(trainer), trainer.weights_are) == expected
     assert ("live weights stay" in caplog.text) == (expected[1] == "live")
+
+
+def test_a_checkpoint_of_another_step_is_not_taken_for_the_best(tmp_path):
+    stopper, trainer = begun(FakeTrainer(Files(tmp_path)), restore_best_weights=True)
+    saved(tmp_path, 4, 40.0, 0.5, of=6)
+    for value in (1.0, 0.5, 0.7):
+        trainer.run_epoch(stopper, val_loss=value)
+    stopper.on_train_end(trainer)
+    assert (weight_of(trainer), trainer.weights_are) == (4.0, "best@4"), "the copy"
+
+
+class Odd(Callback):
+    hook_api = ">=1.1,<2"
+    name = "odd"
+
+    def find_checkpoint(self) -> int:
+        return 5
+
+
+def test_an_answer_that_is_no_path_is_refused_by_name():
+    stopper, trainer = begun(FakeTrainer(Odd()), restore_best_weights=True)
+    trainer.step = 2
+    stopper.on_metrics(trainer, {"val_loss": 1.0})
+    with pytest.raises(PluginError, match="plugin 'odd' returned 5"):
+        stopper.on_checkpoint(trainer)
 
 
 def test_the_checkpoint_of_the_best_step_is_declared_as_needed():

@@ -79,6 +79,18 @@ def test_evaluations_are_those_that_the_evaluators_name(
     assert (run.evaluations, run.metrics) == (steps, metrics)
 
 
+@pytest.mark.parametrize("answer", [5, ["x"], "abc"])
+def test_evaluations_that_are_no_steps_are_refused(answer: Any) -> None:
+    class Odd(Measures):
+        name = "odd"
+
+        def plan_evaluations(self) -> Any:
+            return answer
+
+    with pytest.raises(PluginError, match="plugin 'odd' returned"):
+        evaluated(bus_of(Odd()), RUN)
+
+
 @pytest.mark.parametrize(
     ("metric", "told"),
     [

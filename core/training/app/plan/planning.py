@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from training.bus.bus import Bus
@@ -24,7 +24,15 @@ def evaluated(bus: Bus, run: PlannedRun) -> PlannedRun:
         usual = {*run.epoch_ends, run.total_steps}
         said = dict(bus.collect("plan_evaluations", run=run))
         for name in names:
-            steps |= usual if said.get(name) is None else set(said[name])
+            own = usual if said.get(name) is None else said[name]
+            if not isinstance(own, Iterable) or not all(
+                isinstance(n, int) for n in own
+            ):
+                raise PluginError(
+                    f"plugin {name!r} returned {own!r} from plan_evaluations; return "
+                    "step numbers, or None"
+                )
+            steps |= set(own)
     return replace(run, evaluations=sorted(steps), metrics=_metrics(bus, names))
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainbus_early_stopping.progress import Progress
-from training import CheckpointError
+from training import CheckpointError, PluginError
 from training.plugin import (
     as_plain,
     check_weights,
     load_weights,
+    position_of,
     read_checkpoint,
     weights_of,
 )
@@ -67,7 +68,8 @@ class BestWeights:
 
     def release_if_saved(self, trainer: Trainer, step: int) -> None:
         """Free the copy if a checkpoint of ``step`` exists."""
-        if self.copy is not None and _find_checkpoint(trainer, step) is not None:
+        path = None if self.copy is None else _find_checkpoint(trainer, step)
+        if path is not None and position_of(path)[1] == step:
             self.drop()
 
     def restore(self, trainer: Trainer, best: Progress) -> None:
@@ -112,14 +114,23 @@ class BestWeights:
         if own and own.get("best_seen") != best.best_seen:
             log.warning("%s: %s is of another run; it is not used", self._owner, path)
             return None
+        if state.get("progress", {}).get("step") != best.best_step:
+            log.warning("%s: %s is of another step; it is not used", self._owner, path)
+            return None
         return state["model"], state.get("loss")
 
 
 def _find_checkpoint(trainer: Trainer, step: int) -> Path | None:
     """Ask the plugins that write checkpoints for a complete file of ``step``."""
     find = trainer.bus.find_checkpoint
-    path: Path | None = None if find is None else find(trainer, step)
-    return path
+    path: Any = None if find is None else find(trainer, step)
+    if path is None or isinstance(path, (str, Path)):
+        return None if path is None else Path(path)
+    names = [impl.plugin_name for impl in trainer.bus.listeners("find_checkpoint")]
+    raise PluginError(
+        f"plugin {' or '.join(map(repr, names))} returned {path!r} from "
+        "find_checkpoint; return a path, or None"
+    )
 
 
 def _cpu_copies(state: Mapping[str, Any]) -> dict[str, Any]:

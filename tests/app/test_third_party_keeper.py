@@ -120,3 +120,18 @@ def test_best_weights_come_from_its_files_and_the_needed_one_stays(
     assert found["paths"]["last_checkpoint"] == "out/kept/000008.pt"
     assert found["best"][0]["watched_by"] == ["early_stopping"]
     assert "live weights stay" not in caplog.text
+
+
+@pytest.mark.parametrize("hook", ["resume_candidates", "needed_checkpoints"])
+def test_an_answer_that_cannot_be_read_is_refused_by_name(
+    hook: str, workplace: Path, command: Command
+) -> None:
+    (workplace / "odd.py").write_text(
+        "from training import Callback\n\n\nclass Odd(Callback):\n    name = 'odd'\n"
+        f"    hook_api = '>=1.1,<2'\n\n    def {hook}(self):\n        return 5\n"
+    )
+    run = ("run", "run.yaml", "-p", "./odd.py:Odd")
+    auto = ("--resume", "auto") if hook == "resume_candidates" else ()
+    code, _, err = command(*run, *auto)
+    assert f"plugin 'odd' returned 5 from {hook}" in err
+    assert code != 0

@@ -73,12 +73,39 @@ def test_no_room_holds_more_than_18_files() -> None:
     assert {room: count for room, count in counts.items() if count > 18} == {}
 
 
+def is_long(path: Path) -> bool:
+    return len(path.read_text(encoding="utf-8").split("\n")) > 400
+
+
 @pytest.mark.parametrize(
     "path",
     sorted(ROOT.glob("core/**/*.py")) + sorted(ROOT.glob("plugins/*/src/**/*.py")),
 )
 def test_no_file_is_longer_than_400_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").split("\n")) <= 400
+    assert not is_long(path)
+
+
+def long_tests(root: Path) -> list[str]:
+    """Return the files of tests below ``root`` of more than 400 lines."""
+    places = ("tests/**/*.py", "plugins/*/tests/**/*.py", "examples/*/tests/**/*.py")
+    paths = (path for place in places for path in root.glob(place))
+    return sorted(str(path.relative_to(root)) for path in paths if is_long(path))
+
+
+def test_no_file_of_tests_is_longer_than_400_lines() -> None:
+    assert long_tests(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tests/test_a.py", "tests/bus/test_a.py", "plugins/a/tests/a.py"],
+)
+def test_a_longer_file_of_tests_is_found(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("\n" * 399)
+    assert long_tests(tmp_path) == []
+    (tmp_path / name).write_text("\n" * 400)
+    assert long_tests(tmp_path) == [name]
 
 
 def lines_of_code(path: Path) -> int:

@@ -282,7 +282,7 @@ def test_an_error_names_class_distribution_and_version(tiny_trainer: Make) -> No
             csv.path.parent.touch()
 
     trainer.bus.register(TakesTheFolder())
-    with pytest.raises(OSError, match="File exists") as caught:
+    with pytest.raises(OSError, match="Not a directory") as caught:
         trainer.train()
     (note,) = caught.value.__notes__
     assert re.fullmatch(

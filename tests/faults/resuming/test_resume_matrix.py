@@ -180,7 +180,6 @@ def test_r1_the_checkpoint_of_the_mutants_resumes_equal_as_it_is(
         "rng.python",
         "rng.numpy",
         "rng.torch",
-        "progress.epoch",
         "progress.step",
         "progress.update",
         "progress.batch",
@@ -198,6 +197,16 @@ def test_r1_a_checkpoint_that_lost_a_field_is_found_out(
     torch.save(state, tmp_path / "mutant.pt")
     end = resumed(tmp_path / "mutant.pt", precision="fp16")
     assert first_difference(end, saved[1]) is not None
+
+
+def test_r1_a_checkpoint_with_metrics_of_a_later_epoch_is_refused(
+    tmp_path: Path, saved: tuple[Path, dict[str, Any]]
+) -> None:
+    state = torch.load(saved[0], weights_only=True)
+    change(state, "progress.epoch")
+    torch.save(state, tmp_path / "mutant.pt")
+    with pytest.raises(CheckpointError, match=r"metrics\['train_loss'\] is list"):
+        resumed(tmp_path / "mutant.pt", precision="fp16")
 
 
 def test_r1_a_checkpoint_of_fewer_steps_than_updates_is_refused(

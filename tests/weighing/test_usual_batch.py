@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from collections.abc import Callable
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from training.weighing.candidates import Counts
-from training.weighing.usual_batch import usual_weight
+from training.weighing.usual_batch import FEW, usual_weight
 
 ROWS = torch.randn(4, 3)
 LABELS = torch.tensor([0, 2, -100, 1])
 TEXTS = torch.tensor([[1, 2, -100], [-100, 5, 6], [0, 0, 1], [1, -100, -100]])
+MANY = torch.arange(FEW + 1) % 7
+MANY[3::5] = -100
 BATCHES = {
     "pair": (ROWS, LABELS),
+    "few pairs": (torch.randn(FEW, 3), MANY[:-1]),
+    "many pairs": (torch.randn(FEW + 1, 3), MANY),
     "texts": {"input_ids": TEXTS, "labels": TEXTS},
     "regression": (ROWS, ROWS),
     "list": [ROWS, LABELS],
@@ -56,3 +62,28 @@ def test_units_that_no_longer_go_together_are_left_to_the_weigher() -> None:
     weight = usual_weight(Counts(), "labels", {"labels": 3.0, "samples": 4.0}, 2.0)
     assert weight((ROWS, LABELS), source) == 6.0
     assert weight((ROWS, LABELS.clamp(min=0)), source) is None
+
+
+def numpy_functions_in(call: Callable[[], object]) -> list[str]:
+    """Return the functions of numpy written in Python that ``call`` goes through."""
+    seen: list[str] = []
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_globals["__name__"].startswith("numpy"):
+            seen.append(frame.f_code.co_name)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["few pairs", "many pairs"])
+def test_only_many_labels_are_counted_by_numpy(name: str) -> None:
+    weight = usual_weight(Counts(), "labels", {}, 1.0)
+    source = SimpleNamespace(issued=None)
+    seen = numpy_functions_in(lambda: weight(BATCHES[name], source))
+    assert bool(seen) == (name == "many pairs")

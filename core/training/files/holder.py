@@ -84,6 +84,11 @@ class Holder:
         return self.started is not None and self.started == start_of(self.pid)
 
     @property
+    def is_gone(self) -> bool:
+        """Whether it is known to have ended."""
+        return self.is_near and CAN_ASK and not self.is_running
+
+    @property
     def _kernel(self) -> str:
         for told in (self.namespace, self.started):
             if told and "/" in told:

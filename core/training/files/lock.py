@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Seconds between two touches, and how long a lock of another machine is watched.
 BEAT = 5.0
 WATCH = 4 * BEAT
+#: Seconds in which a child that a killed holder had just forked closes its copy.
+LINGER = 1.0
 #: How often somebody may remove the file between opening and locking it.
 TRIES = 10
 # A link, or a FIFO that nobody writes to, is opened as what it is, not followed.
@@ -162,16 +164,27 @@ class RunLock:
         """
         if fcntl is None:
             return False  # type: ignore[unreachable]
+        until = time.monotonic() + LINGER
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise self._is_in_use(Holder.parse(self._read() or b"")) from None
+            while not self._locks(descriptor):
+                other = Holder.parse(self._read() or b"")
+                if other is None or not other.is_gone or time.monotonic() > until:
+                    raise self._is_in_use(other)
+                time.sleep(0.01)
         except OSError as error:
             log.warning(
                 "files in %s cannot be locked (%s); the name in %s alone keeps another "
                 "run out",
                 *(self.path.parent, error.strerror, self.path.name),
             )
+            return False
+        return True
+
+    def _locks(self, descriptor: int) -> bool:
+        """Lock the open file, unless another open file of it is locked."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             return False
         return True
 

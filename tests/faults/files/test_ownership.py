@@ -151,22 +151,30 @@ def test_p10_a_lock_that_its_holder_removes_at_that_moment_is_made_anew(
 HOLDS = """
 import os, sys, time
 from pathlib import Path
+parent = os.getpid()
+if sys.argv[2] == "late":  # the kill meets a worker that has just been forked
+    os.register_at_fork(
+        after_in_child=lambda: any(iter(lambda: os.getppid() != parent, True))
+    )
 from training.files.lock import RunLock
 RunLock(Path(sys.argv[1], "run.lock"), "save_dir").acquire()
 worker = os.fork()
 if worker == 0:
+    print(os.getpid(), flush=True)
     sys.stdin.read()  # as a loader's worker that waits for work
     os._exit(0)
-print(worker, flush=True)
+if sys.argv[2] == "late":
+    print(worker, flush=True)
 time.sleep(600)
 """
 
 
+@pytest.mark.parametrize("worker_is", ["waiting", "late"])
 def test_p10_a_killed_run_leaves_the_folder_at_once_though_a_worker_lives_on(
-    tmp_path: Path,
+    tmp_path: Path, worker_is: str
 ) -> None:
     run = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(tmp_path)],
+        [sys.executable, "-c", HOLDS, str(tmp_path), worker_is],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

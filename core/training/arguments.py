@@ -45,7 +45,7 @@ def whole_number(name: str, value: Any, lowest: int = 1) -> int:
     is_whole = isinstance(number, Integral) and not isinstance(number, bool)
     if not is_whole or number < lowest:
         raise ConfigError(
-            f"{name} is {value!r}; use a whole number of at least {lowest}"
+            f"{name} is {number!r}; use a whole number of at least {lowest}"
         )
     return int(number)
 
@@ -62,7 +62,7 @@ def checked_seed(value: Any) -> int | None:
     is_whole = isinstance(number, Integral) and not isinstance(number, bool)
     if not is_whole or not -(2**63) <= number < 2**64:
         raise ConfigError(
-            f"seed is {value!r}; use a whole number from 0 to 2**64 - 1, or None"
+            f"seed is {number!r}; use a whole number from 0 to 2**64 - 1, or None"
         )
     return int(number)
 
@@ -79,7 +79,7 @@ def checked_norm(value: Any) -> float | None:
     is_real = isinstance(number, Real) and not isinstance(number, bool)
     if not is_real or not number >= 0:
         raise ConfigError(
-            f"max_grad_norm is {value!r}; use a number, 0 or more, or None"
+            f"max_grad_norm is {number!r}; use a number, 0 or more, or None"
         )
     norm: float = number  # an int stays one, as it was passed
     return norm
@@ -93,7 +93,7 @@ def checked_flag(name: str, value: Any) -> bool:
     """
     flag = plain(value)
     if not isinstance(flag, int) or flag not in (0, 1):
-        raise ConfigError(f"{name} is {value!r}; use True or False")
+        raise ConfigError(f"{name} is {flag!r}; use True or False")
     return bool(flag)
 
 

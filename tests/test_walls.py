@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -97,3 +98,29 @@ def test_the_doors_are_the_only_exceptions() -> None:
     doors = {"** -> training.plugin", "** -> training.callbacks"}
     doors.add("training.callbacks -> *")
     assert {e for c in CONTRACTS.values() for e in c.get("ignore_imports", ())} == doors
+
+
+def reached_into(text: str, own: str) -> set[str]:
+    """Return the modules that a test of the plugin ``own`` should not import."""
+    nodes = list(ast.walk(ast.parse(text)))
+    found = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    found |= {str(n.module) for n in nodes if isinstance(n, ast.ImportFrom)}
+    doors = {"training", "training.plugin", "training.callbacks", "training.testing"}
+    ours = {*WALLS["root_packages"]} - {own}
+    return {name for name in found - doors if name.split(".")[0] in ours}
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_tests_of_a_plugin_come_in_by_its_doors_too(package: Path) -> None:
+    paths = list(package.parents[1].glob("tests/**/*.py"))
+    assert paths != []
+    for path in paths:
+        assert reached_into(path.read_text(encoding="utf-8"), package.name) == set()
+
+
+def test_a_test_of_a_plugin_that_reaches_into_the_kernel_is_found() -> None:
+    text = "import training.loop.loop\nfrom data.folders import new_folder\n"
+    text += "from training.testing import run_events\nfrom trainbus_ema import state\n"
+    text += "def test_late():\n    from trainbus_logging import display"
+    expected = {"training.loop.loop", "data.folders", "trainbus_logging"}
+    assert reached_into(text, "trainbus_ema") == expected

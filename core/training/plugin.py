@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from training.planned.length import epochs_begun
     from training.planned.planned_run import Plan, PlannedRun
     from training.signals.signals import is_insistent, iterate_shielded, shielded
+    from training.view import MetricValue
     from training.weighing.structure import sample_sizes
     from training.weighing.untouched import untouched
     from training.weighing.weigher import LossPer, Weigher
@@ -59,6 +60,7 @@ _MODULES = {
     "LazyLogs": "training.logs",
     "LossFn": "training.loop.forward",
     "LossPer": "training.weighing.weigher",
+    "MetricValue": "training.view",
     "NO_PARTS": "training.loop.forward",
     "Parts": "training.loop.forward",
     "Plan": "training.planned.planned_run",
@@ -118,6 +120,7 @@ __all__ = [
     "LazyLogs",
     "LossFn",
     "LossPer",
+    "MetricValue",
     "NO_PARTS",
     "Parts",
     "Plan",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from training.testing.conformance import CHECKS, assert_plugin_conforms
     from training.testing.runs import Event, Heard, run_events, tiny_trainer
+    from training.testing.toys import tiny_batches
 
 __all__ = [
     "CHECKS",
@@ -20,6 +21,7 @@ __all__ = [
     "Heard",
     "assert_plugin_conforms",
     "run_events",
+    "tiny_batches",
     "tiny_trainer",
 ]
 
@@ -29,6 +31,7 @@ _MODULES = {
     "Heard": "training.testing.runs",
     "assert_plugin_conforms": "training.testing.conformance",
     "run_events": "training.testing.runs",
+    "tiny_batches": "training.testing.toys",
     "tiny_trainer": "training.testing.runs",
 }
 

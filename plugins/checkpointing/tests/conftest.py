@@ -10,10 +10,8 @@ import pytest
 import torch
 
 from trainbus_checkpointing import ModelCheckpointCallback
-from training import Bus
-from training.checkpoint_io import read_checkpoint, write_checkpoint
-from training.errors import MetricError
-from training.loop.metrics import MetricValue
+from training import Bus, MetricError
+from training.plugin import MetricValue, read_checkpoint, write_checkpoint
 
 
 class FakeTrainer:

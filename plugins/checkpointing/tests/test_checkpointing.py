@@ -7,8 +7,8 @@ import json
 import pytest
 
 from trainbus_checkpointing import ModelCheckpointCallback
-from training.checkpoint_io import read_checkpoint
-from training.errors import ConfigError, MetricError
+from training import ConfigError, MetricError
+from training.plugin import read_checkpoint
 
 from .listed import files, manifest, short
 

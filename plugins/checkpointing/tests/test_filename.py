@@ -9,7 +9,7 @@ from trainbus_checkpointing.filename import (
     FilenameTemplate,
     default_template,
 )
-from training.errors import ConfigError
+from training import ConfigError
 
 GUIDE = "checkpoint-{epoch:03d}-{val_loss:.4f}.pt"
 COUNTERS = {"epoch": 1, "step": 120, "update": 119}

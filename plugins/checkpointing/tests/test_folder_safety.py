@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from training.checkpoint_io import read_checkpoint
-from training.errors import CheckpointError, ConfigError
+from training import CheckpointError, ConfigError
+from training.plugin import read_checkpoint
 
 from .listed import files, manifest, short
 

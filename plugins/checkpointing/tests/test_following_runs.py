@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from trainbus_checkpointing import ModelCheckpointCallback
-from training import Callback
-from training.checkpoint_io import read_checkpoint
-from training.errors import CheckpointError
+from training import Callback, CheckpointError
+from training.plugin import read_checkpoint
 
 from .listed import files, short
 

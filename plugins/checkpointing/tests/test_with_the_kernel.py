@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from trainbus_checkpointing import ModelCheckpointCallback
-from training import Callback
-from training.trainer import Trainer
+from training import Callback, Trainer
 
 
 class Evaluates(Callback):

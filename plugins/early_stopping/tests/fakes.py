@@ -7,9 +7,7 @@ from typing import Any
 import torch
 
 from trainbus_early_stopping import EarlyStoppingCallback
-from training import Bus
-from training.errors import MetricError
-from training.loop.criterion import Criterion
+from training import Bus, MetricError, Trainer
 
 
 class FakeTrainer:
@@ -20,7 +18,8 @@ class FakeTrainer:
         self.metrics = {"train_loss": 1.0}
         self.resumed_from = None
         self.model = torch.nn.Linear(1, 1)
-        self.criterion = Criterion(None, self.model)
+        optimizer = torch.optim.SGD(self.model.parameters())
+        self.criterion = Trainer(self.model, [], optimizer=optimizer).criterion
         self.bus = Bus()
         self.bus.register_all([(None, plugin) for plugin in plugins])
         self.stop_reason: str | None = None

@@ -11,7 +11,7 @@ import torch
 
 from trainbus_early_stopping import EarlyStoppingCallback
 from training import Callback, PluginError
-from training.checkpoint_io import read_checkpoint, write_checkpoint
+from training.plugin import read_checkpoint, write_checkpoint
 
 from .fakes import FakeTrainer, begun, resumed
 

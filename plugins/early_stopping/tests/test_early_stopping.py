@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trainbus_early_stopping import EarlyStoppingCallback, improved
-from training.errors import CheckpointError, ConfigError, MetricError
+from training import CheckpointError, ConfigError, MetricError
 
 from .fakes import FakeTrainer, begun, resumed
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from trainbus_early_stopping import EarlyStoppingCallback
-from training import Callback
-from training.trainer import Trainer
+from training import Callback, Trainer
 
 
 class Evaluates(Callback):

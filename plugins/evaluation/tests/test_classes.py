@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from trainbus_evaluation import Evaluator
-from training.errors import ConfigError
+from training import ConfigError
 
 B, C = 4, 6
 

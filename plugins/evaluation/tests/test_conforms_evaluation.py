@@ -3,7 +3,7 @@
 import pytest
 
 from trainbus_evaluation import EvaluationCallback
-from training.testing.toys import tiny_batches
+from training.testing import tiny_batches
 
 
 @pytest.mark.parametrize(

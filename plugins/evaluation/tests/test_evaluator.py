@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from trainbus_evaluation import Evaluator
 from trainbus_evaluation.metrics import accuracy, macro_f1
-from training.errors import ConfigError, DataError
+from training import ConfigError, DataError
 
 
 def random_classes(seed, count=97, classes=5):

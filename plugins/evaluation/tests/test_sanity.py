@@ -19,7 +19,7 @@ from training import (
     PluginError,
     Trainer,
 )
-from training.hardware.rng import rng_state
+from training.plugin import rng_state
 
 
 class Net(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trainbus_evaluation import VQAEvaluator
-from training.errors import ConfigError, DataError
+from training import ConfigError, DataError
 
 WORDS = ["[PAD]", "[DEC]", "[SEP]", "[UNK]", "yes", "no", "t", "-", "shirt", "2"]
 PAD, DEC, SEP, UNK, YES, NO, T, DASH, SHIRT, TWO = range(10)

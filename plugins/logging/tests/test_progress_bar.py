@@ -7,8 +7,7 @@ import pytest
 from trainbus_logging import ProgressBarCallback
 from trainbus_logging.display import as_time, epoch_line
 from training import Callback, ConfigError, DataError
-from training.hardware.readback import Readback
-from training.logs import LazyLogs
+from training.plugin import LazyLogs, Readback
 
 
 class Terminal(io.StringIO):

@@ -7,8 +7,7 @@ import pytest
 
 from trainbus_logging import TensorBoardCallback
 from training import ConfigError
-from training.hardware.readback import Readback
-from training.logs import LazyLogs
+from training.plugin import LazyLogs, Readback
 
 reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback, Schedule
-from training.errors import ConfigError, MetricError
+from training import ConfigError, MetricError
 
 from .fakes import begin, fake_trainer, make_optimizer, run
 

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
-from training.errors import CheckpointError
+from training import CheckpointError
 
 from .fakes import begin, fake_trainer, make_optimizer, run
 

@@ -16,7 +16,7 @@ import training
 from training import callbacks, hookspecs, plugin
 from training.hookspecs import HOOKS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KERNEL = ROOT / "core" / "training"
 ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # Files -> lines of code that they may have with all that they import, and so on. The

@@ -65,7 +65,7 @@ def workplace(tmp_path: Path, shared_folder: Path) -> Path:
             (target.parent / image).parent.mkdir(parents=True, exist_ok=True)
             (target.parent / image).write_bytes((source / image).read_bytes())
         target.write_text("\n".join(rows[:count]) + "\n", encoding="utf-8")
-    config = Path(__file__).parents[1] / "config" / "vqa_config.yaml"
+    config = Path(__file__).parents[2] / "config" / "vqa_config.yaml"
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / config.name).write_bytes(config.read_bytes())
     make_hub_cache(tmp_path / "hub", rows[:24])

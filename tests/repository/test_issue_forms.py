@@ -10,7 +10,7 @@ import yaml
 
 from training.app.cli.command_line import build_parser
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 FIELDS = {"checkboxes", "dropdown", "input", "markdown", "textarea"}
 

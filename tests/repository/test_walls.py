@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 WALLS = SETTINGS["tool"]["importlinter"]
 CONTRACTS = {contract["id"]: contract for contract in WALLS["contracts"]}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from lowest import lowest_versions
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ["checkpointing", "early_stopping", "evaluation", "logging", "lr_scheduling"]
 ENTRY_POINTS = {
     "checkpointing": "trainbus_checkpointing:ModelCheckpointCallback",

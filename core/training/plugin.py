@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from training.feed.batches import batch_to_device
     from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
+    from training.files.claim import Claim
     from training.files.durable import write_durably, write_json
     from training.files.holder import CAN_ASK
     from training.files.lock import FolderLostError, RunLock, stamp_of
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 # Name -> module that defines it.
 _MODULES = {
     "CAN_ASK": "training.files.holder",
+    "Claim": "training.files.claim",
     "FolderLostError": "training.files.lock",
     "Guarded": "training.messages.guarded_streams",
     "LazyLogs": "training.logs",
@@ -115,6 +117,7 @@ _MODULES = {
 
 __all__ = [
     "CAN_ASK",
+    "Claim",
     "FolderLostError",
     "Guarded",
     "LazyLogs",

@@ -23,7 +23,8 @@ from training.discovery import installed
 from training.discovery.provenance import describe_plugins
 from training.discovery.shipped import VERSION
 from training.errors import ConfigError, PluginError
-from training.files.lock import FolderLostError, RunLock, stamp_of
+from training.files.claim import Claim
+from training.files.lock import FolderLostError
 from training.hooks.answers import summary_mistake
 from training.messages.error_texts import error_text
 
@@ -63,9 +64,7 @@ class RunRecord(Callback):
         self.summary: dict[str, Any] = {}
         self._started: tuple[float, float] | None = None
         self._folder = Path()
-        self._lock: RunLock | None = None
-        self._owner: Checkpointable | None = None  # whose run has the lock
-        self._left: tuple[int, int, int] | None = None  # config.yaml, as last written
+        self._claim = Claim("run record", "training.save_dir")
 
     def on_setup(self, trainer: Checkpointable) -> None:
         """Fix the folder and lock it, before anything is written there.
@@ -73,10 +72,7 @@ class RunRecord(Callback):
         Raises:
             ConfigError: it cannot be written, or another run records itself there.
         """
-        if self._owner is not None:
-            raise ConfigError(
-                "this run record is at work in another run; make one for each trainer"
-            )
+        self._claim.require_free()
         self.summary, self._started = {}, None
         folder = self._folder = trainer.save_dir.absolute()
         while not folder.exists() and not folder.is_symlink():
@@ -86,17 +82,15 @@ class RunRecord(Callback):
                 f"training.save_dir is {str(trainer.save_dir)!r}, but {str(folder)!r} "
                 "is no folder that can be written; choose another one"
             )
-        lock = RunLock(self._folder / LOCK, "training.save_dir")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            self._claim.take(self._folder / LOCK, trainer)
         except OSError as error:
             raise ConfigError(
                 f"training.save_dir is {str(trainer.save_dir)!r}, which cannot be "
                 f"written to ({error.strerror}); choose another one"
             ) from error
-        self._lock, self._owner = lock, trainer
-        self._left = stamp_of(self._folder / CONFIG)
+        self._claim.left(self._folder / CONFIG)
 
     def on_train_begin(self, trainer: Checkpointable, resumed: bool) -> None:
         """Put an earlier record aside, and write what this run will do.
@@ -104,7 +98,7 @@ class RunRecord(Callback):
         Raises:
             ConfigError: a resumed run finds a folder in place of its record.
         """
-        self._confirm()
+        self._claim.confirm()
         if resumed:
             _require_files(self._folder)
         else:
@@ -114,7 +108,7 @@ class RunRecord(Callback):
         write_durably(
             self._folder / CONFIG, lambda file: file.write(text.encode()) and None
         )
-        self._left = stamp_of(self._folder / CONFIG)
+        self._claim.left(self._folder / CONFIG)
         self._started = time.perf_counter(), _cpu_seconds()
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
@@ -132,7 +126,7 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Checkpointable, error: BaseException) -> None:
         """Write the summary of a run that had begun and failed."""
-        if self._started is not None and self._owner is trainer:
+        if self._started is not None and self._claim.is_of(trainer):
             try:
                 answers = ask_plugins(trainer)
             except Exception as later:  # what failed first is to be recorded
@@ -145,19 +139,10 @@ class RunRecord(Callback):
 
     def on_close(self, trainer: Checkpointable) -> None:
         """Let other runs record themselves there."""
-        if self._owner is not trainer:
-            return  # of a run that was refused
-        lock, self._lock, self._owner = self._lock, None, None
-        if lock is not None:
-            lock.release()
-
-    def _confirm(self) -> None:
-        config = self._folder / CONFIG
-        if self._lock is not None:  # else whoever calls hooks by hand has the folder
-            self._lock.confirm(lambda: stamp_of(config) in (None, self._left))
+        self._claim.release(trainer)
 
     def _write(self, name: str, content: Any) -> None:
-        self._confirm()
+        self._claim.confirm()
         write_json(self._folder / name, content)
 
     def _summarise(

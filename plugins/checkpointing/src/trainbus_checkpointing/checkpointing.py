@@ -30,7 +30,7 @@ from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import FolderLostError, Plan, RunLock, is_insistent, named_path
+from training.plugin import Claim, FolderLostError, Plan, is_insistent, named_path
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -113,8 +113,7 @@ class ModelCheckpointCallback(Callback):
         self.on_save_error = on_save_error
         self.carry_best = carry_best
         self.async_save = async_save
-        self._lock: RunLock | None = None
-        self._owner: Trainer | None = None  # whose run has the lock
+        self._claim = Claim("checkpointing plugin", "checkpointing.save_dir")
         self._restored: dict[str, Any] = {}
         self._saver: Saver | None = None
         self._leaves = False
@@ -147,11 +146,7 @@ class ModelCheckpointCallback(Callback):
 
     def on_setup(self, trainer: Trainer) -> None:
         """Make the folder, wherever its path leads now; forget an earlier run."""
-        if self._owner is not None:
-            raise ConfigError(
-                "this checkpointing plugin is at work in another run; make one for "
-                "each trainer"
-            )
+        self._claim.require_free()
         self._saver, self._leaves = None, False
         folder = self._folder(trainer).absolute()
         for other in trainer.plugins.values():
@@ -161,10 +156,8 @@ class ModelCheckpointCallback(Callback):
                     "its own save_dir"
                 )
         files.prepare(folder)
-        lock = RunLock(folder / LOCK, "checkpointing.save_dir")
         with files.usable(folder):
-            lock.acquire()
-            self._lock, self._owner = lock, trainer
+            lock = self._claim.take(folder / LOCK, trainer)
             files.sweep_leftovers(folder)
         store = Store(folder, self.ranking, lock)
         self._saver = Saver(store, self.filename, self.async_save)
@@ -250,15 +243,13 @@ class ModelCheckpointCallback(Callback):
 
     def on_close(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written, and let go of the folder."""
-        if self._owner is not trainer:
+        if not self._claim.is_of(trainer):
             return  # of a run that was refused
-        self._owner = None
         try:
             if self._saver is not None:
                 self._saver.finish(trainer, wait=not self._leaves)
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            self._claim.release(trainer)
 
     def resume_candidates(self, trainer: Trainer) -> list[tuple[Path, str | None]]:
         """Return the files to resume from, best first, and what is wrong with each."""

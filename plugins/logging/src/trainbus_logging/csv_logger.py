@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import (
-    Plan,
-    RunLock,
-    named_path,
-    open_file,
-    stamp_of,
-    write_durably,
-)
+from training.plugin import Claim, Plan, named_path, open_file, write_durably
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -61,9 +54,7 @@ class CSVLoggerCallback(Callback):
         self.path = named_path(filename or "training_log.csv")
         self._columns: list[str] = []
         self._is_fresh = True
-        self._lock: RunLock | None = None
-        self._owner: Trainer | None = None  # whose run has the lock
-        self._left: tuple[int, int, int] | None = None  # the file, as last written
+        self._claim = Claim("csv plugin", "csv.filename")
 
     def plan(self, run: PlannedRun) -> Plan:
         """Return what a run writes; touches nothing."""
@@ -76,10 +67,7 @@ class CSVLoggerCallback(Callback):
             ConfigError: the path is a folder or a device, its folder cannot be made or
                 written to, or another run writes there.
         """
-        if self._owner is not None:
-            raise ConfigError(
-                "this csv plugin is at work in another run; make one for each trainer"
-            )
+        self._claim.require_free()
         self.path = self._place(trainer.save_dir).absolute()
         if self.path.is_dir():
             raise ConfigError(f"csv.filename is {str(self.path)!r}, which is a folder")
@@ -95,25 +83,24 @@ class CSVLoggerCallback(Callback):
                 f"csv.filename is {str(self.path)!r}, whose folder cannot be made: "
                 f"{error.strerror}"
             ) from error
-        lock = RunLock(self.path.with_name(f"{self.path.name}.lock"), "csv.filename")
+        lock = self.path.with_name(f"{self.path.name}.lock")
         try:
-            lock.acquire()
+            self._claim.take(lock, trainer)
         except OSError as error:
             raise ConfigError(
                 f"csv.filename is {str(self.path)!r}, whose folder cannot be written "
                 f"to: {error.strerror}"
             ) from error
-        self._lock, self._owner = lock, trainer
-        self._left = stamp_of(self.path)
+        self._claim.left(self.path)
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Drop what a resumed run will do again; a fresh run touches nothing yet."""
         self._is_fresh = not resumed
         self._columns = []
         if resumed:
-            self._confirm()
+            self._claim.confirm()
             self._resume(trainer)
-            self._left = stamp_of(self.path)
+            self._claim.left(self.path)
 
     def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
         """Append a row and wait until it is on the disk.
@@ -121,7 +108,7 @@ class CSVLoggerCallback(Callback):
         Raises:
             FolderLostError: another run writes there by now.
         """
-        self._confirm()
+        self._claim.confirm()
         if self._is_fresh:
             self._set_aside()
             self._is_fresh = False
@@ -136,19 +123,11 @@ class CSVLoggerCallback(Callback):
                 file.write(as_text(self._columns, [row]).encode())
                 file.flush()
                 os.fsync(file.fileno())
-        self._left = stamp_of(self.path)
+        self._claim.left(self.path)
 
     def on_close(self, trainer: Trainer) -> None:
         """Let others write there."""
-        if self._owner is not trainer:
-            return  # of a run that was refused
-        lock, self._lock, self._owner = self._lock, None, None
-        if lock is not None:
-            lock.release()
-
-    def _confirm(self) -> None:
-        if self._lock is not None:  # else whoever calls hooks by hand has the file
-            self._lock.confirm(lambda: stamp_of(self.path) in (None, self._left))
+        self._claim.release(trainer)
 
     def _place(self, save_dir: Path) -> Path:
         default = save_dir / "training_log.csv"

@@ -1,0 +1,71 @@
+"""What a plugin alone may write, from the beginning of a run to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.errors import ConfigError
+from training.files.lock import RunLock, stamp_of
+
+
+class Claim:
+    """The right of a plugin to write a file or a folder in the run of one trainer.
+
+    Args:
+        plugin: what a user calls the plugin, such as ``csv plugin``.
+        option: what the user would set to write elsewhere, such as ``csv.filename``.
+    """
+
+    def __init__(self, plugin: str, option: str) -> None:
+        self._plugin, self._option = plugin, option
+        self._lock: RunLock | None = None
+        self._trainer: object = None
+        self._file: Path | None = None
+        self._stamp: tuple[int, int, int] | None = None
+
+    def require_free(self) -> None:
+        """Raise ConfigError if the plugin is at work for a trainer already."""
+        if self._trainer is not None:
+            raise ConfigError(
+                f"this {self._plugin} is at work in another run; make one for each "
+                "trainer"
+            )
+
+    def take(self, path: Path, trainer: object) -> RunLock:
+        """Lock the file ``path`` for the run of ``trainer``; return the lock.
+
+        Raises:
+            ConfigError: another run has it.
+            OSError: its folder cannot be written to.
+        """
+        lock = RunLock(path, self._option)
+        lock.acquire()
+        self._lock, self._trainer = lock, trainer
+        return lock
+
+    def is_of(self, trainer: object) -> bool:
+        """Whether ``trainer`` has it: one whose run was refused has not."""
+        return self._trainer is trainer
+
+    def left(self, file: Path) -> None:
+        """Note how ``file`` was left by the last write, or found by the first."""
+        self._file, self._stamp = file, stamp_of(file)
+
+    def confirm(self) -> None:
+        """Make sure that the run still has it; to be called before a write.
+
+        Raises:
+            FolderLostError: another run has it.
+            OSError: the lock cannot be read, which says nothing about it.
+        """
+        if self._lock is not None:  # else whoever calls hooks by hand has it
+            self._lock.confirm(self._is_as_left)
+
+    def release(self, trainer: object) -> None:
+        """Let others write there, if ``trainer`` has it."""
+        if self._lock is not None and self.is_of(trainer):
+            lock, self._lock, self._trainer = self._lock, None, None
+            lock.release()
+
+    def _is_as_left(self) -> bool:
+        return self._file is None or stamp_of(self._file) in (None, self._stamp)

@@ -13,13 +13,18 @@ from training import CheckpointError
 from training.checkpoint_io import UnreadableError, read_checkpoint
 
 
+def saved(folder: Path, **changes: Any) -> Path:
+    """Return a checkpoint of a run, with other entries in place of its own."""
+    path = folder / "a.pt"
+    build(folder, lambda step: None).save_checkpoint(path)
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+    return path
+
+
 def test_c11_a_checkpoint_of_a_newer_format_is_refused_in_one_sentence(
     tmp_path: Path,
 ) -> None:
-    path = tmp_path / "a.pt"
-    build(tmp_path, lambda step: None).save_checkpoint(path)
-    state = torch.load(path, weights_only=True)
-    torch.save({**state, "format_version": 99}, path)
+    path = saved(tmp_path, format_version=99)
     with pytest.raises(CheckpointError, match=r"format 99.*upgrade trainbus") as caught:
         read_checkpoint(path)
     assert not isinstance(caught.value, UnreadableError), "no older one is taken for it"
@@ -30,8 +35,7 @@ def test_c11_an_older_format_is_migrated_step_by_step(
 ) -> None:
     from training import checkpoint_io
 
-    path = tmp_path / "a.pt"
-    build(tmp_path, lambda step: None).save_checkpoint(path)
+    path = saved(tmp_path)
     monkeypatch.setattr(checkpoint_io, "FORMAT_VERSION", 3)
     with pytest.raises(CheckpointError, match="format 1, from which no way leads to 3"):
         read_checkpoint(path)
@@ -45,17 +49,13 @@ def test_c11_an_older_format_is_migrated_step_by_step(
 def test_c11_what_is_no_number_of_a_format_is_refused(
     tmp_path: Path, version: Any
 ) -> None:
-    path = tmp_path / "a.pt"
-    build(tmp_path, lambda step: None).save_checkpoint(path)
-    state = torch.load(path, weights_only=True)
-    torch.save({**state, "format_version": version}, path)
+    path = saved(tmp_path, format_version=version)
     with pytest.raises(UnreadableError, match="which is no number of a format"):
         read_checkpoint(path)
 
 
 def test_c11_another_world_size_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
-    build(tmp_path, lambda step: None).save_checkpoint(path)
+    path = saved(tmp_path)
     state = torch.load(path, weights_only=True)
     state["settings"]["world_size"] = 2
     torch.save(state, path)

@@ -35,20 +35,17 @@ def swept(script: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("crash", id="in the run"),
+        pytest.param("crash async", id="while a thread saves", marks=exhaustive),
+    ],
+)
 def test_c2_vanishing_at_any_file_operation_leaves_a_valid_newest_checkpoint(
-    tmp_path: Path, record_property: Record
+    tmp_path: Path, kind: str, record_property: Record
 ) -> None:
-    found = swept("sweep.py", "crash", str(tmp_path))
-    record_property("faults", found["points"])
-    assert found["violated"] == []
-    assert found["points"] > 300
-
-
-@exhaustive
-def test_c2_so_does_vanishing_while_a_thread_saves(
-    tmp_path: Path, record_property: Record
-) -> None:
-    found = swept("sweep.py", "crash async", str(tmp_path))
+    found = swept("sweep.py", kind, str(tmp_path))
     record_property("faults", found["points"])
     assert found["violated"] == []
     assert found["points"] > 300

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from toy import (
     Recorder,
     Regression,
+    assert_equal_weights,
     make_trainer,
     regression_batches,
     shuffled_loader,
@@ -115,8 +116,7 @@ def test_the_weights_are_those_of_a_loop_written_by_hand() -> None:
             by_hand(x, y)["loss"].backward()
             optimizer.step()
             optimizer.zero_grad()
-    for a, b in zip(weights_of(ours), weights_of(by_hand), strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(ours, by_hand)
 
 
 @pytest.mark.parametrize("optimizer", [None, "adamw", torch.optim.AdamW])

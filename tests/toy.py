@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from training import Callback, Trainer
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.cuda,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ],
+    ),
+]
 
 
 class Regression(nn.Module):
@@ -121,6 +135,58 @@ class Recorder(Callback):
         self.heard.append("on_close")
 
 
+class Overflow(Callback):
+    """Makes the gradients of some steps infinite, as an overflow does."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        if trainer.step + 1 in self.steps:
+            for parameter in trainer.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.fill_(math.inf)
+
+
+class SpoilsGradient(Callback):
+    """Makes a gradient NaN before one step, as a plugin at fault does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_before_step(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            gradient = next(trainer.model.parameters()).grad
+            assert gradient is not None
+            gradient.fill_(math.nan)
+
+
+class SavesAt(Callback):
+    """Saves behind one step."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            trainer.request_checkpoint("now")
+
+    def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+        if reason == "now":
+            trainer.save_checkpoint(self.path)
+
+
 def weights_of(model: nn.Module) -> list[Tensor]:
     """Return copies of all parameters and buffers."""
     return [tensor.detach().clone() for tensor in model.state_dict().values()]
+
+
+def weights_are_finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(each).all()) for each in weights_of(model))
+
+
+def assert_equal_weights(model: nn.Module, expected: nn.Module | list[Tensor]) -> None:
+    """Compare to the bit, with another model or with what ``weights_of`` returned."""
+    weights = weights_of(expected) if isinstance(expected, nn.Module) else expected
+    for ours, other in zip(weights_of(model), weights, strict=True):
+        assert torch.equal(ours, other)

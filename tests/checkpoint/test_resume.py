@@ -91,35 +91,42 @@ def test_a_stop_at_every_step_resumes_to_the_same_state(
         assert_equal_state(capture(resumed), capture(straight), f"after step {step}")
 
 
-def test_a_loader_with_workers_resumes_to_the_same_state(tmp_path: Path) -> None:
+def own_generator(seed: int) -> Any:
+    return DataLoader(
+        TensorDataset(*regression_batches(1, 10)[0]),
+        batch_size=2,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+@pytest.mark.parametrize(
+    ("whole", "stopped", "rest", "step"),
+    [
+        pytest.param(
+            shuffled_loader,
+            lambda: shuffled_loader(workers=2),
+            lambda: shuffled_loader(workers=1),
+            4,
+            id="one with workers",
+        ),
+        pytest.param(
+            lambda: own_generator(1),
+            lambda: own_generator(1),
+            lambda: own_generator(2),
+            7,
+            id="one with the user's own generator",
+        ),
+        pytest.param(*[lambda: regression_batches(5)] * 3, 3, id="a list of batches"),
+    ],
+)
+def test_a_loader_resumes_to_the_same_state(
+    tmp_path: Path, whole: Any, stopped: Any, rest: Any, step: int
+) -> None:
     path = tmp_path / "a.pt"
-    straight = run()
-    run(StopAt(4, path), loader=shuffled_loader(workers=2))
-    resumed = run(load=path, loader=shuffled_loader(workers=1))
-    assert_equal_state(capture(resumed), capture(straight))
-
-
-def test_the_users_own_generator_resumes_to_the_same_state(tmp_path: Path) -> None:
-    def loader(seed: int) -> Any:
-        return DataLoader(
-            TensorDataset(*regression_batches(1, 10)[0]),
-            batch_size=2,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(seed),
-        )
-
-    path = tmp_path / "a.pt"
-    straight = run(loader=loader(1))
-    run(StopAt(7, path), loader=loader(1))
-    resumed = run(load=path, loader=loader(2))
-    assert_equal_state(capture(resumed), capture(straight))
-
-
-def test_a_list_of_batches_resumes_to_the_same_state(tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
-    straight = run(loader=regression_batches(5))
-    run(StopAt(3, path), loader=regression_batches(5))
-    resumed = run(load=path, loader=regression_batches(5))
+    straight = run(loader=whole())
+    run(StopAt(step, path), loader=stopped())
+    resumed = run(load=path, loader=rest())
     assert_equal_state(capture(resumed), capture(straight))
 
 

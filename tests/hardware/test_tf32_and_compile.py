@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import Regression, make_trainer, weights_of
+from toy import Regression, assert_equal_weights, make_trainer
 
 from training import CheckpointError, ConfigError, Trainer, hookimpl
 from training.builtin.defaults import wrapped_module
@@ -115,8 +115,7 @@ def test_a_compiled_forward_ends_in_the_same_weights_under_the_same_names() -> N
     plain, fast = train(False), train({"backend": "eager"})
     assert type(fast._run.window.model) is not Regression
     assert fast.model.state_dict().keys() == plain.model.state_dict().keys()
-    for a, b in zip(weights_of(fast.model), weights_of(plain.model), strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(fast.model, plain.model)
 
 
 def test_a_checkpoint_of_a_compiled_run_fits_a_plain_one(tmp_path: Any) -> None:
@@ -125,8 +124,7 @@ def test_a_checkpoint_of_a_compiled_run_fits_a_plain_one(tmp_path: Any) -> None:
     resumed.load_checkpoint(tmp_path / "a.pt")
     resumed.train()
     whole = train(False, num_epochs=2)
-    for a, b in zip(weights_of(resumed.model), weights_of(whole.model), strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(resumed.model, whole.model)
 
 
 class Wrapper(torch.nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from toy import Regression, regression_batches, weights_of
+from toy import Regression, assert_equal_weights, regression_batches
 
 from training import Trainer
 
@@ -29,5 +29,4 @@ def trainer_of(
 
 
 def assert_same_weights(left: Trainer, right: Trainer) -> None:
-    for a, b in zip(weights_of(left.model), weights_of(right.model), strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(left.model, right.model)

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import Recorder, Regression, regression_batches, weights_of
+from toy import (
+    Overflow,
+    Recorder,
+    Regression,
+    SavesAt,
+    SpoilsGradient,
+    assert_equal_weights,
+    regression_batches,
+    weights_are_finite,
+)
 
 from training import Callback, NonFiniteError, Trainer
 from training.hardware.readback import LateFlag, Readback
@@ -94,8 +103,7 @@ def test_a_run_without_reads_ends_in_the_weights_of_one_with_reads(
         assert isinstance(trainer._run.window, UnreadWindow) == waits
         runs.append((trainer, [dict(logs) for logs in recorder.logs]))
     (left, left_logs), (right, right_logs) = runs
-    for a, b in zip(weights_of(left.model), weights_of(right.model), strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(left.model, right.model)
     assert (left.step, left.update) == (right.step, right.update)
     assert left.progress.skipped_windows == right.progress.skipped_windows
     for a, b in zip(left_logs, right_logs, strict=True):
@@ -126,8 +134,7 @@ def test_a_bad_value_never_reaches_the_weights_however_late_it_is_learnt_of(
     with pytest.raises(NonFiniteError, match="the weights were not touched"):
         trainer.train()
     assert (trainer.step, trainer.update) == (2, 2)
-    for a, b in zip(weights_of(model), weights_of(good), strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(model, good)
 
 
 def test_without_the_guard_the_bad_value_does_reach_them(answers: str) -> None:
@@ -148,7 +155,7 @@ def test_without_the_guard_the_bad_value_does_reach_them(answers: str) -> None:
     trainer.bus.register(Deaf())
     with pytest.raises(NonFiniteError):
         trainer.train()
-    assert not all(bool(torch.isfinite(w).all()) for w in weights_of(model))
+    assert not weights_are_finite(model)
 
 
 @pytest.mark.parametrize("kind", ["bad loss", "bad loss, good gradient"])
@@ -160,20 +167,7 @@ def test_under_fp16_a_bad_loss_is_not_taken_for_an_overflow(
     with pytest.raises(NonFiniteError):
         trainer.train()
     assert trainer.step == 4
-    assert all(bool(torch.isfinite(w).all()) for w in weights_of(model))
-
-
-class Overflow(Callback):
-    """Makes the gradients of some steps infinite, as an overflow does."""
-
-    def __init__(self, *steps: int) -> None:
-        self.steps = steps
-
-    def on_batch_end(self, trainer: Trainer) -> None:
-        if trainer.step + 1 in self.steps:
-            for parameter in trainer.model.parameters():
-                assert parameter.grad is not None
-                parameter.grad.fill_(math.inf)
+    assert weights_are_finite(model)
 
 
 class Verdicts(Callback):
@@ -222,17 +216,12 @@ def test_a_gradient_that_no_scale_mends_ends_the_run(answers: str) -> None:
 def test_what_a_plugin_spoils_never_reaches_the_weights(
     precision: str, answers: str
 ) -> None:
-    class Spoil(Callback):
-        def on_before_step(self, trainer: Trainer) -> None:
-            if trainer.step == 4:
-                next(trainer.model.parameters()).grad.fill_(math.nan)  # type: ignore[union-attr]
-
     model = Regression()
-    trainer = trainer_of(model, Spoil(), precision=precision)
+    trainer = trainer_of(model, SpoilsGradient(4), precision=precision)
     with pytest.raises(NonFiniteError):
         trainer.train()
     assert trainer.step == 4
-    assert all(bool(torch.isfinite(w).all()) for w in weights_of(model))
+    assert weights_are_finite(model)
 
 
 def test_the_host_is_never_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +257,7 @@ def test_elsewhere_it_is_read_once_a_window(fused: bool, nonfinite: str) -> None
         trainer.train()
         assert (trainer.update, trainer.progress.nonfinite_windows) == (3, 1)
     assert type(trainer._run.window) is Window
-    assert all(bool(torch.isfinite(w).all()) for w in weights_of(model))
+    assert weights_are_finite(model)
 
 
 def test_a_checkpoint_waits_for_the_attempts_before_it(
@@ -276,17 +265,9 @@ def test_a_checkpoint_waits_for_the_attempts_before_it(
 ) -> None:
     monkeypatch.setattr(Readback, "is_here", property(lambda self: False))
 
-    class Save(Callback):
-        def on_step_end(self, trainer: Trainer) -> None:
-            if trainer.step == 4:
-                trainer.request_checkpoint("now")
-
-        def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
-            if reason == "now":
-                trainer.save_checkpoint(tmp_path / "a.pt")
-
-    trainer_of(Regression(), Save(), precision="bf16").train()
+    saves = SavesAt(4, tmp_path / "a.pt")
+    trainer_of(Regression(), saves, precision="bf16").train()
     saved = torch.load(tmp_path / "a.pt", weights_only=True)
     assert (saved["progress"]["step"], saved["progress"]["update"]) == (4, 4)
     with pytest.raises(NonFiniteError):
-        trainer_of(Spoilt("bad loss", 3), Save()).train()
+        trainer_of(Spoilt("bad loss", 3), saves).train()

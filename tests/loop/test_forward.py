@@ -294,24 +294,21 @@ def test_what_cannot_be_a_part_is_refused(name: Any, value: Any, told: str) -> N
     assert told in message
 
 
+PARTS = ("loss_cls", "loss2", "weight_norm", "mlm_loss", "n_items", "kl")
+
+
 @pytest.mark.parametrize(
-    "name", ["loss_cls", "loss2", "weight_norm", "mlm_loss", "n_items", "kl"]
+    ("name", "more"),
+    [
+        *((name, {}) for name in PARTS),
+        pytest.param("weights", {"weight": 2}, id="weights beside a weight"),
+    ],
 )
-def test_a_name_that_may_well_be_a_parts_is_one(name: str) -> None:
+def test_a_name_that_may_well_be_a_parts_is_one(name: str, more: Any) -> None:
     logs = Logs()
 
     def step(model: nn.Module, batch: Any) -> dict[str, Any]:
-        return {"loss": model(*batch)["loss"], name: 1.5}
+        return {"loss": model(*batch)["loss"], name: 1.5, **more}
 
     make_trainer(Regression(), None, logs, step_fn=step).train()
     assert {each[name] for each in logs.steps} == {1.5}
-
-
-def test_weights_beside_a_weight_is_a_part() -> None:
-    logs = Logs()
-
-    def step(model: nn.Module, batch: Any) -> dict[str, Any]:
-        return {"loss": model(*batch)["loss"], "weight": 2, "weights": 3.0}
-
-    make_trainer(Regression(), None, logs, step_fn=step).train()
-    assert logs.steps[0]["weights"] == 3.0

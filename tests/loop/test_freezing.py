@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from toy import make_trainer, regression_batches, weights_of
+from toy import assert_equal_weights, make_trainer, regression_batches, weights_of
 
 from models.model_utils import freeze_model
 from training import Callback, Trainer
@@ -37,10 +37,7 @@ def test_weights_and_statistics_of_a_frozen_module_do_not_move() -> None:
     model = frozen_model()
     before, head = weights_of(model.backbone), weights_of(model.head)
     make_trainer(model, regression_batches(4), num_epochs=2).train()
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(weights_of(model.backbone), before, strict=True)
-    )
+    assert_equal_weights(model.backbone, before)
     assert not torch.equal(weights_of(model.head)[0], head[0])
 
 
@@ -70,10 +67,7 @@ def test_freezing_is_applied_again_at_each_train() -> None:
     before = weights_of(model.backbone)
     trainer.train()
     assert all(not p.requires_grad for p in model.backbone.parameters())
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(weights_of(model.backbone), before, strict=True)
-    )
+    assert_equal_weights(model.backbone, before)
 
 
 def test_a_resumed_run_is_frozen_too(tmp_path: Path) -> None:
@@ -92,10 +86,7 @@ def test_a_resumed_run_is_frozen_too(tmp_path: Path) -> None:
     trainer = make_trainer(resumed, regression_batches(4), num_epochs=2, seed=1)
     trainer.load_checkpoint(tmp_path / "a.pt")
     trainer.train()
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(weights_of(resumed), weights_of(straight), strict=True)
-    )
+    assert_equal_weights(resumed, straight)
 
 
 def test_a_single_frozen_parameter_leaves_the_optimizer_and_is_frozen_again() -> None:

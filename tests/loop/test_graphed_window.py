@@ -11,7 +11,7 @@ import pytest
 import torch
 from loop.graphed import RATE, assert_same_weights, trainer_of
 from torch import Tensor, nn
-from toy import Regression, regression_batches, weights_of
+from toy import Regression, SavesAt, regression_batches, weights_of
 
 from training import Callback, NonFiniteError, Trainer, hookimpl
 from training.loop.deferred_window import UnreadWindow
@@ -239,16 +239,9 @@ def test_what_keeps_changing_ends_the_recording_with_a_sentence(
 
 
 def test_a_resumed_run_ends_in_the_weights_of_a_whole_one(tmp_path: Any) -> None:
-    class Save(Callback):
-        def on_step_end(self, trainer: Trainer) -> None:
-            if trainer.step == 7:
-                trainer.request_checkpoint("half")
-
-        def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
-            if reason == "half":
-                trainer.save_checkpoint(tmp_path / "half.pt")
-
-    whole = trainer_of(None, Save(), batches=regression_batches(20))
+    whole = trainer_of(
+        None, SavesAt(7, tmp_path / "half.pt"), batches=regression_batches(20)
+    )
     whole.train()
     resumed = trainer_of(batches=regression_batches(20))
     resumed.load_checkpoint(tmp_path / "half.pt")

@@ -8,21 +8,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
+from toy import (
+    DEVICES,
+    Overflow,
+    Recorder,
+    Regression,
+    SpoilsGradient,
+    assert_equal_weights,
+    make_trainer,
+    regression_batches,
+    weights_are_finite,
+)
 
-from training import Callback, ConfigError, NonFiniteError, Trainer
-
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.cuda,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-        ],
-    ),
-]
-
+from training import ConfigError, NonFiniteError, Trainer
 
 #: A model that counts its calls would count those of a measurement.
 SAID = {"loss_per": "samples"}
@@ -44,10 +42,6 @@ class Poisoned(nn.Module):
         if self.kind == "gradient":  # sqrt at 0: value 0, gradient infinite
             return loss + (self.inner.layers[0].weight.sum() * 0.0).abs().sqrt()
         return loss * float(self.kind)
-
-
-def weights_are_finite(model: nn.Module) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -85,37 +79,19 @@ def test_a_skipped_window_leaves_the_weights_of_the_others() -> None:
     make_trainer(with_bad, batches, nonfinite="skip", **SAID).train()
     without = Regression()
     make_trainer(without, [b for i, b in enumerate(batches) if i != 2]).train()
-    for a, b in zip(weights_of(with_bad), weights_of(without), strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(with_bad, without)
 
 
 def test_a_gradient_that_a_plugin_spoils_is_found_too() -> None:
-    class Spoil(Callback):
-        def on_before_step(self, trainer: Trainer) -> None:
-            next(trainer.model.parameters()).grad.fill_(math.nan)  # type: ignore[union-attr]
-
     model = Regression()
     with pytest.raises(NonFiniteError):
-        make_trainer(model, None, Spoil()).train()
+        make_trainer(model, None, SpoilsGradient(0)).train()
     assert weights_are_finite(model)
 
 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ConfigError, match="choose one of: stop, skip"):
         make_trainer(nonfinite="ignore")
-
-
-class Overflow(Callback):
-    """Makes the gradients of some steps infinite, as an overflow does."""
-
-    def __init__(self, *steps: int) -> None:
-        self.steps = steps
-
-    def on_batch_end(self, trainer: Trainer) -> None:
-        if trainer.step + 1 in self.steps:
-            for parameter in trainer.model.parameters():
-                assert parameter.grad is not None
-                parameter.grad.fill_(math.inf)
 
 
 OPTIMIZERS = [

@@ -41,26 +41,26 @@ def test_a_model_that_cannot_be_recorded_runs_on_without_and_says_why(
     assert_same_weights(*runs)
 
 
-def test_a_step_fn_that_counts_by_itself_is_not_recorded(
-    tape: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    def counts(model: nn.Module, batch: Any) -> dict[str, Any]:
-        return {"loss": model(*batch)["loss"], "weight": 2}
-
-    trainer_of(step_fn=counts).train()
-    assert tape.recordings == 0
-    assert "step_fn counts" in caplog.text
-
-
-def test_a_part_that_is_a_number_of_the_host_is_not_recorded(
-    tape: Any, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        pytest.param("weight", "step_fn counts", id="one that counts by itself"),
+        pytest.param(
+            "rows",
+            "step_fn returns 'rows' as a number of the host",
+            id="a part that is a number of the host",
+        ),
+    ],
+)
+def test_a_step_fn_is_not_recorded_with(
+    name: str, why: str, tape: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def step(model: nn.Module, batch: Any) -> dict[str, Any]:
-        return {"loss": model(*batch)["loss"], "rows": len(batch[0])}
+        return {"loss": model(*batch)["loss"], name: len(batch[0])}
 
     trainer_of(step_fn=step).train()
     assert tape.recordings == 0
-    assert "step_fn returns 'rows' as a number of the host" in caplog.text
+    assert why in caplog.text
 
 
 class Wraps:

@@ -9,7 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
+from toy import (
+    DEVICES,
+    Overflow,
+    Recorder,
+    Regression,
+    SpoilsGradient,
+    assert_equal_weights,
+    make_trainer,
+    regression_batches,
+    weights_are_finite,
+    weights_of,
+)
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, NonFiniteError, Trainer
@@ -17,30 +28,7 @@ from training.loop.forward import make_forward
 from training.loop.precision import Precision
 from training.loop.window import Window
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.cuda,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-        ],
-    ),
-]
 KINDS = [pytest.param(False, id="plain"), pytest.param(True, id="fused")]
-
-
-class Overflow(Callback):
-    """Makes the gradients of some steps infinite, as an overflow does."""
-
-    def __init__(self, *steps: int) -> None:
-        self.steps = steps
-
-    def on_batch_end(self, trainer: Trainer) -> None:
-        if trainer.step + 1 in self.steps:
-            for parameter in trainer.model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.fill_(math.inf)
 
 
 def fp16_trainer(
@@ -134,8 +122,7 @@ def test_a_skipped_step_moves_neither_weights_nor_moments(fused: bool) -> None:
     trainer = fp16_trainer(Overflow(1, 2), fused=fused, batches=2)
     before = weights_of(trainer.model)
     trainer.train()
-    for a, b in zip(weights_of(trainer.model), before, strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(trainer.model, before)
     moments = [s["exp_avg"] for s in trainer.optimizer.state.values() if "exp_avg" in s]
     assert all(not moment.any() for moment in moments)
 
@@ -215,7 +202,7 @@ def test_a_bad_loss_ends_the_run_in_every_precision(
     with pytest.raises(NonFiniteError):
         trainer.train()
     assert trainer.step == 2
-    assert all(bool(torch.isfinite(w).all()) for w in weights_of(model))
+    assert weights_are_finite(model)
 
 
 @pytest.mark.parametrize("touches_gradient", [True, False])
@@ -239,8 +226,7 @@ def test_where_reads_wait_a_bad_loss_is_found_before_the_scaled_step(
     else:
         result = window.step()
         assert (result.applied, result.nonfinite) == (False, True)
-    for a, b in zip(weights_of(model), before, strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(model, before)
 
 
 @pytest.mark.parametrize("fused", KINDS)
@@ -275,12 +261,7 @@ def test_what_a_plugin_spoils_after_unscaling_never_reaches_the_weights(
 ) -> None:
     """The scaler has looked before the plugin did it."""
 
-    class Spoil(Callback):
-        def on_before_step(self, trainer: Trainer) -> None:
-            if trainer.step == 3:
-                next(trainer.model.parameters()).grad.fill_(math.nan)  # type: ignore[union-attr]
-
-    trainer = fp16_trainer(Spoil(), fused=fused, nonfinite=policy)
+    trainer = fp16_trainer(SpoilsGradient(3), fused=fused, nonfinite=policy)
     if policy == "stop":
         with pytest.raises(NonFiniteError, match="a plugin made a gradient NaN"):
             trainer.train()
@@ -289,7 +270,7 @@ def test_what_a_plugin_spoils_after_unscaling_never_reaches_the_weights(
         trainer.train()
         assert (trainer.step, trainer.progress.nonfinite_windows) == (6, 1)
         assert trainer.update == 6 - trainer.progress.skipped_windows
-    assert all(bool(torch.isfinite(w).all()) for w in weights_of(trainer.model))
+    assert weights_are_finite(trainer.model)
 
 
 @pytest.mark.parametrize("fused", KINDS)

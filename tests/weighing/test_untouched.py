@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from toy import weights_of
+from toy import assert_equal_weights, weights_of
 
 from training import Callback, CheckpointError, Trainer
 from training.hardware.rng import rng_state
@@ -76,23 +76,27 @@ class Saves(Callback):
             trainer.save_checkpoint(self.folder / f"{trainer.step}.pt")
 
 
-def run(folder: Path | None = None, start: Path | None = None, **options: Any) -> Any:
-    """Return (trainer, callback) of a run."""
-    random.seed(1)
-    np.random.seed(1)
-    model = Restless()
-    saves = Saves(folder)
-    trainer = Trainer(
+def build(model: nn.Module, *callbacks: Callback, **options: Any) -> Trainer:
+    """Return a trainer of six windows."""
+    return Trainer(
         model,
         DataLoader(Draws(), batch_size=4, shuffle=True),
         optimizer=torch.optim.AdamW(model.parameters(), lr=0.01),
         gradient_accumulation_steps=2,
         num_epochs=2,
         seed=7,
-        callbacks=[saves],
+        callbacks=list(callbacks),
         device="cpu",
         **options,
     )
+
+
+def run(folder: Path | None = None, start: Path | None = None, **options: Any) -> Any:
+    """Return (trainer, callback) of a run."""
+    random.seed(1)
+    np.random.seed(1)
+    saves = Saves(folder)
+    trainer = build(Restless(), saves, **options)
     if start is not None:
         trainer.load_checkpoint(start)
     trainer.train()
@@ -101,8 +105,7 @@ def run(folder: Path | None = None, start: Path | None = None, **options: Any) -
 
 def assert_equal_ends(one: Trainer, other: Trainer) -> None:
     """Weights, optimizer, generators and history are equal to the bit."""
-    for a, b in zip(weights_of(one.model), weights_of(other.model), strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(one.model, other.model)
     states = zip(
         one.optimizer.state.values(), other.optimizer.state.values(), strict=True
     )
@@ -149,16 +152,7 @@ def test_a_resume_with_a_loss_of_another_unit_needs_consent(
     tmp_path: Path, allowed: bool
 ) -> None:
     run(tmp_path)
-    model = OtherLoss()
-    trainer = Trainer(
-        model,
-        DataLoader(Draws(), batch_size=4, shuffle=True),
-        optimizer=torch.optim.AdamW(model.parameters(), lr=0.01),
-        gradient_accumulation_steps=2,
-        num_epochs=2,
-        seed=7,
-        device="cpu",
-    )
+    trainer = build(OtherLoss())
     changes = ["loss_per"] if allowed else []
     trainer.load_checkpoint(tmp_path / "2.pt", allow_changes=changes)
     if allowed:

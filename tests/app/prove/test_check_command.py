@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from toy import Regression, regression_batches, weights_of
+from toy import Regression, assert_equal_weights, regression_batches, weights_of
 
 from data.vqa.batch import VQABatch
 from data.vqa.dataset import VQADataset
@@ -133,8 +133,7 @@ def test_a_mean_over_rows_passes_and_nothing_has_moved() -> None:
     assert all(m.training for m in model.modules())
     assert all(p.grad is None for p in model.parameters())
     assert (trainer.step, trainer.optimizer.param_groups[0]["lr"]) == (0, 0.1)
-    for a, b in zip(weights_of(model), before, strict=True):
-        assert torch.equal(a, b)
+    assert_equal_weights(model, before)
 
 
 @pytest.mark.parametrize(

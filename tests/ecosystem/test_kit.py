@@ -228,19 +228,22 @@ def test_a_faulty_plugin_is_found_out(
         assert_plugin_conforms(plugin)
 
 
-@pytest.mark.parametrize("plugin", [ChangesWeights, ChangesGradients, ChangesTheRate])
+MUTATES = {"mutates": ("parameters", "gradients", "optimizer")}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "declared"),
+    [
+        (ChangesWeights, MUTATES),
+        (ChangesGradients, MUTATES),
+        (ChangesTheRate, MUTATES),
+        (ReadsTheLoss, {"reads_device": ("on_batch_end",)}),
+    ],
+)
 def test_what_is_declared_is_allowed(
-    plugin: type[Any], assert_plugin_conforms: Conforms
+    plugin: type[Any], declared: dict[str, Any], assert_plugin_conforms: Conforms
 ) -> None:
-    declared = type(
-        "Declared", (plugin,), {"mutates": ("parameters", "gradients", "optimizer")}
-    )
-    assert_plugin_conforms(declared)
-
-
-def test_a_declared_read_is_allowed(assert_plugin_conforms: Conforms) -> None:
-    declared = type("Declared", (ReadsTheLoss,), {"reads_device": ("on_batch_end",)})
-    assert_plugin_conforms(declared)
+    assert_plugin_conforms(type("Declared", (plugin,), declared))
 
 
 def test_a_check_can_be_left_out_by_name(assert_plugin_conforms: Conforms) -> None:

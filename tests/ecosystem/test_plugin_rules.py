@@ -10,43 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from training import Bus, Callback, PluginError, hookimpl
+from training import Bus, Callback, PluginError
 from training.discovery.specs import build_plugins
 
 Make = Callable[..., Any]
 
 
 # G4, G5, G6: what a plugin defines is checked when it is registered.
-
-
-def test_a_misspelt_hook_is_refused_with_the_near_one() -> None:
-    class Typo:
-        @hookimpl
-        def on_step_ends(self) -> None: ...
-
-    with pytest.raises(
-        PluginError, match=r"marks 'on_step_ends', .* \(did you mean 'on_step_end'\?\)"
-    ):
-        Bus().register(Typo())
-
-
-def test_an_unknown_argument_is_refused_naming_the_plugin_and_the_known_ones() -> None:
-    class Typo(Callback):
-        def on_step_end(self, log: Any) -> None: ...
-
-    with pytest.raises(
-        PluginError,
-        match=r"'Typo'.*'log' \(did you mean 'logs'\?\); .*: trainer, logs, applied",
-    ):
-        Bus().register(Typo())
-
-
-def test_an_argument_with_a_default_is_refused_since_it_would_always_win() -> None:
-    class Defaults(Callback):
-        def on_step_end(self, trainer: Any, logs: Any = None) -> None: ...
-
-    with pytest.raises(PluginError, match="'logs' of on_step_end a default"):
-        Bus().register(Defaults())
 
 
 def test_an_argument_of_ones_own_may_have_a_default() -> None:
@@ -108,6 +78,16 @@ class First(Callback):
 
 class Keyword(Callback):
     def on_step_end(self, trainer, *, logs): ...
+
+class Misspelt:
+    @hookimpl
+    def on_step_ends(self): ...
+
+class Unknown(Callback):
+    def on_step_end(self, log): ...
+
+class Defaults(Callback):  # which would always win
+    def on_step_end(self, trainer, logs=None): ...
 """
 
 
@@ -122,6 +102,9 @@ class Keyword(Callback):
         ("AroundException", "on_exception cannot be wrapped, it is for cleaning up"),
         ("First", "on_step_end says tryfirst; the order is declared with `before` and"),
         ("Keyword", "on_step_end takes 'logs' by keyword only, .* remove the `\\*`"),
+        ("Misspelt", r"marks 'on_step_ends', .* \(did you mean 'on_step_end'\?\)"),
+        ("Unknown", r"'log' \(did you mean 'logs'\?\); .*: trainer, logs, applied"),
+        ("Defaults", "'logs' of on_step_end a default"),
     ],
 )
 def test_a_hook_that_would_never_be_called_as_written_is_refused(
@@ -130,7 +113,7 @@ def test_a_hook_that_would_never_be_called_as_written_is_refused(
     scope: dict[str, Any] = {"__name__": "lab"}
     exec(KINDS, scope)
     bus = Bus()
-    with pytest.raises(PluginError, match=f"plugin '{name}' does not fit .*{words}"):
+    with pytest.raises(PluginError, match=f"plugin '{name}' .*{words}"):
         bus.register(scope[name]())
     assert dict(bus.plugins) == {}
 

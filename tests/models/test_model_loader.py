@@ -84,17 +84,24 @@ def edit_config(path, **changes):
     (path / "config.json").write_text(json.dumps(config | changes))
 
 
-def test_a_folder_of_another_family_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "vilt"}')
-    with pytest.raises(ConfigError, match="says model_type 'vilt'"):
-        load_model(tmp_path, "blip", "vqa", device="cpu")
+NO_CONFIGURATION = r"config\.json is missing or not"
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]"])
-def test_a_folder_without_a_configuration_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(
+            '{"model_type": "vilt"}', "says model_type 'vilt'", id="of another family"
+        ),
+        pytest.param(None, NO_CONFIGURATION, id="without a configuration"),
+        pytest.param("{", NO_CONFIGURATION, id="whose configuration is torn"),
+        pytest.param("[]", NO_CONFIGURATION, id="whose configuration is a list"),
+    ],
+)
+def test_a_folder_is_refused(tmp_path, content, words):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"config\.json is missing or not"):
+    with pytest.raises(ConfigError, match=words):
         load_model(tmp_path, "blip", "vqa", device="cpu")
 
 

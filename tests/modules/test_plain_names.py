@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,18 +74,19 @@ def test_a_run_is_resumed_however_its_parts_are_wrapped(
     assert all(torch.equal(weights[n], v) for n, v in state["model"].items())
 
 
-@pytest.mark.parametrize("loaded", WAYS, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("saved", [part_compiled, whole_compiled, plain])
-def test_names_of_compiled_parts_in_an_older_file_are_read(
+#: Names of compiled parts are read by all; those of parallel parts by the same model.
+OLDER = [
+    *itertools.product([part_compiled, whole_compiled, plain], WAYS),
+    (part_parallel, part_parallel),
+]
+
+
+@pytest.mark.parametrize(("saved", "loaded"), OLDER, ids=lambda make: make.__name__)
+def test_names_in_an_older_file_are_read(
     saved: Callable[[], nn.Module], loaded: Callable[[], nn.Module]
 ) -> None:
     old = saved().state_dict()
     assert as_plain(loaded(), old).keys() == Regression().state_dict().keys()
-
-
-def test_names_of_parallel_parts_in_an_older_file_are_read_by_the_same_model() -> None:
-    old = part_parallel().state_dict()
-    assert as_plain(part_parallel(), old).keys() == Regression().state_dict().keys()
 
 
 def test_a_part_that_is_called_like_a_wrappers_is_left_alone() -> None:

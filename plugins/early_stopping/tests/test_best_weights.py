@@ -22,44 +22,35 @@ def weight_of(trainer: Any) -> float:
     return trainer.model.weight.item()
 
 
-def test_best_weights_come_back_from_a_copy_that_training_cannot_change():
-    stopper, trainer = begun(restore_best_weights=True)
-    for value in (1.0, 0.5, 0.7):
+def run(stopper: Any, trainer: Any, *values: float) -> tuple[float, str]:
+    """Run an epoch for each value; return the weight of then, and what it is called."""
+    for value in values:
         trainer.run_epoch(stopper, val_loss=value)
     stopper.on_train_end(trainer)
-    assert weight_of(trainer) == 4
-    assert trainer.weights_are == "best@4"
+    return weight_of(trainer), trainer.weights_are
+
+
+def test_best_weights_come_back_from_a_copy_that_training_cannot_change():
+    ended = run(*begun(restore_best_weights=True), 1.0, 0.5, 0.7)
+    assert ended == (4, "best@4")
 
 
 def test_best_means_best_seen_also_when_the_gain_was_below_min_delta():
     stopper, trainer = begun(restore_best_weights=True, min_delta=0.5, patience=9)
-    for value in (1.0, 0.9, 0.95):
-        trainer.run_epoch(stopper, val_loss=value)
-    stopper.on_train_end(trainer)
-    assert (stopper.best_value, weight_of(trainer)) == (0.9, 4)
-
-
-def test_live_weights_that_are_the_best_stay_and_are_called_so():
-    stopper, trainer = begun(restore_best_weights=True)
-    for value in (1.0, 0.5):
-        trainer.run_epoch(stopper, val_loss=value)
-    stopper.on_train_end(trainer)
-    assert (weight_of(trainer), trainer.weights_are) == (4, "best@4")
+    assert run(stopper, trainer, 1.0, 0.9, 0.95) == (4, "best@4")
+    assert stopper.best_value == 0.9
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("is_asked", "values", "called"),
     [
-        pytest.param({}, id="not asked for"),
-        pytest.param({"restore_best_weights": True}, id="nothing finite"),
+        pytest.param(True, (1.0, 0.5), "best@4", id="the best, and are called so"),
+        pytest.param(False, (1.0, 2.0), "live", id="what nobody asked to replace"),
+        pytest.param(True, (NAN, NAN), "live", id="all that there is: nothing finite"),
     ],
 )
-def test_live_weights_stay(options):
-    stopper, trainer = begun(**options)
-    for value in (1.0, 2.0) if not options else (NAN, NAN):
-        trainer.run_epoch(stopper, val_loss=value)
-    stopper.on_train_end(trainer)
-    assert (weight_of(trainer), trainer.weights_are) == (4, "live")
+def test_live_weights_stay_that_are(is_asked, values, called):
+    assert run(*begun(restore_best_weights=is_asked), *values) == (4, called)
 
 
 class Files(Callback):
@@ -124,10 +115,7 @@ def test_best_weights_come_back(tmp_path, caplog, best_seen, damage, expected):
 def test_a_checkpoint_of_another_step_is_not_taken_for_the_best(tmp_path):
     stopper, trainer = begun(FakeTrainer(Files(tmp_path)), restore_best_weights=True)
     saved(tmp_path, 4, 40.0, 0.5, of=6)
-    for value in (1.0, 0.5, 0.7):
-        trainer.run_epoch(stopper, val_loss=value)
-    stopper.on_train_end(trainer)
-    assert (weight_of(trainer), trainer.weights_are) == (4.0, "best@4"), "the copy"
+    assert run(stopper, trainer, 1.0, 0.5, 0.7) == (4.0, "best@4"), "the copy"
 
 
 class Odd(Callback):

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -90,15 +91,29 @@ def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(
     assert [(row["epoch"], row["train_loss"]) for row in rows_of(path)] == expected
 
 
+def begun(make_trainer: Any, folder: Path) -> Path:
+    """Return the log of a run of two epochs, saved in the second as ``half.pt``."""
+    path = folder / "log.csv"
+    save = make_trainer.save_at(6, folder / "half.pt")
+    make_trainer(CSVLoggerCallback(path), save).train()
+    return path
+
+
+def assert_logs_both_epochs(
+    make_trainer: Any, path: Path, resumed: bool = True
+) -> None:
+    trainer = make_trainer(CSVLoggerCallback(path))
+    if resumed:
+        trainer.load_checkpoint(path.with_name("half.pt"))
+    trainer.train()
+    assert [row["epoch"] for row in rows_of(path)] == ["1", "2"]
+
+
 def test_a_torn_last_line_is_dropped_on_resume(make_trainer, tmp_path):
-    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
-    make_trainer(CSVLoggerCallback(path), make_trainer.save_at(6, saved)).train()
+    path = begun(make_trainer, tmp_path)
     with path.open("a") as file:
         file.write("3,12,0.")
-    resumed = make_trainer(CSVLoggerCallback(path))
-    resumed.load_checkpoint(saved)
-    resumed.train()
-    assert [row["epoch"] for row in rows_of(path)] == ["1", "2"]
+    assert_logs_both_epochs(make_trainer, path)
 
 
 @pytest.mark.parametrize(
@@ -111,15 +126,11 @@ def test_a_torn_last_line_is_dropped_on_resume(make_trainer, tmp_path):
 def test_a_missing_log_is_written_anew_from_the_history(
     make_trainer, tmp_path, foreign
 ):
-    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
-    make_trainer(CSVLoggerCallback(path), make_trainer.save_at(6, saved)).train()
+    path = begun(make_trainer, tmp_path)
     path.unlink()
     if foreign:
         path.write_text(foreign)
-    resumed = make_trainer(CSVLoggerCallback(path))
-    resumed.load_checkpoint(saved)
-    resumed.train()
-    assert [row["epoch"] for row in rows_of(path)] == ["1", "2"]
+    assert_logs_both_epochs(make_trainer, path)
     if foreign:
         assert (tmp_path / "log.1.csv").read_text() == foreign
 
@@ -137,15 +148,10 @@ def test_a_missing_log_is_written_anew_from_the_history(
 def test_what_is_no_file_is_not_waited_for_and_kept_beside(
     make_trainer, tmp_path, make, is_kept, resumed
 ):
-    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
-    make_trainer(CSVLoggerCallback(path), make_trainer.save_at(6, saved)).train()
+    path = begun(make_trainer, tmp_path)
     path.unlink()
     make(path)
-    trainer = make_trainer(CSVLoggerCallback(path))
-    if resumed:
-        trainer.load_checkpoint(saved)
-    trainer.train()
-    assert [row["epoch"] for row in rows_of(path)] == ["1", "2"]
+    assert_logs_both_epochs(make_trainer, path, resumed)
     assert is_kept((tmp_path / "log.1.csv").lstat().st_mode)
 
 

@@ -111,25 +111,33 @@ def test_a_changed_seed_is_refused_and_can_be_accepted(
     assert "setting seed was 0, is 5" in out
 
 
-def test_a_name_that_is_no_setting_is_refused_with_a_suggestion(
-    workplace: Path, command: Command
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        pytest.param(
+            ["--resume", "auto", "--allow-change", "sed"],
+            2,
+            "did you mean 'seed'",
+            id="a name that is no setting",
+        ),
+        pytest.param(
+            ["--resume", "auto", "-p", "no:checkpointing"],
+            2,
+            "enable checkpointing, or name a file",
+            id="auto without checkpointing",
+        ),
+        pytest.param(
+            ["--resume", "none.pt"], 4, "'none.pt' cannot be read", id="no such file"
+        ),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused_with_the_way_out(
+    arguments: list[str], code: int, words: str, workplace: Path, command: Command
 ) -> None:
     command("run", "run.yaml")
-    code, _, err = command(
-        "run", "run.yaml", "--resume", "auto", "--allow-change", "sed"
-    )
-    assert code == 2
-    assert "did you mean 'seed'" in err
-
-
-def test_auto_without_checkpointing_says_what_to_enable(
-    workplace: Path, command: Command
-) -> None:
-    code, _, err = command(
-        "run", "run.yaml", "-p", "no:checkpointing", "--resume", "auto"
-    )
-    assert code == 2
-    assert "enable checkpointing, or name a file" in err
+    ended, _, err = command("run", "run.yaml", *arguments)
+    assert ended == code
+    assert words in err
 
 
 def test_a_file_can_be_named(workplace: Path, command: Command) -> None:
@@ -138,9 +146,6 @@ def test_a_file_can_be_named(workplace: Path, command: Command) -> None:
     code, out, _ = command("run", "run.yaml", "--resume", str(path), "--set", MORE)
     assert code == 0
     assert f"resumed from {path}" in out
-    code, _, err = command("run", "run.yaml", "--resume", "none.pt")
-    assert code == 4
-    assert "'none.pt' cannot be read" in err
 
 
 def test_a_run_that_was_stopped_stays_stopped_until_it_is_told_to_go_on(

@@ -26,78 +26,56 @@ def by_layer(net: Net, *order: str) -> list[dict[str, Any]]:
     ]
 
 
-Build = Callable[..., Any]
+Build = Callable[[], tuple[Net, torch.optim.Optimizer]]
+
+
+def made(
+    kind: Any,
+    *order: str,
+    of: Callable[[Net], Any] = Net.parameters,
+    tied: str = "",
+    **options: Any,
+) -> Build:
+    """Return a function that builds layers in ``order`` and an optimizer of them."""
+    return lambda: (
+        net := Net(order or LAYERS, tied),
+        kind(of(net), **{"lr": 0.01, **options}),
+    )
+
+
+def grouped(*order: str) -> Callable[[Net], Any]:
+    return lambda net: by_layer(net, *order)
+
+
+Adam, AdamW, SGD = torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD
+NAMED = {"of": Net.named_parameters}
+BACKWARDS = {"of": lambda net: list(net.parameters())[::-1]}
+ONE, OTHER = ("second", "last", "first"), ("last", "first", "second")
+MOMENTUM = {"lr": 0.1, "momentum": 0.9}
+#: What is in another order -> before, after.
 ORDERS: dict[str, tuple[Build, Build]] = {
-    "layers": (
-        lambda: (net := Net(), torch.optim.Adam(net.parameters(), lr=0.01)),
-        lambda: (
-            net := Net(("second", "last", "first")),
-            torch.optim.Adam(net.parameters(), lr=0.01),
-        ),
-    ),
-    "groups": (
-        lambda: (net := Net(), torch.optim.Adam(by_layer(net, *LAYERS))),
-        lambda: (
-            net := Net(),
-            torch.optim.Adam(by_layer(net, "last", "first", "second")),
-        ),
-    ),
-    "parameters of a group": (
-        lambda: (net := Net(), torch.optim.AdamW(net.parameters(), lr=0.01)),
-        lambda: (
-            net := Net(),
-            torch.optim.AdamW(list(net.parameters())[::-1], lr=0.01),
-        ),
-    ),
-    "nothing, now with named_parameters": (
-        lambda: (net := Net(), torch.optim.Adam(net.parameters(), lr=0.01)),
-        lambda: (net := Net(), torch.optim.Adam(net.named_parameters(), lr=0.01)),
-    ),
+    "layers": (made(Adam), made(Adam, *ONE)),
+    "groups": (made(Adam, of=grouped(*LAYERS)), made(Adam, of=grouped(*OTHER))),
+    "parameters of a group": (made(AdamW), made(AdamW, **BACKWARDS)),
+    "nothing, now with named_parameters": (made(Adam), made(Adam, **NAMED)),
     "layers, with named_parameters": (
-        lambda: (net := Net(), torch.optim.Adam(net.named_parameters(), lr=0.01)),
-        lambda: (
-            net := Net(("last", "second", "first")),
-            torch.optim.Adam(net.named_parameters(), lr=0.01),
-        ),
+        made(Adam, **NAMED),
+        made(Adam, "last", "second", "first", **NAMED),
     ),
-    "nothing, named_parameters no more": (
-        lambda: (net := Net(), torch.optim.Adam(net.named_parameters(), lr=0.01)),
-        lambda: (net := Net(), torch.optim.Adam(net.parameters(), lr=0.01)),
-    ),
+    "nothing, named_parameters no more": (made(Adam, **NAMED), made(Adam)),
     "layers of which one is shared": (
-        lambda: (
-            net := Net(tied="after"),
-            torch.optim.Adam(net.parameters(), lr=0.01),
-        ),
-        lambda: (
-            net := Net(("second", "last", "first"), tied="after"),
-            torch.optim.Adam(net.parameters(), lr=0.01),
-        ),
+        made(Adam, tied="after"),
+        made(Adam, *ONE, tied="after"),
     ),
     "layers, SGD with momentum": (
-        lambda: (
-            net := Net(),
-            torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
-        ),
-        lambda: (
-            net := Net(("last", "first", "second")),
-            torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
-        ),
+        made(SGD, **MOMENTUM),
+        made(SGD, *OTHER, **MOMENTUM),
     ),
     "layers, Adafactor": (
-        lambda: (net := Net(), torch.optim.Adafactor(net.parameters(), lr=0.01)),
-        lambda: (
-            net := Net(("last", "first", "second")),
-            torch.optim.Adafactor(net.parameters(), lr=0.01),
-        ),
+        made(torch.optim.Adafactor),
+        made(torch.optim.Adafactor, *OTHER),
     ),
-    "layers, SGD without a state": (
-        lambda: (net := Net(), torch.optim.SGD(net.parameters(), lr=0.1)),
-        lambda: (
-            net := Net(("last", "first", "second")),
-            torch.optim.SGD(net.parameters(), lr=0.1),
-        ),
-    ),
+    "layers, SGD without a state": (made(SGD, lr=0.1), made(SGD, *OTHER, lr=0.1)),
 }
 
 

@@ -1,4 +1,4 @@
-"""Put both source roots on the path of an editable install; the rest is in setup.cfg.
+"""Put all source roots on the path of an editable install; the rest is in setup.cfg.
 
 By default setuptools would map ``data`` and ``models`` through an import hook that a
 bare ``data/`` folder in the working directory hides. A plain path entry is not hidden,
@@ -18,7 +18,8 @@ class EditableWheel(editable.editable_wheel):
         if static_pth is None or self.mode:  # another setuptools, or the user's choice
             return super()._select_strategy(name, tag, build_lib)
         root = Path(self.project_dir)
-        return static_pth(self.distribution, name, [root / "core", root])
+        roots = [root / "core", root / "data/src", root / "models/src", root]
+        return static_pth(self.distribution, name, roots)
 
 
 setup(cmdclass={"editable_wheel": EditableWheel})

@@ -40,7 +40,7 @@ def build_model(size: str) -> nn.Module:
     """
     from transformers import BlipConfig
 
-    from models.blip.model import BlipVQA
+    from trainbus_models.blip.model import BlipVQA
 
     width, layers, heads, pixels = {
         "base": (768, 12, 12, 384),

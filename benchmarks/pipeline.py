@@ -94,7 +94,7 @@ def write_rows(path: Path, count: int) -> None:
 
 def open_rows(path: Path) -> dict[str, Any]:
     """Open a large file once, in this process; return what it took."""
-    from data.rows.indexed_rows import IndexedRows
+    from trainbus_data.rows.indexed_rows import IndexedRows
 
     started = time.perf_counter()
     rows = IndexedRows(path)

@@ -1,5 +1,5 @@
-"""Rows of a data set, read strictly from JSON lines."""
+"""Rows: read strictly, or left in their file."""
 
-from data.rows.reading import read_rows
+from trainbus_data.rows.reading import read_rows
 
 __all__ = ["read_rows"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.blip.build import build_blip
+from trainbus_models.blip.build import build_blip
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.data_pipeline import DataPipeline
-from data.vqa.batch import VQABatch
+from trainbus_data.data_pipeline import DataPipeline
+from trainbus_data.vqa.batch import VQABatch
 from training.app.config.data_config import DataConfig
 from training.errors import ConfigError, DataError
 

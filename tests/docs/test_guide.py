@@ -74,7 +74,7 @@ def workplace(tmp_path: Path, shared_folder: Path) -> Path:
 
 def make_hub_cache(hub: Path, rows: list[str]) -> None:
     """Put a tiny model where the hub's client looks for the guide's model."""
-    from models.blip.build import build_blip
+    from trainbus_models.blip.build import build_blip
 
     texts = [text for row in rows for text in list(json.loads(row).values())[2:]]
     built = build_blip(texts, hidden_size=32)
@@ -94,7 +94,7 @@ def test_every_python_block_of_the_guide_runs(
     assert len(blocks) == 21
     script = workplace / "guide.py"
     prelude = (
-        "from models.model_loader import load_model\n"
+        "from trainbus_models.model_loader import load_model\n"
         f"processor = load_model({MODEL!r}, 'blip', 'vqa', 'cpu', True)['processor']\n"
     )
     script.write_text(

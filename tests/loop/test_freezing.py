@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from toy import assert_equal_weights, make_trainer, regression_batches, weights_of
 
-from models.model_utils import freeze_model
+from trainbus_models.model_utils import freeze_model
 from training import Callback, Trainer
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.blip.build import build_blip
+from trainbus_models.blip.build import build_blip
 
 TEXTS = ["what color is this large shape?", "is it red?", "yes", "no", "dark red"]
 

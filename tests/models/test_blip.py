@@ -9,7 +9,7 @@ import torch
 from tape import TapeRecorder
 from transformers import AutoModelForVisualQuestionAnswering, BlipForQuestionAnswering
 
-from models.blip.build import build_blip
+from trainbus_models.blip.build import build_blip
 from training import Trainer
 
 QUESTIONS = ["is it red?", "what color is this large shape?"]

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from models.blip.model import BlipVQA
-from models.model_loader import load_model
+from trainbus_models.blip.model import BlipVQA
+from trainbus_models.model_loader import load_model
 from training.errors import ConfigError
 
 

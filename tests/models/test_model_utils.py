@@ -5,7 +5,7 @@ import copy
 import pytest
 from torch import nn
 
-from models.model_utils import freeze_model
+from trainbus_models.model_utils import freeze_model
 from training.errors import ConfigError
 
 

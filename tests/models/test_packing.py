@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from models.packing import describe_model, rebuild_model
+from trainbus_models.packing import describe_model, rebuild_model
 from training.errors import CheckpointError
 
 

@@ -71,8 +71,9 @@ def test_the_root_ships_every_package_under_core_data_and_models():
     setup = read_setup(ROOT)
     expected = (
         source_packages(ROOT / "core" / "training", "training")
-        | source_packages(ROOT / "data", "data")
-        | source_packages(ROOT / "models", "models")
+        | source_packages(ROOT / "data/src/trainbus_data", "trainbus_data")
+        | source_packages(ROOT / "models/src/trainbus_models", "trainbus_models")
+        | {"data", "data.rows", "data.images", "models"}  # the doors
         | {"training.configs"}  # config/, which holds no Python
     )
     assert set(lines_of(setup["options"]["packages"])) == expected
@@ -81,6 +82,7 @@ def test_the_root_ships_every_package_under_core_data_and_models():
 
 def test_every_shipped_package_is_marked_as_typed():
     roots = [ROOT / "core" / "training", ROOT / "data", ROOT / "models"]
+    roots += [ROOT / f"{name}/src/trainbus_{name}" for name in ("data", "models")]
     roots += [ROOT / "plugins" / name / "src" / f"trainbus_{name}" for name in PLUGINS]
     assert [str(root) for root in roots if not (root / "py.typed").exists()] == []
 
@@ -124,7 +126,11 @@ def test_the_tests_of_a_plugin_need_only_the_kernel(plugin):
 def test_the_root_requires_whatever_it_imports():
     allowed = required_modules(read_setup(ROOT))
     plugins = {f"trainbus_{name}" for name in PLUGINS}  # resolved late, with a hint
-    allowed |= {"training", "data", "models"} | plugins | sys.stdlib_module_names
+    allowed |= (
+        {"training", "trainbus_data", "trainbus_models"}
+        | plugins
+        | sys.stdlib_module_names
+    )
     allowed.add("pytest")  # training.testing.fixtures, which only pytest loads
     allowed.add("pydantic_core")  # pydantic requires one version of it
     imported: dict[str, str] = {}
@@ -180,12 +186,14 @@ def test_the_wheels_hold_every_module_and_nothing_else(wheels):
         names = zipfile.ZipFile(wheel).namelist()
         shipped |= {name for name in names if ".dist-info/" not in name}
     expected = set()
-    sources = [ROOT / "core", *(ROOT / "plugins" / name / "src" for name in PLUGINS)]
+    sources = [ROOT / "core", ROOT / "data/src", ROOT / "models/src"]
+    sources += [ROOT / "plugins" / name / "src" for name in PLUGINS]
     for source in sources:
         expected |= {str(p.relative_to(source)) for p in source.rglob("*.py")}
         expected |= {str(p.relative_to(source)) for p in source.rglob("py.typed")}
     for name in ("data", "models"):
-        expected |= {str(p.relative_to(ROOT)) for p in (ROOT / name).rglob("*.py")}
+        door = {p.relative_to(ROOT) for p in (ROOT / name).rglob("*.py")}
+        expected |= {str(path) for path in door if path.parts[1] != "src"}
         expected.add(f"{name}/py.typed")
     for path in (ROOT / "config").glob("*.yaml"):
         expected.add(f"training/configs/{path.name}")
@@ -200,8 +208,8 @@ def test_the_wheels_work_in_a_folder_with_a_bare_data_folder(wheels, tmp_path):
         zipfile.ZipFile(wheel).extractall(site)
     program = (
         "import data, models, training, training.app.cli as cli, sys\n"
-        "from data.data_pipeline import DataPipeline\n"
-        "from models.model_loader import load_model\n"
+        "from trainbus_data.data_pipeline import DataPipeline\n"
+        "from trainbus_models.model_loader import load_model\n"
         "print(data.__file__, models.__file__, training.__file__, sep='\\n')\n"
         "from training.app.config.load import load_config\n"
         "assert load_config('demo').data.synthetic\n"
@@ -224,7 +232,7 @@ def test_the_wheels_work_in_a_folder_with_a_bare_data_folder(wheels, tmp_path):
 
 def test_an_editable_install_is_not_hidden_by_a_bare_data_folder(tmp_path):
     (tmp_path / "data").mkdir()
-    program = "from data.data_pipeline import DataPipeline"
+    program = "from trainbus_data.data_pipeline import DataPipeline"
     result = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

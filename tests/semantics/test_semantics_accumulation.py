@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
 
-from data.vqa.batch import VQABatch
-from models.blip.build import build_blip
+from trainbus_data.vqa.batch import VQABatch
+from trainbus_models.blip.build import build_blip
 from training import Callback, ConfigError, Trainer
 
 SPLITS = [

@@ -65,7 +65,7 @@ def test_a_checkpoint_can_rebuild_model_and_processor(workplace: Path) -> None:
     trainer.train()
     path = json.loads((workplace / "out/summary.json").read_text())["paths"]
     metadata = read_checkpoint(path["best_checkpoint"])["metadata"]
-    rebuilt = import_ours("models.packing").rebuild_model(metadata["model"])
+    rebuilt = import_ours("trainbus_models.packing").rebuild_model(metadata["model"])
     rebuilt["model"].load_state_dict(trainer.model.state_dict())
     tokens = rebuilt["processor"].tokenizer("what color?")["input_ids"]
     assert tokens == trainer.processor.tokenizer("what color?")["input_ids"]

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from models.blip.build import build_blip
-from models.packing import describe_model
+from trainbus_models.blip.build import build_blip
+from trainbus_models.packing import describe_model
 from training import Trainer
 from training.checkpoint.state import capture
 from training.checkpoint_io import write_checkpoint

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy import Regression, assert_equal_weights, regression_batches, weights_of
 
-from data.vqa.batch import VQABatch
-from data.vqa.dataset import VQADataset
+from trainbus_data.vqa.batch import VQABatch
+from trainbus_data.vqa.dataset import VQADataset
 from training import ConfigError, Trainer
 from training.app.prove.gradient_check import compare_splits, require_agreement
 

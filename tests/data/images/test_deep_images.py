@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.images.open_image import ImageFault, open_rgb
+from trainbus_data.images.open_image import ImageFault, open_rgb
 
 BIG = 10**9
 #: Channels -> the number a PNG file has for them.

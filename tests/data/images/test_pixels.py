@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.images.open_image import ImageFault
-from data.images.pixels import PixelStore
+from trainbus_data.images.open_image import ImageFault
+from trainbus_data.images.pixels import PixelStore
 from training.errors import ConfigError
 
 LIMIT = 10**7

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data.rows.indexed_rows import IndexedRows
-from data.rows.reading import BadRow, read_rows, settle_bad_rows
+from trainbus_data.rows.indexed_rows import IndexedRows
+from trainbus_data.rows.reading import BadRow, read_rows, settle_bad_rows
 from training.errors import DataError
 
 GOOD = {"image": "a.png", "question": "what?", "answer": "red"}

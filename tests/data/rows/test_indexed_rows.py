@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from data.data_pipeline import DataPipeline
-from data.rows.indexed_rows import IndexedRows
-from data.rows.line_index import LineIndex, cache_folder
+from trainbus_data.data_pipeline import DataPipeline
+from trainbus_data.rows.indexed_rows import IndexedRows
+from trainbus_data.rows.line_index import LineIndex, cache_folder
 from training.errors import DataError
 from training.feed.permutation import Permutation
 
@@ -47,7 +47,7 @@ def lines_of(index: LineIndex) -> list[tuple[int, bytes]]:
 def test_the_index_finds_every_line_that_is_not_blank(
     tmp_path, monkeypatch, content, expected, block
 ):
-    monkeypatch.setattr("data.rows.line_index.BLOCK_BYTES", block)
+    monkeypatch.setattr("trainbus_data.rows.line_index.BLOCK_BYTES", block)
     path = tmp_path / "f.jsonl"
     path.write_bytes(content)
     assert lines_of(LineIndex(path)) == expected
@@ -58,7 +58,7 @@ def test_the_second_look_reads_the_index_and_not_the_file(tmp_path, monkeypatch)
     path = tmp_path / "f.jsonl"
     path.write_bytes(b"aa\nbb\n")
     LineIndex(path)
-    monkeypatch.setattr("data.rows.line_index._scan", None)
+    monkeypatch.setattr("trainbus_data.rows.line_index._scan", None)
     assert len(LineIndex(path)) == 2
 
 
@@ -173,7 +173,7 @@ def test_a_bad_row_early_in_the_file_is_refused_at_once(tmp_path):
 
 
 def test_a_bad_row_further_on_is_named_where_it_is_met(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.rows.indexed_rows.NUM_CHECKED", 1)
+    monkeypatch.setattr("trainbus_data.rows.indexed_rows.NUM_CHECKED", 1)
     rows = IndexedRows(write_rows(tmp_path, [row(0), "", "{"]))
     assert len(rows) == 2
     with pytest.raises(DataError, match=r"train\.jsonl:3: is not JSON"):
@@ -214,7 +214,7 @@ def test_memory_grows_by_at_most_16_bytes_a_row(tmp_path):
     short = 20_000
     ours = [
         tracemalloc.Filter(True, f"*/{place}", all_frames=True)
-        for place in ("data/*.py", "training/feed/permutation.py")
+        for place in ("trainbus_data/*.py", "training/feed/permutation.py")
     ]
     held = []
     for count in (short, 5 * short):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.rows.reading import BadRow, kind_of, read_rows, settle_bad_rows
+from trainbus_data.rows.reading import BadRow, kind_of, read_rows, settle_bad_rows
 from training.errors import DataError
 
 GOOD = {"image": "a.png", "question": "what?", "answer": "red"}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from data.rows.reading import read_rows
-from data.vqa.baselines import answer_floors
+from trainbus_data.rows.reading import read_rows
+from trainbus_data.vqa.baselines import answer_floors
 from training.errors import DataError
 
 

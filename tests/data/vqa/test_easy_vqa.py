@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from data.rows.reading import read_rows
-from data.vqa.easy_vqa import convert_easy_vqa
+from trainbus_data.rows.reading import read_rows
+from trainbus_data.vqa.easy_vqa import convert_easy_vqa
 from training.errors import DataError
 
 GOLDEN_IMAGES = [

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.data_pipeline import DataPipeline
-from data.rows.reading import read_rows
-from data.vqa.baselines import answer_floors
-from data.vqa.synthetic import COLOURS, MAX_PICTURES, Picture, draw, write_shapes
+from trainbus_data.data_pipeline import DataPipeline
+from trainbus_data.rows.reading import read_rows
+from trainbus_data.vqa.baselines import answer_floors
+from trainbus_data.vqa.synthetic import (
+    COLOURS,
+    MAX_PICTURES,
+    Picture,
+    draw,
+    write_shapes,
+)
 from training.errors import ConfigError
 
 

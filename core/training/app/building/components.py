@@ -54,7 +54,7 @@ def build_parts(
 
     device = choose_device(config.training.device)
     seed_everything(config.seed)
-    pipeline = import_ours("data.data_pipeline").DataPipeline(
+    pipeline = import_ours("trainbus_data.data_pipeline").DataPipeline(
         config.data, folder=config.training.save_dir / "pictures"
     )
     # Rows before weights: a mistake in the data shows in a second, not after minutes.
@@ -62,13 +62,17 @@ def build_parts(
     if description is None:
         result = _make_model(config, pipeline, device)
     else:
-        result = import_ours("models.packing").rebuild_model(description, weights)
+        result = import_ours("trainbus_models.packing").rebuild_model(
+            description, weights
+        )
     _require_fit(config, result["model"])
     model, processor = result["model"].to(device), result["processor"]
     pipeline.use_processor(processor, model.config.text_config.bos_token_id)
     pipeline.setup()
     if config.model.freeze:
-        import_ours("models.model_utils").freeze_model(model, config.model.freeze)
+        import_ours("trainbus_models.model_utils").freeze_model(
+            model, config.model.freeze
+        )
     return Parts(pipeline, model, processor)
 
 
@@ -107,7 +111,7 @@ def data_facts(pipeline: Any, judged: str = "validation") -> dict[str, Any]:
     }
     is_large = pipeline.is_indexed("train") or pipeline.is_indexed(judged)
     if len(rows["train"]) and len(rows[judged]) and not is_large:
-        answer_floors = import_ours("data.vqa.baselines").answer_floors
+        answer_floors = import_ours("trainbus_data.vqa.baselines").answer_floors
         facts["floors"] = answer_floors(rows["train"], rows[judged])
     if rows[judged]:
         image = os.path.relpath(pipeline.image_path(judged, 0))
@@ -118,7 +122,7 @@ def data_facts(pipeline: Any, judged: str = "validation") -> dict[str, Any]:
 def _make_model(config: Config, pipeline: Any, device: Any) -> dict[str, Any]:
     model = config.model
     if model.build is None:
-        load = import_ours("models.model_loader").load_model
+        load = import_ours("trainbus_models.model_loader").load_model
         result: dict[str, Any] = load(
             model_name=model.name,
             model_type=model.type,
@@ -133,7 +137,7 @@ def _make_model(config: Config, pipeline: Any, device: Any) -> dict[str, Any]:
             "makes: blip"
         )
     options = {"seed": config.seed, **model.build.model_dump(exclude_none=True)}
-    build = import_ours("models.blip.build").build_blip
+    build = import_ours("trainbus_models.blip.build").build_blip
     built: dict[str, Any] = build(pipeline.training_texts(), **options)
     return built
 

@@ -148,7 +148,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     from training.trainer import Trainer
 
     parts = build_parts(config)
-    describe = import_ours("models.packing").describe_model
+    describe = import_ours("trainbus_models.packing").describe_model
     mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline))
     instances = [*(callbacks or ()), *(plugin for _, plugin in named)]

@@ -136,7 +136,9 @@ def predict(arguments: argparse.Namespace) -> None:
             f"{arguments.checkpoint!r} does not say how its model was made; only runs "
             "of `trainbus run` or create_trainer_from_config write that"
         )
-    result = import_ours("models.packing").rebuild_model(described, state["model"])
+    result = import_ours("trainbus_models.packing").rebuild_model(
+        described, state["model"]
+    )
     model, processor = result["model"], result["processor"]
     fill(model, state, arguments.checkpoint)
     model.to(device).eval()
@@ -149,7 +151,7 @@ def convert_easy_vqa(arguments: argparse.Namespace) -> None:
     """Turn a clone of easy-VQA's repository into JSON lines and images."""
     from training.app.building.components import import_ours
 
-    convert = import_ours("data.vqa.easy_vqa").convert_easy_vqa
+    convert = import_ours("trainbus_data.vqa.easy_vqa").convert_easy_vqa
     counts: Mapping[str, int] = convert(arguments.clone, arguments.out)
     rows = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     print(f"{arguments.out}: {rows} rows")
@@ -267,7 +269,7 @@ def _answer(
 
     from training.app.building.components import import_ours
 
-    images = import_ours("data.images.open_image")
+    images = import_ours("trainbus_data.images.open_image")
     if not arguments.question.strip():
         raise DataError("--question is empty; ask something about the image")
     try:

@@ -75,9 +75,11 @@ def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
             f"{source!r} does not say how its model was made, so there is no folder to "
             f"write for from_pretrained; name a file instead: {out}{SUFFIX}"
         )
-    parts = import_ours("models.packing").rebuild_model(described, state["model"])
+    parts = import_ours("trainbus_models.packing").rebuild_model(
+        described, state["model"]
+    )
     fill(parts["model"], state, source)
-    with import_ours("data.folders").new_folder(out) as draft:
+    with import_ours("trainbus_data.folders").new_folder(out) as draft:
         parts["model"].save_pretrained(draft)
         parts["processor"].save_pretrained(draft)
 

@@ -95,7 +95,9 @@ def _count_data(config: Config) -> tuple[dict[str, int], int]:
             synthetic = data.synthetic.model_copy(update={"folder": Path(temporary)})
             data = data.model_copy(update={"synthetic": synthetic})
         folder = config.training.save_dir / "pictures"
-        pipeline = import_ours("data.data_pipeline").DataPipeline(data, folder=folder)
+        pipeline = import_ours("trainbus_data.data_pipeline").DataPipeline(
+            data, folder=folder
+        )
         splits = ("train", "validation", "test")
         rows = {split: len(pipeline.rows(split)) for split in splits}
         batches: int = pipeline.num_batches("train")

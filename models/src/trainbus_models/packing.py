@@ -63,7 +63,7 @@ def rebuild_model(
     """
     from transformers import BlipConfig
 
-    from models.blip.model import BlipVQA
+    from trainbus_models.blip.model import BlipVQA
 
     model_type, number = description.get("model_type"), description.get("format")
     is_known = isinstance(model_type, str) and model_type in MODEL_TYPES
@@ -92,7 +92,7 @@ def _check_sizes(config: Any, weights: Mapping[str, Any]) -> None:
     """Refuse a configuration of another model than the one that had the weights."""
     import torch
 
-    from models.blip.model import BlipVQA
+    from trainbus_models.blip.model import BlipVQA
 
     for part in (config.text_config, config.vision_config):
         if part.num_hidden_layers > len(weights):  # each has weights of its own

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.images.open_image import ImageFault
-from data.images.pixels import PixelStore
-from data.rows.indexed_rows import IndexedRows
-from data.rows.reading import BadRow, Row
-from data.vqa.batch import VQABatch
-from data.vqa.streamed import StreamedPixels, StreamedTokens
-from data.vqa.tokens import TokenTable
+from trainbus_data.images.open_image import ImageFault
+from trainbus_data.images.pixels import PixelStore
+from trainbus_data.rows.indexed_rows import IndexedRows
+from trainbus_data.rows.reading import BadRow, Row
+from trainbus_data.vqa.batch import VQABatch
+from trainbus_data.vqa.streamed import StreamedPixels, StreamedTokens
+from trainbus_data.vqa.tokens import TokenTable
 from training.errors import DataError
 
 __all__ = ["IndexedVQADataset", "ListedVQADataset", "VQADataset"]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data.rows.formats import refuse_other_formats
-from data.rows.json_lines import UnusableRow, lines_of, parse_object, show
+from trainbus_data.rows.formats import refuse_other_formats
+from trainbus_data.rows.json_lines import UnusableRow, lines_of, parse_object, show
 from training.errors import DataError, did_you_mean
 
 __all__ = [

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.images.open_image import ImageFault, open_rgb
+from trainbus_data.images.open_image import ImageFault, open_rgb
 from training.errors import ConfigError
 
 __all__ = ["PixelStore"]

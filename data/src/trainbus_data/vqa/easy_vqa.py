@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.folders import new_folder, refuse_content, write_rows
+from trainbus_data.folders import new_folder, refuse_content, write_rows
 from training.errors import DataError
 from training.files.named_paths import named_path
 

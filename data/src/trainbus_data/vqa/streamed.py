@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.images.pixels import MIB, PixelStore
+from trainbus_data.images.pixels import MIB, PixelStore
 
 __all__ = ["StreamedPixels", "StreamedTokens"]
 

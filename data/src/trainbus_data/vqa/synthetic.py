@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from data.folders import new_folder, write_rows
+from trainbus_data.folders import new_folder, write_rows
 from training.errors import ConfigError
 from training.files.named_paths import named_path
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from data.rows.formats import refuse_other_formats
-from data.rows.json_lines import UnusableRow
-from data.rows.line_index import LineIndex
-from data.rows.reading import BadRow, Row, RowReader, settle_bad_rows
+from trainbus_data.rows.formats import refuse_other_formats
+from trainbus_data.rows.json_lines import UnusableRow
+from trainbus_data.rows.line_index import LineIndex
+from trainbus_data.rows.reading import BadRow, Row, RowReader, settle_bad_rows
 from training.errors import DataError
 
 __all__ = ["IndexedRows"]

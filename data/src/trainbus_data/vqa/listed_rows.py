@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.images.open_image import ImageFault
-from data.images.pixels import PixelStore
-from data.rows.reading import BadRow, Row, read_rows, settle_bad_rows
-from data.vqa.dataset import ListedVQADataset
-from data.vqa.tokens import TokenTable
+from trainbus_data.images.open_image import ImageFault
+from trainbus_data.images.pixels import PixelStore
+from trainbus_data.rows.reading import BadRow, Row, read_rows, settle_bad_rows
+from trainbus_data.vqa.dataset import ListedVQADataset
+from trainbus_data.vqa.tokens import TokenTable
 
 if TYPE_CHECKING:
     from training.app.config.data_config import DataConfig

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.rows.json_lines import MAX_LINE_BYTES
+from trainbus_data.rows.json_lines import MAX_LINE_BYTES
 from training.errors import DataError
 from training.files.named_paths import open_file
 

@@ -58,7 +58,7 @@ def build_blip(
     """
     import torch
 
-    from models.blip.model import BlipVQA
+    from trainbus_models.blip.model import BlipVQA
 
     _check_sizes(hidden_size, num_attention_heads, image_size, patch_size)
     processor = _build_processor(texts, vocab_size, image_size, max_text_length)

@@ -1,0 +1,80 @@
+"""Freeze parts of a model by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from torch import nn
+
+from training.errors import ConfigError
+
+__all__ = ["freeze_model"]
+
+
+def freeze_model(model: nn.Module, freeze_layers: Iterable[str]) -> list[str]:
+    """Freeze what is named; return the names of the frozen parameters, in order.
+
+    A name is the dotted path of a module or parameter, such as ``vision_model`` or
+    ``text_encoder.encoder.layer.0``. Where there is no such path it means every module
+    whose path ends with it: ``embeddings`` freezes all of them. Frozen modules go to
+    eval mode and carry ``_is_frozen = True``, so that a trainer leaves them there.
+
+    Args:
+        model: changed in place.
+        freeze_layers: names; a parameter shared with a part that is not named (BLIP's
+            decoder embedding is also its output layer) is frozen there too.
+    Raises:
+        ConfigError: a name matches nothing; the message lists the nearest ones, and
+            nothing has been frozen.
+    """
+    if isinstance(freeze_layers, str):
+        freeze_layers = [freeze_layers]
+    modules = dict(model.named_modules())
+    parameters = dict(model.named_parameters())
+    targets = [_resolve(name, modules, parameters) for name in freeze_layers]
+    for found in targets:
+        for name in found:
+            if name in modules:
+                _freeze_module(modules[name])
+            else:
+                _freeze_parameter(model, name)
+    return [name for name, value in parameters.items() if not value.requires_grad]
+
+
+def _resolve(
+    name: str, modules: dict[str, nn.Module], parameters: dict[str, nn.Parameter]
+) -> list[str]:
+    """Return the paths that a name means."""
+    if name and (name in modules or name in parameters):
+        return [name]
+    if name:
+        found = [path for path in modules if path.endswith(f".{name}")]
+        found = found or [path for path in parameters if path.endswith(f".{name}")]
+        if found:
+            return found
+    choices = [path for path in modules if path]
+    near = difflib.get_close_matches(name, choices, n=5, cutoff=0.5)
+    top = [path for path in choices if "." not in path]
+    listed = f"near names: {', '.join(near)}; " if near else ""
+    raise ConfigError(
+        f"freeze names {name!r}, which matches no part of the model; {listed}"
+        f"top-level names: {', '.join(top)}"
+    )
+
+
+def _freeze_parameter(model: nn.Module, path: str) -> None:
+    """Freeze one parameter; its module is trained as before."""
+    place, _, name = path.rpartition(".")
+    owner = model.get_submodule(place)
+    names: frozenset[str] = getattr(owner, "_frozen_parameters", frozenset())
+    # Read by training.modules.train_mode.
+    owner._frozen_parameters = names | {name}  # type: ignore[assignment]
+    getattr(owner, name).requires_grad_(False)
+
+
+def _freeze_module(module: nn.Module) -> None:
+    for part in module.modules():
+        part._is_frozen = True  # type: ignore[assignment]  # for train_mode
+    module.eval()
+    module.requires_grad_(False)

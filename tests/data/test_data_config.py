@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.app.config.data_config import DataConfig, from_guide, parse_data_config
+from trainbus_data.config import DataConfig, from_guide, parse_data_config
 from training.errors import ConfigError
 
 

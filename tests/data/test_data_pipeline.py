@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from trainbus_data.config import DataConfig
 from trainbus_data.data_pipeline import DataPipeline
 from trainbus_data.vqa.batch import VQABatch
-from training.app.config.data_config import DataConfig
 from training.errors import ConfigError, DataError
 
 BOS = 5  # [DEC] in the tiny vocabulary

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from toy import make_trainer
 
+from trainbus_data.config import parse_data_config
 from trainbus_data.images.open_image import ImageFault, open_rgb
 from trainbus_data.rows.json_lines import lines_of
 from trainbus_data.rows.line_index import LineIndex
 from trainbus_data.vqa.synthetic import write_shapes
 from training import ConfigError, CSVLoggerCallback, DataError, ModelCheckpointCallback
-from training.app.config.data_config import parse_data_config
 from training.app.config.schema import TrainingConfig
 from training.checkpoint_io import write_json
 from training.discovery.installed import use_folder

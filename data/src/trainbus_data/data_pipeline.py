@@ -32,7 +32,7 @@ from training.feed.permutation import Permutation
 from training.files.named_paths import named_path
 
 if TYPE_CHECKING:
-    from training.app.config.data_config import DataConfig
+    from trainbus_data.config import DataConfig
 
 __all__ = ["DataPipeline"]
 

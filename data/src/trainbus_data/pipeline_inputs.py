@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from training.errors import ConfigError
 
 if TYPE_CHECKING:
-    from training.app.config.data_config import DataConfig
+    from trainbus_data.config import DataConfig
 
 __all__ = ["how_to_get", "load_config", "load_processor", "start_token_of"]
 
@@ -19,7 +19,7 @@ def load_config(
     config: str | os.PathLike[str] | Mapping[str, Any] | DataConfig,
 ) -> DataConfig:
     """Return the DataConfig in any of the forms that a pipeline takes."""
-    from training.app.config.data_config import (
+    from trainbus_data.config import (
         DataConfig,
         from_guide,
         parse_data_config,

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def predict(arguments: argparse.Namespace) -> None:
     """Answer one question about one image, with nothing but a checkpoint."""
-    from training.app.building.components import import_ours
     from training.hardware.device import choose_device
     from training.layout import read_state
 
@@ -136,7 +136,7 @@ def predict(arguments: argparse.Namespace) -> None:
             f"{arguments.checkpoint!r} does not say how its model was made; only runs "
             "of `trainbus run` or create_trainer_from_config write that"
         )
-    result = import_ours("trainbus_models.packing").rebuild_model(
+    result = import_module("trainbus_models.packing").rebuild_model(
         described, state["model"]
     )
     model, processor = result["model"], result["processor"]
@@ -149,9 +149,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def convert_easy_vqa(arguments: argparse.Namespace) -> None:
     """Turn a clone of easy-VQA's repository into JSON lines and images."""
-    from training.app.building.components import import_ours
-
-    convert = import_ours("trainbus_data.vqa.easy_vqa").convert_easy_vqa
+    convert = import_module("trainbus_data.vqa.easy_vqa").convert_easy_vqa
     counts: Mapping[str, int] = convert(arguments.clone, arguments.out)
     rows = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     print(f"{arguments.out}: {rows} rows")
@@ -199,7 +197,7 @@ def _data_settings(
     Raises:
         CheckpointError: one is nothing that the saved run can have had.
     """
-    from training.app.config.data_config import DataConfig
+    from training.app.config.schema import DataConfig
     from training.checkpoint.part_checks import shown
 
     values: Any = state.get("metadata", {})
@@ -267,9 +265,7 @@ def _answer(
     """Return the generated answer; the question is padded as in training."""
     import torch
 
-    from training.app.building.components import import_ours
-
-    images = import_ours("trainbus_data.images.open_image")
+    images = import_module("trainbus_data.images.open_image")
     if not arguments.question.strip():
         raise DataError("--question is empty; ask something about the image")
     try:

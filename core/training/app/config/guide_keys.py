@@ -79,7 +79,7 @@ def _move_data(document: Document) -> None:
     for key in list(paths):
         document.move(("data_paths", key), ("data", key))
     document.pop(("data_paths",))
-    from training.app.config.data_config import DataConfig
+    from trainbus_data.config import DataConfig
 
     for key in DataConfig.model_fields:
         document.move((key,), ("data", key))

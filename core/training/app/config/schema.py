@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from training.app.config.data_config import DataConfig
+from trainbus_data.config import DataConfig
 from training.app.config.guide_keys import GUIDE_KEYS
 from training.discovery.specs import PluginSpec
 from training.documents.document import Document, dotted
@@ -25,6 +25,7 @@ from training.weighing.units import check_unit
 __all__ = [
     "BuildConfig",
     "Config",
+    "DataConfig",
     "ModelConfig",
     "OptimizerConfig",
     "TrainingConfig",

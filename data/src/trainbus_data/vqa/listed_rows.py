@@ -14,7 +14,7 @@ from trainbus_data.vqa.dataset import ListedVQADataset
 from trainbus_data.vqa.tokens import TokenTable
 
 if TYPE_CHECKING:
-    from training.app.config.data_config import DataConfig
+    from trainbus_data.config import DataConfig
 
 __all__ = ["list_rows", "make_store", "make_tables", "with_good_images"]
 

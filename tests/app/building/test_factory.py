@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from trainbus_models.packing import rebuild_model
 from training import Callback, create_trainer_from_config
-from training.app.building.components import import_ours
 from training.app.building.optimizer import build_optimizer
 from training.app.config.schema import OptimizerConfig
 from training.checkpoint_io import read_checkpoint
@@ -65,7 +65,7 @@ def test_a_checkpoint_can_rebuild_model_and_processor(workplace: Path) -> None:
     trainer.train()
     path = json.loads((workplace / "out/summary.json").read_text())["paths"]
     metadata = read_checkpoint(path["best_checkpoint"])["metadata"]
-    rebuilt = import_ours("trainbus_models.packing").rebuild_model(metadata["model"])
+    rebuilt = rebuild_model(metadata["model"])
     rebuilt["model"].load_state_dict(trainer.model.state_dict())
     tokens = rebuilt["processor"].tokenizer("what color?")["input_ids"]
     assert tokens == trainer.processor.tokenizer("what color?")["input_ids"]
@@ -171,18 +171,6 @@ def test_a_callback_and_a_plugin_of_one_name_are_refused(workplace: Path) -> Non
         create_trainer_from_config(
             "run.yaml", callbacks=[CSVLoggerCallback()], plugins=["csv"]
         )
-
-
-@pytest.mark.parametrize("module", ["shadow.data_pipeline", "shadow.vqa.easy_vqa"])
-def test_a_foreign_data_package_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
-) -> None:
-    folder = tmp_path / "shadow"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ConfigError, match=r"'shadow' found here is .*rename it"):
-        import_ours(module)
 
 
 @pytest.mark.parametrize(

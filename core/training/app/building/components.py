@@ -1,21 +1,20 @@
 """Data, model and processor of a configuration, before there is a trainer.
 
-``data`` and ``models`` are imported here, late: the kernel knows neither.
+``trainbus_data`` and ``trainbus_models`` are imported late: the kernel knows neither.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
+from importlib import import_module
 from typing import Any
 
 from training.app.config.load import Config
 from training.errors import ConfigError
 
-__all__ = ["Parts", "build_parts", "data_facts", "import_ours"]
+__all__ = ["Parts", "build_parts", "data_facts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def build_parts(
 
     device = choose_device(config.training.device)
     seed_everything(config.seed)
-    pipeline = import_ours("trainbus_data.data_pipeline").DataPipeline(
+    pipeline = import_module("trainbus_data.data_pipeline").DataPipeline(
         config.data, folder=config.training.save_dir / "pictures"
     )
     # Rows before weights: a mistake in the data shows in a second, not after minutes.
@@ -62,7 +61,7 @@ def build_parts(
     if description is None:
         result = _make_model(config, pipeline, device)
     else:
-        result = import_ours("trainbus_models.packing").rebuild_model(
+        result = import_module("trainbus_models.packing").rebuild_model(
             description, weights
         )
     _require_fit(config, result["model"])
@@ -70,7 +69,7 @@ def build_parts(
     pipeline.use_processor(processor, model.config.text_config.bos_token_id)
     pipeline.setup()
     if config.model.freeze:
-        import_ours("trainbus_models.model_utils").freeze_model(
+        import_module("trainbus_models.model_utils").freeze_model(
             model, config.model.freeze
         )
     return Parts(pipeline, model, processor)
@@ -111,7 +110,7 @@ def data_facts(pipeline: Any, judged: str = "validation") -> dict[str, Any]:
     }
     is_large = pipeline.is_indexed("train") or pipeline.is_indexed(judged)
     if len(rows["train"]) and len(rows[judged]) and not is_large:
-        answer_floors = import_ours("trainbus_data.vqa.baselines").answer_floors
+        answer_floors = import_module("trainbus_data.vqa.baselines").answer_floors
         facts["floors"] = answer_floors(rows["train"], rows[judged])
     if rows[judged]:
         image = os.path.relpath(pipeline.image_path(judged, 0))
@@ -122,7 +121,7 @@ def data_facts(pipeline: Any, judged: str = "validation") -> dict[str, Any]:
 def _make_model(config: Config, pipeline: Any, device: Any) -> dict[str, Any]:
     model = config.model
     if model.build is None:
-        load = import_ours("trainbus_models.model_loader").load_model
+        load = import_module("trainbus_models.model_loader").load_model
         result: dict[str, Any] = load(
             model_name=model.name,
             model_type=model.type,
@@ -137,22 +136,6 @@ def _make_model(config: Config, pipeline: Any, device: Any) -> dict[str, Any]:
             "makes: blip"
         )
     options = {"seed": config.seed, **model.build.model_dump(exclude_none=True)}
-    build = import_ours("trainbus_models.blip.build").build_blip
+    build = import_module("trainbus_models.blip.build").build_blip
     built: dict[str, Any] = build(pipeline.training_texts(), **options)
     return built
-
-
-def import_ours(name: str) -> ModuleType:
-    """Import a module of ``data`` or ``models``; say when another one hides it."""
-    top = name.partition(".")[0]
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not f"{name}.".startswith(f"{error.name}."):
-            raise  # ours was found; something that it needs was not
-        found = importlib.import_module(top) if error.name != top else None
-        place = getattr(found, "__file__", None) or list(getattr(found, "__path__", []))
-        raise ConfigError(
-            f"the module {top!r} found here is {place}, not the one of trainbus; "
-            "rename it, or run from another folder"
-        ) from error

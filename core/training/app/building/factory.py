@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,13 +143,13 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         raise ConfigError(
             f"{config.place(('data', 'train'))} is missing; name the rows to train on"
         )
-    from training.app.building.components import build_parts, data_facts, import_ours
+    from training.app.building.components import build_parts, data_facts
     from training.app.building.optimizer import build_optimizer
     from training.builtin.run_record import RunRecord
     from training.trainer import Trainer
 
     parts = build_parts(config)
-    describe = import_ours("trainbus_models.packing").describe_model
+    describe = import_module("trainbus_models.packing").describe_model
     mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline))
     instances = [*(callbacks or ()), *(plugin for _, plugin in named)]

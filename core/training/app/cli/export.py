@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,6 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
 
 def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
     """Write model, configuration and processor as transformers reads them."""
-    from training.app.building.components import import_ours
     from training.app.cli.commands import description, fill
 
     described = description(state, source)
@@ -75,11 +75,11 @@ def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
             f"{source!r} does not say how its model was made, so there is no folder to "
             f"write for from_pretrained; name a file instead: {out}{SUFFIX}"
         )
-    parts = import_ours("trainbus_models.packing").rebuild_model(
+    parts = import_module("trainbus_models.packing").rebuild_model(
         described, state["model"]
     )
     fill(parts["model"], state, source)
-    with import_ours("trainbus_data.folders").new_folder(out) as draft:
+    with import_module("trainbus_data.folders").new_folder(out) as draft:
         parts["model"].save_pretrained(draft)
         parts["processor"].save_pretrained(draft)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import training
@@ -83,8 +84,6 @@ def _count_data(config: Config) -> tuple[dict[str, int], int]:
     Raises:
         ConfigError: there is nothing to train on, or no full batch.
     """
-    from training.app.building.components import import_ours
-
     data = config.data
     if data.train is None and data.synthetic is None:
         raise ConfigError(
@@ -95,7 +94,7 @@ def _count_data(config: Config) -> tuple[dict[str, int], int]:
             synthetic = data.synthetic.model_copy(update={"folder": Path(temporary)})
             data = data.model_copy(update={"synthetic": synthetic})
         folder = config.training.save_dir / "pictures"
-        pipeline = import_ours("trainbus_data.data_pipeline").DataPipeline(
+        pipeline = import_module("trainbus_data.data_pipeline").DataPipeline(
             data, folder=folder
         )
         splits = ("train", "validation", "test")

@@ -5,6 +5,7 @@ The order of one run, written once and asserted by ``tests/loop/test_event_order
     wrap_model                                # a chain: each gets the last one's result
     wrap_dataloader                           # a service: first result wins
     on_setup                                  # build what needs the trainer
+    make_window                               # first result: what a step computes
     metric_names                              # collects: what `evaluate` will deliver
     (a checkpoint, if any, is restored here)
     on_train_begin
@@ -42,7 +43,7 @@ An implementation names only the arguments it uses and gives them no defaults;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from training.hooks.hook_api import API_VERSION, PROJECT, hookimpl, hookspec, is_hook
@@ -122,6 +123,26 @@ def on_setup(trainer: TrainerView) -> None:
     Returns: ignored.
     Order: bus order; state restored from a checkpoint arrives after this event.
     Errors: the run does not start: refuse options that do not fit the run here.
+    """
+
+
+@hookspec(firstresult=True)
+def make_window(
+    trainer: TrainerView, module: torch.nn.Module, default: type[Any]
+) -> Callable[..., Any] | None:
+    """Choose what accumulates batches and steps, once a run, after ``on_setup``.
+
+    State: as in ``on_setup``, which has fired; no batch was fetched.
+    Args:
+        trainer: the run.
+        module: what the loop will call: the model in its wrappers.
+        default: the class that the kernel has chosen for optimizer and device:
+            ``Window``, or ``UnreadWindow`` where reading would make the host wait.
+    Returns: what makes the window from the arguments of ``Window``, as a rule a
+        subclass of ``default`` (``training.plugin`` has both), or None to leave it;
+        the first non-None result wins.
+    Order: listeners run in bus order until one returns something.
+    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
     """
 
 

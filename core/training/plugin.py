@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from training.hardware.readback import Readback
     from training.hardware.rng import load_rng_state, rng_state
     from training.logs import LazyLogs
+    from training.loop.deferred_window import UnreadWindow
     from training.loop.forward import (
         NO_PARTS,
         LossFn,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         make_forward,
     )
     from training.loop.metrics import merge_metrics
+    from training.loop.window import Window
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
     from training.modules.plain_names import as_plain, load_weights, weights_of
@@ -71,7 +73,9 @@ _MODULES = {
     "RunLock": "training.files.lock",
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
+    "UnreadWindow": "training.loop.deferred_window",
     "Weigher": "training.weighing.weigher",
+    "Window": "training.loop.window",
     "as_plain": "training.modules.plain_names",
     "batch_to_device": "training.feed.batches",
     "call_model": "training.loop.forward",
@@ -132,7 +136,9 @@ __all__ = [
     "RunLock",
     "Staging",
     "StepFn",
+    "UnreadWindow",
     "Weigher",
+    "Window",
     "as_plain",
     "batch_to_device",
     "call_model",

@@ -17,7 +17,7 @@ from training.feed.feed import Feed
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
 from training.hardware.rng import seed_everything
 from training.loop.loop import Loop
-from training.loop.make_window import choose_window
+from training.loop.make_window import choose_window, made_window
 from training.loop.metrics import known_names
 from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
@@ -26,6 +26,8 @@ from training.teardown import tear_down
 from training.weighing.each_batch import weighing
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from training.checkpoint.resumption import Resumption
     from training.feed.workers import Watched
     from training.loop.forward import Forward
@@ -42,7 +44,6 @@ Validation = Iterable[Any] | Mapping[str, Iterable[Any]] | None
 class Runnable(Checkpointable, Protocol):
     """The settings of a trainer that decide how it runs; ``Trainer`` documents them."""
 
-    nonfinite: str
     stop_on_sigusr1: bool
     cuda_graphs: bool
 
@@ -172,22 +173,7 @@ class Run:
         if bus.on_setup is not None:
             bus.on_setup(trainer)
         check_optimizer(trainer, tell_untrained=True)
-        make = choose_window(
-            trainer.optimizer,
-            self._precision,
-            trainer.nonfinite,
-            trainer.cuda_graphs,
-            is_wrapped,
-        )
-        self.window = window = make(
-            module,
-            trainer.optimizer,
-            self._forward,
-            self._precision,
-            trainer.gradient_accumulation_steps,
-            trainer.max_grad_norm,
-            trainer.nonfinite,
-        )
+        self.window = window = self._make_window(module, is_wrapped)
         batches_a_window = trainer.gradient_accumulation_steps
         if self.batches_per_epoch:
             batches_a_window = min(batches_a_window, self.batches_per_epoch)
@@ -200,6 +186,34 @@ class Run:
         )
         check_savable(trainer)
         return feed, window
+
+    def _make_window(self, module: nn.Module, is_wrapped: bool) -> Window:
+        """Let a plugin choose what steps; else it is the kernel's own choice."""
+        trainer = self.trainer
+        default = choose_window(
+            trainer.optimizer,
+            self._precision,
+            trainer.nonfinite,
+            trainer.cuda_graphs,
+            is_wrapped,
+        )
+        parts = (
+            module,
+            trainer.optimizer,
+            self._forward,
+            self._precision,
+            trainer.gradient_accumulation_steps,
+            trainer.max_grad_norm,
+            trainer.nonfinite,
+        )
+        made: Window | None = self.bus.first(
+            "make_window",
+            lambda name, make: made_window(name, make, *parts),
+            trainer=trainer,
+            module=module,
+            default=default,
+        )
+        return default(*parts) if made is None else made
 
     def _wrapped_loader(self) -> Iterable[Any]:
         """Let plugins replace loaders; return that of the batches to train on."""

@@ -66,6 +66,7 @@ class TrainerView(Protocol):
         max_steps: steps after which the run ends, or None.
         gradient_accumulation_steps: batches of a full window.
         max_grad_norm: 2-norm that gradients are clipped to, or None.
+        nonfinite: ``"stop"`` or ``"skip"``: what follows a NaN or infinite loss.
         tf32: whether fp32 products may round to TF32; None: as the process has it.
         seed: the seed passed, or None.
         order_seed: the seed that orders the data.
@@ -108,6 +109,7 @@ class TrainerView(Protocol):
     max_steps: int | None
     gradient_accumulation_steps: int
     max_grad_norm: float | None
+    nonfinite: str
     tf32: bool | None
     seed: int | None
     order_seed: int

@@ -175,6 +175,21 @@ class SumsUpInTensors(Good):
         return {"steps": torch.ones(1)}
 
 
+class MakesNoWindow(Good):
+    hook_api = ">=1.1,<2"
+
+    def make_window(self) -> str:
+        return "fast"
+
+
+class AnswersOnce(Good):
+    hook_api = ">=1.1,<2"
+
+    def make_window(self, default: Any) -> Any:
+        self.asked = getattr(self, "asked", 0) + 1
+        return default if self.asked == 1 else "fast"
+
+
 class PlansInWords(Good):
     hook_api = ">=1.1,<2"
 
@@ -217,6 +232,8 @@ def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
         (NeedsNames, r"answers: needed_checkpoints returned \['best.pt'\]; return"),
         (OffersNames, "answers: resume_candidates offers 'best.pt'; offer pairs"),
         (SumsUpInTensors, r"answers: returned .* from summary; return JSON values"),
+        (MakesNoWindow, "answers: PluginError: .* make_window, which makes no window"),
+        (AnswersOnce, "answers: make_window returned 'fast'; return a subclass"),
         (PlansInWords, "answers: plan returned 'nothing'; return a training.plugin"),
         (IsSlow, r"cost: on_step_end takes \d+ us a call, more than"),
     ],

@@ -62,20 +62,6 @@ class Bus:
     looked at after a change.
     """
 
-    on_setup: Slot
-    on_train_begin: Slot
-    on_epoch_begin: Slot
-    on_batch_begin: Slot
-    on_batch_end: Slot
-    on_before_step: Slot
-    on_step_end: Slot
-    on_metrics: Slot
-    on_epoch_end: Slot
-    on_checkpoint: Slot
-    on_train_end: Slot
-    wrap_dataloader: Slot
-    find_checkpoint: Slot
-
     def __init__(self) -> None:
         self._manager = _Manager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
@@ -235,6 +221,18 @@ class Bus:
         self._ask(hook, arguments, pass_on)
         return arguments[passed]
 
+    def first(self, hook: str, use: Callable[[str, Any], Any], **arguments: Any) -> Any:
+        """Return what ``use`` makes of the first plugin name and answer but None."""
+        made: list[Any] = []
+
+        def is_answer(name: str, result: Any) -> bool:
+            if result is not None:
+                made.append(use(name, result))
+            return bool(made)
+
+        self._ask(hook, arguments, is_answer)
+        return made[0] if made else None
+
     def _ask(
         self, hook: str, arguments: Mapping[str, Any], answer: Callable[..., object]
     ) -> None:
@@ -244,7 +242,8 @@ class Bus:
                 if name not in self._plugins:
                     continue  # an earlier one took it out
                 try:
-                    answer(name, self._call(impl, hook, arguments))
+                    if answer(name, self._call(impl, hook, arguments)):
+                        return
                 except BaseException as error:
                     if name in self.isolated and isinstance(error, Exception):
                         self.survive(name, plugin_of(impl), hook, error, arguments)

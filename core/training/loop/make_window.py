@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.errors import PluginError
 from training.hardware import readback
 from training.loop import recording
 from training.loop.deferred_window import UnreadWindow
@@ -51,6 +52,25 @@ def choose_window(
         why or f"a {precision.device.type} device records nothing",
     )
     return kind
+
+
+def made_window(owner: str, make: Any, *arguments: Any) -> Window:
+    """Return the window that ``make`` makes of ``arguments``.
+
+    Args:
+        owner: name of the plugin that was asked.
+        make: what it returned from ``make_window``.
+        arguments: those of ``Window``.
+    Raises:
+        PluginError: it makes none.
+    """
+    window = make(*arguments) if callable(make) else None
+    if isinstance(window, Window):
+        return window
+    raise PluginError(
+        f"plugin {owner!r} returned {make!r} from make_window, which makes no window; "
+        "return a subclass of training.plugin.Window, or None"
+    )
 
 
 def _why_not_deferred(optimizer: torch.optim.Optimizer, nonfinite: str) -> str | None:

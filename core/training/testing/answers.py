@@ -24,6 +24,7 @@ def check_answers(case: Case) -> list[str]:
     for _, answer in trainer.bus.collect("summary", trainer=trainer):
         problems += filter(None, [summary_mistake(answer)])
     problems += [*_check_find(trainer), *_check_needed(trainer)]
+    problems += _check_window(trainer)
     if found := difference(before, state_of(trainer, name)):
         problems.append(f"being asked changes its state: {found}")
     return problems
@@ -59,6 +60,17 @@ def _check_needed(trainer: Any) -> list[str]:
         if steps is not None and not all(type(step) is int for step in steps):
             return [f"needed_checkpoints returned {steps!r}; return step numbers"]
     return []
+
+
+def _check_window(trainer: Any) -> list[str]:
+    """Ask a second time; what the first answer made has trained this model."""
+    ask, kind = trainer.bus.make_window, type(trainer._run.window)
+    answers = [] if ask is None else [ask(trainer, trainer.model, kind)]
+    return [
+        f"make_window returned {made!r}; return a subclass of training.plugin.Window"
+        for made in answers
+        if made is not None and not callable(made)
+    ]
 
 
 def _check_find(trainer: Any) -> list[str]:

@@ -45,7 +45,6 @@ class Runnable(Checkpointable, Protocol):
     """The settings of a trainer that decide how it runs; ``Trainer`` documents them."""
 
     stop_on_sigusr1: bool
-    cuda_graphs: bool
 
 
 class Run:
@@ -167,13 +166,13 @@ class Run:
     def _set_up(self) -> tuple[Feed, Window]:
         """Let plugins wrap and prepare; then learn which metrics will be produced."""
         trainer, bus, weigher = self.trainer, self.bus, self.state.weigher
-        module, is_wrapped = wrapped_module(trainer, bus)
+        module = wrapped_module(trainer, bus)
         order = EpochLoader(self._wrapped_loader(), trainer.order_seed)
         self.feed = feed = Feed(order, trainer.device, partial(weighing, weigher))
         if bus.on_setup is not None:
             bus.on_setup(trainer)
         check_optimizer(trainer, tell_untrained=True)
-        self.window = window = self._make_window(module, is_wrapped)
+        self.window = window = self._make_window(module)
         batches_a_window = trainer.gradient_accumulation_steps
         if self.batches_per_epoch:
             batches_a_window = min(batches_a_window, self.batches_per_epoch)
@@ -187,16 +186,10 @@ class Run:
         check_savable(trainer)
         return feed, window
 
-    def _make_window(self, module: nn.Module, is_wrapped: bool) -> Window:
+    def _make_window(self, module: nn.Module) -> Window:
         """Let a plugin choose what steps; else it is the kernel's own choice."""
         trainer = self.trainer
-        default = choose_window(
-            trainer.optimizer,
-            self._precision,
-            trainer.nonfinite,
-            trainer.cuda_graphs,
-            is_wrapped,
-        )
+        default = choose_window(trainer.optimizer, self._precision, trainer.nonfinite)
         parts = (
             module,
             trainer.optimizer,

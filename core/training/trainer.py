@@ -101,8 +101,8 @@ class Trainer:
         compile: compile the forward pass: True, or arguments of ``torch.compile``.
         cuda_graphs: record the work of a step once and replay it, which takes the
             launching of kernels off the CPU. Python in the forward pass then runs only
-            while recording, so it must not depend on data. Where it cannot be done
-            (see ``window_choice``) a warning says why.
+            while recording, so it must not depend on data. The plugin ``cuda_graphs``
+            does it, and a warning says where it cannot be done.
         loss_per: what the loss of a batch is a mean over: ``"samples"``, ``"labels"``,
             ``"shifted_labels"``, ``"sum"``, ... (see ``weighing/units``), or a function
             ``batch -> float``. None: what the batch or ``step_fn`` says, else it is
@@ -183,7 +183,8 @@ class Trainer:
         self._run = self._new_run()
         check_optimizer(self)
         self.bus.register_all((None, plugin) for plugin in implied)
-        register_plugins(self, self.bus, callbacks or (), plugins or (), evaluator)
+        given = callbacks or (), plugins or (), evaluator, self.cuda_graphs
+        register_plugins(self, self.bus, *given)
 
     def save_checkpoint(self, path: str | Path) -> Path:
         """Write all state durably to ``path``; call it in ``on_checkpoint``.

@@ -10,6 +10,7 @@ from torch import nn
 
 from training import callbacks as plugin_names
 from training.builtin.compiling import Compile
+from training.builtin.cuda_graphs import CUDAGraphsCallback
 from training.builtin.memory_advice import MemoryAdvice
 from training.builtin.tf32 import TF32
 from training.bus.bus import Bus
@@ -43,12 +44,14 @@ def register_plugins(
     callbacks: Sequence[Any],
     plugins: Sequence[str | Mapping[str, Any]],
     evaluator: Any,
+    cuda_graphs: bool = False,
 ) -> None:
     """Register callbacks and named plugins, and what the other arguments imply.
 
     A ``scheduler`` is stepped by the LR plugin, unless one of ``callbacks`` holds that
     very object. A ``val_dataloader`` is evaluated by the evaluation plugin, unless
-    somebody listens to ``evaluate``.
+    somebody listens to ``evaluate``. ``cuda_graphs`` is what the plugin of that name
+    does.
 
     Raises:
         ConfigError: a scheduler that is none, or an evaluator without data.
@@ -78,6 +81,8 @@ def register_plugins(
         bus.register(plugin_names.EvaluationCallback(evaluator))
     elif trainer.val_dataloader is not None and not bus.listeners("evaluate"):
         bus.register(plugin_names.EvaluationCallback())
+    if cuda_graphs and "cuda_graphs" not in trainer.plugins:
+        bus.register(CUDAGraphsCallback())
 
 
 def check_scheduler(scheduler: Any) -> None:
@@ -106,25 +111,16 @@ def listed(callbacks: Any) -> list[Any]:
     return list(callbacks)
 
 
-def wrapped_module(trainer: TrainerView, bus: Bus) -> tuple[nn.Module, bool]:
+def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
     """Return the model in what plugins wrap around it, one around the other.
-
-    And whether one that somebody chose did: nobody knows what its wrapper does.
 
     Raises:
         PluginError: what one returned is no module.
     """
-    wrappers = []
-
-    def check(name: str, module: nn.Module, wrapped: Any) -> None:
-        _check_wrapper(name, module, wrapped)
-        if wrapped is not module:
-            wrappers.append(name)
-
     module: nn.Module = bus.chain(
-        "wrap_model", "model", check, trainer=trainer, model=trainer.model
+        "wrap_model", "model", _check_wrapper, trainer=trainer, model=trainer.model
     )
-    return module, any(name in trainer.plugins for name in wrappers)
+    return module
 
 
 def _check_wrapper(name: str, module: nn.Module, wrapped: Any) -> None:

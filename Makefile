@@ -67,7 +67,7 @@ bench: $(BENCH_VENV)/.installed  ## Measure overhead and start-up beside the pee
 docs: $(VENV)/.installed  ## Write the pages of docs/ that are made from the code.
 	$(BIN)/python docs/generate.py
 
-wheels: $(VENV)/.installed  ## Build the six wheels into dist/.
+wheels: $(VENV)/.installed  ## Build the seven wheels into dist/.
 	rm -rf build plugins/*/build  # what was deleted must not come back
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist . $(PROJECTS:%=./%)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from training import hookspecs
 from training.discovery import installed
 from training.app.plugin_tools.plugin_facts import facts_of
 from training.discovery.installed import PluginInfo
+from training.hooks.hook_api import SINCE
 from training.hookspecs import API_VERSION, HOOKS
 from training.discovery.sources import SourceFacts, documented
 
@@ -97,10 +99,10 @@ epoch. What is asked for while one is served, in `evaluate`, `on_metrics`, `on_e
 second number. A plugin declares what it is written for, `hook_api = ">=1.0,<2"`, and is
 refused elsewhere with both ranges. What will go in 2.0 warns for at least one release:
 whoever implements a deprecated hook, or names a deprecated argument, gets a
-`DeprecationWarning` at that line. A method with the name of a hook of 1.1 (`plan_evaluations`,
-`plan`, `resume_candidates`, `needed_checkpoints`, `find_checkpoint`, `summary`) is that hook
-where the class says `hook_api = ">=1.1,<2"`, or the method has `@hookimpl`; elsewhere it stays
-the plugin's own, and a warning says so.
+`DeprecationWarning` at that line. A method with the name of a hook that came with 1.1 is
+that hook where the class says `hook_api = ">=1.1,<2"`, or the method has `@hookimpl`;
+elsewhere it stays the plugin's own, and a warning says so. These are
+{{since}}.
 
 ## Class attributes of a plugin
 
@@ -128,7 +130,8 @@ def hooks_page() -> str:
         inspect.cleandoc(each.partition("\n\n")[0])
         for each in doc[: doc.index("\nAn implementation")].split("::\n\n")[1:]
     )
-    parts = [HOOKS_HEAD.format(order=order, asked=asked)]
+    since = textwrap.fill(", ".join(f"`{hook}`" for hook in SINCE), 88)
+    parts = [HOOKS_HEAD.format(order=order, asked=asked, since=since)]
     parts += [f"| `{n}` | `{d}` | {m} |\n" for n, d, m in _attributes()]
     heard = {hook: [] for hook in HOOKS}
     for info, facts in _shipped():
@@ -145,11 +148,17 @@ def shipped_page() -> str:
     for info, facts in _shipped():
         says = facts.attributes
         changes = ", ".join(says.get("mutates") or ()) or "nothing"
-        order = [f"{key} `{name}`" for key in ("before", "after")
-                 for name in says.get(key) or ()]
+        order = [
+            f"{key} `{name}`"
+            for key in ("before", "after")
+            for name in says.get(key) or ()
+        ]
         rows = {
             "hooks": ", ".join(f"`{hook}`" for hook in facts.hooks),
-            "keeps in checkpoints": _sentence(facts.state).removeprefix("Return ").rstrip(".") or "nothing",
+            "keeps in checkpoints": _sentence(facts.state)
+            .removeprefix("Return ")
+            .rstrip(".")
+            or "nothing",
             "changes": changes,
             "order": ", ".join(order) or "by name",
             "watches": ", ".join(f"`{o}`" for o in says.get("consumes") or ()) or "-",
@@ -184,8 +193,11 @@ def raised(file: Path) -> list[str]:
                 if top == file.parent.name and rest:
                     left.append(file.parent / f"{rest.replace('.', '/')}.py")
                 elif top == file.parent.name:
-                    left += [file.parent / f"{a.name}.py" for a in node.names
-                             if (file.parent / f"{a.name}.py").exists()]
+                    left += [
+                        file.parent / f"{a.name}.py"
+                        for a in node.names
+                        if (file.parent / f"{a.name}.py").exists()
+                    ]
     return sorted(name for name in names if name[0].isupper())
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from training.callbacks import (
         Callback,
         CSVLoggerCallback,
+        CUDAGraphsCallback,
         EarlyStoppingCallback,
         EvaluationCallback,
         Evaluator,
@@ -45,6 +46,7 @@ __all__ = [
     "API_VERSION",
     "Bus",
     "CSVLoggerCallback",
+    "CUDAGraphsCallback",
     "Callback",
     "CheckpointError",
     "ConfigError",

@@ -10,6 +10,7 @@ from training.discovery.shipped import PLUGIN_NAMES
 
 if TYPE_CHECKING:
     from trainbus_checkpointing import ModelCheckpointCallback
+    from trainbus_cuda_graphs import CUDAGraphsCallback
     from trainbus_early_stopping import EarlyStoppingCallback
     from trainbus_evaluation import EvaluationCallback, Evaluator, VQAEvaluator
     from trainbus_logging import (
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from trainbus_lr_scheduling import LearningRateSchedulerCallback
 
 __all__ = [
+    "CUDAGraphsCallback",
     "Callback",
     "CSVLoggerCallback",
     "EarlyStoppingCallback",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from training.checkpoint.storable import foreign_value
     from training.checkpoint_io import position_of, read_checkpoint, write_checkpoint
     from training.errors import did_you_mean
-    from training.feed.batches import batch_to_device
+    from training.feed.batches import batch_to_device, tensors_of
     from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.files.claim import Claim
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
         loss_in,
         make_forward,
     )
+    from training.loop.make_window import why_not_deferred
     from training.loop.metrics import merge_metrics
-    from training.loop.window import Window
+    from training.loop.window import Window, WindowResult
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
     from training.modules.plain_names import as_plain, load_weights, weights_of
@@ -76,6 +77,7 @@ _MODULES = {
     "UnreadWindow": "training.loop.deferred_window",
     "Weigher": "training.weighing.weigher",
     "Window": "training.loop.window",
+    "WindowResult": "training.loop.window",
     "as_plain": "training.modules.plain_names",
     "batch_to_device": "training.feed.batches",
     "call_model": "training.loop.forward",
@@ -112,8 +114,10 @@ _MODULES = {
     "shielded": "training.signals.signals",
     "stamp_of": "training.files.lock",
     "table": "training.messages.tables",
+    "tensors_of": "training.feed.batches",
     "untouched": "training.weighing.untouched",
     "weights_of": "training.modules.plain_names",
+    "why_not_deferred": "training.loop.make_window",
     "write_checkpoint": "training.checkpoint_io",
     "write_durably": "training.files.durable",
     "write_json": "training.files.durable",
@@ -139,6 +143,7 @@ __all__ = [
     "UnreadWindow",
     "Weigher",
     "Window",
+    "WindowResult",
     "as_plain",
     "batch_to_device",
     "call_model",
@@ -175,8 +180,10 @@ __all__ = [
     "shielded",
     "stamp_of",
     "table",
+    "tensors_of",
     "untouched",
     "weights_of",
+    "why_not_deferred",
     "write_checkpoint",
     "write_durably",
     "write_json",

@@ -206,7 +206,9 @@ def test_its_training_step_can_be_recorded(tiny, encode, precision, monkeypatch)
     """No read from the device, nothing baked in that changes: a tape would tell."""
     tape = TapeRecorder()
     monkeypatch.setattr("training.hardware.readback.reads_wait", lambda device: True)
-    monkeypatch.setattr("training.loop.recording.recorder_for", lambda device: tape)
+    monkeypatch.setattr(
+        "trainbus_cuda_graphs.recording.recorder_for", lambda device: tape
+    )
     batches = [encode([text], ["yes"]) for text in QUESTIONS * 4]
     weights = []
     for graphs in (False, True):

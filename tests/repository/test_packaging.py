@@ -15,10 +15,14 @@ import pytest
 from lowest import lowest_versions
 
 ROOT = Path(__file__).resolve().parents[2]
-PLUGINS = ["checkpointing", "early_stopping", "evaluation", "logging", "lr_scheduling"]
+PLUGINS = [
+    *("checkpointing", "cuda_graphs", "early_stopping", "evaluation", "logging"),
+    "lr_scheduling",
+]
 ENTRY_POINTS = {
     "checkpointing": "trainbus_checkpointing:ModelCheckpointCallback",
     "csv": "trainbus_logging:CSVLoggerCallback",
+    "cuda_graphs": "trainbus_cuda_graphs:CUDAGraphsCallback",
     "early_stopping": "trainbus_early_stopping:EarlyStoppingCallback",
     "evaluation": "trainbus_evaluation:EvaluationCallback",
     "lr_scheduling": "trainbus_lr_scheduling:LearningRateSchedulerCallback",
@@ -163,7 +167,7 @@ def test_a_shipped_callback_is_named_like_its_entry_point(name):
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> list[Path]:
-    """Build the six wheels from a copy, offline."""
+    """Build the seven wheels from a copy, offline."""
     pytest.importorskip("setuptools", reason="builds wheels; pip install -e '.[test]'")
     copy = tmp_path_factory.mktemp("source")
     skip = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*")

@@ -10,7 +10,6 @@ from torch import nn
 
 from training import callbacks as plugin_names
 from training.builtin.compiling import Compile
-from training.builtin.cuda_graphs import CUDAGraphsCallback
 from training.builtin.memory_advice import MemoryAdvice
 from training.builtin.tf32 import TF32
 from training.bus.bus import Bus
@@ -82,7 +81,7 @@ def register_plugins(
     elif trainer.val_dataloader is not None and not bus.listeners("evaluate"):
         bus.register(plugin_names.EvaluationCallback())
     if cuda_graphs and "cuda_graphs" not in trainer.plugins:
-        bus.register(CUDAGraphsCallback())
+        bus.register(plugin_names.CUDAGraphsCallback())
 
 
 def check_scheduler(scheduler: Any) -> None:

@@ -44,6 +44,7 @@ __all__ = [
 SHIPPED = {
     "checkpointing": "trainbus-checkpointing",
     "csv": "trainbus-logging",
+    "cuda_graphs": "trainbus-cuda-graphs",
     "early_stopping": "trainbus-early-stopping",
     "evaluation": "trainbus-evaluation",
     "lr_scheduling": "trainbus-lr-scheduling",

@@ -9,6 +9,7 @@ VERSION: Final = "0.1.0"
 #: Public name -> the module that defines it; the distribution is that name with dashes.
 PLUGIN_NAMES: Final = {
     "CSVLoggerCallback": "trainbus_logging",
+    "CUDAGraphsCallback": "trainbus_cuda_graphs",
     "EarlyStoppingCallback": "trainbus_early_stopping",
     "EvaluationCallback": "trainbus_evaluation",
     "Evaluator": "trainbus_evaluation",

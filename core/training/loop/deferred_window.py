@@ -50,7 +50,7 @@ class UnreadWindow(Window):
 
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
         norm = self._guarded_step(self._correction(), before_step)
-        return self._late_result(norm, self._check.found * NONFINITE)
+        return self._late_result(norm, self._code())
 
     def _guarded_step(
         self, factor: float | Tensor, before_step: Callable[[], None] | None
@@ -73,6 +73,10 @@ class UnreadWindow(Window):
         finally:
             del optimizer.grad_scale, optimizer.found_inf
         return norm
+
+    def _code(self) -> Tensor:
+        """Return what has become of the attempt: APPLIED or NONFINITE, 0-d."""
+        return self._check.found * NONFINITE
 
     def _late_result(self, norm: Tensor | None, code: Tensor) -> WindowResult:
         result = self._result(applied=True, grad_norm=norm)

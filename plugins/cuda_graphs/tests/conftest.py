@@ -11,5 +11,7 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> TapeRecorder:
     """Let a CPU be treated as a device that records and is slow to answer."""
     recorder = TapeRecorder()
     monkeypatch.setattr("training.hardware.readback.reads_wait", lambda device: True)
-    monkeypatch.setattr("training.loop.recording.recorder_for", lambda device: recorder)
+    monkeypatch.setattr(
+        "trainbus_cuda_graphs.recording.recorder_for", lambda device: recorder
+    )
     return recorder

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from loop.graphed import assert_same_weights, trainer_of
 from torch import Tensor, nn
 
+from trainbus_cuda_graphs.graphed_window import form_of
 from training import ConfigError, hookimpl
-from training.loop.deferred_window import UnreadWindow
-from training.loop.graphed_window import form_of
-from training.loop.window import Window
+from training.plugin import UnreadWindow, Window
+
+from .graphed import assert_same_weights, trainer_of
 
 pytestmark = pytest.mark.usefixtures("tape")
 

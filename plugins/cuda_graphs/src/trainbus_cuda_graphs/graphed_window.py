@@ -18,11 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.feed.batches import tensors_of
-from training.loop.deferred_window import UnreadWindow
-from training.loop.forward import Parts
-from training.loop.recording import Recorder
-from training.loop.window import NONFINITE, WindowResult
+from trainbus_cuda_graphs.recording import Recorder
+from training.plugin import Parts, UnreadWindow, WindowResult, tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +162,7 @@ class GraphedWindow(UnreadWindow):
             self._used = [p for p in self._parameters if p.grad is not None]
         if recording is None or before_step is not None:
             norm = self._guarded_step(self._factor, before_step)
-            return self._late_result(norm, self._check.found * NONFINITE)
+            return self._late_result(norm, self._code())
         recording.play_attempt()
         self._is_empty = True
         assert recording.code is not None
@@ -225,7 +222,7 @@ class GraphedWindow(UnreadWindow):
         def one_attempt() -> None:
             with self._flagged_capturable():
                 recording.norm = self._guarded_step(self._factor, None)
-            recording.code = self._check.found * NONFINITE
+            recording.code = self._code()
             torch._foreach_zero_(gradients)
 
         try:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from training.bus.callback import Callback
-from training.loop import recording
-from training.loop.graphed_window import GraphedWindow
-from training.loop.make_window import why_not_deferred
+from trainbus_cuda_graphs import recording
+from trainbus_cuda_graphs.graphed_window import GraphedWindow
+from training.callbacks import Callback
+from training.plugin import why_not_deferred
 
 if TYPE_CHECKING:
-    from training.view import TrainerView
+    from training import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class CUDAGraphsCallback(Callback):
     hook_api = ">=1.1,<2"
 
     def make_window(
-        self, trainer: TrainerView, module: nn.Module
+        self, trainer: Trainer, module: nn.Module
     ) -> Callable[..., GraphedWindow] | None:
         """Return what makes a window that is recorded; None where nothing can be."""
         recorder = recording.recorder_for(trainer.device)
@@ -47,7 +47,7 @@ class CUDAGraphsCallback(Callback):
         return None
 
 
-def why_not_recorded(trainer: TrainerView, module: nn.Module) -> str | None:
+def why_not_recorded(trainer: Trainer, module: nn.Module) -> str | None:
     """Return what forbids to record the steps of a run, None if nothing does.
 
     Args:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from loop.graphed import RATE, assert_same_weights, trainer_of
 from torch import Tensor, nn
 from toy import Regression, SavesAt, regression_batches, weights_of
 
+from trainbus_cuda_graphs.graphed_window import GraphedWindow
 from training import Callback, NonFiniteError, Trainer, hookimpl
-from training.loop.deferred_window import UnreadWindow
-from training.loop.graphed_window import GraphedWindow
+from training.plugin import UnreadWindow
+
+from .graphed import RATE, assert_same_weights, trainer_of
 
 pytestmark = pytest.mark.usefixtures("tape")
 

@@ -21,7 +21,7 @@ from training.arguments import (
     checked_seed,
     whole_number,
 )
-from training.builtin.compiling import compile_options
+from training.builtin.compiling import compile_options, refuse_two_recorders
 from training.builtin.defaults import built_in, register_plugins
 from training.bus.bus import Bus
 from training.checkpoint import state as snapshot
@@ -179,12 +179,13 @@ class Trainer:
         self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)
         self.tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self.cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
-        implied = built_in(self.tf32, compile_options(compile, self.cuda_graphs))
+        options = compile_options(compile)
         self._run = self._new_run()
         check_optimizer(self)
-        self.bus.register_all((None, plugin) for plugin in implied)
+        self.bus.register_all((None, each) for each in built_in(self.tf32, options))
         given = callbacks or (), plugins or (), evaluator, self.cuda_graphs
         register_plugins(self, self.bus, *given)
+        refuse_two_recorders(options, self.plugins)
 
     def save_checkpoint(self, path: str | Path) -> Path:
         """Write all state durably to ``path``; call it in ``on_checkpoint``.

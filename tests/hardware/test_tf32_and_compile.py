@@ -173,3 +173,10 @@ def test_the_model_itself_is_called_where_nothing_is_put_around_it(
 def test_what_torch_refuses_is_refused_at_once(given: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         make_trainer(compile=given)
+
+
+def test_a_model_that_its_owner_compiled_is_not_compiled_again() -> None:
+    compiled: Any = torch.compile(Regression(), backend="eager")
+    with pytest.raises(ConfigError, match="already; pass it as it was"):
+        make_trainer(compiled, compile={"backend": "eager"}).train()
+    make_trainer(compiled).train()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import torch
@@ -13,15 +13,15 @@ from training.errors import ConfigError
 
 #: Modes in which torch.compile records CUDA graphs of its own.
 RECORDING_MODES = ("reduce-overhead", "max-autotune")
+#: And the option of its backend that these modes set.
+RECORDING_OPTION = "triton.cudagraphs"
 
 
-def compile_options(
-    given: bool | Mapping[str, Any], cuda_graphs: bool = False
-) -> dict[str, Any] | None:
+def compile_options(given: bool | Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the keyword arguments for ``torch.compile``; None: do not compile.
 
     Raises:
-        ConfigError: torch refuses them, or two would record the same work.
+        ConfigError: torch refuses them.
     """
     if isinstance(given, bool):
         return {} if given else None
@@ -31,11 +31,6 @@ def compile_options(
             "such as {mode: max-autotune}"
         )
     options = dict(given)
-    if cuda_graphs and options.get("mode") in RECORDING_MODES:
-        raise ConfigError(
-            f"compile.mode is {options['mode']!r}, which records CUDA graphs itself; "
-            "drop cuda_graphs, or use mode 'default' or 'max-autotune-no-cudagraphs'"
-        )
     try:
         torch.compile(nn.Identity(), **options)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -43,6 +38,32 @@ def compile_options(
             f"compile is {options!r}, which torch.compile refuses: {error}"
         ) from error
     return options
+
+
+def refuse_two_recorders(
+    options: Mapping[str, Any] | None, plugins: Collection[str]
+) -> None:
+    """Refuse the plugin ``cuda_graphs`` beside a compiler that records by itself.
+
+    Args:
+        options: what ``compile_options`` returned.
+        plugins: names of those that take part.
+    Raises:
+        ConfigError: both would record the same work.
+    """
+    if options is None or "cuda_graphs" not in plugins:
+        return
+    mode, inductor = options.get("mode"), options.get("options") or {}
+    if mode in RECORDING_MODES:
+        said = f"compile.mode is {mode!r}"
+    elif inductor.get(RECORDING_OPTION):
+        said = f"compile.options has {RECORDING_OPTION!r}"
+    else:
+        return
+    raise ConfigError(
+        f"{said}, which records CUDA graphs itself; drop cuda_graphs, or use mode "
+        "'default' or 'max-autotune-no-cudagraphs'"
+    )
 
 
 class Compile(BuiltIn):
@@ -59,5 +80,14 @@ class Compile(BuiltIn):
         self.options = dict(options)
 
     def wrap_model(self, model: nn.Module) -> nn.Module:
-        """Return what is called instead of ``model``, which keeps its weights."""
+        """Return what is called instead of ``model``, which keeps its weights.
+
+        Raises:
+            ConfigError: it is compiled already, which torch would undo.
+        """
+        if "_orig_mod" in model._modules:
+            raise ConfigError(
+                f"compile is {self.options or True!r}, but the model is compiled "
+                "already; pass it as it was before, or leave compile out"
+            )
         return cast(nn.Module, torch.compile(model, **self.options))

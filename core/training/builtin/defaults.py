@@ -53,7 +53,8 @@ def register_plugins(
     does.
 
     Raises:
-        ConfigError: a scheduler that is none, or an evaluator without data.
+        ConfigError: a scheduler that is none, an evaluator without data, or
+            ``cuda_graphs`` without its plugin installed.
         ImportError: an implied plugin is not installed; says what to install.
     """
     named: list[tuple[str | None, Any]] = [(None, each) for each in listed(callbacks)]
@@ -81,7 +82,14 @@ def register_plugins(
     elif trainer.val_dataloader is not None and not bus.listeners("evaluate"):
         bus.register(plugin_names.EvaluationCallback())
     if cuda_graphs and "cuda_graphs" not in trainer.plugins:
-        bus.register(plugin_names.CUDAGraphsCallback())
+        bus.register(_recorder())
+
+
+def _recorder() -> Callback:
+    try:
+        return plugin_names.CUDAGraphsCallback()
+    except ImportError as error:
+        raise PluginError(f"cuda_graphs is on, but {error}") from error
 
 
 def check_scheduler(scheduler: Any) -> None:

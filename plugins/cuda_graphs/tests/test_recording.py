@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainbus_cuda_graphs.graphed_window import form_of
-from training import ConfigError, hookimpl
+from training import hookimpl
 from training.plugin import UnreadWindow, Window
 
 from .graphed import assert_same_weights, trainer_of
@@ -116,11 +116,6 @@ def test_a_cpu_records_nothing_and_says_so(
     trainer.train()
     assert type(trainer._run.window) is Window
     assert "a cpu device records nothing" in caplog.text
-
-
-def test_two_recorders_of_one_step_are_refused() -> None:
-    with pytest.raises(ConfigError, match="records CUDA graphs itself"):
-        trainer_of(compile={"mode": "reduce-overhead"})
 
 
 @pytest.mark.parametrize(

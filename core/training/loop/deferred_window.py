@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from training.hardware.readback import LateFlag, Readback
-from training.loop.window import LOWEST_SCALE, NONFINITE, Window, WindowResult
+from training.loop.verdicts import NONFINITE
+from training.loop.window import LOWEST_SCALE, Window, WindowResult
 
 
 class UnreadWindow(Window):

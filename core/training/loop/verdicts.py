@@ -6,12 +6,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from training.errors import NonFiniteError
-from training.loop.window import APPLIED, NONFINITE, refusal
 
 if TYPE_CHECKING:
     from training.hardware.readback import Readback
     from training.loop.progress import Progress
 
+# What became of an attempt.
+APPLIED, SKIPPED, NONFINITE = 0, 1, 2
 #: Attempts that the host may be ahead of the device.
 MOST_UNSETTLED = 16
 
@@ -58,3 +59,11 @@ class Verdicts:
                 raise NonFiniteError(refusal("a loss or gradient is NaN or infinite"))
             self._unsettled.popleft()
             self._progress.count(outcome == APPLIED)
+
+
+def refusal(what: str) -> str:
+    """Return the sentence that ends a run over a value that is not finite."""
+    return (
+        f"{what}; the weights were not touched: lower the learning rate, set "
+        "max_grad_norm, or pass nonfinite='skip' to drop such windows"
+    )

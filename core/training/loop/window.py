@@ -24,6 +24,7 @@ from training.hardware import readback
 from training.hardware.readback import LateFlag, Readback
 from training.loop.gradients import GradientCheck, clip
 from training.loop.optimizer_kernels import prepare_momentum
+from training.loop.verdicts import refusal
 from training.modules.buffers import check_buffers, nonfinite_buffers
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 NONFINITE_POLICIES = ("stop", "skip")
 #: Below it an overflow is no matter of scaling any more: the gradients are bad.
 LOWEST_SCALE = 1.0
-
-# What became of an attempt.
-APPLIED, SKIPPED, NONFINITE = 0, 1, 2
 
 
 @dataclass(slots=True)
@@ -299,11 +297,3 @@ class Window:
         if self.nonfinite == "stop":
             raise NonFiniteError(refusal(what))
         check_buffers(self.model, self._odd, what)
-
-
-def refusal(what: str) -> str:
-    """Return the sentence that ends a run over a value that is not finite."""
-    return (
-        f"{what}; the weights were not touched: lower the learning rate, set "
-        "max_grad_norm, or pass nonfinite='skip' to drop such windows"
-    )

@@ -29,7 +29,7 @@ The order of one run, written once and asserted by ``tests/loop/test_event_order
     on_exception                              # instead of the rest, on an error
     on_close                                  # always, every plugin
 
-and what others ask for in their own time; ``questions`` declares it::
+and what others ask for in their own time::
 
     plan_evaluations, plan                    # collect, for `trainbus plan`
     resume_candidates                         # collects, for `--resume auto`
@@ -38,15 +38,17 @@ and what others ask for in their own time; ``questions`` declares it::
     summary                                   # collects, for the record of a run
 
 An implementation names only the arguments it uses and gives them no defaults;
-``**kwargs`` is allowed and stays empty. Arguments are bound by name.
+``**kwargs`` is allowed and stays empty. Arguments are bound by name. Declared below are
+events; ``hooks.parts`` has what makes the run, ``hooks.questions`` what others ask for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from training.hooks.hook_api import API_VERSION, PROJECT, hookimpl, hookspec, is_hook
+from training.hooks.parts import PARTS, make_window, wrap_dataloader, wrap_model
 from training.hooks.questions import (
     QUESTIONS,
     find_checkpoint,
@@ -58,8 +60,6 @@ from training.hooks.questions import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from training.logs import LazyLogs
     from training.view import TrainerView
 
@@ -70,47 +70,15 @@ __all__ = [
     "find_checkpoint",
     "hookimpl",
     "hookspec",
+    "make_window",
     "needed_checkpoints",
     "plan",
     "plan_evaluations",
     "resume_candidates",
     "summary",
+    "wrap_dataloader",
+    "wrap_model",
 ]
-
-
-@hookspec
-def wrap_model(trainer: TrainerView, model: torch.nn.Module) -> torch.nn.Module | None:
-    """Wrap the module that the loop calls, once a run, before the first event.
-
-    State: counters are 0; the model is on ``trainer.device``.
-    Args:
-        trainer: the run that is being built; ``trainer.model`` stays the raw model.
-        model: the module to wrap, for instance in ``DistributedDataParallel``: what the
-            listener before returned, the raw model for the first one.
-    Returns: the module to call in its place, or None to leave it as it is.
-    Order: bus order, so that the last listener's wrapper is the outermost; declare
-        ``before``/``after`` where it matters.
-    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
-    """
-
-
-@hookspec(firstresult=True)
-def wrap_dataloader(
-    trainer: TrainerView,
-    dataloader: Iterable[Any],
-    stage: Literal["train", "validation"],
-) -> Iterable[Any] | None:
-    """Replace a loader, once a run for each loader, before ``on_setup``.
-
-    State: counters are 0.
-    Args:
-        trainer: the run that is being built.
-        dataloader: the re-iterable of batches that the user passed.
-        stage: what it is for; of several validation loaders each comes by itself.
-    Returns: the loader to use, or None to leave it; the first non-None result wins.
-    Order: listeners run in bus order until one returns a loader.
-    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
-    """
 
 
 @hookspec
@@ -123,26 +91,6 @@ def on_setup(trainer: TrainerView) -> None:
     Returns: ignored.
     Order: bus order; state restored from a checkpoint arrives after this event.
     Errors: the run does not start: refuse options that do not fit the run here.
-    """
-
-
-@hookspec(firstresult=True)
-def make_window(
-    trainer: TrainerView, module: torch.nn.Module, default: type[Any]
-) -> Callable[..., Any] | None:
-    """Choose what accumulates batches and steps, once a run, after ``on_setup``.
-
-    State: as in ``on_setup``, which has fired; no batch was fetched.
-    Args:
-        trainer: the run.
-        module: what the loop will call: the model in its wrappers.
-        default: the class that the kernel has chosen for optimizer and device:
-            ``Window``, or ``UnreadWindow`` where reading would make the host wait.
-    Returns: what makes the window from the arguments of ``Window``, as a rule a
-        subclass of ``default`` (``training.plugin`` has both), or None to leave it;
-        the first non-None result wins.
-    Order: listeners run in bus order until one returns something.
-    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
     """
 
 
@@ -362,8 +310,7 @@ def on_close(trainer: TrainerView) -> None:
     """
 
 
-#: Hook names in firing order; those that others ask for come last.
-HOOKS: Final = (
-    *(n for n, v in list(globals().items()) if n not in QUESTIONS and is_hook(v)),
-    *QUESTIONS,
-)
+_ALL = tuple(name for name, value in list(globals().items()) if is_hook(value))
+_EVENTS = (name for name in _ALL if name not in PARTS + QUESTIONS)
+#: Hook names: of parts, of events in firing order, of what others ask for.
+HOOKS: Final = (*PARTS, *_EVENTS, *QUESTIONS)

@@ -152,6 +152,11 @@ def test_the_loop_stays_small_with_all_that_it_imports(
     assert sum(map(lines_of_code, files)) < limit
 
 
+def test_one_step_is_read_in_three_files_of_at_most_900_lines() -> None:
+    files = [KERNEL / f"{n}.py" for n in ("hookspecs", "loop/loop", "loop/window")]
+    assert sum(len(f.read_text(encoding="utf-8").splitlines()) for f in files) <= 900
+
+
 def test_what_is_imported_by_way_of_others_is_counted() -> None:
     names = {path.name for path in closure(KERNEL / "loop" / "window.py")}
     assert {"window.py", "gradients.py", "readback.py"} <= names

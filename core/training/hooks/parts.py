@@ -1,0 +1,72 @@
+"""Hooks that make the parts of a run, or put something around them: once each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from training.hooks.hook_api import hookspec, is_hook
+
+if TYPE_CHECKING:
+    import torch
+
+    from training.view import TrainerView
+
+
+@hookspec
+def wrap_model(trainer: TrainerView, model: torch.nn.Module) -> torch.nn.Module | None:
+    """Wrap the module that the loop calls, once a run, before the first event.
+
+    State: counters are 0; the model is on ``trainer.device``.
+    Args:
+        trainer: the run that is being built; ``trainer.model`` stays the raw model.
+        model: the module to wrap, for instance in ``DistributedDataParallel``: what the
+            listener before returned, the raw model for the first one.
+    Returns: the module to call in its place, or None to leave it as it is.
+    Order: bus order, so that the last listener's wrapper is the outermost; declare
+        ``before``/``after`` where it matters.
+    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec(firstresult=True)
+def wrap_dataloader(
+    trainer: TrainerView,
+    dataloader: Iterable[Any],
+    stage: Literal["train", "validation"],
+) -> Iterable[Any] | None:
+    """Replace a loader, once a run for each loader, before ``on_setup``.
+
+    State: counters are 0.
+    Args:
+        trainer: the run that is being built.
+        dataloader: the re-iterable of batches that the user passed.
+        stage: what it is for; of several validation loaders each comes by itself.
+    Returns: the loader to use, or None to leave it; the first non-None result wins.
+    Order: listeners run in bus order until one returns a loader.
+    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
+    """
+
+
+@hookspec(firstresult=True)
+def make_window(
+    trainer: TrainerView, module: torch.nn.Module, default: type[Any]
+) -> Callable[..., Any] | None:
+    """Choose what accumulates batches and steps, once a run, after ``on_setup``.
+
+    State: as in ``on_setup``, which has fired; no batch was fetched.
+    Args:
+        trainer: the run.
+        module: what the loop will call: the model in its wrappers.
+        default: the class that the kernel has chosen for optimizer and device:
+            ``Window``, or ``UnreadWindow`` where reading would make the host wait.
+    Returns: what makes the window from the arguments of ``Window``, as a rule a
+        subclass of ``default`` (``training.plugin`` has both), or None to leave it;
+        the first non-None result wins.
+    Order: listeners run in bus order until one returns something.
+    Errors: the run does not start; ``on_exception`` fires, then the error is raised.
+    """
+
+
+#: Their names, in the order in which a run comes to ask.
+PARTS: Final = tuple(n for n, v in list(globals().items()) if is_hook(v))

@@ -2,6 +2,7 @@
 
 The order of one run, written once and asserted by ``tests/loop/test_event_order.py``::
 
+    make_strategy                             # first result, as the trainer is built
     wrap_model                                # a chain: each gets the last one's result
     wrap_dataloader                           # a service: first result wins
     on_setup                                  # build what needs the trainer
@@ -48,7 +49,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from training.hooks.hook_api import API_VERSION, PROJECT, hookimpl, hookspec, is_hook
-from training.hooks.parts import PARTS, make_window, wrap_dataloader, wrap_model
+from training.hooks.parts import (
+    PARTS,
+    make_strategy,
+    make_window,
+    wrap_dataloader,
+    wrap_model,
+)
 from training.hooks.questions import (
     QUESTIONS,
     find_checkpoint,
@@ -70,6 +77,7 @@ __all__ = [
     "find_checkpoint",
     "hookimpl",
     "hookspec",
+    "make_strategy",
     "make_window",
     "needed_checkpoints",
     "plan",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from training.hardware.device import choose_device
     from training.hardware.readback import Readback
     from training.hardware.rng import load_rng_state, rng_state
+    from training.hardware.strategy import Strategy
     from training.logs import LazyLogs
     from training.loop.deferred_window import UnreadWindow
     from training.loop.forward import (
@@ -74,6 +75,7 @@ _MODULES = {
     "RunLock": "training.files.lock",
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
+    "Strategy": "training.hardware.strategy",
     "UnreadWindow": "training.loop.deferred_window",
     "Weigher": "training.weighing.weigher",
     "Window": "training.loop.window",
@@ -140,6 +142,7 @@ __all__ = [
     "RunLock",
     "Staging",
     "StepFn",
+    "Strategy",
     "UnreadWindow",
     "Weigher",
     "Window",

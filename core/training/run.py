@@ -193,7 +193,7 @@ class Run:
         parts = (
             module,
             trainer.optimizer,
-            self._forward,
+            trainer.strategy.wrap_forward(module, self._forward),
             self._precision,
             trainer.gradient_accumulation_steps,
             trainer.max_grad_norm,

@@ -19,7 +19,8 @@ def tear_down(
     """Tell plugins of ``failure`` and close them; return what is to be raised.
 
     Hooks observe a failure and never hide it: what they raise becomes a note. Where
-    there was none, the first that a plugin raises in closing is one.
+    there was none, the first that is raised in closing is one. The strategy closes
+    last: it tells the other processes what came of it all.
     """
     bus = trainer.bus
     try:
@@ -30,10 +31,21 @@ def tear_down(
     finally:  # also when the user does not want to wait for the above
         closing = bus.call_all("on_close", trainer=trainer)
     for later in closing:
-        if failure is None:
-            failure = later
-        elif failure is not later:
-            add_note(failure, f"then on_close failed: {repr_of(later)}")
+        failure = _joined(failure, later, "on_close")
+    try:
+        trainer.strategy.close(failure)
+    except BaseException as later:
+        failure = _joined(failure, later, "closing the strategy")
+    return failure
+
+
+def _joined(
+    failure: BaseException | None, later: BaseException, place: str
+) -> BaseException:
+    if failure is None:
+        return later
+    if failure is not later:
+        add_note(failure, f"then {place} failed: {repr_of(later)}")
     return failure
 
 

@@ -23,6 +23,7 @@ from training.arguments import (
 )
 from training.builtin.compiling import compile_options, refuse_two_recorders
 from training.builtin.defaults import built_in, register_plugins
+from training.builtin.placing import chosen_strategy, placed
 from training.bus.bus import Bus
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
@@ -143,21 +144,19 @@ class Trainer:
         loss_per: LossPer | None = None,
     ) -> None:
         fp16 = checked_flag("fp16", fp16)
-        optimizer = checked_optimizer(optimizer, Precision.choose(precision, fp16))
+        precision = Precision.choose(precision, fp16)
+        optimizer = checked_optimizer(optimizer, precision)
         refuse_one_shot(train_dataloader, "train_dataloader")
         refuse_several(train_dataloader)
         self.device = choose_device(device)
-        self._precision = Precision(Precision.choose(precision, fp16), self.device)
         self._forward = make_forward(loss_fn, step_fn)
         is_own = loss_fn is None and step_fn is None
         self._make_weigher = partial(Weigher, loss_per, self._forward, loss_fn, is_own)
-        self.model = model.to(self.device)
-        self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, self.model)
-        self.criterion.to(self.device)
-        self.modes = Modes({"model": self.model, **self.criterion.modules()})
+        self.model = model
+        self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, model)
         self.bus = Bus()
         self.configured_groups: list[dict[str, Any]] | None = None
-        keep_frozen(self.model, optimizer)
+        keep_frozen(model, optimizer)
         self.train_dataloader = train_dataloader
         self._val_dataloader = named_loaders(val_dataloader)
         self.optimizer = optimizer
@@ -180,12 +179,28 @@ class Trainer:
         self.tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self.cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
         options = compile_options(compile)
-        self._run = self._new_run()
         check_optimizer(self)
         self.bus.register_all((None, each) for each in built_in(self.tf32, options))
-        given = callbacks or (), plugins or (), evaluator, self.cuda_graphs
-        register_plugins(self, self.bus, *given)
+        register_plugins(
+            *(self.bus, callbacks or (), plugins or (), scheduler),
+            *(self._val_dataloader, evaluator, self.cuda_graphs),
+        )
         refuse_two_recorders(options, self.plugins)
+        self._place(precision)
+
+    def _place(self, precision: str) -> None:
+        """Let a strategy put all that is trained where it runs: plugins are there."""
+        self.strategy = strategy = chosen_strategy(self, self.bus)
+        try:
+            self.device = placed(strategy, self.model, self.optimizer, self.device)
+            self.order_seed = strategy.on_main(lambda: self.order_seed)
+            self._precision = Precision(precision, self.device)
+            self.criterion.to(self.device)
+        except BaseException as error:
+            strategy.close(error)
+            raise
+        self.modes = Modes({"model": self.model, **self.criterion.modules()})
+        self._run = self._new_run()
 
     def save_checkpoint(self, path: str | Path) -> Path:
         """Write all state durably to ``path``; call it in ``on_checkpoint``.
@@ -196,7 +211,8 @@ class Trainer:
                 another (see ``boundary``); nothing is lost.
         """
         require_boundary(self, path)
-        return write_checkpoint(path, snapshot.capture(self))
+        state = snapshot.capture(self)
+        return self.strategy.on_main(lambda: write_checkpoint(path, state))
 
     def load_checkpoint(
         self,
@@ -284,6 +300,9 @@ class Trainer:
     precision: str = shown("_precision.name")
     grad_scaler: torch.amp.GradScaler | None = shown("_precision.scaler")
     plugins: Mapping[str, Any] = shown("bus.plugins")
+    rank: int = shown("strategy.rank")
+    world_size: int = shown("strategy.size")
+    is_main: bool = shown("strategy.is_main")
     _weigher: Weigher = shown("_run.state.weigher")
 
     @property

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from training.hardware.strategy import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,10 @@ class TrainerView(Protocol):
         processor: what turns text and pictures into inputs and back, or None.
         train_dataloader: what was passed.
         device: where the model runs.
+        strategy: by which processes the run is computed.
+        rank: which of them this one is; 0 alone.
+        world_size: how many they are; 1 alone.
+        is_main: whether this is the one that writes files; True alone.
         num_epochs: passes over the data in all.
         max_steps: steps after which the run ends, or None.
         gradient_accumulation_steps: batches of a full window.
@@ -105,6 +112,10 @@ class TrainerView(Protocol):
     processor: Any
     train_dataloader: Iterable[Any]
     device: torch.device
+    strategy: Strategy
+    rank: int
+    world_size: int
+    is_main: bool
     num_epochs: int
     max_steps: int | None
     gradient_accumulation_steps: int

@@ -152,6 +152,45 @@ def test_the_loop_stays_small_with_all_that_it_imports(
     assert sum(map(lines_of_code, files)) < limit
 
 
+def names_processes(source: str) -> bool:
+    """Whether code names torch's package for several processes, or what is of it."""
+    words = ("distributed", "DistributedDataParallel")
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(alias.name for alias in node.names)]
+        elif isinstance(node, ast.Attribute):
+            names = [node.attr]
+        if any(word in name.split(".") for name in names for word in words):
+            return True
+    return False
+
+
+def test_only_the_strategy_knows_of_several_processes() -> None:
+    files = KERNEL.rglob("*.py")
+    named = {f.name for f in files if names_processes(f.read_text(encoding="utf-8"))}
+    assert named == {"strategy.py"}
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import torch.distributed as dist", True),
+        ("from torch import distributed", True),
+        ("from torch.distributed import init_process_group", True),
+        ("from torch.nn.parallel import DistributedDataParallel", True),
+        ("import torch\ntorch.distributed.get_rank()", True),
+        ("import torch\nx = torch.nn.parallel.DistributedDataParallel", True),
+        ("distributed = 1  # torch.distributed", False),
+        ("import torch\ntorch.nn.DataParallel", False),
+    ],
+)
+def test_who_names_several_processes_is_found(source: str, names: bool) -> None:
+    assert names_processes(source) is names
+
+
 def test_one_step_is_read_in_three_files_of_at_most_900_lines() -> None:
     files = [KERNEL / f"{n}.py" for n in ("hookspecs", "loop/loop", "loop/window")]
     assert sum(len(f.read_text(encoding="utf-8").splitlines()) for f in files) <= 900

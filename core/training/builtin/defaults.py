@@ -38,17 +38,18 @@ def built_in(
 
 
 def register_plugins(
-    trainer: TrainerView,
     bus: Bus,
     callbacks: Sequence[Any],
     plugins: Sequence[str | Mapping[str, Any]],
+    scheduler: Any,
+    validation: Any,
     evaluator: Any,
-    cuda_graphs: bool = False,
+    cuda_graphs: bool,
 ) -> None:
-    """Register callbacks and named plugins, and what the other arguments imply.
+    """Register callbacks and named plugins, and what the trainer's arguments imply.
 
     A ``scheduler`` is stepped by the LR plugin, unless one of ``callbacks`` holds that
-    very object. A ``val_dataloader`` is evaluated by the evaluation plugin, unless
+    very object. ``validation`` data are measured by the evaluation plugin, unless
     somebody listens to ``evaluate``. ``cuda_graphs`` is what the plugin of that name
     does.
 
@@ -63,25 +64,24 @@ def register_plugins(
 
         named += build_plugins(plugins)
     bus.register_all(named)
-    scheduler = trainer.scheduler
     if scheduler is not None and not any(
         getattr(plugin, "scheduler", None) is scheduler
-        for plugin in trainer.plugins.values()
+        for plugin in bus.plugins.values()
     ):
         check_scheduler(scheduler)
         bus.register(plugin_names.LearningRateSchedulerCallback(scheduler))
     if evaluator is not None:
-        if trainer.val_dataloader is None:
+        if validation is None:
             raise ConfigError("evaluator is given without val_dataloader; pass both")
-        if "evaluation" in trainer.plugins:
+        if "evaluation" in bus.plugins:
             raise PluginError(
                 "evaluator is given, and so is the plugin 'evaluation'; pass "
                 "EvaluationCallback(evaluator) alone"
             )
         bus.register(plugin_names.EvaluationCallback(evaluator))
-    elif trainer.val_dataloader is not None and not bus.listeners("evaluate"):
+    elif validation is not None and not bus.listeners("evaluate"):
         bus.register(plugin_names.EvaluationCallback())
-    if cuda_graphs and "cuda_graphs" not in trainer.plugins:
+    if cuda_graphs and "cuda_graphs" not in bus.plugins:
         bus.register(_recorder())
 
 

@@ -96,9 +96,11 @@ def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
             f"{type(run.model).__name__}; build it with this model's parameters()"
         )
     known = {name for names in group_names(run.optimizer, names) for name in names}
+    if not tell_untrained:
+        return
     known.update(name for group in run.state.joining_groups for name in group.names)
     left = [n for p, n in names.items() if p.requires_grad and n not in known]
-    if tell_untrained and left:
+    if left:
         log.warning(
             "no group of the optimizer has %s: they require gradients and stay as they "
             "are; give them to the optimizer, or turn requires_grad off",

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from training.checkpoint.optimizer_settings import optimizer_settings
@@ -79,7 +78,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "batch_size": batch_size or getattr(sampler, "batch_size", None),
         "drop_last": getattr(sampler, "drop_last", None),
         "batches_per_epoch": num_batches(loader),
-        "world_size": _world_size(),
+        "world_size": trainer.world_size,
         "frozen": sorted(frozen_modules(trainer.model)),
         **optimizer_settings(
             trainer.optimizer, trainer.configured_groups, names_of(trainer)
@@ -184,10 +183,3 @@ def _length(dataset: Any) -> int | None:
         return len(dataset)
     except (TypeError, NotImplementedError):
         return None
-
-
-def _world_size() -> int:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return int(distributed.get_world_size())
-    return 1

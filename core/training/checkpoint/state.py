@@ -19,7 +19,6 @@ from training.modules.plain_names import (
     as_plain,
     load_weights,
     some,
-    unwrapped,
     weights_of,
 )
 from training.plain import plain
@@ -35,7 +34,6 @@ __all__ = [
     "check_model",
     "check_weights",
     "restore_model",
-    "unwrapped",
     "warn_of_nonfinite",
 ]
 

@@ -11,6 +11,7 @@ PROJECT: Final = "trainbus"
 API_VERSION: Final = "1.1"
 #: Hooks that 1.0 did not have -> the version that brought them.
 SINCE: Final = {
+    "make_strategy": "1.1",
     "make_window": "1.1",
     "plan_evaluations": "1.1",
     "plan": "1.1",

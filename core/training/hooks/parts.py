@@ -10,7 +10,23 @@ from training.hooks.hook_api import hookspec, is_hook
 if TYPE_CHECKING:
     import torch
 
+    from training.hardware.strategy import Strategy
     from training.view import TrainerView
+
+
+@hookspec(firstresult=True)
+def make_strategy(trainer: TrainerView) -> Strategy | None:
+    """Choose by which processes the run is computed, while the trainer is built.
+
+    State: arguments are checked and plugins registered; there is no run yet,
+        ``device`` is what was asked for, and the model is where its owner left it.
+    Args:
+        trainer: its settings, ``model``, ``optimizer`` and ``plugins`` are there.
+    Returns: an object of a subclass of ``training.plugin.Strategy``, or None to leave
+        it to one process; the first non-None result wins.
+    Order: listeners run in bus order until one returns something.
+    Errors: the trainer is not built, and no event fires.
+    """
 
 
 @hookspec

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import ConfigError, did_you_mean
+from training.hardware.strategy import PARALLEL
 
 #: Which of them is spoken of.
 Role = Literal["model", "loss_fn", "step_fn"]
@@ -130,7 +131,7 @@ def explain_call(
     An error from inside the model is none of that: nothing happens then.
     """
     inner: Any = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
-    if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+    if isinstance(inner, PARALLEL):
         inner = inner.module
     why = _misfit(inner.forward, arguments, entries)
     if why is None:

@@ -11,15 +11,10 @@ from typing import Any
 
 from torch import nn
 
+from training.hardware.strategy import PARALLEL
+
 #: What wrappers that have no public class call the module inside.
 INNER = ("_orig_mod", "_checkpoint_wrapped_module")
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module that DistributedDataParallel or torch.compile wraps."""
-    while (inner := _inner(model)) is not None:
-        model = model.get_submodule(inner)
-    return model
 
 
 def plain_name(model: nn.Module, name: str) -> str:
@@ -74,6 +69,6 @@ def some(names: Sequence[str], limit: int = 5) -> str:
 
 def _inner(module: nn.Module) -> str | None:
     """Return the name under which a wrapper keeps its module, None for any other."""
-    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+    if isinstance(module, PARALLEL):
         return "module"
     return next((name for name in INNER if name in module._modules), None)

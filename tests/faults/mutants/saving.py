@@ -197,7 +197,7 @@ MUTANTS = [
         "C11",
         "another number of processes is not noticed",
         "training.checkpoint.settings",
-        '"world_size": _world_size(),',
+        '"world_size": trainer.world_size,',
         "",
         "faults/files/test_checkpoint_formats.py",
         "test_c11_another_world",

@@ -1,0 +1,58 @@
+"""Ask plugins for a strategy, and let it place the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.bus.bus import Bus
+from training.errors import PluginError
+from training.hardware.strategy import Strategy
+from training.view import TrainerView
+
+
+def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
+    """Return the first answer of a plugin, else the strategy for one process.
+
+    Raises:
+        PluginError: a plugin answers with something else; names it.
+    """
+
+    def checked(name: str, answer: Any) -> Strategy:
+        if isinstance(answer, Strategy):
+            return answer
+        raise PluginError(
+            f"plugin {name!r} returned {answer!r} from make_strategy; return an object "
+            "of a subclass of training.plugin.Strategy, or None"
+        )
+
+    chosen: Strategy | None = bus.first("make_strategy", checked, trainer=trainer)
+    return Strategy() if chosen is None else chosen
+
+
+def placed(
+    strategy: Strategy,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    wanted: torch.device,
+) -> torch.device:
+    """Let ``strategy`` put ``model`` where it trains; return the device.
+
+    Raises:
+        PluginError: it answers with no device, or with another model.
+    """
+    kind = type(strategy).__name__
+    device: Any = strategy.choose_device(wanted)
+    if not isinstance(device, torch.device):
+        raise PluginError(
+            f"{kind}.choose_device returned {device!r}; return a torch.device"
+        )
+    answer: Any = strategy.place(model, optimizer, device)
+    if answer is not model:
+        raise PluginError(
+            f"{kind}.place returned {type(answer).__name__} in place of the model; "
+            "return the model itself, and put wrappers around it in wrap_model"
+        )
+    return device

@@ -1,0 +1,93 @@
+"""Where and by how many processes one run is computed: here by this one alone.
+
+All that the kernel knows of several processes is in this file. What happens between the
+processes inside a window is up to that window: see the hook ``make_window``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+T = TypeVar("T")
+
+#: What runs a module in several places at once keeps it under the name ``module``.
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+class Strategy:
+    """Answers for one process; a plugin's ``make_strategy`` returns a subclass.
+
+    A run on N processes is that of one process, divided: every process builds the same
+    trainer and makes the same calls, and each method below is called by all of them, in
+    one order, so it may wait for the others. None is called once a batch or a step.
+    """
+
+    @property
+    def rank(self) -> int:
+        """Which process this is, from 0; as torch has it where somebody set it up."""
+        return torch.distributed.get_rank() if _is_set_up() else 0
+
+    @property
+    def size(self) -> int:
+        """How many processes compute the run, itself included."""
+        return torch.distributed.get_world_size() if _is_set_up() else 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and speaks for all."""
+        return self.rank == 0
+
+    def choose_device(self, wanted: torch.device) -> torch.device:
+        """Return the device of this process.
+
+        Args:
+            wanted: what the trainer was asked for, or has chosen.
+        """
+        return wanted
+
+    def place(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> nn.Module:
+        """Put the weights where they are trained; return ``model`` itself.
+
+        It stays the module that ``trainer.model`` is: it is moved, or sharded in place.
+        What is called in its stead is the matter of ``wrap_model``.
+
+        Args:
+            model: raw, where its owner left it.
+            optimizer: over its parameters, without state; who replaces parameters puts
+                the new ones into its groups.
+            device: what ``choose_device`` returned.
+        """
+        return model.to(device)
+
+    def wrap_forward(
+        self, module: nn.Module, forward: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Return what computes the loss of a training batch, once a run.
+
+        Args:
+            module: what ``forward`` will be called with: the model in its wrappers.
+            forward: ``(module, batch, weight) -> (0-d mean loss, weight, parts)``.
+        """
+        return forward
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Let the main process do ``work``; its result, or error, is everybody's."""
+        return work()
+
+    def close(self, error: BaseException | None) -> None:
+        """Take leave of the others: at each end of ``train``, or if building fails.
+
+        Args:
+            error: what ends it; None: all went well. Plugins have been closed.
+        """
+
+
+def _is_set_up() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from training.hardware.readback import Readback
     from training.hardware.rng import load_rng_state, rng_state
     from training.hardware.strategy import Strategy
+    from training.hooks.answers import checked_answer
     from training.logs import LazyLogs
     from training.loop.deferred_window import UnreadWindow
     from training.loop.forward import (
@@ -85,6 +86,7 @@ _MODULES = {
     "call_model": "training.loop.forward",
     "capture": "training.checkpoint.state",
     "check_weights": "training.checkpoint.state",
+    "checked_answer": "training.hooks.answers",
     "choose_device": "training.hardware.device",
     "count": "training.messages.tables",
     "did_you_mean": "training.errors",
@@ -152,6 +154,7 @@ __all__ = [
     "call_model",
     "capture",
     "check_weights",
+    "checked_answer",
     "choose_device",
     "count",
     "did_you_mean",

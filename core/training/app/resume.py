@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.compare import first_difference
 from training.checkpoint_io import UnreadableError
-from training.errors import CheckpointError, ConfigError, PluginError
+from training.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from training.checkpoint.resume import Receipt
     from training.trainer import Trainer
 
@@ -64,25 +65,8 @@ def _candidates(trainer: Trainer) -> Iterator[tuple[Path, str | None]]:
             "--resume auto finds nothing without a plugin that keeps checkpoints; "
             "enable checkpointing, or name a file: --resume FILE"
         )
-    for name, found in trainer.bus.collect("resume_candidates", trainer=trainer):
-        for answer in () if found is None else _listed(name, found):
-            if not isinstance(answer, tuple) or len(answer) != 2:
-                raise _odd_answer(name, answer)
-            yield Path(answer[0]), answer[1]
-
-
-def _listed(name: str, found: Any) -> Iterable[Any]:
-    """Return what plugin ``name`` answered, if it can be gone through."""
-    if not isinstance(found, Iterable):
-        raise _odd_answer(name, found)
-    return found
-
-
-def _odd_answer(name: str, answer: Any) -> PluginError:
-    return PluginError(
-        f"plugin {name!r} returned {answer!r} from resume_candidates; return pairs of "
-        "a file and None or what is wrong with it"
-    )
+    for _, found in trainer.bus.collect("resume_candidates", trainer=trainer):
+        yield from found or ()
 
 
 def _receipt(trainer: Trainer, receipt: Receipt | None) -> str:

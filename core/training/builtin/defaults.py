@@ -124,18 +124,13 @@ def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
     Raises:
         PluginError: what one returned is no module.
     """
+
+    def note(name: str, module: nn.Module, wrapped: nn.Module) -> None:
+        if wrapped is not module:
+            inner, outer = type(module).__name__, type(wrapped).__name__
+            log.info("plugin %r puts %s into %s", name, inner, outer)
+
     module: nn.Module = bus.chain(
-        "wrap_model", "model", _check_wrapper, trainer=trainer, model=trainer.model
+        "wrap_model", "model", note, trainer=trainer, model=trainer.model
     )
     return module
-
-
-def _check_wrapper(name: str, module: nn.Module, wrapped: Any) -> None:
-    kind = type(wrapped).__name__
-    if not isinstance(wrapped, nn.Module):
-        raise PluginError(
-            f"plugin {name!r} returned {kind} from wrap_model; return a torch module, "
-            "or None"
-        )
-    if wrapped is not module:
-        log.info("plugin %r puts %s into %s", name, type(module).__name__, kind)

@@ -30,6 +30,7 @@ from training.bus.slots import (
 )
 from training.bus.wrappers import surrounded
 from training.errors import ConfigError, PluginError, did_you_mean
+from training.hooks.answers import checked_answer
 from training.hookspecs import HOOKS, PROJECT
 from training.messages.error_texts import repr_of
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Slot = Callable[..., Any] | None
-Check = Callable[[str, Any, Any], None]
+Told = Callable[[str, Any, Any], None]
 #: How often an isolated plugin may fail before it is switched off.
 MAX_FAILURES = 3
 #: Calls in which a plugin may refuse the run, and without which it cannot go on.
@@ -194,28 +195,28 @@ class Bus:
         return [impl for impl in self._impls(hook) if not impl.wrapper]
 
     def collect(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
-        """Call every listener of ``hook``; return (plugin name, result) pairs.
+        """Call every listener of ``hook``; return (plugin name, checked answer) pairs.
 
         Wrappers are scopes here: they surround the calls and see no result.
         """
         results: list[tuple[str, Any]] = []
         self._ask(hook, arguments, lambda *each: results.append(each))
-        return results
+        return [(name, checked_answer(hook, name, result)) for name, result in results]
 
-    def chain(self, hook: str, passed: str, check: Check, **arguments: Any) -> Any:
+    def chain(self, hook: str, passed: str, told: Told, **arguments: Any) -> Any:
         """Hand the argument ``passed`` from listener to listener; return the last one.
 
         Args:
             hook: name of the event.
             passed: name of the argument that each result but None takes the place of.
-            check: told of plugin name, argument and result; what it raises is that
-                plugin's error.
+            told: gets plugin name, argument and result.
             arguments: of the event.
         """
 
         def pass_on(name: str, result: Any) -> None:
             if result is not None:
-                check(name, arguments[passed], result)
+                result = checked_answer(hook, name, result)
+                told(name, arguments[passed], result)
                 arguments[passed] = result
 
         self._ask(hook, arguments, pass_on)
@@ -227,7 +228,7 @@ class Bus:
 
         def is_answer(name: str, result: Any) -> bool:
             if result is not None:
-                made.append(use(name, result))
+                made.append(use(name, checked_answer(hook, name, result)))
             return bool(made)
 
         self._ask(hook, arguments, is_answer)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from training.hooks.answers import checked_answer
 from training.messages.error_texts import add_note
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def compile_slot(
             scope[f"m{index}"] = meter.for_call(impl.plugin_name, hook)
             call = f"m{index}(f{index}, {given})"
         if first_result:
-            call = f"if (result := {call}) is not None: return result"
+            asked = f"{hook!r}, {impl.plugin_name!r}"
+            call = f"if (result := {call}) is not None: return take({asked}, result)"
         body = [call]
         if impl.plugin_name in isolated:
             body = ["try:", f"    {call}", "except Exception as error:"]
@@ -91,6 +93,7 @@ def compile_slot(
         on_failure(impl.plugin_name, plugin_of(impl), hook, error, named(values))
 
     scope |= {"blame": blame, "survive": survive, "owner": owner}
+    scope["take"] = checked_answer
     scope["listeners"] = listeners
     exec(compile("\n".join(lines), f"{FILE_PREFIX}{hook}>", "exec"), scope)
     slot: Callable[..., None] = scope[hook]

@@ -40,7 +40,7 @@ def made_window(owner: str, make: Any, *arguments: Any) -> Window:
     Raises:
         PluginError: it makes none.
     """
-    window = make(*arguments) if callable(make) else None
+    window = make(*arguments)
     if isinstance(window, Window):
         return window
     raise PluginError(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from training.bus.bus import Bus
-from training.errors import PluginError
 from training.messages.tables import count
 from training.planned.planned_run import Plan, PlannedRun
 
@@ -24,15 +23,8 @@ def evaluated(bus: Bus, run: PlannedRun) -> PlannedRun:
         usual = {*run.epoch_ends, run.total_steps}
         said = dict(bus.collect("plan_evaluations", run=run))
         for name in names:
-            own = usual if said.get(name) is None else said[name]
-            if not isinstance(own, Iterable) or not all(
-                isinstance(n, int) for n in own
-            ):
-                raise PluginError(
-                    f"plugin {name!r} returned {own!r} from plan_evaluations; return "
-                    "step numbers, or None"
-                )
-            steps |= set(own)
+            own = said.get(name)
+            steps.update(usual if own is None else own)
     return replace(run, evaluations=sorted(steps), metrics=_metrics(bus, names))
 
 
@@ -46,18 +38,8 @@ def _metrics(bus: Bus, names: list[str]) -> list[str] | None:
 
 
 def ask_for_plans(bus: Bus, run: PlannedRun) -> list[Plan]:
-    """Return what each plugin would do, in the order of ``run.plugins``.
-
-    Raises:
-        PluginError: one answers with something else than a ``Plan``.
-    """
+    """Return what each plugin would do, in the order of ``run.plugins``."""
     plans = dict(bus.collect("plan", run=run))
-    for name, plan in plans.items():
-        if not isinstance(plan, Plan | None):
-            raise PluginError(
-                f"plugin {name!r} returned {plan!r} from plan; return a "
-                "training.plugin.Plan, or None"
-            )
     return [plan for name in run.plugins if (plan := plans.get(name)) is not None]
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainbus_checkpointing.cadence import Boundary
 from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.store import Store
-from training import PluginError
 from training.plugin import Staging, capture, write_checkpoint
 
 if TYPE_CHECKING:
@@ -99,17 +97,5 @@ def fresh_metrics(trainer: Trainer) -> dict[str, float]:
 
 def needed_steps(trainer: Trainer) -> set[int]:
     """Ask every plugin for the steps whose checkpoints must stay."""
-    needed: set[int] = set()
-    for name, steps in trainer.bus.collect("needed_checkpoints", trainer=trainer):
-        if not _has_counts(steps := () if steps is None else steps):
-            raise PluginError(
-                f"plugin {name!r} returned {steps!r} from needed_checkpoints; return "
-                "step numbers, or None"
-            )
-        needed.update(steps)
-    return needed
-
-
-def _has_counts(steps: Any) -> bool:
-    """Whether ``steps`` are whole numbers."""
-    return isinstance(steps, Collection) and all(isinstance(n, int) for n in steps)
+    needed = trainer.bus.collect("needed_checkpoints", trainer=trainer)
+    return {step for _, steps in needed for step in steps or ()}

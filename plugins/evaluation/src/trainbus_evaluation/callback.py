@@ -18,6 +18,7 @@ from training import ConfigError, DataError, checked_options
 from training.callbacks import Callback
 from training.plugin import (
     Plan,
+    checked_answer,
     iterate_shielded,
     loaders_by_name,
     merge_metrics,
@@ -234,6 +235,7 @@ class EvaluationCallback(Callback):
                     place = f"val_dataloader[{name!r}]" if name else "val_dataloader"
                     raise DataError(f"{place} gave no batch; give it some data")
                 found |= self._first_numbers(trainer, first, name)
+        found = checked_answer("evaluate", self.name, found)
         merge_metrics([("trainer", {"train_loss": 0.0}), (self.name, found)])
         return list(found)
 

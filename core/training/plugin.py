@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from training.plain import plain
     from training.planned.length import epochs_begun
     from training.planned.planned_run import Plan, PlannedRun
-    from training.signals.signals import is_insistent, iterate_shielded, shielded
+    from training.signals.handlers import is_insistent, iterate_shielded, shielded
     from training.view import MetricValue
     from training.weighing.structure import sample_sizes
     from training.weighing.untouched import untouched
@@ -98,8 +98,8 @@ _MODULES = {
     "has_names": "training.checkpoint.part_checks",
     "is_count": "training.checkpoint.part_checks",
     "is_finite": "training.checkpoint.part_checks",
-    "is_insistent": "training.signals.signals",
-    "iterate_shielded": "training.signals.signals",
+    "is_insistent": "training.signals.handlers",
+    "iterate_shielded": "training.signals.handlers",
     "load_rng_state": "training.hardware.rng",
     "load_weights": "training.modules.plain_names",
     "loaders_by_name": "training.feed.validation_loaders",
@@ -115,7 +115,7 @@ _MODULES = {
     "require_state": "training.checkpoint.plugin_states",
     "rng_state": "training.hardware.rng",
     "sample_sizes": "training.weighing.structure",
-    "shielded": "training.signals.signals",
+    "shielded": "training.signals.handlers",
     "stamp_of": "training.files.lock",
     "table": "training.messages.tables",
     "tensors_of": "training.feed.batches",

@@ -21,7 +21,7 @@ from training.loop.make_window import choose_window, made_window
 from training.loop.metrics import known_names
 from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
-from training.signals.signals import handled, interruption, shielded
+from training.signals.handlers import handled, interruption, shielded
 from training.teardown import tear_down
 from training.weighing.each_batch import weighing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from training.bus.callback import BuiltIn
-from training.hardware.tf32 import using_tf32
+from training.hardware.float32_precision import using_tf32
 
 
 class TF32(BuiltIn):

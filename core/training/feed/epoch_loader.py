@@ -34,7 +34,7 @@ from training.feed.sample_seeds import (
 )
 from training.feed.unsaved_generators import warn_of_generators
 from training.feed.workers import Issued, Watched
-from training.signals.signals import iterate_shielded
+from training.signals.handlers import iterate_shielded
 
 log = logging.getLogger(__name__)
 

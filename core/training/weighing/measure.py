@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.feed.batches import batch_to_device
-from training.hardware.tf32 import using_tf32
+from training.hardware.float32_precision import using_tf32
 from training.weighing.candidates import labels_of
 from training.weighing.collated import Collated
 from training.weighing.cut import Masks, Outputs, PartOfOutputs, Rows, has_licence

@@ -18,8 +18,8 @@ from faults.runs import build
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, Trainer
+from training.signals.handlers import HEARD
 from training.signals.sigaction import address_of
-from training.signals.signals import HEARD
 
 HUP, INT, TERM = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
 EACH = pytest.mark.parametrize("number", HEARD, ids=lambda each: each.name)

@@ -43,7 +43,7 @@ MUTANTS = [
     Mutant(
         "P1",
         "a signal to the whole group ends the workers",
-        "training.signals.signals",
+        "training.signals.handlers",
         "each.worker_init_fn = _Shield(init, is_training)",
         "each.worker_init_fn = init",
         WORKERS,
@@ -52,7 +52,7 @@ MUTANTS = [
     Mutant(
         "P1",
         "a signal to the whole group ends a worker that is not up yet",
-        "training.signals.signals",
+        "training.signals.handlers",
         "before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)",
         "before = set()",
         WORKERS,
@@ -61,7 +61,7 @@ MUTANTS = [
     Mutant(
         "P2",
         "a second signal is one like the first",
-        "training.signals.signals",
+        "training.signals.handlers",
         "if is_insistent and set(heard) - set(HANGING_UP):",
         "if False:",
         PROCESS,
@@ -70,7 +70,7 @@ MUTANTS = [
     Mutant(
         "P2",
         "Ctrl-C exits as SIGTERM does",
-        "training.signals.signals",
+        "training.signals.handlers",
         "if number == signal.SIGINT:",
         "if False:",
         PROCESS,
@@ -79,7 +79,7 @@ MUTANTS = [
     Mutant(
         "P3",
         "SIGUSR1 ends the run",
-        "training.signals.signals",
+        "training.signals.handlers",
         "usr1 = stop if on_save is None else save",
         "usr1 = stop",
         PROCESS,
@@ -209,7 +209,7 @@ MUTANTS = [
     Mutant(
         "P14",
         "a signal that was ignored is heard",
-        "training.signals.signals",
+        "training.signals.handlers",
         "            if is_ignored(number):\n                continue\n",
         "",
         SIGNALS,
@@ -227,7 +227,7 @@ MUTANTS = [
     Mutant(
         "P15",
         "a closed terminal ends the run without a checkpoint",
-        "training.signals.signals",
+        "training.signals.handlers",
         "STOPPING = (signal.SIGTERM, signal.SIGINT, *HANGING_UP)",
         "STOPPING = (signal.SIGTERM, signal.SIGINT)",
         SIGNALS,
@@ -236,7 +236,7 @@ MUTANTS = [
     Mutant(
         "P15",
         "the second word of a closed terminal is taken for impatience",
-        "training.signals.signals",
+        "training.signals.handlers",
         "is_insistent = name not in HANGING_UP",
         "is_insistent = bool(heard)",
         SIGNALS,

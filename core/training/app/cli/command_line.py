@@ -27,7 +27,7 @@ from training.errors import (
     TrainbusError,
 )
 from training.messages.error_texts import error_text, notes_of, printable, text_of
-from training.signals.signals import Terminated
+from training.signals.handlers import Terminated
 
 __all__ = ["main"]
 

@@ -239,7 +239,7 @@ def _measure(config: Config, model: Any, processor: Any, loader: Any) -> dict[st
     """Return what VQAEvaluator finds, measured as in the run: precision, answers."""
     from training.errors import PluginError
     from training.hardware.device import choose_device
-    from training.hardware.tf32 import using_tf32
+    from training.hardware.float32_precision import using_tf32
     from training.loop.precision import Precision
 
     try:

@@ -115,8 +115,13 @@ class Run:
     @property
     def batches_per_epoch(self) -> int | None:
         """Batches of an epoch; None for a loader without a length."""
-        made, given = self._train_loader, self.trainer.train_dataloader
-        return num_batches(given if made is None else made)
+        return num_batches(self._loader)
+
+    @property
+    def _loader(self) -> Iterable[Any]:
+        """The batches to train on: what a plugin made of the loader, or that itself."""
+        made = self._train_loader
+        return self.trainer.train_dataloader if made is None else made
 
     @property
     def length(self) -> RunLength:
@@ -167,7 +172,8 @@ class Run:
         """Let plugins wrap and prepare; then learn which metrics will be produced."""
         trainer, bus, weigher = self.trainer, self.bus, self.state.weigher
         module = wrapped_module(trainer, bus)
-        order = EpochLoader(self._wrapped_loader(), trainer.order_seed)
+        self._wrap_loaders()
+        order = EpochLoader(self._loader, trainer.order_seed)
         self.feed = feed = Feed(order, trainer.device, partial(weighing, weigher))
         if bus.on_setup is not None:
             bus.on_setup(trainer)
@@ -208,17 +214,15 @@ class Run:
         )
         return default(*parts) if made is None else made
 
-    def _wrapped_loader(self) -> Iterable[Any]:
-        """Let plugins replace loaders; return that of the batches to train on."""
+    def _wrap_loaders(self) -> None:
+        """Let plugins replace loaders."""
         trainer, wrap = self.trainer, self.bus.wrap_dataloader
         if wrap is None:
-            return trainer.train_dataloader
+            return
         self._train_loader = wrap(trainer, trainer.train_dataloader, "train")
         self.val_dataloader = wrapped_loaders(
             lambda loader: wrap(trainer, loader, "validation"), self.val_dataloader
         )
-        made, given = self._train_loader, trainer.train_dataloader
-        return given if made is None else made
 
     def _train(self, feed: Feed, window: Window) -> None:
         trainer, state, requests = self.trainer, self.state, self.state.requests

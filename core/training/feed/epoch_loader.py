@@ -33,7 +33,7 @@ from training.feed.sample_seeds import (
     epoch_seed,
 )
 from training.feed.unsaved_generators import warn_of_generators
-from training.feed.workers import Issued, Watched
+from training.feed.workers import Issued, Watched, require_reached
 from training.signals.handlers import iterate_shielded
 
 log = logging.getLogger(__name__)
@@ -176,10 +176,7 @@ class EpochLoader:
             self.watched = Watched(batches, issued, skip, loader.num_workers)
             return iter(self.watched)
         batches = iter(loader)
-        if skip:
-            log.warning("reading and dropping the %d batches done before", skip)
-            for _ in itertools.islice(batches, skip):
-                pass
+        _read_and_drop(batches, skip)
         return batches
 
     def _iterate_stateful(self, skip: int, loader_state: Any) -> Iterator[Any]:
@@ -187,6 +184,8 @@ class EpochLoader:
         if skip and loader_state is not None:
             loader.load_state_dict(loader_state)
         batches = iter(loader)
+        if loader_state is None:  # it had none when the run was saved
+            _read_and_drop(batches, skip)
 
         def tracked() -> Iterator[Any]:
             for number, batch in enumerate(batches, skip + 1):
@@ -207,6 +206,12 @@ class _Rest(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.islice(iter(self.indices), self.skip, None)
+
+
+def _read_and_drop(batches: Iterator[Any], skip: int) -> None:
+    if skip:
+        log.warning("reading and dropping the %d batches done before", skip)
+        require_reached(skip, sum(1 for _ in itertools.islice(batches, skip)))
 
 
 def _can_skip(loader: Any) -> bool:

@@ -28,24 +28,41 @@ class Issued(Sampler[Any]):
 
     def __init__(self, indices: Iterable[Any], keep: int) -> None:
         self.indices = indices
-        self._count = 0
+        self.count = 0  # in this pass, so far
         self._recent: deque[Any] = deque(maxlen=keep)
 
     def __len__(self) -> int:
         return len(self.indices)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        self._count = 0
+        self.count = 0
         self._recent.clear()
         for each in self.indices:
-            self._count += 1
+            self.count += 1
             self._recent.append(each)
             yield each
 
     def at(self, number: int) -> Any:
         """Return item ``number`` (from 0) of this pass, None if it is forgotten."""
-        place = number - (self._count - len(self._recent))
+        place = number - (self.count - len(self._recent))
         return self._recent[place] if 0 <= place < len(self._recent) else None
+
+
+def require_reached(skip: int, found: int) -> None:
+    """Refuse data that ends before the position: the run would train an empty rest.
+
+    Args:
+        skip: batches that are left out.
+        found: how many of these there were, or all of the epoch.
+    Raises:
+        DataError: there are fewer.
+    """
+    if found < skip:
+        raise DataError(
+            f"the run was saved at batch {skip} of its epoch, and train_dataloader has "
+            f"only {found}: resume with the data it had, or from a checkpoint of an "
+            "epoch's end, or take the weights alone with weights_only=True"
+        )
 
 
 class Watched:
@@ -75,6 +92,7 @@ class Watched:
         try:
             batch = next(self._batches)
         except StopIteration:
+            require_reached(self._skipped, self._issued.count)
             raise
         except Exception as error:
             if self.loss(error) is None:

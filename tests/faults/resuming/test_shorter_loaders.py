@@ -1,0 +1,148 @@
+"""R3: a position that the data does not reach is refused, not taken for the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.runs import Augmented, SavesEverywhere
+from torch.utils.data import DataLoader, IterableDataset, Sampler, default_collate
+from toy import Regression, make_trainer, regression_batches
+
+from training import Callback, DataError, Trainer
+
+
+class Rows(IterableDataset[Any]):
+    """As many rows as it says, one after another."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __iter__(self) -> Iterator[Any]:
+        data = Augmented(noise=False)
+        yield from (data[index][:2] for index in range(self.number))
+
+
+class Batches(Sampler[Any]):
+    """Batches of one row, as a sampler that does not tell how many."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from ([index] for index in range(self.number))
+
+
+class Stream:
+    """Batches of a plain iterable without a length."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(regression_batches(self.number))
+
+
+class Stateful(Stream):
+    """As a loader that learned to keep its position after the run was saved."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: Any) -> None:
+        raise AssertionError("there is none")
+
+
+class Cuts(Callback):
+    """Wraps the loader into one of so many batches."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def wrap_dataloader(self, dataloader: Any, stage: str) -> Any:
+        return list(dataloader)[: self.number]
+
+
+def without_number(rows: Any) -> Any:
+    return default_collate([row[:2] for row in rows])
+
+
+def stream(number: int) -> Any:
+    return DataLoader(Rows(number), batch_size=1)
+
+
+def unsized(number: int, workers: int = 0) -> Any:
+    return DataLoader(
+        Augmented(noise=False),
+        batch_sampler=Batches(number),
+        collate_fn=without_number,
+        num_workers=workers,
+    )
+
+
+LOADERS: dict[str, Any] = {
+    "rows as they come": stream,
+    "a sampler without a length": unsized,
+    "a sampler without a length, in workers": lambda n: unsized(n, workers=1),
+    "an iterable without a length": Stream,
+}
+
+
+def run(loader: Any, *callbacks: Any) -> Trainer:
+    return make_trainer(Regression(), loader, *callbacks, seed=1)
+
+
+@pytest.fixture
+def at_batch_7(tmp_path: Path) -> Any:
+    def save(loader: Any, *callbacks: Any) -> Path:
+        run(loader, SavesEverywhere(tmp_path), *callbacks).train()
+        return tmp_path / "0-7.pt"
+
+    return save
+
+
+REFUSED = r"saved at batch 7 of its epoch, and train_dataloader has only 5: resume with"
+
+
+@pytest.mark.parametrize("make", LOADERS.values(), ids=LOADERS)
+def test_r3_a_loader_that_ends_before_the_position_is_refused(
+    at_batch_7: Any, make: Any
+) -> None:
+    trainer = run(make(5))
+    trainer.load_checkpoint(at_batch_7(make(9)))
+    with pytest.raises(DataError, match=REFUSED):
+        trainer.train()
+    assert (trainer.step, trainer.epoch, trainer.history) == (7, 0, [])
+
+
+@pytest.mark.parametrize("make", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize("number", [7, 8])
+def test_r3_one_that_ends_at_it_or_after_it_is_not(
+    at_batch_7: Any, make: Any, number: int
+) -> None:
+    trainer = run(make(number))
+    trainer.load_checkpoint(at_batch_7(make(9)))
+    trainer.train()
+    assert (trainer.step, trainer.epoch) == (number, 1)
+
+
+def test_r3_one_that_a_plugin_cuts_is_refused(at_batch_7: Any) -> None:
+    trainer = run(regression_batches(9), Cuts(5))
+    trainer.load_checkpoint(at_batch_7(regression_batches(9), Cuts(9)))
+    with pytest.raises(DataError, match=REFUSED):
+        trainer.train()
+
+
+def test_r3_one_without_a_saved_state_of_its_own_begins_at_the_position(
+    at_batch_7: Any,
+) -> None:
+    trainer = run(Stateful(9))
+    trainer.load_checkpoint(at_batch_7(Stream(9)))
+    trainer.train()
+    assert trainer.step == 9
+    short = run(Stateful(5))
+    short.load_checkpoint(at_batch_7(Stream(9)))
+    with pytest.raises(DataError, match=REFUSED):
+        short.train()

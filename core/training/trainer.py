@@ -171,7 +171,7 @@ class Trainer:
         )
         self.max_grad_norm = checked_norm(max_grad_norm)
         self.seed = checked_seed(seed)
-        self.order_seed = torch.initial_seed() if self.seed is None else self.seed
+        self._drawn_seed = torch.initial_seed()
         self.save_dir = named_path(save_dir)
         self.metadata = checked_metadata(metadata)
         self.nonfinite = checked_policy(nonfinite)
@@ -246,8 +246,7 @@ class Trainer:
         self._remember_options()
         run = self._new_run(named_path(path))
         receipt, rest = restore(self, run.state, state, str(path), allow_changes)
-        if self.seed is None:
-            self.order_seed = state["settings"]["seed"]
+        self._drawn_seed = state["settings"]["seed"]
         self._run = run.go_on_from(rest)
         return receipt
 
@@ -255,6 +254,7 @@ class Trainer:
         """Train until the plan is done or a plugin's request ends it.
 
         Starts afresh from the current weights, or, after ``load_checkpoint``, goes on.
+        What was set in between is compared with the checkpoint again.
         SIGTERM, SIGHUP and SIGINT end it at the next boundary, after a checkpoint, with
         ``SystemExit(143)``, ``SystemExit(129)`` and ``KeyboardInterrupt``; SIGUSR1 asks
         for one, or with ``stop_on_sigusr1`` ends it, too, with ``SystemExit(138)``.
@@ -266,6 +266,8 @@ class Trainer:
             )
         if not self._run.is_waiting:
             self._run = self._new_run()
+        elif self._run.resumption is not None:
+            self._run.resumption.check()  # settings may be others since
         self._remember_options()
         self._run()
 
@@ -304,6 +306,11 @@ class Trainer:
     world_size: int = shown("strategy.size")
     is_main: bool = shown("strategy.is_main")
     _weigher: Weigher = shown("_run.state.weigher")
+
+    @property
+    def order_seed(self) -> int:
+        """The seed that orders the data; without one passed, drawn or loaded."""
+        return self._drawn_seed if self.seed is None else self.seed
 
     @property
     def weights_are(self) -> str:

@@ -76,7 +76,6 @@ class TrainerView(Protocol):
         nonfinite: ``"stop"`` or ``"skip"``: what follows a NaN or infinite loss.
         tf32: whether fp32 products may round to TF32; None: as the process has it.
         seed: the seed passed, or None.
-        order_seed: the seed that orders the data.
         save_dir: folder to write below.
         metadata: JSON values that every checkpoint carries.
         val_dataloader: what was passed, or what plugins made of it; several by name.
@@ -123,7 +122,6 @@ class TrainerView(Protocol):
     nonfinite: str
     tf32: bool | None
     seed: int | None
-    order_seed: int
     save_dir: Path
     metadata: dict[str, Any]
     val_dataloader: Iterable[Any] | Mapping[str, Iterable[Any]] | None
@@ -147,6 +145,10 @@ class TrainerView(Protocol):
     stop_reason: str | None
     stop_owner: str | None
     is_stopping: bool
+
+    @property
+    def order_seed(self) -> int:
+        """The seed passed; without one that of the process, or of the saved run."""
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the run's forward passes; does nothing in fp32."""

@@ -111,14 +111,8 @@ def restore(
     """
     check_model(trainer, state, source)
     check_loss(trainer, state, source)
-    own, saved = settings_of(trainer), state["settings"]
-    if trainer.seed is None:
-        own["seed"] = saved["seed"]
-    pair = aligned(saved, own, _joined(state))
-    changes = differences(*pair) + _missing_plugins(trainer, state)
-    known = [*own, *CHANGED_BY_HOOKS, *(change.name for change in changes)]
-    check_names(allowed, known)
-    require_consent(changes, allowed, source)
+    comparison = Comparison(trainer, state, source, allowed)
+    saved, own, changes = state["settings"], comparison.own, comparison.changes
     receipt = _receipt(trainer, state, changes, source)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
     if not OPTIMIZER_IS_ANOTHER & consented:
@@ -143,7 +137,75 @@ def restore(
         _load_optimizer(trainer, optimizer, source)
     trainer.criterion.load_state_dict(state.get("loss", {}))
     loaded.load_state_dict(state)
-    return receipt, Resumption(trainer, state)
+    return receipt, Resumption(trainer, state, comparison.again)
+
+
+class Comparison:
+    """A checkpoint beside the run that goes on from it: on loading, and at ``train``.
+
+    Args:
+        trainer: whose settings are compared.
+        state: of the checkpoint.
+        source: its name, for messages.
+        allowed: names of settings that may differ.
+    Attributes:
+        own: the settings of the run on loading.
+        changes: what differed then, all of it consented to.
+    Raises:
+        CheckpointError: the run differs where nobody consented.
+    """
+
+    def __init__(
+        self,
+        trainer: Checkpointable,
+        state: Mapping[str, Any],
+        source: str,
+        allowed: Collection[str],
+    ) -> None:
+        self._trainer, self._source, self._allowed = trainer, source, allowed
+        self._saved, self._joined = state["settings"], _joined(state)
+        self._plugins = state.get("distributions", {})
+        self._is_inside_epoch = bool(state["progress"]["batch"])
+        self._filled = {"model": trainer.model, "optimizer": trainer.optimizer}
+        self.own = self._settings()
+        self.changes = self._consented(self.own)
+
+    def again(self) -> None:
+        """Compare anew, since settings can be set between loading and training.
+
+        Raises:
+            CheckpointError: what is set now would have been refused on loading, or
+                what was loaded is in another model, optimizer or loader.
+        """
+        for name, part in self._filled.items():
+            if getattr(self._trainer, name) is not part:
+                raise CheckpointError(
+                    f"trainer.{name} was replaced after checkpoint {self._source!r} "
+                    "was loaded into the earlier one; load it again"
+                )
+        own = self._settings()
+        self._consented(own)
+        moved = [c for c in differences(self.own, own) if c.name in POSITION_MOVES]
+        if moved and self._is_inside_epoch:
+            raise CheckpointError(
+                f"the data was changed after checkpoint {self._source!r} was loaded, "
+                f"whose place in it had been found: {'; '.join(map(str, moved))}: load "
+                "it again"
+            )
+
+    def _settings(self) -> dict[str, Any]:
+        own = settings_of(self._trainer)
+        if self._trainer.seed is None:
+            own["seed"] = self._saved["seed"]
+        return own
+
+    def _consented(self, own: Mapping[str, Any]) -> list[Change]:
+        pair = aligned(self._saved, own, self._joined)
+        changes = differences(*pair) + _missing_plugins(self._trainer, self._plugins)
+        known = [*own, *CHANGED_BY_HOOKS, *(change.name for change in changes)]
+        check_names(self._allowed, known)
+        require_consent(changes, self._allowed, self._source)
+        return changes
 
 
 def _load_optimizer(
@@ -186,11 +248,13 @@ def _leave_joined(trainer: Checkpointable) -> None:
         )
 
 
-def _missing_plugins(trainer: Checkpointable, state: Mapping[str, Any]) -> list[Change]:
+def _missing_plugins(
+    trainer: Checkpointable, saved: Mapping[str, Mapping[str, Any]]
+) -> list[Change]:
     """Return plugins without which training itself would be another one."""
     return [
         Change(f"plugins.{name}", "active", "not active")
-        for name, entry in state.get("distributions", {}).items()
+        for name, entry in saved.items()
         if entry.get("alters_training") and name not in trainer.plugins
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from training.checkpoint.optimizer_state import (
     restore_groups,
 )
 from training.checkpoint.plugin_states import restore_states
+from training.errors import CheckpointError
 from training.loop.optimizer_kernels import keep_kernels
 
 if TYPE_CHECKING:
@@ -42,14 +43,20 @@ class Resumption:
     Args:
         trainer: goes on; its optimizer has loaded its state.
         state: of the checkpoint.
+        compare: raises where the run is another one by now.
     Attributes:
         parked: the parts that are still to be taken over; a checkpoint that is written
             meanwhile holds them as they are.
         is_taken: whether the optimizer and the plugins have their states.
     """
 
-    def __init__(self, trainer: Checkpointable, state: Mapping[str, Any]) -> None:
-        self._trainer = trainer
+    def __init__(
+        self,
+        trainer: Checkpointable,
+        state: Mapping[str, Any],
+        compare: Callable[[], None],
+    ) -> None:
+        self._trainer, self._compare = trainer, compare
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._names = state.get("optimizer", {}).get("names", ())
         self._before: dict[str, list[str]] | None = switches(trainer)
@@ -57,6 +64,25 @@ class Resumption:
         self.parked = {part: state[part] for part in parts if part in state}
         self._options = options_of(trainer.optimizer)
         self.is_taken = False
+
+    def check(self) -> None:
+        """Refuse what was changed since loading and would be lost, or another run.
+
+        Raises:
+            CheckpointError: a setting, a part of the trainer, or an option of the
+                optimizer is another one; says which.
+        """
+        self._compare()
+        now = options_of(self._trainer.optimizer)
+        for was, group in zip(self._options, now, strict=False):
+            for name in was.keys() & group.keys():
+                if was[name] != group[name]:
+                    raise CheckpointError(
+                        f"optimizer.{name} was {was[name]} when the checkpoint was "
+                        f"loaded, is {group[name]}, and the loaded one would hold: "
+                        "build the optimizer with the new one and load with "
+                        f"allow_changes=['optimizer.{name}']"
+                    )
 
     def show_configured(self) -> None:
         """Give the optimizer its options as configured, which an earlier run moved."""

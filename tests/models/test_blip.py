@@ -10,7 +10,7 @@ from tape import TapeRecorder
 from transformers import AutoModelForVisualQuestionAnswering, BlipForQuestionAnswering
 
 from trainbus_models.blip.build import build_blip
-from training import Trainer
+from training import ConfigError, Trainer
 
 QUESTIONS = ["is it red?", "what color is this large shape?"]
 ANSWERS = ["yes", "dark red"]
@@ -82,6 +82,17 @@ def test_an_answer_depends_neither_on_padding_nor_on_the_batch(tiny, encode, num
             for question in many
         ]
         assert alone == together
+
+
+def test_an_answer_longer_than_the_models_positions_is_refused(tiny, encode):
+    """Else it is an index out of range, once an answer happens to be that long."""
+    model, inputs = tiny["model"], encode(QUESTIONS)
+    most = model.max_text_tokens
+    whole = model.generate(**inputs, max_new_tokens=most, min_new_tokens=most)
+    assert whole.shape[1] == 1 + most
+    for tokens in (most + 1, 10**22):
+        with pytest.raises(ConfigError, match=f"is {tokens}, .* use at most {most}"):
+            model.generate(**inputs, max_new_tokens=tokens)
 
 
 def answers_of(model, inputs, num_beams):
@@ -193,6 +204,13 @@ def test_known_words_and_spelt_ones_come_back(text, decoded):
         ({"image_size": 60}, "patch_size 16 does not divide"),
         ({"vocab_size": 9}, "vocab_size is 9"),
         ({"texts": []}, "no texts"),
+        *(({"image_size": 2**n}, "does not fit into memory") for n in (31, 40, 60)),
+        *(({"hidden_size": 2**n}, "does not fit into memory") for n in (31, 60)),
+        *(({"max_text_length": 2**n}, "does not fit into memory") for n in (40, 60)),
+        (
+            {"image_size": 2**60, "patch_size": 2**60},
+            "does not fit into memory",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(settings, message):

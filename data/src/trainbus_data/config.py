@@ -109,7 +109,7 @@ class DataConfig(BaseModel):
     worker_timeout: float = Field(default=600.0, ge=0.0, le=MOST_SECONDS)
     shuffle: bool = True
     drop_last: bool = False
-    image_size: int | None = Field(default=None, ge=16, lt=2**63)
+    image_size: int | None = Field(default=None, ge=16, le=2**16)
     max_question_length: int = Field(default=32, ge=3, lt=2**63)
     max_answer_length: int = Field(default=10, ge=3, lt=2**63)
     cache_mb: int = Field(default=512, ge=0, lt=2**63)

@@ -104,6 +104,10 @@ REFUSED: dict[str, list[str]] = {
     "more sanity batches than can be counted": sets(
         "plugins.evaluation.sanity_batches=1" + "0" * 22
     ),
+    "more beams than can be counted": sets("plugins.evaluation.num_beams=1" + "0" * 22),
+    "more beams than anybody searches": sets("plugins.evaluation.num_beams=1001"),
+    "layers without end": sets("model.build.text_layers=1" + "0" * 9),
+    "a picture of a million pixels a side": sets("data.image_size=1" + "0" * 6),
     "a device with a line break": sets('training.device="cpu\\n"'),
     "a line break in a key": sets("a\nb=1"),
     "a line break in a plugin's option": sets("plugins.a\nb.x=1"),

@@ -48,6 +48,8 @@ Positive = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
+#: Each is built one by one, so that a slip of the hand fills the memory slowly.
+Layers = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Section(BaseModel):
@@ -75,8 +77,8 @@ class BuildConfig(Section):
     """
 
     hidden_size: Count | None = None
-    vision_layers: Count | None = None
-    text_layers: Count | None = None
+    vision_layers: Layers | None = None
+    text_layers: Layers | None = None
     patch_size: Count | None = None
     image_size: Count | None = None
     vocab_size: Count | None = None

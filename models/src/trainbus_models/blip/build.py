@@ -15,7 +15,10 @@ from training.errors import ConfigError
 __all__ = ["build_blip"]
 
 #: What torch says of a tensor that is too large, for its numbers or for the memory.
-TOO_LARGE = ("Storage size calculation overflowed", "not enough memory", "alloc")
+TOO_LARGE = (
+    *("Storage size calculation overflowed", "Overflow when unpacking"),
+    *("not enough memory", "alloc"),
+)
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
 
 
@@ -86,7 +89,7 @@ def build_blip(
         torch.manual_seed(seed)
         try:
             model = BlipVQA(config)
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, TypeError) as error:
             if not any(words in str(error) for words in TOO_LARGE):
                 raise
             raise ConfigError(

@@ -18,6 +18,8 @@ from transformers import BlipForQuestionAnswering
 from transformers.models.blip.modeling_blip import BlipTextVisionModelOutput
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
+from training.errors import ConfigError
+
 __all__ = ["BlipVQA"]
 
 
@@ -135,8 +137,15 @@ class BlipVQA(BlipForQuestionAnswering):  # type: ignore[misc]
             max_new_tokens: longest answer in tokens, its [SEP] included.
             num_beams: 1 is greedy decoding.
             **kwargs: further arguments of the library's ``generate``.
+        Raises:
+            ConfigError: the longest answer has more tokens than the model positions.
         """
-        text = self.config.text_config
+        text, most = self.config.text_config, self.max_text_tokens
+        if max_new_tokens > most:
+            raise ConfigError(
+                f"max_new_tokens is {max_new_tokens}, but this model has positions for "
+                f"{most} tokens; use at most {most}"
+            )
         image_embeds = self._see(pixel_values, interpolate_pos_encoding)
         question_embeds = self._read(input_ids, attention_mask, image_embeds)
         start = input_ids.new_full((len(input_ids), 1), self.decoder_start_token_id)

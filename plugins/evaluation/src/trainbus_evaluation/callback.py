@@ -7,7 +7,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import Ge, Le, Lt, MinLen
 
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
@@ -81,7 +81,7 @@ class EvaluationCallback(Callback):
         every_n_epochs: Annotated[int, Ge(0)] | None = 1,
         every_n_steps: Annotated[int, Ge(0)] | None = None,
         max_new_tokens: Annotated[int, Ge(1)] = 10,
-        num_beams: Annotated[int, Ge(1)] = 1,
+        num_beams: Annotated[int, Ge(1), Le(1000)] = 1,
         keep_predictions: bool = False,
         class_dim: int | None = None,
         sanity_batches: Annotated[int, Ge(0), Lt(2**63)] = 1,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
@@ -50,7 +50,7 @@ class VQAEvaluator:
         processor: Any,
         device: str | torch.device | None = None,
         max_new_tokens: Annotated[int, Ge(1)] = 10,
-        num_beams: Annotated[int, Ge(1)] = 1,
+        num_beams: Annotated[int, Ge(1), Le(1000)] = 1,
         metrics: Sequence[str] = METRICS,
         *,
         compute_loss: ComputeLoss | None = None,

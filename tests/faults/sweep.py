@@ -9,8 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import shutil
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +34,7 @@ ENOUGH = 5
 LAST_STEP = 2 * len(LOSSES)
 #: Crash points between two after which the run is also resumed to its end.
 RESUME_EVERY = 5
+KILLS = 100
 
 
 class Evaluates(Callback):
@@ -196,6 +200,42 @@ def _resume_works(folder: Path, expected: list[str], **options: Any) -> list[str
     return []
 
 
+def kill_sweep(folder: Path, seed: int) -> Iterator[list[str]]:
+    """C1: a run that saves without end is killed, each time at another moment."""
+    chance = random.Random(seed)
+    for number in range(KILLS):
+        here = folder / str(number)
+        here.mkdir(parents=True)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                _save_without_end(here, tell_to(writer))
+            finally:
+                os._exit(9)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            told = [pipe.readline()]
+            time.sleep(chance.random() * 0.1)
+            os.kill(child, signal.SIGKILL)
+            told += pipe.read().splitlines()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        steps = [int(line) for line in told if line.strip().isdigit()]
+        wrong = violations(here, steps[-1] if steps else 0)
+        if status != -signal.SIGKILL or not steps:
+            wrong.append(f"the child ended with {status}, having told {told}")
+        yield [f"kill {number}: {each}" for each in wrong]
+        shutil.rmtree(here)
+
+
+def _save_without_end(folder: Path, tell: Callable[[int], object]) -> None:
+    global LOSSES
+    trainer = build(folder, tell)
+    trainer.num_epochs = 10_000
+    LOSSES = tuple(1.0 / (1 + i % 7) for i in range(trainer.num_epochs))
+    trainer.train()
+
+
 def error_sweep(
     folder: Path, sticky: bool, every: int = 1, **options: Any
 ) -> Iterator[list[str]]:
@@ -273,6 +313,8 @@ def main(kind: str, folder: str) -> None:
     logging.disable(logging.WARNING)
     place = Path(folder)
     sweeps: dict[str, Callable[[], Iterator[list[str]]]] = {
+        "kill": lambda: kill_sweep(place, seed=0),
+        "kill elsewhere": lambda: kill_sweep(place, seed=1),
         "crash": lambda: crash_sweep(place),
         "crash async": lambda: crash_sweep(place, async_save=True),
         "error once": lambda: error_sweep(place, sticky=False, every=4),

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from faults.endless_run import training
-from faults.sweep import ENOUGH, build, violations
+from faults.sweep import KILLS, build, violations
 from processes import python
 
 from training import Callback, ConfigError, Trainer
@@ -85,10 +82,13 @@ def test_c4_whatever_a_power_loss_leaves_is_valid(
 
 
 @exhaustive
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["one disk", "two disks"])
 def test_c1_a_hundred_sigkills_at_random_moments_leave_a_valid_newest_checkpoint(
-    tmp_path: Path, elsewhere: bool, record_property: Record
+    tmp_path: Path,
+    elsewhere: bool,
+    record_property: Record,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With two disks, the temporary folder is on another file system."""
     other = Path("/dev/shm")
@@ -96,22 +96,12 @@ def test_c1_a_hundred_sigkills_at_random_moments_leave_a_valid_newest_checkpoint
         not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev
     ):
         pytest.skip("/dev/shm is no other file system here")
-    environment = {"TMPDIR": str(other)} if elsewhere else {}
-    chance, bad = random.Random(elsewhere), []
-    for number in range(100):
-        folder = tmp_path / str(number)
-        process = training(folder, **environment)
-        first = process.stdout.readline()
-        assert first, process.stderr.read()[-2000:]
-        time.sleep(chance.random() * 0.1)
-        process.kill()
-        told = [first, *process.communicate()[0].splitlines()]
-        steps = [int(line) for line in told if line.strip().isdigit()]
-        bad += violations(folder, steps[-1])
-        if len(bad) >= ENOUGH:
-            break
-    record_property("kills", number + 1)
-    assert bad == []
+    if elsewhere:
+        monkeypatch.setenv("TMPDIR", str(other))
+    found = swept("sweep.py", "kill elsewhere" if elsewhere else "kill", str(tmp_path))
+    record_property("kills", found["points"])
+    assert found["violated"] == []
+    assert found["points"] == KILLS
 
 
 @linux

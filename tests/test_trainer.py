@@ -125,6 +125,15 @@ def test_an_optimizer_is_required(optimizer: Any) -> None:
         Trainer(Regression(), regression_batches(), optimizer=optimizer)
 
 
+@pytest.mark.parametrize("name", ["val_dataloader", "epoch", "metrics", "plugins"])
+def test_what_tells_about_the_run_cannot_be_set_and_that_is_said(name: str) -> None:
+    trainer = make_trainer()
+    with pytest.raises(
+        AttributeError, match=rf"trainer\.{name} .* cannot be set"
+    ):
+        setattr(trainer, name, None)
+
+
 def test_an_iterator_is_refused_since_it_lasts_one_epoch() -> None:
     with pytest.raises(ConfigError, match="exhausted after one epoch"):
         make_trainer(None, iter(regression_batches()))

@@ -54,7 +54,15 @@ from training.weighing.weigher import LossPer, Weigher
 
 def shown(path: str) -> Any:
     """Return a read-only attribute that a part of the trainer holds, by its path."""
-    return property(attrgetter(path))
+    name = path.rpartition(".")[2]
+
+    def refuse(trainer: Trainer, value: Any) -> None:
+        raise AttributeError(
+            f"trainer.{name} tells about the run and cannot be set; build a Trainer with "
+            "what it shall be"
+        )
+
+    return property(attrgetter(path), refuse)
 
 
 class Trainer:

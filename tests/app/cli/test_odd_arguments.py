@@ -123,6 +123,7 @@ REFUSED: dict[str, list[str]] = {
     "a plugin to check with an escape": ["plugins", "check", "\x1b[2J"],
     "a new plugin below a file": ["plugins", "new", "a_b", "--into", "run.yaml"],
     "a NUL for --resume": ["run", "run.yaml", "--resume", "a\0"],
+    "an empty --resume": ["run", "run.yaml", "--resume", ""],
     "a trace of 5,000 letters": ["run", "run.yaml", "--profile-trace", LONG],
     "an endless watchdog": ["run", "run.yaml", "--watchdog", "inf"],
     "predictions with a NUL": [

@@ -265,6 +265,31 @@ def test_verify_resume_proves_a_run_and_finds_a_plugin_that_forgets(
     assert "the resumed run is another one: model." in err
 
 
+@pytest.mark.parametrize("before", ["6", "100000"])
+def test_verify_resume_refuses_before_training_where_nothing_would_be_left(
+    workplace: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    (workplace / "trains.py").write_text(TRAINS)
+    monkeypatch.setenv("TRAINBUS_PLUGINS", "./trains.py:Trains")
+    steps = ("--before", before, "--set", "training.num_epochs=3")
+    code, _, err = command("verify-resume", "run.yaml", *steps)
+    assert code == 2
+    assert f"ends at step 6, so that nothing is left to do after step {before}" in err
+    assert not (workplace / "trained").exists()
+
+
+TRAINS = """
+from pathlib import Path
+from training import Callback
+
+class Trains(Callback):
+    def on_batch_begin(self):
+        Path("trained").touch()
+"""
 FORGETS = """
 from training import Callback
 

@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
             f"--allow-change {arguments.allow_changes[0]} is of no use without "
             "--resume; add --resume auto or --resume FILE"
         )
+    if arguments.resume == "":
+        raise ConfigError("--resume is empty; use --resume auto or --resume FILE")
     trace = _new_file(arguments.profile_trace, "--profile-trace")
     with _watchdog(arguments):
         config = load(arguments)

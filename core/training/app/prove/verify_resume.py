@@ -182,6 +182,15 @@ class Probe(Callback):
         self.order = order
         self.batches: list[int] = []
 
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Refuse a run of which nothing is left to do, where its length is known."""
+        at, end = self.order["at"], trainer.total_steps
+        if at is not None and end is not None and end <= at:
+            raise ConfigError(
+                f"the run ends at step {end}, so that nothing is left to do after step "
+                f"{at}; use a smaller --before"
+            )
+
     def on_batch_begin(self, inputs: Any) -> None:
         """Note a checksum of the batch."""
         self.batches.append(_checksum(inputs, 0))

@@ -34,6 +34,7 @@ def batch_to_device(batch: Any, device: torch.device) -> Any:
 
 
 def _move(value: Any, device: torch.device) -> Any:
+    # A batch of ours takes non_blocking; a foreign `to` may not know the word.
     if isinstance(value, Tensor) or hasattr(value, "loss_weight"):
         return value.to(device, non_blocking=True)
     if hasattr(value, "to"):
@@ -41,6 +42,7 @@ def _move(value: Any, device: torch.device) -> Any:
     if isinstance(value, Mapping):
         return {name: _move(item, device) for name, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
+        # A named tuple is built from its fields, not from one iterable.
         return type(value)(*(_move(item, device) for item in value))
     if isinstance(value, (tuple, list)):
         return type(value)(_move(item, device) for item in value)
@@ -62,19 +64,24 @@ def device_batches(
         for batch in host_batches:
             yield batch, weigh(batch)
         return
+    # Other devices have no side stream to copy on: in line.
     if device.type != "cuda":
         for batch in host_batches:
             weight = weigh(batch)
             yield batch_to_device(batch, device), weight
         return
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    # The price is memory on the device for one more batch.
     ahead: tuple[Any, float] | None = None
     for batch in host_batches:
         weight = weigh(batch)
+        # Weighed on the host, before the copy: there a count costs no sync.
         with torch.cuda.stream(stream) if _is_plain(batch) else nullcontext():
             copied = batch_to_device(batch, device), weight
+        # One batch behind, so that this copy runs beside the step on the one before.
         if ahead is not None:
             yield ahead
+        # Only the device waits for the copy, behind the work that was just queued.
         torch.cuda.current_stream(device).wait_stream(stream)
         _record(copied[0], torch.cuda.current_stream(device))
         ahead = copied

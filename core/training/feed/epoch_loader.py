@@ -103,6 +103,7 @@ class EpochLoader:
                 "is, as is a loader with state_dict and load_state_dict",
                 type(loader).__name__,
             )
+        # A loader with a state of its own is trusted to save what it keeps.
         if not _is_stateful(loader):
             warn_of_generators(_inside(loader), [*self._own, *self._users])
 
@@ -138,14 +139,19 @@ class EpochLoader:
             state: of the user's generators, to begin this epoch with in a resumed run.
             loader_state: what ``loader_state(skip)`` returned in that run.
         """
+        # Ours are functions of (seed, epoch): seeded anew, and in no checkpoint.
         for generator in self._own:
             generator.manual_seed(epoch_seed(self.seed, epoch))
+        # Those of the user have a history: they go on from the states saved.
         for generator, saved in zip(self._users, state or [], strict=False):
             generator.set_state(saved)
+        # Before the iterator is made: that draws from them already.
         self.epoch_state = self.generator_states()
         _set_epoch(self.loader, epoch)
         if self.reading is not self.loader:
             _begin(self.reading, epoch)
+        # Making a DataLoader's iterator draws its workers' seed from torch's own
+        # generator: let it draw one of (seed, epoch), and the run draw on as it was.
         ambient = torch.random.get_rng_state()
         # Only the CPU generator: manual_seed would reset the CUDA generators too.
         torch.default_generator.manual_seed(epoch_seed(self.seed, epoch))
@@ -167,7 +173,9 @@ class EpochLoader:
         loader: Any = self.reading
         if _can_skip(loader):
             rest = _without_first(loader, skip) if skip else loader
+            # First, as a new iterator would: the order is drawn from what comes after.
             _draw_as_if_new(rest)
+            # Without workers the samples would draw from what dropout draws from.
             is_apart = _draws_in_this_process(loader)
             batches: Iterator[Any] = (
                 apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
@@ -175,12 +183,14 @@ class EpochLoader:
             issued = _indices_of(loader)
             self.watched = Watched(batches, issued, skip, loader.num_workers)
             return iter(self.watched)
+        # Neither an index nor a state leads there: every batch is loaded again.
         batches = iter(loader)
         _read_and_drop(batches, skip)
         return batches
 
     def _iterate_stateful(self, skip: int, loader_state: Any) -> Iterator[Any]:
         loader: Any = self.loader
+        # At the start of an epoch it begins by itself: a state is of a position.
         if skip and loader_state is not None:
             loader.load_state_dict(loader_state)
         batches = iter(loader)
@@ -189,6 +199,7 @@ class EpochLoader:
 
         def tracked() -> Iterator[Any]:
             for number, batch in enumerate(batches, skip + 1):
+                # Of three batches: the copy to the device is one ahead of the boundary.
                 self._loader_states[number] = loader.state_dict()
                 self._loader_states.pop(number - 3, None)
                 yield batch
@@ -215,12 +226,14 @@ def _read_and_drop(batches: Iterator[Any], skip: int) -> None:
 
 
 def _can_skip(loader: Any) -> bool:
+    # No subclass: it may iterate otherwise than over its sampler.
     return type(loader) is DataLoader and not isinstance(
         loader.dataset, IterableDataset
     )
 
 
 def _is_stateful(loader: Any) -> bool:
+    # The protocol of torchdata's StatefulDataLoader.
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
@@ -247,16 +260,20 @@ def _seeded(loader: Any, seed: int) -> Any:
     if not _can_skip(loader):
         return loader
     dataset = loader.dataset
+    # A collate function may draw, too; then the seeds of its samples decide.
     is_known = getattr(dataset, "is_deterministic", False) or (
         loader.collate_fn in (default_collate, default_convert)
     )
     if not (is_known and draws_nothing(dataset)):
         dataset = SeededSamples(dataset, seed, is_shared=loader.persistent_workers)
     indices = _indices_of(loader)
+    # A sampler that is not known may draw from the global generators.
     if any(type(part) not in PLAIN_SAMPLERS for part in _parts(loader)[1:]):
         indices = SeededOrder(indices, seed)
+    # Workers ask for indices this far ahead of the batch that is here.
     under_way = loader.num_workers * (loader.prefetch_factor or 0)
     issued = Issued(indices, keep=under_way + 2)
+    # A new one: a DataLoader's data set and sampler cannot be set again.
     copy = _copy(loader, dataset, issued, loader.persistent_workers)
     if dataset is not loader.dataset:
         copy.worker_init_fn = ShowsOwnDataset(loader.worker_init_fn)
@@ -278,6 +295,7 @@ def _indices_of(loader: Any) -> Any:
 
 def _without_first(loader: Any, skip: int) -> DataLoader[Any]:
     """Return a loader of the remaining batches that loads no skipped one."""
+    # Workers of the rest of one epoch do not persist: the next is read whole.
     return _copy(loader, loader.dataset, _Rest(_indices_of(loader), skip), False)
 
 
@@ -285,6 +303,7 @@ def _copy(
     loader: Any, dataset: Any, indices: Any, persistent_workers: bool
 ) -> DataLoader[Any]:
     is_batched = loader.batch_sampler is not None
+    # batch_size None: single samples, as a loader without batching gives them.
     order: dict[str, Any] = {"batch_size": None, "sampler": indices}
     return DataLoader(
         dataset,
@@ -337,6 +356,7 @@ def _user_generators(
     found: list[torch.Generator] = []
     for part in _parts(loader):
         generator = getattr(part, "generator", None)
+        # By identity: a loader and its sampler mostly share one.
         if isinstance(generator, torch.Generator) and not any(
             generator is known for known in (*ours, *found)
         ):
@@ -345,6 +365,7 @@ def _user_generators(
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:
+    # The data set, too: some choose their rows by the epoch.
     for part in (*_parts(loader), getattr(loader, "dataset", None)):
         set_epoch = getattr(part, "set_epoch", None)
         if callable(set_epoch):

@@ -33,6 +33,7 @@ class Feed:
     ) -> None:
         self._order = order
         self._device = device
+        # Of the order it asks what the sampler issued: that counts samples.
         self._weigh = weighing(order)
         self.epoch_state: list[Tensor] | None = None
 
@@ -59,8 +60,10 @@ class Feed:
             owed: of a run that is gone on from, what ``data_state()`` was as ``data``,
                 and ``loader_state(skip)`` as ``loader``.
         """
+        # Before the states are read: a resumed run puts the saved ones in there.
         batches = self._order.start(epoch, skip, owed.get("data"), owed.get("loader"))
         self.epoch_state = self._order.epoch_state
+        # A generator: nothing is copied to the device before the loop asks.
         return device_batches(batches, self._device, self._weigh)
 
     def end_epoch(self) -> None:

@@ -37,6 +37,7 @@ def draws_nothing(dataset: Any) -> bool:
     """
     if getattr(dataset, "is_deterministic", False) is True:
         return True
+    # Exact types: a subclass may draw in its own __getitem__.
     if type(dataset) is Subset:
         return draws_nothing(dataset.dataset)
     if type(dataset) is ConcatDataset:
@@ -58,11 +59,14 @@ class SeededSamples(Dataset[Any]):
         self.dataset = dataset
         self._seed = seed
         self._epoch: int | torch.Tensor = 0
+        # A worker that persists has a copy of this object from the first epoch.
         if is_shared:
             zero = torch.zeros((), dtype=torch.int64)
             self._epoch = zero.share_memory_()  # type: ignore[no-untyped-call]
+        # A Subset always has the method, and goes item by item if its inside has none.
         inner = dataset.dataset if type(dataset) is Subset else dataset
         if hasattr(inner, "__getitems__"):
+            # On the instance: torch asks with hasattr whether batches load at once.
             self.__getitems__ = self._load_batch
 
     def begin(self, epoch: int) -> None:
@@ -85,10 +89,12 @@ class SeededSamples(Dataset[Any]):
         return getattr(self.dataset, name)
 
     def _load_batch(self, indices: list[Any]) -> Any:
+        # One call, one seed: the first index stands for the batch.
         self._reseed(indices[0])
         return self.dataset.__getitems__(indices)
 
     def _reseed(self, index: Any) -> None:
+        # Not hash(): of a text it differs from process to process.
         number = index if isinstance(index, int) else zlib.crc32(repr(index).encode())
         reseed(epoch_seed(epoch_seed(self._seed, int(self._epoch)), number))
 
@@ -140,8 +146,9 @@ def reseed(seed: int) -> None:
     random.seed(seed)
     # Only the CPU generator: manual_seed would reset the CUDA generators too.
     torch.default_generator.manual_seed(seed)
+    # Nobody draws from a numpy that nobody has imported.
     if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)
+        sys.modules["numpy"].random.seed(seed % 2**32)  # numpy takes 32 bits
 
 
 def apart(
@@ -158,6 +165,7 @@ def apart(
     own: list[Any] | None = None
     iterator: Iterator[Any] | None = None
     while True:
+        # At each item: what the run drew meanwhile must not be heard in here.
         outside = _states()
         try:
             if own is not None:
@@ -170,6 +178,7 @@ def apart(
         except StopIteration:
             return
         finally:
+            # Also where loading fails: its error leaves the run as it was.
             _set_states(outside)
         yield item
 

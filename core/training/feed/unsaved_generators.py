@@ -40,8 +40,10 @@ def warn_of_generators(parts: Iterable[Any], managed: list[torch.Generator]) -> 
 def generators_in(part: Any) -> dict[str, Any]:
     """Return the random generators that ``part`` keeps, by the attribute's name."""
     kinds: tuple[Any, ...] = (random.Random, torch.Generator)
+    # Not imported here: without an import there is none of its generators.
     if "numpy" in sys.modules:
         numpy_random = sys.modules["numpy"].random
         kinds += (numpy_random.Generator, numpy_random.RandomState)
+    # Attributes only: what a closure or a list holds is not looked for.
     values = getattr(part, "__dict__", {})
     return {name: value for name, value in values.items() if isinstance(value, kinds)}

@@ -36,6 +36,7 @@ def named_loaders(given: Any) -> Loader | Mapping[str, Loader] | None:
     """
     if given is None:
         return None
+    # A list of batches is one loader: only a data set inside makes it several.
     if isinstance(given, (list, tuple)) and _holds_loaders(given):
         given = {str(place): loader for place, loader in enumerate(given)}
     if not isinstance(given, Mapping):
@@ -45,6 +46,7 @@ def named_loaders(given: Any) -> Loader | Mapping[str, Loader] | None:
         raise ConfigError("val_dataloader is an empty mapping; pass loaders by name")
     for name, loader in given.items():
         _check_named(name, loader)
+    # A copy: the user's mapping may change after this was checked.
     return dict(given)
 
 
@@ -67,6 +69,7 @@ def wrapped_loaders(wrap: Callable[[Loader], Loader | None], loaders: Any) -> An
     found = {}
     for name, loader in loaders_by_name(loaders).items():
         wrapped = wrap(loader)
+        # Checked again: a generator would measure once, and then nothing.
         found[name] = loader if wrapped is None else wrapped
         refuse_one_shot(found[name], "what wrap_dataloader returned for validation")
     return found if isinstance(loaders, Mapping) else found.get("")
@@ -93,6 +96,7 @@ def _check_named(name: Any, loader: Any) -> None:
     place = f"val_dataloader[{name!r}]"
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise ConfigError(f"{place}: a loader's name is a text, such as 'clean'")
+    # All of these can be iterated, and would give rows or letters for batches.
     if isinstance(loader, (Mapping, Tensor, str)) or _holds_loaders(loader):
         raise ConfigError(
             f"{place} is a {type(loader).__name__}; pass a DataLoader or a list of "

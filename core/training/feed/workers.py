@@ -44,6 +44,7 @@ class Issued(Sampler[Any]):
 
     def at(self, number: int) -> Any:
         """Return item ``number`` (from 0) of this pass, None if it is forgotten."""
+        # Counted from the end: the oldest ones have been dropped.
         place = number - (self.count - len(self._recent))
         return self._recent[place] if 0 <= place < len(self._recent) else None
 
@@ -95,9 +96,11 @@ class Watched:
             require_reached(self._skipped, self._issued.count)
             raise
         except Exception as error:
+            # The error of a lost worker is replaced as the run ends; it needs no note.
             if self.loss(error) is None:
                 add_note(error, f"while {self._place()} was loaded")
             raise
+        # By number: workers have asked for later indices by now.
         self.latest = self._issued.at(self._number)
         self._number += 1
         return batch
@@ -107,6 +110,7 @@ class Watched:
         text = text_of(error)
         lost, late = _LOST.search(text), _LATE.search(text)
         workers = getattr(self._batches, "_workers", ())
+        # torch's handler speaks of any loader's worker, in the middle of any code.
         own = {worker.pid for worker in workers}
         if lost is not None and own & {int(pid) for pid in lost[1].split(",")}:
             sentence = (
@@ -144,6 +148,7 @@ class Watched:
             text = str(indices)
             place += f", samples {text if len(text) <= 80 else text[:70] + '...'}"
         if self._num_workers:
+            # torch asks its workers in turn, from the first one in each iteration.
             worker = (self._number - self._skipped) % self._num_workers
             place += f", from worker {worker}"
         return place

@@ -51,6 +51,7 @@ def _missing(trainer: Checkpointable) -> str | None:
         )
     if loop is not None and loop.is_evaluating:
         return f"an evaluation is under way, whose metrics are not there yet; {WAYS}"
+    # Asked of the stack: a plugin may save from however deep inside its hook.
     for hook, current, later, way in _served(sys._getframe(1), trainer):
         if hook == "on_metrics" and loop is not None and loop.row_is_due:
             return (
@@ -79,9 +80,11 @@ def _served(
         at = frame.f_locals
         if frame.f_code.co_filename.startswith(FILE_PREFIX):
             current = frame.f_globals["owner"].get(frame.f_lineno)
+            # Another trainer may be saved in a hook of this one.
             if current is not None and at.get("trainer") is trainer:
                 hook, listeners = frame.f_code.co_name, frame.f_globals["listeners"]
                 rest = listeners[listeners.index(current) + 1 :]
+                # Who was taken out meanwhile hears nothing and has nothing to save.
                 still = [i for i in rest if i.plugin_name in trainer.plugins]
                 yield hook, current, still, AFTER
                 # They may go on behind their yield.
@@ -99,4 +102,5 @@ def _served(
 
 def _keeps_state(plugin: Any) -> bool:
     own = getattr(plugin, "state_dict", None)
+    # Every Callback inherits one that returns nothing.
     return own is not None and getattr(own, "__func__", own) != Callback.state_dict

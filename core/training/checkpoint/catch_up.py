@@ -62,8 +62,10 @@ def catch_up(
     joining = run.state.joining_groups
     if joining:
         join(run.optimizer, names, joining, groups)
+        # Else a checkpoint would hold them twice from now on.
         joining.clear()
     for part, word in CHANGED_BY_HOOKS.items():
+        # Not in files of earlier releases, nor where its change was consented to.
         if part not in saved:
             continue
         wanted = set(saved[part])

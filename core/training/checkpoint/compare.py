@@ -25,6 +25,7 @@ def first_difference(
         ignored: names of mapping entries to leave out.
     """
     if isinstance(left, Mapping) and isinstance(right, Mapping):
+        # Both sides, in the order of the left one: the first that differs is told.
         for name in {**left, **right}:
             path = f"{where}.{name}" if where else str(name)
             if name in ignored:
@@ -43,6 +44,7 @@ def first_difference(
         return None
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         return _tensors(left, right, where)
+    # The type first: 1 == 1.0 == True.
     if type(left) is not type(right) or not _equal(left, right):
         return f"{where} is {left!r:.60} and {right!r:.60}"
     return None
@@ -57,6 +59,7 @@ def _tensors(left: Tensor, right: Tensor, where: str) -> str | None:
     ours, theirs = _bytes(left), _bytes(right)
     if torch.equal(ours, theirs):
         return None
+    # Counted by value: the sentence is for people, the verdict was by bits.
     wrong = int((left.detach().cpu() != right.detach().cpu()).sum())
     return f"{where} differs in {wrong} of {left.numel()} values"
 

@@ -44,6 +44,7 @@ def misfit(name: str, saved: Any, own: Any, whose: str) -> str | None:
         return None if is_right else f"{name} is {shown(saved)}, no tensor"
     if saved.shape != own.shape:
         return f"{name} is {tuple(saved.shape)}, the {whose}'s {tuple(own.shape)}"
+    # Loading would convert in silence, and drop what the kind has no room for.
     is_same = saved.layout == own.layout and saved.is_quantized == own.is_quantized
     if not is_same or not same_numbers(saved, own):
         return f"{name} is {shown(saved)}, the {whose}'s {shown(own)}"
@@ -67,6 +68,7 @@ def check_optimizer(
         CheckpointError: says which value does not fit.
     """
     optimizer, saved = trainer.optimizer, state["optimizer"]
+    # Groups that joined since are no settings: they leave before the state goes in.
     live = optimizer.param_groups[: len(trainer.configured_groups or ())]
     known = set(names_of(trainer).values())
     try:
@@ -76,6 +78,7 @@ def check_optimizer(
             at = f"optimizer.param_groups[{place}]"
             listed = saved["param_groups"][place]
             _check_options(at, listed, group, state["settings"])
+            # Keys in the file are numbers in the file's own order.
             own = _in_saved_order(trainer, saved, place, group["params"])
             _check_states(type(optimizer), listed, own, saved["state"], at)
     except WrongValue as wrong:
@@ -104,6 +107,7 @@ def _places(trainer: Checkpointable, saved: Mapping[str, Any]) -> list[int]:
 def _in_saved_order(
     trainer: Checkpointable, saved: Mapping[str, Any], place: int, own: Sequence[Tensor]
 ) -> list[Tensor]:
+    # A file of an earlier release goes by position throughout.
     if "names" not in saved:
         return list(own)
     parameters = {name: parameter for parameter, name in names_of(trainer).items()}
@@ -125,6 +129,7 @@ def _check_options(
             continue
         is_right = _is_alike(saved[name], value)
         require(is_right, f"{at}.{name}", saved[name], f"alike to {value!r}")
+    # What a schedule left there is what the next one begins with.
     rate = saved.get("initial_lr", 0.0)
     is_right = _is_alike(rate, 0.0)
     require(is_right, f"{at}.initial_lr", rate, "a finite number")
@@ -141,6 +146,7 @@ def _is_alike(saved: Any, own: Any) -> bool:
     if isinstance(own, Tensor):
         return is_finite(saved)
     if isinstance(own, (tuple, list)):
+        # Betas are a tuple, or a list once they were staged for a thread.
         is_row = isinstance(saved, (tuple, list)) and len(saved) == len(own)
         return is_row and all(map(_is_alike, saved, own))
     if own is None or saved is None or isinstance(own, bool):
@@ -165,6 +171,7 @@ def _check_states(
         if key not in states:
             continue  # it never had a gradient
         dims = parameter.dim()
+        # A state differs by the number of dimensions only (Adafactor): one step each.
         if dims not in known:
             known[dims] = _made_by_a_step(kind, group, dims, at)
         kept, wanted = states[key], known[dims]
@@ -184,16 +191,19 @@ def _made_by_a_step(
 
     A step on a parameter of a few numbers tells it, with the saved options.
     """
+    # A step of somebody else may do anything; LBFGS keeps one state for all.
     if kind.__module__.partition(".")[0] != "torch" or kind is torch.optim.LBFGS:
         return None
     taken = inspect.signature(kind).parameters
     options = {name: value for name, value in group.items() if name in taken}
+    # A kernel of the saved device may not be here.
     options.update({name: no for name, no in PLAINLY.items() if name in taken})
     options = {
         name: value.item() if isinstance(value, Tensor) else value
         for name, value in options.items()
         if name != "params"
     }
+    # Asked of torch by a step on a few numbers: tables of states would age.
     sample = nn.Parameter(torch.zeros(_sample_shape(dims)))
     sample.grad = torch.zeros_like(sample)
     try:
@@ -209,6 +219,7 @@ def _made_by_a_step(
 
 
 def _sample_shape(dims: int) -> tuple[int, ...]:
+    # Sizes that differ tell which of them a state has.
     return tuple(range(2, 2 + dims))
 
 
@@ -217,6 +228,7 @@ def _check_alike(value: Any, sample: Any, parameter: Tensor, at: str) -> None:
     if not isinstance(sample, Tensor):
         return
     if sample.dim() == 0 and parameter.dim() > 0:
+        # Such as the count of steps: a number, or a 0-d tensor.
         number = value.item() if _is_single(value) else value
         is_right = is_finite(number) and number >= 0
         require(is_right, at, value, "a finite number of at least 0")

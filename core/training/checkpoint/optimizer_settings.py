@@ -34,6 +34,7 @@ def optimizer_settings(
     """
     live = optimizer.param_groups
     groups = live if configured is None else configured
+    # torch leaves that key where a scheduler was ever built.
     is_scheduled = any("initial_lr" in group for group in live)
     settings: dict[str, Any] = {
         "optimizer": type(optimizer).__name__,
@@ -62,9 +63,11 @@ def aligned(
             beginning, or let them join again.
     """
     names, own_names = saved.get(GROUPS, []), own[GROUPS]
+    # Sizes in place of names: of an earlier release.
     if not all(isinstance(each, list) for each in names):
         return dict(saved), {**own, GROUPS: [len(each) for each in own_names]}
     places = counterparts(own_names, [*names, *(group.names for group in joined)])
+    # Empty groups have nothing to be told apart by, and nothing to lose.
     lost = [each for at, each in enumerate(names) if each and at not in places]
     new = [n for n, place in zip(own_names, places, strict=True) if n and place is None]
     was, now = _apart(lost, new)
@@ -72,6 +75,7 @@ def aligned(
     for key in saved.keys() & own.keys():
         if not key.startswith("optimizer.") or key == GROUPS:
             continue
+        # A schedule compares the rates itself.
         if saved[key] is None or own[key] is None:
             continue
         values = [*saved[key], *(_configured(group, key) for group in joined)]
@@ -89,6 +93,7 @@ def _apart(lost: list[list[str]], new: list[list[str]]) -> tuple[Any, Any]:
         new: the same of this run.
     """
     before, after = ({n for names in each for n in names} for each in (lost, new))
+    # The same names in other groups need another sentence than other names.
     if before != after:
         return sorted(before - after), sorted(after - before)
     if not lost:
@@ -114,4 +119,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     is_json = value is None or isinstance(value, (bool, int, float, str))
+    # By its class: what no JSON holds could not be compared with a file.
     return value if is_json else type(value).__name__

@@ -50,6 +50,7 @@ def names_of(run: Checkpointable) -> dict[Tensor, str]:
 def parameter_names(model: nn.Module, criterion: Criterion) -> dict[Tensor, str]:
     """Return parameter -> name; one with several names has the first by alphabet."""
     named: dict[Tensor, str] = {}
+    # All of its names: which one comes first depends on the order of layers.
     for name, parameter in model.named_parameters(remove_duplicate=False):
         full = f"model.{plain_name(model, name)}"
         named[parameter] = min(named.get(parameter, full), full)
@@ -90,6 +91,7 @@ def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
     """
     names, groups = names_of(run), run.optimizer.param_groups
     steps = {parameter for group in groups for parameter in group["params"]}
+    # Said as a whole: group_names would speak of the first parameter only.
     if steps and steps.isdisjoint(names):
         raise ConfigError(
             f"the optimizer steps {len(steps)} parameters, none of them of this "
@@ -98,6 +100,7 @@ def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
     known = {name for names in group_names(run.optimizer, names) for name in names}
     if not tell_untrained:
         return
+    # Those of a loaded run that join later are not forgotten ones.
     known.update(name for group in run.state.joining_groups for name in group.names)
     left = [n for p, n in names.items() if p.requires_grad and n not in known]
     if left:
@@ -118,6 +121,7 @@ def named_state(
         names: of the parameters.
         joining: groups of a checkpoint that are yet to join; they are in it, too.
     """
+    # A new mapping around the same tensors: nothing is copied here.
     state = dict(optimizer.state_dict())
     state["names"] = group_names(optimizer, names)
     return _with_groups(state, joining) if joining else state
@@ -139,6 +143,7 @@ def counterparts(
 ) -> list[int | None]:
     """Return for each own group the index of the saved one with the same names."""
     left = [set(names) for names in saved]
+    # Each once, since two groups may both be empty.
     free = set(range(len(left)))
     found: list[int | None] = []
     for names in map(set, own):
@@ -163,6 +168,7 @@ def fitted(
         return dict(saved), []
     groups, own = saved_groups(saved), group_names(optimizer, names)
     places = counterparts(own, saved["names"])
+    # Keys that are text are no parameter's: an optimizer may keep more of its own.
     state = {k: v for k, v in saved["state"].items() if not isinstance(k, int)}
     whole: dict[str, Any] = {"state": state, "param_groups": [], "names": []}
     for names_here, place, live in zip(
@@ -175,12 +181,14 @@ def fitted(
             group = groups[place]
             if group.names != names_here:
                 _check_separate(group, names_here, live["params"])
+        # Whether there are names is up to how this optimizer was built.
         options = {k: v for k, v in group.options.items() if k != "param_names"}
         if "param_names" in live:
             options["param_names"] = live["param_names"]
         whole = _with_groups(whole, [SavedGroup(names_here, options, group.state)])
     del whole["names"]
     extra = {k: v for k, v in saved.items() if k not in (*whole, "names")}
+    # Groups without a counterpart had joined the saved run: they are to join again.
     left = [g for i, g in enumerate(groups) if g.names and i not in places]
     return {**whole, **extra}, left
 
@@ -204,6 +212,7 @@ def join(
     parameters = {name: parameter for parameter, name in names.items()}
     for group in joining:
         own = group_names(optimizer, names)
+        # A plugin has let it join again by itself.
         if counterparts([group.names], own) != [None]:
             continue
         taken = set(group.names) & {name for each in own for name in each}
@@ -230,6 +239,7 @@ def join(
     own = group_names(optimizer, names)
     joined = counterparts(own, [group.names for group in joining])
     is_new = [place is None for place in counterparts(own, saved)]
+    # By id: a group is a dict, which is no key.
     ranks = {
         id(group): (is_new[at], joined[at] is not None, joined[at] or 0)
         for at, group in enumerate(optimizer.param_groups)
@@ -253,9 +263,11 @@ def restore_groups(
         options = {k: v for k, v in group.options.items() if k != "param_names"}
         state["param_groups"][place] = {**options, **kept}
         for index, name in zip(live["params"], own[place], strict=True):
+            # Where nothing was saved, nothing shall be left.
             state["state"].pop(index, None)
             if name in group.state:
                 state["state"][index] = group.state[name]
+    # It casts each state to its parameter's device and type.
     optimizer.load_state_dict(state)
 
 
@@ -265,6 +277,7 @@ def _with_groups(
     """Return ``state`` with ``groups`` after its own, in torch's numbering."""
     states, listed = dict(state["state"]), list(state["param_groups"])
     names = list(state["names"])
+    # torch numbers parameters through all groups, in order.
     number = sum(len(group["params"]) for group in listed)
     for group in groups:
         indices = range(number, number + len(group.names))
@@ -297,6 +310,7 @@ def _check_separate(
     sizes = {n: p.numel() for n, p in zip(names, parameters, strict=True)}
     for name, state in group.state.items():
         for value in state.values() if isinstance(state, Mapping) else ():
+            # LBFGS: flat rows of all parameters, cut at places that nobody notes.
             if isinstance(value, Tensor) and value.numel() > max(1, sizes[name]):
                 raise CheckpointError(
                     f"the optimizer's state of {name} is of more than this parameter, "

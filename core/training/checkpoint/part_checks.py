@@ -36,6 +36,7 @@ def shown(value: Any) -> str:
     kind = type(value).__name__
     if isinstance(value, dict):
         return f"{kind} of {some([str(name)[:40] for name in value], 3) or 'nothing'}"
+    # Its text would be made in full first, of millions of numbers perhaps.
     if isinstance(value, (list, tuple, set)) and len(value) > 5:
         return f"{kind} of {len(value):,} values"
     try:
@@ -53,6 +54,7 @@ def require(is_right: bool, at: str, value: Any, wanted: str) -> None:
 
 def is_count(value: Any, most: int = MOST) -> bool:
     """Whether it is a whole number from 0 to ``most``."""
+    # Not isinstance: True is an int.
     return type(value) is int and 0 <= value <= most
 
 
@@ -106,6 +108,7 @@ def same_numbers(saved: Tensor, own: Tensor) -> bool:
         (each.is_complex(), each.is_floating_point(), each.dtype is torch.bool)
         for each in (saved, own)
     ]
+    # Between float types nothing but precision is lost; whole numbers would wrap.
     is_whole = not any(kinds[1])
     return kinds[0] == kinds[1] and (not is_whole or saved.dtype == own.dtype)
 
@@ -134,10 +137,12 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
         require(value <= most, f"progress.{name}", progress.get(name), wanted)
     wanted = f"within the {step} windows of the run, of which each epoch has one"
     require(progress["epoch"] <= step, "progress.epoch", progress["epoch"], wanted)
+    # It would be in the mean of the epoch that begins.
     if progress["batch"] == 0 and progress["weight_sum"] == 0:
         is_right = progress["loss_sum"] == 0
         wanted = "0, as before the first batch of an epoch"
         require(is_right, "progress.loss_sum", progress["loss_sum"], wanted)
+    # Here, since a position behind the end would yield an empty epoch.
     length = state["settings"].get("batches_per_epoch")
     if is_count(length):
         wanted = f"within the {length} batches of an epoch"
@@ -180,6 +185,7 @@ def check_optimizer(optimizer: Mapping[str, Any], state: Mapping[str, Any]) -> N
         at = f"optimizer.param_groups[{number}]"
         is_right = has_names(group) and isinstance(group.get("params"), list)
         require(is_right, at, group, "a mapping with params")
+        # A key twice would give two parameters one state.
         for each in group["params"]:
             is_key = is_count(each) or isinstance(each, str)
             require(is_key and each not in seen, f"{at}.params", each, "a new key")
@@ -213,6 +219,7 @@ def _check_names(names: Any, groups: list[dict[str, Any]]) -> None:
 
 def check_scaler(scaler: Any, state: Mapping[str, Any]) -> None:
     """The scale and its factors are positive, its counters whole."""
+    # None without fp16; a scaler that is switched off saves an empty mapping.
     if not scaler:
         return
     require(has_names(scaler), "scaler", scaler, "a mapping of names")
@@ -234,6 +241,7 @@ def check_rng(rng: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     require(gauss is None or is_finite(gauss), f"{at}[2]", gauss, "a number or None")
     words = python[1]
     require(all(map(is_count, words)), f"{at}[1]", words, "a list of whole numbers")
+    # Its own setter judges it, on a generator of nobody's: no table to keep.
     take = random.Random().setstate
     _try(take, (python[0], tuple(words), gauss), at, python)
     require(python[0] == 3 and type(python[0]) is int, f"{at}[0]", python[0], "3")
@@ -270,6 +278,7 @@ def check_generator(value: Any, at: str, on_cpu: bool | None = None) -> None:
     """
     is_bytes = is_dense(value) and value.dtype is torch.uint8 and value.dim() == 1
     require(is_bytes, at, value, "a generator's state")
+    # A GPU need not be here to judge its state: the length tells.
     if on_cpu or (on_cpu is None and value.numel() != CUDA_STATE):
         _try(torch.Generator().set_state, value, at, value)
     else:

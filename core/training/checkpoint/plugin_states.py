@@ -35,6 +35,7 @@ def collect_states(trainer: Checkpointable) -> dict[str, Any]:
     states = dict(carried)
     resumption = trainer.resumption
     is_waiting = resumption is not None and not resumption.is_taken
+    # A list: a plugin that fails is taken out while this goes on.
     for name, plugin in list(trainer.plugins.items()):
         if not hasattr(plugin, "state_dict") or (is_waiting and name in states):
             continue  # what was loaded is given to it when the run goes on
@@ -58,6 +59,7 @@ def restore_states(trainer: Checkpointable) -> None:
         state = trainer.state.carried_states.get(name)
         if state is None or not hasattr(plugin, "load_state_dict"):
             continue
+        # It failed in the saved run, which went on without it; so does this one.
         if MISSING in state:
             why = state[MISSING]
             log.warning("the checkpoint has no state of plugin %r: %s", name, why)
@@ -83,6 +85,7 @@ def state_of(name: str, plugin: Any, trainer: Checkpointable) -> dict[str, Any]:
             f"plugin {name!r} returned {type(state).__name__} from state_dict; "
             "return a mapping, empty for no state"
         )
+    # Here, where the plugin is known, and not when the file is written.
     foreign = foreign_value(dict(state))
     if foreign is not None:
         raise PluginError(
@@ -95,6 +98,7 @@ def state_of(name: str, plugin: Any, trainer: Checkpointable) -> dict[str, Any]:
 def give_state(name: str, plugin: Any, state: Any, trainer: Checkpointable) -> None:
     """Let the plugin take over a copy of ``state``; an error says whose it is."""
     try:
+        # What is carried stays as it was loaded, whatever a plugin does to its own.
         plugin.load_state_dict(_copied(state))
     except BaseException as error:
         note_plugin(error, name, plugin, "load_state_dict", trainer.step)

@@ -57,6 +57,7 @@ def check_records(archive: zipfile.ZipFile, num_bytes: int) -> None:
     """
     found = archive.infolist()
     sizes = {record.filename: record.file_size for record in found}
+    # Whoever looks and whoever reads may take different ones.
     if len(sizes) < len(found):
         raise ForeignRecord("has two records of one name")
     for record in found:
@@ -65,6 +66,7 @@ def check_records(archive: zipfile.ZipFile, num_bytes: int) -> None:
             raise ForeignRecord(
                 f"has a compressed record, {record.filename!r}, which no save makes"
             )
+    # Records that overlap share bytes: each is small, all together are not.
     if sum(sizes.values()) > num_bytes:
         raise ForeignRecord("has records that are larger than the file")
     pickled = [name for name in sizes if name.endswith("/data.pkl")]
@@ -88,6 +90,7 @@ def rehearse(content: bytes, sizes: Mapping[str, int]) -> None:
     try:
         for code, argument, _ in pickletools.genops(content):
             # The number under which a value is kept makes room for as many.
+            # Before the rehearsal, which would make that room.
             if "PUT" in code.name and int(argument or 0) > len(content):
                 raise ForeignRecord(f"keeps a value under the number {argument:,}")
         value = _Rehearsal(content, sizes).load()
@@ -129,6 +132,7 @@ class _Rehearsal(pickle.Unpickler):
         _, kind, key, _, length = pid
         if not isinstance(kind, _Inert) or type(length) is not int:
             raise ForeignRecord("has a tensor without a storage")
+        # Before torch allocates what the pickle says.
         if length * _bytes_of_one(kind.name) != self._sizes.get(key):
             raise ForeignRecord(
                 f"has a tensor of {length:,} numbers whose record {key!r} has "
@@ -138,6 +142,7 @@ class _Rehearsal(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name; refuse what a checkpoint does not hold."""
+        # Pickles of protocol 2 have the name that Python 2 had.
         full = f"{module}.{name}".replace("__builtin__", "builtins")
         if module == "torch._utils" and name in REBUILT:
             return _Rebuild(name)
@@ -149,6 +154,7 @@ class _Rehearsal(pickle.Unpickler):
 
 
 def _encoded(text: str, encoding: str) -> bytes:
+    # How pickle writes bytes; no other codec of the machine is run for a file.
     if encoding != "latin1":
         raise ForeignRecord(f"has bytes in the encoding {encoding!r}")
     return text.encode("latin1")
@@ -197,12 +203,14 @@ def _measured(value: Any, depth: int, done: dict[int, Any]) -> tuple[int, int]:
         return 1, 0
     count, height = done.get(id(value), (0, 0))
     if not count:
+        # Keys count, too: they are unpickled like anything else.
         items = [*value, *value.values()] if isinstance(value, dict) else value
         if depth > DEEPEST:
             raise ForeignRecord(f"is nested deeper than {DEEPEST} levels")
         found = [_measured(item, depth + 1, done) for item in items]
         count = 1 + sum(each for each, _ in found)
         height = 1 + max((each for _, each in found), default=0)
+        # Once each: a nest of references doubles at every level.
         done[id(value)] = count, height
     if depth + height > DEEPEST + 1:
         raise ForeignRecord(f"is nested deeper than {DEEPEST} levels")

@@ -109,15 +109,19 @@ def restore(
     Raises:
         CheckpointError: the run differs where nobody consented, or does not fit.
     """
+    # Weights first: of another model nothing else is worth comparing.
     check_model(trainer, state, source)
     check_loss(trainer, state, source)
+    # Before anything is adapted: it tells of the file as it is.
     comparison = Comparison(trainer, state, source, allowed)
     saved, own, changes = state["settings"], comparison.own, comparison.changes
     receipt = _receipt(trainer, state, changes, source)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
+    # After consent: of another optimizer the saved state is not looked at.
     if not OPTIMIZER_IS_ANOTHER & consented:
         check_optimizer(trainer, state, source)
     _leave_joined(trainer)
+    # The state is fitted to the run before it is parked for it.
     _adapt_optimizer(trainer, state, consented)
     for part in CHANGED_BY_HOOKS:
         if is_allowed(part, allowed):
@@ -129,8 +133,10 @@ def restore(
         names = names_of(trainer)
         optimizer, left = fitted(state["optimizer"], trainer.optimizer, names)
         loaded.joining_groups[:] = left
+    # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:
         log.info("resuming with a change: %s", change)
+    # A unit that is said is compared at once; a measured one, on the first batch.
     loaded.weigher.take_over(saved.get("loss_per"), is_allowed("loss_per", allowed))
     restore_model(trainer, state)
     if optimizer is not None:
@@ -218,6 +224,7 @@ def _load_optimizer(
             f"checkpoint {source!r} does not fit this optimizer ({error}); build it as "
             "it was, or load with weights_only=True"
         ) from error
+    # load_state_dict has put the saved way to compute in place of this run's.
     keep_kernels(trainer.optimizer, trainer.configured_groups or ())
 
 
@@ -240,6 +247,7 @@ def _leave_joined(trainer: Checkpointable) -> None:
         del optimizer.param_groups[len(configured) :]
         parameters = [p for group in late for p in group["params"]]
         for parameter in parameters:
+            # torch's state_dict() fails on a state whose parameter is in no group.
             optimizer.state.pop(parameter, None)
         names = names_of(trainer)
         log.warning(
@@ -290,8 +298,10 @@ def _adapt_position(
     progress, length = state["progress"], own["batches_per_epoch"]
     batch = progress["batch"]
     if saved.get("batch_size") and own.get("batch_size"):
+        # Rounded down: a few rows are seen twice, none is left out.
         batch = batch * saved["batch_size"] // own["batch_size"]
     if length is not None:
+        # At least one batch is left to end the epoch with.
         batch = min(batch, length - 1)
     log.warning(
         "the rest of epoch %d is approximate: batch %d of the old data is batch %d now",
@@ -308,6 +318,7 @@ def _receipt(
 ) -> Receipt:
     was, now = state.get("distributions", {}), describe_plugins(trainer.plugins)
     both = [name for name in now if name in was]
+    # The last one: a run may have been stopped and gone on before.
     ends = [request for request in state["requests"] if request[0] == "stop"]
     stopped = ends[-1] if ends and ends[-1][1] not in ("signal", "trainer") else None
     return Receipt(

@@ -59,9 +59,11 @@ class Resumption:
         self._trainer, self._compare = trainer, compare
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._names = state.get("optimizer", {}).get("names", ())
+        # On loading: what hooks switch from here on is told apart by it.
         self._before: dict[str, list[str]] | None = switches(trainer)
         parts = ("optimizer", "scaler", *CHANGED_BY_HOOKS)
         self.parked = {part: state[part] for part in parts if part in state}
+        # As loaded: plugins see the configured ones meanwhile.
         self._options = options_of(trainer.optimizer)
         self.is_taken = False
 
@@ -95,15 +97,18 @@ class Resumption:
             self._give_options(self._options)
             self._restore_joined()
             self._note_places()
+            # Last: the loaded options name the kernels of the saved run.
             keep_kernels(trainer.optimizer, self._configured)
         scaler = self.parked.pop("scaler", None)
         if trainer.grad_scaler is not None and scaler:
             trainer.grad_scaler.load_state_dict(scaler)
         self.is_taken = True
+        # Last: a plugin may look at the optimizer as it is given its state.
         restore_states(trainer)
 
     def catch_up(self) -> None:
         """Put back, the first time, what hooks of the saved run had changed."""
+        # No longer parked: a checkpoint from now on holds what is in place.
         wanted = {p: self.parked.pop(p) for p in CHANGED_BY_HOOKS if p in self.parked}
         if self._before is not None:
             before, self._before = self._before, None
@@ -115,6 +120,7 @@ class Resumption:
 
     def _give_options(self, given: Sequence[Mapping[str, Any]]) -> None:
         groups = self._trainer.optimizer.param_groups
+        # Not strict: groups that join later were neither configured nor loaded.
         for group, options in zip(groups, given, strict=False):
             for name in group.keys() - options.keys() - {"params"}:
                 del group[name]  # such as the initial_lr of a schedule

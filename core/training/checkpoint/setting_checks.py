@@ -33,6 +33,7 @@ def check_settings(settings: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     for name, value in settings.items():
         require(is_json(value), f"settings.{name}", value, "a plain value")
     seed = settings.get("seed")
+    # The numbers that torch takes: 64 bits, with a sign or without.
     is_seed = type(seed) is int and -MOST <= seed < 2 * MOST
     require(is_seed, "settings.seed", seed, "a seed")
     groups = settings.get("optimizer.groups", [])

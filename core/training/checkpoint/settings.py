@@ -70,6 +70,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "precision": trainer.precision,
         "tf32": trainer.tf32,
         "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
+        # 0 and None both clip nothing.
         "max_grad_norm": trainer.max_grad_norm or None,
         "loss_per": trainer.state.weigher.settings(),
         "dataset": getattr(getattr(loader, "dataset", None), "fingerprint", None),
@@ -79,6 +80,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "drop_last": getattr(sampler, "drop_last", None),
         "batches_per_epoch": num_batches(loader),
         "world_size": trainer.world_size,
+        # Sorted: the order of layers is no setting.
         "frozen": sorted(frozen_modules(trainer.model)),
         **optimizer_settings(
             trainer.optimizer, trainer.configured_groups, names_of(trainer)
@@ -87,6 +89,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "max_steps": trainer.max_steps,
         "device": trainer.device.type,
     }
+    # As JSON has them: reading a file calls no class of numpy.
     return {name: plain(value) for name, value in settings.items()}
 
 
@@ -102,6 +105,7 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change
     ]
     if saved.get("optimizer.lr") is None:  # a schedule moved it, and compares it
         changes = [change for change in changes if change.name != "optimizer.lr"]
+    # One cause, one line, and one name to allow.
     implied = {each for change in changes for each in IMPLIES.get(change.name, ())}
     return [
         change
@@ -114,6 +118,7 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change
 def _comparable(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return ``settings`` without what was only noted while a unit was measured."""
     weighing = settings.get("loss_per")
+    # How far a measurement had come is progress.
     return {**settings, "loss_per": weighing["unit"]} if weighing else settings
 
 
@@ -154,6 +159,7 @@ def check_names(allowed: Collection[str], known: Collection[str]) -> None:
     if isinstance(allowed, str):
         raise ConfigError(f"allow_changes is {allowed!r}; use a list of names")
     for name in allowed:
+        # A misspelt consent would be found out only by the refusal it was to avert.
         if not any(is_allowed(each, [name]) for each in known):
             raise ConfigError(
                 f"allow_changes names {name!r}, which is no setting"

@@ -28,8 +28,10 @@ class Staging:
         self._copied: dict[tuple[torch.device, int, int], Tensor] = {}
         devices: set[torch.device] = set()
         result = {name: self._value(value, devices) for name, value in state.items()}
+        # One wait for all copies, not one for each tensor.
         for device in devices:
             torch.cuda.synchronize(device)
+        # What the last state had more is given back.
         del self._buffers[len(self._copied) :]
         return result
 
@@ -43,6 +45,7 @@ class Staging:
         return value
 
     def _tensor(self, tensor: Tensor, devices: set[torch.device]) -> Tensor:
+        # No flat storage to copy: these wait, each by itself.
         if tensor.layout != torch.strided or tensor.is_quantized:
             return tensor.cpu().clone()
         storage = tensor.untyped_storage()
@@ -52,7 +55,9 @@ class Staging:
                 devices.add(tensor.device)
             source = torch.empty(0, dtype=torch.uint8, device=tensor.device)
             source.set_(storage)
+            # The whole storage once: views and tied weights share it.
             buffer = self._buffer(len(self._copied), storage.nbytes(), tensor.is_cuda)
+            # Into pinned memory, so it does not wait here.
             self._copied[key] = buffer.copy_(source, non_blocking=True)
         host = self._copied[key].untyped_storage()
         view = torch.empty(0, dtype=tensor.dtype)
@@ -65,6 +70,7 @@ class Staging:
             self._buffers.append(torch.empty(0, dtype=torch.uint8))
         buffer = self._buffers[index]
         if buffer.numel() != num_bytes or buffer.is_pinned() != is_pinned:
+            # Pinning is slow; it is paid for in the first save alone.
             buffer = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=is_pinned)
             self._buffers[index] = buffer
         return buffer

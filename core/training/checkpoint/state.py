@@ -45,6 +45,7 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
         CheckpointError: something in it is neither a tensor nor a plain value.
         PluginError: the same, in the state of a plugin.
     """
+    # Settles verdicts first: this is where a bad loss still ends the run unsaved.
     own = trainer.state.state_dict()
     scaler = trainer.grad_scaler
     try:
@@ -57,6 +58,7 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
     state = {
         "settings": settings,
         "progress": own["progress"],
+        # The live tensors: who writes in a thread copies them before it returns.
         "model": weights_of(trainer.model),
         "loss": trainer.criterion.state_dict(),
         "optimizer": plain(optimizer),
@@ -67,6 +69,7 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
         "metrics": own["metrics"],
         "requests": own["requests"],
         "asked": own["asked"],
+        # Users' code: it may raise, and nothing is written by then.
         "plugins": collect_states(trainer),
         "distributions": {
             name: {
@@ -91,6 +94,7 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
 def _position(trainer: Checkpointable) -> dict[str, Any]:
     """Return what the next batch needs of generators and of the loader itself."""
     state, feed = trainer.state, trainer.feed
+    # What the loader would say now is of no batch of that run.
     if state.owed:  # by a run that was loaded and is to go on
         return dict(state.owed)
     return {
@@ -165,6 +169,7 @@ def warn_of_nonfinite(
     saved: Mapping[str, Any], own: Mapping[str, Any], what: str, source: str
 ) -> None:
     """Name weights with NaN or infinities, unless the part itself has some there."""
+    # Reads every number: on loading, not in the loop.
     lost = [n for n in saved if not has_finite(saved[n]) and has_finite(own.get(n))]
     if lost:
         log.warning(

@@ -34,10 +34,12 @@ def foreign_value(value: Any, path: str = "", depth: int = 0) -> tuple[str, Any]
     kind = type(value)
     if kind in PLAIN or kind in TENSORS:
         return None
+    # Also what is inside of itself ends here, and not in a RecursionError.
     if depth > DEEPEST and kind in MAPPINGS | SEQUENCES:
         return path, value
     if kind in MAPPINGS:
         for key, item in value.items():
+            # A key of a class of its own is pickled as that, like any value.
             if type(key) not in PLAIN:
                 return f"a key of {path or 'it'}", key
             inner = f"{path}[{key!r}]" if path or not isinstance(key, str) else key

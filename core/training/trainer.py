@@ -58,8 +58,8 @@ def shown(path: str) -> Any:
 
     def refuse(trainer: Trainer, value: Any) -> None:
         raise AttributeError(
-            f"trainer.{name} tells about the run and cannot be set; build a Trainer with "
-            "what it shall be"
+            f"trainer.{name} tells about the run and cannot be set; build a Trainer "
+            "with what it shall be"
         )
 
     return property(attrgetter(path), refuse)

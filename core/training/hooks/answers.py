@@ -105,8 +105,10 @@ def _require_metric_name(name: Any) -> None:
 def _number(name: str, value: Any) -> float:
     """Return the metric as a float; text, True and tensors of several are none."""
     is_single = getattr(value, "numel", lambda: 1)() == 1
+    # float() would take "1.0" and True, and hide the mistake.
     if is_single and not isinstance(value, (bool, str, bytes)):
         try:
+            # A sync for a CUDA tensor; after an evaluation it costs little.
             return float(value)
         except (TypeError, ValueError, OverflowError):
             pass

@@ -46,9 +46,11 @@ class Criterion:
         self._held: dict[str, Held] = {}
         own: set[Any] = set(model.modules())
         for place, held in _search(function, "", set()):
+            # A step_fn may close over the model or its parts: those are saved with it.
             if held not in own:
                 self._held.setdefault(place, held)
         self.module: nn.Module | None = None
+        # Else it would be moved, and put into modes, a second time.
         if isinstance(owner, nn.Module) and own.isdisjoint(owner.modules()):
             self.module = owner
 
@@ -67,6 +69,7 @@ class Criterion:
 
     def tensors(self) -> dict[str, Any]:
         """Return parameters and buffers (the objects) and extra state, by name."""
+        # By identity: what loss and model share is saved once, as the model's.
         known = {id(value) for value in self._model.parameters()}
         known.update(id(value) for value in self._model.buffers())
         found: dict[str, Any] = {}
@@ -95,6 +98,7 @@ class Criterion:
         for place, held in self._held.items():
             if isinstance(held, Tensor):
                 if place in state:
+                    # In place: an optimizer may hold this very tensor.
                     held.copy_(state[place])
                 continue
             own = {
@@ -113,6 +117,7 @@ def _search(value: Any, place: str, seen: set[int]) -> Iterator[tuple[str, Held]
     """Yield (place, what is held) for what can be reached from a function."""
     if id(value) in seen:
         return
+    # Closures and attributes may lead in a circle.
     seen.add(id(value))
     if isinstance(value, nn.Module) or _is_leaf(value):
         yield place, value
@@ -122,6 +127,7 @@ def _search(value: Any, place: str, seen: set[int]) -> Iterator[tuple[str, Held]
 
 
 def _is_leaf(value: Any) -> bool:
+    # What was computed belongs to a graph of some step, not to a state.
     return isinstance(value, Tensor) and value.is_leaf and value.requires_grad
 
 
@@ -134,6 +140,7 @@ def _reachable(value: Any, is_function: bool) -> Iterator[tuple[str, Any]]:
         yield "", value.__self__
         yield "", value.__func__
     elif isinstance(value, FunctionType):
+        # What a library reads is its own affair, and far too much to look at.
         if is_function or not value.__code__.co_filename.startswith(LIBRARIES):
             yield from _variables(value)
     elif isinstance(value, (list, tuple, dict)):
@@ -163,8 +170,10 @@ def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 def _globals_read(code: CodeType) -> Iterator[str]:
     for each in dis.get_instructions(code):
+        # Not co_names: those are the names of attributes, too.
         if each.opname == "LOAD_GLOBAL":
             yield each.argval
+    # Lambdas inside have code of their own.
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _globals_read(constant)

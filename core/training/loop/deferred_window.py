@@ -47,6 +47,7 @@ class UnreadWindow(Window):
         assert self._poison is not None
         mean = loss.detach()
         self._poison += mean.float() - mean.float()  # 0, or NaN
+        # As the gradient that comes in: NaN spreads to every other by itself.
         scaled.backward(self._poison.to(scaled.dtype))  # type: ignore[no-untyped-call]
 
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
@@ -58,12 +59,14 @@ class UnreadWindow(Window):
     ) -> Tensor | None:
         """Step unless the device has met a bad value; return the norm, if clipping."""
         check, norm = self._check, None
+        # Corrects and looks in one pass; what is found stays on the device.
         check.mark(factor)
         if before_step is not None:
             before_step()
             check.mark()
         if self.max_grad_norm is not None:
             norm = self._clip(self.max_grad_norm)
+            # The sum of squares may overflow where each gradient is finite.
             found = torch.logical_not(torch.isfinite(norm)).float()
             torch.maximum(check.found, found, out=check.found)
         optimizer: Any = self.optimizer
@@ -72,6 +75,7 @@ class UnreadWindow(Window):
         try:
             optimizer.step()
         finally:
+            # Whoever else steps it shall meet an ordinary optimizer.
             del optimizer.grad_scale, optimizer.found_inf
         return norm
 
@@ -90,6 +94,7 @@ class UnreadWindow(Window):
         if before_step is not None:
             return super()._scaled_step(scaler, before_step)
         norm, correction = None, self._correction()
+        # Else the scaler leaves it to the fused kernel to unscale as it steps.
         if correction != 1.0 or self.max_grad_norm:
             scaler.unscale_(self.optimizer)
             if correction != 1.0:
@@ -100,14 +105,19 @@ class UnreadWindow(Window):
         scale = scaler._scale  # get_scale() would wait for it
         assert scale is not None
         assert self._poison is not None
+        # A copy, on the device: update() writes the scale in place.
         before = scale.clone()
         scaler.step(self.optimizer)
         scaler.update()
         skipped = (scale < before).float()
+        # SKIPPED, or NONFINITE where the lowest scale overflowed, too.
         code = skipped + skipped * (scale < LOWEST_SCALE)
+        # A bad loss is no overflow: no lower scale mends it.
         code = torch.where(self._poison.isnan(), float(NONFINITE), code)
+        # At 0 no update would mean anything any more.
         scale.clamp_(min=LOWEST_SCALE)
         result = self._late_result(norm, code)
         assert result.verdict is not None
+        # Waits for the device only if somebody asks.
         result.applied = LateFlag(result.verdict)
         return result

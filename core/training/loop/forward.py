@@ -44,6 +44,7 @@ def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
     """
     if loss_fn is not None and step_fn is not None:
         raise ConfigError("loss_fn and step_fn are both given; pass one of them")
+    # Chosen here, once a run: no batch asks which way it goes.
     if step_fn is not None:
         check_function("step_fn", step_fn, "model", "batch")
         return _StepForward(step_fn)
@@ -66,6 +67,7 @@ def call_model(model: nn.Module, batch: Any) -> Any:
         arguments, entries = _spread(batch)
     try:
         return model(*arguments, **entries)
+    # The signature is read only now: bound before, each batch would pay for it.
     except TypeError as error:
         explain_call(error, model, arguments, entries)
         raise
@@ -102,6 +104,7 @@ def _with_loss_fn(
                 f"loss_fn needs targets, but the batch has no 'labels', only: "
                 f"{', '.join(map(str, batch))}; rename them or pass a step_fn"
             )
+        # A new mapping: the batch stays as plugins have seen it.
         inputs: Any = {key: value for key, value in batch.items() if key != "labels"}
         targets = batch["labels"]
     elif isinstance(batch, (tuple, list)) and len(batch) >= 2:
@@ -122,6 +125,7 @@ def _checked(
 
     In an evaluation, and where nothing counts, it needs no gradient.
     """
+    # Three attributes a batch; what is wrong is found out where one of them fails.
     if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
         check_loss(loss, weight, role, source, returned)
     return loss  # type: ignore[no-any-return]  # the check raises for anything else
@@ -148,6 +152,7 @@ class _StepForward:
             return self._loss(loss_in(result), weight, result), weight, NO_PARTS
         if "weight" in result:
             weight = float(result["weight"])  # a device sync if it is a CUDA tensor
+            # NaN fails this comparison, too.
             if not 0.0 <= weight < math.inf:
                 raise ConfigError(
                     f"step_fn returned the weight {weight}; return the number of items "
@@ -159,6 +164,7 @@ class _StepForward:
                     "step_fn returned loss_sum without weight; return both"
                 )
             total = self._loss(result["loss_sum"], weight, result)
+            # A batch of weight 0 gives no gradient: any divisor but 0 will do.
             return total / (weight or 1.0), weight, self._parts(result)
         loss = self._loss(result.get("loss"), weight, result)
         return loss, weight, self._parts(result)
@@ -169,6 +175,7 @@ class _StepForward:
     def _parts(self, result: Mapping[str, Any]) -> Parts:
         """Return what is neither loss nor weight; it costs no device sync."""
         names = result.keys() - ("loss", "loss_sum", "weight")
+        # Most steps return loss and weight alone: no dict is made for them.
         if not names:
             return NO_PARTS
         return {

@@ -38,6 +38,7 @@ def check_function(role: Role, function: Any, *arguments: str) -> None:
         arguments: names of what it will be given, by position.
     """
     call = f"{role}({', '.join(arguments)})"
+    # First, since a class is callable: each batch would build one.
     if isinstance(function, type):
         raise ConfigError(
             f"{role} is the class {function.__name__}; pass an instance of it, such as "
@@ -45,6 +46,7 @@ def check_function(role: Role, function: Any, *arguments: str) -> None:
         )
     if not callable(function):
         raise ConfigError(f"{role} is {function!r}; pass a function, called as {call}")
+    # The __call__ of a module takes anything.
     code = function.forward if isinstance(function, nn.Module) else function
     why = _misfit(code, arguments, {})
     if why is not None:
@@ -73,6 +75,7 @@ def check_loss(
     name = _name_of(source)
     who = f"the model {name}" if role == "model" else f"{role} ({name})"
     way_out = _WAYS_OUT[role]
+    # From the coarsest mistake to the finest: what came, its shape, type, graph.
     if not isinstance(loss, Tensor):
         found, way_out = _described(returned, role, way_out)
         raise ConfigError(f"{who} returned {found} without a scalar loss; {way_out}")
@@ -105,10 +108,12 @@ def checked_part(
             the value is no number.
     """
     value = result[name]
+    # Names are looked at once; values anew, each step.
     if name not in known:
         _check_name(name, result, step_fn)
         known.add(name)
     if isinstance(value, Tensor):
+        # Detached, not read: no sync, and no graph that stays alive for a log.
         if value.dim() == 0 and not value.is_complex():
             return value.detach()
     elif isinstance(value, Real) or getattr(value, "ndim", None) == 0:
@@ -133,6 +138,7 @@ def explain_call(
     inner: Any = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     if isinstance(inner, PARALLEL):
         inner = inner.module
+    # Bound again, not read off the message: an error from inside looks alike.
     why = _misfit(inner.forward, arguments, entries)
     if why is None:
         return
@@ -175,6 +181,7 @@ def _check_name(name: Any, result: Mapping[Any, Any], step_fn: Any) -> None:
         raise ConfigError(
             f"{who} a value named {name!r}, which the logs hold already; rename it"
         )
+    # Logged in silence, it would leave every gradient weighed wrongly.
     if "weight" not in result and _is_near(name, "weight"):
         raise ConfigError(
             f"{who} {name!r}, which is logged and weighs nothing (did you mean "
@@ -209,6 +216,7 @@ def _described(returned: Any, role: Role, way_out: str) -> tuple[str, str]:
         if role == "loss_fn":
             way_out += ", alone; a step_fn may return more beside it"
         return _of_kind(returned), way_out
+    # The usual slip: the graph is gone with .item().
     if isinstance(returned, Real):
         return f"the number {returned}", f"{way_out}, without .item() or float()"
     return _of_kind(returned), way_out

@@ -22,8 +22,10 @@ class GradientCheck:
     def __init__(self, parameters: list[Any]) -> None:
         self._groups: dict[tuple[torch.device, torch.dtype], list[Any]] = {}
         for parameter in parameters:
+            # The kernel takes lists of one device and one type.
             kind = (parameter.device, parameter.dtype)
             self._groups.setdefault(kind, []).append(parameter)
+        # Made once: each step would else allocate and fill them, on every device.
         self._scratch = {
             device: (torch.zeros((), device=device), torch.ones((), device=device))
             for device in {device for device, _ in self._groups}
@@ -48,6 +50,7 @@ class GradientCheck:
         bad = 0.0
         for found, _ in self._scratch.values():
             bad += found.item()
+        # Only where one is set: each fill is one more kernel to launch.
         if bad:
             for found, _ in self._scratch.values():
                 found.zero_()
@@ -69,6 +72,7 @@ class GradientCheck:
             if isinstance(factor, Tensor):
                 scale = factor
             elif factor != 1.0:
+                # Filled on the device: nothing is copied, nobody waits.
                 scale = torch.full_like(scale, factor)
             try:
                 torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)
@@ -87,6 +91,7 @@ def clip(parameters: list[Any], max_norm: float) -> Tensor:
 
     Returns: the norm before, 0-d.
     """
+    # torch goes first; it refuses sparse ones before it has scaled any.
     try:
         return nn.utils.clip_grad_norm_(parameters, max_norm)
     except NotImplementedError:

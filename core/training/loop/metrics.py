@@ -38,6 +38,7 @@ class Metrics(Mapping[str, MetricValue]):
 
         Where a producer does not say its names, ``check_delivered`` decides.
         """
+        # Before the first step: a misspelt name would watch nothing for days.
         if self.known_names is not None and name not in self.known_names:
             raise _unknown(name, owner, self.known_names)
         self._required[name] = owner
@@ -77,11 +78,13 @@ def known_names(
     Raises:
         PluginError: two plugins declared one name.
     """
+    # The kernel's own: a plugin that delivers it, too, is a second one.
     owners = {"train_loss": "trainer"}
     for plugin, own in declared.items():
         for name in own or ():
             if owners.setdefault(name, plugin) != plugin:
                 raise _delivered_twice(name, owners[name], plugin)
+    # One that does not say may yet deliver any name: nothing can be refused.
     if any(declared.get(producer) is None for producer in producers):
         return None
     return frozenset(owners)
@@ -98,6 +101,7 @@ def merge_metrics(
     merged: dict[str, tuple[float, str]] = {}
     for producer, result in results:
         for name, value in (result or {}).items():
+            # Which of two values decides must not be a matter of order.
             if name in merged:
                 raise _delivered_twice(name, merged[name][1], producer)
             merged[name] = value, producer

@@ -32,6 +32,7 @@ def keep_kernels(
         optimizer: has just loaded a state.
         configured: the options of its groups as they were built.
     """
+    # Not strict: groups that joined later were not configured here.
     for group, own in zip(optimizer.param_groups, configured, strict=False):
         group.update({name: own[name] for name in WAYS if name in own})
     prepare_momentum(optimizer)

@@ -37,6 +37,7 @@ class Precision:
         self.device = device
         self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
         self.scaler = (
+            # Small gradients vanish in the exponents of fp16, not in those of bf16.
             torch.amp.GradScaler(device.type) if self.dtype is torch.float16 else None
         )
 
@@ -45,6 +46,7 @@ class Precision:
         """Return the name that ``precision`` and the ``fp16`` switch ask for."""
         if precision is None:
             return "fp16" if fp16 else "fp32"
+        # Two names for one setting: neither wins in silence.
         if fp16 and precision != "fp16":
             raise ConfigError(
                 f"fp16=True and precision={precision!r} contradict: pass one of them"
@@ -59,6 +61,7 @@ class Precision:
         """
         if self.dtype is None:
             return nullcontext()
+        # A cast that is kept would be fixed in a recording of the step.
         return torch.autocast(
             self.device.type, dtype=self.dtype, cache_enabled=keeps_casts
         )

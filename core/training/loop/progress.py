@@ -28,6 +28,7 @@ class Progress:
     step: int = 0
     update: int = 0
     batch: int = 0
+    # On the device where the loss is: adding up there waits for nothing.
     loss_sum: float | torch.Tensor = 0.0
     weight_sum: float = 0.0
     skipped_windows: int = 0
@@ -41,6 +42,7 @@ class Progress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over counters; names that this version does not know are ignored."""
         for field in fields(self):
+            # By name: files of other releases have more of them, or fewer.
             if field.name in state:
                 setattr(self, field.name, state[field.name])
 

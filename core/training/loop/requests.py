@@ -49,6 +49,7 @@ class Requests:
     @property
     def pending(self) -> dict[str, str]:
         """What is owed to whoever goes on from here: kind -> reasons."""
+        # A checkpoint that was asked for is the one that holds this.
         return {k: why for k, why in self.asked.items() if k == "evaluation"}
 
     @property
@@ -69,6 +70,7 @@ class Requests:
     def ask_to_stop(self, reason: str) -> None:
         """End the run at the next boundary; the first request is the one kept."""
         request = self._note("stop", reason)
+        # Later ones are noted all the same: they tell who else would have ended it.
         if self.stop is None:
             self.stop = request
 
@@ -85,6 +87,7 @@ class Requests:
     def stop_on_signal(self, number: Signals) -> None:
         """End the run at the next boundary, whatever else would have ended it."""
         self.signal = number
+        # An earlier stop gives way: the exit code is that of the signal.
         self.stop = self._note("stop", f"{number.name} received", "signal")
 
     def save_on_signal(self, number: Signals) -> None:
@@ -93,6 +96,7 @@ class Requests:
 
     def finish(self, reason: str) -> None:
         """Note that the plan is done, unless somebody has ended the run."""
+        # Not among what was asked: nobody did.
         if self.stop is None:
             at = self._progress
             self.stop = Request("stop", "trainer", reason, at.step, at.epoch)

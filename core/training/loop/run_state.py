@@ -48,6 +48,7 @@ class RunState:
         self.weigher = weigher
         self.resumed_from = resumed_from
         self.progress = Progress()
+        # These share the counters, which are therefore loaded in place.
         self.verdicts = Verdicts(self.progress)
         self.history: list[dict[str, Any]] = []
         self.metrics = Metrics()
@@ -74,6 +75,7 @@ class RunState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return counters, history, metrics and requests; all verdicts are in."""
+        # Waits for the device: the counters may be 16 steps behind.
         self.verdicts.settle()
         return {
             "progress": self.progress.state_dict(),
@@ -86,9 +88,11 @@ class RunState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what a checkpoint holds of a run, its plugins' states included."""
         self.progress.load_state_dict(state["progress"])
+        # Rows are copied: what was loaded stays as it was read.
         self.history[:] = [dict(row) for row in state["history"]]
         self.metrics.load_state_dict(state["metrics"])
         self.requests.load_state_dict(state["requests"], state.get("asked", {}))
         self.carried_states.clear()
         self.carried_states.update(state["plugins"])
+        # Kept, not used: the iterator they are for does not stand yet.
         self.owed.update((name, state.get(name)) for name in OWED)

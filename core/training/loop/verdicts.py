@@ -49,12 +49,14 @@ class Verdicts:
         """
         while self._unsettled:
             step, verdict = self._unsettled[0]
+            # So many steps, and no more, are made in vain after a bad loss.
             is_late = len(self._unsettled) > MOST_UNSETTLED
             if not (wait or verdict.is_here or is_late):
                 return
             outcome = verdict.value()
             if outcome == NONFINITE:
                 self._progress.step = step - 1
+                # The device's note stays set, so no later attempt has moved a weight.
                 self._unsettled.clear()
                 raise NonFiniteError(refusal("a loss or gradient is NaN or infinite"))
             self._unsettled.popleft()

@@ -115,7 +115,7 @@ class Bus:
             known[name] = plugin
             added[name] = hooks_of(self._manager, plugin, name)
         reasons: dict[tuple[str, str], str] = {}
-        ordered = bus_order(known, reasons)
+        ordered = bus_order(known, reasons)  # may refuse, so before pluggy knows any
         try:
             for name, hooks in added.items():
                 self._manager.register(hooks, name)
@@ -171,7 +171,7 @@ class Bus:
         plugin = rest.pop(name)
         self._manager.unregister(name=name)
         reasons: dict[tuple[str, str], str] = {}
-        at_hand, self._compiled = self._compiled, {}
+        at_hand, self._compiled = self._compiled, {}  # one may be under way
         self._adopt(bus_order(rest, reasons), reasons)
         for slot in at_hand.values():
             silence(slot, name)
@@ -268,7 +268,7 @@ class Bus:
                 self._call_or_survive(impl, hook, arguments)
             except BaseException as error:
                 note_culprit(error, impl, hook, arguments)
-                errors.append(error)
+                errors.append(error)  # the others are told, too
         if is_close:
             self._run = None
             self._closed.clear()
@@ -299,7 +299,7 @@ class Bus:
     ) -> Any:
         given = [arguments[name] for name in impl.argnames]
         if self._meter is None:
-            return impl.function(*given)
+            return impl.function(*given)  # no meter, no cost
         return self._meter.for_call(impl.plugin_name, hook)(impl.function, *given)
 
     def survive(
@@ -356,7 +356,7 @@ class Bus:
 
     def _forget_slots(self) -> None:
         for hook in HOOKS:
-            self.__dict__.pop(hook, None)
+            self.__dict__.pop(hook, None)  # __getattr__ compiles it anew
 
     def _impls(self, hook: str) -> list[pluggy.HookImpl]:
         """Return the implementations in bus order, not that of registration."""
@@ -371,7 +371,7 @@ class Bus:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         assert caller.spec is not None
         if not caller.get_hookimpls():
-            return None
+            return None  # all that the loop pays is a comparison
         names = tuple(caller.spec.argnames)
         inner = compile_slot(
             hook,
@@ -385,7 +385,7 @@ class Bus:
         self._compiled[hook] = inner
         wrappers = self._wrappers(hook)
         if not wrappers:
-            return inner
+            return inner  # nearly always: no scope to open
 
         def wrapped(*args: Any) -> Any:
             given = dict(zip(names, args, strict=True))

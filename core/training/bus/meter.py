@@ -46,9 +46,11 @@ class Meter:
 
     def for_call(self, plugin: str, hook: str) -> Callable[..., Any]:
         """Return ``call(function, *arguments)``, which books the time it takes."""
+        # As a slot is compiled, so that no call looks it up.
         cost = self.costs.setdefault((plugin, hook), Cost())
 
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
+            # Calls nest, as where a hook saves: a wait is booked to the inner one.
             outer, self._running = self._running, cost
             syncs = cost.syncs
             start = time.perf_counter()
@@ -67,6 +69,7 @@ class Meter:
 
     def table(self) -> list[tuple[str, str, Cost]]:
         """Return (plugin, hook, cost) for every hook that was called, dearest first."""
+        # Compiled for everybody who listens; some never hear anything.
         rows = [(*key, cost) for key, cost in self.costs.items() if cost.calls]
         return sorted(rows, key=lambda row: -row[2].seconds)
 
@@ -82,6 +85,7 @@ class Meter:
                     "ts": start * 1e6,
                     "dur": seconds * 1e6,
                     "pid": 0,
+                    # A plugin stands for a thread: viewers give each a row of its own.
                     "tid": plugin,
                     "args": {"syncs": syncs},
                 }

@@ -24,6 +24,7 @@ def relation_mistake(plugin: Any) -> str:
     """Return what is wrong with its ``before`` or ``after``, ``""`` if nothing."""
     for key in RELATIONS:
         value = getattr(plugin, key, ())
+        # A text would pass for a collection, of letters.
         is_collection = isinstance(value, (tuple, list, set, frozenset))
         if not is_collection or not all(isinstance(name, str) for name in value):
             return f"declares {key} = {value!r}; write names in a tuple: ('csv',)"
@@ -49,6 +50,7 @@ def bus_order(
     plugins: Mapping[str, Any], reasons: dict[tuple[str, str], str]
 ) -> dict[str, Any]:
     """Return ``plugins`` in the order of ``solve_order``, between those built in."""
+    # Those built in are solved with nobody: no `before` of a plugin moves them.
     chosen = not_built_in(plugins)
     built_in = [name for name in plugins if name not in chosen]
     order = [name for name in built_in if not plugins[name].is_last]
@@ -95,6 +97,7 @@ def solve_order(
     order: list[str] = []
     ready: list[str] = []
     while sorter.is_active():
+        # One at a time: what it frees may stand before what was ready already.
         ready = sorted([*ready, *sorter.get_ready()])
         order.append(ready.pop(0))
         sorter.done(order[-1])

@@ -67,6 +67,7 @@ def checked_name(plugin: Any, name: str | None) -> str:
             is not this one, a misspelt hook, a ``before`` or ``after`` that is no tuple
             of names.
     """
+    # First: all that follows would be asked of the class.
     if inspect.isclass(plugin):
         raise PluginError(
             f"{plugin.__name__} is a class; pass an instance: {plugin.__name__}(...)"
@@ -75,6 +76,7 @@ def checked_name(plugin: Any, name: str | None) -> str:
     name = type(plugin).__name__ if name is None else name
     if not isinstance(name, str):
         raise PluginError(f"{describe(plugin)} has the name {name!r}; use a string")
+    # Names stand in logs, in checkpoints and on command lines.
     if not name or not name.isprintable() or name != name.strip():
         raise PluginError(
             f"{describe(plugin)} has the name {name!r}; use printable characters, and "
@@ -110,6 +112,7 @@ def api_mistake(hook_api: Any) -> str:
     """
     if hook_api is None:
         return ""
+    # Here, since most plugins declare no range.
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
@@ -139,6 +142,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
             that has no hook at all.
     """
     hooks = Hooks(plugin)
+    # dir(), not vars(): inherited hooks count, and what an instance was given.
     for attribute in dir(plugin):
         options = _MARKS.parse_hookimpl_opts(plugin, attribute)
         if options is None:
@@ -156,12 +160,14 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
                 f"hook{hint_for(hook)}; the hooks are: {', '.join(HOOKS)}"
             )
         try:
+            # A property runs its code here.
             method = getattr(plugin, attribute)
         except Exception as error:
             raise PluginError(
                 f"plugin {name!r} ({describe(plugin)}) has a hook's name, {hook}, that "
                 f"cannot be read ({type(error).__name__}: {error}); write a method"
             ) from error
+        # How an heir switches an inherited hook off.
         if method is None:
             continue
         complaint = _kind_mistake(method, hook, marks) or _argument_mistake(
@@ -171,6 +177,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
             raise PluginError(
                 f"plugin {name!r} does not fit ({describe(plugin)}): {complaint}"
             )
+        # As it is now: one that is set on the plugin later is not heard.
         hooks.add(hook, method, marks)
     if not hooks.marks and not isinstance(plugin, Callback):
         _refuse_deaf(plugin, name)
@@ -184,6 +191,7 @@ def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
             f"{hook} is {reprlib.repr(method)}, and only methods and functions are "
             "called; write `def`, None for no hook, or give it another name"
         )
+    # Called, it would return a coroutine and do nothing, each step anew.
     if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
         return async_mistake(hook)
     if options.get("hookwrapper"):
@@ -196,6 +204,7 @@ def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
             return f"{hook} cannot be wrapped, it is for cleaning up; listen to it"
         if not inspect.isgeneratorfunction(method):
             return f"{hook} says wrapper=True and does not yield; yield once"
+    # Called, it would return a generator; names may come from one.
     elif inspect.isgeneratorfunction(method) and hook != "metric_names":
         return f"{hook} yields; mark it with @hookimpl(wrapper=True), or return"
     return ""
@@ -206,6 +215,7 @@ def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
     code = getattr(inspect.unwrap(method), "__code__", None)
     named = () if code is None else code.co_varnames[: code.co_argcount]
     for argument in inspect.signature(method).parameters.values():
+        # Allowed, and always empty.
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
             continue
         has_default = argument.default is not argument.empty
@@ -236,6 +246,7 @@ def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
 def _refuse_misspelt(plugin: Callback, name: str) -> None:
     """Refuse what begins like a hook and is none; warn of what nearly is one."""
     own = set(dir(plugin))
+    # Of the class: what an instance was given is data, whatever its name.
     for attribute in dir(type(plugin)):
         if attribute in HOOKS:
             _tell_of_newer(plugin, name, attribute)
@@ -254,6 +265,7 @@ def _refuse_misspelt(plugin: Callback, name: str) -> None:
         ]
         near = difflib.get_close_matches(attribute, others, n=1, cutoff=0.85)
         is_method = inspect.isfunction(inspect.getattr_static(plugin, attribute, None))
+        # Only a warning: a method may have such a name for reasons of its own.
         if is_method and (near or attribute in FOREIGN):
             hint = f" (did you mean {near[0]!r}?)" if near else hint_for(attribute)
             log.warning(

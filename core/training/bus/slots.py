@@ -57,6 +57,7 @@ def compile_slot(
     scope: dict[str, Any] = {}
 
     for index, impl in enumerate(listeners):
+        # A global, which each call looks up anew: ``silence`` can replace it.
         scope[f"f{index}"] = impl.function
         given = ", ".join(impl.argnames)
         call = f"f{index}({given})"
@@ -72,6 +73,7 @@ def compile_slot(
             body.append(f"    survive(error, ({signature},))")
         for line in body:
             lines.append(" " * 8 + line)
+            # By number: that is what tracebacks and frames know of a line.
             owner[len(lines)] = impl
     if not listeners:  # there are wrappers only
         lines.append(" " * 8 + "pass")
@@ -95,6 +97,7 @@ def compile_slot(
     scope |= {"blame": blame, "survive": survive, "owner": owner}
     scope["take"] = checked_answer
     scope["listeners"] = listeners
+    # Once a change of plugins: an event is one call then, without a dispatch.
     exec(compile("\n".join(lines), f"{FILE_PREFIX}{hook}>", "exec"), scope)
     slot: Callable[..., None] = scope[hook]
     return slot
@@ -143,6 +146,7 @@ def _owner_of(
     """Return whose line the exception passed in the compiled function."""
     traceback = error.__traceback__
     assert isinstance(traceback, TracebackType)
+    # The outermost entry is the slot itself, which has just caught it.
     return owner[traceback.tb_lineno]
 
 

@@ -36,7 +36,9 @@ def counting_syncs(meter: Meter, device: torch.device) -> Iterator[None]:
             else:
                 show(message, *arguments, **named)
 
+        # Every one: by default a line of code is heard once.
         warnings.filterwarnings("always", message=f".*{WARNING}")
+        # What torch says of the mode itself.
         warnings.filterwarnings("ignore", message=".*Synchronization debug mode")
         warnings.showwarning = count
         try:

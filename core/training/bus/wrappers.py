@@ -45,6 +45,7 @@ def scope(
     enter, leave = inner.__enter__, inner.__exit__
     if meter is not None:
         call = meter.for_call(wrapper.plugin_name, hook)
+        # Not the body between them: that is on the account of those it calls.
         enter, leave = partial(call, enter), partial(call, leave)
     try:
         enter()
@@ -54,6 +55,7 @@ def scope(
     failure: BaseException | None = None
     try:
         yield
+    # Kept: the wrapper is to clean up before it is raised.
     except BaseException as error:
         failure = error
     given = (type(failure), failure, failure.__traceback__) if failure else (None,) * 3
@@ -65,6 +67,7 @@ def scope(
         note_culprit(error, wrapper, hook, arguments)
         if failure is None:
             raise
+        # What came first is the cause, and is what the run ends with.
         add_note(failure, f"then its wrapper failed: {repr_of(error)}")
         for note in notes_of(error):
             add_note(failure, note)
@@ -86,6 +89,7 @@ def surrounded(
     with ExitStack() as scopes:
         for wrapper in wrappers:
             scopes.enter_context(scope(wrapper, hook, arguments, meter))
+        # Open for the caller; had one raised, those before it would be closed by now.
         return scopes.pop_all()
 
 

@@ -70,6 +70,7 @@ class Loop:
     def run(self) -> None:
         """Run until the plan is done or a request ends it."""
         trainer, requests = self.trainer, self.state.requests
+        # A run that is over trains nothing: what it saves is what was loaded.
         if trainer.is_stopping:
             self._catch_up()
             self._restore_rng()
@@ -91,6 +92,7 @@ class Loop:
         started = time.perf_counter()
         progress, owed = self.state.progress, self.state.owed
         skip = progress.batch
+        # Between epochs before the event, so that a hook may change it for this one.
         if not skip:
             self._catch_up()
         if self.bus.on_epoch_begin is not None:
@@ -104,6 +106,7 @@ class Loop:
             complete = self._run_batches(batches)
             if complete and progress.batch == 0:
                 raise DataError("train_dataloader yielded no batch; give it some data")
+            # Neither complete nor ended by a request: max_steps, which gets its row.
             if complete or self.state.requests.stop is None:
                 self._end_epoch(complete, time.perf_counter() - started)
                 return
@@ -131,6 +134,7 @@ class Loop:
                 bus.on_batch_begin(trainer, index, inputs)
             loss = window.backward(inputs, weight)
             if bus.on_batch_end is not None:
+                # Detached: who keeps a log must not keep the graph of its step.
                 logs = {"loss": loss.detach(), **window.parts}
                 bus.on_batch_end(trainer, index, LazyLogs(logs))
             index += 1
@@ -158,6 +162,7 @@ class Loop:
         group = trainer.optimizer.param_groups[0]
         progress.lr = lr = float(group["lr"])  # before it moves
         before_step = bus.on_before_step
+        # None where nobody listens: the window then need not look before it clips.
         result = self.window.step(before_step and (lambda: before_step(trainer)))
         self.is_in_window = False
         progress.step += 1
@@ -170,6 +175,7 @@ class Loop:
             progress.nonfinite_windows += 1
             log.warning("step %d dropped: loss or gradient not finite", progress.step)
         else:
+            # On CUDA a sum on the device: nobody reads it before the epoch ends.
             progress.loss_sum = progress.loss_sum + result.loss_sum
             progress.weight_sum += result.weight
         if bus.on_step_end is not None:
@@ -180,6 +186,7 @@ class Loop:
 
     def _serve_requests(self) -> None:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""
+        # Waits for the device: who measures or saves needs the true counters.
         self.state.verdicts.settle()
         requests = self.state.requests
         if (reason := requests.take("evaluation")) is not None:
@@ -200,7 +207,9 @@ class Loop:
         state, progress, requests = self.state, self.state.progress, self.state.requests
         state.verdicts.settle()
         weight = progress.weight_sum
+        # The one read of the loss in an epoch.
         train_loss = float(progress.loss_sum) / weight if weight else float("nan")
+        # A copy, to go back to if the run leaves during the evaluation.
         number, before = progress.epoch + 1, replace(progress)
         if complete:
             progress.epoch, progress.batch = number, 0
@@ -238,6 +247,7 @@ class Loop:
         """Collect metrics, record them with their origin, and let deciders decide."""
         trainer, progress = self.trainer, self.state.progress
         results: list[tuple[str, Any]] = [("trainer", own)]
+        # One that is abandoned is made again on resuming, from the same numbers.
         drawn, self.is_evaluating = rng_state(trainer.device), True
         self.row_is_due = own is not None
         try:

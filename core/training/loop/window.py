@@ -149,6 +149,7 @@ class Window:
         self.num_batches += 1
         if weight <= 0.0:  # a mean over nothing is NaN: it has no gradient to give
             return loss
+        # In double: an epoch may have more batches than float32 has digits for.
         value = loss.item() if self._reads_are_free else loss.detach().double()
         if self._reads_are_free and not math.isfinite(value):
             self._refuse(f"the loss is {value}")
@@ -184,6 +185,7 @@ class Window:
     def _begin(self) -> None:
         """Take in parameter groups that have joined since the last window."""
         sizes = [len(group["params"]) for group in self.optimizer.param_groups]
+        # Sizes alone: to compare each parameter would cost every window.
         if sizes != self._group_sizes:
             prepare_momentum(self.optimizer)
             self._look_at_groups()
@@ -191,6 +193,7 @@ class Window:
 
     def _drop_gradients(self) -> None:
         for parameter in self._parameters:
+            # Not zeros: the first backward then writes where it would add.
             parameter.grad = None
 
     def _mean_loss(self, batch: Any, weight: float) -> tuple[Tensor, float, Parts]:

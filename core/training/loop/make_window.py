@@ -24,7 +24,9 @@ def choose_window(
     parameters on one device and the policy ``"stop"``: a dropped window must be known
     before the next one, or the schedule would go wrong.
     """
+    # Before the choice: it may unfuse the optimizer.
     prepare_momentum(optimizer)
+    # On a CPU the loss is read for nothing, so there is nothing to defer.
     waits = readback.reads_wait(precision.device)
     is_deferred = waits and why_not_deferred(optimizer, nonfinite) is None
     return UnreadWindow if is_deferred else Window
@@ -53,9 +55,11 @@ def why_not_deferred(optimizer: torch.optim.Optimizer, nonfinite: str) -> str | 
     """Return what forbids an ``UnreadWindow`` in words, None if nothing does."""
     if nonfinite != "stop":
         return f"nonfinite is {nonfinite!r}, which must look at each step"
+    # torch's own mark of a kernel that obeys ``found_inf``.
     if not getattr(optimizer, "_step_supports_amp_scaling", False):
         return f"{type(optimizer).__name__} is not fused; build it with fused=True"
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    # One flag, read by the kernel on its own device.
     if len({parameter.device for parameter in parameters}) != 1:
         return "the parameters are on several devices"
     return None

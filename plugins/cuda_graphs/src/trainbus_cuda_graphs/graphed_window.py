@@ -97,6 +97,7 @@ class GraphedWindow(UnreadWindow):
 
     def backward(self, batch: Any, weight: float) -> Tensor:
         """Add one batch's gradients, by a replay where there is one."""
+        # Shapes and types, known on the host: no sync.
         form = None if self._is_given_up else form_of(batch)
         if self.num_batches == 0:
             self._begin()
@@ -114,10 +115,12 @@ class GraphedWindow(UnreadWindow):
                 self._say("runs batches of other forms than the recorded one without")
             with nullcontext() if self._is_given_up else self._recorder.aside():
                 return super().backward(batch, weight)
+        # One launch; the recording reads its inputs where they lie.
         torch._foreach_copy_(recording.inputs, tensors_of(batch))
         self._fill("share", self._share, self._divisor(weight))
         recording.play_batch()
         assert recording.loss is not None
+        # The next replay overwrites it.
         mean = recording.loss.clone()
         self.parts = {name: part.clone() for name, part in recording.parts.items()}
         self.num_batches += 1
@@ -126,6 +129,7 @@ class GraphedWindow(UnreadWindow):
 
     def _begin(self) -> None:
         super()._begin()
+        # On the host, once a window: the price of noticing at all.
         if self._recording is not None and self._baked() != self._recording.baked:
             self._recording, self._num_warm = None, 0
             self._drop_gradients()
@@ -163,6 +167,7 @@ class GraphedWindow(UnreadWindow):
         if recording is None or before_step is not None:
             norm = self._guarded_step(self._factor, before_step)
             return self._late_result(norm, self._code())
+        # Its last part empties the gradients.
         recording.play_attempt()
         self._is_empty = True
         assert recording.code is not None
@@ -178,6 +183,7 @@ class GraphedWindow(UnreadWindow):
     @contextmanager
     def _rates_on_device(self) -> Iterator[None]:
         """Let the optimizer's kernel read its rates from a tensor."""
+        # A number would be baked in, and no schedule would move it.
         groups: list[dict[str, Any]] = self.optimizer.param_groups
         rates = [group["lr"] for group in groups]
         for group, rate in zip(groups, self._rates.unbind(), strict=True):
@@ -208,6 +214,7 @@ class GraphedWindow(UnreadWindow):
         device, runs on unrecorded.
         """
         for parameter in self._used:
+            # Outside of the recording, which adds to them where they lie.
             parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self._used]
         static = copy_of(batch)
@@ -229,6 +236,7 @@ class GraphedWindow(UnreadWindow):
             recording.play_batch = self._recorder.record(one_batch)
             recording.play_attempt = self._recorder.record(one_attempt)
         except Exception as error:
+            # Zeros of a recording that there is not.
             for parameter in self._used:
                 parameter.grad = None
             reason = str(error).partition("\n")[0]
@@ -242,11 +250,13 @@ class GraphedWindow(UnreadWindow):
         """Return what a recording takes for fixed, to compare it later."""
         optimizer = self.optimizer
         options = [
+            # A tensor by identity: reading its value would be a sync.
             (name, id(value) if isinstance(value, Tensor) else value)
             for group in optimizer.param_groups
             for name, value in group.items()
             if name not in ("params", "lr")
         ]
+        # Addresses are baked in: weights that moved would be stepped where they were.
         places = [(p.data_ptr(), p.requires_grad, id(p.grad)) for p in self._parameters]
         modes = [module.training for module in self._modules]
         return [options, places, modes, id(optimizer.state), self.max_grad_norm]
@@ -280,6 +290,7 @@ def form_of(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value), [form_of(item) for item in value]
     is_constant = value is None or isinstance(value, (bool, int, float, str))
+    # An object of its own equals none: such a batch is never recorded.
     return (type(value), value) if is_constant else object()
 
 

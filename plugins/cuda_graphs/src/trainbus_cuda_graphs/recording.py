@@ -39,6 +39,7 @@ class CudaRecorder:
     def aside(self) -> Iterator[None]:
         """Run on the stream of the recordings, between what came and what comes."""
         current = torch.cuda.current_stream(self._device)
+        # An order on the device: the host waits for neither.
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             yield

@@ -13,6 +13,7 @@ import inspect
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -80,12 +81,8 @@ def use_folder(folder: str | Path) -> None:
     Raises:
         PluginError: there is no such folder.
     """
-    try:
-        path = Path(os.path.realpath(named_path(folder)))
-        is_there = path.is_dir()
-    except (OSError, ValueError):  # no system has such a path
-        is_there = False
-    if not is_there:
+    path = _place_of(folder, Path.is_dir)
+    if path is None:
         raise PluginError(f"--plugins-dir {str(folder)!r} is no folder; name a folder")
     if path not in _FOLDERS:
         _FOLDERS.append(path)
@@ -214,15 +211,20 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
     return _checked_class(getattr(module, class_name), f"{where}: {name!r}")
 
 
+def _place_of(named: str | Path, is_there: Callable[[Path], bool]) -> Path | None:
+    """Return where ``named`` leads, links followed; None: there is no such thing."""
+    try:
+        path = Path(os.path.realpath(named_path(named)))
+        return path if is_there(path) else None
+    except (OSError, ValueError):  # no system has such a path
+        return None
+
+
 def _path_of(name: str, where: str) -> Path:
     """Return the file of ``path.py:Class``, which must be there."""
     file_name = name.rpartition(":")[0]
-    try:
-        path = Path(os.path.realpath(named_path(file_name)))
-        is_there = path.is_file()
-    except (OSError, ValueError):  # no system has such a path
-        is_there = False
-    if not is_there:
+    path = _place_of(file_name, Path.is_file)
+    if path is None:
         raise PluginError(
             f"{where}: plugin file {file_name!r} does not exist; the path is relative "
             f"to the working directory, {str(Path.cwd())!r}"

@@ -51,6 +51,15 @@ def regression_batches(num_batches: int = 4, size: int = 2) -> list[Any]:
     ]
 
 
+def groups_of(model: Regression, *rates: Any) -> list[dict[str, Any]]:
+    """Return a parameter group for each of the two layers, with a rate of its own."""
+    layers = (model.layers[0], model.layers[3])
+    return [
+        {"params": layer.parameters(), "lr": rate}
+        for layer, rate in zip(layers, rates, strict=True)
+    ]
+
+
 def shuffled_loader(num_rows: int = 22, size: int = 2, workers: int = 0) -> Any:
     """Return a shuffling DataLoader without a generator of its own."""
     batches = regression_batches(1, num_rows)

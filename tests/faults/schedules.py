@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
     StepLR,
 )
-from toy import Regression, regression_batches
+from toy import Regression, groups_of, regression_batches
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Trainer
@@ -53,12 +53,7 @@ class Noting(torch.optim.SGD):
 
 def make_optimizer(model: Any, as_tensors: bool = False) -> Noting:
     rates = [torch.tensor(r) if as_tensors else r for r in (0.1, 0.02)]
-    layers = (model.layers[0], model.layers[3])
-    groups = [
-        {"params": layer.parameters(), "lr": rate}
-        for layer, rate in zip(layers, rates, strict=True)
-    ]
-    return Noting(groups, lr=0.1, momentum=0.9)
+    return Noting(groups_of(model, *rates), lr=0.1, momentum=0.9)
 
 
 def factor(number: int, *, num_warmup_steps: int, num_training_steps: int) -> float:

@@ -16,6 +16,7 @@ from toy import (
     Regression,
     SpoilsGradient,
     assert_equal_weights,
+    groups_of,
     make_trainer,
     regression_batches,
     weights_are_finite,
@@ -36,11 +37,7 @@ def fp16_trainer(
 ) -> Trainer:
     device = options.setdefault("device", "cpu")
     model = Regression().to(device)
-    groups = [
-        {"params": model.layers[0].parameters(), "lr": 0.01},
-        {"params": model.layers[3].parameters(), "lr": 0.001},
-    ]
-    optimizer = torch.optim.AdamW(groups, fused=fused)
+    optimizer = torch.optim.AdamW(groups_of(model, 0.01, 0.001), fused=fused)
     scheduler = options.pop("scheduler", None)
     return Trainer(
         model=model,

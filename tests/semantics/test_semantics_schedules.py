@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
-from toy import Regression, regression_batches
+from toy import Regression, groups_of, regression_batches
 
 from trainbus_logging import CSVLoggerCallback, TensorBoardCallback
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
@@ -39,11 +39,7 @@ def build(
 ) -> Trainer:
     """Return a trainer over two parameter groups, three windows an epoch."""
     model = Regression()
-    groups = [
-        {"params": model.layers[0].parameters(), "lr": 0.1},
-        {"params": model.layers[3].parameters(), "lr": 0.02},
-    ]
-    optimizer = UsedRates(groups)
+    optimizer = UsedRates(groups_of(model, 0.1, 0.02))
     optimizer.used = []
     return Trainer(
         model=model,

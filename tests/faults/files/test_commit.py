@@ -24,12 +24,19 @@ exhaustive = pytest.mark.exhaustive
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def swept(script: str, *arguments: str) -> dict[str, Any]:
-    """Return what a sweep printed."""
-    done = python(str(HERE / script), *arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+@pytest.fixture
+def assert_swept(record_property: Record) -> Callable[..., None]:
+    """Return a check that a sweep tried more than ``least`` points, all in vain."""
+
+    def check(what: str, least: int, script: str, *arguments: str) -> None:
+        done = python(str(HERE / script), *arguments)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found = json.loads(done.stdout.splitlines()[-1])
+        record_property(what, found["points"])
+        assert found["violated"] == []
+        assert found["points"] > least
+
+    return check
 
 
 @pytest.mark.parametrize(
@@ -40,12 +47,9 @@ def swept(script: str, *arguments: str) -> dict[str, Any]:
     ],
 )
 def test_c2_vanishing_at_any_file_operation_leaves_a_valid_newest_checkpoint(
-    tmp_path: Path, kind: str, record_property: Record
+    tmp_path: Path, kind: str, assert_swept: Callable[..., None]
 ) -> None:
-    found = swept("sweep.py", kind, str(tmp_path))
-    record_property("faults", found["points"])
-    assert found["violated"] == []
-    assert found["points"] > 300
+    assert_swept("faults", 300, "sweep.py", kind, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -64,21 +68,15 @@ def test_c2_vanishing_at_any_file_operation_leaves_a_valid_newest_checkpoint(
 )
 @pytest.mark.timeout(900)
 def test_c3_an_error_in_any_file_operation_leaves_the_last_good_one_and_says_so(
-    tmp_path: Path, kind: str, record_property: Record
+    tmp_path: Path, kind: str, assert_swept: Callable[..., None]
 ) -> None:
-    found = swept("sweep.py", kind, str(tmp_path))
-    record_property("faults", found["points"])
-    assert found["violated"] == []
-    assert found["points"] > 300
+    assert_swept("faults", 300, "sweep.py", kind, str(tmp_path))
 
 
 def test_c4_whatever_a_power_loss_leaves_is_valid(
-    tmp_path: Path, record_property: Record
+    tmp_path: Path, assert_swept: Callable[..., None]
 ) -> None:
-    found = swept("powerloss.py", str(tmp_path))
-    record_property("contents of the disk", found["outcomes"])
-    assert found["violated"] == []
-    assert found["outcomes"] > 500
+    assert_swept("contents of the disk", 500, "powerloss.py", str(tmp_path))
 
 
 @exhaustive

@@ -179,23 +179,27 @@ def test_r1_a_checkpoint_that_lost_a_field_is_found_out(
     assert first_difference(end, saved[1]) is not None
 
 
-def test_r1_a_checkpoint_with_metrics_of_a_later_epoch_is_refused(
-    tmp_path: Path, saved: tuple[Path, dict[str, Any]]
+@pytest.mark.parametrize(
+    ("progress", "told"),
+    [
+        pytest.param(
+            {"epoch": 0}, r"metrics\['train_loss'\] is list", id="a later epoch"
+        ),
+        pytest.param(
+            {"step": 5}, r"progress\.update is int 6, not within", id="more updates"
+        ),
+    ],
+)
+def test_r1_a_checkpoint_is_refused_that_holds_what_would_be_of(
+    tmp_path: Path,
+    saved: tuple[Path, dict[str, Any]],
+    progress: dict[str, int],
+    told: str,
 ) -> None:
     state = torch.load(saved[0], weights_only=True)
-    change(state, "progress.epoch")
+    state["progress"] |= progress
     torch.save(state, tmp_path / "mutant.pt")
-    with pytest.raises(CheckpointError, match=r"metrics\['train_loss'\] is list"):
-        resumed(tmp_path / "mutant.pt", precision="fp16")
-
-
-def test_r1_a_checkpoint_of_fewer_steps_than_updates_is_refused(
-    tmp_path: Path, saved: tuple[Path, dict[str, Any]]
-) -> None:
-    state = torch.load(saved[0], weights_only=True)
-    state["progress"]["step"] = state["progress"]["update"] - 1
-    torch.save(state, tmp_path / "mutant.pt")
-    with pytest.raises(CheckpointError, match=r"progress\.update is int 6, not within"):
+    with pytest.raises(CheckpointError, match=told):
         resumed(tmp_path / "mutant.pt", precision="fp16")
 
 

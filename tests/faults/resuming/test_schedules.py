@@ -7,6 +7,7 @@ bare loop.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,22 @@ def test_the_table_has_every_class_of_torch() -> None:
     assert made | with_a_metric == set(torch_schedulers.__all__) - {"LRScheduler"}
 
 
+def assert_rates(
+    make_trainer: Callable[..., Trainer], expected: Any, folder: Path, every: int = 1
+) -> None:
+    """A run uses these rates: whole, trained twice, and from every boundary on."""
+    whole = make_trainer(Saves(folder))
+    whole.train()
+    assert used(whole) == expected
+    for step in range(1, UPDATES, every):
+        resumed = make_trainer()
+        resumed.load_checkpoint(folder / f"{step}.pt")
+        resumed.train()
+        assert used(resumed) == expected[step:], f"resumed after {step} updates"
+    whole.train()
+    assert used(whole)[UPDATES:] == expected, "a second run begins at the beginning"
+
+
 @pytest.mark.filterwarnings("ignore:The epoch parameter")
 @pytest.mark.parametrize("as_tensors", [False, True], ids=["", "rates as tensors"])
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -65,17 +82,9 @@ def test_s2_any_schedule_has_torch_s_own_rates_fresh_and_from_every_boundary(
     tmp_path: Path, name: str, as_tensors: bool
 ) -> None:
     make = SCHEDULES[name]
-    expected = bare(make, as_tensors)
-    whole = trainer_of(make, Saves(tmp_path), as_tensors=as_tensors)
-    whole.train()
-    assert used(whole) == expected
-    whole.train()
-    assert used(whole)[UPDATES:] == expected, "a second run begins at the beginning"
-    for step in range(1, UPDATES, 3 if as_tensors else 1):
-        resumed = trainer_of(make, as_tensors=as_tensors)
-        resumed.load_checkpoint(tmp_path / f"{step}.pt")
-        resumed.train()
-        assert used(resumed) == expected[step:], f"resumed after {step} updates"
+    make_trainer = functools.partial(trainer_of, make, as_tensors=as_tensors)
+    every = 3 if as_tensors else 1
+    assert_rates(make_trainer, bare(make, as_tensors), tmp_path, every)
 
 
 class Measures(Callback):
@@ -105,14 +114,7 @@ def test_s2_a_plateau_has_torch_s_own_rates_fresh_and_from_every_boundary(
     for epoch in range(1, UPDATES + 1):
         optimizer.step()
         schedule.step(max(1.0, 4.0 - epoch))
-    whole = trainer(Saves(tmp_path))
-    whole.train()
-    assert used(whole) == optimizer.used
-    for step in range(1, UPDATES):
-        resumed = trainer()
-        resumed.load_checkpoint(tmp_path / f"{step}.pt")
-        resumed.train()
-        assert used(resumed) == optimizer.used[step:]
+    assert_rates(trainer, optimizer.used, tmp_path)
 
 
 def test_s2_other_arguments_of_a_function_are_not_resumed_in_silence(
@@ -169,17 +171,7 @@ class Remembers(Halves):
 def test_s2_a_scheduler_of_one_s_own_resumes_from_every_boundary(
     tmp_path: Path, kind: Any
 ) -> None:
-    expected = bare(kind)
-    whole = trainer_of(kind, Saves(tmp_path))
-    whole.train()
-    assert used(whole) == expected
-    whole.train()
-    assert used(whole)[UPDATES:] == expected
-    for step in range(1, UPDATES):
-        resumed = trainer_of(kind)
-        resumed.load_checkpoint(tmp_path / f"{step}.pt")
-        resumed.train()
-        assert used(resumed) == expected[step:]
+    assert_rates(functools.partial(trainer_of, kind), bare(kind), tmp_path)
 
 
 class NeedsEpoch(Halves):

@@ -26,7 +26,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 @pytest.fixture
 def assert_swept(record_property: Record) -> Callable[..., None]:
-    """Return a check that a sweep tried more than ``least`` points, all in vain."""
+    """Return a check that a sweep tried at least so many points, all in vain."""
 
     def check(what: str, least: int, script: str, *arguments: str) -> None:
         done = python(str(HERE / script), *arguments)
@@ -34,7 +34,7 @@ def assert_swept(record_property: Record) -> Callable[..., None]:
         found = json.loads(done.stdout.splitlines()[-1])
         record_property(what, found["points"])
         assert found["violated"] == []
-        assert found["points"] > least
+        assert found["points"] >= least
 
     return check
 
@@ -85,7 +85,7 @@ def test_c4_whatever_a_power_loss_leaves_is_valid(
 def test_c1_a_hundred_sigkills_at_random_moments_leave_a_valid_newest_checkpoint(
     tmp_path: Path,
     elsewhere: bool,
-    record_property: Record,
+    assert_swept: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With two disks, the temporary folder is on another file system."""
@@ -96,10 +96,8 @@ def test_c1_a_hundred_sigkills_at_random_moments_leave_a_valid_newest_checkpoint
         pytest.skip("/dev/shm is no other file system here")
     if elsewhere:
         monkeypatch.setenv("TMPDIR", str(other))
-    found = swept("sweep.py", "kill elsewhere" if elsewhere else "kill", str(tmp_path))
-    record_property("kills", found["points"])
-    assert found["violated"] == []
-    assert found["points"] == KILLS
+    kind = "kill elsewhere" if elsewhere else "kill"
+    assert_swept("kills", KILLS, "sweep.py", kind, str(tmp_path))
 
 
 @linux

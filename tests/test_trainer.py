@@ -128,9 +128,7 @@ def test_an_optimizer_is_required(optimizer: Any) -> None:
 @pytest.mark.parametrize("name", ["val_dataloader", "epoch", "metrics", "plugins"])
 def test_what_tells_about_the_run_cannot_be_set_and_that_is_said(name: str) -> None:
     trainer = make_trainer()
-    with pytest.raises(
-        AttributeError, match=rf"trainer\.{name} .* cannot be set"
-    ):
+    with pytest.raises(AttributeError, match=rf"trainer\.{name} .* cannot be set"):
         setattr(trainer, name, None)
 
 

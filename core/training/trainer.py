@@ -201,7 +201,7 @@ class Trainer:
         self.strategy = strategy = chosen_strategy(self, self.bus)
         try:
             self.device = placed(strategy, self.model, self.optimizer, self.device)
-            self.order_seed = strategy.on_main(lambda: self.order_seed)
+            self._drawn_seed = strategy.on_main(lambda: self._drawn_seed)
             self._precision = Precision(precision, self.device)
             self.criterion.to(self.device)
         except BaseException as error:

@@ -68,8 +68,6 @@ class WindowResult:
     @property
     def parts(self) -> dict[str, Tensor | float]:
         """The window's mean of each part, over the batches that had it."""
-        if not self.part_sums:
-            return {}
         return {name: total / n for name, (total, n) in self.part_sums.items()}
 
 
@@ -238,7 +236,7 @@ class Window:
             before_step()
             finite = self._check.finite()  # a plugin may have spoilt them
         if finite and self.max_grad_norm is not None:
-            norm = self._clip(self.max_grad_norm)
+            norm = clip(self._parameters, self.max_grad_norm)
             finite = math.isfinite(norm)  # finite gradients may have an infinite norm
         if not finite:
             self._refuse("a gradient is NaN or infinite")
@@ -265,12 +263,11 @@ class Window:
                     self._refuse("a plugin made a gradient NaN or infinite")
                     return self._result(applied=False, nonfinite=True)
             if self.max_grad_norm is not None:
-                norm = self._clip(self.max_grad_norm)
+                norm = clip(self._parameters, self.max_grad_norm)
         before = scaler.get_scale()
         scaler.step(self.optimizer)
         scaler.update()
-        # Only the scale tells it for every optimizer: a fused one returns nothing and
-        # counts its steps whether or not it skipped. One scalar read.
+        # Only the scale tells: a fused optimizer counts what it skips, too. A read.
         scale = scaler.get_scale()
         applied = scale >= before
         if not applied and scale < LOWEST_SCALE:
@@ -284,9 +281,6 @@ class Window:
     def _correction(self) -> float:
         """Return c / sum n_i: 1.0 when every batch weighed what the first one did."""
         return 1.0 if self.adds_up else self._expected / self._weight_sum
-
-    def _clip(self, max_norm: float) -> Tensor:
-        return clip(self._parameters, max_norm)
 
     def _result(
         self, applied: bool, grad_norm: Tensor | None = None, nonfinite: bool = False

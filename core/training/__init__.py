@@ -38,12 +38,16 @@ if TYPE_CHECKING:
         TrainbusError,
     )
     from training.hookspecs import API_VERSION, hookimpl
+    from training.recipes.batch import Batch
+    from training.recipes.family import ModelFamily
+    from training.recipes.task import Task
     from training.trainer import Trainer
 
 __version__ = VERSION
 
 __all__ = [
     "API_VERSION",
+    "Batch",
     "Bus",
     "CSVLoggerCallback",
     "CUDAGraphsCallback",
@@ -57,9 +61,11 @@ __all__ = [
     "LearningRateSchedulerCallback",
     "MetricError",
     "ModelCheckpointCallback",
+    "ModelFamily",
     "NonFiniteError",
     "PluginError",
     "ProgressBarCallback",
+    "Task",
     "TensorBoardCallback",
     "TrainbusError",
     "Trainer",
@@ -72,13 +78,16 @@ __all__ = [
 # Public name -> module that defines it; every other name lives in `callbacks`.
 _MODULES = {
     "API_VERSION": "training.hookspecs",
+    "Batch": "training.recipes.batch",
     "Bus": "training.bus.bus",
     "CheckpointError": "training.errors",
     "ConfigError": "training.errors",
     "DataError": "training.errors",
     "MetricError": "training.errors",
+    "ModelFamily": "training.recipes.family",
     "NonFiniteError": "training.errors",
     "PluginError": "training.errors",
+    "Task": "training.recipes.task",
     "TrainbusError": "training.errors",
     "Trainer": "training.trainer",
     "checked_options": "training.discovery.signature",

@@ -54,7 +54,8 @@ def config(tmp_path: Path, text: str = "") -> Path:
 def listed(command: Command, *arguments: str) -> dict[str, dict[str, Any]]:
     code, out, err = command("plugins", "list", "--json", *arguments)
     assert code == 0, err
-    return {each["name"]: each for each in json.loads(out)}
+    found = json.loads(out)
+    return {each["name"]: each for each in found if each["kind"] == "callback"}
 
 
 # What is listed.
@@ -74,6 +75,7 @@ def test_a_list_imports_neither_torch_nor_a_plugin() -> None:
 def test_a_listed_plugin_says_all_of_itself(install: Any, command: Command) -> None:
     site = install("lab", "watch = lab_watch:Watch", WATCH)
     assert listed(command)["watch"] == {
+        "kind": "callback",
         "name": "watch",
         "distribution": "lab",
         "version": "1.0",

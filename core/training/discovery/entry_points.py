@@ -1,6 +1,6 @@
-"""What installed distributions announce as plugins; nothing of theirs is imported.
+"""What installed distributions announce; nothing of theirs is imported.
 
-Whatever is wrong with one announcement is written on it, and hurts no other plugin.
+Whatever is wrong with one announcement is written on it, and hurts no other.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["GROUP", "PluginInfo", "announced"]
+__all__ = ["CALLBACK", "KINDS", "PluginInfo", "announced"]
 
-#: The entry-point group that plugins announce themselves in.
-GROUP = "trainbus"
+CALLBACK = "callback"
+#: What is announced -> the entry-point group for it. A name is unique within its group.
+KINDS = {
+    CALLBACK: "trainbus",
+    "task": "trainbus.tasks",
+    "model": "trainbus.models",
+    "reader": "trainbus.readers",
+}
 
 #: ``module:Class``, maybe with extras behind it, which pip has long seen to.
 _VALUE = re.compile(r"\s*([\w.]+)\s*:\s*([\w.]+)\s*(?:\[.*\])?\s*")
@@ -23,7 +29,7 @@ _VALUE = re.compile(r"\s*([\w.]+)\s*:\s*([\w.]+)\s*(?:\[.*\])?\s*")
 
 @dataclass(frozen=True, slots=True, order=True)
 class PluginInfo:
-    """One installed plugin, as its distribution announces it.
+    """One installed plugin of any kind, as its distribution announces it.
 
     Attributes:
         name: what a configuration calls it.
@@ -34,6 +40,7 @@ class PluginInfo:
         shadowed: ``"version (folder)"`` of other copies of the distribution that are on
             the path and are not used.
         trouble: why it cannot be loaded, ``""`` if the announcement can be read.
+        kind: one of ``KINDS``.
     """
 
     name: str
@@ -43,6 +50,7 @@ class PluginInfo:
     path: str
     shadowed: tuple[str, ...] = ()
     trouble: str = ""
+    kind: str = CALLBACK
 
 
 def announced() -> list[PluginInfo]:
@@ -51,10 +59,11 @@ def announced() -> list[PluginInfo]:
     A distribution that is listed twice (as an editable one is) counts once: the copy
     whose code is imported, or would be.
     """
-    copies: dict[tuple[str, str], list[tuple[PluginInfo, Path]]] = {}
+    copies: dict[tuple[str, ...], list[tuple[PluginInfo, Path]]] = {}
     for distribution in metadata.distributions():
         for info in _read(distribution):
-            key = info.name, re.sub(r"[-_.]+", "-", info.distribution).lower()
+            owner = re.sub(r"[-_.]+", "-", info.distribution).lower()
+            key = info.kind, info.name, owner
             place = Path(str(distribution.locate_file("")))
             copies.setdefault(key, []).append((info, place))
     return [_used(each) for each in copies.values()]
@@ -86,24 +95,27 @@ def _read(distribution: metadata.Distribution) -> Iterator[PluginInfo]:
     try:
         text = distribution.read_text("entry_points.txt") or ""
         # A text search first: parsing the metadata of all distributions is slow.
-        if f"[{GROUP}]" not in text:
+        if not any(f"[{group}]" in text for group in KINDS.values()):
             return
-        entries = [each for each in distribution.entry_points if each.group == GROUP]
+        entries = list(distribution.entry_points)
     except Exception as error:  # whatever a parser makes of a broken file
         name, version = _identity(distribution)
         trouble = f"its entry_points.txt cannot be read, {error}; reinstall {name}"
         yield PluginInfo(name, name, version, "", "", trouble=trouble)
         return
     name, version = _identity(distribution)
+    kinds = {group: kind for kind, group in KINDS.items()}
     for entry in entries:
-        match = _VALUE.fullmatch(entry.value)
+        if entry.group not in kinds:
+            continue
+        match, value, path, trouble = _VALUE.fullmatch(entry.value), entry.value, "", ""
         if match is None:
             trouble = f"its entry point is {entry.value!r}, but must be 'module:Class'"
-            yield PluginInfo(entry.name, name, version, entry.value, "", (), trouble)
         else:
             module, attribute = match.groups()
             value, path = f"{module}:{attribute}", _locate(module)
-            yield PluginInfo(entry.name, name, version, value, path)
+        kind = kinds[entry.group]
+        yield PluginInfo(entry.name, name, version, value, path, (), trouble, kind)
 
 
 def _identity(distribution: metadata.Distribution) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What plugins are installed, without importing any of them; and how to load one.
+"""What is installed, of every kind, without importing any of it; and how to load one.
 
 Installed is not enabled: this module answers questions and loads what it is told to.
 A broken plugin that nobody chose costs nothing.
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from training.discovery.entry_points import GROUP, PluginInfo, announced
+from training.discovery.entry_points import CALLBACK, KINDS, PluginInfo, announced
 from training.errors import PluginError, did_you_mean
 from training.files.named_paths import named_path
 from training.messages.error_texts import error_text
@@ -27,7 +27,8 @@ from training.messages.error_texts import error_text
 log = logging.getLogger(__name__)
 
 __all__ = [
-    "GROUP",
+    "CALLBACK",
+    "KINDS",
     "SHIPPED",
     "BrokenPluginError",
     "PluginInfo",
@@ -54,6 +55,14 @@ SHIPPED = {
 }
 
 
+#: What a person calls one of each kind.
+NOUNS = {
+    CALLBACK: "plugin",
+    "task": "task",
+    "model": "model family",
+    "reader": "reader",
+}
+
 #: Folders whose files are offered as plugins, beside what is installed.
 _FOLDERS: list[Path] = []
 
@@ -62,21 +71,22 @@ class BrokenPluginError(PluginError):
     """A chosen plugin raised while it was imported; the cause is its own error."""
 
 
-def installed() -> list[PluginInfo]:
-    """Return every plugin on the path, sorted by name and distribution.
+def installed(kind: str | None = CALLBACK) -> list[PluginInfo]:
+    """Return what is on the path, sorted by name and distribution; None: of every kind.
 
     Those that cannot be loaded are among them and say why. A name that two
     distributions claim stays in the list twice; it is an error only for those who
     choose it.
     """
-    return sorted([*announced(), *_in_folders()])
+    found = [*announced(), *_in_folders()]
+    return sorted(each for each in found if kind in (None, each.kind))
 
 
 def use_folder(folder: str | Path) -> None:
     """Offer the plugin classes in the files of ``folder``, and what pip put there.
 
-    Each public class of a ``*.py`` file that listens to an event can be chosen by its
-    ``name``; none is chosen by lying there.
+    Each public class of a ``*.py`` file that listens to an event, or is a task, a model
+    family or a reader, can be chosen by its ``name``; none is chosen by lying there.
 
     Raises:
         PluginError: there is no such folder.
@@ -94,21 +104,24 @@ def is_known(name: str) -> bool:
     return name in SHIPPED or any(info.name == name for info in installed())
 
 
-def find(name: str, where: str = "plugins") -> PluginInfo:
-    """Return the installed plugin called ``name``, or that in the file it names.
+def find(name: str, where: str = "plugins", kind: str = CALLBACK) -> PluginInfo:
+    """Return what is installed as ``name``, or that in the file it names.
 
     Args:
         name: what the configuration says.
         where: the place that names it, for the message.
+        kind: of what; a name is unique within its kind.
     Raises:
         PluginError: nobody or more than one distribution provides it, or it is
             announced in a way that cannot be read.
     """
     if is_file(name):
-        path, kind = _path_of(name, where), name.rpartition(":")[2]
-        value = f"{path}:{kind}"
-        return PluginInfo(name_of(name), str(path.parent), "-", value, str(path))
-    everything = installed()
+        path, own = _path_of(name, where), name.rpartition(":")[2]
+        info = PluginInfo(
+            name_of(name), str(path.parent), "-", f"{path}:{own}", str(path)
+        )
+        return replace(info, kind=kind)
+    everything = installed(kind)
     found = [info for info in everything if info.name == name]
     if len(found) == 1:
         _refuse_broken(found[0], f"{where}: ")
@@ -122,15 +135,17 @@ def find(name: str, where: str = "plugins") -> PluginInfo:
     if found:
         owners = " and ".join(f"{one.distribution} {one.version}" for one in found)
         raise PluginError(
-            f"{where}: plugin {name!r} is provided by {owners}; uninstall one of them"
+            f"{where}: {NOUNS[kind]} {name!r} is provided by {owners}; uninstall one "
+            "of them"
         )
     names = sorted({info.name for info in everything})
-    hint = "" if name in SHIPPED else did_you_mean(name, [*names, *SHIPPED])
-    missing = [one for one in SHIPPED if one == name or repr(one) in hint]
+    shipped = SHIPPED if kind == CALLBACK else {}  # the others come with the kernel
+    hint = "" if name in shipped else did_you_mean(name, [*names, *shipped])
+    missing = [one for one in shipped if one == name or repr(one) in hint]
     if missing and missing[0] not in names:
         hint += f"; run: pip install {SHIPPED[missing[0]]}"
     raise PluginError(
-        f"{where}: plugin {name!r} is not installed{hint}; "
+        f"{where}: {NOUNS[kind]} {name!r} is not installed{hint}; "
         f"installed are: {', '.join(names) or 'none'}"
     )
 
@@ -147,7 +162,7 @@ def load(info: PluginInfo) -> type[Any]:
     _refuse_broken(info)
     owner = _owner(info)
     try:
-        entry = importlib.metadata.EntryPoint(info.name, info.value, GROUP)
+        entry = importlib.metadata.EntryPoint(info.name, info.value, KINDS[info.kind])
         loaded = entry.load()
     except (Exception, SystemExit) as error:
         raise BrokenPluginError(
@@ -238,7 +253,7 @@ def _refuse_broken(info: PluginInfo, where: str = "") -> None:
 
 
 def _owner(info: PluginInfo) -> str:
-    return f"plugin {info.name!r} of {info.distribution} {info.version}"
+    return f"{NOUNS[info.kind]} {info.name!r} of {info.distribution} {info.version}"
 
 
 def _in_folders() -> list[PluginInfo]:
@@ -258,10 +273,9 @@ def _in_folders() -> list[PluginInfo]:
                 found.append(replace(info, trouble=str(error)))
                 continue
             for name, facts in classes.items():
-                if facts.hooks or facts.misspelt:
-                    called = str(facts.attributes.get("name") or name)
-                    value = f"{file}:{name}"
-                    found.append(PluginInfo(called, str(folder), "-", value, str(file)))
+                called = str(facts.attributes.get("name") or name)
+                place = (str(folder), "-", f"{file}:{name}", str(file))
+                found += [PluginInfo(called, *place, kind=kind) for kind in facts.kinds]
     return found
 
 

@@ -80,7 +80,7 @@ def checked_options(init: Init) -> Init:
 
 
 def fitted(
-    cls: type[Any], options: Mapping[str, Any]
+    cls: type[Any], options: Mapping[str, Any], also: Iterable[str] = RESERVED
 ) -> tuple[dict[str, Any], list[Mistake]]:
     """Return the options as the constructor's types, and what is wrong with them.
 
@@ -88,6 +88,10 @@ def fitted(
     integer, 1 is a float. What YAML can write may become a path, tuple, set or
     enumeration; Python objects are taken as they are.
 
+    Args:
+        cls: whose constructor takes them.
+        options: what is given.
+        also: names that may stand beside the options, for suggestions.
     Returns:
         Keyword arguments for ``instance``, good if there is no mistake; and for every
         mistake, in reading order, its place below the options and what to say there.
@@ -104,7 +108,7 @@ def fitted(
             values[name] = plain(value)
         else:
             known = ", ".join(parameters) or "none"
-            hint = did_you_mean(name, [*parameters, *RESERVED])
+            hint = did_you_mean(name, [*parameters, *also])
             told = f" is no option{hint}; the options are: {known}"
             mistakes.append(((name,), told))
     mistakes += [

@@ -68,6 +68,7 @@ class SourceFacts:
         misspelt: methods that start with ``on_`` and are no hook.
         asynchronous: hooks that are ``async def``, which nobody awaits.
         unseen: bases that cannot be read; what they add is not told.
+        methods: names of its methods, those of bases included.
         state: first line of ``state_dict``'s docstring, "" if it keeps no state.
     """
 
@@ -81,7 +82,24 @@ class SourceFacts:
     misspelt: tuple[str, ...]
     asynchronous: tuple[str, ...]
     unseen: tuple[str, ...]
+    methods: frozenset[str]
     state: str
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the class can be chosen as, by what it defines; () for nothing."""
+        has = self.methods
+        shapes = {
+            "callback": bool(self.hooks or self.misspelt),
+            "task": {"score", "fields", "target"} <= has | self._values,
+            "model": {"collate", "predict"} <= has,
+            "reader": {"__len__", "__getitem__", "place"} <= has,
+        }
+        return tuple(kind for kind, fits in shapes.items() if fits)
+
+    @property
+    def _values(self) -> frozenset[str]:
+        return frozenset([*self.attributes, *self.unread])
 
 
 @dataclass(slots=True)
@@ -139,6 +157,7 @@ def read_class(module: str, name: str, file: Path | None = None) -> SourceFacts:
         tuple(k for k in misspelt if is_certain and k not in HOOKS),
         tuple(h for h in heard if isinstance(heard[h][0], ast.AsyncFunctionDef)),
         tuple(found.unseen),
+        frozenset(found.methods),
         (words or "kept").split("\n")[0] if state else "",
     )
 

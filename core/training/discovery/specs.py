@@ -15,7 +15,7 @@ from typing import Any
 from training.discovery import installed
 from training.discovery.installed import BrokenPluginError
 from training.discovery.provenance import describe
-from training.discovery.signature import RESERVED, fitted, instance
+from training.discovery.signature import RESERVED, Mistake, fitted, instance
 from training.documents.document import Key, dotted
 from training.errors import ConfigError, PluginError, TrainbusError
 from training.hooks.hook_api import FAILURE_POLICIES
@@ -29,6 +29,7 @@ __all__ = [
     "find_plugin",
     "load_class",
     "parse_specs",
+    "refuse_mistakes",
 ]
 
 #: Turns the path of a setting into words that a reader can find it by.
@@ -74,11 +75,20 @@ def find_plugin(spec: PluginSpec, locate: Locate = dotted) -> None:
         installed.find(spec.use, locate(("plugins", spec.id)))
 
 
-def load_class(spec: PluginSpec, where: str = "plugins") -> type[Any]:
-    """Import and return the class that ``spec`` names."""
-    if installed.is_file(spec.use):
-        return installed.load_file(spec.use, where)
-    return installed.load(installed.find(spec.use, where))
+def load_class(
+    use: str, where: str = "plugins", kind: str = installed.CALLBACK
+) -> type[Any]:
+    """Import and return the class that ``use`` names, of whatever kind."""
+    if installed.is_file(use):
+        return installed.load_file(use, where)
+    return installed.load(installed.find(use, where, kind))
+
+
+def refuse_mistakes(mistakes: Iterable[Mistake], locate: Locate, at: Key) -> None:
+    """Raise ``PluginError`` for what is wrong with options that stand at ``at``."""
+    told = [locate((*at, *path)) + text for path, text in mistakes]
+    if told:
+        raise PluginError("\n".join(told))
 
 
 def build_plugins(
@@ -139,17 +149,14 @@ def checked_spec(spec: PluginSpec, locate: Locate = dotted) -> Callable[[], Any]
         BrokenPluginError: the class cannot be imported.
     """
     place = locate(("plugins", spec.id))
-    cls = load_class(spec, place)
+    cls = load_class(spec.use, place)
     options = {k: v for k, v in spec.options.items() if k not in RESERVED}
     values, mistakes = fitted(cls, options)
     policy = spec.options.get("on_failure")
     if policy is not None and policy not in FAILURE_POLICIES:
         choices = ", ".join(FAILURE_POLICIES)
         mistakes.append((("on_failure",), f" is {policy!r}; choose one of: {choices}"))
-    if mistakes:
-        places = [locate(("plugins", spec.id, *path)) for path, _ in mistakes]
-        told = [place + text for place, (_, text) in zip(places, mistakes, strict=True)]
-        raise PluginError("\n".join(told))
+    refuse_mistakes(mistakes, locate, ("plugins", spec.id))
 
     def make() -> Any:
         plugin = construct(cls, values, place)

@@ -43,7 +43,7 @@ def _complaint(text: str) -> str:
     try:
         version = importlib.metadata.version(wanted.name)
     except importlib.metadata.PackageNotFoundError:
-        known = {info.distribution for info in installed.installed()}
+        known = {info.distribution for info in installed.installed(None)}
         return f"which is not installed{did_you_mean(wanted.name, known)}; {remedy}"
     if wanted.specifier.contains(version, prereleases=True):
         return ""

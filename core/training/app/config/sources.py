@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.app.config.guide_keys import translate
+from training.app.config.named_parts import replace_named
 from training.app.config.shipped_configs import find_config
 from training.discovery import installed
 from training.discovery.specs import parse_specs
@@ -56,6 +57,7 @@ def gather(
         is_list = _name_plugins(document)
         translate(document)
         changes.append(_split_plugins(document, is_list))
+        replace_named(whole, document)
         whole.merge(document)
     return whole, [_default_plugins(whole, set(taken)), *changes]
 

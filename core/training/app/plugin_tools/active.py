@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from training.app.config.from_arguments import environment
+from training.app.config.named_parts import named_in
 from training.app.config.sources import PluginList, gather, sources
 from training.documents.document import Document
 
-__all__ = ["Choice", "choices"]
+__all__ = ["Choice", "choices", "parts"]
 
 
 @dataclass(slots=True)
@@ -52,6 +53,26 @@ def choices(
         documents[0].tree.setdefault("data", {"validation": ""})
     _, changes = gather(documents)
     return _followed(changes)
+
+
+def parts(
+    path: str | Path | None, overrides: Iterable[str] = ()
+) -> dict[tuple[str, str], str]:
+    """Return kind and name of each task, model family and reader -> what chose it.
+
+    Args:
+        path: a configuration; None: nothing is chosen.
+        overrides: what ``--set`` says.
+    Raises:
+        ConfigError: a source cannot be read.
+    """
+    if path is None:
+        return {}
+    whole, _ = gather(sources(path, overrides))
+    return {
+        (kind, name): f"on: {whole.origin(at) or 'a default of trainbus run'}"
+        for kind, name, at in named_in(whole)
+    }
 
 
 def _followed(changes: Sequence[Document]) -> dict[str, Choice]:

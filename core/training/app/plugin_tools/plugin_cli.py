@@ -24,12 +24,15 @@ def add_plugins(commands: Parsers[argparse.ArgumentParser]) -> None:
     )
     show = _action(actions, "show", "describe one plugin, from its source code")
     show.add_argument("name", metavar="NAME")
+    _add_kind(show)
     _add_folder(show)
     check = _action(actions, "check", "import and validate plugins in another process")
     check.add_argument("names", metavar="NAME", nargs="*", help="default: all")
+    _add_kind(check)
     _add_folder(check)
     why = _action(actions, "why", "say what switched a plugin on or off")
     why.add_argument("name", metavar="NAME")
+    _add_kind(why)
     _add_source(why)
     new = _action(actions, "new", "write the project of a new plugin")
     new.add_argument("name", metavar="NAME", help="as in: grad_watch")
@@ -70,6 +73,14 @@ def _action(
     parser = actions.add_parser(name, help=words)
     parser.set_defaults(command=f"{name}_plugins", module=MODULE)
     return parser
+
+
+def _add_kind(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kind",
+        choices=("callback", "task", "model", "reader"),
+        help="which one, where a name is that of several kinds",
+    )
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

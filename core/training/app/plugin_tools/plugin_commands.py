@@ -8,13 +8,14 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from training.app.plugin_tools.active import Choice, choices
+from training.app.plugin_tools.active import Choice, choices, parts
 from training.app.plugin_tools.plugin_facts import (
     Entry,
     Standing,
     complaint,
     entries,
     facts_of,
+    kind_of,
     order_of,
     standing_in,
 )
@@ -44,7 +45,7 @@ def list_plugins(arguments: argparse.Namespace) -> None:
     """List installed plugins, broken ones among them, without importing any."""
     _use(arguments)
     chosen = choices(arguments.config, (), arguments.plugins)
-    found = entries(chosen)
+    found = entries(chosen, parts(arguments.config))
     if arguments.order:
         print("\n".join(_order_lines(chosen, found)))
         return
@@ -54,7 +55,7 @@ def list_plugins(arguments: argparse.Namespace) -> None:
         print("no plugin is installed; try: pip install trainbus-logging")
     else:
         print("\n".join(_entry_lines(found)))
-    names = {entry.info.name for entry in found}
+    names = {e.info.name for e in found if e.info.kind == installed.CALLBACK}
     for choice in chosen.values():
         if choice.is_active and choice.use not in names:  # refused with a suggestion
             installed.find(choice.use, choice.trail[-1].removeprefix("on: "))
@@ -63,7 +64,8 @@ def list_plugins(arguments: argparse.Namespace) -> None:
 def show_plugins(arguments: argparse.Namespace) -> None:
     """Describe one plugin: options, hooks, metrics, state, failure policy."""
     _use(arguments)
-    info = installed.find(arguments.name, "plugins show")
+    kind = kind_of(arguments.name, arguments.kind, "plugins show")
+    info = installed.find(arguments.name, "plugins show", kind)
     try:
         facts = facts_of(info)
     except UnknownSourceError as error:
@@ -81,6 +83,8 @@ def show_plugins(arguments: argparse.Namespace) -> None:
         print(f"    {option.name}: {option.type or 'any'}  {default}")
         if option.doc:
             print(f"        {option.doc}")
+    if kind != installed.CALLBACK:
+        return
     print("    id: str  what the instance is called; tells two of a kind apart")
     print(f"    on_failure: {' | '.join(FAILURE_POLICIES)}  instead of its own policy")
     if trouble := complaint(facts):
@@ -92,11 +96,17 @@ def check_plugins(arguments: argparse.Namespace) -> None:
     from training.app.plugin_tools.plugin_check import check
 
     _use(arguments)
-    names = arguments.names or sorted({info.name for info in installed.installed()})
-    results = check(names, arguments.folders)
-    for name, trouble in results.items():
-        print(f"{name}: {trouble or 'good'}")
-    broken = [name for name, trouble in results.items() if trouble]
+    everything = installed.installed(arguments.kind) if not arguments.names else ()
+    named = [
+        (kind_of(name, arguments.kind, "plugins check"), name)
+        for name in arguments.names
+    ]
+    named = named or sorted({(info.kind, info.name) for info in everything})
+    results = check(named, arguments.folders)
+    for (kind, name), trouble in results.items():
+        what = name if kind == installed.CALLBACK else f"{name} ({kind})"
+        print(f"{what}: {trouble or 'good'}")
+    broken = [name for (_, name), trouble in results.items() if trouble]
     if broken:
         raise PluginError(f"{len(broken)} of {len(results)}: {', '.join(broken)}")
 
@@ -106,6 +116,10 @@ def why_plugins(arguments: argparse.Namespace) -> None:
     _use(arguments)
     chosen = choices(arguments.config, (), arguments.plugins)
     name = arguments.name
+    kind = kind_of(name, arguments.kind, "plugins why")
+    if kind != installed.CALLBACK:
+        _why_part(installed.find(name, "plugins why", kind), arguments.config)
+        return
     choice = chosen.get(installed.name_of(name))
     if choice is None or choice.is_active:
         info = installed.find(choice.use if choice else name, "plugins why")
@@ -113,7 +127,10 @@ def why_plugins(arguments: argparse.Namespace) -> None:
         print(f"{info.name} is off: installed is not active, and nobody chose it")
         print(f"  switch it on: -p {name}, or list it under plugins")
         return
-    entry = next((e for e in entries(chosen) if e.info.name == choice.use), None)
+    named = kind, choice.use
+    entry = next(
+        (e for e in entries(chosen) if (e.info.kind, e.info.name) == named), None
+    )
     state = "active" if choice.is_active else "off"
     if entry is not None and entry.state == "broken":
         state = f"{state}, and broken: {entry.why}"
@@ -122,6 +139,17 @@ def why_plugins(arguments: argparse.Namespace) -> None:
     print(f"{choice.name} is {state}")
     for sentence in choice.trail:
         print(f"  {sentence}")
+
+
+def _why_part(info: installed.PluginInfo, config: str | None) -> None:
+    """Say what chose a task, model family or reader."""
+    found = entries({}, parts(config))
+    entry = next(
+        (e for e in found if (e.info.kind, e.info.name) == (info.kind, info.name)), None
+    )
+    state, why = (entry.state, entry.why) if entry else ("off", "nobody chose it")
+    print(f"{info.name} ({info.kind}) is {state}")
+    print(f"  {why}")
 
 
 def new_plugins(arguments: argparse.Namespace) -> None:
@@ -149,14 +177,15 @@ def _use(arguments: argparse.Namespace) -> None:
 
 
 def _entry_lines(found: list[Entry]) -> Iterator[str]:
-    head = ["name", "state", "distribution", "version", "hook API", "path"]
+    head = ["name", "kind", "state", "distribution", "version", "hook API", "path"]
     rows = [
         [
             entry.info.name,
+            entry.info.kind,
             entry.state,
             entry.info.distribution,
             entry.info.version,
-            entry.hook_api or "any",
+            (entry.hook_api or "any") if entry.info.kind == installed.CALLBACK else "-",
             entry.info.path or "not found",
         ]
         for entry in found
@@ -165,9 +194,10 @@ def _entry_lines(found: list[Entry]) -> Iterator[str]:
     yield title
     for entry, line in zip(found, lines, strict=True):
         yield line
-        hooks = ", ".join(entry.facts.hooks) if entry.facts else "unknown"
         yield f"    {entry.why}"
-        yield f"    hooks: {hooks or 'none'}"
+        if entry.info.kind == installed.CALLBACK:
+            hooks = ", ".join(entry.facts.hooks) if entry.facts else "unknown"
+            yield f"    hooks: {hooks or 'none'}"
         for copy in entry.info.shadowed:
             yield f"    warning: a copy in version {copy} is behind it on the path"
 
@@ -179,6 +209,11 @@ def _traits(
     yield "distribution", f"{info.distribution} {info.version}"
     yield "class", info.value
     yield "file", str(facts.file)
+    if info.kind != installed.CALLBACK:
+        for label in ("fields", "target", "metrics", "tasks", "default_family"):
+            if label in says:
+                yield label.replace("_", " "), _words(says[label])
+        return
     yield "hook API", str(says.get("hook_api") or "any")
     around = [f"{h} (around)" if h in facts.wrappers else h for h in facts.hooks]
     yield "hooks", ", ".join(around) or "none"
@@ -197,10 +232,15 @@ def _traits(
     yield "on failure", str(says.get("failure", "fatal"))
 
 
+def _words(value: object) -> str:
+    is_listed = isinstance(value, (tuple, list, set, dict))
+    return ", ".join(map(str, value)) if is_listed else str(value)  # type: ignore[call-overload]
+
+
 def _order_lines(chosen: Mapping[str, Choice], found: Sequence[Entry]) -> Iterator[str]:
     """Yield for each event who hears it in which order, and why."""
     plugins = {"run_record": _run_record()}
-    infos = {entry.info.name: entry.info for entry in found}
+    infos = {e.info.name: e.info for e in found if e.info.kind == installed.CALLBACK}
     unknown: list[str] = []
     for name, choice in chosen.items():
         if not choice.is_active:

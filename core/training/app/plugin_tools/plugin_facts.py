@@ -12,16 +12,29 @@ from training.bus.foreign_hooks import hint_for
 from training.bus.order import relation_mistake, solve_order
 from training.bus.registration import api_mistake, async_mistake
 from training.discovery import installed
-from training.discovery.installed import PluginInfo
+from training.discovery.installed import CALLBACK, PluginInfo
 from training.discovery.sources import (
     SourceError,
     SourceFacts,
     UnknownSourceError,
     read_class,
 )
+from training.errors import PluginError
 from training.hookspecs import HOOKS
 
-__all__ = ["Entry", "Standing", "entries", "facts_of", "order_of", "standing_in"]
+__all__ = [
+    "Entry",
+    "Named",
+    "Standing",
+    "entries",
+    "facts_of",
+    "kind_of",
+    "order_of",
+    "standing_in",
+]
+
+#: Kind and name of one that is installed, or of a class in a file.
+Named = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,7 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        keys = ("name", "distribution", "version", "value", "path", "shadowed")
+        keys = ("kind", "name", "distribution", "version", "value", "path", "shadowed")
         return {
             **{key: getattr(self.info, key) for key in keys},
             "hook_api": self.hook_api or None,
@@ -57,10 +70,42 @@ class Entry:
         }
 
 
-def entries(chosen: Mapping[str, Choice]) -> list[Entry]:
-    """Return every installed plugin; those that are chosen are active."""
-    found = installed.installed()
-    return [_entry(info, found, chosen) for info in found]
+def entries(
+    chosen: Mapping[str, Choice], parts: Mapping[Named, str] | None = None
+) -> list[Entry]:
+    """Return all that is installed, of every kind; what is chosen is active.
+
+    Args:
+        chosen: plugins, by the name that they have in the run.
+        parts: kind and name of a task, model family or reader -> what chose it.
+    """
+    found = installed.installed(None)
+    return [_entry(info, found, chosen, parts or {}) for info in found]
+
+
+def kind_of(name: str, kind: str | None, where: str) -> str:
+    """Return what ``name`` is; ``kind`` decides where it is that of several.
+
+    Raises:
+        PluginError: it is of several kinds and nobody says which.
+    """
+    if kind is not None:
+        return kind
+    if installed.is_file(name):
+        file, _, own = name.rpartition(":")
+        path = Path(file)
+        try:
+            kinds = set(read_class(path.stem, own, path.resolve()).kinds)
+        except (SourceError, OSError):
+            return CALLBACK  # finding it says what is wrong
+    else:
+        kinds = {info.kind for info in installed.installed(None) if info.name == name}
+    if len(kinds) > 1:
+        raise PluginError(
+            f"{where}: {name!r} is a {' and a '.join(sorted(kinds))}; say which with "
+            "--kind"
+        )
+    return next(iter(kinds), CALLBACK)
 
 
 def facts_of(info: PluginInfo) -> SourceFacts:
@@ -92,12 +137,17 @@ def complaint(facts: SourceFacts) -> str:
 
 
 def _entry(
-    info: PluginInfo, found: Sequence[PluginInfo], chosen: Mapping[str, Choice]
+    info: PluginInfo,
+    found: Sequence[PluginInfo],
+    chosen: Mapping[str, Choice],
+    parts: Mapping[Named, str],
 ) -> Entry:
-    rivals = [o for o in found if o.name == info.name and o is not info]
+    named = info.kind, info.name
+    rivals = [o for o in found if (o.kind, o.name) == named and o is not info]
+    is_callback = info.kind == CALLBACK
     try:
         facts = facts_of(info)
-        trouble = complaint(facts)
+        trouble = complaint(facts) if is_callback else ""
     except UnknownSourceError:
         facts, trouble = None, ""
     except SourceError as error:
@@ -107,6 +157,9 @@ def _entry(
         trouble = f"{info.name!r} is also provided by {others}; uninstall one of them"
     if trouble:
         return Entry(info, facts, "broken", trouble)
+    if not is_callback:
+        why = parts.get(named)
+        return Entry(info, facts, "active" if why else "off", why or "nobody chose it")
     mine = [choice for choice in chosen.values() if choice.use == info.name]
     active = [choice for choice in mine if choice.is_active]
     said = [choice.trail[-1] for choice in active or mine if choice.trail]

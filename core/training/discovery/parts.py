@@ -1,0 +1,71 @@
+"""Tasks, model families and readers by name, their options checked like a plugin's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from training.discovery.signature import fitted
+from training.discovery.specs import Locate, construct, load_class, refuse_mistakes
+from training.documents.document import Key, dotted
+from training.errors import ConfigError, PluginError
+from training.recipes.class_checks import class_mistakes
+
+__all__ = ["build_part", "find_part", "named_part"]
+
+
+def named_part(entry: Any, place: str) -> tuple[str, dict[str, Any]]:
+    """Return (name, options) of ``NAME`` or ``{NAME: {option: value}}``.
+
+    Raises:
+        ConfigError: it has another form.
+    """
+    named = {entry: None} if isinstance(entry, str) else entry
+    is_one = isinstance(named, Mapping) and len(named) == 1
+    ((name, given),) = named.items() if is_one else [(None, None)]
+    if not isinstance(name, str) or not name or not isinstance(given, Mapping | None):
+        raise ConfigError(
+            f"{place} is {entry!r}, but must be a name, or one "
+            "`name: {option: value}`"
+        )
+    return name, dict(given or {})
+
+
+def find_part(kind: str, name: str, place: str) -> type[Any]:
+    """Return the class of a task, model family or reader.
+
+    Raises:
+        PluginError: nobody or more than one provides it, it cannot be imported, or it
+            is of another kind.
+    """
+    cls = load_class(name, place, kind)
+    if mistakes := class_mistakes(kind, cls):
+        raise PluginError(
+            f"{place}: {cls.__module__}.{cls.__qualname__} is no {kind}: "
+            f"{'; '.join(mistakes)}"
+        )
+    return cls
+
+
+def build_part(
+    cls: type[Any],
+    options: Mapping[str, Any],
+    at: Key,
+    locate: Locate = dotted,
+    also: Iterable[str] = (),
+) -> Any:
+    """Return an instance of ``cls``, its options checked against its signature.
+
+    Args:
+        cls: from ``find_part``.
+        options: the constructor's keyword arguments.
+        at: where they stand in the configuration.
+        locate: turns a path in the configuration into words, for messages.
+        also: further keys that may stand there, for suggestions.
+    Raises:
+        PluginError: every option that is unknown, missing or of the wrong type, one a
+            line; or what the constructor refuses.
+    """
+    values, mistakes = fitted(cls, options, also)
+    refuse_mistakes(mistakes, locate, at)
+    return construct(cls, values, locate(at))

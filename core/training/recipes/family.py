@@ -1,0 +1,89 @@
+"""Which model answers: how it is made, fed, asked, described and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from training.recipes.batch import Batch
+    from training.recipes.task import Task
+
+__all__ = ["ModelFamily"]
+
+
+class ModelFamily:
+    """A kind of model and its processor, whatever that is: ``None`` will do.
+
+    A family is announced in the entry-point group ``trainbus.models``, or named as
+    ``./file.py:Class``; its constructor's arguments are its options. It has ``load`` or
+    ``build`` or both; a configuration is refused that asks for the other::
+
+        def load(self, name, rows): ...  # a folder, or a name in the hub
+        def build(self, rows, *, seed, width=64): ...  # fresh weights; its own options
+
+    Both return ``(model, processor)``, weights in float32, the model in eval mode.
+    ``rows`` are the training rows: vocabularies and label names come from them, and
+    live in the processor or in the model's configuration afterwards. ``build`` gets the
+    run's ``seed`` where it has such a parameter.
+
+    Instance and processor are pickled for worker processes.
+
+    Attributes:
+        tasks: names of the tasks that it can do.
+        task: the run's task; set before any call.
+        cache_bytes: memory that ``collate`` may take to remember what it made, in each
+            process; set before any call.
+    """
+
+    tasks: tuple[str, ...] = ()
+    task: Task
+    cache_bytes: int = 0
+
+    def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        """See rows that are held in memory, once a split, before any is collated.
+
+        To warn of what will be cut, and to make at once what ``collate`` looks up.
+        """
+
+    def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """Return rows as the model's keyword arguments; runs in worker processes.
+
+        Rows that lack the task's target become a batch without labels, of weight 0.
+        """
+        raise NotImplementedError
+
+    def predict(self, model: nn.Module, processor: Any, batch: Batch) -> list[Any]:
+        """Return a JSON value for each row, whatever else is in the batch.
+
+        Called in eval mode, without gradients, the batch on the model's device.
+        """
+        raise NotImplementedError
+
+    def describe(self, model: nn.Module, processor: Any) -> dict[str, Any]:
+        """Return JSON values from which ``rebuild`` makes both again, bar weights."""
+        raise NotImplementedError
+
+    def rebuild(self, description: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+        """Return (model, processor) with random weights; nothing described is run.
+
+        Raises:
+            Exception: any, where the description is damaged; it becomes one sentence.
+        """
+        raise NotImplementedError
+
+    def export(self, model: nn.Module, processor: Any, folder: Path) -> None:
+        """Write both into ``folder`` for other programs, by ``save_pretrained``.
+
+        Raises:
+            NotImplementedError: the model has no such method.
+        """
+        for part in (model, processor):
+            save = getattr(part, "save_pretrained", None)
+            if save is None and part is not None:
+                raise NotImplementedError(f"{type(part).__name__}.save_pretrained")
+            if save is not None:
+                save(folder)

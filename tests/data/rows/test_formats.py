@@ -30,14 +30,17 @@ def table(separator: str) -> str:
 
 
 OTHERS = {
-    "an array": (json.dumps(ARRAY), "is one JSON array.*jq"),
+    "an array": (
+        json.dumps(ARRAY),
+        r"is one JSON array; read it with \{json: \{path: ",
+    ),
     "an indented array": (json.dumps(ARRAY, indent=2), "is one JSON array"),
     "an array after a BOM": ("\ufeff" + json.dumps(ARRAY), "is one JSON array"),
     "an array after blank lines": ("\n \n[\n" + json.dumps(GOOD), "is one JSON array"),
     "an indented object": (json.dumps(GOOD, indent=2), "spread over several lines"),
     "official questions": (
         json.dumps({"info": {}, "questions": [{"question": "what?", "image_id": 2}]}),
-        "is one JSON object that holds lists",
+        r"the questions of VQA v2 .*\{vqa_v2: \{questions: .*\.jsonl, annotations: FI",
     ),
     "UTF-16": (LINES.encode("utf-16"), "UTF-16 text; .*iconv"),
     "UTF-16 without a mark": (LINES.encode("utf-16-le"), "UTF-16 text"),

@@ -1,84 +1,184 @@
-"""Tell a file of JSON lines from other files that people take for one."""
+"""Tell what a file or a folder of rows is, and which reader reads it."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from training.errors import DataError
+from training.files.named_paths import open_file
 
-__all__ = ["refuse_other_formats"]
+__all__ = ["KEYED", "Format", "format_of", "reader_line", "refuse_other_formats"]
 
 #: How much of a file is looked at.
 NUM_BYTES = 4096
 #: What a file begins with -> what it is, and the way out.
-_MAGIC = {
+_UNREAD = {
     b"\x1f\x8b": "is compressed with gzip; unpack it: gunzip -k {name}",
     b"PK\x03\x04": "is a zip archive; unpack it: unzip {name}",
     b"BZh": "is compressed with bzip2; unpack it: bunzip2 -k {name}",
     b"\xfd7zXZ\x00": "is compressed with xz; unpack it: unxz -k {name}",
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it: unzstd {name}",
-    b"PAR1": "is a Parquet file; write it as JSON lines, one object a line",
-    b"ARROW1": "is an Arrow file; write it as JSON lines, one object a line",
     b"\x80\x04": "is a Python pickle, which is not read; write it as JSON lines",
     b"version https://git-lfs": "is a Git LFS pointer to the file; run: git lfs pull",
     b"<": "is a web page or XML; look at what was downloaded",
+    b"\x89PNG": "is a picture; name the file of rows, or the folder of classes",
+    b"\xff\xd8\xff": "is a picture; name the file of rows, or the folder of classes",
 }
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{", b"[\x00", b"\x00[")
-_COLUMNS = {"image", "question", "answer"}
+#: Names of columns; a line with two of them is a head.
+_COLUMNS = frozenset(
+    (
+        "image",
+        "image_id",
+        "question",
+        "question_id",
+        "answer",
+        "answers",
+        "label",
+        "caption",
+        "text",
+    )
+)
+#: Files that ``datasets`` saves, and those that describe the pictures beside them.
+_SAVED = frozenset({"state.json", "dataset_dict.json"})
+_METADATA = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
+#: A list of objects under one of the names that the files of VQA v2 have.
+_OFFICIAL = re.compile(r'"(questions|annotations)"\s*:\s*\[\s*(\{|$)')
+#: An object over several lines, or one whose first value is a list of objects.
+_OBJECT = re.compile(r'\{\s*\n\s*"|\{\s*"\w+"\s*:\s*\[\s*\{')
+#: The reader ``json`` where its ``key`` is given.
+KEYED = "json with a key"
+_PICTURES = "FOLDER/{image_id:012d}.jpg"
 
 
-def refuse_other_formats(path: Path) -> None:
-    """Refuse a file that as a whole is no JSON lines, for what it seems to be.
+class Format(NamedTuple):
+    """What a file is.
+
+    Attributes:
+        what: goes on from its name, as in ``is one JSON array``.
+        readers: those that read it, the usual one first; none: ``what`` tells the way.
+        line: of configuration, that reads it, and what else may be done.
+    """
+
+    what: str
+    readers: tuple[str, ...] = ()
+    line: str = ""
+
+
+def refuse_other_formats(path: Path, reader: str = "jsonl") -> None:
+    """Refuse what as a whole is not for ``reader``, for what it seems to be.
 
     Otherwise each of its lines would be a bad row, for reasons that tell nothing.
 
     Raises:
-        DataError: says what the file is and how to make JSON lines of it, or that it
-            cannot be read.
+        DataError: says what it is and the line of configuration that reads it, or that
+            it cannot be read.
+    """
+    found = format_of(path)
+    if found is not None and reader not in found.readers:
+        way = f"; read it with {found.line}" if found.line else ""
+        raise DataError(f"{path} {found.what}{way}")
+
+
+def reader_line(reader: str, **options: Any) -> str:
+    """Return what chooses a reader in a configuration, as one line of YAML."""
+    pairs = (f"{name}: {_scalar(str(value))}" for name, value in options.items())
+    return f"{{{reader}: {{{', '.join(pairs)}}}}}"
+
+
+def format_of(path: Path) -> Format | None:
+    """Return what a file or folder is, None if nothing speaks for a format.
+
+    Raises:
+        DataError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        if path.is_dir():
+            return _of_folder(path)
+        with open_file(path) as file:
             start = file.read(NUM_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    found = _seems(start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n"))
-    if found:
-        raise DataError(f"{path} {found.format(name=path.name)}")
+    return _of_file(path, start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n"))
 
 
-def _seems(start: bytes) -> str:
-    """Return what content that begins like this is, ``""`` for JSON lines."""
-    for magic, words in _MAGIC.items():
+def _of_folder(path: Path) -> Format:
+    names = {entry.name for entry in path.iterdir()}
+    through_hf = reader_line("hf", path=path)
+    if names & _SAVED:
+        return Format("is a folder that datasets saved", ("hf",), through_hf)
+    if names & _METADATA:
+        return Format("is a folder of pictures with metadata", ("hf",), through_hf)
+    if any(name.endswith((".parquet", ".arrow")) for name in names):
+        return Format("is a folder of Parquet or Arrow files", ("hf",), through_hf)
+    return Format("is a folder", ("folders",), reader_line("folders", path=path))
+
+
+def _of_file(path: Path, start: bytes) -> Format | None:
+    """Return what a file is whose content begins like this."""
+    for magic, words in _UNREAD.items():
         if start.startswith(magic):
-            return words
+            return Format(words.format(name=path.name))
     if start.startswith(_UTF_16):
-        return (
-            "is UTF-16 text; write it as UTF-8: "
-            "iconv -f UTF-16 -t UTF-8 {name} > utf8.jsonl"
-        )
-    if start.startswith(b"["):
-        return (
-            "is one JSON array, and no JSON lines; write each of its objects on a line "
-            "of its own: jq -c '.[]' {name} > rows.jsonl"
-        )
-    if re.match(rb'\{\s*\n\s*"', start):
-        return (
-            "is JSON spread over several lines; write each row's object on one line: "
-            "jq -c . {name} > rows.jsonl"
-        )
-    text = start.partition(b"\n")[0].decode("utf-8", errors="replace").strip()
-    for separator in "\t,;|":
-        cells = {cell.strip(" \"'").lower() for cell in text.split(separator)}
-        if not text.startswith("{") and len(cells & _COLUMNS) > 1:
-            return (
-                f"is a table whose cells are separated by {separator!r}; write each "
-                "row as a JSON object on a line of its own"
+        to = f"iconv -f UTF-16 -t UTF-8 {path.name} > utf8{path.suffix}"
+        return Format(f"is UTF-16 text; write it as UTF-8: {to}")
+    if start.startswith((b"PAR1", b"ARROW1")):
+        what = "a Parquet file" if start.startswith(b"PAR1") else "an Arrow file"
+        return Format(f"is {what}", ("hf",), reader_line("hf", path=path))
+    text = start.decode("utf-8", errors="replace")
+    if text.startswith("["):
+        line = reader_line("json", path=path)
+        return Format("is one JSON array", ("json", "vqa_v2", KEYED), line)
+    return _of_object(path, text) if text.startswith("{") else _of_table(path, text)
+
+
+def _of_object(path: Path, text: str) -> Format | None:
+    first, _, rest = text.partition("\n")
+    try:
+        json.loads(first)
+        is_line = True
+    except (ValueError, RecursionError):
+        is_line = False
+    if is_line and rest.strip():
+        line = reader_line("jsonl", path=path)
+        return Format("is JSON lines, one object a line", ("jsonl",), line)
+    if found := _OFFICIAL.search(text):
+        files = {"questions": "FILE", "annotations": "FILE", found[1]: path}
+        line = reader_line("vqa_v2", **files, images=_PICTURES)
+        what = f"is one JSON object, the {found[1]} of VQA v2 or of a set in its form"
+        return Format(what, ("vqa_v2", KEYED), line)
+    if not _OBJECT.match(text):
+        return None
+    line = reader_line("json", path=path, key="NAME_OF_THE_LIST")
+    if is_line:  # which may be a row that begins with a list
+        return Format("is one JSON object", (KEYED, "vqa_v2", "jsonl"), line)
+    line += f", or write each row on one line: jq -c . {path.name} > rows.jsonl"
+    return Format("is JSON spread over several lines", (KEYED, "vqa_v2"), line)
+
+
+def _of_table(path: Path, text: str) -> Format | None:
+    """Return whether the first lines are cells, as many in each, behind a head."""
+    lines = [line for line in text.split("\n")[:3] if line.strip()]
+    for separator in "\t,;|" if lines else "":
+        cells = {cell.strip(" \r\"'").lower() for cell in lines[0].split(separator)}
+        counts = {line.count(separator) for line in lines[:2]}
+        if len(cells & _COLUMNS) > 1 or (
+            len(lines) > 1 and len(counts) == 1 and 0 not in counts
+        ):
+            usual = "\t" if path.suffix == ".tsv" else ","
+            options = {} if separator == usual else {"separator": separator}
+            line = reader_line("csv", path=path, **options)
+            return Format(
+                f"is a table whose cells are separated by {separator!r}",
+                ("csv",),
+                line,
             )
-    holds_lists = re.match(r'\{\s*"(info|annotations|questions|images)"\s*:', text)
-    if holds_lists and '"image"' not in text:
-        return (
-            "is one JSON object that holds lists, as the official files do; join them "
-            "to rows of 'image', 'question' and 'answer', one object a line"
-        )
-    return ""
+    return None
+
+
+def _scalar(text: str) -> str:
+    """Return a text as YAML has it, in quotes where it must be."""
+    return text if re.fullmatch(r"[\w/.-]*[\w/-]", text) else json.dumps(text)

@@ -10,13 +10,20 @@ from typing import Any, NoReturn
 from training.errors import DataError
 from training.files.named_paths import open_file
 
-__all__ = ["UnusableRow", "lines_of", "parse_object", "show"]
+__all__ = [
+    "UnusableRow",
+    "lines_of",
+    "parse_object",
+    "refuse_constant",
+    "show",
+    "unique_pairs",
+]
 
 MAX_LINE_BYTES = 1 << 20
 
 
-class UnusableRow(Exception):
-    """Why a line cannot be used, without its place."""
+class UnusableRow(DataError):
+    """Why a row cannot be used, without its place."""
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -51,8 +58,10 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise UnusableRow(f"is not UTF-8 at byte {error.start + 1}") from error
     try:
         values = json.loads(
-            text, parse_constant=_refuse_constant, object_pairs_hook=_unique_pairs
+            text, parse_constant=refuse_constant, object_pairs_hook=unique_pairs
         )
+    except UnusableRow:
+        raise
     except json.JSONDecodeError as error:
         end = "; the line seems cut off" if not raw.rstrip().endswith(b"}") else ""
         raise UnusableRow(
@@ -67,11 +76,13 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return values
 
 
-def _refuse_constant(literal: str) -> NoReturn:
+def refuse_constant(literal: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python's parser would take."""
     raise UnusableRow(f"holds {literal}, which is not JSON")
 
 
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, which must not have a key twice."""
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -52,6 +52,11 @@ class LineIndex:
     def __len__(self) -> int:
         return len(self._starts)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the file."""
+        return self._stamp[0]
+
     def number_of(self, index: int) -> int:
         """Return the line's number in the file, from 1, every line counted."""
         start = self._starts[index]

@@ -1,0 +1,182 @@
+"""The reader ``csv``: a table whose first line names its columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainbus_data.readers.derived import PicturePattern
+from trainbus_data.readers.kept_rows import Item, KeptRows
+from trainbus_data.rows.formats import reader_line, refuse_other_formats
+from trainbus_data.rows.json_lines import UnusableRow, lines_of
+from training.errors import ConfigError, DataError
+from training.files.named_paths import named_path, open_file
+
+__all__ = ["CsvTable"]
+
+#: Between the items of a cell that holds a list.
+BETWEEN_ITEMS = ";"
+
+
+class CsvTable(KeptRows):
+    """The rows of a CSV or TSV file; every value is a text.
+
+    Nothing is guessed: ``007`` and ``NA`` are texts like others. An empty cell is no
+    value, and a column without a name is left out.
+
+    Args:
+        path: UTF-8, with or without a byte order mark; quotes as in RFC 4180.
+        separator: the character between cells; None: a tab in ``.tsv`` files, else a
+            comma.
+        lists: columns whose cells hold several texts, separated by ``;``.
+        images: pattern over a row's values that gives its picture, such as
+            ``train2014/{image_id:0>12}.jpg``; None: rows have ``image``.
+    Raises:
+        DataError: the file cannot be read, is of another format, names a column twice,
+            leaves a quote open or holds no row.
+        ConfigError: the pattern is none, or the separator not one character.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        separator: str | None = None,
+        lists: Sequence[str] = ("answers",),
+        images: str | None = None,
+    ) -> None:
+        path = named_path(path)
+        pictures = PicturePattern(images)
+        if separator is None:
+            separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        if len(separator) != 1 or separator in '"\r\n':
+            raise ConfigError(
+                f"separator is {separator!r}, but must be one character, as in "
+                'separator: ";" or, for a tab, separator: "\\t"'
+            )
+        if isinstance(lists, str):
+            raise ConfigError(f"lists is {lists!r}; write a list: [{lists}]")
+        refuse_other_formats(path, "csv")
+        table = _Table(path, separator, frozenset(lists), pictures)
+        super().__init__(
+            path,
+            [path],
+            {"reader": "csv", "separator": separator, "lists": sorted(lists),
+             "images": images},
+            table.rows,
+        )  # fmt: skip
+
+
+class _Table:
+    """One pass over the file of a table."""
+
+    def __init__(
+        self,
+        path: Path,
+        separator: str,
+        lists: frozenset[str],
+        pictures: PicturePattern,
+    ) -> None:
+        self._path = path
+        self._separator = separator
+        self._lists = lists
+        self._pictures = pictures
+
+    def rows(self) -> Iterator[Item]:
+        try:
+            file = open_file(self._path)
+        except OSError as error:
+            raise DataError(f"cannot read {self._path}: {error.strerror}") from error
+        with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(text, delimiter=self._separator, strict=True)
+            try:
+                head = self._head(reader)
+                yield from self._rows(reader, head)
+            except UnicodeDecodeError as error:
+                raise self._not_utf_8() from error
+
+    def _head(self, reader: Any) -> list[str]:
+        cells: list[str] = []
+        while not any(cells):
+            try:
+                cells = [cell.strip() for cell in next(reader)]
+            except StopIteration:
+                raise DataError(f"{self._path} is empty") from None
+            except csv.Error as error:
+                raise DataError(
+                    f"{self._path}:1: the head is no CSV: {error}"
+                ) from error
+        place = f"{self._path}:{reader.line_num}"
+        names = [name for name in cells if name]
+        for name in names:
+            if names.count(name) > 1:
+                raise DataError(f"{place}: the head names the column {name!r} twice")
+        other = next((each for each in ";\t|," if each in names[0]), None)
+        if len(cells) == 1 and other:
+            line = reader_line("csv", path=self._path, separator=other)
+            raise DataError(
+                f"{place}: the head is one column, {names[0]!r}; if its cells are "
+                f"separated by {other!r}, write {line}"
+            )
+        return cells
+
+    def _rows(self, reader: Any, head: list[str]) -> Iterator[Item]:
+        while True:
+            place = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield str(place), self._fault(place, error)
+                continue
+            if cells:  # none: a blank line
+                yield str(place), self._row(cells, head)
+
+    def _row(self, cells: list[str], head: list[str]) -> dict[str, Any] | UnusableRow:
+        if len(cells) != len(head):
+            return UnusableRow(
+                f"has {len(cells)} cells, where the head has {len(head)}; a cell that "
+                f"holds {self._separator!r} stands in double quotes"
+            )
+        row: dict[str, Any] = {}
+        for name, cell in zip(head, cells, strict=True):
+            if name in self._lists:
+                items = [item.strip() for item in cell.split(BETWEEN_ITEMS)]
+                if items := [item for item in items if item]:
+                    row[name] = items
+            elif name and cell.strip():
+                row[name] = cell
+        try:
+            return self._pictures.add_to(row)
+        except UnusableRow as error:
+            return error
+
+    def _fault(self, place: int, error: csv.Error) -> UnusableRow:
+        """Return why a row is none; refuse the file where all the rest is lost, too."""
+        told = str(error)
+        if "end of data" in told or "field limit" in told:
+            raise DataError(
+                f"{self._path}:{place}: a double quote opens a cell here that is not "
+                f"closed within {csv.field_size_limit()} characters; write a quote in "
+                'a quoted cell as two: ""'
+            ) from error
+        return UnusableRow(
+            f"is no CSV: {told}; write a double quote in a quoted cell as two"
+        )
+
+    def _not_utf_8(self) -> DataError:
+        for line, raw in lines_of(self._path):
+            try:
+                raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return DataError(
+                    f"{self._path}:{line}: is not UTF-8 at byte {error.start + 1}; "
+                    "write the file as UTF-8, as in: "
+                    f"iconv -f LATIN1 -t UTF-8 {self._path.name}"
+                )
+        return DataError(f"{self._path} is not UTF-8")

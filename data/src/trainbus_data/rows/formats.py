@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainbus_data.rows.json_lines import MAX_LINE_BYTES
 from training.errors import DataError
 from training.files.named_paths import open_file
 
@@ -47,8 +49,8 @@ _SAVED = frozenset({"state.json", "dataset_dict.json"})
 _METADATA = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
 #: A list of objects under one of the names that the files of VQA v2 have.
 _OFFICIAL = re.compile(r'"(questions|annotations)"\s*:\s*\[\s*(\{|$)')
-#: An object over several lines, or one whose first value is a list of objects.
-_OBJECT = re.compile(r'\{\s*\n\s*"|\{\s*"\w+"\s*:\s*\[\s*\{')
+#: An object over several lines.
+_SPREAD = re.compile(r'\{\s*\n\s*"')
 #: The reader ``json`` where its ``key`` is given.
 KEYED = "json with a key"
 _PICTURES = "FOLDER/{image_id:012d}.jpg"
@@ -100,6 +102,8 @@ def format_of(path: Path) -> Format | None:
             return _of_folder(path)
         with open_file(path) as file:
             start = file.read(NUM_BYTES)
+            if b"\n" not in start.strip():  # the line is needed whole
+                start += file.readline(MAX_LINE_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     return _of_file(path, start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n"))
@@ -137,12 +141,8 @@ def _of_file(path: Path, start: bytes) -> Format | None:
 
 def _of_object(path: Path, text: str) -> Format | None:
     first, _, rest = text.partition("\n")
-    try:
-        json.loads(first)
-        is_line = True
-    except (ValueError, RecursionError):
-        is_line = False
-    if is_line and rest.strip():
+    row = _parsed(first)
+    if row is not None and rest.strip():
         line = reader_line("jsonl", path=path)
         return Format("is JSON lines, one object a line", ("jsonl",), line)
     if found := _OFFICIAL.search(text):
@@ -150,13 +150,29 @@ def _of_object(path: Path, text: str) -> Format | None:
         line = reader_line("vqa_v2", **files, images=_PICTURES)
         what = f"is one JSON object, the {found[1]} of VQA v2 or of a set in its form"
         return Format(what, ("vqa_v2", KEYED), line)
-    if not _OBJECT.match(text):
-        return None
     line = reader_line("json", path=path, key="NAME_OF_THE_LIST")
-    if is_line:  # which may be a row that begins with a list
+    if _SPREAD.match(text):
+        line += f", or write each row on one line: jq -c . {path.name} > rows.jsonl"
+        return Format("is JSON spread over several lines", (KEYED, "vqa_v2"), line)
+    if len(first) > MAX_LINE_BYTES:
+        return Format("is one JSON object", (KEYED, "vqa_v2"), line)
+    if row is not None and _holds_rows(row):  # or is one row that holds a list
         return Format("is one JSON object", (KEYED, "vqa_v2", "jsonl"), line)
-    line += f", or write each row on one line: jq -c . {path.name} > rows.jsonl"
-    return Format("is JSON spread over several lines", (KEYED, "vqa_v2"), line)
+    return None
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _holds_rows(row: Mapping[str, Any]) -> bool:
+    """Whether an object has no value of a row, but a list of objects."""
+    lists = [value for value in row.values() if isinstance(value, list) and value]
+    return not _COLUMNS & row.keys() and any(isinstance(v[0], dict) for v in lists)
 
 
 def _of_table(path: Path, text: str) -> Format | None:

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from toy import make_trainer
 
 from training.app.cli.command_line import build_parser
 from training.checkpoint_io import FORMAT, FORMAT_VERSION
+from training.discovery.installed import installed
+from training.discovery.parts import find_part
+from training.discovery.signature import fitted
 from training.layout import LAYOUT
 
-PAGES = ("checkpoint-format.md", "resuming.md")
+PAGES = ("checkpoint-format.md", "resuming.md", "train-your-own-data.md")
 
 
 def text_of(repository: Path, page: str) -> str:
@@ -33,6 +37,32 @@ def test_the_python_blocks_run_in_an_empty_folder(
     assert found
     for source in found:
         exec(compile(source, page, "exec"), {"__name__": "page"})
+
+
+def test_every_reader_in_a_configuration_has_the_options_shown(
+    repository: Path,
+) -> None:
+    text = text_of(repository, "train-your-own-data.md")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    shown = [
+        split for block in blocks for split in yaml.safe_load(block)["data"].values()
+    ]
+    shown += [
+        yaml.safe_load(each)["train"] for each in re.findall(r"`(train: .*?)`", text)
+    ]
+    named = [pair for each in shown if isinstance(each, dict) for pair in each.items()]
+    assert {name for name, _ in named} >= {"json", "csv", "vqa_v2", "hf"}
+    for name, options in named:
+        if isinstance(options, dict):  # and no renamed field
+            cls = find_part("reader", name, "data.train")
+            assert fitted(cls, options)[1] == [], (name, options)
+
+
+def test_every_reader_is_in_the_table(repository: Path) -> None:
+    text = text_of(repository, "train-your-own-data.md")
+    ours = {i.name for i in installed("reader") if i.distribution == "trainbus"}
+    in_words = {"jsonl": "JSON lines", "folders": "one folder a class"}
+    assert [n for n in ours if f"{{{n}: " not in text and in_words[n] not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -29,7 +29,7 @@ def test_a_picture_is_a_row_in_the_order_of_names(tmp_path):
         {"image": "dog/2.png", "label": "dog"},
     ]
     assert rows.root == folder
-    assert rows.place(3) == f"{folder}/dog/2.png"
+    assert rows.place(3) == f"{folder}:dog/2.png"
 
 
 def test_what_systems_leave_behind_is_no_row(tmp_path):

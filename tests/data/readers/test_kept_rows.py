@@ -15,6 +15,7 @@ from trainbus_data.readers.csv_table import CsvTable
 from trainbus_data.readers.json_array import JsonArray
 from trainbus_data.rows.json_lines import UnusableRow
 from training.errors import DataError
+from training.recipes.reader import Reader
 
 
 def table(folder: Path, text: str = "a,b\n1,2\n3,4\n") -> Path:
@@ -180,3 +181,7 @@ def write_array(folder: Path, count: int) -> Path:
     path = folder / "rows.json"
     path.write_text(json.dumps([{"a": number} for number in range(count)]))
     return path
+
+
+def test_readers_are_what_the_pipeline_asks_for(tmp_path):
+    assert isinstance(CsvTable(table(tmp_path)), Reader)

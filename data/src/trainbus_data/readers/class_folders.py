@@ -21,7 +21,7 @@ LITTER = frozenset({"thumbs.db", "desktop.ini"})
 class ClassFolders(KeptRows):
     """Pictures with the name of their folder as label, ordered by class and name.
 
-    Names that begin with a dot are left out.
+    Names that begin with a dot are left out. A place is ``<path>:<class>/<name>``.
 
     Args:
         path: folder that holds one folder a class, which hold pictures and no folders.
@@ -40,10 +40,6 @@ class ClassFolders(KeptRows):
             lambda: _rows_of(path, classes),
         )
         self.root = path
-
-    def place(self, index: int) -> str:
-        """Return the picture's path."""
-        return f"{self.path}/{self._read(index)[0]}"
 
 
 def _classes_of(path: Path) -> list[str]:

@@ -79,12 +79,13 @@ def test_a_place_is_where_a_row_begins(tmp_path):
     [
         ("1", "has 1 cells, where the head has 2; a cell that holds ','"),
         ("1,2,3", "has 3 cells, where the head has 2; a cell that holds ','"),
+        ("\"['x']\",2", "a is \"['x']\" (a string), a list in brackets; separate"),
         ('"Stop" sign,2', "is no CSV: ',' expected after '\"'"),
     ],
 )
 def test_a_line_that_is_no_row_hurts_no_other(tmp_path, line, reason):
-    rows = CsvTable(write(tmp_path, f"a,b\n1,2\n{line}\n3,4\n"))
-    assert (rows[0], rows[2]) == ({"a": "1", "b": "2"}, {"a": "3", "b": "4"})
+    rows = CsvTable(write(tmp_path, f"a,b\n1,2\n{line}\n3,4\n"), lists=["a"])
+    assert (rows[0], rows[2]) == ({"a": ["1"], "b": "2"}, {"a": ["3"], "b": "4"})
     assert rows.faulty == (1,)
     assert rows.place(1).endswith("rows.csv:3")
     with pytest.raises(UnusableRow) as caught:
@@ -99,9 +100,9 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "a name twice": ("a,b,a\n1,2,3\n", ":1: the head names the column 'a' twice"),
     "a quote left open": (
         HEAD + 'a,b,c\nd,"e,f\ng,h,i\n',
-        r":3: a double quote opens a cell here .* as two: \"\"",
+        r":3: a cell begins here that does not end .* as two: \"\"",
     ),
-    "a cell without end": (HEAD + 'a,"' + "b\n" * 80_000, ":2: a double quote opens"),
+    "a cell without end": (HEAD + 'a,"' + "b\n" * 80_000, ":2: a cell begins here"),
     "Latin 1": (
         HEAD.encode() + b"a,b,gr\xfcn\n",
         ":2: is not UTF-8 at byte 7; .*iconv",

@@ -148,7 +148,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
 
 def test_a_failure_leaves_nothing_behind(tmp_path, own_cache):
     path = table(tmp_path, 'a,b\n1,2\n"3,4\n')
-    with pytest.raises(DataError, match="a double quote opens"):
+    with pytest.raises(DataError, match="a cell begins here"):
         CsvTable(path)
     assert list(own_cache.iterdir()) == []
 

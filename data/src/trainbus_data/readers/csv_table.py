@@ -12,7 +12,7 @@ from typing import Any
 from trainbus_data.readers.derived import PicturePattern
 from trainbus_data.readers.kept_rows import Item, KeptRows
 from trainbus_data.rows.formats import reader_line, refuse_other_formats
-from trainbus_data.rows.json_lines import UnusableRow, lines_of
+from trainbus_data.rows.json_lines import UnusableRow, lines_of, show
 from training.errors import ConfigError, DataError
 from training.files.named_paths import named_path, open_file
 
@@ -145,13 +145,13 @@ class _Table:
             )
         row: dict[str, Any] = {}
         for name, cell in zip(head, cells, strict=True):
-            if name in self._lists:
-                items = [item.strip() for item in cell.split(BETWEEN_ITEMS)]
-                if items := [item for item in items if item]:
-                    row[name] = items
-            elif name and cell.strip():
+            if name and cell.strip():
                 row[name] = cell
         try:
+            for name in self._lists & row.keys():
+                row[name] = _items_of(row[name], name)
+                if not row[name]:
+                    del row[name]
             return self._pictures.add_to(row)
         except UnusableRow as error:
             return error
@@ -161,9 +161,9 @@ class _Table:
         told = str(error)
         if "end of data" in told or "field limit" in told:
             raise DataError(
-                f"{self._path}:{place}: a double quote opens a cell here that is not "
-                f"closed within {csv.field_size_limit()} characters; write a quote in "
-                'a quoted cell as two: ""'
+                f"{self._path}:{place}: a cell begins here that does not end within "
+                f"{csv.field_size_limit()} characters; close its double quote; write "
+                'a quote in a quoted cell as two: ""'
             ) from error
         return UnusableRow(
             f"is no CSV: {told}; write a double quote in a quoted cell as two"
@@ -180,3 +180,14 @@ class _Table:
                     f"iconv -f LATIN1 -t UTF-8 {self._path.name}"
                 )
         return DataError(f"{self._path} is not UTF-8")
+
+
+def _items_of(cell: str, name: str) -> list[str]:
+    """Return the texts of a cell that holds several."""
+    if cell.strip().startswith("[") and cell.strip().endswith("]"):
+        raise UnusableRow(
+            f"{name} is {show(cell)}, a list in brackets; separate its texts by "
+            f"{BETWEEN_ITEMS!r} alone"
+        )
+    items = [item.strip() for item in cell.split(BETWEEN_ITEMS)]
+    return [item for item in items if item]

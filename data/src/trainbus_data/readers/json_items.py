@@ -95,11 +95,13 @@ class JsonItems:
                 return start
             if self._text[start : start + 1] == "[":
                 lists.append(name)
-        wanted = next((key for key in keys if key is not None), None)
-        hint = did_you_mean(wanted, lists) if wanted else ""
+        there = f"its lists are: {', '.join(lists) or 'none'}"
+        if keys == (None,):
+            raise DataError(f"{self.path} is an object, and no list of rows; {there}")
+        wanted = next(key for key in keys if key is not None)
         raise DataError(
-            f"{self.path} is an object without {_any(keys)}{hint}; its lists are: "
-            f"{', '.join(lists) or 'none'}"
+            f"{self.path} is an object without {_any(keys)}"
+            f"{did_you_mean(wanted, lists)}; {there}"
         )
 
     def _members(self, at: int) -> Iterator[tuple[str, int]]:
@@ -198,5 +200,4 @@ def _text_of(path: Path) -> str:
 
 
 def _any(keys: tuple[str | None, ...]) -> str:
-    names = [repr(key) for key in keys if key is not None]
-    return f"a list under {' or '.join(names)}" if names else "a name for its list"
+    return f"a list under {' or '.join(repr(key) for key in keys if key is not None)}"

@@ -99,12 +99,13 @@ def open_once(reader: str, options: dict[str, Any]) -> dict[str, Any]:
 
     cls = find_part("reader", reader, "data.train")
     started = time.process_time()
-    rows = cls(**options)
+    large = {"index_above_mb": 0} if reader == "jsonl" else {}
+    rows = cls(**options, **large)
     seconds = time.process_time() - started
     started = time.process_time()
     for number in range(0, len(rows), max(1, len(rows) // 1000)):
         assert rows[number]["question"]
-    index = rows._index
+    index = rows._lines
     return {
         "rows": len(rows),
         "cpu_seconds": round(seconds, 2),

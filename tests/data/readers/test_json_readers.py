@@ -29,6 +29,11 @@ def as_lines(folder: Path) -> JsonLines:
     return JsonLines(write(folder, text, "rows.jsonl"))
 
 
+def as_indexed_lines(folder: Path) -> JsonLines:
+    as_lines(folder)
+    return JsonLines(folder / "rows.jsonl", index_above_mb=0)
+
+
 def as_array(folder: Path) -> JsonArray:
     return JsonArray(write(folder, json.dumps(ROWS)))
 
@@ -38,7 +43,7 @@ def under_key(folder: Path) -> JsonArray:
     return JsonArray(write(folder, json.dumps(whole, indent=1)), key="data")
 
 
-@pytest.mark.parametrize("make", [as_lines, as_array, under_key])
+@pytest.mark.parametrize("make", [as_lines, as_indexed_lines, as_array, under_key])
 def test_rows_come_as_they_are_written(tmp_path, make):
     rows = make(tmp_path)
     assert len(rows) == 3
@@ -75,8 +80,9 @@ def test_a_place_is_the_line_and_where_that_says_too_little_the_item(
 
 def test_blank_lines_of_json_lines_are_counted(tmp_path):
     path = write(tmp_path, '\n{"a": 1}\n\n{"a": 2}', "rows.jsonl")
-    rows = JsonLines(path)
-    assert [rows.place(n) for n in range(2)] == [f"{path}:2", f"{path}:4"]
+    for limit in (64, 0):
+        rows = JsonLines(path, index_above_mb=limit)
+        assert [rows.place(n) for n in range(2)] == [f"{path}:2", f"{path}:4"]
 
 
 LLAVA = [

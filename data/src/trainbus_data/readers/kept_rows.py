@@ -85,7 +85,7 @@ class KeptRows(RowLines):
         return f"{self.path}:{self._read(index)[0]}"
 
     def _read(self, index: int) -> tuple[str, dict[str, Any] | str]:
-        raw = self._index.read(self._line(index))
+        raw = self._lines.read(self._line(index))
         place, row = json.loads(raw.decode("utf-8", "surrogatepass"))
         return place, row
 

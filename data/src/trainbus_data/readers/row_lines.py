@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainbus_data.rows.held_lines import HeldLines
 from trainbus_data.rows.json_lines import UnusableRow
 from trainbus_data.rows.line_index import LineIndex
 
@@ -19,11 +20,11 @@ NUM_LOOKED_AT = 1000
 
 
 class RowLines:
-    """Rows by number, each one line of a file; holds 8 bytes a row.
+    """Rows by number, each one line of a file.
 
     Args:
         path: what the user named, for places.
-        index: the lines.
+        lines: the file's; of an index 8 bytes each are held.
         num_rows: rows; the lines behind them hold none.
 
     Attributes:
@@ -32,12 +33,12 @@ class RowLines:
         faulty: numbers of rows that are known to be unusable, up to 1,000.
     """
 
-    def __init__(self, path: Path, index: LineIndex, num_rows: int) -> None:
+    def __init__(self, path: Path, lines: LineIndex | HeldLines, num_rows: int) -> None:
         self.path = path
         self.root = path.parent
         self.faulty: tuple[int, ...] = ()
-        self.num_bytes = index.num_bytes
-        self._index = index
+        self.num_bytes = lines.num_bytes
+        self._lines = lines
         self._num_rows = num_rows
 
     def __len__(self) -> int:

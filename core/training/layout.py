@@ -39,6 +39,7 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "settings": check_settings,
     "progress": parts.check_progress,
     "model": parts.check_model,
+    "left_out": parts.check_left_out,
     "loss": parts.check_loss,
     "optimizer": parts.check_optimizer,
     "trainable": parts.check_trainable,

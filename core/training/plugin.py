@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from training.loop.window import Window, WindowResult
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
+    from training.modules.frozen_weights import FrozenWeights
     from training.modules.plain_names import as_plain, load_weights, weights_of
     from training.modules.train_mode import evaluating
     from training.plain import plain
@@ -63,6 +64,7 @@ _MODULES = {
     "CAN_ASK": "training.files.holder",
     "Claim": "training.files.claim",
     "FolderLostError": "training.files.lock",
+    "FrozenWeights": "training.modules.frozen_weights",
     "Guarded": "training.messages.guarded_streams",
     "LazyLogs": "training.logs",
     "LossFn": "training.loop.forward",
@@ -131,6 +133,7 @@ __all__ = [
     "CAN_ASK",
     "Claim",
     "FolderLostError",
+    "FrozenWeights",
     "Guarded",
     "LazyLogs",
     "LossFn",

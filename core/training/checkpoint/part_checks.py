@@ -159,6 +159,17 @@ def check_model(model: Mapping[str, Any], state: Mapping[str, Any]) -> None:
             require(is_right, f"model[{name!r}]", value, "a tensor with data")
 
 
+def check_left_out(left_out: Any, state: Mapping[str, Any]) -> None:
+    """What the file does not hold goes by names, of which it holds none."""
+    at = "left_out"
+    is_right = has_names(left_out) and left_out.keys() == {"names", "digest"}
+    require(is_right, at, left_out, "names and digest")
+    names, digest = left_out["names"], left_out["digest"]
+    is_right = are_names(names) and state["model"].keys().isdisjoint(names)
+    require(is_right, f"{at}.names", names, "names of weights that are not in model")
+    require(is_name(digest), f"{at}.digest", digest, "text")
+
+
 def check_loss(loss: Any, state: Mapping[str, Any]) -> None:
     """What the loss keeps beside the model goes by names, as weights do."""
     require(has_names(loss), "loss", loss, "a mapping of names")

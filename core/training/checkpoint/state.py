@@ -15,8 +15,8 @@ from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
 from training.hardware.rng import rng_state
+from training.modules.frozen_weights import complete
 from training.modules.plain_names import (
-    as_plain,
     load_weights,
     some,
     weights_of,
@@ -104,14 +104,18 @@ def _position(trainer: Checkpointable) -> dict[str, Any]:
     }
 
 
-def check_model(trainer: Checkpointable, state: Mapping[str, Any], source: str) -> None:
-    """Compare names and shapes of the weights; nothing is changed.
+def check_model(trainer: Checkpointable, state: dict[str, Any], source: str) -> None:
+    """Compare names and shapes of the weights; the model is not changed.
 
+    Args:
+        trainer: its model is to take them.
+        state: completed in place where frozen weights were left out of it.
+        source: the checkpoint, for messages.
     Raises:
         CheckpointError: names or shapes differ; says which.
     """
-    saved = as_plain(trainer.model, state["model"])
-    check_weights(saved, weights_of(trainer.model), "model", source)
+    complete(trainer.model, state, source)
+    check_weights(state["model"], weights_of(trainer.model), "model", source)
 
 
 def check_loss(trainer: Checkpointable, state: Mapping[str, Any], source: str) -> None:
@@ -181,4 +185,4 @@ def warn_of_nonfinite(
 
 def restore_model(trainer: Checkpointable, state: Mapping[str, Any]) -> None:
     """Load the weights of the model; ``check_model`` has compared them."""
-    load_weights(trainer.model, as_plain(trainer.model, state["model"]))
+    load_weights(trainer.model, state["model"])

@@ -30,7 +30,14 @@ from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Claim, FolderLostError, Plan, is_insistent, named_path
+from training.plugin import (
+    Claim,
+    FolderLostError,
+    FrozenWeights,
+    Plan,
+    is_insistent,
+    named_path,
+)
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -72,6 +79,8 @@ class ModelCheckpointCallback(Callback):
         async_save: copy the state to host memory and write it while training goes on;
             an error ends the run at the next step, or at its end. The last checkpoint
             of a run is waited for. Takes as much host memory as the state.
+        weights: ``"trained"`` leaves out the parameters that are frozen when training
+            begins; a model with the very same ones is needed to go on, or to use them.
     Raises:
         ConfigError: an option is of the wrong type or out of range.
     """
@@ -96,6 +105,7 @@ class ModelCheckpointCallback(Callback):
         on_save_error: Literal["raise", "warn"] = "raise",
         carry_best: bool = False,
         async_save: bool = False,
+        weights: Literal["all", "trained"] = "all",
     ) -> None:
         self.save_dir = None if save_dir is None else named_path(save_dir)
         self.monitor = monitor
@@ -114,6 +124,7 @@ class ModelCheckpointCallback(Callback):
         self.carry_best = carry_best
         self.async_save = async_save
         self._claim = Claim("checkpointing plugin", "checkpointing.save_dir")
+        self.weights = weights
         self._restored: dict[str, Any] = {}
         self._saver: Saver | None = None
         self._leaves = False
@@ -171,6 +182,8 @@ class ModelCheckpointCallback(Callback):
             trainer.require_metric(field, f"{self.name}.filename")
         saver, position = self._set_up, (trainer.epoch, trainer.step)
         store = saver.store
+        if self.weights == "trained":
+            saver.frozen = FrozenWeights(trainer.model)
         if not resumed:
             with files.usable(store.folder):
                 store.begin(None, (0, 0))

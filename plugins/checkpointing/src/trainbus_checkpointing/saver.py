@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trainbus_checkpointing.cadence import Boundary
 from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.store import Store
-from training.plugin import Staging, capture, write_checkpoint
+from training.plugin import FrozenWeights, Staging, capture, write_checkpoint
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -30,6 +32,8 @@ class Saver:
         self.store = store
         self._filename = filename
         self._staging = Staging() if is_async else None
+        #: What is left out of each file, if anything is.
+        self.frozen: FrozenWeights | None = None
         #: A value that the best must also beat, from the run that was resumed.
         self.baseline: float | None = None
         #: (epoch, step) of the state that was saved, or loaded, last.
@@ -72,12 +76,21 @@ class Saver:
             metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()},
         )
         if self._staging is None or at.is_stopping:
-            self.store.add(draft, trainer.save_checkpoint, needed_steps(trainer))
+            self.store.add(draft, self._writer(trainer), needed_steps(trainer))
         else:
             self.store.finish(needed_steps(trainer))
-            state = self._staging.copy(capture(trainer))
+            state = self._staging.copy(self._state(trainer))
             self.store.add_later(draft, lambda path: write_checkpoint(path, state))
         self.saved_at = at.epoch, at.step
+
+    def _writer(self, trainer: Trainer) -> Callable[[Path], object]:
+        if self.frozen is None:
+            return trainer.save_checkpoint
+        return lambda path: write_checkpoint(path, self._state(trainer))
+
+    def _state(self, trainer: Trainer) -> dict[str, Any]:
+        state = capture(trainer)
+        return state if self.frozen is None else self.frozen.leave_out(state)
 
     def finish(self, trainer: Trainer, wait: bool) -> None:
         """List what was written in the meantime.

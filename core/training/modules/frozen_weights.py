@@ -1,0 +1,104 @@
+"""Leave weights that training cannot change out of a checkpoint, and know them again.
+
+A run that trains adapters beside a large model writes the adapters alone. Who goes on
+from such a file has the rest already; a digest tells whether it is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import CheckpointError
+from training.modules.plain_names import as_plain, plain_name, some, weights_of
+
+__all__ = ["LEFT_OUT", "FrozenWeights", "complete"]
+
+#: The part of a checkpoint that names what is not in it.
+LEFT_OUT = "left_out"
+
+
+class FrozenWeights:
+    """The parameters of a model that need no gradient when this is made.
+
+    Args:
+        model: wrapped or not.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        # Tied parameters go by several names.
+        named = model.named_parameters(remove_duplicate=False)
+        self._frozen = {
+            plain_name(model, name): (value, _mark(value))
+            for name, value in named
+            if not value.requires_grad
+        }
+        self._names: list[str] = []
+        self._digest = ""
+
+    def leave_out(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state of a run without those that are as they were.
+
+        One that somebody has written to, or has made trainable, stays in the state.
+        The first call reads all the others, which takes about a second a gigabyte.
+        """
+        model = state["model"]
+        names = sorted(
+            name
+            for name, (value, mark) in self._frozen.items()
+            if name in model and not value.requires_grad and _mark(value) == mark
+        )
+        if names != self._names:
+            self._names, self._digest = names, _digest_of(model, names)
+        left = {name: value for name, value in model.items() if name not in set(names)}
+        part = {"names": names, "digest": self._digest}
+        return {**state, "model": left, LEFT_OUT: part}
+
+
+def complete(model: nn.Module, state: dict[str, Any], source: str) -> None:
+    """Put into ``state`` what was left out of it: the weights that ``model`` has.
+
+    Args:
+        model: what will take the weights.
+        state: of a checkpoint; changed in place. Its weights then have plain names.
+        source: the checkpoint, for messages.
+    Raises:
+        CheckpointError: the model has others there than the run that was saved.
+    """
+    state["model"] = as_plain(model, state["model"])
+    part = state.pop(LEFT_OUT, None)
+    if part is None:
+        return
+    own = weights_of(model)
+    missing = [name for name in part["names"] if name not in own]
+    if missing:
+        raise CheckpointError(
+            f"checkpoint {source!r} holds trained weights alone and does not fit this "
+            f"model, which lacks {some(missing)}: build the model as it was"
+        )
+    if _digest_of(own, part["names"]) != part["digest"]:
+        raise CheckpointError(
+            f"checkpoint {source!r} holds trained weights alone, and the model's other "
+            f"{len(part['names'])} weights are not those of its run: load the same "
+            "base model before it"
+        )
+    state["model"] |= {name: own[name] for name in part["names"]}
+
+
+def _mark(value: Tensor) -> tuple[int, int]:
+    """Return what changes when somebody writes to a tensor, or puts it elsewhere."""
+    return value.data_ptr(), value._version
+
+
+def _digest_of(weights: Mapping[str, Any], names: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        value = weights[name].detach()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        flat = value.cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Tools for the tests of plugins.
+"""Tools for the tests of plugins and of model families.
 
 As a pytest plugin (entry point ``trainbus``) it offers the fixtures ``tiny_trainer``,
 ``run_events`` and ``assert_plugin_conforms``; the functions behind them are here, for
@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.testing.conformance import CHECKS, assert_plugin_conforms
+    from training.testing.family_conformance import (
+        FAMILY_CHECKS,
+        assert_family_conforms,
+    )
     from training.testing.runs import Event, Heard, run_events, tiny_trainer
     from training.testing.toys import tiny_batches
 
 __all__ = [
     "CHECKS",
+    "FAMILY_CHECKS",
     "Event",
     "Heard",
+    "assert_family_conforms",
     "assert_plugin_conforms",
     "run_events",
     "tiny_batches",
@@ -29,6 +35,8 @@ _MODULES = {
     "CHECKS": "training.testing.conformance",
     "Event": "training.testing.runs",
     "Heard": "training.testing.runs",
+    "FAMILY_CHECKS": "training.testing.family_conformance",
+    "assert_family_conforms": "training.testing.family_conformance",
     "assert_plugin_conforms": "training.testing.conformance",
     "run_events": "training.testing.runs",
     "tiny_batches": "training.testing.toys",

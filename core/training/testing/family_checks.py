@@ -77,7 +77,7 @@ def check_pickle(case: FamilyCase) -> list[str]:
 def check_weight(case: FamilyCase) -> list[str]:
     """Whether cutting rows into several batches leaves their loss as it was."""
     half = len(case.rows) // 2
-    cuts = {
+    cuts: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {
         "in halves": [case.rows[:half], case.rows[half:]],
         "one by one": [[row] for row in case.rows],
     }
@@ -312,7 +312,7 @@ def _random_states() -> dict[str, Any]:
         "numpy": str(np.random.get_state()),
         "random": random.getstate(),
     }
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 

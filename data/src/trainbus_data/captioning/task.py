@@ -1,0 +1,62 @@
+"""Describing a picture in words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from training.recipes.task import Task
+
+__all__ = ["Captioning", "words_of"]
+
+
+class Captioning(Task):
+    """A picture and a caption; there may be several that are right.
+
+    ``exact_match``: the prediction has the words of one of the captions, in their
+    order. ``f1``: the harmonic mean of the share of its words that the caption has and
+    the share of the caption's that it has, of the caption where that is greatest. Case
+    and punctuation do not count. Both are in [0, 1].
+    """
+
+    fields: ClassVar[Mapping[str, str]] = {
+        "image": "picture",
+        "caption": "text",
+        "captions": "texts?",
+        "kind": "text?",
+    }
+    target: ClassVar[str] = "caption"
+    metrics = ("exact_match", "f1")
+    default_family: ClassVar[str] = "chat"
+
+    def score(self, prediction: Any, row: Mapping[str, Any]) -> dict[str, float]:
+        """Return exact match and F1 of one caption."""
+        said = words_of(prediction)
+        right = [words_of(text) for text in row.get("captions") or [row["caption"]]]
+        return {
+            "exact_match": float(said in right),
+            "f1": max(_overlap(said, words) for words in right),
+        }
+
+    def floors(
+        self, train: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]
+    ) -> dict[str, dict[str, float]]:
+        """Return what the training rows' most frequent caption scores."""
+        captions = Counter(row["caption"] for row in train)
+        guess = captions.most_common(1)[0][0]  # of equals the first that was counted
+        hits = [self.score(guess, row)["exact_match"] for row in judged]
+        return {"most_frequent": {"all": sum(hits) / len(hits)}}
+
+
+def words_of(text: Any) -> list[str]:
+    """Return the words of a text, lower-cased."""
+    return re.findall(r"\w+", str(text).lower())
+
+
+def _overlap(said: Sequence[str], right: Sequence[str]) -> float:
+    if not said or not right:
+        return float(said == right)
+    shared = sum((Counter(said) & Counter(right)).values())
+    return 2 * shared / (len(said) + len(right))

@@ -1,0 +1,52 @@
+"""Saying which of some labels a picture has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from training.recipes.task import Task
+
+__all__ = ["ImageClassification"]
+
+
+class ImageClassification(Task):
+    """A picture and its label.
+
+    ``accuracy``: the share of the rows whose label is predicted. ``macro_f1``: the mean
+    over all labels, true or predicted, of the harmonic mean of precision and recall:
+    rare labels count as much as frequent ones. Both are in [0, 1].
+    """
+
+    fields: ClassVar[Mapping[str, str]] = {
+        "image": "picture",
+        "label": "text",
+        "kind": "text?",
+    }
+    target: ClassVar[str] = "label"
+    metrics = ("accuracy", "macro_f1")
+    default_family: ClassVar[str] = "image_classifier"
+
+    def score(self, prediction: Any, row: Mapping[str, Any]) -> dict[str, float]:
+        """Return whether the label is right."""
+        return {"accuracy": float(str(prediction) == str(row["label"]))}
+
+    def summarise(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the mean F1 over labels."""
+        pairs = [(str(each["label"]), str(each["prediction"])) for each in records]
+        true, said = (Counter(column) for column in zip(*pairs, strict=True))
+        hits = Counter(label for label, guess in pairs if label == guess)
+        labels = true.keys() | said.keys()
+        # 2 hits / (true + said) is the harmonic mean of hits/said and hits/true.
+        scores = [2 * hits[name] / (true[name] + said[name]) for name in labels]
+        return {"macro_f1": sum(scores) / len(scores)}
+
+    def floors(
+        self, train: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]
+    ) -> dict[str, dict[str, float]]:
+        """Return the share of the training rows' most frequent label."""
+        labels = Counter(str(row["label"]) for row in train)
+        guess = labels.most_common(1)[0][0]  # of equals the first that was counted
+        hits = [str(row["label"]) == guess for row in judged]
+        return {"most_frequent": {"all": sum(hits) / len(hits)}}

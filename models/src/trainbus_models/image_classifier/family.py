@@ -1,0 +1,175 @@
+"""Any image classifier of the library: one of some labels for each picture."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from trainbus_models.pretrained import load_model, load_part
+from trainbus_models.sizes import check_sizes
+from trainbus_models.transformers_family import TransformersFamily
+from training.errors import ConfigError
+from training.recipes.batch import Batch
+
+__all__ = ["ImageClassifier"]
+
+#: Label number that a loss leaves out.
+IGNORED = -100
+
+
+class ImageClassifier(TransformersFamily):
+    """``AutoModelForImageClassification``: a picture in, one of the labels out.
+
+    The labels are those of the training rows, sorted; the processor carries them in
+    ``label_names``, and the model's configuration in ``id2label``. A label that is not
+    among them, as a validation row may have one, is no part of the loss, and no
+    prediction can be right about it.
+    """
+
+    tasks = ("image_classification",)
+    auto_model = "AutoModelForImageClassification"
+    auto_processor = "AutoImageProcessor"
+
+    def load(self, name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+        """Return the model and its processor.
+
+        A model that was fine-tuned for these labels keeps its head, and all labels that
+        it knows; another one gets a fresh head for those of the training rows.
+
+        Args:
+            name: a folder written by ``save_pretrained``, or a hub name.
+            rows: of training; their labels are looked at.
+        Raises:
+            ConfigError: there is no such model, or it is no image classifier.
+        """
+        from transformers import AutoConfig, AutoImageProcessor
+        from transformers import AutoModelForImageClassification as Auto
+
+        labels = self._labels_of(rows)
+        config = load_part(AutoConfig, name)
+        known = [text for _, text in sorted(config.id2label.items())]
+        if set(labels) <= set(known):
+            model = load_model(Auto, name)
+        else:
+            known = labels
+            fresh = _head_of(Auto, config, len(labels))
+            model = load_model(Auto, name, fresh, **_named(labels))
+        processor = load_part(AutoImageProcessor, name)
+        processor.label_names = known
+        return model, processor
+
+    def build(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        hidden_size: int = 64,
+        num_layers: int = 2,
+        patch_size: int = 16,
+        image_size: int = 64,
+        num_attention_heads: int = 4,
+        initializer_range: float = 0.08,
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> tuple[Any, Any]:
+        """Return a small ViT with random weights, and its processor.
+
+        Args:
+            rows: of training; their labels are looked at.
+            hidden_size: width; the feed-forward part is 4 times that.
+            num_layers: of attention and feed-forward.
+            patch_size: side of an image patch, in pixels; must divide ``image_size``.
+            image_size: side of the square images, in pixels.
+            num_attention_heads: must divide ``hidden_size``.
+            initializer_range: standard deviation of the weights; the library's 0.02 is
+                meant for width 768.
+            dropout: of hidden states and attention.
+            seed: of the weights; the global random state is left as it was.
+        Raises:
+            ConfigError: the sizes do not divide.
+        """
+        from transformers import ViTConfig, ViTForImageClassification
+        from transformers.models.vit.image_processing_pil_vit import (
+            ViTImageProcessorPil,
+        )
+
+        check_sizes(hidden_size, num_attention_heads, image_size, patch_size)
+        labels = self._labels_of(rows)
+        config = ViTConfig(
+            hidden_size=hidden_size,
+            intermediate_size=4 * hidden_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_attention_heads,
+            image_size=image_size,
+            patch_size=patch_size,
+            initializer_range=initializer_range,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            **_named(labels),
+        )
+        size = {"height": image_size, "width": image_size}
+        processor = ViTImageProcessorPil(size=size)
+        processor.label_names = labels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = ViTForImageClassification(config)
+        return model.eval(), processor
+
+    def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """Return pixels (B, 3, H, W), float32, and label numbers (B,), int64."""
+        task = self.task
+        pictures = [row[self._picture].open() for row in rows]
+        tensors = dict(processor(images=pictures, return_tensors="pt"))
+        labels = [row.get(task.target) for row in rows]
+        if all(label is None for label in labels):
+            return Batch(tensors, [dict(row) for row in rows], 0)
+        number_of = {name: number for number, name in enumerate(processor.label_names)}
+        numbers = [number_of.get(str(label), IGNORED) for label in labels]
+        tensors["labels"] = torch.tensor(numbers)
+        return Batch(
+            tensors, [dict(row) for row in rows], sum(n != IGNORED for n in numbers)
+        )
+
+    def predict(
+        self, model: Any, processor: Any, batch: Mapping[str, Any]
+    ) -> list[str]:
+        """Return the likeliest label of each row."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        best = model(**inputs).logits.argmax(dim=-1).tolist()  # waits for the device
+        return [processor.label_names[number] for number in best]
+
+    @property
+    def _picture(self) -> str:
+        fields = self.task.fields.items()
+        return next(name for name, kind in fields if kind == "picture")
+
+    def _labels_of(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        labels = sorted({str(row[self.task.target]) for row in rows})
+        if len(labels) < 2:
+            raise ConfigError(
+                f"the training rows have {len(labels)} labels ({', '.join(labels)}); a "
+                "classifier needs at least two"
+            )
+        return labels
+
+
+def _named(labels: Sequence[str]) -> dict[str, Any]:
+    """Return the labels as a model's configuration has them."""
+    return {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
+def _head_of(auto: Any, config: Any, num_labels: int) -> set[str]:
+    """Return the names of the weights that depend on the number of labels."""
+    shapes = []
+    for count in (num_labels, num_labels + 1):
+        config = copy.deepcopy(config)
+        config.num_labels = count
+        with torch.device("meta"):
+            model = auto.from_config(config)
+        shapes.append({name: w.shape for name, w in model.state_dict().items()})
+    return {name for name, shape in shapes[0].items() if shape != shapes[1][name]}

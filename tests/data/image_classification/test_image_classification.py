@@ -1,0 +1,34 @@
+"""What a predicted label scores."""
+
+import random
+
+import pytest
+from sklearn.metrics import f1_score
+
+from trainbus_data.image_classification.task import ImageClassification
+
+TASK = ImageClassification()
+
+
+@pytest.mark.parametrize(
+    ("said", "score"), [("red", 1.0), ("Red", 0.0), ("blue", 0.0), ("", 0.0)]
+)
+def test_a_label_is_right_to_the_letter(said, score):
+    assert TASK.score(said, {"label": "red"}) == {"accuracy": score}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_macro_f1_is_that_of_the_field(seed):
+    draws = random.Random(seed)
+    labels = [draws.choice("aaab") for _ in range(30)]
+    said = [draws.choice("abc") for _ in range(30)]
+    pairs = zip(labels, said, strict=True)
+    records = [{"label": label, "prediction": guess} for label, guess in pairs]
+    expected = f1_score(labels, said, average="macro", zero_division=0)
+    assert TASK.summarise(records) == {"macro_f1": pytest.approx(expected)}
+
+
+def test_the_floor_is_the_most_frequent_label():
+    train = [{"label": text} for text in ("a", "b", "b")]
+    judged = [{"label": text} for text in ("b", "a", "c", "b")]
+    assert TASK.floors(train, judged) == {"most_frequent": {"all": 0.5}}

@@ -16,7 +16,7 @@ from torch import nn
 
 from trainbus_data.image_classification.task import ImageClassification
 from trainbus_models.image_classifier.family import ImageClassifier
-from trainbus_models.lora import add_lora, has_lora, merged, save_adapter
+from trainbus_models.lora import Lora, has_lora, merged, save_adapter
 from trainbus_models.model_utils import freeze_model
 from training.errors import ConfigError
 
@@ -35,7 +35,7 @@ class Adapted:
         self.family, self.rows = family, rows
         self.base, self.processor = family.build(rows, **WIDE)
         self.model = copy.deepcopy(self.base)
-        self.trained = add_lora(self.model, **{"target_modules": TARGETS, **lora})
+        self.trained = Lora(TARGETS, **lora).add_to(self.model)
         self.batch = family.collate(self.processor, rows)
         self._learn()
 
@@ -86,9 +86,10 @@ def test_only_adapters_train(adapted: Adapted) -> None:
     own = dict(adapted.base.named_parameters())
     now = dict(adapted.model.named_parameters())
     assert {n for n, v in now.items() if v.requires_grad} == set(adapted.trained)
-    kinds = ("lora_A", "lora_B", "modules_to_save")
+    kinds = ("lora_A", "lora_B", "classifier.")
     assert all(any(k in name for k in kinds) for name in adapted.trained)
-    for name, value in own.items():
+    kept = {name: v for name, v in own.items() if name not in adapted.trained}
+    for name, value in kept.items():
         inside = [n for n in now if n.replace(".base_layer", "") == name]
         assert all(torch.equal(now[n], value) for n in inside)
 
@@ -136,7 +137,7 @@ def test_by_itself_it_loads_beside_the_base_to_the_bit(
 def test_what_is_frozen_by_name_gets_no_adapter() -> None:
     model, _ = chat().build(questions(2))
     freeze_model(model, ["vision_model"])
-    trained = add_lora(model, target_modules=TARGETS)
+    trained = Lora(TARGETS).add_to(model)
     assert trained
     assert not any("vision" in name for name in trained)
 
@@ -163,7 +164,7 @@ def test_what_is_frozen_by_name_gets_no_adapter() -> None:
 def test_names_that_match_nothing_are_refused(options: Any, message: str) -> None:
     model, _ = chat().build(questions(2))
     with pytest.raises(ConfigError, match=message):
-        add_lora(model, **options)
+        Lora(**options).add_to(model)
     assert not has_lora(model)
 
 
@@ -172,15 +173,15 @@ def test_what_is_frozen_altogether_is_refused() -> None:
     model, _ = chat().build(questions(2))
     freeze_model(model, ["model"])
     with pytest.raises(ConfigError, match=r"model\.freeze freezes all of it"):
-        add_lora(model, target_modules=TARGETS)
+        Lora(TARGETS).add_to(model)
 
 
 def test_without_peft_one_sentence_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['peft'] = None\n"
         "from torch import nn\n"
-        "from trainbus_models.lora import add_lora\n"
-        "try: add_lora(nn.Linear(1, 1), target_modules=['a'])\n"
+        "from trainbus_models.lora import Lora\n"
+        "try: Lora(['a']).add_to(nn.Linear(1, 1))\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     assert printed_by(code) == (

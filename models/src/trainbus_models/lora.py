@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,82 +18,94 @@ from torch import nn
 
 from training.errors import ConfigError, did_you_mean
 
-__all__ = ["add_lora", "has_lora", "merged", "save_adapter"]
+__all__ = ["Lora", "has_lora", "merged", "save_adapter"]
 
 ADAPTER = "default"
 #: What the library's loader puts before each name.
 PREFIX = "base_model.model."
 
 
-def add_lora(
-    model: nn.Module,
-    *,
-    target_modules: str | Sequence[str],
-    r: PositiveInt = 8,
-    alpha: PositiveFloat | None = None,
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-    modules_to_save: Sequence[str] = (),
-) -> list[str]:
-    """Put adapters beside some linear layers; freeze all else.
-
-    Parts that are frozen already get none.
+class Lora:
+    """Adapters beside some linear layers of a model.
 
     Args:
-        model: changed in place.
         target_modules: last parts of the names of layers, such as ``["q_proj"]``, or a
             regular expression that matches whole names.
         r: rank: an adapter of a layer from N to M numbers has r * (N + M) weights.
         alpha: the adapter's share is ``alpha / r``; None: 2 r.
         dropout: of what an adapter reads.
-        modules_to_save: names of parts that are trained whole, beside the adapters,
-            such as a new head.
-    Returns:
-        The names of the parameters that train, in order.
-    Raises:
-        ConfigError: the package peft is missing, or a name matches no layer.
+        modules_to_save: parts that are trained whole, beside the adapters, such as a
+            new head: last parts of their names.
     """
-    peft = _peft()
-    frozen = [name for name, part in model.named_modules() if _is_frozen(part)]
-    is_pattern = isinstance(target_modules, str)
-    for name in [target_modules] if is_pattern else target_modules:
-        _require_match(model, "target_modules", name, is_pattern, frozen)
-    for name in modules_to_save:
-        _require_match(model, "modules_to_save", name, False, frozen)
-    config = peft.LoraConfig(
-        r=r,
-        lora_alpha=2 * r if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=target_modules if is_pattern else list(target_modules),
-        exclude_modules=frozen or None,
-        modules_to_save=list(modules_to_save) or None,
-    )
-    try:
-        peft.inject_adapter_in_model(config, model, ADAPTER)
-    except ValueError as error:  # a layer of a kind that it has no adapter for
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"model.lora does not fit the model: {reason}") from error
-    return [name for name, value in model.named_parameters() if value.requires_grad]
+
+    def __init__(
+        self,
+        target_modules: str | Sequence[str],
+        r: PositiveInt = 8,
+        alpha: PositiveFloat | None = None,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        modules_to_save: Sequence[str] = (),
+    ) -> None:
+        self.targets = target_modules
+        self.r = r
+        self.alpha = 2 * r if alpha is None else alpha
+        self.dropout = dropout
+        self.whole = list(modules_to_save)
+
+    def add_to(self, model: nn.Module) -> list[str]:
+        """Put adapters into ``model``, freeze all else, and return what trains.
+
+        Parts that are frozen already get none.
+
+        Returns:
+            The names of the parameters that train, in order.
+        Raises:
+            ConfigError: the package peft is missing, or a name matches no layer.
+        """
+        peft = _peft()
+        frozen = {name for name, part in model.named_modules() if _is_frozen(part)}
+        whole = set[str]()
+        for name in self.whole:
+            whole |= _matches(model, "modules_to_save", name, frozen)
+        if isinstance(self.targets, str):
+            targets = _matching(model, self.targets, frozen)
+        else:
+            found = (_matches(model, "target_modules", n, frozen) for n in self.targets)
+            targets = set[str]().union(*found)
+        config = peft.LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=sorted(targets),
+        )
+        trained = [p for n in whole for p in model.get_submodule(n).parameters()]
+        try:
+            peft.inject_adapter_in_model(config, model, ADAPTER)
+        except ValueError as error:  # a layer of a kind that it has no adapter for
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"model.lora does not fit the model: {reason}") from error
+        for value in trained:
+            value.requires_grad_(True)
+        model._trained_whole = sorted(whole)  # type: ignore[assignment]
+        return [name for name, value in model.named_parameters() if value.requires_grad]
 
 
 def has_lora(model: nn.Module) -> bool:
-    """Whether ``add_lora`` was called for it."""
+    """Whether adapters are in it."""
     return bool(getattr(model, "peft_config", None))
 
 
 def merged(model: nn.Module) -> nn.Module:
     """Return a copy without adapters whose own weights hold what these add.
 
-    Its names and its class are those of the model before ``add_lora``.
+    Its names and its class are those of the model before adapters came.
     """
     copied = copy.deepcopy(model)
     layers = import_module("peft.tuners.tuners_utils").BaseTunerLayer
-    wrappers = import_module("peft.utils.other").AuxiliaryTrainingWrapper
     for name, part in list(copied.named_modules()):
         if isinstance(part, layers):
             part.merge(safe_merge=True)
             copied.set_submodule(name, part.get_base_layer())
-        elif isinstance(part, wrappers):
-            copied.set_submodule(name, part.modules_to_save[ADAPTER])
     del copied.peft_config
     for value in copied.parameters():
         value.requires_grad_(True)
@@ -104,17 +116,21 @@ def save_adapter(model: Any, folder: str | Path, base: str | None = None) -> Non
     """Write the adapters alone, as ``PeftModel.from_pretrained`` reads them.
 
     Args:
-        model: as ``add_lora`` left it, maybe trained.
+        model: has adapters, maybe trained.
         folder: receives ``adapter_model.safetensors`` and ``adapter_config.json``.
         base: name or folder of the model that they belong to.
     """
     from safetensors.torch import save_file
 
-    weights = _peft().get_peft_model_state_dict(model, adapter_name=ADAPTER)
+    weights = dict(_peft().get_peft_model_state_dict(model, adapter_name=ADAPTER))
+    for whole in model._trained_whole:
+        part = model.get_submodule(whole)
+        weights |= {f"{whole}.{name}": v for name, v in part.state_dict().items()}
     named = {f"{PREFIX}{k}": v.detach().cpu().contiguous() for k, v in weights.items()}
     place = Path(folder)
     save_file(named, place / "adapter_model.safetensors", metadata={"format": "pt"})
     config = copy.deepcopy(model.peft_config[ADAPTER])
+    config.modules_to_save = model._trained_whole or None
     config.base_model_name_or_path = base
     config.inference_mode = True
     config.save_pretrained(place)
@@ -136,24 +152,34 @@ def _is_frozen(part: nn.Module) -> bool:
     return bool(getattr(part, "_is_frozen", False))
 
 
-def _require_match(
-    model: nn.Module, key: str, name: str, is_pattern: bool, frozen: Sequence[str]
-) -> None:
-    """Refuse a name that no trainable part of the model has."""
-    paths = [path for path, _ in model.named_modules() if path]
-    if is_pattern:
-        try:
-            pattern = re.compile(name)
-        except re.error as error:
-            raise ConfigError(
-                f"model.lora.{key} is {name!r}, which is no regular expression "
-                f"({error}); write names in a list, or correct it"
-            ) from error
-        found = [path for path in paths if pattern.fullmatch(path)]
-    else:
-        found = [path for path in paths if f".{path}".endswith(f".{name}")]
-    if found and not set(found) <= set(frozen):
-        return
+def _matching(model: nn.Module, text: str, frozen: Collection[str]) -> set[str]:
+    """Return the linear layers whose whole name matches a regular expression."""
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ConfigError(
+            f"model.lora.target_modules is {text!r}, which is no regular expression "
+            f"({error}); write names in a list, or correct it"
+        ) from error
+    found = {path for path in _linear(model) if pattern.fullmatch(path)}
+    return _found(model, "target_modules", text, found, frozen)
+
+
+def _matches(
+    model: nn.Module, key: str, name: str, frozen: Collection[str]
+) -> set[str]:
+    """Return the parts of the model whose name ends in ``name``."""
+    paths = (path for path, _ in model.named_modules() if path)
+    found = {path for path in paths if f".{path}".endswith(f".{name}")}
+    return _found(model, key, name, found, frozen)
+
+
+def _found(
+    model: nn.Module, key: str, name: str, found: set[str], frozen: Collection[str]
+) -> set[str]:
+    """Return what was found and is not frozen; refuse to go on with nothing."""
+    if left := found - set(frozen):
+        return left
     if found:
         raise ConfigError(
             f"model.lora.{key} names {name!r}, but model.freeze freezes all of it"

@@ -79,7 +79,7 @@ class Chat(TransformersFamily):
 
         self._check_task()
         processor = load_part(transformers.AutoProcessor, name)
-        tokenizer = getattr(processor, "tokenizer", None)
+        tokenizer: Any = getattr(processor, "tokenizer", processor)
         templates = [
             getattr(each, "chat_template", None) for each in (processor, tokenizer)
         ]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NAMES = ("ema", "event_stream", "grad_noise")
+CALLBACKS = ("ema", "event_stream", "grad_noise")
+NAMES = (*CALLBACKS, "text_classification", "vilt")
 
 pytestmark = pytest.mark.slow
 
@@ -30,13 +31,13 @@ def test_an_example_passes_its_own_tests_when_installed(
     assert tested.returncode == 0, tested.stdout
 
 
-def test_the_examples_take_part_in_a_run_that_lists_them(
+def test_the_callbacks_take_part_in_a_run_that_lists_them(
     environment, wheel_of, small_config, tmp_path: Path
 ) -> None:
-    environment.install(*(wheel_of(EXAMPLES / name) for name in NAMES))
+    environment.install(*(wheel_of(EXAMPLES / name) for name in CALLBACKS))
     listed = environment.run("trainbus", "plugins", "list", "--json")
     states = {each["name"]: each["state"] for each in json.loads(listed.stdout)}
-    assert {states[name] for name in NAMES} == {"off"}
+    assert {states[name] for name in CALLBACKS} == {"off"}
     config = small_config(
         plugins=[
             "csv",

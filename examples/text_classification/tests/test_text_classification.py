@@ -1,0 +1,79 @@
+"""The family conforms, learns, and cuts nothing silently that it should not."""
+
+import random
+
+import pytest
+import torch
+
+from trainbus_text_classification import TextClassification
+from training.testing import FAMILY_CHECKS, assert_family_conforms
+
+ROWS = [
+    {"text": "what a lovely film", "label": "good"},
+    {"text": "awful", "label": "bad"},
+    {"text": "a lovely cast, a fine story", "label": "good"},
+    {"text": "the story is awful and dull", "label": "bad"},
+    {"text": "fine", "label": "good"},
+    {"text": "it is a film", "label": "neither"},
+]
+
+
+def test_it_conforms():
+    task = TextClassification()
+    assert_family_conforms(task, task, ROWS)
+
+
+class Counts(TextClassification):
+    def collate(self, processor, rows):
+        batch = super().collate(processor, rows)
+        batch.loss_weight = int(batch["attention_mask"].sum())
+        return batch
+
+
+def test_a_wrong_weight_is_found():
+    task = Counts()
+    others = set(FAMILY_CHECKS) - {"weight"}
+    with pytest.raises(AssertionError, match="loss_weight must be the number"):
+        assert_family_conforms(task, task, ROWS, skip=others)
+
+
+def test_an_unseen_label_is_no_part_of_the_loss():
+    task = TextClassification()
+    _, processor = task.build(ROWS)
+    batch = task.collate(processor, [ROWS[0], {"text": "hm", "label": "new"}])
+    assert batch["labels"].tolist() == [1, -100]
+    assert batch.loss_weight == 1
+
+
+def test_texts_are_cut_to_the_length_that_the_model_has():
+    task = TextClassification(max_length=8)
+    model, processor = task.build(ROWS)
+    batch = task.collate(processor, [{"text": "a lovely film " * 20}])
+    assert batch["input_ids"].shape == (1, 8)
+    assert task.predict(model, processor, batch)[0] in processor.labels
+
+
+def test_it_learns_what_makes_the_difference():
+    draws = random.Random(0)
+    words = "the a film story cast is was and it of very quite"
+    rows = []
+    for _ in range(300):
+        label = draws.choice(["good", "bad"])
+        about = draws.choices(words.split(), k=6)
+        about.insert(draws.randrange(6), {"good": "lovely", "bad": "awful"}[label])
+        rows.append({"text": " ".join(about), "label": label})
+    task = TextClassification()
+    model, processor = task.build(rows[:200])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model.train()
+    for step in range(40):
+        some = [rows[(step * 25 + n) % 200] for n in range(25)]
+        model(**task.collate(processor, some)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        batch = task.collate(processor, rows[200:])
+        said = task.predict(model, processor, batch)
+    right = [a == row["label"] for a, row in zip(said, rows[200:], strict=True)]
+    assert sum(right) / len(right) >= 0.95

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from trainbus_data.vqa.synthetic import Picture as Shape
-from trainbus_data.vqa.synthetic import _choose, draw
+from trainbus_data.vqa.synthetic import choose, draw
 
 __all__ = ["captions", "colours", "questions"]
 
@@ -30,7 +30,7 @@ class Drawn:
 
 def shapes(count: int, seed: int = 0) -> Iterator[Drawn]:
     """Yield that many different pictures."""
-    return map(Drawn, _choose(count, seed))
+    return map(Drawn, choose(count, seed))
 
 
 def colours(count: int, seed: int = 0) -> list[dict[str, Any]]:

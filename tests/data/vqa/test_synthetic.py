@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 from collections import Counter
 
 import numpy as np
@@ -15,6 +16,7 @@ from trainbus_data.vqa.synthetic import (
     COLOURS,
     MAX_PICTURES,
     Picture,
+    choose,
     draw,
     write_shapes,
 )
@@ -96,3 +98,20 @@ def test_more_pictures_than_there_are_is_refused(tmp_path):
 def test_pictures_need_a_folder():
     with pytest.raises(ConfigError, match=r"synthetic\.folder is null"):
         DataPipeline({"synthetic": {}}).rows("train")
+
+
+@pytest.mark.parametrize(
+    ("about", "name", "told"),
+    [
+        ("colors", "label", lambda p: p.colour),
+        ("captions", "caption", lambda p: f"a {p.size} {p.colour} {p.shape}"),
+    ],
+)
+def test_rows_may_be_about_colors_or_captions(about, name, told, shapes, tmp_path):
+    out = write_shapes(tmp_path, 120, 40, seed=3, about=about)
+    assert out.name == f"{shapes.name}-{about}"
+    assert pictures(out, "train") == pictures(shapes, "train")
+    lines = (out / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    expected = [told(picture) for picture in choose(160, 3)[:120]]
+    assert [json.loads(line)[name] for line in lines] == expected
+    assert json.loads(lines[0]).keys() == {"image", name}

@@ -1,4 +1,4 @@
-"""Pictures of shapes with four questions each, drawn from a seed.
+"""Pictures of shapes with questions, colors or captions, drawn from a seed.
 
 64 x 64 pixels, one shape of 3 in one of 6 colours and 2 sizes, placed on a grid of
 16-pixel cells and moved by at most one pixel. A shape, colour, size and place that is
@@ -23,7 +23,15 @@ from trainbus_data.folders import new_folder, write_rows
 from training.errors import ConfigError
 from training.files.named_paths import named_path
 
-__all__ = ["MAX_PICTURES", "Picture", "draw", "questions_about", "write_shapes"]
+__all__ = [
+    "ABOUT",
+    "MAX_PICTURES",
+    "Picture",
+    "choose",
+    "draw",
+    "questions_about",
+    "write_shapes",
+]
 
 SIDE = 64
 CELL = 16
@@ -70,7 +78,7 @@ def _pictures_of(size: str) -> list[Picture]:
 MAX_PICTURES = 2 * len(SHAPES) * len(COLOURS) * 9 * 9
 
 
-def _choose(num_pictures: int, seed: int) -> list[Picture]:
+def choose(num_pictures: int, seed: int) -> list[Picture]:
     """Return different pictures in random order, small and large in turn."""
     chance = random.Random(f"shapes {seed}")
     columns = [_pictures_of(size) for size in SIZES]
@@ -113,12 +121,19 @@ def write_shapes(
     num_train_images: int = 1500,
     num_validation_images: int = 400,
     seed: int = 0,
+    about: str = "questions",
 ) -> Path:
     """Write the pictures below ``folder`` unless they are there; return where.
 
     The result holds ``train.jsonl``, ``val.jsonl`` and the PNG files. Its name tells
     what it holds, so that another seed or number never overwrites it.
 
+    Args:
+        folder: of all such results.
+        num_train_images: pictures in ``train.jsonl``.
+        num_validation_images: pictures in ``val.jsonl``.
+        seed: of what is drawn.
+        about: what the rows hold beside their picture, of ``ABOUT``.
     Raises:
         ConfigError: more pictures are asked for than there are different ones.
         DataError: the folder cannot be written.
@@ -130,24 +145,44 @@ def write_shapes(
             "lower num_train_images or num_validation_images"
         )
     name = f"shapes-v{VERSION}-{num_train_images}-{num_validation_images}-seed{seed}"
+    name += "" if about == "questions" else f"-{about}"
     out = named_path(folder) / name
     if out.is_dir() and any(out.iterdir()):
         return out  # complete: it came into being by one rename
-    pictures = _choose(total, seed)
+    pictures = choose(total, seed)
     with new_folder(out) as temp:
-        _write_split(temp, "train", pictures[:num_train_images], seed)
-        _write_split(temp, "val", pictures[num_train_images:], seed)
+        _write_split(temp, "train", pictures[:num_train_images], seed, about)
+        _write_split(temp, "val", pictures[num_train_images:], seed, about)
     return out
 
 
-def _write_split(folder: Path, split: str, pictures: list[Picture], seed: int) -> None:
+def _write_split(
+    folder: Path, split: str, pictures: list[Picture], seed: int, about: str
+) -> None:
     chance = random.Random(f"{split} questions {seed}")
     (folder / split / "images").mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     for number, picture in enumerate(pictures):
         image = f"{split}/images/{number:05d}.png"
         Image.fromarray(draw(picture)).save(folder / image, compress_level=1)
-        for question, answer, kind in questions_about(picture, chance):
+        for told in ABOUT[about](picture, chance):
             row = {"question_id": f"{split}-{len(rows):05d}", "image": image}
-            rows.append(row | {"question": question, "answer": answer, "kind": kind})
+            rows.append((row if "question" in told else {"image": image}) | told)
     write_rows(folder / f"{split}.jsonl", rows)
+
+
+def _questions(picture: Picture, chance: random.Random) -> Iterator[dict[str, str]]:
+    for question, answer, kind in questions_about(picture, chance):
+        yield {"question": question, "answer": answer, "kind": kind}
+
+
+def _color(picture: Picture, chance: random.Random) -> Iterator[dict[str, str]]:
+    yield {"label": picture.colour}
+
+
+def _caption(picture: Picture, chance: random.Random) -> Iterator[dict[str, str]]:
+    yield {"caption": f"a {picture.size} {picture.colour} {picture.shape}"}
+
+
+#: What rows may be about -> what they hold beside their picture.
+ABOUT = {"questions": _questions, "colors": _color, "captions": _caption}

@@ -24,11 +24,30 @@ def test_a_new_project_installs_and_its_tests_pass(environment, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_new_project_is_typed_and_clean(tmp_path: Path, repository: Path) -> None:
+def test_a_new_task_installs_and_keeps_the_rules_of_families(environment) -> None:
+    made = environment.run("trainbus", "plugins", "new", "mood", "--kind", "task")
+    assert made.returncode == 0, made.stderr
+    project = environment.folder / "trainbus-mood"
+    environment.install("-e", project)
+    tested = environment.run("pytest", "-q", "-W", "error", cwd=project)
+    assert tested.returncode == 0, tested.stdout
+    assert "3 passed" in tested.stdout
+    for kind in ("task", "model"):
+        checked = environment.run(
+            "trainbus", "plugins", "check", "mood", "--kind", kind
+        )
+        assert checked.stdout == f"mood ({kind}): good\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["callback", "task"])
+def test_a_new_project_is_typed_and_clean(
+    kind: str, tmp_path: Path, repository: Path
+) -> None:
     import subprocess
     import sys
 
-    project = write_project("loss_watch", tmp_path)
+    project = write_project("loss_watch", tmp_path, kind)
     for command in (
         ["ruff", "check", "--isolated", "--select", "E,F,I,B,UP", "."],
         ["ruff", "format", "--isolated", "--check", "."],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,10 +197,11 @@ def train(
 
 @pytest.mark.slow
 def test_it_answers_its_32_training_rows_without_a_mistake() -> None:
-    rows, family = questions(16), chat()
+    rows, family, begun = questions(16), chat(), time.process_time()
     parts = family.build(rows)
     train(family, parts, rows, steps=80)
     assert right(family, parts, rows) == 1.0
+    assert time.process_time() - begun < 30
 
 
 @pytest.mark.slow
@@ -208,7 +210,8 @@ def test_it_learns_what_it_says_of_pictures_that_it_has_not_seen(name: str) -> N
     task, _ = task_and_rows(name)
     rows = questions(400) if name == "vqa" else captions(400)
     cut = len(rows) * 3 // 4
-    family = chat(task)
+    family, begun = chat(task), time.process_time()
     parts = family.build(rows[:cut])
     train(family, parts, rows[:cut], steps=180)
     assert right(family, parts, rows[cut:]) >= 0.6
+    assert time.process_time() - begun < 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_weights_below_the_head_must_be_there(tiny, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_layers_learn_colours() -> None:
-    rows = colours(520)
+    rows, begun = colours(520), time.process_time()
     family = classifier()
     model, processor = family.build(rows[:400])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -181,3 +182,4 @@ def test_two_layers_learn_colours() -> None:
         said = family.predict(model, processor, family.collate(processor, rows[400:]))
     right = [guess == row["label"] for guess, row in zip(said, rows[400:], strict=True)]
     assert sum(right) / len(right) >= 0.95
+    assert time.process_time() - begun < 20

@@ -37,6 +37,12 @@ def add_plugins(commands: Parsers[argparse.ArgumentParser]) -> None:
     new = _action(actions, "new", "write the project of a new plugin")
     new.add_argument("name", metavar="NAME", help="as in: grad_watch")
     new.add_argument(
+        "--kind",
+        choices=("callback", "task"),
+        default="callback",
+        help="a task comes with a model family",
+    )
+    new.add_argument(
         "--into", default=".", metavar="DIR", help="where to make its folder"
     )
 

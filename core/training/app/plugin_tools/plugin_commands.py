@@ -156,8 +156,9 @@ def new_plugins(arguments: argparse.Namespace) -> None:
     """Write a plugin project that can be installed and tested at once."""
     from training.app.plugin_tools.scaffold import write_project
 
-    folder = write_project(arguments.name, arguments.into)
-    print(f"{folder}: a plugin with options, state, README, CI and a test")
+    folder = write_project(arguments.name, arguments.into, arguments.kind)
+    words = {"callback": "a plugin with options, state", "task": "a task, its model"}
+    print(f"{folder}: {words[arguments.kind]}, README, CI and a test")
     print(f"next: pip install -e '{folder}[test]' && pytest {folder}")
 
 

@@ -1,4 +1,4 @@
-"""Write the project of a new plugin: it installs, its tests pass, and it does a job."""
+"""Write the project of a new plugin or task: it installs, passes, and does a job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from training.app.plugin_tools import scaffold_text
+from training.app.plugin_tools import scaffold_task_text, scaffold_text
 from training.discovery import installed
 from training.errors import ConfigError
 from training.files.named_paths import named_path
@@ -16,12 +16,40 @@ from training.hookspecs import API_VERSION
 __all__ = ["write_project"]
 
 
-def write_project(name: str, into: str | Path = ".") -> Path:
+#: Kind -> how its class ends, and the files that are its own.
+KINDS = {
+    "callback": (
+        "Callback",
+        {
+            "setup.cfg": scaffold_text.SETUP,
+            "README.md": scaffold_text.README,
+            ".github/workflows/test.yml": scaffold_text.WORKFLOW,
+            "src/$package/__init__.py": scaffold_text.INIT,
+            "src/$package/callback.py": scaffold_text.CALLBACK,
+            "tests/test_$name.py": scaffold_text.TEST,
+        },
+    ),
+    "task": (
+        "",
+        {
+            "setup.cfg": scaffold_task_text.SETUP,
+            "README.md": scaffold_task_text.README,
+            ".github/workflows/test.yml": scaffold_task_text.WORKFLOW,
+            "src/$package/__init__.py": scaffold_task_text.INIT,
+            "src/$package/task.py": scaffold_task_text.TASK,
+            "tests/test_$name.py": scaffold_task_text.TEST,
+        },
+    ),
+}
+
+
+def write_project(name: str, into: str | Path = ".", kind: str = "callback") -> Path:
     """Write a plugin project and return its folder, ``trainbus-NAME`` below ``into``.
 
     Args:
         name: what a configuration will call the plugin, in ``snake_case``.
         into: the folder to make the project's folder in.
+        kind: ``callback``, or ``task``: a task with its model family.
     Raises:
         ConfigError: the name cannot be used, or the folder is there already.
     """
@@ -40,25 +68,21 @@ def write_project(name: str, into: str | Path = ".") -> Path:
     if folder.exists() or folder.is_symlink():
         raise ConfigError(f"{str(folder)!r} exists; choose another name or place")
     package = f"trainbus_{name}"
+    ending, files = KINDS[kind]
     values = {
         "name": name,
         "distribution": distribution,
         "package": package,
-        "class_name": "".join(part.title() for part in name.split("_")) + "Callback",
+        "class_name": "".join(part.title() for part in name.split("_")) + ending,
         "api": f">={API_VERSION},<{int(API_VERSION.split('.')[0]) + 1}",
     }
     for path, template in {
-        "setup.cfg": scaffold_text.SETUP,
         "pyproject.toml": scaffold_text.PYPROJECT,
-        "README.md": scaffold_text.README,
         ".gitignore": scaffold_text.GITIGNORE,
-        ".github/workflows/test.yml": scaffold_text.WORKFLOW,
-        f"src/{package}/__init__.py": scaffold_text.INIT,
-        f"src/{package}/callback.py": scaffold_text.CALLBACK,
-        f"src/{package}/py.typed": "",
-        f"tests/test_{name}.py": scaffold_text.TEST,
+        "src/$package/py.typed": "",
+        **files,
     }.items():
-        file = folder / path
+        file = folder / Template(path).substitute(values)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(Template(template).substitute(values), encoding="utf-8")
     return folder

@@ -58,7 +58,7 @@ def test_everybody_is_asked_which_checkpoints_are_needed() -> None:
     needs = Needs("b", {2}), Needs("c", None), Needs("a", {1, 2})
     bus.register_all([(None, plugin) for plugin in needs])
     answers = bus.collect("needed_checkpoints", trainer=None)
-    assert answers == [("a", {1, 2}), ("b", {2}), ("c", None)]
+    assert answers == [("a", [1, 2]), ("b", [2]), ("c", None)]
 
 
 class Offers(Callback):
@@ -112,3 +112,33 @@ def test_who_fails_to_find_a_checkpoint_is_named() -> None:
         bus.find_checkpoint(None, -1)
     assert "raised by plugin 'a'" in caught.value.__notes__[0]
     assert "in find_checkpoint" in caught.value.__notes__[0]
+
+
+class Breaks(Needs):
+    """Cannot say what it needs, nor what it offers; may fail, as it says."""
+
+    failure = "isolate"
+
+    def needed_checkpoints(self) -> set[int] | None:
+        raise OSError("the list is gone")
+
+    def resume_candidates(self, trainer: Trainer) -> Any:
+        raise OSError("the list is gone")
+
+    def summary(self, trainer: Trainer) -> Any:
+        raise OSError("the list is gone")
+
+
+@pytest.mark.parametrize("hook", ["needed_checkpoints", "resume_candidates"])
+def test_an_answer_that_saves_files_is_not_missed_though_its_plugin_may_fail(
+    hook: str, tmp_path: Path
+) -> None:
+    trainer = tiny_trainer(Breaks("a", None), Needs("b", {2}), save_dir=tmp_path)
+    with pytest.raises(OSError, match="the list is gone") as caught:
+        trainer.bus.collect(hook, trainer=trainer)
+    assert "'a'" in "".join(caught.value.__notes__)
+
+
+def test_any_other_answer_of_a_plugin_that_may_fail_is_missed(tmp_path: Path) -> None:
+    trainer = tiny_trainer(Breaks("a", None), save_dir=tmp_path)
+    assert trainer.bus.collect("summary", trainer=trainer) == []

@@ -31,6 +31,7 @@ from training.bus.slots import (
 from training.bus.wrappers import surrounded
 from training.errors import ConfigError, PluginError, did_you_mean
 from training.hooks.answers import checked_answer
+from training.hooks.questions import NEVER_MISSED
 from training.hookspecs import HOOKS, PROJECT
 from training.messages.error_texts import repr_of
 
@@ -312,14 +313,14 @@ class Bus:
     ) -> None:
         """Go on without an isolated plugin's call; switch it off after too many.
 
-        A refused setting is no failure: nothing has been done yet, and the user can
-        mend it. A plugin that failed to begin is switched off at once.
+        A refused setting is no failure; who failed to begin is switched off at once.
         """
-        is_beginning = hook in BEGINNING
-        if is_beginning and isinstance(error, ConfigError):
+        if (is_beginning := hook in BEGINNING) and isinstance(error, ConfigError):
             raise error
         step = getattr(arguments.get("trainer"), "step", None)
         note_plugin(error, name, plugin, hook, step)
+        if hook in NEVER_MISSED:
+            raise error
         times = self.failures[name] = self.failures.get(name, 0) + 1
         if times == 1:
             log.warning(

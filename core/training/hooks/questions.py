@@ -53,7 +53,7 @@ def resume_candidates(
         first one that can be read is loaded, and the others are told of. None or
         nothing: there is none yet.
     Order: bus order: files of the first listener are tried first.
-    Errors: the run does not start.
+    Errors: the run does not start, whatever ``on_failure`` says.
     """
 
 
@@ -68,7 +68,8 @@ def needed_checkpoints(trainer: TrainerView) -> Iterable[int] | None:
     Returns: values of ``trainer.step``, of which what all plugins need is kept; None
         needs nothing.
     Order: none promised.
-    Errors: raised in the plugin that asked: nothing is deleted.
+    Errors: raised in the plugin that asked, whatever ``on_failure`` says: nothing is
+        deleted.
     """
 
 
@@ -104,5 +105,7 @@ def summary(trainer: TrainerView) -> Mapping[str, Any] | None:
     """
 
 
+#: Whose answer is never missed: a file would be lost, or a run begun afresh.
+NEVER_MISSED: Final = ("needed_checkpoints", "resume_candidates")
 #: Their names, in the order in which a run comes to be asked.
 QUESTIONS: Final = tuple(n for n, v in list(globals().items()) if is_hook(v))

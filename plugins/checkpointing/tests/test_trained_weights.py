@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from trainbus_checkpointing import ModelCheckpointCallback
-from training import Callback, CheckpointError
-from training.checkpoint_io import read_checkpoint
-from training.trainer import Trainer
+from training import Callback, CheckpointError, Trainer
+from training.plugin import read_checkpoint
 
 
 class Adapted(nn.Module):

@@ -94,10 +94,10 @@ def write_rows(path: Path, count: int) -> None:
 
 def open_rows(path: Path) -> dict[str, Any]:
     """Open a large file once, in this process; return what it took."""
-    from trainbus_data.rows.indexed_rows import IndexedRows
+    from trainbus_data.rows.indexed_rows import index_rows
 
     started = time.perf_counter()
-    rows = IndexedRows(path)
+    rows = index_rows(path)
     seconds = time.perf_counter() - started
     index = rows._index
     started = time.perf_counter()

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from trainbus_checkpointing import ModelCheckpointCallback
     from trainbus_cuda_graphs import CUDAGraphsCallback
     from trainbus_early_stopping import EarlyStoppingCallback
-    from trainbus_evaluation import EvaluationCallback, Evaluator, VQAEvaluator
+    from trainbus_evaluation import (
+        EvaluationCallback,
+        Evaluator,
+        TaskEvaluator,
+        VQAEvaluator,
+    )
     from trainbus_logging import (
         CSVLoggerCallback,
         ProgressBarCallback,
@@ -30,6 +35,7 @@ __all__ = [
     "LearningRateSchedulerCallback",
     "ModelCheckpointCallback",
     "ProgressBarCallback",
+    "TaskEvaluator",
     "TensorBoardCallback",
     "VQAEvaluator",
 ]

@@ -47,6 +47,7 @@ from training.loop.progress import Progress
 from training.loop.requests import Abandoned
 from training.loop.run_state import RunState
 from training.modules.train_mode import Modes, keep_frozen
+from training.recipes.recipe import Recipe
 from training.run import Run, Validation
 from training.view import MetricValue, Request
 from training.weighing.weigher import LossPer, Weigher
@@ -100,7 +101,9 @@ class Trainer:
         max_steps: optimizer attempts after which training ends; None: no limit.
         plugins: installed plugins to enable, as in a configuration: names, or
             ``{name: {option: value}}``.
-        processor: turns text and pictures into inputs and back; carried for plugins.
+        processor: turns what rows hold into inputs and back; carried for plugins.
+        recipe: task, family and processor, where a configuration named them; carried
+            for plugins.
         metadata: JSON values that every checkpoint carries.
         nonfinite: ``"stop"`` raises on a NaN or infinite loss or gradient, ``"skip"``
             drops that window; the weights stay untouched either way.
@@ -143,6 +146,7 @@ class Trainer:
         max_steps: int | None = None,
         plugins: Sequence[str | Mapping[str, Any]] | None = None,
         processor: Any = None,
+        recipe: Recipe | None = None,
         metadata: Mapping[str, Any] | None = None,
         nonfinite: str = "stop",
         stop_on_sigusr1: bool = False,
@@ -170,6 +174,7 @@ class Trainer:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.processor = processor
+        self.recipe = recipe
         self.num_epochs = whole_number("num_epochs", num_epochs)
         self.max_steps = (
             None if max_steps is None else whole_number("max_steps", max_steps)

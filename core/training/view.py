@@ -62,7 +62,8 @@ class TrainerView(Protocol):
         model: the raw module, on ``device``, never a wrapper around it.
         optimizer: the torch optimizer.
         scheduler: the torch scheduler passed to the trainer, or None.
-        processor: what turns text and pictures into inputs and back, or None.
+        processor: what turns what rows hold into inputs and back, or None.
+        recipe: task, family and processor as a configuration named them, or None.
         train_dataloader: what was passed.
         device: where the model runs.
         strategy: by which processes the run is computed.
@@ -109,6 +110,7 @@ class TrainerView(Protocol):
     optimizer: torch.optim.Optimizer
     scheduler: Any
     processor: Any
+    recipe: Any
     train_dataloader: Iterable[Any]
     device: torch.device
     strategy: Strategy

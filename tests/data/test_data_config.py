@@ -4,19 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from trainbus_data.config import DataConfig, from_guide, parse_data_config
+from trainbus_data.config import DataConfig, parse_data_config
+from trainbus_data.pipeline_inputs import load_inputs, make_parts
 from training.errors import ConfigError
 
 
 def test_the_guides_keys_become_splits():
     paths = {"train": "a.jsonl", "validation": "b.jsonl", "test": None}
-    config = from_guide({"task_type": "vqa", "data_paths": paths, "batch_size": 4})
-    assert config == DataConfig(train="a.jsonl", validation="b.jsonl", batch_size=4)
+    given = {"task_type": "vqa", "data_paths": paths, "batch_size": 4}
+    assert load_inputs(given).data == DataConfig(
+        train="a.jsonl", validation="b.jsonl", batch_size=4
+    )
 
 
 def test_a_training_section_in_the_same_file_is_left_to_others():
-    config = from_guide({"data_paths": {"train": "a"}, "training": {"num_epochs": 5}})
-    assert config.train == Path("a")
+    given = {"data_paths": {"train": "a"}, "training": {"num_epochs": 5}}
+    assert load_inputs(given).data.train == Path("a")
 
 
 def test_files_are_below_the_root():
@@ -76,7 +79,8 @@ def test_each_mistake_is_a_sentence_with_its_line():
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        pytest.param({"task_type": "caption", "data_paths": {}}, "must be one of: vqa",
+        pytest.param({"task_type": "caption", "data_paths": {"train": "a"}},
+                     "task 'caption' is not installed",
                      id="another task"),
         pytest.param({"task_type": "vqa"}, "data_paths is None", id="no paths"),
         pytest.param({"data_paths": {"valid": "x"}}, "did you mean 'validation'?",
@@ -87,5 +91,5 @@ def test_each_mistake_is_a_sentence_with_its_line():
 )  # fmt: skip
 def test_a_wrong_guide_file_is_refused(mapping, message):
     with pytest.raises(ConfigError) as caught:
-        from_guide(mapping)
+        make_parts(load_inputs(mapping))
     assert message in str(caught.value)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from trainbus_data.config import DataConfig
 from trainbus_data.data_pipeline import DataPipeline
-from trainbus_data.vqa.batch import VQABatch
 from training.errors import ConfigError, DataError
+from training.recipes.batch import Batch
 
 BOS = 5  # [DEC] in the tiny vocabulary
 
@@ -31,7 +31,7 @@ def row(image="red.png", question="is it red?", answer="yes", **more):
     return {"image": image, "question": question, "answer": answer, **more}
 
 
-def only_batch(pipeline: DataPipeline) -> VQABatch:
+def only_batch(pipeline: DataPipeline) -> Batch:
     pipeline.setup()
     (batch,) = pipeline.get_train_dataloader()
     return batch
@@ -110,7 +110,7 @@ def test_a_batch_knows_its_rows_and_how_many_tokens_its_loss_is_a_mean_of(make):
 def test_rows_and_weight_follow_a_batch_that_moves(make, change):
     batch = only_batch(make())
     moved = change(batch)
-    assert isinstance(moved, VQABatch)
+    assert isinstance(moved, Batch)
     assert moved.rows == batch.rows
     assert moved.loss_weight == batch.loss_weight
 
@@ -159,17 +159,18 @@ def test_a_loader_before_set_up_says_what_to_do(make):
         make().get_train_dataloader()
 
 
-def test_rows_and_texts_are_there_without_a_processor(rows_file):
+def test_rows_are_there_without_a_processor(rows_file):
     pipeline = DataPipeline({"train": str(rows_file())})
     assert pipeline.rows("validation") == []
-    assert pipeline.training_texts()[-3:] == ["red", "green", "blue"]
+    answers = [row["answer"] for row in pipeline.training_rows()]
+    assert answers == ["red", "green", "blue"]
     with pytest.raises(ConfigError, match="did you mean 'train'"):
         pipeline.rows("trian")
 
 
-def test_a_processor_may_be_built_from_the_texts_before_set_up(rows_file, tiny):
+def test_a_processor_may_be_built_from_the_rows_before_set_up(rows_file, tiny):
     pipeline = DataPipeline({"train": str(rows_file())})
-    assert pipeline.training_texts()
+    assert pipeline.training_rows()
     pipeline.use_processor(tiny["processor"], BOS)
     assert only_batch(pipeline)["decoder_input_ids"][0, 0] == BOS
     with pytest.raises(ConfigError, match="already set up"):
@@ -182,8 +183,7 @@ def test_the_processor_and_start_token_come_from_the_named_folder(
     folder = tmp_path / "model"
     tiny["model"].save_pretrained(folder)
     tiny["processor"].save_pretrained(folder)
-    config = DataConfig(train=rows_file(), processor=str(folder))
-    pipeline = DataPipeline(config)
+    pipeline = DataPipeline({"train": rows_file(), "processor": str(folder)})
     batch = only_batch(pipeline)
     assert batch["decoder_input_ids"][:, 0].tolist() == [BOS] * 3
 
@@ -191,7 +191,7 @@ def test_the_processor_and_start_token_come_from_the_named_folder(
 def test_a_processor_that_is_nowhere_is_a_clear_error(rows_file, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     missing = str(tmp_path / "none")
-    with pytest.raises(ConfigError, match=r"data\.processor is .*neither a folder"):
+    with pytest.raises(ConfigError, match=r"model.processor is .*neither a folder"):
         DataPipeline({"train": str(rows_file()), "processor": missing}).setup()
 
 
@@ -247,7 +247,7 @@ def test_skip_bears_no_more_than_its_share(make):
 
 def test_a_question_that_is_cut_is_told_once(make, caplog):
     only_batch(make([row(question="is it red? " * 5)]))
-    assert "data.max_question_length is 8 tokens, which cuts 1 of 1" in caplog.text
+    assert "model.max_question_length is 8 tokens, which cuts 1 of 1" in caplog.text
 
 
 def test_the_rows_of_easy_vqa_become_batches(shared_folder, tiny):

@@ -44,10 +44,10 @@ def test_weights_are_float32_whatever_the_file_holds(tiny, tmp_path):
     ("changes", "message"),
     [
         pytest.param(
-            {"model_type": "blpi"}, r"did you mean 'blip'.*; it must be one of: blip",
+            {"model_type": "blpi"}, r"did you mean 'blip'.*; installed are: blip",
             id="an unknown family",
         ),
-        pytest.param({"task": "caption"}, "task is 'caption'; it must be one of: vqa",
+        pytest.param({"task": "caption"}, "task is 'caption'; blip does: vqa",
                      id="an unknown task"),
         pytest.param({"device": "gpu"}, "device is 'gpu'; use", id="no device"),
         pytest.param({"model_name": "./none"}, "not a folder here", id="no folder"),

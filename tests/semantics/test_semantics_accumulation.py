@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
 
-from trainbus_data.vqa.batch import VQABatch
 from trainbus_models.blip.build import build_blip
 from training import Callback, ConfigError, Trainer
+from training.recipes.batch import Batch
 
 SPLITS = [
     pytest.param([4, 4], id="2 x 4"),
@@ -69,7 +69,7 @@ def blip() -> dict[str, Any]:
     )
 
 
-def vqa_batch(blip: dict[str, Any], rows: list[int]) -> VQABatch:
+def vqa_batch(blip: dict[str, Any], rows: list[int]) -> Batch:
     """Return these rows padded to their own longest texts, as a loader gives them."""
     processor, config = blip["processor"], blip["model"].config.text_config
     inputs = processor(
@@ -86,10 +86,10 @@ def vqa_batch(blip: dict[str, Any], rows: list[int]) -> VQABatch:
     labels = ids.masked_fill(mask == 0, -100)
     tensors = {"decoder_input_ids": ids, "decoder_attention_mask": mask}
     weight = int((labels[:, 1:] != -100).sum())
-    return VQABatch({**inputs, **tensors, "labels": labels}, [], weight)
+    return Batch({**inputs, **tensors, "labels": labels}, [], weight)
 
 
-def vqa_batches(blip: dict[str, Any], sizes: list[int]) -> list[VQABatch]:
+def vqa_batches(blip: dict[str, Any], sizes: list[int]) -> list[Batch]:
     parts = torch.arange(8).split(sizes)
     return [vqa_batch(blip, part.tolist()) for part in parts]
 

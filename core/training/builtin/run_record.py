@@ -57,8 +57,8 @@ class RunRecord(Callback):
     def __init__(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.config = dict(config)
         self.facts = {key: facts[key] for key in ("rows", "floors") if key in facts}
-        #: An image and a question about it, to try the model on; or None.
-        self.example: list[str] | None = facts.get("example")
+        #: A row by field, to try the model on; or None.
+        self.example: dict[str, str] | None = facts.get("example")
         #: What summary.json holds; empty before the run has ended.
         self.summary: dict[str, Any] = {}
         self._started: tuple[float, float] | None = None

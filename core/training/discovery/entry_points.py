@@ -108,14 +108,13 @@ def _read(distribution: metadata.Distribution) -> Iterator[PluginInfo]:
     for entry in entries:
         if entry.group not in kinds:
             continue
-        match, value, path, trouble = _VALUE.fullmatch(entry.value), entry.value, "", ""
-        if match is None:
-            trouble = f"its entry point is {entry.value!r}, but must be 'module:Class'"
+        value, path, trouble = entry.value, "", ""
+        if match := _VALUE.fullmatch(value):
+            value, path = ":".join(match.groups()), _locate(match[1])
         else:
-            module, attribute = match.groups()
-            value, path = f"{module}:{attribute}", _locate(module)
-        kind = kinds[entry.group]
-        yield PluginInfo(entry.name, name, version, value, path, (), trouble, kind)
+            trouble = f"its entry point is {value!r}, but must be 'module:Class'"
+        told = (value, path, (), trouble, kinds[entry.group])
+        yield PluginInfo(entry.name, name, version, *told)
 
 
 def _identity(distribution: metadata.Distribution) -> tuple[str, str]:

@@ -16,6 +16,7 @@ PLUGIN_NAMES: Final = {
     "LearningRateSchedulerCallback": "trainbus_lr_scheduling",
     "ModelCheckpointCallback": "trainbus_checkpointing",
     "ProgressBarCallback": "trainbus_logging",
+    "TaskEvaluator": "trainbus_evaluation",
     "TensorBoardCallback": "trainbus_logging",
     "VQAEvaluator": "trainbus_evaluation",
 }

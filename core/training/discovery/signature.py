@@ -22,7 +22,9 @@ __all__ = [
     "RESERVED",
     "checked_options",
     "fitted",
+    "fitted_call",
     "instance",
+    "keyword_only",
     "parameters_of",
     "signature_mistakes",
 ]
@@ -96,8 +98,30 @@ def fitted(
         Keyword arguments for ``instance``, good if there is no mistake; and for every
         mistake, in reading order, its place below the options and what to say there.
     """
-    parameters = parameters_of(cls)
-    takes_more = _takes_more(cls)
+    return _fit(parameters_of(cls), _takes_more(cls), options, also)
+
+
+def fitted_call(
+    function: Callable[..., Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Mistake]]:
+    """Return the same of the keyword-only arguments of a function."""
+    given = inspect.signature(function).parameters.values()
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in given)
+    return _fit(keyword_only(function), takes_more, options, ())
+
+
+def keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the keyword-only parameters of a function, annotations resolved."""
+    given = inspect.signature(function).parameters.values()
+    return _named((p for p in given if p.kind is p.KEYWORD_ONLY), function)
+
+
+def _fit(
+    parameters: Mapping[str, inspect.Parameter],
+    takes_more: bool,
+    options: Mapping[str, Any],
+    also: Iterable[str],
+) -> tuple[dict[str, Any], list[Mistake]]:
     values: dict[str, Any] = {}
     mistakes: list[Mistake] = []
     for name, value in options.items():

@@ -25,7 +25,9 @@ class ModelFamily:
         def load(self, name, rows): ...  # a folder, or a name in the hub
         def build(self, rows, *, seed, width=64): ...  # fresh weights; its own options
 
-    Both return ``(model, processor)``, weights in float32, the model in eval mode.
+    Both return ``(model, processor)``, weights in float32, the model in eval mode. A
+    ``load_model(self, name)`` returns the model alone, and a ``load_processor(self)``
+    the processor of a pipeline that has no model; a family may have neither.
     ``rows`` are the training rows: vocabularies and label names come from them, and
     live in the processor or in the model's configuration afterwards. ``build`` gets the
     run's ``seed`` where it has such a parameter.
@@ -37,11 +39,14 @@ class ModelFamily:
         task: the run's task; set before any call.
         cache_bytes: memory that ``collate`` may take to remember what it made, in each
             process; set before any call.
+        is_deterministic: whether ``collate`` draws no random number; then nothing is
+            seeded for it, which saves a little for each row.
     """
 
     tasks: tuple[str, ...] = ()
     task: Task
     cache_bytes: int = 0
+    is_deterministic: bool = False
 
     def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """See rows that are held in memory, once a split, before any is collated.
@@ -56,6 +61,13 @@ class ModelFamily:
         """
         raise NotImplementedError
 
+    def echo(self, processor: Any, value: Any) -> Any:
+        """Return the prediction of a model that knows ``value``; itself by default.
+
+        Decoding may not give a text back as it was: ``"t-shirt"`` as ``"t - shirt"``.
+        """
+        return value
+
     def predict(self, model: nn.Module, processor: Any, batch: Batch) -> list[Any]:
         """Return a JSON value for each row, whatever else is in the batch.
 
@@ -66,6 +78,12 @@ class ModelFamily:
     def describe(self, model: nn.Module, processor: Any) -> dict[str, Any]:
         """Return JSON values from which ``rebuild`` makes both again, bar weights."""
         raise NotImplementedError
+
+    def check(self, description: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+        """Refuse a description of another model than the one that has ``weights``.
+
+        Called before ``rebuild``, so that no memory is taken for it; raises as that.
+        """
 
     def rebuild(self, description: Mapping[str, Any]) -> tuple[nn.Module, Any]:
         """Return (model, processor) with random weights; nothing described is run.

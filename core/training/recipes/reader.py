@@ -16,14 +16,15 @@ class Reader(Protocol):
     A reader is announced in the entry-point group ``trainbus.readers``, or named as
     ``./file.py:Class``. Its constructor's arguments are its options; the first is the
     path, where a configuration may give a path alone. It is pickled for workers.
-
-    Attributes:
-        root: the folder that files named in rows are relative to.
-        fingerprint: changes when the rows do.
     """
 
-    root: Path
-    fingerprint: str
+    @property
+    def root(self) -> Path:
+        """The folder that files named in rows are relative to."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that changes when the rows do."""
 
     def __len__(self) -> int: ...
 

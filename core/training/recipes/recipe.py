@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from training.recipes.family import ModelFamily
-from training.recipes.task import Task
+if TYPE_CHECKING:
+    from training.recipes.family import ModelFamily
+    from training.recipes.task import Task
 
 __all__ = ["Recipe"]
 

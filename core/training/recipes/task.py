@@ -28,6 +28,9 @@ class Task:
     metrics: tuple[str, ...] = ()
     default_family: ClassVar[str] = ""
 
+    def complete(self, row: dict[str, Any]) -> None:
+        """Fill in what a row does without; it has passed the checks of ``fields``."""
+
     def score(self, prediction: Any, row: Mapping[str, Any]) -> dict[str, float]:
         """Return the scores of one row; a run's metric is their mean over rows.
 

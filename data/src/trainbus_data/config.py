@@ -1,4 +1,4 @@
-"""The ``data`` section of a configuration, and the guide's older form of it."""
+"""The ``data`` section of a configuration."""
 
 from __future__ import annotations
 
@@ -10,23 +10,35 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
 
 from training.documents.document import Key
 from training.documents.mistakes import explain
-from training.errors import ConfigError, did_you_mean
+from training.errors import ConfigError
 from training.files.named_paths import named_path
 
-__all__ = ["DataConfig", "SyntheticConfig", "from_guide", "parse_data_config"]
+__all__ = [
+    "DEFAULT_TASK",
+    "MIB",
+    "DataConfig",
+    "OF_EVERY_MODEL",
+    "ONCE_FAMILY",
+    "ONCE_HERE",
+    "SPLITS",
+    "SyntheticConfig",
+    "parse_data_config",
+]
 
 #: Path in a file -> where it was written.
 Origin = Callable[[Key], str]
 
-TASKS = ("vqa",)
 SPLITS = ("train", "validation", "test")
+MIB = 1 << 20
 #: What a clock of the system can count to; inf and NaN are beyond it.
 MOST_SECONDS = 1e9
 
@@ -43,6 +55,11 @@ def _not_empty(path: Path) -> Path:
 
 #: Text in a file, a Path in Python, text again in JSON.
 FilePath = Annotated[Path, Field(strict=False), AfterValidator(_not_empty)]
+#: A path, or one reader's name over its options.
+Source = Annotated[
+    Annotated[FilePath, Tag("path")] | Annotated[dict[str, Any], Tag("reader")],
+    Discriminator(lambda value: "reader" if isinstance(value, dict) else "path"),
+]
 FolderPath = Annotated[Path, Field(strict=False), AfterValidator(named_path)]
 
 
@@ -68,13 +85,13 @@ class DataConfig(BaseModel):
     """Where rows and images are, and how they become batches.
 
     Attributes:
-        train: JSON-lines file to train on, relative to ``root`` or else to the working
-            directory.
-        validation: JSON-lines file that a run is judged by while it trains.
-        test: JSON-lines file that no run looks at before it is asked to.
+        train: rows to train on: a file, relative to ``root`` or else to the working
+            directory, whose reader its suffix tells; or ``{reader: {option: value}}``.
+        validation: rows that a run is judged by while it trains.
+        test: rows that no run looks at before it is asked to.
+        fields: the task's name of a field -> the name that the files have for it.
         root: folder that holds the three and all their images.
         synthetic: draw pictures of shapes; excludes the four above.
-        processor: hub name or folder of the image processor and tokenizer.
         batch_size: rows in a training batch.
         eval_batch_size: rows in other batches; None: ``batch_size``.
         num_workers: processes that make batches; 0 makes them in the training process.
@@ -82,10 +99,7 @@ class DataConfig(BaseModel):
             that names its rows; 0 waits for ever.
         shuffle: whether training rows are drawn in a new order each epoch.
         drop_last: whether a training batch that is not full is left out.
-        image_size: side in pixels that images are resized to; None: the processor's.
-        max_question_length: tokens every question is padded or cut to.
-        max_answer_length: tokens an answer is cut to.
-        cache_mb: MiB of resized pixels that are kept in memory, over all splits.
+        cache_mb: MiB of what rows were made into that are kept in memory.
         index_above_mb: MiB of a file above which its rows are read and checked as they
             are needed, at 8 bytes of memory a row, and not all at the start.
         max_image_pixels: an image with more is refused.
@@ -97,21 +111,18 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    train: FilePath | None = None
-    validation: FilePath | None = None
-    test: FilePath | None = None
+    train: Source | None = None
+    validation: Source | None = None
+    test: Source | None = None
+    fields: dict[str, str] = Field(default_factory=dict)
     root: FolderPath | None = None
     synthetic: SyntheticConfig | None = None
-    processor: str = Field(default="Salesforce/blip-vqa-base", min_length=1)
     batch_size: int = Field(default=32, ge=1, lt=2**63)
     eval_batch_size: int | None = Field(default=None, ge=1, lt=2**63)
     num_workers: int = Field(default=0, ge=0, le=256)
     worker_timeout: float = Field(default=600.0, ge=0.0, le=MOST_SECONDS)
     shuffle: bool = True
     drop_last: bool = False
-    image_size: int | None = Field(default=None, ge=16, le=2**16)
-    max_question_length: int = Field(default=32, ge=3, lt=2**63)
-    max_answer_length: int = Field(default=10, ge=3, lt=2**63)
     cache_mb: int = Field(default=512, ge=0, lt=2**63)
     index_above_mb: int = Field(default=64, ge=0, lt=2**63)
     max_image_pixels: int = Field(default=50_000_000, ge=1, lt=2**63)
@@ -127,15 +138,15 @@ class DataConfig(BaseModel):
         if self.synthetic is None and not files:
             raise ValueError(
                 "there is nothing to read; give train (and validation, test) a "
-                "JSON-lines file each, or synthetic: {} to draw pictures"
+                "file each, or synthetic: {} to draw pictures"
             )
         return self
 
     def path_of(self, split: str) -> Path | None:
-        """Return the file of ``train``, ``validation`` or ``test``, or None."""
-        path: Path | None = getattr(self, split)
-        if path is None or self.root is None:
-            return path
+        """Return the path of a split; None where it is unset or names a reader."""
+        path: Path | dict[str, Any] | None = getattr(self, split)
+        if not isinstance(path, Path) or self.root is None:
+            return path if isinstance(path, Path) else None
         return self.root / path
 
 
@@ -159,36 +170,10 @@ def parse_data_config(
         raise ConfigError("\n".join(told)) from None
 
 
-def from_guide(mapping: Mapping[str, Any], origin: Origin = _nowhere) -> DataConfig:
-    """Translate the guide's ``task_type`` and ``data_paths`` to a DataConfig.
-
-    A key of ``DataConfig`` may stand beside them, such as ``batch_size``. A
-    ``training`` section, which the guide allows in the same file, is left to others.
-
-    Raises:
-        ConfigError: an unknown key, another task than ``vqa``, or no ``data_paths``.
-    """
-    values = {key: value for key, value in mapping.items() if key != "training"}
-    task = values.pop("task_type", "vqa")
-    if task not in TASKS:
-        raise ConfigError(
-            f"{origin(('task_type',))}: task_type is {task!r}, but must be "
-            f"one of: {', '.join(TASKS)}"
-        )
-    paths = values.pop("data_paths", None)
-    here = origin(("data_paths",))
-    if not isinstance(paths, Mapping):
-        raise ConfigError(
-            f"{here}: data_paths is {paths!r}, but must map train, validation and test "
-            "to files"
-        )
-    for key in paths:
-        if key not in SPLITS:
-            raise ConfigError(
-                f"{origin(('data_paths', key))}: data_paths.{key} is not "
-                f"a split{did_you_mean(str(key), SPLITS)}; known here: "
-                f"{', '.join(SPLITS)}"
-            )
-        if key in values:
-            raise ConfigError(f"{here}: data_paths.{key} and {key} say the same twice")
-    return parse_data_config(values | dict(paths), origin)
+#: What a configuration asks that names no task.
+DEFAULT_TASK = "vqa"
+#: Options of a model that stood in this section when there was one family, and that.
+ONCE_HERE = ("processor", "image_size", "max_question_length", "max_answer_length")
+ONCE_FAMILY = "blip"
+#: Keys of the section ``model`` that are not the family's options.
+OF_EVERY_MODEL = ("name", "build", "type", "freeze", "lora")

@@ -1,57 +1,53 @@
-"""From a configuration to the loaders of a visual question answering data set."""
+"""From a configuration to the loaders of a data set."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from trainbus_data.images.pixels import MIB
-from trainbus_data.pipeline_inputs import (
-    how_to_get,
-    load_config,
-    load_processor,
-    start_token_of,
-)
+from trainbus_data.config import MIB, SPLITS, DataConfig
+from trainbus_data.dataset import RowsDataset
+from trainbus_data.images.picture import Picture
+from trainbus_data.listed_rows import list_rows, with_good_pictures
+from trainbus_data.pipeline_inputs import load_inputs, make_parts
+from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.indexed_rows import IndexedRows
 from trainbus_data.rows.reading import Row
-from trainbus_data.vqa.dataset import IndexedVQADataset, VQADataset
-from trainbus_data.vqa.listed_rows import (
-    list_rows,
-    make_store,
-    make_tables,
-    with_good_images,
-)
-from trainbus_data.vqa.streamed import StreamedPixels, StreamedTokens
-from training.errors import ConfigError, DataError, did_you_mean
+from trainbus_data.rows.row_checks import RowChecks
+from training.documents.document import Key
+from training.errors import ConfigError, did_you_mean
 from training.feed.permutation import Permutation
 from training.files.named_paths import named_path
-
-if TYPE_CHECKING:
-    from trainbus_data.config import DataConfig
+from training.recipes.family import ModelFamily
+from training.recipes.reader import Reader
+from training.recipes.task import Task
 
 __all__ = ["DataPipeline"]
 
-SPLITS = ("train", "validation", "test")
-#: Rows of a large file that a vocabulary is learnt from.
-NUM_TEXT_ROWS = 100_000
+#: Rows of a large set that a vocabulary is learnt from.
+NUM_LEARNT = 100_000
+#: Bytes that a row is taken to have where its reader does not tell.
+ROW_BYTES = 512
 
 
 class DataPipeline:
-    """Read rows, check images, and hand out loaders of ``VQABatch``.
+    """Read rows, check them and their pictures, and hand out loaders of ``Batch``.
 
     Args:
         config: a YAML file (the guide's form, or one with a ``data`` section), a
             mapping of the same keys, or a ``DataConfig``.
-        processor: image processor and tokenizer in one; by default the one that
-            ``config.processor`` names, loaded in ``setup``.
-        bos_token_id: the token the model's ``generate`` starts an answer from; by
-            default that of the configuration of the model named ``config.processor``.
+        processor: what the family takes; by default the family loads it in ``setup``.
+        bos_token_id: the token the model's ``generate`` starts an answer from, for
+            families that ask; by default that of the model the processor belongs to.
         folder: where synthetic pictures are written, if ``synthetic.folder`` is null.
+        task: what rows hold; by default what ``config`` names.
+        family: makes batches; by default what ``config`` names.
+        locate: turns a path in a configuration into words, for messages.
     Raises:
         ConfigError: the configuration is wrong.
     """
@@ -63,18 +59,29 @@ class DataPipeline:
         processor: Any = None,
         bos_token_id: int | None = None,
         folder: str | os.PathLike[str] | None = None,
+        task: Task | None = None,
+        family: ModelFamily | None = None,
+        locate: Callable[[Key], str] | None = None,
     ) -> None:
-        self.config = load_config(config)
-        self.processor = processor
-        self.bos_token_id = bos_token_id
+        inputs = load_inputs(config)
+        self.config = inputs.data
+        if task is None or family is None:
+            task, family = make_parts(inputs)
+        self.task, self.family = task, family
+        self.family.cache_bytes = (
+            self.config.cache_mb * MIB // max(1, self.config.num_workers)
+        )
+        self.processor: Any = None
+        self._datasets: dict[str, RowsDataset] | None = None
+        self.use_processor(processor, bos_token_id)
+        self._locate = locate or inputs.locate
         self._folder = folder
-        self._files: dict[str, Path] | None = None
+        self._sources: dict[str, Path | dict[str, Any]] | None = None
+        self._readers: dict[str, Reader] = {}
         self._rows: dict[str, list[Row] | IndexedRows] = {}
-        self._pixels: StreamedPixels | None = None
-        self._datasets: dict[str, VQADataset] | None = None
 
     def use_processor(self, processor: Any, bos_token_id: int | None = None) -> None:
-        """Take another processor, such as one built from ``training_texts``.
+        """Take another processor, such as one built from ``training_rows``.
 
         Raises:
             ConfigError: ``setup`` has already used one.
@@ -82,45 +89,36 @@ class DataPipeline:
         if self._datasets is not None:
             raise ConfigError("the pipeline is already set up with its processor")
         self.processor = processor
-        self.bos_token_id = bos_token_id
+        if bos_token_id is not None:
+            self.family.start_token_id = bos_token_id  # type: ignore[attr-defined]
 
     def setup(self) -> None:
-        """Read every configured file, check its images and tokenise its texts.
+        """Read every configured split, check its pictures, and let the family see it.
 
-        The first 64 MiB of pixels are decoded here, so that a small set's broken images
-        are named before training; with ``on_bad_row: skip`` all are. Of a file beyond
-        ``index_above_mb`` only the first rows are checked. A second call does nothing.
+        The first 64 MiB of pixels are decoded here, so that a small set's broken
+        pictures are named before training; with ``on_bad_row: skip`` all are. Of rows
+        beyond ``index_above_mb`` only the first are checked. A second call does
+        nothing.
 
         Raises:
-            DataError: a file, a row or an image cannot be used.
+            DataError: a file, a row or a picture cannot be used.
             ConfigError: the processor cannot be loaded.
         """
         if self._datasets is not None:
             return
-        files = self._resolve_files()
-        rows = {split: self._read(split) for split in files}
-        if self.processor is None:
-            self.processor = load_processor(self.config.processor)
-        if self.bos_token_id is None:
-            self.bos_token_id = start_token_of(self.config.processor, self.processor)
-        listed = {name: part for name, part in rows.items() if isinstance(part, list)}
-        images = dict.fromkeys(r.image_path for part in listed.values() for r in part)
-        store = make_store(list(images), self.processor, self.config)
-        datasets: dict[str, VQADataset] = {}
+        rows = {split: self._read(split) for split in self._resolve()}
+        load = getattr(self.family, "load_processor", None)
+        if self.processor is None and load is not None:
+            self.processor = load()
+        datasets: dict[str, RowsDataset] = {}
         for split, part in rows.items():
             if isinstance(part, list):
-                part = with_good_images(files[split], part, store, self.config)
-                self._rows[split] = part
-                datasets[split] = make_tables(
-                    files[split],
-                    part,
-                    store,
-                    self.processor,
-                    self.bos_token_id,
-                    self.config,
+                part = with_good_pictures(
+                    part, self.family, self.processor, self.config
                 )
-            else:
-                datasets[split] = self._indexed(part, self.bos_token_id)
+                self._rows[split] = part
+                self.family.prepare(self.processor, [row.values for row in part])
+            datasets[split] = RowsDataset(part, self.family, self.processor)
         self._datasets = datasets
 
     def get_train_dataloader(self) -> DataLoader[int] | None:
@@ -138,8 +136,9 @@ class DataPipeline:
     def rows(self, split: str) -> Sequence[dict[str, Any]]:
         """Return the rows of ``train``, ``validation`` or ``test``; [] if unset.
 
-        Before ``setup`` these are the rows whose text is usable; after it, those whose
-        image is usable too. Those of a large file are read as they are asked for.
+        Before ``setup`` these are the rows whose values are usable; after it, those
+        whose pictures are usable too. Those of a large file are read as they are asked
+        for.
 
         Raises:
             ConfigError: there is no such split.
@@ -150,7 +149,7 @@ class DataPipeline:
                 f"{split!r} is not a split{did_you_mean(split, SPLITS)}; known here: "
                 f"{', '.join(SPLITS)}"
             )
-        if split not in self._resolve_files():
+        if split not in self._resolve():
             return []
         rows = self._read(split)
         return [row.as_dict() for row in rows] if isinstance(rows, list) else rows
@@ -162,89 +161,108 @@ class DataPipeline:
         # Not divided here: torch says how many batches its loaders give.
         return len(BatchSampler(range(len(self.rows(split))), size, drops))
 
-    def image_path(self, split: str, index: int) -> Path:
-        """Return the image file of the row that ``rows(split)[index]`` shows."""
-        rows = self._read(split)
-        row = rows[index] if isinstance(rows, list) else rows.row(index)
-        return Path(row.image_path)
+    def training_rows(self) -> Sequence[dict[str, Any]]:
+        """Return the rows to learn a vocabulary or label names from; no set-up.
 
-    def training_texts(self) -> list[str]:
-        """Return the questions and answers to learn a vocabulary from; no set-up.
-
-        Of a large file 100,000 rows give theirs, evenly spread.
+        Of a large file 100,000, evenly spread.
         """
         rows = self.rows("train")
-        step = max(1, len(rows) // NUM_TEXT_ROWS) if self.is_indexed("train") else 1
-        some = [rows[index] for index in range(0, len(rows), step)]
-        return [row["question"] for row in some] + [row["answer"] for row in some]
+        step = max(1, len(rows) // NUM_LEARNT) if self.is_indexed("train") else 1
+        return [rows[index] for index in range(0, len(rows), step)]
+
+    def example(self, split: str) -> dict[str, str]:
+        """Return the first row of ``split`` as a person would ask it, by field."""
+        row = self.rows(split)[0]
+        asked = [
+            name
+            for name, kind in self.task.fields.items()
+            if name != self.task.target and not kind.endswith("?") and kind != "id"
+        ]
+        return {name: _typed(row[name]) for name in asked}
 
     def is_indexed(self, split: str) -> bool:
-        """Whether the file of ``split`` is too large to be held in memory."""
-        path = self._resolve_files().get(split)
-        limit = self.config.index_above_mb * MIB
-        return path is not None and path.is_file() and path.stat().st_size > limit
+        """Whether the rows of ``split`` are too many to be held in memory."""
+        if split not in self._resolve():
+            return False
+        reader = self._reader(split)
+        size = getattr(reader, "num_bytes", len(reader) * ROW_BYTES)
+        return bool(size > self.config.index_above_mb * MIB)
 
     @property
     def _eval_batch_size(self) -> int:
         return self.config.eval_batch_size or self.config.batch_size
 
-    def _resolve_files(self) -> dict[str, Path]:
-        """Return split -> file; draws the synthetic pictures at the first call."""
-        if self._files is None:
-            synthetic = self.config.synthetic
-            if synthetic is None:
-                found = {split: self.config.path_of(split) for split in SPLITS}
-                self._files = {key: path for key, path in found.items() if path}
-            else:
-                from trainbus_data.vqa.synthetic import write_shapes
-
-                drawn = write_shapes(
-                    self._synthetic_folder(),
-                    synthetic.num_train_images,
-                    synthetic.num_validation_images,
-                    synthetic.seed,
-                )
-                self._files = {
-                    "train": drawn / "train.jsonl",
-                    "validation": drawn / "val.jsonl",
+    def _resolve(self) -> dict[str, Path | dict[str, Any]]:
+        """Return split -> source; draws the synthetic pictures at the first call."""
+        if self._sources is None:
+            if self.config.synthetic is None:
+                found = {
+                    s: self.config.path_of(s) or getattr(self.config, s) for s in SPLITS
                 }
-        return self._files
+                self._sources = {key: each for key, each in found.items() if each}
+            else:
+                self._sources = self._draw()
+        return self._sources
 
-    def _synthetic_folder(self) -> Path:
-        folder = self.config.synthetic.folder if self.config.synthetic else None
-        if folder is None and self._folder is None:
+    def _draw(self) -> dict[str, Path | dict[str, Any]]:
+        from trainbus_data.vqa.synthetic import write_shapes
+
+        synthetic = self.config.synthetic
+        assert synthetic is not None
+        if synthetic.folder is None and self._folder is None:
             raise ConfigError(
                 "data.synthetic.folder is null and the caller names no folder; say "
                 "where the pictures are to be written"
             )
-        return named_path(folder or self._folder or ".")
+        drawn = write_shapes(
+            named_path(synthetic.folder or self._folder or "."),
+            synthetic.num_train_images,
+            synthetic.num_validation_images,
+            synthetic.seed,
+        )
+        return {"train": drawn / "train.jsonl", "validation": drawn / "val.jsonl"}
+
+    def _reader(self, split: str) -> Reader:
+        if split not in self._readers:
+            config = self.config
+            settings = {"index_above_mb": config.index_above_mb}
+            source = self._resolve()[split]
+            reader = open_reader(split, source, settings, self._locate)
+            self._refuse_fields(reader)
+            self._readers[split] = reader
+        return self._readers[split]
+
+    def _refuse_fields(self, reader: Reader) -> None:
+        """Refuse names of fields that the task lacks, or that the first row lacks."""
+        fields = self.config.fields
+        for field in fields:
+            if field not in self.task.fields:
+                raise ConfigError(
+                    f"{self._locate(('data', 'fields', field))} is no field of the task"
+                    f"{did_you_mean(field, self.task.fields)}; its fields are: "
+                    f"{', '.join(self.task.fields)}"
+                )
 
     def _read(self, split: str) -> list[Row] | IndexedRows:
         if split not in self._rows:
-            path, config = self._resolve_files()[split], self.config
-            if not path.is_file():
-                raise DataError(how_to_get(split, path))
-            if self.is_indexed(split):
-                self._rows[split] = IndexedRows(
-                    path, config.root, config.on_bad_row, config.max_bad_fraction
-                )
-            else:
-                self._rows[split] = list_rows(path, config)
-        return self._rows[split]
-
-    def _indexed(self, rows: IndexedRows, start_token_id: int) -> IndexedVQADataset:
-        config, tokenizer = self.config, self.processor.tokenizer
-        if self._pixels is None:
-            self._pixels = StreamedPixels(
-                self.processor.image_processor,
-                config.cache_mb,
+            config, reader = self.config, self._reader(split)
+            is_held = not self.is_indexed(split)
+            checks = RowChecks(
+                self.task,
+                reader.root,
+                config.root,
+                config.fields,
                 config.max_image_pixels,
-                config.image_size,
-                config.num_workers,
+                is_whole=is_held,
+                needs_target=split != "test",
             )
-        questions = StreamedTokens(tokenizer, config.max_question_length)
-        answers = StreamedTokens(tokenizer, config.max_answer_length)
-        return IndexedVQADataset(rows, self._pixels, questions, answers, start_token_id)
+            if is_held:
+                self._rows[split] = list_rows(reader, checks, config)
+            else:
+                self._rows[split] = IndexedRows(
+                    reader, checks, config.on_bad_row, config.max_bad_fraction
+                )
+        return self._rows[split]
 
     def _loader(
         self, split: str, batch_size: int, shuffle: bool
@@ -266,3 +284,8 @@ class DataPipeline:
             collate_fn=dataset.collate,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _typed(value: Any) -> str:
+    """Return a value as a person types it: a file from the working directory."""
+    return os.path.relpath(value.key) if isinstance(value, Picture) else str(value)

@@ -1,91 +1,130 @@
-"""What a pipeline starts from: its configuration, its processor, its files."""
+"""What a pipeline starts from: its section, task and family, in any form."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from training.errors import ConfigError
+from trainbus_data.config import (
+    DEFAULT_TASK,
+    OF_EVERY_MODEL,
+    ONCE_HERE,
+    SPLITS,
+    DataConfig,
+    parse_data_config,
+)
+from training.discovery.parts import build_part, find_part, named_part
+from training.documents.document import Document, Key
+from training.errors import ConfigError, did_you_mean
+from training.recipes.family import ModelFamily
+from training.recipes.task import Task
 
-if TYPE_CHECKING:
-    from trainbus_data.config import DataConfig
-
-__all__ = ["how_to_get", "load_config", "load_processor", "start_token_of"]
+__all__ = ["Inputs", "load_inputs", "make_parts"]
 
 
-def load_config(
+@dataclass(slots=True)
+class Inputs:
+    """What was written.
+
+    Attributes:
+        data: the section.
+        locate: turns a path in the configuration into words, for messages.
+        task: a name, or one over its options.
+        family: a name; None: the task's default.
+        options: of the family, and where each stands.
+    """
+
+    data: DataConfig
+    locate: Callable[[Key], str]
+    task: Any = DEFAULT_TASK
+    family: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def load_inputs(
     config: str | os.PathLike[str] | Mapping[str, Any] | DataConfig,
-) -> DataConfig:
-    """Return the DataConfig in any of the forms that a pipeline takes."""
-    from trainbus_data.config import (
-        DataConfig,
-        from_guide,
-        parse_data_config,
-    )
-    from training.documents.document import Document
+) -> Inputs:
+    """Return what a file, a mapping or a DataConfig says.
 
-    if isinstance(config, DataConfig):
-        return config
+    Raises:
+        ConfigError: one sentence per mistake.
+    """
     document = Document()
+    if isinstance(config, DataConfig):
+        return Inputs(config, document.place)
     if isinstance(config, Mapping):
         document.origins[()] = "data"
+        document.tree = dict(config)
     else:
         document = Document.read(config)
         document.origins[()] = os.fspath(config)
-        config = document.tree
-    if isinstance(config.get("data"), Mapping):
-        return parse_data_config(config["data"], document.origin, ("data",))
-    if "task_type" in config or "data_paths" in config:
-        return from_guide(config, document.origin)
-    return parse_data_config(config, document.origin)
+    tree = document.tree
+    if isinstance(tree.get("data"), Mapping):
+        values, once = _without_once(tree["data"])
+        data = parse_data_config(values, document.origin, ("data",))
+        model = tree.get("model") if isinstance(tree.get("model"), Mapping) else {}
+        own = {k: v for k, v in (model or {}).items() if k not in OF_EVERY_MODEL}
+        kind = (model or {}).get("type")
+        task = tree.get("task", DEFAULT_TASK)
+        return Inputs(data, document.place, task, kind, {**once, **own})
+    if "task_type" in tree or "data_paths" in tree:
+        return _from_guide(document)
+    values, once = _without_once(tree)
+    data = parse_data_config(values, document.origin)
+    return Inputs(data, document.place, options=once)
 
 
-def how_to_get(split: str, path: Path) -> str:
-    """Return the error for a missing file, with the way to it."""
-    problem = f"data.{split} is {str(path)!r}, which is not a file here ({Path.cwd()})"
-    if "easy_vqa" in str(path).lower().replace("-", "_"):
-        return (
-            f"{problem}; get the set with: git clone "
-            "https://github.com/vzhou842/easy-VQA CLONE, then: trainbus data convert "
-            f"easy-vqa CLONE {path.parent}"
-        )
-    return f"{problem}; correct the path, or data.root above it"
+def make_parts(inputs: Inputs) -> tuple[Task, ModelFamily]:
+    """Return the task and the family that ``inputs`` name.
+
+    Raises:
+        PluginError: one is unknown, or an option does not fit.
+    """
+    place = inputs.locate(("task",))
+    name, options = named_part(inputs.task, place)
+    task: Task = build_part(find_part("task", name, place), options, ("task", name))
+    kind = inputs.family or task.default_family
+    cls = find_part("model", kind, inputs.locate(("model", "type")))
+    family: ModelFamily = build_part(cls, inputs.options, ("model",))
+    family.task = task
+    return task, family
 
 
-def load_processor(name: str) -> Any:
-    """Return the processor of a folder or hub name, or raise ConfigError."""
-    from transformers import AutoProcessor
+def _without_once(
+    values: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the section, and the model's options that once stood in it."""
+    once = {key: values[key] for key in ONCE_HERE if key in values}
+    return {key: v for key, v in values.items() if key not in ONCE_HERE}, once
 
-    try:
-        return AutoProcessor.from_pretrained(
-            os.path.expanduser(name), trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
+
+def _from_guide(document: Document) -> Inputs:
+    """Translate the guide's ``task_type`` and ``data_paths``.
+
+    A key of ``DataConfig`` may stand beside them, such as ``batch_size``. A
+    ``training`` section, which the guide allows in the same file, is left to others.
+    """
+    origin = document.origin
+    values = {key: v for key, v in document.tree.items() if key != "training"}
+    task = values.pop("task_type", DEFAULT_TASK)
+    paths = values.pop("data_paths", None)
+    here = origin(("data_paths",))
+    if not isinstance(paths, Mapping):
         raise ConfigError(
-            f"data.processor is {name!r}, which is neither a folder with a processor "
-            "nor a name in the hub's cache, and the hub did not give it; check the "
-            f"name, or fetch it once with network access: hf download {name}"
-        ) from error
-
-
-def start_token_of(name: str, processor: Any) -> int:
-    """Return the id that the model named like the processor starts answers from."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(
-            os.path.expanduser(name), trust_remote_code=False
+            f"{here}: data_paths is {paths!r}, but must map train, validation and test "
+            "to files"
         )
-    except (OSError, ValueError):
-        config = None  # a folder with a processor and no model
-    token = getattr(getattr(config, "text_config", None), "bos_token_id", None)
-    if token is None:
-        token = processor.tokenizer.bos_token_id
-    if token is None:
-        raise ConfigError(
-            f"neither the model {name!r} nor the tokenizer says which token starts an "
-            "answer; pass bos_token_id=model.config.text_config.bos_token_id"
-        )
-    return int(token)
+    for key in paths:
+        if key not in SPLITS:
+            raise ConfigError(
+                f"{origin(('data_paths', key))}: data_paths.{key} is not "
+                f"a split{did_you_mean(str(key), SPLITS)}; known here: "
+                f"{', '.join(SPLITS)}"
+            )
+        if key in values:
+            raise ConfigError(f"{here}: data_paths.{key} and {key} say the same twice")
+    rest, once = _without_once(values)
+    data = parse_data_config(rest | dict(paths), origin)
+    return Inputs(data, document.place, task, options=once)

@@ -153,7 +153,10 @@ def test_a_run_without_validation_data_is_refused_before_the_first_step():
         ({"metrics": ["f2"]}, "must be one of: 'loss', 'accuracy', 'f1', 'exact"),
         ({"metrics": []}, "metrics is .., but must be at least 1 item"),
         ({"every_n_steps": -1}, "every_n_steps is -1"),
-        ({"evaluator": Calls(), "keep_predictions": True}, "needs a VQAEvaluator"),
+        (
+            {"evaluator": Calls(), "keep_predictions": True},
+            "needs a TaskEvaluator or a VQAEvaluator",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_refused_on_construction(options, message):

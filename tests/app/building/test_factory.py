@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from trainbus_models.packing import rebuild_model
 from training import Callback, create_trainer_from_config
 from training.app.building.optimizer import build_optimizer
+from training.app.building.recipe import rebuild
 from training.app.config.schema import OptimizerConfig
 from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, PluginError
@@ -65,9 +65,9 @@ def test_a_checkpoint_can_rebuild_model_and_processor(workplace: Path) -> None:
     trainer.train()
     path = json.loads((workplace / "out/summary.json").read_text())["paths"]
     metadata = read_checkpoint(path["best_checkpoint"])["metadata"]
-    rebuilt = rebuild_model(metadata["model"])
-    rebuilt["model"].load_state_dict(trainer.model.state_dict())
-    tokens = rebuilt["processor"].tokenizer("what color?")["input_ids"]
+    rebuilt = rebuild(metadata["model"], "a.pt")
+    rebuilt.model.load_state_dict(trainer.model.state_dict())
+    tokens = rebuilt.processor.tokenizer("what color?")["input_ids"]
     assert tokens == trainer.processor.tokenizer("what color?")["input_ids"]
 
 

@@ -253,7 +253,7 @@ def test_a_wrong_command_line_ends_with_2(
         pytest.param("--image", "no.png", "no.png", id="no image"),
         pytest.param("--image", "rows/train.jsonl", "is no image", id="no picture"),
         pytest.param("--image", "rows/float.tif", "holds floats", id="floats"),
-        pytest.param("--question", " ", "--question is empty", id="no question"),
+        pytest.param("--question", " ", "--field question is empty", id="no question"),
     ],
 )
 def test_a_question_that_cannot_be_answered_ends_with_3(

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from trainbus_models.blip.build import build_blip
-from trainbus_models.packing import describe_model
+from trainbus_models.blip.family import Blip
 from training import Trainer
 from training.checkpoint.state import capture
 from training.checkpoint_io import write_checkpoint
@@ -34,9 +34,10 @@ def real() -> State:
         num_attention_heads=2,
     )
     model, processor = built["model"], built["processor"]
+    described = Blip().describe(model, processor)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     metadata = {
-        "model": describe_model(model, processor, "blip"),
+        "model": {"format": 1, "model_type": "blip", **described},
         "config": {"data": {"max_question_length": 12, "max_answer_length": 4}},
     }
     trainer = Trainer(

@@ -151,4 +151,4 @@ def test_the_factory_knows_every_argument_of_the_guide(workplace: Path) -> None:
         )
     told = str(caught.value)
     assert "training.num_epochs is 0, but must be at least 1" in told
-    assert "task is 'caption'" in told
+    assert "task 'caption' is not installed" in told

@@ -131,7 +131,9 @@ def test_an_empty_list_enables_nothing(tmp_path: Path) -> None:
         ),
         pytest.param("seed: -1", "5: seed is -1, but must be at least 0", id="range"),
         pytest.param("seed: true", "5: seed is true, but must be a whole", id="bool"),
-        pytest.param("task: caption", "5: task is 'caption', but must be", id="task"),
+        pytest.param(
+            "task: caption", "5: task: task 'caption' is not installed", id="task"
+        ),
         pytest.param(
             "plugins: csv", "5: plugins is 'csv', but must be a list", id="list"
         ),

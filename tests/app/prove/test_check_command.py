@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy import Regression, assert_equal_weights, regression_batches, weights_of
 
-from trainbus_data.vqa.batch import VQABatch
-from trainbus_data.vqa.dataset import VQADataset
+from trainbus_models.blip.family import Blip
 from training import ConfigError, Trainer
 from training.app.prove.gradient_check import compare_splits, require_agreement
+from training.recipes.batch import Batch
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -73,14 +73,14 @@ def test_blip_passes_and_the_table_shows_what_was_compared(
 def test_a_family_whose_weights_are_wrong_is_refused_by_name(
     unequal: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = VQADataset.collate
+    right = Blip.collate
 
-    def by_rows(self: VQADataset, rows: Any) -> VQABatch:
-        batch = right(self, rows)
+    def by_rows(self: Blip, processor: Any, rows: Any) -> Batch:
+        batch = right(self, processor, rows)
         batch.loss_weight = len(rows)  # the loss is a mean over tokens
         return batch
 
-    monkeypatch.setattr(VQADataset, "collate", by_rows)
+    monkeypatch.setattr(Blip, "collate", by_rows)
     code, out, err = command("check", "run.yaml", "--set", "data.batch_size=8")
     assert code == 2
     assert "model family 'blip'" in err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trainbus_data.rows.indexed_rows import IndexedRows
+from trainbus_data.rows.indexed_rows import index_rows
 from trainbus_data.rows.reading import BadRow, read_rows, settle_bad_rows
 from training.errors import DataError
 
@@ -57,7 +57,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("reader", [read_rows, IndexedRows])
+@pytest.mark.parametrize("reader", [read_rows, index_rows])
 @pytest.mark.parametrize(("content", "words"), OTHERS.values(), ids=OTHERS.keys())
 def test_another_format_is_named_once(tmp_path, content, words, reader):
     path = tmp_path / "rows.jsonl"
@@ -99,10 +99,10 @@ def test_json_lines_are_read(tmp_path, content):
 @pytest.mark.parametrize(
     ("answers", "read"),
     [
-        pytest.param(["a", " b "], ("a", "b"), id="texts"),
-        pytest.param([{"answer": "a", "answer_id": 1}], ("a",), id="objects"),
+        pytest.param(["a", " b "], ["a", "b"], id="texts"),
+        pytest.param([{"answer": "a", "answer_id": 1}], ["a"], id="objects"),
         pytest.param(
-            [{"answer": "a", "answer_confidence": "maybe"}, "b"], ("a", "b"), id="both"
+            [{"answer": "a", "answer_confidence": "maybe"}, "b"], ["a", "b"], id="both"
         ),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from trainbus_data.data_pipeline import DataPipeline
-from trainbus_data.rows.indexed_rows import IndexedRows
+from trainbus_data.rows.indexed_rows import index_rows
 from trainbus_data.rows.line_index import LineIndex, cache_folder
 from training.errors import DataError
 from training.feed.permutation import Permutation
@@ -114,9 +114,10 @@ def test_an_indexed_row_is_the_listed_one(rows_file, tiny):
     assert not listed.is_indexed("train")
     assert list(indexed.rows("train")) == listed.rows("train")
     assert indexed.rows("train")[1:] == listed.rows("train")[1:]
-    assert indexed.training_texts() == listed.training_texts()
+    assert indexed.training_rows() == listed.training_rows()
     assert indexed.num_batches("train") == listed.num_batches("train")
-    assert indexed.image_path("train", 2) == listed.image_path("train", 2)
+    pictures = [each.rows("train")[2]["image"] for each in (indexed, listed)]
+    assert pictures[0].key == pictures[1].key
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -169,12 +170,12 @@ def test_a_fingerprint_tells_rows_apart_wherever_and_however_they_are_read(
 def test_a_bad_row_early_in_the_file_is_refused_at_once(tmp_path):
     path = write_rows(tmp_path, [row(0), "", "{"])
     with pytest.raises(DataError, match=r"train\.jsonl:3: is not JSON"):
-        IndexedRows(path)
+        index_rows(path)
 
 
 def test_a_bad_row_further_on_is_named_where_it_is_met(tmp_path, monkeypatch):
     monkeypatch.setattr("trainbus_data.rows.indexed_rows.NUM_CHECKED", 1)
-    rows = IndexedRows(write_rows(tmp_path, [row(0), "", "{"]))
+    rows = index_rows(write_rows(tmp_path, [row(0), "", "{"]))
     assert len(rows) == 2
     with pytest.raises(DataError, match=r"train\.jsonl:3: is not JSON"):
         rows.row(1)
@@ -185,16 +186,16 @@ def test_a_bad_row_further_on_is_named_where_it_is_met(tmp_path, monkeypatch):
 
 def test_skip_leaves_bad_rows_out_and_keeps_the_line_numbers(tmp_path, caplog):
     path = write_rows(tmp_path, [row(0), "{", row(2), "", row(4)])
-    rows = IndexedRows(path, on_bad_row="skip", max_bad_fraction=0.5)
+    rows = index_rows(path, on_bad_row="skip", max_bad_fraction=0.5)
     assert [rows.row(i).line for i in range(len(rows))] == [1, 3, 5]
     assert "1 of 4 rows" in caplog.text
     with pytest.raises(DataError, match=r"a share of 0\.250"):
-        IndexedRows(path, on_bad_row="skip", max_bad_fraction=0.1)
+        index_rows(path, on_bad_row="skip", max_bad_fraction=0.1)
 
 
 def test_an_indexed_file_without_rows_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no rows"):
-        IndexedRows(write_rows(tmp_path, ["", " "]))
+        index_rows(write_rows(tmp_path, ["", " "]))
 
 
 def test_a_missing_image_of_an_indexed_row_names_file_and_line(tmp_path, tiny):
@@ -222,7 +223,7 @@ def test_memory_grows_by_at_most_16_bytes_a_row(tmp_path):
         path.write_text("".join(row(number) + "\n" for number in range(count)))
         gc.collect()
         tracemalloc.start(8)
-        rows = IndexedRows(path)
+        rows = index_rows(path)
         order = iter(Permutation(len(rows), torch.Generator()))
         next(order)
         traces = tracemalloc.take_snapshot().filter_traces(ours).traces
@@ -234,8 +235,8 @@ def test_memory_grows_by_at_most_16_bytes_a_row(tmp_path):
 
 
 def test_an_index_travels_to_a_worker(tmp_path):
-    rows = IndexedRows(write_rows(tmp_path, [row(0), row(1)]))
+    rows = index_rows(write_rows(tmp_path, [row(0), row(1)]))
     rows.row(0)
     again = pickle.loads(pickle.dumps(rows))
     assert again.row(1) == rows.row(1)
-    assert np.array_equal(again._index._starts, rows._index._starts)
+    assert np.array_equal(again._reader._index._starts, rows._reader._index._starts)

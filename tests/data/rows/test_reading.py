@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainbus_data.rows.reading import BadRow, kind_of, read_rows, settle_bad_rows
+from trainbus_data.rows.reading import BadRow, read_rows, settle_bad_rows
+from trainbus_data.vqa.task import kind_of
 from training.errors import DataError
 
 GOOD = {"image": "a.png", "question": "what?", "answer": "red"}
@@ -36,7 +37,7 @@ def test_a_row_keeps_its_own_id_answers_and_kind(tmp_path):
     own = {"question_id": 7, "answers": ["red", "dark red"], "kind": "colour"}
     rows, _ = read_rows(write(tmp_path, json.dumps(GOOD | own)))
     assert rows[0].question_id == 7
-    assert rows[0].answers == ("red", "dark red")
+    assert rows[0].answers == ["red", "dark red"]
     assert rows[0].kind == "colour"
 
 

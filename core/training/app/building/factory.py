@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ def create_trainer_from_config(
     training_config_path: str | os.PathLike[str] | None = None,
     callbacks: Sequence[Any] | None = None,
     plugins: Sequence[Any] | None = None,
-    task: str | None = None,
+    task: str | Mapping[str, Any] | None = None,
     seed: int | None = None,
     model_name: str | None = None,
     model_type: str | None = None,
@@ -87,10 +86,10 @@ def create_trainer_from_config(
         training_config_path: a YAML file, for instance with a ``training`` section.
         callbacks: instances with hook methods, beside the configured plugins.
         plugins: what a configuration lists under ``plugins``, in place of that list.
-        task: what the model is for: ``"vqa"``.
+        task: what the model is for: a name, or one over its options.
         seed: of weights, data order and dropout.
         model_name: hub name or folder.
-        model_type: model family: ``"blip"``.
+        model_type: model family, by name.
         batch_size: rows in a training batch.
         num_epochs: passes over the training rows.
         max_steps: steps after which training ends.
@@ -145,13 +144,13 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         )
     from training.app.building.components import build_parts, data_facts
     from training.app.building.optimizer import build_optimizer
+    from training.app.building.recipe import described
     from training.builtin.run_record import RunRecord
     from training.trainer import Trainer
 
     parts = build_parts(config)
-    describe = import_module("trainbus_models.packing").describe_model
     mapping = as_mapping(config)
-    record = RunRecord(mapping, data_facts(parts.pipeline))
+    record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))
     instances = [*(callbacks or ()), *(plugin for _, plugin in named)]
     # With validation rows and nobody to measure, the kernel would enable evaluation.
     is_evaluated = any(hasattr(each, "evaluate") for each in instances)
@@ -164,10 +163,11 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         seed=config.seed,
         plugins=pairs,
         **config.training.model_dump(exclude={"optimizer"}),  # the same names
-        processor=parts.processor,
+        processor=parts.recipe.processor,
+        recipe=parts.recipe,
         metadata={
             "config": mapping,
-            "model": describe(parts.model, parts.processor, config.model.type),
+            "model": described(config, parts.recipe, parts.model),
         },
     )
 

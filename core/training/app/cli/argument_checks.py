@@ -17,7 +17,9 @@ from training.messages.error_texts import notes_of, printable, shown, text_of
 __all__ = ["on_one_line", "refusal_of", "require_arguments"]
 
 #: Arguments that are words or sentences; all others are, or may be, paths.
-WORDS = frozenset({"overrides", "question", "allow_changes", "command", "module"})
+WORDS = frozenset(
+    {"overrides", "question", "fields", "allow_changes", "command", "module"}
+)
 #: What code of a plugin's own also meets when it looks for the wrong file.
 OWN_MISTAKES = (errno.ENOENT, errno.EEXIST)
 

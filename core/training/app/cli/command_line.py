@@ -253,13 +253,21 @@ def _add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_predict(commands: Commands[argparse.ArgumentParser]) -> None:
-    predict = commands.add_parser("predict", help="answer one question about an image")
+    predict = commands.add_parser("predict", help="say what a model makes of one row")
     predict.set_defaults(command="predict")
     predict.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="a file that a run wrote"
     )
-    predict.add_argument("--image", required=True, metavar="FILE")
-    predict.add_argument("--question", required=True, metavar="TEXT")
+    predict.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="fields",
+        help="what the row holds; the task says which fields there are",
+    )
+    predict.add_argument("--image", metavar="FILE", help="as --field image=FILE")
+    predict.add_argument("--question", metavar="TEXT", help="as --field question=TEXT")
     predict.add_argument(
         "--device", metavar="NAME", help="cpu, cuda, cuda:N (default: CUDA if there)"
     )

@@ -88,7 +88,7 @@ def check(arguments: argparse.Namespace) -> None:
     config = load(arguments)
     comparison = compare_splits(build_trainer(config))
     print("\n".join(comparison.lines()), flush=True)
-    require_agreement(comparison, config.model.type)
+    require_agreement(comparison, config.model.type or "")
     print(f"{config.model.type}: both splits have the same gradient")
 
 
@@ -102,7 +102,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     config, split = load(arguments), arguments.split
     state = read_state(arguments.checkpoint)
     described = description(state, arguments.checkpoint)
-    parts = build_parts(config, described, state["model"])
+    parts = build_parts(config, described, state["model"], arguments.checkpoint)
     fill(parts.model, state, arguments.checkpoint)
     loaders = {
         "validation": parts.pipeline.get_val_dataloader,
@@ -114,10 +114,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
             f"{config.place(('data', split))} is missing; name the rows to evaluate, "
             f"as in --set data.{split}=FILE"
         )
-    results = _measure(config, parts.model, parts.processor, loader)
+    results = _measure(config, parts.model, parts.recipe, loader)
     records = results["records"]
     scores = {key: v for key, v in results.items() if isinstance(v, float)}
-    floors = data_facts(parts.pipeline, split).get("floors", {})
+    floors = data_facts(parts.pipeline, parts.recipe.task, split).get("floors", {})
     print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
     print("\n".join(metric_table({"value": scores}, floors)))
     if target is not None:
@@ -126,7 +126,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    """Answer one question about one image, with nothing but a checkpoint."""
+    """Say what the model of a checkpoint makes of one row."""
+    from training.app.building.recipe import rebuild
     from training.hardware.device import choose_device
     from training.layout import read_state
 
@@ -138,15 +139,13 @@ def predict(arguments: argparse.Namespace) -> None:
             f"{arguments.checkpoint!r} does not say how its model was made; only runs "
             "of `trainbus run` or create_trainer_from_config write that"
         )
-    result = import_module("trainbus_models.packing").rebuild_model(
-        described, state["model"]
-    )
-    model, processor = result["model"], result["processor"]
-    fill(model, state, arguments.checkpoint)
-    model.to(device).eval()
-    positions = model.config.text_config.max_position_embeddings
-    settings = _data_settings(state, arguments.checkpoint, positions)
-    print(_answer(model, processor, arguments, settings))
+    saved = _saved_config(state, arguments.checkpoint)
+    most = _max_pixels(saved, arguments.checkpoint)
+    made = rebuild(described, arguments.checkpoint, state["model"], saved)
+    fill(made.model, state, arguments.checkpoint)
+    made.model.to(device).eval()
+    said = _predict(made, _fields(arguments), most)
+    print(said if isinstance(said, str) else json.dumps(said))
 
 
 def convert_easy_vqa(arguments: argparse.Namespace) -> None:
@@ -187,40 +186,39 @@ def description(state: Mapping[str, Any], source: str) -> Mapping[str, Any] | No
     return found
 
 
-def _data_settings(
-    state: Mapping[str, Any], source: str, positions: int
-) -> dict[str, int]:
-    """Return the whole numbers that a question and its image are read with.
+def _saved_config(state: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """Return the configuration that a checkpoint carries, its section of data checked.
 
-    Args:
-        state: of a checkpoint.
-        source: the checkpoint, for messages.
-        positions: tokens that the model has room for.
     Raises:
-        CheckpointError: one is nothing that the saved run can have had.
+        CheckpointError: it is nothing that a run can have had.
     """
-    from training.app.config.schema import DataConfig
     from training.checkpoint.part_checks import shown
 
     values: Any = state.get("metadata", {})
-    settings: dict[str, int] = {}
+    found: list[Mapping[str, Any]] = []
     for at in ("config", "config.data"):
         values = values.get(at.rpartition(".")[2], {})
         if not isinstance(values, Mapping):
             raise CheckpointError(
-                f"{source!r} does not say how its questions were read: metadata.{at} "
+                f"{source!r} does not say how its rows were read: metadata.{at} "
                 f"is {shown(values)}, not a mapping"
             )
-    for name in ("max_question_length", "max_answer_length", "max_image_pixels"):
-        value = values.get(name, DataConfig.model_fields[name].default)
-        most = sys.maxsize if name == "max_image_pixels" else positions
-        if type(value) is not int or not 1 <= value <= most:
-            raise CheckpointError(
-                f"{source!r} does not say how its questions were read: metadata.config"
-                f".data.{name} is {shown(value)}, not a whole number from 1 to {most:,}"
-            )
-        settings[name] = value
-    return settings
+        found.append(values)
+    return found[0]
+
+
+def _max_pixels(config: Mapping[str, Any], source: str) -> int:
+    from training.app.config.schema import DataConfig
+    from training.checkpoint.part_checks import shown
+
+    name = "max_image_pixels"
+    value = config.get("data", {}).get(name, DataConfig.model_fields[name].default)
+    if type(value) is not int or not 1 <= value <= sys.maxsize:
+        raise CheckpointError(
+            f"{source!r} does not say how its rows were read: metadata.config.data."
+            f"{name} is {shown(value)}, not a whole number from 1 to {sys.maxsize:,}"
+        )
+    return value
 
 
 def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
@@ -237,62 +235,68 @@ def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
     load_weights(model, saved)
 
 
-def _measure(config: Config, model: Any, processor: Any, loader: Any) -> dict[str, Any]:
-    """Return what VQAEvaluator finds, measured as in the run: precision, answers."""
+def _measure(config: Config, model: Any, recipe: Any, loader: Any) -> dict[str, Any]:
+    """Return what the evaluator finds, measured as in the run: precision, answers."""
     from training.errors import PluginError
     from training.hardware.device import choose_device
     from training.hardware.float32_precision import using_tf32
     from training.loop.precision import Precision
 
     try:
-        from training.callbacks import VQAEvaluator
+        from training.callbacks import TaskEvaluator
     except ImportError as error:
         raise PluginError(str(error)) from error
     device = choose_device(config.training.device)
     entries = [each for each in config.plugins.values() if each.use == "evaluation"]
     options = entries[0].options if entries else {}
     answers = {name: options[name] for name in ANSWER_OPTIONS if name in options}
-    evaluator = VQAEvaluator(model, processor, device, **answers)
+    evaluator = TaskEvaluator(model, recipe, device, **answers)
     autocast = Precision(config.training.precision, device).autocast()
     with using_tf32(config.training.tf32), autocast:
         return evaluator.evaluate(loader, return_predictions=True)
 
 
-def _answer(
-    model: Any,
-    processor: Any,
-    arguments: argparse.Namespace,
-    settings: Mapping[str, int],
-) -> str:
-    """Return the generated answer; the question is padded as in training."""
+def _fields(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the row that is asked about, by field.
+
+    Raises:
+        ConfigError: one is no ``NAME=VALUE``, or given twice.
+    """
+    given = [
+        f"{name}={value}"
+        for name in ("image", "question")
+        if (value := getattr(arguments, name)) is not None
+    ]
+    fields: dict[str, str] = {}
+    for text in [*given, *arguments.fields]:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(
+                f"--field {text!r} has no value; write --field NAME=VALUE"
+            )
+        if name in fields:
+            raise ConfigError(f"--field {name} is given twice; keep one")
+        fields[name] = value
+    return fields
+
+
+def _predict(made: Any, fields: Mapping[str, str], max_pixels: int) -> Any:
+    """Return what the model says of one row."""
     import torch
 
-    images = import_module("trainbus_data.images.open_image")
-    if not arguments.question.strip():
-        raise DataError("--question is empty; ask something about the image")
+    from training.feed.batches import batch_to_device
+
+    asked = import_module("trainbus_data.asked")
+    row = asked.asked_row(made.task, fields, max_pixels)
+    made.family.task = made.task
     try:
-        image = images.open_rgb(
-            named_path(arguments.image), settings["max_image_pixels"]
-        )
-    except images.ImageFault as fault:
-        raise DataError(f"image {arguments.image!r} {fault}") from fault
-    inputs = processor(
-        images=image,
-        text=arguments.question,
-        padding="max_length",
-        max_length=settings["max_question_length"],
-        truncation=True,
-        return_tensors="pt",
-    ).to(next(model.parameters()).device)
+        batch = made.family.collate(made.processor, [row])
+    except asked.ImageFault as fault:
+        raise DataError(f"image {str(fault.picture)!r} {fault}") from fault
+    device = next((p.device for p in made.model.parameters()), torch.device("cpu"))
     with torch.inference_mode():
-        ids = model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            pixel_values=inputs["pixel_values"],
-            max_new_tokens=settings["max_answer_length"],
-        )
-    text: str = processor.batch_decode(ids, skip_special_tokens=True)[0]
-    return text.strip()
+        moved = batch_to_device(batch, device)
+        return made.family.predict(made.model, made.processor, moved)[0]
 
 
 def _new_file(name: str | None, option: str) -> Path | None:

@@ -67,6 +67,7 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
 
 def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
     """Write model, configuration and processor as transformers reads them."""
+    from training.app.building.recipe import rebuild
     from training.app.cli.commands import description, fill
 
     described = description(state, source)
@@ -75,13 +76,17 @@ def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
             f"{source!r} does not say how its model was made, so there is no folder to "
             f"write for from_pretrained; name a file instead: {out}{SUFFIX}"
         )
-    parts = import_module("trainbus_models.packing").rebuild_model(
-        described, state["model"]
-    )
-    fill(parts["model"], state, source)
+    saved = state.get("metadata", {}).get("config", {})
+    made = rebuild(described, source, state["model"], saved)
+    fill(made.model, state, source)
     with import_module("trainbus_data.folders").new_folder(out) as draft:
-        parts["model"].save_pretrained(draft)
-        parts["processor"].save_pretrained(draft)
+        try:
+            made.family.export(made.model, made.processor, draft)
+        except NotImplementedError as error:
+            raise CheckpointError(
+                f"{source!r} holds a model that no other program reads ({error}); name "
+                f"a file for its weights instead: {out}{SUFFIX}"
+            ) from error
 
 
 def _new_path(out: Path) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import training
+from training.discovery.parts import named_part
 from training.messages.tables import count, table
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ __all__ = ["closing", "header", "metric_table"]
 
 #: Row columns that say where an epoch stands, not how good it is.
 COUNTERS = ("epoch", "step", "update", "seconds", "lr")
-FLOORS = {"question_only": "question only", "most_frequent": "most frequent"}
 
 
 def header(
@@ -37,11 +37,12 @@ def header(
     ]
     floors = facts.get("floors", {})
     if floors:
-        words = [f"{FLOORS[key]} {floors[key]['all']:.3f}" for key in FLOORS]
+        words = [f"{_title(key)} {floors[key]['all']:.3f}" for key in _order(floors)]
         lines.append(("floors", f"{', '.join(words)} of the validation answers"))
     lines.append(("folder", str(trainer.save_dir)))
     body = "\n".join(f"  {label:<8} {text}" for label, text in lines)
-    return f"trainbus {training.__version__}: {config['task']}\n{body}\n"
+    task, _ = named_part(config["task"], "task")
+    return f"trainbus {training.__version__}: {task}\n{body}\n"
 
 
 def interrupted(trainer: Trainer, config: str) -> str:
@@ -53,12 +54,12 @@ def interrupted(trainer: Trainer, config: str) -> str:
     )
 
 
-def closing(summary: Mapping[str, Any], example: Sequence[str] | None) -> str:
+def closing(summary: Mapping[str, Any], example: Mapping[str, str] | None) -> str:
     """Return how the run ended, its metrics, and what to type next.
 
     Args:
         summary: what summary.json holds.
-        example: an image and a question about it, for the command to try.
+        example: a row as ``predict`` takes it, by field, for the command to try.
     """
     reason = f"{summary['stop_reason']} ({summary['stop_owner']})"
     lines = [
@@ -86,15 +87,13 @@ def metric_table(
         floors: kind of floor -> ``all`` or kind of question -> share.
     """
     names = list(dict.fromkeys(name for each in columns.values() for name in each))
-    titles = [*columns, *(FLOORS[key] for key in FLOORS if key in floors)]
+    titles = [*columns, *(_title(key) for key in _order(floors))]
     rows = []
     for name in names:
         row = [name, *(_number(values.get(name)) for values in columns.values())]
         kind = _kind_of(name)
         by_name = {
-            key: {_slug(k): v for k, v in floors[key].items()}
-            for key in FLOORS
-            if key in floors
+            key: {_slug(k): v for k, v in floors[key].items()} for key in _order(floors)
         }
         row += [_number(by_name[key].get(kind or "")) for key in by_name]
         rows.append(row)
@@ -132,6 +131,16 @@ def _kind_of(metric: str) -> str | None:
     return kind if family in ("accuracy", "exact_match") else None
 
 
+def _order(floors: Mapping[str, Any]) -> list[str]:
+    """Return the floors, the highest first; of equal ones the later."""
+    latest_first = list(floors)[::-1]
+    return sorted(latest_first, key=lambda key: -floors[key].get("all", 0.0))
+
+
+def _title(floor: str) -> str:
+    return floor.replace("_", " ")
+
+
 def _slug(kind: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in kind).lower()
 
@@ -141,19 +150,14 @@ def _number(value: Any) -> str:
 
 
 def _next_commands(
-    summary: Mapping[str, Any], example: Sequence[str] | None
+    summary: Mapping[str, Any], example: Mapping[str, str] | None
 ) -> list[str]:
     paths = summary["paths"]
     checkpoint = paths.get("best_checkpoint") or paths.get("last_checkpoint")
     commands: list[list[str]] = []
     if checkpoint and example:
-        image, question = example
-        commands.append(
-            [
-                *("trainbus", "predict", "--checkpoint", checkpoint),
-                *("--image", image, "--question", question),
-            ]
-        )
+        fields = [f"--field={name}={value}" for name, value in example.items()]
+        commands.append(["trainbus", "predict", "--checkpoint", checkpoint, *fields])
     if checkpoint:
         commands.append(
             ["trainbus", "evaluate", paths["config"], "--checkpoint", checkpoint]

@@ -21,7 +21,7 @@ from typing import Any
 from training.documents.document import Document, Key
 from training.errors import ConfigError
 
-__all__ = ["GUIDE_KEYS", "SECTIONS", "translate"]
+__all__ = ["GUIDE_KEYS", "SECTIONS", "translate", "translate_once"]
 
 #: The guide's keys below ``training``, for suggestions.
 GUIDE_KEYS = ("early_stopping", "fp16", "freeze", "scheduler", "use_tensorboard")
@@ -54,6 +54,19 @@ def translate(document: Document) -> None:
         _switch(document, path, "tensorboard", is_on)
 
 
+def translate_once(whole: Document, family: str) -> None:
+    """Move options of the model that stood below ``data`` when there was one family.
+
+    Raises:
+        ConfigError: an option stands in both places, with different values.
+    """
+    from trainbus_data.config import ONCE_FAMILY, ONCE_HERE
+
+    if family == ONCE_FAMILY:
+        for key in ONCE_HERE:
+            whole.move(("data", key), ("model", key))
+
+
 def _switch(document: Document, path: Key, plugin: str, is_on: bool) -> None:
     """Turn the section at ``path`` into an entry of the plugins."""
     entry = ("plugins", plugin)
@@ -79,9 +92,9 @@ def _move_data(document: Document) -> None:
     for key in list(paths):
         document.move(("data_paths", key), ("data", key))
     document.pop(("data_paths",))
-    from trainbus_data.config import DataConfig
+    from trainbus_data.config import ONCE_HERE, DataConfig
 
-    for key in DataConfig.model_fields:
+    for key in (*DataConfig.model_fields, *ONCE_HERE):
         document.move((key,), ("data", key))
 
 

@@ -7,22 +7,19 @@ For editors: name it in the first line of a file,
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping
 from typing import Any
 
+from training.app.config.call_schema import by_name, call_schema, classes
 from training.app.config.guide_keys import SECTIONS
+from training.app.config.recipe_schema import add_recipe
 from training.app.config.schema import Config
-from training.discovery import installed
 from training.discovery.signature import parameters_of
 from training.discovery.sources import documented
 from training.discovery.specs import PluginSpec
-from training.errors import PluginError
 from training.hooks.hook_api import FAILURE_POLICIES
 
 __all__ = ["config_schema", "options_schema"]
-
-log = logging.getLogger(__name__)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -41,6 +38,7 @@ def config_schema() -> dict[str, Any]:
         _describe(definition, definition.get("description", name))
     known = _options_of_plugins()
     schema["properties"]["plugins"] = _plugins(known)
+    add_recipe(schema)
     _add_guide_keys(schema, known)
     del schema["required"]  # another file, or Python, may say the rest
     return schema
@@ -48,57 +46,30 @@ def config_schema() -> dict[str, Any]:
 
 def options_schema(cls: type[Any]) -> dict[str, Any]:
     """Return the schema of a plugin's options: its constructor's signature."""
-    told = documented(inspect.getdoc(cls) or "")
-    properties: dict[str, Any] = {
+    schema = call_schema(parameters_of(cls), inspect.getdoc(cls) or "")
+    schema["properties"] = {
         "id": {"type": "string", "description": "what the instance is called"},
         "on_failure": {
             "enum": list(FAILURE_POLICIES),
             "description": "end the run, or go on without the plugin",
         },
+        **schema["properties"],
     }
-    required = []
-    for name, parameter in parameters_of(cls).items():
-        entry = _type_schema(parameter.annotation)
-        if name in told:
-            entry["description"] = told[name]
-        if parameter.default is inspect.Parameter.empty:
-            required.append(name)
-        elif isinstance(parameter.default, (str, int, float, type(None))):
-            entry["default"] = parameter.default
-        properties[name] = entry
-    return {
-        "type": ["object", "null"],
-        "description": (inspect.getdoc(cls) or "").partition("\n")[0],
-        "properties": properties,
-        "required": required,
-        "additionalProperties": False,
-    }
+    return schema
 
 
 def _options_of_plugins() -> dict[str, Any]:
-    known: dict[str, Any] = {}
-    for info in installed.installed():
-        try:
-            known[info.name] = options_schema(installed.load(info))
-        except PluginError as error:
-            log.warning("left out of the schema: %s", error)
-    return known
+    return {name: options_schema(cls) for name, cls in classes("callback")}
 
 
 def _plugins(known: Mapping[str, Any]) -> dict[str, Any]:
-    by_name = {
-        "type": "object",
-        "properties": known,
-        "minProperties": 1,
-        "maxProperties": 1,
-    }
-    listed = {"type": "array", "items": {"anyOf": [_names(known), by_name]}}
+    listed = {"type": "array", "items": by_name(known)}
     return {"description": "what is enabled, in any order", **listed}
 
 
 def _add_guide_keys(schema: dict[str, Any], known: Mapping[str, Any]) -> None:
     """Add the older keys that ``guide_keys`` translates, marked as deprecated."""
-    data = schema["$defs"]["DataConfig"]["properties"]
+    data = dict(schema["$defs"]["DataConfig"]["properties"])
     splits = {name: data[name] for name in ("train", "validation", "test")}
     flag = {"type": "boolean"}
     layers = schema["$defs"]["ModelConfig"]["properties"]["freeze"]
@@ -131,23 +102,6 @@ def _section(properties: Mapping[str, Any]) -> dict[str, Any]:
         "properties": dict(properties),
         "additionalProperties": False,
     }
-
-
-def _names(known: Mapping[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [{"enum": sorted(known)}, {"type": "string"}]}
-
-
-def _type_schema(annotation: Any) -> dict[str, Any]:
-    """Return the schema of what a file may write; anything where that is unknown."""
-    from pydantic import TypeAdapter
-    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
-
-    if annotation is Any:
-        return {}
-    try:
-        return TypeAdapter(annotation).json_schema()
-    except (PydanticInvalidForJsonSchema, PydanticUserError):
-        return {}
 
 
 def _describe(definition: dict[str, Any], doc: str) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from training.app.config.guide_keys import translate_once
+from training.app.config.recipe_checks import family_of, recipe_mistakes
 from training.app.config.requirements import requirement_mistakes
 from training.app.config.schema import Config
 from training.app.config.sources import PluginList, gather, sources
@@ -127,11 +129,16 @@ def _validate(whole: Document) -> Config:
         name: PluginSpec(entry["use"], name, entry.get("options", {}))
         for name, entry in whole.tree.get("plugins", {}).items()
     }
+    family = family_of(whole)
+    translate_once(whole, family)
+    if family and isinstance(whole.get(("model",)), dict):
+        whole.tree["model"].setdefault("type", family)
     values = {**whole.tree, "plugins": specs}
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
         mistakes += explain(error, values, Config, whole.origin)
+    mistakes += recipe_mistakes(whole)
     mistakes += _plugin_mistakes(specs.values(), whole, is_refused=bool(mistakes))
     mistakes += requirement_mistakes(whole.get(("requires",)), whole.place)
     if mistakes:

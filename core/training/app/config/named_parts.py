@@ -7,7 +7,7 @@ from typing import Any
 
 from training.documents.document import Document, Key
 
-__all__ = ["PLACES", "named_in", "replace_named"]
+__all__ = ["PLACES", "is_named", "named_in", "replace_named"]
 
 #: Where a name may stand, alone or over its options, and of what kind.
 PLACES: dict[Key, str] = {
@@ -23,11 +23,16 @@ def named_in(document: Document) -> Iterator[tuple[str, str, Key]]:
     """Yield kind, name and place of each part that is named."""
     for at, kind in PLACES.items():
         value = document.get(at)
-        if kind == "reader" and not isinstance(value, dict):
-            continue  # a path, or nothing
+        if kind == "reader" and not is_named(value):
+            continue
         name = _name(value)
         if name:
             yield kind, name, at
+
+
+def is_named(source: Any) -> bool:
+    """Whether a split names its reader, and not a path."""
+    return isinstance(source, dict)
 
 
 def replace_named(whole: Document, later: Document) -> None:

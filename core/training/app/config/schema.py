@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from trainbus_data.config import DataConfig
+from trainbus_data.config import DEFAULT_TASK, DataConfig
 from training.app.config.guide_keys import GUIDE_KEYS
 from training.discovery.specs import PluginSpec
 from training.documents.document import Document, dotted
@@ -23,7 +23,6 @@ from training.files.named_paths import named_path
 from training.weighing.units import check_unit
 
 __all__ = [
-    "BuildConfig",
     "Config",
     "DataConfig",
     "ModelConfig",
@@ -48,8 +47,6 @@ Positive = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
-#: Each is built one by one, so that a slip of the hand fills the memory slowly.
-Layers = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Section(BaseModel):
@@ -58,52 +55,27 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class BuildConfig(Section):
-    """A small BLIP made on this machine; what is left out has ``build_blip``'s value.
-
-    Attributes:
-        hidden_size: width of all three stacks.
-        vision_layers: layers of the image encoder.
-        text_layers: layers of the question encoder, and of the answer decoder.
-        patch_size: side of an image patch, in pixels.
-        image_size: side of the square images, in pixels.
-        vocab_size: most word pieces of the tokenizer, learnt from the training rows.
-        num_attention_heads: must divide ``hidden_size``.
-        max_text_length: positions of the text stacks, in tokens.
-        initializer_range: standard deviation of the fresh weights.
-        dropout: of hidden states and attention, in the text stacks.
-        label_smoothing: of the answer's cross entropy.
-        seed: of the weights; None: the run's seed.
-    """
-
-    hidden_size: Count | None = None
-    vision_layers: Layers | None = None
-    text_layers: Layers | None = None
-    patch_size: Count | None = None
-    image_size: Count | None = None
-    vocab_size: Count | None = None
-    num_attention_heads: Count | None = None
-    max_text_length: Count | None = None
-    initializer_range: Positive | None = None
-    dropout: Fraction | None = None
-    label_smoothing: Fraction | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-
-
-class ModelConfig(Section):
-    """Which model is trained.
+class ModelConfig(BaseModel):
+    """Which model is trained; whatever else stands here is an option of its family.
 
     Attributes:
         name: hub name or local folder; excludes ``build``.
-        build: make a small one with fresh weights; excludes ``name``.
-        type: model family.
-        freeze: module names, such as ``vision_model``, whose weights stay as they are.
+        build: make a small one with fresh weights, by these options; excludes ``name``.
+        type: model family; None: the one that the task names.
+        freeze: module names whose weights stay as they are.
     """
 
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
     name: Annotated[str, Field(min_length=1)] | None = None
-    build: BuildConfig | None = None
-    type: str = "blip"
+    build: dict[str, Any] | None = None
+    type: Annotated[str, Field(min_length=1)] | None = None
     freeze: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the family's constructor is given."""
+        return dict(self.model_extra or {})
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
@@ -111,8 +83,8 @@ class ModelConfig(Section):
             raise ValueError("name and build are both given; keep one of them")
         if self.name is None and self.build is None:
             raise ValueError(
-                "name is missing; give a hub name or a folder, such as "
-                "Salesforce/blip-vqa-base, or build: {} for a small fresh model"
+                "name is missing; give a hub name or a folder, or build: {} for a "
+                "small fresh model"
             )
         return self
 
@@ -193,7 +165,7 @@ class Config(Section):
     """A whole configuration.
 
     Attributes:
-        task: what the model is asked to do.
+        task: what the model is asked to do: a name, or one over its options.
         seed: of weights, data order and dropout.
         data: rows, images and batches.
         model: which model is trained.
@@ -203,7 +175,7 @@ class Config(Section):
             ``trainbus-ema>=0.2,<1``.
     """
 
-    task: Literal["vqa"] = "vqa"
+    task: str | dict[str, Any] = DEFAULT_TASK
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataConfig
     model: ModelConfig

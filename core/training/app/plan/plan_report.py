@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 import training
@@ -16,6 +15,7 @@ from training.app.config.load import Config
 from training.app.plan.planning import ask_for_plans, evaluated, length_conflicts
 from training.builtin.run_record import CONFIG, HISTORY, SUMMARY
 from training.bus.bus import Bus
+from training.discovery.parts import named_part
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError
 from training.hardware.device import named_device
@@ -54,7 +54,8 @@ def describe_plan(config: Config) -> list[str]:
         ),
     )
     plans = ask_for_plans(bus, run)
-    title = f"trainbus {training.__version__}: plan of {config.task}; nothing is run"
+    task, _ = named_part(config.task, "task")
+    title = f"trainbus {training.__version__}: plan of {task}; nothing is run"
     parts = [
         ("rows", [", ".join(f"{n:,} {split}" for split, n in rows.items())]),
         ("updates", _updates(run)),
@@ -84,6 +85,9 @@ def _count_data(config: Config) -> tuple[dict[str, int], int]:
     Raises:
         ConfigError: there is nothing to train on, or no full batch.
     """
+    from training.app.building.components import make_pipeline
+    from training.app.building.recipe import make_recipe
+
     data = config.data
     if data.train is None and data.synthetic is None:
         raise ConfigError(
@@ -93,10 +97,7 @@ def _count_data(config: Config) -> tuple[dict[str, int], int]:
         if data.synthetic is not None and not _is_drawn(config):
             synthetic = data.synthetic.model_copy(update={"folder": Path(temporary)})
             data = data.model_copy(update={"synthetic": synthetic})
-        folder = config.training.save_dir / "pictures"
-        pipeline = import_module("trainbus_data.data_pipeline").DataPipeline(
-            data, folder=folder
-        )
+        pipeline = make_pipeline(config, data, *make_recipe(config))
         splits = ("train", "validation", "test")
         rows = {split: len(pipeline.rows(split)) for split in splits}
         batches: int = pipeline.num_batches("train")

@@ -31,12 +31,12 @@ class ImageFault(Exception):
 
     Args:
         reason: a phrase that goes on from the image's name.
-        number: which of several images it is.
+
+    Attributes:
+        picture: the ``Picture`` that it is about, where that is known.
     """
 
-    def __init__(self, reason: str, number: int = -1) -> None:
-        super().__init__(reason)
-        self.number = number
+    picture: str | None = None
 
 
 def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Rows that stay in their file, for data sets too large to hold."""
+"""Rows that stay where they are, for data sets too large to hold."""
 
 from __future__ import annotations
 
@@ -7,55 +7,54 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
 
-from trainbus_data.rows.formats import refuse_other_formats
-from trainbus_data.rows.json_lines import UnusableRow
-from trainbus_data.rows.line_index import LineIndex
-from trainbus_data.rows.reading import BadRow, Row, RowReader, settle_bad_rows
+from trainbus_data.readers.json_lines import JsonLines
+from trainbus_data.rows.reading import BadRow, Row, settle_bad_rows
+from trainbus_data.rows.row_checks import RowChecks
+from trainbus_data.vqa.task import VQA
 from training.errors import DataError
+from training.recipes.reader import Reader
 
-__all__ = ["IndexedRows"]
+__all__ = ["IndexedRows", "index_rows"]
 
-#: Rows that are checked before training, from the start of the file.
+#: Rows that are checked before training, from the start.
 NUM_CHECKED = 2000
 
 
 class IndexedRows(Sequence[dict[str, Any]]):
-    """The rows of a JSON-lines file, each read and checked when it is asked for.
+    """The rows of a reader, each read and checked when it is asked for.
 
-    Holds 8 bytes a row. The first 2,000 rows are checked at once, and all of them with
+    The first 2,000 rows are checked at once, and all of them with
     ``on_bad_row="skip"`` (about 10 us a row), so that the number of rows is known.
-    Unlike in a list, a ``question_id`` that is given twice is not noticed.
+    Unlike in a list, an id that is given twice is not noticed.
 
     Args:
-        path: UTF-8, one JSON object a line; blank lines are left out.
-        root: folder that no image may lie outside; by default the file's own.
+        reader: where they lie.
+        checks: what makes them rows of a task.
         on_bad_row: ``"error"`` raises where a bad row is met; ``"skip"`` leaves bad
             rows out from the start.
         max_bad_fraction: share of bad rows that ``"skip"`` bears, in [0, 1].
     Raises:
-        DataError: the file cannot be read, is of another format, holds no row, or a row
-            that was checked cannot be used.
+        DataError: a row that was checked cannot be used.
     """
 
     def __init__(
         self,
-        path: Path,
-        root: Path | None = None,
+        reader: Reader,
+        checks: RowChecks,
         on_bad_row: Literal["error", "skip"] = "error",
         max_bad_fraction: float = 0.0,
     ) -> None:
-        self.path = path
-        refuse_other_formats(path)
-        self._index = LineIndex(path)
-        if not len(self._index):
-            raise DataError(f"{path} holds no rows; each line should be a JSON object")
-        self._reader = RowReader(path, root, is_whole_file=False)
-        number = len(self._index) if on_bad_row == "skip" else NUM_CHECKED
-        self._check(min(number, len(self._index)), on_bad_row, max_bad_fraction)
+        self._reader = reader
+        self._checks = checks
+        #: Numbers of the rows that are left, 8 bytes each; None: all are.
+        self._left: npt.NDArray[np.int64] | None = None
+        number = len(reader) if on_bad_row == "skip" else NUM_CHECKED
+        self._check(min(number, len(reader)), on_bad_row, max_bad_fraction)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._reader) if self._left is None else len(self._left)
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -71,30 +70,43 @@ class IndexedRows(Sequence[dict[str, Any]]):
 
         Raises:
             IndexError: there is no such row.
-            DataError: it cannot be used; names file, line and reason.
+            DataError: it cannot be used; names its place and the reason.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
-        line = self._index.number_of(index)
+        number = index if self._left is None else int(self._left[index])
+        place = self._reader.place(number)
         try:
-            return self._reader.read(line, self._index.read(index))
-        except UnusableRow as error:
-            raise DataError(f"{BadRow(self.path, line, str(error))}") from error
+            return Row(self._checks.read(self._reader[number], place), place)
+        except DataError as error:
+            raise DataError(str(BadRow.at(place, str(error)))) from error
 
     def _check(
         self, number: int, on_bad_row: Literal["error", "skip"], most: float
     ) -> None:
         """Read the first rows, and leave out the bad ones where that is the policy."""
-        is_good = np.ones(len(self), dtype=np.bool_)
+        is_good = np.ones(len(self._reader), dtype=np.bool_)
         bad = []
         for index in range(number):
-            line = self._index.number_of(index)
+            place = self._reader.place(index)
             try:
-                self._reader.read(line, self._index.read(index))
-            except UnusableRow as error:
-                bad.append(BadRow(self.path, line, str(error)))
+                self._checks.read(self._reader[index], place)
+            except DataError as error:
+                bad.append(BadRow.at(place, str(error)))
                 is_good[index] = False
         settle_bad_rows(bad, number, on_bad_row, most)
         if bad:
-            self._index.keep(is_good)
+            self._left = np.flatnonzero(is_good)
+
+
+def index_rows(
+    path: Path,
+    root: Path | None = None,
+    on_bad_row: Literal["error", "skip"] = "error",
+    max_bad_fraction: float = 0.0,
+) -> IndexedRows:
+    """Return the rows of a JSON-lines file that stay in it, as ``VQA`` has them."""
+    reader = JsonLines(path, index_above_mb=0)
+    checks = RowChecks(VQA(), reader.root, root)
+    return IndexedRows(reader, checks, on_bad_row, max_bad_fraction)

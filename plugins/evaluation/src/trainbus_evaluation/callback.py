@@ -12,6 +12,7 @@ from annotated_types import Ge, Le, Lt, MinLen
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.sanity import FirstBatches, first_batches
+from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
 from training import ConfigError, DataError, checked_options
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 class EvaluationCallback(Callback):
     """Evaluate on the validation loader at epoch ends, and every so many steps.
 
-    Without ``evaluator`` a ``VQAEvaluator`` measures a model that can generate when the
-    trainer has a processor, else an ``Evaluator``; both take the loss from
-    ``trainer.compute_loss``, so that it is the training loss on other data. The
-    evaluator's ``loss`` is ``val_loss`` in the run; other names stay. Of several
+    Without ``evaluator`` a ``TaskEvaluator`` measures what a configuration describes,
+    by the trainer's ``recipe``. Without that a ``VQAEvaluator`` measures a model that
+    can generate when the trainer has a processor, else an ``Evaluator``; all take the
+    loss from ``trainer.compute_loss``, so that it is the training loss on other data.
+    The evaluator's ``loss`` is ``val_loss`` in the run; other names stay. Of several
     validation loaders each is evaluated, and its name follows each metric's, as in
     ``val_loss/clean``. All forward passes, those of answers that are generated too,
     run under the run's autocast. The last epoch, and the last step under
@@ -188,7 +190,7 @@ class EvaluationCallback(Callback):
         """
         found: dict[str, float] = {}
         records: list[dict[str, Any]] = []
-        is_ours = isinstance(self._evaluator, (Evaluator, VQAEvaluator))
+        is_ours = isinstance(self._evaluator, (Evaluator, TaskEvaluator))
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             # Others get the loader itself.
             given = _WhileStaying(trainer, loader) if is_ours else loader
@@ -259,14 +261,13 @@ class EvaluationCallback(Callback):
             )
         return numbers
 
-    def _build(self, trainer: Trainer) -> Evaluator | VQAEvaluator:
+    def _build(self, trainer: Trainer) -> Evaluator | TaskEvaluator:
         model = trainer.model
+        if trainer.recipe is not None:
+            return self._build_for(trainer, trainer.recipe)
         generates = callable(getattr(model, "generate", None))
         if trainer.processor is not None and generates:
-            if self.class_dim is not None:
-                raise ConfigError(
-                    "evaluation.class_dim is given, but answers have no such dimension"
-                )
+            self._refuse_class_dim()
             return VQAEvaluator(
                 model,
                 trainer.processor,
@@ -288,6 +289,24 @@ class EvaluationCallback(Callback):
             compute_loss=trainer.compute_loss,
             class_dim=self.class_dim,
         )
+
+    def _build_for(self, trainer: Trainer, recipe: Any) -> TaskEvaluator:
+        self._refuse_class_dim()
+        return TaskEvaluator(
+            trainer.model,
+            recipe,
+            None,
+            self.max_new_tokens,
+            self.num_beams,
+            self.metrics,
+            compute_loss=trainer.compute_loss,
+        )
+
+    def _refuse_class_dim(self) -> None:
+        if self.class_dim is not None:
+            raise ConfigError(
+                "evaluation.class_dim is given, but predictions have no such dimension"
+            )
 
     def _is_epoch_due(self, trainer: Trainer, epoch: int) -> bool:
         """Whether the end of ``epoch`` (completed epochs, from 1) is evaluated."""
@@ -334,8 +353,10 @@ def _check_evaluator(
                 f"evaluation.{option} is given beside an evaluator; set them on the "
                 "evaluator"
             )
-    if keep_predictions and not isinstance(evaluator, VQAEvaluator):
-        raise ConfigError("evaluation.keep_predictions needs a VQAEvaluator")
+    if keep_predictions and not isinstance(evaluator, TaskEvaluator):
+        raise ConfigError(
+            "evaluation.keep_predictions needs a TaskEvaluator or a VQAEvaluator"
+        )
 
 
 def _name_in_run(name: str, loader: str) -> str:

@@ -1,26 +1,25 @@
-"""Evaluate a model that answers questions about images in words."""
+"""Evaluate a model that answers questions in words, without a recipe at hand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.generated import AnswerTexts, question_of
-from trainbus_evaluation.metrics import WeightedMean
+from trainbus_evaluation.task_evaluator import TaskEvaluator, means_of
 from trainbus_evaluation.vqa_accuracy import normalise, vqa_accuracy
 from training import ConfigError, checked_options
-from training.plugin import batch_to_device, evaluating, sample_sizes
+from training.plugin import batch_to_device
 
 METRICS = ("loss", "accuracy", "exact_match")
 
 
-class VQAEvaluator:
+class VQAEvaluator(TaskEvaluator):
     """Measure validation loss, accuracy and exact match of generated answers.
 
     ``accuracy`` of a row with several annotators' ``answers`` is the official VQA
@@ -60,69 +59,15 @@ class VQAEvaluator:
                 f"VQAEvaluator needs a model that can generate, but "
                 f"{type(model).__name__} has no generate(); use Evaluator"
             )
-        self.model = model
+        self._start(model, metrics, METRICS)
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
-        self.metrics = checked_metrics(metrics, METRICS)
         self._texts = AnswerTexts(processor)
         self._runner = ModelRunner(model, device, compute_loss=compute_loss)
 
     @property
-    def device(self) -> torch.device | None:
-        """The device that was asked for; None: where the model is."""
-        return self._runner.device
-
-    def metric_names(self, dataloader: Iterable[Any]) -> tuple[str, ...] | None:
-        """Return the keys of the numbers that ``evaluate`` returns.
-
-        None if the kinds of rows cannot be known before, which takes a
-        ``dataloader.dataset`` with ``rows``.
-        """
-        names = ["val_loss", *(name for name in self.metrics if name != "loss")]
-        if "accuracy" in names:
-            rows = getattr(getattr(dataloader, "dataset", None), "rows", None)
-            if not isinstance(rows, (list, tuple)):
-                return None
-            names += sorted(
-                {_kind_name(row["kind"]) for row in rows if row.get("kind")}
-            )
-        return tuple(names)
-
-    def evaluate(
-        self, dataloader: Iterable[Any], return_predictions: bool = False
-    ) -> dict[str, Any]:
-        """Return the metrics of the model on ``dataloader``.
-
-        Args:
-            dataloader: yields mappings for the model; a batch's ``rows`` (dicts with
-                ``answer`` and, where there are, ``answers`` and ``kind``) say what is
-                right, or else its decoded ``labels``.
-            return_predictions: add ``predictions`` and ``labels`` (texts, in order) and
-                ``records``: each row with its prediction and scores.
-        Raises:
-            DataError: the loader gave no batch.
-            ConfigError: a batch is no mapping, or the model returns no loss.
-        """
-        device = self._runner.place()
-        loss, records = WeightedMean(), list[dict[str, Any]]()
-        needs_answers = return_predictions or self.metrics != ("loss",)
-        num_batches = 0
-        # Not inference_mode: a tensor that a module caches would break training.
-        with evaluating(self.model), torch.no_grad():
-            sizes = sample_sizes(dataloader)
-            for batch, samples in zip(dataloader, sizes, strict=False):
-                num_batches += 1
-                loss.add(*self._loss(batch, device, samples))
-                if needs_answers:
-                    records += self._answer(batch, device)
-        check_not_empty(num_batches)
-        results: dict[str, Any] = {"val_loss": loss.value()}
-        results |= self._scores(records)
-        if return_predictions:
-            results["predictions"] = [record["prediction"] for record in records]
-            results["labels"] = [record["answer"] for record in records]
-            results["records"] = records
-        return results
+    def _target(self) -> str:
+        return "answer"
 
     def _loss(
         self, batch: Any, device: torch.device, samples: int | None
@@ -132,13 +77,7 @@ class VQAEvaluator:
                 f"VQAEvaluator needs mappings with 'labels', but a batch is "
                 f"{type(batch).__name__}; use Evaluator"
             )
-        loss, weight, outputs = self._runner.loss_and_outputs(batch, device, samples)
-        if loss is None:
-            raise ConfigError(
-                f"the model returned {type(outputs).__name__} without a loss; use a "
-                "model that returns one for a batch with 'labels'"
-            )
-        return loss, weight
+        return self._weighed(batch, device, samples)
 
     def _answer(
         self, batch: Mapping[str, Any], device: torch.device
@@ -179,18 +118,4 @@ class VQAEvaluator:
 
     def _scores(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the means of accuracy, exact match, and accuracy of each kind."""
-        groups: dict[str, list[float]] = {}
-        for record in records:
-            for metric in ("accuracy", "exact_match"):
-                if metric in self.metrics:
-                    groups.setdefault(metric, []).append(record[metric])
-            if "accuracy" in self.metrics and record.get("kind"):
-                name = _kind_name(record["kind"])
-                groups.setdefault(name, []).append(record["accuracy"])
-        return {name: sum(scores) / len(scores) for name, scores in groups.items()}
-
-
-def _kind_name(kind: str) -> str:
-    """Return the metric's name of a kind: ``"yes/no"`` is ``accuracy/yes_no``."""
-    slug = "".join(c if c.isalnum() else "_" for c in str(kind).strip()).lower()
-    return f"accuracy/{slug}"
+        return means_of(records, self.metrics, self._by_kind, self._kind_name)

@@ -1,59 +1,57 @@
-"""Resized pixels of each unique image, kept as bytes within a stated bound.
+"""Resized pixels of each picture, kept as bytes within a stated bound.
 
-What an image processor does is split in two: its resizing, once per image, and its
+What an image processor does is split in two: its resizing, once per picture, and its
 rescaling and normalising, once per batch. The second is taken from the processor by
 showing it all 256 byte values, so that the result is its own to the last bit.
 """
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainbus_data.images.open_image import ImageFault, open_rgb
 from training.errors import ConfigError
 
-__all__ = ["PixelStore"]
-
-MIB = 1 << 20
-EAGER_BYTES = 64 * MIB
+__all__ = ["PixelCache"]
 
 
-class PixelStore:
-    """Images by index as normalised float32 batches; the first to come stay cached.
+class Picture(Protocol):
+    """What a row has for a field of that kind."""
 
-    At most ``cache_mb`` MiB are held. When they are full nothing is evicted: under a
-    fresh shuffle each epoch the share of hits is then the share of images that fit,
-    which no eviction order beats. The memory is shared with worker processes
-    that are forked; workers that are spawned each hold their own.
+    key: Hashable
+
+    def open(self) -> Any:
+        """Return the picture as Pillow has it, mode RGB."""
+
+    def fault(self, reason: str) -> Exception:
+        """Return the error that names the picture; ``reason`` goes on from its name."""
+
+
+class PixelCache:
+    """Pictures as normalised float32 batches; the first to come stay in memory.
+
+    When it is full nothing is evicted: under a fresh shuffle each epoch the share of
+    hits is then the share of pictures that fit, which no eviction order beats. A
+    process that is forked goes on from what was kept before; one that is spawned, or a
+    copy, starts empty.
 
     Args:
-        paths: image files; the position is the index.
         image_processor: a processor as AutoProcessor loads it.
-        cache_mb: bound of the cache in MiB; 0 keeps nothing.
-        max_pixels: an image with more is refused before it is decoded.
+        num_bytes: bound of what is kept; 0 keeps nothing.
         image_size: side in pixels to resize to instead of the processor's own size.
     Raises:
-        ConfigError: the processor gives images of differing shapes.
+        ConfigError: the processor gives pictures of differing shapes.
     """
 
     def __init__(
-        self,
-        paths: Sequence[str],
-        image_processor: Any,
-        cache_mb: int,
-        max_pixels: int,
-        image_size: int | None = None,
+        self, image_processor: Any, num_bytes: int, image_size: int | None = None
     ) -> None:
-        self.paths = list(paths)
         self._processor = image_processor
-        self._max_pixels = max_pixels
         self._size = (
             {}
             if image_size is None
@@ -61,62 +59,34 @@ class PixelStore:
         )
         self.shape = self._probe_shape()
         self._normalise = _Normaliser(image_processor, self._read_table())
-        nbytes = int(np.prod(self.shape))
-        self.num_slots = min(len(self.paths), cache_mb * MIB // nbytes)
-        #: How many images a pipeline decodes ahead: 64 MiB take a second or two.
-        self.num_eager = min(self.num_slots, EAGER_BYTES // nbytes)
-        self._allocate()
+        #: Pictures that are kept, at most.
+        self.num_slots = num_bytes // int(np.prod(self.shape))
+        self._kept: dict[Hashable, npt.NDArray[np.uint8]] = {}
 
-    def get(self, indices: Sequence[int]) -> Tensor:
+    def get(self, pictures: Sequence[Picture]) -> Tensor:
         """Return normalised pixels (B, 3, H, W), float32.
 
         Raises:
-            ImageFault: an image cannot be decoded; ``number`` is its index.
+            Exception: that of a picture that cannot be decoded.
         """
-        batch = np.empty((len(indices), *self.shape), dtype=np.uint8)
-        for row, index in enumerate(indices):
-            if index < self.num_slots and self._is_filled[index]:
-                batch[row] = self._slots[index]
-            else:
-                batch[row] = self.load(index)
-        return self.normalise(batch)
-
-    def load(self, index: int) -> npt.NDArray[np.uint8]:
-        """Decode and resize one image to (3, H, W) bytes; keep it if a slot is left."""
-        pixels = self.decode(self.paths[index], index)
-        if index < self.num_slots:
-            self._slots[index] = pixels
-            self._is_filled[index] = 1  # after the pixels: another process may look
-        return pixels
-
-    def decode(self, path: str, number: int) -> npt.NDArray[np.uint8]:
-        """Return an image file as (3, H, W) bytes, decoded and resized.
-
-        Raises:
-            ImageFault: it cannot be decoded; its ``number`` is this one.
-        """
-        try:
-            pixels = self._resize(open_rgb(path, self._max_pixels))
-            if pixels.shape != self.shape:
-                raise ImageFault(
-                    f"became {pixels.shape}, not {self.shape}, when resized"
-                )
-        except ImageFault as fault:
-            raise ImageFault(str(fault), number) from fault
-        return pixels
-
-    def normalise(self, batch: npt.NDArray[np.uint8]) -> Tensor:
-        """Return bytes (B, 3, H, W) as the processor's float32."""
+        batch = np.empty((len(pictures), *self.shape), dtype=np.uint8)
+        for place, picture in enumerate(pictures):
+            pixels = self._kept.get(picture.key)
+            if pixels is None:
+                pixels = self._decode(picture)
+                if len(self._kept) < self.num_slots:
+                    self._kept[picture.key] = pixels
+            batch[place] = pixels
         return self._normalise(torch.from_numpy(batch))
 
-    def _allocate(self) -> None:
-        # Anonymous shared pages: not bounded by /dev/shm, not committed until used.
-        nbytes = int(np.prod(self.shape))
-        total = max(1, self.num_slots * (nbytes + 1))
-        memory = np.frombuffer(mmap.mmap(-1, total), dtype=np.uint8)
-        used = self.num_slots * nbytes
-        self._slots = memory[:used].reshape(self.num_slots, *self.shape)
-        self._is_filled = memory[used : used + self.num_slots]
+    def _decode(self, picture: Picture) -> npt.NDArray[np.uint8]:
+        """Return a picture as (3, H, W) bytes, decoded and resized."""
+        pixels = self._resize(picture.open())
+        if pixels.shape != self.shape:
+            raise picture.fault(
+                f"became {pixels.shape}, not {self.shape}, when resized"
+            )
+        return pixels
 
     def _resize(self, image: Any) -> npt.NDArray[np.uint8]:
         out = self._processor(
@@ -137,13 +107,13 @@ class PixelStore:
             pixels = self._resize(blank)
             if pixels.dtype != np.uint8:
                 raise ConfigError(
-                    f"data.processor resizes to {pixels.dtype}, not to bytes; use a "
+                    f"the processor resizes to {pixels.dtype}, not to bytes; use a "
                     "processor whose rescaling comes after resizing, as BLIP's does"
                 )
             shapes.add(pixels.shape)
         if len(shapes) > 1:
             raise ConfigError(
-                "data.processor gives images of differing shapes; set data.image_size "
+                "the processor gives images of differing shapes; set model.image_size "
                 "to the model's image size in pixels"
             )
         return shapes.pop()
@@ -168,12 +138,8 @@ class PixelStore:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_slots"], state["_is_filled"]
+        state["_kept"] = {}
         return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._allocate()
 
 
 class _Normaliser:

@@ -1,6 +1,7 @@
 """Cached pixels are the processor's own, within a stated bound."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 from PIL import Image
 
 from trainbus_data.images.open_image import ImageFault
-from trainbus_data.images.pixels import PixelStore
+from trainbus_data.images.picture import Picture
+from trainbus_models.pixels import PixelCache
 from training.errors import ConfigError
 
-LIMIT = 10**7
+MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +37,10 @@ def test_pixels_equal_the_real_processors_bit_for_bit(
     size = {} if image_size is None else {"size": {"height": 48, "width": 48}}
     images = [Image.open(path) for path in noisy_paths]
     expected = processor(images=images, return_tensors="pt", **size)["pixel_values"]
-    store = PixelStore(noisy_paths, processor, cache_mb, LIMIT, image_size)
+    store = PixelCache(processor, cache_mb * MIB, image_size)
+    pictures = [Picture(noisy_paths[number]) for number in (2, 0, 1)]
     for _ in range(2):  # decoded, then from the cache
-        assert torch.equal(store.get([2, 0, 1]), expected[[2, 0, 1]])
+        assert torch.equal(store.get(pictures), expected[[2, 0, 1]])
 
 
 def test_a_processor_of_another_arithmetic_is_still_matched_exactly(noisy_paths):
@@ -48,37 +51,37 @@ def test_a_processor_of_another_arithmetic_is_still_matched_exactly(noisy_paths)
     )
     images = [Image.open(path) for path in noisy_paths]
     expected = processor(images=images, return_tensors="pt")["pixel_values"]
-    store = PixelStore(noisy_paths, processor, 1, LIMIT)
-    assert torch.equal(store.get([0, 1, 2]), expected)
+    store = PixelCache(processor, MIB)
+    assert torch.equal(store.get([Picture(path) for path in noisy_paths]), expected)
 
 
 def test_a_cached_image_is_not_read_again_and_the_bound_holds(tiny, tmp_path):
     processor = tiny["processor"].image_processor
-    paths = []
-    for number in range(500):  # 3 x 32 x 32 bytes each: 341 fit 1 MiB
-        paths.append(str(tmp_path / f"{number}.png"))
-    Image.new("RGB", (32, 32)).save(paths[0])
-    Image.new("RGB", (32, 32)).save(paths[499])
-    store = PixelStore(paths, processor, 1, LIMIT)
-    assert store.num_slots == 341
-    store.get([0, 499])
-    (tmp_path / "0.png").unlink()
-    (tmp_path / "499.png").unlink()
-    assert store.get([0]).shape == (1, 3, 32, 32)
-    with pytest.raises(ImageFault) as caught:
-        store.get([0, 499])
-    assert (str(caught.value), caught.value.number) == ("does not exist", 499)
+    assert PixelCache(processor, MIB).num_slots == 341  # of 3 x 32 x 32 bytes each
+    store = PixelCache(processor, 2 * 3 * 32 * 32)
+    pictures = [Picture(f"{n}.png", str(tmp_path / f"{n}.png")) for n in range(3)]
+    for picture in pictures:
+        Image.new("RGB", (32, 32)).save(picture.key)
+    store.get(pictures)
+    for picture in pictures:
+        Path(picture.key).unlink()
+    assert store.get(pictures[:2]).shape == (2, 3, 32, 32)
+    with pytest.raises(ImageFault, match="does not exist") as caught:
+        store.get(pictures)
+    assert caught.value.picture is pictures[2]
 
 
 def test_a_store_survives_pickling_without_its_cache(tiny, noisy_paths):
-    store = PixelStore(noisy_paths, tiny["processor"].image_processor, 1, LIMIT)
-    expected = store.get([0])
-    assert torch.equal(pickle.loads(pickle.dumps(store)).get([0]), expected)
+    store = PixelCache(tiny["processor"].image_processor, MIB)
+    picture = Picture(noisy_paths[0])
+    expected = store.get([picture])
+    assert len(pickle.dumps(store)) < 10_000
+    assert torch.equal(pickle.loads(pickle.dumps(store)).get([picture]), expected)
 
 
 def test_a_processor_that_keeps_the_aspect_ratio_is_refused():
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     processor = BlipImageProcessorPil(size={"shortest_edge": 32})
-    with pytest.raises(ConfigError, match=r"set data\.image_size"):
-        PixelStore([], processor, 1, LIMIT)
+    with pytest.raises(ConfigError, match=r"set model\.image_size"):
+        PixelCache(processor, MIB)

@@ -1,0 +1,163 @@
+"""Task and family of a configuration, or of a checkpoint that says what it was made of.
+
+    {"format": 2, "task": {"name", "options"}, "family": {"name", "options", "from"},
+     "model": what the family describes}
+
+Format 1 said ``model_type`` beside what the one family of then described.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from training.app.config.load import Config
+from training.app.config.recipe_checks import OF_EVERY_MODEL, ONCE_HERE, default_task
+from training.discovery.parts import build_part, find_part, named_part
+from training.discovery.provenance import announcement_of
+from training.errors import CheckpointError, ConfigError
+from training.messages.error_texts import text_of
+from training.recipes.family import ModelFamily
+from training.recipes.recipe import Recipe
+from training.recipes.task import Task
+
+__all__ = ["Rebuilt", "described", "make_recipe", "rebuild"]
+
+FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a checkpoint's description makes; the model's weights are random.
+
+    Attributes:
+        task: set on the family.
+        family: of the options that the run had.
+        model: on the CPU.
+        processor: of the model.
+    """
+
+    task: Task
+    family: ModelFamily
+    model: Any
+    processor: Any
+
+
+def make_recipe(config: Config) -> tuple[Task, ModelFamily]:
+    """Return the task and the family that ``config`` names, the one knowing the other.
+
+    Raises:
+        PluginError: what a constructor refuses.
+    """
+    place = config.place(("task",))
+    name, options = named_part(config.task, place)
+    cls = find_part("task", name, place)
+    task: Task = build_part(cls, options, ("task", name), config.place)
+    kind = config.model.type or ""
+    found = find_part("model", kind, config.place(("model", "type")))
+    if found is cls and not config.model.options:
+        family: Any = task
+    else:
+        family = build_part(
+            found, config.model.options, ("model",), config.place, OF_EVERY_MODEL
+        )
+    family.task = task
+    return task, family
+
+
+def described(config: Config, recipe: Recipe, model: Any) -> dict[str, Any]:
+    """Return JSON values that a checkpoint carries, for ``rebuild``."""
+    name, options = named_part(config.task, "task")
+    info = announcement_of(type(recipe.family))
+    return {
+        "format": FORMAT,
+        "task": {"name": name, "options": options},
+        "family": {
+            "name": config.model.type,
+            "options": config.model.options,
+            "from": info and info.distribution,
+        },
+        "model": recipe.family.describe(model, recipe.processor),
+    }
+
+
+def rebuild(
+    description: Mapping[str, Any],
+    source: str,
+    weights: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    parts: tuple[Task, ModelFamily] | None = None,
+) -> Rebuilt:
+    """Return what ``described`` told; only JSON values are read, nothing is run.
+
+    Args:
+        description: of a checkpoint.
+        source: the checkpoint, for messages.
+        weights: name -> tensor, what the model is to be filled with; another model than
+            theirs is then refused before any memory is taken for it.
+        config: the configuration that the checkpoint carries; format 1 has the
+            family's options there.
+        parts: task and family to take in place of those that are described.
+    Raises:
+        CheckpointError: the description is of another format, damaged, or of another
+            model than that of ``weights``, or names what is not installed.
+    """
+    plain = _as_format_2(description, config or {})
+    if parts is None:
+        parts = _named_parts(plain, source)
+    task, family = parts
+    try:
+        if weights is not None:
+            family.check(plain["model"], weights)
+        model, processor = family.rebuild(plain["model"])
+    except Exception as error:
+        # Whatever stands in it is handed to libraries whose errors have no common
+        # class.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(
+            f"the checkpoint's description of its model is damaged: {reason:.300}"
+        ) from error
+    return Rebuilt(task, family, model, processor)
+
+
+def _as_format_2(
+    description: Mapping[str, Any], config: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    number = description.get("format")
+    if type(number) is not int or number not in (1, FORMAT):
+        raise CheckpointError(
+            f"the checkpoint describes a model in format {number!r:.60}; this version "
+            f"rebuilds formats 1 and {FORMAT}"
+        )
+    if number == FORMAT:
+        return description
+    data = config.get("data", {})
+    once = {key: data[key] for key in ONCE_HERE if data.get(key) is not None}
+    return {
+        "task": {"name": config.get("task", default_task()), "options": {}},
+        "family": {"name": description.get("model_type"), "options": once},
+        "model": description,
+    }
+
+
+def _named_parts(plain: Mapping[str, Any], source: str) -> tuple[Task, ModelFamily]:
+    made = []
+    for key, kind in (("task", "task"), ("family", "model")):
+        told = plain.get(key)
+        options = told.get("options", {}) if isinstance(told, Mapping) else None
+        if not isinstance(told, Mapping) or not isinstance(options, Mapping):
+            raise CheckpointError(f"{source!r} does not say its {key} and options")
+        name, owner = str(told.get("name")), told.get("from")
+        try:
+            cls = find_part(kind, name, key)
+            made.append(build_part(cls, options, (key,)))
+        except ConfigError as error:
+            hint = f" (the run had it from {owner})" if owner else ""
+            raise CheckpointError(
+                f"{source!r} was made by a {key} that cannot be had: "
+                f"{text_of(error)}{hint}"
+            ) from error
+    task, family = made
+    family.task = task
+    return task, family

@@ -1,0 +1,105 @@
+"""Rows of one split, and how some of them become a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from trainbus_data.images.open_image import ImageFault
+from trainbus_data.rows.indexed_rows import IndexedRows
+from trainbus_data.rows.reading import BadRow, Row
+from training.errors import DataError
+from training.recipes.batch import Batch
+from training.recipes.family import ModelFamily
+
+__all__ = ["RowsDataset", "picture_fault"]
+
+#: Rows, or up to twice as many, that tell one data set from another.
+NUM_LOOKED_AT = 1000
+
+
+class RowsDataset(Dataset[int]):
+    """A split whose items are row numbers; ``collate`` makes a batch of some.
+
+    Args:
+        rows: all of them, or what reads them as they are asked for.
+        family: makes batches.
+        processor: what the family takes.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row] | IndexedRows, family: ModelFamily, processor: Any
+    ) -> None:
+        self._rows = rows
+        self._family = family
+        self._processor = processor
+        #: Whether loading a sample draws no random number, so that nothing need be
+        #: seeded for it.
+        self.is_deterministic = family.is_deterministic
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def rows(self) -> list[dict[str, Any]] | None:
+        """The rows, where they are held in memory."""
+        if isinstance(self._rows, IndexedRows):
+            return None
+        return [row.as_dict() for row in self._rows]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tell this data from other data: a digest of up to 1,000 rows, evenly spread.
+
+        Pictures are not looked at. Read once, in some 20 ms.
+        """
+        digest = hashlib.sha256(str(len(self)).encode())
+        for index in range(0, len(self), max(1, len(self) // NUM_LOOKED_AT)):
+            values = None
+            with contextlib.suppress(DataError):  # a batch that needs it will say so
+                values = self._row(index).as_dict()
+            digest.update(json.dumps(values, sort_keys=True).encode())
+        return digest.hexdigest()[:16]
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        return index
+
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """Return the batch of some rows.
+
+        Raises:
+            DataError: a row or a picture cannot be used; names its place.
+        """
+        rows = [self._row(index) for index in indices]
+        try:
+            return self._family.collate(
+                self._processor, [row.as_dict() for row in rows]
+            )
+        except ImageFault as fault:
+            place, reason = picture_fault(rows, fault)
+            raise DataError(str(BadRow.at(rows[place].place, reason))) from fault
+
+    def _row(self, index: int) -> Row:
+        rows = self._rows
+        return rows.row(index) if isinstance(rows, IndexedRows) else rows[index]
+
+
+def picture_fault(rows: Sequence[Row], fault: ImageFault) -> tuple[int, str]:
+    """Return which of ``rows`` has the picture with that fault, and the reason.
+
+    Where the fault names no picture that is the first row.
+    """
+    key = getattr(fault.picture, "key", None)
+    for place, row in enumerate(rows):
+        for name, value in row.values.items():
+            if key is not None and getattr(value, "key", None) == key:
+                return place, f"{name} {str(value)!r} {fault}"
+    return 0, f"or a row beside it has a picture that {fault}"

@@ -1,0 +1,56 @@
+"""A picture that a row names: its text in the file, and the way to its pixels."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from PIL import Image
+
+from trainbus_data.images.open_image import ImageFault, open_rgb
+
+__all__ = ["MAX_PIXELS", "Picture"]
+
+#: Width times height that is decoded unless a configuration says otherwise.
+MAX_PIXELS = 50_000_000
+
+
+class Picture(str):
+    """What a row says of its picture, such as ``"images/1.jpg"``; opened on demand.
+
+    A string, so that a row with pictures is JSON; two of the same text may be two
+    files, which ``key`` tells apart.
+
+    Args:
+        text: as the row has it.
+        path: the file; the text itself where it is left out.
+        max_pixels: width times height that is still decoded.
+    """
+
+    key: str
+    max_pixels: int
+
+    def __new__(
+        cls, text: str, path: str | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Self:
+        """Make one; a plain text is its own path."""
+        self = super().__new__(cls, text)
+        self.key = text if path is None else path
+        self.max_pixels = max_pixels
+        return self
+
+    def open(self) -> Image.Image:
+        """Return the decoded picture in mode RGB, upright.
+
+        Raises:
+            ImageFault: it cannot be used.
+        """
+        try:
+            return open_rgb(self.key, self.max_pixels)
+        except ImageFault as fault:
+            raise self.fault(str(fault)) from fault
+
+    def fault(self, reason: str) -> ImageFault:
+        """Return the error that says so of this picture."""
+        fault = ImageFault(reason)
+        fault.picture = self
+        return fault

@@ -1,0 +1,111 @@
+"""Rows held in memory: all checked, pictures included, before training starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from trainbus_data.config import MIB, DataConfig
+from trainbus_data.dataset import picture_fault
+from trainbus_data.images.open_image import ImageFault
+from trainbus_data.images.picture import Picture
+from trainbus_data.rows.reading import BadRow, Row, read_all, settle_bad_rows
+from trainbus_data.rows.row_checks import RowChecks
+from training.recipes.family import ModelFamily
+from training.recipes.reader import Reader
+
+__all__ = ["list_rows", "with_good_pictures"]
+
+#: Pixels that are decoded ahead, each a byte: a second or two.
+EAGER_BYTES = 64 * MIB
+CHUNK = 64
+
+
+def list_rows(reader: Reader, checks: RowChecks, config: DataConfig) -> list[Row]:
+    """Return the usable rows of a reader whose pictures are there.
+
+    Raises:
+        DataError: a row cannot be used and ``config`` does not bear it.
+    """
+    rows, bad = read_all(reader, checks)
+    keys = {picture.key for row in rows for picture in row.pictures}
+    missing = {key for key in keys if not os.path.isfile(key)}
+    for row in rows:
+        gone = [n for n, v in row.values.items() if getattr(v, "key", None) in missing]
+        for name in gone[:1]:
+            reason = f"{name} {str(row.values[name])!r} does not exist"
+            bad.append(BadRow.at(row.place, reason))
+    return _without(rows, bad, config)
+
+
+def with_good_pictures(
+    rows: list[Row], family: ModelFamily, processor: Any, config: DataConfig
+) -> list[Row]:
+    """Return the rows whose pictures can be decoded; the first are, under ``skip`` all.
+
+    What the family keeps of them is there when training starts.
+
+    Raises:
+        DataError: one cannot, and ``config`` does not bear it.
+    """
+    most = min(EAGER_BYTES, config.cache_mb * MIB)
+    if config.on_bad_row == "skip":
+        most = -1  # no bound
+    left = _first_of_each_picture(rows)
+    faults: dict[str, str] = {}
+    while left and (most < 0 or most > 0):
+        chunk, left = left[:CHUNK], left[CHUNK:]
+        num_pixels = _decode(chunk, family, processor, faults)
+        most = most if most < 0 else max(0, most - num_pixels)
+    bad = [
+        BadRow.at(row.place, f"{name} {str(value)!r} {faults[value.key]}")
+        for row in rows
+        for name, value in row.values.items()
+        if isinstance(value, Picture) and value.key in faults
+    ]
+    return _without(rows, bad, config)
+
+
+def _decode(
+    rows: list[Row], family: ModelFamily, processor: Any, faults: dict[str, str]
+) -> int:
+    """Make a batch of the rows that can be one; return the numbers in it.
+
+    Args:
+        rows: some, each with a picture.
+        family: makes batches.
+        processor: what it takes.
+        faults: key of a picture -> why it cannot be used; gets those that are found.
+    """
+    while rows:
+        try:
+            batch = family.collate(processor, [row.as_dict() for row in rows])
+        except ImageFault as fault:
+            place, _ = picture_fault(rows, fault)
+            keys = {picture.key for picture in rows.pop(place).pictures}
+            own = {getattr(fault.picture, "key", "")}
+            faults.update(dict.fromkeys(own & keys or keys, str(fault)))
+        else:
+            return sum(v.numel() for v in batch.values() if v.is_floating_point())
+    return 0
+
+
+def _first_of_each_picture(rows: Sequence[Row]) -> list[Row]:
+    seen: set[str] = set()
+    first = []
+    for row in rows:
+        keys = {picture.key for picture in row.pictures}
+        if not keys <= seen:
+            first.append(row)
+            seen |= keys
+    return first
+
+
+def _without(rows: list[Row], bad: list[BadRow], config: DataConfig) -> list[Row]:
+    places = {row.place for row in rows}
+    number = len(rows) + sum(f"{row.path}:{row.line}" not in places for row in bad)
+    bad.sort(key=lambda row: str(row.line).zfill(12))
+    settle_bad_rows(bad, number, config.on_bad_row, config.max_bad_fraction)
+    unusable = {f"{row.path}:{row.line}" for row in bad}
+    return [row for row in rows if row.place not in unusable]

@@ -1,0 +1,167 @@
+"""What a file says of a row becomes what a task wants of it, or a reason why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainbus_data.images.picture import MAX_PIXELS, Picture
+from trainbus_data.rows.json_lines import UnusableRow, show
+from training.errors import ConfigError, did_you_mean
+from training.recipes.task import Task
+
+__all__ = ["KINDS", "RowChecks"]
+
+#: Kinds of values that a task's fields may have.
+KINDS = ("text", "texts", "id", "picture")
+#: Paths of pictures that are remembered, so that a picture's other rows need not ask.
+MAX_RESOLVED = 1 << 18
+
+
+class RowChecks:
+    """Turns the values of one reader's rows into a task's rows.
+
+    Args:
+        task: says what a row holds.
+        folder: what pictures are relative to.
+        root: the folder that no picture may lie outside; None: ``folder``.
+        names: field -> what the file calls it, where that differs.
+        max_pixels: a picture with more is refused when it is opened.
+        is_whole: every row is read once: then an id that is given twice is refused, at
+            the cost of remembering them all.
+        needs_target: whether a row without the task's target is refused.
+    Raises:
+        ConfigError: the task has a field of a kind that is not known.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        folder: Path,
+        root: Path | None = None,
+        names: Mapping[str, str] | None = None,
+        max_pixels: int = MAX_PIXELS,
+        is_whole: bool = False,
+        needs_target: bool = True,
+    ) -> None:
+        self._task = task
+        self._folder = os.path.realpath(folder)
+        self._root = os.path.realpath(folder if root is None else root)
+        self._names = dict(names or {})
+        self._max_pixels = max_pixels
+        self._place_of_id: dict[Any, str] | None = {} if is_whole else None
+        self._resolved: dict[str, str] = {}
+        self._kinds = {name: kind.rstrip("?") for name, kind in task.fields.items()}
+        self._required = [
+            name
+            for name, kind in task.fields.items()
+            if kind != "id"
+            and not kind.endswith("?")
+            and (needs_target or name != task.target)
+        ]
+        self._refuse_unknown_kinds()
+
+    def read(self, values: Mapping[str, Any], place: str) -> dict[str, Any]:
+        """Return the row that stands at ``place``, fields in the task's order.
+
+        Raises:
+            UnusableRow: says why it cannot be used.
+        """
+        self._refuse_missing(values)
+        row: dict[str, Any] = {}
+        for name, kind in self._kinds.items():
+            key = self._names.get(name, name)
+            if kind == "id":
+                row[name] = self._identify(name, values.get(key), place)
+            elif key in values:
+                row[name] = self._value(kind, name, values[key])
+        self._task.complete(row)
+        return row
+
+    def _refuse_unknown_kinds(self) -> None:
+        for name, kind in self._kinds.items():
+            if kind not in KINDS:
+                raise ConfigError(
+                    f"the task's field {name!r} is of kind {kind!r}"
+                    f"{did_you_mean(kind, KINDS)}; known here: {', '.join(KINDS)}"
+                )
+
+    def _refuse_missing(self, values: Mapping[str, Any]) -> None:
+        missing = [n for n in self._required if self._names.get(n, n) not in values]
+        if not missing:
+            return
+        keys = [self._names.get(name, name) for name in missing]
+        wanted = [repr(self._names.get(name, name)) for name in self._required]
+        *most, last = wanted
+        needed = f"{', '.join(most)} and {last}" if most else last
+        raise UnusableRow(
+            f"lacks {' and '.join(map(repr, keys))}{did_you_mean(keys[0], values)}; a "
+            f"row needs {needed}"
+        )
+
+    def _value(self, kind: str, name: str, value: Any) -> Any:
+        if kind == "texts":
+            return _texts(value, name)
+        text = _text(value, name)
+        return self._picture(text, name) if kind == "picture" else text
+
+    def _identify(self, name: str, given: Any, place: str) -> str | int:
+        if given is None:
+            file, _, line = place.rpartition(":")
+            given = f"{Path(file).stem}-{line}"
+        if isinstance(given, bool) or not isinstance(given, str | int):
+            raise UnusableRow(
+                f"{name} is {show(given)}; write a string or a whole number"
+            )
+        if self._place_of_id is not None:
+            first = self._place_of_id.setdefault(given, place)
+            if first != place:
+                line = first.rpartition(":")[2]
+                raise UnusableRow(f"{name} {given!r} is already used on line {line}")
+        return given
+
+    def _picture(self, text: str, name: str) -> Picture:
+        """Return the picture at its real path; refuse one outside the root."""
+        if text not in self._resolved:
+            if "\0" in text:
+                raise UnusableRow(f"{name} holds a NUL character")
+            path = os.path.realpath(os.path.join(self._folder, text))
+            if os.path.commonpath([self._root, path]) != self._root:
+                raise UnusableRow(
+                    f"{name} {text!r} lies outside {self._root}; set data.root to a "
+                    "folder that holds both rows and images"
+                )
+            if len(self._resolved) == MAX_RESOLVED:
+                self._resolved.clear()
+            self._resolved[text] = path
+        return Picture(text, self._resolved[text], self._max_pixels)
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    """Return a list of texts; of objects their ``answer`` is taken."""
+    if not isinstance(value, list) or not value:
+        raise UnusableRow(f"{name} is {show(value)}; write a list of strings")
+    texts = []
+    for place, item in enumerate(value):
+        at = f"{name}[{place}]"
+        if isinstance(item, dict):
+            if "answer" not in item:
+                raise UnusableRow(f"{at} is {show(item)}; write a string in 'answer'")
+            at, item = f"{at}.answer", item["answer"]
+        texts.append(_text(item, at))
+    return texts
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise UnusableRow(f"{name} is {show(value)}; write a string")
+    text = value.strip()
+    if not text:
+        raise UnusableRow(f"{name} is empty")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UnusableRow(f"{name} holds half a surrogate pair") from error
+    return text

@@ -1,0 +1,94 @@
+"""Questions about pictures, answered in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from trainbus_data.vqa.accuracy import normalise, vqa_accuracy
+from trainbus_data.vqa.baselines import answer_floors
+from training.recipes.task import Task
+
+__all__ = ["VQA", "kind_of"]
+
+
+class VQA(Task):
+    """A question about a picture, and its answer.
+
+    ``accuracy`` of a row with several annotators' ``answers`` is the official VQA
+    accuracy (revision ``VQA_EVAL_REVISION``); otherwise prediction and answer must be
+    equal after the official normalisation. ``exact_match``: the prediction is what a
+    model that knows the answer would be decoded to. All are in [0, 1].
+
+    Args:
+        metric: ``anls`` measures that, too: 1 - the normalised edit distance to the
+            nearest answer, 0 below 0.5, for texts read from documents.
+    """
+
+    fields: ClassVar = {
+        "image": "picture",
+        "question": "text",
+        "answer": "text",
+        "question_id": "id",
+        "answers": "texts?",
+        "kind": "text?",
+    }
+    target = "answer"
+    metrics: tuple[str, ...] = ("accuracy", "exact_match")
+    default_family = "blip"
+
+    def __init__(self, metric: Literal["accuracy", "anls"] = "accuracy") -> None:
+        self.metric = metric
+        if metric == "anls":
+            self.metrics = ("anls", *self.metrics)
+
+    def complete(self, row: dict[str, Any]) -> None:
+        """Give a row with an answer the lists of answers and the kind that it lacks."""
+        if "answer" in row:
+            row.setdefault("answers", [row["answer"]])
+            row.setdefault("kind", kind_of(row["answer"]))
+
+    def score(self, prediction: Any, row: Mapping[str, Any]) -> dict[str, float]:
+        """Return accuracy and exact match of one answer, and ANLS where asked for."""
+        answer = str(row["answer"])
+        echo = str(row.get("echo", answer))
+        answers = row.get("answers") or ()
+        if len(answers) > 1:
+            accuracy = vqa_accuracy(prediction, answers)
+        else:
+            right = {normalise(answer), normalise(echo)}
+            accuracy = float(normalise(prediction) in right)
+        scores = {"accuracy": accuracy, "exact_match": float(prediction == echo)}
+        if self.metric == "anls":
+            scores["anls"] = max(_likeness(prediction, a) for a in answers or [answer])
+        return scores
+
+    def floors(
+        self, train: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]
+    ) -> dict[str, dict[str, float]]:
+        """Return what the most frequent answers score, of all and of each question."""
+        return answer_floors(train, judged)
+
+
+def kind_of(answer: str) -> str:
+    """Return ``yes_no``, ``number`` or ``other``, as VQA v2 groups its answers."""
+    word = answer.strip().lower()
+    if word in {"yes", "no"}:
+        return "yes_no"
+    digits = word.replace(",", "").replace(".", "", 1)
+    return "number" if digits.isascii() and digits.isdigit() else "other"
+
+
+def _likeness(prediction: str, answer: str) -> float:
+    """Return 1 - edit distance / longer length, lower-cased; 0 below 0.5."""
+    one, other = prediction.strip().lower(), answer.strip().lower()
+    if not one and not other:
+        return 1.0
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, start=1):
+        before, row[0] = row[0], i
+        for j, opposite in enumerate(other, start=1):
+            changed = before + (letter != opposite)
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, changed)
+    likeness = 1 - row[-1] / max(len(one), len(other))
+    return likeness if likeness >= 0.5 else 0.0

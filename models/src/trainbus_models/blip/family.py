@@ -1,0 +1,345 @@
+"""BLIP as a family: how it is loaded, fed, asked, described and written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from trainbus_models.from_files import (
+    check_folder,
+    files_of,
+    load_processor,
+    or_config_error,
+    processor_from,
+)
+from training.errors import ConfigError
+from training.recipes.family import ModelFamily
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainbus_models.blip.tokens import TokenCache
+    from trainbus_models.pixels import PixelCache
+    from training.recipes.batch import Batch
+
+__all__ = ["Blip"]
+
+Length = Annotated[int, Field(ge=3, lt=2**63)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
+#: Each is built one by one, so that a slip of the hand fills the memory slowly.
+Layers = Annotated[int, Field(ge=1, le=10_000)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+#: Entries of a batch that only training feeds to the model.
+ANSWER_KEYS = ("labels", "decoder_input_ids", "decoder_attention_mask")
+
+
+class Blip(ModelFamily):
+    """BLIP for visual question answering: an image encoder and a decoder of answers.
+
+    Args:
+        processor: hub name or folder of image processor and tokenizer, for a pipeline
+            without a model.
+        image_size: side in pixels that pictures are resized to; None: the processor's.
+        max_question_length: tokens every question is padded or cut to.
+        max_answer_length: tokens an answer is cut to.
+    """
+
+    tasks = ("vqa",)
+    is_deterministic = True
+
+    def __init__(
+        self,
+        processor: Annotated[str, Field(min_length=1)] = "Salesforce/blip-vqa-base",
+        image_size: Annotated[int, Field(ge=16, le=2**16)] | None = None,
+        max_question_length: Length = 32,
+        max_answer_length: Length = 10,
+    ) -> None:
+        self.processor_name = processor
+        self.image_size = image_size
+        self.max_question_length = max_question_length
+        self.max_answer_length = max_answer_length
+        #: What ``generate`` starts an answer from; that of the model at hand.
+        self.start_token_id: int | None = None
+        self._caches: tuple[PixelCache, TokenCache, TokenCache] | None = None
+        self._cached_for: Any = None
+        self._echoes: dict[str, str] = {}
+
+    def load(self, name: str, rows: Sequence[Any]) -> tuple[nn.Module, Any]:
+        """Return the model and the processor of a folder or a hub name.
+
+        Raises:
+            ConfigError: there is no such model, or it is of another family or head.
+        """
+        return self.load_model(name), load_processor(os.path.expanduser(name))
+
+    def load_model(self, name: str) -> nn.Module:
+        """Return the model alone, of a folder or a hub name."""
+        name = os.path.expanduser(name)
+        check_folder(name, "blip")
+        return self._fit(_load_blip(name))
+
+    def build(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        hidden_size: Count = 64,
+        vision_layers: Layers = 1,
+        text_layers: Layers = 1,
+        patch_size: Count = 16,
+        image_size: Count = 64,
+        vocab_size: Count = 512,
+        num_attention_heads: Count = 4,
+        max_text_length: Count = 64,
+        initializer_range: Deviation = 0.08,
+        dropout: Fraction = 0.0,
+        label_smoothing: Fraction = 0.0,
+        seed: Seed = 0,
+    ) -> tuple[nn.Module, Any]:
+        """Return a small model with fresh weights, its vocabulary learnt from rows.
+
+        Args:
+            rows: their questions and answers are what is learnt from.
+            hidden_size: width of all three stacks.
+            vision_layers: layers of the image encoder.
+            text_layers: layers of the question encoder, and of the answer decoder.
+            patch_size: side of an image patch, in pixels.
+            image_size: side of the square images, in pixels.
+            vocab_size: most word pieces of the tokenizer, learnt from the rows.
+            num_attention_heads: must divide ``hidden_size``.
+            max_text_length: positions of the text stacks, in tokens.
+            initializer_range: standard deviation of the fresh weights.
+            dropout: of hidden states and attention, in the text stacks.
+            label_smoothing: of the answer's cross entropy.
+            seed: of the weights; left out: the run's seed.
+        """
+        from trainbus_models.blip.build import build_blip
+
+        texts = [row["question"] for row in rows] + [row["answer"] for row in rows]
+        built = build_blip(
+            texts,
+            hidden_size=hidden_size,
+            vision_layers=vision_layers,
+            text_layers=text_layers,
+            patch_size=patch_size,
+            image_size=image_size,
+            vocab_size=vocab_size,
+            num_attention_heads=num_attention_heads,
+            max_text_length=max_text_length,
+            initializer_range=initializer_range,
+            dropout=dropout,
+            label_smoothing=label_smoothing,
+            seed=seed,
+        )
+        return self._fit(built["model"]), built["processor"]
+
+    def load_processor(self) -> Any:
+        """Return the processor that the option names, for a pipeline without a model.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        name = os.path.expanduser(self.processor_name)
+        processor = load_processor(name, "model.processor")
+        if self.start_token_id is None:
+            self.start_token_id = _start_token_of(name, processor)
+        return processor
+
+    def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tokenise the texts of these rows, and warn of those that are cut."""
+        _, questions, answers = self._made_for(processor)
+        questions.prepare(row["question"] for row in rows)
+        answers.prepare(row["answer"] for row in rows if "answer" in row)
+
+    def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """Return the batch of some rows, with B questions of Q tokens, A of answers.
+
+        Keys:
+            pixel_values: (B, 3, H, W), float32.
+            input_ids, attention_mask: (B, Q), int64.
+            decoder_input_ids: (B, A), int64; the first is the model's start token.
+            decoder_attention_mask: (B, A), int64.
+            labels: (B, A), int64; as decoder_input_ids, -100 at padding.
+
+        The last three are left out where a row has no answer.
+        """
+        from training.recipes.batch import Batch
+
+        pixels, questions, answers = self._made_for(processor)
+        ids, mask = questions.of([row["question"] for row in rows])
+        tensors = {
+            "pixel_values": pixels.get([row["image"] for row in rows]),
+            "input_ids": ids,
+            "attention_mask": mask,
+        }
+        if not all("answer" in row for row in rows):
+            return Batch(tensors, list(rows), 0)  # type: ignore[arg-type]
+        ids, mask = answers.of([row["answer"] for row in rows], trim=True)
+        ids[:, 0] = self._start_of(processor)
+        tensors["decoder_input_ids"] = ids
+        tensors["decoder_attention_mask"] = mask
+        tensors["labels"] = ids.masked_fill(mask == 0, -100)
+        # The model predicts each token from those before it: the first is no target.
+        weight = int(mask[:, 1:].sum())
+        return Batch(tensors, list(rows), weight)  # type: ignore[arg-type]
+
+    def echo(self, processor: Any, value: str) -> str:
+        """Return what a model that knows ``value`` would be decoded to.
+
+        Word pieces do not give the text back: ``"t-shirt"`` becomes ``"t - shirt"``. An
+        answer with an unknown token is its own echo, since decoding drops that.
+        """
+        if value not in self._echoes:
+            tokenizer = processor.tokenizer
+            ids = tokenizer(value)["input_ids"]
+            is_known = tokenizer.unk_token_id not in ids
+            self._echoes[value] = _texts(processor, [ids])[0] if is_known else value
+        return self._echoes[value]
+
+    def predict(
+        self,
+        model: nn.Module,
+        processor: Any,
+        batch: Mapping[str, Any],
+        *,
+        max_new_tokens: int = 10,
+        num_beams: int = 1,
+    ) -> list[str]:
+        """Return the generated answer of each row.
+
+        Args:
+            model: generates.
+            processor: decodes.
+            batch: of ``collate``.
+            max_new_tokens: longest answer in tokens, its end token included.
+            num_beams: 1 decodes greedily.
+        """
+        asked = {key: v for key, v in batch.items() if key not in ANSWER_KEYS}
+        ids = model.generate(  # type: ignore[operator]
+            **asked,
+            max_new_tokens=max_new_tokens,
+            num_beams=num_beams,
+            do_sample=False,
+        )
+        return _texts(processor, ids)
+
+    def describe(self, model: nn.Module, processor: Any) -> dict[str, Any]:
+        """Return the configuration, and the files of the processor as text."""
+        config: Any = model.config
+        return {"config": config.to_dict(), "processor_files": files_of(processor)}
+
+    def check(self, description: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+        """Refuse a configuration of another model than the one with the weights."""
+        from trainbus_models.blip.sizes import check_sizes
+
+        check_sizes(description["config"], weights)
+
+    def rebuild(self, description: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+        """Return model and processor; only configuration and vocabulary are read."""
+        from transformers import BlipConfig, BlipProcessor
+
+        from trainbus_models.blip.model import BlipVQA
+
+        config = BlipConfig.from_dict(dict(description["config"]))
+        processor = processor_from(description["processor_files"], BlipProcessor)
+        return self._fit(BlipVQA(config)), processor
+
+    def _fit(self, model: Any) -> nn.Module:
+        """Refuse texts and pictures of other sizes than the model takes."""
+        most = model.max_text_tokens
+        for key in ("max_question_length", "max_answer_length"):
+            length = getattr(self, key)
+            if length > most:
+                raise ConfigError(
+                    f"model.{key} is {length:,}, but the model has positions for "
+                    f"{most:,} tokens; use at most that, or another model"
+                )
+        if self.image_size not in (None, model.image_size):
+            raise ConfigError(
+                f"model.image_size is {self.image_size:,}, but the model looks at "
+                f"{model.image_size} x {model.image_size} pixels; use "
+                f"{model.image_size}, or leave it out"
+            )
+        self.start_token_id = model.config.text_config.bos_token_id
+        return model  # type: ignore[no-any-return]
+
+    def _made_for(self, processor: Any) -> tuple[PixelCache, TokenCache, TokenCache]:
+        """Return what is remembered of pictures, questions and answers."""
+        from trainbus_models.blip.tokens import TokenCache
+        from trainbus_models.pixels import PixelCache
+
+        if self._caches is None or self._cached_for is not processor:
+            tokenizer = processor.tokenizer
+            self._caches = (
+                PixelCache(
+                    processor.image_processor, self.cache_bytes, self.image_size
+                ),
+                TokenCache(tokenizer, self.max_question_length, "question"),
+                TokenCache(tokenizer, self.max_answer_length, "answer"),
+            )
+            self._cached_for = processor
+        return self._caches
+
+    def _start_of(self, processor: Any) -> int:
+        if self.start_token_id is None:
+            name = os.path.expanduser(self.processor_name)
+            self.start_token_id = _start_token_of(name, processor)
+        return self.start_token_id
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_caches": None, "_cached_for": None}
+
+
+def _load_blip(name: str) -> Any:
+    import torch
+
+    from trainbus_models.blip.model import BlipVQA
+
+    model, info = or_config_error(
+        name,
+        lambda: BlipVQA.from_pretrained(
+            name,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+        ),
+    )
+    missing = sorted(info["missing_keys"])
+    mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
+    if missing or mismatched:
+        lacking = [*missing, *mismatched]
+        raise ConfigError(
+            f"{name!r} holds no BLIP for vqa: {len(lacking)} weights are missing or of "
+            f"another shape, such as {lacking[0]}; use a checkpoint fine-tuned or "
+            "pre-trained for question answering"
+        )
+    return model
+
+
+def _texts(processor: Any, ids: Any) -> list[str]:
+    """Return the texts of (B, T) token ids, without special tokens."""
+    texts = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def _start_token_of(name: str, processor: Any) -> int:
+    """Return the id that the model named like the processor starts answers from."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError):
+        config = None  # a folder with a processor and no model
+    token = getattr(getattr(config, "text_config", None), "bos_token_id", None)
+    if token is None:
+        token = processor.tokenizer.bos_token_id
+    if token is None:
+        raise ConfigError(
+            f"neither the model {name!r} nor the tokenizer says which token starts an "
+            "answer; pass bos_token_id=model.config.text_config.bos_token_id"
+        )
+    return int(token)

@@ -1,0 +1,221 @@
+"""Evaluate what a configuration trains: a task's scores of a family's predictions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
+from trainbus_evaluation.forward import ComputeLoss, ModelRunner
+from trainbus_evaluation.metrics import WeightedMean
+from training import ConfigError, checked_options
+from training.plugin import batch_to_device, evaluating, sample_sizes
+
+#: Options of generated predictions, for a family whose ``predict`` takes them.
+GENERATION = ("max_new_tokens", "num_beams")
+
+
+class TaskEvaluator:
+    """Measure validation loss, and what a task scores of the predictions of its rows.
+
+    A metric is the mean of the task's scores over rows; the first of its metrics is
+    also reported by ``kind``, as in ``accuracy/<kind>``, where rows have one.
+
+    Args:
+        model: returns ``loss`` for a batch with labels.
+        recipe: task, family and processor, such as a trainer's.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: where the model is.
+        max_new_tokens: longest prediction in tokens, where predictions are generated.
+        num_beams: 1 decodes greedily.
+        metrics: which of ``loss`` and the task's metrics to measure; None: all. The
+            loss always is, and without the others nothing is predicted.
+        compute_loss: ``batch -> (loss, weight)``, such as a trainer's method; by
+            default the model's own loss.
+    Raises:
+        ConfigError: an argument does not fit.
+    """
+
+    @checked_options
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Any,
+        device: str | torch.device | None = None,
+        max_new_tokens: Annotated[int, Ge(1)] = 10,
+        num_beams: Annotated[int, Ge(1)] = 1,
+        metrics: Sequence[str] | None = None,
+        *,
+        compute_loss: ComputeLoss | None = None,
+    ) -> None:
+        known = ("loss", *recipe.task.metrics)
+        self._start(model, known if metrics is None else metrics, known)
+        self._runner = ModelRunner(model, device, compute_loss=compute_loss)
+        self._recipe = recipe
+        given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        taken = inspect.signature(recipe.family.predict).parameters
+        self._options = {name: given[name] for name in GENERATION if name in taken}
+
+    def _start(
+        self,
+        model: nn.Module,
+        metrics: Sequence[str],
+        known: Sequence[str],
+    ) -> None:
+        self.model = model
+        self.metrics = checked_metrics(metrics, tuple(known))
+        #: The metric that is also reported by kind, if it is measured.
+        self._by_kind = next((name for name in known[1:2] if name in self.metrics), "")
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device that was asked for; None: where the model is."""
+        return self._runner.device
+
+    def metric_names(self, dataloader: Iterable[Any]) -> tuple[str, ...] | None:
+        """Return the keys of the numbers that ``evaluate`` returns.
+
+        None if the kinds of rows cannot be known before, which takes a
+        ``dataloader.dataset`` with ``rows``.
+        """
+        names = ["val_loss", *(name for name in self.metrics if name != "loss")]
+        if self._by_kind:
+            rows = getattr(getattr(dataloader, "dataset", None), "rows", None)
+            if not isinstance(rows, (list, tuple)):
+                return None
+            kinds = {row["kind"] for row in rows if row.get("kind")}
+            names += sorted({self._kind_name(kind) for kind in kinds})
+        return tuple(names)
+
+    def evaluate(
+        self, dataloader: Iterable[Any], return_predictions: bool = False
+    ) -> dict[str, Any]:
+        """Return the metrics of the model on ``dataloader``.
+
+        Args:
+            dataloader: yields mappings for the model, each with its ``rows``.
+            return_predictions: add ``predictions`` and ``labels`` (what was predicted
+                and what is right, in order) and ``records``: each row with its
+                prediction and scores.
+        Raises:
+            DataError: the loader gave no batch.
+            ConfigError: a batch is no mapping, or the model returns no loss.
+        """
+        device = self._runner.place()
+        loss, records = WeightedMean(), list[dict[str, Any]]()
+        needs_answers = return_predictions or tuple(self.metrics) != ("loss",)
+        num_batches = 0
+        # Not inference_mode: a tensor that a module caches would break training.
+        with evaluating(self.model), torch.no_grad():
+            sizes = sample_sizes(dataloader)
+            for batch, samples in zip(dataloader, sizes, strict=False):
+                num_batches += 1
+                loss.add(*self._loss(batch, device, samples))
+                if needs_answers:
+                    records += self._answer(batch, device)
+        check_not_empty(num_batches)
+        results: dict[str, Any] = {"val_loss": loss.value()}
+        results |= self._scores(records)
+        if return_predictions:
+            results["predictions"] = [record["prediction"] for record in records]
+            results["labels"] = [record.get(self._target) for record in records]
+            results["records"] = records
+        return results
+
+    @property
+    def _target(self) -> str:
+        return str(self._recipe.task.target)
+
+    def _loss(
+        self, batch: Any, device: torch.device, samples: int | None
+    ) -> tuple[Tensor, float]:
+        if not isinstance(batch, Mapping) or not hasattr(batch, "rows"):
+            raise ConfigError(
+                f"TaskEvaluator needs mappings with rows, but a batch is "
+                f"{type(batch).__name__}; use Evaluator"
+            )
+        if not getattr(batch, "loss_weight", 1):
+            return torch.zeros(()), 0.0  # nothing in it is labelled
+        return self._weighed(batch, device, samples)
+
+    def _weighed(
+        self, batch: Any, device: torch.device, samples: int | None
+    ) -> tuple[Tensor, float]:
+        loss, weight, outputs = self._runner.loss_and_outputs(batch, device, samples)
+        if loss is None:
+            raise ConfigError(
+                f"the model returned {type(outputs).__name__} without a loss; use a "
+                "model that returns one for a batch with 'labels'"
+            )
+        return loss, weight
+
+    def _answer(
+        self, batch: Mapping[str, Any], device: torch.device
+    ) -> list[dict[str, Any]]:
+        """Return the rows of a batch with predictions and scores."""
+        family, processor = self._recipe.family, self._recipe.processor
+        moved = batch_to_device(batch, device)
+        predicted = family.predict(self.model, processor, moved, **self._options)
+        rows: Sequence[Mapping[str, Any]] = batch.rows  # type: ignore[attr-defined]
+        if len(predicted) != len(rows):
+            raise ConfigError(
+                f"{type(family).__name__}.predict returned {len(predicted)} values for "
+                f"a batch of {len(rows)} rows; return one for each, in order"
+            )
+        return [
+            {**row, "prediction": prediction, **self._scored(row, prediction)}
+            for row, prediction in zip(rows, predicted, strict=True)
+        ]
+
+    def _scored(self, row: Mapping[str, Any], prediction: Any) -> dict[str, float]:
+        """Return the task's scores of one row; none where nothing is labelled."""
+        if self._target not in row:
+            return {}
+        family, processor = self._recipe.family, self._recipe.processor
+        echo = family.echo(processor, row[self._target])
+        scores: dict[str, float] = self._recipe.task.score(
+            prediction, {**row, "echo": echo}
+        )
+        return scores
+
+    def _scores(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the means of all scores, of the first metric by kind, and the rest."""
+        found = means_of(records, self.metrics, self._by_kind, self._kind_name)
+        for name, value in self._recipe.task.summarise(records).items():
+            if name in self.metrics:
+                found[name] = value
+        return found
+
+    def _kind_name(self, kind: Any) -> str:
+        """Return the metric's name of a kind: ``"yes/no"`` is ``accuracy/yes_no``."""
+        slug = "".join(c if c.isalnum() else "_" for c in str(kind).strip()).lower()
+        return f"{self._by_kind}/{slug}"
+
+
+def means_of(
+    records: Sequence[Mapping[str, Any]],
+    metrics: Sequence[str],
+    by_kind: str,
+    name_of: Callable[[Any], str],
+) -> dict[str, float]:
+    """Return the mean of each metric over the records that have it.
+
+    Args:
+        records: rows with their scores.
+        metrics: what is asked for; the loss is not among the scores.
+        by_kind: the metric that is also reported for each ``kind``; ``""`` for none.
+        name_of: kind -> what the metric is called for it.
+    """
+    groups: dict[str, list[float]] = {}
+    for record in records:
+        for metric in metrics:
+            if metric in record and metric != "loss":
+                groups.setdefault(metric, []).append(record[metric])
+        if by_kind in record and record.get("kind"):
+            name = name_of(record["kind"])
+            groups.setdefault(name, []).append(record[by_kind])
+    return {name: sum(scores) / len(scores) for name, scores in groups.items()}

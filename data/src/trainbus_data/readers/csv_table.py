@@ -148,7 +148,7 @@ class _Table:
             if name and cell.strip():
                 row[name] = cell
         try:
-            for name in self._lists & row.keys():
+            for name in [name for name in row if name in self._lists]:
                 row[name] = _items_of(row[name], name)
                 if not row[name]:
                     del row[name]

@@ -27,6 +27,9 @@ class Drawn:
     def open(self) -> Image.Image:
         return Image.fromarray(draw(self.shape))
 
+    def fault(self, reason: str) -> Exception:
+        return ValueError(f"{self.shape} {reason}")
+
 
 def shapes(count: int, seed: int = 0) -> Iterator[Drawn]:
     """Yield that many different pictures."""

@@ -67,10 +67,12 @@ class SyntheticConfig(BaseModel):
     """Pictures of shapes drawn on this machine instead of files.
 
     Attributes:
-        num_train_images: pictures to train on, each with four questions.
+        num_train_images: pictures to train on.
         num_validation_images: held-out pictures; none equals a training picture.
         seed: of what is drawn; the same seed draws the same pictures.
         folder: where the pictures are written; None: where the caller says.
+        about: what rows hold beside their picture: ``questions`` with answers, four of
+            each picture; ``colors``, a label; ``captions``.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -79,6 +81,7 @@ class SyntheticConfig(BaseModel):
     num_validation_images: int = Field(default=400, ge=1, lt=2**63)
     seed: int = Field(default=0, ge=0, lt=2**63)
     folder: FolderPath | None = None
+    about: Literal["questions", "colors", "captions"] = "questions"
 
 
 class DataConfig(BaseModel):

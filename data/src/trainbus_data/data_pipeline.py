@@ -219,6 +219,7 @@ class DataPipeline:
             synthetic.num_train_images,
             synthetic.num_validation_images,
             synthetic.seed,
+            synthetic.about,
         )
         return {"train": drawn / "train.jsonl", "validation": drawn / "val.jsonl"}
 

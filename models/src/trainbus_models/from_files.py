@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,15 @@ __all__ = [
     "processor_from",
 ]
 
+#: How the library names a package that it lacks.
+LACKING = re.compile(
+    r"requires the (\S+) library|[Pp]ackage `(\w+)` is required|No module named '(\w+)"
+)
+#: What is to be said of a package, beside its name.
+REMARKS = {
+    "torchvision": ", built for the same device as torch: on a machine without CUDA "
+    "from https://download.pytorch.org/whl/cpu"
+}
 #: Either holds the vocabulary, as tokenizers are saved now and were before.
 VOCABULARIES = frozenset({"tokenizer.json", "vocab.txt"})
 
@@ -79,6 +89,15 @@ def or_config_error(name: str, load: Callable[[], Any]) -> Any:
 
     try:
         return load()
+    except ImportError as error:
+        found = LACKING.search(str(error))
+        if found is None:
+            raise
+        package = next(filter(None, found.groups())).lower()
+        raise ConfigError(
+            f"{name!r} needs the package {package}, which is not installed; install it"
+            f"{REMARKS.get(package, f': pip install {package}')}"
+        ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if Path(name).is_dir():
             reason = str(error).strip().splitlines()[0]

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
+from trainbus_models.from_files import or_config_error
 from training.errors import ConfigError
 
 __all__ = ["load_model", "load_part"]
-
-#: How the library names a package that it lacks.
-LACKING = re.compile(
-    r"requires the (\S+) library|[Pp]ackage `(\w+)` is required|No module named '(\w+)"
-)
-#: What is to be said of a package, beside its name.
-REMARKS = {
-    "torchvision": ", built for the same device as torch: on a machine without CUDA "
-    "from https://download.pytorch.org/whl/cpu"
-}
 
 
 def load_part(auto: Any, name: str, **options: Any) -> Any:
@@ -68,29 +57,3 @@ def load_model(
         # Where sizes are the same, the library took those of other labels.
         model.get_submodule(owner).reset_parameters()
     return model.eval()
-
-
-def or_config_error(name: str, load: Callable[[], Any]) -> Any:
-    """Call ``load``; turn what a missing or broken model raises into one sentence."""
-    from safetensors import SafetensorError
-
-    try:
-        return load()
-    except ImportError as error:
-        found = LACKING.search(str(error))
-        if found is None:
-            raise
-        package = next(filter(None, found.groups())).lower()
-        raise ConfigError(
-            f"{name!r} needs the package {package}, which is not installed; install it"
-            f"{REMARKS.get(package, f': pip install {package}')}"
-        ) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if Path(name).is_dir():
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"{name!r} cannot be loaded: {reason}") from error
-        raise ConfigError(
-            f"{name!r} is neither a folder here nor a model in the hub's cache, and "
-            "the hub did not give it; check the name, or fetch it once with network "
-            f"access: hf download {name}"
-        ) from error

@@ -51,6 +51,7 @@ class Chat(TransformersFamily):
 
     tasks = ("vqa", "captioning")
     auto_model = "AutoModelForImageTextToText"
+    is_deterministic = True
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trainbus_models.pixels import PixelCache
 from trainbus_models.pretrained import load_model, load_part
 from trainbus_models.sizes import check_sizes
 from trainbus_models.transformers_family import TransformersFamily
@@ -32,6 +33,11 @@ class ImageClassifier(TransformersFamily):
     tasks = ("image_classification",)
     auto_model = "AutoModelForImageClassification"
     auto_processor = "AutoImageProcessor"
+    is_deterministic = True
+
+    def __init__(self) -> None:
+        self._pixels: PixelCache | None = None
+        self._made_for: Any = None
 
     def load(self, name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
         """Return the model and its processor.
@@ -120,8 +126,8 @@ class ImageClassifier(TransformersFamily):
     def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Return pixels (B, 3, H, W), float32, and label numbers (B,), int64."""
         task = self.task
-        pictures = [row[self._picture].open() for row in rows]
-        tensors = dict(processor(images=pictures, return_tensors="pt"))
+        pixels = self._pixels_of(processor)
+        tensors = {"pixel_values": pixels.get([row[self._picture] for row in rows])}
         labels = [row.get(task.target) for row in rows]
         if all(label is None for label in labels):
             return Batch(tensors, [dict(row) for row in rows], 0)
@@ -139,6 +145,15 @@ class ImageClassifier(TransformersFamily):
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         best = model(**inputs).logits.argmax(dim=-1).tolist()  # waits for the device
         return [processor.label_names[number] for number in best]
+
+    def _pixels_of(self, processor: Any) -> PixelCache:
+        if self._pixels is None or self._made_for is not processor:
+            self._pixels = PixelCache(processor, self.cache_bytes)
+            self._made_for = processor
+        return self._pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pixels": None, "_made_for": None}
 
     @property
     def _picture(self) -> str:

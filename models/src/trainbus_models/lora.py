@@ -11,12 +11,14 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import nn
 
 from training.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Lora", "has_lora", "merged", "save_adapter"]
 
@@ -193,4 +195,6 @@ def _found(
 
 
 def _linear(model: nn.Module) -> Iterator[str]:
+    from torch import nn
+
     return (n for n, part in model.named_modules() if isinstance(part, nn.Linear))

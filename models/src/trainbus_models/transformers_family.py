@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from trainbus_models.pretrained import load_part
 from training.recipes.family import ModelFamily
 
 __all__ = ["TransformersFamily"]
@@ -64,6 +65,25 @@ class TransformersFamily(ModelFamily):
             processor = auto.from_pretrained(folder, trust_remote_code=False)
         model = getattr(transformers, self.auto_model).from_config(config)
         return model.float().eval(), processor
+
+    def rebuild_on(self, name: str, description: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Return the same with the weights that a folder or a hub name has for it.
+
+        Args:
+            name: of the model that a run began with.
+            description: of the model that came out; a new head of it stays random.
+        """
+        import torch
+
+        model, processor = self.rebuild(description)
+        base = load_part(
+            type(model),
+            name,
+            config=model.config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+        )
+        return base.eval(), processor
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from training.app.building.recipe import make_recipe, rebuild
+from training.app.building.recipe import add_adapters, make_recipe, rebuild
 from training.app.config.load import Config
 from training.errors import CheckpointError
 from training.recipes.family import ModelFamily
@@ -41,6 +41,7 @@ def build_parts(
     description: Mapping[str, Any] | None = None,
     weights: Mapping[str, Any] | None = None,
     source: str = "the checkpoint",
+    is_whole: bool = True,
 ) -> Parts:
     """Return data, model and recipe, seeded, on the device, frozen.
 
@@ -50,6 +51,7 @@ def build_parts(
             place of the configured one: its vocabulary may differ by now.
         weights: of that checkpoint, which the rebuilt model must be able to take.
         source: that checkpoint, for messages.
+        is_whole: whether ``weights`` are all that the model has.
     Raises:
         TrainbusError: something does not fit; nothing has been written by then, except
             synthetic pictures.
@@ -67,7 +69,8 @@ def build_parts(
         model, processor = _make_model(config, pipeline, family)
     else:
         _require_family(config, description, source)
-        made = rebuild(description, source, weights, parts=(task, family))
+        parts = task, family
+        made = rebuild(description, source, weights, None, parts, is_whole)
         model, processor = made.model, made.processor
     model = model.to(device)
     pipeline.use_processor(processor)
@@ -76,6 +79,8 @@ def build_parts(
         import_module("trainbus_models.model_utils").freeze_model(
             model, config.model.freeze
         )
+    if config.model.lora and description is None:  # else it came with them
+        add_adapters(model, config.model.lora, ("model", "lora"), config.place)
     return Parts(pipeline, model, Recipe(task, family, processor))
 
 

@@ -1,28 +1,33 @@
 """Task and family of a configuration, or of a checkpoint that says what it was made of.
 
     {"format": 2, "task": {"name", "options"}, "family": {"name", "options", "from"},
-     "model": what the family describes}
+     "model": what the family describes, "base": a name or None,
+     "freeze": [names], "lora": {option: value} or None}
 
 Format 1 said ``model_type`` beside what the one family of then described.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 from training.app.config.load import Config
 from training.app.config.recipe_checks import OF_EVERY_MODEL, ONCE_HERE, default_task
 from training.discovery.parts import build_part, find_part, named_part
 from training.discovery.provenance import announcement_of
+from training.discovery.specs import Locate
+from training.documents.document import Key, dotted
 from training.errors import CheckpointError, ConfigError
 from training.messages.error_texts import text_of
 from training.recipes.family import ModelFamily
 from training.recipes.recipe import Recipe
 from training.recipes.task import Task
 
-__all__ = ["Rebuilt", "described", "make_recipe", "rebuild"]
+__all__ = ["Rebuilt", "add_adapters", "described", "make_recipe", "rebuild"]
 
 FORMAT = 2
 
@@ -79,7 +84,22 @@ def described(config: Config, recipe: Recipe, model: Any) -> dict[str, Any]:
             "from": info and info.distribution,
         },
         "model": recipe.family.describe(model, recipe.processor),
+        "base": config.model.name,
+        "freeze": config.model.freeze,
+        "lora": config.model.lora,
     }
+
+
+def add_adapters(
+    model: Any, options: Mapping[str, Any], at: Key, locate: Locate = dotted
+) -> None:
+    """Put low-rank adapters into ``model`` and freeze all else.
+
+    Raises:
+        ConfigError: the options do not fit, or the model does not.
+    """
+    cls = import_module("trainbus_models.lora").Lora
+    build_part(cls, options, at, locate).add_to(model)
 
 
 def rebuild(
@@ -88,6 +108,7 @@ def rebuild(
     weights: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     parts: tuple[Task, ModelFamily] | None = None,
+    is_whole: bool = True,
 ) -> Rebuilt:
     """Return what ``described`` told; only JSON values are read, nothing is run.
 
@@ -99,6 +120,8 @@ def rebuild(
         config: the configuration that the checkpoint carries; format 1 has the
             family's options there.
         parts: task and family to take in place of those that are described.
+        is_whole: whether ``weights`` are all that the model has; if not, the others are
+            those of the model that the run began with.
     Raises:
         CheckpointError: the description is of another format, damaged, or of another
             model than that of ``weights``, or names what is not installed.
@@ -107,10 +130,20 @@ def rebuild(
     if parts is None:
         parts = _named_parts(plain, source)
     task, family = parts
+    lora = plain.get("lora")
+    begin: Callable[..., tuple[Any, Any]] = family.rebuild
+    if not is_whole:
+        begin = _on_base(plain, family, source)
     try:
-        if weights is not None:
+        if weights is not None and is_whole and not lora:
             family.check(plain["model"], weights)
-        model, processor = family.rebuild(plain["model"])
+        model, processor = begin(plain["model"])
+        if lora:
+            freeze = import_module("trainbus_models.model_utils").freeze_model
+            freeze(model, plain.get("freeze", ()))
+            add_adapters(model, lora, ("lora",))
+    except ConfigError:
+        raise
     except Exception as error:
         # Whatever stands in it is handed to libraries whose errors have no common
         # class.
@@ -119,6 +152,20 @@ def rebuild(
             f"the checkpoint's description of its model is damaged: {reason:.300}"
         ) from error
     return Rebuilt(task, family, model, processor)
+
+
+def _on_base(
+    plain: Mapping[str, Any], family: ModelFamily, source: str
+) -> Callable[..., tuple[Any, Any]]:
+    """Return what rebuilds a model with the weights that its run began with."""
+    base, rebuild_on = plain.get("base"), getattr(family, "rebuild_on", None)
+    if not isinstance(base, str) or rebuild_on is None:
+        raise CheckpointError(
+            f"{source!r} holds trained weights alone, and the others cannot be had "
+            "without the run's data; go on with its configuration, or write "
+            "checkpoints with weights: all"
+        )
+    return partial(rebuild_on, base)
 
 
 def _as_format_2(

@@ -284,6 +284,12 @@ def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="OUT",
         help="a new file NAME.safetensors, or a new folder for from_pretrained",
     )
+    export.add_argument(
+        "--adapter",
+        action="store_true",
+        help="write low-rank adapters alone, as PeftModel.from_pretrained reads them; "
+        "else they are merged into the model",
+    )
 
 
 def _add_data(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -97,12 +97,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from training.app.building.components import build_parts, data_facts
     from training.app.cli.report import metric_table
     from training.layout import read_state
+    from training.modules.frozen_weights import LEFT_OUT
 
     target = _new_file(arguments.predictions, "--predictions")
     config, split = load(arguments), arguments.split
     state = read_state(arguments.checkpoint)
     described = description(state, arguments.checkpoint)
-    parts = build_parts(config, described, state["model"], arguments.checkpoint)
+    source, is_whole = arguments.checkpoint, LEFT_OUT not in state
+    if not is_whole and config.model.name is None:
+        described = None  # built here as it was for the run, which fill() makes sure of
+    parts = build_parts(config, described, state["model"], source, is_whole)
     fill(parts.model, state, arguments.checkpoint)
     loaders = {
         "validation": parts.pipeline.get_val_dataloader,
@@ -130,6 +134,7 @@ def predict(arguments: argparse.Namespace) -> None:
     from training.app.building.recipe import rebuild
     from training.hardware.device import choose_device
     from training.layout import read_state
+    from training.modules.frozen_weights import LEFT_OUT
 
     device = choose_device(arguments.device)
     state = read_state(arguments.checkpoint)
@@ -141,7 +146,8 @@ def predict(arguments: argparse.Namespace) -> None:
         )
     saved = _saved_config(state, arguments.checkpoint)
     most = _max_pixels(saved, arguments.checkpoint)
-    made = rebuild(described, arguments.checkpoint, state["model"], saved)
+    source, is_whole = arguments.checkpoint, LEFT_OUT not in state
+    made = rebuild(described, source, state["model"], saved, None, is_whole)
     fill(made.model, state, arguments.checkpoint)
     made.model.to(device).eval()
     said = _predict(made, _fields(arguments), most)
@@ -228,11 +234,13 @@ def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
         CheckpointError: names, shapes or kinds of numbers differ; says which.
     """
     from training.checkpoint.state import check_weights
-    from training.modules.plain_names import as_plain, load_weights, weights_of
+    from training.modules.frozen_weights import complete
+    from training.modules.plain_names import load_weights, weights_of
 
-    saved = as_plain(model, state["model"])
-    check_weights(saved, weights_of(model), "model", source)
-    load_weights(model, saved)
+    whole = dict(state)
+    complete(model, whole, source)
+    check_weights(whole["model"], weights_of(model), "model", source)
+    load_weights(model, whole["model"])
 
 
 def _measure(config: Config, model: Any, recipe: Any, loader: Any) -> dict[str, Any]:

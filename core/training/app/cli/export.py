@@ -25,10 +25,12 @@ def export(arguments: argparse.Namespace) -> None:
         _require_utf8(out)
     state = read_state(arguments.checkpoint)
     progress = state["progress"]
-    if out.suffix == SUFFIX:
+    if arguments.adapter:
+        _write_pretrained(out, state, arguments.checkpoint, "adapter")
+    elif out.suffix == SUFFIX:
         _write_weights(out, state, arguments.checkpoint)
     else:
-        _write_pretrained(out, state, arguments.checkpoint)
+        _write_pretrained(out, state, arguments.checkpoint, "merged")
     print(
         f"{out}: the weights of {arguments.checkpoint}, epoch {progress['epoch']}, "
         f"step {progress['step']}"
@@ -43,7 +45,13 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
     from training.checkpoint.part_checks import is_dense, shown
     from training.checkpoint.state import warn_of_nonfinite
     from training.checkpoint_io import write_durably
+    from training.modules.frozen_weights import LEFT_OUT
 
+    if LEFT_OUT in state:
+        raise CheckpointError(
+            f"{source!r} holds trained weights alone, of which no {SUFFIX} file is "
+            "made; name a folder for the whole model, or pass --adapter"
+        )
     weights = {}
     for name, value in state["model"].items():
         if isinstance(value, Tensor):
@@ -65,10 +73,21 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
     write_durably(out, lambda file: file.write(content))
 
 
-def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
-    """Write model, configuration and processor as transformers reads them."""
+def _write_pretrained(
+    out: Path, state: Mapping[str, Any], source: str, form: str
+) -> None:
+    """Write model, configuration and processor as transformers reads them.
+
+    Args:
+        out: the folder.
+        state: of a checkpoint.
+        source: the checkpoint, for messages.
+        form: of low-rank adapters, if there are some: ``merged`` into the model, or the
+            ``adapter`` alone.
+    """
     from training.app.building.recipe import rebuild
     from training.app.cli.commands import description, fill
+    from training.modules.frozen_weights import LEFT_OUT
 
     described = description(state, source)
     if described is None:
@@ -77,11 +96,20 @@ def _write_pretrained(out: Path, state: Mapping[str, Any], source: str) -> None:
             f"write for from_pretrained; name a file instead: {out}{SUFFIX}"
         )
     saved = state.get("metadata", {}).get("config", {})
-    made = rebuild(described, source, state["model"], saved)
+    is_whole = LEFT_OUT not in state
+    made = rebuild(described, source, state["model"], saved, None, is_whole)
     fill(made.model, state, source)
+    adapters, model = import_module("trainbus_models.lora"), made.model
+    has_adapter = adapters.has_lora(model)
+    if form == "adapter" and not has_adapter:
+        raise CheckpointError(f"{source!r} has no adapters; leave --adapter out")
     with import_module("trainbus_data.folders").new_folder(out) as draft:
+        if form == "adapter":
+            adapters.save_adapter(model, draft, described.get("base"))
+            return
+        model = adapters.merged(model) if has_adapter else model
         try:
-            made.family.export(made.model, made.processor, draft)
+            made.family.export(model, made.processor, draft)
         except NotImplementedError as error:
             raise CheckpointError(
                 f"{source!r} holds a model that no other program reads ({error}); name "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from trainbus_data.config import DEFAULT_TASK, OF_EVERY_MODEL, ONCE_HERE
@@ -120,7 +121,10 @@ def _mistakes_of_family(
                 f"{whole.place(('model', key))} is given, but the family {family!r} "
                 f"has no {method}()"
             )
-    build = model.get("build")
+    lora, build = model.get("lora"), model.get("build")
+    if isinstance(lora, Mapping):
+        adapters = import_module("trainbus_models.lora").Lora
+        yield from _told(whole, ("model", "lora"), fitted(adapters, lora, ())[1])
     if isinstance(build, Mapping) and hasattr(cls, "build"):
         yield from _told(whole, ("model", "build"), fitted_call(cls.build, build)[1])
 

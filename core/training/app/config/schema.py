@@ -63,6 +63,7 @@ class ModelConfig(BaseModel):
         build: make a small one with fresh weights, by these options; excludes ``name``.
         type: model family; None: the one that the task names.
         freeze: module names whose weights stay as they are.
+        lora: train low-rank adapters instead of the weights, by these options.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
@@ -71,6 +72,7 @@ class ModelConfig(BaseModel):
     build: dict[str, Any] | None = None
     type: Annotated[str, Field(min_length=1)] | None = None
     freeze: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    lora: dict[str, Any] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

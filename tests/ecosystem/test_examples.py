@@ -58,3 +58,61 @@ def test_the_callbacks_take_part_in_a_run_that_lists_them(
     assert {"grad_norm", "grad_noise", "val_loss"} <= history[-1].keys()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["plugins"]["ema"]["distribution"] == "trainbus-ema"
+
+
+TEXTS = {"good": ["a lovely film", "lovely"], "bad": ["a dull story", "awful and dull"]}
+
+
+def test_a_task_with_its_family_runs_from_a_configuration(
+    environment, wheel_of, tmp_path: Path
+) -> None:
+    environment.install(wheel_of(EXAMPLES / "text_classification"))
+    rows = [{"text": t, "label": n} for n, texts in TEXTS.items() for t in texts * 4]
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(lines)
+    config = {
+        "task": "text_classification",
+        "data": {"train": "rows.jsonl", "validation": "rows.jsonl", "batch_size": 8},
+        "model": {"build": {"hidden_size": 32}},
+        "training": {"num_epochs": 20, "device": "cpu", "save_dir": "out"},
+    }
+    config["training"]["optimizer"] = {"type": "adamw", "lr": 3e-3}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    run = environment.run("trainbus", "run", "config.yaml", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert history[-1]["accuracy"] == 1.0
+    *_, checkpoint = sorted((tmp_path / "out" / "checkpoints").glob("*.pt"))
+    said = environment.run(
+        *("trainbus", "predict", "--checkpoint", checkpoint),
+        *("--field", "text=a lovely story"),
+        cwd=tmp_path,
+    )
+    assert said.stdout == "good\n", said.stderr
+    for command in ("check", "verify-resume"):
+        proved = environment.run("trainbus", command, "config.yaml", cwd=tmp_path)
+        assert proved.returncode == 0, proved.stderr
+
+
+def test_a_family_of_somebody_else_does_a_task_of_ours(
+    environment, wheel_of, tmp_path: Path
+) -> None:
+    environment.install(wheel_of(EXAMPLES / "vilt"))
+    config = {
+        "task": "vqa",
+        "data": {"synthetic": {"num_train_images": 12, "num_validation_images": 4}},
+        "model": {"type": "vilt", "build": {"hidden_size": 32}},
+        "training": {"num_epochs": 1, "device": "cpu", "save_dir": "out"},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    run = environment.run("trainbus", "run", "config.yaml", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    (checkpoint,) = (tmp_path / "out" / "checkpoints").glob("checkpoint*.pt")
+    image = next((tmp_path / "out" / "pictures").glob("*/val/images/*.png"))
+    said = environment.run(
+        *("trainbus", "predict", "--checkpoint", checkpoint),
+        *("--image", image, "--question", "what color is the shape?"),
+        cwd=tmp_path,
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip()

@@ -90,7 +90,7 @@ $(VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python
 
 $(VENV)/.installed-test: $(INSTALL_INPUTS) | $(VENV)/bin/python
 	@echo "Installing into $(VENV); the first time takes some minutes."
-	$(BIN)/python -m pip install -r requirements.txt -e '.[test]'
+	$(BIN)/python -m pip install -r requirements.txt -e '.[test,lora,datasets]'
 	@touch $(VENV)/.installed $@
 
 # All the oldest at once: pip finds nothing to choose from. The oldest torch comes with

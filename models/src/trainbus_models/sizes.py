@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from pydantic import Field
+
 from training.errors import ConfigError
 
-__all__ = ["check_sizes"]
+__all__ = [
+    "Count",
+    "Deviation",
+    "Fraction",
+    "Layers",
+    "Length",
+    "Seed",
+    "Side",
+    "check_sizes",
+    "fresh_weights",
+]
+
+#: Options of families have these types, so that a configuration's are checked by them.
+Count = Annotated[int, Field(ge=1, lt=2**63)]
+#: Each is built one by one, so that a slip of the hand fills the memory slowly.
+Layers = Annotated[int, Field(ge=1, le=10_000)]
+#: Tokens of a text, its first and last one included.
+Length = Annotated[int, Field(ge=3, lt=2**63)]
+#: Side in pixels that pictures are resized to.
+Side = Annotated[int, Field(ge=16, le=2**16)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+#: Of fresh weights, which are float32.
+Deviation = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+#: What torch says of a tensor that is too large, for its numbers or for the memory.
+TOO_LARGE = (
+    *("Storage size calculation overflowed", "Overflow when unpacking"),
+    *("not enough memory", "alloc"),
+)
 
 
 def check_sizes(hidden_size: int, heads: int, image_size: int, patch: int) -> None:
@@ -23,3 +58,29 @@ def check_sizes(hidden_size: int, heads: int, image_size: int, patch: int) -> No
             f"image_size is {image_size}, which patch_size {patch} does not divide; "
             "choose a divisor"
         )
+
+
+@contextmanager
+def fresh_weights(seed: int, **sizes: int) -> Iterator[None]:
+    """Draw a model's weights from ``seed``; the global random state stays as it was.
+
+    Args:
+        seed: of the weights.
+        sizes: what the model is built from, to be named if it is too large.
+    Raises:
+        ConfigError: the model does not fit into memory.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            yield
+        except (MemoryError, RuntimeError, TypeError) as error:
+            if not any(words in str(error) for words in TOO_LARGE):
+                raise
+            told = [f"{name} {size}" for name, size in sizes.items()]
+            raise ConfigError(
+                f"a model of {', '.join(told[:-1])} and {told[-1]} does not fit into "
+                "memory; choose smaller ones"
+            ) from error

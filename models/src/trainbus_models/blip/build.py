@@ -10,15 +10,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from trainbus_models.sizes import check_sizes, fresh_weights
 from training.errors import ConfigError
 
 __all__ = ["build_blip"]
 
-#: What torch says of a tensor that is too large, for its numbers or for the memory.
-TOO_LARGE = (
-    *("Storage size calculation overflowed", "Overflow when unpacking"),
-    *("not enough memory", "alloc"),
-)
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
 
 
@@ -59,11 +55,9 @@ def build_blip(
         ConfigError: the sizes do not divide or are too large for this machine, or
             ``texts`` is empty.
     """
-    import torch
-
     from trainbus_models.blip.model import BlipVQA
 
-    _check_sizes(hidden_size, num_attention_heads, image_size, patch_size)
+    check_sizes(hidden_size, num_attention_heads, image_size, patch_size)
     processor = _build_processor(texts, vocab_size, image_size, max_text_length)
     shared = {
         "hidden_size": hidden_size,
@@ -85,32 +79,15 @@ def build_blip(
         "patch_size": patch_size,
     }
     config = _build_config(text, vision, processor.tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = BlipVQA(config)
-        except (MemoryError, RuntimeError, TypeError) as error:
-            if not any(words in str(error) for words in TOO_LARGE):
-                raise
-            raise ConfigError(
-                f"a model of hidden_size {hidden_size}, max_text_length "
-                f"{max_text_length}, image_size {image_size} and patch_size "
-                f"{patch_size} does not fit into memory; choose smaller ones"
-            ) from error
+    with fresh_weights(
+        seed,
+        hidden_size=hidden_size,
+        max_text_length=max_text_length,
+        image_size=image_size,
+        patch_size=patch_size,
+    ):
+        model = BlipVQA(config)
     return {"model": model, "processor": processor}
-
-
-def _check_sizes(hidden_size: int, heads: int, image_size: int, patch: int) -> None:
-    if hidden_size % heads:
-        raise ConfigError(
-            f"hidden_size is {hidden_size}, which num_attention_heads {heads} does not "
-            "divide; choose a multiple"
-        )
-    if image_size % patch:
-        raise ConfigError(
-            f"image_size is {image_size}, which patch_size {patch} does not divide; "
-            "choose a divisor"
-        )
 
 
 def _build_config(text: dict[str, Any], vision: dict[str, Any], tokenizer: Any) -> Any:

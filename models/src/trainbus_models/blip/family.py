@@ -15,6 +15,15 @@ from trainbus_models.from_files import (
     or_config_error,
     processor_from,
 )
+from trainbus_models.sizes import (
+    Count,
+    Deviation,
+    Fraction,
+    Layers,
+    Length,
+    Seed,
+    Side,
+)
 from training.errors import ConfigError
 from training.recipes.family import ModelFamily
 
@@ -26,14 +35,6 @@ if TYPE_CHECKING:
     from training.recipes.batch import Batch
 
 __all__ = ["Blip"]
-
-Length = Annotated[int, Field(ge=3, lt=2**63)]
-Count = Annotated[int, Field(ge=1, lt=2**63)]
-#: Each is built one by one, so that a slip of the hand fills the memory slowly.
-Layers = Annotated[int, Field(ge=1, le=10_000)]
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Deviation = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 #: Entries of a batch that only training feeds to the model.
 ANSWER_KEYS = ("labels", "decoder_input_ids", "decoder_attention_mask")
 
@@ -55,7 +56,7 @@ class Blip(ModelFamily):
     def __init__(
         self,
         processor: Annotated[str, Field(min_length=1)] = "Salesforce/blip-vqa-base",
-        image_size: Annotated[int, Field(ge=16, le=2**16)] | None = None,
+        image_size: Side | None = None,
         max_question_length: Length = 32,
         max_answer_length: Length = 10,
     ) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
-from trainbus_models.sizes import check_sizes
+from trainbus_models.sizes import check_sizes, fresh_weights
 from training.errors import ConfigError
 
 __all__ = ["build_model", "build_processor"]
@@ -133,8 +131,8 @@ def build_model(
         scale_factor=1,  # the library's 2 would merge four patches into a token
         tie_word_embeddings=True,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    sizes = {"hidden_size": hidden_size, "image_size": image_size}
+    with fresh_weights(seed, **sizes, patch_size=patch_size):
         return Idefics3ForConditionalGeneration(config).eval()
 
 

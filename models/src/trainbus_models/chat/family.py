@@ -17,6 +17,7 @@ from trainbus_models.chat.tokens import (
     with_answers,
 )
 from trainbus_models.pretrained import load_model, load_part
+from trainbus_models.sizes import Count, Deviation, Layers, Seed
 from trainbus_models.transformers_family import TransformersFamily
 from training.errors import ConfigError, DataError
 from training.recipes.batch import Batch
@@ -97,16 +98,16 @@ class Chat(TransformersFamily):
         self,
         rows: Sequence[Mapping[str, Any]],
         *,
-        hidden_size: int = 64,
-        vision_layers: int = 1,
-        text_layers: int = 2,
-        num_attention_heads: int = 4,
-        patch_size: int = 16,
-        image_size: int = 64,
-        vocab_size: int = 512,
-        max_text_length: int = 256,
-        initializer_range: float = 0.08,
-        seed: int = 0,
+        hidden_size: Count = 64,
+        vision_layers: Layers = 1,
+        text_layers: Layers = 2,
+        num_attention_heads: Count = 4,
+        patch_size: Count = 16,
+        image_size: Count = 64,
+        vocab_size: Count = 512,
+        max_text_length: Count = 256,
+        initializer_range: Deviation = 0.08,
+        seed: Seed = 0,
     ) -> tuple[Any, Any]:
         """Return a small Idefics3 with random weights, and its processor.
 

@@ -10,7 +10,15 @@ import torch
 
 from trainbus_models.pixels import PixelCache
 from trainbus_models.pretrained import load_model, load_part
-from trainbus_models.sizes import check_sizes
+from trainbus_models.sizes import (
+    Count,
+    Deviation,
+    Fraction,
+    Layers,
+    Seed,
+    check_sizes,
+    fresh_weights,
+)
 from trainbus_models.transformers_family import TransformersFamily
 from training.errors import ConfigError
 from training.recipes.batch import Batch
@@ -71,14 +79,14 @@ class ImageClassifier(TransformersFamily):
         self,
         rows: Sequence[Mapping[str, Any]],
         *,
-        hidden_size: int = 64,
-        num_layers: int = 2,
-        patch_size: int = 16,
-        image_size: int = 64,
-        num_attention_heads: int = 4,
-        initializer_range: float = 0.08,
-        dropout: float = 0.0,
-        seed: int = 0,
+        hidden_size: Count = 64,
+        num_layers: Layers = 2,
+        patch_size: Count = 16,
+        image_size: Count = 64,
+        num_attention_heads: Count = 4,
+        initializer_range: Deviation = 0.08,
+        dropout: Fraction = 0.0,
+        seed: Seed = 0,
     ) -> tuple[Any, Any]:
         """Return a small ViT with random weights, and its processor.
 
@@ -118,8 +126,8 @@ class ImageClassifier(TransformersFamily):
         size = {"height": image_size, "width": image_size}
         processor = ViTImageProcessorPil(size=size)
         processor.label_names = labels
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        sizes = {"hidden_size": hidden_size, "image_size": image_size}
+        with fresh_weights(seed, **sizes, patch_size=patch_size):
             model = ViTForImageClassification(config)
         return model.eval(), processor
 

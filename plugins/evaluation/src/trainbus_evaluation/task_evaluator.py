@@ -16,8 +16,9 @@ from trainbus_evaluation.metrics import WeightedMean
 from training import ConfigError, checked_options
 from training.plugin import batch_to_device, evaluating, sample_sizes
 
-#: Options of generated predictions, for a family whose ``predict`` takes them.
-GENERATION = ("max_new_tokens", "num_beams")
+#: Options of generated predictions, for a family whose ``predict`` takes them; beside
+#: another family whatever differs from these is refused.
+GENERATION = {"max_new_tokens": 10, "num_beams": 1}
 
 
 class TaskEvaluator:
@@ -46,8 +47,8 @@ class TaskEvaluator:
         model: nn.Module,
         recipe: Any,
         device: str | torch.device | None = None,
-        max_new_tokens: Annotated[int, Ge(1)] = 10,
-        num_beams: Annotated[int, Ge(1)] = 1,
+        max_new_tokens: Annotated[int, Ge(1)] = GENERATION["max_new_tokens"],
+        num_beams: Annotated[int, Ge(1)] = GENERATION["num_beams"],
         metrics: Sequence[str] | None = None,
         *,
         compute_loss: ComputeLoss | None = None,
@@ -59,6 +60,14 @@ class TaskEvaluator:
         given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
         taken = inspect.signature(recipe.family.predict).parameters
         self._options = {name: given[name] for name in GENERATION if name in taken}
+        for name in GENERATION.keys() - taken.keys():
+            if given[name] != GENERATION[name]:
+                kind = type(recipe.family).__name__
+                raise ConfigError(
+                    f"{name} is {given[name]}, but predictions of the family {kind} do "
+                    "not follow it; leave it out, or set the family's own option, if "
+                    "it has one, below model"
+                )
 
     def _start(
         self,

@@ -228,7 +228,7 @@ class DataPipeline:
             config = self.config
             settings = {"index_above_mb": config.index_above_mb}
             source = self._resolve()[split]
-            reader = open_reader(split, source, settings, self._locate)
+            reader = open_reader(split, source, settings, self._locate, config.root)
             self._refuse_fields(reader)
             self._readers[split] = reader
         return self._readers[split]

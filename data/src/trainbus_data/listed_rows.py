@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,8 +28,8 @@ def list_rows(reader: Reader, checks: RowChecks, config: DataConfig) -> list[Row
         DataError: a row cannot be used and ``config`` does not bear it.
     """
     rows, bad = read_all(reader, checks)
-    keys = {picture.key for row in rows for picture in row.pictures}
-    missing = {key for key in keys if not os.path.isfile(key)}
+    pictures = {p.key: p for row in rows for p in row.pictures}
+    missing = {key for key, picture in pictures.items() if not picture.is_there}
     for row in rows:
         gone = [n for n, v in row.values.items() if getattr(v, "key", None) in missing]
         for name in gone[:1]:

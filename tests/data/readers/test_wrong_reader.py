@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trainbus_data.readers.by_suffix import reader_for
 from trainbus_data.readers.class_folders import ClassFolders
 from trainbus_data.readers.csv_table import CsvTable
 from trainbus_data.readers.hugging_face import HuggingFace
@@ -112,29 +111,3 @@ def test_what_no_reader_reads_is_named_with_the_way_out(
     path.write_bytes(content)
     with pytest.raises(DataError, match=words):
         READERS[reader](path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reader"),
-    [
-        ("rows.jsonl", LINES, "jsonl"),
-        ("rows.JSONL", LINES, "jsonl"),
-        ("rows.txt", LINES, "jsonl"),
-        ("rows", LINES, "jsonl"),
-        ("rows.csv", "a,b\n", "csv"),
-        ("rows.tsv", "a\tb\n", "csv"),
-        ("rows.parquet", "PAR1", "hf"),
-        ("rows.arrow", "ARROW1", "hf"),
-        ("rows.json", json.dumps([ROW]), "json"),
-        ("rows.json", json.dumps({"data": [ROW]}), "json"),
-        ("rows.json", json.dumps({"images": [{"id": 1}], "n": 2}), "json"),
-        ("rows.json", LINES, "jsonl"),
-        ("rows.json", json.dumps(ROW), "jsonl"),
-        ("rows.json", GIVEN["questions"][0], "json"),
-        ("folder", ["cat/1.png"], "folders"),
-        ("folder", ["state.json"], "hf"),
-        ("folder", ["metadata.jsonl"], "hf"),
-    ],
-)
-def test_a_path_alone_chooses_its_reader(tmp_path, name, content, reader):
-    assert reader_for(lay(tmp_path, content, name)) == reader

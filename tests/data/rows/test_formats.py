@@ -156,11 +156,20 @@ def told(reasons: list[str]) -> list[str]:
         "lacks 'answer'; a row needs 'image', 'question' and 'answer'",
     ],
 )
-def test_a_fault_of_all_rows_is_told_with_a_count(reason):
+def test_a_fault_of_all_rows_is_told_once_with_a_count(reason):
     lines = told([reason.replace("{}", str(n)) for n in range(1000)])
+    assert len(lines) == 2
+    assert lines[1].startswith("  ... and 999 more with that fault: lines 2, 3, 4")
+    assert lines[1].endswith("21, ...")
+
+
+def test_a_fault_of_many_rows_is_told_by_the_first_and_their_number():
+    bad = [BadRow(Path("r.jsonl"), n, f"is not JSON {n}") for n in range(1, 1001)]
+    with pytest.raises(DataError) as caught:
+        settle_bad_rows(bad, 2000, "error", 0.0)
+    lines = str(caught.value).split("\n")[1:]
     assert len(lines) == 4
     assert lines[3].startswith("  ... and 997 more with that fault: lines 4, 5, 6")
-    assert lines[3].endswith("23, ...")
 
 
 def test_different_faults_are_all_told_and_the_rare_one_is_not_buried():

@@ -239,4 +239,4 @@ def test_an_index_travels_to_a_worker(tmp_path):
     rows.row(0)
     again = pickle.loads(pickle.dumps(rows))
     assert again.row(1) == rows.row(1)
-    assert np.array_equal(again._reader._index._starts, rows._reader._index._starts)
+    assert np.array_equal(again._reader._lines._starts, rows._reader._lines._starts)

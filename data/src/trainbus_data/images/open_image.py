@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -39,14 +40,14 @@ class ImageFault(Exception):
     picture: str | None = None
 
 
-def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:
+def open_rgb(source: str | Path | bytes, max_pixels: int) -> Image.Image:
     """Return the decoded image in mode RGB, turned as its EXIF tag asks.
 
     Of an animation the first frame is taken; what is transparent shows white; 16 bits
     are scaled to 8.
 
     Args:
-        path: a file in one of ``FORMATS``.
+        source: a file in one of ``FORMATS``, or the content of one.
         max_pixels: width times height that is still decoded; checked before decoding.
     Raises:
         ImageFault: missing, no image of these formats, cut short, too large, or of
@@ -57,7 +58,7 @@ def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:
             # Pillow only warns of up to 179 million pixels, where our limit refuses,
             # and of oddities in files that it then decodes or refuses.
             warnings.simplefilter("ignore")
-            with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
+            with _opened(source) as file, Image.open(file, formats=FORMATS) as image:
                 _check_size(image.size, max_pixels)
                 is_deep = _has_deep_colours(image)  # which loading forgets
                 image.load()  # verify() would pass a JPEG that is cut short
@@ -70,7 +71,7 @@ def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:
     except FileNotFoundError as error:
         raise ImageFault("does not exist") from error
     except UnidentifiedImageError as error:
-        raise ImageFault(_what_it_is(path)) from error
+        raise ImageFault(_what_it_is(source)) from error
     except Image.DecompressionBombError as error:
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         raise ImageFault(f"has more than {limit} pixels") from error
@@ -78,6 +79,10 @@ def open_rgb(path: str | Path, max_pixels: int) -> Image.Image:
         # On damaged files Pillow's decoders raise a dozen types, struct.error and
         # KeyError among them.
         raise ImageFault(f"cannot be decoded: {error}") from error
+
+
+def _opened(source: str | Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else open_file(source)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -168,8 +173,8 @@ def _settle_deep_colours(image: Image.Image, low: npt.NDArray[np.uint8]) -> None
         image.putalpha(Image.fromarray(is_seen.astype(np.uint8) * 255))
 
 
-def _what_it_is(path: str | Path) -> str:
-    with open(path, "rb") as file:
+def _what_it_is(source: str | Path | bytes) -> str:
+    with _opened(source) as file:
         start = file.read(16)
     if not start:
         return "is an empty file"

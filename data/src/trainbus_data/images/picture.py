@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+import hashlib
+import os
+from typing import Any, Self
 
 from PIL import Image
 
 from trainbus_data.images.open_image import ImageFault, open_rgb
 
-__all__ = ["MAX_PIXELS", "Picture"]
+__all__ = ["MAX_PIXELS", "EmbeddedPicture", "Picture"]
 
 #: Width times height that is decoded unless a configuration says otherwise.
 MAX_PIXELS = 50_000_000
@@ -38,6 +40,15 @@ class Picture(str):
         self.max_pixels = max_pixels
         return self
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is something to open."""
+        return os.path.isfile(self.key)
+
+    @property
+    def _source(self) -> str | bytes:
+        return self.key
+
     def open(self) -> Image.Image:
         """Return the decoded picture in mode RGB, upright.
 
@@ -45,7 +56,7 @@ class Picture(str):
             ImageFault: it cannot be used.
         """
         try:
-            return open_rgb(self.key, self.max_pixels)
+            return open_rgb(self._source, self.max_pixels)
         except ImageFault as fault:
             raise self.fault(str(fault)) from fault
 
@@ -54,3 +65,33 @@ class Picture(str):
         fault = ImageFault(reason)
         fault.picture = self
         return fault
+
+
+class EmbeddedPicture(Picture):
+    """A picture whose file stands in the row itself; its text is a digest of it.
+
+    Args:
+        content: of the file.
+        max_pixels: width times height that is still decoded.
+    """
+
+    content: bytes
+
+    def __new__(cls, content: bytes, max_pixels: int = MAX_PIXELS) -> Self:
+        """Make one; equal contents have equal texts."""
+        digest = hashlib.sha256(content).hexdigest()[:24]
+        self = super().__new__(cls, f"sha256:{digest}", None, max_pixels)
+        self.content = content
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.content, self.max_pixels)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is something to open."""
+        return True
+
+    @property
+    def _source(self) -> str | bytes:
+        return self.content

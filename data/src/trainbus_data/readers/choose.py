@@ -1,11 +1,13 @@
-"""Which reader opens a split: the one that is named, or the one of the suffix."""
+"""Which reader opens a split: the one that is named, or the one for the path."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
+from trainbus_data.rows.formats import format_of
 from training.discovery import installed
 from training.discovery.parts import build_part, find_part, named_part
 from training.discovery.signature import parameters_of
@@ -17,18 +19,31 @@ __all__ = ["DEFAULT", "open_reader", "reader_of"]
 
 #: Suffix -> reader; whatever else a file is called, it is taken for JSON lines.
 SUFFIXES = {
-    ".json": "json",
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "hf",
+    ".arrow": "hf",
 }
 FOLDERS = "folders"
 DEFAULT = "jsonl"
 
 
 def reader_of(path: Path) -> str:
-    """Return the name of the reader for a path."""
-    name = FOLDERS if path.is_dir() else SUFFIXES.get(path.suffix.lower(), DEFAULT)
+    """Return the name of the reader for a path.
+
+    What stands in a ``.json`` file and in a folder is looked at: JSON lines are often
+    called ``.json``, and folders hold pictures or what ``datasets`` saved.
+
+    Raises:
+        DataError: the path cannot be read.
+    """
+    name = SUFFIXES.get(path.suffix.lower(), DEFAULT)
+    if path.is_dir():
+        found = format_of(path)
+        name = found.readers[0] if found else FOLDERS
+    elif path.suffix.lower() == ".json":
+        found = format_of(path)
+        name = "json" if found and "vqa_v2" in found.readers else DEFAULT
     is_known = any(info.name == name for info in installed.installed("reader"))
     return name if is_known else DEFAULT
 
@@ -38,6 +53,7 @@ def open_reader(
     source: Path | Mapping[str, Any],
     settings: Mapping[str, Any],
     locate: Any,
+    root: Path | None = None,
 ) -> Reader:
     """Return the reader of a split.
 
@@ -46,6 +62,7 @@ def open_reader(
         source: a path, or one reader's name over its options.
         settings: of the section; a reader with an option of such a name gets it.
         locate: turns a path in the configuration into words, for messages.
+        root: what relative paths among the options are relative to.
     Raises:
         PluginError: the reader or an option is unknown, or does not fit.
         DataError: there is nothing to read, or not in that form.
@@ -60,11 +77,23 @@ def open_reader(
         name, options = reader_of(source), {"path": str(source)}
     cls = find_part("reader", name, locate(at))
     parameters = parameters_of(cls)
+    if root is not None and isinstance(source, Mapping):
+        for key, parameter in parameters.items():
+            if isinstance(options.get(key), str) and _takes_path(parameter.annotation):
+                options[key] = str(root / os.path.expanduser(options[key]))
     missing = {
         k: v for k, v in settings.items() if k in parameters and k not in options
     }
     reader: Reader = build_part(cls, {**options, **missing}, at, locate)
     return reader
+
+
+def _takes_path(annotation: Any) -> bool:
+    """Whether a parameter's annotation admits a path, as in ``str | Path``."""
+    kinds = [get_origin(each) or each for each in (annotation, *get_args(annotation))]
+    return any(
+        isinstance(kind, type) and issubclass(kind, os.PathLike) for kind in kinds
+    )
 
 
 def how_to_get(split: str, path: Path) -> str:

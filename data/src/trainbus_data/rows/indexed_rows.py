@@ -88,7 +88,8 @@ class IndexedRows(Sequence[dict[str, Any]]):
         """Read the first rows, and leave out the bad ones where that is the policy."""
         is_good = np.ones(len(self._reader), dtype=np.bool_)
         bad = []
-        for index in range(number):
+        known = (n for n in getattr(self._reader, "faulty", ()) if n >= number)
+        for index in (*range(number), *known):
             place = self._reader.place(index)
             try:
                 self._checks.read(self._reader[index], place)

@@ -136,7 +136,7 @@ def settle_bad_rows(
     if not bad:
         return
     share = len(bad) / num_rows
-    listed = "".join(f"\n  {line}" for line in _told(bad))
+    listed = "".join(f"\n  {line}" for line in _told(bad, num_rows))
     found = f"{len(bad)} of {num_rows} rows of {bad[0].path} cannot be used"
     if policy == "error":
         raise DataError(
@@ -150,16 +150,21 @@ def settle_bad_rows(
     logger.warning("%s and are left out:%s", found, listed)
 
 
-def _told(bad: Sequence[BadRow]) -> list[str]:
-    """Return lines that tell of the bad rows, those with the same fault together."""
+def _told(bad: Sequence[BadRow], num_rows: int) -> list[str]:
+    """Return lines that tell of the bad rows, those with the same fault together.
+
+    A fault of all rows is shown once.
+    """
     alike: dict[str, list[BadRow]] = {}
     for row in bad:
         alike.setdefault(_fault(row.reason), []).append(row)
     lines: list[str] = []
     num_hidden = 0
     room = NUM_SHOWN
+    is_of_all = len(alike) == 1 and len(bad) == num_rows
+    most = 1 if is_of_all else NUM_ALIKE
     for rows in alike.values():
-        shown = rows[: min(NUM_ALIKE, room)]
+        shown = rows[: min(most, room)]
         rest = rows[len(shown) :]
         room -= len(shown)
         lines += map(str, shown)

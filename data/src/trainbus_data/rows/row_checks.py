@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainbus_data.images.picture import MAX_PIXELS, Picture
+from trainbus_data.images.picture import MAX_PIXELS, EmbeddedPicture, Picture
 from trainbus_data.rows.json_lines import UnusableRow, show
 from training.errors import ConfigError, did_you_mean
 from training.recipes.task import Task
@@ -104,6 +104,8 @@ class RowChecks:
     def _value(self, kind: str, name: str, value: Any) -> Any:
         if kind == "texts":
             return _texts(value, name)
+        if kind == "picture" and isinstance(value, bytes):
+            return EmbeddedPicture(value, self._max_pixels)
         text = _text(value, name)
         return self._picture(text, name) if kind == "picture" else text
 

@@ -201,3 +201,31 @@ def test_a_mistake_is_told_before_there_is_a_model(
     config["model"] = {**config["model"], "lora": lora, "name": "no/such/model"}
     with pytest.raises(ConfigError, match=message):
         create_trainer_from_config(config)
+
+
+@needs_peft
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"lora": 5}, "description of its model is damaged", id="options"),
+        pytest.param({"freeze": 5}, "description of its model is damaged", id="names"),
+        pytest.param({"base": None}, "holds trained weights alone", id="no base"),
+        pytest.param({"base": "./gone"}, "gone", id="a base that is gone"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_told(
+    trained: Path,
+    tmp_path: Path,
+    change: dict[str, Any],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state = read_checkpoint(trained)
+    state["metadata"]["model"] |= change
+    path = tmp_path / "changed.pt"
+    torch.save(state, path)
+    code = main(["predict", "--checkpoint", str(path), "--field", "image=a.png"])
+    told = capsys.readouterr().err
+    assert code in (2, 4)
+    assert message in told
+    assert "Traceback" not in told

@@ -129,6 +129,8 @@ def rebuild(
     plain = _as_format_2(description, config or {})
     if parts is None:
         parts = _named_parts(plain, source)
+    from training.checkpoint.part_checks import are_names
+
     task, family = parts
     lora = plain.get("lora")
     begin: Callable[..., tuple[Any, Any]] = family.rebuild
@@ -138,20 +140,26 @@ def rebuild(
         if weights is not None and is_whole and not lora:
             family.check(plain["model"], weights)
         model, processor = begin(plain["model"])
-        if lora:
-            freeze = import_module("trainbus_models.model_utils").freeze_model
-            freeze(model, plain.get("freeze", ()))
-            add_adapters(model, lora, ("lora",))
-    except ConfigError:
-        raise
     except Exception as error:
+        if isinstance(error, ConfigError) and not is_whole:
+            raise  # the model that the run began with cannot be had
         # Whatever stands in it is handed to libraries whose errors have no common
         # class.
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(
-            f"the checkpoint's description of its model is damaged: {reason:.300}"
-        ) from error
+        raise _damaged(reason) from error
+    if lora:
+        frozen = plain.get("freeze", ())
+        if not isinstance(lora, Mapping) or not are_names(frozen):
+            raise _damaged("its adapters have no options, or freeze no names")
+        import_module("trainbus_models.model_utils").freeze_model(model, frozen)
+        add_adapters(model, lora, ("lora",))
     return Rebuilt(task, family, model, processor)
+
+
+def _damaged(reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint's description of its model is damaged: {reason:.300}"
+    )
 
 
 def _on_base(

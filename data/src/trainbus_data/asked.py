@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainbus_data.dataset import picture_fault
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.rows.json_lines import UnusableRow
+from trainbus_data.rows.reading import Row
 from trainbus_data.rows.row_checks import RowChecks
 from training.errors import ConfigError, DataError, did_you_mean
+from training.recipes.batch import Batch
+from training.recipes.family import ModelFamily
 from training.recipes.task import Task
 
-__all__ = ["ImageFault", "asked_row"]
+__all__ = ["asked_row", "batch_of"]
 
 
 def asked_row(task: Task, fields: Mapping[str, str], max_pixels: int) -> dict[str, Any]:
@@ -45,3 +49,16 @@ def asked_row(task: Task, fields: Mapping[str, str], max_pixels: int) -> dict[st
         return checks.read(fields, "asked:1")
     except UnusableRow as error:
         raise DataError(f"--field {error}") from error
+
+
+def batch_of(family: ModelFamily, processor: Any, row: Mapping[str, Any]) -> Batch:
+    """Return the batch of that one row.
+
+    Raises:
+        DataError: a picture of it cannot be used.
+    """
+    try:
+        return family.collate(processor, [row])
+    except ImageFault as fault:
+        _, reason = picture_fault([Row(row, "asked:1")], fault)
+        raise DataError(reason) from fault

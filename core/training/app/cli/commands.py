@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.app.config.from_arguments import load
-from training.errors import CheckpointError, ConfigError, DataError
+from training.errors import CheckpointError, ConfigError
 from training.files.named_paths import named_path
 
 if TYPE_CHECKING:
@@ -296,11 +296,7 @@ def _predict(made: Any, fields: Mapping[str, str], max_pixels: int) -> Any:
 
     asked = import_module("trainbus_data.asked")
     row = asked.asked_row(made.task, fields, max_pixels)
-    made.family.task = made.task
-    try:
-        batch = made.family.collate(made.processor, [row])
-    except asked.ImageFault as fault:
-        raise DataError(f"image {str(fault.picture)!r} {fault}") from fault
+    batch = asked.batch_of(made.family, made.processor, row)
     device = next((p.device for p in made.model.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         moved = batch_to_device(batch, device)

@@ -104,9 +104,11 @@ def _mistakes_of_family(
 ) -> Iterator[str]:
     place = whole.place(("model", "type"))
     cls = find_part("model", family, place)
-    task, _ = _task_of(whole)
-    is_task = any(info.name == task for info in installed.installed("task"))
-    if (is_task or installed.is_file(task)) and task not in cls.tasks:
+    task = installed.name_of(_task_of(whole)[0])
+    is_task = installed.is_file(_task_of(whole)[0]) or any(
+        info.name == task for info in installed.installed("task")
+    )
+    if is_task and task not in cls.tasks:
         others = [name for name, tasks in _known_families() if task in tasks]
         yield (
             f"{place} is {family!r}, which does not do the task {task!r}"

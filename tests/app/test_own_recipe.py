@@ -1,0 +1,211 @@
+"""A task, a model family and a reader of one's own, in plain torch, by the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., tuple[int, str, str]]
+
+OWN = '''
+from pathlib import Path
+
+import torch
+from torch import nn
+from training import Batch, ModelFamily, Task
+
+
+class Parity(Task, ModelFamily):
+    """Whether a number is odd."""
+
+    name = "parity"
+    fields = {"number": "text", "odd": "text"}
+    target = "odd"
+    metrics = ("accuracy",)
+    default_family = "parity"
+    tasks = ("parity",)
+
+    def score(self, prediction, row):
+        return {"accuracy": float(prediction == row["odd"])}
+
+    def build(self, rows, *, width: int = 8, seed: int = 0):
+        labels = sorted({row["odd"] for row in rows})
+        return Net(width, len(labels)), labels
+
+    def collate(self, processor, rows):
+        texts = [row["number"].zfill(2) for row in rows]
+        digits = torch.tensor([[float(c) for c in text] for text in texts])
+        if "odd" not in rows[0]:
+            return Batch({"digits": digits}, list(rows), 0)
+        labels = torch.tensor([processor.index(row["odd"]) for row in rows])
+        return Batch({"digits": digits, "labels": labels}, list(rows), len(rows))
+
+    def predict(self, model, processor, batch):
+        return [processor[i] for i in model(digits=batch["digits"])["logits"].argmax(1)]
+
+    def describe(self, model, processor):
+        return {"width": model.width, "labels": processor}
+
+    def rebuild(self, description):
+        labels = description["labels"]
+        return Net(description["width"], len(labels)), labels
+
+
+class Net(nn.Module):
+    def __init__(self, width, classes):
+        super().__init__()
+        self.width = width
+        layers = [nn.Linear(2, width), nn.ReLU(), nn.Linear(width, classes)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, digits, labels=None):
+        logits = self.layers(digits)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits}
+
+
+class Numbers:
+    """Numbers counted up."""
+
+    def __init__(self, count: int, start: int = 0):
+        self.count, self.start = count, start
+        self.root, self.fingerprint = Path(), str(count)
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        n = self.start + index
+        return {"number": str(n % 100), "odd": "odd" if n % 2 else "even"}
+
+    def place(self, index):
+        return f"numbers:{index + 1}"
+'''
+RUN = """\
+task: ./own.py:Parity
+data:
+  train: {"./own.py:Numbers": {count: 40}}
+  validation: {"./own.py:Numbers": {count: 10, start: 40}}
+  batch_size: 8
+model:
+  type: ./own.py:Parity
+  build: {width: 4}
+training: {num_epochs: 1, save_dir: out, device: cpu}
+plugins: [evaluation, checkpointing]
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    Path("run.yaml").write_text(RUN)
+
+
+def test_they_train_evaluate_and_predict_from_the_checkpoint_alone(
+    command: Command,
+) -> None:
+    code, out, err = command("run", "run.yaml")
+    assert code == 0, err
+    assert "accuracy" in out
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    code, out, err = command("evaluate", "run.yaml", "--checkpoint", saved)
+    assert (code, "accuracy" in out) == (0, True), err
+    Path("run.yaml").unlink()
+    code, out, _ = command("predict", "--checkpoint", saved, "--field", "number=7")
+    assert (code, out.strip() in ("odd", "even")) == (0, True)
+
+
+def test_they_are_planned_and_their_gradient_is_checked(command: Command) -> None:
+    code, out, err = command("plan", "run.yaml")
+    assert (code, "40 train, 10 validation" in out) == (0, True), err
+    assert command("check", "run.yaml")[0] == 0
+
+
+def test_what_no_other_program_reads_is_written_as_weights(command: Command) -> None:
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    code, _, err = command("export", saved, "folder")
+    assert code == 4
+    assert "no other program reads" in err
+    assert not Path("folder").exists()
+    assert command("export", saved, "weights.safetensors")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        pytest.param("task=Parity", "task 'Parity' is not installed", id="no task"),
+        pytest.param(
+            "task=./own.py:Net", "it lacks fields, target, score", id="a net"
+        ),
+        pytest.param("model.type=blib", "did you mean 'blip'", id="no family"),
+        pytest.param(
+            "model.type=blip", "not do the task 'parity'; those that do", id="vqa's"
+        ),
+        pytest.param("model.widht=3", "model.widht is no option", id="no option"),
+        pytest.param(
+            "model.build.widht=3", "is no option (did you mean 'width'",
+            id="no option of build",
+        ),
+        pytest.param("model.build.width=x", "model.build.width", id="of another type"),
+        pytest.param(
+            "data.train={jsonll: {path: a}}", "did you mean 'jsonl'", id="no reader"
+        ),
+        pytest.param(
+            "data.train={a: {}, b: {}}", "data.train is", id="two readers for a split"
+        ),
+        pytest.param(
+            "data.train={'./own.py:Numbers': {cont: 3}}", "did you mean 'count'",
+            id="no option of a reader",
+        ),
+        pytest.param(
+            "data.fields={nmber: n}", "data.fields.nmber is no field of the task (did",
+            id="no field",
+        ),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_refused_with_its_place_and_the_nearest_name(
+    setting: str, words: str, command: Command
+) -> None:
+    code, _, err = command("run", "run.yaml", "--set", setting)
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        pytest.param([], "number is missing; add: --field number=...", id="missing"),
+        pytest.param(["nmber=3"], "did you mean 'number'", id="misspelt"),
+        pytest.param(["number"], "write --field NAME=VALUE", id="no value"),
+        pytest.param(["number=1", "number=2"], "is given twice", id="twice"),
+    ],
+)
+def test_a_wrong_field_is_refused(
+    fields: list[str], words: str, command: Command
+) -> None:
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    given = [part for field in fields for part in ("--field", field)]
+    code, out, err = command("predict", "--checkpoint", saved, *given)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_what_a_checkpoint_says_names_task_family_and_options(command: Command) -> None:
+    from training.checkpoint_io import read_checkpoint
+
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = Path("out/checkpoints").glob("checkpoint-*.pt")
+    told = read_checkpoint(saved)["metadata"]["model"]
+    json.dumps(told)
+    assert told["format"] == 2
+    assert told["task"] == {"name": "./own.py:Parity", "options": {}}
+    assert told["family"]["name"] == "./own.py:Parity"
+    assert told["model"] == {"width": 4, "labels": ["even", "odd"]}

@@ -44,7 +44,7 @@ def named(source: str) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted(CORE.rglob("*.py"))],
+    sorted(CORE.rglob("*.py")),
     ids=lambda path: str(path.relative_to(CORE)),
 )
 def test_no_code_of_the_core_names_what_is_trained(path: Path) -> None:

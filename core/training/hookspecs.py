@@ -40,7 +40,7 @@ and what others ask for in their own time::
 
 An implementation names only the arguments it uses and gives them no defaults;
 ``**kwargs`` is allowed and stays empty. Arguments are bound by name. Declared below are
-events; ``hooks.parts`` has what makes the run, ``hooks.questions`` what others ask for.
+events; ``hooks.parts`` has what makes the run, ``hooks.asked`` what others ask for.
 """
 
 from __future__ import annotations
@@ -48,6 +48,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from training.hooks.asked import (
+    ASKED,
+    find_checkpoint,
+    needed_checkpoints,
+    plan,
+    plan_evaluations,
+    resume_candidates,
+    summary,
+)
 from training.hooks.hook_api import API_VERSION, PROJECT, hookimpl, hookspec, is_hook
 from training.hooks.parts import (
     PARTS,
@@ -55,15 +64,6 @@ from training.hooks.parts import (
     make_window,
     wrap_dataloader,
     wrap_model,
-)
-from training.hooks.questions import (
-    QUESTIONS,
-    find_checkpoint,
-    needed_checkpoints,
-    plan,
-    plan_evaluations,
-    resume_candidates,
-    summary,
 )
 
 if TYPE_CHECKING:
@@ -319,6 +319,6 @@ def on_close(trainer: TrainerView) -> None:
 
 
 _ALL = tuple(name for name, value in list(globals().items()) if is_hook(value))
-_EVENTS = (name for name in _ALL if name not in PARTS + QUESTIONS)
+_EVENTS = (name for name in _ALL if name not in PARTS + ASKED)
 #: Hook names: of parts, of events in firing order, of what others ask for.
-HOOKS: Final = (*PARTS, *_EVENTS, *QUESTIONS)
+HOOKS: Final = (*PARTS, *_EVENTS, *ASKED)

@@ -31,7 +31,7 @@ from training.bus.slots import (
 from training.bus.wrappers import surrounded
 from training.errors import ConfigError, PluginError, did_you_mean
 from training.hooks.answers import checked_answer
-from training.hooks.questions import NEVER_MISSED
+from training.hooks.asked import NEVER_MISSED
 from training.hookspecs import HOOKS, PROJECT
 from training.messages.error_texts import repr_of
 

@@ -108,4 +108,4 @@ def summary(trainer: TrainerView) -> Mapping[str, Any] | None:
 #: Whose answer is never missed: a file would be lost, or a run begun afresh.
 NEVER_MISSED: Final = ("needed_checkpoints", "resume_candidates")
 #: Their names, in the order in which a run comes to be asked.
-QUESTIONS: Final = tuple(n for n, v in list(globals().items()) if is_hook(v))
+ASKED: Final = tuple(n for n, v in list(globals().items()) if is_hook(v))

@@ -73,18 +73,18 @@ class MutationProbe(Probe):
 
     def watch(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Compare the run before and after the call."""
-        before = self._picture()
+        before = self._seen()
         try:
             return function(*arguments)
         finally:
-            after = self._picture()
+            after = self._seen()
             # A plugin may ask for more, but take nothing back.
             after["requests"] = after["requests"][: len(before["requests"])]
             for what, value in before.items():
                 if difference(value, after[what]) and (hook, what) not in self.changes:
                     self.changes.append((hook, what))
 
-    def _picture(self) -> dict[str, Any]:
+    def _seen(self) -> dict[str, Any]:
         model = self.trainer.model
         grads = [parameter.grad for parameter in model.parameters()]
         groups = self.trainer.optimizer.param_groups

@@ -39,6 +39,8 @@ Origin = Callable[[Key], str]
 
 SPLITS = ("train", "validation", "test")
 MIB = 1 << 20
+#: Folder of what is drawn, below that of the run, where no other is said.
+DRAWN = "pictures"
 #: What a clock of the system can count to; inf and NaN are beyond it.
 MOST_SECONDS = 1e9
 

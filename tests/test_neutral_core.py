@@ -13,7 +13,7 @@ import pytest
 CORE = Path(__file__).resolve().parents[1] / "core" / "training"
 #: What would tie the core to one use of it, as a word or within a name.
 WORDS = re.compile(
-    r"(?<![a-z])(vqa|blip|pictures?|questions?|images?|pixels?|jsonl|captions?)(?![a-z])",
+    r"(?<![a-z])(vqa|blip|pictures?|question|images?|pixels?|jsonl|captions?)(?![a-z])",
     re.IGNORECASE,
 )
 #: Short forms of fields that the guide's reader types, and a converter of one set.

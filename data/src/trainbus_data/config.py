@@ -39,8 +39,6 @@ Origin = Callable[[Key], str]
 
 SPLITS = ("train", "validation", "test")
 MIB = 1 << 20
-#: Folder of what is drawn, below that of the run, where no other is said.
-DRAWN = "pictures"
 #: What a clock of the system can count to; inf and NaN are beyond it.
 MOST_SECONDS = 1e9
 
@@ -146,6 +144,12 @@ class DataConfig(BaseModel):
                 "file each, or synthetic: {} to draw pictures"
             )
         return self
+
+    def drawn_in(self, save_dir: Path) -> Path | None:
+        """Return the folder of drawn pictures; None where nothing is drawn."""
+        if self.synthetic is None:
+            return None
+        return self.synthetic.folder or save_dir / "pictures"
 
     def path_of(self, split: str) -> Path | None:
         """Return the path of a split; None where it is unset or names a reader."""

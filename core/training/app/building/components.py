@@ -88,7 +88,7 @@ def make_pipeline(config: Config, data: Any, task: Task, family: ModelFamily) ->
     """Return the pipeline of a section of data, which may be another than config's."""
     return import_module("trainbus_data.data_pipeline").DataPipeline(
         data,
-        folder=config.training.save_dir / import_module("trainbus_data.config").DRAWN,
+        folder=data.drawn_in(config.training.save_dir),
         task=task,
         family=family,
         locate=config.place,

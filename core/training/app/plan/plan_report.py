@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 import training
@@ -111,13 +110,8 @@ def _count_data(config: Config) -> tuple[dict[str, int], int]:
 
 
 def _is_drawn(config: Config) -> bool:
-    synthetic = config.data.synthetic
-    assert synthetic is not None
-    folder = (
-        synthetic.folder
-        or config.training.save_dir / import_module("trainbus_data.config").DRAWN
-    )
-    return folder.is_dir() and any(folder.iterdir())
+    folder = config.data.drawn_in(config.training.save_dir)
+    return folder is not None and folder.is_dir() and any(folder.iterdir())
 
 
 def _updates(run: PlannedRun) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import ConfigError
+from training.files.named_paths import named_path
 from training.loop.window import NONFINITE_POLICIES
 from training.plain import plain
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_savable",
+    "check_settings",
     "checked_flag",
     "checked_metadata",
     "checked_norm",
@@ -122,6 +124,25 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if foreign is not None:
         raise ConfigError(describe_foreign(*foreign))
     return values
+
+
+def check_settings(trainer: Checkpointable) -> None:
+    """Check what may be set on a trainer until it trains, in place.
+
+    Numbers of other libraries become Python's own.
+
+    Raises:
+        ConfigError: a setting is none that a run can have; says which.
+    """
+    for name in ("num_epochs", "max_steps", "gradient_accumulation_steps"):
+        value = getattr(trainer, name)
+        if name != "max_steps" or value is not None:
+            setattr(trainer, name, whole_number(name, value))
+    trainer.max_grad_norm = checked_norm(trainer.max_grad_norm)
+    trainer.seed = checked_seed(trainer.seed)
+    trainer.nonfinite = checked_policy(trainer.nonfinite)
+    trainer.metadata = checked_metadata(trainer.metadata)
+    trainer.save_dir = named_path(trainer.save_dir)
 
 
 def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:

@@ -13,13 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from training.arguments import (
+    check_settings,
     checked_flag,
     checked_metadata,
-    checked_norm,
     checked_optimizer,
-    checked_policy,
-    checked_seed,
-    whole_number,
 )
 from training.builtin.compiling import compile_options, refuse_two_recorders
 from training.builtin.defaults import built_in, register_plugins
@@ -175,19 +172,14 @@ class Trainer:
         self.scheduler = scheduler
         self.processor = processor
         self.recipe = recipe
-        self.num_epochs = whole_number("num_epochs", num_epochs)
-        self.max_steps = (
-            None if max_steps is None else whole_number("max_steps", max_steps)
-        )
-        self.gradient_accumulation_steps = whole_number(
-            "gradient_accumulation_steps", gradient_accumulation_steps
-        )
-        self.max_grad_norm = checked_norm(max_grad_norm)
-        self.seed = checked_seed(seed)
+        self.num_epochs, self.max_steps = num_epochs, max_steps
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.max_grad_norm, self.nonfinite = max_grad_norm, nonfinite
+        self.seed = seed
         self._drawn_seed = torch.initial_seed()
         self.save_dir = named_path(save_dir)
         self.metadata = checked_metadata(metadata)
-        self.nonfinite = checked_policy(nonfinite)
+        check_settings(self)
         self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)
         self.tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self.cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
@@ -277,6 +269,7 @@ class Trainer:
                 "train() was called while a run of this trainer is under way; call it "
                 "when that has ended, or build another trainer"
             )
+        check_settings(self)  # they may be others since
         if not self._run.is_waiting:
             self._run = self._new_run()
         elif self._run.resumption is not None:

@@ -1,0 +1,51 @@
+"""What is set on a trainer after it was built is held to what it may be given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import make_trainer
+
+from training import ConfigError, CSVLoggerCallback
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("nonfinite", "STOP", id="a policy that would drop windows"),
+        pytest.param("max_grad_norm", -1.0, id="a norm that would turn gradients"),
+        pytest.param("gradient_accumulation_steps", 2.5, id="half a batch"),
+        pytest.param("gradient_accumulation_steps", 0, id="no batch"),
+        pytest.param("max_steps", NAN, id="a bound that is never reached"),
+        pytest.param("num_epochs", "4", id="text"),
+        pytest.param("seed", "0", id="a seed of text"),
+    ],
+)
+def test_what_is_set_on_a_trainer_is_checked_when_it_trains(
+    name: str, value: Any
+) -> None:
+    trainer = make_trainer()
+    setattr(trainer, name, value)
+    with pytest.raises(ConfigError, match=f"^{name} is "):
+        trainer.train()
+    assert trainer.step == 0
+
+
+def test_a_folder_set_on_a_trainer_may_be_text(tmp_path: Path) -> None:
+    trainer = make_trainer(None, None, CSVLoggerCallback(), save_dir=tmp_path / "a")
+    trainer.save_dir = str(tmp_path / "b")  # type: ignore[assignment]
+    trainer.train()
+    assert [each.name for each in tmp_path.glob("*/*.csv")] == ["training_log.csv"]
+    assert trainer.save_dir == tmp_path / "b"
+
+
+def test_a_foreign_number_set_on_a_trainer_becomes_pythons_own() -> None:
+    trainer = make_trainer()
+    trainer.max_steps = np.int64(2)  # type: ignore[assignment]
+    trainer.train()
+    assert (trainer.step, type(trainer.max_steps)) == (2, int)

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -34,6 +35,8 @@ def test_every_hook_that_returns_something_has_its_answers_checked() -> None:
         ("evaluate", {"a": torch.tensor([0.5]), "b": 2}, {"a": 0.5, "b": 2.0}),
         ("plan_evaluations", (step for step in (2, 4)), [2, 4]),
         ("plan_evaluations", range(3), [0, 1, 2]),
+        ("plan_evaluations", np.array([2, 4]), [2, 4]),
+        ("needed_checkpoints", [np.int64(7)], [7]),
         ("plan", PLAN, PLAN),
         ("resume_candidates", iter([("a.pt", None)]), [(Path("a.pt"), None)]),
         ("resume_candidates", [(Path("a"), "torn")], [(Path("a"), "torn")]),
@@ -61,6 +64,14 @@ def test_an_answer_is_taken(hook: str, answer: Any, taken: Any) -> None:
         ("evaluate", {"step": 1.0}, "returned a metric named 'step'; use a text"),
         ("plan_evaluations", 5, "returned 5 from plan_evaluations; return step num"),
         ("plan_evaluations", [1.5], "returned [1.5] from plan_evaluations; return"),
+        ("plan_evaluations", [True], "returned [True] from plan_evaluations; return"),
+        ("plan_evaluations", b"12", "returned b'12' from plan_evaluations; return"),
+        ("plan_evaluations", {1: 2}, "returned {1: 2} from plan_evaluations; return"),
+        ("needed_checkpoints", [-1], "returned [-1] from needed_checkpoints; return"),
+        ("evaluate", {"a": np.True_}, "returned np.True_ as metric 'a'; return a num"),
+        ("evaluate", {"a": torch.tensor(True)}, "returned tensor(True) as metric 'a'"),
+        ("summary", [], "returned [] from summary; return JSON values by name"),
+        ("summary", False, "returned False from summary; return JSON values by name"),
         ("plan", {}, "returned {} from plan; return a training.plugin.Plan, or None"),
         ("resume_candidates", 5, "returned 5 from resume_candidates; return pairs of"),
         ("resume_candidates", ["a.pt"], "returned ['a.pt'] from resume_candidates"),

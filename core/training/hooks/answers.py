@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.errors import PluginError
+from training.plain import plain
 
 #: What a row of the history holds beside metrics.
 COLUMNS: Final = ("epoch", "step", "update", "lr", "seconds")
@@ -38,12 +39,20 @@ def _require(is_right: bool, complaint: str = "") -> None:
         raise _Odd(complaint)
 
 
-def _listed(answer: Any, kind: type = int) -> list[Any]:
+def _listed(answer: Any, kind: type) -> list[Any]:
     """Return items of that kind as a list: they may come once only."""
     _require(isinstance(answer, Iterable) and not isinstance(answer, str))
     items = list(answer)
     _require(all(isinstance(item, kind) for item in items))
     return items
+
+
+def _steps(answer: Any) -> list[int]:
+    """Return step numbers as Python's own, whichever library's they are."""
+    _require(not isinstance(answer, (bytes, Mapping)))
+    steps = [plain(step) for step in _listed(answer, object)]
+    _require(all(type(step) is int and step >= 0 for step in steps))
+    return steps
 
 
 def _names(answer: Any) -> list[str]:
@@ -105,8 +114,10 @@ def _require_metric_name(name: Any) -> None:
 def _number(name: str, value: Any) -> float:
     """Return the metric as a float; text, True and tensors of several are none."""
     is_single = getattr(value, "numel", lambda: 1)() == 1
-    # float() would take "1.0" and True, and hide the mistake.
-    if is_single and not isinstance(value, (bool, str, bytes)):
+    # float() would take "1.0" and True, and hide the mistake; so would those of numpy
+    # and torch.
+    is_truth = isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+    if is_single and not is_truth and not isinstance(value, (str, bytes)):
         try:
             # A sync for a CUDA tensor; after an evaluation it costs little.
             return float(value)
@@ -116,7 +127,6 @@ def _number(name: str, value: Any) -> float:
 
 
 def _summary(answer: Any) -> Any:
-    answer = answer or {}
     try:
         json.dumps(answer)
         best, paths = (answer.get(each, {}).items() for each in ("best", "paths"))
@@ -145,10 +155,10 @@ ANSWERS: Final[Mapping[str, tuple[Callable[..., Any], Callable[..., str], str]]]
     "wrap_model": (_module, _kind_of, "a torch module, or None"),
     "metric_names": (_names, repr, "a list of names, or None"),
     "evaluate": (_metrics, _kind_of, _METRICS),
-    "plan_evaluations": (_listed, repr, "step numbers, or None"),
+    "plan_evaluations": (_steps, repr, "step numbers, or None"),
     "plan": (_plan, repr, "a training.plugin.Plan, or None"),
     "resume_candidates": (_candidates, repr, _PAIRS),
-    "needed_checkpoints": (_listed, repr, "step numbers, or None"),
+    "needed_checkpoints": (_steps, repr, "step numbers, or None"),
     "find_checkpoint": (_path, repr, "a path, or None"),
     "summary": (_summary, repr, "JSON values by name"),
 }

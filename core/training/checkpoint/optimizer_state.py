@@ -73,11 +73,17 @@ def group_names(optimizer: torch.optim.Optimizer, names: Names) -> list[list[str
 
 
 def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Return for each group all that it holds but its parameters."""
-    return [
-        {name: value for name, value in group.items() if name != "params"}
-        for group in optimizer.param_groups
-    ]
+    """Return for each group all that it holds but its parameters, as it is now."""
+    return [kept_options(group) for group in optimizer.param_groups]
+
+
+def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options without parameters, in tensors that nobody moves in place."""
+    return {
+        name: value.clone() if isinstance(value, Tensor) else value
+        for name, value in options.items()
+        if name != "params"
+    }
 
 
 def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:

@@ -10,6 +10,7 @@ from training.checkpoint.catch_up import CHANGED_BY_HOOKS, catch_up, switches
 from training.checkpoint.optimizer_state import (
     counterparts,
     group_names,
+    kept_options,
     names_of,
     options_of,
     restore_groups,
@@ -59,7 +60,7 @@ class Resumption:
         self._trainer, self._compare = trainer, compare
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._names = state.get("optimizer", {}).get("names", ())
-        # On loading: what hooks switch from here on is told apart by it.
+        # Renewed by ``check``: what hooks switch from there on is told apart by it.
         self._before: dict[str, list[str]] | None = switches(trainer)
         parts = ("optimizer", "scaler", *CHANGED_BY_HOOKS)
         self.parked = {part: state[part] for part in parts if part in state}
@@ -75,6 +76,8 @@ class Resumption:
                 optimizer is another one; says which.
         """
         self._compare()
+        # What a person has switched since then is no doing of a hook.
+        self._before = switches(self._trainer)
         now = options_of(self._trainer.optimizer)
         for was, group in zip(self._options, now, strict=False):
             for name in was.keys() & group.keys():
@@ -124,7 +127,7 @@ class Resumption:
         for group, options in zip(groups, given, strict=False):
             for name in group.keys() - options.keys() - {"params"}:
                 del group[name]  # such as the initial_lr of a schedule
-            group.update(options)
+            group.update(kept_options(options))
 
     def _restore_joined(self) -> None:
         """Give groups that have joined again by now what was saved of them."""

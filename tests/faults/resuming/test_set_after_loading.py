@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from faults.runs import (
     SavesEverywhere,
     assert_same_end,
@@ -14,6 +15,7 @@ from faults.runs import (
     end_of,
     loader_of,
 )
+from toy import Regression, assert_equal_weights, make_trainer
 
 from training import Callback, CheckpointError, Trainer
 from training.checkpoint.compare import first_difference
@@ -185,3 +187,43 @@ def test_r3_a_run_without_a_seed_takes_that_of_the_file(tmp_path: Path) -> None:
     trainer.load_checkpoint(tmp_path / "0-4.pt")
     assert trainer.order_seed == 11
     trainer.train()
+
+
+def between_epochs(folder: Path, **options: Any) -> Trainer:
+    """Return a trainer that was saved between two epochs, and loaded what it saved."""
+    trainer = make_trainer(Regression(dropout=0.5), seed=0, **options)
+    trainer.train()
+    path = trainer.save_checkpoint(folder / "end.pt")
+    again = make_trainer(Regression(dropout=0.5), seed=0, num_epochs=2, **options)
+    again.load_checkpoint(path)
+    return again
+
+
+def test_r3_a_rate_in_a_tensor_that_is_filled_after_loading_is_refused(
+    tmp_path: Path,
+) -> None:
+    trainer = between_epochs(tmp_path, lr=torch.tensor(0.1))
+    trainer.optimizer.param_groups[0]["lr"].fill_(0.5)
+    with pytest.raises(CheckpointError, match=r"optimizer\.lr was 0\.1.*, is 0\.5"):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        pytest.param(lambda model: model.layers[2].eval(), id="a module put to rest"),
+        pytest.param(
+            lambda model: model.layers[0].weight.requires_grad_(False), id="frozen"
+        ),
+    ],
+)
+def test_r3_what_is_switched_after_loading_is_put_back_between_epochs_too(
+    tmp_path: Path, switch: Callable[[Any], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    left_alone = between_epochs(tmp_path)
+    left_alone.train()
+    trainer = between_epochs(tmp_path)
+    switch(trainer.model)
+    trainer.train()
+    assert "as in the checkpoint, not as this run set them" in caplog.text
+    assert_equal_weights(trainer.model, left_alone.model)

@@ -269,3 +269,16 @@ def test_where_the_model_cannot_be_placed_it_is_closed_with_the_error() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         make_trainer(Regression(), None, Spreads(strategy))
     assert strategy.errors == [caught.value]
+
+
+@pytest.mark.parametrize(
+    ("rank", "size"),
+    [("0", 1), (1, 1), (-1, 2), (0, 0), (0, None), (0, 2.0), (False, 1)],
+)
+def test_one_that_is_no_process_of_those_it_counts_is_refused(
+    rank: Any, size: Any
+) -> None:
+    odd = type("Odd", (Counting,), {"rank": rank, "size": size})()
+    with pytest.raises(PluginError, match=r"Odd has the rank .* of size"):
+        make_trainer(None, None, Spreads(odd))
+    assert odd.heard == ["close"]

@@ -174,6 +174,8 @@ def test_a_unit_that_there_is_not_is_refused(loss_per: Any, told: str) -> None:
     [
         pytest.param("labels", "counts by labels, and how many", id="no such thing"),
         pytest.param(lambda batch: -1, "returned the weight -1", id="no amount"),
+        pytest.param(lambda batch: "3", "returned the weight '3'", id="text"),
+        pytest.param(lambda batch: True, "returned the weight True", id="a truth"),
     ],
 )
 def test_what_a_batch_does_not_tell_is_refused(loss_per: Any, told: str) -> None:

@@ -34,9 +34,16 @@ def placed(
     """Let ``strategy`` put ``model`` where it trains; return the device.
 
     Raises:
-        PluginError: it answers with no device, or with another model.
+        PluginError: it answers with no device, or with another model, or it is none
+            of the processes that it counts.
     """
     kind = type(strategy).__name__
+    rank, size = strategy.rank, strategy.size
+    if not (type(rank) is type(size) is int and 0 <= rank < size):
+        raise PluginError(
+            f"{kind} has the rank {rank!r} of size {size!r}; use whole numbers, the "
+            "rank from 0 and below the size"
+        )
     device: Any = strategy.choose_device(wanted)
     if not isinstance(device, torch.device):
         raise PluginError(

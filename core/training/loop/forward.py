@@ -151,11 +151,16 @@ class _StepForward:
             # The loss itself, or a model's outputs with whatever else they hold.
             return self._loss(loss_in(result), weight, result), weight, NO_PARTS
         if "weight" in result:
-            weight = float(result["weight"])  # a device sync if it is a CUDA tensor
+            given = result["weight"]
+            # float() would take "3" and True, and hide the mistake.
+            is_number = not isinstance(given, (bool, str, bytes))
+            # A device sync if it is a CUDA tensor.
+            weight = float(given) if is_number else math.nan
             # NaN fails this comparison, too.
             if not 0.0 <= weight < math.inf:
+                shown = weight if is_number else repr(given)
                 raise ConfigError(
-                    f"step_fn returned the weight {weight}; return the number of items "
+                    f"step_fn returned the weight {shown}; return the number of items "
                     "that the mean loss is a mean over, 0 or more"
                 )
         if "loss_sum" in result:

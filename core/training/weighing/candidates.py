@@ -44,12 +44,14 @@ def checked(given: Any, what: str) -> float:
     Raises:
         DataError: it is negative, infinite or no number.
     """
+    # float() would take "3" and True, and hide the mistake.
+    is_number = not isinstance(given, (bool, str, bytes))
     try:
-        weight = float(given)
+        weight = float(given) if is_number else math.nan
     except (TypeError, ValueError):
         weight = math.nan
     if not 0.0 <= weight < math.inf:
-        shown = repr(given) if isinstance(given, str) else weight
+        shown = weight if is_number else repr(given)
         raise DataError(
             f"{what} {shown}; make it the number of items that "
             "the mean loss is a mean over, 0 or more"

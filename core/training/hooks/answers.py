@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.errors import PluginError
-from training.plain import plain
 
 #: What a row of the history holds beside metrics.
 COLUMNS: Final = ("epoch", "step", "update", "lr", "seconds")
@@ -49,8 +48,10 @@ def _listed(answer: Any, kind: type) -> list[Any]:
 
 def _steps(answer: Any) -> list[int]:
     """Return step numbers as Python's own, whichever library's they are."""
+    from training.plain import plain  # for plans, and before files are deleted
+
     _require(not isinstance(answer, (bytes, Mapping)))
-    steps = [plain(step) for step in _listed(answer, object)]
+    steps: list[int] = plain(_listed(answer, object))
     _require(all(type(step) is int and step >= 0 for step in steps))
     return steps
 

@@ -153,15 +153,13 @@ class _StepForward:
         if "weight" in result:
             given = result["weight"]
             # float() would take "3" and True, and hide the mistake.
-            is_number = not isinstance(given, (bool, str, bytes))
             # A device sync if it is a CUDA tensor.
-            weight = float(given) if is_number else math.nan
+            weight = math.nan if isinstance(given, (bool, str, bytes)) else float(given)
             # NaN fails this comparison, too.
             if not 0.0 <= weight < math.inf:
-                shown = weight if is_number else repr(given)
                 raise ConfigError(
-                    f"step_fn returned the weight {shown}; return the number of items "
-                    "that the mean loss is a mean over, 0 or more"
+                    f"step_fn returned the weight {given!r}; return the number of "
+                    "items that the mean loss is a mean over, 0 or more"
                 )
         if "loss_sum" in result:
             if "weight" not in result:

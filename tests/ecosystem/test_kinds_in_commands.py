@@ -44,6 +44,9 @@ parity = lab_kinds:Parity
 half = lab_kinds:Watch
 [trainbus.readers]
 watch = lab_kinds:Lines
+parts = lab_kinds:Lines
+[trainbus.models]
+parts = lab_kinds:Lines
 """
 
 
@@ -68,6 +71,8 @@ def test_the_list_has_a_column_of_kinds(command: Command) -> None:
         ("watch", "reader"),
         ("parity", "task"),
         ("half", "task"),
+        ("parts", "model"),
+        ("parts", "reader"),
     }
 
 
@@ -84,11 +89,22 @@ def test_show_tells_what_a_task_holds_and_takes(command: Command) -> None:
 def test_a_name_of_two_kinds_is_refused_until_one_is_said(
     action: str, command: Command
 ) -> None:
-    code, _, err = command("plugins", action, "watch")
+    code, _, err = command("plugins", action, "parts")
     assert code == 2
-    assert "'watch' is a callback and a reader; say which with --kind" in err
+    assert "'parts' is a model and a reader; say which with --kind" in err
+    assert command("plugins", action, "parts", "--kind", "reader")[0] == 0
+
+
+@pytest.mark.parametrize("action", ["show", "why", "check"])
+def test_a_name_that_a_callback_has_too_is_the_callbacks_until_another_is_said(
+    action: str, command: Command
+) -> None:
+    code, out, _ = command("plugins", action, "watch")
+    assert code == 0
     for kind in ("callback", "reader"):
-        assert command("plugins", action, "watch", "--kind", kind)[0] == 0
+        code, told, _ = command("plugins", action, "watch", "--kind", kind)
+        assert code == 0
+        assert (told == out) == (kind == "callback")
 
 
 def test_check_says_what_is_wrong_with_each(command: Command) -> None:

@@ -86,6 +86,8 @@ def entries(
 def kind_of(name: str, kind: str | None, where: str) -> str:
     """Return what ``name`` is; ``kind`` decides where it is that of several.
 
+    Without it an installed callback goes first: to it alone a name belonged once.
+
     Raises:
         PluginError: it is of several kinds and nobody says which.
     """
@@ -100,6 +102,8 @@ def kind_of(name: str, kind: str | None, where: str) -> str:
             return CALLBACK  # finding it says what is wrong
     else:
         kinds = {info.kind for info in installed.installed(None) if info.name == name}
+        if CALLBACK in kinds:
+            return CALLBACK
     if len(kinds) > 1:
         raise PluginError(
             f"{where}: {name!r} is a {' and a '.join(sorted(kinds))}; say which with "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from training.feed.sample_seeds import (
     SeededSamples,
     ShowsOwnDataset,
     apart,
+    drawing_from,
     draws_nothing,
     epoch_seed,
 )
@@ -37,6 +38,11 @@ from training.feed.workers import Issued, Watched, require_reached
 from training.signals.handlers import iterate_shielded
 
 log = logging.getLogger(__name__)
+
+TWO_STATES = (
+    "train_dataloader is a %s with a state of its own and a generator: both say in "
+    "which order it goes on, so a resume may not be exact; leave generator out"
+)
 
 
 def refuse_one_shot(dataloader: Any, name: str) -> None:
@@ -104,7 +110,10 @@ class EpochLoader:
                 type(loader).__name__,
             )
         # A loader with a state of its own is trusted to save what it keeps.
-        if not _is_stateful(loader):
+        if _is_stateful(loader):
+            if any(getattr(loader, "generator", None) is each for each in self._users):
+                log.warning(TWO_STATES, type(loader).__name__)
+        else:
             warn_of_generators(_inside(loader), [*self._own, *self._users])
 
     @property
@@ -147,29 +156,26 @@ class EpochLoader:
             generator.set_state(saved)
         # Before the iterator is made: that draws from them already.
         self.epoch_state = self.generator_states()
-        _set_epoch(self.loader, epoch)
+        loader: Any = self.loader
+        if not skip and loader_state is not None and not self._users:
+            loader.load_state_dict(loader_state)  # as it was when the epoch was set
+        _set_epoch(loader, epoch)
         if self.reading is not self.loader:
             _begin(self.reading, epoch)
-        # Making a DataLoader's iterator draws its workers' seed from torch's own
-        # generator: let it draw one of (seed, epoch), and the run draw on as it was.
-        ambient = torch.random.get_rng_state()
-        # Only the CPU generator: manual_seed would reset the CUDA generators too.
-        torch.default_generator.manual_seed(epoch_seed(self.seed, epoch))
-        try:
-            return self._iterate(skip, loader_state)
-        finally:
-            torch.random.set_rng_state(ambient)
+        with drawing_from(epoch_seed(self.seed, epoch)):
+            return self._iterate(epoch, skip, loader_state)
 
     def loader_state(self, batch: int) -> Any:
         """Return the loader's own state after ``batch`` batches, None if it has none.
 
+        After 0 batches it is that from the end of the epoch before.
         The loader itself may be ahead: the next batch is fetched before it is due.
         """
         return self._loader_states.get(batch)
 
-    def _iterate(self, skip: int, loader_state: Any) -> Iterator[Any]:
+    def _iterate(self, epoch: int, skip: int, loader_state: Any) -> Iterator[Any]:
         if _is_stateful(self.loader):
-            return self._iterate_stateful(skip, loader_state)
+            return self._iterate_stateful(epoch, skip, loader_state)
         loader: Any = self.reading
         if _can_skip(loader):
             rest = _without_first(loader, skip) if skip else loader
@@ -188,14 +194,22 @@ class EpochLoader:
         _read_and_drop(batches, skip)
         return batches
 
-    def _iterate_stateful(self, skip: int, loader_state: Any) -> Iterator[Any]:
+    def _iterate_stateful(
+        self, epoch: int, skip: int, loader_state: Any
+    ) -> Iterator[Any]:
         loader: Any = self.loader
-        # At the start of an epoch it begins by itself: a state is of a position.
         if skip and loader_state is not None:
             loader.load_state_dict(loader_state)
         batches = iter(loader)
         if loader_state is None:  # it had none when the run was saved
             _read_and_drop(batches, skip)
+        elif not skip:
+
+            def anew() -> Iterator[Any]:
+                with drawing_from(epoch_seed(self.seed, epoch)):
+                    return iter(loader)
+
+            batches = _or_anew(batches, anew)
 
         def tracked() -> Iterator[Any]:
             for number, batch in enumerate(batches, skip + 1):
@@ -203,9 +217,22 @@ class EpochLoader:
                 self._loader_states[number] = loader.state_dict()
                 self._loader_states.pop(number - 3, None)
                 yield batch
+            self._loader_states[0] = loader.state_dict()
 
         self._loader_states.clear()
         return tracked()
+
+
+def _or_anew(
+    batches: Iterator[Any], anew: Callable[[], Iterator[Any]]
+) -> Iterator[Any]:
+    """Yield ``batches``, or those of ``anew`` where the state was that of the end."""
+    is_empty = True
+    for batch in batches:
+        is_empty = False
+        yield batch
+    if is_empty:
+        yield from anew()
 
 
 class _Rest(Sampler[Any]):

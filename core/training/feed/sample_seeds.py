@@ -10,6 +10,7 @@ import random
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -149,6 +150,21 @@ def reseed(seed: int) -> None:
     # Nobody draws from a numpy that nobody has imported.
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)  # numpy takes 32 bits
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Let torch's own generator draw from ``seed``, and the run draw on as it was.
+
+    Making a DataLoader's iterator draws its workers' seed from that generator.
+    """
+    ambient = torch.random.get_rng_state()
+    # Only the CPU generator: manual_seed would reset the CUDA generators too.
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(ambient)
 
 
 def apart(

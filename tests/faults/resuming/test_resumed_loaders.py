@@ -184,6 +184,70 @@ def test_r8_a_loader_with_a_state_restores_itself_and_loads_nothing_twice(
     assert "may not be exact" not in caplog.text
 
 
+class Counts(Stateful):
+    """Shuffles by an epoch number of its own, which its state holds."""
+
+    epoch = 0
+
+    def __iter__(self) -> Any:
+        order = random.Random(self.epoch).sample(range(6), 6)
+        start, self.position = self.position, 0
+        for index in range(start, 6):
+            self.position = index + 1
+            yield self.batches[order[index]]
+        self.position, self.epoch = 0, self.epoch + 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position, "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position, self.epoch = state["position"], state["epoch"]
+
+
+class Draws(Stateful):
+    """Shuffles with torch's generator; its state at the end of an epoch is the end."""
+
+    order: list[int]
+    resumes = False
+
+    def __iter__(self) -> Any:
+        if not self.resumes:
+            self.order, self.position = torch.randperm(6).tolist(), 0
+        self.resumes = False
+        for index in range(self.position, 6):
+            self.position = index + 1
+            yield self.batches[self.order[index]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position, "order": self.order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position, self.order = state["position"], state["order"]
+        self.resumes = True
+
+
+@pytest.mark.parametrize("kind", [Stateful, Counts, Draws])
+def test_r8_what_a_loader_keeps_from_epoch_to_epoch_comes_back_at_every_boundary(
+    tmp_path: Path, kind: type[Stateful]
+) -> None:
+    straight = build(SavesEverywhere(tmp_path), loader=kind(), num_epochs=3)
+    straight.train()
+    for path in sorted(tmp_path.iterdir()):
+        end = resumed(path, loader=kind(), num_epochs=3, ambient=7)
+        assert_same_end(end, end_of(straight), path.name)
+
+
+@pytest.mark.parametrize("has_generator", [True, False])
+def test_r8_a_loader_with_a_state_and_a_generator_is_named_at_the_start(
+    caplog: pytest.LogCaptureFixture, has_generator: bool
+) -> None:
+    loader = Stateful()
+    if has_generator:
+        loader.generator = torch.Generator()  # type: ignore[attr-defined]
+    build(loader=loader, num_epochs=1).train()
+    assert ("both say in which order it goes on" in caplog.text) == has_generator
+
+
 class Drawn(Sampler[int]):
     """A user's sampler that shuffles with the global generators."""
 

@@ -213,9 +213,12 @@ class Trainer:
         Raises:
             CheckpointError: the file could not be written, or a window, an evaluation
                 or an event is under way and a run that went on from here would be
-                another (see ``boundary``); nothing is lost.
+                another (see ``boundary``), or what was set since loading would be
+                another run; nothing is lost.
         """
         require_boundary(self, path)
+        if self._run.is_waiting and self._run.resumption is not None:
+            self._run.resumption.check()
         state = snapshot.capture(self)
         return self.strategy.on_main(lambda: write_checkpoint(path, state))
 

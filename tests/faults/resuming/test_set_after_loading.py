@@ -90,6 +90,19 @@ def test_r3_another_setting_is_refused_as_it_would_have_been_on_loading(
     assert f"--allow-change {told.partition(' ')[0]}" in message
 
 
+def test_r3_no_checkpoint_is_saved_of_another_setting_before_training_either(
+    saved: Path, tmp_path: Path
+) -> None:
+    trainer = loaded(saved)
+    trainer.gradient_accumulation_steps = 2
+    with pytest.raises(CheckpointError, match="accumulation_steps was 1, is 2"):
+        trainer.save_checkpoint(tmp_path / "other.pt")
+    assert not (tmp_path / "other.pt").exists()
+    trainer.gradient_accumulation_steps = 1
+    trainer.save_checkpoint(tmp_path / "same.pt")
+    assert loaded(tmp_path / "same.pt").step == 4
+
+
 def test_r3_once_it_is_set_back_the_run_goes_on_as_if_nothing_had_been(
     saved: Path,
 ) -> None:

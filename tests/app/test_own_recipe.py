@@ -1,8 +1,11 @@
-"""A task, a model family and a reader of one's own, in plain torch, by the file."""
+"""The page about a task, a family and a reader of one's own: what it shows runs."""
 
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,92 +13,17 @@ import pytest
 
 Command = Callable[..., tuple[int, str, str]]
 
-OWN = '''
-from pathlib import Path
-
-import torch
-from torch import nn
-from training import Batch, ModelFamily, Task
+PAGE = Path(__file__).parents[2] / "docs" / "your-own-task.md"
 
 
-class Parity(Task, ModelFamily):
-    """Whether a number is odd."""
-
-    name = "parity"
-    fields = {"number": "text", "odd": "text"}
-    target = "odd"
-    metrics = ("accuracy",)
-    default_family = "parity"
-    tasks = ("parity",)
-
-    def score(self, prediction, row):
-        return {"accuracy": float(prediction == row["odd"])}
-
-    def build(self, rows, *, width: int = 8, seed: int = 0):
-        labels = sorted({row["odd"] for row in rows})
-        return Net(width, len(labels)), labels
-
-    def collate(self, processor, rows):
-        texts = [row["number"].zfill(2) for row in rows]
-        digits = torch.tensor([[float(c) for c in text] for text in texts])
-        if "odd" not in rows[0]:
-            return Batch({"digits": digits}, list(rows), 0)
-        labels = torch.tensor([processor.index(row["odd"]) for row in rows])
-        return Batch({"digits": digits, "labels": labels}, list(rows), len(rows))
-
-    def predict(self, model, processor, batch):
-        return [processor[i] for i in model(digits=batch["digits"])["logits"].argmax(1)]
-
-    def describe(self, model, processor):
-        return {"width": model.width, "labels": processor}
-
-    def rebuild(self, description):
-        labels = description["labels"]
-        return Net(description["width"], len(labels)), labels
+def shown(language: str) -> list[str]:
+    """Return the page's blocks of a language."""
+    text = PAGE.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-class Net(nn.Module):
-    def __init__(self, width, classes):
-        super().__init__()
-        self.width = width
-        layers = [nn.Linear(2, width), nn.ReLU(), nn.Linear(width, classes)]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, digits, labels=None):
-        logits = self.layers(digits)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        return {"loss": loss, "logits": logits}
-
-
-class Numbers:
-    """Numbers counted up."""
-
-    def __init__(self, count: int, start: int = 0):
-        self.count, self.start = count, start
-        self.root, self.fingerprint = Path(), str(count)
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        n = self.start + index
-        return {"number": str(n % 100), "odd": "odd" if n % 2 else "even"}
-
-    def place(self, index):
-        return f"numbers:{index + 1}"
-'''
-RUN = """\
-task: ./own.py:Parity
-data:
-  train: {"./own.py:Numbers": {count: 40}}
-  validation: {"./own.py:Numbers": {count: 10, start: 40}}
-  batch_size: 8
-model:
-  type: ./own.py:Parity
-  build: {width: 4}
-training: {num_epochs: 1, save_dir: out, device: cpu}
-plugins: [evaluation, checkpointing]
-"""
+OWN, TEST = shown("python")
+(RUN,) = shown("yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -209,3 +137,20 @@ def test_what_a_checkpoint_says_names_task_family_and_options(command: Command) 
     assert told["task"] == {"name": "./own.py:Parity", "options": {}}
     assert told["family"]["name"] == "./own.py:Parity"
     assert told["model"] == {"width": 4, "labels": ["even", "odd"]}
+
+
+def test_the_example_fits_in_a_hundred_lines() -> None:
+    assert len([line for line in OWN.splitlines() if line.strip()]) <= 100
+
+
+def test_the_test_that_the_page_shows_passes(tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(TEST)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout

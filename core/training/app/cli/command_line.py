@@ -254,7 +254,7 @@ def _add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _add_predict(commands: Commands[argparse.ArgumentParser]) -> None:
     predict = commands.add_parser("predict", help="say what a model makes of one row")
-    predict.set_defaults(command="predict")
+    predict.set_defaults(module="cli.predict", command="predict")
     predict.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="a file that a run wrote"
     )

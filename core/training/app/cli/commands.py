@@ -6,19 +6,16 @@ Every function takes the parsed arguments, prints its result, and imports what i
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.app.cli.results import new_file, write_lines
 from training.app.config.from_arguments import load
 from training.errors import CheckpointError, ConfigError
-from training.files.named_paths import named_path
 
 if TYPE_CHECKING:
     from training.app.config.load import Config
@@ -30,7 +27,6 @@ __all__ = [
     "evaluate",
     "fill",
     "plan",
-    "predict",
     "run",
 ]
 
@@ -52,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.resume == "":
         raise ConfigError("--resume is empty; use --resume auto or --resume FILE")
-    trace = _new_file(arguments.profile_trace, "--profile-trace")
+    trace = new_file(arguments.profile_trace, "--profile-trace")
     with _watchdog(arguments):
         config = load(arguments)
         trainer = build_trainer(config)
@@ -99,7 +95,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from training.layout import read_state
     from training.modules.frozen_weights import LEFT_OUT
 
-    target = _new_file(arguments.predictions, "--predictions")
+    target = new_file(arguments.predictions, "--predictions")
     config, split = load(arguments), arguments.split
     state = read_state(arguments.checkpoint)
     described = description(state, arguments.checkpoint)
@@ -125,33 +121,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
     print("\n".join(metric_table({"value": scores}, floors)))
     if target is not None:
-        _write_lines(target, records)
+        write_lines(target, records)
         print(f"predictions: {target}")
-
-
-def predict(arguments: argparse.Namespace) -> None:
-    """Say what the model of a checkpoint makes of one row."""
-    from training.app.building.recipe import rebuild
-    from training.hardware.device import choose_device
-    from training.layout import read_state
-    from training.modules.frozen_weights import LEFT_OUT
-
-    device = choose_device(arguments.device)
-    state = read_state(arguments.checkpoint)
-    described = description(state, arguments.checkpoint)
-    if described is None:
-        raise CheckpointError(
-            f"{arguments.checkpoint!r} does not say how its model was made; only runs "
-            "of `trainbus run` or create_trainer_from_config write that"
-        )
-    saved = _saved_config(state, arguments.checkpoint)
-    most = _max_pixels(saved, arguments.checkpoint)
-    source, is_whole = arguments.checkpoint, LEFT_OUT not in state
-    made = rebuild(described, source, state["model"], saved, None, is_whole)
-    fill(made.model, state, arguments.checkpoint)
-    made.model.to(device).eval()
-    said = _predict(made, _fields(arguments), most)
-    print(said if isinstance(said, str) else json.dumps(said))
 
 
 def convert_easy_vqa(arguments: argparse.Namespace) -> None:
@@ -192,41 +163,6 @@ def description(state: Mapping[str, Any], source: str) -> Mapping[str, Any] | No
     return found
 
 
-def _saved_config(state: Mapping[str, Any], source: str) -> Mapping[str, Any]:
-    """Return the configuration that a checkpoint carries, its section of data checked.
-
-    Raises:
-        CheckpointError: it is nothing that a run can have had.
-    """
-    from training.checkpoint.part_checks import shown
-
-    values: Any = state.get("metadata", {})
-    found: list[Mapping[str, Any]] = []
-    for at in ("config", "config.data"):
-        values = values.get(at.rpartition(".")[2], {})
-        if not isinstance(values, Mapping):
-            raise CheckpointError(
-                f"{source!r} does not say how its rows were read: metadata.{at} "
-                f"is {shown(values)}, not a mapping"
-            )
-        found.append(values)
-    return found[0]
-
-
-def _max_pixels(config: Mapping[str, Any], source: str) -> int:
-    from training.app.config.schema import DataConfig
-    from training.checkpoint.part_checks import shown
-
-    name = "max_image_pixels"
-    value = config.get("data", {}).get(name, DataConfig.model_fields[name].default)
-    if type(value) is not int or not 1 <= value <= sys.maxsize:
-        raise CheckpointError(
-            f"{source!r} does not say how its rows were read: metadata.config.data."
-            f"{name} is {shown(value)}, not a whole number from 1 to {sys.maxsize:,}"
-        )
-    return value
-
-
 def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
     """Give the model the weights of a checkpoint, all of them, as a resume would.
 
@@ -262,66 +198,3 @@ def _measure(config: Config, model: Any, recipe: Any, loader: Any) -> dict[str, 
     autocast = Precision(config.training.precision, device).autocast()
     with using_tf32(config.training.tf32), autocast:
         return evaluator.evaluate(loader, return_predictions=True)
-
-
-def _fields(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return the row that is asked about, by field.
-
-    Raises:
-        ConfigError: one is no ``NAME=VALUE``, or given twice.
-    """
-    given = [
-        f"{name}={value}"
-        for name in ("image", "question")
-        if (value := getattr(arguments, name)) is not None
-    ]
-    fields: dict[str, str] = {}
-    for text in [*given, *arguments.fields]:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError(
-                f"--field {text!r} has no value; write --field NAME=VALUE"
-            )
-        if name in fields:
-            raise ConfigError(f"--field {name} is given twice; keep one")
-        fields[name] = value
-    return fields
-
-
-def _predict(made: Any, fields: Mapping[str, str], max_pixels: int) -> Any:
-    """Return what the model says of one row."""
-    import torch
-
-    from training.feed.batches import batch_to_device
-
-    asked = import_module("trainbus_data.asked")
-    row = asked.asked_row(made.task, fields, max_pixels)
-    batch = asked.batch_of(made.family, made.processor, row)
-    device = next((p.device for p in made.model.parameters()), torch.device("cpu"))
-    with torch.inference_mode():
-        moved = batch_to_device(batch, device)
-        return made.family.predict(made.model, made.processor, moved)[0]
-
-
-def _new_file(name: str | None, option: str) -> Path | None:
-    """Return a path that can be written and holds nothing yet."""
-    if name is None:
-        return None
-    path = named_path(name)
-    folder = str(path.parent)
-    if path.exists():
-        raise ConfigError(f"{option} {name!r} exists; name a new file")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{option} {name!r}: the folder {folder!r} does not exist")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"{option} {name!r}: the folder {folder!r} cannot be written; name another"
-        )
-    return path
-
-
-def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    from training.checkpoint_io import write_durably
-
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    write_durably(path, lambda file: file.write(text.encode()) and None)

@@ -57,7 +57,7 @@ def write_durably(
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:
     """Write ``value`` durably as indented JSON; NaN and infinities become null."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(finite(value), indent=2, allow_nan=False) + "\n"
     return write_durably(path, lambda file: file.write(text.encode()))
 
 
@@ -86,11 +86,12 @@ def _say_unsynced(path: Path, why: str) -> None:
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a JSON value with null in place of NaN and infinities."""
     if isinstance(value, dict):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {str(name): finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and (value != value or value in (1e999, -1e999)):
         return None
     return value

@@ -12,7 +12,10 @@ class Task:
     """What a row holds, and how a prediction for it is scored.
 
     A task is announced in the entry-point group ``trainbus.tasks``, or named as
-    ``./file.py:Class``; its constructor's arguments are its options.
+    ``./file.py:Class``; its constructor's arguments are its options. A method
+    ``submission(record)``, which it may do without, returns the JSON value that a
+    server takes of a row with its ``prediction``; files of predictions that end in
+    ``.json`` are a list of these.
 
     Attributes:
         fields: name -> kind of the values that a row has: ``text``, ``texts``, ``id``,

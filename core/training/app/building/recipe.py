@@ -27,7 +27,14 @@ from training.recipes.family import ModelFamily
 from training.recipes.recipe import Recipe
 from training.recipes.task import Task
 
-__all__ = ["Rebuilt", "add_adapters", "described", "make_recipe", "rebuild"]
+__all__ = [
+    "Rebuilt",
+    "add_adapters",
+    "described",
+    "make_recipe",
+    "named_parts",
+    "rebuild",
+]
 
 FORMAT = 2
 
@@ -128,7 +135,7 @@ def rebuild(
     """
     plain = _as_format_2(description, config or {})
     if parts is None:
-        parts = _named_parts(plain, source)
+        parts = named_parts(description, source, config)
     from training.checkpoint.part_checks import are_names
 
     task, family = parts
@@ -196,7 +203,22 @@ def _as_format_2(
     }
 
 
-def _named_parts(plain: Mapping[str, Any], source: str) -> tuple[Task, ModelFamily]:
+def named_parts(
+    description: Mapping[str, Any],
+    source: str,
+    config: Mapping[str, Any] | None = None,
+) -> tuple[Task, ModelFamily]:
+    """Return the task and the family of a checkpoint, the one knowing the other.
+
+    Args:
+        description: of the checkpoint.
+        source: the checkpoint, for messages.
+        config: the configuration that it carries.
+    Raises:
+        CheckpointError: the description is of another format or damaged, or names what
+            is not installed.
+    """
+    plain = _as_format_2(description, config or {})
     made = []
     for key, kind in (("task", "task"), ("family", "model")):
         told = plain.get(key)

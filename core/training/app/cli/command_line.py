@@ -248,12 +248,13 @@ def _add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     evaluate.add_argument(
         "--predictions",
         metavar="FILE",
-        help="write each row with its prediction as a JSON line; FILE must be new",
+        help="write each row with its prediction and scores as a JSON line; if FILE "
+        "ends in .json, the list that the task's servers take; FILE must be new",
     )
 
 
 def _add_predict(commands: Commands[argparse.ArgumentParser]) -> None:
-    predict = commands.add_parser("predict", help="say what a model makes of one row")
+    predict = commands.add_parser("predict", help="say what a model makes of rows")
     predict.set_defaults(module="cli.predict", command="predict")
     predict.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="a file that a run wrote"
@@ -268,6 +269,17 @@ def _add_predict(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     predict.add_argument("--image", metavar="FILE", help="as --field image=FILE")
     predict.add_argument("--question", metavar="TEXT", help="as --field question=TEXT")
+    predict.add_argument(
+        "--rows",
+        metavar="FILE",
+        help="answer all rows of FILE, read as in a configuration, into --out",
+    )
+    predict.add_argument(
+        "--out",
+        metavar="FILE",
+        help="a new file: .jsonl for each row with its prediction on a line, .json for "
+        "the list that the task's servers take",
+    )
     predict.add_argument(
         "--device", metavar="NAME", help="cpu, cuda, cuda:N (default: CUDA if there)"
     )

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from training.app.cli.results import new_file, write_lines
+from training.app.cli.results import new_file, require_form, write_records
 from training.app.config.from_arguments import load
 from training.errors import CheckpointError, ConfigError
 
@@ -92,11 +92,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a checkpoint on the rows of one split."""
     from training.app.building.components import build_parts, data_facts
     from training.app.cli.report import metric_table
+    from training.discovery.parts import find_part, named_part
     from training.layout import read_state
     from training.modules.frozen_weights import LEFT_OUT
 
     target = new_file(arguments.predictions, "--predictions")
     config, split = load(arguments), arguments.split
+    if target is not None:
+        place = config.place(("task",))
+        name, _ = named_part(config.task, place)
+        require_form(target, "--predictions", find_part("task", name, place))
     state = read_state(arguments.checkpoint)
     described = description(state, arguments.checkpoint)
     source, is_whole = arguments.checkpoint, LEFT_OUT not in state
@@ -121,7 +126,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
     print("\n".join(metric_table({"value": scores}, floors)))
     if target is not None:
-        write_lines(target, records)
+        write_records(target, records, parts.recipe.task)
         print(f"predictions: {target}")
 
 

@@ -1,43 +1,126 @@
-"""The command ``predict``: what the model of a checkpoint makes of a row."""
+"""The command ``predict``: what the model of a checkpoint makes of rows."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from training.app.cli.commands import description, fill
-from training.errors import CheckpointError, ConfigError
+from training.app.cli.results import (
+    RECORDS,
+    SUBMISSION,
+    new_file,
+    require_form,
+    write_records,
+)
+from training.documents.yaml_file import parse_yaml_value
+from training.errors import CheckpointError, ConfigError, PluginError
+from training.files.named_paths import named_path
+
+if TYPE_CHECKING:
+    from training.app.building.recipe import Rebuilt
+    from training.recipes.task import Task
 
 __all__ = ["predict"]
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    """Say what the model of a checkpoint makes of one row."""
-    from training.app.building.recipe import rebuild
+    """Say what the model of a checkpoint makes of one row, or write it of many."""
+    from training.app.building.recipe import named_parts, rebuild
     from training.hardware.device import choose_device
     from training.layout import read_state
     from training.modules.frozen_weights import LEFT_OUT
 
+    fields, target = _fields(arguments), _target(arguments, arguments.rows)
     device = choose_device(arguments.device)
-    state = read_state(arguments.checkpoint)
-    described = description(state, arguments.checkpoint)
+    source = arguments.checkpoint
+    state = read_state(source)
+    described = description(state, source)
     if described is None:
         raise CheckpointError(
-            f"{arguments.checkpoint!r} does not say how its model was made; only runs "
+            f"{source!r} does not say how its model was made; only runs "
             "of `trainbus run` or create_trainer_from_config write that"
         )
-    saved = _saved_config(state, arguments.checkpoint)
-    most = _max_pixels(saved, arguments.checkpoint)
-    source, is_whole = arguments.checkpoint, LEFT_OUT not in state
-    made = rebuild(described, source, state["model"], saved, None, is_whole)
-    fill(made.model, state, arguments.checkpoint)
+    saved = _saved_config(state, source)
+    parts = named_parts(described, source, saved)
+    # Rows before weights: a mistake in them shows in a moment, not after minutes.
+    if target is None:
+        asked = import_module("trainbus_data.asked")
+        row = asked.asked_row(parts[0], fields, _max_pixels(saved, source))
+    else:
+        require_form(target, "--out", parts[0])
+        size = _batch_size(saved, source)
+        rows = _rows(arguments.rows, parts[0], saved, source)
+    is_whole = LEFT_OUT not in state
+    made = rebuild(described, source, state["model"], saved, parts, is_whole)
+    fill(made.model, state, source)
     made.model.to(device).eval()
-    said = _predict(made, _fields(arguments), most)
-    print(said if isinstance(said, str) else json.dumps(said))
+    if target is None:
+        batch = asked.batch_of(made.family, made.processor, row)
+        said = _predictions(made, batch, 1)[0]
+        print(said if isinstance(said, str) else json.dumps(said))
+    else:
+        batches = rows.batches(made.family, made.processor, size)
+        write_records(target, _records(made, batches), made.task)
+        print(f"{target}: {len(rows):,} rows")
+
+
+def _target(arguments: argparse.Namespace, rows: str | None) -> Path | None:
+    """Return the file for the predictions of many rows; None: one row is asked about.
+
+    Raises:
+        ConfigError: options contradict each other, or the file cannot be written.
+    """
+    if rows is None:
+        if arguments.out is not None:
+            raise ConfigError(
+                f"--out {arguments.out!r} is of no use without --rows; add --rows FILE"
+            )
+        return None
+    if _fields(arguments):
+        raise ConfigError("--rows and --field both say what to answer; keep one")
+    target = new_file(arguments.out, "--out")
+    if target is None:
+        raise ConfigError("--rows needs a file for its predictions; add --out FILE")
+    if target.suffix.lower() not in (RECORDS, SUBMISSION):
+        raise ConfigError(
+            f"--out {arguments.out!r} must end in {RECORDS}, for rows with their "
+            f"predictions, or in {SUBMISSION}, for the list that servers take"
+        )
+    return target
+
+
+def _rows(given: str, task: Task, config: Mapping[str, Any], source: str) -> Any:
+    """Return the rows of a file, or of a reader with options, as in a configuration.
+
+    Raises:
+        TrainbusError: they cannot be read or used.
+    """
+    rows: Any = named_path(given)
+    if given.lstrip().startswith("{"):
+        rows = parse_yaml_value(given, "--rows")
+    names = config.get("data", {}).get("fields", {})
+    if not isinstance(names, Mapping) or not all(
+        isinstance(each, str) for each in (*names, *names.values())
+    ):
+        raise _unreadable(source, "fields", names, "a mapping of names to names")
+    most = _max_pixels(config, source)
+    return import_module("trainbus_data.asked_rows").AskedRows(rows, task, names, most)
+
+
+def _records(
+    made: Rebuilt, batches: Iterable[tuple[list[dict[str, Any]], Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield each row with its prediction."""
+    for rows, batch in batches:
+        said = _predictions(made, batch, len(rows))
+        for row, prediction in zip(rows, said, strict=True):
+            yield {**row, "prediction": prediction}
 
 
 def _saved_config(state: Mapping[str, Any], source: str) -> Mapping[str, Any]:
@@ -62,17 +145,32 @@ def _saved_config(state: Mapping[str, Any], source: str) -> Mapping[str, Any]:
 
 
 def _max_pixels(config: Mapping[str, Any], source: str) -> int:
-    from training.app.config.schema import DataConfig
-    from training.checkpoint.part_checks import shown
+    return _number(config, "max_image_pixels", source)
 
-    name = "max_image_pixels"
+
+def _batch_size(config: Mapping[str, Any], source: str) -> int:
+    """Return the rows in a batch of the run's evaluations, whose memory was there."""
+    own = config.get("data", {}).get("eval_batch_size") is not None
+    return _number(config, "eval_batch_size" if own else "batch_size", source)
+
+
+def _number(config: Mapping[str, Any], name: str, source: str) -> int:
+    from training.app.config.schema import DataConfig
+
     value = config.get("data", {}).get(name, DataConfig.model_fields[name].default)
     if type(value) is not int or not 1 <= value <= sys.maxsize:
-        raise CheckpointError(
-            f"{source!r} does not say how its rows were read: metadata.config.data."
-            f"{name} is {shown(value)}, not a whole number from 1 to {sys.maxsize:,}"
-        )
+        wanted = f"a whole number from 1 to {sys.maxsize:,}"
+        raise _unreadable(source, name, value, wanted)
     return value
+
+
+def _unreadable(source: str, name: str, value: Any, wanted: str) -> CheckpointError:
+    from training.checkpoint.part_checks import shown
+
+    return CheckpointError(
+        f"{source!r} does not say how its rows were read: metadata.config.data."
+        f"{name} is {shown(value)}, not {wanted}"
+    )
 
 
 def _fields(arguments: argparse.Namespace) -> dict[str, str]:
@@ -99,16 +197,23 @@ def _fields(arguments: argparse.Namespace) -> dict[str, str]:
     return fields
 
 
-def _predict(made: Any, fields: Mapping[str, str], max_pixels: int) -> Any:
-    """Return what the model says of one row."""
+def _predictions(made: Rebuilt, batch: Any, number: int) -> list[Any]:
+    """Return what the model says of each of the rows of a batch.
+
+    Raises:
+        PluginError: the family does not answer each.
+    """
     import torch
 
     from training.feed.batches import batch_to_device
 
-    asked = import_module("trainbus_data.asked")
-    row = asked.asked_row(made.task, fields, max_pixels)
-    batch = asked.batch_of(made.family, made.processor, row)
     device = next((p.device for p in made.model.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         moved = batch_to_device(batch, device)
-        return made.family.predict(made.model, made.processor, moved)[0]
+        said = list(made.family.predict(made.model, made.processor, moved))
+    if len(said) != number:
+        raise PluginError(
+            f"{type(made.family).__name__}.predict returned {len(said)} values for a "
+            f"batch of {number} rows; return one for each, in order"
+        )
+    return said

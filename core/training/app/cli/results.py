@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from training.errors import ConfigError
+from training.files.durable import finite, write_durably
 from training.files.named_paths import named_path
+from training.recipes.task import Task
 
-__all__ = ["new_file", "write_lines"]
+__all__ = ["RECORDS", "SUBMISSION", "new_file", "require_form", "write_records"]
+
+#: Suffix of a file with a record a line, and of one in the form that servers take.
+RECORDS, SUBMISSION = ".jsonl", ".json"
 
 
 def new_file(name: str | None, option: str) -> Path | None:
@@ -31,9 +36,51 @@ def new_file(name: str | None, option: str) -> Path | None:
     return path
 
 
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write each record as a line of JSON, all or nothing."""
-    from training.checkpoint_io import write_durably
+def require_form(path: Path, option: str, task: Task | type[Task]) -> None:
+    """Refuse a file in the form that servers take, of a task that knows none.
 
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    write_durably(path, lambda file: file.write(text.encode()) and None)
+    Raises:
+        ConfigError: says so, with the suffix to take.
+    """
+    if _is_submission(path) and not hasattr(task, "submission"):
+        name = (task if isinstance(task, type) else type(task)).__name__
+        raise ConfigError(
+            f"{option} {str(path)!r}: the task {name} has no form for servers, which "
+            f"{SUBMISSION} stands for; name a file that ends in {RECORDS}"
+        )
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]], task: Task) -> None:
+    """Write rows with their predictions as they come, all or nothing.
+
+    Args:
+        path: a list of what the task's ``submission`` makes of each if it ends in
+            ``.json``; else a line for each.
+        records: each row with its ``prediction``.
+        task: of the rows.
+    """
+    submission = getattr(task, "submission", None)
+    if _is_submission(path) and submission is not None:
+        chunks = _listed(map(submission, records))
+    else:
+        chunks = (_as_json(record) + b"\n" for record in records)
+    write_durably(path, lambda file: file.writelines(chunks))
+
+
+def _is_submission(path: Path) -> bool:
+    return path.suffix.lower() == SUBMISSION
+
+
+def _listed(values: Iterable[Any]) -> Iterator[bytes]:
+    before = b"["
+    for value in values:
+        yield before + b"\n" + _as_json(value)
+        before = b","
+    yield b"\n]\n"
+
+
+def _as_json(value: Any) -> bytes:
+    """Return one line; texts stay as they are, NaN and infinities become null."""
+    text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False)
+    # Half a surrogate pair, which UTF-8 has not, becomes JSON's escape for it.
+    return text.encode("utf-8", "backslashreplace")

@@ -121,6 +121,7 @@ def settle_bad_rows(
     num_rows: int,
     policy: Literal["error", "skip"],
     max_bad_fraction: float,
+    may_skip: bool = True,
 ) -> None:
     """Refuse the bad rows of one file, or warn about them when the policy allows.
 
@@ -129,6 +130,7 @@ def settle_bad_rows(
         num_rows: rows of the file, bad ones included.
         policy: ``error`` raises on the first call with a bad row.
         max_bad_fraction: above this share ``skip`` raises too.
+        may_skip: whether the policy can be chosen, which the error then says.
     Raises:
         DataError: lists the bad rows as ``file:line: reason``; of many with the same
             fault the first few, and their number.
@@ -139,9 +141,8 @@ def settle_bad_rows(
     listed = "".join(f"\n  {line}" for line in _told(bad, num_rows))
     found = f"{len(bad)} of {num_rows} rows of {bad[0].path} cannot be used"
     if policy == "error":
-        raise DataError(
-            f"{found}; mend them, or set data.on_bad_row to 'skip':{listed}"
-        )
+        way_out = ", or set data.on_bad_row to 'skip'" if may_skip else ""
+        raise DataError(f"{found}; mend them{way_out}:{listed}")
     if share > max_bad_fraction or len(bad) == num_rows:
         raise DataError(
             f"{found}, a share of {share:.3f}, but data.max_bad_fraction is "

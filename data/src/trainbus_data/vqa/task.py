@@ -63,6 +63,10 @@ class VQA(Task):
             scores["anls"] = max(_likeness(prediction, a) for a in answers or [answer])
         return scores
 
+    def submission(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the servers that score VQA take of one record."""
+        return {"question_id": record["question_id"], "answer": record["prediction"]}
+
     def floors(
         self, train: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]
     ) -> dict[str, dict[str, float]]:

@@ -154,3 +154,51 @@ def test_the_test_that_the_page_shows_passes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
+
+
+def test_a_file_of_rows_is_answered_some_with_the_target_some_without(
+    command: Command,
+) -> None:
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    Path("ask.csv").write_text("number,odd\n07,odd\n12,\n3,neither\n")
+    given = ("predict", "--checkpoint", saved, "--rows", "ask.csv", "--out")
+    code, _, err = command(*given, "said.jsonl")
+    assert code == 0, err
+    said = [json.loads(line) for line in Path("said.jsonl").read_text().splitlines()]
+    assert [row["number"] for row in said] == ["07", "12", "3"]
+    assert [row.get("odd") for row in said] == ["odd", None, "neither"]
+    assert {row["prediction"] for row in said} <= {"odd", "even"}
+    code, _, err = command(
+        *given[:4], "{./own.py:Numbers: {count: 30}}", "--out", "n.jsonl"
+    )
+    assert code == 0, err
+    assert len(Path("n.jsonl").read_text().splitlines()) == 30
+
+
+def test_a_task_without_a_form_for_servers_is_refused_before_any_row_is_answered(
+    command: Command,
+) -> None:
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    for given in (
+        ("evaluate", "run.yaml", "--checkpoint", saved, "--predictions", "p.json"),
+        ("predict", "--checkpoint", saved, "--rows", "no.csv", "--out", "p.json"),
+    ):
+        code, out, err = command(*given)
+        assert (code, out) == (2, "")
+        assert "the task Parity has no form for servers" in err
+        assert not Path("p.json").exists()
+
+
+def test_a_family_that_does_not_answer_every_row_is_named(command: Command) -> None:
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    code = Path("own.py").read_text().replace("argmax(1)]", "argmax(1)][1:]")
+    Path("own.py").write_text(code)
+    Path("ask.csv").write_text("number\n7\n12\n")
+    given = ("predict", "--checkpoint", saved, "--rows", "ask.csv", "--out", "a.jsonl")
+    ended, _, err = command(*given)
+    assert ended == 2
+    assert "Parity.predict returned 1 values for a batch of 2 rows" in err
+    assert not Path("a.jsonl").exists()

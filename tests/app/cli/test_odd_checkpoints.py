@@ -260,3 +260,27 @@ def test_a_question_as_long_as_the_model_has_room_for_is_answered(
     """The control."""
     write("metadata", "config", "data", "max_question_length", value=64)
     assert command(*PREDICT)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("batch_size", "2", id="a size in text"),
+        pytest.param("batch_size", 0, id="a size of 0"),
+        pytest.param("eval_batch_size", 1.5, id="half a row"),
+        pytest.param("fields", ["question"], id="names in a list"),
+        pytest.param("fields", {"question": 5}, id="a name that is a number"),
+    ],
+)
+def test_how_many_rows_were_read_is_checked_before_any_is_answered(
+    write: Callable[..., None], command: Command, name: str, value: Any
+) -> None:
+    Path("rows.csv").write_text("image,question\na.png,what?\n")
+    given = ("predict", "--checkpoint", "a.pt", "--rows", "rows.csv", "--out")
+    write("metadata", "config", "data", "note", value=1)
+    assert command(*given, "control.jsonl")[0] == 0
+    write("metadata", "config", "data", name, value=value)
+    code, out, err = command(*given, "out.jsonl")
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert f"metadata.config.data.{name} is " in err
+    assert not Path("out.jsonl").exists()

@@ -53,6 +53,7 @@ def test_every_file_that_is_linked_exists(repository: Path) -> None:
         "run config/easy_vqa.yaml --set data.root=x -p tensorboard -p no:csv",
         "evaluate c.yaml --checkpoint a.pt --split test --predictions p.jsonl",
         "predict --checkpoint a.pt --image i.png --question what?",
+        "predict --checkpoint a.pt --rows ask.csv --out said.jsonl",
         "run demo --resume auto",
         "verify-resume demo",
         "export a.pt weights.safetensors",

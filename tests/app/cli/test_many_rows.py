@@ -184,6 +184,9 @@ def test_texts_stand_in_the_file_as_they_are(command: Command) -> None:
             id="no rows",
         ),
         pytest.param(
+            ["--rows", "", "--out", "a.jsonl"], 2, "--rows is empty", id="an empty text"
+        ),
+        pytest.param(
             ["--rows", "own/lacks.csv", "--out", "a.jsonl"],
             *(3, "2 of 2 rows of own/lacks.csv cannot be used; mend them:"),
             id="a missing field",

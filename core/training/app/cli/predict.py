@@ -84,6 +84,8 @@ def _target(arguments: argparse.Namespace, rows: str | None) -> Path | None:
         return None
     if _fields(arguments):
         raise ConfigError("--rows and --field both say what to answer; keep one")
+    if not rows:
+        raise ConfigError("--rows is empty; name a file of rows")
     target = new_file(arguments.out, "--out")
     if target is None:
         raise ConfigError("--rows needs a file for its predictions; add --out FILE")

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from training.app.cli.results import new_file, require_form, write_records
+from training.app.cli.results import new_file
 from training.app.config.from_arguments import load
 from training.errors import CheckpointError, ConfigError
 
@@ -96,12 +96,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from training.layout import read_state
     from training.modules.frozen_weights import LEFT_OUT
 
+    predictions = import_module("trainbus_data.predictions")
     target = new_file(arguments.predictions, "--predictions")
     config, split = load(arguments), arguments.split
     if target is not None:
         place = config.place(("task",))
         name, _ = named_part(config.task, place)
-        require_form(target, "--predictions", find_part("task", name, place))
+        task = find_part("task", name, place)
+        predictions.require_form(target, "--predictions", task)
     state = read_state(arguments.checkpoint)
     described = description(state, arguments.checkpoint)
     source, is_whole = arguments.checkpoint, LEFT_OUT not in state
@@ -126,7 +128,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
     print("\n".join(metric_table({"value": scores}, floors)))
     if target is not None:
-        write_records(target, records, parts.recipe.task)
+        predictions.write_records(target, records, parts.recipe.task)
         print(f"predictions: {target}")
 
 

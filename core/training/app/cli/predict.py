@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.app.cli.commands import description, fill
-from training.app.cli.results import (
-    RECORDS,
-    SUBMISSION,
-    new_file,
-    require_form,
-    write_records,
-)
+from training.app.cli.results import new_file
 from training.documents.yaml_file import parse_yaml_value
 from training.errors import CheckpointError, ConfigError, PluginError
 from training.files.named_paths import named_path
@@ -53,7 +47,8 @@ def predict(arguments: argparse.Namespace) -> None:
         asked = import_module("trainbus_data.asked")
         row = asked.asked_row(parts[0], fields, _max_pixels(saved, source))
     else:
-        require_form(target, "--out", parts[0])
+        predictions = import_module("trainbus_data.predictions")
+        predictions.require_form(target, "--out", parts[0])
         size = _batch_size(saved, source)
         rows = _rows(arguments.rows, parts[0], saved, source)
     is_whole = LEFT_OUT not in state
@@ -66,7 +61,7 @@ def predict(arguments: argparse.Namespace) -> None:
         print(said if isinstance(said, str) else json.dumps(said))
     else:
         batches = rows.batches(made.family, made.processor, size)
-        write_records(target, _records(made, batches), made.task)
+        predictions.write_records(target, _records(made, batches), made.task)
         print(f"{target}: {len(rows):,} rows")
 
 
@@ -89,11 +84,7 @@ def _target(arguments: argparse.Namespace, rows: str | None) -> Path | None:
     target = new_file(arguments.out, "--out")
     if target is None:
         raise ConfigError("--rows needs a file for its predictions; add --out FILE")
-    if target.suffix.lower() not in (RECORDS, SUBMISSION):
-        raise ConfigError(
-            f"--out {arguments.out!r} must end in {RECORDS}, for rows with their "
-            f"predictions, or in {SUBMISSION}, for the list that servers take"
-        )
+    import_module("trainbus_data.predictions").require_suffix(target, "--out")
     return target
 
 

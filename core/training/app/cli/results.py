@@ -1,22 +1,14 @@
-"""Files of results that a command writes: where, and in which form."""
+"""Where a command may write a file of results."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from training.errors import ConfigError
-from training.files.durable import finite, write_durably
 from training.files.named_paths import named_path
-from training.recipes.task import Task
 
-__all__ = ["RECORDS", "SUBMISSION", "new_file", "require_form", "write_records"]
-
-#: Suffix of a file with a record a line, and of one in the form that servers take.
-RECORDS, SUBMISSION = ".jsonl", ".json"
+__all__ = ["new_file"]
 
 
 def new_file(name: str | None, option: str) -> Path | None:
@@ -34,53 +26,3 @@ def new_file(name: str | None, option: str) -> Path | None:
             f"{option} {name!r}: the folder {folder!r} cannot be written; name another"
         )
     return path
-
-
-def require_form(path: Path, option: str, task: Task | type[Task]) -> None:
-    """Refuse a file in the form that servers take, of a task that knows none.
-
-    Raises:
-        ConfigError: says so, with the suffix to take.
-    """
-    if _is_submission(path) and not hasattr(task, "submission"):
-        name = (task if isinstance(task, type) else type(task)).__name__
-        raise ConfigError(
-            f"{option} {str(path)!r}: the task {name} has no form for servers, which "
-            f"{SUBMISSION} stands for; name a file that ends in {RECORDS}"
-        )
-
-
-def write_records(path: Path, records: Iterable[Mapping[str, Any]], task: Task) -> None:
-    """Write rows with their predictions as they come, all or nothing.
-
-    Args:
-        path: a list of what the task's ``submission`` makes of each if it ends in
-            ``.json``; else a line for each.
-        records: each row with its ``prediction``.
-        task: of the rows.
-    """
-    submission = getattr(task, "submission", None)
-    if _is_submission(path) and submission is not None:
-        chunks = _listed(map(submission, records))
-    else:
-        chunks = (_as_json(record) + b"\n" for record in records)
-    write_durably(path, lambda file: file.writelines(chunks))
-
-
-def _is_submission(path: Path) -> bool:
-    return path.suffix.lower() == SUBMISSION
-
-
-def _listed(values: Iterable[Any]) -> Iterator[bytes]:
-    before = b"["
-    for value in values:
-        yield before + b"\n" + _as_json(value)
-        before = b","
-    yield b"\n]\n"
-
-
-def _as_json(value: Any) -> bytes:
-    """Return one line; texts stay as they are, NaN and infinities become null."""
-    text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False)
-    # Half a surrogate pair, which UTF-8 has not, becomes JSON's escape for it.
-    return text.encode("utf-8", "backslashreplace")

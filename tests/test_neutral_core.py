@@ -21,7 +21,6 @@ SHORT_FORMS = {
     "app/cli/argument_checks.py",
     "app/cli/command_line.py",
     "app/cli/commands.py",
-    "app/cli/results.py",  # the suffix of what a command writes
     "app/cli/predict.py",
     "app/plugin_tools/scaffold_task_text.py",  # a project with rows of its own
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_savable",
-    "check_settings",
+    "checked_settings",
     "checked_flag",
     "checked_metadata",
     "checked_norm",
@@ -126,23 +126,29 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return values
 
 
-def check_settings(trainer: Checkpointable) -> None:
-    """Check what may be set on a trainer until it trains, in place.
+def checked_settings(trainer: Checkpointable) -> dict[str, Any]:
+    """Return by name what may be set on a trainer until it trains.
 
     Numbers of other libraries become Python's own.
 
     Raises:
         ConfigError: a setting is none that a run can have; says which.
     """
-    for name in ("num_epochs", "max_steps", "gradient_accumulation_steps"):
-        value = getattr(trainer, name)
-        if name != "max_steps" or value is not None:
-            setattr(trainer, name, whole_number(name, value))
-    trainer.max_grad_norm = checked_norm(trainer.max_grad_norm)
-    trainer.seed = checked_seed(trainer.seed)
-    trainer.nonfinite = checked_policy(trainer.nonfinite)
-    trainer.metadata = checked_metadata(trainer.metadata)
-    trainer.save_dir = named_path(trainer.save_dir)
+    max_steps, accumulation = trainer.max_steps, trainer.gradient_accumulation_steps
+    return {
+        "num_epochs": whole_number("num_epochs", trainer.num_epochs),
+        "max_steps": (
+            None if max_steps is None else whole_number("max_steps", max_steps)
+        ),
+        "gradient_accumulation_steps": whole_number(
+            "gradient_accumulation_steps", accumulation
+        ),
+        "max_grad_norm": checked_norm(trainer.max_grad_norm),
+        "seed": checked_seed(trainer.seed),
+        "nonfinite": checked_policy(trainer.nonfinite),
+        "metadata": checked_metadata(trainer.metadata),
+        "save_dir": named_path(trainer.save_dir),
+    }
 
 
 def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:

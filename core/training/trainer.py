@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from training.arguments import (
-    check_settings,
     checked_flag,
     checked_metadata,
     checked_optimizer,
+    checked_settings,
 )
 from training.builtin.compiling import compile_options, refuse_two_recorders
 from training.builtin.defaults import built_in, register_plugins
@@ -179,7 +179,7 @@ class Trainer:
         self._drawn_seed = torch.initial_seed()
         self.save_dir = named_path(save_dir)
         self.metadata = checked_metadata(metadata)
-        check_settings(self)
+        self._check_settings()
         self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)
         self.tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self.cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
@@ -192,6 +192,10 @@ class Trainer:
         )
         refuse_two_recorders(options, self.plugins)
         self._place(precision)
+
+    def _check_settings(self) -> None:
+        for name, value in checked_settings(self).items():
+            setattr(self, name, value)
 
     def _place(self, precision: str) -> None:
         """Let a strategy put all that is trained where it runs: plugins are there."""
@@ -272,7 +276,7 @@ class Trainer:
                 "train() was called while a run of this trainer is under way; call it "
                 "when that has ended, or build another trainer"
             )
-        check_settings(self)  # they may be others since
+        self._check_settings()  # they may be others since
         if not self._run.is_waiting:
             self._run = self._new_run()
         elif self._run.resumption is not None:

@@ -153,22 +153,31 @@ def test_p17_the_last_save_of_a_signalled_run_is_tried_again_at_its_end(
 
 def test_p17_a_wait_that_a_signal_ends_does_not_take_the_work_for_done() -> None:
     background = Background()
-    waits, gate = threading.Event(), threading.Event()
+    waits, told, gate = threading.Event(), threading.Event(), threading.Event()
     waiting = threading.get_ident()
+
+    def stop(*_: object) -> None:
+        if not told.is_set():
+            told.set()
+            raise KeyboardInterrupt
 
     def work() -> None:
         waits.wait(20)
+        # Again until it is heard: a signal just before a wait does not end that.
         # To this thread itself: of a process's signals any thread may be told.
-        signal.pthread_kill(waiting, INT)
+        while not told.wait(0.05):
+            signal.pthread_kill(waiting, INT)
         gate.wait(20)
 
     def wait() -> None:
         waits.set()
         background.finish(wait=True)
 
+    before = signal.signal(INT, stop)
     background.start(work)
     with pytest.raises(KeyboardInterrupt):
         wait()
+    signal.signal(INT, before)
     assert not background.finish(wait=False)
     gate.set()
     assert background.finish(wait=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from trainbus_data.vqa.task import VQA
-
 from trainbus_models.chat.family import Chat
 
 __all__ = ["chat"]

@@ -39,7 +39,7 @@ BREAKS = {
     "policy": ("training.app.cli.export", "trainbus_data.folders"),
     "doors": ("trainbus_logging.csv_logger", "training.bus.bus"),
     "plugins": ("trainbus_ema.callback", "trainbus_evaluation"),
-    "models": ("trainbus_models.from_files", "training.app.config.requirements"),
+    "models": ("trainbus_models.pretrained", "training.app.config.requirements"),
     "data": ("trainbus_data.folders", "training.app.building.factory"),
     "names": ("trainbus_grad_noise.callback", "models.model_utils"),
 }

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from trainbus_models.pretrained import load_part
+from trainbus_models.processor_files import files_of, processor_from
 from training.recipes.family import ModelFamily
 
 __all__ = ["TransformersFamily"]
-
-#: Files of a processor that are texts.
-TEXTS = frozenset({".json", ".txt", ".jinja"})
 
 
 class TransformersFamily(ModelFamily):
@@ -33,20 +29,8 @@ class TransformersFamily(ModelFamily):
         Raises:
             ValueError: the processor writes a file that is no text.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            processor.save_pretrained(folder)
-            paths = sorted(p for p in Path(folder).rglob("*") if p.is_file())
-            odd = [path.name for path in paths if path.suffix not in TEXTS]
-            if odd:
-                raise ValueError(
-                    f"the processor {type(processor).__name__} writes {odd[0]!r}, "
-                    "which a checkpoint cannot hold; use a fast tokenizer"
-                )
-            files = {
-                path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
-                for path in paths
-            }
-        return {"config": _plain(model.config.to_dict()), "processor_files": files}
+        config = _plain(model.config.to_dict())
+        return {"config": config, "processor_files": files_of(processor)}
 
     def rebuild(self, description: Mapping[str, Any]) -> tuple[Any, Any]:
         """Return model and processor; nothing but configuration and texts is read."""
@@ -55,14 +39,8 @@ class TransformersFamily(ModelFamily):
         options = dict(description["config"])
         kind = options.pop("model_type")
         config = transformers.AutoConfig.for_model(kind, **options)
-        with tempfile.TemporaryDirectory() as folder:
-            for name, text in description["processor_files"].items():
-                # Below the folder: a foreign checkpoint must not write elsewhere.
-                path = Path(folder, *(p for p in Path(name).parts if p.strip("./\\")))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-            auto = getattr(transformers, self.auto_processor)
-            processor = auto.from_pretrained(folder, trust_remote_code=False)
+        auto = getattr(transformers, self.auto_processor)
+        processor = processor_from(description["processor_files"], auto)
         model = getattr(transformers, self.auto_model).from_config(config)
         return model.float().eval(), processor
 

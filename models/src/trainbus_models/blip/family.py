@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from trainbus_models.from_files import (
-    check_folder,
-    files_of,
-    load_processor,
-    or_config_error,
-    processor_from,
-)
+from trainbus_models.pretrained import check_folder, load_processor, load_weights
+from trainbus_models.processor_files import files_of, processor_from
 from trainbus_models.sizes import (
     Count,
     Deviation,
@@ -35,6 +30,8 @@ if TYPE_CHECKING:
     from training.recipes.batch import Batch
 
 __all__ = ["Blip"]
+#: Either holds the vocabulary, as tokenizers are saved now and were before.
+VOCABULARIES = frozenset({"tokenizer.json", "vocab.txt"})
 #: Entries of a batch that only training feeds to the model.
 ANSWER_KEYS = ("labels", "decoder_input_ids", "decoder_attention_mask")
 
@@ -241,12 +238,17 @@ class Blip(ModelFamily):
 
     def rebuild(self, description: Mapping[str, Any]) -> tuple[nn.Module, Any]:
         """Return model and processor; only configuration and vocabulary are read."""
-        from transformers import BlipConfig, BlipProcessor
+        from transformers import AutoProcessor, BlipConfig, BlipProcessor
 
         from trainbus_models.blip.model import BlipVQA
 
         config = BlipConfig.from_dict(dict(description["config"]))
-        processor = processor_from(description["processor_files"], BlipProcessor)
+        files = description["processor_files"]
+        if VOCABULARIES.isdisjoint(files):  # the library would make up an empty one
+            raise ValueError(f"its files lack {' or '.join(sorted(VOCABULARIES))}")
+        processor = processor_from(files, AutoProcessor)
+        if not isinstance(processor, BlipProcessor):
+            raise TypeError(f"its files make a {type(processor).__name__}")
         return self._fit(BlipVQA(config)), processor
 
     def _fit(self, model: Any) -> nn.Module:
@@ -296,23 +298,10 @@ class Blip(ModelFamily):
 
 
 def _load_blip(name: str) -> Any:
-    import torch
-
     from trainbus_models.blip.model import BlipVQA
 
-    model, info = or_config_error(
-        name,
-        lambda: BlipVQA.from_pretrained(
-            name,
-            dtype=torch.float32,
-            output_loading_info=True,
-            trust_remote_code=False,
-        ),
-    )
-    missing = sorted(info["missing_keys"])
-    mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
-    if missing or mismatched:
-        lacking = [*missing, *mismatched]
+    model, lacking = load_weights(BlipVQA, name)
+    if lacking:
         raise ConfigError(
             f"{name!r} holds no BLIP for vqa: {len(lacking)} weights are missing or of "
             f"another shape, such as {lacking[0]}; use a checkpoint fine-tuned or "

@@ -232,9 +232,9 @@ class Blip(ModelFamily):
 
     def check(self, description: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
         """Refuse a configuration of another model than the one with the weights."""
-        from trainbus_models.blip.sizes import check_sizes
+        from trainbus_models.blip.matching import require_match
 
-        check_sizes(description["config"], weights)
+        require_match(description["config"], weights)
 
     def rebuild(self, description: Mapping[str, Any]) -> tuple[nn.Module, Any]:
         """Return model and processor; only configuration and vocabulary are read."""

@@ -11,10 +11,10 @@ from transformers import BlipConfig
 from trainbus_models.blip.model import BlipVQA
 from training.modules.plain_names import as_plain
 
-__all__ = ["check_sizes"]
+__all__ = ["require_match"]
 
 
-def check_sizes(described: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+def require_match(described: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Refuse a configuration of another model; no memory is taken for it.
 
     Raises:

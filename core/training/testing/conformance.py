@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.messages.error_texts import error_text, notes_of
 from training.testing.answers import check_answers
 from training.testing.behaviour import (
     check_neighbours,
@@ -16,6 +15,7 @@ from training.testing.behaviour import (
     check_state,
 )
 from training.testing.case import Case
+from training.testing.checking import assert_passes, require_known
 from training.testing.influence import check_cost, check_mutation, check_reads
 
 __all__ = ["CHECKS", "assert_plugin_conforms"]
@@ -62,25 +62,11 @@ def assert_plugin_conforms(
     Raises:
         AssertionError: one line for each thing that is wrong.
     """
-    unknown = sorted(set(skip) - set(CHECKS))
-    if unknown:
-        raise ValueError(f"no check is named {unknown[0]!r}; they are: {[*CHECKS]}")
+    require_known(skip, CHECKS)
     case = Case(make, Path(folder), options, max_seconds)
-    problems: list[str] = []
-    cause: BaseException | None = None
-    for name, check in CHECKS.items():
-        if name in skip:
-            continue
+
+    def case_of(name: str) -> Case:
         case.folder = Path(folder) / name.replace(" ", "_")
-        try:
-            problems += [f"{name}: {problem}" for problem in check(case)]
-        except Exception as error:
-            cause = cause or error
-            notes = "; ".join(notes_of(error))
-            problems.append(f"{name}: {error_text(error)} {notes}".strip())
-        if name == "signatures" and problems:
-            break  # the other checks would say the same in more words
-    if problems:
-        raise AssertionError(
-            "\n".join(["the plugin does not conform", *problems])
-        ) from (cause)
+        return case
+
+    assert_passes("the plugin", CHECKS, case_of, skip, decisive="signatures")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from training.messages.error_texts import error_text, notes_of
+from training.testing.checking import assert_passes, require_known
 from training.testing.family_case import FamilyCase
 from training.testing.family_checks import FAMILY_CHECKS
 
@@ -46,10 +46,7 @@ def assert_family_conforms(
         AssertionError: one line for each thing that is wrong.
         ValueError: the rows do not do, or no check has a name in ``skip``.
     """
-    unknown = sorted(set(skip) - set(FAMILY_CHECKS))
-    if unknown:
-        listed = [*FAMILY_CHECKS]
-        raise ValueError(f"no check is named {unknown[0]!r}; they are: {listed}")
+    require_known(skip, FAMILY_CHECKS)
     targets = [str(row[task.target]) for row in rows]
     if len(rows) < 4 or len({len(target) for target in targets}) < 2:
         raise ValueError(
@@ -59,20 +56,4 @@ def assert_family_conforms(
     family.task = task
     make = make or (lambda: family.build(rows, **build))
     case = FamilyCase(family, task, rows, make, num_steps, lr)
-    problems: list[str] = []
-    cause: BaseException | None = None
-    for name, check in FAMILY_CHECKS.items():
-        if name in skip:
-            continue
-        try:
-            problems += [f"{name}: {problem}" for problem in check(case)]
-        except Exception as error:
-            cause = cause or error
-            notes = "; ".join(notes_of(error))
-            problems.append(f"{name}: {error_text(error)} {notes}".strip())
-        if name == "batch" and problems:
-            break  # the other checks would say the same in more words
-    if problems:
-        raise AssertionError(
-            "\n".join(["the family does not conform", *problems])
-        ) from cause
+    assert_passes("the family", FAMILY_CHECKS, lambda _: case, skip, decisive="batch")

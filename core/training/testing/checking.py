@@ -1,0 +1,56 @@
+"""Run a table of checks, and fail once with all that they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
+
+from training.messages.error_texts import error_text, notes_of
+
+__all__ = ["assert_passes", "require_known"]
+
+CaseT = TypeVar("CaseT")
+
+
+def require_known(skip: Collection[str], checks: Collection[str]) -> None:
+    """Raise ValueError for a name in ``skip`` that no check has."""
+    unknown = sorted(set(skip) - set(checks))
+    if unknown:
+        raise ValueError(f"no check is named {unknown[0]!r}; they are: {[*checks]}")
+
+
+def assert_passes(
+    what: str,
+    checks: Mapping[str, Callable[[CaseT], list[str]]],
+    case_of: Callable[[str], CaseT],
+    skip: Collection[str],
+    decisive: str,
+) -> None:
+    """Run all checks but those to skip.
+
+    Args:
+        what: is checked, such as ``the plugin``.
+        checks: name -> check, which returns what is wrong, in the order they run.
+        case_of: name -> what the check of that name gets.
+        skip: names of checks to leave out.
+        decisive: a check after which nothing more is tried where anything was wrong:
+            the others would say the same in more words.
+    Raises:
+        AssertionError: one line for each thing that is wrong.
+    """
+    problems: list[str] = []
+    cause: BaseException | None = None
+    for name, check in checks.items():
+        if name in skip:
+            continue
+        try:
+            problems += [f"{name}: {problem}" for problem in check(case_of(name))]
+        except Exception as error:
+            cause = cause or error
+            notes = "; ".join(notes_of(error))
+            problems.append(f"{name}: {error_text(error)} {notes}".strip())
+        if name == decisive and problems:
+            break
+    if problems:
+        told = "\n".join([f"{what} does not conform", *problems])
+        raise AssertionError(told) from cause

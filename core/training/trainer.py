@@ -43,6 +43,7 @@ from training.loop.precision import Precision
 from training.loop.progress import Progress
 from training.loop.requests import Abandoned
 from training.loop.run_state import RunState
+from training.modules.frozen_weights import FrozenWeights
 from training.modules.train_mode import Modes, keep_frozen
 from training.recipes.recipe import Recipe
 from training.run import Run, Validation
@@ -211,9 +212,14 @@ class Trainer:
         self.modes = Modes({"model": self.model, **self.criterion.modules()})
         self._run = self._new_run()
 
-    def save_checkpoint(self, path: str | Path) -> Path:
+    def save_checkpoint(
+        self, path: str | Path, frozen: FrozenWeights | None = None
+    ) -> Path:
         """Write all state durably to ``path``; call it in ``on_checkpoint``.
 
+        Args:
+            path: of the file.
+            frozen: weights to leave out of it.
         Raises:
             CheckpointError: the file could not be written, or a window, an evaluation
                 or an event is under way and a run that went on from here would be
@@ -224,6 +230,8 @@ class Trainer:
         if self._run.is_waiting and self._run.resumption is not None:
             self._run.resumption.check()
         state = snapshot.capture(self)
+        if frozen is not None:
+            state = frozen.leave_out(state)
         return self.strategy.on_main(lambda: write_checkpoint(path, state))
 
     def load_checkpoint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ class Saver:
     def _writer(self, trainer: Trainer) -> Callable[[Path], object]:
         if self.frozen is None:
             return trainer.save_checkpoint
-        return lambda path: write_checkpoint(path, self._state(trainer))
+        return partial(trainer.save_checkpoint, frozen=self.frozen)
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:
         state = capture(trainer)

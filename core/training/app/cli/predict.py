@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from training.app.cli.commands import description, fill
 from training.app.cli.results import new_file
 from training.documents.yaml_file import parse_yaml_value
-from training.errors import CheckpointError, ConfigError, PluginError
+from training.errors import CheckpointError, ConfigError
 from training.files.named_paths import named_path
+from training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from training.app.building.recipe import Rebuilt
@@ -30,7 +31,8 @@ def predict(arguments: argparse.Namespace) -> None:
     from training.layout import read_state
     from training.modules.frozen_weights import LEFT_OUT
 
-    fields, target = _fields(arguments), _target(arguments, arguments.rows)
+    fields = _fields(arguments)
+    target = _target(arguments, fields)
     device = choose_device(arguments.device)
     source = arguments.checkpoint
     state = read_state(source)
@@ -65,19 +67,20 @@ def predict(arguments: argparse.Namespace) -> None:
         print(f"{target}: {len(rows):,} rows")
 
 
-def _target(arguments: argparse.Namespace, rows: str | None) -> Path | None:
+def _target(arguments: argparse.Namespace, fields: Mapping[str, str]) -> Path | None:
     """Return the file for the predictions of many rows; None: one row is asked about.
 
     Raises:
         ConfigError: options contradict each other, or the file cannot be written.
     """
+    rows = arguments.rows
     if rows is None:
         if arguments.out is not None:
             raise ConfigError(
                 f"--out {arguments.out!r} is of no use without --rows; add --rows FILE"
             )
         return None
-    if _fields(arguments):
+    if fields:
         raise ConfigError("--rows and --field both say what to answer; keep one")
     if not rows:
         raise ConfigError("--rows is empty; name a file of rows")
@@ -201,12 +204,6 @@ def _predictions(made: Rebuilt, batch: Any, number: int) -> list[Any]:
     from training.feed.batches import batch_to_device
 
     device = next((p.device for p in made.model.parameters()), torch.device("cpu"))
+    recipe = Recipe(made.task, made.family, made.processor)
     with torch.inference_mode():
-        moved = batch_to_device(batch, device)
-        said = list(made.family.predict(made.model, made.processor, moved))
-    if len(said) != number:
-        raise PluginError(
-            f"{type(made.family).__name__}.predict returned {len(said)} values for a "
-            f"batch of {number} rows; return one for each, in order"
-        )
-    return said
+        return recipe.predict(made.model, batch_to_device(batch, device), number)

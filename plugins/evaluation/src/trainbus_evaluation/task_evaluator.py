@@ -166,15 +166,10 @@ class TaskEvaluator:
         self, batch: Mapping[str, Any], device: torch.device
     ) -> list[dict[str, Any]]:
         """Return the rows of a batch with predictions and scores."""
-        family, processor = self._recipe.family, self._recipe.processor
-        moved = batch_to_device(batch, device)
-        predicted = family.predict(self.model, processor, moved, **self._options)
         rows: Sequence[Mapping[str, Any]] = batch.rows  # type: ignore[attr-defined]
-        if len(predicted) != len(rows):
-            raise ConfigError(
-                f"{type(family).__name__}.predict returned {len(predicted)} values for "
-                f"a batch of {len(rows)} rows; return one for each, in order"
-            )
+        predicted = self._recipe.predict(
+            self.model, batch_to_device(batch, device), len(rows), **self._options
+        )
         return [
             {**row, "prediction": prediction, **self._scored(row, prediction)}
             for row, prediction in zip(rows, predicted, strict=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from trainbus_data.config import DataConfig, parse_data_config
-from trainbus_data.pipeline_inputs import load_inputs, make_parts
+from trainbus_data.pipeline_inputs import load_inputs
+from training.discovery.parts import build_pair
 from training.errors import ConfigError
 
 
@@ -76,6 +77,11 @@ def test_each_mistake_is_a_sentence_with_its_line():
     assert second.startswith("c.yaml:5: data.bach is not a setting")
 
 
+def parts_of(mapping):
+    inputs = load_inputs(mapping)
+    return build_pair(inputs.task, inputs.family, inputs.options)
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
@@ -91,5 +97,5 @@ def test_each_mistake_is_a_sentence_with_its_line():
 )  # fmt: skip
 def test_a_wrong_guide_file_is_refused(mapping, message):
     with pytest.raises(ConfigError) as caught:
-        make_parts(load_inputs(mapping))
+        parts_of(mapping)
     assert message in str(caught.value)

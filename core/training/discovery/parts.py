@@ -10,8 +10,10 @@ from training.discovery.specs import Locate, construct, load_class, refuse_mista
 from training.documents.document import Key, dotted
 from training.errors import ConfigError, PluginError
 from training.recipes.class_checks import class_mistakes
+from training.recipes.family import ModelFamily
+from training.recipes.task import Task
 
-__all__ = ["build_part", "find_part", "named_part"]
+__all__ = ["build_pair", "build_part", "find_part", "named_part"]
 
 
 def named_part(entry: Any, place: str) -> tuple[str, dict[str, Any]]:
@@ -69,3 +71,36 @@ def build_part(
     values, mistakes = fitted(cls, options, also)
     refuse_mistakes(mistakes, locate, at)
     return construct(cls, values, locate(at))
+
+
+def build_pair(
+    task: Any,
+    family: str | None,
+    options: Mapping[str, Any],
+    locate: Locate = dotted,
+    also: Iterable[str] = (),
+) -> tuple[Task, ModelFamily]:
+    """Return a task and its family, the one knowing the other.
+
+    A class that is both is made once, unless the family has options of its own.
+
+    Args:
+        task: a name, or one over its options.
+        family: a name; None: the task's default.
+        options: of the family.
+        locate: turns a path in the configuration into words, for messages.
+        also: further keys that may stand beside ``options``, for suggestions.
+    Raises:
+        PluginError: one is unknown, or an option does not fit.
+    """
+    place = locate(("task",))
+    name, given = named_part(task, place)
+    cls = find_part("task", name, place)
+    made: Task = build_part(cls, given, ("task", name), locate)
+    kind = family or made.default_family
+    found = find_part("model", kind, locate(("model", "type")))
+    partner: Any = made
+    if found is not cls or options:
+        partner = build_part(found, options, ("model",), locate, also)
+    partner.task = made
+    return made, partner

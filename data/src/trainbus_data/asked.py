@@ -10,7 +10,7 @@ from trainbus_data.dataset import picture_fault
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.rows.json_lines import UnusableRow
 from trainbus_data.rows.reading import Row
-from trainbus_data.rows.row_checks import RowChecks
+from trainbus_data.rows.row_checks import RowChecks, required_fields
 from training.errors import ConfigError, DataError, did_you_mean
 from training.recipes.batch import Batch
 from training.recipes.family import ModelFamily
@@ -26,11 +26,7 @@ def asked_row(task: Task, fields: Mapping[str, str], max_pixels: int) -> dict[st
         ConfigError: a field is missing, or none of the task's.
         DataError: a value cannot be used.
     """
-    wanted = [
-        name
-        for name, kind in task.fields.items()
-        if name != task.target and kind != "id" and not kind.endswith("?")
-    ]
+    wanted = required_fields(task, needs_target=False)
     for name in fields:
         if name not in task.fields:
             raise ConfigError(

@@ -14,11 +14,12 @@ from trainbus_data.config import MIB, SPLITS, DataConfig
 from trainbus_data.dataset import RowsDataset
 from trainbus_data.images.picture import Picture
 from trainbus_data.listed_rows import list_rows, with_good_pictures
-from trainbus_data.pipeline_inputs import load_inputs, make_parts
+from trainbus_data.pipeline_inputs import load_inputs
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.indexed_rows import IndexedRows
 from trainbus_data.rows.reading import Row
-from trainbus_data.rows.row_checks import RowChecks
+from trainbus_data.rows.row_checks import RowChecks, required_fields
+from training.discovery.parts import build_pair
 from training.documents.document import Key
 from training.errors import ConfigError, did_you_mean
 from training.feed.permutation import Permutation
@@ -66,7 +67,9 @@ class DataPipeline:
         inputs = load_inputs(config)
         self.config = inputs.data
         if task is None or family is None:
-            task, family = make_parts(inputs)
+            task, family = build_pair(
+                inputs.task, inputs.family, inputs.options, inputs.locate
+            )
         self.task, self.family = task, family
         self.family.cache_bytes = (
             self.config.cache_mb * MIB // max(1, self.config.num_workers)
@@ -173,11 +176,7 @@ class DataPipeline:
     def example(self, split: str) -> dict[str, str]:
         """Return the first row of ``split`` as a person would ask it, by field."""
         row = self.rows(split)[0]
-        asked = [
-            name
-            for name, kind in self.task.fields.items()
-            if name != self.task.target and not kind.endswith("?") and kind != "id"
-        ]
+        asked = required_fields(self.task, needs_target=False)
         return {name: _typed(row[name]) for name in asked}
 
     def is_indexed(self, split: str) -> bool:
@@ -229,14 +228,13 @@ class DataPipeline:
             settings = {"index_above_mb": config.index_above_mb}
             source = self._resolve()[split]
             reader = open_reader(split, source, settings, self._locate, config.root)
-            self._refuse_fields(reader)
+            self._refuse_fields()
             self._readers[split] = reader
         return self._readers[split]
 
-    def _refuse_fields(self, reader: Reader) -> None:
-        """Refuse names of fields that the task lacks, or that the first row lacks."""
-        fields = self.config.fields
-        for field in fields:
+    def _refuse_fields(self) -> None:
+        """Refuse names of fields that the task lacks."""
+        for field in self.config.fields:
             if field not in self.task.fields:
                 raise ConfigError(
                     f"{self._locate(('data', 'fields', field))} is no field of the task"

@@ -15,13 +15,10 @@ from trainbus_data.config import (
     DataConfig,
     parse_data_config,
 )
-from training.discovery.parts import build_part, find_part, named_part
 from training.documents.document import Document, Key
 from training.errors import ConfigError, did_you_mean
-from training.recipes.family import ModelFamily
-from training.recipes.task import Task
 
-__all__ = ["Inputs", "load_inputs", "make_parts"]
+__all__ = ["Inputs", "load_inputs"]
 
 
 @dataclass(slots=True)
@@ -74,22 +71,6 @@ def load_inputs(
     values, once = _without_once(tree)
     data = parse_data_config(values, document.origin)
     return Inputs(data, document.place, options=once)
-
-
-def make_parts(inputs: Inputs) -> tuple[Task, ModelFamily]:
-    """Return the task and the family that ``inputs`` name.
-
-    Raises:
-        PluginError: one is unknown, or an option does not fit.
-    """
-    place = inputs.locate(("task",))
-    name, options = named_part(inputs.task, place)
-    task: Task = build_part(find_part("task", name, place), options, ("task", name))
-    kind = inputs.family or task.default_family
-    cls = find_part("model", kind, inputs.locate(("model", "type")))
-    family: ModelFamily = build_part(cls, inputs.options, ("model",))
-    family.task = task
-    return task, family
 
 
 def _without_once(

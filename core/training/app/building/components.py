@@ -134,15 +134,16 @@ def _require_family(
         )
 
 
-def _make_model(config: Config, pipeline: Any, family: ModelFamily) -> tuple[Any, Any]:
+def _make_model(config: Config, pipeline: Any, family: Any) -> tuple[Any, Any]:
+    """Call ``load`` or ``build``: the family has what the configuration asks for."""
     model, rows = config.model, pipeline.training_rows()
+    made: tuple[Any, Any]
     if model.build is None:
-        load: Any = getattr(family, "load")  # noqa: B009  # not every family has it
-        made: tuple[Any, Any] = load(model.name, rows)
-        return made
-    build: Any = getattr(family, "build")  # noqa: B009
-    options = dict(model.build)
-    if "seed" in inspect.signature(build).parameters and options.get("seed") is None:
-        options["seed"] = config.seed
-    built: tuple[Any, Any] = build(rows, **options)
-    return built
+        made = family.load(model.name, rows)
+    else:
+        options = dict(model.build)
+        takes_seed = "seed" in inspect.signature(family.build).parameters
+        if takes_seed and options.get("seed") is None:
+            options["seed"] = config.seed
+        made = family.build(rows, **options)
+    return made

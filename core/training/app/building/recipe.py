@@ -16,8 +16,8 @@ from importlib import import_module
 from typing import Any
 
 from training.app.config.load import Config
-from training.app.config.recipe_checks import OF_EVERY_MODEL, ONCE_HERE, default_task
-from training.discovery.parts import build_part, find_part, named_part
+from training.app.config.recipe_checks import DEFAULT_TASK, OF_EVERY_MODEL, ONCE_HERE
+from training.discovery.parts import build_pair, build_part, find_part, named_part
 from training.discovery.provenance import announcement_of
 from training.discovery.specs import Locate
 from training.documents.document import Key, dotted
@@ -62,20 +62,10 @@ def make_recipe(config: Config) -> tuple[Task, ModelFamily]:
     Raises:
         PluginError: what a constructor refuses.
     """
-    place = config.place(("task",))
-    name, options = named_part(config.task, place)
-    cls = find_part("task", name, place)
-    task: Task = build_part(cls, options, ("task", name), config.place)
-    kind = config.model.type or ""
-    found = find_part("model", kind, config.place(("model", "type")))
-    if found is cls and not config.model.options:
-        family: Any = task
-    else:
-        family = build_part(
-            found, config.model.options, ("model",), config.place, OF_EVERY_MODEL
-        )
-    family.task = task
-    return task, family
+    model = config.model
+    return build_pair(
+        config.task, model.type, model.options, config.place, OF_EVERY_MODEL
+    )
 
 
 def described(config: Config, recipe: Recipe, model: Any) -> dict[str, Any]:
@@ -197,7 +187,7 @@ def _as_format_2(
     data = config.get("data", {})
     once = {key: data[key] for key in ONCE_HERE if data.get(key) is not None}
     return {
-        "task": {"name": config.get("task", default_task()), "options": {}},
+        "task": {"name": config.get("task", DEFAULT_TASK), "options": {}},
         "family": {"name": description.get("model_type"), "options": once},
         "model": description,
     }

@@ -17,17 +17,12 @@ from training.errors import ConfigError, did_you_mean
 from training.messages.error_texts import text_of
 
 __all__ = [
+    "DEFAULT_TASK",
     "OF_EVERY_MODEL",
     "ONCE_HERE",
-    "default_task",
     "family_of",
     "recipe_mistakes",
 ]
-
-
-def default_task() -> str:
-    """Return the task of a configuration that names none."""
-    return DEFAULT_TASK
 
 
 def family_of(whole: Document) -> str:
@@ -104,8 +99,9 @@ def _mistakes_of_family(
 ) -> Iterator[str]:
     place = whole.place(("model", "type"))
     cls = find_part("model", family, place)
-    task = installed.name_of(_task_of(whole)[0])
-    is_task = installed.is_file(_task_of(whole)[0]) or any(
+    named, _ = _task_of(whole)
+    task = installed.name_of(named)
+    is_task = installed.is_file(named) or any(
         info.name == task for info in installed.installed("task")
     )
     if is_task and task not in cls.tasks:

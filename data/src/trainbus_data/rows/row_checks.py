@@ -12,12 +12,23 @@ from trainbus_data.rows.json_lines import UnusableRow, show
 from training.errors import ConfigError, did_you_mean
 from training.recipes.task import Task
 
-__all__ = ["KINDS", "RowChecks"]
+__all__ = ["KINDS", "RowChecks", "required_fields"]
 
 #: Kinds of values that a task's fields may have.
 KINDS = ("text", "texts", "id", "picture")
 #: Paths of pictures that are remembered, so that a picture's other rows need not ask.
 MAX_RESOLVED = 1 << 18
+
+
+def required_fields(task: Task, needs_target: bool) -> list[str]:
+    """Return the fields that a row must have; an id that is missing is made."""
+    return [
+        name
+        for name, kind in task.fields.items()
+        if kind != "id"
+        and not kind.endswith("?")
+        and (needs_target or name != task.target)
+    ]
 
 
 class RowChecks:
@@ -54,13 +65,7 @@ class RowChecks:
         self._place_of_id: dict[Any, str] | None = {} if is_whole else None
         self._resolved: dict[str, str] = {}
         self._kinds = {name: kind.rstrip("?") for name, kind in task.fields.items()}
-        self._required = [
-            name
-            for name, kind in task.fields.items()
-            if kind != "id"
-            and not kind.endswith("?")
-            and (needs_target or name != task.target)
-        ]
+        self._required = required_fields(task, needs_target)
         self._refuse_unknown_kinds()
 
     def read(self, values: Mapping[str, Any], place: str) -> dict[str, Any]:

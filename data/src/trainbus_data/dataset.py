@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from trainbus_data.images.open_image import ImageFault
+from trainbus_data.rows.fingerprint import fingerprint_of
 from trainbus_data.rows.indexed_rows import IndexedRows
 from trainbus_data.rows.reading import BadRow, Row
 from training.errors import DataError
@@ -19,9 +17,6 @@ from training.recipes.batch import Batch
 from training.recipes.family import ModelFamily
 
 __all__ = ["RowsDataset", "picture_fault"]
-
-#: Rows, or up to twice as many, that tell one data set from another.
-NUM_LOOKED_AT = 1000
 
 
 class RowsDataset(Dataset[int]):
@@ -59,13 +54,7 @@ class RowsDataset(Dataset[int]):
 
         Pictures are not looked at. Read once, in some 20 ms.
         """
-        digest = hashlib.sha256(str(len(self)).encode())
-        for index in range(0, len(self), max(1, len(self) // NUM_LOOKED_AT)):
-            values = None
-            with contextlib.suppress(DataError):  # a batch that needs it will say so
-                values = self._row(index).as_dict()
-            digest.update(json.dumps(values, sort_keys=True).encode())
-        return digest.hexdigest()[:16]
+        return fingerprint_of(len(self), lambda index: self._row(index).as_dict())
 
     def __getitem__(self, index: int) -> int:
         if not 0 <= index < len(self):

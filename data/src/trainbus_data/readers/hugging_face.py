@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trainbus_data.readers.row_lines import fingerprint_of
+from trainbus_data.rows.fingerprint import fingerprint_of
 from trainbus_data.rows.formats import reader_line, refuse_other_formats
 from training.errors import ConfigError, DataError, did_you_mean
 from training.files.named_paths import named_path
@@ -85,7 +85,7 @@ class HuggingFace:
     @cached_property
     def fingerprint(self) -> str:
         """Tell these rows from others: a digest of up to 1,000, evenly spread."""
-        return fingerprint_of(self)
+        return fingerprint_of(len(self), self.__getitem__)
 
 
 def _package() -> Any:

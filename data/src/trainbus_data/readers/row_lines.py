@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from trainbus_data.rows.fingerprint import fingerprint_of
 from trainbus_data.rows.held_lines import HeldLines
-from trainbus_data.rows.json_lines import UnusableRow
 from trainbus_data.rows.line_index import LineIndex
 
-__all__ = ["RowLines", "fingerprint_of"]
-
-#: Rows, or up to twice as many, that tell one data set from another.
-NUM_LOOKED_AT = 1000
+__all__ = ["RowLines"]
 
 
 class RowLines:
@@ -60,27 +54,10 @@ class RowLines:
     @cached_property
     def fingerprint(self) -> str:
         """Tell these rows from others: a digest of up to 1,000, evenly spread."""
-        return fingerprint_of(self)
+        return fingerprint_of(len(self), self.__getitem__)
 
     def _line(self, index: int) -> int:
         """Return the number of a row's line, from 0."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         return index % len(self)
-
-
-class _Rows(Protocol):
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
-
-
-def fingerprint_of(rows: _Rows) -> str:
-    """Return a digest of up to 1,000 rows, evenly spread; pictures are not opened."""
-    digest = hashlib.sha256(str(len(rows)).encode())
-    for index in range(0, len(rows), max(1, len(rows) // NUM_LOOKED_AT)):
-        try:
-            row = json.dumps(rows[index], sort_keys=True, default=repr)
-        except UnusableRow as error:  # whoever asks for it will be told
-            row = str(error)
-        digest.update(row.encode())
-    return digest.hexdigest()[:16]

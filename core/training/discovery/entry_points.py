@@ -6,9 +6,12 @@ Whatever is wrong with one announcement is written on it, and hurts no other.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -57,8 +60,22 @@ def announced() -> list[PluginInfo]:
     """Return every announcement on the path, in the order of the path.
 
     A distribution that is listed twice (as an editable one is) counts once: the copy
-    whose code is imported, or would be.
+    whose code is imported, or would be. Read once, some 10 ms, until a folder of the
+    path changes: a command asks for each name that its configuration has.
     """
+    return list(_announced(tuple(_stamp(entry) for entry in sys.path)))
+
+
+def _stamp(entry: str) -> tuple[str, int]:
+    """Return a place of the path, and when something was last put into it."""
+    try:
+        return entry, os.stat(entry or os.curdir).st_mtime_ns
+    except OSError:
+        return entry, 0
+
+
+@lru_cache(maxsize=1)
+def _announced(path: tuple[tuple[str, int], ...]) -> tuple[PluginInfo, ...]:
     copies: dict[tuple[str, ...], list[tuple[PluginInfo, Path]]] = {}
     for distribution in metadata.distributions():
         for info in _read(distribution):
@@ -66,7 +83,7 @@ def announced() -> list[PluginInfo]:
             key = info.kind, info.name, owner
             place = Path(str(distribution.locate_file("")))
             copies.setdefault(key, []).append((info, place))
-    return [_used(each) for each in copies.values()]
+    return tuple(_used(each) for each in copies.values())
 
 
 def _used(copies: list[tuple[PluginInfo, Path]]) -> PluginInfo:

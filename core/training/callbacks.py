@@ -11,6 +11,7 @@ from training.discovery.shipped import PLUGIN_NAMES
 if TYPE_CHECKING:
     from trainbus_checkpointing import ModelCheckpointCallback
     from trainbus_cuda_graphs import CUDAGraphsCallback
+    from trainbus_distributed import DistributedCallback
     from trainbus_early_stopping import EarlyStoppingCallback
     from trainbus_evaluation import (
         EvaluationCallback,
@@ -29,6 +30,7 @@ __all__ = [
     "CUDAGraphsCallback",
     "Callback",
     "CSVLoggerCallback",
+    "DistributedCallback",
     "EarlyStoppingCallback",
     "EvaluationCallback",
     "Evaluator",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from training.checkpoint_io import position_of, read_checkpoint, write_checkpoint
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device, tensors_of
+    from training.feed.share import StandIn
     from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.files.claim import Claim
@@ -76,6 +77,7 @@ _MODULES = {
     "PlannedRun": "training.planned.planned_run",
     "Readback": "training.hardware.readback",
     "RunLock": "training.files.lock",
+    "StandIn": "training.feed.share",
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
     "Strategy": "training.hardware.strategy",
@@ -146,6 +148,7 @@ __all__ = [
     "Readback",
     "RunLock",
     "Staging",
+    "StandIn",
     "StepFn",
     "Strategy",
     "UnreadWindow",

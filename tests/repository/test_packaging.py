@@ -16,13 +16,14 @@ from lowest import lowest_versions
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = [
-    *("checkpointing", "cuda_graphs", "early_stopping", "evaluation", "logging"),
-    "lr_scheduling",
+    *("checkpointing", "cuda_graphs", "distributed", "early_stopping"),
+    *("evaluation", "logging", "lr_scheduling"),
 ]
 ENTRY_POINTS = {
     "checkpointing": "trainbus_checkpointing:ModelCheckpointCallback",
     "csv": "trainbus_logging:CSVLoggerCallback",
     "cuda_graphs": "trainbus_cuda_graphs:CUDAGraphsCallback",
+    "distributed": "trainbus_distributed:DistributedCallback",
     "early_stopping": "trainbus_early_stopping:EarlyStoppingCallback",
     "evaluation": "trainbus_evaluation:EvaluationCallback",
     "lr_scheduling": "trainbus_lr_scheduling:LearningRateSchedulerCallback",

@@ -47,6 +47,7 @@ SHIPPED = {
     "checkpointing": "trainbus-checkpointing",
     "csv": "trainbus-logging",
     "cuda_graphs": "trainbus-cuda-graphs",
+    "distributed": "trainbus-distributed",
     "early_stopping": "trainbus-early-stopping",
     "evaluation": "trainbus-evaluation",
     "lr_scheduling": "trainbus-lr-scheduling",

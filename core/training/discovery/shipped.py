@@ -10,6 +10,7 @@ VERSION: Final = "0.1.0"
 PLUGIN_NAMES: Final = {
     "CSVLoggerCallback": "trainbus_logging",
     "CUDAGraphsCallback": "trainbus_cuda_graphs",
+    "DistributedCallback": "trainbus_distributed",
     "EarlyStoppingCallback": "trainbus_early_stopping",
     "EvaluationCallback": "trainbus_evaluation",
     "Evaluator": "trainbus_evaluation",

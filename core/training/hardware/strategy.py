@@ -6,7 +6,7 @@ processes inside a window is up to that window: see the hook ``make_window``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -23,8 +23,13 @@ class Strategy:
 
     A run on N processes is that of one process, divided: every process builds the same
     trainer and makes the same calls, and each method below is called by all of them, in
-    one order, so it may wait for the others. None is called once a batch or a step.
+    one order, so it may wait for the others. Alone none is called once a batch or a
+    step.
     """
+
+    #: Whose part of the data a process reads: ``"split"``: its share of each batch of
+    #: the loader, which is the same one everywhere; ``"own"``: what its loader yields.
+    data: str = "split"
 
     @property
     def rank(self) -> int:
@@ -75,6 +80,40 @@ class Strategy:
             forward: ``(module, batch, weight) -> (0-d mean loss, weight, parts)``.
         """
         return forward
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums of ``values`` over all processes, the same bits on each.
+
+        Args:
+            values: in float64, so that counts are exact; as many on each.
+        """
+        return [float(value) for value in values]
+
+    def gather(self, value: T) -> list[T]:
+        """Return each process's ``value``, in the order of ranks, on each.
+
+        Args:
+            value: plain; small, since it is sent as an object.
+        """
+        return [value]
+
+    def full(self, state: T) -> T:
+        """Return ``state`` with sharded tensors whole, on the host of the main process.
+
+        Args:
+            state: nested mappings and lists of tensors and plain values; tensors that
+                are not sharded stay as they are.
+        """
+        return state
+
+    def own(self, state: T, like: Any) -> T:
+        """Return ``state``, whole tensors, with this process's part of each.
+
+        Args:
+            state: as ``full`` returned it.
+            like: the same structure, whose tensors are sharded as wanted.
+        """
+        return state
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Let the main process do ``work``; its result, or error, is everybody's."""

@@ -1,0 +1,5 @@
+"""One trainbus run on many processes."""
+
+from trainbus_distributed.distributed import DistributedCallback
+
+__all__ = ["DistributedCallback"]

@@ -1,0 +1,141 @@
+"""The engine DDP: each process has all weights, and gradients are exchanged."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DistributedDataParallel
+
+from trainbus_distributed.group import Group
+from trainbus_distributed.strategy import GroupStrategy
+
+if TYPE_CHECKING:
+    from training import Trainer
+
+#: Releases before 2.13 know it as ``broadcast_buffers``.
+SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+
+
+class DDPStrategy(GroupStrategy):
+    """Replicates the model.
+
+    Args:
+        trainer: that is being built.
+        group: the processes of the run.
+        data: as ``Strategy.data``.
+        find_unused_parameters: as DDP has it; gradients are then exchanged after every
+            batch, since only there it is known which were used.
+        sync_batchnorm: normalise over all processes; on CUDA only.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        group: Group,
+        data: str,
+        find_unused_parameters: bool,
+        sync_batchnorm: bool,
+    ) -> None:
+        super().__init__(trainer, group, data)
+        self._finds_unused = find_unused_parameters
+        self._syncs_batchnorm = sync_batchnorm
+        self._ddp: DistributedDataParallel | None = None
+        self._trained: list[nn.Parameter] = []
+        self._exchanged: set[int] = set()
+
+    def place(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> nn.Module:
+        """Move the model; the weights and buffers of the main process hold."""
+        placed = model.to(device)
+        self.group.share_main([t.detach() for t in parts_of(placed)])
+        return placed
+
+    def wrap_forward(
+        self, module: nn.Module, forward: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Return the call that computes the loss, with DDP around it."""
+        beside = self.trainer.criterion.modules().values()
+        step = Step(module, forward, beside, self.trainer.optimizer)
+        options: dict[str, Any] = {SYNC_BUFFERS: keeps_statistics(step)}
+        # No device_ids: DDP would move inputs, and the kernel has moved them.
+        self._ddp = ddp = DistributedDataParallel(
+            step, find_unused_parameters=self._finds_unused, **options
+        )
+        self._trained = [p for p in step.parameters() if p.requires_grad]
+        self._exchanged = set(map(id, self._trained))
+        return lambda _, batch, weight: ddp(batch, weight)
+
+    def exchanging(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Let DDP exchange in the last batch of a window only."""
+        if is_last or self._finds_unused or self._ddp is None:
+            return super().exchanging(is_last)
+        no_sync: AbstractContextManager[Any] = self._ddp.no_sync()
+        return no_sync
+
+    def empty_loss(self, loss: Tensor, is_last: bool) -> Tensor | None:
+        """Return a 0 of all parameters: DDP waits for each, and 0/0 has no gradient."""
+        if self._finds_unused:  # DDP has told already which ones it does not wait for
+            return super().empty_loss(loss, is_last)
+        if not is_last:
+            return None
+        zeros = [(p.real if p.is_complex() else p).sum() * 0.0 for p in self._trained]
+        return torch.stack([zero.float() for zero in zeros]).sum()
+
+    def exchanged(self, parameter: nn.Parameter) -> bool:
+        """Whether it trained when DDP was set up."""
+        return id(parameter) in self._exchanged
+
+
+class Step(nn.Module):
+    """The call that computes the loss of a batch, as a module: what DDP wraps.
+
+    ``step_fn`` therefore gets the model itself, with its methods and attributes.
+
+    Args:
+        module: the model in its wrappers.
+        compute: ``(module, batch, weight) -> (loss, weight, parts)``.
+        beside: modules of the loss.
+        optimizer: what it moves beside all these trains, too.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        compute: Callable[..., Any],
+        beside: Iterable[nn.Module],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.beside = nn.ModuleList(beside)
+        known = {id(p) for p in self.parameters()}
+        groups = optimizer.param_groups
+        loose = [p for g in groups for p in g["params"] if id(p) not in known]
+        self.loose = nn.ParameterList(loose)
+        self._compute = compute
+
+    def forward(self, batch: Any, weight: float) -> Any:
+        """Return (0-d mean loss, weight, parts)."""
+        return self._compute(self.module, batch, weight)
+
+
+def parts_of(module: nn.Module) -> list[Tensor]:
+    """Return parameters and buffers, each once."""
+    return [*module.parameters(), *module.buffers()]
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a part of ``module`` moves statistics of its batches in training."""
+    parts = module.modules()
+    return any(isinstance(p, _NormBase) and p.track_running_stats for p in parts)

@@ -1,0 +1,112 @@
+"""Divides a run over the processes that torchrun started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Gt
+
+from trainbus_distributed.divisor import Divisor
+from trainbus_distributed.group import Group, number_started
+from training import checked_options
+from training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainbus_distributed.divided_window import DividedWindow
+    from trainbus_distributed.strategy import GroupStrategy
+    from training import Trainer
+
+
+class DistributedCallback(Callback):
+    """Divide the run over the processes that torchrun started; alone, do nothing.
+
+    A run on N processes is the run of one process, divided: the loader's batch is the
+    global batch, and each process computes its part of it.
+
+    Args:
+        engine: ``"ddp"``: each process has the whole model; ``"fsdp2"``: its part.
+        shard_modules: for fsdp2, names of classes that are sharded by themselves; none:
+            the model's own ``_no_split_modules``.
+        checkpoint: ``"full"``: one file, which any number of processes reads;
+            ``"sharded"`` (fsdp2): a folder that all write.
+        data: ``"split"``: each process takes its part of every batch; ``"own"``: its
+            loader yields its own part already.
+        find_unused_parameters: whether the forward pass may leave out parameters,
+            others in each batch; gradients are then exchanged after every batch.
+        sync_batchnorm: normalise over all processes; on CUDA only.
+        timeout: seconds that a process waits for the others.
+    """
+
+    name = "distributed"
+    hook_api = ">=1.1,<2"
+
+    @checked_options
+    def __init__(
+        self,
+        engine: Literal["ddp", "fsdp2"] = "ddp",
+        shard_modules: Sequence[str] = (),
+        checkpoint: Literal["full", "sharded"] = "full",
+        data: Literal["split", "own"] = "split",
+        find_unused_parameters: bool = False,
+        sync_batchnorm: bool = False,
+        timeout: Annotated[float, Gt(0)] = 600.0,
+    ) -> None:
+        self.engine = engine
+        self.shard_modules = tuple(shard_modules)
+        self.checkpoint = checkpoint
+        self.data = data
+        self.find_unused_parameters = find_unused_parameters
+        self.sync_batchnorm = sync_batchnorm
+        self.timeout = timeout
+        self._strategy: GroupStrategy | None = None
+        self._divisor = Divisor()
+
+    def make_strategy(self, trainer: Trainer) -> GroupStrategy | None:
+        """Return the engine; None where there is one process."""
+        if number_started() == 1:
+            return None
+        # Late: a run of one process need not import it.
+        from trainbus_distributed.ddp import DDPStrategy
+
+        group = Group(self.timeout)
+        self._strategy = DDPStrategy(
+            *(trainer, group, self.data),
+            *(self.find_unused_parameters, self.sync_batchnorm),
+        )
+        return self._strategy
+
+    def make_window(
+        self, trainer: Trainer, module: nn.Module, default: type[Any]
+    ) -> Callable[..., DividedWindow] | None:
+        """Return what makes the window of many processes."""
+        if self._strategy is None:
+            return None
+        # Late: see above.
+        from trainbus_distributed.divided_window import DividedWindow
+
+        length = trainer.batches_per_epoch
+
+        def is_last(number: int) -> bool:
+            if number == trainer.gradient_accumulation_steps:
+                return True
+            # The counter stands at the batches before this window.
+            return length is not None and trainer.batches_seen + number == length
+
+        return partial(
+            DividedWindow,
+            strategy=self._strategy,
+            divisor=self._divisor,
+            is_last=is_last,
+        )
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return what the next window divides by, where there are many processes."""
+        return {} if self._divisor.value is None else {"divisor": self._divisor.value}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what the next window divides by."""
+        self._divisor.value = state.get("divisor")

@@ -1,0 +1,186 @@
+"""One optimizer attempt on many processes: the gradient of the global window.
+
+The window gradient is ``sum n_i grad(m_i) / sum n_i`` over the batches of *all*
+processes. Each process scales its batches by ``n_i / c``, the engine averages over the
+W processes, and ``W c / N`` corrects, N being the weight of the global window. ``c`` is
+a power of two, about N / W of the window before: to divide by it changes no digit, so
+it does not show in the weights which one it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from trainbus_distributed.divisor import Divisor
+from trainbus_distributed.exchange import average
+from trainbus_distributed.strategy import GroupStrategy
+from training.plugin import StandIn, Window, WindowResult
+
+#: Weight, loss, losses that are not finite, names of parts that are new.
+OWN_SUMS = 4
+
+
+class DividedWindow(Window):
+    """As ``Window``, of a global window whose batches are divided.
+
+    What the processes tell one another of a window, its weight, loss and whether a
+    loss is bad, is one sum, under way while the last batch goes backward. All then
+    decide alike.
+
+    Args:
+        arguments: as those of ``Window``.
+        strategy: the engine.
+        divisor: kept from window to window, and from run to run.
+        is_last: (batches of the window) -> whether no other one follows in its epoch.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        strategy: GroupStrategy,
+        divisor: Divisor,
+        is_last: Callable[[int], bool],
+    ) -> None:
+        self._strategy = strategy
+        self._group = strategy.group
+        self._global_divisor = divisor
+        self._ends = is_last
+        #: Parts of the loss, as all processes know them.
+        self._names: tuple[str, ...] = ()
+        super().__init__(*arguments)
+
+    def clear(self) -> None:
+        """Forget the window in hand and its gradients."""
+        super().clear()
+        self._bad_value = 0.0
+        self._has_exchanged = False
+        self._sums: Callable[[], list[float]] | None = None
+
+    def backward(self, batch: Any, weight: float) -> Tensor:
+        """Add one batch's gradients; return the mean loss of the own part.
+
+        A part that weighs nothing, or whose loss is bad, goes forward like any other
+        and counts 0: the others wait for its gradients.
+        """
+        if self.num_batches == 0:
+            self._begin()
+        is_stand_in = isinstance(weight, StandIn)
+        is_last = self._ends(self.num_batches + 1)
+        with self._strategy.exchanging(is_last):
+            loss, weight, self.parts = self._mean_loss(batch, weight)
+            self.num_batches += 1
+            if is_stand_in:
+                weight, self.parts = 0.0, {}
+            # On CUDA a read, which waits: all processes must know it before they step.
+            value = loss.item()
+            if weight > 0.0 and not math.isfinite(value):
+                self._bad_loss, self._bad_value, weight = True, value, 0.0
+            factor = self._factor(weight)
+            if weight > 0.0:
+                self._add(value, weight)
+            if is_last:
+                self._sums = self._start_sums()
+            scaled = self._scaled(loss, factor, is_last)
+            if scaled is not None:
+                self._differentiate(scaled, loss)
+        self._has_exchanged = is_last
+        return loss
+
+    def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
+        """Try to update the weights once, on all processes or on none.
+
+        Args:
+            before_step: called when gradients are those of the global window.
+        Raises:
+            NonFiniteError: a loss or gradient of any process is not finite and the
+                policy is ``"stop"``; on all of them.
+        """
+        try:
+            weight, is_bad = self._unite()
+            if is_bad:
+                self._refuse(self._who_is_bad())
+                return self._result(applied=False, nonfinite=True)
+            if weight == 0.0:
+                return self._result(applied=False)
+            self._exchange_rest()
+            if self.precision.scaler is not None:
+                return self._scaled_step(self.precision.scaler, before_step)
+            return self._plain_step(before_step)
+        finally:
+            self.clear()
+
+    def _scaled(self, loss: Tensor, factor: float, is_last: bool) -> Tensor | None:
+        """Return what goes backward."""
+        if factor == 0.0:
+            empty = self._strategy.empty_loss(loss, is_last)
+            if empty is None:
+                return None
+            loss = empty
+        elif factor != 1.0:
+            loss = loss * factor
+        scaler = self.precision.scaler
+        return loss if scaler is None else scaler.scale(loss)
+
+    def _factor(self, weight: float) -> float:
+        """Return n / c of a batch."""
+        if self.adds_up:
+            return 1.0 if weight > 0.0 else 0.0
+        if self._global_divisor.value is None:
+            # The first window of all: one sum more, that nobody waits for again.
+            (first,) = self._group.sum([weight])
+            self._global_divisor.follow(first * self.accumulation, self._group.size)
+        return weight / (self._global_divisor.value or 1.0)
+
+    def _start_sums(self) -> Callable[[], list[float]]:
+        """Start the sum of what all must know of this window."""
+        has_new = float(not self._part_sums.keys() <= set(self._names))
+        own = [self._weight_sum, float(self._loss_sum), float(self._bad_loss), has_new]
+        return self._group.sum_later([*own, *self._sums_of_parts()])
+
+    def _sums_of_parts(self) -> list[float]:
+        """Return total and weight of each known part."""
+        pairs = (self._part_sums.get(name, (0.0, 0.0)) for name in self._names)
+        return [float(number) for pair in pairs for number in pair]
+
+    def _unite(self) -> tuple[float, bool]:
+        """Put the global sums in place of the own ones; return weight and badness."""
+        sums = (self._sums or self._start_sums())()
+        weight, loss, num_bad, num_new = sums[:OWN_SUMS]
+        of_parts: Sequence[float] = sums[OWN_SUMS:]
+        if num_new:
+            everywhere = self._group.gather(tuple(self._part_sums))
+            self._names = tuple(sorted({*self._names}.union(*everywhere)))
+            of_parts = self._group.sum(self._sums_of_parts())
+        self._part_sums = {
+            name: (of_parts[2 * i], of_parts[2 * i + 1])
+            for i, name in enumerate(self._names)
+            if of_parts[2 * i + 1]
+        }
+        # ``_correction`` divides the one by the other.
+        size, divisor = self._group.size, self._global_divisor
+        self._loss_sum, self._weight_sum = loss, weight
+        self._expected = size * (divisor.value or 1.0)
+        divisor.follow(weight, size)
+        return weight, bool(num_bad)
+
+    def _correction(self) -> float:
+        """Return W c / N, or W where losses are sums."""
+        size = float(self._group.size)
+        return size if self.adds_up else self._expected / self._weight_sum
+
+    def _who_is_bad(self) -> str:
+        """Say on which process the loss is not finite; all of them are here."""
+        found = self._group.gather(self._bad_value if self._bad_loss else None)
+        bad = (f"{v} on rank {r}" for r, v in enumerate(found) if v is not None)
+        return f"the loss is {', '.join(bad)}"
+
+    def _exchange_rest(self) -> None:
+        """Average what the engine has not: a tail without a known end, late joiners."""
+        engine = self._strategy.exchanged
+        rest = [p for p in self._parameters if not (self._has_exchanged and engine(p))]
+        if rest:
+            average(rest, self._group)

@@ -1,0 +1,18 @@
+"""What weights of batches are divided by before their gradients are added up."""
+
+from __future__ import annotations
+
+import math
+
+
+class Divisor:
+    """The power of two that weights of batches are divided by, the same everywhere."""
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+
+    def follow(self, weight: float, size: int) -> None:
+        """Take the power of two next to ``weight / size``, unless there is none."""
+        share = weight / size
+        if share > 0.0 and math.isfinite(share):
+            self.value = 2.0 ** round(math.log2(share))

@@ -1,0 +1,42 @@
+"""Average gradients where the engine has not: in one buffer for each type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainbus_distributed.group import Group
+
+
+def average(parameters: Sequence[nn.Parameter], group: Group) -> None:
+    """Replace each gradient by its mean over all processes.
+
+    A parameter that some processes have not used counts there with 0; one that none
+    has used keeps no gradient.
+
+    Args:
+        parameters: the same ones, in the same order, on each process.
+        group: the processes.
+    """
+    used = group.sum([float(p.grad is not None) for p in parameters])
+    kinds: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
+    for parameter, count in zip(parameters, used, strict=True):
+        if not count:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        elif parameter.grad.is_sparse:  # others may have other rows
+            parameter.grad = parameter.grad.to_dense()
+        kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
+    for those in kinds.values():
+        _average_together([p.grad for p in those if p.grad is not None], group)
+
+
+def _average_together(gradients: list[Tensor], group: Group) -> None:
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    group.average(torch.view_as_real(flat) if flat.is_complex() else flat)
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))

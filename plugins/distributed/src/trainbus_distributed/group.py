@@ -1,0 +1,102 @@
+"""The processes of a run, as torchrun started them, and what they tell one another.
+
+Numbers of the host travel by gloo, so that they never make it wait for a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+CPU = torch.device("cpu")
+
+
+def number_started() -> int:
+    """Return how many processes torchrun says there are; 1 where it says nothing."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+class Group:
+    """All processes of a run; joined once a process, however many trainers it builds.
+
+    Args:
+        timeout: seconds after which a process that waits for others gives up.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        if not dist.is_initialized():
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        self.rank: int = dist.get_rank()
+        self.size: int = dist.get_world_size()
+        #: The number of this process on its machine, which is that of its GPU.
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums of ``values`` over all processes; waits for them."""
+        return self.sum_later(values)()
+
+    def sum_later(self, values: Sequence[float]) -> Callable[[], list[float]]:
+        """Start to sum; what is returned waits for the result and returns it."""
+        total = torch.tensor(values, dtype=torch.float64)
+        work: Any = dist.all_reduce(total, async_op=True)
+
+        def result() -> list[float]:
+            work.wait()
+            summed: list[float] = total.tolist()
+            return summed
+
+        return result
+
+    def gather(self, value: T) -> list[T]:
+        """Return each process's ``value``, in the order of ranks."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Let the main process do ``work``; its result, or error, is everybody's."""
+        told: list[Any] = [None]
+        failure: Exception | None = None
+        if self.rank == 0:
+            try:
+                told = [(work(), None)]
+            except Exception as error:
+                failure = error
+                told = [(None, sendable(error))]
+        dist.broadcast_object_list(told, src=0, device=CPU)
+        if failure is not None:
+            raise failure
+        result, others = told[0]
+        if others is not None:
+            raise others
+        answer: T = result
+        return answer
+
+    def share_main(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite ``tensors`` with those of the main process."""
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+    def average(self, tensor: Tensor) -> None:
+        """Overwrite ``tensor`` with its mean over all processes."""
+        dist.all_reduce(tensor)
+        tensor.div_(self.size)
+
+
+def sendable(error: Exception) -> Exception:
+    """Return ``error``, or what tells the same where it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))  # our own, a line before
+    except Exception:
+        return RuntimeError(f"{type(error).__name__} on the main process: {error}")
+    return error

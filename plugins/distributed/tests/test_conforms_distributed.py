@@ -1,0 +1,26 @@
+"""The plugin passes the kit that every plugin must pass, and alone does nothing."""
+
+import pytest
+
+from trainbus_distributed import DistributedCallback
+from training import ConfigError
+
+
+def test_distributed_conforms_where_there_is_one_process(assert_plugin_conforms):
+    assert_plugin_conforms(DistributedCallback)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"engine": "dp"}, "engine is 'dp'"),
+        ({"data": "all"}, "data is 'all'"),
+        ({"checkpoint": 1}, "checkpoint is 1"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"find_unused_parameters": "no"}, "find_unused_parameters is 'no'"),
+        ({"shard_modules": "Block"}, "shard_modules is 'Block'"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused(option, says):
+    with pytest.raises(ConfigError, match=says):
+        DistributedCallback(**option)

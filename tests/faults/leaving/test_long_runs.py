@@ -59,6 +59,7 @@ def test_p9_steps_saves_evaluations_and_logs_leave_nothing_open_and_no_memory(
 ) -> None:
     from trainbus_logging import CSVLoggerCallback, TensorBoardCallback
 
+    gc.collect()  # what tests before have left in circles
     before = len(os.listdir("/proc/self/fd")), threading.active_count()
     num_epochs = steps // 10
     watch = Watches(max(1, num_epochs // 20))

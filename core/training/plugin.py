@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device, tensors_of
     from training.feed.share import StandIn
+    from training.feed.structure import sample_sizes
     from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.files.claim import Claim
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from training.planned.planned_run import Plan, PlannedRun
     from training.signals.handlers import is_insistent, iterate_shielded, shielded
     from training.view import MetricValue
-    from training.weighing.structure import sample_sizes
     from training.weighing.untouched import untouched
     from training.weighing.weigher import LossPer, Weigher
 
@@ -118,7 +118,7 @@ _MODULES = {
     "read_checkpoint": "training.checkpoint_io",
     "require_state": "training.checkpoint.plugin_states",
     "rng_state": "training.hardware.rng",
-    "sample_sizes": "training.weighing.structure",
+    "sample_sizes": "training.feed.structure",
     "shielded": "training.signals.handlers",
     "stamp_of": "training.files.lock",
     "table": "training.messages.tables",

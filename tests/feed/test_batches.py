@@ -13,8 +13,8 @@ from toy import make_trainer
 
 from training.errors import DataError
 from training.feed.batches import _is_plain, device_batches
+from training.feed.structure import samples_of
 from training.weighing.candidates import said_weight
-from training.weighing.structure import samples_of
 
 THREE = torch.zeros(3, 2)
 

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import BatchEncoding
 
-from training.weighing.structure import (
+from training.feed.structure import (
     CannotCutError,
     sample_sizes,
     samples_of,

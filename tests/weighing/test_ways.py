@@ -26,9 +26,9 @@ from weighing.zoo import (
 
 from training import Trainer
 from training.errors import ConfigError
+from training.feed.structure import CannotCutError
 from training.weighing.candidates import Counts
 from training.weighing.cut import Masks, has_licence
-from training.weighing.structure import CannotCutError
 
 ONES = (1,) * 8
 gpt2 = partial(made, "GPT2")

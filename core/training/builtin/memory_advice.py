@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from training.bus.callback import BuiltIn
+from training.feed.structure import samples_of
 from training.messages.error_texts import add_note, repr_of
-from training.weighing.structure import samples_of
 
 if TYPE_CHECKING:
     from training.view import TrainerView

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import DataError
-from training.weighing.structure import fields_of, samples_of
+from training.feed.structure import fields_of, samples_of
 from training.weighing.units import (
     ELEMENTS,
     MASK,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.feed.structure import CannotCutError, TooFewError, samples_of, take
 from training.weighing.candidates import (
     NAMES,
     Counts,
@@ -25,7 +26,6 @@ from training.weighing.candidates import (
     labels_of,
     on_host,
 )
-from training.weighing.structure import CannotCutError, TooFewError, samples_of, take
 
 #: transformers' losses that leave out labels of -100.
 LICENSED = (

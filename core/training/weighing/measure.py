@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from training.feed.batches import batch_to_device
+from training.feed.structure import CannotCutError, TooFewError
 from training.hardware.float32_precision import using_tf32
 from training.weighing.candidates import labels_of
 from training.weighing.collated import Collated
 from training.weighing.cut import Masks, Outputs, PartOfOutputs, Rows, has_licence
 from training.weighing.fit import Fit, fit, sampled
 from training.weighing.look import Look, Precision, Subject
-from training.weighing.structure import CannotCutError, TooFewError
 from training.weighing.untouched import Kept, quiet_train_mode, untouched
 
 #: The rest that shares may leave; more means that rows depend on one another.

@@ -12,7 +12,7 @@ from training.arguments import check_savable
 from training.builtin.defaults import wrapped_module
 from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.optimizer_state import check_optimizer
-from training.feed.epoch_loader import EpochLoader
+from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
 from training.hardware.rng import seed_everything
@@ -85,6 +85,9 @@ class Run:
         self.window: Window | None = None
         self.loop: Loop | None = None
         self.seconds = 0.0
+        #: Of each process's loader, where these are parts already.
+        self._lengths: list[int | None] | None = None
+        self._learn_lengths()
 
     def __call__(self) -> None:
         """Run until the plan is done or a request ends it; then close all plugins."""
@@ -115,7 +118,10 @@ class Run:
     @property
     def batches_per_epoch(self) -> int | None:
         """Batches of an epoch; None for a loader without a length."""
-        return num_batches(self._loader)
+        if self._lengths is None:
+            return num_batches(self._loader)
+        known = [each for each in self._lengths if each is not None]
+        return max(known) if len(known) == len(self._lengths) else None
 
     @property
     def _loader(self) -> Iterable[Any]:
@@ -173,7 +179,7 @@ class Run:
         trainer, bus, weigher = self.trainer, self.bus, self.state.weigher
         module = wrapped_module(trainer, bus)
         self._wrap_loaders()
-        order = EpochLoader(self._loader, trainer.order_seed)
+        order = epoch_loader(self._loader, trainer.order_seed, trainer.strategy)
         self.feed = feed = Feed(order, trainer.device, partial(weighing, weigher))
         if bus.on_setup is not None:
             bus.on_setup(trainer)
@@ -191,6 +197,11 @@ class Run:
         )
         check_savable(trainer)
         return feed, window
+
+    def _learn_lengths(self) -> None:
+        strategy = self.trainer.strategy
+        if strategy.data == "own" and strategy.size > 1:
+            self._lengths = strategy.gather(num_batches(self._loader))
 
     def _make_window(self, module: nn.Module) -> Window:
         """Let a plugin choose what steps; else it is the kernel's own choice."""
@@ -220,6 +231,7 @@ class Run:
         if wrap is None:
             return
         self._train_loader = wrap(trainer, trainer.train_dataloader, "train")
+        self._learn_lengths()
         self.val_dataloader = wrapped_loaders(
             lambda loader: wrap(trainer, loader, "validation"), self.val_dataloader
         )

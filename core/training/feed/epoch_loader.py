@@ -120,7 +120,7 @@ class EpochLoader:
     def is_exact(self) -> bool:
         """Whether a resume inside an epoch is known to see the very same batches."""
         is_plain = isinstance(self.loader, (list, tuple))
-        return is_plain or _can_skip(self.loader) or _is_stateful(self.loader)
+        return is_plain or can_skip(self.loader) or _is_stateful(self.loader)
 
     @property
     def issued(self) -> Any:
@@ -177,7 +177,7 @@ class EpochLoader:
         if _is_stateful(self.loader):
             return self._iterate_stateful(epoch, skip, loader_state)
         loader: Any = self.reading
-        if _can_skip(loader):
+        if can_skip(loader):
             rest = _without_first(loader, skip) if skip else loader
             # First, as a new iterator would: the order is drawn from what comes after.
             _draw_as_if_new(rest)
@@ -252,8 +252,8 @@ def _read_and_drop(batches: Iterator[Any], skip: int) -> None:
         require_reached(skip, sum(1 for _ in itertools.islice(batches, skip)))
 
 
-def _can_skip(loader: Any) -> bool:
-    # No subclass: it may iterate otherwise than over its sampler.
+def can_skip(loader: Any) -> bool:
+    """Whether it iterates over its sampler; a subclass may do otherwise."""
     return type(loader) is DataLoader and not isinstance(
         loader.dataset, IterableDataset
     )
@@ -284,7 +284,7 @@ def _draws_in_this_process(loader: Any) -> bool:
 
 def _seeded(loader: Any, seed: int) -> Any:
     """Return a loader of the same batches whose randomness (seed, epoch) decides."""
-    if not _can_skip(loader):
+    if not can_skip(loader):
         return loader
     dataset = loader.dataset
     # A collate function may draw, too; then the seeds of its samples decide.

@@ -199,6 +199,23 @@ def apart(
         yield item
 
 
+def apart_from(seed: int, make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Return ``apart`` of ``make()``, which is called at once and draws from ``seed``.
+
+    Args:
+        seed: of the generators that making and iterating draw from.
+        make: returns the iterator.
+    """
+    outside = _states()
+    try:
+        reseed(seed)
+        iterator = make()
+        own = _states()
+    finally:
+        _set_states(outside)
+    return apart(lambda: iterator, lambda: _set_states(own))
+
+
 def _states() -> list[Any]:
     numpy = sys.modules.get("numpy")
     states = [random.getstate(), torch.get_rng_state()]

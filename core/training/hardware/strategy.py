@@ -27,9 +27,10 @@ class Strategy:
     step.
     """
 
-    #: Whose part of the data a process reads: ``"split"``: its share of each batch of
-    #: the loader, which is the same one everywhere; ``"own"``: what its loader yields.
-    data: str = "split"
+    #: What of the data a process trains on: ``"all"``: all that its loader yields, as
+    #: if it were alone; ``"split"``: its share of each batch of the loader, which is
+    #: the same one everywhere; ``"own"``: what its loader yields, which is its share.
+    data: str = "all"
 
     @property
     def rank(self) -> int:

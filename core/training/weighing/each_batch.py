@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from training.feed.divided_loader import DividedLoader
+from training.feed.share import StandIn
+
 if TYPE_CHECKING:
     from training.weighing.weigher import Weigher
 
@@ -17,6 +20,9 @@ def weighing(weigher: Weigher, source: Any) -> Callable[[Any], float]:
         source: its ``issued`` are the indices of the batch that came last, or None.
     """
 
+    def weigh_part(batch: Any) -> float:
+        return StandIn() if source.stands_in else weigh(batch)
+
     def weigh(batch: Any) -> float:
         usual = weigher.usual
         weight = None if usual is None else usual(batch, source)
@@ -26,4 +32,4 @@ def weighing(weigher: Weigher, source: Any) -> Callable[[Any], float]:
                 weigher.find_usual()
         return weight
 
-    return weigh
+    return weigh_part if isinstance(source, DividedLoader) else weigh

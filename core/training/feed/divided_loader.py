@@ -1,0 +1,212 @@
+"""The order of the data where many processes read it, each its own part."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DistributedSampler
+
+from training.errors import ConfigError, DataError
+from training.feed.epoch_loader import EpochLoader, can_skip
+from training.feed.sample_seeds import SeededOrder, apart_from, epoch_seed
+from training.feed.share import Share, digest, sliced
+from training.hardware.strategy import Strategy
+
+#: In place of a batch where there is none.
+_NONE: Any = object()
+
+
+def epoch_loader(loader: Iterable[Any], seed: int, strategy: Strategy) -> EpochLoader:
+    """Return what iterates ``loader``, or this process's part of each of its batches.
+
+    Args:
+        loader: as for ``EpochLoader``.
+        seed: the run's seed, the same on all processes.
+        strategy: says which process this is, and whose part its loader yields.
+    Raises:
+        ConfigError: it would be divided twice.
+    """
+    if strategy.size == 1 or strategy.data == "all":
+        return EpochLoader(loader, seed)
+    if strategy.data == "own":
+        return OwnBatches(loader, seed, strategy)
+    refuse_divided(loader, "train_dataloader")
+    has_indices = can_skip(loader) and loader.batch_sampler is not None  # type: ignore[attr-defined]
+    return (SharedIndices if has_indices else SlicedBatches)(loader, seed, strategy)
+
+
+def refuse_divided(loader: Any, name: str) -> None:
+    """Raise ``ConfigError`` if a sampler of ``loader`` gives each process its part."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    inner = getattr(batch_sampler, "sampler", None)
+    for sampler in (getattr(loader, "sampler", None), batch_sampler, inner):
+        if isinstance(sampler, DistributedSampler):
+            raise ConfigError(
+                f"{name} has a DistributedSampler, and its batches are divided among "
+                "the processes already: leave the sampler out (shuffle=True), or say "
+                "with data: own that each process's loader yields its own part"
+            )
+
+
+class DividedLoader(EpochLoader):
+    """An ``EpochLoader`` of one process's part of each batch.
+
+    Args:
+        loader: as for ``EpochLoader``.
+        seed: the run's seed, the same on all processes.
+        strategy: of many processes.
+    Attributes:
+        whole: the batch that came last, undivided; None where only its indices are
+            known.
+    """
+
+    def __init__(self, loader: Iterable[Any], seed: int, strategy: Strategy) -> None:
+        super().__init__(loader, seed)
+        self._strategy = strategy
+        self._stands_in = False
+        self.whole: Any = None
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether the batch that came last only stands in for an empty part."""
+        return self._stands_in
+
+    def _check_same(self, read: Any) -> None:
+        """Refuse what another process does not read, too; waits for the others."""
+        own, size = digest(read), self._strategy.size
+        is_end = read is _NONE
+        going, total = self._strategy.sum([float(not is_end), float(own)])
+        if going not in (0, size):
+            ends = "ends here" if is_end else f"goes on, and ends on {size - going:.0f}"
+            raise DataError(
+                f"train_dataloader {ends} of {size} processes, which divide its "
+                "batches and must all read the same ones; say data: own if each has "
+                "its own part"
+            )
+        if total != own * size:
+            raise DataError(
+                f"train_dataloader yields another batch on rank {self._strategy.rank} "
+                "than on others, which divide it and must all read the same: let its "
+                "order depend on nothing but the seed, or say data: own if each "
+                "process has its own part"
+            )
+
+
+class SharedIndices(DividedLoader):
+    """Each process loads its own samples: the indices of each batch are divided."""
+
+    def __init__(self, loader: Iterable[Any], seed: int, strategy: Strategy) -> None:
+        super().__init__(loader, seed, strategy)
+        outer = self.reading.batch_sampler
+        if isinstance(outer.indices, SeededOrder):
+            outer = outer.indices
+        # Inside of all that counts, seeds and skips batches.
+        outer.indices = Share(outer.indices, strategy.rank, strategy.size)
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether the batch that came last only stands in for an empty part."""
+        return self.issued is not None and bool(self.issued.stands_in)
+
+    def start(
+        self,
+        epoch: int,
+        skip: int = 0,
+        state: list[torch.Tensor] | None = None,
+        loader_state: Any = None,
+    ) -> Iterator[Any]:
+        """Return the parts of the batches of ``epoch`` without the first ``skip``."""
+        return self._first_checked(super().start(epoch, skip, state, loader_state))
+
+    def _first_checked(self, batches: Iterator[Any]) -> Iterator[Any]:
+        # A sampler that nobody seeds shows in the first batch of an epoch already.
+        for batch in batches:
+            self._check_same(self.issued.whole)
+            yield batch
+            break
+        yield from batches
+
+
+class SlicedBatches(DividedLoader):
+    """Each process reads all batches, and takes its slice of dimension 0."""
+
+    def start(
+        self,
+        epoch: int,
+        skip: int = 0,
+        state: list[torch.Tensor] | None = None,
+        loader_state: Any = None,
+    ) -> Iterator[Any]:
+        """Return the parts of the batches of ``epoch`` without the first ``skip``."""
+        begin = super().start
+        if type(self.loader) in (list, tuple):
+            return self._parts(begin(epoch, skip, state, loader_state))
+        # What is drawn in this process must be the same in all.
+        batches = apart_from(
+            epoch_seed(self.seed, epoch),
+            lambda: begin(epoch, skip, state, loader_state),
+        )
+        return self._parts(self._all_checked(batches))
+
+    def _all_checked(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self._check_same(batch)
+            yield batch
+        self._check_same(_NONE)
+
+    def _parts(self, batches: Iterator[Any]) -> Iterator[Any]:
+        rank, size = self._strategy.rank, self._strategy.size
+        for self.whole in batches:
+            part, self._stands_in = sliced(self.whole, rank, size, "train_dataloader")
+            yield part
+
+
+class OwnBatches(DividedLoader):
+    """Each process's loader yields its own part; who ends early stands in.
+
+    An epoch ends when all have ended: one agreement a batch.
+    """
+
+    def start(
+        self,
+        epoch: int,
+        skip: int = 0,
+        state: list[torch.Tensor] | None = None,
+        loader_state: Any = None,
+    ) -> Iterator[Any]:
+        """Return the own batches of ``epoch`` without the first ``skip`` of all."""
+        first = skip
+        if loader_state is None:
+            # A part that was over by then: its last batch has to stand in.
+            first = min(skip, max(0, self._length() - 1))
+        batches = super().start(epoch, first, state, loader_state)
+        return self._until_all_end(batches, skip - first)
+
+    def _length(self) -> int:
+        try:
+            return len(self.loader)  # type: ignore[arg-type]
+        except (TypeError, NotImplementedError):
+            return 0  # read from the beginning
+
+    def _until_all_end(self, batches: Iterator[Any], done: int) -> Iterator[Any]:
+        spent = deque(itertools.islice(batches, done), maxlen=1)
+        last = spent[0] if spent else _NONE
+        is_over = False
+        while True:
+            batch = _NONE if is_over else next(batches, _NONE)
+            is_over = batch is _NONE
+            (going,) = self._strategy.sum([float(not is_over)])
+            if not going:
+                return
+            if is_over and last is _NONE:
+                raise DataError(
+                    f"train_dataloader yields no batch on rank {self._strategy.rank}, "
+                    "and others go on; with data: own each process needs one at least"
+                )
+            self._stands_in = is_over
+            last = last if is_over else batch
+            yield last

@@ -3,8 +3,8 @@
 The window gradient is ``sum n_i grad(m_i) / sum n_i`` over the batches of *all*
 processes. Each process scales its batches by ``n_i / c``, the engine averages over the
 W processes, and ``W c / N`` corrects, N being the weight of the global window. ``c`` is
-a power of two, about N / W of the window before: to divide by it changes no digit, so
-it does not show in the weights which one it was.
+a power of two, about N of the window before: to divide by it changes no digit, so it
+does not show in the weights which one it was.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class DividedWindow(Window):
         if self._global_divisor.value is None:
             # The first window of all: one sum more, that nobody waits for again.
             (first,) = self._group.sum([weight])
-            self._global_divisor.follow(first * self.accumulation, self._group.size)
+            self._global_divisor.follow(first * self.accumulation)
         return weight / (self._global_divisor.value or 1.0)
 
     def _start_sums(self) -> Callable[[], list[float]]:
@@ -164,7 +164,7 @@ class DividedWindow(Window):
         size, divisor = self._group.size, self._global_divisor
         self._loss_sum, self._weight_sum = loss, weight
         self._expected = size * (divisor.value or 1.0)
-        divisor.follow(weight, size)
+        divisor.follow(weight)
         return weight, bool(num_bad)
 
     def _correction(self) -> float:

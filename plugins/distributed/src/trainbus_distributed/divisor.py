@@ -11,8 +11,10 @@ class Divisor:
     def __init__(self) -> None:
         self.value: float | None = None
 
-    def follow(self, weight: float, size: int) -> None:
-        """Take the power of two next to ``weight / size``, unless there is none."""
-        share = weight / size
-        if share > 0.0 and math.isfinite(share):
-            self.value = 2.0 ** round(math.log2(share))
+    def follow(self, weight: float) -> None:
+        """Take the power of two next to ``weight``, unless there is none.
+
+        Gradients are then as large as in one process, which matters under fp16.
+        """
+        if weight > 0.0 and math.isfinite(weight):
+            self.value = 2.0 ** round(math.log2(weight))

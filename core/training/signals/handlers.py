@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from training.signals.sigaction import Former, is_ignored
-
 log = logging.getLogger(__name__)
 
 
@@ -59,6 +57,9 @@ def handled(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # Here, since it loads ctypes: 5 ms that a command without a run need not pay.
+    from training.signals.sigaction import Former, is_ignored
+
     former: dict[int, Former] = {}
     heard: list[signal.Signals] = []
 

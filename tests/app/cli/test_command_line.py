@@ -159,7 +159,7 @@ def test_looking_around_imports_neither_torch_nor_pydantic(
         "import sys; from training.app.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "sys.exit(bool({'torch', 'pydantic', 'yaml'} & set(sys.modules)))"
+        "sys.exit(bool({'torch', 'pydantic', 'yaml', 'ctypes'} & set(sys.modules)))"
     )
     call = [sys.executable, "-c", code, *arguments]
     assert subprocess.run(call, check=False, capture_output=True).returncode == 0

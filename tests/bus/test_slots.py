@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from types import CodeType, MemberDescriptorType
+from typing import Any
+
+import pytest
 from bus.named import Named, emit
 
 from training import Bus, Callback
 from training.bus.meter import Meter
 from training.hookspecs import HOOKS
+
+
+def compiled(bus: Bus, hook: str, *arguments: Any) -> CodeType:
+    """Return what a hook is compiled to, which its first call does."""
+    getattr(bus, hook)(*arguments)
+    code: CodeType = getattr(bus, hook).__code__
+    return code
 
 
 def test_a_slot_without_a_meter_holds_the_calls_and_nothing_else() -> None:
@@ -15,22 +26,51 @@ def test_a_slot_without_a_meter_holds_the_calls_and_nothing_else() -> None:
 
     bus = Bus()
     bus.register(Listens())
-    plain = bus.on_step_end
-    assert plain is not None
+    plain = compiled(bus, "on_step_end", None, {}, True)
     bus.meter = Meter()
-    metered = bus.on_step_end
+    metered = compiled(bus, "on_step_end", None, {}, True)
     bus.meter = None
-    again = bus.on_step_end
-    assert again is not None
-    assert metered is not None
-    assert again.__code__.co_code == plain.__code__.co_code  # type: ignore[attr-defined]
-    assert metered.__code__.co_code != plain.__code__.co_code  # type: ignore[attr-defined]
-    assert "m0" not in plain.__code__.co_names  # type: ignore[attr-defined]
+    again = compiled(bus, "on_step_end", None, {}, True)
+    assert again.co_code == plain.co_code
+    assert metered.co_code != plain.co_code
+    assert "m0" not in plain.co_names
 
 
 def test_a_hook_without_listeners_is_none() -> None:
     bus = Bus()
     assert all(getattr(bus, hook) is None for hook in HOOKS)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_slot_is_found_without_a_dict_or_a_call(hook: str) -> None:
+    bus = Bus()
+    bus.register(Named("a"))
+    assert isinstance(getattr(Bus, hook), MemberDescriptorType)
+    assert hook not in vars(bus)
+    assert not hasattr(Bus, "__getattr__")  # any makes each look-up slow
+
+
+def test_a_slot_is_compiled_once_after_a_change() -> None:
+    bus = Bus()
+    bus.register(Named("a"))
+    first = compiled(bus, "on_epoch_end", None, {})
+    assert compiled(bus, "on_epoch_end", None, {}) is first
+    bus.register(Named("b"))
+    assert compiled(bus, "on_epoch_end", None, {}) is not first
+
+
+def test_a_slot_that_was_kept_follows_changes_before_its_first_call() -> None:
+    bus, heard = Bus(), []
+    bus.register(Named("a", heard))
+    kept = bus.on_epoch_end
+    assert kept is not None
+    bus.register(Named("b", heard))
+    kept(None, {})
+    assert heard == ["a", "b"]
+    bus.unregister("a")
+    bus.unregister("b")
+    kept(None, {})
+    assert heard == ["a", "b"]
 
 
 def test_a_slot_follows_registration_and_unregistration() -> None:

@@ -20,8 +20,10 @@ from training.bus.order import bus_order, not_built_in, unmet_relations
 from training.bus.registration import Hooks, checked_name, hooks_of
 from training.bus.slots import (
     CALLERS,
+    Slots,
     compile_slot,
     describe,
+    late,
     note_culprit,
     note_plugin,
     plugin_of,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Slot = Callable[..., Any] | None
 Told = Callable[[str, Any, Any], None]
 #: How often an isolated plugin may fail before it is switched off.
 MAX_FAILURES = 3
@@ -55,13 +56,13 @@ class _Manager(pluggy.PluginManager):
         return plugin.marks.get(name)
 
 
-class Bus:
+class Bus(Slots):
     """The plugins of one run, and a slot for every hook.
 
     Each hook name is an attribute: None while nobody listens, else a function that
     takes the hook's arguments by position. Slots follow every later ``register`` and
     ``unregister``, also one made inside a call: each is compiled when it is first
-    looked at after a change.
+    called after a change.
     """
 
     def __init__(self) -> None:
@@ -80,13 +81,7 @@ class Bus:
         self._compiled: dict[str, Callable[..., Any]] = {}
         #: Names of the plugins whose exceptions do not end the run.
         self.isolated: set[str] = set()
-
-    def __getattr__(self, hook: str) -> Slot:
-        if hook not in HOOKS:
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {hook!r}")
-        slot = self._slot(hook)
-        setattr(self, hook, slot)  # found without this method from now on
-        return slot
+        self._forget_slots()
 
     @property
     def plugins(self) -> Mapping[str, Any]:
@@ -357,7 +352,9 @@ class Bus:
 
     def _forget_slots(self) -> None:
         for hook in HOOKS:
-            self.__dict__.pop(hook, None)  # __getattr__ compiles it anew
+            is_heard = bool(getattr(self._manager.hook, hook).get_hookimpls())
+            # None: all that the loop pays is a comparison.
+            setattr(self, hook, late(self, hook, self._slot) if is_heard else None)
 
     def _impls(self, hook: str) -> list[pluggy.HookImpl]:
         """Return the implementations in bus order, not that of registration."""
@@ -368,11 +365,9 @@ class Bus:
     def _wrappers(self, hook: str) -> list[pluggy.HookImpl]:
         return [impl for impl in self._impls(hook) if impl.wrapper]
 
-    def _slot(self, hook: str) -> Slot:
+    def _slot(self, hook: str) -> Callable[..., Any]:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         assert caller.spec is not None
-        if not caller.get_hookimpls():
-            return None  # all that the loop pays is a comparison
         names = tuple(caller.spec.argnames)
         inner = compile_slot(
             hook,

@@ -10,6 +10,7 @@ import pytest
 from toy import make_trainer
 
 from training import ConfigError, CSVLoggerCallback
+from training.plugin import Strategy
 
 NAN = float("nan")
 
@@ -49,3 +50,21 @@ def test_a_foreign_number_set_on_a_trainer_becomes_pythons_own() -> None:
     trainer.max_steps = np.int64(2)  # type: ignore[assignment]
     trainer.train()
     assert (trainer.step, type(trainer.max_steps)) == (2, int)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("scheduler", object(), id="the plugin steps the one it was given"),
+        pytest.param("tf32", True, id="its plugin was registered, or was not"),
+        pytest.param("cuda_graphs", True, id="so was that of a recorded step"),
+        pytest.param("strategy", Strategy(), id="the model was placed by another"),
+        pytest.param("step", 5, id="counters are the run's"),
+    ],
+)
+def test_what_would_have_no_effect_cannot_be_set(name: str, value: Any) -> None:
+    trainer = make_trainer()
+    before = getattr(trainer, name)
+    with pytest.raises(AttributeError, match=rf"^trainer\.{name} tells .* build a Tra"):
+        setattr(trainer, name, value)
+    assert getattr(trainer, name) is before

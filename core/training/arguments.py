@@ -1,4 +1,7 @@
-"""Check what a ``Trainer`` is given; what would fail later is refused when passed."""
+"""Check what a ``Trainer`` is given: what would fail later is refused when passed.
+
+And what would have no effect is refused when it is set.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import logging
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,10 +35,24 @@ __all__ = [
     "checked_optimizer",
     "checked_policy",
     "checked_seed",
+    "shown",
     "whole_number",
 ]
 
 log = logging.getLogger(__name__)
+
+
+def shown(path: str) -> Any:
+    """Return a read-only attribute that a part of the trainer holds, by its path."""
+    name = path.rpartition(".")[2].lstrip("_")
+
+    def refuse(trainer: Any, value: Any) -> None:
+        raise AttributeError(
+            f"trainer.{name} tells about the run and cannot be set; build a Trainer "
+            "with what it shall be"
+        )
+
+    return property(attrgetter(path), refuse)
 
 
 def whole_number(name: str, value: Any, lowest: int = 1) -> int:

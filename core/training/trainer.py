@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from training.arguments import (
     checked_metadata,
     checked_optimizer,
     checked_settings,
+    shown,
 )
 from training.builtin.compiling import compile_options, refuse_two_recorders
 from training.builtin.defaults import built_in, register_plugins
@@ -35,6 +35,7 @@ from training.feed.feed import Feed
 from training.feed.validation_loaders import named_loaders, refuse_several
 from training.files.named_paths import named_path
 from training.hardware.device import choose_device
+from training.hardware.strategy import Strategy
 from training.layout import read_state, read_weights
 from training.loop.criterion import Criterion
 from training.loop.forward import LossFn, StepFn, make_forward
@@ -49,19 +50,6 @@ from training.recipes.recipe import Recipe
 from training.run import Run, Validation
 from training.view import MetricValue, Request
 from training.weighing.weigher import LossPer, Weigher
-
-
-def shown(path: str) -> Any:
-    """Return a read-only attribute that a part of the trainer holds, by its path."""
-    name = path.rpartition(".")[2]
-
-    def refuse(trainer: Trainer, value: Any) -> None:
-        raise AttributeError(
-            f"trainer.{name} tells about the run and cannot be set; build a Trainer "
-            "with what it shall be"
-        )
-
-    return property(attrgetter(path), refuse)
 
 
 class Trainer:
@@ -170,7 +158,7 @@ class Trainer:
         self.train_dataloader = train_dataloader
         self._val_dataloader = named_loaders(val_dataloader)
         self.optimizer = optimizer
-        self.scheduler = scheduler
+        self._scheduler = scheduler
         self.processor = processor
         self.recipe = recipe
         self.num_epochs, self.max_steps = num_epochs, max_steps
@@ -182,14 +170,14 @@ class Trainer:
         self.metadata = checked_metadata(metadata)
         self._check_settings()
         self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)
-        self.tf32 = None if tf32 is None else checked_flag("tf32", tf32)
-        self.cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
+        self._tf32 = None if tf32 is None else checked_flag("tf32", tf32)
+        self._cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
         options = compile_options(compile)
         check_optimizer(self)
-        self.bus.register_all((None, each) for each in built_in(self.tf32, options))
+        self.bus.register_all((None, each) for each in built_in(self._tf32, options))
         register_plugins(
             *(self.bus, callbacks or (), plugins or (), scheduler),
-            *(self._val_dataloader, evaluator, self.cuda_graphs),
+            *(self._val_dataloader, evaluator, self._cuda_graphs),
         )
         refuse_two_recorders(options, self.plugins)
         self._place(precision)
@@ -200,7 +188,7 @@ class Trainer:
 
     def _place(self, precision: str) -> None:
         """Let a strategy put all that is trained where it runs: plugins are there."""
-        self.strategy = strategy = chosen_strategy(self, self.bus)
+        self._strategy = strategy = chosen_strategy(self, self.bus)
         try:
             self.device = placed(strategy, self.model, self.optimizer, self.device)
             self._drawn_seed = strategy.on_main(lambda: self._drawn_seed)
@@ -292,6 +280,11 @@ class Trainer:
         self._remember_options()
         self._run()
 
+    # What plugins were built from, and with; another one would be without effect.
+    scheduler: Any = shown("_scheduler")
+    tf32: bool | None = shown("_tf32")
+    cuda_graphs: bool = shown("_cuda_graphs")
+    strategy: Strategy = shown("_strategy")
     # What the run shows that is on, was last, or waits for train().
     state: RunState = shown("_run.state")
     epoch: int = shown("_run.state.progress.epoch")

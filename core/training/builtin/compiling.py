@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -15,6 +15,8 @@ from training.errors import ConfigError
 RECORDING_MODES = ("reduce-overhead", "max-autotune")
 #: And the option of its backend that these modes set.
 RECORDING_OPTION = "triton.cudagraphs"
+#: The plugin that records a step, by the name of its class.
+RECORDER = "cuda_graphs"
 
 
 def compile_options(given: bool | Mapping[str, Any]) -> dict[str, Any] | None:
@@ -40,18 +42,23 @@ def compile_options(given: bool | Mapping[str, Any]) -> dict[str, Any] | None:
     return options
 
 
+def has_recorder(plugins: Mapping[str, Any]) -> bool:
+    """Whether ``cuda_graphs`` is among these, by whatever name it takes part."""
+    return any(getattr(type(p), "name", None) == RECORDER for p in plugins.values())
+
+
 def refuse_two_recorders(
-    options: Mapping[str, Any] | None, plugins: Collection[str]
+    options: Mapping[str, Any] | None, plugins: Mapping[str, Any]
 ) -> None:
     """Refuse the plugin ``cuda_graphs`` beside a compiler that records by itself.
 
     Args:
         options: what ``compile_options`` returned.
-        plugins: names of those that take part.
+        plugins: those that take part, by name.
     Raises:
         ConfigError: both would record the same work.
     """
-    if options is None or "cuda_graphs" not in plugins:
+    if options is None or not has_recorder(plugins):
         return
     mode, inductor = options.get("mode"), options.get("options") or {}
     if mode in RECORDING_MODES:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from training import callbacks as plugin_names
-from training.builtin.compiling import Compile
+from training.builtin.compiling import Compile, has_recorder
 from training.builtin.memory_advice import MemoryAdvice
 from training.builtin.tf32 import TF32
 from training.bus.bus import Bus
@@ -81,11 +81,16 @@ def register_plugins(
         bus.register(plugin_names.EvaluationCallback(evaluator))
     elif validation is not None and not bus.listeners("evaluate"):
         bus.register(plugin_names.EvaluationCallback())
-    if cuda_graphs and "cuda_graphs" not in bus.plugins:
-        bus.register(_recorder())
+    if cuda_graphs and not has_recorder(bus.plugins):
+        bus.register(recorder())
 
 
-def _recorder() -> Callback:
+def recorder() -> Callback:
+    """Return the plugin that ``cuda_graphs`` stands for.
+
+    Raises:
+        PluginError: it is not installed; says what to install.
+    """
     try:
         return plugin_names.CUDAGraphsCallback()
     except ImportError as error:

@@ -25,12 +25,13 @@ from training.discovery.shipped import VERSION
 from training.errors import ConfigError
 from training.files.claim import Claim
 from training.files.lock import FolderLostError
+from training.files.named_paths import barrier
 from training.messages.error_texts import error_text
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = ["CONFIG", "HISTORY", "SUMMARY", "RunRecord"]
+__all__ = ["CONFIG", "HISTORY", "SUMMARY", "RunRecord", "folder_mistake"]
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +74,9 @@ class RunRecord(Callback):
         """
         self._claim.require_free()
         self.summary, self._started = {}, None
-        folder = self._folder = trainer.save_dir.absolute()
-        while not folder.exists() and not folder.is_symlink():
-            folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(
-                f"training.save_dir is {str(trainer.save_dir)!r}, but {str(folder)!r} "
-                "is no folder that can be written; choose another one"
-            )
+        self._folder = trainer.save_dir.absolute()
+        if mistake := folder_mistake(trainer.save_dir):
+            raise ConfigError(mistake)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._claim.take(self._folder / LOCK, trainer)
@@ -227,6 +223,17 @@ def paths_of(answers: Answers, folder: Path) -> dict[str, str]:
         label: str(path.relative_to(here) if path.is_relative_to(here) else path)
         for label, path in paths.items()
     }
+
+
+def folder_mistake(save_dir: Path) -> str:
+    """Return why no run can be recorded there, ``""`` if nothing is seen."""
+    found = barrier(save_dir)
+    if found is None:
+        return ""
+    return (
+        f"training.save_dir is {str(save_dir)!r}, but {str(found)!r} is no folder that "
+        "can be written; choose another one"
+    )
 
 
 def _require_files(folder: Path) -> None:

@@ -60,6 +60,19 @@ def path_mistake(path: str | Path) -> str:
     return "a name in it is too long" if max(map(len, names)) > MOST_NAME_BYTES else ""
 
 
+def barrier(path: Path) -> Path | None:
+    """Return what keeps files from being written below ``path``; None: nothing seen.
+
+    That is the nearest of ``path`` and the folders above it that exists, where it is no
+    folder, or none that may be written. Nothing is made.
+    """
+    nearest = path.absolute()
+    while not os.path.lexists(nearest):  # nor where a folder above may not be entered
+        nearest = nearest.parent
+    is_open = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    return None if is_open else nearest
+
+
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file to read its bytes; a pipe or a device is not waited for.
 

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import training
 from training.app.config.load import Config
-from training.app.plan.planning import ask_for_plans, evaluated, length_conflicts
+from training.app.plan.planning import (
+    ask_for_plans,
+    evaluated,
+    file_conflicts,
+    length_conflicts,
+    setting_conflicts,
+)
 from training.builtin.run_record import CONFIG, HISTORY, SUMMARY
 from training.bus.bus import Bus
 from training.discovery.parts import named_part
@@ -72,7 +78,12 @@ def describe_plan(config: Config) -> list[str]:
         first, *more = text
         lines.append(f"  {label:<12} {first}")
         lines += [f"  {'':<12} {line}" for line in more]
-    conflicts = [*length_conflicts(run), *(s for p in plans for s in p.conflicts)]
+    conflicts = [
+        *setting_conflicts(settings, run.plugins),
+        *length_conflicts(run),
+        *(sentence for plan in plans for sentence in plan.conflicts),
+        *file_conflicts(run.save_dir, [path for plan in plans for path in plan.files]),
+    ]
     lines += ["", "conflicts" if conflicts else "conflicts: none found"]
     return lines + [f"  {sentence}" for sentence in conflicts]
 

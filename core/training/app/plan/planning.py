@@ -1,15 +1,35 @@
-"""Ask plugins what they would do in a run; its own limits go together or do not."""
+"""Ask plugins what they would do in a run, and say which settings it would refuse."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+from training.app.config.schema import TrainingConfig
+from training.builtin.compiling import (
+    RECORDER,
+    compile_options,
+    has_recorder,
+    refuse_two_recorders,
+)
+from training.builtin.defaults import recorder
+from training.builtin.run_record import folder_mistake
 from training.bus.bus import Bus
+from training.errors import TrainbusError
+from training.files.named_paths import barrier
+from training.messages.error_texts import text_of
 from training.messages.tables import count
 from training.planned.planned_run import Plan, PlannedRun
 
-__all__ = ["ask_for_plans", "evaluated", "length_conflicts"]
+__all__ = [
+    "ask_for_plans",
+    "evaluated",
+    "file_conflicts",
+    "length_conflicts",
+    "setting_conflicts",
+]
 
 
 def evaluated(bus: Bus, run: PlannedRun) -> PlannedRun:
@@ -41,6 +61,42 @@ def ask_for_plans(bus: Bus, run: PlannedRun) -> list[Plan]:
     """Return what each plugin would do, in the order of ``run.plugins``."""
     plans = dict(bus.collect("plan", run=run))
     return [plan for name in run.plugins if (plan := plans.get(name)) is not None]
+
+
+def setting_conflicts(
+    settings: TrainingConfig, plugins: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield what the trainer of a run would refuse to be built with, in its words.
+
+    Args:
+        settings: of the run; the device need not be one of this machine.
+        plugins: those that take part, by name.
+    """
+    taking_part = dict(plugins)
+    try:
+        if settings.cuda_graphs and not has_recorder(plugins):
+            taking_part[RECORDER] = recorder()
+        refuse_two_recorders(compile_options(settings.compile), taking_part)
+    except TrainbusError as error:
+        yield text_of(error)
+
+
+def file_conflicts(save_dir: Path, files: Iterable[Path]) -> Iterator[str]:
+    """Yield a sentence for each place of files that cannot be written.
+
+    Args:
+        save_dir: folder of the run.
+        files: all that would be written, in it and elsewhere.
+    """
+    if mistake := folder_mistake(save_dir):
+        yield mistake
+    others = {path.parent for path in files if not path.is_relative_to(save_dir)}
+    for folder in sorted(others):
+        if found := barrier(folder):
+            yield (
+                f"nothing can be written to {str(folder)!r}, for {str(found)!r} is no "
+                "folder that can be written; choose another one"
+            )
 
 
 def length_conflicts(run: PlannedRun) -> Iterator[str]:

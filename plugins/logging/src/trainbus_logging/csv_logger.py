@@ -57,8 +57,10 @@ class CSVLoggerCallback(Callback):
         self._claim = Claim("csv plugin", "csv.filename")
 
     def plan(self, run: PlannedRun) -> Plan:
-        """Return what a run writes; touches nothing."""
-        return Plan(files={self._place(run.save_dir): ""})
+        """Return what a run writes, or why it cannot; touches nothing."""
+        path = self._place(run.save_dir)
+        mistake = _mistake(path.absolute())
+        return Plan(files={path: ""}, conflicts=[mistake] if mistake else [])
 
     def on_setup(self, trainer: Trainer) -> None:
         """Fix the path, so that a later change of folder does not move it; lock it.
@@ -69,13 +71,8 @@ class CSVLoggerCallback(Callback):
         """
         self._claim.require_free()
         self.path = self._place(trainer.save_dir).absolute()
-        if self.path.is_dir():
-            raise ConfigError(f"csv.filename is {str(self.path)!r}, which is a folder")
-        is_device = self.path.is_char_device() or self.path.is_block_device()
-        if is_device and not self.path.is_symlink():
-            raise ConfigError(  # set aside, it would be gone for all programs
-                f"csv.filename is {str(self.path)!r}, which is a device; name a file"
-            )
+        if mistake := _mistake(self.path):
+            raise ConfigError(mistake)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -169,6 +166,17 @@ class CSVLoggerCallback(Callback):
         text = as_text(columns, [header, *rows])
         write_durably(self.path, lambda file: file.write(text.encode()))
         self._columns = columns
+
+
+def _mistake(path: Path) -> str:
+    """Return why ``path`` can be no log, ``""`` if it can be one."""
+    if path.is_dir():
+        return f"csv.filename is {str(path)!r}, which is a folder"
+    is_device = path.is_char_device() or path.is_block_device()
+    if is_device and not path.is_symlink():
+        # Set aside, it would be gone for all programs.
+        return f"csv.filename is {str(path)!r}, which is a device; name a file"
+    return ""
 
 
 def as_cells(metrics: Mapping[str, Any]) -> dict[str, str]:

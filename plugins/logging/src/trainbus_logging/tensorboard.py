@@ -91,8 +91,13 @@ class TensorBoardCallback(Callback):
         self._run_name = name
 
     def plan(self, run: PlannedRun) -> Plan:
-        """Return what a run writes; touches nothing."""
-        return Plan(files={self._place(run.save_dir): ""})
+        """Return what a run writes, or what it needs for that; touches nothing."""
+        missing = []
+        try:
+            _import_writer()
+        except PluginError as error:
+            missing = [str(error)]
+        return Plan(files={self._place(run.save_dir): ""}, conflicts=missing)
 
     def on_setup(self, trainer: Trainer) -> None:
         """Fix the folder, and see that TensorBoard can be imported.

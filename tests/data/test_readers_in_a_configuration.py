@@ -165,11 +165,12 @@ def test_an_embedded_picture_is_shown_as_one_in_a_file(folder, tiny):
 
 
 def test_a_fault_of_all_rows_is_told_once(folder):
+    source = {"csv": {"path": "rows.csv", "images": "{img}.png"}}
     with pytest.raises(DataError) as caught:
-        pipeline(folder, "other.csv").rows("train")
+        pipeline(folder, source).rows("train")
     first, told, more = str(caught.value).split("\n")
-    assert first.startswith(f"3 of 3 rows of {folder / 'other.csv'} cannot be used")
-    assert "other.csv:2: lacks 'question' and 'answer'" in told
+    assert first == f"3 of 3 rows of {folder / 'rows.csv'} cannot be used; mend them:"
+    assert "rows.csv:2: lacks 'img'" in told
     assert more == "  ... and 2 more with that fault: lines 3, 4"
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from trainbus_data.dataset import picture_fault
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.readers.choose import open_reader
+from trainbus_data.rows.field_names import look, refuse_absent
 from trainbus_data.rows.reading import BadRow, Row, settle_bad_rows
-from trainbus_data.rows.row_checks import RowChecks
+from trainbus_data.rows.row_checks import RowChecks, required_fields
 from training.documents.document import Key
 from training.errors import DataError
 from training.recipes.batch import Batch
@@ -50,6 +51,13 @@ class AskedRows:
                 "the path"
             )
         self._reader = open_reader("rows", source, {}, _place)
+        needed = required_fields(task, needs_target=False)
+        named = {name: names[name] for name in needed if name in names}
+        refuse_absent(
+            look(self._reader, [names.get(name, name) for name in needed]),
+            *(needed, named, "data.fields.{} of the run".format),
+            may_name=False,
+        )
         root = self._reader.root
         self._checks = RowChecks(
             *(task, root, Path(root.absolute().anchor), names, max_pixels),

@@ -16,6 +16,7 @@ from trainbus_data.images.picture import Picture
 from trainbus_data.listed_rows import list_rows, with_good_pictures
 from trainbus_data.pipeline_inputs import load_inputs
 from trainbus_data.readers.choose import open_reader
+from trainbus_data.rows.field_names import look, refuse_absent
 from trainbus_data.rows.indexed_rows import IndexedRows
 from trainbus_data.rows.reading import Row
 from trainbus_data.rows.row_checks import RowChecks, required_fields
@@ -242,9 +243,31 @@ class DataPipeline:
                     f"{', '.join(self.task.fields)}"
                 )
 
+    def _refuse_absent_fields(self, split: str) -> None:
+        """Refuse names of fields that no row of ``split`` has.
+
+        What a row may do without need be in one split only.
+        """
+        names = dict(self.config.fields)
+        needed = required_fields(self.task, needs_target=split != "test")
+        if split == "test" and self.task.target not in needed:
+            names.pop(self.task.target, None)
+        others = [each for each in self._resolve() if each != split]
+        wanted = [*names.values(), *(name for name in needed if name not in names)]
+        refuse_absent(
+            look(self._reader(split), wanted),
+            needed,
+            names,
+            lambda field: self._locate(("data", "fields", field)),
+            lambda name: any(
+                not look(self._reader(each), [name]).absent for each in others
+            ),
+        )
+
     def _read(self, split: str) -> list[Row] | IndexedRows:
         if split not in self._rows:
             config, reader = self.config, self._reader(split)
+            self._refuse_absent_fields(split)
             is_held = not self.is_indexed(split)
             checks = RowChecks(
                 self.task,

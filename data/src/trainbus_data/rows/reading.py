@@ -140,10 +140,12 @@ def settle_bad_rows(
     share = len(bad) / num_rows
     listed = "".join(f"\n  {line}" for line in _told(bad, num_rows))
     found = f"{len(bad)} of {num_rows} rows of {bad[0].path} cannot be used"
-    if policy == "error":
-        way_out = ", or set data.on_bad_row to 'skip'" if may_skip else ""
-        raise DataError(f"{found}; mend them{way_out}:{listed}")
-    if share > max_bad_fraction or len(bad) == num_rows:
+    is_all = len(bad) == num_rows  # which no policy bears
+    if policy == "error" or is_all:
+        way_out = ", or set data.on_bad_row to 'skip'"
+        more = way_out if may_skip and not is_all else ""
+        raise DataError(f"{found}; mend them{more}:{listed}")
+    if share > max_bad_fraction:
         raise DataError(
             f"{found}, a share of {share:.3f}, but data.max_bad_fraction is "
             f"{max_bad_fraction}:{listed}"

@@ -9,6 +9,7 @@ from PIL import Image
 
 from trainbus_data.config import DataConfig
 from trainbus_data.data_pipeline import DataPipeline
+from trainbus_data.rows.reading import Row
 from training.errors import ConfigError, DataError
 from training.recipes.batch import Batch
 
@@ -260,3 +261,20 @@ def test_the_rows_of_easy_vqa_become_batches(shared_folder, tiny):
     batches = list(pipeline.get_val_dataloader())
     assert sum(len(batch.rows) for batch in batches) == 1000
     assert {r["kind"] for batch in batches for r in batch.rows} == {"yes_no", "other"}
+
+
+def test_rows_are_asked_for_without_copying_any(rows_file, monkeypatch):
+    pipeline = DataPipeline({"train": str(rows_file()), "batch_size": 2})
+    rows = pipeline.rows("train")
+    rows[0]["answer"] = "changed"
+    assert [row["answer"] for row in rows] == ["red", "green", "blue"]
+    assert [row["answer"] for row in rows[1:]] == ["green", "blue"]
+
+    def never(row: Row) -> None:
+        raise AssertionError("a row is copied")
+
+    monkeypatch.setattr(Row, "as_dict", never)
+    assert len(pipeline.rows("train")) == 3
+    assert pipeline.num_batches("train") == 2
+    with pytest.raises(AssertionError, match="is copied"):
+        pipeline.training_rows()

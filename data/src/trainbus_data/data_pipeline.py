@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from trainbus_data.config import MIB, SPLITS, DataConfig
 from trainbus_data.dataset import RowsDataset
 from trainbus_data.images.picture import Picture
-from trainbus_data.listed_rows import list_rows, with_good_pictures
+from trainbus_data.listed_rows import ListedRows, list_rows, with_good_pictures
 from trainbus_data.pipeline_inputs import load_inputs
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.field_names import look, refuse_absent
@@ -141,8 +141,8 @@ class DataPipeline:
         """Return the rows of ``train``, ``validation`` or ``test``; [] if unset.
 
         Before ``setup`` these are the rows whose values are usable; after it, those
-        whose pictures are usable too. Those of a large file are read as they are asked
-        for.
+        whose pictures are usable too. None is copied: each is made as it is asked
+        for, and those of a large file are read then.
 
         Raises:
             ConfigError: there is no such split.
@@ -156,7 +156,7 @@ class DataPipeline:
         if split not in self._resolve():
             return []
         rows = self._read(split)
-        return [row.as_dict() for row in rows] if isinstance(rows, list) else rows
+        return ListedRows(rows) if isinstance(rows, list) else rows
 
     def num_batches(self, split: str) -> int:
         """Return the batches of a pass over ``split``, from its rows; no processor."""

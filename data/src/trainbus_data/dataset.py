@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -42,11 +42,11 @@ class RowsDataset(Dataset[int]):
         return len(self._rows)
 
     @property
-    def rows(self) -> list[dict[str, Any]] | None:
-        """The rows, where they are held in memory."""
+    def rows(self) -> list[Mapping[str, Any]] | None:
+        """The rows, where they are held in memory; not to be changed."""
         if isinstance(self._rows, IndexedRows):
             return None
-        return [row.as_dict() for row in self._rows]
+        return [row.values for row in self._rows]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -162,6 +163,30 @@ def test_an_embedded_picture_is_shown_as_one_in_a_file(folder, tiny):
         assert torch.equal(one["pixel_values"], other["pixel_values"])
         assert all(isinstance(row["image"], EmbeddedPicture) for row in other.rows)
         assert json.dumps(other.rows[0]["image"]).startswith('"sha256:')
+
+
+def test_what_a_reader_says_of_its_rows_is_compared_where_it_says_more_than_they_do(
+    folder, tiny
+):
+    (folder / "versioned.py").write_text(
+        "from trainbus_data.readers.csv_table import CsvTable\n"
+        "class Versioned(CsvTable):\n"
+        "    def __init__(self, path: str, version: str) -> None:\n"
+        "        super().__init__(path)\n"
+        "        self.fingerprint = version\n"
+    )
+    path = str(folder / "rows.csv")
+    own = {f"{folder / 'versioned.py'}:Versioned": {"path": path, "version": "v2"}}
+    found = {}
+    for name, source in {"shipped": path, "own": own}.items():
+        made = pipeline(folder, source)
+        made.use_processor(tiny["processor"], BOS)
+        made.setup()
+        found[name] = made.get_train_dataloader().dataset
+    assert found["own"].fingerprint == found["shipped"].fingerprint
+    assert found["own"].source_fingerprint == "v2"
+    assert found["shipped"].source_fingerprint is None
+    assert pickle.loads(pickle.dumps(found["own"]))._reader is None
 
 
 def test_a_fault_of_all_rows_is_told_once(folder):

@@ -22,6 +22,7 @@ class Augmented(Dataset[Any]):
     """Rows with noise from all three global generators, or without any."""
 
     fingerprint = "a"
+    source_fingerprint = "v1"
 
     def __init__(self, num_rows: int = 11, noise: bool = True) -> None:
         self.x, self.y = regression_batches(1, num_rows)[0]

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 FREE = ("num_epochs", "max_steps", "device")
 #: None where a loader does not tell; then there is nothing to compare.
 MAY_BE_UNKNOWN = (
-    *("dataset", "dataset_length", "sampler", "batch_size", "drop_last", "loss_per"),
+    *("dataset", "dataset_source", "dataset_length", "sampler", "batch_size"),
+    *("drop_last", "loss_per"),
 )
 #: Setting -> others that follow from it, which are not worth a line of their own.
 IMPLIES = {
-    "dataset_length": ("batches_per_epoch", "dataset"),
+    "dataset": ("dataset_source",),
+    "dataset_length": ("batches_per_epoch", "dataset", "dataset_source"),
     "batch_size": ("batches_per_epoch",),
     "drop_last": ("batches_per_epoch",),
     "frozen": ("optimizer.groups",),
@@ -65,6 +67,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
     loader: Any = trainer.train_dataloader
     sampler = getattr(loader, "batch_sampler", None)
     batch_size = getattr(loader, "batch_size", None)
+    dataset = getattr(loader, "dataset", None)
     settings = {
         "seed": trainer.order_seed,
         "precision": trainer.precision,
@@ -73,8 +76,9 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         # 0 and None both clip nothing.
         "max_grad_norm": trainer.max_grad_norm or None,
         "loss_per": trainer.state.weigher.settings(),
-        "dataset": getattr(getattr(loader, "dataset", None), "fingerprint", None),
-        "dataset_length": _length(getattr(loader, "dataset", None)),
+        "dataset": getattr(dataset, "fingerprint", None),
+        "dataset_source": getattr(dataset, "source_fingerprint", None),
+        "dataset_length": _length(dataset),
         "sampler": _sampler(loader),
         "batch_size": batch_size or getattr(sampler, "batch_size", None),
         "drop_last": getattr(sampler, "drop_last", None),

@@ -24,7 +24,11 @@ class Reader(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A text that changes when the rows do."""
+        """A text that changes when the rows do, and with nothing else.
+
+        A run is not resumed on other rows. Up to 1,000 are compared in any case; so a
+        reader need not read more than it likes for this.
+        """
 
     def __len__(self) -> int: ...
 

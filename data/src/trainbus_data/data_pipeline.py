@@ -122,7 +122,9 @@ class DataPipeline:
                 )
                 self._rows[split] = part
                 self.family.prepare(self.processor, [row.values for row in part])
-            datasets[split] = RowsDataset(part, self.family, self.processor)
+            datasets[split] = RowsDataset(
+                part, self.family, self.processor, self._reader(split)
+            )
         self._datasets = datasets
 
     def get_train_dataloader(self) -> DataLoader[int] | None:

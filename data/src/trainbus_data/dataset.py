@@ -15,6 +15,7 @@ from trainbus_data.rows.reading import BadRow, Row
 from training.errors import DataError
 from training.recipes.batch import Batch
 from training.recipes.family import ModelFamily
+from training.recipes.reader import Reader
 
 __all__ = ["RowsDataset", "picture_fault"]
 
@@ -26,12 +27,18 @@ class RowsDataset(Dataset[int]):
         rows: all of them, or what reads them as they are asked for.
         family: makes batches.
         processor: what the family takes.
+        reader: where the rows come from; workers do without it.
     """
 
     def __init__(
-        self, rows: Sequence[Row] | IndexedRows, family: ModelFamily, processor: Any
+        self,
+        rows: Sequence[Row] | IndexedRows,
+        family: ModelFamily,
+        processor: Any,
+        reader: Reader | None = None,
     ) -> None:
         self._rows = rows
+        self._reader = reader
         self._family = family
         self._processor = processor
         #: Whether loading a sample draws no random number, so that nothing need be
@@ -55,6 +62,23 @@ class RowsDataset(Dataset[int]):
         Pictures are not looked at. Read once, in some 20 ms.
         """
         return fingerprint_of(len(self), lambda index: self._row(index).as_dict())
+
+    @cached_property
+    def source_fingerprint(self) -> str | None:
+        """Tell this data's source from others, where its reader knows more than rows.
+
+        None for a reader that says no more than a digest of its rows: what is trained
+        on may be the same though they are called otherwise.
+        """
+        reader = self._reader
+        given = getattr(reader, "fingerprint", None)
+        if reader is None or given is None:
+            return None
+        own = fingerprint_of(len(reader), reader.__getitem__)
+        return None if given == own else str(given)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None}
 
     def __getitem__(self, index: int) -> int:
         if not 0 <= index < len(self):

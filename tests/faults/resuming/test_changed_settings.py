@@ -20,6 +20,8 @@ CHANGED: dict[str, dict[str, Any]] = {
     "seed was 3, is 4": {"seed": 4},
     "dataset_length was 11, is 9": {"rows": 9},
     "dataset was 'a', is 'b'": {"fingerprint": "b"},
+    "dataset_source was 'v1', is 'v2'": {"source_fingerprint": "v2"},
+    "dataset was 'a', is 'c'": {"fingerprint": "c", "source_fingerprint": "v2"},
     "sampler was 'RandomSampler', is 'SequentialSampler'": {"shuffle": False},
     "batch_size was 2, is 3": {"batch_size": 3},
     "drop_last was False, is True": {"drop_last": True},
@@ -39,8 +41,9 @@ def changed(options: dict[str, Any]) -> Trainer:
     names = ("batch_size", "drop_last", "shuffle")
     loading = {k: options.pop(k) for k in names if k in options}
     loader = loader_of(**loading)
-    if "fingerprint" in options:
-        loader.dataset.fingerprint = options.pop("fingerprint")
+    for name in ("fingerprint", "source_fingerprint"):
+        if name in options:
+            setattr(loader.dataset, name, options.pop(name))
     rows = options.pop("rows", None)
     if rows is not None:
         loader.dataset.x = loader.dataset.x[:rows]

@@ -10,6 +10,7 @@ from trainbus_data.dataset import picture_fault
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.field_names import look, refuse_absent
+from trainbus_data.rows.indexed_rows import is_large
 from trainbus_data.rows.reading import BadRow, Row, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks, required_fields
 from training.documents.document import Key
@@ -24,9 +25,10 @@ __all__ = ["AskedRows"]
 class AskedRows:
     """The rows of a file, which need not have the task's target.
 
-    All are checked at once, so that no prediction is lost to a bad row behind it; then
-    they stay where they are and are read as they are asked for. Files that rows name
-    are relative to where the rows lie, as in training, and may lie anywhere.
+    All are checked at once, so that no prediction is lost to a bad row behind it. Those
+    of up to ``HELD_MB`` are kept then; more stay where they are, and are read again as
+    they are asked for. Files that rows name are relative to where the rows lie, as in
+    training, and may lie anywhere.
 
     Args:
         source: a path, or one reader's name over its options.
@@ -64,6 +66,8 @@ class AskedRows:
             needs_target=False,
         )
         self._target = task.target
+        #: All of them; empty where they are too many.
+        self._held: list[Row] = []
         self._check()
 
     def __len__(self) -> int:
@@ -97,6 +101,8 @@ class AskedRows:
             yield [row.as_dict() for row in rows], batch
 
     def _row(self, index: int) -> Row:
+        if self._held:
+            return self._held[index]
         try:
             return self._read(index)
         except DataError as error:  # the file has changed since it was checked
@@ -108,15 +114,19 @@ class AskedRows:
         return Row(self._checks.read(self._reader[index], place), place)
 
     def _check(self) -> None:
-        bad = []
+        rows, bad, is_held = list[Row](), list[BadRow](), not is_large(self._reader)
         for index in range(len(self)):
             try:
-                reason = _missing(self._read(index))
+                row = self._read(index)
+                reason = _missing(row)
             except DataError as error:
                 reason = str(error)
             if reason:
                 bad.append(BadRow.at(self._reader.place(index), reason))
+            elif is_held:
+                rows.append(row)
         settle_bad_rows(bad, len(self), "error", 0.0, may_skip=False)
+        self._held = rows
 
 
 def _missing(row: Row) -> str:

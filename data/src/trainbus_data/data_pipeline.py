@@ -17,7 +17,7 @@ from trainbus_data.listed_rows import ListedRows, list_rows, with_good_pictures
 from trainbus_data.pipeline_inputs import load_inputs
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.field_names import look, refuse_absent
-from trainbus_data.rows.indexed_rows import IndexedRows
+from trainbus_data.rows.indexed_rows import IndexedRows, is_large
 from trainbus_data.rows.reading import Row
 from trainbus_data.rows.row_checks import RowChecks, required_fields
 from training.discovery.parts import build_pair
@@ -33,8 +33,6 @@ __all__ = ["DataPipeline"]
 
 #: Rows of a large set that a vocabulary is learnt from.
 NUM_LEARNT = 100_000
-#: Bytes that a row is taken to have where its reader does not tell.
-ROW_BYTES = 512
 
 
 class DataPipeline:
@@ -186,9 +184,7 @@ class DataPipeline:
         """Whether the rows of ``split`` are too many to be held in memory."""
         if split not in self._resolve():
             return False
-        reader = self._reader(split)
-        size = getattr(reader, "num_bytes", len(reader) * ROW_BYTES)
-        return bool(size > self.config.index_above_mb * MIB)
+        return is_large(self._reader(split), self.config.index_above_mb)
 
     @property
     def _eval_batch_size(self) -> int:

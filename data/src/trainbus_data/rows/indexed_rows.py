@@ -16,10 +16,14 @@ from trainbus_data.vqa.task import VQA
 from training.errors import DataError
 from training.recipes.reader import Reader
 
-__all__ = ["IndexedRows", "index_rows"]
+__all__ = ["HELD_MB", "IndexedRows", "index_rows", "is_large"]
 
 #: Rows that are checked before training, from the start.
 NUM_CHECKED = 2000
+#: MiB of rows that are held in memory unless a configuration says otherwise.
+HELD_MB = 64
+#: Bytes that a row is taken to have where its reader does not tell.
+ROW_BYTES = 512
 
 
 class IndexedRows(Sequence[dict[str, Any]]):
@@ -99,6 +103,12 @@ class IndexedRows(Sequence[dict[str, Any]]):
         settle_bad_rows(bad, number, on_bad_row, most)
         if bad:
             self._left = np.flatnonzero(is_good)
+
+
+def is_large(reader: Reader, above_mb: int = HELD_MB) -> bool:
+    """Whether the rows of a reader, as text, are more than so many MiB."""
+    size = getattr(reader, "num_bytes", len(reader) * ROW_BYTES)
+    return bool(size > above_mb << 20)
 
 
 def index_rows(

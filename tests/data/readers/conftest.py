@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from trainbus_data.rows.line_index import cache_folder
+from trainbus_data.rows.cache import cache_folder
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of kept rows."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cache_folder().with_name("rows")
+    return cache_folder("rows")

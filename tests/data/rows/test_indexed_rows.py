@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from trainbus_data.data_pipeline import DataPipeline
+from trainbus_data.rows.cache import cache_folder
 from trainbus_data.rows.indexed_rows import index_rows
-from trainbus_data.rows.line_index import LineIndex, cache_folder
+from trainbus_data.rows.line_index import LineIndex
 from training.errors import DataError
 from training.feed.permutation import Permutation
 
@@ -23,7 +24,7 @@ BOS = 5
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cache_folder()
+    return cache_folder("lines")
 
 
 def lines_of(index: LineIndex) -> list[tuple[int, bytes]]:

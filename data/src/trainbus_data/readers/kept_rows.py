@@ -2,7 +2,8 @@
 
 The lines are kept in the user's cache folder, under a name made of the sources' paths,
 sizes and times and of the options. Processes that make them at once write the same
-bytes, stamped alike, so that each may replace the other's.
+bytes, stamped alike, so that each may replace the other's. What was used longest ago
+is deleted where all are more than ``MOST_KEPT_BYTES``, but nothing that is in use.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from trainbus_data.readers.row_lines import RowLines
+from trainbus_data.rows.cache import (
+    InUse,
+    cache_folder,
+    delete,
+    make_room,
+    was_used,
+)
 from trainbus_data.rows.json_lines import MAX_LINE_BYTES, UnusableRow
-from trainbus_data.rows.line_index import LineIndex, cache_folder
+from trainbus_data.rows.line_index import LineIndex
 from training.errors import DataError
 from training.files.durable import write_durably
 
@@ -27,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: Of the lines; another number makes them anew.
 VERSION = 1
+#: That the rows of all sources may have: VQA v2 takes a hundredth of it.
+MOST_KEPT_BYTES = 10 << 30
 #: Rows that are kept in mind as unusable.
 MAX_FAULTY = 1000
 #: Where the last line is looked for; it holds at most ``MAX_FAULTY`` numbers.
@@ -59,7 +69,8 @@ class KeptRows(RowLines):
         stamps = [_stamp(source) for source in sources]
         key = json.dumps([VERSION, options, stamps], sort_keys=True)
         name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-        kept = cache_folder().with_name("rows") / f"{name}.lines"
+        kept = cache_folder("rows") / f"{name}.lines"
+        self._mark = InUse(kept)  # before looking, so that what is found stays
         end = _end_of(kept)
         if end is None:
             logger.info("reading %s once; its rows are kept in %s", path, kept)
@@ -68,6 +79,8 @@ class KeptRows(RowLines):
                 kept.unlink(missing_ok=True)
                 raise DataError(f"{path} has changed while it was read; start again")
             end = _end_of(kept) or {"rows": 0}
+            make_room(kept.parent, MOST_KEPT_BYTES, delete)
+        was_used(kept)
         if not end["rows"]:
             raise DataError(f"{path} holds no rows")
         super().__init__(path, LineIndex(kept), end["rows"])

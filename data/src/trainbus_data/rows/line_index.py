@@ -9,24 +9,27 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trainbus_data.rows.cache import cache_folder, make_room, was_used
 from trainbus_data.rows.json_lines import MAX_LINE_BYTES
 from training.errors import DataError
+from training.files.durable import write_durably
 from training.files.named_paths import open_file
 
-__all__ = ["LineIndex", "cache_folder"]
+__all__ = ["LineIndex"]
 
 logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 16 << 20
 #: A line is blank if it is at most this long and holds nothing but white space.
 MAX_BLANK_BYTES = 16
+#: That all kept indices may have: a hundred million lines.
+MOST_KEPT_BYTES = 1 << 30
 BOM = b"\xef\xbb\xbf"
 
 Offsets = npt.NDArray[np.int64]
@@ -46,7 +49,7 @@ class LineIndex:
         self.path = path
         self._file: int | None = None
         self._stamp = _stamp(path)
-        kept = cache_folder() / f"{_digest(path, self._stamp)}.npz"
+        kept = cache_folder("lines") / f"{_digest(path, self._stamp)}.npz"
         self._starts, self._left_out = _load(kept) or _build(path, kept)
 
     def __len__(self) -> int:
@@ -98,12 +101,6 @@ class LineIndex:
             os.close(self._file)  # type: ignore[arg-type]
 
 
-def cache_folder() -> Path:
-    """Return the folder of indices, below XDG_CACHE_HOME or ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "trainbus" / "lines"
-
-
 def _stamp(path: Path) -> tuple[int, int]:
     """Return (bytes, time of the last change in ns)."""
     try:
@@ -122,6 +119,7 @@ def _load(kept: Path) -> tuple[Offsets, Offsets] | None:
     """Return a kept index, None if there is none that can be read."""
     try:
         with kept.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            was_used(kept)
             return found["starts"], found["blanks"]
     except FileNotFoundError:
         return None
@@ -138,10 +136,8 @@ def _build(path: Path, kept: Path) -> tuple[Offsets, Offsets]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-            np.savez(file, starts=starts, blanks=blanks)
-        os.replace(file.name, kept)
+        write_durably(kept, lambda file: np.savez(file, starts=starts, blanks=blanks))
+        make_room(kept.parent, MOST_KEPT_BYTES)
     except OSError as error:
         logger.warning("the line index of %s cannot be kept (%s); the next run makes "
                        "it anew", path, error.strerror)  # fmt: skip

@@ -70,3 +70,12 @@ def test_the_readme_shows_the_overhead_as_last_measured() -> None:
         full = results["full"][name]["ratio"]
         assert f"| {name} | {plain['ratio']:.2f} | {full:.2f} |" in text
     assert f"Measured on {results['date'][:10]}" in text
+
+
+def test_what_a_batch_and_a_photo_cost_is_held_to_its_limits() -> None:
+    from collate import failures
+
+    batch, photo = {"share": 0.1}, {"fresh_cpu_ms": 9.5, "kept_cpu_ms": 1.0}
+    assert failures(batch, photo) == []
+    assert failures({"share": 0.11}, photo) == ["batch over step: 0.11, limit is 0.1"]
+    assert len(failures(batch, {"fresh_cpu_ms": 9.6, "kept_cpu_ms": 1.1})) == 2

@@ -90,14 +90,22 @@ class Completes(ModelFamily):
         return Batch(tensors, list(rows), sum(map(len, rests)))
 
     def predict(self, model: Any, processor: str, batch: Batch) -> list[str]:
+        ids, _ = self.generate(model, batch)
+        return [self.text(processor, each) for each in ids]
+
+    def generate(
+        self, model: Any, batch: Batch
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Return each row's letters, and the log-probability of each."""
         ids, mask = self.prompts(batch)
         logits, memory = model.read(ids, mask)
-        said = []
+        said, sure = [], []
         for _ in range(self.longest):
-            best = logits[:, -1:].argmax(dim=-1)
+            shares, best = logits[:, -1:].log_softmax(dim=-1).max(dim=-1)
             said.append(best)
+            sure.append(shares)
             logits, memory = model.read(best, torch.ones_like(best), memory)
-        return [self.text(processor, each) for each in torch.cat(said, 1).tolist()]
+        return torch.cat(said, 1).tolist(), torch.cat(sure, 1).tolist()
 
     def prompts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return ids and mask (B, P) of what stands before the targets."""
@@ -125,6 +133,26 @@ class Completes(ModelFamily):
     def text(self, alphabet: str, ids: list[int]) -> str:
         ids = ids[: ids.index(END)] if END in ids else ids
         return "".join(alphabet[n - FIRST] for n in ids if n >= FIRST)
+
+
+class Sure(Completes):
+    """Tells how sure it is, too: the mean over the letters, the end among them."""
+
+    confidence = "mean_log_probability"
+
+    def predict_with_confidence(
+        self, model: Any, processor: str, batch: Batch
+    ) -> list[tuple[str, float]]:
+        return [
+            (self.text(processor, ids), self.mean(shares[: self.length(ids)]))
+            for ids, shares in zip(*self.generate(model, batch), strict=True)
+        ]
+
+    def length(self, ids: list[int]) -> int:
+        return ids.index(END) + 1 if END in ids else len(ids)
+
+    def mean(self, shares: list[float]) -> float:
+        return sum(shares) / len(shares)
 
 
 ROWS = [

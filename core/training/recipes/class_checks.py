@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from training.recipes.family import ModelFamily
+from training.recipes.family import CONFIDENCES, ModelFamily
 from training.recipes.task import Task
 
-__all__ = ["class_mistakes"]
+__all__ = ["class_mistakes", "confidence_mistake"]
 
 #: Kind -> attributes that its classes have, themselves or from a base below the two.
 NEEDED = {
@@ -47,4 +47,17 @@ def _family_mistakes(kind: str, cls: type[Any]) -> list[str]:
         return [f"its tasks are {cls.tasks!r}; write names in a tuple"]
     if not hasattr(cls, "load") and not hasattr(cls, "build"):
         return ["it has neither load nor build"]
-    return []
+    return [mistake] if (mistake := confidence_mistake(cls)) else []
+
+
+def confidence_mistake(family: Any) -> str:
+    """Return what a family, or its class, says wrongly of its confidence, else ""."""
+    if not hasattr(family, "predict_with_confidence"):
+        return ""
+    said = getattr(family, "confidence", "")
+    if said in CONFIDENCES:
+        return ""
+    return (
+        f"its predict_with_confidence returns what its confidence calls {said!r}; "
+        f"call it {' or '.join(map(repr, CONFIDENCES))}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,13 @@ if TYPE_CHECKING:
     from training.recipes.batch import Batch
     from training.recipes.task import Task
 
-__all__ = ["ModelFamily"]
+__all__ = ["CONFIDENCES", "ModelFamily"]
+
+#: What the number beside a prediction may be -> its least and its most.
+CONFIDENCES: Mapping[str, tuple[float, float]] = {
+    "probability": (0.0, 1.0),
+    "mean_log_probability": (-math.inf, 0.0),
+}
 
 
 class ModelFamily:
@@ -32,6 +39,11 @@ class ModelFamily:
     live in the processor or in the model's configuration afterwards. ``build`` gets the
     run's ``seed`` where it has such a parameter.
 
+    A family that can tell how sure it is has a ``predict_with_confidence``, too: called
+    as ``predict``, of whose options it takes the same, it returns for each row a pair
+    of the same prediction and a float. ``confidence`` says what that is, and is what
+    files of predictions call it.
+
     Instance and processor are pickled for worker processes.
 
     Attributes:
@@ -41,12 +53,16 @@ class ModelFamily:
             process; set before any call.
         is_deterministic: whether ``collate`` draws no random number; then nothing is
             seeded for it, which saves a little for each row.
+        confidence: ``"probability"`` of what was predicted, from 0 to 1, or
+            ``"mean_log_probability"`` of the tokens of an answer, its end token among
+            them, at most 0.
     """
 
     tasks: tuple[str, ...] = ()
     task: Task
     cache_bytes: int = 0
     is_deterministic: bool = False
+    confidence: str = ""
 
     def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """See rows that are held in memory, once a split, before any is collated.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from training.errors import PluginError
+from training.recipes.class_checks import confidence_mistake
+from training.recipes.family import CONFIDENCES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from training.recipes.task import Task
 
 __all__ = ["Recipe"]
+
+#: What a sum of shares may be off by.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,18 @@ class Recipe:
     family: ModelFamily
     processor: Any
 
+    @property
+    def confidence(self) -> str:
+        """What the number beside a prediction is; ``""`` where there is none.
+
+        None is beside those of a family without ``predict_with_confidence``, and of a
+        task that has a field or a metric of that name.
+        """
+        if not hasattr(self.family, "predict_with_confidence"):
+            return ""
+        name = self.family.confidence
+        return "" if name in {*self.task.fields, *self.task.metrics} else name
+
     def predict(
         self, model: nn.Module, batch: Any, number: int, **options: Any
     ) -> list[Any]:
@@ -39,9 +57,51 @@ class Recipe:
             PluginError: it does not answer for each.
         """
         said = list(self.family.predict(model, self.processor, batch, **options))
+        return self._for_each(said, "predict", number)
+
+    def answer(
+        self, model: nn.Module, batch: Any, number: int, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return a mapping for each of that many rows, in order.
+
+        It has the ``prediction``, and the family's ``confidence`` by its name, where
+        there is one: a number that may be NaN where the model's are.
+
+        Raises:
+            PluginError: the family does not answer for each, or its confidence is none.
+        """
+        name = self.confidence
+        if not name:
+            said = self.predict(model, batch, number, **options)
+            return [{"prediction": value} for value in said]
+        if mistake := confidence_mistake(self.family):
+            raise PluginError(f"{type(self.family).__name__}: {mistake}")
+        answer = self.family.predict_with_confidence  # type: ignore[attr-defined]
+        said = list(answer(model, self.processor, batch, **options))
+        return [
+            self._with_confidence(name, each)
+            for each in self._for_each(said, "predict_with_confidence", number)
+        ]
+
+    def _for_each(self, said: list[Any], method: str, number: int) -> list[Any]:
         if len(said) != number:
             raise PluginError(
-                f"{type(self.family).__name__}.predict returned {len(said)} values for "
-                f"a batch of {number} rows; return one for each, in order"
+                f"{type(self.family).__name__}.{method} returned {len(said)} values "
+                f"for a batch of {number} rows; return one for each, in order"
             )
         return said
+
+    def _with_confidence(self, name: str, said: Any) -> dict[str, Any]:
+        least, most = CONFIDENCES[name]
+        try:
+            prediction, number = said
+            number = float(number)
+        except (TypeError, ValueError):
+            number = math.inf
+        if number < least - ROUNDING or number > most + ROUNDING:
+            raise PluginError(
+                f"{type(self.family).__name__}.predict_with_confidence returned "
+                f"{said!r} for a row; return the prediction and a {name}, which is a "
+                f"number from {least:g} to {most:g}"
+            )
+        return {"prediction": prediction, name: number}

@@ -87,8 +87,18 @@ class FamilyCase:
 
     def predict_batch(self, batch: Any) -> list[Any]:
         """Return what the model that has learnt predicts for a batch."""
-        with evaluating(self.learnt), torch.no_grad():
-            return list(self.family.predict(self.learnt, self.processor, batch))
+        return self.predict_by(self.learnt, batch)
+
+    def predict_by(self, model: Any, batch: Any) -> list[Any]:
+        """Return what a model predicts for a batch."""
+        with evaluating(model), torch.no_grad():
+            return list(self.family.predict(model, self.processor, batch))
+
+    def answer_batch(self, model: Any, batch: Any) -> list[tuple[Any, float]]:
+        """Return what a model predicts for a batch, each with how sure it is."""
+        answer = self.family.predict_with_confidence
+        with evaluating(model), torch.no_grad():
+            return list(answer(model, self.processor, batch))
 
     def bare(self) -> list[dict[str, Any]]:
         """Return the rows without what is to be predicted."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from training.modules.train_mode import evaluating
+from training.testing.confidence_check import check_confidence
 from training.testing.equality import difference
 from training.testing.family_case import FamilyCase, loss_of, without_target
 
@@ -183,6 +184,8 @@ def check_influence(case: FamilyCase) -> list[str]:
     before = _random_states()
     weights = copy.deepcopy(model.state_dict())
     case.predict_batch(batch)
+    if hasattr(case.family, "predict_with_confidence"):
+        case.answer_batch(model, batch)
     drawn = [
         name
         for name, state in _random_states().items()
@@ -270,6 +273,7 @@ FAMILY_CHECKS: Mapping[str, Callable[[FamilyCase], list[str]]] = {
     "learning": check_learning,
     "target": check_target,
     "predictions": check_predictions,
+    "confidence": check_confidence,
     "influence": check_influence,
     "description": check_description,
     "export": check_export,

@@ -38,6 +38,7 @@ class TextClassification(Task, ModelFamily):
     metrics = ("accuracy",)
     default_family = "text_classification"
     tasks = ("text_classification",)
+    confidence = "probability"
 
     def __init__(self, max_length: int = 128) -> None:
         self.max_length = max_length
@@ -93,9 +94,19 @@ class TextClassification(Task, ModelFamily):
 
     def predict(self, model: Any, processor: Texts, batch: Batch) -> list[str]:
         """Return the likeliest label of each text."""
+        said = self.predict_with_confidence(model, processor, batch)
+        return [label for label, _ in said]
+
+    def predict_with_confidence(
+        self, model: Any, processor: Texts, batch: Batch
+    ) -> list[tuple[str, float]]:
+        """Return the likeliest label of each text, and its probability."""
         asked = {name: value for name, value in batch.items() if name != "labels"}
-        best = model(**asked).logits.argmax(dim=-1)
-        return [processor.labels[number] for number in best.tolist()]
+        logits = model(**asked).logits
+        best = logits.argmax(dim=-1)
+        sure = logits.softmax(dim=-1).gather(1, best[:, None])[:, 0]
+        labels = [processor.labels[number] for number in best.tolist()]
+        return list(zip(labels, sure.tolist(), strict=True))
 
     def describe(self, model: Any, processor: Texts) -> dict[str, Any]:
         """Return configuration, words and labels."""

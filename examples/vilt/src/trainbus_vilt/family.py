@@ -33,6 +33,7 @@ class Vilt(ModelFamily):
     """
 
     tasks = ("vqa",)
+    confidence = "probability"
 
     def __init__(self, num_answers: int = 3129, max_question_length: int = 40) -> None:
         self.num_answers = num_answers
@@ -106,12 +107,20 @@ class Vilt(ModelFamily):
 
     def predict(self, model: Any, processor: Any, batch: Batch) -> list[str]:
         """Return the likeliest answer of each row."""
+        said = self.predict_with_confidence(model, processor, batch)
+        return [answer for answer, _ in said]
+
+    def predict_with_confidence(
+        self, model: Any, processor: Any, batch: Batch
+    ) -> list[tuple[str, float]]:
+        """Return the same with its probability, each answer being right or not."""
         asked = {name: value for name, value in batch.items() if name != "labels"}
         devices = [model.device] if model.device.type == "cuda" else []
         # The library puts patches in a random order, in eval mode, too.
         with torch.random.fork_rng(devices=devices):
-            best = model(**asked).logits.argmax(dim=-1)
-        return [processor.answers[number] for number in best.tolist()]
+            highest, best = model(**asked).logits.max(dim=-1)
+        answers = [processor.answers[number] for number in best.tolist()]
+        return list(zip(answers, highest.sigmoid().tolist(), strict=True))
 
     def describe(self, model: Any, processor: Any) -> dict[str, Any]:
         """Return the configuration, answers among it, and the processor's files."""

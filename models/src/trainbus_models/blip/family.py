@@ -49,6 +49,7 @@ class Blip(ModelFamily):
 
     tasks = ("vqa",)
     is_deterministic = True
+    confidence = "mean_log_probability"
 
     def __init__(
         self,
@@ -216,14 +217,32 @@ class Blip(ModelFamily):
             max_new_tokens: longest answer in tokens, its end token included.
             num_beams: 1 decodes greedily.
         """
-        asked = {key: v for key, v in batch.items() if key not in ANSWER_KEYS}
-        ids = model.generate(  # type: ignore[operator]
-            **asked,
-            max_new_tokens=max_new_tokens,
-            num_beams=num_beams,
-            do_sample=False,
+        options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        return _texts(processor, _generate(model, batch, options))
+
+    def predict_with_confidence(
+        self,
+        model: nn.Module,
+        processor: Any,
+        batch: Mapping[str, Any],
+        *,
+        max_new_tokens: int = 10,
+        num_beams: int = 1,
+    ) -> list[tuple[str, float]]:
+        """Return the same with the mean log-probability of its tokens.
+
+        Keeps the logits of all tokens until the last one is generated.
+        """
+        from trainbus_models.answer_confidence import (
+            WITH_LOGITS,
+            mean_log_probabilities,
         )
-        return _texts(processor, ids)
+
+        options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        made = _generate(model, batch, options | WITH_LOGITS)
+        config: Any = model.config
+        sure = mean_log_probabilities(made, 1, [config.text_config.sep_token_id])
+        return list(zip(_texts(processor, made.sequences), sure, strict=True))
 
     def describe(self, model: nn.Module, processor: Any) -> dict[str, Any]:
         """Return the configuration, and the files of the processor as text."""
@@ -308,6 +327,12 @@ def _load_blip(name: str) -> Any:
             "pre-trained for question answering"
         )
     return model
+
+
+def _generate(model: Any, batch: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Return what ``generate`` makes of the batch without its answers."""
+    asked = {key: v for key, v in batch.items() if key not in ANSWER_KEYS}
+    return model.generate(**asked, **options, do_sample=False)
 
 
 def _texts(processor: Any, ids: Any) -> list[str]:

@@ -126,8 +126,10 @@ class BlipVQA(BlipForQuestionAnswering):  # type: ignore[misc]
         max_new_tokens: int = 10,
         num_beams: int = 1,
         **kwargs: Any,
-    ) -> Tensor:
+    ) -> Any:
         """Return answer tokens (B, at most 1 + max_new_tokens), [DEC] first, int64.
+
+        With ``return_dict_in_generate`` the library's mapping that has them.
 
         Args:
             input_ids: question tokens (B, Q), int64.
@@ -150,7 +152,7 @@ class BlipVQA(BlipForQuestionAnswering):  # type: ignore[misc]
         question_embeds = self._read(input_ids, attention_mask, image_embeds)
         start = input_ids.new_full((len(input_ids), 1), self.decoder_start_token_id)
         kwargs.setdefault("do_sample", False)
-        return self.text_decoder.generate(  # type: ignore[no-any-return]
+        return self.text_decoder.generate(
             input_ids=start,
             attention_mask=torch.ones_like(start),
             eos_token_id=text.sep_token_id,

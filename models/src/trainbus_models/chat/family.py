@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
+from trainbus_models.answer_confidence import WITH_LOGITS, mean_log_probabilities
 from trainbus_models.chat import turns
 from trainbus_models.chat.tokens import (
     answer_ids,
@@ -53,6 +54,7 @@ class Chat(TransformersFamily):
     tasks = ("vqa", "captioning")
     auto_model = "AutoModelForImageTextToText"
     is_deterministic = True
+    confidence = "mean_log_probability"
 
     def __init__(
         self,
@@ -182,18 +184,36 @@ class Chat(TransformersFamily):
         self, model: Any, processor: Any, batch: Mapping[str, Any]
     ) -> list[str]:
         """Return what the model says to each prompt, without special tokens."""
+        width, ids = self._generate(model, processor, batch)
+        return _texts(processor, ids[:, width:])
+
+    def predict_with_confidence(
+        self, model: Any, processor: Any, batch: Mapping[str, Any]
+    ) -> list[tuple[str, float]]:
+        """Return the same with the mean log-probability of its tokens.
+
+        Keeps the logits of all tokens until the last one is generated.
+        """
+        width, made = self._generate(model, processor, batch, **WITH_LOGITS)
+        sure = mean_log_probabilities(made, width, end_ids(processor))
+        texts = _texts(processor, made.sequences[:, width:])
+        return list(zip(texts, sure, strict=True))
+
+    def _generate(
+        self, model: Any, processor: Any, batch: Mapping[str, Any], **more: Any
+    ) -> tuple[int, Any]:
+        """Return the width of the prompts, and what ``generate`` makes of them."""
         prompts = prompt_of(batch)
-        ids = model.generate(
+        made = model.generate(
             **prompts,
             max_new_tokens=self.max_answer_length,
             do_sample=False,
             num_beams=self.num_beams,
             eos_token_id=end_ids(processor),
             pad_token_id=processor.tokenizer.pad_token_id,
+            **more,
         )
-        answers = ids[:, prompts["input_ids"].shape[1] :]
-        decode = processor.tokenizer.batch_decode
-        return [text.strip() for text in decode(answers, skip_special_tokens=True)]
+        return prompts["input_ids"].shape[1], made
 
     def _check_task(self) -> None:
         """Refuse options that do not fit the task, before there is a model."""
@@ -239,3 +259,9 @@ class Chat(TransformersFamily):
                 self.max_answer_length, len(answer),
             )  # fmt: skip
         return answer[: self.max_answer_length]
+
+
+def _texts(processor: Any, answers: Any) -> list[str]:
+    """Return the texts of (B, A) tokens of answers, without special ones."""
+    texts = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return [text.strip() for text in texts]

@@ -42,6 +42,7 @@ class ImageClassifier(TransformersFamily):
     auto_model = "AutoModelForImageClassification"
     auto_processor = "AutoImageProcessor"
     is_deterministic = True
+    confidence = "probability"
 
     def __init__(self) -> None:
         self._pixels: PixelCache | None = None
@@ -150,9 +151,18 @@ class ImageClassifier(TransformersFamily):
         self, model: Any, processor: Any, batch: Mapping[str, Any]
     ) -> list[str]:
         """Return the likeliest label of each row."""
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
-        best = model(**inputs).logits.argmax(dim=-1).tolist()  # waits for the device
+        best = _logits(model, batch).argmax(dim=-1).tolist()  # waits for the device
         return [processor.label_names[number] for number in best]
+
+    def predict_with_confidence(
+        self, model: Any, processor: Any, batch: Mapping[str, Any]
+    ) -> list[tuple[str, float]]:
+        """Return the same with the probability that the model gives the label."""
+        logits = _logits(model, batch)
+        best = logits.argmax(dim=-1)
+        sure = logits.float().softmax(dim=-1).gather(1, best[:, None])[:, 0]
+        labels = [processor.label_names[number] for number in best.tolist()]
+        return list(zip(labels, sure.tolist(), strict=True))
 
     def _pixels_of(self, processor: Any) -> PixelCache:
         if self._pixels is None or self._made_for is not processor:
@@ -176,6 +186,13 @@ class ImageClassifier(TransformersFamily):
                 "classifier needs at least two"
             )
         return labels
+
+
+def _logits(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Return a score for each label, (B, labels)."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    logits: torch.Tensor = model(**inputs).logits
+    return logits
 
 
 def _named(labels: Sequence[str]) -> dict[str, Any]:

@@ -143,13 +143,31 @@ def test_the_example_fits_in_a_hundred_lines() -> None:
     assert len([line for line in OWN.splitlines() if line.strip()]) <= 100
 
 
-def test_the_test_that_the_page_shows_passes(tmp_path: Path) -> None:
-    (tmp_path / "test_own.py").write_text(TEST)
+def test_the_confidence_that_the_page_shows_conforms_and_stands_beside_predictions(
+    command: Command,
+) -> None:
+    (sure,) = shown("text")
+    own = OWN.replace("    def describe(", f"{sure}\n    def describe(", 1)
+    Path("own.py").write_text(own)
+    require_test_passes()
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    _, out, err = command("predict", "--checkpoint", saved, "--field", "number=7")
+    assert out.strip() in ("odd", "even")
+    assert re.fullmatch(r"trainbus: probability [01][.]\d+\n", err)
+
+
+def test_the_test_that_the_page_shows_passes() -> None:
+    require_test_passes()
+
+
+def require_test_passes() -> None:
+    """Run the page's test beside what ``own.py`` holds now."""
+    Path("test_own.py").write_text(TEST)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
         check=False,
     )
     assert done.returncode == 0, done.stdout

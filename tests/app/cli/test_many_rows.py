@@ -98,15 +98,19 @@ def test_every_row_is_answered_as_alone_in_order_with_its_fields(
         command(
             *("predict", "--checkpoint", "model.pt", "--device", "cpu"),
             *("--image", f"own/{colour}.png", "--question", "what color?"),
-        )[1].rstrip("\n")
+        )
         for colour in COLOURS[:3]
     ]
+    for row, (_, _, err) in zip(said, alone, strict=True):
+        sure = row.pop("mean_log_probability")
+        assert sure < 0
+        assert err == f"trainbus: mean_log_probability {sure:.4g}\n"
     assert said == [
         {
             "image": f"{colour}.png",
             "question": "what color?",
             "question_id": 7 + number,
-            "prediction": alone[number],
+            "prediction": alone[number][1].rstrip("\n"),
         }
         for number, colour in enumerate(COLOURS[:3])
     ]
@@ -258,7 +262,7 @@ def test_an_interrupted_command_leaves_no_file(
 ) -> None:
     answer, batches = command_predict._predictions, []
 
-    def interrupted(made: Any, batch: Any, number: int) -> list[Any]:
+    def interrupted(made: Any, batch: Any, number: int) -> Any:
         batches.append(number)
         if len(batches) == 2:
             raise KeyboardInterrupt
@@ -288,7 +292,8 @@ def test_evaluate_writes_records_or_that_form(command: Command) -> None:
     assert command(*given, "p.json")[0] == 0
     records = lines_of("p.jsonl")
     assert [each["answer"] for each in records] == list(COLOURS)
-    assert all({"accuracy", "prediction", "kind"} <= set(each) for each in records)
+    names = {"accuracy", "prediction", "mean_log_probability", "kind"}
+    assert all(names <= set(each) for each in records)
     assert json.loads(Path("p.json").read_text()) == [
         {"question_id": each["question_id"], "answer": each["prediction"]}
         for each in records

@@ -59,8 +59,7 @@ def predict(arguments: argparse.Namespace) -> None:
     made.model.to(device).eval()
     if target is None:
         batch = asked.batch_of(made.family, made.processor, row)
-        said = _predictions(made, batch, 1)[0]
-        print(said if isinstance(said, str) else json.dumps(said))
+        _show(_predictions(made, batch, 1)[0])
     else:
         batches = rows.batches(made.family, made.processor, size)
         predictions.write_records(target, _records(made, batches), made.task)
@@ -112,11 +111,20 @@ def _rows(given: str, task: Task, config: Mapping[str, Any], source: str) -> Any
 def _records(
     made: Rebuilt, batches: Iterable[tuple[list[dict[str, Any]], Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield each row with its prediction."""
+    """Yield each row with its prediction, and how sure the family is of it."""
     for rows, batch in batches:
         said = _predictions(made, batch, len(rows))
-        for row, prediction in zip(rows, said, strict=True):
-            yield {**row, "prediction": prediction}
+        for row, answer in zip(rows, said, strict=True):
+            yield {**row, **answer}
+
+
+def _show(answer: Mapping[str, Any]) -> None:
+    """Print a prediction alone, for programs that read it; how sure it is beside it."""
+    said = answer["prediction"]
+    print(said if isinstance(said, str) else json.dumps(said), flush=True)
+    for name, value in answer.items():
+        if name != "prediction":
+            print(f"trainbus: {name} {value:.4g}", file=sys.stderr)
 
 
 def _saved_config(state: Mapping[str, Any], source: str) -> Mapping[str, Any]:
@@ -193,8 +201,8 @@ def _fields(arguments: argparse.Namespace) -> dict[str, str]:
     return fields
 
 
-def _predictions(made: Rebuilt, batch: Any, number: int) -> list[Any]:
-    """Return what the model says of each of the rows of a batch.
+def _predictions(made: Rebuilt, batch: Any, number: int) -> list[dict[str, Any]]:
+    """Return what the model says of each of the rows of a batch, as a recipe does.
 
     Raises:
         PluginError: the family does not answer each.
@@ -206,4 +214,4 @@ def _predictions(made: Rebuilt, batch: Any, number: int) -> list[Any]:
     device = next((p.device for p in made.model.parameters()), torch.device("cpu"))
     recipe = Recipe(made.task, made.family, made.processor)
     with torch.inference_mode():
-        return recipe.predict(made.model, batch_to_device(batch, device), number)
+        return recipe.answer(made.model, batch_to_device(batch, device), number)

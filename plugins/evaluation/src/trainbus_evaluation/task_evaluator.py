@@ -109,7 +109,7 @@ class TaskEvaluator:
             dataloader: yields mappings for the model, each with its ``rows``.
             return_predictions: add ``predictions`` and ``labels`` (what was predicted
                 and what is right, in order) and ``records``: each row with its
-                prediction and scores.
+                prediction, scores, and how sure the family is, if it tells.
         Raises:
             DataError: the loader gave no batch.
             ConfigError: a batch is no mapping, or the model returns no loss.
@@ -125,7 +125,7 @@ class TaskEvaluator:
                 num_batches += 1
                 loss.add(*self._loss(batch, device, samples))
                 if needs_answers:
-                    records += self._answer(batch, device)
+                    records += self._answer(batch, device, return_predictions)
         check_not_empty(num_batches)
         results: dict[str, Any] = {"val_loss": loss.value()}
         results |= self._scores(records)
@@ -163,16 +163,25 @@ class TaskEvaluator:
         return loss, weight
 
     def _answer(
-        self, batch: Mapping[str, Any], device: torch.device
+        self, batch: Mapping[str, Any], device: torch.device, is_kept: bool
     ) -> list[dict[str, Any]]:
-        """Return the rows of a batch with predictions and scores."""
+        """Return the rows of a batch with predictions and scores.
+
+        Args:
+            batch: has rows.
+            device: to answer on.
+            is_kept: whether to ask how sure the family is, too.
+        """
         rows: Sequence[Mapping[str, Any]] = batch.rows  # type: ignore[attr-defined]
-        predicted = self._recipe.predict(
-            self.model, batch_to_device(batch, device), len(rows), **self._options
-        )
+        given = self.model, batch_to_device(batch, device), len(rows)
+        if is_kept:
+            answers = self._recipe.answer(*given, **self._options)
+        else:
+            said = self._recipe.predict(*given, **self._options)
+            answers = [{"prediction": prediction} for prediction in said]
         return [
-            {**row, "prediction": prediction, **self._scored(row, prediction)}
-            for row, prediction in zip(rows, predicted, strict=True)
+            {**row, **answer, **self._scored(row, answer["prediction"])}
+            for row, answer in zip(rows, answers, strict=True)
         ]
 
     def _scored(self, row: Mapping[str, Any], prediction: Any) -> dict[str, float]:

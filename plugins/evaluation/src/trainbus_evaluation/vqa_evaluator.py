@@ -80,7 +80,7 @@ class VQAEvaluator(TaskEvaluator):
         return self._weighed(batch, device, samples)
 
     def _answer(
-        self, batch: Mapping[str, Any], device: torch.device
+        self, batch: Mapping[str, Any], device: torch.device, is_kept: bool
     ) -> list[dict[str, Any]]:
         """Return the rows of a batch with predictions and scores."""
         ids = self.model.generate(  # type: ignore[operator]

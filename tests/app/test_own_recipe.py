@@ -53,6 +53,49 @@ def test_they_are_planned_and_their_gradient_is_checked(command: Command) -> Non
     assert command("check", "run.yaml")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("setting", "measured"),
+    [
+        pytest.param("[loss]", {"val_loss"}, id="the loss"),
+        pytest.param("[accuracy]", {"val_loss", "accuracy"}, id="its own"),
+        pytest.param("null", {"val_loss", "accuracy"}, id="all"),
+    ],
+)
+def test_the_tasks_own_metrics_are_chosen_by_name(
+    setting: str, measured: set[str], command: Command
+) -> None:
+    code, _, err = command(
+        "run", "run.yaml", "--set", f"plugins.evaluation.metrics={setting}"
+    )
+    assert code == 0, err
+    final = json.loads(Path("out/summary.json").read_text())["final"]
+    assert {*final} & {"val_loss", "accuracy", "exact_match", "f1"} == measured
+
+
+@pytest.mark.parametrize(
+    ("metrics", "monitor", "told"),
+    [
+        pytest.param("null", "right", "none found", id="what the task measures"),
+        pytest.param("[right]", "right", "none found", id="what is chosen"),
+        pytest.param("[loss]", "right", "but this run reports", id="what is left out"),
+        pytest.param(
+            "null", "rigth", "did you mean 'right'", id="what nobody measures"
+        ),
+    ],
+)
+def test_the_plan_knows_what_will_be_measured(
+    metrics: str, monitor: str, told: str, command: Command
+) -> None:
+    Path("own.py").write_text(OWN.replace('"accuracy"', '"right"'))
+    code, out, err = command(
+        *("plan", "run.yaml", "-p", "early_stopping", "--set", "training.num_epochs=9"),
+        *("--set", f"plugins.evaluation.metrics={metrics}"),
+        *("--set", f"plugins.early_stopping.monitor={monitor}"),
+    )
+    assert code == 0, err
+    assert told in out
+
+
 def test_what_no_other_program_reads_is_written_as_weights(command: Command) -> None:
     assert command("run", "run.yaml")[0] == 0
     (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
@@ -89,6 +132,15 @@ def test_what_no_other_program_reads_is_written_as_weights(command: Command) -> 
         pytest.param(
             "data.train={'./own.py:Numbers': {cont: 3}}", "did you mean 'count'",
             id="no option of a reader",
+        ),
+        pytest.param(
+            "plugins.evaluation.metrics=[loss, acuracy]",
+            "metrics has 'acuracy' (did you mean 'accuracy'?); with the task './own",
+            id="no metric",
+        ),
+        pytest.param(
+            "plugins.evaluation.metrics=[exact_match]",
+            "choose from: loss, accuracy", id="another task's metric",
         ),
         pytest.param(
             "data.fields={nmber: n}", "data.fields.nmber is no field of the task (did",

@@ -46,6 +46,7 @@ def test_a_shipped_configuration_fits_the_schema(path: Path, validator: Any) -> 
 
 
 GOOD: dict[str, Any] = {
+    "task": "vqa",
     "data": {"train": "a.jsonl"},
     "model": {"name": "m"},
     "plugins": [
@@ -54,7 +55,7 @@ GOOD: dict[str, Any] = {
         {"early_stopping": {"patience": 0, "mode": "max"}},
         {"checkpointing": {"save_top_k": -1, "every_n_steps": None}},
         {"lr_scheduling": {"type": "plateau", "factor": 0.5}},
-        {"evaluation": {"metrics": ["loss", "f1"]}},
+        {"evaluation": {"metrics": ["loss", "exact_match"]}},
         {"./mine.py:Mine": {"anything": 1}},
         {"not_installed_here": None},
     ],
@@ -64,6 +65,24 @@ GOOD: dict[str, Any] = {
 
 def test_everything_a_list_of_plugins_may_hold_fits(validator: Any) -> None:
     assert [e.message for e in validator.iter_errors(GOOD)] == []
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [
+        pytest.param("image_classification", "macro_f1", id="of a task"),
+        pytest.param({"vqa": {"metric": "anls"}}, "anls", id="of a task's options"),
+        pytest.param("./own.py:Task", "speed", id="of a task that is in a file"),
+        pytest.param("not_installed_here", "speed", id="of one that is elsewhere"),
+        pytest.param(None, "speed", id="of what another file names"),
+    ],
+)
+def test_a_metric_that_a_task_may_have_fits(
+    task: Any, metric: str, validator: Any
+) -> None:
+    tree = {"plugins": [{"evaluation": {"metrics": ["loss", metric]}}]}
+    tree |= {"task": task} if task else {}
+    assert [e.message for e in validator.iter_errors(tree)] == []
 
 
 def test_the_older_keys_of_the_guide_fit_and_are_marked_as_such(
@@ -110,6 +129,9 @@ def test_the_older_keys_of_the_guide_fit_and_are_marked_as_such(
         ),
         pytest.param(
             ("plugins",), [{"evaluation": {"metrics": ["f2"]}}], id="no such metric"
+        ),
+        pytest.param(
+            ("plugins",), [{"evaluation": {"metrics": ["f1"]}}], id="another task's"
         ),
         pytest.param(("plugins",), [{"csv": {"on_failure": "no"}}], id="no policy"),
         pytest.param(("plugins",), [{"csv": {}, "progress": {}}], id="two in one"),

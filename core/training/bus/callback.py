@@ -39,6 +39,9 @@ class Callback:
     reads_device: ClassVar[tuple[str, ...]] = ()
     #: Metrics that ``evaluate`` may deliver, for those who read about it.
     produces: ClassVar[tuple[str, ...]] = ()
+    #: Options that list metrics of the run's task to be measured, None for all; each
+    #: with what else it may list. A configuration is refused that lists others.
+    chooses_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Options that name a metric to be watched, such as "monitor".
     consumes: ClassVar[tuple[str, ...]] = ()
     #: Whether weights would differ without this plugin: then a checkpoint of a run with

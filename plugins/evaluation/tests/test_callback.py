@@ -150,7 +150,8 @@ def test_a_run_without_validation_data_is_refused_before_the_first_step():
     [
         ({"evaluator": 3}, "no evaluate"),
         ({"evaluator": Calls(), "metrics": ["loss"]}, "set them on the evaluator"),
-        ({"metrics": ["f2"]}, "must be one of: 'loss', 'accuracy', 'f1', 'exact"),
+        ({"metrics": [2]}, "metrics.0. is 2, but must be"),
+        ({"metrics": "f1"}, "metrics is 'f1', but must be"),
         ({"metrics": []}, "metrics is .., but must be at least 1 item"),
         ({"every_n_steps": -1}, "every_n_steps is -1"),
         (
@@ -162,6 +163,13 @@ def test_a_run_without_validation_data_is_refused_before_the_first_step():
 def test_options_that_cannot_work_are_refused_on_construction(options, message):
     with pytest.raises(ConfigError, match=message):
         EvaluationCallback(**options)
+
+
+def test_a_metric_that_the_evaluator_has_not_is_refused_before_the_first_step():
+    trainer = make_trainer(EvaluationCallback(metrics=["acuracy"]))
+    with pytest.raises(ConfigError, match=r"'acuracy' \(did you mean 'accuracy'\?\)"):
+        trainer.train()
+    assert trainer.step == 0
 
 
 def test_an_evaluator_on_another_device_than_the_run_is_refused():

@@ -6,7 +6,7 @@ The pipeline is imported late: the kernel knows neither data nor models.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -42,6 +42,7 @@ def build_parts(
     weights: Mapping[str, Any] | None = None,
     source: str = "the checkpoint",
     is_whole: bool = True,
+    plugins: Iterable[tuple[str, Any]] = (),
 ) -> Parts:
     """Return data, model and recipe, seeded, on the device, frozen.
 
@@ -52,6 +53,7 @@ def build_parts(
         weights: of that checkpoint, which the rebuilt model must be able to take.
         source: that checkpoint, for messages.
         is_whole: whether ``weights`` are all that the model has.
+        plugins: of the run, by name.
     Raises:
         TrainbusError: something does not fit; nothing has been written by then, except
             synthetic pictures.
@@ -61,7 +63,7 @@ def build_parts(
 
     device = choose_device(config.training.device)
     seed_everything(config.seed)
-    task, family = make_recipe(config)
+    task, family = make_recipe(config, plugins)
     pipeline = make_pipeline(config, config.data, task, family)
     # Rows before weights: a mistake in the data shows in a second, not after minutes.
     pipeline.rows("train")

@@ -148,7 +148,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     from training.builtin.run_record import RunRecord
     from training.trainer import Trainer
 
-    parts = build_parts(config)
+    parts = build_parts(config, plugins=named)
     mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))
     instances = [*(callbacks or ()), *(plugin for _, plugin in named)]

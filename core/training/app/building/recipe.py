@@ -9,7 +9,7 @@ Format 1 said ``model_type`` beside what the one family of then described.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -21,7 +21,7 @@ from training.discovery.parts import build_pair, build_part, find_part, named_pa
 from training.discovery.provenance import announcement_of
 from training.discovery.specs import Locate
 from training.documents.document import Key, dotted
-from training.errors import CheckpointError, ConfigError
+from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.messages.error_texts import text_of
 from training.recipes.family import ModelFamily
 from training.recipes.recipe import Recipe
@@ -56,16 +56,46 @@ class Rebuilt:
     processor: Any
 
 
-def make_recipe(config: Config) -> tuple[Task, ModelFamily]:
+def make_recipe(
+    config: Config, plugins: Iterable[tuple[str, Any]] = ()
+) -> tuple[Task, ModelFamily]:
     """Return the task and the family that ``config`` names, the one knowing the other.
 
+    Args:
+        config: names them.
+        plugins: of the run, by name; they may choose among the task's metrics.
     Raises:
         PluginError: what a constructor refuses.
+        ConfigError: a plugin is to measure what the task does not.
     """
     model = config.model
-    return build_pair(
+    pair = build_pair(
         config.task, model.type, model.options, config.place, OF_EVERY_MODEL
     )
+    mistakes = [
+        mistake
+        for name, plugin in plugins
+        for option, more in getattr(plugin, "chooses_metrics", {}).items()
+        for mistake in _unmeasured(config, name, option, (*more, *pair[0].metrics))
+    ]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return pair
+
+
+def _unmeasured(
+    config: Config, name: str, option: str, known: Sequence[str]
+) -> Iterator[str]:
+    """Yield a sentence for each metric that an option lists and the task has not."""
+    listed = config.plugins[name].options.get(option) or ()
+    task, _ = named_part(config.task, "task")
+    for metric in listed:
+        if metric not in known:
+            yield (
+                f"{config.place(('plugins', name, option))} has {metric!r}"
+                f"{did_you_mean(metric, known)}; with the task {task!r} choose from: "
+                f"{', '.join(known)}"
+            )
 
 
 def described(config: Config, recipe: Recipe, model: Any) -> dict[str, Any]:

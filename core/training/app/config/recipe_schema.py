@@ -31,6 +31,40 @@ def add_recipe(schema: dict[str, Any]) -> None:
             data[name] = {**once[name], "deprecated": True}
     default = {getattr(cls, "default_family", "") for cls in tasks.values()}
     _add_families(definitions["ModelConfig"], families, default)
+    _add_metrics(schema, tasks)
+
+
+def _add_metrics(schema: dict[str, Any], tasks: dict[str, type[Any]]) -> None:
+    """Let plugins choose among the metrics of a task that is named without options.
+
+    Options may change what a task measures, and so may what another file names.
+    """
+    choosing = [
+        (name, cls.chooses_metrics)
+        for name, cls in classes("callback")
+        if getattr(cls, "chooses_metrics", {})
+    ]
+    cases = []
+    for task, cls in tasks.items():
+        if not cls.metrics:
+            continue
+        options = {
+            plugin: {
+                "properties": {o: _list_of(*m, *cls.metrics) for o, m in c.items()}
+            }
+            for plugin, c in choosing
+        }
+        cases.append(
+            {
+                "if": {"properties": {"task": {"const": task}}, "required": ["task"]},
+                "then": {"properties": {"plugins": {"items": {"properties": options}}}},
+            }
+        )
+    schema["allOf"] = cases
+
+
+def _list_of(*names: str) -> dict[str, Any]:
+    return {"items": {"enum": list(dict.fromkeys(names))}}
 
 
 def _add_families(

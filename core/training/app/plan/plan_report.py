@@ -27,6 +27,8 @@ from training.errors import ConfigError
 from training.hardware.device import named_device
 from training.messages.tables import count
 from training.planned.planned_run import Plan, PlannedRun
+from training.recipes.family import ModelFamily
+from training.recipes.task import Task
 
 __all__ = ["describe_plan"]
 
@@ -39,10 +41,13 @@ def describe_plan(config: Config) -> list[str]:
     Raises:
         TrainbusError: the configuration, a plugin's options or the rows do not do.
     """
+    from training.app.building.recipe import make_recipe
+
     plugins = build_plugins(config.plugins.values(), config.place)
     bus = Bus()
     bus.register_all(plugins)
-    rows, batches = _count_data(config)
+    task, family = make_recipe(config, plugins)
+    rows, batches = _count_data(config, task, family)
     settings = config.training
     if settings.device is not None:
         named_device(settings.device)  # it need not be one of this machine
@@ -58,10 +63,11 @@ def describe_plan(config: Config) -> list[str]:
             dict(plugins),
             has_validation="validation" in rows,
         ),
+        task.metrics,
     )
     plans = ask_for_plans(bus, run)
-    task, _ = named_part(config.task, "task")
-    title = f"trainbus {training.__version__}: plan of {task}; nothing is run"
+    name, _ = named_part(config.task, "task")
+    title = f"trainbus {training.__version__}: plan of {name}; nothing is run"
     parts = [
         ("rows", [", ".join(f"{n:,} {split}" for split, n in rows.items())]),
         ("updates", _updates(run)),
@@ -88,7 +94,9 @@ def describe_plan(config: Config) -> list[str]:
     return lines + [f"  {sentence}" for sentence in conflicts]
 
 
-def _count_data(config: Config) -> tuple[dict[str, int], int]:
+def _count_data(
+    config: Config, task: Task, family: ModelFamily
+) -> tuple[dict[str, int], int]:
     """Return rows by split and the batches of an epoch.
 
     Synthetic pictures that were not drawn yet are drawn in a temporary folder.
@@ -97,7 +105,6 @@ def _count_data(config: Config) -> tuple[dict[str, int], int]:
         ConfigError: there is nothing to train on, or no full batch.
     """
     from training.app.building.components import make_pipeline
-    from training.app.building.recipe import make_recipe
 
     data = config.data
     if data.train is None and data.synthetic is None:
@@ -108,7 +115,7 @@ def _count_data(config: Config) -> tuple[dict[str, int], int]:
         if data.synthetic is not None and not _is_drawn(config):
             synthetic = data.synthetic.model_copy(update={"folder": Path(temporary)})
             data = data.model_copy(update={"synthetic": synthetic})
-        pipeline = make_pipeline(config, data, *make_recipe(config))
+        pipeline = make_pipeline(config, data, task, family)
         splits = ("train", "validation", "test")
         rows = {split: len(pipeline.rows(split)) for split in splits}
         batches: int = pipeline.num_batches("train")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,15 @@ __all__ = [
 ]
 
 
-def evaluated(bus: Bus, run: PlannedRun) -> PlannedRun:
+def evaluated(bus: Bus, run: PlannedRun, of_task: Sequence[str] = ()) -> PlannedRun:
     """Return ``run`` with when it is evaluated, and what that may measure.
 
     Who does not say when is taken to measure at each epoch's end, and at the run's.
+
+    Args:
+        bus: of the run's plugins.
+        run: not asked yet.
+        of_task: metrics of the run's task.
     """
     names = [impl.plugin_name for impl in bus.listeners("evaluate")]
     steps: set[int] = set()
@@ -45,16 +50,25 @@ def evaluated(bus: Bus, run: PlannedRun) -> PlannedRun:
         for name in names:
             own = said.get(name)
             steps.update(usual if own is None else own)
-    return replace(run, evaluations=sorted(steps), metrics=_metrics(bus, names))
+    return replace(
+        run, evaluations=sorted(steps), metrics=_metrics(bus, names, of_task)
+    )
 
 
-def _metrics(bus: Bus, names: list[str]) -> list[str] | None:
+def _metrics(bus: Bus, names: list[str], of_task: Sequence[str]) -> list[str] | None:
     """Return what may be measured; None where one that evaluates does not say."""
-    declared = [getattr(bus.plugins[name], "produces", ()) for name in names]
+    declared = [_of(bus.plugins[name], of_task) for name in names]
     if not all(declared):
         return None
     measured = dict.fromkeys(metric for metrics in declared for metric in metrics)
     return ["train_loss", *measured] if names else []
+
+
+def _of(plugin: Any, of_task: Sequence[str]) -> tuple[str, ...]:
+    """Return what one plugin may measure: all of the task's, if it chooses none."""
+    options = getattr(plugin, "chooses_metrics", {})
+    is_open = any(getattr(plugin, option, None) is None for option in options)
+    return (*getattr(plugin, "produces", ()), *(of_task if is_open else ()))
 
 
 def ask_for_plans(bus: Bus, run: PlannedRun) -> list[Plan]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Le, Lt, MinLen
@@ -53,8 +53,10 @@ class EvaluationCallback(Callback):
         evaluator: any object with ``evaluate(dataloader) -> mapping``; values that are
             no numbers are dropped. Without a ``metric_names(dataloader)`` it is taken
             to deliver the names that it delivers for the first batches.
-        metrics: names for the evaluator that is built, the loss always among them.
-            None: all of ``VQAEvaluator``, only the loss of ``Evaluator``.
+        metrics: what the evaluator that is built measures, the loss always among it:
+            ``loss``, and metrics of the run's task, or of ``VQAEvaluator`` or
+            ``Evaluator``. None: all of a task and of ``VQAEvaluator``, only the loss
+            of ``Evaluator``.
         every_n_epochs: epochs between evaluations; None or 0: only the last one.
         every_n_steps: steps between further evaluations; None: none.
         max_new_tokens: longest generated answer, in tokens.
@@ -70,16 +72,14 @@ class EvaluationCallback(Callback):
 
     name = "evaluation"
     hook_api = ">=1.1,<2"
-    produces = ("val_loss", "accuracy", "exact_match", "f1")
+    produces: ClassVar[tuple[str, ...]] = ("val_loss", "accuracy", "exact_match", "f1")
+    chooses_metrics: ClassVar = {"metrics": ("loss",)}
 
     @checked_options
     def __init__(
         self,
         evaluator: Any = None,
-        metrics: Annotated[
-            Sequence[Literal["loss", "accuracy", "f1", "exact_match"]], MinLen(1)
-        ]
-        | None = None,
+        metrics: Annotated[Sequence[str], MinLen(1)] | None = None,
         every_n_epochs: Annotated[int, Ge(0)] | None = 1,
         every_n_steps: Annotated[int, Ge(0)] | None = None,
         max_new_tokens: Annotated[int, Ge(1)] = 10,
@@ -91,6 +91,9 @@ class EvaluationCallback(Callback):
         if evaluator is not None:
             _check_evaluator(evaluator, metrics, class_dim, keep_predictions)
         self.metrics = metrics
+        if metrics is not None:  # no others then
+            chosen = (name for name in metrics if name != "loss")
+            self.produces = ("val_loss", *chosen)  # type: ignore[misc]
         self.every_n_epochs = every_n_epochs or 0
         self.every_n_steps = every_n_steps or 0
         self.max_new_tokens = max_new_tokens

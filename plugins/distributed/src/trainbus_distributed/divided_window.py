@@ -4,7 +4,7 @@ The window gradient is ``sum n_i grad(m_i) / sum n_i`` over the batches of *all*
 processes. Each process scales its batches by ``n_i / c``, the engine averages over the
 W processes, and ``W c / N`` corrects, N being the weight of the global window. ``c`` is
 a power of two, about N of the window before: to divide by it changes no digit, so it
-does not show in the weights which one it was.
+does not show in the weights which one it was. Under fp16 it is what one process has.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class DividedWindow(Window):
     def clear(self) -> None:
         """Forget the window in hand and its gradients."""
         super().clear()
-        self._bad_value = 0.0
+        self._bad_value, self._divided_by = 0.0, 1.0
         self._has_exchanged = False
         self._sums: Callable[[], list[float]] | None = None
 
@@ -129,11 +129,23 @@ class DividedWindow(Window):
         """Return n / c of a batch."""
         if self.adds_up:
             return 1.0 if weight > 0.0 else 0.0
-        if self._global_divisor.value is None:
-            # The first window of all: one sum more, that nobody waits for again.
-            (first,) = self._group.sum([weight])
-            self._global_divisor.follow(first * self.accumulation)
-        return weight / (self._global_divisor.value or 1.0)
+        if self.num_batches == 1:
+            self._choose_divisor(weight)
+        return weight / self._divided_by
+
+    def _choose_divisor(self, weight: float) -> None:
+        """Set c, the same everywhere."""
+        known = self._global_divisor
+        if self.precision.scaler is None and known.value is not None:
+            self._divided_by = known.value
+            return
+        # One sum more: in the first window of all, and under fp16 in each, where an
+        # overflow depends on c: it is the one that one process would have.
+        (first,) = self._group.sum([weight])
+        self._divided_by = first * self.accumulation or 1.0
+        if self.precision.scaler is None:
+            known.follow(self._divided_by)
+            self._divided_by = known.value or 1.0
 
     def _start_sums(self) -> Callable[[], list[float]]:
         """Start the sum of what all must know of this window."""
@@ -161,10 +173,9 @@ class DividedWindow(Window):
             if of_parts[2 * i + 1]
         }
         # ``_correction`` divides the one by the other.
-        size, divisor = self._group.size, self._global_divisor
         self._loss_sum, self._weight_sum = loss, weight
-        self._expected = size * (divisor.value or 1.0)
-        divisor.follow(weight)
+        self._expected = self._group.size * self._divided_by
+        self._global_divisor.follow(weight)
         return weight, bool(num_bad)
 
     def _correction(self) -> float:

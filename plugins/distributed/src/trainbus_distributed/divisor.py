@@ -12,9 +12,6 @@ class Divisor:
         self.value: float | None = None
 
     def follow(self, weight: float) -> None:
-        """Take the power of two next to ``weight``, unless there is none.
-
-        Gradients are then as large as in one process, which matters under fp16.
-        """
+        """Take the power of two next to ``weight``, unless there is none."""
         if weight > 0.0 and math.isfinite(weight):
             self.value = 2.0 ** round(math.log2(weight))

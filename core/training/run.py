@@ -19,6 +19,7 @@ from training.hardware.rng import seed_everything
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window
 from training.loop.metrics import known_names
+from training.loop.requests import Abandoned
 from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption, shielded
@@ -105,8 +106,8 @@ class Run:
                 failure = error
             self.seconds = time.perf_counter() - started
             failure = tear_down(trainer, failure, self.watched)
-            if failure is None and requests.signal is not None:
-                failure = interruption(requests.signal)  # it came in closing
+            if failure is None and requests.heard is not None:
+                failure = interruption(requests.heard)  # it came in closing
         if failure is not None:
             raise failure
 
@@ -153,6 +154,22 @@ class Run:
     def watched(self) -> Watched | None:
         """The batches of the epoch under way, where they come from indices."""
         return None if self.feed is None else self.feed.watched
+
+    def abandon(self, together: bool) -> None:
+        """End the evaluation under way, if there is one and the run leaves.
+
+        Args:
+            together: whether every process calls this here. Otherwise nothing happens
+                on several: each may be at another place.
+        """
+        requests, loop = self.state.requests, self.loop
+        if loop is None or not loop.is_evaluating:
+            return
+        if requests.are_shared and not together:
+            return
+        requests.agree()
+        if requests.signal is not None:
+            raise Abandoned
 
     def _run(self) -> None:
         self.is_waiting = False
@@ -262,6 +279,7 @@ class Run:
         )
         if self.bus.on_train_end is not None:
             self.bus.on_train_end(trainer)
+        requests.agree()
 
     def _catch_up(self) -> None:
         if self.resumption is not None:

@@ -42,7 +42,6 @@ from training.loop.forward import LossFn, StepFn, make_forward
 from training.loop.loop import Loop
 from training.loop.precision import Precision
 from training.loop.progress import Progress
-from training.loop.requests import Abandoned
 from training.loop.run_state import RunState
 from training.modules.frozen_weights import FrozenWeights
 from training.modules.train_mode import Modes, keep_frozen
@@ -373,18 +372,19 @@ class Trainer:
 
     def abandon_if_leaving(self) -> None:
         """End an evaluation that a signal makes pointless; between its batches."""
-        is_leaving = self.state.requests.signal is not None
-        if is_leaving and self.loop is not None and self.loop.is_evaluating:
-            raise Abandoned
+        self._run.abandon(together=False)
+
+    def abandon_together(self) -> None:
+        """As ``abandon_if_leaving``; each process calls it once for each batch."""
+        self._run.abandon(together=True)
 
     def _new_run(self, resumed_from: Path | None = None) -> Run:
         weigher = self._make_weigher()
         weigher.prepare(self.model, self.device)
         weigher.beside = self.criterion.held_modules()
         weigher.autocast = self.autocast
-        state = RunState(self.bus, weigher, resumed_from)
-        parts = self._val_dataloader, self._forward, self._precision
-        return Run(self, state, *parts)
+        state = RunState(self.bus, weigher, self.strategy, resumed_from)
+        return Run(self, state, self._val_dataloader, self._forward, self._precision)
 
     def _remember_options(self) -> None:
         """Note the optimizer's options as configured, before training moves any."""

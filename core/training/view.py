@@ -190,5 +190,13 @@ class TrainerView(Protocol):
         """End an evaluation that a signal makes pointless; for use between its batches.
 
         The run then saves the state from before the evaluation and leaves; resumed, it
-        evaluates first. Anywhere else, and without a signal, nothing happens.
+        evaluates first. Anywhere else, and without a signal, nothing happens; nor where
+        several processes compute the run, since one may have more batches than another.
+        """
+
+    def abandon_together(self) -> None:
+        """As ``abandon_if_leaving``, of several processes, all of them or none.
+
+        Each calls it, and as often, since each waits for the others: once for each
+        batch of a loader that is divided among them. Alone it is the same.
         """

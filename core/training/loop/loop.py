@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 from training.errors import DataError
 from training.hardware.rng import load_rng_state, rng_state
 from training.logs import LazyLogs
-from training.loop.metrics import merge_metrics
 from training.loop.requests import Abandoned
-from training.view import MetricValue
 
 if TYPE_CHECKING:
     from training.bus.bus import Bus
@@ -70,6 +68,7 @@ class Loop:
     def run(self) -> None:
         """Run until the plan is done or a request ends it."""
         trainer, requests = self.trainer, self.state.requests
+        requests.agree()
         # A run that is over trains nothing: what it saves is what was loaded.
         if trainer.is_stopping:
             self._catch_up()
@@ -102,6 +101,7 @@ class Loop:
         batches = self.feed.start(progress.epoch, skip, owed)
         self._restore_rng()  # now that the iterator stands: making it draws numbers
         owed.clear()
+        self.state.requests.agree()
         try:
             complete = self._run_batches(batches)
             if complete and progress.batch == 0:
@@ -159,8 +159,7 @@ class Loop:
     def _end_window(self, index: int) -> None:
         """Step the optimizer, count, announce, and grant what was asked for."""
         trainer, bus, progress = self.trainer, self.bus, self.state.progress
-        group = trainer.optimizer.param_groups[0]
-        progress.lr = lr = float(group["lr"])  # before it moves
+        progress.lr = lr = float(trainer.optimizer.param_groups[0]["lr"])
         before_step = bus.on_before_step
         # None where nobody listens: the window then need not look before it clips.
         result = self.window.step(before_step and (lambda: before_step(trainer)))
@@ -183,6 +182,9 @@ class Loop:
             if result.grad_norm is not None:
                 logs["grad_norm"] = result.grad_norm
             bus.on_step_end(trainer, LazyLogs(logs), result.applied)
+        # Looked at, not called: alone a step shall cost nothing for it.
+        if self.state.requests.are_shared:
+            self.state.requests.agree()
 
     def _serve_requests(self) -> None:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""
@@ -258,23 +260,19 @@ class Loop:
             raise
         finally:
             self.is_evaluating = False
-        merged = merge_metrics(results)
-        for name, (value, producer) in merged.items():
-            self.state.metrics.record(
-                name, MetricValue(value, progress.step, progress.epoch, producer)
-            )
-        if own is not None and self._all_delivered(results):
-            self.state.metrics.check_delivered(merged.keys())
-        metrics = {name: value for name, (value, _) in merged.items()}
+        # At an epoch's end each producer takes its turn, and the trainer itself.
+        all_of = 1 + len(self.bus.listeners("evaluate")) if own else None
+        latest = self.state.metrics
+        # One set of numbers: all processes decide by those of the main one.
+        merged = trainer.strategy.on_main(lambda: latest.merged(results, all_of))
+        metrics = latest.record_all(merged, progress.step, progress.epoch)
         if metrics and self.bus.on_metrics is not None:
             self.bus.on_metrics(trainer, MappingProxyType(metrics))
+        self.state.requests.agree()
         return metrics
 
-    def _all_delivered(self, results: list[tuple[str, Any]]) -> bool:
-        """Whether each producer took its turn; one that failed in isolation did not."""
-        everybody = 1 + len(self.bus.listeners("evaluate"))  # and the trainer itself
-        return len([r for _, r in results if r is not None]) == everybody
-
     def _announce_checkpoint(self, reason: str) -> None:
+        self.state.requests.agree()
         if self.bus.on_checkpoint is not None:
             self.bus.on_checkpoint(self.trainer, reason)
+        self.state.requests.agree()

@@ -29,9 +29,13 @@ class Metrics(Mapping[str, MetricValue]):
     def __len__(self) -> int:
         return len(self._latest)
 
-    def record(self, name: str, value: MetricValue) -> None:
-        """Keep ``value`` as the latest of ``name``."""
-        self._latest[name] = value
+    def record_all(
+        self, merged: Mapping[str, tuple[float, str]], step: int, epoch: int
+    ) -> dict[str, float]:
+        """Keep what ``merged`` returned as the latest; return the values by name."""
+        for name, (value, producer) in merged.items():
+            self._latest[name] = MetricValue(value, step, epoch, producer)
+        return {name: value for name, (value, _) in merged.items()}
 
     def require(self, name: str, owner: str) -> None:
         """Raise ``MetricError`` if it is known that nobody will produce ``name``.
@@ -42,6 +46,26 @@ class Metrics(Mapping[str, MetricValue]):
         if self.known_names is not None and name not in self.known_names:
             raise _unknown(name, owner, self.known_names)
         self._required[name] = owner
+
+    def merged(
+        self,
+        results: Collection[tuple[str, Mapping[str, float] | None]],
+        num_producers: int | None,
+    ) -> dict[str, tuple[float, str]]:
+        """Merge what was delivered into name -> (value, producer).
+
+        Args:
+            results: of each producer; one that failed in isolation has none, or None.
+            num_producers: how many were to deliver all that is watched; None: nobody.
+        Raises:
+            PluginError: a name came twice.
+            MetricError: all have delivered, and what is watched is not among it.
+        """
+        merged = merge_metrics(results)
+        delivered = [result for _, result in results if result is not None]
+        if len(delivered) == num_producers:
+            self.check_delivered(merged.keys())
+        return merged
 
     def check_delivered(self, names: Collection[str]) -> None:
         """Raise ``MetricError`` if a required name is not in what was delivered.

@@ -35,8 +35,12 @@ class Requests:
     Attributes:
         asked: kind -> reasons, for "checkpoint" and "evaluation", until granted.
         stop: what ends the run, or None.
-        signal: what the process was told, or None.
+        signal: for which the run leaves, or None.
+        heard: what this process was told, or None.
+        are_shared: whether other processes may ask, too; see ``agreement``.
     """
+
+    are_shared = False
 
     def __init__(self, bus: Bus, progress: Progress) -> None:
         self._bus = bus
@@ -45,6 +49,10 @@ class Requests:
         self.asked: dict[str, str] = {}
         self.stop: Request | None = None
         self.signal: Signals | None = None
+        self.heard: Signals | None = None
+
+    def agree(self) -> None:
+        """Learn what other processes ask for; there are none."""
 
     @property
     def pending(self) -> dict[str, str]:
@@ -69,16 +77,11 @@ class Requests:
 
     def ask_to_stop(self, reason: str) -> None:
         """End the run at the next boundary; the first request is the one kept."""
-        request = self._note("stop", reason)
-        # Later ones are noted all the same: they tell who else would have ended it.
-        if self.stop is None:
-            self.stop = request
+        self._ask("stop", reason)
 
     def ask(self, kind: str, reason: str, owner: str | None = None) -> None:
         """Ask for ``kind`` at the next boundary; reasons that meet there are joined."""
-        self._note(kind, reason, owner)
-        earlier = self.asked.get(kind)
-        self.asked[kind] = f"{earlier}; {reason}" if earlier else reason
+        self._ask(kind, reason, owner)
 
     def take(self, kind: str) -> str | None:
         """Return why ``kind`` was asked for, as it is granted; None if it was not."""
@@ -86,9 +89,8 @@ class Requests:
 
     def stop_on_signal(self, number: Signals) -> None:
         """End the run at the next boundary, whatever else would have ended it."""
-        self.signal = number
-        # An earlier stop gives way: the exit code is that of the signal.
-        self.stop = self._note("stop", f"{number.name} received", "signal")
+        self.heard = self.heard or number
+        self._ask("stop", f"{number.name} received", "signal", number)
 
     def save_on_signal(self, number: Signals) -> None:
         """Ask for a checkpoint."""
@@ -112,7 +114,13 @@ class Requests:
         self._made[:] = [Request(*fields) for fields in made]
         self.asked = dict(asked)
 
-    def _note(self, kind: str, reason: str, owner: str | None = None) -> Request:
+    def _ask(
+        self,
+        kind: str,
+        reason: str,
+        owner: str | None = None,
+        signal: Signals | None = None,
+    ) -> None:
         owner = owner or self._bus.caller()
         if not self._bus.is_in_run:
             log.warning(
@@ -121,11 +129,27 @@ class Requests:
                 *(owner, kind, reason),
             )
         at = self._progress
-        request = Request(kind, owner, reason, at.step, at.epoch)
+        self._take(Request(kind, owner, reason, at.step, at.epoch), signal)
+
+    def _take(self, request: Request, signal: Signals | None) -> None:
+        """Let ``request`` hold: the boundary to come grants it.
+
+        Args:
+            request: of any process.
+            signal: which it was, if one asks.
+        """
+        # All are noted: later ones tell who else would have ended it.
         self._made.append(request)
         if len(self._made) > 2 * MOST_REQUESTS:  # not at every request
             self._forget()
-        return request
+        if request.kind != "stop":
+            earlier, reason = self.asked.get(request.kind), request.reason
+            self.asked[request.kind] = f"{earlier}; {reason}" if earlier else reason
+        elif signal is not None:
+            # An earlier stop gives way: the exit code is that of the signal.
+            self.signal, self.stop = signal, request
+        elif self.stop is None:
+            self.stop = request
 
     def _forget(self) -> None:
         """Drop the oldest that are no stops: a checkpoint carries them all."""

@@ -13,6 +13,7 @@ from training.loop.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from training.bus.bus import Bus
+    from training.hardware.strategy import Strategy
     from training.weighing.weigher import Weigher
 
 #: What a checkpoint holds for the first iterator of the run that goes on.
@@ -25,6 +26,7 @@ class RunState:
     Args:
         bus: of the run.
         weigher: knows what a batch counts, once it was measured.
+        strategy: by which processes the run is computed.
         resumed_from: the checkpoint that the run goes on from, or None.
     Attributes:
         progress: the counters.
@@ -43,16 +45,26 @@ class RunState:
     """
 
     def __init__(
-        self, bus: Bus, weigher: Weigher, resumed_from: Path | None = None
+        self,
+        bus: Bus,
+        weigher: Weigher,
+        strategy: Strategy,
+        resumed_from: Path | None = None,
     ) -> None:
         self.weigher = weigher
         self.resumed_from = resumed_from
         self.progress = Progress()
         # These share the counters, which are therefore loaded in place.
-        self.verdicts = Verdicts(self.progress)
+        is_alone = strategy.size == 1
+        self.verdicts = Verdicts(self.progress, may_be_early=is_alone)
         self.history: list[dict[str, Any]] = []
         self.metrics = Metrics()
         self.requests = Requests(bus, self.progress)
+        if not is_alone:
+            # Late: a run of one process need not import it.
+            from training.loop.agreement import SharedRequests
+
+            self.requests = SharedRequests(bus, self.progress, strategy)
         self.weights_are = "live"
         self.carried_states: dict[str, Any] = {}
         self.joining_groups: list[Any] = []
@@ -74,7 +86,11 @@ class RunState:
         self.weights_are = label
 
     def state_dict(self) -> dict[str, Any]:
-        """Return counters, history, metrics and requests; all verdicts are in."""
+        """Return counters, history, metrics and requests; all verdicts are in.
+
+        All processes call it: what any of them has asked for so far is in it, too.
+        """
+        self.requests.agree()
         # Waits for the device: the counters may be 16 steps behind.
         self.verdicts.settle()
         return {

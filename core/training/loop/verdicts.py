@@ -22,10 +22,13 @@ class Verdicts:
 
     Args:
         progress: the counters.
+        may_be_early: whether one is taken as soon as it has arrived: on one of several
+            processes that may be another step than on the others.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, may_be_early: bool = True) -> None:
         self._progress = progress
+        self._may_be_early = may_be_early
         self._unsettled: deque[tuple[int, Readback]] = deque()
 
     @property
@@ -42,7 +45,7 @@ class Verdicts:
         """Count attempts by their verdicts.
 
         Args:
-            wait: for all of them; False: take those that have arrived.
+            wait: for all of them; False: take those that have arrived, or are due.
         Raises:
             NonFiniteError: one met a value that is not finite. It and all that came
                 after it left the weights alone; the counters go back to before it.
@@ -51,7 +54,7 @@ class Verdicts:
             step, verdict = self._unsettled[0]
             # So many steps, and no more, are made in vain after a bad loss.
             is_late = len(self._unsettled) > MOST_UNSETTLED
-            if not (wait or verdict.is_here or is_late):
+            if not (wait or is_late or (self._may_be_early and verdict.is_here)):
                 return
             outcome = verdict.value()
             if outcome == NONFINITE:

@@ -191,7 +191,7 @@ MUTANTS = [
         "P14",
         "a signal that comes while plugins close is forgotten",
         "training.run",
-        "if failure is None and requests.signal is not None:",
+        "if failure is None and requests.heard is not None:",
         "if False:",
         SIGNALS,
         "test_p14_a_signal_that_comes",

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from training.checkpoint import part_checks as parts
+from training.checkpoint.compare import first_difference
 from training.checkpoint.setting_checks import check_settings
 from training.checkpoint_io import UnreadableError, read_checkpoint
+from training.errors import CheckpointError
 from training.files.named_paths import named_path, open_file
+
+if TYPE_CHECKING:
+    from training.hardware.strategy import Strategy
 
 #: Part -> its type; a mapping stands for a part with parts that must be there.
 LAYOUT: dict[str, Any] = {
@@ -55,6 +60,8 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "distributions": parts.check_distributions,
     "metadata": parts.check_metadata,
 }
+#: What each of ``ranks`` has of its own, and may have.
+RANK, OF_RANK = {"rng": LAYOUT["rng"]}, ("rng", "data")
 SAFETENSORS = ".safetensors"
 
 
@@ -75,6 +82,7 @@ def read_state(path: str | Path) -> dict[str, Any]:
         )
     state = read_checkpoint(path)
     problem = _problem(state, LAYOUT, "") or _wrong_value(state)
+    problem = problem or _wrong_rank(state.get("ranks", []))
     if problem is not None:
         raise UnreadableError(
             f"checkpoint {str(path)!r} is not as save_checkpoint writes it: {problem}; "
@@ -101,6 +109,27 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         raise UnreadableError(
             f"{str(path)!r} is no complete safetensors file ({error}); export it anew"
         ) from error
+
+
+def read_by_all(
+    strategy: Strategy, path: str | Path, weights_only: bool = False
+) -> dict[str, Any]:
+    """Return a state that each process of the run has read for itself.
+
+    Raises:
+        CheckpointError: one cannot read it, or finds another file there.
+    """
+    read = read_weights if weights_only else read_state
+    state = strategy.on_each(lambda: read(path))
+    seen = {part: state.get(part) for part in ("progress", "metrics", "requests")}
+    by_main, *others = strategy.gather(seen)
+    for rank, by_other in enumerate(others, 1):
+        if (found := first_difference(by_main, by_other)) is not None:
+            raise CheckpointError(
+                f"{str(path)!r} is another file for rank {rank} than for the main "
+                f"process ({found}); keep checkpoints where all processes see them"
+            )
+    return state
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -136,4 +165,22 @@ def _wrong_value(state: Mapping[str, Any]) -> str | None:
                 check(state[name], state)
             except parts.WrongValue as wrong:
                 return str(wrong)
+    return None
+
+
+def _wrong_rank(ranks: Any) -> str | None:
+    """Look at the places of the other processes, each like parts of the file."""
+    if not isinstance(ranks, list):
+        return f"ranks is {parts.shown(ranks)}, not a list of places"
+    for number, place in enumerate(ranks):
+        at = f"ranks[{number}]"
+        if not isinstance(place, dict):
+            return f"{at} is {parts.shown(place)}, not a mapping"
+        if (found := _problem(place, RANK, f"{at}.")) is not None:
+            return found
+        if not isinstance(place.get("data", []), list):
+            return f"{at}.data is {parts.shown(place['data'])}"
+        own = {part: place[part] for part in OF_RANK if part in place}
+        if (found := _wrong_value(own)) is not None:
+            return f"{at}.{found}"
     return None

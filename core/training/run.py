@@ -15,7 +15,7 @@ from training.checkpoint.optimizer_state import check_optimizer
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
-from training.hardware.rng import seed_everything
+from training.hardware.rng import rank_seed, seed_everything
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window
 from training.loop.metrics import known_names
@@ -188,8 +188,11 @@ class Run:
         if self.resumption is not None:
             self.resumption.show_configured()
         keep_frozen(trainer.model, trainer.optimizer)
-        if trainer.seed is not None:
-            seed_everything(trainer.seed)
+        seed = trainer.seed
+        if trainer.rank:  # else dropout would be the same on every process
+            seed = rank_seed(trainer.order_seed, trainer.rank)
+        if seed is not None:
+            seed_everything(seed)
 
     def _set_up(self) -> tuple[Feed, Window]:
         """Let plugins wrap and prepare; then learn which metrics will be produced."""

@@ -36,7 +36,7 @@ from training.feed.validation_loaders import named_loaders, refuse_several
 from training.files.named_paths import named_path
 from training.hardware.device import choose_device
 from training.hardware.strategy import Strategy
-from training.layout import read_state, read_weights
+from training.layout import read_by_all
 from training.loop.criterion import Criterion
 from training.loop.forward import LossFn, StepFn, make_forward
 from training.loop.loop import Loop
@@ -205,7 +205,7 @@ class Trainer:
         """Write all state durably to ``path``; call it in ``on_checkpoint``.
 
         Args:
-            path: of the file.
+            path: of the file, which the main process writes; all call this.
             frozen: weights to leave out of it.
         Raises:
             CheckpointError: the file could not be written, or a window, an evaluation
@@ -217,9 +217,9 @@ class Trainer:
         if self._run.is_waiting and self._run.resumption is not None:
             self._run.resumption.check()
         state = snapshot.capture(self)
-        if frozen is not None:
-            state = frozen.leave_out(state)
-        return self.strategy.on_main(lambda: write_checkpoint(path, state))
+        return self.strategy.on_main(
+            lambda: write_checkpoint(path, frozen.leave_out(state) if frozen else state)
+        )
 
     def load_checkpoint(
         self,
@@ -230,7 +230,7 @@ class Trainer:
         """Take over all state, so that ``train`` goes on where it was saved.
 
         Args:
-            path: a file that ``save_checkpoint`` wrote.
+            path: a file that ``save_checkpoint`` wrote; all processes read it.
             weights_only: take the model's weights and nothing else.
             allow_changes: names of settings, such as ``"seed"`` or ``"optimizer.lr"``,
                 whose new values shall hold; any other change that would make the rest
@@ -239,7 +239,7 @@ class Trainer:
         Raises:
             CheckpointError: the file is damaged, foreign, or does not fit this run.
         """
-        state = read_weights(path) if weights_only else read_state(path)
+        state = read_by_all(self.strategy, path, weights_only)
         if weights_only:
             snapshot.check_model(self, state, str(path))
             snapshot.restore_model(self, state)

@@ -30,6 +30,7 @@ from training.checkpoint.settings import (
 from training.checkpoint.state import (
     check_loss,
     check_model,
+    for_rank,
     restore_model,
 )
 from training.discovery.provenance import describe_plugins
@@ -142,7 +143,7 @@ def restore(
     if optimizer is not None:
         _load_optimizer(trainer, optimizer, source)
     trainer.criterion.load_state_dict(state.get("loss", {}))
-    loaded.load_state_dict(state)
+    loaded.load_state_dict(for_rank(trainer, state, own["seed"]))
     return receipt, Resumption(trainer, state, comparison.again)
 
 

@@ -1,8 +1,8 @@
 """The settings that a resumed run shares with the run it goes on from.
 
 A change that would make the rest of the run another one is refused with both values,
-unless the caller consents to it by name; cadence, retention, device and number of
-workers may change freely.
+unless the caller consents to it by name; cadence, retention, device and the numbers of
+workers and processes may change freely.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
 #: May change without consent; a receipt lists them.
-FREE = ("num_epochs", "max_steps", "device")
+FREE = ("num_epochs", "max_steps", "device", "world_size")
 #: None where a loader does not tell; then there is nothing to compare.
 MAY_BE_UNKNOWN = (
     *("dataset", "dataset_source", "dataset_length", "sampler", "batch_size"),

@@ -14,7 +14,7 @@ from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
-from training.hardware.rng import rng_state
+from training.hardware.rng import rank_seed, rng_state, seeded_rng_state
 from training.modules.frozen_weights import complete
 from training.modules.plain_names import (
     load_weights,
@@ -33,6 +33,7 @@ __all__ = [
     "check_loss",
     "check_model",
     "check_weights",
+    "for_rank",
     "restore_model",
     "warn_of_nonfinite",
 ]
@@ -41,10 +42,25 @@ __all__ = [
 def capture(trainer: Checkpointable) -> dict[str, Any]:
     """Return all state of a run at a boundary; tensors are not copied.
 
+    All processes call it; that of the main one is whole.
+
     Raises:
         CheckpointError: something in it is neither a tensor nor a plain value.
         PluginError: the same, in the state of a plugin.
     """
+    strategy = trainer.strategy
+    # Users' code among it, which may raise on one process: before any waits for others.
+    own = strategy.on_each(lambda: _own_state(trainer))
+    places = strategy.gather(_place_in(own, strategy.data))
+    state = strategy.full(own)
+    if len(places) > 1:
+        state["ranks"] = places[1:]
+    strategy.on_each(lambda: _require_storable(state))
+    return state
+
+
+def _own_state(trainer: Checkpointable) -> dict[str, Any]:
+    """Return what this process has, of sharded tensors its own parts."""
     # Settles verdicts first: this is where a bad loss still ends the run unsaved.
     own = trainer.state.state_dict()
     scaler = trainer.grad_scaler
@@ -84,11 +100,43 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
     }
     if trainer.resumption is not None:  # what was loaded and is not taken over yet
         state |= trainer.resumption.parked
+    return state
+
+
+def _require_storable(state: Mapping[str, Any]) -> None:
     # Those of plugins were looked at one by one, to name the plugin.
     foreign = foreign_value({**state, "plugins": {}})
     if foreign is not None:
         raise CheckpointError(f"nothing was saved: {describe_foreign(*foreign)}")
-    return state
+
+
+def _place_in(state: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """Return what a process goes on from that the main one does not know."""
+    # A loader that all read alike stands at the same place everywhere.
+    parts = ("rng", "data", "loader") if data == "own" else ("rng",)
+    return {part: state[part] for part in parts}
+
+
+def for_rank(
+    trainer: Checkpointable, state: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """Return a loaded ``state`` as this process goes on from it.
+
+    Args:
+        trainer: goes on; each of its processes from a place of its own.
+        state: as the main process saved it.
+        seed: of the run, for generators of a process that the saved run had not.
+    """
+    rank, places = trainer.rank, state.get("ranks", [])
+    if not rank:
+        return state
+    if rank <= len(places):
+        return {**state, **places[rank - 1]}
+    place: dict[str, Any] = {}
+    if trainer.strategy.data == "own":  # the main process's data is none of ours
+        place = {"data": [], "loader": None}
+    seed = rank_seed(seed, rank, state["progress"]["step"])
+    return {**state, **place, "rng": seeded_rng_state(seed, trainer.device)}
 
 
 def _position(trainer: Checkpointable) -> dict[str, Any]:
@@ -185,4 +233,5 @@ def warn_of_nonfinite(
 
 def restore_model(trainer: Checkpointable, state: Mapping[str, Any]) -> None:
     """Load the weights of the model; ``check_model`` has compared them."""
-    load_weights(trainer.model, state["model"])
+    weights = trainer.strategy.own(state["model"], weights_of(trainer.model))
+    load_weights(trainer.model, weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import sys
 from typing import Any
@@ -15,6 +16,18 @@ def seed_everything(seed: int) -> None:
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def rank_seed(seed: int, rank: int, step: int = 0) -> int:
+    """Return the 63-bit seed of a process beside the main one.
+
+    Args:
+        seed: the run's.
+        rank: of the process, from 1.
+        step: at which it joins.
+    """
+    digest = hashlib.sha256(repr((seed, rank, step)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def rng_state(device: torch.device | None = None) -> dict[str, Any]:
@@ -56,3 +69,13 @@ def load_rng_state(state: dict[str, Any], device: torch.device | None = None) ->
     if cards and device is not None and device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.set_rng_state(cards[index if index < len(cards) else 0], device)
+
+
+def seeded_rng_state(seed: int, device: torch.device | None = None) -> dict[str, Any]:
+    """Return the state right after ``seed_everything``; no generator is moved."""
+    before = rng_state(device)
+    try:
+        seed_everything(seed)
+        return rng_state(device)
+    finally:
+        load_rng_state(before, device)

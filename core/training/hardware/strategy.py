@@ -120,6 +120,15 @@ class Strategy:
         """Let the main process do ``work``; its result, or error, is everybody's."""
         return work()
 
+    def on_each(self, work: Callable[[], T]) -> T:
+        """Let each process do ``work``; an error of any is everybody's.
+
+        Args:
+            work: waits for no other process.
+        Returns: what it returned here.
+        """
+        return work()
+
     def close(self, error: BaseException | None) -> None:
         """Take leave of the others: at each end of ``train``, or if building fails.
 

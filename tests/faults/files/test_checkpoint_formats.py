@@ -54,10 +54,10 @@ def test_c11_what_is_no_number_of_a_format_is_refused(
         read_checkpoint(path)
 
 
-def test_c11_another_world_size_is_refused(tmp_path: Path) -> None:
+def test_c11_another_world_size_is_told(tmp_path: Path) -> None:
     path = saved(tmp_path)
     state = torch.load(path, weights_only=True)
     state["settings"]["world_size"] = 2
     torch.save(state, path)
-    with pytest.raises(CheckpointError, match="world_size was 2, is 1"):
-        build(tmp_path, lambda step: None).load_checkpoint(path)
+    receipt = build(tmp_path, lambda step: None).load_checkpoint(path)
+    assert "setting world_size was 2, is 1" in str(receipt)

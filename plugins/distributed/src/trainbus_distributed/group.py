@@ -82,6 +82,22 @@ class Group:
         answer: T = result
         return answer
 
+    def on_each(self, work: Callable[[], T]) -> T:
+        """Let each process do ``work``; an error of any is everybody's."""
+        failure: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        told = self.gather(failure and sendable(failure))
+        if failure is not None:
+            raise failure
+        for rank, error in enumerate(told):
+            if error is not None:
+                error.add_note(f"raised on rank {rank}")
+                raise error
+        return result
+
     def share_main(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite ``tensors`` with those of the main process."""
         for tensor in tensors:
@@ -98,5 +114,5 @@ def sendable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))  # our own, a line before
     except Exception:
-        return RuntimeError(f"{type(error).__name__} on the main process: {error}")
+        return RuntimeError(f"{type(error).__name__} on another process: {error}")
     return error

@@ -62,6 +62,10 @@ class GroupStrategy(Strategy):
         """Let the main process do ``work``."""
         return self.group.on_main(work)
 
+    def on_each(self, work: Callable[[], T]) -> T:
+        """Let each process do ``work``."""
+        return self.group.on_each(work)
+
     def exchanging(self, is_last: bool) -> AbstractContextManager[Any]:
         """Return what a forward and backward pass runs in.
 

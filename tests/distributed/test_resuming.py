@@ -1,0 +1,275 @@
+"""A run that was saved on some processes goes on, on as many or others."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks import Ranks
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from training import Callback, CheckpointError, Trainer
+from training.checkpoint.compare import first_difference
+from training.plugin import rng_state
+
+pytestmark = pytest.mark.distributed
+
+CLOSE = 1e-6
+#: Of 11 rows in batches of 3: two epochs of four steps.
+STEPS = range(1, 9)
+
+
+class Saves(Callback):
+    """Saves at every boundary of a run, as each process does."""
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        trainer.request_checkpoint("test")
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        if self.folder is not None:
+            trainer.save_checkpoint(f"{self.folder}/{trainer.step}.pt")
+
+
+def make(dropout: float, folder: str | None = None, **options: Any) -> Trainer:
+    """Return a run, divided over as many processes as there are."""
+    torch.manual_seed(0)
+    layers = nn.Linear(4, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 1)
+    model = nn.Sequential(*layers)
+    rows = TensorDataset(torch.randn(11, 4), torch.randn(11, 1))
+    return Trainer(
+        model,
+        DataLoader(rows, batch_size=3, shuffle=True),
+        optimizer=torch.optim.AdamW(model.parameters(), 0.01),
+        loss_fn=nn.functional.mse_loss,
+        callbacks=[Saves(folder)],
+        num_epochs=2,
+        max_grad_norm=0.5,
+        device="cpu",
+        **{"seed": 3, "plugins": ["distributed"], **options},
+    )
+
+
+def ended(trainer: Trainer) -> dict[str, Any]:
+    """Return all that a run ends with; of two processes, as this one has it."""
+    moments = trainer.optimizer.state_dict()["state"]
+    return {
+        "weights": {n: p.detach().clone() for n, p in trainer.model.named_parameters()},
+        "moments": {str(number): dict(state) for number, state in moments.items()},
+        "history": [dict(row) for row in trainer.history],
+        "rng": rng_state(),
+    }
+
+
+def straight(dropout: float, folder: str | None, **options: Any) -> dict[str, Any]:
+    trainer = make(dropout, folder, **options)
+    trainer.train()
+    return ended(trainer)
+
+
+def resumed(dropout: float, path: str, **options: Any) -> dict[str, Any]:
+    trainer = make(dropout, **options)
+    receipt = trainer.load_checkpoint(path)
+    trainer.train()
+    return {**ended(trainer), "receipt": str(receipt)}
+
+
+def all_resumed(dropout: float, folder: str, **options: Any) -> list[dict[str, Any]]:
+    return [resumed(dropout, f"{folder}/{step}.pt", **options) for step in STEPS]
+
+
+def furthest(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    """Return the largest difference of weights and of what history tells."""
+    pairs = [(a["weights"][name], b["weights"][name]) for name in a["weights"]]
+    for x, y in zip(a["history"], b["history"], strict=True):
+        assert x.keys() == y.keys()
+        pairs += [
+            (torch.tensor(float(x[name])), torch.tensor(float(y[name])))
+            for name in x.keys() - {"seconds"}
+        ]
+    return max(float((x - y).abs().max()) for x, y in pairs)
+
+
+def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
+    return first_difference(a, b, ignored=frozenset({"seconds", "receipt"}))
+
+
+@pytest.mark.parametrize("seed", [3, None], ids=["a seed", "no seed"])
+def test_d32_on_as_many_processes_every_boundary_goes_on_to_the_bit(
+    two: Ranks, tmp_path: Path, seed: int | None
+) -> None:
+    left = two.run(straight_with, 0.3, str(tmp_path), seed)
+    right = two.run(all_resumed_with, 0.3, str(tmp_path), seed)
+    for rank in range(2):
+        for step, each in zip(STEPS, right[rank], strict=True):
+            assert difference(left[rank], each) is None, (rank, step)
+            assert "world_size" not in each["receipt"]
+
+
+def straight_with(dropout: float, folder: str, seed: int | None) -> dict[str, Any]:
+    return straight(dropout, folder, seed=seed)
+
+
+def all_resumed_with(dropout: float, folder: str, seed: int | None) -> list[Any]:
+    return all_resumed(dropout, folder, seed=seed)
+
+
+def test_d32_without_a_process_s_own_generators_it_would_not(
+    two: Ranks, tmp_path: Path
+) -> None:
+    left = two.run(straight, 0.3, str(tmp_path))
+    path = tmp_path / "3.pt"
+    state = torch.load(path, weights_only=True)
+    del state["ranks"]
+    torch.save(state, path)
+    for rank, each in enumerate(two.run(resumed, 0.3, str(path))):
+        assert str(difference(left[rank], each)).startswith("weights.")
+
+
+def test_d33_dropout_differs_between_processes_and_main_draws_as_one_does(
+    two: Ranks, tmp_path: Path
+) -> None:
+    by_main, by_other = two.run(straight, 0.3, None)
+    assert difference(by_main["rng"], by_other["rng"]) is not None
+    assert difference(by_main["weights"], by_other["weights"]) is None
+    alone = straight(0.3, None, plugins=[])
+    assert torch.equal(alone["rng"]["torch"], by_main["rng"]["torch"])
+
+
+def first_draw(seed: int | None) -> float:
+    drawn = []
+
+    class Draws(Callback):
+        def on_train_begin(self) -> None:
+            drawn.append(float(torch.rand(())))
+
+    trainer = make(0.0, seed=seed)
+    trainer.bus.register(Draws())
+    trainer.train()
+    return drawn[0]
+
+
+@pytest.mark.parametrize("seed", [3, None], ids=["a seed", "no seed"])
+def test_d33_each_process_has_its_own_seeds(two: Ranks, seed: int | None) -> None:
+    by_main, by_other = two.run(first_draw, seed)
+    assert by_main != by_other
+    assert [by_main, by_other] == two.run(first_draw, seed)
+    if seed is not None:
+        torch.manual_seed(seed)
+        assert by_main == float(torch.rand(()))
+
+
+@pytest.mark.parametrize("plugins", [[], ["distributed"]], ids=["without", "with"])
+def test_d31_saved_on_two_goes_on_alone(
+    two: Ranks, tmp_path: Path, plugins: list[str]
+) -> None:
+    left = two.run(straight, 0.0, str(tmp_path))[0]
+    for each in all_resumed(0.0, str(tmp_path), plugins=plugins):
+        assert furthest(left, each) < CLOSE
+        assert "setting world_size was 2, is 1" in each["receipt"]
+
+
+@pytest.mark.parametrize("plugins", [[], ["distributed"]], ids=["without", "with"])
+def test_d31_saved_alone_goes_on_on_two(
+    two: Ranks, tmp_path: Path, plugins: list[str]
+) -> None:
+    left = straight(0.0, str(tmp_path), plugins=plugins)
+    for of_rank in two.run(all_resumed, 0.0, str(tmp_path)):
+        for each in of_rank:
+            assert furthest(left, each) < CLOSE
+            assert "setting world_size was 1, is 2" in each["receipt"]
+
+
+def seen_states(path: str) -> list[Tensor]:
+    trainer = make(0.3)
+    trainer.load_checkpoint(path)
+    return [trainer.owed["rng"]["torch"], torch.get_rng_state()]
+
+
+def test_d32_a_process_more_than_saved_begins_from_seed_rank_and_step(
+    two: Ranks, tmp_path: Path
+) -> None:
+    straight(0.3, str(tmp_path), plugins=[])
+    states = [two.run(seen_states, str(tmp_path / f"{step}.pt")) for step in (2, 2, 3)]
+    saved = torch.load(tmp_path / "2.pt", weights_only=True)["rng"]["torch"]
+    (main, other), (_, again), (_, later) = states
+    assert torch.equal(main[0], saved)
+    assert torch.equal(other[0], again[0])
+    assert not torch.equal(other[0], main[0])
+    assert not torch.equal(other[0], later[0])
+    assert torch.equal(other[1], again[1]), "loading moves no generator"
+
+
+def saved_again(path: str, target: str) -> None:
+    trainer = make(0.3)
+    trainer.load_checkpoint(path)
+    trainer.save_checkpoint(target)
+
+
+def test_d32_what_was_loaded_is_saved_again_as_it_was(
+    two: Ranks, tmp_path: Path
+) -> None:
+    two.run(straight, 0.3, str(tmp_path))
+    path, target = tmp_path / "3.pt", tmp_path / "again.pt"
+    two.run(saved_again, str(path), str(target))
+    one, other = (torch.load(p, weights_only=True) for p in (path, target))
+    assert first_difference(one, other) is None
+
+
+def loaded(path: str) -> str:
+    """Load on each; the last process finds another file there, or none."""
+    trainer = make(0.0)
+    own = f"{path}.{trainer.rank}" if Path(f"{path}.{trainer.rank}").exists() else path
+    with pytest.raises(CheckpointError) as caught:
+        trainer.load_checkpoint(own)
+    return "; ".join([type(caught.value).__name__, *notes(caught.value)])
+
+
+def notes(error: BaseException) -> list[str]:
+    return [str(error), *getattr(error, "__notes__", [])]
+
+
+@pytest.mark.parametrize("is_damaged", [True, False], ids=["a damaged one", "another"])
+def test_d31_a_file_that_one_process_reads_otherwise_is_refused_by_all(
+    two: Ranks, tmp_path: Path, is_damaged: bool
+) -> None:
+    straight(0.0, str(tmp_path), plugins=[])
+    own = tmp_path / "3.pt.1"
+    shutil.copy(tmp_path / "4.pt", own)
+    if is_damaged:
+        own.write_bytes(own.read_bytes()[:-100])
+    errors = two.run(loaded, str(tmp_path / "3.pt"))
+    for error in errors:
+        if is_damaged:
+            assert error.startswith("UnreadableError")
+            assert "is no complete checkpoint" in error
+        else:
+            assert "is another file for rank 1 than for the main process" in error
+            assert "progress." in error
+    if is_damaged:
+        assert "raised on rank 1" in errors[0]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("size", "then"), [(2, 3), (3, 2), (3, 1), (3, 3)])
+def test_d31_any_number_goes_on_on_any(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, size: int, then: int
+) -> None:
+    first = Ranks(size, tmp_path_factory.mktemp("first"))
+    second = Ranks(then, tmp_path_factory.mktemp("second"))
+    try:
+        left = first.run(straight, 0.0, str(tmp_path))[0]
+        for of_rank in second.run(all_resumed, 0.0, str(tmp_path)):
+            assert max(furthest(left, each) for each in of_rank) < CLOSE
+    finally:
+        first.close()
+        second.close()
+
+

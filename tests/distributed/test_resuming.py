@@ -271,5 +271,3 @@ def test_d31_any_number_goes_on_on_any(
     finally:
         first.close()
         second.close()
-
-

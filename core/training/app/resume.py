@@ -37,7 +37,8 @@ def resume(trainer: Trainer, choice: str, allowed: Collection[str] = ()) -> str:
     if choice != AUTO:
         return _receipt(trainer, trainer.load_checkpoint(choice, False, allowed))
     failures: list[str] = []
-    for path, problem in _candidates(trainer):
+    # The main process looks: each would find others where files come into sight late.
+    for path, problem in trainer.strategy.on_main(lambda: [*_candidates(trainer)]):
         if problem is None:
             try:
                 receipt = trainer.load_checkpoint(path, False, allowed)

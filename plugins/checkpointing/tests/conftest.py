@@ -11,23 +11,25 @@ import torch
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Bus, MetricError
-from training.plugin import MetricValue, read_checkpoint, write_checkpoint
+from training.plugin import MetricValue, Strategy, read_checkpoint, write_checkpoint
 
 
 class FakeTrainer:
     """Runs epochs of ten steps over one checkpointing plugin."""
 
     steps_per_epoch = 10
+    world_size, is_main = 1, True
 
     def __init__(self, save_dir: Path, plugin: ModelCheckpointCallback) -> None:
         self.save_dir, self.plugin = save_dir, plugin
         self.epoch = self.step = self.update = 0
         self.metrics: dict[str, MetricValue] = {}
-        self.bus = Bus()
+        self.bus, self.strategy = Bus(), Strategy()
         self.plugins: dict[str, Any] = {"checkpointing": plugin}
         self.known = {"val_loss", "accuracy", "train_loss"}
         self.is_stopping = False
         self.stop_owner: str | None = None
+        self.stop_reason: str | None = None
         self.requests: list[str] = []
         self.resumed_from: Path | None = None
         self.num_writes = 0

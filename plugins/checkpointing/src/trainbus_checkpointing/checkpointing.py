@@ -16,6 +16,7 @@ from annotated_types import Ge, MinLen
 
 from trainbus_checkpointing import cadence as when
 from trainbus_checkpointing import folder as files
+from trainbus_checkpointing import resumable
 from trainbus_checkpointing.cadence import Boundary, Cadence
 from trainbus_checkpointing.candidates import candidates
 from trainbus_checkpointing.filename import (
@@ -35,6 +36,7 @@ from training.plugin import (
     FolderLostError,
     FrozenWeights,
     Plan,
+    RunLock,
     is_insistent,
     named_path,
 )
@@ -77,8 +79,9 @@ class ModelCheckpointCallback(Callback):
         carry_best: after a resume into another folder, only what beats the best value
             of the resumed run is a best checkpoint here.
         async_save: copy the state to host memory and write it while training goes on;
-            an error ends the run at the next step, or at its end. The last checkpoint
-            of a run is waited for. Takes as much host memory as the state.
+            an error ends the run at the next step, on many processes at the next
+            boundary, or at its end. The last checkpoint of a run is waited for. Takes
+            as much host memory as the state.
         weights: ``"trained"`` leaves out the parameters that are frozen when training
             begins; a model with the very same ones is needed to go on, or to use them.
     Raises:
@@ -128,6 +131,8 @@ class ModelCheckpointCallback(Callback):
         self._restored: dict[str, Any] = {}
         self._saver: Saver | None = None
         self._leaves = False
+        self._lock: RunLock | None = None
+        self._late: CheckpointError | None = None
 
     @property
     def best_path(self) -> Path | None:
@@ -166,13 +171,20 @@ class ModelCheckpointCallback(Callback):
                     f"two checkpointing plugins write to {str(folder)!r}; give each "
                     "its own save_dir"
                 )
-        files.prepare(folder)
-        with files.usable(folder):
-            lock = self._claim.take(folder / LOCK, trainer)
-            files.sweep_leftovers(folder)
-        store = Store(folder, self.ranking, lock)
+        strategy, self._lock, self._late = trainer.strategy, None, None
+        strategy.on_main(lambda: self._take(folder, trainer))
+        if trainer.world_size > 1:
+            files.require_shared(folder, strategy)
+        store = Store(folder, self.ranking, self._lock, strategy)
         self._saver = Saver(store, self.filename, self.async_save)
         self._restored = {}
+
+    def _take(self, folder: Path, trainer: Trainer) -> None:
+        files.prepare(folder)
+        with files.usable(folder):
+            self._lock = self._claim.take(folder / LOCK, trainer)
+            files.sweep_leftovers(folder)
+        resumable.remove(Path(trainer.save_dir))
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Refuse unknown metrics; open the folder for this run."""
@@ -186,13 +198,13 @@ class ModelCheckpointCallback(Callback):
             saver.frozen = FrozenWeights(trainer.model)
         if not resumed:
             with files.usable(store.folder):
-                store.begin(None, (0, 0))
+                store.on_main(lambda: store.begin(None, (0, 0)))
             return
         best, last = self._restored.get("best"), self._restored.get("last")
         source: Path | None = trainer.resumed_from
         hints = [(each["file"], each["step"]) for each in (best, last) if each]
         with files.usable(store.folder):
-            store.begin(source, position, hints)
+            store.on_main(lambda: store.begin(source, position, hints))
         if store.last and (store.last.epoch, store.last.step) == position:
             saver.saved_at = position
         if self.carry_best and best and not store.best and self._watches_the_same():
@@ -204,8 +216,10 @@ class ModelCheckpointCallback(Callback):
         Raises:
             CheckpointError: what was written in the meantime could not be.
         """
-        if self.async_save:
+        if self.async_save and trainer.world_size == 1:
             self._finish(trainer, wait=False)
+        elif self.async_save and trainer.is_main:
+            self._list(trainer)
         is_due = self.cadence.is_step_due(trainer.step)
         if is_due and not trainer.ends_epoch:  # else its end comes next
             trainer.request_checkpoint(when.REASON_STEPS)
@@ -229,10 +243,8 @@ class ModelCheckpointCallback(Callback):
             trainer.is_stopping,
             trainer.stop_owner == "signal",
         )
-        if saver.saved_at == (at.epoch, at.step):
-            return
-        is_ranked = self.cadence.wants_ranked(at, saver.is_candidate(trainer))
-        if not is_ranked and not self.cadence.wants_last(at):
+        is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, at))
+        if is_ranked is None:
             return
         self._finish(trainer, wait=True)
         try:
@@ -243,8 +255,16 @@ class ModelCheckpointCallback(Callback):
             if at.is_stopping or self.on_save_error == "raise":
                 raise
             log.warning("checkpointing: training goes on without a save: %s", error)
-        if trainer.is_stopping:  # a signal may have come meanwhile
+        if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
             saver.finish(trainer, wait=True)
+
+    def _is_ranked(self, trainer: Trainer, at: Boundary) -> bool | None:
+        """Return whether to save for the best or only as the last; None: not at all."""
+        saver = self._set_up
+        if saver.saved_at == (at.epoch, at.step):
+            return None
+        is_ranked = self.cadence.wants_ranked(at, saver.is_candidate(trainer))
+        return is_ranked if is_ranked or self.cadence.wants_last(at) else None
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written."""
@@ -260,8 +280,10 @@ class ModelCheckpointCallback(Callback):
             return  # of a run that was refused
         try:
             if self._saver is not None:
-                self._saver.finish(trainer, wait=not self._leaves)
+                self._finish_on_main(trainer, wait=not self._leaves)
         finally:
+            if self._saver is not None and trainer.stop_owner == "signal":
+                resumable.write(trainer, self._saver.store)
             self._claim.release(trainer)
 
     def resume_candidates(self, trainer: Trainer) -> list[tuple[Path, str | None]]:
@@ -316,9 +338,23 @@ class ModelCheckpointCallback(Callback):
     def _folder(self, run: Trainer | PlannedRun) -> Path:
         return self.save_dir or Path(run.save_dir) / DEFAULT_FOLDER
 
-    def _finish(self, trainer: Trainer, wait: bool) -> None:
+    def _list(self, trainer: Trainer) -> None:
+        """List what was written meanwhile; the main process, between two boundaries."""
         try:
-            self._set_up.finish(trainer, wait)
+            self._set_up.finish(trainer, wait=False)
+        except CheckpointError as error:
+            self._late = error  # everybody's at the next boundary: no step waits for it
+
+    def _finish_on_main(self, trainer: Trainer, wait: bool) -> None:
+        late, self._late = self._late, None
+        if late is not None:
+            raise late
+        self._set_up.finish(trainer, wait)
+
+    def _finish(self, trainer: Trainer, wait: bool) -> None:
+        """List what was written meanwhile; all processes call it."""
+        try:
+            self._set_up.store.on_main(lambda: self._finish_on_main(trainer, wait))
         except FolderLostError:
             raise
         except CheckpointError as error:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import re
 import time
 import zipfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from trainbus_checkpointing.filename import SUFFIXES
 from training import ConfigError
-from training.plugin import CAN_ASK, open_file
+from training.plugin import CAN_ASK, Strategy, open_file
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,44 @@ def sweep_leftovers(folder: Path) -> list[Path]:
     if swept:
         log.info("checkpointing: removed %d leftovers in %s", len(swept), folder)
     return swept
+
+
+def require_shared(folder: Path, strategy: Strategy, patience: float = 10.0) -> None:
+    """See that every process of the run finds what the main one writes in ``folder``.
+
+    Args:
+        folder: of checkpoints, from which each of them resumes.
+        strategy: by which processes the run is computed; all of them call this.
+        patience: seconds in which a file of another machine may come into sight.
+    Raises:
+        ConfigError: one does not see it; names its rank and machine.
+    """
+    with usable(folder):
+        name = strategy.on_main(lambda: _token_in(folder))
+    found = strategy.gather((_appears(folder / name, patience), platform.node()))
+    strategy.on_main(lambda: remove(folder, name))
+    blind = [f"rank {r} on {node}" for r, (sees, node) in enumerate(found) if not sees]
+    if blind:
+        raise ConfigError(
+            f"checkpointing.save_dir is {str(folder)!r}, where {', '.join(blind)} does "
+            "not find what the main process writes; choose a folder that all see"
+        )
+
+
+def _token_in(folder: Path) -> str:
+    # Under a name that is swept: the process may be killed before it removes it.
+    path = folder / f"seen.{os.urandom(4).hex()}.tmp-{os.getpid()}"
+    path.touch(exist_ok=False)
+    return path.name
+
+
+def _appears(path: Path, patience: float) -> bool:
+    until = time.monotonic() + patience
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def unlisted(folder: Path, listed: Collection[str]) -> list[str]:

@@ -53,7 +53,7 @@ class Saver:
         return ranking.enters(value, entries)
 
     def save(self, trainer: Trainer, at: Boundary, is_ranked: bool) -> None:
-        """Write, list and point to the state of now.
+        """Write, list and point to the state of now; all processes call it.
 
         Args:
             trainer: writes it.
@@ -79,22 +79,25 @@ class Saver:
         if self._staging is None or at.is_stopping:
             self.store.add(draft, self._writer(trainer), needed_steps(trainer))
         else:
-            self.store.finish(needed_steps(trainer))
-            state = self._staging.copy(self._state(trainer))
-            self.store.add_later(draft, lambda path: write_checkpoint(path, state))
+            captured, staging = capture(trainer), self._staging
+            self.store.on_main(lambda: self._begin(trainer, draft, captured, staging))
         self.saved_at = at.epoch, at.step
+
+    def _begin(
+        self, trainer: Trainer, draft: Entry, captured: dict[str, Any], staging: Staging
+    ) -> None:
+        self.store.finish(needed_steps(trainer))
+        left = captured if self.frozen is None else self.frozen.leave_out(captured)
+        state = staging.copy(left)
+        self.store.add_later(draft, lambda path: write_checkpoint(path, state))
 
     def _writer(self, trainer: Trainer) -> Callable[[Path], object]:
         if self.frozen is None:
             return trainer.save_checkpoint
         return partial(trainer.save_checkpoint, frozen=self.frozen)
 
-    def _state(self, trainer: Trainer) -> dict[str, Any]:
-        state = capture(trainer)
-        return state if self.frozen is None else self.frozen.leave_out(state)
-
     def finish(self, trainer: Trainer, wait: bool) -> None:
-        """List what was written in the meantime.
+        """List what was written in the meantime; the main process calls it.
 
         Raises:
             CheckpointError: it could not be written.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.background import Background
@@ -15,33 +15,77 @@ from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete
 from trainbus_checkpointing.relisting import relisted
 from trainbus_checkpointing.retention import Entry, Ranking
 from training import CheckpointError
-from training.plugin import RunLock, write_json
+from training.plugin import RunLock, Strategy, write_json
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 LAST = "last.json"
+
+
+@dataclass
+class Lists:
+    """What there is; the main process keeps it, and tells it to the others.
+
+    Attributes:
+        manifest: of the folder.
+        elsewhere: of the folder of a resume source, if that is another; read only.
+        in_flight: what is being written in a thread.
+    """
+
+    manifest: Manifest
+    elsewhere: Manifest | None = None
+    in_flight: Entry | None = None
 
 
 class Store:
     """The checkpoints of one run in one folder.
 
+    The main process of a run does what changes in it, and finds what is wrong; the
+    others have its lists. What they all call is marked so, and may wait for them.
+
     Args:
         folder: an existing folder.
         ranking: how checkpoints compare and how many of the best stay.
-        lock: of that folder; asked before whatever changes in it.
+        lock: of that folder; asked before whatever changes in it. Other processes than
+            the main one have none.
+        strategy: by which processes the run is computed.
     Raises:
         FolderLostError: by all that write or delete, if another run has the folder.
     """
 
-    def __init__(self, folder: Path, ranking: Ranking, lock: RunLock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ranking: Ranking,
+        lock: RunLock | None,
+        strategy: Strategy,
+    ) -> None:
         self.folder = folder
         self.ranking = ranking
-        self._lock = lock
-        self._manifest = Manifest(folder)
-        self._elsewhere: Manifest | None = None  # beside a resume source; read only
+        self._held = lock
+        self._strategy = strategy
+        self._lists = Lists(Manifest(folder))
         self._source: str | None = None
         self._background = Background()
-        self._in_flight: Entry | None = None
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Let the main process ``work`` in the folder; called by all processes.
+
+        Its result is everybody's, as are its lists, and what it raises.
+        """
+        result, self._lists = self._strategy.on_main(lambda: (work(), self._lists))
+        return result
+
+    @property
+    def _lock(self) -> RunLock:
+        assert self._held is not None, "the main process has it"
+        return self._held
+
+    @property
+    def _manifest(self) -> Manifest:
+        return self._lists.manifest
 
     @property
     def entries(self) -> list[Entry]:
@@ -51,12 +95,12 @@ class Store:
     @property
     def expected(self) -> list[Entry]:
         """``entries``, and the one that is being written."""
-        return [*self.entries, *filter(None, [self._in_flight])]
+        return [*self.entries, *filter(None, [self._lists.in_flight])]
 
     @property
     def is_writing(self) -> bool:
         """Whether a checkpoint is in flight, or written and not yet listed."""
-        return self._in_flight is not None
+        return self._lists.in_flight is not None
 
     @property
     def best(self) -> Entry | None:
@@ -83,9 +127,10 @@ class Store:
                 when the checkpoint itself is not listed.
         """
         self._lock.confirm()
-        self._manifest, was_damaged = _read_or_move_aside(self.folder)
+        manifest, was_damaged = _read_or_move_aside(self.folder)
+        self._lists = Lists(manifest)
         self._manifest.drop_incomplete()
-        self._elsewhere = self._source = run = None
+        self._source = run = None
         known = list(hints)
         if resumed_from is not None and _is_in(resumed_from, self.folder):
             self._source = resumed_from.name
@@ -93,7 +138,7 @@ class Store:
             if was_damaged:
                 self._manifest.entries = relisted(self.folder, known)
         elif resumed_from is not None:
-            self._elsewhere = _beside(resumed_from, position)
+            self._lists.elsewhere = _beside(resumed_from, position)
         for file, step in known:
             run = self._manifest.run_of(file, step) if run is None else run
         if run is None and self._source is not None:
@@ -109,25 +154,27 @@ class Store:
     ) -> Path:
         """Write a checkpoint, list it, point ``last.json`` to it, delete what may go.
 
+        All processes call it.
+
         Args:
             draft: what it is; its file is the wanted name, which gets a ``-v2`` if it
                 is taken; size, digest and run are filled in here.
-            write: writes the complete file to a path, durably.
+            write: writes the complete file to a path, durably; on all processes.
             needed: steps whose checkpoints somebody still needs.
         Raises:
             CheckpointError: the file or the list could not be written.
         """
-        self.finish(needed)
-        draft = self._named(draft)
-        self._write(draft, write)
-        return self._commit(draft, needed)
+        self.on_main(lambda: self.finish(needed))
+        named = self.on_main(lambda: self._named(draft))
+        self._write(named, write)
+        return self.on_main(lambda: self._commit(named, needed))
 
     def add_later(self, draft: Entry, write: Callable[[Path], object]) -> None:
         """Begin to write a checkpoint in a thread; ``finish`` lists it.
 
         The one before must be finished: one is in flight.
         """
-        self._in_flight = named = self._named(draft)
+        self._lists.in_flight = named = self._named(draft)
         self._background.start(lambda: self._write(named, write))
 
     def finish(self, needed: Collection[int] = (), wait: bool = True) -> bool:
@@ -139,26 +186,26 @@ class Store:
         Raises:
             CheckpointError: it could not be written, or not be listed.
         """
-        draft = self._in_flight
+        draft = self._lists.in_flight
         try:
             is_complete = self._background.finish(wait)
         except BaseException:
             if not self._background.is_busy:  # else only the wait was ended
-                self._in_flight = None
+                self._lists.in_flight = None
             raise
         if not is_complete or draft is None:
             return False
-        self._in_flight = None
+        self._lists.in_flight = None
         self._commit(draft, needed)
         return True
 
     def _named(self, draft: Entry) -> Entry:
+        self._confirm()
         return replace(draft, file=files.free_name(self.folder, draft.file))
 
     def _write(self, draft: Entry, write: Callable[[Path], object]) -> None:
         """Write once more after a failure; nothing is deleted to make room."""
         path = self.folder / draft.file
-        self._confirm()
         try:
             try:
                 write(path)
@@ -210,7 +257,7 @@ class Store:
 
     def path_of(self, step: int) -> Path | None:
         """Return the newest complete file of this run with a state of ``step``."""
-        for manifest in filter(None, (self._manifest, self._elsewhere)):
+        for manifest in filter(None, (self._manifest, self._lists.elsewhere)):
             for entry in reversed(manifest.current):
                 if entry.step == step and is_complete(manifest.folder, entry):
                     return manifest.folder / entry.file

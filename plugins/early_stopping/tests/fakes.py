@@ -8,6 +8,7 @@ import torch
 
 from trainbus_early_stopping import EarlyStoppingCallback
 from training import Bus, MetricError, Trainer
+from training.plugin import Strategy
 
 
 class FakeTrainer:
@@ -20,7 +21,7 @@ class FakeTrainer:
         self.model = torch.nn.Linear(1, 1)
         optimizer = torch.optim.SGD(self.model.parameters())
         self.criterion = Trainer(self.model, [], optimizer=optimizer).criterion
-        self.bus = Bus()
+        self.bus, self.strategy = Bus(), Strategy()
         self.bus.register_all([(None, plugin) for plugin in plugins])
         self.stop_reason: str | None = None
         self.weights_are = "live"

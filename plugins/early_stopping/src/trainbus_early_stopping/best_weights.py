@@ -59,27 +59,40 @@ class BestWeights:
         if self.copy is None:
             return
         source, own = str(trainer.resumed_from), weights_of(trainer.model)
+        plain = as_plain(trainer.model, self.copy)
         try:
-            check_weights(as_plain(trainer.model, self.copy), own, "model", source)
+            check_weights(plain, own, "model", source)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{self._owner}: its best weights: {error}"
             ) from error
+        # A checkpoint holds them whole; from here on as the model has them.
+        self.copy = trainer.strategy.own(plain, own)
 
     def release_if_saved(self, trainer: Trainer, step: int) -> None:
-        """Free the copy if a checkpoint of ``step`` exists."""
-        path = None if self.copy is None else _find_checkpoint(trainer, step)
-        if path is not None and position_of(path)[1] == step:
+        """Free the copy if a checkpoint of ``step`` exists; all processes call it."""
+        if self.copy is None:
+            return
+        path = _find_checkpoint(trainer, step)
+        is_there = path is not None and position_of(path)[1] == step
+        # One for which it is not to be found would have nothing to put back.
+        if all(trainer.strategy.gather(is_there)):
             self.drop()
 
     def restore(self, trainer: Trainer, best: Progress) -> None:
-        """Load the best weights into model and loss, or say why live ones stay."""
+        """Load the best weights into model and loss, or say why live ones stay.
+
+        All processes call it, and do the same.
+        """
         step = best.best_step
         if step is None:
             log.warning("%s: no finite value was seen; live weights stay", self._owner)
             return
         if step != trainer.step:
-            weights, loss = self._saved(trainer, best) or (self.copy, self.loss)
+            saved = self._saved(trainer, best)
+            if not all(trainer.strategy.gather(saved is not None)):
+                saved = None
+            weights, loss = saved or (self.copy, self.loss)
             if weights is None:
                 log.warning(
                     "%s: neither a checkpoint nor a copy of the best step %d is left; "
@@ -100,7 +113,10 @@ class BestWeights:
     def _saved(
         self, trainer: Trainer, best: Progress
     ) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
-        """Return model and loss of a verified checkpoint that saw the same best."""
+        """Return model and loss of a verified checkpoint that saw the same best.
+
+        What is sharded is this process's part.
+        """
         assert best.best_step is not None
         path = _find_checkpoint(trainer, best.best_step)
         if path is None:
@@ -117,7 +133,9 @@ class BestWeights:
         if state.get("progress", {}).get("step") != best.best_step:
             log.warning("%s: %s is of another step; it is not used", self._owner, path)
             return None
-        return state["model"], state.get("loss")
+        weights = as_plain(trainer.model, state["model"])
+        part = trainer.strategy.own(weights, weights_of(trainer.model))
+        return part, state.get("loss")
 
 
 def _find_checkpoint(trainer: Trainer, step: int) -> Path | None:

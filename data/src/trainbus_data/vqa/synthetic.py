@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from trainbus_data.folders import new_folder, write_rows
-from training.errors import ConfigError
+from training.errors import ConfigError, DataError
 from training.files.named_paths import named_path
 
 __all__ = [
@@ -150,9 +150,14 @@ def write_shapes(
     if out.is_dir() and any(out.iterdir()):
         return out  # complete: it came into being by one rename
     pictures = choose(total, seed)
-    with new_folder(out) as temp:
-        _write_split(temp, "train", pictures[:num_train_images], seed, about)
-        _write_split(temp, "val", pictures[num_train_images:], seed, about)
+    try:
+        with new_folder(out) as temp:
+            _write_split(temp, "train", pictures[:num_train_images], seed, about)
+            _write_split(temp, "val", pictures[num_train_images:], seed, about)
+    except DataError:
+        # Another process of the run has drawn the very same ones meanwhile?
+        if not (out.is_dir() and any(out.iterdir())):
+            raise
     return out
 
 

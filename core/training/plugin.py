@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from training.files.lock import FolderLostError, RunLock, stamp_of
     from training.files.named_paths import named_path, open_file
     from training.hardware.device import choose_device
+    from training.hardware.launch import number_started
     from training.hardware.readback import Readback
     from training.hardware.rng import load_rng_state, rng_state
     from training.hardware.strategy import Strategy
@@ -112,6 +113,7 @@ _MODULES = {
     "merge_metrics": "training.loop.metrics",
     "metric_of": "training.feed.validation_loaders",
     "named_path": "training.files.named_paths",
+    "number_started": "training.hardware.launch",
     "open_file": "training.files.named_paths",
     "plain": "training.plain",
     "position_of": "training.checkpoint_io",
@@ -182,6 +184,7 @@ __all__ = [
     "merge_metrics",
     "metric_of",
     "named_path",
+    "number_started",
     "open_file",
     "plain",
     "position_of",

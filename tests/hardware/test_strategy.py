@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from toy import Regression, make_trainer, regression_batches, weights_of
 
-from training import Callback, PluginError, Trainer, hookimpl
+from training import Callback, ConfigError, PluginError, Trainer, hookimpl
 from training.plugin import Strategy
 
 
@@ -223,9 +223,20 @@ def second_of_two() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("second_of_two")
-def test_in_a_group_that_its_owner_set_up_a_process_knows_its_place() -> None:
-    trainer = make_trainer()
-    assert (trainer.rank, trainer.world_size, trainer.is_main) == (1, 2, False)
+def test_d39_a_group_that_somebody_has_set_up_and_nobody_divides_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"2 processes .* plugin 'distributed'"):
+        make_trainer()
+    assert make_trainer(None, None, Spreads(Second())).world_size == 2
+
+
+def test_d39_started_processes_that_nobody_divides_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match=r"3 processes .* plugin 'distributed'"):
+        make_trainer()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert make_trainer().world_size == 1
 
 
 class Raises(Callback):

@@ -9,7 +9,7 @@ from torch import nn
 
 from training.bus.bus import Bus
 from training.errors import PluginError
-from training.hardware.strategy import Strategy
+from training.hardware.strategy import Strategy, require_alone
 from training.view import TrainerView
 
 
@@ -18,11 +18,15 @@ def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
 
     Raises:
         PluginError: a plugin answers with something else; names it.
+        ConfigError: nobody answers, and this is not the only process.
     """
     chosen: Strategy | None = bus.first(
         "make_strategy", lambda _, answer: answer, trainer=trainer
     )
-    return Strategy() if chosen is None else chosen
+    if chosen is None:
+        require_alone()
+        return Strategy()
+    return chosen
 
 
 def placed(

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from training.errors import ConfigError
+from training.hardware.launch import number_started
+
 T = TypeVar("T")
 
 #: What runs a module in several places at once keeps it under the name ``module``.
@@ -34,13 +37,13 @@ class Strategy:
 
     @property
     def rank(self) -> int:
-        """Which process this is, from 0; as torch has it where somebody set it up."""
-        return torch.distributed.get_rank() if _is_set_up() else 0
+        """Which process this is, from 0."""
+        return 0
 
     @property
     def size(self) -> int:
         """How many processes compute the run, itself included."""
-        return torch.distributed.get_world_size() if _is_set_up() else 1
+        return 1
 
     @property
     def is_main(self) -> bool:
@@ -137,6 +140,18 @@ class Strategy:
         """
 
 
-def _is_set_up() -> bool:
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized()
+def require_alone() -> None:
+    """Refuse a run that nobody divides where it is not that of this process alone.
+
+    Raises:
+        ConfigError: others were started with it, or torch has joined it with them.
+    """
+    number, group = number_started(), torch.distributed
+    if group.is_available() and group.is_initialized():
+        number = max(number, group.get_world_size())
+    if number > 1:
+        raise ConfigError(
+            f"{number} processes were started (WORLD_SIZE) and no plugin divides the "
+            "run among them, so each would train all of it and write the same files; "
+            "enable the plugin 'distributed', or start one process"
+        )

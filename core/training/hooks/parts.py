@@ -36,8 +36,8 @@ def wrap_model(trainer: TrainerView, model: torch.nn.Module) -> torch.nn.Module 
     State: counters are 0; the model is on ``trainer.device``.
     Args:
         trainer: the run that is being built; ``trainer.model`` stays the raw model.
-        model: the module to wrap, for instance in ``DistributedDataParallel``: what the
-            listener before returned, the raw model for the first one.
+        model: the module to wrap, for instance in ``DataParallel``: what the listener
+            before returned, the raw model for the first one.
     Returns: the module to call in its place, or None to leave it as it is.
     Order: bus order, so that the last listener's wrapper is the outermost; declare
         ``before``/``after`` where it matters.

@@ -142,6 +142,11 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         raise ConfigError(
             f"{config.place(('data', 'train'))} is missing; name the rows to train on"
         )
+    instances = [*(callbacks or ()), *(plugin for _, plugin in named)]
+    if not any(hasattr(each, "make_strategy") for each in instances):
+        from training.hardware.strategy import require_alone
+
+        require_alone()  # here, too: pictures may be drawn before there is a trainer
     from training.app.building.components import build_parts, data_facts
     from training.app.building.optimizer import build_optimizer
     from training.app.building.recipe import described
@@ -151,7 +156,6 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     parts = build_parts(config, plugins=named)
     mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))
-    instances = [*(callbacks or ()), *(plugin for _, plugin in named)]
     # With validation rows and nobody to measure, the kernel would enable evaluation.
     is_evaluated = any(hasattr(each, "evaluate") for each in instances)
     return Trainer(

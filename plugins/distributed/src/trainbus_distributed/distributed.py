@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Gt
 
 from trainbus_distributed.divisor import Divisor
-from trainbus_distributed.group import Group, number_started
+from trainbus_distributed.group import Group
 from training import checked_options
 from training.callbacks import Callback
+from training.plugin import number_started
 
 if TYPE_CHECKING:
     from torch import nn

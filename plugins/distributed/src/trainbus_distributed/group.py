@@ -20,11 +20,6 @@ T = TypeVar("T")
 CPU = torch.device("cpu")
 
 
-def number_started() -> int:
-    """Return how many processes torchrun says there are; 1 where it says nothing."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 class Group:
     """All processes of a run; joined once a process, however many trainers it builds.
 

@@ -17,7 +17,7 @@ import pluggy
 
 from training import hookspecs
 from training.bus.order import bus_order, not_built_in, unmet_relations
-from training.bus.registration import Hooks, checked_name, hooks_of
+from training.bus.registration import Hooks, Manager, checked_name, hooks_of
 from training.bus.slots import (
     CALLERS,
     Slots,
@@ -49,13 +49,6 @@ MAX_FAILURES = 3
 BEGINNING = ("on_setup", "load_state_dict", "on_train_begin")
 
 
-class _Manager(pluggy.PluginManager):
-    """A plugin manager whose plugins are ``Hooks``, which say what marks they bear."""
-
-    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
-        return plugin.marks.get(name)
-
-
 class Bus(Slots):
     """The plugins of one run, and a slot for every hook.
 
@@ -66,7 +59,7 @@ class Bus(Slots):
     """
 
     def __init__(self) -> None:
-        self._manager = _Manager(PROJECT)
+        self._manager = Manager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[str, Any] = {}  # all, in bus order
         self._chosen: dict[str, Any] = {}  # without those built in

@@ -58,6 +58,14 @@ class Hooks:
         setattr(self, name, function)
 
 
+class Manager(pluggy.PluginManager):
+    """A plugin manager whose plugins are ``Hooks``, which say what marks they bear."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """Return the options of the mark that an implementation bears."""
+        return plugin.marks.get(name)
+
+
 def checked_name(plugin: Any, name: str | None) -> str:
     """Return the name that ``plugin`` shall go by, once it is seen to be usable.
 

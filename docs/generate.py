@@ -165,6 +165,7 @@ def shipped_page() -> str:
             "delivers": ", ".join(f"`{m}`" for m in says.get("produces") or ()) or "-",
             "may raise": ", ".join(f"`{n}`" for n in raised(facts.file)) or "nothing",
             "on failure": f"`{says.get('failure', 'fatal')}`",
+            "processes": f"`{says.get('ranks', 'all')}`",
         }
         parts.append(f"## {info.name}\n\n{_sentence(facts.doc.splitlines()[0])}\n\n")
         parts.append(f"`{info.value}`, of {info.distribution}\n\n| | |\n|---|---|\n")

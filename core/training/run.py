@@ -211,10 +211,12 @@ class Run:
         weigher.prepare(
             trainer.model, trainer.device, feed.reading, batches_a_window, window
         )
-        self.state.metrics.known_names = known_names(
+        names = known_names(
             dict(bus.collect("metric_names", trainer=trainer)),
             [impl.plugin_name for impl in bus.listeners("evaluate")],
         )
+        # Main's, who may call more plugins, hold for all.
+        self.state.metrics.known_names = trainer.strategy.on_main(lambda: names)
         check_savable(trainer)
         return feed, window
 

@@ -295,7 +295,7 @@ def test_registering_one_by_one_looks_at_each_plugin_once(
 ) -> None:
     looked: list[str] = []
     registered: list[str] = []
-    hooks_of, register = bus_module.hooks_of, bus_module._Manager.register
+    hooks_of, register = bus_module.hooks_of, bus_module.Manager.register
 
     def counting(manager: Any, plugin: Any, name: str) -> Any:
         looked.append(name)
@@ -306,7 +306,7 @@ def test_registering_one_by_one_looks_at_each_plugin_once(
         return register(self, plugin, name)
 
     monkeypatch.setattr(bus_module, "hooks_of", counting)
-    monkeypatch.setattr(bus_module._Manager, "register", counted)
+    monkeypatch.setattr(bus_module.Manager, "register", counted)
     bus, names = Bus(), [f"plugin {number:03}" for number in range(500)]
     for name in names:
         bus.register(Equal(), name)
@@ -319,7 +319,7 @@ def test_registering_one_by_one_looks_at_each_plugin_once(
 def test_a_warning_made_an_error_leaves_no_half_of_a_list(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    register = bus_module._Manager.register
+    register = bus_module.Manager.register
 
     def fails(self: Any, plugin: Any, name: str | None = None) -> str | None:
         if name == "b":
@@ -328,7 +328,7 @@ def test_a_warning_made_an_error_leaves_no_half_of_a_list(
 
     bus = Bus()
     bus.register(Equal(), "old")
-    monkeypatch.setattr(bus_module._Manager, "register", fails)
+    monkeypatch.setattr(bus_module.Manager, "register", fails)
     with pytest.raises(DeprecationWarning):
         bus.register_all([("a", Equal()), ("b", Equal())])
     assert list(bus.plugins) == ["old"]

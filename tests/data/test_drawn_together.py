@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from trainbus_data.vqa.synthetic import write_shapes
 
+from trainbus_data.vqa.synthetic import write_shapes
 from training.errors import DataError
 
 

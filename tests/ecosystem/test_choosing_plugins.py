@@ -323,6 +323,7 @@ def test_show_tells_options_with_type_default_and_doc(
         "after         csv",
         "state         Return what was seen.",
         "on failure    fatal",
+        "processes     all",
         "distribution  lab 1.0",
     ):
         assert words in out

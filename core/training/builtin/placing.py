@@ -16,6 +16,8 @@ from training.view import TrainerView
 def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
     """Return the first answer of a plugin, else the strategy for one process.
 
+    From here on ``bus`` calls what this process is to call.
+
     Raises:
         PluginError: a plugin answers with something else; names it.
         ConfigError: nobody answers, and this is not the only process.
@@ -26,6 +28,8 @@ def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
     if chosen is None:
         require_alone()
         return Strategy()
+    if not chosen.is_main:
+        bus.leave_to_main()
     return chosen
 
 

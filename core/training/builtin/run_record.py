@@ -53,6 +53,7 @@ class RunRecord(Callback):
     """
 
     name = "run_record"
+    ranks = "main"
     after = tuple(sorted(installed.SHIPPED))  # its last words are about their results
 
     def __init__(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

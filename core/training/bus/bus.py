@@ -17,6 +17,7 @@ import pluggy
 
 from training import hookspecs
 from training.bus.order import bus_order, not_built_in, unmet_relations
+from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
 from training.bus.slots import (
     CALLERS,
@@ -74,6 +75,9 @@ class Bus(Slots):
         self._compiled: dict[str, Callable[..., Any]] = {}
         #: Names of the plugins whose exceptions do not end the run.
         self.isolated: set[str] = set()
+        #: Names of those that the main process alone calls.
+        self.main_only: set[str] = set()
+        self._is_main = True
         self._forget_slots()
 
     @property
@@ -144,6 +148,15 @@ class Bus(Slots):
         """Whether a run is on, whose plugins are not closed yet."""
         return self._run is not None
 
+    def leave_to_main(self) -> None:
+        """Call those of the main process no more: this is another one of the run."""
+        self._is_main = False
+        self._forget_slots()
+
+    def calls(self, name: str) -> bool:
+        """Whether that plugin is called in this process."""
+        return self._is_main or name not in self.main_only
+
     def caller(self) -> str:
         """Return the name of the plugin that is being called, ``"user"`` for none."""
         for name, plugin in plugins_on_stack(sys._getframe(1)):
@@ -174,10 +187,8 @@ class Bus(Slots):
 
     def name_of(self, plugin: Any) -> str | None:
         """Return the name that ``plugin`` is registered under, by identity."""
-        for name, known in self._plugins.items():
-            if known is plugin:
-                return name
-        return None
+        names = (n for n, known in self._plugins.items() if known is plugin)
+        return next(names, None)
 
     def listeners(self, hook: str) -> list[pluggy.HookImpl]:
         """Return the implementations of ``hook`` in the order of calls."""
@@ -339,13 +350,14 @@ class Bus(Slots):
         self._plugins = ordered
         self._chosen = not_built_in(ordered)
         self.order_reasons = reasons
-        policies = {n: getattr(p, "failure", "fatal") for n, p in ordered.items()}
-        self.isolated = {n for n, policy in policies.items() if policy == "isolate"}
+        self.isolated = names_declaring("failure", "isolate", ordered)
+        self.main_only = names_declaring("ranks", "main", ordered)
         self._forget_slots()
 
     def _forget_slots(self) -> None:
         for hook in HOOKS:
-            is_heard = bool(getattr(self._manager.hook, hook).get_hookimpls())
+            impls = getattr(self._manager.hook, hook).get_hookimpls()
+            is_heard = any(self.calls(impl.plugin_name) for impl in impls)
             # None: all that the loop pays is a comparison.
             setattr(self, hook, late(self, hook, self._slot) if is_heard else None)
 
@@ -353,7 +365,8 @@ class Bus(Slots):
         """Return the implementations in bus order, not that of registration."""
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         rank = {name: place for place, name in enumerate(self._plugins)}
-        return sorted(caller.get_hookimpls(), key=lambda impl: rank[impl.plugin_name])
+        called = [i for i in caller.get_hookimpls() if self.calls(i.plugin_name)]
+        return sorted(called, key=lambda impl: rank[impl.plugin_name])
 
     def _wrappers(self, hook: str) -> list[pluggy.HookImpl]:
         return [impl for impl in self._impls(hook) if impl.wrapper]
@@ -363,13 +376,8 @@ class Bus(Slots):
         assert caller.spec is not None
         names = tuple(caller.spec.argnames)
         inner = compile_slot(
-            hook,
-            names,
-            self.listeners(hook),
-            self.isolated,
-            self.survive,
-            self._meter,
-            bool(caller.spec.opts.get("firstresult")),
+            *(hook, names, self.listeners(hook), self.isolated, self.survive),
+            *(self._meter, bool(caller.spec.opts.get("firstresult"))),
         )
         self._compiled[hook] = inner
         wrappers = self._wrappers(hook)

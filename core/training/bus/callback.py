@@ -29,6 +29,9 @@ class Callback:
     #: What an exception in a hook does: "fatal" ends the run; "isolate" warns, goes on,
     #: and switches the plugin off after three. For observers whose loss is bearable.
     failure: ClassVar[str] = "fatal"
+    #: Which of the processes of a run call it: "all"; or "main": the one that writes
+    #: files and prints, for those that observe. What steers must do so on all.
+    ranks: ClassVar[str] = "all"
     #: Versions of the hook API that it is written for, as in ``">=1.0,<2"``; None: any.
     #: A method with the name of a hook that came later than the oldest is no hook.
     hook_api: ClassVar[str | None] = None

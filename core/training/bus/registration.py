@@ -15,6 +15,7 @@ import pluggy
 from training.bus.callback import Callback
 from training.bus.foreign_hooks import FOREIGN, hint_for
 from training.bus.order import relation_mistake
+from training.bus.ranks import ranks_mistake
 from training.bus.slots import describe
 from training.errors import PluginError, did_you_mean
 from training.hooks.hook_api import (
@@ -50,6 +51,11 @@ class Hooks:
     def __init__(self, plugin: Any) -> None:
         self.trainbus_plugin = plugin
         self.marks: dict[str, Mapping[str, Any]] = {}
+
+    @property
+    def heard(self) -> list[str]:
+        """The events that are implemented."""
+        return [mark["specname"] for mark in self.marks.values()]
 
     def add(self, hook: str, function: Any, options: Mapping[str, Any]) -> None:
         """Take in one implementation of ``hook``."""
@@ -146,8 +152,8 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
 
     Raises:
         PluginError: a hook or an argument that is not offered, one that would never be
-            filled, a value or a function of a kind that is not called, or an object
-            that has no hook at all.
+            filled, a value or a function of a kind that is not called, an object that
+            has no hook at all, or ``ranks`` that the plugin cannot keep to.
     """
     hooks = Hooks(plugin)
     # dir(), not vars(): inherited hooks count, and what an instance was given.
@@ -187,6 +193,8 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
             )
         # As it is now: one that is set on the plugin later is not heard.
         hooks.add(hook, method, marks)
+    if complaint := ranks_mistake(plugin, hooks.heard):
+        raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
     if not hooks.marks and not isinstance(plugin, Callback):
         _refuse_deaf(plugin, name)
     return hooks

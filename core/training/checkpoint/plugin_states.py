@@ -37,7 +37,9 @@ def collect_states(trainer: Checkpointable) -> dict[str, Any]:
     is_waiting = resumption is not None and not resumption.is_taken
     # A list: a plugin that fails is taken out while this goes on.
     for name, plugin in list(trainer.plugins.items()):
-        if not hasattr(plugin, "state_dict") or (is_waiting and name in states):
+        if not hasattr(plugin, "state_dict") or not trainer.bus.calls(name):
+            continue
+        if is_waiting and name in states:
             continue  # what was loaded is given to it when the run goes on
         try:
             state = state_of(name, plugin, trainer)
@@ -59,6 +61,8 @@ def restore_states(trainer: Checkpointable) -> None:
         state = trainer.state.carried_states.get(name)
         if state is None or not hasattr(plugin, "load_state_dict"):
             continue
+        if not trainer.bus.calls(name):
+            continue  # it stays among what is carried: the main process has it
         # It failed in the saved run, which went on without it; so does this one.
         if MISSING in state:
             why = state[MISSING]

@@ -23,6 +23,8 @@ SINCE: Final = {
 
 #: What a plugin may declare as ``failure``.
 FAILURE_POLICIES: Final = ("fatal", "isolate")
+#: What a plugin may declare as ``ranks``.
+RANKS: Final = ("all", "main")
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -231,6 +231,7 @@ def _traits(
         yield label, words or ("computed" if key in facts.unread else "nothing")
     yield "state", facts.state or "none"
     yield "on failure", str(says.get("failure", "fatal"))
+    yield "processes", str(says.get("ranks", "all"))
 
 
 def _words(value: object) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from training.app.plugin_tools.active import Choice
 from training.bus.foreign_hooks import hint_for
 from training.bus.order import relation_mistake, solve_order
+from training.bus.ranks import ranks_mistake
 from training.bus.registration import api_mistake, async_mistake
 from training.discovery import installed
 from training.discovery.installed import CALLBACK, PluginInfo
@@ -135,8 +137,10 @@ def complaint(facts: SourceFacts) -> str:
     if facts.misspelt:
         word = facts.misspelt[0]
         return f"{word!r} is no hook{hint_for(word)}"
-    return relation_mistake(standing_in(facts)) or api_mistake(
-        facts.attributes.get("hook_api")
+    return (
+        relation_mistake(standing_in(facts))
+        or ranks_mistake(SimpleNamespace(**facts.attributes), facts.hooks)
+        or api_mistake(facts.attributes.get("hook_api"))
     )
 
 

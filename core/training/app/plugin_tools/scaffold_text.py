@@ -133,6 +133,7 @@ class $class_name(Callback):
     name = "$name"
     hook_api = "$api"
     failure = "isolate"  # an observer: when it fails, the run goes on
+    ranks = "main"  # of a run on many processes the main one alone calls it
 
     @checked_options
     def __init__(

@@ -39,6 +39,7 @@ class EventStreamCallback(Callback):
     name = "event_stream"
     hook_api = ">=1.0,<2"
     failure = "isolate"  # nobody loses a run because nobody listens
+    ranks = "main"
 
     @checked_options
     def __init__(

@@ -45,6 +45,7 @@ class CSVLoggerCallback(Callback):
 
     name = "csv"
     failure = "isolate"  # a run is worth more than its log
+    ranks = "main"
     hook_api = ">=1.1,<2"
 
     @checked_options

@@ -42,6 +42,7 @@ class ProgressBarCallback(Callback):
 
     name = "progress"
     failure = "isolate"  # a run is worth more than its log
+    ranks = "main"
     hook_api = ">=1.0,<2"
     #: Where to write, by ``write`` alone; None: what ``sys.stderr`` is when the run
     #: starts. One that breaks does not end the run.

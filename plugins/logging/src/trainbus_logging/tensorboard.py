@@ -57,6 +57,7 @@ class TensorBoardCallback(Callback):
 
     name = "tensorboard"
     failure = "isolate"  # a run is worth more than its log
+    ranks = "main"
     hook_api = ">=1.1,<2"
     before = ("lr_scheduling",)  # rates are logged as used, before they advance
 

@@ -1,0 +1,44 @@
+"""Plugins that the main process alone calls, and what such a plugin may not be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from training.hooks.hook_api import RANKS
+
+#: Hooks whose answers a process computes with, so that all need the same ones.
+ANSWERED_BY_ALL = frozenset(
+    {"make_strategy", "wrap_model", "wrap_dataloader", "make_window"}
+)
+
+
+def names_declaring(what: str, value: str, plugins: Mapping[str, Any]) -> set[str]:
+    """Return the names of the plugins whose attribute ``what`` is ``value``."""
+    return {n for n, each in plugins.items() if getattr(each, what, None) == value}
+
+
+def ranks_mistake(plugin: Any, hooks: Iterable[str]) -> str:
+    """Return what is wrong with the ``ranks`` of a plugin, ``""`` if nothing.
+
+    Args:
+        plugin: an instance, or what stands in for one.
+        hooks: the events it listens to.
+    """
+    ranks = getattr(plugin, "ranks", "all")
+    if ranks not in RANKS:
+        return f"says ranks = {ranks!r}; choose one of: {', '.join(RANKS)}"
+    if ranks == "all":
+        return ""
+    steering = [f"answers {hook}" for hook in hooks if hook in ANSWERED_BY_ALL]
+    changed = getattr(plugin, "mutates", ())
+    if changed:
+        steering.append(f"changes {', '.join(map(str, changed))}")
+    if getattr(plugin, "alters_training", False):
+        steering.append("alters training")
+    if not steering:
+        return ""
+    return (
+        f"says ranks = 'main', but {steering[0]}: the other processes would train "
+        "something else; say 'all'"
+    )

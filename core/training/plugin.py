@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from training.hardware.launch import number_started
     from training.hardware.readback import Readback
     from training.hardware.rng import load_rng_state, rng_state
-    from training.hardware.strategy import Strategy
+    from training.hardware.strategy import Strategy, record_failure
     from training.hooks.answers import checked_answer
     from training.logs import LazyLogs
     from training.loop.deferred_window import UnreadWindow
@@ -118,6 +118,7 @@ _MODULES = {
     "plain": "training.plain",
     "position_of": "training.checkpoint_io",
     "read_checkpoint": "training.checkpoint_io",
+    "record_failure": "training.hardware.strategy",
     "require_state": "training.checkpoint.plugin_states",
     "rng_state": "training.hardware.rng",
     "sample_sizes": "training.feed.structure",
@@ -189,6 +190,7 @@ __all__ = [
     "plain",
     "position_of",
     "read_checkpoint",
+    "record_failure",
     "require_state",
     "rng_state",
     "sample_sizes",

@@ -25,7 +25,7 @@ def tear_down(
     bus = trainer.bus
     try:
         if failure is not None:
-            failure = _explained(failure, watched)
+            failure = _reported(trainer, _explained(failure, watched))
             for later in bus.call_all("on_exception", trainer=trainer, error=failure):
                 add_note(failure, f"then on_exception failed: {repr_of(later)}")
     finally:  # also when the user does not want to wait for the above
@@ -60,3 +60,15 @@ def _explained(error: BaseException, watched: Watched | None) -> BaseException:
         return error
     loss.__cause__ = error
     return loss
+
+
+def _reported(trainer: Checkpointable, error: BaseException) -> BaseException:
+    """Tell the other processes at once; return what is to be raised."""
+    try:
+        told = trainer.strategy.report(error)
+    except Exception as later:
+        add_note(error, f"then telling the others failed: {repr_of(later)}")
+        return error
+    if told is not error:
+        told.__cause__ = error
+    return told

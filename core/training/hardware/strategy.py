@@ -6,6 +6,7 @@ processes inside a window is up to that window: see the hook ``make_window``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -132,6 +133,14 @@ class Strategy:
         """
         return work()
 
+    def report(self, error: BaseException) -> BaseException:
+        """Tell the others what ends the run here; return what is to be raised for it.
+
+        That is ``error``, or what another process failed of where this one has only
+        lost it. Called before plugins are closed; nobody waits for the others.
+        """
+        return error
+
     def close(self, error: BaseException | None) -> None:
         """Take leave of the others: at each end of ``train``, or if building fails.
 
@@ -155,3 +164,20 @@ def require_alone() -> None:
             "run among them, so each would train all of it and write the same files; "
             "enable the plugin 'distributed', or start one process"
         )
+
+
+def record_failure(error: BaseException) -> None:
+    """Write ``error`` where torchrun reads what a process failed of, unless one is."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not file or os.path.exists(file):
+        return
+    # Late, as it takes time and is needed for few runs.
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    raised = error.__traceback__
+    try:
+        raise error  # what is written is what is being handled
+    except BaseException:
+        get_error_handler().record_exception(error)
+    finally:
+        error.__traceback__ = raised

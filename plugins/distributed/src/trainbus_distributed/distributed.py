@@ -10,7 +10,7 @@ from annotated_types import Gt
 
 from trainbus_distributed.divisor import Divisor
 from trainbus_distributed.group import Group
-from training import checked_options
+from training import ConfigError, checked_options
 from training.callbacks import Callback
 from training.plugin import number_started
 
@@ -67,9 +67,18 @@ class DistributedCallback(Callback):
         self._divisor = Divisor()
 
     def make_strategy(self, trainer: Trainer) -> GroupStrategy | None:
-        """Return the engine; None where there is one process."""
+        """Return the engine; None where there is one process.
+
+        Raises:
+            ConfigError: the run is to record CUDA graphs.
+        """
         if number_started() == 1:
             return None
+        if "cuda_graphs" in trainer.plugins:
+            raise ConfigError(
+                f"cuda_graphs is on and the run is of {number_started()} processes, "
+                "whose exchange cannot be recorded; leave cuda_graphs out"
+            )
         # Late: a run of one process need not import it.
         from trainbus_distributed.ddp import DDPStrategy
 

@@ -14,8 +14,16 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from trainbus_distributed.farewell import Farewell
+from training import ConfigError
 
 T = TypeVar("T")
+
+#: What torchrun tells a process beside ``WORLD_SIZE``.
+NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 CPU = torch.device("cpu")
 
@@ -25,16 +33,48 @@ class Group:
 
     Args:
         timeout: seconds after which a process that waits for others gives up.
+    Raises:
+        ConfigError: the environment does not say which of them this one is.
     """
+
+    _store: Any = None  # of the launcher; None: somebody else has joined them
+    _number = 0  # of groups made so far: all processes make the same ones
 
     def __init__(self, timeout: float) -> None:
         if not dist.is_initialized():
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+            self._join(timeout)
         self.rank: int = dist.get_rank()
         self.size: int = dist.get_world_size()
         #: The number of this process on its machine, which is that of its GPU.
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        #: How many of them are on its machine.
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.farewell = self._make_farewell(timeout)
+
+    @staticmethod
+    def _join(timeout: float) -> None:
+        missing = [name for name in NEEDED if name not in os.environ]
+        if missing:
+            raise ConfigError(
+                f"WORLD_SIZE is set and {missing[0]} is not; let torchrun start the "
+                "processes, or unset WORLD_SIZE"
+            )
+        limit = timedelta(seconds=timeout)
+        Group._store, rank, size = next(rendezvous("env://", timeout=limit))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        store = PrefixStore("group", Group._store)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=limit
+        )
+
+    def _make_farewell(self, timeout: float) -> Farewell | None:
+        Group._number += 1
+        if Group._store is None:
+            return None
+        store = PrefixStore(f"farewell/{Group._number}", Group._store)
+        farewell = Farewell(store, self.rank, self.size, timeout)
+        farewell.listen()
+        return farewell
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sums of ``values`` over all processes; waits for them."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from trainbus_distributed.group import Group
-from training.plugin import Strategy
+from training import ConfigError, PluginError
+from training.plugin import Strategy, record_failure
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -31,6 +32,7 @@ class GroupStrategy(Strategy):
         self.trainer = trainer
         self.group = group
         self.data = data
+        self._is_on_main = False
 
     @property
     def rank(self) -> int:
@@ -43,24 +45,91 @@ class GroupStrategy(Strategy):
         return self.group.size
 
     def choose_device(self, wanted: torch.device) -> torch.device:
-        """Return the GPU of this process's number, or the CPU where that is wanted."""
+        """Return the GPU of this process's number, or the CPU where that is wanted.
+
+        Raises:
+            ConfigError: it would be that of another process, too.
+        """
         if wanted.type != "cuda":
             return wanted
+        if ":" in str(wanted):
+            raise ConfigError(
+                f"device is '{wanted}', one GPU for {self.size} processes, but each "
+                "needs its own; say 'cuda', or leave device out"
+            )
+        number, found = self.group.local_size, torch.cuda.device_count()
+        if number > found:
+            raise ConfigError(
+                f"{number} processes of the run are on this machine, which has {found} "
+                "GPUs, but each needs its own; start fewer, or say device: cpu"
+            )
         device = torch.device("cuda", self.group.local_rank)
         torch.cuda.set_device(device)
         return device
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sums over all processes."""
+        self.require_all("sum")
         return self.group.sum(values)
 
     def gather(self, value: T) -> list[T]:
         """Return each process's value."""
+        self.require_all("gather")
         return self.group.gather(value)
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Let the main process do ``work``."""
-        return self.group.on_main(work)
+        self.require_all("on_main")
+
+        def alone() -> T:
+            self._is_on_main = True
+            try:
+                return work()
+            finally:
+                self._is_on_main = False
+
+        return self.group.on_main(alone)
+
+    def require_all(self, method: str) -> None:
+        """Refuse a call that waits for all where the main process alone makes it.
+
+        Args:
+            method: of this class, which is called.
+        Raises:
+            PluginError: inside ``on_main``, or in a plugin with ``ranks = "main"``.
+        """
+        bus = self.trainer.bus
+        name = bus.caller() if bus.main_only else ""
+        if name in bus.main_only:
+            raise PluginError(
+                f"plugin {name!r} calls trainer.strategy.{method}, which waits for all "
+                "processes, but says ranks = 'main', so the others never call it; say "
+                "'all', or leave the call out"
+            )
+        if self._is_on_main:
+            raise PluginError(
+                f"trainer.strategy.{method} is called inside of on_main(work), where "
+                "the others only wait for its result; call it before or after"
+            )
+
+    def report(self, error: BaseException) -> BaseException:
+        """Tell the others of ``error``; return it, or what they have failed of."""
+        farewell = self.group.farewell
+        if farewell is None or self._is_agreed(error):
+            return error
+        error = farewell.explained(error)
+        record_failure(error)
+        return error
+
+    def close(self, error: BaseException | None) -> None:
+        """Tell the others of an error that came last, while plugins were closed."""
+        if error is not None:
+            self.report(error)  # what was told before counts
+
+    def _is_agreed(self, error: BaseException) -> bool:
+        """Whether all processes leave alike, for a signal."""
+        is_exit = isinstance(error, (SystemExit, KeyboardInterrupt))
+        return is_exit and self.trainer.stop_owner == "signal"
 
     def on_each(self, work: Callable[[], T]) -> T:
         """Let each process do ``work``."""

@@ -1,0 +1,170 @@
+"""What ended the run of a process, told to the others before it leaves.
+
+A process that fails puts its words into the store that torchrun keeps. One that only
+notices that another is gone looks there, and leaves with that one's words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+
+from training import TrainbusError
+
+#: The words of the first that failed: the others follow from it.
+FIRST = "failure"
+#: Seconds that who has lost another waits for its words, and between two looks.
+TO_HEAR, BETWEEN = 5.0, 0.1
+#: Seconds by which others leave later, so that torchrun sees who failed, not them.
+LATER = 2.0
+#: What gloo and NCCL say where another process is gone, or has not come.
+LOST = ("gloo", "nccl", "connection", "socket", "store")
+LATE = ("timed out", "timeout")
+
+
+class PeerFailedError(TrainbusError):
+    """Another process of the run failed, so this one ends, too."""
+
+
+class Farewell:
+    """The last words of the processes of a group.
+
+    Args:
+        store: shared by them.
+        rank: of this one.
+        size: how many they are.
+        timeout: seconds that each waits for the others.
+    """
+
+    _current: Farewell | None = None  # of the group that was joined last
+
+    def __init__(self, store: Any, rank: int, size: int, timeout: float) -> None:
+        self._store, self._rank, self._size = store, rank, size
+        self._timeout = timeout
+        self._is_leaving = False
+
+    def explained(self, error: BaseException) -> BaseException:
+        """Return what is to be raised for ``error``, and tell the others of that.
+
+        It is ``error`` itself, or where that says that another process is gone, what
+        that one has told.
+        """
+        self._is_leaving = True
+        if isinstance(error, PeerFailedError):
+            return error
+        said = lost_words(error)
+        if said is not None:
+            is_late = any(word in said.lower() for word in LATE)
+            told = self._heard(0.0 if is_late else TO_HEAR)
+            if told is not None and told["rank"] != self._rank:
+                time.sleep(LATER)
+                return peer_error(told, self._rank)
+            error = self._unexplained(said, is_late)
+        note = f"on rank {self._rank} of {self._size}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        self._tell(error)
+        return error
+
+    def listen(self) -> None:
+        """Leave on SIGTERM where another has failed: nothing can be saved any more.
+
+        torchrun sends it to those that are left. One that waits for the others has
+        seen it already; one that hangs, or computes for long, has not.
+        """
+        is_first, Farewell._current = Farewell._current is None, self
+        if is_first and threading.current_thread() is threading.main_thread():
+            former = signal.getsignal(signal.SIGTERM)
+            if former != signal.SIG_IGN:
+                signal.signal(signal.SIGTERM, partial(_on_term, former))
+
+    def raise_heard(self) -> None:
+        """Raise what another has failed of, unless this one leaves already."""
+        told = None if self._is_leaving else self._heard(0.0)
+        if told is not None:
+            self._is_leaving = True
+            raise peer_error(told, self._rank)
+
+    def _tell(self, error: BaseException) -> None:
+        is_sentence = isinstance(error, TrainbusError)
+        words = {
+            "rank": self._rank,
+            "error": str(error) if is_sentence else f"{type(error).__name__}: {error}",
+            "exit_code": getattr(error, "exit_code", 1),
+            "traceback": "".join(traceback.format_exception(error)),
+        }
+        try:
+            self._store.compare_set(FIRST, "", json.dumps(words))
+        except Exception:  # gone, with the node that kept it; the connection is, too
+            return
+
+    def _heard(self, seconds: float) -> dict[str, Any] | None:
+        """Return the words of the first that failed, once there are any."""
+        until = time.monotonic() + seconds
+        try:
+            while not self._store.check([FIRST]):
+                if time.monotonic() >= until:
+                    return None
+                time.sleep(BETWEEN)
+            words: dict[str, Any] = json.loads(self._store.get(FIRST))
+        except Exception:  # as above
+            return None
+        return words
+
+    def _unexplained(self, said: str, is_late: bool) -> PeerFailedError:
+        if is_late:
+            return PeerFailedError(
+                f"another process of the run has not come for {self._timeout:g} s "
+                f"(distributed.timeout): it hangs, or is gone ({said})"
+            )
+        return PeerFailedError(
+            "another process of the run is gone without a word: killed, or its machine "
+            f"is lost; the launcher says which ({said})"
+        )
+
+
+def _on_term(former: Any, number: int, frame: FrameType | None) -> None:
+    if Farewell._current is not None:
+        Farewell._current.raise_heard()
+    if callable(former):
+        former(number, frame)
+        return
+    handler = signal.getsignal(number)
+    if isinstance(handler, partial) and handler.func is _on_term:
+        signal.signal(number, signal.SIG_DFL)  # no run listens: as if nobody did
+        os.kill(os.getpid(), number)
+
+
+def peer_error(told: dict[str, Any], rank: int) -> PeerFailedError:
+    """Return what a process raises that leaves for the failure of another one."""
+    error = PeerFailedError(f"rank {told['rank']} failed: {told['error']}")
+    error.exit_code = told["exit_code"]
+    if rank == 0:  # what a person reads first; once is enough
+        error.add_note(f"on rank {told['rank']}:\n{told['traceback']}")
+    return error
+
+
+def lost_words(error: BaseException) -> str | None:
+    """Return what torch said of a lost process; None: ``error`` tells of another thing.
+
+    It may stand behind an error of a plugin, say, that tells what it was doing.
+    """
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        text = str(cause).strip()
+        is_of_torch = isinstance(cause, (RuntimeError, dist.DistError))
+        if is_of_torch and any(word in text.lower() for word in (*LOST, *LATE)):
+            return text.splitlines()[0][:200]
+        cause = cause.__cause__ or cause.__context__
+    return None

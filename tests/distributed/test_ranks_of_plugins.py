@@ -1,0 +1,125 @@
+"""Collectives belong where all processes are; a hook of one process alone has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from ranks import Ranks
+from toy import make_trainer
+
+from training import Callback, ConfigError, PluginError, Trainer
+
+pytestmark = pytest.mark.distributed
+
+#: Name -> what a hook asks of a strategy.
+ASKED: Mapping[str, Callable[[Any], Any]] = {
+    "sum": lambda strategy: strategy.sum([1.0]),
+    "gather": lambda strategy: strategy.gather(1),
+    "on_main": lambda strategy: strategy.on_main(lambda: 1),
+    "nested": lambda strategy: strategy.on_main(lambda: strategy.sum([1.0])),
+}
+
+
+class Asks(Callback):
+    """Calls a collective once, and keeps the answer, or what it says against it."""
+
+    name = "asks"
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.answers: list[Any] = []
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == 1:
+            try:
+                self.answers.append(ASKED[self.what](trainer.strategy))
+            except PluginError as error:
+                self.answers.append(str(error))
+
+
+class AsksOnMain(Asks):
+    ranks = "main"
+
+
+def run_of(*callbacks: Callback, **options: Any) -> Trainer:
+    options = {"plugins": ["distributed"], "device": "cpu", **options}
+    return make_trainer(None, None, *callbacks, **options)
+
+
+def asked(what: str, is_main_only: bool) -> list[Any]:
+    plugin = (AsksOnMain if is_main_only else Asks)(what)
+    run_of(plugin).train()
+    return plugin.answers
+
+
+@pytest.mark.parametrize("what", ["sum", "gather", "on_main"])
+def test_d26_a_collective_in_a_hook_of_main_alone_is_refused_at_once(
+    two: Ranks, what: str
+) -> None:
+    (words,), none = two.run(asked, what, True)
+    assert f"plugin 'asks' calls trainer.strategy.{what}" in words
+    assert "says ranks = 'main'" in words
+    assert none == []
+
+
+def test_d26_a_collective_inside_of_what_main_does_for_all_is_refused(
+    two: Ranks,
+) -> None:
+    for (words,) in two.run(asked, "nested", False):
+        assert "sum is called inside of on_main(work)" in words
+
+
+@pytest.mark.parametrize(
+    ("what", "answer"), [("sum", [2.0]), ("gather", [1, 1]), ("on_main", 1)]
+)
+def test_d26_a_plugin_that_all_call_may_ask_all(
+    two: Ranks, what: str, answer: Any
+) -> None:
+    assert two.run(asked, what, False) == [[answer]] * 2
+
+
+class Measures(Callback):
+    """Evaluates where it is called, and notes what all are told of it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def evaluate(self, trainer: Trainer) -> dict[str, float]:
+        self.calls += 1
+        return {"mine": 0.5}
+
+    def metric_names(self) -> list[str]:
+        return ["mine"]
+
+
+class MeasuresOnMain(Measures):
+    name = "measures"
+    ranks = "main"
+
+
+def measured() -> tuple[int, bool]:
+    """Return how often it was called here, and whether its metric is known."""
+    plugin = MeasuresOnMain()
+    trainer = run_of(plugin)
+    trainer.train()
+    return plugin.calls, "mine" in (trainer.state.metrics.known_names or ())
+
+
+def test_d25_a_metric_that_main_alone_measures_is_known_to_all(two: Ranks) -> None:
+    assert two.run(measured) == [(1, True), (0, True)]
+
+
+def refused(options: Mapping[str, Any]) -> str:
+    try:
+        run_of(**options)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def test_d40_recorded_steps_are_refused_on_several_processes(two: Ranks) -> None:
+    for words in two.run(refused, {"cuda_graphs": True}):
+        assert words.startswith("cuda_graphs is on and the run is of 2 processes")
+    assert two.run(refused, {}) == ["", ""]

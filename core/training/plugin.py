@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         loss_in,
         make_forward,
     )
+    from training.loop.gradients import GradientCheck
     from training.loop.make_window import why_not_deferred
     from training.loop.metrics import merge_metrics
     from training.loop.window import Window, WindowResult
@@ -67,6 +68,7 @@ _MODULES = {
     "Claim": "training.files.claim",
     "FolderLostError": "training.files.lock",
     "FrozenWeights": "training.modules.frozen_weights",
+    "GradientCheck": "training.loop.gradients",
     "Guarded": "training.messages.guarded_streams",
     "LazyLogs": "training.logs",
     "LossFn": "training.loop.forward",
@@ -139,6 +141,7 @@ __all__ = [
     "Claim",
     "FolderLostError",
     "FrozenWeights",
+    "GradientCheck",
     "Guarded",
     "LazyLogs",
     "LossFn",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training import Callback, ConfigError, NonFiniteError, Trainer
-from training.loop.gradients import GradientCheck, clip
+from training.loop.gradients import GradientCheck
 
 NAN, INF = float("nan"), float("inf")
 
@@ -101,7 +101,7 @@ def test_every_kind_is_clipped_as_dense_ones_are(
 ) -> None:
     parameters = parameters_with(gradients)
     others = parameters_with([each.to_dense() for each in gradients])
-    norm = clip(parameters, max_norm)
+    norm = GradientCheck(parameters).clip(max_norm)
     assert norm == pytest.approx(nn.utils.clip_grad_norm_(others, max_norm).item())
     for parameter, other in zip(parameters, others, strict=True):
         assert torch.allclose(dense(parameter), dense(other))
@@ -112,7 +112,7 @@ def test_what_else_torch_cannot_clip_stays_its_error() -> None:
     parameter.grad = torch.zeros(2, device="meta")
     parameter.grad.__class__ = Refusing
     with pytest.raises(NotImplementedError, match="no norm"):
-        clip([parameter], 1.0)
+        GradientCheck([parameter]).clip(1.0)
 
 
 class Refusing(Tensor):

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from training.hardware.readback import LateFlag, Readback
-from training.loop.gradients import clip
 from training.loop.verdicts import NONFINITE
 from training.loop.window import LOWEST_SCALE, Window, WindowResult
 
@@ -66,7 +65,7 @@ class UnreadWindow(Window):
             before_step()
             check.mark()
         if self.max_grad_norm is not None:
-            norm = clip(self._parameters, self.max_grad_norm)
+            norm = self._check.clip(self.max_grad_norm)
             # The sum of squares may overflow where each gradient is finite.
             found = torch.logical_not(torch.isfinite(norm)).float()
             torch.maximum(check.found, found, out=check.found)
@@ -102,7 +101,7 @@ class UnreadWindow(Window):
                 grads = [p.grad for p in self._parameters if p.grad is not None]
                 torch._foreach_mul_(grads, correction)
             if self.max_grad_norm is not None:
-                norm = clip(self._parameters, self.max_grad_norm)
+                norm = self._check.clip(self.max_grad_norm)
         scale = scaler._scale  # get_scale() would wait for it
         assert scale is not None
         assert self._poison is not None

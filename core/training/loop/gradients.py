@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 
 class GradientCheck:
-    """Tells whether all gradients are finite, and scales them on the way.
+    """Tells whether all gradients are finite, scales them on the way, and clips them.
 
     Args:
         parameters: of an optimizer.
     """
 
     def __init__(self, parameters: list[Any]) -> None:
+        self._parameters = parameters
         self._groups: dict[tuple[torch.device, torch.dtype], list[Any]] = {}
         for parameter in parameters:
             # The kernel takes lists of one device and one type.
@@ -83,27 +84,26 @@ class GradientCheck:
                 grads = [real_values(p) for p in parameters if p.grad is not None]
                 torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)
 
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale all gradients so that their 2-norm is at most ``max_norm``.
 
-def clip(parameters: list[Any], max_norm: float) -> Tensor:
-    """Scale all gradients so that their 2-norm is at most ``max_norm``.
+        As torch's ``clip_grad_norm_``, and with the values of sparse gradients, too.
 
-    As torch's ``clip_grad_norm_``, and with the values of sparse gradients, too.
-
-    Returns: the norm before, 0-d.
-    """
-    # torch goes first; it refuses sparse ones before it has scaled any.
-    try:
-        return nn.utils.clip_grad_norm_(parameters, max_norm)
-    except NotImplementedError:
-        used = [p for p in parameters if p.grad is not None]
-        if not any(parameter.grad.is_sparse for parameter in used):
-            raise
-    values = [real_values(parameter) for parameter in used]
-    norm = nn.utils.get_total_norm(values)
-    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)  # as torch has it
-    for value in values:
-        value.mul_(factor.to(value.device))
-    return norm
+        Returns: the norm before, 0-d.
+        """
+        # torch goes first; it refuses sparse ones before it has scaled any.
+        try:
+            return nn.utils.clip_grad_norm_(self._parameters, max_norm)
+        except NotImplementedError:
+            used = [p for p in self._parameters if p.grad is not None]
+            if not any(parameter.grad.is_sparse for parameter in used):
+                raise
+        values = [real_values(parameter) for parameter in used]
+        norm = nn.utils.get_total_norm(values)
+        factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)  # as torch has it
+        for value in values:
+            value.mul_(factor.to(value.device))
+        return norm
 
 
 def real_values(parameter: Any) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from training.errors import NonFiniteError
 from training.hardware import readback
 from training.hardware.readback import LateFlag, Readback
-from training.loop.gradients import GradientCheck, clip
+from training.loop.gradients import GradientCheck
 from training.loop.optimizer_kernels import prepare_momentum
 from training.loop.verdicts import refusal
 from training.modules.buffers import check_buffers, nonfinite_buffers
@@ -236,7 +236,7 @@ class Window:
             before_step()
             finite = self._check.finite()  # a plugin may have spoilt them
         if finite and self.max_grad_norm is not None:
-            norm = clip(self._parameters, self.max_grad_norm)
+            norm = self._check.clip(self.max_grad_norm)
             finite = math.isfinite(norm)  # finite gradients may have an infinite norm
         if not finite:
             self._refuse("a gradient is NaN or infinite")
@@ -263,7 +263,7 @@ class Window:
                     self._refuse("a plugin made a gradient NaN or infinite")
                     return self._result(applied=False, nonfinite=True)
             if self.max_grad_norm is not None:
-                norm = clip(self._parameters, self.max_grad_norm)
+                norm = self._check.clip(self.max_grad_norm)
         before = scaler.get_scale()
         scaler.step(self.optimizer)
         scaler.update()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
 from trainbus_distributed.group import Group
+from trainbus_distributed.module_facts import keeps_statistics, parts_of
 from trainbus_distributed.strategy import GroupStrategy
 
 if TYPE_CHECKING:
@@ -128,14 +128,3 @@ class Step(nn.Module):
     def forward(self, batch: Any, weight: float) -> Any:
         """Return (0-d mean loss, weight, parts)."""
         return self._compute(self.module, batch, weight)
-
-
-def parts_of(module: nn.Module) -> list[Tensor]:
-    """Return parameters and buffers, each once."""
-    return [*module.parameters(), *module.buffers()]
-
-
-def keeps_statistics(module: nn.Module) -> bool:
-    """Whether a part of ``module`` moves statistics of its batches in training."""
-    parts = module.modules()
-    return any(isinstance(p, _NormBase) and p.track_running_stats for p in parts)

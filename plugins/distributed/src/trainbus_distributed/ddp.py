@@ -76,18 +76,18 @@ class DDPStrategy(GroupStrategy):
         self._exchanged = set(map(id, self._trained))
         return lambda _, batch, weight: ddp(batch, weight)
 
-    def exchanging(self, is_last: bool) -> AbstractContextManager[Any]:
+    def exchanging(self, exchanges: bool) -> AbstractContextManager[Any]:
         """Let DDP exchange in the last batch of a window only."""
-        if is_last or self._finds_unused or self._ddp is None:
-            return super().exchanging(is_last)
+        if exchanges or self._finds_unused or self._ddp is None:
+            return super().exchanging(exchanges)
         no_sync: AbstractContextManager[Any] = self._ddp.no_sync()
         return no_sync
 
-    def empty_loss(self, loss: Tensor, is_last: bool) -> Tensor | None:
+    def empty_loss(self, loss: Tensor, exchanges: bool) -> Tensor | None:
         """Return a 0 of all parameters: DDP waits for each, and 0/0 has no gradient."""
         if self._finds_unused:  # DDP has told already which ones it does not wait for
-            return super().empty_loss(loss, is_last)
-        if not is_last:
+            return super().empty_loss(loss, exchanges)
+        if not exchanges:
             return None
         zeros = [(p.real if p.is_complex() else p).sum() * 0.0 for p in self._trained]
         return torch.stack([zero.float() for zero in zeros]).sum()

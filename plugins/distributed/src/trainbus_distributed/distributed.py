@@ -63,6 +63,7 @@ class DistributedCallback(Callback):
         self.find_unused_parameters = find_unused_parameters
         self.sync_batchnorm = sync_batchnorm
         self.timeout = timeout
+        self._refuse_contradictions()
         self._strategy: GroupStrategy | None = None
         self._divisor = Divisor()
 
@@ -79,15 +80,42 @@ class DistributedCallback(Callback):
                 f"cuda_graphs is on and the run is of {number_started()} processes, "
                 "whose exchange cannot be recorded; leave cuda_graphs out"
             )
-        # Late: a run of one process need not import it.
+        if self.sync_batchnorm and trainer.device.type != "cuda":
+            raise ConfigError(
+                f"distributed.sync_batchnorm works on CUDA alone, and device is "
+                f"{str(trainer.device)!r}; leave it out"
+            )
+        self._strategy = self._engine(trainer)
+        return self._strategy
+
+    def _engine(self, trainer: Trainer) -> GroupStrategy:
+        common = (trainer, Group(self.timeout), self.data)
+        # Late: a run of one process need not import either.
+        if self.engine == "fsdp2":
+            from trainbus_distributed.fsdp2 import FSDP2Strategy
+
+            return FSDP2Strategy(*common, self.shard_modules)
         from trainbus_distributed.ddp import DDPStrategy
 
-        group = Group(self.timeout)
-        self._strategy = DDPStrategy(
-            *(trainer, group, self.data),
-            *(self.find_unused_parameters, self.sync_batchnorm),
-        )
-        return self._strategy
+        unused, batchnorm = self.find_unused_parameters, self.sync_batchnorm
+        return DDPStrategy(*common, unused, batchnorm)
+
+    def _refuse_contradictions(self) -> None:
+        is_ddp = self.engine == "ddp"
+        for name, is_wrong, needed in (
+            ("shard_modules", is_ddp and self.shard_modules, "fsdp2"),
+            ("checkpoint", is_ddp and self.checkpoint == "sharded", "fsdp2"),
+            (
+                "find_unused_parameters",
+                not is_ddp and self.find_unused_parameters,
+                "ddp",
+            ),
+        ):
+            if is_wrong:
+                raise ConfigError(
+                    f"distributed.{name} is {getattr(self, name)!r} and engine is "
+                    f"{self.engine!r}; use engine {needed!r}, or leave {name} out"
+                )
 
     def make_window(
         self, trainer: Trainer, module: nn.Module, default: type[Any]

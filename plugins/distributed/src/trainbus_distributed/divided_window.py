@@ -16,7 +16,6 @@ from typing import Any
 from torch import Tensor
 
 from trainbus_distributed.divisor import Divisor
-from trainbus_distributed.exchange import average
 from trainbus_distributed.strategy import GroupStrategy
 from training.plugin import StandIn, Window, WindowResult
 
@@ -60,6 +59,10 @@ class DividedWindow(Window):
         self._has_exchanged = False
         self._sums: Callable[[], list[float]] | None = None
 
+    def _look_at_groups(self) -> None:
+        super()._look_at_groups()
+        self._check = self._strategy.gradient_check(self._parameters)
+
     def backward(self, batch: Any, weight: float) -> Tensor:
         """Add one batch's gradients; return the mean loss of the own part.
 
@@ -70,7 +73,8 @@ class DividedWindow(Window):
             self._begin()
         is_stand_in = isinstance(weight, StandIn)
         is_last = self._ends(self.num_batches + 1)
-        with self._strategy.exchanging(is_last):
+        exchanges = self._strategy.exchanges(is_last)
+        with self._strategy.exchanging(exchanges):
             loss, weight, self.parts = self._mean_loss(batch, weight)
             self.num_batches += 1
             if is_stand_in:
@@ -84,10 +88,10 @@ class DividedWindow(Window):
                 self._add(value, weight)
             if is_last:
                 self._sums = self._start_sums()
-            scaled = self._scaled(loss, factor, is_last)
+            scaled = self._scaled(loss, factor, exchanges)
             if scaled is not None:
                 self._differentiate(scaled, loss)
-        self._has_exchanged = is_last
+        self._has_exchanged = exchanges
         return loss
 
     def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
@@ -113,10 +117,10 @@ class DividedWindow(Window):
         finally:
             self.clear()
 
-    def _scaled(self, loss: Tensor, factor: float, is_last: bool) -> Tensor | None:
+    def _scaled(self, loss: Tensor, factor: float, exchanges: bool) -> Tensor | None:
         """Return what goes backward."""
         if factor == 0.0:
-            empty = self._strategy.empty_loss(loss, is_last)
+            empty = self._strategy.empty_loss(loss, exchanges)
             if empty is None:
                 return None
             loss = empty
@@ -194,4 +198,4 @@ class DividedWindow(Window):
         engine = self._strategy.exchanged
         rest = [p for p in self._parameters if not (self._has_exchanged and engine(p))]
         if rest:
-            average(rest, self._group)
+            self._strategy.average(rest)

@@ -138,6 +138,10 @@ class Group:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
+    def add_up(self, tensor: Tensor) -> None:
+        """Overwrite ``tensor`` with its sum over all processes."""
+        dist.all_reduce(tensor)
+
     def average(self, tensor: Tensor) -> None:
         """Overwrite ``tensor`` with its mean over all processes."""
         dist.all_reduce(tensor)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from trainbus_distributed.exchange import average
 from trainbus_distributed.group import Group
+from trainbus_distributed.module_facts import parts_of
 from training import ConfigError, PluginError
-from training.plugin import Strategy, record_failure
+from training.plugin import GradientCheck, Strategy, record_failure
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -135,23 +137,47 @@ class GroupStrategy(Strategy):
         """Let each process do ``work``."""
         return self.group.on_each(work)
 
-    def exchanging(self, is_last: bool) -> AbstractContextManager[Any]:
+    def share_weights(self, model: nn.Module, device: torch.device) -> None:
+        """Give ``model`` the weights and buffers of the main process, where it lies."""
+        for part in map(Tensor.detach, parts_of(model)):
+            # One at a time: the whole of it may not fit the device.
+            moved = part.to(device)
+            self.group.share_main([moved])
+            part.copy_(moved)
+
+    def exchanges(self, is_last: bool) -> bool:
+        """Whether gradients are exchanged in a batch.
+
+        Args:
+            is_last: whether it is known to be the last one of its window.
+        """
+        return is_last
+
+    def exchanging(self, exchanges: bool) -> AbstractContextManager[Any]:
         """Return what a forward and backward pass runs in.
 
         Args:
-            is_last: whether gradients are to be exchanged in it.
+            exchanges: whether gradients are to be exchanged in it.
         """
         return nullcontext()
 
-    def empty_loss(self, loss: Tensor, is_last: bool) -> Tensor | None:
+    def empty_loss(self, loss: Tensor, exchanges: bool) -> Tensor | None:
         """Return what goes backward for a batch that weighs nothing; None: nothing.
 
         Args:
             loss: what its forward pass returned; a mean over nothing is NaN.
-            is_last: whether gradients are to be exchanged.
+            exchanges: whether gradients are to be exchanged.
         """
         return loss * 0.0
 
     def exchanged(self, parameter: nn.Parameter) -> bool:
         """Whether the engine itself exchanges this parameter's gradient."""
         return False
+
+    def average(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Average the gradients that the engine has not exchanged."""
+        average(parameters, self.group)
+
+    def gradient_check(self, parameters: list[nn.Parameter]) -> GradientCheck:
+        """Return what looks at all gradients, with the same answer everywhere."""
+        return GradientCheck(parameters)

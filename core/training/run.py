@@ -97,7 +97,8 @@ class Run:
         started = time.perf_counter()
         self.bus.begin_run(trainer)
         save = None if trainer.stop_on_sigusr1 else requests.save_on_signal
-        with handled(requests.stop_on_signal, save):  # until all are closed
+        # Until all are closed.
+        with handled(requests.stop_on_signal, save, requests.are_shared):
             try:
                 self._run()
                 if requests.signal is not None:

@@ -43,6 +43,7 @@ class Terminated(SystemExit):
 def handled(
     on_stop: Callable[[signal.Signals], None],
     on_save: Callable[[signal.Signals], None] | None,
+    has_launcher: bool = False,
 ) -> Iterator[None]:
     """Install handlers inside the block; put the former ones back after.
 
@@ -53,6 +54,13 @@ def handled(
     so it gives way to a signal that stops, and keeps SIGUSR1 to itself. What was
     ignored before stays ignored. Outside the main thread Python delivers no signals,
     and nothing is installed.
+
+    Args:
+        on_stop: called with the signal that ends the run.
+        on_save: called with each that asks for a checkpoint, or None.
+        has_launcher: whether who started the process passes on what it is told. A
+            cluster tells every process of a job, so that each hears it twice: then only
+            a third one leaves at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -71,7 +79,8 @@ def handled(
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number)
         is_insistent = name not in HANGING_UP
-        if is_insistent and set(heard) - set(HANGING_UP):
+        is_echo = has_launcher and heard == [name]
+        if is_insistent and not is_echo and set(heard) - set(HANGING_UP):
             log.warning("%s again: leaving at once", name.name)
             raise _insistent(interruption(name))
         heard.append(name)

@@ -38,6 +38,8 @@ class DDPStrategy(GroupStrategy):
         sync_batchnorm: normalise over all processes; on CUDA only.
     """
 
+    replicates = True
+
     def __init__(
         self,
         trainer: Trainer,

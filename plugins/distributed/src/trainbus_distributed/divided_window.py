@@ -11,16 +11,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from trainbus_distributed.divisor import Divisor
+from trainbus_distributed.exchange import fingerprint, follow_main
 from trainbus_distributed.strategy import GroupStrategy
+from training import NonFiniteError
 from training.plugin import StandIn, Window, WindowResult
 
 #: Weight, loss, losses that are not finite, names of parts that are new.
 OWN_SUMS = 4
+
+
+class Spoilt(Exception):
+    """A plugin made a gradient NaN or infinite; all processes know."""
 
 
 class DividedWindow(Window):
@@ -111,9 +118,15 @@ class DividedWindow(Window):
             if weight == 0.0:
                 return self._result(applied=False)
             self._exchange_rest()
+            listen = before_step and partial(self._before_step, before_step)
             if self.precision.scaler is not None:
-                return self._scaled_step(self.precision.scaler, before_step)
-            return self._plain_step(before_step)
+                return self._scaled_step(self.precision.scaler, listen)
+            return self._plain_step(listen)
+        except Spoilt as spoilt:
+            if self.precision.scaler is not None:
+                self.precision.scaler.update()  # it has looked before
+            self._refuse(str(spoilt))
+            return self._result(applied=False, nonfinite=True)
         finally:
             self.clear()
 
@@ -192,6 +205,40 @@ class DividedWindow(Window):
         found = self._group.gather(self._bad_value if self._bad_loss else None)
         bad = (f"{v} on rank {r}" for r, v in enumerate(found) if v is not None)
         return f"the loss is {', '.join(bad)}"
+
+    def _before_step(self, before_step: Callable[[], None]) -> None:
+        """Let plugins change gradients; then all processes have the same ones again.
+
+        Raises:
+            Spoilt: on all processes: on one a gradient is not finite any more.
+        """
+        before_step()
+        size, rank = self._group.size, self._group.rank
+        own = [0.0] * (2 * size)
+        # Each in its own place: all then know whose is what by one sum.
+        own[rank] = float(not self._check.finite())
+        if self._strategy.replicates:
+            own[size + rank] = fingerprint(self._parameters)
+        told = self._group.sum(own)
+        bad = [str(r) for r, is_bad in enumerate(told[:size]) if is_bad]
+        if bad:
+            raise Spoilt(
+                f"a plugin made a gradient NaN or infinite on rank {', '.join(bad)}"
+            )
+        if len(set(told[size:])) > 1:
+            follow_main(self._parameters, self._group)
+
+    def _refuse(self, what: str) -> None:
+        """As there; what one process cannot go on after ends all."""
+        failure = None
+        try:
+            super()._refuse(what)
+        except NonFiniteError as error:
+            failure = str(error)
+        found = self._group.gather(failure)
+        for rank, told in enumerate(found):
+            if told is not None:
+                raise NonFiniteError(told if all(found) else f"rank {rank}: {told}")
 
     def _exchange_rest(self) -> None:
         """Average what the engine has not: a tail without a known end, late joiners."""

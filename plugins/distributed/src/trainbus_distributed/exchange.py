@@ -1,4 +1,4 @@
-"""Average gradients where the engine has not: in one buffer for each type."""
+"""Gradients that the engine does not exchange, or that came to differ after it has."""
 
 from __future__ import annotations
 
@@ -32,6 +32,30 @@ def average(parameters: Sequence[nn.Parameter], group: Group) -> None:
         kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
     for those in kinds.values():
         _average_together([p.grad for p in those if p.grad is not None], group)
+
+
+def fingerprint(parameters: Sequence[nn.Parameter]) -> float:
+    """Return a number that gradients which differ hardly share: their 2-norm.
+
+    On CUDA a read, which waits.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    return nn.utils.get_total_norm(dense).item() if dense else 0.0
+
+
+def follow_main(parameters: Sequence[nn.Parameter], group: Group) -> None:
+    """Replace each gradient by that of the main process."""
+    used = group.on_main(lambda: [p.grad is not None for p in parameters])
+    for parameter, is_used in zip(parameters, used, strict=True):
+        if not is_used:
+            parameter.grad = None
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        elif parameter.grad.is_sparse:  # others may have other rows
+            parameter.grad = parameter.grad.to_dense()
+        group.share_main([parameter.grad.detach()])
 
 
 def _average_together(gradients: list[Tensor], group: Group) -> None:

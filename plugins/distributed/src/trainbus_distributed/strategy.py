@@ -30,6 +30,9 @@ class GroupStrategy(Strategy):
         data: as ``Strategy.data``.
     """
 
+    #: Whether each process has the whole of each gradient, which must be the same then.
+    replicates = False
+
     def __init__(self, trainer: Trainer, group: Group, data: str) -> None:
         self.trainer = trainer
         self.group = group

@@ -173,6 +173,9 @@ class TrainerView(Protocol):
 
         A boundary is before the first batch of an epoch, the end of a window, or the
         end of an epoch. From ``on_train_end`` on a request is only noted.
+
+        Of several processes any may ask, here as for the others: it holds for all, and
+        shows in ``stop_reason`` and ``is_stopping``, once they agree: after this event.
         """
 
     def request_checkpoint(self, reason: str) -> None:

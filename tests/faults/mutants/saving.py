@@ -23,8 +23,8 @@ MUTANTS = [
         "C2",
         "old files are deleted before the new one is there",
         STORE,
-        "        self._confirm()\n        try:\n            try:\n",
-        "        self._confirm()\n"
+        "        path = self.folder / draft.file\n        try:\n            try:\n",
+        "        path = self.folder / draft.file\n"
         "        for entry in self.entries:\n"
         "            files.remove(self.folder, entry.file)\n"
         "        try:\n            try:\n",
@@ -224,8 +224,8 @@ MUTANTS = [
         "C12",
         "the state is not copied before a thread writes it",
         "trainbus_checkpointing.saver",
-        "self._staging.copy(self._state(trainer))",
-        "self._state(trainer)",
+        "state = staging.copy(left)",
+        "state = left",
         "faults/files/test_saving_in_a_thread.py",
         "test_c12_the_snapshot",
     ),

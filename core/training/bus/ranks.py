@@ -15,7 +15,7 @@ ANSWERED_BY_ALL = frozenset(
 
 def names_declaring(what: str, value: str, plugins: Mapping[str, Any]) -> set[str]:
     """Return the names of the plugins whose attribute ``what`` is ``value``."""
-    return {n for n, each in plugins.items() if getattr(each, what, None) == value}
+    return {n for n, p in plugins.items() if getattr(p, what, None) == value}
 
 
 def ranks_mistake(plugin: Any, hooks: Iterable[str]) -> str:
@@ -25,7 +25,8 @@ def ranks_mistake(plugin: Any, hooks: Iterable[str]) -> str:
         plugin: an instance, or what stands in for one.
         hooks: the events it listens to.
     """
-    ranks = getattr(plugin, "ranks", "all")
+    # Of the class: an object may have ranks of its own, which are something else.
+    ranks = getattr(type(plugin), "ranks", "all")
     if ranks not in RANKS:
         return f"says ranks = {ranks!r}; choose one of: {', '.join(RANKS)}"
     if ranks == "all":

@@ -223,7 +223,7 @@ class Run:
 
     def _learn_lengths(self) -> None:
         strategy = self.trainer.strategy
-        if strategy.data == "own" and strategy.size > 1:
+        if strategy.is_divided and strategy.data == "own":
             self._lengths = strategy.gather(num_batches(self._loader))
 
     def _make_window(self, module: nn.Module) -> Window:

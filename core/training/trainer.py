@@ -48,6 +48,7 @@ from training.modules.train_mode import Modes, keep_frozen
 from training.recipes.recipe import Recipe
 from training.run import Run, Validation
 from training.view import MetricValue, Request
+from training.weighing.each_batch import weigher_of
 from training.weighing.weigher import LossPer, Weigher
 
 
@@ -148,7 +149,7 @@ class Trainer:
         self.device = choose_device(device)
         self._forward = make_forward(loss_fn, step_fn)
         is_own = loss_fn is None and step_fn is None
-        self._make_weigher = partial(Weigher, loss_per, self._forward, loss_fn, is_own)
+        self._weigher_of = partial(weigher_of, loss_per, self._forward, loss_fn, is_own)
         self.model = model
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, model)
         self.bus = Bus()
@@ -379,7 +380,7 @@ class Trainer:
         self._run.abandon(together=True)
 
     def _new_run(self, resumed_from: Path | None = None) -> Run:
-        weigher = self._make_weigher()
+        weigher = self._weigher_of(self.strategy)
         weigher.prepare(self.model, self.device)
         weigher.beside = self.criterion.held_modules()
         weigher.autocast = self.autocast

@@ -30,7 +30,7 @@ def epoch_loader(loader: Iterable[Any], seed: int, strategy: Strategy) -> EpochL
     Raises:
         ConfigError: it would be divided twice.
     """
-    if strategy.size == 1 or strategy.data == "all":
+    if not strategy.is_divided:
         return EpochLoader(loader, seed)
     if strategy.data == "own":
         return OwnBatches(loader, seed, strategy)
@@ -77,22 +77,23 @@ class DividedLoader(EpochLoader):
 
     def _check_same(self, read: Any) -> None:
         """Refuse what another process does not read, too; waits for the others."""
-        own, size = digest(read), self._strategy.size
-        is_end = read is _NONE
-        going, total = self._strategy.sum([float(not is_end), float(own)])
+        own, size = divmod(digest(read), 2**16), self._strategy.size
+        told = (float(read is not _NONE), *map(float, own), *(n * n for n in own))
+        going, *sums = self._strategy.sum(told)
         if going not in (0, size):
-            ends = "ends here" if is_end else f"goes on, and ends on {size - going:.0f}"
+            ends = size - going
             raise DataError(
-                f"train_dataloader {ends} of {size} processes, which divide its "
-                "batches and must all read the same ones; say data: own if each has "
-                "its own part"
+                f"train_dataloader ends on {ends:.0f} of {size} processes while others "
+                "go on; they divide its batches and must all read the same ones; say "
+                "data: own if each has its own part"
             )
-        if total != own * size:
+        # All alike, just where the mean of squares is the square of the mean; halves,
+        # so that these numbers are exact.
+        if any(size * sums[2 + n] != sums[n] ** 2 for n in range(2)):
             raise DataError(
-                f"train_dataloader yields another batch on rank {self._strategy.rank} "
-                "than on others, which divide it and must all read the same: let its "
-                "order depend on nothing but the seed, or say data: own if each "
-                "process has its own part"
+                f"train_dataloader does not yield the same batch on all {size} "
+                "processes, which divide it: let its order depend on nothing but the "
+                "seed, or say data: own if each process has its own part"
             )
 
 
@@ -199,13 +200,15 @@ class OwnBatches(DividedLoader):
         while True:
             batch = _NONE if is_over else next(batches, _NONE)
             is_over = batch is _NONE
-            (going,) = self._strategy.sum([float(not is_over)])
+            is_empty = is_over and last is _NONE
+            going, empty = self._strategy.sum([float(not is_over), float(is_empty)])
             if not going:
                 return
-            if is_over and last is _NONE:
+            if empty:
                 raise DataError(
-                    f"train_dataloader yields no batch on rank {self._strategy.rank}, "
-                    "and others go on; with data: own each process needs one at least"
+                    f"train_dataloader yields no batch on {empty:.0f} of "
+                    f"{self._strategy.size} processes; with data: own each needs one "
+                    "at least"
                 )
             self._stands_in = is_over
             last = last if is_over else batch

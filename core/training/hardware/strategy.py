@@ -47,6 +47,11 @@ class Strategy:
         return 1
 
     @property
+    def is_divided(self) -> bool:
+        """Whether the data are divided among several processes."""
+        return self.size > 1 and self.data != "all"
+
+    @property
     def is_main(self) -> bool:
         """Whether this is the process that writes files and speaks for all."""
         return self.rank == 0

@@ -48,7 +48,7 @@ class Collated:
         for turn in range(self.num_turns):
             chosen = sorted(some_of(order, turn))
             self._choices += [chosen, [row for row in order if row not in chosen]]
-        self._batches = _loaded(loader, numbers, self._choices)
+        self._batches = load(loader, numbers, self._choices)
         self.whole = self._batches[0]
         self.amounts = counts.all(self.whole, self._size)
 
@@ -74,7 +74,7 @@ class _EachChoice:
         return [self._collate([rows[n] for n in chosen]) for chosen in self._choices]
 
 
-def _loaded(
+def load(
     loader: Any, numbers: list[Any], choices: Sequence[Sequence[int]]
 ) -> list[Any]:
     """Return a batch for each of ``choices`` from the rows ``numbers``."""

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training.feed.divided_loader import DividedLoader
-from training.feed.share import StandIn
+from training.weighing.weigher import Weigher
 
-if TYPE_CHECKING:
-    from training.weighing.weigher import Weigher
+
+def weigher_of(*given: Any) -> Weigher:
+    """Return what weighs batches, or this process's parts of them.
+
+    Args:
+        given: as those of ``Weigher``, and last by which processes the run is computed.
+    """
+    *own, strategy = given
+    if not strategy.is_divided:
+        return Weigher(*own)
+    # Late: a run of one process need not import it.
+    from training.weighing.parts import PartWeigher
+
+    return PartWeigher(*own, strategy=strategy)
 
 
 def weighing(weigher: Weigher, source: Any) -> Callable[[Any], float]:
@@ -19,9 +31,11 @@ def weighing(weigher: Weigher, source: Any) -> Callable[[Any], float]:
         weigher: decides what a batch weighs.
         source: its ``issued`` are the indices of the batch that came last, or None.
     """
+    if isinstance(source, DividedLoader):
+        from training.weighing.parts import PartWeigher
 
-    def weigh_part(batch: Any) -> float:
-        return StandIn() if source.stands_in else weigh(batch)
+        assert isinstance(weigher, PartWeigher)
+        return weigher.weighing(source)
 
     def weigh(batch: Any) -> float:
         usual = weigher.usual
@@ -32,4 +46,4 @@ def weighing(weigher: Weigher, source: Any) -> Callable[[Any], float]:
                 weigher.find_usual()
         return weight
 
-    return weigh_part if isinstance(source, DividedLoader) else weigh
+    return weigh

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from training.weighing.look import Look
 from training.weighing.units import in_words
 
@@ -84,6 +86,21 @@ def unknown(reasons: list[str]) -> str:
     """Return why nothing is known, without a way out."""
     told = "; ".join(dict.fromkeys(reasons)) or "no batch told"
     return f"what the loss is a mean over could not be measured: {told}"
+
+
+def undecided(units: Iterable[str], reasons: list[str]) -> str:
+    """Return that a batch holds other shares of units that all fitted so far."""
+    words = " or ".join(in_words(unit) for unit in units)
+    told = "; ".join(dict.fromkeys(reasons)) or "parts weigh alike"
+    return f"whether the loss is a mean over {words} could not be measured: {told}"
+
+
+def divided(processes: int, why: str) -> str:
+    """Return the error for windows of several processes' parts."""
+    return (
+        f"each batch is divided among {processes} processes, but {why}; return "
+        f"loss_sum and weight from step_fn, or {WAYS_OUT}"
+    )
 
 
 def refusal(accumulation: int, why: str) -> str:

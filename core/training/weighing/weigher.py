@@ -203,8 +203,7 @@ class Weigher:
         self.usual = None
         seen = self._look(batch, issued, list(self._live))
         if is_belied(self._live, seen, LIMIT):
-            why = sentences.belied(seen, self.verdict)
-            raise ConfigError(sentences.refusal(self._batches_a_window, why))
+            raise self._refusal(sentences.belied(seen, self.verdict))
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
         """Return what a batch that is not trained on counts; it decides nothing.
@@ -267,9 +266,7 @@ class Weigher:
     def _refuse_differing(self, batch: Any, samples: int | None, seen: Look) -> None:
         """Refuse a batch that units left make weigh differently."""
         if not self._counts.go_together(self._live, batch, samples):
-            words = " or ".join(in_words(unit) for unit in self._live)
-            why = f"whether the loss is a mean over {words} could not be measured"
-            self._unknown(f"{why}: {'; '.join(seen.reasons) or 'parts weigh alike'}")
+            self._unknown(sentences.undecided(self._live, seen.reasons))
 
     def _measured(self, batch: Any, issued: Any, samples: int | None) -> float:
         """Look at one of the first batches; decide when enough is known."""
@@ -389,10 +386,13 @@ class Weigher:
     def _unknown(self, why: str) -> None:
         """Refuse, where it matters; else warn, and count samples or batches."""
         if self._batches_a_window > 1:
-            raise ConfigError(sentences.refusal(self._batches_a_window, why))
+            raise self._refusal(why)
         self._is_settled, self._live, self._unit = True, {}, None
         words = sentences.evaluated if self._by_losses else sentences.warning
         log.warning("%s", words(why, "samples" if self._has_samples else "batches"))
+
+    def _refusal(self, why: str) -> ConfigError:
+        return ConfigError(sentences.refusal(self._batches_a_window, why))
 
     def _tell_window(self) -> None:
         if self._window is not None:

@@ -1,0 +1,118 @@
+"""What one process's part of a batch weighs, decided alike on all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from training.errors import ConfigError
+from training.feed.share import StandIn
+from training.hardware.strategy import Strategy
+from training.weighing import sentences
+from training.weighing.candidates import said_weight
+from training.weighing.collated import load
+from training.weighing.untouched import untouched
+from training.weighing.weigher import Weigher
+
+
+class PartWeigher(Weigher):
+    """Measures batches, which are the same on all processes, and weighs its own parts.
+
+    While several units are left all processes are asked at each batch whether they go
+    together in every part: one sum.
+
+    Args:
+        given: as those of ``Weigher``.
+        strategy: of many processes.
+    """
+
+    def __init__(self, *given: Any, strategy: Strategy) -> None:
+        self._strategy = strategy
+        super().__init__(*given)
+
+    def prepare(
+        self,
+        model: nn.Module,
+        device: Any,
+        loader: Any = None,
+        batches_a_window: int = 1,
+        window: Any = None,
+    ) -> None:
+        """Take what a run has set up; several parts always make a window."""
+        parts = batches_a_window * self._strategy.size
+        super().prepare(model, device, loader, parts, window)
+
+    def weighing(self, source: Any) -> Callable[[Any], float]:
+        """Return the function that weighs each part that ``source`` yields.
+
+        Args:
+            source: a ``DividedLoader``.
+        """
+
+        def weigh(part: Any) -> float:
+            usual = self.usual
+            weight = None if usual is None else usual(part, source)
+            if weight is None:
+                weight = self._weight(part, source)
+                if usual is None and len(self._live) <= 1:
+                    self.find_usual()
+            return StandIn() if source.stands_in else weight
+
+        return weigh
+
+    def _weight(self, part: Any, source: Any) -> float:
+        issued = source.issued
+        if said_weight(part) is not None or self._function is not None:
+            return self(part, issued)
+        samples = None if issued is None else len(issued)
+        if not self._is_settled and self._model is not None:
+            self._measured(*self._whole(part, source))
+            self._agree()
+        elif self._later.are_left and self._later.is_due():
+            self._look_again(*self._whole(part, source)[:2])
+        if self._differ(part, samples, source.stands_in):
+            if self._is_settled:
+                self._decided_late(*self._whole(part, source))
+                self._agree()
+            if self._differ(part, samples, source.stands_in):
+                self._unknown(sentences.undecided(self._live, self._reasons))
+        return 0.0 if source.stands_in else self._amount(part, samples)
+
+    def _whole(self, part: Any, source: Any) -> tuple[Any, Any, int | None]:
+        """Return (batch, its indices where known, samples): the same everywhere."""
+        if self._strategy.data == "own":  # that of main: there is none of all
+            return self._strategy.on_main(lambda: part), None, None
+        if source.whole is not None:
+            return source.whole, None, None
+        indices = source.issued.whole
+        with untouched([], self._loader):
+            (batch,) = load(self._loader, indices, [range(len(indices))])
+        return batch, indices, len(indices)
+
+    def _differ(self, part: Any, samples: int | None, stands_in: bool) -> bool:
+        """Whether the units left weigh any process's part differently."""
+        if len(self._live) <= 1:
+            return False
+        alike = stands_in or self._counts.go_together(self._live, part, samples)
+        return self._strategy.sum([float(not alike)]) != [0.0]
+
+    def _agree(self) -> None:
+        """Refuse to go on if processes have seen different things in one batch."""
+        own = self._unit, tuple(self._live), self._is_settled, self._scale
+        found = self._strategy.gather(own)
+        if any(each != found[0] for each in found):
+            units = ", ".join(
+                f"{unit} on rank {r}" for r, (unit, *_) in enumerate(found)
+            )
+            raise ConfigError(
+                f"what the loss is a mean over was measured otherwise in each process "
+                f"({units}): {sentences.WAYS_OUT}"
+            )
+
+    def _refuse_differing(self, batch: Any, samples: int | None, seen: Any) -> None:
+        self._reasons += seen.reasons  # parts are compared, not the batch
+
+    def _refusal(self, why: str) -> ConfigError:
+        return ConfigError(sentences.divided(self._strategy.size, why))

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from training.feed.structure import sample_sizes
     from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
+    from training.feed.validation_share import (
+        portions,
+        rng_of_main,
+        share_of,
+        strategy_of,
+    )
     from training.files.claim import Claim
     from training.files.durable import write_durably, write_json
     from training.files.holder import CAN_ASK
@@ -118,14 +124,18 @@ _MODULES = {
     "number_started": "training.hardware.launch",
     "open_file": "training.files.named_paths",
     "plain": "training.plain",
+    "portions": "training.feed.validation_share",
     "position_of": "training.checkpoint_io",
     "read_checkpoint": "training.checkpoint_io",
     "record_failure": "training.hardware.strategy",
     "require_state": "training.checkpoint.plugin_states",
+    "rng_of_main": "training.feed.validation_share",
     "rng_state": "training.hardware.rng",
     "sample_sizes": "training.feed.structure",
+    "share_of": "training.feed.validation_share",
     "shielded": "training.signals.handlers",
     "stamp_of": "training.files.lock",
+    "strategy_of": "training.feed.validation_share",
     "table": "training.messages.tables",
     "tensors_of": "training.feed.batches",
     "untouched": "training.weighing.untouched",
@@ -191,14 +201,18 @@ __all__ = [
     "number_started",
     "open_file",
     "plain",
+    "portions",
     "position_of",
     "read_checkpoint",
     "record_failure",
     "require_state",
+    "rng_of_main",
     "rng_state",
     "sample_sizes",
+    "share_of",
     "shielded",
     "stamp_of",
+    "strategy_of",
     "table",
     "tensors_of",
     "untouched",

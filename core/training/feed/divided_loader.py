@@ -47,8 +47,8 @@ def refuse_divided(loader: Any, name: str) -> None:
         if isinstance(sampler, DistributedSampler):
             raise ConfigError(
                 f"{name} has a DistributedSampler, and its batches are divided among "
-                "the processes already: leave the sampler out (shuffle=True), or say "
-                "with data: own that each process's loader yields its own part"
+                "the processes already: leave the sampler out"
+                + (", or say data: own" if name == "train_dataloader" else "")
             )
 
 
@@ -75,26 +75,34 @@ class DividedLoader(EpochLoader):
         """Whether the batch that came last only stands in for an empty part."""
         return self._stands_in
 
-    def _check_same(self, read: Any) -> None:
-        """Refuse what another process does not read, too; waits for the others."""
-        own, size = divmod(digest(read), 2**16), self._strategy.size
-        told = (float(read is not _NONE), *map(float, own), *(n * n for n in own))
-        going, *sums = self._strategy.sum(told)
-        if going not in (0, size):
-            ends = size - going
-            raise DataError(
-                f"train_dataloader ends on {ends:.0f} of {size} processes while others "
-                "go on; they divide its batches and must all read the same ones; say "
-                "data: own if each has its own part"
-            )
-        # All alike, just where the mean of squares is the square of the mean; halves,
-        # so that these numbers are exact.
-        if any(size * sums[2 + n] != sums[n] ** 2 for n in range(2)):
-            raise DataError(
-                f"train_dataloader does not yield the same batch on all {size} "
-                "processes, which divide it: let its order depend on nothing but the "
-                "seed, or say data: own if each process has its own part"
-            )
+
+def check_same(strategy: Strategy, read: Any, name: str) -> None:
+    """Refuse what not all processes read; waits for them, and is the same on all.
+
+    Args:
+        strategy: of many processes.
+        read: indices or a batch; None where there is no more.
+        name: of the loader.
+    Raises:
+        DataError: they read different things.
+    """
+    own, size = divmod(digest(read), 2**16), strategy.size
+    told = (float(read is not None), *map(float, own), *(float(n * n) for n in own))
+    going, *sums = strategy.sum(told)
+    own_way = ", or say data: own if each process has its own part"
+    way = own_way if name == "train_dataloader" else ""
+    if going not in (0, size):
+        raise DataError(
+            f"{name} ends on {size - going:.0f} of {size} processes while others go "
+            "on; they divide its batches: let each of them read the same ones" + way
+        )
+    # All alike, just where the mean of squares is the square of the mean; halves, so
+    # that these numbers are exact.
+    if any(size * sums[2 + n] != sums[n] ** 2 for n in range(2)):
+        raise DataError(
+            f"{name} does not yield the same batch on all {size} processes, which "
+            "divide it: let its order depend on nothing but the seed" + way
+        )
 
 
 class SharedIndices(DividedLoader):
@@ -126,7 +134,7 @@ class SharedIndices(DividedLoader):
     def _first_checked(self, batches: Iterator[Any]) -> Iterator[Any]:
         # A sampler that nobody seeds shows in the first batch of an epoch already.
         for batch in batches:
-            self._check_same(self.issued.whole)
+            check_same(self._strategy, self.issued.whole, "train_dataloader")
             yield batch
             break
         yield from batches
@@ -155,9 +163,9 @@ class SlicedBatches(DividedLoader):
 
     def _all_checked(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
-            self._check_same(batch)
+            check_same(self._strategy, batch, "train_dataloader")
             yield batch
-        self._check_same(_NONE)
+        check_same(self._strategy, None, "train_dataloader")
 
     def _parts(self, batches: Iterator[Any]) -> Iterator[Any]:
         rank, size = self._strategy.rank, self._strategy.size

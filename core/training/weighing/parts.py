@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,11 @@ from training.hardware.strategy import Strategy
 from training.weighing import sentences
 from training.weighing.candidates import said_weight
 from training.weighing.collated import load
+from training.weighing.units import in_words
 from training.weighing.untouched import untouched
 from training.weighing.weigher import Weigher
+
+log = logging.getLogger("training.weighing")
 
 
 class PartWeigher(Weigher):
@@ -61,6 +65,21 @@ class PartWeigher(Weigher):
             return StandIn() if source.stands_in else weight
 
         return weigh
+
+    def evaluated(self, batch: Any, samples: int | None = None) -> float:
+        """Return what a batch that is not trained on counts; it decides nothing.
+
+        No other process is asked: some evaluators measure on one alone.
+        """
+        said = said_weight(batch) is not None or self._function is not None
+        if said or not self._is_settled:
+            return super().evaluated(batch, samples)
+        if not self._counts.go_together(self._live, batch, samples):
+            log.warning(
+                "evaluation counts by %s; that the loss is a mean over %s is as likely",
+                *(self.verdict, " or ".join(map(in_words, list(self._live)[1:]))),
+            )
+        return self._amount(batch, samples)
 
     def _weight(self, part: Any, source: Any) -> float:
         issued = source.issued

@@ -24,6 +24,8 @@ from training.plugin import (
     loaders_by_name,
     merge_metrics,
     metric_of,
+    rng_of_main,
+    share_of,
     untouched,
 )
 
@@ -105,6 +107,8 @@ class EvaluationCallback(Callback):
         self.predictions: list[dict[str, Any]] = []
         self._given = evaluator
         self._evaluator: Any = evaluator
+        #: Of each loader by name: itself, and what this process reads of it.
+        self._shares: dict[str, tuple[Iterable[Any], Iterable[Any]]] = {}
         #: Names that the first batches gave; None where nobody looked.
         self._seen: list[str] | None = None
 
@@ -196,13 +200,23 @@ class EvaluationCallback(Callback):
         is_ours = isinstance(self._evaluator, (Evaluator, TaskEvaluator))
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             # Others get the loader itself.
-            given = _WhileStaying(trainer, loader) if is_ours else loader
+            given = self._staying(trainer, loader, name) if is_ours else loader
             results = self._results(trainer, given, name)
             found |= _numbers(results, name)
             label = {"loader": name} if name else {}
             records += [{**record, **label} for record in results.get("records", ())]
         self.predictions = records
         return found
+
+    def _staying(
+        self, trainer: Trainer, loader: Iterable[Any], name: str
+    ) -> _WhileStaying:
+        """Return this process's part of the loader, until the run leaves."""
+        known = self._shares.get(name)
+        # Kept, since its workers may persist from one evaluation to the next.
+        if known is None or known[0] is not loader:
+            known = self._shares[name] = loader, share_of(loader, trainer.strategy)
+        return _WhileStaying(trainer, known[1])
 
     def _results(self, trainer: Trainer, loader: Any, name: str) -> Mapping[str, Any]:
         """Return what the evaluator makes of one loader, whose name errors tell."""
@@ -230,6 +244,7 @@ class EvaluationCallback(Callback):
         modules = [trainer.model, *trainer.criterion.held_modules()]
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             with (
+                rng_of_main(trainer.strategy),
                 untouched(modules, loader, keeps_parameters=False),
                 trainer.modes.evaluation(),
             ):

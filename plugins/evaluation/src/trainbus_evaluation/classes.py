@@ -12,6 +12,7 @@ from trainbus_evaluation.forward import logits_of, targets_of
 from trainbus_evaluation.generated import AnswerClasses
 from trainbus_evaluation.metrics import accuracy, macro_f1
 from training import ConfigError, DataError
+from training.plugin import Strategy
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 #: Where logits may have their classes: behind the batch, as torch's losses take them,
@@ -40,9 +41,13 @@ class Classes:
         self._targets: list[Tensor] = []
         self._open: tuple[int, ...] | None = None  # a shape that fits two places
 
-    def add(self, batch: Any, outputs: Any) -> None:
+    def add(self, batch: Any, outputs: Any, counts: bool = True) -> None:
         """Count a batch on the device, whose ``outputs`` are known.
 
+        Args:
+            batch: with labels.
+            outputs: what the model returned.
+            counts: False: it is only looked at; another process counts it.
         Raises:
             ConfigError: logits and labels do not fit.
         """
@@ -54,7 +59,32 @@ class Classes:
                 each.append(predicted)
         else:
             labels = self._add_highest(logits, labels)
-        self._targets.append(labels.reshape(-1))
+        if counts:
+            self._targets.append(labels.reshape(-1))
+        else:
+            for each in self._predicted.values():
+                each.pop()
+
+    def unite(self, strategy: Strategy) -> None:
+        """Count what the other processes counted, too; all of them call it."""
+        if strategy.size == 1:
+            return
+        predicted = {place: _on_host(each) for place, each in self._predicted.items()}
+        own = predicted, _on_host(self._targets), self._open, self._answers.names()
+        found = strategy.gather(own)
+        renumbered = self._answers.renumbered([names for *_, names in found])
+        places = [p for p in predicted if all(p in each for each, *_ in found)]
+        self._predicted = {
+            place: [
+                renumber(each[place])
+                for (each, *_), renumber in zip(found, renumbered, strict=True)
+            ]
+            for place in places
+        }
+        self._targets = [
+            renumber(each[1]) for each, renumber in zip(found, renumbered, strict=True)
+        ]
+        self._open = next((each[2] for each in found if each[2] is not None), None)
 
     def results(
         self, metrics: Sequence[str], usual: int | None = None
@@ -123,6 +153,10 @@ class Classes:
         for place, kept in self._predicted.items():
             kept.append(logits.argmax(place).reshape(-1))
         return labels  # type: ignore[no-any-return]  # or nothing fits
+
+
+def _on_host(kept: list[Tensor]) -> Tensor:
+    return torch.cat(kept).cpu() if kept else torch.zeros(0, dtype=torch.int64)
 
 
 def _without(shape: Sequence[int], place: int) -> tuple[int, ...] | None:

@@ -19,7 +19,8 @@ from training.plugin import (
     batch_to_device,
     did_you_mean,
     evaluating,
-    sample_sizes,
+    portions,
+    strategy_of,
 )
 
 METRICS = ("loss", "accuracy", "f1")
@@ -99,18 +100,21 @@ class Evaluator:
         num_batches = 0
         # Not inference_mode: a tensor that a module caches would break training.
         with evaluating(self.model), torch.no_grad():
-            sizes = sample_sizes(dataloader)
-            for batch, samples in zip(dataloader, sizes, strict=False):
+            for batch, samples, counts in portions(dataloader):
                 num_batches += 1
                 mean, weight, outputs = self._runner.loss_and_outputs(
                     batch, device, samples, "loss" in self.metrics
                 )
                 if "loss" in self.metrics:
-                    loss.add(_required(mean, outputs), weight)
+                    loss.add(_required(mean, outputs), weight if counts else 0.0)
                 if needs_classes:
-                    classes.add(batch_to_device(batch, device), outputs)
+                    classes.add(batch_to_device(batch, device), outputs, counts)
                     class_dim = self._runner.class_dim_of(batch)
         check_not_empty(num_batches)
+        strategy = strategy_of(dataloader)
+        loss.unite(strategy)
+        if needs_classes:
+            classes.unite(strategy)
         results = {"loss": loss.value()} if "loss" in self.metrics else {}
         if needs_classes:
             results |= classes.results(self.metrics, class_dim)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,26 @@ class AnswerClasses:
     def is_usable(self) -> bool:
         """Whether the model can generate."""
         return callable(self._generate)
+
+    def names(self) -> list[tuple[int, ...]]:
+        """Return the answers in the order of their numbers."""
+        return list(self._numbers)
+
+    def renumbered(
+        self, names: Sequence[list[tuple[int, ...]]]
+    ) -> list[Callable[[Tensor], Tensor]]:
+        """Return for each process what gives its answers numbers that all share.
+
+        Args:
+            names: of each process, as ``names`` returned them; without any, classes
+                are numbers of the model's own and stay.
+        """
+        if not any(names):
+            return [lambda classes: classes for _ in names]
+        numbers: dict[tuple[int, ...], int] = {}
+        known = [[numbers.setdefault(n, len(numbers)) for n in own] for own in names]
+        kept = [torch.tensor(each, dtype=torch.int64) for each in known]
+        return [partial(torch.index_select, each, 0) for each in kept]
 
     def of(self, batch: Mapping[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return predicted and true classes, each (B,), int64, on the host.

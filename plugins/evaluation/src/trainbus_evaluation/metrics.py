@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from training.plugin import Strategy
+
 
 class WeightedMean:
     """The mean of batch means, each weighted by the items behind it.
@@ -31,6 +33,11 @@ class WeightedMean:
         value = mean.item() if mean.device.type == "cpu" else mean.detach().double()
         self._sum = self._sum + value * weight
         self._weight += weight
+
+    def unite(self, strategy: Strategy) -> None:
+        """Count what the other processes counted, too; all of them call it."""
+        if strategy.size > 1:
+            self._sum, self._weight = strategy.sum([float(self._sum), self._weight])
 
     def value(self) -> float:
         """Return the mean so far; NaN before anything counted."""

@@ -14,7 +14,7 @@ from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.metrics import WeightedMean
 from training import ConfigError, checked_options
-from training.plugin import batch_to_device, evaluating, sample_sizes
+from training.plugin import batch_to_device, evaluating, portions, strategy_of
 
 #: Options of generated predictions, for a family whose ``predict`` takes them; beside
 #: another family whatever differs from these is refused.
@@ -115,18 +115,24 @@ class TaskEvaluator:
             ConfigError: a batch is no mapping, or the model returns no loss.
         """
         device = self._runner.place()
-        loss, records = WeightedMean(), list[dict[str, Any]]()
+        loss, answers = WeightedMean(), list[list[dict[str, Any]]]()
         needs_answers = return_predictions or tuple(self.metrics) != ("loss",)
         num_batches = 0
         # Not inference_mode: a tensor that a module caches would break training.
         with evaluating(self.model), torch.no_grad():
-            sizes = sample_sizes(dataloader)
-            for batch, samples in zip(dataloader, sizes, strict=False):
+            for batch, samples, counts in portions(dataloader):
                 num_batches += 1
-                loss.add(*self._loss(batch, device, samples))
+                mean, weight = self._loss(batch, device, samples)
+                loss.add(mean, weight if counts else 0.0)
                 if needs_answers:
-                    records += self._answer(batch, device, return_predictions)
+                    answered = self._answer(batch, device, return_predictions)
+                    answers.append(answered if counts else [])
         check_not_empty(num_batches)
+        strategy = strategy_of(dataloader)
+        loss.unite(strategy)
+        # Batch by batch, and in each by rank: that is the loader's order.
+        of_batches = zip(*strategy.gather(answers), strict=True)
+        records = [row for parts in of_batches for part in parts for row in part]
         results: dict[str, Any] = {"val_loss": loss.value()}
         results |= self._scores(records)
         if return_predictions:

@@ -1,0 +1,153 @@
+"""Validation batches, divided among processes so that every sample counts once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+from torch.utils.data import BatchSampler, DataLoader
+
+from training.errors import DataError
+from training.feed.divided_loader import check_same, refuse_divided
+from training.feed.epoch_loader import can_skip
+from training.feed.share import Share, sliced
+from training.feed.structure import sample_sizes
+from training.feed.workers import Issued
+from training.hardware.rng import load_rng_state, rng_state
+from training.hardware.strategy import Strategy
+from training.signals.handlers import iterate_shielded
+
+
+class ValidationShare:
+    """This process's part of each batch of a validation loader.
+
+    All processes iterate it together, as often as the loader has batches. Batches that
+    cannot be sliced go to one process each, in turn. Who has no part of a batch gets
+    something to stand in, since others may wait for its forward pass.
+
+    Args:
+        loader: the same on all processes.
+        strategy: of many processes.
+    Attributes:
+        samples: in the part that came last, where a sampler tells.
+        stands_in: whether that part is to count nothing.
+    Raises:
+        ConfigError: it would be divided twice.
+    """
+
+    def __init__(self, loader: Iterable[Any], strategy: Strategy) -> None:
+        refuse_divided(loader, "val_dataloader")
+        self.loader, self.strategy = loader, strategy
+        self.samples: int | None = None
+        self.stands_in = False
+        self._issued: Issued | None = None
+        self._reading: Any = loader
+        if can_skip(loader) and loader.batch_sampler is not None:  # type: ignore[attr-defined]
+            self._reading = self._divided(loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        with rng_of_main(self.strategy):
+            batches = iterate_shielded(self._reading)
+            yield from (
+                self._by_index(batches) if self._issued else self._sliced(batches)
+            )
+
+    def _divided(self, loader: Any) -> DataLoader[Any]:
+        share = Share(loader.batch_sampler, self.strategy.rank, self.strategy.size)
+        under_way = loader.num_workers * (loader.prefetch_factor or 0)
+        self._issued = Issued(share, keep=under_way + 2)
+        divided = copy.copy(loader)
+        # A DataLoader forbids to set some of them.
+        vars(divided).update(_iterator=None, batch_sampler=self._issued)
+        return divided  # type: ignore[no-any-return]
+
+    def _by_index(self, batches: Iterator[Any]) -> Iterator[Any]:
+        assert self._issued is not None
+        is_plain = type(self.loader.batch_sampler) is BatchSampler  # type: ignore[attr-defined]
+        for number in count():
+            batch = next(batches, None)
+            part = None if batch is None else self._issued.at(number)
+            if number == 0 and part is not None:
+                check_same(self.strategy, part.whole, "val_dataloader")
+            if part is None:
+                return
+            self.stands_in = part.stands_in
+            self.samples = len(part) if is_plain else None
+            yield batch
+
+    def _sliced(self, batches: Iterator[Any]) -> Iterator[Any]:
+        rank, size = self.strategy.rank, self.strategy.size
+        for number, batch in enumerate(batches):
+            check_same(self.strategy, batch, "val_dataloader")
+            try:
+                part, self.stands_in = sliced(batch, rank, size, "val_dataloader")
+            except DataError:
+                part, self.stands_in = batch, number % size != rank
+            yield part
+        check_same(self.strategy, None, "val_dataloader")
+
+
+def share_of(loader: Iterable[Any], strategy: Strategy) -> Iterable[Any]:
+    """Return what yields this process's part of each batch; alone, ``loader`` itself.
+
+    Who measures it reads it through ``portions`` and adds up by ``strategy_of``.
+
+    Args:
+        loader: of validation.
+        strategy: the trainer's.
+    """
+    return ValidationShare(loader, strategy) if strategy.is_divided else loader
+
+
+def portions(loader: Iterable[Any]) -> Iterator[tuple[Any, int | None, bool]]:
+    """Yield (batch, its samples where known, whether it counts).
+
+    Args:
+        loader: any, or what ``share_of`` returned, or has that as its ``loader``.
+    """
+    share = _share_in(loader)
+    if share is None:
+        for batch, samples in zip(loader, sample_sizes(loader), strict=False):
+            yield batch, samples, True
+        return
+    for batch in loader:
+        yield batch, share.samples, not share.stands_in
+
+
+def strategy_of(loader: Iterable[Any]) -> Strategy:
+    """Return by whom ``loader`` is divided: who adds up what its parts gave."""
+    share = _share_in(loader)
+    return Strategy() if share is None else share.strategy
+
+
+@contextmanager
+def rng_of_main(strategy: Strategy) -> Iterator[None]:
+    """Draw what the main process draws; the others go on where they were before.
+
+    So a sampler that shuffles gives all the same order.
+    """
+    if not strategy.is_divided:
+        yield
+        return
+    own = rng_state()
+    load_rng_state(strategy.on_main(rng_state))
+    try:
+        yield
+    finally:
+        if not strategy.is_main:
+            load_rng_state(own)
+
+
+def _share_in(loader: Any) -> ValidationShare | None:
+    if isinstance(loader, ValidationShare):
+        return loader
+    inner = getattr(loader, "loader", None)
+    return inner if isinstance(inner, ValidationShare) else None

@@ -1,0 +1,198 @@
+"""Each sample of a validation loader counts once, whoever computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ranks import Ranks
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from trainbus_evaluation import Evaluator, VQAEvaluator
+from training import Trainer
+from training.plugin import share_of
+
+pytestmark = pytest.mark.distributed
+
+ROWS, SIZE, CLASSES = 7, 3, 3
+WORDS = ["[PAD]", "[DEC]", "[SEP]", "[UNK]", "yes", "no", "red", "2"]
+DEC, SEP, UNK, YES = 1, 2, 3, 4
+
+
+class Points(Dataset[Any]):
+    """Rows with a class."""
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        drawn = torch.Generator().manual_seed(index)
+        return torch.randn(4, generator=drawn), torch.tensor(index % CLASSES)
+
+
+def stacked(indices: Any) -> tuple[Tensor, Tensor]:
+    rows = [Points()[index] for index in indices]
+    return torch.stack([x for x, _ in rows]), torch.stack([y for _, y in rows])
+
+
+BATCHES = [[0, 1, 2], [3, 4, 5], [6]]
+
+
+class Streamed(IterableDataset[Any]):
+    """Batches without a length."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(stacked, BATCHES)
+
+
+def points(**options: Any) -> Any:
+    return DataLoader(Points(), **{"batch_size": SIZE, **options})
+
+
+LOADERS: dict[str, Any] = {
+    "in order": points,
+    "shuffled": lambda: points(shuffle=True),
+    "two workers": lambda: points(num_workers=2),
+    "workers that persist": lambda: points(num_workers=1, persistent_workers=True),
+    "list": lambda: list(map(stacked, BATCHES)),
+    "iterable": lambda: DataLoader(Streamed(), batch_size=None),
+    "one row": lambda: points(batch_size=1),
+    "several": lambda: {"first": points(), "other": points(batch_size=2)},
+}
+
+
+def history(kind: str, **options: Any) -> list[dict[str, float]]:
+    """Return what is measured in a run of two epochs."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, CLASSES)
+    trainer = Trainer(
+        model,
+        points(),
+        LOADERS[kind](),
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        loss_fn=nn.functional.cross_entropy,
+        num_epochs=2,
+        seed=3,
+        device="cpu",
+        plugins=[
+            {"distributed": {}},
+            {"evaluation": {"metrics": ["loss", "accuracy", "f1"], **options}},
+        ],
+    )
+    trainer.train()
+    return [{**row, "seconds": 0.0} for row in trainer.history]
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_d22_metrics_are_those_of_one_process(two: Ranks, kind: str) -> None:
+    alone = history(kind)
+    first, second = two.run(history, kind)
+    assert first == second
+    for own, row in zip(alone, first, strict=True):
+        assert row == pytest.approx(own, abs=1e-6)
+        for name in own:
+            if name.startswith(("accuracy", "f1")):
+                assert row[name] == own[name]
+
+
+class Tokenizer:
+    unk_token_id = UNK
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        ids = [WORDS.index(word) if word in WORDS else UNK for word in text.split()]
+        return {"input_ids": [DEC, *ids, SEP]}
+
+    def batch_decode(self, rows: Any, skip_special_tokens: bool) -> list[str]:
+        return [" ".join(WORDS[i] for i in map(int, row) if i > UNK) for row in rows]
+
+
+class Answers(nn.Module):
+    """Answers question i with one of four words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, question: Tensor, labels: Tensor) -> Any:
+        return SimpleNamespace(loss=self.bias + question.float().mean())
+
+    def generate(self, question: Tensor, **_: Any) -> Tensor:
+        answer = YES + (question * 3) % 4
+        ends = torch.full_like(question, SEP)
+        return torch.stack([torch.full_like(question, DEC), answer, ends], 1)
+
+
+class Batch(dict[str, Any]):
+    rows: list[dict[str, Any]]
+    loss_weight: float
+
+
+def questions(indices: list[int]) -> Batch:
+    labels = torch.tensor([[DEC, YES + i % 4, SEP] for i in indices])
+    batch = Batch(question=torch.tensor(indices), labels=labels)
+    batch.rows = [{"question": str(i), "answer": WORDS[YES + i % 4]} for i in indices]
+    batch.loss_weight = float(len(indices))
+    return batch
+
+
+def answered(is_list: bool = False) -> Any:
+    """Return metrics and predictions of answers, and metrics of them as classes."""
+    model = Answers()
+    trainer = Trainer(
+        model,
+        [questions([0])],
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        device="cpu",
+        plugins=[{"distributed": {}}],
+    )
+    data: Any = DataLoader(list(range(ROWS)), batch_size=SIZE, collate_fn=questions)
+    data = [questions(each) for each in BATCHES] if is_list else data
+    shared = share_of(data, trainer.strategy)
+    words = VQAEvaluator(model, Tokenizer()).evaluate(shared, return_predictions=True)
+    metrics = ("loss", "accuracy", "f1")
+    return words, Evaluator(model, metrics=metrics).evaluate(shared)
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_d22_predictions_come_in_the_order_of_the_loader(
+    two: Ranks, is_list: bool
+) -> None:
+    words, classes = answered(is_list)
+    assert [record["question"] for record in words["records"]] == list("0123456")
+    assert 0 < words["accuracy"] < 1
+    for own_words, own_classes in two.run(answered, is_list):
+        assert own_words == words
+        assert own_classes == pytest.approx(classes, abs=1e-9)
+
+
+class Counts:
+    """Knows nothing of processes."""
+
+    def evaluate(self, dataloader: Any) -> dict[str, float]:
+        return {"rows": float(sum(len(batch[0]) for batch in dataloader))}
+
+
+def counted() -> list[float]:
+    model = nn.Linear(4, CLASSES)
+    trainer = Trainer(
+        model,
+        points(),
+        points(),
+        evaluator=Counts(),
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        loss_fn=nn.functional.cross_entropy,
+        device="cpu",
+        plugins=[{"distributed": {}}],
+    )
+    trainer.train()
+    return [row["rows"] for row in trainer.history]
+
+
+def test_d23_an_evaluator_that_knows_nothing_of_processes_sees_all_rows(
+    two: Ranks,
+) -> None:
+    assert two.run(counted) == [[ROWS], [ROWS]]

@@ -40,7 +40,7 @@ class Told(Callback):
         self, hook: str, number: int, at: int, ranks: list[int], times: int = 1
     ) -> None:
         self.hook, self.number, self.at = hook, number, at
-        self.ranks, self.left = ranks, times
+        self.whom, self.left = ranks, times
         self.trainer: Any = None
         self.saved: list[Any] = []
 
@@ -50,7 +50,7 @@ class Told(Callback):
     def tell(self, hook: str) -> None:
         trainer = self.trainer
         is_there = trainer is not None and trainer.step >= self.at
-        if hook == self.hook and is_there and trainer.rank in self.ranks:
+        if hook == self.hook and is_there and trainer.rank in self.whom:
             while self.left:
                 self.left -= 1
                 os.kill(os.getpid(), self.number)

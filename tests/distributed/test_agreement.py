@@ -30,7 +30,7 @@ class Unmeasured:
     """Batches without a length."""
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(regression_batches(5))
+        return iter(regression_batches(5, 4))
 
 
 def asking(hook: str, kind: str, at: int, rank: int) -> Callback:
@@ -90,7 +90,7 @@ def asked(
     batches = Unmeasured() if options.pop("unmeasured", False) else None
     trace = Trace()
     trainer = make_trainer(
-        *(None, batches or regression_batches(5)),
+        *(None, batches or regression_batches(5, 4)),
         *(trace, asking(hook, kind, at, rank)),
         plugins=[{"distributed": {}}],
         **{"num_epochs": 2, **options},

@@ -269,3 +269,33 @@ def test_d31_any_number_goes_on_on_any(
     finally:
         first.close()
         second.close()
+
+
+def of_own_data(path: str, is_resumed: bool) -> dict[str, Any]:
+    """Train on rows of each process's own, in an order that it draws itself."""
+    trainer = make(0.3, plugins=[{"distributed": {"data": "own"}}])
+    drawn = torch.Generator().manual_seed(trainer.rank)
+    rows = TensorDataset(
+        torch.randn(11, 4, generator=drawn), torch.randn(11, 1, generator=drawn)
+    )
+    trainer.train_dataloader = DataLoader(rows, 3, shuffle=True, generator=drawn)
+    if is_resumed:
+        drawn.manual_seed(99)  # what was saved is put back
+        trainer.load_checkpoint(path)
+    else:
+        folder = Path(path).parent
+        trainer.bus.register(Saves(str(folder)), name="saves")
+    trainer.train()
+    return ended(trainer)
+
+
+@pytest.mark.parametrize("step", [3, 4], ids=["inside an epoch", "between two"])
+def test_d32_a_process_s_own_data_goes_on_where_it_was(
+    two: Ranks, tmp_path: Path, step: int
+) -> None:
+    path = str(tmp_path / f"{step}.pt")
+    left, right = (two.run(of_own_data, path, flag) for flag in (False, True))
+    for one, other in zip(left, right, strict=True):
+        assert difference(one, other) is None
+    (place,) = torch.load(path, weights_only=True)["ranks"]
+    assert place.keys() == {"rng", "data", "loader"}

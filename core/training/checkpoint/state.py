@@ -128,13 +128,19 @@ def for_rank(
         seed: of the run, for generators of a process that the saved run had not.
     """
     rank, places = trainer.rank, state.get("ranks", [])
+    has_own_data = trainer.strategy.data == "own"
+    if has_own_data and len(places) + 1 != trainer.world_size:
+        log.warning(
+            "each of %d processes has data of its own, which was divided among %d: "
+            "which rows are still to come is approximate",
+            *(trainer.world_size, len(places) + 1),
+        )
     if not rank:
         return state
     if rank <= len(places):
         return {**state, **places[rank - 1]}
-    place: dict[str, Any] = {}
-    if trainer.strategy.data == "own":  # the main process's data is none of ours
-        place = {"data": [], "loader": None}
+    # The main process's place in its data is none of ours.
+    place: dict[str, Any] = {"data": [], "loader": None} if has_own_data else {}
     seed = rank_seed(seed, rank, state["progress"]["step"])
     return {**state, **place, "rng": seeded_rng_state(seed, trainer.device)}
 

@@ -1,0 +1,76 @@
+"""A run that a signal ended says so in a file, which the next run takes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from training import Callback, Trainer
+
+
+class Signals(Callback):
+    """Tells the process to end, at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def make(folder: Path, step: int, **options: object) -> Trainer:
+    model = nn.Linear(1, 1)
+    return Trainer(
+        model,
+        [torch.ones(1, 1)] * 4,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=lambda model, batch: model(batch).square().mean(),
+        callbacks=[Signals(step)],
+        plugins=[{"checkpointing": {"monitor": None, **options}}],
+        num_epochs=2,
+        save_dir=folder,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("step", [3, 4], ids=["inside an epoch", "at its end"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["at once", "in a thread"])
+def test_it_names_step_file_and_signal(
+    tmp_path: Path, step: int, is_async: bool
+) -> None:
+    with pytest.raises(SystemExit):
+        make(tmp_path, step, async_save=is_async).train()
+    content = json.loads((tmp_path / "RESUMABLE").read_text())
+    assert content.keys() == {"signal", "step", "file"}
+    assert (content["signal"], content["step"]) == ("SIGTERM", step)
+    state = torch.load(content["file"], weights_only=True)
+    assert state["progress"]["step"] == step
+
+
+def test_the_next_run_takes_it_away_and_one_that_ends_leaves_none(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "RESUMABLE").write_text("of an earlier run")
+    make(tmp_path, 99).train()
+    assert not (tmp_path / "RESUMABLE").exists()
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("before any checkpoint")
+
+    trainer = make(tmp_path, 99)
+    monkeypatch.setattr(trainer.optimizer, "step", refused)
+    with pytest.raises(RuntimeError, match="before any checkpoint"):
+        trainer.train()
+    assert not (tmp_path / "RESUMABLE").exists()

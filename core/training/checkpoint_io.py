@@ -102,17 +102,26 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def position_of(path: str | Path) -> tuple[int, int]:
-    """Return (epoch, step) of the state in ``path``, (-1, -1) if it does not tell.
+    """Return (epoch, step) of the state in ``path``, (-1, -1) if it does not tell."""
+    try:
+        progress = glimpse(path)["progress"]
+        return int(progress["epoch"]), int(progress["step"])
+    except Exception:  # not even a checkpoint; whoever reads it will say so
+        return -1, -1
 
-    Tensors are mapped, not read, and nothing is verified: to sort by, not to resume.
+
+def glimpse(path: Path) -> dict[str, Any]:
+    """Return the state in ``path``, ``{}`` where there is none.
+
+    Tensors are mapped, not read, and nothing is verified: to choose by, not to resume.
     """
     try:
         with open_file(path) as file:
             _check_directory(file)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return int(state["progress"]["epoch"]), int(state["progress"]["step"])
-    except Exception:  # not even a checkpoint; whoever reads it will say so
-        return -1, -1
+    except Exception:  # as above
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def migrate(state: dict[str, Any]) -> dict[str, Any]:

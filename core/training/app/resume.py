@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.compare import first_difference
-from training.checkpoint_io import UnreadableError
+from training.checkpoint_io import UnreadableError, glimpse
 from training.errors import CheckpointError, ConfigError
+from training.hardware.launch import job, number_of_restarts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,11 +17,45 @@ if TYPE_CHECKING:
     from training.checkpoint.resume import Receipt
     from training.trainer import Trainer
 
-__all__ = ["AUTO", "resume"]
+__all__ = ["AUTO", "resume", "started_at"]
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+
+
+def started_at(
+    trainer: Trainer, choice: str | None, allowed: Collection[str] = ()
+) -> str:
+    """Load what a run is to begin with, if anything; return what to tell the person.
+
+    Processes that torchrun has started anew go on where an earlier life of the job has
+    saved last. Where none has, they begin as that did.
+
+    Args:
+        trainer: ready to train; takes the state.
+        choice: what to resume, as the person chose; None: nothing.
+        allowed: settings that may differ, as ``load_checkpoint`` takes them.
+    Raises:
+        CheckpointError: as ``resume``.
+    """
+    number = number_of_restarts()
+    if not number:
+        return "" if choice is None else resume(trainer, choice, allowed)
+    told = f"restart {number}: "
+    if trainer.bus.listeners("resume_candidates"):
+        own = [c for c in _found(trainer) if glimpsed_job(c[0]) == job()]
+        if own:
+            return told + _resume_newest(trainer, own, allowed)
+    if choice is not None:
+        return told + resume(trainer, choice, allowed)
+    return f"{told}this job has saved no checkpoint yet: starting afresh"
+
+
+def glimpsed_job(path: Path) -> str | None:
+    """Return which job of a launcher wrote the checkpoint; None if it does not tell."""
+    metadata = glimpse(path).get("metadata")
+    return metadata.get("job") if isinstance(metadata, Mapping) else None
 
 
 def resume(trainer: Trainer, choice: str, allowed: Collection[str] = ()) -> str:
@@ -36,9 +71,25 @@ def resume(trainer: Trainer, choice: str, allowed: Collection[str] = ()) -> str:
     """
     if choice != AUTO:
         return _receipt(trainer, trainer.load_checkpoint(choice, False, allowed))
+    return _resume_newest(trainer, _found(trainer), allowed)
+
+
+def _found(trainer: Trainer) -> list[tuple[Path, str | None]]:
+    """Return the candidates that the main process finds.
+
+    Each process would find others where files come into sight late.
+    """
+    return trainer.strategy.on_main(lambda: [*_candidates(trainer)])
+
+
+def _resume_newest(
+    trainer: Trainer,
+    candidates: Iterable[tuple[Path, str | None]],
+    allowed: Collection[str],
+) -> str:
+    """Load the first that is valid."""
     failures: list[str] = []
-    # The main process looks: each would find others where files come into sight late.
-    for path, problem in trainer.strategy.on_main(lambda: [*_candidates(trainer)]):
+    for path, problem in candidates:
         if problem is None:
             try:
                 receipt = trainer.load_checkpoint(path, False, allowed)

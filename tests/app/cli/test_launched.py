@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from training.hardware.strategy import record_failure
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -57,3 +60,81 @@ def test_d39_a_number_of_processes_that_is_none_is_refused(
     code, _, errors = command("run", "run.yaml")
     assert code == 2
     assert f"WORLD_SIZE={said!r}" in errors
+
+
+def test_d35_what_another_process_tells_is_marked(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    _, _, errors = command("run", "missing.yaml")
+    assert errors.startswith("trainbus: rank 3: error: ")
+    monkeypatch.setenv("RANK", "0")
+    _, _, errors = command("run", "missing.yaml")
+    assert errors.startswith("trainbus: error: ")
+
+
+def test_d35_one_configuration_is_complained_of_once_and_reported_by_all(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, lines in (("0", 1), ("1", 0)):
+        report = workplace / f"{rank}.json"
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
+        code, _, errors = command("run", "run.yaml")
+        assert (code, errors.count("\n")) == (2, lines)
+        told = json.loads(report.read_text())["message"]
+        assert "plugin 'distributed'" in told["message"]
+        assert "require_alone" in told["extraInfo"]["py_callstack"]
+
+
+def test_d35_the_first_failure_of_a_process_is_the_one_reported(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = workplace / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
+    record_failure(ValueError("first"))
+    record_failure(ValueError("second"))
+    assert "first" in report.read_text()
+    assert "second" not in report.read_text()
+
+
+def lives(monkeypatch: pytest.MonkeyPatch, job: str, restarts: int) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
+
+
+def test_d38_a_restarted_job_goes_on_where_it_saved_last(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives(monkeypatch, "ours", 0)
+    _, output, _ = command("run", "run.yaml")
+    assert "resumed" not in output
+    lives(monkeypatch, "ours", 1)
+    _, output, _ = command("run", "run.yaml")
+    assert "restart 1: resumed " in output
+
+
+def test_d38_a_job_that_saved_nothing_begins_as_it_did_and_says_so(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives(monkeypatch, "earlier", 0)
+    command("run", "run.yaml")
+    (own,) = (workplace / "out" / "checkpoints").glob("checkpoint*.pt")
+    lives(monkeypatch, "ours", 2)
+    code, output, _ = command("run", "run.yaml")
+    assert code == 0
+    assert "restart 2: this job has saved no checkpoint yet: starting afresh" in output
+    lives(monkeypatch, "a third", 1)
+    _, output, _ = command("run", "run.yaml", "--resume", str(own))
+    assert "restart 1: resumed " in output
+
+
+def test_d38_a_job_without_a_plugin_that_saves_begins_afresh(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives(monkeypatch, "ours", 1)
+    code, output, _ = command("run", "run.yaml", "-p", "no:checkpointing")
+    assert code == 0
+    assert "saved no checkpoint yet: starting afresh" in output

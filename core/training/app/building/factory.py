@@ -11,6 +11,7 @@ from training.app.config.load import Config, as_mapping, compose
 from training.discovery.specs import build_plugins
 from training.documents.document import Document
 from training.errors import ConfigError
+from training.hardware.launch import job
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -172,6 +173,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         metadata={
             "config": mapping,
             "model": described(config, parts.recipe, parts.model),
+            **({} if job() is None else {"job": job()}),
         },
     )
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import training
 from training.app.cli.argument_checks import on_one_line, refusal_of, require_arguments
+from training.app.cli.launched import is_told_by_main, mark, record, speaks_for_all
 from training.app.cli.standard_streams import standard_streams
 from training.app.plugin_tools.plugin_cli import add_choice, add_config, add_plugins
 from training.discovery.installed import BrokenPluginError
@@ -91,6 +92,9 @@ def _ended(arguments: argparse.Namespace) -> int:
 
 def _refuse(error: TrainbusError, arguments: argparse.Namespace) -> int:
     """Tell each mistake on a line of its own, and return the exit code."""
+    record(error)
+    if is_told_by_main(error):
+        return error.exit_code
     for line in on_one_line(text_of(error), arguments).split("\n"):
         _tell(f"error: {line}")
     _tell_notes(error)
@@ -98,6 +102,7 @@ def _refuse(error: TrainbusError, arguments: argparse.Namespace) -> int:
 
 
 def _trace(error: BaseException) -> None:
+    record(error)
     try:
         traceback.print_exception(error)
     except Exception:  # parts of it cannot be had
@@ -107,11 +112,12 @@ def _trace(error: BaseException) -> None:
 def _tell_notes(error: BaseException) -> None:
     """Say who raised it, where a plugin did."""
     for note in notes_of(error):
-        _tell(f"note: {note}")
+        for line in note.split("\n"):
+            _tell(f"note: {line}")
 
 
 def _tell(sentence: str) -> None:
-    print(printable(f"trainbus: {sentence}"), file=sys.stderr)
+    print(printable(f"trainbus: {mark()}{sentence}"), file=sys.stderr)
 
 
 def _call(arguments: argparse.Namespace) -> None:
@@ -127,7 +133,9 @@ def _call(arguments: argparse.Namespace) -> None:
 
 def _prepare_surroundings() -> None:
     """Let warnings read like the rest, and keep libraries from talking over a run."""
-    logging.basicConfig(format="trainbus: %(levelname)s: %(message)s")
+    logging.basicConfig(format=f"trainbus: {mark()}%(levelname)s: %(message)s")
+    if not speaks_for_all():  # what all are warned of is read once
+        logging.getLogger().setLevel(logging.ERROR)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.ERROR, "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

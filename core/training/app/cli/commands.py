@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from training.app.cli.launched import say
 from training.app.cli.results import new_file
 from training.app.config.from_arguments import load
 from training.errors import CheckpointError, ConfigError
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     from training.app.cli import report
     from training.app.config.load import as_mapping
     from training.app.prove.profile import profiled
+    from training.app.resume import started_at
 
     if arguments.allow_changes and arguments.resume is None:
         raise ConfigError(
@@ -53,27 +55,25 @@ def run(arguments: argparse.Namespace) -> None:
         config = load(arguments)
         trainer = build_trainer(config)
         record = trainer.plugins["run_record"]
-        print(report.header(trainer, as_mapping(config), record.facts), flush=True)
-        if arguments.resume is not None:
-            from training.app.resume import resume
-
-            told = resume(trainer, arguments.resume, arguments.allow_changes)
-            print(told, flush=True)
+        say(report.header(trainer, as_mapping(config), record.facts))
+        if told := started_at(trainer, arguments.resume, arguments.allow_changes):
+            say(told)
         try:
             with profiled(trainer, arguments.profile_plugins, trace):
                 trainer.train()
         except (KeyboardInterrupt, SystemExit):
-            if trainer.stop_owner == "signal":
+            if trainer.stop_owner == "signal" and trainer.is_main:
                 print(report.interrupted(trainer, arguments.config), file=sys.stderr)
             raise
-    print(report.closing(record.summary, record.example))
+    if trainer.is_main:
+        print(report.closing(record.summary, record.example))
 
 
 def plan(arguments: argparse.Namespace) -> None:
     """Say what a run would do, without training and without writing anything."""
     from training.app.plan.plan_report import describe_plan
 
-    print("\n".join(describe_plan(load(arguments))))
+    say("\n".join(describe_plan(load(arguments))))
 
 
 def check(arguments: argparse.Namespace) -> None:

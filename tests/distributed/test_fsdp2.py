@@ -73,11 +73,14 @@ class Net(nn.Module):
         return self.leave(self.blocks(self.enter(x)))
 
 
-def token_step(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the mean loss over tokens and their number; 0/0 without any."""
+def token_step(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean loss over tokens; 0/0 without any."""
     error = (model(batch["x"]).squeeze(-1) - batch["y"]) ** 2
-    tokens = batch["mask"].sum()
-    return {"loss": (error * batch["mask"]).sum() / tokens, "weight": tokens.item()}
+    return (error * batch["mask"]).sum() / batch["mask"].sum()
+
+
+def tokens(batch: Mapping[str, Tensor]) -> float:
+    return float(batch["mask"].sum())
 
 
 OPTIMIZERS = {
@@ -119,6 +122,7 @@ def trained(
         DataLoader(Rows(DATA[data]), batch_size=4),
         optimizer=optimizer,
         step_fn=token_step,
+        loss_per=tokens,
         callbacks=[notes],
         plugins=[{"distributed": dict(plugin)}],
         num_epochs=2,

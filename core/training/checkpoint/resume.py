@@ -11,6 +11,7 @@ from training.checkpoint.catch_up import CHANGED_BY_HOOKS
 from training.checkpoint.fitting import check_optimizer
 from training.checkpoint.optimizer_settings import COMPUTED, GROUPS, aligned
 from training.checkpoint.optimizer_state import (
+    Names,
     SavedGroup,
     counterparts,
     fitted,
@@ -132,7 +133,8 @@ def restore(
     optimizer = None
     if "optimizer" in state:
         names = names_of(trainer)
-        optimizer, left = fitted(state["optimizer"], trainer.optimizer, names)
+        own = _own_part(trainer, state["optimizer"], names)
+        optimizer, left = fitted(own, trainer.optimizer, names)
         loaded.joining_groups[:] = left
     # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:
@@ -213,6 +215,20 @@ class Comparison:
         check_names(self._allowed, known)
         require_consent(changes, self._allowed, self._source)
         return changes
+
+
+def _own_part(
+    trainer: Checkpointable, saved: Mapping[str, Any], names: Names
+) -> dict[str, Any]:
+    """Return the optimizer's state as its parameters are: in parts, or whole."""
+    numbers = [number for g in saved["param_groups"] for number in g["params"]]
+    if "names" in saved:
+        known = {name: parameter for parameter, name in names.items()}
+        own = [known.get(name) for group in saved["names"] for name in group]
+    else:  # of an earlier release: by position
+        own = [p for g in trainer.optimizer.param_groups for p in g["params"]]
+    like = dict(zip(numbers, own, strict=False))
+    return {**saved, "state": trainer.strategy.own(saved["state"], like)}
 
 
 def _load_optimizer(

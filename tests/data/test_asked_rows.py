@@ -1,81 +1,169 @@
-"""Rows that a person asks about are read once, or, of very many, as they are needed."""
+"""Rows that a person asks about: which are left out, and what that costs the others."""
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from PIL import Image
 
 from trainbus_data.asked_rows import AskedRows
-from trainbus_data.rows.indexed_rows import HELD_MB
-from training.errors import DataError
-from training.recipes.batch import Batch
-from training.recipes.family import ModelFamily
-from training.recipes.task import Task
+from training import Batch, DataError, ModelFamily, Task
 
 
-class Echo(Task):
-    """A text that is said again."""
-
-    fields: ClassVar = {"text": "text", "echo": "text"}
-    target = "echo"
+class Sees(Task):
+    fields: ClassVar = {"image": "picture", "word": "text", "said": "text"}
+    target = "said"
 
 
-class Said(ModelFamily):
-    """Puts rows into batches of nothing."""
+class Opens(ModelFamily):
+    """Opens pictures, and takes no word of more than ten letters."""
 
-    def collate(self, processor: Any, rows: Any) -> Batch:
-        return Batch({}, list(rows), 1.0)
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def collate(self, processor: Any, rows: Sequence[Any]) -> Batch:
+        for row in rows:
+            row["image"].open()
+            if len(row["word"]) > 10:
+                raise DataError(f"the word {row['word']!r} is too long")
+            assert "said" not in row
+        self.sizes.append(len(rows))
+        return Batch({}, [*rows], 0)
 
 
-OWN = """\
+GOOD = {"image": "red.png", "word": "a", "said": "b"}
+BROKEN = {"image": "broken.png", "word": "a"}
+LONG = {"image": "red.png", "word": "a" * 11}
+GONE = {"image": "gone.png", "word": "a"}
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Any:
+    """Return a maker of asked rows: of those given, with the options given."""
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
+    (tmp_path / "broken.png").write_text("no picture")
+
+    def make(rows: list[dict[str, str]], **options: Any) -> AskedRows:
+        path = tmp_path / "ask.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return AskedRows(path, Sees(), {}, 1000, **options)
+
+    return make
+
+
+def places(rows: AskedRows, family: Opens, size: int = 2) -> list[int]:
+    """Return how many rows each batch has."""
+    return [len(some) for some, _ in rows.batches(family, None, size)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "batches", "words"),
+    [
+        pytest.param([GOOD] * 3, [2, 1], "", id="none"),
+        pytest.param(
+            [GOOD, BROKEN, GOOD], [1, 1], ":2: image .* is no image", id="a picture"
+        ),
+        pytest.param(
+            [GOOD, GOOD, LONG], [2], ":3: the word .* is too long", id="a long text"
+        ),
+        pytest.param(
+            [BROKEN, LONG, GOOD], [1], "2 of 3 rows .*\n.*:1: .*\n.*:2: ", id="two"
+        ),
+    ],
+)
+def test_what_cannot_be_answered_is_left_out_and_named_in_the_end(
+    asked: Any, rows: list[dict[str, str]], batches: list[int], words: str
+) -> None:
+    found = asked(rows)
+    assert places(found, Opens()) == batches
+    assert found.num_bad == len(rows) - sum(batches)
+    if words:
+        with pytest.raises(DataError, match=words):
+            found.settle()
+    else:
+        found.settle()
+
+
+def test_good_rows_are_made_into_batches_once(asked: Any) -> None:
+    family = Opens()
+    places(asked([GOOD] * 5), family)
+    assert family.sizes == [2, 2, 1]
+
+
+def test_no_row_that_can_be_answered_is_an_error_at_once(asked: Any) -> None:
+    found = asked([BROKEN, LONG])
+    with pytest.raises(DataError, match="2 of 2 rows"):
+        places(found, Opens())
+
+
+FADES = """
 from pathlib import Path
-from training.errors import DataError
-class Counted:
-    def __init__(self, num_bytes: int = 3) -> None:
-        self.root, self.fingerprint, self.asked = Path(), '', []
-        self.num_bytes = num_bytes
-    def __len__(self):
+from training import DataError
+
+class Fades:
+    root, fingerprint, num_bytes = Path(), "", 1 << 40  # too many to be held
+
+    def __init__(self, path: str) -> None:
+        self.seen = []
+
+    def __len__(self) -> int:
         return 3
-    def __getitem__(self, index):
-        self.asked.append(index)
-        if self.asked.count(index) > 2:
-            raise DataError('is gone')
-        return {'text': str(index), 'echo': str(index)}
-    def place(self, index):
-        return f'counted:{index + 1}'
+
+    def __getitem__(self, index: int) -> dict[str, str]:
+        self.seen.append(index)
+        if index == 1 and self.seen.count(1) > 1:
+            raise DataError("is no JSON")
+        return {"image": "red.png", "word": "a"}
+
+    def place(self, index: int) -> str:
+        return f"fades:{index + 1}"
 """
 
 
-def ask(folder: Path, **options: int) -> AskedRows:
-    (folder / "own.py").write_text(OWN)
-    return AskedRows({f"{folder / 'own.py'}:Counted": options}, Echo(), {}, 1)
+def test_a_file_that_changes_meanwhile_costs_the_rows_that_changed(
+    asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked([GOOD])  # makes the picture
+    monkeypatch.chdir(tmp_path)
+    Path("fades.py").write_text(FADES)
+    found = AskedRows({"./fades.py:Fades": {"path": "a"}}, Sees(), {}, 1000)
+    assert places(found, Opens(), size=3) == [2]
+    with pytest.raises(DataError, match="fades:2: is no JSON"):
+        found.settle()
 
 
-def texts(rows: AskedRows) -> list[list[str]]:
-    batches = rows.batches(Said(), None, 2)
-    return [[row["text"] for row in asked] for asked, batch in batches]
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([GOOD, GONE, GOOD], id="before"),
+        pytest.param([GOOD, BROKEN, GOOD], id="while they are answered"),
+    ],
+)
+def test_a_run_that_skipped_bad_rows_has_them_skipped_with_a_warning(
+    asked: Any, rows: list[dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = asked(rows, on_bad_row="skip", max_bad_fraction=0.4)
+    with caplog.at_level(logging.WARNING):
+        assert sum(places(found, Opens())) == 2
+        found.settle()
+    assert "1 of 3 rows" in caplog.text
+    assert len(caplog.records) == 1
 
 
-def test_rows_that_can_be_held_are_checked_and_read_at_once(tmp_path):
-    rows = ask(tmp_path)
-    before = len(rows._reader.asked)
-    assert texts(rows) == [["0", "1"], ["2"]]
-    assert len(rows._reader.asked) == before
+def test_the_share_counts_those_found_before_and_those_found_later(asked: Any) -> None:
+    found = asked([GOOD, GONE, BROKEN], on_bad_row="skip", max_bad_fraction=0.4)
+    assert places(found, Opens()) == [1]
+    with pytest.raises(DataError, match="2 of 3 rows"):
+        found.settle()
 
 
-def test_rows_too_many_to_hold_are_read_again_and_named_if_they_are_gone(tmp_path):
-    rows = ask(tmp_path, num_bytes=(HELD_MB << 20) + 1)
-    before = len(rows._reader.asked)
-    with pytest.raises(DataError, match=r"counted:1: is gone"):
-        texts(rows)  # the first one was also looked at for its names
-    rows._reader.asked.clear()
-    assert texts(rows) == [["0", "1"], ["2"]]
-    assert before == 4
-
-
-def test_the_model_never_sees_the_target(tmp_path):
-    ((asked, batch), *_) = ask(tmp_path).batches(Said(), None, 2)
-    assert [sorted(row) for row in batch.rows] == [["text"], ["text"]]
-    assert [row["echo"] for row in asked] == ["0", "1"]
+def test_without_that_a_row_that_is_bad_at_once_is_refused_before_any_is_answered(
+    asked: Any,
+) -> None:
+    with pytest.raises(DataError, match=r":2: image 'gone.png' does not exist"):
+        asked([GOOD, GONE], max_bad_fraction=1.0)

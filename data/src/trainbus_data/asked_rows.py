@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainbus_data.dataset import picture_fault
 from trainbus_data.images.open_image import ImageFault
@@ -25,16 +26,22 @@ __all__ = ["AskedRows"]
 class AskedRows:
     """The rows of a file, which need not have the task's target.
 
-    All are checked at once, so that no prediction is lost to a bad row behind it. Those
-    of up to ``HELD_MB`` are kept then; more stay where they are, and are read again as
-    they are asked for. Files that rows name are relative to where the rows lie, as in
-    training, and may lie anywhere.
+    All are checked at once, so that a mistake in them shows before a model exists.
+    Those of up to ``HELD_MB`` are kept then; more stay where they are, and are read
+    again as they are asked for. Files that rows name are relative to where the rows
+    lie, as in training, and may lie anywhere.
+
+    A row that turns out to be unusable while the others are answered, such as one of a
+    picture that cannot be decoded, costs none of their predictions: it is left out, and
+    ``settle`` says so in the end.
 
     Args:
         source: a path, or one reader's name over its options.
         task: says what a row holds.
         names: field -> what the file calls it, where that differs.
         max_pixels: a picture with more is refused.
+        on_bad_row: ``error`` or ``skip``, as of the run's data.
+        max_bad_fraction: share of bad rows that ``skip`` bears.
     Raises:
         ConfigError: the reader or an option is unknown, or does not fit.
         DataError: there is nothing to read, or a row cannot be used.
@@ -46,6 +53,8 @@ class AskedRows:
         task: Task,
         names: Mapping[str, str],
         max_pixels: int,
+        on_bad_row: Literal["error", "skip"] = "error",
+        max_bad_fraction: float = 0.0,
     ) -> None:
         if isinstance(source, Path) and not source.exists():
             raise DataError(
@@ -66,9 +75,17 @@ class AskedRows:
             needs_target=False,
         )
         self._target = task.target
-        #: All of them; empty where they are too many.
-        self._held: list[Row] = []
-        self._check()
+        self._policy = on_bad_row, max_bad_fraction
+        #: Those that can be used, by number; empty where they are too many.
+        self._held: dict[int, Row] = {}
+        self._bad = self._check()
+        self._num_early = len(self._bad)
+        self._settle()
+
+    @property
+    def num_bad(self) -> int:
+        """Rows that could not be used so far."""
+        return len(self._bad)
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -85,36 +102,77 @@ class AskedRows:
             processor: what it takes.
             size: rows in a batch.
         Raises:
-            DataError: a row or a picture cannot be used; names its place.
+            DataError: no row can be used; names their places.
         """
-        for first in range(0, len(self), size):
-            rows = [self._row(i) for i in range(first, min(first + size, len(self)))]
-            asked = [
-                {name: v for name, v in row.values.items() if name != self._target}
-                for row in rows
-            ]
-            try:
-                batch = family.collate(processor, asked)
-            except ImageFault as fault:
-                place, reason = picture_fault(rows, fault)
-                raise DataError(str(BadRow.at(rows[place].place, reason))) from fault
-            yield [row.as_dict() for row in rows], batch
+        usable = (index for index in range(len(self)) if index not in self._bad)
+        num_answered = 0
+        while chunk := list(islice(usable, size)):
+            rows = self._read_all(chunk)
+            made = self._collated(family, processor, rows) if rows else ()
+            for answerable, batch in made:
+                yield [row.as_dict() for _, row in answerable], batch
+                num_answered += len(answerable)
+        if not num_answered:
+            self._settle()
 
-    def _row(self, index: int) -> Row:
-        if self._held:
-            return self._held[index]
+    def settle(self) -> None:
+        """Refuse the rows that could not be answered, or warn of them as of any others.
+
+        Raises:
+            DataError: lists them, with their places.
+        """
+        if len(self._bad) > self._num_early:
+            self._settle()
+
+    def _settle(self) -> None:
+        bad = [self._bad[index] for index in sorted(self._bad)]
+        settle_bad_rows(bad, len(self), *self._policy, may_skip=False)
+
+    def _collated(
+        self, family: ModelFamily, processor: Any, rows: list[tuple[int, Row]]
+    ) -> Iterator[tuple[list[tuple[int, Row]], Batch]]:
+        """Yield rows, with their numbers, and their batch: one, where all can be used.
+
+        Else each that can be used alone, which costs time and changes no prediction.
+        """
+        asked = [
+            {name: v for name, v in row.values.items() if name != self._target}
+            for _, row in rows
+        ]
         try:
-            return self._read(index)
-        except DataError as error:  # the file has changed since it was checked
-            place = self._reader.place(index)
-            raise DataError(str(BadRow.at(place, str(error)))) from error
+            batch = family.collate(processor, asked)
+        except (ImageFault, DataError) as error:
+            if len(rows) > 1:
+                for each in rows:
+                    yield from self._collated(family, processor, [each])
+            else:
+                self._leave_out(*rows[0], error)
+        else:
+            yield rows, batch
+
+    def _leave_out(self, index: int, row: Row, error: Exception) -> None:
+        reason = str(error)
+        if isinstance(error, ImageFault):
+            _, reason = picture_fault([row], error)
+        self._bad[index] = BadRow.at(row.place, reason)
+
+    def _read_all(self, indices: Iterable[int]) -> list[tuple[int, Row]]:
+        """Return the rows of these numbers that are still as they were checked."""
+        rows = []
+        for index in indices:
+            try:
+                rows.append((index, self._held.get(index) or self._read(index)))
+            except DataError as error:  # the file has changed
+                place = self._reader.place(index)
+                self._bad[index] = BadRow.at(place, str(error))
+        return rows
 
     def _read(self, index: int) -> Row:
         place = self._reader.place(index)
         return Row(self._checks.read(self._reader[index], place), place)
 
-    def _check(self) -> None:
-        rows, bad, is_held = list[Row](), list[BadRow](), not is_large(self._reader)
+    def _check(self) -> dict[int, BadRow]:
+        bad, is_held = dict[int, BadRow](), not is_large(self._reader)
         for index in range(len(self)):
             try:
                 row = self._read(index)
@@ -122,11 +180,10 @@ class AskedRows:
             except DataError as error:
                 reason = str(error)
             if reason:
-                bad.append(BadRow.at(self._reader.place(index), reason))
+                bad[index] = BadRow.at(self._reader.place(index), reason)
             elif is_held:
-                rows.append(row)
-        settle_bad_rows(bad, len(self), "error", 0.0, may_skip=False)
-        self._held = rows
+                self._held[index] = row
+        return bad
 
 
 def _missing(row: Row) -> str:

@@ -202,8 +202,8 @@ def test_texts_stand_in_the_file_as_they_are(command: Command) -> None:
         ),
         pytest.param(
             ["--rows", "own/broken.csv", "--out", "a.jsonl"],
-            *(3, "own/broken.csv:4: image 'broken.png' is no image"),
-            id="a broken picture in a later batch",
+            *(3, "own/broken.csv:2: image 'broken.png' is no image"),
+            id="no picture that can be decoded",
         ),
         pytest.param(
             ["--rows", "own/good.csv", "--out", "own"],
@@ -245,8 +245,7 @@ def test_a_mistake_is_refused_and_leaves_no_file(
     Path("own/lacks.csv").write_text("image,aksed\nred.png,a\nblue.png,b\n")
     Path("own/gone.csv").write_text("image,asked\nred.png,what?\ngone.png,what?\n")
     Path("own/broken.png").write_text("no picture")
-    three = "".join(f"{name}.png,what?\n" for name in ("red", "blue", "broken"))
-    Path("own/broken.csv").write_text(f"image,asked\n{three}")
+    Path("own/broken.csv").write_text("image,asked\nbroken.png,a\nbroken.png,b\n")
     before = {path for path in Path().iterdir() if path.name != "own"}
     given = ("predict", "--checkpoint", "model.pt", "--device", "cpu", *options)
     got, out, err = command(*given)
@@ -255,6 +254,25 @@ def test_a_mistake_is_refused_and_leaves_no_file(
     assert "Traceback" not in err
     assert "data.on_bad_row" not in err
     assert {path for path in Path().iterdir() if path.name != "own"} == before
+
+
+def test_a_picture_that_cannot_be_decoded_costs_no_prediction_of_another_row(
+    command: Command,
+) -> None:
+    Path("own/broken.png").write_text("no picture")
+    rows = rows_of(answered=False)
+    write_lines("own/good.jsonl", rows)
+    rows.insert(1, {**rows[1], "image": "broken.png", "question_id": 99})
+    write_lines("own/ask.jsonl", rows)
+    assert ask(command, "own/good.jsonl", "good.jsonl")[0] == 0
+    code, out, err = ask(command, "own/ask.jsonl", "most.jsonl")
+    assert (code, out) == (3, "most.jsonl: 4 of 5 rows\n")
+    assert "1 of 5 rows of own/ask.jsonl cannot be used; mend them:" in err
+    assert "own/ask.jsonl:2: image 'broken.png' is no image" in err
+    assert "'most.jsonl' holds the predictions of the others" in err
+    said, all_good = lines_of("most.jsonl"), lines_of("good.jsonl")
+    assert [row["question_id"] for row in said] == [7, 8, 9, 10]
+    assert [row["prediction"] for row in said] == [r["prediction"] for r in all_good]
 
 
 def test_an_interrupted_command_leaves_no_file(

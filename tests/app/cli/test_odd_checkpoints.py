@@ -270,6 +270,8 @@ def test_a_question_as_long_as_the_model_has_room_for_is_answered(
         pytest.param("eval_batch_size", 1.5, id="half a row"),
         pytest.param("fields", ["question"], id="names in a list"),
         pytest.param("fields", {"question": 5}, id="a name that is a number"),
+        pytest.param("on_bad_row", ["skip"], id="a list of policies"),
+        pytest.param("max_bad_fraction", float("nan"), id="a share of NaN"),
     ],
 )
 def test_how_many_rows_were_read_is_checked_before_any_is_answered(

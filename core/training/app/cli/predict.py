@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from training.app.cli.commands import description, fill
 from training.app.cli.results import new_file
 from training.documents.yaml_file import parse_yaml_value
-from training.errors import CheckpointError, ConfigError
+from training.errors import CheckpointError, ConfigError, DataError
 from training.files.named_paths import named_path
 from training.recipes.recipe import Recipe
 
@@ -63,7 +63,7 @@ def predict(arguments: argparse.Namespace) -> None:
     else:
         batches = rows.batches(made.family, made.processor, size)
         predictions.write_records(target, _records(made, batches), made.task)
-        print(f"{target}: {len(rows):,} rows")
+        _say_written(target, rows)
 
 
 def _target(arguments: argparse.Namespace, fields: Mapping[str, str]) -> Path | None:
@@ -104,8 +104,25 @@ def _rows(given: str, task: Task, config: Mapping[str, Any], source: str) -> Any
         isinstance(each, str) for each in (*names, *names.values())
     ):
         raise _unreadable(source, "fields", names, "a mapping of names to names")
-    most = _max_pixels(config, source)
-    return import_module("trainbus_data.asked_rows").AskedRows(rows, task, names, most)
+    most, bad = _max_pixels(config, source), _on_bad_row(config, source)
+    asked = import_module("trainbus_data.asked_rows")
+    return asked.AskedRows(rows, task, names, most, *bad)
+
+
+def _say_written(target: Path, rows: Any) -> None:
+    """Say how many rows were answered, and which could not be.
+
+    Raises:
+        DataError: some could not, and the run's data bear none.
+    """
+    number = len(rows) - rows.num_bad
+    of_all = f" of {len(rows):,}" if rows.num_bad else ""
+    print(f"{target}: {number:,}{of_all} rows", flush=True)
+    try:
+        rows.settle()
+    except DataError as error:
+        error.add_note(f"{str(target)!r} holds the predictions of the others")
+        raise
 
 
 def _records(
@@ -156,6 +173,17 @@ def _batch_size(config: Mapping[str, Any], source: str) -> int:
     """Return the rows in a batch of the run's evaluations, whose memory was there."""
     own = config.get("data", {}).get("eval_batch_size") is not None
     return _number(config, "eval_batch_size" if own else "batch_size", source)
+
+
+def _on_bad_row(config: Mapping[str, Any], source: str) -> tuple[str, float]:
+    """Return what the run made of bad rows: the policy, and the share it bore."""
+    data = config.get("data", {})
+    policy, share = data.get("on_bad_row", "error"), data.get("max_bad_fraction", 0.01)
+    if policy not in ("error", "skip"):
+        raise _unreadable(source, "on_bad_row", policy, "'error' or 'skip'")
+    if type(share) not in (int, float) or not 0 <= share <= 1:
+        raise _unreadable(source, "max_bad_fraction", share, "a number from 0 to 1")
+    return policy, share
 
 
 def _number(config: Mapping[str, Any], name: str, source: str) -> int:

@@ -85,4 +85,6 @@ def test_every_numbered_promise_has_one() -> None:
     )
     numbers = set(re.findall(r"(?<=_)[cprsw]\d+(?=_)", names)) - WITHOUT
     assert len(numbers) > 25
-    assert numbers == {each.number.lower() for each in MUTANTS}
+    # Those of several processes (D) have one where a fault would not hang them.
+    others = {each.number.lower() for each in MUTANTS if each.number[0] != "D"}
+    assert numbers == others

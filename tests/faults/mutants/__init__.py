@@ -4,7 +4,15 @@ A test that nothing can make fail proves nothing. ``test_mutants`` breaks one pl
 a time and runs the named tests: they must fail. A file for each family of promises.
 """
 
-from faults.mutants import leaving, owning, resuming, saving, schedules, weighing
+from faults.mutants import (
+    agreeing,
+    leaving,
+    owning,
+    resuming,
+    saving,
+    schedules,
+    weighing,
+)
 from faults.mutants.mutant import Mutant
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -16,4 +24,5 @@ MUTANTS = [
     *owning.MUTANTS,
     *schedules.MUTANTS,
     *weighing.MUTANTS,
+    *agreeing.MUTANTS,
 ]

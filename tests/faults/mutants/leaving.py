@@ -62,7 +62,7 @@ MUTANTS = [
         "P2",
         "a second signal is one like the first",
         "training.signals.handlers",
-        "if is_insistent and set(heard) - set(HANGING_UP):",
+        "if is_insistent and not is_echo and set(heard) - set(HANGING_UP):",
         "if False:",
         PROCESS,
         "test_p1_p2_a_second and SIGINT",

@@ -1,0 +1,74 @@
+"""D: the processes of a run go the same way."""
+
+from __future__ import annotations
+
+from faults.mutants.mutant import Mutant
+
+REQUESTS = "distributed/test_agreement.py"
+SIGNALS = "distributed/test_agreed_signals.py"
+
+MUTANTS = [
+    Mutant(
+        "D18",
+        "processes do not agree after a step",
+        "training.loop.loop",
+        "        if self.state.requests.are_shared:\n",
+        "        if False:\n",
+        REQUESTS,
+        "test_d18_what_the_last_rank and inside and stop",
+    ),
+    Mutant(
+        "D18",
+        "what all ask for is asked once for each",
+        "training.loop.agreement",
+        "if seen[request] <= known[request]:",
+        "if False:",
+        REQUESTS,
+        "test_d18_the_history",
+    ),
+    Mutant(
+        "D19",
+        "a signal is held back for ever",
+        "training.loop.agreement",
+        "if signal is None or self.signal is None:",
+        "if signal is None:",
+        SIGNALS,
+        "test_d19_each_signal",
+    ),
+    Mutant(
+        "D20",
+        "an evaluation is finished before processes leave",
+        "training.run",
+        "        if requests.signal is not None:\n            raise Abandoned",
+        "        if False:\n            raise Abandoned",
+        SIGNALS,
+        "test_d20_an_evaluation_is_abandoned",
+    ),
+    Mutant(
+        "D21",
+        "each process decides by its own numbers",
+        "training.loop.loop",
+        "trainer.strategy.on_main(lambda: latest.merged(results, all_of))",
+        "latest.merged(results, all_of)",
+        REQUESTS,
+        "test_d21_all_decide",
+    ),
+    Mutant(
+        "D10",
+        "a gradient that a plugin spoils on one process is not told",
+        "trainbus_distributed.divided_window",
+        "        if bad:\n",
+        "        if False:\n",
+        "distributed/test_agreed_windows.py",
+        "test_d10_what_is_not_finite and plugin and fp32",
+    ),
+    Mutant(
+        "D13",
+        "a late verdict counts when it happens to arrive",
+        "training.loop.verdicts",
+        "(self._may_be_early and verdict.is_here)",
+        "verdict.is_here",
+        "loop/test_verdicts.py",
+        "test_d13",
+    ),
+]

@@ -6,6 +6,7 @@ processes inside a window is up to that window: see the hook ``make_window``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -183,6 +184,10 @@ def record_failure(error: BaseException) -> None:
     try:
         raise error  # what is written is what is being handled
     except BaseException:
-        get_error_handler().record_exception(error)
+        try:
+            get_error_handler().record_exception(error)
+        except OSError:  # no space: torchrun would read half a report, and fail itself
+            with contextlib.suppress(OSError):
+                os.unlink(file)
     finally:
         error.__traceback__ = raised

@@ -32,11 +32,14 @@ def test_a_new_task_installs_and_keeps_the_rules_of_families(environment) -> Non
     tested = environment.run("pytest", "-q", "-W", "error", cwd=project)
     assert tested.returncode == 0, tested.stdout
     assert "3 passed" in tested.stdout
-    for kind in ("task", "model"):
+    for kind, tried in (
+        ("task", "tried on no rows; its"),
+        ("model", "tried on 4 rows"),
+    ):
         checked = environment.run(
             "trainbus", "plugins", "check", "mood", "--kind", kind
         )
-        assert checked.stdout == f"mood ({kind}): good\n"
+        assert checked.stdout.startswith(f"mood ({kind}): good\n  {tried}")
 
 
 @pytest.mark.slow

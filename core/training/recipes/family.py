@@ -44,6 +44,10 @@ class ModelFamily:
     of the same prediction and a float. ``confidence`` says what that is, and is what
     files of predictions call it.
 
+    A ``sample_rows(self)``, which it may do without, returns some rows as ``collate``
+    gets them, targets included, which a model that ``build`` makes can learn in a few
+    seconds: ``trainbus plugins check`` tries the family on them.
+
     Instance and processor are pickled for worker processes.
 
     Attributes:

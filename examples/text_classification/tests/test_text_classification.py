@@ -8,14 +8,7 @@ import torch
 from trainbus_text_classification import TextClassification
 from training.testing import FAMILY_CHECKS, assert_family_conforms
 
-ROWS = [
-    {"text": "what a lovely film", "label": "good"},
-    {"text": "awful", "label": "bad"},
-    {"text": "a lovely cast, a fine story", "label": "good"},
-    {"text": "the story is awful and dull", "label": "bad"},
-    {"text": "fine", "label": "good"},
-    {"text": "it is a film", "label": "neither"},
-]
+ROWS = TextClassification().sample_rows()
 
 
 def test_it_conforms():

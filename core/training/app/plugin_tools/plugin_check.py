@@ -12,43 +12,47 @@ from pathlib import Path
 
 from training.app.plugin_tools.plugin_facts import Named
 from training.discovery import installed
-from training.discovery.installed import CALLBACK, BrokenPluginError
+from training.discovery.installed import CALLBACK
 from training.errors import TrainbusError
 from training.messages.error_texts import error_text, text_of
 
 __all__ = ["check"]
 
-#: Seconds for the imports of all plugins; torch alone takes some.
-TIMEOUT = 120.0
+#: Seconds for the imports of all plugins, torch alone takes some; and for each family,
+#: which may be tried on rows.
+TIMEOUT, TRIAL = 120.0, 120.0
 
 
 def check(
     names: Sequence[Named], folders: Sequence[str] = (), timeout: float = TIMEOUT
-) -> dict[Named, str]:
+) -> dict[Named, tuple[str, str]]:
     """Return (kind, name) -> what is wrong with that plugin, ``""`` if nothing.
 
-    A plugin that ends the process is found out; the others are checked in a new one.
+    And what else is to be said of it. A plugin that ends the process is found out; the
+    others are checked in a new one.
 
     Args:
         names: kinds and names of the plugins to check.
         folders: further places to find them in.
-        timeout: seconds after which the plugin at hand counts as hanging.
+        timeout: seconds after which the plugin at hand counts as hanging, if no model
+            family is among them.
     """
-    results: dict[Named, str] = {}
+    results: dict[Named, tuple[str, str]] = {}
     while left := [name for name in names if name not in results]:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report"
             report.touch()
-            ending = _call(report, left, folders, timeout)
+            num_families = sum(kind == "model" for kind, _ in left)
+            ending = _call(report, left, folders, timeout + TRIAL * num_families)
             lines = report.read_text(encoding="utf-8").splitlines()
         begun = left[0]
         for line in lines:
-            kind, name, trouble = json.loads(line)
+            kind, name, found = json.loads(line)
             begun = kind, name
-            if trouble is not None:
-                results[begun] = trouble
+            if found is not None:
+                results[begun] = found[0], found[1]
         if begun not in results:
-            results[begun] = f"importing it {ending}"
+            results[begun] = f"importing it {ending}", ""
     return {name: results[name] for name in names}
 
 
@@ -75,8 +79,12 @@ def _call(
     return f"ends the process with exit code {ended.returncode}: {last}"
 
 
-def _trouble(kind: str, name: str) -> str:
-    """Return what is wrong with an installed plugin; nothing is constructed."""
+def _checked(kind: str, name: str) -> tuple[str, str]:
+    """Return what is wrong with an installed plugin, and what else is to be said.
+
+    Nothing is constructed but a model family that brings rows to try it on.
+    """
+    from training.app.plugin_tools.family_trial import REMARKS, tried
     from training.bus.bus import Bus
     from training.discovery.signature import signature_mistakes
     from training.recipes.class_checks import class_mistakes
@@ -88,13 +96,13 @@ def _trouble(kind: str, name: str) -> str:
             mistakes = signature_mistakes(cls)
         else:
             mistakes = class_mistakes(kind, cls)
-    except BrokenPluginError as error:
-        return text_of(error)
+        if kind == "model" and not mistakes:
+            return tried(cls)
     except TrainbusError as error:
-        return text_of(error)
+        return text_of(error), ""
     except Exception as error:
-        return error_text(error)
-    return "; ".join(mistakes)
+        return error_text(error), ""
+    return "; ".join(mistakes), "" if mistakes else REMARKS.get(kind, "")
 
 
 def _main(arguments: Sequence[str]) -> None:
@@ -106,8 +114,8 @@ def _main(arguments: Sequence[str]) -> None:
         for kind, name in zip(names[::2], names[1::2], strict=True):
             file.write(json.dumps([kind, name, None]) + "\n")
             with contextlib.redirect_stdout(sys.stderr):
-                trouble = _trouble(kind, name)
-            file.write(json.dumps([kind, name, trouble]) + "\n")
+                found = _checked(kind, name)
+            file.write(json.dumps([kind, name, found]) + "\n")
 
 
 if __name__ == "__main__":

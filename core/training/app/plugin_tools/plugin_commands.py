@@ -92,7 +92,10 @@ def show_plugins(arguments: argparse.Namespace) -> None:
 
 
 def check_plugins(arguments: argparse.Namespace) -> None:
-    """Import and validate plugins in another process; refuse if one has trouble."""
+    """Import and validate plugins in another process; refuse if one has trouble.
+
+    A model family that has ``sample_rows()`` is tried on them.
+    """
     from training.app.plugin_tools.plugin_check import check
 
     _use(arguments)
@@ -103,10 +106,12 @@ def check_plugins(arguments: argparse.Namespace) -> None:
     ]
     named = named or sorted({(info.kind, info.name) for info in everything})
     results = check(named, arguments.folders)
-    for (kind, name), trouble in results.items():
+    for (kind, name), (trouble, remark) in results.items():
         what = name if kind == installed.CALLBACK else f"{name} ({kind})"
         print(f"{what}: {trouble or 'good'}")
-    broken = [name for (_, name), trouble in results.items() if trouble]
+        if remark:
+            print(f"  {remark}")
+    broken = [name for (_, name), (trouble, _) in results.items() if trouble]
     if broken:
         raise PluginError(f"{len(broken)} of {len(results)}: {', '.join(broken)}")
 

@@ -46,7 +46,7 @@ model:
 | `num_buckets` | 512 | counters that the words of a text are counted in |
 
 The metric is `accuracy`. `trainbus plugins show $name --kind task` prints what it is,
-`trainbus plugins check $name --kind model` what is wrong with the installation.
+`trainbus plugins check $name --kind model` what is wrong with it, tried on a few rows.
 
 To work on it: `pip install -e '.[test]'`, then `pytest`.
 """
@@ -145,6 +145,15 @@ class $class_name(Task, ModelFamily):
         best = model(batch["counts"])["scores"].argmax(dim=-1)
         return [processor[number] for number in best.tolist()]
 
+    def sample_rows(self) -> list[dict[str, str]]:
+        """Return rows that `trainbus plugins check` and the tests try it on."""
+        return [
+            {"text": "a lovely film", "label": "good"},
+            {"text": "dull and slow", "label": "bad"},
+            {"text": "lovely", "label": "good"},
+            {"text": "a dull story", "label": "bad"},
+        ]
+
     def describe(self, model: Any, processor: list[str]) -> dict[str, Any]:
         """Return JSON values that make both again, bar weights."""
         return {"labels": processor, "num_buckets": model.layer.in_features}
@@ -163,12 +172,7 @@ from training.testing import FAMILY_CHECKS, assert_family_conforms
 
 from $package import $class_name
 
-ROWS = [
-    {"text": "a lovely film", "label": "good"},
-    {"text": "dull and slow", "label": "bad"},
-    {"text": "lovely", "label": "good"},
-    {"text": "a dull story", "label": "bad"},
-]
+ROWS = $class_name().sample_rows()
 
 
 def test_it_conforms():

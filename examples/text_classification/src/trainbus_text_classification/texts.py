@@ -108,6 +108,17 @@ class TextClassification(Task, ModelFamily):
         labels = [processor.labels[number] for number in best.tolist()]
         return list(zip(labels, sure.tolist(), strict=True))
 
+    def sample_rows(self) -> list[dict[str, str]]:
+        """Return rows that ``trainbus plugins check`` tries the family on."""
+        return [
+            {"text": "what a lovely film", "label": "good"},
+            {"text": "awful", "label": "bad"},
+            {"text": "a lovely cast, a fine story", "label": "good"},
+            {"text": "the story is awful and dull", "label": "bad"},
+            {"text": "fine", "label": "good"},
+            {"text": "it is a film", "label": "neither"},
+        ]
+
     def describe(self, model: Any, processor: Texts) -> dict[str, Any]:
         """Return configuration, words and labels."""
         return {

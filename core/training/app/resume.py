@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.compare import first_difference
@@ -44,7 +44,7 @@ def started_at(
         return "" if choice is None else resume(trainer, choice, allowed)
     told = f"restart {number}: "
     if trainer.bus.listeners("resume_candidates"):
-        own = [c for c in _found(trainer) if glimpsed_job(c[0]) == job()]
+        own = _found(trainer, lambda path: glimpsed_job(path) == job())
         if own:
             return told + _resume_newest(trainer, own, allowed)
     if choice is not None:
@@ -74,12 +74,16 @@ def resume(trainer: Trainer, choice: str, allowed: Collection[str] = ()) -> str:
     return _resume_newest(trainer, _found(trainer), allowed)
 
 
-def _found(trainer: Trainer) -> list[tuple[Path, str | None]]:
-    """Return the candidates that the main process finds.
+def _found(
+    trainer: Trainer, fits: Callable[[Path], bool] = lambda _: True
+) -> list[tuple[Path, str | None]]:
+    """Return those of the candidates that the main process finds which fit.
 
     Each process would find others where files come into sight late.
     """
-    return trainer.strategy.on_main(lambda: [*_candidates(trainer)])
+    return trainer.strategy.on_main(
+        lambda: [each for each in _candidates(trainer) if fits(each[0])]
+    )
 
 
 def _resume_newest(

@@ -82,7 +82,9 @@ def test_a_strategy_is_asked_at_the_places_of_a_run_and_told_of_its_end(
     assert strategy.heard == built
     trainer.train()
     trainer.save_checkpoint(tmp_path / "a.pt")
-    assert strategy.heard == [*built, "wrap_forward Regression", "close", "on_main"]
+    run = ["wrap_forward Regression", "on_main", "on_main", "close"]
+    # Of a run main tells which metrics will be produced, and those of an epoch.
+    assert strategy.heard == [*built, *run, "on_main"]
     assert strategy.errors == [None]
     assert (tmp_path / "a.pt").exists()
 
@@ -92,6 +94,8 @@ def test_it_is_asked_no_more_often_in_a_longer_run(batches: int) -> None:
     strategy = Counting()
     make_trainer(None, regression_batches(batches), Spreads(strategy)).train()
     counts = Counter(each.split()[0] for each in strategy.heard)
+    # As it is built, for the names of metrics, and at the end of the epoch.
+    assert counts.pop("on_main") == 3
     assert set(counts.values()) == {1}
     assert strategy.forwards == batches
 

@@ -62,6 +62,10 @@ class Change:
         return f"{self.name} was {was}, is {now}"
 
 
+#: Settings that are read off the loader.
+OF_LOADER = ("dataset", "dataset_length", "sampler", "batch_size", "drop_last")
+
+
 def settings_of(trainer: Checkpointable) -> dict[str, Any]:
     """Return by dotted name, as JSON values, what decides the course of a run."""
     loader: Any = trainer.train_dataloader
@@ -93,6 +97,12 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "max_steps": trainer.max_steps,
         "device": trainer.device.type,
     }
+    strategy = trainer.strategy
+    if strategy.is_divided and strategy.data == "own":
+        # Of this process's part; the file is that of all.
+        for name in OF_LOADER:
+            del settings[name]
+        settings["batches_per_epoch"] = trainer.batches_per_epoch
     # As JSON has them: reading a file calls no class of numpy.
     return {name: plain(value) for name, value in settings.items()}
 

@@ -1,0 +1,136 @@
+"""What a part weighs is told by the batch that it is a part of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from ranks import RankError, Ranks
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from training import Trainer
+from training.weighing.parts import PartWeigher
+
+pytestmark = pytest.mark.distributed
+
+#: The class of each row: one class in each process's part of a batch of 8.
+CLASSES = torch.tensor([0] * 4 + [1] * 4)
+
+
+class ByClass(nn.Module):
+    """Its loss is a mean over weights of classes that nobody is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 2)
+        self.weight = torch.tensor([1.0, 5.0])
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.layer(x)
+        return {"loss": nn.functional.cross_entropy(logits, labels, self.weight)}
+
+
+class Contrastive(ByClass):
+    """Each row is compared with all others of the batch."""
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.layer(x) @ self.layer(x.flip(1)).T
+        own = torch.arange(len(x))
+        return {"loss": nn.functional.cross_entropy(logits, own)}
+
+
+def run(kind: type[nn.Module], **settings: Any) -> str:
+    """Train, and return what was found."""
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+    rows = [{"x": a, "labels": b} for a, b in zip(x, CLASSES, strict=True)]
+    model = kind()
+    trainer = Trainer(
+        model,
+        DataLoader(rows, batch_size=8),  # type: ignore[arg-type]
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        plugins=[{"distributed": {}}],
+        device="cpu",
+        **settings,
+    )
+    trainer.train()
+    return trainer._weigher.verdict
+
+
+@pytest.mark.parametrize("kind", [ByClass, Contrastive])
+def test_d6_a_loss_that_no_unit_explains_is_refused_by_all(
+    two: Ranks, kind: type[nn.Module]
+) -> None:
+    answers = two.results(run, kind)
+    for is_ok, told in answers:
+        assert not is_ok
+        assert "each batch is divided among 2 processes, but the loss is no" in told
+        assert "say with loss_per" in told
+
+
+def run_measuring_parts() -> str:
+    whole = PartWeigher._whole
+    PartWeigher._whole = lambda self, part, source: (  # type: ignore[method-assign]
+        part,
+        source.issued,
+        len(source.issued),
+    )
+    try:
+        return run(ByClass)
+    finally:
+        PartWeigher._whole = whole  # type: ignore[method-assign]
+
+
+def test_d6_parts_by_themselves_would_tell_otherwise(two: Ranks) -> None:
+    assert two.run(run_measuring_parts) == ["samples", "samples"]
+
+
+def run_disagreeing() -> str:
+    def otherwise(self: PartWeigher, *given: Any) -> float:
+        self._unit = f"rank {self._strategy.rank}"
+        return 1.0
+
+    measured = PartWeigher._measured
+    PartWeigher._measured = otherwise  # type: ignore[method-assign]
+    try:
+        return run(ByClass)
+    finally:
+        PartWeigher._measured = measured  # type: ignore[method-assign]
+
+
+def test_d6_processes_that_see_other_things_are_told(two: Ranks) -> None:
+    with pytest.raises(RankError, match="was measured otherwise in each process"):
+        two.run(run_disagreeing)
+
+
+def test_d6_what_is_said_needs_no_look(two: Ranks) -> None:
+    assert two.run(run_saying) == ["samples", "samples"]
+
+
+def run_saying() -> str:
+    return run(Contrastive, loss_per="samples")
+
+
+def drawn_while_measuring() -> list[Any]:
+    """Return the generators' states after a run whose loss draws nothing."""
+    torch.manual_seed(0)
+    x = TensorDataset(torch.randn(7, 4), torch.randn(7, 1))
+    model = nn.Linear(4, 1)
+    trainer = Trainer(
+        model,
+        DataLoader(x, batch_size=3, shuffle=True),
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        loss_fn=nn.functional.mse_loss,
+        plugins=[{"distributed": {}}],
+        device="cpu",
+        seed=5,
+    )
+    trainer.train()
+    return torch.get_rng_state().tolist()
+
+
+def test_d6_measuring_moves_no_generator(two: Ranks) -> None:
+    alone = drawn_while_measuring()
+    assert two.run(drawn_while_measuring)[0] == alone

@@ -127,10 +127,10 @@ class Group:
         told = self.gather(failure and sendable(failure))
         if failure is not None:
             raise failure
-        for rank, error in enumerate(told):
-            if error is not None:
-                error.add_note(f"raised on rank {rank}")
-                raise error
+        for rank, theirs in enumerate(told):
+            if theirs is not None:
+                theirs.add_note(f"raised on rank {rank}")
+                raise theirs
         return result
 
     def share_main(self, tensors: Sequence[Tensor]) -> None:

@@ -68,6 +68,8 @@ class PlannedRun:
             run is too long to be counted.
         metrics: what may be measured; None: one that evaluates does not say; empty:
             nobody evaluates.
+        batch_size: rows of a full batch of all processes; None: unknown.
+        processes: that compute the run.
     """
 
     batches_per_epoch: int
@@ -80,6 +82,8 @@ class PlannedRun:
     has_validation: bool = True
     evaluations: Sequence[int] = ()
     metrics: Sequence[str] | None = None
+    batch_size: int | None = None
+    processes: int = 1
 
     #: What stands in place of numbers that are not counted.
     uncounted: ClassVar[str] = (

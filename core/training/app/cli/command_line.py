@@ -230,6 +230,12 @@ def _add_plan(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     plan.set_defaults(command="plan")
     _add_config(plan)
+    plan.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="say who would compute what (default: as many as were started)",
+    )
 
 
 def _add_check(commands: Commands[argparse.ArgumentParser]) -> None:

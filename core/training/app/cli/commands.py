@@ -73,7 +73,10 @@ def plan(arguments: argparse.Namespace) -> None:
     """Say what a run would do, without training and without writing anything."""
     from training.app.plan.plan_report import describe_plan
 
-    say("\n".join(describe_plan(load(arguments))))
+    number = arguments.processes
+    if number is not None and number < 1:
+        raise ConfigError(f"--processes is {number}; use a whole number of at least 1")
+    say("\n".join(describe_plan(load(arguments), number)))
 
 
 def check(arguments: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ from training.discovery.parts import named_part
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError
 from training.hardware.device import named_device
+from training.hardware.launch import number_started
 from training.messages.tables import count
 from training.planned.planned_run import Plan, PlannedRun
 from training.recipes.family import ModelFamily
@@ -35,9 +36,12 @@ __all__ = ["describe_plan"]
 MOST_STEPS_SHOWN = 8
 
 
-def describe_plan(config: Config) -> list[str]:
+def describe_plan(config: Config, processes: int | None = None) -> list[str]:
     """Return the lines of a plan; trains nothing, writes nothing that stays.
 
+    Args:
+        config: of the run.
+        processes: that would compute it; None: as many as were started.
     Raises:
         TrainbusError: the configuration, a plugin's options or the rows do not do.
     """
@@ -62,6 +66,8 @@ def describe_plan(config: Config) -> list[str]:
             settings.optimizer.lr,
             dict(plugins),
             has_validation="validation" in rows,
+            batch_size=config.data.batch_size,
+            processes=processes or number_started(),
         ),
         task.metrics,
     )

@@ -114,11 +114,18 @@ def file_conflicts(save_dir: Path, files: Iterable[Path]) -> Iterator[str]:
 
 
 def length_conflicts(run: PlannedRun) -> Iterator[str]:
-    """Yield a sentence for each limit of the run that never binds."""
+    """Yield a sentence for each limit or number of the run that cannot hold."""
     if run.max_steps is not None and run.max_steps > run.total_steps:
         yield (
             f"training.max_steps is {run.max_steps:,}, but num_epochs "
             f"{run.num_epochs} ends the run after {count(run.total_steps, 'step')}"
+        )
+    if run.processes > 1 and not any(
+        hasattr(plugin, "make_strategy") for plugin in run.plugins.values()
+    ):
+        yield (
+            f"{run.processes} processes are refused: no plugin divides the run among "
+            "them; enable the plugin 'distributed'"
         )
     if run.gradient_accumulation_steps > run.batches_per_epoch:
         yield (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trainbus_distributed.divided_window import DividedWindow
     from trainbus_distributed.strategy import GroupStrategy
     from training import Trainer
+    from training.plugin import Plan, PlannedRun
 
 
 class DistributedCallback(Callback):
@@ -66,6 +67,13 @@ class DistributedCallback(Callback):
         self._refuse_contradictions()
         self._strategy: GroupStrategy | None = None
         self._divisor = Divisor()
+
+    def plan(self, run: PlannedRun) -> Plan:
+        """Return who would compute and write what."""
+        # Late: a run itself need not import it.
+        from trainbus_distributed.plan import plan_of
+
+        return plan_of(run, self.engine, self.data)
 
     def make_strategy(self, trainer: Trainer) -> GroupStrategy | None:
         """Return the engine; None where there is one process.

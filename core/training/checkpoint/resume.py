@@ -133,8 +133,8 @@ def restore(
     optimizer = None
     if "optimizer" in state:
         names = names_of(trainer)
-        part = _own_part(trainer, state["optimizer"], names)
-        optimizer, left = fitted(part, trainer.optimizer, names)
+        moments = _own_part(trainer, state["optimizer"], names)
+        optimizer, left = fitted(moments, trainer.optimizer, names)
         loaded.joining_groups[:] = left
     # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:

@@ -14,3 +14,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     ranks = Ranks(2, tmp_path_factory.mktemp("two"))
     yield ranks
     ranks.close()
+
+
+@pytest.fixture(scope="session", params=[3, 4])
+def many(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Ranks]:
+    """Three processes, and four."""
+    ranks = Ranks(request.param, tmp_path_factory.mktemp("many"))
+    yield ranks
+    ranks.close()

@@ -66,6 +66,18 @@ def test_d1_any_number_of_batches_makes_a_window(
     as_alone(two, kind, gradient_accumulation_steps=accumulation)
 
 
+def test_d5_a_sample_draws_what_it_draws_in_one_process(two: Ranks) -> None:
+    as_alone(two, "augmented")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["causal language model", "batches of 3", "sum"])
+def test_d3_processes_without_a_part_stand_in(many: Ranks, kind: str) -> None:
+    alone = trained(kind)
+    for each in many.run(trained_with, kind, {}, {}):
+        assert furthest(alone, each) < CLOSE
+
+
 @pytest.mark.parametrize("total", range(9))
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_d1_parts_are_contiguous_and_the_first_get_what_is_over(

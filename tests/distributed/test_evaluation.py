@@ -99,6 +99,15 @@ def test_d22_metrics_are_those_of_one_process(two: Ranks, kind: str) -> None:
                 assert row[name] == own[name]
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", LOADERS)
+def test_d22_metrics_are_those_of_one_process_on_many(many: Ranks, kind: str) -> None:
+    alone = history(kind)
+    for each in many.run(history, kind):
+        for own, row in zip(alone, each, strict=True):
+            assert row == pytest.approx(own, abs=1e-6)
+
+
 class Tokenizer:
     unk_token_id = UNK
 

@@ -6,6 +6,7 @@ a time and runs the named tests: they must fail. A file for each family of promi
 
 from faults.mutants import (
     agreeing,
+    dividing,
     leaving,
     owning,
     resuming,
@@ -25,4 +26,5 @@ MUTANTS = [
     *schedules.MUTANTS,
     *weighing.MUTANTS,
     *agreeing.MUTANTS,
+    *dividing.MUTANTS,
 ]

@@ -148,7 +148,7 @@ MUTANTS = [
     Mutant(
         "W6",
         "the first tensor tells the number of samples",
-        f"{WEIGHING}.structure",
+        "training.feed.structure",
         "        elif item.shape[0] != rows:\n            return None\n",
         "",
         "weighing/test_structure.py",

@@ -1,0 +1,258 @@
+"""What a trainer adds to a hand-written DDP loop of the same batches.
+
+Usage: python benchmarks/distributed.py [--processes 2] [--rounds 15] [--steps 60]
+       [--write] [--check]
+
+It starts itself anew by torchrun, each process with one thread. In rounds the two
+contestants train in turns, from the same weights, on the same parts of the same
+batches; the figure is the median of (time / time of the hand-written loop in the same
+round) as the main process measures it between two barriers.
+
+A second table says how far the weights of each way are from those of one process where
+batches are ragged: rows with token weights from 1 to 40, a last batch of 3 rows. A loop
+that takes the mean of the processes' means is what DDP does by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from environment import table, write
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+from training import Trainer
+
+#: What the trainer may cost: its time over that of the loop, at 1 M parameters.
+LIMIT = 1.05
+#: How far weights may be from those of one process.
+CLOSE = 1e-6
+WIDTH, ROWS = 700, 64
+
+
+def wide_model() -> nn.Module:
+    """Return a network of 1.0 M parameters."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(WIDTH, 1))
+
+
+def mean_error(model: nn.Module, batch: Sequence[Tensor]) -> dict[str, Any]:
+    """Return the mean squared error and the number of rows."""
+    x, y = batch
+    return {"loss": nn.functional.mse_loss(model(x), y), "weight": len(x)}
+
+
+def batches_of(steps: int) -> list[tuple[Tensor, Tensor]]:
+    """Return ``steps`` global batches of 64 rows."""
+    drawn = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(ROWS, WIDTH, generator=drawn),
+            torch.randn(ROWS, 1, generator=drawn),
+        )
+        for _ in range(steps)
+    ]
+
+
+def by_hand(model: nn.Module, batches: list[Any]) -> Callable[[], None]:
+    """Return the usual loop: DDP around the model, each process its part."""
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    parts = [tuple(t.chunk(size)[rank] for t in batch) for batch in batches]
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+
+    def train() -> None:
+        ddp = DistributedDataParallel(model)  # as the trainer does, once a run
+        for x, y in parts:
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.mse_loss(ddp(x), y).backward()
+            optimizer.step()
+
+    return train
+
+
+def by_trainer(model: nn.Module, batches: list[Any]) -> Callable[[], None]:
+    """Return the same of a trainer, which divides the batches itself."""
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    trainer = Trainer(
+        model,
+        batches,
+        optimizer=optimizer,
+        step_fn=mean_error,
+        plugins=["distributed"],
+        device="cpu",
+    )
+    return trainer.train
+
+
+CONTESTANTS = {"hand-written loop": by_hand, "trainbus": by_trainer}
+
+
+class Ragged(Dataset[Any]):
+    """Rows that weigh 1 to 40 tokens."""
+
+    def __len__(self) -> int:
+        return 35
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        drawn = torch.Generator().manual_seed(index)
+        mask = (torch.arange(40) < 1 + (index * 17) % 40).float()
+        return {
+            "x": torch.randn(40, 8, generator=drawn),
+            "y": torch.randn(40, generator=drawn),
+            "mask": mask,
+        }
+
+
+def small_model() -> nn.Module:
+    """Return a network for the rows of ``Ragged``."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+
+
+def token_error(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the mean over tokens, and how many there are."""
+    error = (model(batch["x"]).squeeze(-1) - batch["y"]) ** 2
+    tokens = batch["mask"].sum()
+    return {"loss": (error * batch["mask"]).sum() / tokens, "weight": tokens.item()}
+
+
+def ragged_by_trainer(plugins: list[Any]) -> list[Tensor]:
+    """Return the weights after two epochs."""
+    model = small_model()
+    Trainer(
+        model,
+        DataLoader(Ragged(), batch_size=4),
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        step_fn=token_error,
+        plugins=plugins,
+        gradient_accumulation_steps=2,
+        num_epochs=2,
+        device="cpu",
+    ).train()
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def ragged_by_hand() -> list[Tensor]:
+    """Return the weights of a loop that averages the means of the processes."""
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    ddp = DistributedDataParallel(model)
+    batches = list(DataLoader(Ragged(), batch_size=4))
+    for _ in range(2):
+        for number, batch in enumerate(batches, 1):
+            part = {name: t.tensor_split(size)[rank] for name, t in batch.items()}
+            (token_error(ddp, part)["loss"] / 2).backward()
+            if number % 2 == 0 or number == len(batches):
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def furthest(one: list[Tensor], other: list[Tensor]) -> float:
+    """Return the largest difference of two sets of weights."""
+    pairs = zip(one, other, strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def measure(rounds: int, steps: int) -> tuple[list[float], float]:
+    """Return the ratio of each round, and how far the final weights are apart."""
+    start, batches = wide_model(), batches_of(steps)
+    ratios, apart = [], 0.0
+    for number in range(rounds + 1):
+        seconds, weights = {}, {}
+        order = list(CONTESTANTS)
+        for name in order if number % 2 else reversed(order):
+            model = copy.deepcopy(start)
+            train = CONTESTANTS[name](model, batches)
+            torch.distributed.barrier()
+            began = time.perf_counter()
+            train()
+            torch.distributed.barrier()
+            seconds[name] = time.perf_counter() - began
+            weights[name] = [p.detach() for p in model.parameters()]
+        by, trainer = CONTESTANTS
+        apart = max(apart, furthest(weights[by], weights[trainer]))
+        if number:  # the first one warms up
+            ratios.append(seconds[trainer] / seconds[by])
+    return ratios, apart
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, on each process; the main one tells."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    ratios, apart = measure(options.rounds, options.steps)
+    rows = {
+        "trainbus": ragged_by_trainer(["distributed"]),
+        "mean of means": ragged_by_hand(),
+    }
+    if torch.distributed.get_rank():
+        return 0
+    alone = torch.load(options.alone, weights_only=True)
+    away = {name: furthest(alone, weights) for name, weights in rows.items()}
+    ratio = statistics.median(ratios)
+    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+    print(
+        table(
+            ["x hand-written loop", "range", "weights apart"],
+            [[f"{ratio:.3f}", spread, f"{apart:.1e}"]],
+        )
+    )
+    print(
+        table(
+            ["ragged batches", "weights from those of one process"],
+            [[name, f"{value:.1e}"] for name, value in away.items()],
+        )
+    )
+    if options.write:
+        write(
+            "distributed",
+            {
+                "ratio": ratio,
+                "low": min(ratios),
+                "high": max(ratios),
+                "apart": apart,
+                "ragged": away,
+            },
+        )
+    is_bad = ratio > LIMIT or apart > CLOSE or away["trainbus"] > CLOSE
+    return int(options.check and is_bad)
+
+
+def main() -> int:
+    """Start the processes, or be one of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if "RANK" in os.environ:
+        return run(options)
+    with tempfile.TemporaryDirectory() as folder:
+        alone = os.path.join(folder, "alone.pt")
+        torch.save(ragged_by_trainer([]), alone)
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launcher += ["--nproc-per-node", str(options.processes), __file__]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [*launcher, *sys.argv[1:], "--alone", alone]
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

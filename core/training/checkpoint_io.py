@@ -110,7 +110,7 @@ def position_of(path: str | Path) -> tuple[int, int]:
         return -1, -1
 
 
-def glimpse(path: Path) -> dict[str, Any]:
+def glimpse(path: str | Path) -> dict[str, Any]:
     """Return the state in ``path``, ``{}`` where there is none.
 
     Tensors are mapped, not read, and nothing is verified: to choose by, not to resume.

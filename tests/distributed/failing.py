@@ -20,7 +20,7 @@ from training import Callback, Trainer
 from training.app.resume import started_at
 from training.hardware.launch import job, number_of_restarts
 
-#: The file whose time is that of the failure.
+#: The file whose time is that of the failure; it names the process.
 MARK = "failed"
 #: Bytes that a file may have once the disk is full; a checkpoint has more of them.
 FULL = 50_000
@@ -73,7 +73,7 @@ class Fails(Callback):
         if not self.is_due:
             return
         self.is_due = False
-        (Path(sys.argv[1]) / MARK).touch()
+        (Path(sys.argv[1]) / MARK).write_text(str(os.getpid()))
         if self.how == "raise":
             raise OSError(f"broken in {phase}")
         if self.how == "kill":

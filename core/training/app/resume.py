@@ -39,7 +39,8 @@ def started_at(
     Raises:
         CheckpointError: as ``resume``.
     """
-    number = number_of_restarts()
+    # An agent that was itself started anew counts from 0: who counts most is right.
+    number = max(trainer.strategy.gather(number_of_restarts()))
     if not number:
         return "" if choice is None else resume(trainer, choice, allowed)
     told = f"restart {number}: "

@@ -24,8 +24,9 @@ from training import TrainbusError
 FIRST = "failure"
 #: Seconds that who has lost another waits for its words, and between two looks.
 TO_HEAR, BETWEEN = 5.0, 0.1
-#: Seconds by which others leave later, so that torchrun sees who failed, not them.
-LATER = 2.0
+#: Seconds by which others leave later: torchrun takes the first for the cause, and
+#: counts in whole ones.
+LATER = 1.2
 #: What gloo and NCCL say where another process is gone, or has not come.
 LOST = ("gloo", "nccl", "connection", "socket", "store")
 LATE = ("timed out", "timeout")

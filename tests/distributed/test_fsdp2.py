@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import torch
 from ranks import Ranks
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from training import Callback, Trainer
+from trainbus_distributed.fsdp2 import FSDP2Strategy
+from trainbus_distributed.shard_plan import modules_to_shard
+from trainbus_distributed.sharded_gradients import ShardedGradients
+from training import Callback, ConfigError, Trainer
+from training.plugin import GradientCheck
 
 pytestmark = pytest.mark.distributed
 
@@ -154,10 +159,19 @@ def furthest(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
     return max(float((x - y).abs().max()) for x, y in pairs)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "fused"])
-@pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize("accumulation", [1, 2, 3])
-@pytest.mark.parametrize("data", DATA)
+def cases() -> list[Any]:
+    """Return all combinations; a run of the tests takes one of five of them."""
+    all_of_them = itertools.product(
+        *(DATA, (1, 2, 3), (None, 0.5), ("sgd", "adamw", "fused"))
+    )
+    rest = pytest.mark.exhaustive
+    return [
+        pytest.param(*each, marks=() if number % 5 == 0 else rest)
+        for number, each in enumerate(all_of_them)
+    ]
+
+
+@pytest.mark.parametrize(("data", "accumulation", "clip", "optimizer"), cases())
 def test_d6_d11_weights_in_parts_end_as_those_of_one_process(
     two: Ranks, data: str, accumulation: int, clip: float | None, optimizer: str
 ) -> None:
@@ -169,3 +183,176 @@ def test_d6_d11_weights_in_parts_end_as_those_of_one_process(
     alone = trained(data, options, {})
     for each in two.run(trained, data, options, FSDP2):
         assert furthest(alone, each) < CLOSE
+
+
+@pytest.mark.parametrize("optimizer", ["fused sgd", "foreach"])
+def test_d11_other_kernels_step_parts_alike(two: Ranks, optimizer: str) -> None:
+    options = {"optimizer": optimizer, "max_grad_norm": 0.5}
+    alone = trained("ragged", options, {})
+    for each in two.run(trained, "ragged", options, FSDP2):
+        assert furthest(alone, each) < CLOSE
+
+
+class LocalNorm(ShardedGradients):
+    """Clips by the norm of its own part: what must be found."""
+
+    def clip(self, max_norm: float) -> Tensor:
+        return GradientCheck(self._sharded).clip(max_norm)
+
+
+RIGHT = FSDP2Strategy.exchanging
+MUTANTS: dict[str, Any] = {
+    "the norm of a part": ("gradient_check", lambda s, ps: LocalNorm(ps, s.group)),
+    "the first batch": ("exchanging", lambda s, exchanges: RIGHT(s, not exchanges)),
+}
+
+
+def trained_wrongly(which: str) -> dict[str, Any]:
+    name, wrong = MUTANTS[which]
+    right = FSDP2Strategy.__dict__[name]
+    setattr(FSDP2Strategy, name, wrong)
+    try:
+        options = {"max_grad_norm": 0.5, "gradient_accumulation_steps": 2}
+        return trained("ragged", options, FSDP2)
+    finally:
+        setattr(FSDP2Strategy, name, right)
+
+
+@pytest.mark.parametrize("which", MUTANTS)
+def test_d8_d11_what_is_clipped_or_exchanged_wrongly_shows(
+    two: Ranks, which: str
+) -> None:
+    options = {"max_grad_norm": 0.5, "gradient_accumulation_steps": 2}
+    alone = trained("ragged", options, {})
+    wrong = two.run(trained_wrongly, which)
+    assert max(furthest(alone, each) for each in wrong) > CLOSE
+
+
+class Stream(IterableDataset[Any]):
+    """Rows without a length."""
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = Rows(DATA["ragged"])
+        return (rows[i] for i in range(len(rows)))
+
+
+def streamed(plugin: Mapping[str, Any]) -> list[Tensor]:
+    return weights_of_run(plugin, loader=DataLoader(Stream(), batch_size=4))
+
+
+def weights_of_run(plugin: Mapping[str, Any], loader: Any, **more: Any) -> list[Tensor]:
+    model = Net()
+    options: dict[str, Any] = {
+        "step_fn": token_step,
+        "loss_per": tokens,
+        "gradient_accumulation_steps": 2,
+        **more,
+    }
+    Trainer(
+        model,
+        loader,
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        plugins=[{"distributed": dict(plugin)}],
+        num_epochs=2,
+        seed=3,
+        device="cpu",
+        **options,
+    ).train()
+    return [whole(p) for p in model.parameters()]
+
+
+def test_d8_a_tail_without_a_known_end_is_exchanged(two: Ranks) -> None:
+    alone = streamed({})
+    for each in two.run(streamed, FSDP2):
+        assert furthest({"weights": alone}, {"weights": each}) < CLOSE
+
+
+def unexchanged() -> str:
+    """Return what is said where the tail of a loader is not exchanged."""
+    right = FSDP2Strategy.exchanges
+    FSDP2Strategy.exchanges = lambda self, is_last: is_last  # type: ignore[method-assign]
+    try:
+        streamed(FSDP2)
+    except ConfigError as error:
+        return str(error)
+    finally:
+        FSDP2Strategy.exchanges = right  # type: ignore[method-assign]
+    return "trained"
+
+
+def test_d8_gradients_that_were_never_exchanged_move_nothing(two: Ranks) -> None:
+    for told in two.run(unexchanged):
+        assert "fsdp2 has not exchanged the gradients of its last window" in told
+
+
+def refused(call: str) -> str:
+    """Return what the first window says of a step that calls parts of the model."""
+
+    def part(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        if call == "a block":  # which gathers its own weights
+            return model.blocks[0](batch["x"].mean().expand(7)).mean()
+        return model.enter(batch["x"]).mean()
+
+    loader = DataLoader(Rows(DATA["plain"]), batch_size=4)
+    try:
+        weights_of_run(FSDP2, loader, step_fn=part)
+    except ConfigError as error:
+        return str(error)
+    return "trained"
+
+
+@pytest.mark.parametrize("call", ["a layer of the root", "a block"])
+def test_d42_a_step_that_does_not_call_the_model_is_refused(
+    two: Ranks, call: str
+) -> None:
+    for told in two.run(refused, call):
+        assert "without calling the model (Net)" in told
+        assert "register_fsdp_forward_method" in told
+
+
+def refusals() -> list[str]:
+    """Return what is said of trainers that cannot be built."""
+    told = []
+    loader = DataLoader(Rows(DATA["plain"]), batch_size=4)
+    with_state = Net()
+    stepped = torch.optim.AdamW(with_state.parameters())
+    with_state(torch.ones(1, 4)).sum().backward()
+    stepped.step()
+    mixed = Net()
+    mixed.enter.double()
+    for model, optimizer, names in (
+        (with_state, stepped, ["Block"]),
+        (net := Net(), torch.optim.SGD(net.parameters(), 0.1), ["Blok"]),
+        (mixed, torch.optim.SGD(mixed.parameters(), 0.1), ["Block"]),
+    ):
+        plugin = {"engine": "fsdp2", "shard_modules": names}
+        try:
+            Trainer(
+                model,
+                loader,
+                optimizer=optimizer,
+                plugins=[{"distributed": plugin}],
+                device="cpu",
+            )
+        except ConfigError as error:
+            told.append(str(error))
+    return told
+
+
+def test_d40_what_cannot_be_sharded_is_refused_as_the_trainer_is_built(
+    two: Ranks,
+) -> None:
+    for state, name, types in two.run(refusals):
+        assert "the AdamW has a state already" in state
+        assert "names 'Blok'" in name
+        assert "(did you mean 'Block'?)" in name
+        assert "train in float32 and float64" in types
+
+
+def test_d41_what_shares_a_weight_with_others_stays_with_the_root() -> None:
+    net = Net()
+    net.blocks[0].linear.weight = net.blocks[1].linear.weight
+    assert modules_to_shard(Net(), ["Block"]) != []
+    assert modules_to_shard(net, ["Block"]) == []
+    apart = modules_to_shard(net, ["Linear"])
+    assert apart == [net.leave, net.enter]

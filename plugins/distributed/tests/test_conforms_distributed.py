@@ -19,6 +19,13 @@ def test_distributed_conforms_where_there_is_one_process(assert_plugin_conforms)
         ({"timeout": 0}, "timeout is 0"),
         ({"find_unused_parameters": "no"}, "find_unused_parameters is 'no'"),
         ({"shard_modules": "Block"}, "shard_modules is 'Block'"),
+        ({"shard_modules": ["Block"]}, "use engine 'fsdp2', or leave shard_modules"),
+        ({"checkpoint": "sharded"}, "use engine 'fsdp2', or leave checkpoint out"),
+        (
+            {"engine": "fsdp2", "find_unused_parameters": True},
+            "use engine 'ddp', or leave find_unused_parameters out",
+        ),
+        ({"engine": "fsdp2", "checkpoint": "sharded"}, "cannot write yet"),
     ],
 )
 def test_an_option_of_another_kind_is_refused(option, says):

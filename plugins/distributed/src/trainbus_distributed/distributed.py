@@ -124,6 +124,11 @@ class DistributedCallback(Callback):
                     f"distributed.{name} is {getattr(self, name)!r} and engine is "
                     f"{self.engine!r}; use engine {needed!r}, or leave {name} out"
                 )
+        if self.checkpoint == "sharded":
+            raise ConfigError(
+                "distributed.checkpoint is 'sharded', which this release cannot write "
+                "yet; use 'full'"
+            )
 
     def make_window(
         self, trainer: Trainer, module: nn.Module, default: type[Any]

@@ -58,7 +58,7 @@ class FSDP2Strategy(GroupStrategy):
         self._has_length = True
         #: What the model returned for the batch in hand, until its weight is known.
         self._outputs: list[Any] = []
-        self._is_called = self._is_training = False
+        self._is_called = self._is_training = self._has_gathered = False
 
     def place(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
@@ -81,6 +81,9 @@ class FSDP2Strategy(GroupStrategy):
     ) -> Callable[..., Any]:
         """Return ``forward``, which must call the model: that gathers its weights."""
         self._has_length = self.trainer.batches_per_epoch is not None
+        if self._has_gathered and hasattr(self._model, "reset_iter_state"):
+            # Gradients that a run which failed inside of a window has left.
+            self._model.reset_iter_state()  # before 2.13 torch has none
         # Whoever registers a method knows that the model must be called.
         registered = [n for n, v in vars(self._model).items() if _is_method(v)]
         is_free = bool(set(registered) - {"generate"})
@@ -223,7 +226,7 @@ class FSDP2Strategy(GroupStrategy):
         )
 
     def _note_call(self, module: nn.Module, arguments: Any) -> None:
-        self._is_called = True
+        self._is_called = self._has_gathered = True
 
     def _note_outputs(self, module: nn.Module, arguments: Any, outputs: Any) -> None:
         if self._is_training:

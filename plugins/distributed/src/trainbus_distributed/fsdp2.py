@@ -171,6 +171,12 @@ class FSDP2Strategy(GroupStrategy):
                 "parameters, and fsdp2 shards them; build a new optimizer, and load a "
                 "checkpoint when the trainer is built"
             )
+        is_fused = any(group.get("fused") for group in optimizer.param_groups)
+        if is_fused and not isinstance(optimizer, torch.optim.Adam):
+            raise ConfigError(
+                f"torch has no fused {type(optimizer).__name__} of sharded parameters; "
+                "build it without fused=True, or use engine ddp"
+            )
         apart = modules_to_shard(model, self._names)
         check_types(model, apart)
         if not apart:

@@ -191,6 +191,17 @@ def test_d11_kernels_of_many_parameters_step_parts_alike(two: Ranks) -> None:
         assert furthest(alone, each) < CLOSE
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "fused"])
+def test_d12_steps_that_overflow_are_the_same_in_fp16(
+    two: Ranks, optimizer: str
+) -> None:
+    options = {"precision": "fp16", "optimizer": optimizer, "max_grad_norm": 0.5}
+    alone = trained("ragged", options, {})
+    left, right = two.run(trained, "ragged", options, FSDP2)
+    assert furthest(left, right) == 0.0
+    assert furthest(alone, left) < 1e-2  # an attempt more or less would show
+
+
 class LocalNorm(ShardedGradients):
     """Clips by the norm of its own part: what must be found."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -86,6 +86,6 @@ def _holders(model: nn.Module) -> dict[Any, set[nn.Module]]:
 
 def _is_apart(module: nn.Module, holders: dict[Any, set[nn.Module]]) -> bool:
     """Whether nothing in ``module`` is held outside of it, too."""
-    inside: Collection[Any] = set(module.modules())
+    inside = set(module.modules())
     held = [*module.parameters(), *list(module.modules())[1:]]
     return all(holders[each] <= inside for each in held)

@@ -32,7 +32,7 @@ def gathered(state: Any, group: Group) -> Any:
             wholes.append(wholes[first])
             continue
         # A collective; what it returns is on the device until it has been copied.
-        whole = found[index].detach().full_tensor()
+        whole = found[index].full_tensor().detach()
         wholes.append(whole.to("cpu" if group.rank == 0 else "meta"))
     rest = iter(wholes)
     return _mapped(state, lambda _: next(rest))
@@ -50,7 +50,7 @@ def parted(state: Any, like: Any) -> Any:
     """
     if isinstance(state, Mapping):
         parts = {k: parted(v, _below(like, k)) for k, v in state.items()}
-        return parts if type(state) is dict else type(state)(parts)
+        return _as(state, parts)
     if isinstance(state, SEQUENCES):
         return type(state)(parted(v, _below(like, i)) for i, v in enumerate(state))
     is_whole = isinstance(state, Tensor) and not isinstance(state, DTensor)
@@ -87,10 +87,15 @@ def _mapped(value: Any, change: Callable[[DTensor], Tensor]) -> Any:
         return change(value)
     if isinstance(value, Mapping):
         items = {key: _mapped(item, change) for key, item in value.items()}
-        return items if type(value) is dict else type(value)(items)
+        return _as(value, items)
     if isinstance(value, SEQUENCES):
         return type(value)(_mapped(item, change) for item in value)
     return value
+
+
+def _as(like: Any, items: dict[Any, Any]) -> Any:
+    """Return ``items`` as a mapping of the same class."""
+    return items if type(like) is dict else type(like)(items)
 
 
 def _firsts(found: list[DTensor]) -> list[int]:

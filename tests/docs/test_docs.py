@@ -89,6 +89,7 @@ def test_the_table_of_parts_is_what_a_checkpoint_holds(
     state = torch.load(
         make_trainer().save_checkpoint(tmp_path / "a.pt"), weights_only=True
     )
+    named.remove("ranks")  # of several processes alone
     assert named == list(state)
     assert set(LAYOUT) <= set(named)
     assert f"version **{FORMAT_VERSION}**" in text

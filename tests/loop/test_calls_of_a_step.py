@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 import training
 from training import Trainer
@@ -64,6 +65,11 @@ def calls_of_a_step(batch: Any, folder: Path, **settings: Any) -> float:
     return batches.calls.total() / COUNTED
 
 
+class Named(NamedTuple):
+    inputs: torch.Tensor
+    labels: torch.Tensor
+
+
 def by_step(model: nn.Module, batch: Any) -> torch.Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
@@ -87,8 +93,15 @@ def test_a_step_calls_no_more_functions_than_it_did(
     assert 0 < calls_of_a_step(batch, tmp_path, **settings) <= MOST_CALLS + more
 
 
+def test_a_batch_as_torch_collates_it_calls_no_more(tmp_path: Path) -> None:
+    rows = [(torch.randn(2), label) for label in LABELS]
+    batch = default_collate(rows)
+    assert type(batch) is list
+    assert calls_of_a_step(batch, tmp_path, loss_fn=nn.CrossEntropyLoss()) <= MOST_CALLS
+
+
 def test_a_batch_out_of_the_usual_costs_more_calls_and_is_noticed(
     tmp_path: Path,
 ) -> None:
-    batch = [torch.randn(4, 2), LABELS]  # a list is counted in the general way
+    batch = Named(torch.randn(4, 2), LABELS)  # counted in the general way
     assert calls_of_a_step(batch, tmp_path, loss_fn=nn.CrossEntropyLoss()) > MOST_CALLS

@@ -32,7 +32,7 @@ BATCHES = {
     "a scalar": (ROWS, torch.tensor(1)),
     "other name": {"x": ROWS, "target": LABELS},
 }
-USUAL = {"pair", "texts", "regression"}
+USUAL = {"pair", "list", "texts", "regression"}
 UNITS = ["samples", "labels", "shifted_labels", "elements", "class_weights", "sum"]
 
 

@@ -1,7 +1,8 @@
 """The usual batch, counted in a few calls: what a step pays for weights.
 
-It is a plain tuple or dict of tensors with its labels on the host. Anything else is
-left to ``Counts``, and so is whatever makes a batch differ from those before it.
+It is a plain tuple, list (what torch collates pairs to) or dict of tensors, with its
+labels on the host. Anything else is left to ``Counts``, and so is whatever makes a
+batch differ from those before it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def usual_weight(
 
     def weight(batch: Any, source: Any) -> float | None:
         kind = type(batch)  # neither has room for a ``loss_weight`` of its own
-        if kind is tuple:
+        if kind is tuple or kind is list:
             labels = batch[-1] if len(batch) > 1 else None
         else:
             labels = batch.get("labels") if kind is dict else None
@@ -113,7 +114,7 @@ def _samples(
     if issued is not None and len(shape) > 1:
         return len(issued)
     rows = shape[0]
-    for item in batch if type(batch) is tuple else batch.values():
+    for item in batch.values() if type(batch) is dict else batch:
         if item is labels:
             continue
         if type(item) is not Tensor or not (own := item.shape) or own[0] != rows:

@@ -1,4 +1,4 @@
-"""What a step costs beside the exchange of gradients: two sums, one that is waited for."""
+"""What a step costs beside the exchange of gradients: two sums, one is waited for."""
 
 from __future__ import annotations
 

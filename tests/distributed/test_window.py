@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -128,10 +129,14 @@ class Unfreezes(Callback):
 
 
 class Reads(Callback):
-    """Keeps all logs of steps."""
+    """Keeps all logs of steps, and the losses of batches."""
 
     def __init__(self) -> None:
         self.logs: list[dict[str, float]] = []
+        self.of_batches: list[float] = []
+
+    def on_batch_end(self, logs: Any) -> None:
+        self.of_batches.append(float(logs["loss"]))
 
     def on_step_end(self, logs: Any) -> None:
         self.logs.append({name: float(logs[name]) for name in logs})
@@ -183,12 +188,21 @@ def build(kind: str, plugin: dict[str, Any]) -> tuple[Trainer, Reads]:
     return trainer, reads
 
 
-def trained(kind: str, plugin: dict[str, Any]) -> dict[str, Any]:
+def trained(
+    kind: str, plugin: dict[str, Any], divisor: float | None = None
+) -> dict[str, Any]:
     """Train; return what can be compared."""
     trainer, reads = build(kind, plugin)
+    if divisor is not None:
+        trainer.plugins["distributed"]._divisor.value = divisor
     trainer.train()
     weights = [p.detach().clone() for p in trainer.model.parameters()]
-    return {"weights": weights, "logs": reads.logs, "names": _names(trainer)}
+    return {
+        "weights": weights,
+        "logs": reads.logs,
+        "of_batches": reads.of_batches,
+        "names": _names(trainer),
+    }
 
 
 def _names(trainer: Trainer) -> list[str]:
@@ -210,9 +224,7 @@ def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
     [
         "a mean",
         "a sum",
-        "a method and an attribute",
         "parts of the loss",
-        "a mean over nothing",
         "no length",
         "a loss that trains",
         "a layer that joins",
@@ -226,6 +238,36 @@ def test_d6_a_window_divided_moves_the_weights_as_one_process_does(
     assert apart(alone, first) < CLOSE
     assert apart(first, second) == 0.0
     assert first["names"] == alone["names"]
+
+
+def test_d7_what_weights_are_divided_by_shows_in_no_bit(two: Ranks) -> None:
+    found = [two.run(trained, "a mean", {}, c)[0] for c in (None, 1.0, 0.25, 4096.0)]
+    assert [apart(found[0], each) for each in found] == [0.0] * 4
+
+
+def test_d9_a_part_that_weighs_nothing_moves_nothing(two: Ranks) -> None:
+    alone = trained("a mean over nothing", {})
+    found = two.run(trained, "a mean over nothing", {})
+    assert all(apart(alone, each) < CLOSE for each in found)
+    # There are such parts: their mean is one over nothing.
+    assert any(math.isnan(loss) for each in found for loss in each["of_batches"])
+
+
+def test_d14_a_step_logs_what_all_computed_and_a_batch_its_own_part(
+    two: Ranks,
+) -> None:
+    alone, (first, second) = trained("a mean", {}), two.run(trained, "a mean", {})
+    assert first["logs"] == second["logs"]
+    assert apart(alone, first) < CLOSE
+    assert first["of_batches"] != second["of_batches"]
+
+
+def test_d15_a_step_function_gets_the_model_itself(two: Ranks) -> None:
+    kind = "a method and an attribute"
+    alone = trained(kind, {})
+    for each in two.run(trained, kind, {}):
+        assert apart(alone, each) < CLOSE
+        assert each["names"] == alone["names"]
 
 
 def test_d8_parameters_of_some_batches_are_exchanged_where_that_is_asked(

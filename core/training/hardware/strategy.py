@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.errors import ConfigError
 from training.hardware.launch import number_started
@@ -36,6 +36,8 @@ class Strategy:
     #: if it were alone; ``"split"``: its share of each batch of the loader, which is
     #: the same one everywhere; ``"own"``: what its loader yields, which is its share.
     data: str = "all"
+    #: Whether a pass of the model waits for that of each other process.
+    passes_together: bool = False
 
     @property
     def rank(self) -> int:
@@ -91,6 +93,17 @@ class Strategy:
             forward: ``(module, batch, weight) -> (0-d mean loss, weight, parts)``.
         """
         return forward
+
+    def gradients(
+        self, loss: Tensor, parameters: Sequence[nn.Parameter]
+    ) -> Sequence[Tensor | None]:
+        """Return the whole gradient of each parameter; their ``.grad`` stays as it is.
+
+        Args:
+            loss: 0-d, of the raw model and of one batch, the same on all processes.
+            parameters: as the model has them between its passes.
+        """
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sums of ``values`` over all processes, the same bits on each.

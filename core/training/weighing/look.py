@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.hardware.strategy import Strategy
 from training.weighing.candidates import Counts
 from training.weighing.fit import Fit
 
@@ -34,6 +35,7 @@ class Subject:
         by_losses: compare losses, as an evaluation without gradients does.
         beside: further modules that computing the loss may move.
         autocast: what the run computes in, for models that run in nothing else.
+        strategy: by which processes the run is computed; all of them look.
     """
 
     model: nn.Module
@@ -46,6 +48,7 @@ class Subject:
     by_losses: bool = False
     beside: Sequence[nn.Module] = ()
     autocast: Precision | None = None
+    strategy: Strategy = field(default_factory=Strategy)
 
 
 @dataclass(slots=True)

@@ -306,7 +306,7 @@ class _Measurement:
         with torch.enable_grad():
             loss, _ = self._loss(batch)
             try:
-                found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+                found = self._subject.strategy.gradients(loss, self._parameters)
             except Exception as error:  # whatever a backward of the user's own raises
                 why = f"its gradient could not be had ({type(error).__name__}: {error})"
                 raise NoGradientError(why) from error

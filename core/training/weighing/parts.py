@@ -33,8 +33,8 @@ class PartWeigher(Weigher):
     """
 
     def __init__(self, *given: Any, strategy: Strategy) -> None:
-        self._strategy = strategy
         super().__init__(*given)
+        self._strategy = strategy
 
     def prepare(
         self,
@@ -69,9 +69,13 @@ class PartWeigher(Weigher):
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
         """Return what a batch that is not trained on counts; it decides nothing.
 
-        No other process is asked: some evaluators measure on one alone.
+        No other process is asked: some evaluators measure on one alone. Before the
+        first batch of a run whose passes wait for one another nothing is measured,
+        since parts may take unequal numbers of passes.
         """
         said = said_weight(batch) is not None or self._function is not None
+        if not (said or self._is_settled) and self._strategy.passes_together:
+            return self._amount(batch, samples)
         if said or not self._is_settled:
             return super().evaluated(batch, samples)
         if not self._counts.go_together(self._live, batch, samples):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from training.errors import CheckpointError, ConfigError
+from training.hardware.strategy import Strategy
 from training.weighing import sentences
 from training.weighing.candidates import Counts, checked, needed, said_weight
 from training.weighing.later_looks import LaterLooks, is_belied
@@ -69,6 +70,7 @@ class Weigher:
         self._counts = Counts(loss_fn)
         self.beside: list[nn.Module] = []  # modules that computing the loss may move
         self.autocast: Any = None  # what the run computes in
+        self._strategy = Strategy()
         self._model: nn.Module | None = None
         self._device = torch.device("cpu")
         self._loader, self._window = None, None  # type: Any, Any
@@ -80,8 +82,7 @@ class Weigher:
         said: Any = self._loss_per
         self._unit: str | None = None if callable(said) else said
         self._live: dict[str, float] = {}  # unit -> amount in the first batch
-        self._rest, self._scale = 0.0, 1.0
-        self._cuts, self._batches = 0, 0
+        self._rest, self._scale, self._cuts, self._batches = 0.0, 1.0, 0, 0
         self._reasons: list[str] = []
         self._is_settled = self._loss_per is not None
         self._expected: str | None = None
@@ -129,9 +130,8 @@ class Weigher:
         """Return what a checkpoint keeps, as JSON values."""
         unit = self._unit
         if callable(self._loss_per):
-            unit = getattr(
-                self._loss_per, "__qualname__", type(self._loss_per).__name__
-            )
+            kind = type(self._loss_per).__name__
+            unit = getattr(self._loss_per, "__qualname__", kind)
         return {
             "unit": unit,
             "live": dict(self._live),
@@ -358,7 +358,7 @@ class Weigher:
         assert self._model is not None
         what = self._model, self._forward, self._counts, self._device, self._loader
         how = self._loss_fn, self._has_own_loss, self._by_losses
-        subject = Subject(*what, *how, self.beside, self.autocast)
+        subject = Subject(*what, *how, self.beside, self.autocast, self._strategy)
         return look(subject, batch, issued, live, max(1, CUTS - self._cuts % CUTS))
 
     def _settle_as_said(self, seen: Look) -> None:

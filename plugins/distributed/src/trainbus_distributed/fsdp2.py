@@ -44,6 +44,8 @@ class FSDP2Strategy(GroupStrategy):
         shard_modules: names of classes that are gathered by themselves.
     """
 
+    passes_together = True
+
     def __init__(
         self,
         trainer: Trainer,
@@ -59,6 +61,9 @@ class FSDP2Strategy(GroupStrategy):
         #: What the model returned for the batch in hand, until its weight is known.
         self._outputs: list[Any] = []
         self._is_called = self._is_training = self._has_gathered = False
+        #: Each parameter as it is -> as passes compute with it.
+        self._whole: dict[nn.Parameter, nn.Parameter] = {}
+        self._lost: Exception | None = None
 
     def place(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
@@ -81,15 +86,19 @@ class FSDP2Strategy(GroupStrategy):
     ) -> Callable[..., Any]:
         """Return ``forward``, which must call the model: that gathers its weights."""
         self._has_length = self.trainer.batches_per_epoch is not None
-        if self._has_gathered and hasattr(self._model, "reset_iter_state"):
-            # Gradients that a run which failed inside of a window has left.
-            self._model.reset_iter_state()  # before 2.13 torch has none
+        if self._has_gathered:  # gradients that a run which failed may have left
+            self._reset()
         # Whoever registers a method knows that the model must be called.
         registered = [n for n, v in vars(self._model).items() if _is_method(v)]
         is_free = bool(set(registered) - {"generate"})
         buffers = list(self._model.buffers()) if keeps_statistics(self._model) else []
 
         def sharded_forward(module: nn.Module, batch: Any, weight: float) -> Any:
+            if self._lost is not None:
+                raise ConfigError(
+                    "inside of a window the gradient of its loss could not be measured "
+                    f"({self._lost}); say with loss_per what the loss is a mean over"
+                ) from self._lost
             if buffers and self._exchanges:
                 self.group.share_main(buffers)
             self._is_called, self._is_training = is_free, True
@@ -150,6 +159,26 @@ class FSDP2Strategy(GroupStrategy):
             )
         super().average(parameters)
 
+    def gradients(
+        self, loss: Tensor, parameters: Sequence[nn.Parameter]
+    ) -> Sequence[Tensor | None]:
+        """Return whole gradients; those that wait for a last batch stay as they are.
+
+        They take as much memory as the whole model does.
+        """
+        if not self._whole:
+            self._whole = whole_parameters(self._model)
+        whole = [self._whole.get(parameter, parameter) for parameter in parameters]
+        self._model.set_requires_gradient_sync(False)
+        try:
+            return torch.autograd.grad(loss, whole, allow_unused=True)
+        except Exception as error:
+            self._lost = None if self._exchanges else error  # gradients that wait
+            self._reset()
+            raise
+        finally:
+            self._model.set_requires_gradient_sync(self._exchanges)
+
     def gradient_check(self, parameters: Sequence[nn.Parameter]) -> GradientCheck:
         """Return what looks at the whole gradient."""
         return ShardedGradients(parameters, self.group)
@@ -161,6 +190,11 @@ class FSDP2Strategy(GroupStrategy):
     def own(self, state: Any, like: Any) -> Any:
         """Return ``state`` with this process's part where ``like`` is sharded."""
         return parted(state, like)
+
+    def _reset(self) -> None:
+        """Forget a pass that did not come to an end, and gradients that wait."""
+        if hasattr(self._model, "reset_iter_state"):  # before 2.13 torch has none
+            self._model.reset_iter_state()
 
     def _shard(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
@@ -243,6 +277,21 @@ def differentiable(outputs: Any) -> list[Tensor]:
     """Return the tensors that a backward pass can start from, as FSDP2 finds them."""
     leaves = pytree.tree_leaves(outputs)
     return [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
+
+
+def whole_parameters(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
+    """Return for each sharded parameter what it is in a pass; all processes gather."""
+    whole: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        if not isinstance(module, FSDPModule):
+            continue
+        module.reshard()  # where a pass has raised
+        before = dict(module.named_parameters())
+        module.unshard()
+        after = dict(module.named_parameters())
+        whole.update((before[n], p) for n, p in after.items() if p is not before[n])
+        module.reshard()
+    return whole
 
 
 def _is_method(value: Any) -> bool:

@@ -31,8 +31,8 @@ def blip() -> tuple[Any, list[dict[str, Any]], Any]:
     family = Blip()
     family.task = VQA()
     rows = questions(8)[:NUM_ROWS]
-    built = family.build(rows, hidden_size=16, image_size=32, num_attention_heads=2)
-    return family, rows, built
+    small = {"hidden_size": 16, "image_size": 32, "num_attention_heads": 2}
+    return family, rows, family.build(rows, initializer_range=0.3, **small)
 
 
 def chat_model() -> tuple[Any, list[dict[str, Any]], Any]:
@@ -109,3 +109,50 @@ def test_d24_a_model_trains_and_answers_as_on_one_process(
         assert len(each["predictions"]) == NUM_ROWS
         for own, made in zip(alone["predictions"], each["predictions"], strict=True):
             assert made == pytest.approx(own, abs=1e-5)
+
+
+#: Family -> classes of layers that answer, sharded by themselves.
+LAYERS = {"blip": ["BlipTextLayer"], "chat": []}
+LONGEST, NO_TOKEN = 6, 10**6
+
+
+def generated(name: str, row: int | None, end: int) -> list[int]:
+    """Return the tokens of an answer that ends with the token ``end``.
+
+    Args:
+        name: of the family.
+        row: that is asked about; None: that of this process's number.
+        end: the token.
+    """
+    family, rows, (model, processor) = FAMILIES[name]()
+    trainer = Trainer(
+        model,
+        [],
+        optimizer=torch.optim.SGD(model.parameters(), 0.05),
+        plugins=[{"distributed": {"engine": "fsdp2", "shard_modules": LAYERS[name]}}],
+        device="cpu",
+    )
+    asked_row = dict(rows[trainer.rank if row is None else row])
+    del asked_row["answer"]
+    asked = dict(family.collate(processor, [asked_row]))
+    if name == "blip":
+        model.config.text_config.sep_token_id = end
+    else:
+        asked["eos_token_id"], asked["pad_token_id"] = end, 0
+    with torch.no_grad():
+        ids = model.generate(**asked, do_sample=False, max_new_tokens=LONGEST)
+    prompt = 1 if name == "blip" else asked["input_ids"].shape[1]
+    answer = ids[0, prompt:].tolist()
+    # A process that waits for the other fills its answer up.
+    return answer[: answer.index(end) + 1] if end in answer else answer
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_d24_answers_of_unequal_length_wait_for_one_another(
+    two: Ranks, name: str
+) -> None:
+    first, second = (generated(name, row, NO_TOKEN) for row in (0, 1))
+    end = next(token for token in first[:-1] if token not in second)
+    alone = [generated(name, row, end) for row in (0, 1)]
+    assert len(alone[0]) < len(alone[1]) == LONGEST
+    assert two.run(generated, name, None, end) == alone

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainbus_distributed.group import Group
-from trainbus_distributed.module_facts import keeps_statistics, parts_of
+from trainbus_distributed.module_facts import parts_of
 from trainbus_distributed.strategy import GroupStrategy
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ class DDPStrategy(GroupStrategy):
         data: as ``Strategy.data``.
         find_unused_parameters: as DDP has it; gradients are then exchanged after every
             batch, since only there it is known which were used.
-        sync_batchnorm: normalise over all processes; on CUDA only.
     """
 
     replicates = True
@@ -46,11 +45,9 @@ class DDPStrategy(GroupStrategy):
         group: Group,
         data: str,
         find_unused_parameters: bool,
-        sync_batchnorm: bool,
     ) -> None:
         super().__init__(trainer, group, data)
         self._finds_unused = find_unused_parameters
-        self._syncs_batchnorm = sync_batchnorm
         self._ddp: DistributedDataParallel | None = None
         self._trained: list[nn.Parameter] = []
         self._exchanged: set[int] = set()
@@ -59,6 +56,7 @@ class DDPStrategy(GroupStrategy):
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> nn.Module:
         """Move the model; the weights and buffers of the main process hold."""
+        self.tell_of_statistics(model)
         placed = model.to(device)
         self.group.share_main([t.detach() for t in parts_of(placed)])
         return placed
@@ -69,7 +67,9 @@ class DDPStrategy(GroupStrategy):
         """Return the call that computes the loss, with DDP around it."""
         beside = self.trainer.criterion.modules().values()
         step = Step(module, forward, beside, self.trainer.optimizer)
-        options: dict[str, Any] = {SYNC_BUFFERS: keeps_statistics(step)}
+        self.watch_buffers(step)
+        # Buffers follow main at the end of a window; DDP would see to it before one.
+        options: dict[str, Any] = {SYNC_BUFFERS: False}
         # No device_ids: DDP would move inputs, and the kernel has moved them.
         self._ddp = ddp = DistributedDataParallel(
             step, find_unused_parameters=self._finds_unused, **options

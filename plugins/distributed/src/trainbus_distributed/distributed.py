@@ -39,7 +39,7 @@ class DistributedCallback(Callback):
             loader yields its own part already.
         find_unused_parameters: whether the forward pass may leave out parameters,
             others in each batch; gradients are then exchanged after every batch.
-        sync_batchnorm: normalise over all processes; on CUDA only.
+        sync_batchnorm: normalise over all processes; this release refuses it.
         timeout: seconds that a process waits for the others.
     """
 
@@ -88,11 +88,6 @@ class DistributedCallback(Callback):
                 f"cuda_graphs is on and the run is of {number_started()} processes, "
                 "whose exchange cannot be recorded; leave cuda_graphs out"
             )
-        if self.sync_batchnorm and trainer.device.type != "cuda":
-            raise ConfigError(
-                f"distributed.sync_batchnorm works on CUDA alone, and device is "
-                f"{str(trainer.device)!r}; leave it out"
-            )
         self._strategy = self._engine(trainer)
         return self._strategy
 
@@ -105,8 +100,7 @@ class DistributedCallback(Callback):
             return FSDP2Strategy(*common, self.shard_modules)
         from trainbus_distributed.ddp import DDPStrategy
 
-        unused, batchnorm = self.find_unused_parameters, self.sync_batchnorm
-        return DDPStrategy(*common, unused, batchnorm)
+        return DDPStrategy(*common, self.find_unused_parameters)
 
     def _refuse_contradictions(self) -> None:
         is_ddp = self.engine == "ddp"
@@ -124,6 +118,12 @@ class DistributedCallback(Callback):
                     f"distributed.{name} is {getattr(self, name)!r} and engine is "
                     f"{self.engine!r}; use engine {needed!r}, or leave {name} out"
                 )
+        if self.sync_batchnorm:
+            raise ConfigError(
+                "distributed.sync_batchnorm is true, which this release does not do "
+                "yet: BatchNorm normalises by each process's part of a batch; leave it "
+                "out, or use layers that do not look across rows, such as GroupNorm"
+            )
         if self.checkpoint == "sharded":
             raise ConfigError(
                 "distributed.checkpoint is 'sharded', which this release cannot write "

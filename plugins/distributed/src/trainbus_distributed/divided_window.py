@@ -193,6 +193,7 @@ class DividedWindow(Window):
         self._loss_sum, self._weight_sum = loss, weight
         self._expected = self._group.size * self._divided_by
         self._global_divisor.follow(weight)
+        self._strategy.share_buffers()
         return weight, bool(num_bad)
 
     def _correction(self) -> float:

@@ -20,7 +20,6 @@ from torch.distributed.tensor import DTensor
 from torch.utils import _pytree as pytree
 
 from trainbus_distributed.group import Group
-from trainbus_distributed.module_facts import keeps_statistics
 from trainbus_distributed.shard_plan import check_types, modules_to_shard
 from trainbus_distributed.sharded_gradients import ShardedGradients
 from trainbus_distributed.sharded_state import gathered, parted
@@ -75,6 +74,7 @@ class FSDP2Strategy(GroupStrategy):
                 is sharded and what is not; or the model cannot be sharded.
         """
         self._model = model
+        self.tell_of_statistics(model)
         if not isinstance(model, FSDPModule):  # by an earlier trainer
             self._shard(model, optimizer, device)
         model.register_forward_pre_hook(self._note_call)
@@ -91,7 +91,7 @@ class FSDP2Strategy(GroupStrategy):
         # Whoever registers a method knows that the model must be called.
         registered = [n for n, v in vars(self._model).items() if _is_method(v)]
         is_free = bool(set(registered) - {"generate"})
-        buffers = list(self._model.buffers()) if keeps_statistics(self._model) else []
+        self.watch_buffers(self._model, *self.trainer.criterion.modules().values())
 
         def sharded_forward(module: nn.Module, batch: Any, weight: float) -> Any:
             if self._lost is not None:
@@ -99,8 +99,6 @@ class FSDP2Strategy(GroupStrategy):
                     "inside of a window the gradient of its loss could not be measured "
                     f"({self._lost}); say with loss_per what the loss is a mean over"
                 ) from self._lost
-            if buffers and self._exchanges:
-                self.group.share_main(buffers)
             self._is_called, self._is_training = is_free, True
             try:
                 result = forward(module, batch, weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 
 def parts_of(module: nn.Module) -> list[Tensor]:
@@ -15,3 +15,12 @@ def keeps_statistics(module: nn.Module) -> bool:
     """Whether a part of ``module`` moves statistics of its batches in training."""
     parts = module.modules()
     return any(isinstance(p, _NormBase) and p.track_running_stats for p in parts)
+
+
+def looking_across_rows(module: nn.Module) -> list[str]:
+    """Return the names of the layers that normalise by statistics of their part."""
+    return [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,11 @@ from torch import Tensor, nn
 
 from trainbus_distributed.exchange import average
 from trainbus_distributed.group import Group
-from trainbus_distributed.module_facts import parts_of
+from trainbus_distributed.module_facts import (
+    keeps_statistics,
+    looking_across_rows,
+    parts_of,
+)
 from training import ConfigError, PluginError
 from training.plugin import GradientCheck, Strategy, record_failure
 
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from training import Trainer
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class GroupStrategy(Strategy):
@@ -38,6 +45,7 @@ class GroupStrategy(Strategy):
         self.group = group
         self.data = data
         self._is_on_main = False
+        self._with_buffers: list[nn.Module] = []
 
     @property
     def rank(self) -> int:
@@ -147,6 +155,29 @@ class GroupStrategy(Strategy):
             moved = part.to(device)
             self.group.share_main([moved])
             part.copy_(moved)
+
+    def tell_of_statistics(self, model: nn.Module) -> None:
+        """Say once that BatchNorm makes a run differ from that of one process."""
+        found = looking_across_rows(model)
+        if found and self.is_main:
+            log.warning(
+                "BatchNorm (%s) normalises by the rows of each process's part of a "
+                "batch, so this run differs from that of one process; running "
+                "statistics follow the main process",
+                f"{found[0]} and {len(found) - 1} more" if len(found) > 1 else found[0],
+            )
+
+    def watch_buffers(self, *modules: nn.Module) -> None:
+        """Let buffers follow main from here on, if any part keeps statistics."""
+        parts = [part for module in modules for part in module.modules()]
+        keeps = any(map(keeps_statistics, modules))
+        self._with_buffers = [p for p in parts if p._buffers] if keeps else []
+
+    def share_buffers(self) -> None:
+        """Give all main's buffers: at the end of a window, before anybody looks."""
+        if self._with_buffers:
+            held = (b for part in self._with_buffers for b in part._buffers.values())
+            self.group.share_main([b for b in held if b is not None])
 
     def exchanges(self, is_last: bool) -> bool:
         """Whether gradients are exchanged in a batch.

@@ -12,6 +12,7 @@ from training.arguments import check_savable
 from training.builtin.defaults import wrapped_module
 from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.optimizer_state import check_optimizer
+from training.checkpoint.settings import require_same
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
@@ -200,6 +201,8 @@ class Run:
         trainer, bus, weigher = self.trainer, self.bus, self.state.weigher
         module = wrapped_module(trainer, bus)
         self._wrap_loaders()
+        if trainer.strategy.is_divided:
+            require_same(trainer, loaders_by_name(self.val_dataloader))
         order = epoch_loader(self._loader, trainer.order_seed, trainer.strategy)
         self.feed = feed = Feed(order, trainer.device, partial(weighing, weigher))
         if bus.on_setup is not None:

@@ -129,6 +129,34 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change
     ]
 
 
+def require_same(trainer: Checkpointable, validation: Mapping[str, Any]) -> None:
+    """Refuse processes of one run whose settings differ; each calls it.
+
+    They would wait for one another for ever, or train models that part without a word.
+
+    Args:
+        trainer: as it is set up.
+        validation: its loaders by name.
+    Raises:
+        ConfigError: on all of them; the first setting that differs, and its values.
+    """
+    own = {name: v for name, v in settings_of(trainer).items() if name != "loss_per"}
+    bus = trainer.bus
+    own["plugins"] = [name for name in trainer.plugins if name not in bus.main_only]
+    own["learning rates"] = [plain(g["lr"]) for g in trainer.optimizer.param_groups]
+    rows = {n: _length(getattr(v, "dataset", None)) for n, v in validation.items()}
+    own["validation rows"] = rows
+    own["validation batches"] = {n: num_batches(v) for n, v in validation.items()}
+    found = trainer.strategy.gather(own)
+    for name in own:
+        if any(each[name] != found[0][name] for each in found):
+            said = (f"{_short(v[name])} on rank {r}" for r, v in enumerate(found))
+            raise ConfigError(
+                f"{name} is {', '.join(said)}, but all processes of a run must have "
+                "the same: let nothing in the script depend on the rank"
+            )
+
+
 def _comparable(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return ``settings`` without what was only noted while a unit was measured."""
     weighing = settings.get("loss_per")

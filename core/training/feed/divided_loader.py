@@ -153,6 +153,8 @@ class SlicedBatches(DividedLoader):
         """Return the parts of the batches of ``epoch`` without the first ``skip``."""
         begin = super().start
         if type(self.loader) in (list, tuple):
+            # All at once, since they are all here.
+            check_same(self._strategy, self.loader, "train_dataloader")
             return self._parts(begin(epoch, skip, state, loader_state))
         # What is drawn in this process must be the same in all.
         batches = apart_from(

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainbus_distributed.group import Group
 from trainbus_distributed.module_facts import parts_of
 from trainbus_distributed.strategy import GroupStrategy
+from training import ConfigError
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -76,7 +77,20 @@ class DDPStrategy(GroupStrategy):
         )
         self._trained = [p for p in step.parameters() if p.requires_grad]
         self._exchanged = set(map(id, self._trained))
-        return lambda _, batch, weight: ddp(batch, weight)
+
+        def computed(_: nn.Module, batch: Any, weight: float) -> Any:
+            try:
+                return ddp(batch, weight)
+            except RuntimeError as error:
+                if "find_unused_parameters" not in str(error):
+                    raise
+                raise ConfigError(
+                    "a parameter that trains got no gradient in the window before, and "
+                    "DDP waits for each: say distributed.find_unused_parameters: true "
+                    "if the forward pass leaves some out, or freeze them"
+                ) from error
+
+        return computed
 
     def exchanging(self, exchanges: bool) -> AbstractContextManager[Any]:
         """Let DDP exchange in the last batch of a window only."""

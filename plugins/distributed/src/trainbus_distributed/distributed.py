@@ -154,6 +154,17 @@ class DistributedCallback(Callback):
             is_last=is_last,
         )
 
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Refuse to go on, or to save, where the processes' weights have parted.
+
+        Raises:
+            PluginError: a plugin or a script has changed them on some only.
+        """
+        if self._strategy is not None and self._strategy.replicates:
+            from trainbus_distributed.alike import require_alike
+
+            require_alike(trainer, self._strategy.group)
+
     def state_dict(self) -> Mapping[str, Any]:
         """Return what the next window divides by, where there are many processes."""
         return {} if self._divisor.value is None else {"divisor": self._divisor.value}

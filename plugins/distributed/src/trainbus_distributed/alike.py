@@ -1,0 +1,40 @@
+"""Whether processes that each have the whole model still have the same one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainbus_distributed.group import Group
+from training import PluginError
+
+if TYPE_CHECKING:
+    from training import Trainer
+
+
+def require_alike(trainer: Trainer, group: Group) -> None:
+    """Refuse weights or learning rates that differ from process to process.
+
+    The same gradients move the same weights to the same bits, so the sum of each is
+    compared exactly. On CUDA one read, which waits.
+
+    Raises:
+        PluginError: on all processes; names the first weight that differs.
+    """
+    names, weights = zip(*trainer.model.named_parameters(), strict=True)
+    sums: list[Any] = torch.stack(
+        [weight.detach().abs().double().sum().cpu() for weight in weights]
+    ).tolist()
+    rates = [float(each["lr"]) for each in trainer.optimizer.param_groups]
+    # As texts: NaN is not equal to itself.
+    found = group.gather([repr(number) for number in (*rates, *sums)])
+    what = [*(f"the learning rate of group {i}" for i in range(len(rates))), *names]
+    for rank, other in enumerate(found):
+        for name, own, main in zip(what, other, found[0], strict=True):
+            if own != main:
+                raise PluginError(
+                    f"{name} is not the same on rank {rank} as on rank 0 at the end of "
+                    f"epoch {trainer.epoch}: a plugin or the script changes it on some "
+                    "processes only; let all of them do the same"
+                )

@@ -90,7 +90,7 @@ def state_of(name: str, plugin: Any, trainer: Checkpointable) -> dict[str, Any]:
             "return a mapping, empty for no state"
         )
     # Here, where the plugin is known, and not when the file is written.
-    foreign = foreign_value(dict(state))
+    foreign = foreign_value(dict(state), parts=trainer.strategy.parts)
     if foreign is not None:
         raise PluginError(
             f"plugin {name!r} returned a state_dict in which "

@@ -55,7 +55,9 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
     state = strategy.full(own)
     if len(places) > 1:
         state["ranks"] = places[1:]
-    strategy.on_each(lambda: _require_storable(state))
+    # Those of plugins were looked at one by one, to name the plugin; parts were not.
+    seen = state if strategy.parts else {**state, "plugins": {}}
+    strategy.on_each(lambda: _require_storable(seen))
     return state
 
 
@@ -104,8 +106,7 @@ def _own_state(trainer: Checkpointable) -> dict[str, Any]:
 
 
 def _require_storable(state: Mapping[str, Any]) -> None:
-    # Those of plugins were looked at one by one, to name the plugin.
-    foreign = foreign_value({**state, "plugins": {}})
+    foreign = foreign_value(state)
     if foreign is not None:
         raise CheckpointError(f"nothing was saved: {describe_foreign(*foreign)}")
 

@@ -23,16 +23,19 @@ TENSORS = frozenset({Tensor, torch.nn.Parameter})
 DEEPEST = 100
 
 
-def foreign_value(value: Any, path: str = "", depth: int = 0) -> tuple[str, Any] | None:
+def foreign_value(
+    value: Any, path: str = "", depth: int = 0, parts: tuple[type, ...] = ()
+) -> tuple[str, Any] | None:
     """Return (path, value) of the first value that a checkpoint cannot hold, or None.
 
     Args:
         value: what is to be saved.
         path: what leads to it, such as ``"best['scores'][0]"``.
         depth: how many lists and mappings it is inside of.
+        parts: kinds of tensors that are made whole before anything is written.
     """
     kind = type(value)
-    if kind in PLAIN or kind in TENSORS:
+    if kind in PLAIN or kind in TENSORS or kind in parts:
         return None
     # Also what is inside of itself ends here, and not in a RecursionError.
     if depth > DEEPEST and kind in MAPPINGS | SEQUENCES:
@@ -43,13 +46,13 @@ def foreign_value(value: Any, path: str = "", depth: int = 0) -> tuple[str, Any]
             if type(key) not in PLAIN:
                 return f"a key of {path or 'it'}", key
             inner = f"{path}[{key!r}]" if path or not isinstance(key, str) else key
-            found = foreign_value(item, inner, depth + 1)
+            found = foreign_value(item, inner, depth + 1, parts)
             if found is not None:
                 return found
         return None
     if kind in SEQUENCES:
         for index, item in enumerate(value):
-            found = foreign_value(item, f"{path}[{index}]", depth + 1)
+            found = foreign_value(item, f"{path}[{index}]", depth + 1, parts)
             if found is not None:
                 return found
         return None

@@ -38,6 +38,8 @@ class Strategy:
     data: str = "all"
     #: Whether a pass of the model waits for that of each other process.
     passes_together: bool = False
+    #: Kinds of tensors of which a process has its part, as ``full`` makes them whole.
+    parts: tuple[type, ...] = ()
 
     @property
     def rank(self) -> int:

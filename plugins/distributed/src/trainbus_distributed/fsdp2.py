@@ -44,6 +44,7 @@ class FSDP2Strategy(GroupStrategy):
     """
 
     passes_together = True
+    parts = (DTensor,)
 
     def __init__(
         self,

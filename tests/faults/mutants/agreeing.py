@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from faults.mutants.mutant import Mutant
 
-REQUESTS = "distributed/test_agreement.py"
-SIGNALS = "distributed/test_agreed_signals.py"
+REQUESTS = "distributed/agreeing/test_agreement.py"
+SIGNALS = "distributed/agreeing/test_agreed_signals.py"
 
 MUTANTS = [
     Mutant(
@@ -59,7 +59,7 @@ MUTANTS = [
         "trainbus_distributed.divided_window",
         "        if bad:\n",
         "        if False:\n",
-        "distributed/test_agreed_windows.py",
+        "distributed/agreeing/test_agreed_windows.py",
         "test_d10_what_is_not_finite and plugin and fp32",
     ),
     Mutant(

@@ -152,12 +152,20 @@ def test_d10_it_is_dropped_by_all_where_that_is_wanted(
     assert first["counts"][2] == 1
 
 
-def test_d10_statistics_that_are_spoilt_on_one_rank_end_all(two: Ranks) -> None:
+def test_d10_statistics_that_are_spoilt_on_main_end_all(two: Ranks) -> None:
     options = {"nonfinite": "skip"}
-    first, second = two.run(spoilt, "input", 1, options, "Norm")
+    first, second = two.run(spoilt, "input", 0, options, "Norm")
     assert first["error"] == second["error"]
-    assert "rank 1" in first["error"]
     assert "running statistics" in first["error"]
+
+
+def test_d17_statistics_that_are_spoilt_elsewhere_are_mended_by_main(
+    two: Ranks,
+) -> None:
+    first, second = two.run(spoilt, "input", 1, {"nonfinite": "skip"}, "Norm")
+    assert first["error"] is second["error"] is None
+    applied = [heard[2] for heard in first["heard"]]
+    assert applied == [step != AT for step in range(len(applied))]
 
 
 def test_d12_an_overflow_on_one_rank_lowers_the_scale_of_all(two: Ranks) -> None:

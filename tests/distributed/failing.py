@@ -126,6 +126,7 @@ def main(folder: str, how: str, phase: str, rank: str, lives: str = "1") -> None
         regression_batches(4),
         optimizer=torch.optim.SGD(model.parameters(), 0.1),
         step_fn=step,
+        loss_per="samples",  # what fails shall not be what measures
         callbacks=[keeps, fails],
         plugins=[{"distributed": {"timeout": 10}}],
         num_epochs=4,

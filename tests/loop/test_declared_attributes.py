@@ -24,6 +24,9 @@ ONE = {"plugin", "callback"}
 READERS = {
     "core/training/bus/registration.py": {"attribute", "hook"},
     "core/training/bus/order.py": {"key"},
+    # Attributes that ``Callback`` declares, and options that a class declares there.
+    "core/training/bus/ranks.py": {"what"},
+    "core/training/app/plan/planning.py": {"option"},
 }
 
 

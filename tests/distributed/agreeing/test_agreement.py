@@ -329,7 +329,7 @@ def both(hook: str | None, is_deaf: bool) -> list[tuple[int, int, int]]:
     pair = [Pair(rank, meeting, told, is_deaf) for rank in (0, 1)]
 
     def train(rank: int) -> None:
-        asks = [asking(hook, "stop", 3, -1)] if hook else []
+        asks = [asking(hook, "stop", 2, -1)] if hook else []
         trainer = make_trainer(
             *(None, regression_batches(4, 4), Pairs(pair[rank]), *asks), num_epochs=2
         )

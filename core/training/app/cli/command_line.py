@@ -133,9 +133,10 @@ def _call(arguments: argparse.Namespace) -> None:
 
 def _prepare_surroundings() -> None:
     """Let warnings read like the rest, and keep libraries from talking over a run."""
-    logging.basicConfig(format=f"trainbus: {mark()}%(levelname)s: %(message)s")
-    if not speaks_for_all():  # what all are warned of is read once
-        logging.getLogger().setLevel(logging.ERROR)
+    # What all are warned of is read once.
+    level = logging.WARNING if speaks_for_all() else logging.ERROR
+    form = f"trainbus: {mark()}%(levelname)s: %(message)s"
+    logging.basicConfig(format=form, level=level)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.ERROR, "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

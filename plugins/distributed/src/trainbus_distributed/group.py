@@ -60,7 +60,10 @@ class Group:
                 "processes, or unset WORLD_SIZE"
             )
         limit = timedelta(seconds=timeout)
-        Group._store, rank, size = next(rendezvous("env://", timeout=limit))
+        store, rank, size = next(rendezvous("env://", timeout=limit))
+        # The launcher may keep its store, with all addresses, when it starts anew.
+        life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        Group._store = PrefixStore(f"life/{life}", store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store = PrefixStore("group", Group._store)
         dist.init_process_group(

@@ -80,8 +80,10 @@ class Ranks:
                 printed = self._printed()
                 self.close()
                 raise RankError(f"rank {rank} is gone: {printed}") from None
-        # Who failed may have left the others inside of a collective of another call.
-        if not all(is_ok for is_ok, _ in answers):
+        # Who failed may have left the others inside of a collective of another call;
+        # where all have been refused alike they can go on.
+        alike = all(not is_ok and "RuntimeError" not in told for is_ok, told in answers)
+        if not alike and not all(is_ok for is_ok, _ in answers):
             self.close()
         return answers
 

@@ -289,8 +289,8 @@ def left_and_resumed(make: Any, plugin: Any, folder: Path) -> Any:
     [
         ("causal language model", {}),
         ("list of batches", {}),
-        pytest.param("two workers", {}, marks=pytest.mark.slow),
-        pytest.param("iterable data", {}, marks=pytest.mark.slow),
+        pytest.param("two workers", {}, marks=pytest.mark.exhaustive),
+        pytest.param("iterable data", {}, marks=pytest.mark.exhaustive),
         pytest.param(own_list, {"data": "own"}, marks=pytest.mark.slow, id="own list"),
         pytest.param(
             own_stream, {"data": "own"}, marks=pytest.mark.slow, id="own stream"

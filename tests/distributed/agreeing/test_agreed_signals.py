@@ -304,7 +304,7 @@ def test_d19_processes_end_with_the_code_of_the_signal(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     script = tmp_path / "train.py"
-    tests = str(Path(__file__).parents[1])
+    tests = str(Path(__file__).parents[2])
     script.write_text(
         SCRIPT.format(tests=tests, number=int(number), folder=str(tmp_path))
     )

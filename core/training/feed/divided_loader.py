@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from training.feed.sample_seeds import SeededOrder, apart_from, epoch_seed
 from training.feed.share import Share, digest, sliced
 from training.hardware.strategy import Strategy
 
+#: Returns the iterator of an epoch.
+Begin = Callable[[], Iterator[Any]]
 #: In place of a batch where there is none.
 _NONE: Any = object()
 
@@ -75,6 +78,32 @@ class DividedLoader(EpochLoader):
         """Whether the batch that came last only stands in for an empty part."""
         return self._stands_in
 
+    def start(
+        self,
+        epoch: int,
+        skip: int = 0,
+        state: list[torch.Tensor] | None = None,
+        loader_state: Any = None,
+    ) -> Iterator[Any]:
+        """Return the parts of the batches of ``epoch`` without the first ``skip``."""
+        first = self._first(skip, loader_state)
+        begin = partial(super().start, epoch, first, state, loader_state)
+        return self._parts(begin, epoch, skip - first)
+
+    def _first(self, skip: int, loader_state: Any) -> int:
+        """Return how many batches the loader leaves out."""
+        return skip
+
+    def _parts(self, begin: Begin, epoch: int, done: int) -> Iterator[Any]:
+        """Yield the parts of the batches that ``begin`` returns the iterator of.
+
+        Args:
+            begin: is to be called at once: making the iterator draws numbers.
+            epoch: of which they are.
+            done: batches that are left out beside those that the loader leaves out.
+        """
+        raise NotImplementedError
+
 
 def check_same(strategy: Strategy, read: Any, name: str) -> None:
     """Refuse what not all processes read; waits for them, and is the same on all.
@@ -121,15 +150,8 @@ class SharedIndices(DividedLoader):
         """Whether the batch that came last only stands in for an empty part."""
         return self.issued is not None and bool(self.issued.stands_in)
 
-    def start(
-        self,
-        epoch: int,
-        skip: int = 0,
-        state: list[torch.Tensor] | None = None,
-        loader_state: Any = None,
-    ) -> Iterator[Any]:
-        """Return the parts of the batches of ``epoch`` without the first ``skip``."""
-        return self._first_checked(super().start(epoch, skip, state, loader_state))
+    def _parts(self, begin: Begin, epoch: int, done: int) -> Iterator[Any]:
+        return self._first_checked(begin())
 
     def _first_checked(self, batches: Iterator[Any]) -> Iterator[Any]:
         # A sampler that nobody seeds shows in the first batch of an epoch already.
@@ -143,25 +165,14 @@ class SharedIndices(DividedLoader):
 class SlicedBatches(DividedLoader):
     """Each process reads all batches, and takes its slice of dimension 0."""
 
-    def start(
-        self,
-        epoch: int,
-        skip: int = 0,
-        state: list[torch.Tensor] | None = None,
-        loader_state: Any = None,
-    ) -> Iterator[Any]:
-        """Return the parts of the batches of ``epoch`` without the first ``skip``."""
-        begin = super().start
+    def _parts(self, begin: Begin, epoch: int, done: int) -> Iterator[Any]:
         if type(self.loader) in (list, tuple):
             # All at once, since they are all here.
             check_same(self._strategy, self.loader, "train_dataloader")
-            return self._parts(begin(epoch, skip, state, loader_state))
+            return self._cut(begin())
         # What is drawn in this process must be the same in all.
-        batches = apart_from(
-            epoch_seed(self.seed, epoch),
-            lambda: begin(epoch, skip, state, loader_state),
-        )
-        return self._parts(self._all_checked(batches))
+        batches = apart_from(epoch_seed(self.seed, epoch), begin)
+        return self._cut(self._all_checked(batches))
 
     def _all_checked(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
@@ -169,7 +180,7 @@ class SlicedBatches(DividedLoader):
             yield batch
         check_same(self._strategy, None, "train_dataloader")
 
-    def _parts(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def _cut(self, batches: Iterator[Any]) -> Iterator[Any]:
         rank, size = self._strategy.rank, self._strategy.size
         for self.whole in batches:
             part, self._stands_in = sliced(self.whole, rank, size, "train_dataloader")
@@ -182,20 +193,14 @@ class OwnBatches(DividedLoader):
     An epoch ends when all have ended: one agreement a batch.
     """
 
-    def start(
-        self,
-        epoch: int,
-        skip: int = 0,
-        state: list[torch.Tensor] | None = None,
-        loader_state: Any = None,
-    ) -> Iterator[Any]:
-        """Return the own batches of ``epoch`` without the first ``skip`` of all."""
-        first = skip
-        if loader_state is None:
-            # A part that was over by then: its last batch has to stand in.
-            first = min(skip, max(0, self._length() - 1))
-        batches = super().start(epoch, first, state, loader_state)
-        return self._until_all_end(batches, skip - first)
+    def _first(self, skip: int, loader_state: Any) -> int:
+        if loader_state is not None:
+            return skip
+        # A part that was over by then: its last batch has to stand in.
+        return min(skip, max(0, self._length() - 1))
+
+    def _parts(self, begin: Begin, epoch: int, done: int) -> Iterator[Any]:
+        return self._until_all_end(begin(), done)
 
     def _length(self) -> int:
         try:

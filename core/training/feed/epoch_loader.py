@@ -297,11 +297,8 @@ def _seeded(loader: Any, seed: int) -> Any:
     # A sampler that is not known may draw from the global generators.
     if any(type(part) not in PLAIN_SAMPLERS for part in _parts(loader)[1:]):
         indices = SeededOrder(indices, seed)
-    # Workers ask for indices this far ahead of the batch that is here.
-    under_way = loader.num_workers * (loader.prefetch_factor or 0)
-    issued = Issued(indices, keep=under_way + 2)
-    # A new one: a DataLoader's data set and sampler cannot be set again.
-    copy = _copy(loader, dataset, issued, loader.persistent_workers)
+    issued = Issued.to(loader, indices)
+    copy = copied(loader, dataset, issued, loader.persistent_workers)
     if dataset is not loader.dataset:
         copy.worker_init_fn = ShowsOwnDataset(loader.worker_init_fn)
     return copy
@@ -323,12 +320,13 @@ def _indices_of(loader: Any) -> Any:
 def _without_first(loader: Any, skip: int) -> DataLoader[Any]:
     """Return a loader of the remaining batches that loads no skipped one."""
     # Workers of the rest of one epoch do not persist: the next is read whole.
-    return _copy(loader, loader.dataset, _Rest(_indices_of(loader), skip), False)
+    return copied(loader, loader.dataset, _Rest(_indices_of(loader), skip), False)
 
 
-def _copy(
+def copied(
     loader: Any, dataset: Any, indices: Any, persistent_workers: bool
 ) -> DataLoader[Any]:
+    """Return ``loader`` with other data and indices: neither can be set again."""
     is_batched = loader.batch_sampler is not None
     # batch_size None: single samples, as a loader without batching gives them.
     order: dict[str, Any] = {"batch_size": None, "sampler": indices}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -12,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from training.errors import DataError
 from training.feed.divided_loader import check_same, refuse_divided
-from training.feed.epoch_loader import can_skip
+from training.feed.epoch_loader import can_skip, copied
 from training.feed.share import Share, sliced
 from training.feed.structure import sample_sizes
 from training.feed.workers import Issued
@@ -62,12 +61,8 @@ class ValidationShare:
 
     def _divided(self, loader: Any) -> DataLoader[Any]:
         share = Share(loader.batch_sampler, self.strategy.rank, self.strategy.size)
-        under_way = loader.num_workers * (loader.prefetch_factor or 0)
-        self._issued = Issued(share, keep=under_way + 2)
-        divided = copy.copy(loader)
-        # A DataLoader forbids to set some of them.
-        vars(divided).update(_iterator=None, batch_sampler=self._issued)
-        return divided  # type: ignore[no-any-return]
+        self._issued = issued = Issued.to(loader, share)
+        return copied(loader, loader.dataset, issued, loader.persistent_workers)
 
     def _by_index(self, batches: Iterator[Any]) -> Iterator[Any]:
         assert self._issued is not None

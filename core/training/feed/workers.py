@@ -31,6 +31,13 @@ class Issued(Sampler[Any]):
         self.count = 0  # in this pass, so far
         self._recent: deque[Any] = deque(maxlen=keep)
 
+    @classmethod
+    def to(cls, loader: Any, indices: Iterable[Any]) -> Issued:
+        """Return what remembers as many as the workers of a ``DataLoader`` ask for."""
+        # They ask for indices this far ahead of the batch that is here.
+        under_way = loader.num_workers * (loader.prefetch_factor or 0)
+        return cls(indices, keep=under_way + 2)
+
     def __len__(self) -> int:
         return len(self.indices)  # type: ignore[arg-type]
 

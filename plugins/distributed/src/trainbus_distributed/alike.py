@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,14 +22,13 @@ def require_alike(trainer: Trainer, group: Group) -> None:
     Raises:
         PluginError: on all processes; names the first weight that differs.
     """
-    names, weights = zip(*trainer.model.named_parameters(), strict=True)
-    sums: list[Any] = torch.stack(
-        [weight.detach().abs().double().sum().cpu() for weight in weights]
-    ).tolist()
+    weights = dict(trainer.model.named_parameters())
+    found_here = [weight.detach().abs().double().sum() for weight in weights.values()]
+    sums: list[float] = torch.stack(found_here).tolist() if found_here else []
     rates = [float(each["lr"]) for each in trainer.optimizer.param_groups]
     # As texts: NaN is not equal to itself.
     found = group.gather([repr(number) for number in (*rates, *sums)])
-    what = [*(f"the learning rate of group {i}" for i in range(len(rates))), *names]
+    what = [*(f"the learning rate of group {i}" for i in range(len(rates))), *weights]
     for rank, other in enumerate(found):
         for name, own, main in zip(what, other, found[0], strict=True):
             if own != main:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainbus_distributed.group import Group
-from trainbus_distributed.module_facts import parts_of
 from trainbus_distributed.strategy import GroupStrategy
 from training import ConfigError
 
@@ -59,7 +58,7 @@ class DDPStrategy(GroupStrategy):
         """Move the model; the weights and buffers of the main process hold."""
         self.tell_of_statistics(model)
         placed = model.to(device)
-        self.group.share_main([t.detach() for t in parts_of(placed)])
+        self.share_weights(placed, device)
         return placed
 
     def wrap_forward(

@@ -154,7 +154,8 @@ class GroupStrategy(Strategy):
             # One at a time: the whole of it may not fit the device.
             moved = part.to(device)
             self.group.share_main([moved])
-            part.copy_(moved)
+            if moved is not part:  # it lies elsewhere
+                part.copy_(moved)
 
     def tell_of_statistics(self, model: nn.Module) -> None:
         """Say once that BatchNorm makes a run differ from that of one process."""

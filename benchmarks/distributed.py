@@ -3,14 +3,16 @@
 Usage: python benchmarks/distributed.py [--processes 2] [--rounds 15] [--steps 150]
        [--write] [--check]
 
-It starts itself anew by torchrun, each process with one thread. In rounds the two
+It starts itself anew by torchrun, each process with one thread. In rounds the
 contestants train in turns, from the same weights, on the same parts of the same
 batches; the figure is the median of (time / time of the hand-written loop in the same
-round) as the main process measures it between two barriers.
+round) as the main process measures it between two barriers. Lightning, accelerate and
+transformers' Trainer take part where they are installed.
 
 A second table says how far the weights of each way are from those of one process where
 batches are ragged: rows with token weights from 1 to 40, a last batch of 3 rows. A loop
-that takes the mean of the processes' means is what DDP does by itself.
+that takes the mean of the processes' means is what DDP does by itself; each peer
+divides and weighs the rows in its own way.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from distributed_peers import installed
 from environment import table, write
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -66,10 +69,15 @@ def batches_of(steps: int) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
+def parts_of(batches: list[Any]) -> list[Any]:
+    """Return this process's rows of each batch."""
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return [tuple(t.chunk(size)[rank] for t in batch) for batch in batches]
+
+
 def by_hand(model: nn.Module, batches: list[Any]) -> Callable[[], None]:
     """Return the usual loop: DDP around the model, each process its part."""
-    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    parts = [tuple(t.chunk(size)[rank] for t in batch) for batch in batches]
+    parts = parts_of(batches)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
 
     def train() -> None:
@@ -97,7 +105,14 @@ def by_trainer(model: nn.Module, batches: list[Any]) -> Callable[[], None]:
     return trainer.train
 
 
-CONTESTANTS = {"hand-written loop": by_hand, "trainbus": by_trainer}
+def contestants() -> dict[str, Callable[[nn.Module, list[Any]], Callable[[], Any]]]:
+    """Return who takes part: the loop, the trainer, and the peers that are here."""
+    everybody: dict[str, Any] = {"hand-written loop": by_hand, "trainbus": by_trainer}
+    for name, (_, timed, _) in installed().items():
+        everybody[name] = lambda model, batches, timed=timed: timed(
+            model, parts_of(batches), mean_error
+        )
+    return everybody
 
 
 class Ragged(Dataset[Any]):
@@ -168,26 +183,28 @@ def furthest(one: list[Tensor], other: list[Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-def measure(rounds: int, steps: int) -> tuple[list[float], float]:
-    """Return the ratio of each round, and how far the final weights are apart."""
-    start, batches = wide_model(), batches_of(steps)
-    ratios, apart = [], 0.0
+def measure(rounds: int, steps: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Return each one's ratios, and how far its weights are from the loop's."""
+    start, batches, everybody = wide_model(), batches_of(steps), contestants()
+    ratios: dict[str, list[float]] = {name: [] for name in everybody}
+    apart = dict.fromkeys(everybody, 0.0)
+    by = next(iter(everybody))
     for number in range(rounds + 1):
         seconds, weights = {}, {}
-        order = list(CONTESTANTS)
+        order = list(everybody)
         for name in order if number % 2 else reversed(order):
             model = copy.deepcopy(start)
-            train = CONTESTANTS[name](model, batches)
+            train = everybody[name](model, batches)
             torch.distributed.barrier()
             began = time.perf_counter()
             train()
             torch.distributed.barrier()
             seconds[name] = time.perf_counter() - began
             weights[name] = [p.detach() for p in model.parameters()]
-        by, trainer = CONTESTANTS
-        apart = max(apart, furthest(weights[by], weights[trainer]))
-        if number:  # the first one warms up
-            ratios.append(seconds[trainer] / seconds[by])
+        for name in everybody:
+            apart[name] = max(apart[name], furthest(weights[by], weights[name]))
+            if number:  # the first one warms up
+                ratios[name].append(seconds[name] / seconds[by])
     return ratios, apart
 
 
@@ -196,41 +213,42 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     ratios, apart = measure(options.rounds, options.steps)
-    rows = {
+    weights = {
         "trainbus": ragged_by_trainer(["distributed"]),
         "mean of means": ragged_by_hand(),
     }
+    for name, (_, _, ragged) in installed().items():
+        weights[name] = ragged(small_model(), Ragged(), token_error)
     if torch.distributed.get_rank():
         return 0
     alone = torch.load(options.alone, weights_only=True)
-    away = {name: furthest(alone, weights) for name, weights in rows.items()}
-    ratio = statistics.median(ratios)
-    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-    print(
-        table(
-            ["x hand-written loop", "range", "weights apart"],
-            [[f"{ratio:.3f}", spread, f"{apart:.1e}"]],
-        )
-    )
-    print(
-        table(
-            ["ragged batches", "weights from those of one process"],
-            [[name, f"{value:.1e}"] for name, value in away.items()],
-        )
-    )
+    away = {name: furthest(alone, each) for name, each in weights.items()}
+    figures = {
+        name: {"ratio": statistics.median(r), "low": min(r), "high": max(r)}
+        for name, r in ratios.items()
+    }
+    tell(figures, apart, away)
     if options.write:
-        write(
-            "distributed",
-            {
-                "ratio": ratio,
-                "low": min(ratios),
-                "high": max(ratios),
-                "apart": apart,
-                "ragged": away,
-            },
-        )
-    is_bad = ratio > LIMIT or apart > CLOSE or away["trainbus"] > CLOSE
-    return int(options.check and is_bad)
+        results = {"loop": figures, "apart": apart, "ragged": away}
+        write("distributed", {**results, "processes": options.processes})
+    is_slow = figures["trainbus"]["ratio"] > LIMIT
+    is_off = max(apart["trainbus"], away["trainbus"]) > CLOSE
+    return int(options.check and (is_slow or is_off))
+
+
+def tell(
+    figures: dict[str, dict[str, float]],
+    apart: dict[str, float],
+    away: dict[str, float],
+) -> None:
+    """Print both tables."""
+    rows = [
+        [name, f"{f['ratio']:.3f}", f"{f['low']:.3f} to {f['high']:.3f}", f"{off:.1e}"]
+        for (name, f), off in zip(figures.items(), apart.values(), strict=True)
+    ]
+    print(table(["", "x hand-written loop", "range", "weights apart"], rows))
+    distances = [[name, f"{value:.1e}"] for name, value in away.items()]
+    print(table(["ragged batches", "weights from those of one process"], distances))
 
 
 def main() -> int:

@@ -20,7 +20,8 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lowest faults lint walls format types check bench docs wheels clean
+.PHONY: help install demo test test-fast lowest faults lint walls format types check bench docs site \
+	pictures wheels clean
 
 help:  ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' \
@@ -67,6 +68,13 @@ bench: $(BENCH_VENV)/.installed  ## Measure overhead and start-up beside the pee
 docs: $(VENV)/.installed  ## Write the pages of docs/ that are made from the code.
 	$(BIN)/python docs/generate.py
 
+site: $(VENV)/.installed-docs  ## Build the pages of docs/ as a site, into build/site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+pictures: $(VENV)/.installed-docs  ## Draw the README's pictures again, from real runs.
+	$(BIN)/python docs/pictures/terminal.py
+	$(BIN)/python docs/pictures/tensorboard.py
+
 wheels: $(VENV)/.installed  ## Build the seven wheels into dist/.
 	rm -rf build plugins/*/build  # what was deleted must not come back
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist . $(PROJECTS:%=./%)
@@ -92,6 +100,10 @@ $(VENV)/.installed-test: $(INSTALL_INPUTS) | $(VENV)/bin/python
 	@echo "Installing into $(VENV); the first time takes some minutes."
 	$(BIN)/python -m pip install -r requirements.txt -e '.[test,lora,datasets]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: $(INSTALL_INPUTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install -r requirements.txt -e '.[docs]'
+	@touch $@
 
 # All the oldest at once: pip finds nothing to choose from. The oldest torch comes with
 # CUDA's libraries, whatever the machine.

@@ -18,13 +18,14 @@ from training.discovery.signature import fitted
 from training.layout import LAYOUT
 
 PAGES = ("checkpoint-format.md", "resuming.md", "train-your-own-data.md")
+MOVING = "from-lightning-and-transformers.md"
 
 
 def text_of(repository: Path, page: str) -> str:
     return (repository / "docs" / page).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, MOVING])
 def test_the_python_blocks_run_in_an_empty_folder(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:

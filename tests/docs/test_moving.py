@@ -1,0 +1,62 @@
+"""What the page for users of other trainers calls ours is ours."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import training
+from trainbus_distributed import DistributedCallback
+from training.app.config.schema import Config
+from training.hookspecs import HOOKS
+from training.trainer import Trainer
+
+PAGE = Path(__file__).parents[2] / "docs" / "from-lightning-and-transformers.md"
+# Values, and words of the command line and of torch, by what they stand beside.
+WORDS = {
+    *("bf16", "fp16", "ddp", "fsdp2", "collate_fn", "evaluate", "score", "collate"),
+    *("check_finite", "applied", "before", "after", "mutates", "ema", "step"),
+    *("state_dict", "load_state_dict", "data", "training", "Trainer", "step_fn"),
+    *("torchrun", "trainbus evaluate", "trainbus predict --rows FILE --out FILE"),
+    *("trainbus export FILE OUT", "--resume auto", "--profile-plugins"),
+}
+
+
+def ours(text: str) -> list[str]:
+    """Return what stands in backquotes in the last column of the tables."""
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", text, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+
+def is_ours(name: str) -> bool:
+    """Whether there is such a hook, argument, attribute or key."""
+    if name in HOOKS or name in WORDS:
+        return True
+    call = re.fullmatch(r"(\w+)\((?:(\w+)=\.\.\.)?\)", name)
+    if call:
+        parameters = inspect.signature(getattr(training, call[1])).parameters
+        return call[2] is None or call[2] in parameters
+    first, _, rest = name.partition(".")
+    if first == "distributed":
+        return rest in inspect.signature(DistributedCallback).parameters
+    if first == "trainer":
+        return hasattr(Trainer, rest)
+    section = Config.model_fields.get(first)
+    return section is not None and rest in section.annotation.model_fields
+
+
+def test_every_name_that_is_called_ours_is_there() -> None:
+    named = ours(PAGE.read_text(encoding="utf-8"))
+    assert len(named) > 100
+    assert [name for name in named if not is_ours(name)] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Trainer(epochs=...)", "trainer.fit", "on_fit_start", "data.batchsize", "fsdp"],
+)
+def test_a_name_that_is_not_ours_is_found(name: str) -> None:
+    assert not is_ours(name)

@@ -27,7 +27,7 @@ _FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s#]*)(#[^)\s]*)?(\))")
 # A line's end between two of these characters would be shown as a space.
 _WIDE = "[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef\u201c\u201d]"
-_BROKEN = re.compile(f"(?<={_WIDE})\n(?={_WIDE})")
+_BROKEN = re.compile(f"(?<={_WIDE})\n *(?={_WIDE})")
 
 
 def place_of(target: Path) -> str | None:

@@ -64,7 +64,7 @@ def test_a_name_or_a_link_to_what_there_is_not_is_found() -> None:
     text = "`loop.py` `lop.py` `Trainer` `train()` `Trainr` `test_there_is_none(x)`"
     assert unknown_names(text) == ["lop.py", "Trainr", "test_there_is_none"]
     page = ROOT / "README.md"
-    links = "[a](tests) [b](tets) [c](https://x) [d](#benchmarks) [e](LICENSE#f)"
+    links = "[a](tests) [b](tets) [c](https://x) [d](#in-python) [e](LICENSE#f)"
     assert dead_links(page, links) == ["tets", "LICENSE#f"]
 
 

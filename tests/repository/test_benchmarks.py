@@ -63,9 +63,9 @@ def test_the_picture_shows_every_contestant_and_its_measured_ratio() -> None:
     assert results["date"][:10] in text
 
 
-def test_the_readme_shows_the_overhead_as_last_measured() -> None:
+def test_the_page_shows_the_overhead_as_last_measured() -> None:
     results = json.loads((FOLDER / "results" / "overhead.json").read_text())
-    text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
     for name, plain in results["plain"].items():
         full = results["full"][name]["ratio"]
         assert f"| {name} | {plain['ratio']:.2f} | {full:.2f} |" in text

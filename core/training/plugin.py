@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from training.loop.gradients import GradientCheck
     from training.loop.make_window import why_not_deferred
     from training.loop.metrics import merge_metrics
-    from training.loop.window import Window, WindowResult
+    from training.loop.window import Window
+    from training.loop.window_result import WindowResult
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
     from training.modules.frozen_weights import FrozenWeights
@@ -93,7 +94,7 @@ _MODULES = {
     "UnreadWindow": "training.loop.deferred_window",
     "Weigher": "training.weighing.weigher",
     "Window": "training.loop.window",
-    "WindowResult": "training.loop.window",
+    "WindowResult": "training.loop.window_result",
     "as_plain": "training.modules.plain_names",
     "batch_to_device": "training.feed.batches",
     "call_model": "training.loop.forward",

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from training.hardware.readback import LateFlag, Readback
 from training.loop.verdicts import NONFINITE
-from training.loop.window import LOWEST_SCALE, Window, WindowResult
+from training.loop.window import LOWEST_SCALE, Window
+from training.loop.window_result import WindowResult
 
 
 class UnreadWindow(Window):

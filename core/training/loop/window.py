@@ -12,8 +12,7 @@ On a CPU a number is read where it is needed. On CUDA a read makes the host wait
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,10 +20,10 @@ from torch import Tensor, nn
 
 from training.errors import NonFiniteError
 from training.hardware import readback
-from training.hardware.readback import LateFlag, Readback
 from training.loop.gradients import GradientCheck
 from training.loop.optimizer_kernels import prepare_momentum
 from training.loop.verdicts import refusal
+from training.loop.window_result import WindowResult
 from training.modules.buffers import check_buffers, nonfinite_buffers
 
 if TYPE_CHECKING:
@@ -34,41 +33,6 @@ if TYPE_CHECKING:
 NONFINITE_POLICIES = ("stop", "skip")
 #: Below it an overflow is no matter of scaling any more: the gradients are bad.
 LOWEST_SCALE = 1.0
-
-
-@dataclass(slots=True)
-class WindowResult:
-    """What became of a window.
-
-    Attributes:
-        applied: whether the optimizer changed the weights.
-        loss_sum: sum of mean loss times weight over the batches that counted: a float
-            where the loss lives on the CPU, else 0-d float64 on the device.
-        weight: sum of those weights.
-        grad_norm: 0-d, before clipping; None when not clipping or not applied.
-        nonfinite: whether a loss or gradient was NaN or infinite and no scale mends it.
-        verdict: APPLIED, SKIPPED or NONFINITE, where only the device knows it yet;
-            None: the other attributes are final.
-        part_sums: as ``loss_sum`` and ``weight``, of each part of the loss.
-    """
-
-    applied: bool | LateFlag
-    loss_sum: Tensor | float
-    weight: float
-    grad_norm: Tensor | None = None
-    nonfinite: bool = False
-    verdict: Readback | None = None
-    part_sums: Mapping[str, tuple[Tensor | float, float]] = field(default_factory=dict)
-
-    @property
-    def loss(self) -> Tensor | float:
-        """The window's mean loss; NaN when no batch counted."""
-        return self.loss_sum / self.weight if self.weight else math.nan
-
-    @property
-    def parts(self) -> dict[str, Tensor | float]:
-        """The window's mean of each part, over the batches that had it."""
-        return {name: total / n for name, (total, n) in self.part_sums.items()}
 
 
 class Window:

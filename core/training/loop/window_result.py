@@ -1,0 +1,48 @@
+"""What a window has come to, for the loop and for logs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from training.hardware.readback import LateFlag, Readback
+
+
+@dataclass(slots=True)
+class WindowResult:
+    """What became of a window.
+
+    Attributes:
+        applied: whether the optimizer changed the weights.
+        loss_sum: sum of mean loss times weight over the batches that counted: a float
+            where the loss lives on the CPU, else 0-d float64 on the device.
+        weight: sum of those weights.
+        grad_norm: 0-d, before clipping; None when not clipping or not applied.
+        nonfinite: whether a loss or gradient was NaN or infinite and no scale mends it.
+        verdict: APPLIED, SKIPPED or NONFINITE, where only the device knows it yet;
+            None: the other attributes are final.
+        part_sums: as ``loss_sum`` and ``weight``, of each part of the loss.
+    """
+
+    applied: bool | LateFlag
+    loss_sum: Tensor | float
+    weight: float
+    grad_norm: Tensor | None = None
+    nonfinite: bool = False
+    verdict: Readback | None = None
+    part_sums: Mapping[str, tuple[Tensor | float, float]] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Tensor | float:
+        """The window's mean loss; NaN when no batch counted."""
+        return self.loss_sum / self.weight if self.weight else math.nan
+
+    @property
+    def parts(self) -> dict[str, Tensor | float]:
+        """The window's mean of each part, over the batches that had it."""
+        return {name: total / n for name, (total, n) in self.part_sums.items()}

@@ -206,7 +206,8 @@ def on_step_end(trainer: TrainerView, logs: LazyLogs, applied: bool) -> None:
             (before clipping, only when clipping); read-only, read from the device on
             look-up, or with ``logs.later(name)`` behind it.
         applied: False when the update was skipped (scaler overflow, zero weight,
-            non-finite and policy ``skip``); LR schedules advance only if True.
+            non-finite and policy ``skip``); LR schedules advance only if True. To ask
+            waits for the device under fp16 on CUDA: ask last, where it decides.
     Returns: ignored.
     Order: none promised between plugins. Saving belongs in ``on_checkpoint`` (see
         ``request_checkpoint``), and is refused here before another plugin with state,

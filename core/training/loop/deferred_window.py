@@ -41,35 +41,41 @@ class UnreadWindow(Window):
         super()._look_at_groups()
         if before is None:
             self._poison = torch.ones((), device=self._parameters[0].device)
+            self._zero = torch.zeros_like(self._poison)
         else:  # what was found before a group joined stays found
             self._check.found.copy_(before)
 
     def _differentiate(self, scaled: Tensor, loss: Tensor) -> None:
         assert self._poison is not None
-        mean = loss.detach()
-        self._poison += mean.float() - mean.float()  # 0, or NaN
+        # Adds 0, or NaN: one kernel.
+        self._poison.addcmul_(loss.detach(), self._zero)
         # As the gradient that comes in: NaN spreads to every other by itself.
         scaled.backward(self._poison.to(scaled.dtype))  # type: ignore[no-untyped-call]
 
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
         norm = self._guarded_step(self._correction(), before_step)
-        return self._late_result(norm, self._code())
+        # 1.0 where it has met a bad value, which is NONFINITE.
+        return self._late_result(norm, self._check.found)
 
     def _guarded_step(
         self, factor: float | Tensor, before_step: Callable[[], None] | None
     ) -> Tensor | None:
         """Step unless the device has met a bad value; return the norm, if clipping."""
         check, norm = self._check, None
-        # Corrects and looks in one pass; what is found stays on the device.
-        check.mark(factor)
+        clips = self.max_grad_norm is not None
+        is_right = not isinstance(factor, Tensor) and factor == 1.0
+        # A pass over all gradients, which the norm to clip by spares: it tells, too.
+        if before_step is not None or not (clips and is_right):
+            # Corrects on the way; what is found stays on the device.
+            check.mark(factor)
         if before_step is not None:
             before_step()
-            check.mark()
+            if not clips:
+                check.mark()
         if self.max_grad_norm is not None:
-            norm = self._check.clip(self.max_grad_norm)
-            # The sum of squares may overflow where each gradient is finite.
-            found = torch.logical_not(torch.isfinite(norm)).float()
-            torch.maximum(check.found, found, out=check.found)
+            norm = check.clip(self.max_grad_norm)
+            # Infinite, too, where the squares of finite gradients overflow.
+            check.note(norm)
         optimizer: Any = self.optimizer
         # The protocol by which GradScaler tells an optimizer's kernel to do nothing.
         optimizer.grad_scale, optimizer.found_inf = None, check.found
@@ -79,10 +85,6 @@ class UnreadWindow(Window):
             # Whoever else steps it shall meet an ordinary optimizer.
             del optimizer.grad_scale, optimizer.found_inf
         return norm
-
-    def _code(self) -> Tensor:
-        """Return what has become of the attempt: APPLIED or NONFINITE, 0-d."""
-        return self._check.found * NONFINITE
 
     def _late_result(self, norm: Tensor | None, code: Tensor) -> WindowResult:
         result = self._result(applied=True, grad_norm=norm)
@@ -112,7 +114,7 @@ class UnreadWindow(Window):
         scaler.update()
         skipped = (scale < before).float()
         # SKIPPED, or NONFINITE where the lowest scale overflowed, too.
-        code = skipped + skipped * (scale < LOWEST_SCALE)
+        code = skipped + skipped * (scale >= LOWEST_SCALE)
         # A bad loss is no overflow: no lower scale mends it.
         code = torch.where(self._poison.isnan(), float(NONFINITE), code)
         # At 0 no update would mean anything any more.

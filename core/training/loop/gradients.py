@@ -37,17 +37,21 @@ class GradientCheck:
     def found(self) -> Tensor:
         """0-d float32: 1.0 once ``mark`` has met a gradient that is not finite.
 
-        It stays 1.0 until ``finite`` is asked. There must be one device.
+        It stays 1.0 until it is ``read``. There must be one device.
         """
         ((found, _),) = self._scratch.values()
         return found
 
     def finite(self, factor: float = 1.0) -> bool:
-        """Multiply all gradients by ``factor``; return whether all are finite.
-
-        Reading the answer is a sync on CUDA, one for each device.
-        """
+        """Multiply all gradients by ``factor``; return whether all are finite."""
         self.mark(factor)
+        return self.read()
+
+    def read(self) -> bool:
+        """Return whether all that was marked and noted was finite, and forget it.
+
+        A sync on CUDA, one for each device.
+        """
         bad = 0.0
         for found, _ in self._scratch.values():
             bad += found.item()
@@ -83,6 +87,18 @@ class GradientCheck:
                 self._may_be_sparse = True  # layers may change the layout as they go
                 grads = [real_values(p) for p in parameters if p.grad is not None]
                 torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)
+
+    def note(self, number: Tensor) -> None:
+        """Remember on the device, too, if ``number``, 0-d, is not finite: one kernel.
+
+        Its value stays as it is.
+        """
+        # A norm of no gradient at all is on the host.
+        device = number.device
+        found, one = self._scratch.get(device) or next(iter(self._scratch.values()))
+        torch._amp_foreach_non_finite_check_and_unscale_(
+            [number.to(found.device)], found, one
+        )
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale all gradients so that their 2-norm is at most ``max_norm``.

@@ -159,17 +159,16 @@ class Loop:
     def _end_window(self, index: int) -> None:
         """Step the optimizer, count, announce, and grant what was asked for."""
         trainer, bus, progress = self.trainer, self.bus, self.state.progress
-        progress.lr = lr = float(trainer.optimizer.param_groups[0]["lr"])
+        lr = float(trainer.optimizer.param_groups[0]["lr"])
         before_step = bus.on_before_step
         # None where nobody listens: the window then need not look before it clips.
         result = self.window.step(before_step and (lambda: before_step(trainer)))
         self.is_in_window = False
-        progress.step += 1
-        progress.batch = index
         if result.verdict is None:
             progress.count(bool(result.applied))
-        else:
+        else:  # it may be that of an earlier one that ends the run
             self.state.verdicts.add(result.verdict)
+        progress.step, progress.batch, progress.lr = progress.step + 1, index, lr
         if result.nonfinite:
             progress.nonfinite_windows += 1
             log.warning("step %d dropped: loss or gradient not finite", progress.step)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from training.errors import NonFiniteError
 
@@ -11,10 +12,13 @@ if TYPE_CHECKING:
     from training.hardware.readback import Readback
     from training.loop.progress import Progress
 
-# What became of an attempt.
-APPLIED, SKIPPED, NONFINITE = 0, 1, 2
+# What became of an attempt. The flag that a gradient check sets on the device is 1.0.
+APPLIED, NONFINITE, SKIPPED = 0, 1, 2
 #: Attempts that the host may be ahead of the device.
 MOST_UNSETTLED = 16
+#: Counters that an attempt moves, whatever becomes of it.
+MOVED = ("step", "batch", "lr", "loss_sum", "weight_sum")
+_moved = attrgetter(*MOVED)
 
 
 class Verdicts:
@@ -29,7 +33,7 @@ class Verdicts:
     def __init__(self, progress: Progress, may_be_early: bool = True) -> None:
         self._progress = progress
         self._may_be_early = may_be_early
-        self._unsettled: deque[tuple[int, Readback]] = deque()
+        self._unsettled: deque[tuple[tuple[Any, ...], Readback]] = deque()
 
     @property
     def num_applied(self) -> int:
@@ -37,8 +41,8 @@ class Verdicts:
         return sum(verdict.value() == APPLIED for _, verdict in self._unsettled)
 
     def add(self, verdict: Readback) -> None:
-        """Note the attempt just made; take the verdicts that have arrived."""
-        self._unsettled.append((self._progress.step, verdict))
+        """Note an attempt that the counters do not hold yet; take what has arrived."""
+        self._unsettled.append((_moved(self._progress), verdict))
         self.settle(wait=False)
 
     def settle(self, wait: bool = True) -> None:
@@ -51,14 +55,15 @@ class Verdicts:
                 after it left the weights alone; the counters go back to before it.
         """
         while self._unsettled:
-            step, verdict = self._unsettled[0]
+            before, verdict = self._unsettled[0]
             # So many steps, and no more, are made in vain after a bad loss.
             is_late = len(self._unsettled) > MOST_UNSETTLED
             if not (wait or is_late or (self._may_be_early and verdict.is_here)):
                 return
             outcome = verdict.value()
             if outcome == NONFINITE:
-                self._progress.step = step - 1
+                for name, value in zip(MOVED, before, strict=True):
+                    setattr(self._progress, name, value)
                 # The device's note stays set, so no later attempt has moved a weight.
                 self._unsettled.clear()
                 raise NonFiniteError(refusal("a loss or gradient is NaN or infinite"))

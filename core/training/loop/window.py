@@ -111,8 +111,7 @@ class Window:
         self.num_batches += 1
         if weight <= 0.0:  # a mean over nothing is NaN: it has no gradient to give
             return loss
-        # In double: an epoch may have more batches than float32 has digits for.
-        value = loss.item() if self._reads_are_free else loss.detach().double()
+        value = loss.item() if self._reads_are_free else loss.detach()
         if self._reads_are_free and not math.isfinite(value):
             self._refuse(f"the loss is {value}")
             self._bad_loss = True
@@ -178,30 +177,41 @@ class Window:
 
     def _add(self, mean: Tensor | float, weight: float) -> None:
         """Count a batch whose gradients are in."""
-        self._loss_sum = self._loss_sum + (mean if self.adds_up else mean * weight)
+        share = 1.0 if self.adds_up else weight
+        self._loss_sum = _added(self._loss_sum, mean, share)
         self._weight_sum += weight
         for name, part in self.parts.items() if self.parts else ():
-            if isinstance(part, Tensor):
-                part = part.item() if part.device.type == "cpu" else part.double()
+            if isinstance(part, Tensor) and part.device.type == "cpu":
+                part = part.item()
             total, count = self._part_sums.get(name, (0.0, 0.0))
-            self._part_sums[name] = total + part * weight, count + weight
+            self._part_sums[name] = _added(total, part, weight), count + weight
 
     def _differentiate(self, scaled: Tensor, loss: Tensor) -> None:
         scaled.backward()  # type: ignore[no-untyped-call]
 
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
-        norm, correction = None, self._correction()
+        check, norm, finite = self._check, None, True
+        # A loss on CUDA was not looked at yet: what is to know is read in one go.
+        is_noted = isinstance(self._loss_sum, Tensor)
+        if is_noted:
+            check.note(self._loss_sum)
         # The norm to clip by tells, too, where nobody wants to see gradients before.
-        norm_tells = self.max_grad_norm and before_step is None and correction == 1.0
-        finite = bool(norm_tells) or self._check.finite(correction)
-        if not self._reads_are_free:  # a CUDA loss was not looked at yet
-            finite = finite and math.isfinite(float(self._loss_sum))
-        if finite and before_step is not None:
+        correction, clips = self._correction(), self.max_grad_norm is not None
+        if is_marked := before_step is not None or correction != 1.0 or not clips:
+            check.mark(correction)
+        if before_step is not None and (finite := check.read()):
             before_step()
-            finite = self._check.finite()  # a plugin may have spoilt them
+            if is_marked := not clips:
+                check.mark()  # a plugin may have spoilt them
         if finite and self.max_grad_norm is not None:
-            norm = self._check.clip(self.max_grad_norm)
-            finite = math.isfinite(norm)  # finite gradients may have an infinite norm
+            norm = check.clip(self.max_grad_norm)
+            # Finite gradients may have an infinite norm.
+            if is_noted:
+                check.note(norm)
+            else:
+                finite = math.isfinite(norm)
+        if is_noted or is_marked:
+            finite = check.read() and finite
         if not finite:
             self._refuse("a gradient is NaN or infinite")
             return self._result(applied=False, nonfinite=True)
@@ -258,3 +268,12 @@ class Window:
         if self.nonfinite == "stop":
             raise NonFiniteError(refusal(what))
         check_buffers(self.model, self._odd, what)
+
+
+def _added(total: Tensor | float, mean: Tensor | float, weight: float) -> Tensor | float:
+    """Return ``total + mean * weight``, in double: an epoch may have many batches."""
+    if not isinstance(mean, Tensor):
+        return total + mean * weight
+    if not isinstance(total, Tensor):
+        total = mean.new_full((), total, dtype=torch.float64)
+    return torch.add(total, mean, alpha=weight)  # one kernel

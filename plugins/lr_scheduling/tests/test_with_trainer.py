@@ -104,3 +104,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, options, steps):
     resumed.load_checkpoint(tmp_path / "half.pt")
     resumed.train()
     assert rest.seen == whole.seen[steps:]
+
+
+class Late:
+    """Whether an update was applied, where to ask would make the host wait."""
+
+    def __bool__(self):
+        raise AssertionError("the host waited for the device")
+
+
+SCHEDULES = {
+    "each epoch": {"type": "cosine", "interval": "epoch"},
+    "a plateau": {"type": "plateau", "monitor": "train_loss"},
+}
+
+
+@pytest.mark.parametrize("options", SCHEDULES.values(), ids=SCHEDULES.keys())
+def test_a_schedule_that_does_not_move_at_a_step_does_not_ask_what_it_did(options):
+    LearningRateSchedulerCallback(**options).on_step_end(applied=Late())
+
+
+def test_one_that_moves_at_each_update_has_to_ask():
+    with pytest.raises(AssertionError, match="waited"):
+        LearningRateSchedulerCallback(type="cosine").on_step_end(applied=Late())

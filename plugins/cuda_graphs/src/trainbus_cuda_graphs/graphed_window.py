@@ -124,7 +124,7 @@ class GraphedWindow(UnreadWindow):
         mean = recording.loss.clone()
         self.parts = {name: part.clone() for name, part in recording.parts.items()}
         self.num_batches += 1
-        self._add(mean.double(), weight)
+        self._add(mean, weight)
         return mean
 
     def _begin(self) -> None:
@@ -166,7 +166,7 @@ class GraphedWindow(UnreadWindow):
             self._used = [p for p in self._parameters if p.grad is not None]
         if recording is None or before_step is not None:
             norm = self._guarded_step(self._factor, before_step)
-            return self._late_result(norm, self._code())
+            return self._late_result(norm, self._check.found)
         # Its last part empties the gradients.
         recording.play_attempt()
         self._is_empty = True
@@ -229,7 +229,7 @@ class GraphedWindow(UnreadWindow):
         def one_attempt() -> None:
             with self._flagged_capturable():
                 recording.norm = self._guarded_step(self._factor, None)
-            recording.code = self._code()
+            recording.code = self._check.found
             torch._foreach_zero_(gradients)
 
         try:

@@ -27,12 +27,12 @@ class ShardedGradients(GradientCheck):
         self._replicated = [p for p in parameters if not isinstance(p, DTensor)]
         super().__init__([*self._sharded, *self._replicated])
 
-    def finite(self, factor: float = 1.0) -> bool:
-        """Multiply all gradients by ``factor``; return whether all are, everywhere.
+    def read(self) -> bool:
+        """Return whether all that was marked was finite, everywhere.
 
         A sum over all processes, which the host waits for.
         """
-        is_bad = not super().finite(factor)
+        is_bad = not super().read()
         return not any(self._group.sum([float(is_bad)]))
 
     def clip(self, max_norm: float) -> Tensor:

@@ -200,7 +200,8 @@ class LearningRateSchedulerCallback(Callback):
 
     def on_step_end(self, applied: bool) -> None:
         """Advance a per-update schedule if the update was applied."""
-        if applied and self.interval == "step" and not self.is_plateau:
+        # Asked last: under fp16 on CUDA the answer waits for the device.
+        if self.interval == "step" and not self.is_plateau and applied:
             self.driver.advance()
 
     def on_metrics(self, metrics: Mapping[str, float]) -> None:

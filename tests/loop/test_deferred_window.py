@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import (
     Overflow,
     Recorder,
@@ -22,6 +25,7 @@ from toy import (
 from training import Callback, NonFiniteError, Trainer
 from training.hardware.readback import LateFlag, Readback
 from training.loop.deferred_window import UnreadWindow
+from training.loop.progress import Progress
 from training.loop.window import Window
 
 PRECISIONS = ["fp32", "bf16", "fp16"]
@@ -135,6 +139,40 @@ def test_a_bad_value_never_reaches_the_weights_however_late_it_is_learnt_of(
         trainer.train()
     assert (trainer.step, trainer.update) == (2, 2)
     assert_equal_weights(model, good)
+
+
+class Falls(Callback):
+    """Moves the rate after each step, and keeps the counters of that moment."""
+
+    def __init__(self) -> None:
+        self.after: list[Progress] = []
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        trainer.optimizer.param_groups[0]["lr"] *= 0.5
+        self.after.append(replace(trainer.progress))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("kind", ["bad loss", "bad gradient"])
+def test_after_a_bad_value_all_counters_are_those_from_before_it(
+    kind: str, accumulation: int, answers: str
+) -> None:
+    falls = Falls()
+    trainer = trainer_of(
+        Spoilt(kind, 1 + 3 * accumulation),
+        falls,
+        batches=regression_batches(16),
+        gradient_accumulation_steps=accumulation,
+    )
+    with pytest.raises(NonFiniteError):
+        trainer.train()
+    # The third window was the last good one; the host was some windows ahead.
+    assert trainer.progress.state_dict() == {
+        **falls.after[2].state_dict(),
+        "update": 3,
+    }
+    assert (trainer.step, trainer.batches_seen) == (3, 3 * accumulation)
+    assert math.isfinite(trainer.progress.loss_sum)
 
 
 def test_without_the_guard_the_bad_value_does_reach_them(answers: str) -> None:
@@ -258,6 +296,79 @@ def test_elsewhere_it_is_read_once_a_window(fused: bool, nonfinite: str) -> None
         assert (trainer.update, trainer.progress.nonfinite_windows) == (3, 1)
     assert type(trainer._run.window) is Window
     assert weights_are_finite(model)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read, from when it is entered."""
+
+    number = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.number += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+class Touches(Callback):
+    """Listens before the step."""
+
+    def on_before_step(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("norm", [None, 1.0], ids=["no clipping", "clipping"])
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 1)], ids=["even", "uneven"])
+@pytest.mark.parametrize(
+    ("listeners", "reads"),
+    [
+        pytest.param([], 1, id="alone"),
+        # It must not be called on gradients that are not finite, nor spoil them.
+        pytest.param([Touches()], 2, id="with a listener before the step"),
+    ],
+)
+def test_an_optimizer_that_is_not_fused_is_waited_for_once_a_step(
+    norm: float | None,
+    sizes: tuple[int, ...],
+    listeners: list[Any],
+    reads: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, counted = Regression(), Reads()
+
+    def batches() -> Any:  # not read ahead
+        for number in range(8):
+            if number == 2:
+                counted.__enter__()
+            yield regression_batches(1, sizes[number % 2])[0]
+        counted.__exit__(None, None, None)
+
+    class Loader:
+        def __iter__(self) -> Any:
+            return batches()
+
+    with caplog.at_level(logging.WARNING):
+        Trainer(
+            model=model,
+            train_dataloader=Loader(),
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+            gradient_accumulation_steps=2,
+            max_grad_norm=norm,
+            callbacks=listeners,
+            loss_per="samples",
+            device="cpu",
+        ).train()
+    assert counted.number == 3 * reads
+    said = "SGD is not fused; build it with fused=True"
+    assert caplog.text.count(said) == 1
+
+
+def test_of_a_fused_optimizer_nothing_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        trainer_of(Regression()).train()
+    assert "waits" not in caplog.text
 
 
 def test_a_checkpoint_waits_for_the_attempts_before_it(

@@ -10,7 +10,8 @@ from torch import nn
 from toy import make_trainer, regression_batches, weights_of
 
 from training import Callback, PluginError, Trainer, hookimpl
-from training.plugin import UnreadWindow, Window
+from training.loop.optimizer_kernels import prepare_momentum
+from training.plugin import UnreadWindow, Window, why_not_deferred
 
 
 class Counting(Window):
@@ -172,3 +173,25 @@ def test_of_a_plugin_that_may_fail_the_window_is_left_to_the_next() -> None:
     fails, next_one = MayFail("fails", "fast"), Chooses("next", Counting)
     assert isinstance(trained(fails, next_one)._run.window, Counting)
     assert type(trained(MayFail("fails", "fast"))._run.window) is Window
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        pytest.param("AdamW", {}, "build it with fused=True", id="not built so"),
+        pytest.param("RMSprop", {}, "has no fused kernel", id="none there is"),
+        pytest.param(
+            *("SGD", {"momentum": 0.9, "dampening": 0.1, "fused": True}),
+            "its dampening forbids",
+            id="one that cannot be kept",
+        ),
+        pytest.param("AdamW", {"fused": True}, None, id="fused"),
+    ],
+)
+def test_why_the_host_waits_for_an_optimizer_is_said_with_what_to_do(
+    kind: str, options: dict[str, Any], says: str | None
+) -> None:
+    optimizer = getattr(torch.optim, kind)(nn.Linear(1, 1).parameters(), **options)
+    prepare_momentum(optimizer)
+    why = why_not_deferred(optimizer, "stop")
+    assert why is None if says is None else says in (why or "")

@@ -12,8 +12,8 @@ from training.loop.verdicts import APPLIED, MOST_UNSETTLED, NONFINITE, Verdicts
 
 def added(verdicts: Verdicts, progress: Progress, outcome: float = APPLIED) -> None:
     """Make an attempt whose outcome has arrived already."""
-    progress.step += 1
     verdicts.add(Readback(float(outcome)))
+    progress.step += 1
 
 
 def test_alone_a_verdict_counts_as_soon_as_it_has_arrived() -> None:

@@ -98,7 +98,8 @@ def _own_loss(
 def _with_loss_fn(
     loss_fn: LossFn, model: nn.Module, batch: Any, weight: float
 ) -> tuple[Tensor, float, Parts]:
-    if isinstance(batch, Mapping):
+    is_usual = type(batch) is tuple or type(batch) is list  # two looks and no call
+    if not is_usual and isinstance(batch, Mapping):
         if "labels" not in batch:
             raise ConfigError(
                 f"loss_fn needs targets, but the batch has no 'labels', only: "

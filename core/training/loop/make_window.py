@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from training.loop.deferred_window import UnreadWindow
 from training.loop.optimizer_kernels import prepare_momentum
 from training.loop.precision import Precision
 from training.loop.window import Window
+
+log = logging.getLogger(__name__)
 
 
 def choose_window(
@@ -28,8 +31,10 @@ def choose_window(
     prepare_momentum(optimizer)
     # On a CPU the loss is read for nothing, so there is nothing to defer.
     waits = readback.reads_wait(precision.device)
-    is_deferred = waits and why_not_deferred(optimizer, nonfinite) is None
-    return UnreadWindow if is_deferred else Window
+    why = why_not_deferred(optimizer, nonfinite) if waits else "nothing waits"
+    if waits and why is not None:
+        log.warning("the host waits for the device once a step: %s", why)
+    return UnreadWindow if why is None else Window
 
 
 def made_window(owner: str, make: Any, *arguments: Any) -> Window:
@@ -57,7 +62,12 @@ def why_not_deferred(optimizer: torch.optim.Optimizer, nonfinite: str) -> str | 
         return f"nonfinite is {nonfinite!r}, which must look at each step"
     # torch's own mark of a kernel that obeys ``found_inf``.
     if not getattr(optimizer, "_step_supports_amp_scaling", False):
-        return f"{type(optimizer).__name__} is not fused; build it with fused=True"
+        name = type(optimizer).__name__
+        if "fused" not in optimizer.defaults:
+            return f"{name} has no fused kernel; AdamW, Adam and SGD have"
+        if any(group.get("dampening") for group in optimizer.param_groups):
+            return f"{name} is not fused, which its dampening forbids"
+        return f"{name} is not fused; build it with fused=True"
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     # One flag, read by the kernel on its own device.
     if len({parameter.device for parameter in parameters}) != 1:

@@ -23,7 +23,7 @@ from training.hardware import readback
 from training.loop.gradients import GradientCheck
 from training.loop.optimizer_kernels import prepare_momentum
 from training.loop.verdicts import refusal
-from training.loop.window_result import WindowResult
+from training.loop.window_result import WindowResult, added
 from training.modules.buffers import check_buffers, nonfinite_buffers
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class Window:
 
     def _look_at_groups(self) -> None:
         groups = self.optimizer.param_groups
-        self._group_sizes = [len(group["params"]) for group in groups]
         self._parameters = [p for group in groups for p in group["params"]]
+        self._size = len(groups), len(self._parameters)
         self._check = GradientCheck(self._parameters)
 
     def clear(self) -> None:
@@ -145,9 +145,11 @@ class Window:
 
     def _begin(self) -> None:
         """Take in parameter groups that have joined since the last window."""
-        sizes = [len(group["params"]) for group in self.optimizer.param_groups]
-        # Sizes alone: to compare each parameter would cost every window.
-        if sizes != self._group_sizes:
+        groups, number = self.optimizer.param_groups, 0
+        # Their number alone: to compare each parameter would cost every window.
+        for group in groups:
+            number += len(group["params"])
+        if (len(groups), number) != self._size:
             prepare_momentum(self.optimizer)
             self._look_at_groups()
             self.clear()
@@ -178,13 +180,16 @@ class Window:
     def _add(self, mean: Tensor | float, weight: float) -> None:
         """Count a batch whose gradients are in."""
         share = 1.0 if self.adds_up else weight
-        self._loss_sum = _added(self._loss_sum, mean, share)
+        if isinstance(mean, float):  # at hand: this is the path of a CPU
+            self._loss_sum += mean * share
+        else:
+            self._loss_sum = added(self._loss_sum, mean, share)
         self._weight_sum += weight
         for name, part in self.parts.items() if self.parts else ():
             if isinstance(part, Tensor) and part.device.type == "cpu":
                 part = part.item()
             total, count = self._part_sums.get(name, (0.0, 0.0))
-            self._part_sums[name] = _added(total, part, weight), count + weight
+            self._part_sums[name] = added(total, part, weight), count + weight
 
     def _differentiate(self, scaled: Tensor, loss: Tensor) -> None:
         scaled.backward()  # type: ignore[no-untyped-call]
@@ -268,12 +273,3 @@ class Window:
         if self.nonfinite == "stop":
             raise NonFiniteError(refusal(what))
         check_buffers(self.model, self._odd, what)
-
-
-def _added(total: Tensor | float, mean: Tensor | float, weight: float) -> Tensor | float:
-    """Return ``total + mean * weight``, in double: an epoch may have many batches."""
-    if not isinstance(mean, Tensor):
-        return total + mean * weight
-    if not isinstance(total, Tensor):
-        total = mean.new_full((), total, dtype=torch.float64)
-    return torch.add(total, mean, alpha=weight)  # one kernel

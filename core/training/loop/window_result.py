@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
+if TYPE_CHECKING:
     from training.hardware.readback import LateFlag, Readback
 
 
@@ -46,3 +47,12 @@ class WindowResult:
     def parts(self) -> dict[str, Tensor | float]:
         """The window's mean of each part, over the batches that had it."""
         return {name: total / n for name, (total, n) in self.part_sums.items()}
+
+
+def added(total: Tensor | float, mean: Tensor | float, weight: float) -> Tensor | float:
+    """Return ``total + mean * weight``, in double: an epoch may have many batches."""
+    if not isinstance(mean, Tensor):
+        return total + mean * weight
+    if not isinstance(total, Tensor):
+        total = mean.new_full((), total, dtype=torch.float64)
+    return torch.add(total, mean, alpha=weight)  # one kernel

@@ -91,7 +91,7 @@ class GraphedWindow(UnreadWindow):
         self._recording, self._num_warm = None, 0
         device = self._parameters[0].device
         self._share, self._factor = torch.ones(2, device=device).unbind()
-        self._rates = torch.zeros(len(self._group_sizes), device=device)
+        self._rates = torch.zeros(len(self.optimizer.param_groups), device=device)
         self._filled: dict[str, float] = {}
         self._modules = list(self.model.modules())
 

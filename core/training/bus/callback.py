@@ -7,7 +7,7 @@ type-checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 
@@ -38,8 +38,9 @@ class Callback:
     #: What its hooks may change: "parameters", "gradients", "optimizer" (options such
     #: as the learning rate), "rng" (global random generators). Observers: nothing.
     mutates: ClassVar[tuple[str, ...]] = ()
-    #: Per-batch hooks that read the device at every call (a sync on CUDA).
-    reads_device: ClassVar[tuple[str, ...]] = ()
+    #: Per-batch hooks that read the device at every call (a sync on CUDA); a mapping
+    #: gives each its reason.
+    reads_device: ClassVar[Collection[str]] = ()
     #: Metrics that ``evaluate`` may deliver, for those who read about it.
     produces: ClassVar[tuple[str, ...]] = ()
     #: Options that list metrics of the run's task to be measured, None for all; each

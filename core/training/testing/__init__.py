@@ -18,17 +18,21 @@ if TYPE_CHECKING:
     )
     from training.testing.runs import Event, Heard, run_events, tiny_trainer
     from training.testing.toys import tiny_batches
+    from training.testing.waits import Wait, assert_no_waits, waits_of
 
 __all__ = [
     "CHECKS",
     "FAMILY_CHECKS",
     "Event",
     "Heard",
+    "Wait",
     "assert_family_conforms",
+    "assert_no_waits",
     "assert_plugin_conforms",
     "run_events",
     "tiny_batches",
     "tiny_trainer",
+    "waits_of",
 ]
 
 _MODULES = {
@@ -37,10 +41,13 @@ _MODULES = {
     "Heard": "training.testing.runs",
     "FAMILY_CHECKS": "training.testing.family_conformance",
     "assert_family_conforms": "training.testing.family_conformance",
+    "Wait": "training.testing.waits",
+    "assert_no_waits": "training.testing.waits",
     "assert_plugin_conforms": "training.testing.conformance",
     "run_events": "training.testing.runs",
     "tiny_batches": "training.testing.toys",
     "tiny_trainer": "training.testing.runs",
+    "waits_of": "training.testing.waits",
 }
 
 

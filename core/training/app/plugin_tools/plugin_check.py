@@ -24,7 +24,10 @@ TIMEOUT, TRIAL = 120.0, 120.0
 
 
 def check(
-    names: Sequence[Named], folders: Sequence[str] = (), timeout: float = TIMEOUT
+    names: Sequence[Named],
+    folders: Sequence[str] = (),
+    timeout: float = TIMEOUT,
+    is_tried: bool = False,
 ) -> dict[Named, tuple[str, str]]:
     """Return (kind, name) -> what is wrong with that plugin, ``""`` if nothing.
 
@@ -36,6 +39,7 @@ def check(
         folders: further places to find them in.
         timeout: seconds after which the plugin at hand counts as hanging, if no model
             family is among them.
+        is_tried: whether callbacks that are good take part in a small run, too.
     """
     results: dict[Named, tuple[str, str]] = {}
     while left := [name for name in names if name not in results]:
@@ -43,7 +47,8 @@ def check(
             report = Path(folder) / "report"
             report.touch()
             num_families = sum(kind == "model" for kind, _ in left)
-            ending = _call(report, left, folders, timeout + TRIAL * num_families)
+            seconds = timeout + TRIAL * num_families
+            ending = _call(report, left, folders, seconds, is_tried)
             lines = report.read_text(encoding="utf-8").splitlines()
         begun = left[0]
         for line in lines:
@@ -57,11 +62,16 @@ def check(
 
 
 def _call(
-    report: Path, names: Sequence[Named], folders: Sequence[str], timeout: float
+    report: Path,
+    names: Sequence[Named],
+    folders: Sequence[str],
+    timeout: float,
+    is_tried: bool,
 ) -> str:
     """Run the other process; return how it ended, in words."""
     flat = [word for named in names for word in named]
-    arguments = [str(report), str(len(folders)), *folders, *flat]
+    tried = str(int(is_tried))
+    arguments = [str(report), tried, str(len(folders)), *folders, *flat]
     module = "training.app.plugin_tools.plugin_check"
     command = [sys.executable, "-m", module, *arguments]
     try:
@@ -82,7 +92,7 @@ def _call(
 def _checked(kind: str, name: str) -> tuple[str, str]:
     """Return what is wrong with an installed plugin, and what else is to be said.
 
-    Nothing is constructed but a model family that brings rows to try it on.
+    Nothing is constructed yet but a model family that brings rows to try it on.
     """
     from training.app.plugin_tools.family_trial import REMARKS, tried
     from training.bus.bus import Bus
@@ -106,16 +116,29 @@ def _checked(kind: str, name: str) -> tuple[str, str]:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    report, count, *rest = arguments
+    report, is_tried, count, *rest = arguments
     folders, names = rest[: int(count)], rest[int(count) :]
     for folder in folders:
         installed.use_folder(folder)
     with open(report, "a", encoding="utf-8", buffering=1) as file:
+
+        def write(kind: str, name: str, found: tuple[str, str] | None) -> None:
+            file.write(json.dumps([kind, name, found]) + "\n")
+
         for kind, name in zip(names[::2], names[1::2], strict=True):
-            file.write(json.dumps([kind, name, None]) + "\n")
+            write(kind, name, None)
             with contextlib.redirect_stdout(sys.stderr):
                 found = _checked(kind, name)
-            file.write(json.dumps([kind, name, found]) + "\n")
+                write(kind, name, found)
+                # Behind its result, which stands even where the run never ends.
+                if int(is_tried) and kind == CALLBACK and not found[0]:
+                    write(kind, name, ("", _tried(name)))
+
+
+def _tried(name: str) -> str:
+    from training.app.plugin_tools.wait_trial import waits_remark
+
+    return waits_remark(installed.load(installed.find(name, "plugins check", CALLBACK)))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,8 @@ def show_plugins(arguments: argparse.Namespace) -> None:
 def check_plugins(arguments: argparse.Namespace) -> None:
     """Import and validate plugins in another process; refuse if one has trouble.
 
-    A model family that has ``sample_rows()`` is tried on them.
+    A model family that has ``sample_rows()`` is tried on them. A callback that is named
+    is tried in a small run, to tell whether a GPU would wait for it.
     """
     from training.app.plugin_tools.plugin_check import check
 
@@ -105,7 +106,7 @@ def check_plugins(arguments: argparse.Namespace) -> None:
         for name in arguments.names
     ]
     named = named or sorted({(info.kind, info.name) for info in everything})
-    results = check(named, arguments.folders)
+    results = check(named, arguments.folders, is_tried=bool(arguments.names))
     for (kind, name), (trouble, remark) in results.items():
         what = name if kind == installed.CALLBACK else f"{name} ({kind})"
         print(f"{what}: {trouble or 'good'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Lt
@@ -37,6 +37,9 @@ class EmaCallback(Callback):
     name = "ema"
     hook_api = ">=1.0,<2"
     mutates = ("parameters",)  # around evaluate, and on_train_end with keep_average
+    reads_device: ClassVar = {
+        "on_step_end": "under fp16 only the device knows whether there was an update"
+    }
 
     @checked_options
     def __init__(

@@ -1,0 +1,62 @@
+"""``plugins check`` tells which of the named plugins a GPU would wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+PLUGINS = """
+import os
+from training import Callback
+
+class Quiet(Callback):
+    hook_api = ">=1.0,<2"
+
+class Reads(Callback):
+    hook_api = ">=1.0,<2"
+
+    def on_batch_end(self, logs):
+        self.last = logs["loss"]
+
+class Declares(Reads):
+    hook_api = ">=1.0,<2"
+    reads_device = {"on_batch_end": "the next batch depends on it"}
+
+class Asks(Callback):
+    hook_api = ">=1.0,<2"
+
+    def __init__(self, every: int):
+        self.every = every
+
+class Leaves(Callback):
+    hook_api = ">=1.0,<2"
+
+    def on_setup(self):
+        os._exit(7)
+"""
+
+
+def test_check_says_which_named_plugin_waits_for_a_gpu_and_where(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "waiting.py"
+    file.write_text(PLUGINS)
+    kinds = ("Quiet", "Reads", "Declares", "Asks", "Leaves")
+    code, out, err = command("plugins", "check", *(f"{file}:{kind}" for kind in kinds))
+    told = out.replace(f"{file}:", "").splitlines()
+    assert (code, err) == (0, "")
+    line = 1 + PLUGINS.splitlines().index('        self.last = logs["loss"]')
+    assert told[:3] == [
+        "Quiet: good",
+        "Reads: good",
+        "  Reads.on_batch_end waits for the device (a number that is read) at "
+        f'{line} in on_batch_end: self.last = logs["loss"], in 6 of 6 steps',
+    ]
+    assert told[3:5] == [
+        "Declares: good",
+        "  waits for the device in on_batch_end: the next batch depends on it",
+    ]
+    assert told[5] == "Asks: good"
+    assert told[6].startswith("  whether a GPU would wait for it is unknown: ")
+    assert "every" in told[6]
+    assert told[7:] == ["Leaves: good"]  # ends the process that tries it, not this one

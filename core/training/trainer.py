@@ -340,18 +340,19 @@ class Trainer:
         return self._precision.autocast()
 
     def compute_loss(
-        self, batch: Any, samples: int | None = None
+        self, batch: Any, samples: int | None = None, moved: Any = None
     ) -> tuple[Tensor, float]:
         """Return (0-d mean loss, weight) of one batch, as in training, no backward.
 
         Args:
             batch: on the host; weighed as in training.
             samples: in it, where the caller knows; None: as its entries tell.
+            moved: the batch on the device, where the caller has it there already.
         """
         weigher = self.state.weigher
         weight = weigher.evaluated(batch, samples)
         with self.autocast():
-            inputs = batch_to_device(batch, self.device)
+            inputs = batch_to_device(batch, self.device) if moved is None else moved
             loss, weight, _ = self._forward(self.model, inputs, weight)
         return (loss / weight if weigher.is_sum and weight else loss), weight
 

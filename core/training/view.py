@@ -156,13 +156,14 @@ class TrainerView(Protocol):
         """Return the context of the run's forward passes; does nothing in fp32."""
 
     def compute_loss(
-        self, batch: Any, samples: int | None = None
+        self, batch: Any, samples: int | None = None, moved: Any = None
     ) -> tuple[Tensor, float]:
         """Return (0-d mean loss, weight) of one batch, as in training, no backward.
 
         Args:
             batch: on the host; weighed as in training.
             samples: in it, where the caller knows; None: as its entries tell.
+            moved: the batch on the device, where the caller has it there already.
         """
 
     def require_metric(self, name: str, owner: str) -> None:

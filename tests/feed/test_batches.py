@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import UserDict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from toy import make_trainer
 
 from training.errors import DataError
-from training.feed.batches import _is_plain, device_batches
+from training.feed.batches import _is_plain, batch_to_device, device_batches
 from training.feed.structure import samples_of
+from training.testing.meta_device import standing_in_for_cuda
 from training.weighing.candidates import said_weight
 
 THREE = torch.zeros(3, 2)
@@ -69,6 +72,52 @@ class Moves:
 
     def to(self, device: Any) -> Moves:
         return Moves(self.inner.to(device))
+
+
+class TakesTheWord(Moves):
+    def to(self, device: Any, *, non_blocking: bool = False) -> Any:
+        return non_blocking
+
+
+class TakesAnything(UserDict[str, Any]):
+    def to(self, *arguments: Any, **words: Any) -> Any:
+        return words.get("non_blocking", False)
+
+
+class PassesOn(Moves):
+    def to(self, *arguments: Any, **words: Any) -> Any:
+        return bool(words)
+
+
+class DoesNotTakeIt(Moves):
+    def to(self, device: Any) -> Any:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("batch", "is_asked"),
+    [
+        pytest.param(TakesTheWord(THREE), True, id="named, as of a BatchEncoding"),
+        pytest.param(TakesAnything(), True, id="any, as of a BatchFeature"),
+        pytest.param({"x": [TakesTheWord(THREE)]}, True, id="inside containers"),
+        pytest.param(PassesOn(THREE), False, id="any, but it is no mapping"),
+        pytest.param(DoesNotTakeIt(THREE), False, id="does not know it"),
+    ],
+)
+def test_what_moves_itself_is_asked_not_to_wait_if_it_knows_how(
+    batch: Any, is_asked: bool
+) -> None:
+    moved = batch_to_device(batch, torch.device("meta"))
+    assert (moved["x"][0] if isinstance(moved, dict) else moved) is is_asked
+
+
+@pytest.mark.parametrize("kind", ["BatchEncoding", "BatchFeature"])
+def test_what_a_processor_returns_is_copied_without_a_wait(kind: str) -> None:
+    batch = getattr(transformers, kind)({"x": THREE}, tensor_type="pt")
+    waits: list[str] = []
+    with standing_in_for_cuda(waits.append):
+        assert batch_to_device(batch, torch.device("meta"))["x"].is_meta
+    assert waits == []
 
 
 @pytest.mark.parametrize(

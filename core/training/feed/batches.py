@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,11 +36,12 @@ def batch_to_device(batch: Any, device: torch.device) -> Any:
 
 
 def _move(value: Any, device: torch.device) -> Any:
-    # A batch of ours takes non_blocking; a foreign `to` may not know the word.
-    if isinstance(value, Tensor) or hasattr(value, "loss_weight"):
+    if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if hasattr(value, "to"):
-        return value.to(device)
+        # Without the word the CPU waits for the copy; a foreign `to` may not know it.
+        knows = _knows_non_blocking(type(value))
+        return value.to(device, non_blocking=True) if knows else value.to(device)
     if isinstance(value, Mapping):
         return {name: _move(item, device) for name, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -47,6 +50,20 @@ def _move(value: Any, device: torch.device) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(_move(item, device) for item in value)
     return value
+
+
+@cache
+def _knows_non_blocking(kind: type[Any]) -> bool:
+    """Whether the ``to`` of a class takes ``non_blocking``, asked once a class.
+
+    A mapping is taken at its word that it takes any: that of transformers does.
+    """
+    try:
+        taken = inspect.signature(kind.to).parameters
+    except (AttributeError, TypeError, ValueError):  # it is no function of the class
+        return False
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in taken.values())
+    return "non_blocking" in taken or (takes_any and issubclass(kind, Mapping))
 
 
 def device_batches(

@@ -41,24 +41,24 @@ class Classes:
         self._targets: list[Tensor] = []
         self._open: tuple[int, ...] | None = None  # a shape that fits two places
 
-    def add(self, batch: Any, outputs: Any, counts: bool = True) -> None:
-        """Count a batch on the device, whose ``outputs`` are known.
+    def add(self, batch: Any, moved: Any, outputs: Any, counts: bool = True) -> None:
+        """Count a batch whose ``outputs`` are known.
 
         Args:
-            batch: with labels.
+            batch: with labels, on the host.
+            moved: the same on the device.
             outputs: what the model returned.
             counts: False: it is only looked at; another process counts it.
         Raises:
             ConfigError: logits and labels do not fit.
         """
-        labels = targets_of(batch)
         logits = logits_of(outputs)
         if logits is None and isinstance(batch, Mapping) and self._answers.is_usable:
-            predicted, labels = self._answers.of(batch, labels)
+            predicted, labels = self._answers.of(moved, targets_of(batch))
             for each in self._predicted.values():
                 each.append(predicted)
         else:
-            labels = self._add_highest(logits, labels)
+            labels = self._add_highest(logits, targets_of(moved))
         if counts:
             self._targets.append(labels.reshape(-1))
         else:

@@ -102,13 +102,14 @@ class Evaluator:
         with evaluating(self.model), torch.no_grad():
             for batch, samples, counts in portions(dataloader):
                 num_batches += 1
+                moved = batch_to_device(batch, device)
                 mean, weight, outputs = self._runner.loss_and_outputs(
-                    batch, device, samples, "loss" in self.metrics
+                    batch, moved, device, samples, "loss" in self.metrics
                 )
                 if "loss" in self.metrics:
                     loss.add(_required(mean, outputs), weight if counts else 0.0)
                 if needs_classes:
-                    classes.add(batch_to_device(batch, device), outputs, counts)
+                    classes.add(batch, moved, outputs, counts)
                     class_dim = self._runner.class_dim_of(batch)
         check_not_empty(num_batches)
         strategy = strategy_of(dataloader)

@@ -17,7 +17,6 @@ from training.plugin import (
     Parts,
     StepFn,
     Weigher,
-    batch_to_device,
     call_model,
     choose_device,
     loss_in,
@@ -36,7 +35,8 @@ class ModelRunner:
         device: None stays where the model is.
         loss_fn: ``(outputs, targets) -> 0-d mean loss``.
         step_fn: as the Trainer's.
-        compute_loss: replaces both; it moves the batch to the device itself.
+        compute_loss: replaces both; it is given the batch on the host, and as ``moved``
+            on the device, if it takes that.
         loss_per: what the loss is a mean over, as the Trainer's; None: what batches
             say, else it is measured by the losses of the first one.
     Raises:
@@ -60,9 +60,8 @@ class ModelRunner:
         is_given = loss_fn is not None or step_fn is not None
         self._forward = make_forward(loss_fn, step_fn) if is_given else None
         self._compute_loss = compute_loss
-        self._knows_samples = compute_loss is not None and (
-            "samples" in inspect.signature(compute_loss).parameters
-        )
+        taken = inspect.signature(compute_loss).parameters if compute_loss else ()
+        self._taken = [name for name in ("samples", "moved") if name in taken]
         self._weigher = Weigher(
             loss_per, self._mean_loss, loss_fn, step_fn is None, by_losses=True
         )
@@ -80,27 +79,29 @@ class ModelRunner:
     def loss_and_outputs(
         self,
         batch: Any,
+        moved: Any,
         device: torch.device,
         samples: int | None = None,
         is_weighed: bool = True,
     ) -> tuple[Tensor | None, float, Any]:
-        """Return (mean loss or None, weight, the model's outputs) of a host batch.
+        """Return (mean loss or None, weight, the model's outputs) of a batch.
 
         Args:
-            batch: on the host.
+            batch: on the host, where it is weighed: a count costs no wait there.
+            moved: the same on the device.
             device: where the model is.
             samples: in the batch, where that is known.
             is_weighed: whether anybody asks for the weight; else it is 1.
         """
         if self._compute_loss is not None:
             compute: Any = self._compute_loss
-            keywords = {"samples": samples} if self._knows_samples else {}
+            given = {"samples": samples, "moved": moved}
+            keywords = {name: given[name] for name in self._taken}
             return self._tap(lambda given: compute(given, **keywords), batch)
         weight = 1.0
         if is_weighed:
             self._weigher.prepare(self.model, device)
             weight = self._weigher(batch, None if samples is None else range(samples))
-        moved = batch_to_device(batch, device)
         forward = self._forward
         loss: Tensor | None
         if forward is not None:

@@ -61,6 +61,10 @@ class AnswerClasses:
     def of(self, batch: Mapping[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return predicted and true classes, each (B,), int64, on the host.
 
+        Args:
+            batch: on the device.
+            labels: of the batch, on the host: each read there costs no wait.
+
         Decoding is greedy and may be as long as the longest label: a longer answer
         would be wrong anyway. The start token, where labels carry it, is left out.
         """
@@ -71,8 +75,9 @@ class AnswerClasses:
             num_beams=1,
             do_sample=False,
         )
-        start = int(generated[0, 0])
-        predicted = [self._number(row[1:]) for row in generated.tolist()]
+        rows = generated.tolist()  # one wait for the device
+        start = rows[0][0]
+        predicted = [self._number(row[1:]) for row in rows]
         target = []
         for row in labels.tolist():
             ids = [token for token in row if token != IGNORED]

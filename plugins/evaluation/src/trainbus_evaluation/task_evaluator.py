@@ -122,10 +122,11 @@ class TaskEvaluator:
         with evaluating(self.model), torch.no_grad():
             for batch, samples, counts in portions(dataloader):
                 num_batches += 1
-                mean, weight = self._loss(batch, device, samples)
+                moved = batch_to_device(batch, device)
+                mean, weight = self._loss(batch, moved, device, samples)
                 loss.add(mean, weight if counts else 0.0)
                 if needs_answers:
-                    answered = self._answer(batch, device, return_predictions)
+                    answered = self._answer(batch, moved, return_predictions)
                     answers.append(answered if counts else [])
         check_not_empty(num_batches)
         strategy = strategy_of(dataloader)
@@ -146,7 +147,7 @@ class TaskEvaluator:
         return str(self._recipe.task.target)
 
     def _loss(
-        self, batch: Any, device: torch.device, samples: int | None
+        self, batch: Any, moved: Any, device: torch.device, samples: int | None
     ) -> tuple[Tensor, float]:
         if not isinstance(batch, Mapping) or not hasattr(batch, "rows"):
             raise ConfigError(
@@ -155,12 +156,14 @@ class TaskEvaluator:
             )
         if not getattr(batch, "loss_weight", 1):
             return torch.zeros(()), 0.0  # nothing in it is labelled
-        return self._weighed(batch, device, samples)
+        return self._weighed(batch, moved, device, samples)
 
     def _weighed(
-        self, batch: Any, device: torch.device, samples: int | None
+        self, batch: Any, moved: Any, device: torch.device, samples: int | None
     ) -> tuple[Tensor, float]:
-        loss, weight, outputs = self._runner.loss_and_outputs(batch, device, samples)
+        loss, weight, outputs = self._runner.loss_and_outputs(
+            batch, moved, device, samples
+        )
         if loss is None:
             raise ConfigError(
                 f"the model returned {type(outputs).__name__} without a loss; use a "
@@ -169,17 +172,17 @@ class TaskEvaluator:
         return loss, weight
 
     def _answer(
-        self, batch: Mapping[str, Any], device: torch.device, is_kept: bool
+        self, batch: Mapping[str, Any], moved: Mapping[str, Any], is_kept: bool
     ) -> list[dict[str, Any]]:
         """Return the rows of a batch with predictions and scores.
 
         Args:
             batch: has rows.
-            device: to answer on.
+            moved: the same on the device.
             is_kept: whether to ask how sure the family is, too.
         """
         rows: Sequence[Mapping[str, Any]] = batch.rows  # type: ignore[attr-defined]
-        given = self.model, batch_to_device(batch, device), len(rows)
+        given = self.model, moved, len(rows)
         if is_kept:
             answers = self._recipe.answer(*given, **self._options)
         else:

@@ -14,7 +14,6 @@ from trainbus_evaluation.generated import AnswerTexts, question_of
 from trainbus_evaluation.task_evaluator import TaskEvaluator, means_of
 from trainbus_evaluation.vqa_accuracy import normalise, vqa_accuracy
 from training import ConfigError, checked_options
-from training.plugin import batch_to_device
 
 METRICS = ("loss", "accuracy", "exact_match")
 
@@ -70,21 +69,21 @@ class VQAEvaluator(TaskEvaluator):
         return "answer"
 
     def _loss(
-        self, batch: Any, device: torch.device, samples: int | None
+        self, batch: Any, moved: Any, device: torch.device, samples: int | None
     ) -> tuple[Tensor, float]:
         if not isinstance(batch, Mapping) or "labels" not in batch:
             raise ConfigError(
                 f"VQAEvaluator needs mappings with 'labels', but a batch is "
                 f"{type(batch).__name__}; use Evaluator"
             )
-        return self._weighed(batch, device, samples)
+        return self._weighed(batch, moved, device, samples)
 
     def _answer(
-        self, batch: Mapping[str, Any], device: torch.device, is_kept: bool
+        self, batch: Mapping[str, Any], moved: Mapping[str, Any], is_kept: bool
     ) -> list[dict[str, Any]]:
         """Return the rows of a batch with predictions and scores."""
         ids = self.model.generate(  # type: ignore[operator]
-            **question_of(batch_to_device(batch, device)),
+            **question_of(moved),
             max_new_tokens=self.max_new_tokens,
             num_beams=self.num_beams,
             do_sample=False,

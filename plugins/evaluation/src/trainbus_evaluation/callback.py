@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -11,6 +10,7 @@ from annotated_types import Ge, Le, Lt, MinLen
 
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
+from trainbus_evaluation.numbers import name_in_run, numbers_of
 from trainbus_evaluation.sanity import FirstBatches, first_batches
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
@@ -23,7 +23,6 @@ from training.plugin import (
     iterate_shielded,
     loaders_by_name,
     merge_metrics,
-    metric_of,
     rng_of_main,
     share_of,
     untouched,
@@ -149,7 +148,7 @@ class EvaluationCallback(Callback):
             own = names_of(loader)
             if own is None:
                 return None
-            names += [_name_in_run(name, place) for name in own]
+            names += [name_in_run(name, place) for name in own]
         return names
 
     def plan_evaluations(self, run: PlannedRun) -> set[int]:
@@ -202,7 +201,7 @@ class EvaluationCallback(Callback):
             # Others get the loader itself.
             given = self._staying(trainer, loader, name) if is_ours else loader
             results = self._results(trainer, given, name)
-            found |= _numbers(results, name)
+            found |= numbers_of(results, name)
             label = {"loader": name} if name else {}
             records += [{**record, **label} for record in results.get("records", ())]
         self.predictions = records
@@ -270,7 +269,7 @@ class EvaluationCallback(Callback):
                 f"{self.name}.sanity_batches: 0 leaves it out"
             )
             raise
-        numbers = _numbers(results, name)
+        numbers = numbers_of(results, name)
         if not numbers:
             kinds = {key: type(value).__name__ for key, value in results.items()}
             raise ConfigError(
@@ -375,25 +374,3 @@ def _check_evaluator(
         raise ConfigError(
             "evaluation.keep_predictions needs a TaskEvaluator or a VQAEvaluator"
         )
-
-
-def _name_in_run(name: str, loader: str) -> str:
-    return metric_of("val_loss" if name == "loss" else name, loader)
-
-
-def _numbers(results: Mapping[str, Any], loader: str) -> dict[str, float]:
-    """Return the numbers among ``results`` by the names that they have in the run."""
-    numbers = {name: _number(value) for name, value in results.items()}
-    return {
-        _name_in_run(name, loader): number
-        for name, number in numbers.items()
-        if number is not None
-    }
-
-
-def _number(value: Any) -> float | None:
-    """Return a number of Python, numpy or a 0-d tensor or array as a float."""
-    if getattr(value, "ndim", None) == 0:
-        value = value.item()
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    return float(value) if is_number else None

@@ -99,9 +99,9 @@ epoch. What is asked for while one is served, in `evaluate`, `on_metrics`, `on_e
 second number. A plugin declares what it is written for, `hook_api = ">=1.0,<2"`, and is
 refused elsewhere with both ranges. What will go in 2.0 warns for at least one release:
 whoever implements a deprecated hook, or names a deprecated argument, gets a
-`DeprecationWarning` at that line. A method with the name of a hook that came with 1.1 is
-that hook where the class says `hook_api = ">=1.1,<2"`, or the method has `@hookimpl`;
-elsewhere it stays the plugin's own, and a warning says so. These are
+`DeprecationWarning` at that line. A method with the name of a hook that came after 1.0 is
+that hook where the class says so, as with `hook_api = ">=1.2,<2"`, or the method has
+`@hookimpl`; elsewhere it stays the plugin's own, and a warning says so. These are
 {{since}}.
 
 ## Class attributes of a plugin

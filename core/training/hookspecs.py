@@ -37,10 +37,10 @@ and what others ask for in their own time::
     needed_checkpoints                        # collects, before a writer deletes
     find_checkpoint                           # first result, whenever a plugin asks
     summary                                   # collects, for the record of a run
+    on_predictions                            # rows that an evaluation predicted
 
-An implementation names only the arguments it uses and gives them no defaults;
-``**kwargs`` is allowed and stays empty. Arguments are bound by name. Declared below are
-events; ``hooks.parts`` has what makes the run, ``hooks.asked`` what others ask for.
+An implementation names only the arguments it uses, without defaults; ``**kwargs`` stays
+empty. Below are events; ``hooks.parts`` has what makes a run, ``hooks.asked`` the rest.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from training.hooks.asked import (
     ASKED,
     find_checkpoint,
     needed_checkpoints,
+    on_predictions,
     plan,
     plan_evaluations,
     resume_candidates,
@@ -80,6 +81,7 @@ __all__ = [
     "make_strategy",
     "make_window",
     "needed_checkpoints",
+    "on_predictions",
     "plan",
     "plan_evaluations",
     "resume_candidates",

@@ -104,9 +104,9 @@ def test_the_logged_rate_is_the_used_one_for_all_groups(tmp_path: Path) -> None:
         steps,
     )
     trainer.train()
-    board = reader.EventAccumulator(str(tmp_path / "logs"))
+    board = reader.EventAccumulator(str(tmp_path / "logs" / trainer.save_dir.name))
     board.Reload()
-    for group, tag in ((0, "train/lr"), (1, "train/lr_1")):
+    for group, tag in ((0, "lr/0"), (1, "lr/1")):
         shown = [event.value for event in board.Scalars(tag)]
         assert shown == pytest.approx(used(trainer, group))
     assert steps.logged == used(trainer)

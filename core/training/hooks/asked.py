@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,6 +102,25 @@ def summary(trainer: TrainerView) -> Mapping[str, Any] | None:
     Order: bus order: of two paths with one label the first one stands.
     Errors: the run ends as it does with an error in ``on_train_end``; of a run that had
         failed already the record is written without the answers.
+    """
+
+
+@hookspec
+def on_predictions(trainer: TrainerView, records: Sequence[Mapping[str, Any]]) -> None:
+    """Fire when a plugin that evaluates has predicted rows: the place to show some.
+
+    State: within ``evaluate``, whose metrics are still to come; whoever predicts calls
+        ``trainer.bus.on_predictions(trainer, records)``, which is None while nobody
+        listens.
+    Args:
+        trainer: the running trainer; its ``recipe`` knows what a row holds.
+        records: the rows in the loader's order, of several processes those of all:
+            each with its ``prediction`` and scores, with how sure the family is where
+            predictions are kept, and its ``loader`` if there are several; do not
+            modify, nor keep more than is needed.
+    Returns: ignored.
+    Order: none promised.
+    Errors: raised in the plugin that evaluates, unless the listener is isolated.
     """
 
 

@@ -8,7 +8,7 @@ import pluggy
 
 PROJECT: Final = "trainbus"
 #: Raised by one when a hook or an argument is added, never for a removal within 1.x.
-API_VERSION: Final = "1.1"
+API_VERSION: Final = "1.2"
 #: Hooks that 1.0 did not have -> the version that brought them.
 SINCE: Final = {
     "make_strategy": "1.1",
@@ -19,6 +19,7 @@ SINCE: Final = {
     "needed_checkpoints": "1.1",
     "find_checkpoint": "1.1",
     "summary": "1.1",
+    "on_predictions": "1.2",
 }
 
 #: What a plugin may declare as ``failure``.

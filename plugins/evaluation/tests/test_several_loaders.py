@@ -131,6 +131,32 @@ def test_predictions_say_which_loader_they_are_of():
     ]
 
 
+class Hears(Callback):
+    """Keeps what it is told of predicted rows."""
+
+    hook_api = ">=1.2,<2"
+
+    def on_predictions(self, trainer, records):
+        self.heard = trainer.step, records
+
+
+def test_who_listens_is_told_of_the_rows_of_all_loaders():
+    class Records(Counts):
+        def evaluate(self, dataloader):
+            return {"loss": 0.5, "records": [{"answer": "yes"}]}
+
+    hears = Hears()
+    several = {"clean": loader(1), "noisy": loader(2)}
+    make_trainer(several, EvaluationCallback(Records()), hears, num_epochs=1).train()
+    assert hears.heard == (
+        2,
+        [
+            {"answer": "yes", "loader": "clean"},
+            {"answer": "yes", "loader": "noisy"},
+        ],
+    )
+
+
 class Wraps(Callback):
     """Replaces each validation loader by what ``make`` makes of it."""
 

@@ -49,9 +49,9 @@ def test_a_point_is_written_without_waiting_for_it_before_the_epoch_ends(
     monkeypatch.setattr(Readback, "value", counted)
     trainer = make_trainer(TensorBoardCallback(every_n_steps=2), num_epochs=1)
     trainer.train()
-    assert waited == ([4] * 6 if is_late else [1, 1, 2, 2, 4, 4])
-    log = load(tmp_path / "run" / "tensorboard")
-    assert [step for step, _ in points(log, "train/loss")] == [1, 2, 4]
+    assert waited == ([4] * 3 if is_late else [1, 2, 4])
+    log = load(tmp_path / "run" / "tensorboard" / "run")
+    assert [step for step, _ in points(log, "loss/train")] == [1, 2, 4]
 
 
 def test_curves_metrics_and_settings_are_there(make_trainer, tmp_path):
@@ -65,16 +65,18 @@ def test_curves_metrics_and_settings_are_there(make_trainer, tmp_path):
         metadata={"task": "vqa"},
     )
     trainer.train()
-    log = load(tmp_path / "run" / "tensorboard")
-    assert [step for step, _ in points(log, "train/loss")] == [1, 3, 6]
-    assert points(log, "train/lr") == [(s, pytest.approx(0.1)) for s in (1, 3, 6)]
-    assert len(points(log, "train/grad_norm")) == 3
-    assert points(log, "metrics/val_loss") == [(4, 0.5), (8, 0.25)]
-    assert points(log, "metrics/accuracy/a") == [(8, 1.0)]
-    assert points(log, "epoch/train_loss") == [
+    log = load(tmp_path / "run" / "tensorboard" / "run")
+    assert [step for step, _ in points(log, "loss/train")] == [1, 3, 6]
+    assert points(log, "lr/0") == [(s, pytest.approx(0.1)) for s in (1, 3, 6)]
+    assert len(points(log, "grad_norm")) == 3
+    assert points(log, "loss/val") == [(4, 0.5), (8, 0.25)]
+    assert points(log, "metric/accuracy/a") == [(8, 1.0)]
+    assert points(log, "loss/train_epoch") == [
         (row["step"], pytest.approx(row["train_loss"])) for row in trainer.history
     ]
-    assert "metrics/train_loss" not in log.Tags()["scalars"]
+    assert [step for step, _ in points(log, "time/epoch_seconds")] == [4, 8]
+    assert [step for step, _ in points(log, "time/step_seconds")] == [1, 3, 6]
+    assert "metric/train_loss" not in log.Tags()["scalars"]
     settings = text(log, "run/settings")[0].removeprefix("```json\n")
     assert json.loads(settings.removesuffix("\n```"))["num_epochs"] == 2
     assert '"task": "vqa"' in text(log, "run/config")[0]
@@ -82,16 +84,17 @@ def test_curves_metrics_and_settings_are_there(make_trainer, tmp_path):
 
 def test_every_parameter_group_has_its_rate(make_trainer, tmp_path):
     make_trainer(TensorBoardCallback(), groups=2, num_epochs=1).train()
-    log = load(tmp_path / "run" / "tensorboard")
-    assert points(log, "train/lr_1") == [(1, pytest.approx(0.05))]
+    log = load(tmp_path / "run" / "tensorboard" / "run")
+    assert points(log, "lr/0") == [(1, pytest.approx(0.1))]
+    assert points(log, "lr/1") == [(1, pytest.approx(0.05))]
 
 
 def test_a_value_that_is_no_number_is_a_note_and_no_point(make_trainer, tmp_path):
     bad = make_trainer.fixed({"val_loss": math.nan}, {"val_loss": 0.5})
     make_trainer(TensorBoardCallback(tmp_path / "logs"), bad).train()
-    log = load(tmp_path / "logs")
-    assert points(log, "metrics/val_loss") == [(8, 0.5)]
-    assert text(log, "notes") == ["step 4: metrics/val_loss is nan"]
+    log = load(tmp_path / "logs" / "run")
+    assert points(log, "loss/val") == [(8, 0.5)]
+    assert text(log, "notes") == ["step 4: loss/val is nan"]
 
 
 class Looks(LazyLogs):
@@ -107,7 +110,7 @@ class Looks(LazyLogs):
 def test_nothing_is_read_from_the_device_between_the_points(make_trainer):
     board = TensorBoardCallback(every_n_steps=50)
     trainer = make_trainer(board)
-    for step, looks in ((2, 0), (49, 0), (50, 2), (51, 0)):
+    for step, looks in ((2, 0), (49, 0), (50, 1), (51, 0)):
         trainer.progress.step = step
         logs = Looks({"loss": 1.0, "lr": 0.1})
         board.on_step_end(trainer, logs)
@@ -117,12 +120,12 @@ def test_nothing_is_read_from_the_device_between_the_points(make_trainer):
 def test_a_second_run_in_the_same_folder_stays_apart(make_trainer, tmp_path):
     for epochs in (1, 2, 3):
         make_trainer(TensorBoardCallback(tmp_path / "logs"), num_epochs=epochs).train()
-    folders = (tmp_path / "logs", tmp_path / "logs" / "run-2", tmp_path / "logs/run-3")
-    counts = [len(points(load(folder), "epoch/train_loss")) for folder in folders]
+    folders = [tmp_path / "logs" / name for name in ("run", "run-2", "run-3")]
+    counts = [len(points(load(folder), "loss/train_epoch")) for folder in folders]
     assert counts == [1, 2, 3]
 
 
-@pytest.mark.parametrize("runs_before", [0, 1], ids=["in log_dir", "in run-2"])
+@pytest.mark.parametrize("runs_before", [0, 1], ids=["its own", "run-2"])
 def test_a_resumed_run_goes_on_in_its_folder_without_double_points(
     make_trainer, tmp_path, runs_before
 ):
@@ -131,14 +134,14 @@ def test_a_resumed_run_goes_on_in_its_folder_without_double_points(
         make_trainer(TensorBoardCallback(logs)).train()
     save = make_trainer.save_at(6, saved)
     make_trainer(TensorBoardCallback(logs, every_n_steps=1), save).train()
-    folder = logs / "run-2" if runs_before else logs
+    folder = logs / ("run-2" if runs_before else "run")
     backdate(folder)
     resumed = make_trainer(TensorBoardCallback(logs, every_n_steps=1))
     resumed.load_checkpoint(saved)
     resumed.train()
     log = load(folder)
-    assert [step for step, _ in points(log, "train/loss")] == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert len(points(log, "epoch/train_loss")) == 2
+    assert [step for step, _ in points(log, "loss/train")] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert len(points(log, "loss/train_epoch")) == 2
 
 
 def test_a_cadence_below_one_is_refused():

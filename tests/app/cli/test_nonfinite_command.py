@@ -103,7 +103,7 @@ def test_dropped_windows_are_counted_and_never_written_as_numbers(
         rows = list(csv.DictReader(file))
     assert "score=nan" in rows[0]["notes"]
     assert "nan" not in "".join(v for k, v in rows[1].items() if k != "notes")
-    board = reader.EventAccumulator(str(poisoned / "out/tensorboard"))
+    board = reader.EventAccumulator(str(poisoned / "out/tensorboard/out"))
     board.Reload()
     points = [e.value for tag in board.Tags()["scalars"] for e in board.Scalars(tag)]
     assert points

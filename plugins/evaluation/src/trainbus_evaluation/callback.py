@@ -203,9 +203,20 @@ class EvaluationCallback(Callback):
             results = self._results(trainer, given, name)
             found |= numbers_of(results, name)
             label = {"loader": name} if name else {}
-            records += [{**record, **label} for record in results.get("records", ())]
-        self.predictions = records
+            records += [{**row, **label} for row in self._answered(results)]
+        is_task = isinstance(self._evaluator, TaskEvaluator)
+        self.predictions = records if self.keep_predictions or not is_task else []
+        if records and trainer.bus.on_predictions is not None:
+            trainer.bus.on_predictions(trainer, records)
         return found
+
+    def _answered(self, results: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+        """Return the rows that were answered just now, which nobody else keeps."""
+        rows: list[dict[str, Any]] = []
+        if isinstance(self._evaluator, TaskEvaluator):
+            rows, self._evaluator.records = self._evaluator.records, rows
+        kept: Sequence[dict[str, Any]] = results.get("records", rows)
+        return kept
 
     def _staying(
         self, trainer: Trainer, loader: Iterable[Any], name: str

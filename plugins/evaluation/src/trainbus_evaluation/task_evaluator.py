@@ -77,6 +77,8 @@ class TaskEvaluator:
     ) -> None:
         self.model = model
         self.metrics = checked_metrics(metrics, tuple(known))
+        #: The rows that were answered last, each with its prediction and scores.
+        self.records: list[dict[str, Any]] = []
         #: The metric that is also reported by kind, if it is measured.
         self._by_kind = next((name for name in known[1:2] if name in self.metrics), "")
 
@@ -134,6 +136,7 @@ class TaskEvaluator:
         # Batch by batch, and in each by rank: that is the loader's order.
         of_batches = zip(*strategy.gather(answers), strict=True)
         records = [row for parts in of_batches for part in parts for row in part]
+        self.records = records
         results: dict[str, Any] = {"val_loss": loss.value()}
         results |= self._scores(records)
         if return_predictions:

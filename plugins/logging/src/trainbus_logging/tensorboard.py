@@ -7,13 +7,16 @@ import logging
 import math
 import os
 import re
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
+from trainbus_logging.hyperparameters import hyperparameters, settings_of
+from trainbus_logging.shown_rows import Row, ShownRows
 from training import ConfigError, PluginError, checked_options
 from training.callbacks import Callback
 from training.plugin import Plan, named_path, require_state
@@ -26,39 +29,62 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Columns of a history row that are not metrics of an evaluation.
-OWN_COLUMNS = ("train_loss", "seconds", "lr")
 #: What ``free_run_name`` returns.
 RUN_NAME = re.compile(r"(?:run-[0-9]+)?")
+#: Letters of the run's folder in its name.
+MOST_LETTERS = 60
+#: Values of a step -> their tags; others are below ``train/``.
+STEP_TAGS = {"loss": "loss/train", "grad_norm": "grad_norm"}
+#: Columns of a history row that are no metrics -> their tags; others have none.
+EPOCH_TAGS = {"train_loss": "loss/train_epoch", "seconds": "time/epoch_seconds"}
+#: The dashboard "Custom scalars": chart -> tags, as regular expressions.
+LAYOUT = {
+    "curves": {
+        "loss": ["Multiline", ["^loss/"]],
+        "metrics": ["Multiline", ["^metric/"]],
+        "learning rate": ["Multiline", ["^lr/"]],
+        "gradient norm": ["Multiline", ["^grad_norm$"]],
+        "seconds a step": ["Multiline", ["^time/step_seconds$"]],
+        "seconds an epoch": ["Multiline", ["^time/epoch_seconds$"]],
+    }
+}
 
 
 class TensorBoardCallback(Callback):
-    """Log loss, learning rate, gradient norm and metrics; x is ``trainer.step``.
+    """Log curves, predictions and settings; x is ``trainer.step``.
 
-    Tags: ``train/loss``, ``train/lr`` (``train/lr_1`` and so on for further parameter
-    groups) and ``train/grad_norm`` at the first step and every ``every_n_steps``;
-    ``metrics/<name>`` at each evaluation; ``epoch/train_loss``, ``epoch/seconds`` and
-    ``epoch/lr`` at each epoch; ``run/settings`` and ``run/config`` as text. A NaN or
-    infinite value is not a point but a line of text under ``notes``.
+    At the first step and every ``every_n_steps``: ``loss/train``, ``grad_norm``,
+    ``lr/<group>`` for each parameter group by its name or number, and
+    ``time/step_seconds``, the mean since the point before. At each evaluation:
+    ``loss/val`` and ``metric/<name>``. At each epoch: ``loss/train_epoch`` and
+    ``time/epoch_seconds``. "Custom scalars" shows the losses in one chart, and the
+    metrics. A NaN or infinite value is no point but a line of text under ``notes``.
 
-    A fresh run in a folder that already holds curves writes to ``run-2`` (and so on)
-    below it, so that both stay readable; a resumed run goes on in its own folder and
-    hides the points after the step that it resumes from.
+    At each evaluation that predicts rows, the same few are shown: ``rows/1`` and so on
+    as pictures with what is asked, true and predicted, and all as the text ``rows``;
+    at the end those of the lowest score in the last evaluation, as ``worst/1`` and so
+    on. Settings are ``hparams``, and the texts ``run/settings`` and ``run/config``.
+
+    A run writes to a folder below ``log_dir`` that is named like its ``save_dir``; if
+    it holds curves already, to ``<name>-2`` and so on, so that both stay readable. A
+    resumed run goes on in its own folder and hides the points after the step that it
+    resumes from.
 
     Args:
-        log_dir: folder for the event files, relative to the working directory; None:
+        log_dir: folder for those of runs, relative to the working directory; None:
             ``tensorboard`` in the run's ``save_dir``.
-        every_n_steps: steps between points of the ``train/`` curves. Between them
+        every_n_steps: steps between points of the curves of steps. Between them
             nothing is read from the device, and a point is written when its numbers
             have arrived: at a later step, or at the latest at the epoch's end.
+        rows: how many rows are shown; 0 for none.
     Raises:
-        ConfigError: ``every_n_steps`` is below 1.
+        ConfigError: a number is below its least.
     """
 
     name = "tensorboard"
     failure = "isolate"  # a run is worth more than its log
     ranks = "main"
-    hook_api = ">=1.1,<2"
+    hook_api = ">=1.2,<2"
     before = ("lr_scheduling",)  # rates are logged as used, before they advance
 
     @checked_options
@@ -66,17 +92,23 @@ class TensorBoardCallback(Callback):
         self,
         log_dir: str | os.PathLike[str] | None = None,
         every_n_steps: Annotated[int, Ge(1)] = 50,
+        rows: Annotated[int, Ge(0)] = 8,
     ) -> None:
         self._log_dir = log_dir
         self.every_n_steps = every_n_steps
+        self.rows = rows
         #: The folder of this run's curves; final from ``on_train_begin`` on.
         self.log_dir = named_path(log_dir or "tensorboard")
         self._run_name = ""
         self._writer: SummaryWriter | None = None
         self._due: deque[tuple[str, Readback, int]] = deque()  # tag, value, step
+        self._root = self.log_dir  # what `tensorboard --logdir` is to be given
+        self._hyperparameters: dict[str, Any] | None = None  # to be written
+        self._worst: list[Row] = []
+        self._last_point = (0, 0.0)  # its step, and when it was
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the name of the run's folder below ``log_dir``."""
+        """Return which run it is of those that saved to its folder, as in ``run-2``."""
         return {"run_name": self._run_name}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -107,7 +139,7 @@ class TensorBoardCallback(Callback):
             PluginError: it cannot.
         """
         _import_writer()
-        self.log_dir = self._place(trainer.save_dir).absolute()
+        self.log_dir = self._root = self._place(trainer.save_dir).absolute()
         self._run_name = ""
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
@@ -117,8 +149,11 @@ class TensorBoardCallback(Callback):
             ConfigError: the folder cannot be written.
         """
         if not resumed:
-            self._run_name = free_run_name(self.log_dir)
-        self.log_dir = self.log_dir / self._run_name
+            self._run_name = free_run_name(self._root, trainer.save_dir)
+        self.log_dir = folder_of(self._root, trainer.save_dir, self._run_name)
+        before = self._root / self._run_name  # as earlier releases had it
+        if resumed and has_curves(before) and not has_curves(self.log_dir):
+            self.log_dir = before
         purge_step = trainer.step + 1 if resumed else None
         try:
             self._writer = _import_writer()(str(self.log_dir), purge_step=purge_step)
@@ -127,41 +162,68 @@ class TensorBoardCallback(Callback):
                 f"tensorboard.log_dir is {str(self.log_dir)!r}, which cannot be "
                 f"written: {error.strerror}"
             ) from error
+        self._worst = []
+        self._writer.add_custom_scalars(LAYOUT)
+        self._hyperparameters = hyperparameters(trainer)
         self._write_text("run/settings", settings_of(trainer), trainer.step)
         if trainer.metadata:
             self._write_text("run/config", trainer.metadata, trainer.step)
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """Begin to measure steps: what was between epochs is none of theirs."""
+        self._last_point = trainer.step, time.perf_counter()
 
     def on_step_end(self, trainer: Trainer, logs: LazyLogs) -> None:
         """Log the step, if it is due; write what has arrived of earlier ones."""
         step = trainer.step
         if step % self.every_n_steps == 0 or step == 1:
-            self._due.extend((f"train/{name}", logs.later(name), step) for name in logs)
-            for index, group in enumerate(trainer.optimizer.param_groups[1:], 1):
-                self._write(f"train/lr_{index}", float(group["lr"]), step)
+            for name in logs:
+                if name != "lr":  # of the first group
+                    tag = STEP_TAGS.get(name, f"train/{name}")
+                    self._due.append((tag, logs.later(name), step))
+            self._write_rates(trainer.optimizer.param_groups, step)
+            self._write_step_seconds(step)
         self._write_due(wait=False)
+
+    def on_predictions(self, trainer: Trainer, records: Sequence[Row]) -> None:
+        """Show some rows with what was predicted, and note the worst."""
+        if self.rows:
+            shown = ShownRows(trainer.recipe)
+            self._worst = shown.worst(records, self.rows)
+            rows = shown.fixed(records, self.rows)
+            self._show("rows", shown, rows, trainer.step)
 
     def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Log what an evaluation has measured."""
-        for name, value in metrics.items():
-            if name not in OWN_COLUMNS:
-                self._write(f"metrics/{name}", value, trainer.step)
+        tags = {name: tag_of(name) for name in metrics if name not in EPOCH_TAGS}
+        if self._hyperparameters is not None and tags:
+            self._write_hyperparameters(tags.values())
+        for name, tag in tags.items():
+            self._write(tag, metrics[name], trainer.step)
 
     def on_epoch_end(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Log the epoch and make all points visible."""
         self._write_due()
-        for name in OWN_COLUMNS:
+        for name, tag in EPOCH_TAGS.items():
             if name in metrics:
-                self._write(f"epoch/{name}", float(metrics[name]), trainer.step)
+                self._write(tag, float(metrics[name]), trainer.step)
         if self._writer is not None:
             self._writer.flush()
 
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Show the worst rows of the last evaluation."""
+        if self._worst:
+            self._show("worst", ShownRows(trainer.recipe), self._worst, trainer.step)
+
     def summary(self) -> dict[str, Any]:
         """Return where the event files are."""
-        return {"paths": {"tensorboard": str(self.log_dir)}}
+        return {"paths": {"tensorboard": str(self._root)}}
 
     def on_close(self) -> None:
         """Write what is left, and close the event file."""
         self._write_due()
+        if self._hyperparameters is not None:
+            self._write_hyperparameters([])
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -175,6 +237,51 @@ class TensorBoardCallback(Callback):
         while self._due and (wait or self._due[0][1].is_here):
             tag, value, step = self._due.popleft()
             self._write(tag, value.value(), step)
+
+    def _write_rates(self, groups: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Write the rate of each parameter group, by its name if it has one."""
+        names = [str(group.get("name", index)) for index, group in enumerate(groups)]
+        if len(set(names)) < len(names):
+            names = [str(index) for index in range(len(groups))]
+        for name, group in zip(names, groups, strict=True):
+            self._write(f"lr/{name}", float(group["lr"]), step)
+
+    def _write_step_seconds(self, step: int) -> None:
+        """Write the mean of the steps since the last point, or the epoch's beginning.
+
+        On CUDA that of a single step is what it takes to ask for it.
+        """
+        last, began = self._last_point
+        now = time.perf_counter()
+        if step > last:
+            self._write("time/step_seconds", (now - began) / (step - last), step)
+        self._last_point = step, now
+
+    def _write_hyperparameters(self, tags: Iterable[str]) -> None:
+        """Write the settings, once, as what ``tags`` are compared by."""
+        settings, self._hyperparameters = self._hyperparameters, None
+        if self._writer is None or self._writer.file_writer is None:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        # Not add_hparams(), which writes them to a further run beside this one.
+        for summary in hparams(settings, dict.fromkeys(tags, 0.0)):
+            self._writer.file_writer.add_summary(summary)
+
+    def _show(self, tag: str, shown: ShownRows, rows: Sequence[Row], step: int) -> None:
+        """Write rows as text, and those with pictures as pictures."""
+        if self._writer is None:
+            return
+        self._writer.add_text(tag, shown.table(rows), step)
+        for number, row in enumerate(rows, 1):
+            try:
+                cards = shown.cards(row)
+            except Exception as error:  # as many kinds as there are decoders
+                told = f"step {step}: {tag}/{number} is not shown: {error}"
+                self._writer.add_text("notes", told, step)
+                continue
+            for card in cards:
+                self._writer.add_image(f"{tag}/{number}", card, step, dataformats="HWC")
 
     def _write(self, tag: str, value: float, step: int) -> None:
         if self._writer is None:
@@ -190,34 +297,35 @@ class TensorBoardCallback(Callback):
         self._writer.add_text(tag, f"```json\n{text}\n```", step)
 
 
-def free_run_name(log_dir: Path) -> str:
-    """Return ``""`` if ``log_dir`` holds no curves, else the first free ``run-N``."""
-    if not any(log_dir.glob("events.out.tfevents.*")):
-        return ""
-    number = 2
-    while os.path.lexists(log_dir / f"run-{number}"):
+def tag_of(metric: str) -> str:
+    """Return the tag of what an evaluation has measured."""
+    loss, _, loader = metric.partition("/")
+    if loss == "val_loss":
+        return f"loss/val/{loader}" if loader else "loss/val"
+    return f"metric/{metric}"
+
+
+def folder_of(log_dir: Path, save_dir: Path, run_name: str) -> Path:
+    """Return the folder of a run: named like ``save_dir``, with the run's number."""
+    name = re.sub(r"[^\w.-]+", "-", save_dir.absolute().name)
+    usual = name.lstrip(".-")[:MOST_LETTERS] or "run"
+    return log_dir / (usual + run_name.removeprefix("run"))
+
+
+def has_curves(folder: Path) -> bool:
+    """Whether event files lie in ``folder`` itself."""
+    return any(folder.glob("events.out.tfevents.*"))
+
+
+def free_run_name(log_dir: Path, save_dir: Path) -> str:
+    """Return ``""``, or the first ``run-N`` whose folder holds no curves."""
+    name, number = "", 1
+    while has_curves(folder_of(log_dir, save_dir, name)):
         number += 1
-    logger.info("%s holds curves already; this run is run-%d", log_dir, number)
-    return f"run-{number}"
-
-
-def settings_of(trainer: Trainer) -> dict[str, Any]:
-    """Return the settings of a run that a reader of its curves asks for."""
-    groups = trainer.optimizer.param_groups
-    return {
-        "model": type(trainer.model).__name__,
-        "optimizer": type(trainer.optimizer).__name__,
-        "lr": [float(group.get("initial_lr", group["lr"])) for group in groups],
-        "weight_decay": [group.get("weight_decay") for group in groups],
-        "num_epochs": trainer.num_epochs,
-        "max_steps": trainer.max_steps,
-        "steps_per_epoch": trainer.steps_per_epoch,
-        "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
-        "max_grad_norm": trainer.max_grad_norm,
-        "precision": trainer.precision,
-        "device": str(trainer.device),
-        "seed": trainer.seed,
-    }
+        name = f"run-{number}"
+    if number > 1:
+        logger.info("%s holds curves of this run already; it is %s", log_dir, name)
+    return name
 
 
 def _import_writer() -> type[SummaryWriter]:

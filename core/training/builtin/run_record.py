@@ -1,4 +1,4 @@
-"""Leave a record of each run: ``config.yaml``, ``history.json``, ``summary.json``.
+"""Leave a record of each run: its configuration, history, summary, and its starts.
 
 The record of an earlier run in the same folder is never lost: it moves to
 ``earlier/001`` and so on when a new run begins there.
@@ -6,11 +6,13 @@ The record of an earlier run in the same folder is never lost: it moves to
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 HISTORY = "history.json"
 SUMMARY = "summary.json"
+STARTS = "starts.json"
 EARLIER = "earlier"
 LOCK = "record.lock"
 #: Plugin name -> its answer to ``summary``.
@@ -64,6 +67,8 @@ class RunRecord(Callback):
         #: What summary.json holds; empty before the run has ended.
         self.summary: dict[str, Any] = {}
         self._started: tuple[float, float] | None = None
+        #: Each time that the run was started or resumed, and how that ended.
+        self._starts: list[dict[str, Any]] = []
         self._folder = Path()
         self._claim = Claim("run record", "training.save_dir")
 
@@ -105,6 +110,9 @@ class RunRecord(Callback):
             self._folder / CONFIG, lambda file: file.write(text.encode()) and None
         )
         self._claim.left(self._folder / CONFIG)
+        self._starts = read_starts(self._folder / STARTS) if resumed else []
+        self._starts.append(start_of(trainer))
+        self._write(STARTS, self._starts)
         self._started = time.perf_counter(), _cpu_seconds()
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
@@ -175,7 +183,40 @@ class RunRecord(Callback):
         }
         if others := others_of(answers):
             self.summary["results"] = others
+        if trainer.bus.meter is not None:
+            self.summary["costs"] = trainer.bus.meter.as_json()
         self._write(SUMMARY, self.summary)
+        told = ("status", "stop_reason", "stop_owner", "epochs", "steps", "seconds")
+        ended = {"time": _now(), **{key: self.summary[key] for key in told}}
+        self._starts[-1]["ended"] = ended
+        self._write(STARTS, self._starts)
+
+
+def start_of(trainer: Checkpointable) -> dict[str, Any]:
+    """Return when a run begins or goes on, from where; how it ends is not known yet."""
+    source = trainer.resumed_from
+    return {
+        "time": _now(),
+        "from": None if source is None else str(source),
+        "epochs": trainer.epoch,
+        "steps": trainer.step,
+        "ended": None,
+    }
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """Return the starts so far; none, with a warning, where they cannot be read."""
+    if not path.exists():  # of a release that did not record them
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, list) and all(isinstance(each, dict) for each in found):
+            return found
+        told = "it is no list of starts"
+    except (OSError, ValueError, RecursionError) as error:
+        told = error_text(error)
+    log.warning("%s is begun anew, since it cannot be read: %s", path, told)
+    return []
 
 
 def ask_plugins(trainer: Checkpointable) -> dict[str, Mapping[str, Any]]:
@@ -238,7 +279,7 @@ def folder_mistake(save_dir: Path) -> str:
 
 
 def _require_files(folder: Path) -> None:
-    for name in (CONFIG, HISTORY, SUMMARY):
+    for name in (CONFIG, HISTORY, SUMMARY, STARTS):
         if (folder / name).is_dir():
             raise ConfigError(
                 f"{str(folder / name)!r} is a folder, but a run writes a file of that "
@@ -257,7 +298,7 @@ def others_of(answers: Answers) -> dict[str, dict[str, Any]]:
 
 def _put_aside(folder: Path) -> None:
     """Move the record of an earlier run to ``earlier/NNN``, the next free number."""
-    old = [folder / name for name in (CONFIG, HISTORY, SUMMARY)]
+    old = [folder / name for name in (CONFIG, HISTORY, SUMMARY, STARTS)]
     old = [path for path in old if path.exists()]
     if not old:
         return
@@ -269,6 +310,10 @@ def _put_aside(folder: Path) -> None:
     for path in old:
         path.rename(target / path.name)
     log.warning("%s holds an earlier run; its record is kept in %s", folder, target)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _cpu_seconds() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -72,6 +72,13 @@ class Meter:
         # Compiled for everybody who listens; some never hear anything.
         rows = [(*key, cost) for key, cost in self.costs.items() if cost.calls]
         return sorted(rows, key=lambda row: -row[2].seconds)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the table as JSON values, for the record of the run."""
+        return [
+            {"plugin": plugin, "hook": hook, **asdict(cost)}
+            for plugin, hook, cost in self.table()
+        ]
 
     def trace(self) -> dict[str, Any]:
         """Return the events in the Chrome/Perfetto trace format; times in us."""

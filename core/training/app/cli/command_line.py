@@ -18,6 +18,7 @@ from typing import NoReturn
 import training
 from training.app.cli.argument_checks import on_one_line, refusal_of, require_arguments
 from training.app.cli.launched import is_told_by_main, mark, record, speaks_for_all
+from training.app.cli.record_arguments import add_report, add_runs
 from training.app.cli.standard_streams import standard_streams
 from training.app.plugin_tools.plugin_cli import add_choice, add_config, add_plugins
 from training.discovery.installed import BrokenPluginError
@@ -169,6 +170,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_predict(commands)
     _add_export(commands)
+    add_runs(commands)
+    add_report(commands)
     _add_data(commands)
     add_plugins(commands)
     add_config(commands)

@@ -51,8 +51,8 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Value]]:
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from _flat(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        # Plugins: some by name, some over their options.
+    elif key == "plugins" and isinstance(value, list):
+        # Some by name, some over their options.
         for item in value:
             yield from _flat(item if isinstance(item, Mapping) else {item: True}, key)
     elif isinstance(value, (str, bool, int, float)):

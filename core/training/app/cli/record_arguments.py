@@ -1,0 +1,54 @@
+"""The part of the command line that is about records of runs: its arguments."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["add_report", "add_runs"]
+
+Parsers = argparse._SubParsersAction  # the one name argparse has for it
+#: What runs can be sorted by; ``cli.runs`` knows how.
+SORTED_BY = ("name", "state", "best", "epochs", "time", "stopped")
+
+
+def add_runs(commands: Parsers[argparse.ArgumentParser]) -> None:
+    """Add ``runs``."""
+    runs = commands.add_parser(
+        "runs", help="list runs, or say what sets two apart: runs diff A B"
+    )
+    runs.set_defaults(module="cli.runs", command="runs")
+    runs.add_argument(
+        "what",
+        metavar="FOLDER | diff A B",
+        nargs="*",
+        help="list the runs in and below FOLDER (default: runs, else here); or compare "
+        "the settings and results of the runs in A and B",
+    )
+    runs.add_argument(
+        "--sort",
+        choices=SORTED_BY,
+        help="by name (default), state, best value, epochs, time, or who stopped them",
+    )
+    runs.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_report(commands: Parsers[argparse.ArgumentParser]) -> None:
+    """Add ``report``."""
+    report = commands.add_parser(
+        "report", help="write what became of runs as one HTML file"
+    )
+    report.set_defaults(module="cli.write_report", command="write_report")
+    report.add_argument("runs", metavar="RUN", nargs="+", help="the save_dir of a run")
+    report.add_argument(
+        "--out",
+        metavar="FILE",
+        help="a new .html file (default: report.html in RUN, written anew)",
+    )
+    report.add_argument(
+        "--predictions",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="rows that `evaluate --predictions FILE` wrote, one FILE a RUN, in order "
+        "(default: predictions.jsonl in RUN)",
+    )

@@ -1,0 +1,157 @@
+"""The command ``runs``: which runs there are, and what sets two of them apart."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.app.records.comparing import different_settings, results
+from training.app.records.run_folder import RunFolder, find_runs, read_run
+from training.errors import ConfigError
+from training.messages.error_texts import printable
+from training.messages.tables import table
+
+__all__ = ["SORTS", "runs"]
+
+#: What runs are sorted by -> the key, whose least comes first.
+SORTS: dict[str, Callable[[RunFolder], Any]] = {
+    "name": lambda run: run.path.parts,
+    "state": lambda run: run.state,
+    "best": lambda run: _rank(run),
+    "epochs": lambda run: -run.epochs,
+    "time": lambda run: -(run.seconds or 0.0),
+    "stopped": lambda run: run.stopped_by,
+}
+
+
+def runs(arguments: argparse.Namespace) -> None:
+    """List the runs below a folder, or compare two."""
+    words = arguments.what
+    if words[:1] == ["diff"]:
+        if len(words) != 3:
+            raise ConfigError(
+                f"`trainbus runs diff` compares two runs, not {len(words) - 1}; name "
+                "two folders"
+            )
+        if arguments.sort is not None:
+            raise ConfigError("--sort is of no use with `runs diff`; leave it out")
+        _compare([read_run(word) for word in words[1:]], arguments.json)
+        return
+    if len(words) > 1:
+        raise ConfigError(
+            f"`trainbus runs` lists one folder, not {len(words)}; to compare two runs: "
+            "trainbus runs diff A B"
+        )
+    folder = words[0] if words else "runs"
+    if not words and not Path(folder).is_dir():
+        folder = "."
+    found = sorted(find_runs(folder), key=SORTS[arguments.sort or "name"])
+    _list(found, folder, arguments.json)
+
+
+def _list(found: Sequence[RunFolder], folder: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([_as_json(run) for run in found], indent=2))
+        return
+    if not found:
+        print(f"{printable(folder)}: no run was recorded here")
+        return
+    rows = [
+        [
+            printable(str(run.path)),
+            run.state,
+            _best(run),
+            str(run.epochs),
+            duration(run.seconds),
+            printable(run.stopped_by),
+        ]
+        for run in found
+    ]
+    head = ["run", "state", "best", "epochs", "time", "stopped by"]
+    print("\n".join(table(head, rows, "<<<>><")))
+    for line in _complaints(found):
+        print(line)
+
+
+def _compare(pair: Sequence[RunFolder], as_json: bool) -> None:
+    settings, numbers = different_settings(pair), results(pair)
+    facts = {
+        "state": [run.state for run in pair],
+        "stopped by": [run.stopped_by for run in pair],
+        "epochs": [str(run.epochs) for run in pair],
+        "time": [duration(run.seconds) for run in pair],
+    }
+    if as_json:
+        told = {"runs": list(map(_as_json, pair)), "settings": settings}
+        print(json.dumps({**told, "results": numbers}, indent=2))
+        return
+    shown = {name: list(map(_number, values)) for name, values in numbers.items()}
+    names = [printable(str(run.path)) for run in pair]
+    print(
+        "\n".join(_table("setting", names, settings) or ["the settings are the same"])
+    )
+    print()
+    print("\n".join(_table("result", names, {**facts, **shown})))
+    for line in _complaints(pair):
+        print(line)
+
+
+def _table(title: str, names: Sequence[str], rows: dict[str, list[str]]) -> list[str]:
+    cells = [[printable(each) for each in (key, *rows[key])] for key in rows]
+    return table([title, *names], cells, "<<<") if cells else []
+
+
+def _complaints(found: Sequence[RunFolder]) -> list[str]:
+    lines = [f"{run.path}: {text}" for run in found for text in run.complaints]
+    return [f"note: {printable(line)}" for line in lines]
+
+
+def _as_json(run: RunFolder) -> dict[str, Any]:
+    return {
+        "run": str(run.path),
+        "state": run.state,
+        "best": [
+            {"metric": b.metric, "value": b.value, "epoch": b.epoch} for b in run.best
+        ],
+        "epochs": run.epochs,
+        "seconds": run.seconds,
+        "stopped_by": run.stopped_by or None,
+        "why": run.why or None,
+        "starts": len(run.starts) or None,
+        "complaints": run.complaints,
+    }
+
+
+def _best(run: RunFolder) -> str:
+    if not run.best:
+        return ""
+    best = run.best[0]
+    return printable(f"{best.metric} {best.value:.4f}")
+
+
+def _rank(run: RunFolder) -> tuple[str, float]:
+    """Return what puts better runs first, each metric by itself, those without last."""
+    if not run.best:
+        return "\U0010ffff", 0.0
+    best = run.best[0]
+    return best.metric, -best.value if best.is_high else best.value
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}" if abs(value) < 1 else f"{value:.6g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return ``"12.3 s"``, ``"3 min 20 s"`` or ``"2 h 5 min"``; ``""`` for None."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(math.floor(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"

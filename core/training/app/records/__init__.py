@@ -1,0 +1,1 @@
+"""What runs have left of themselves, read without running or importing anything."""

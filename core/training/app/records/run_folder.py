@@ -1,0 +1,247 @@
+"""The record of one run, read from its folder: damaged, unfinished or old as it is."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from training.errors import ConfigError
+from training.files.holder import MOST_BYTES, Holder
+from training.files.named_paths import named_path, open_file
+
+__all__ = ["RunFolder", "find_runs", "read_run"]
+
+CONFIG, HISTORY, SUMMARY = "config.yaml", "history.json", "summary.json"
+STARTS, LOCK = "starts.json", "record.lock"
+#: One of them makes a folder that of a run; others have a config.yaml, too.
+SIGNS = (SUMMARY, HISTORY, STARTS)
+#: Levels of folders that are searched for runs.
+DEPTH = 5
+#: Bytes of a file of a record; that of a run of a million epochs has less.
+MOST = 1 << 30
+
+
+@dataclass(slots=True)
+class RunFolder:
+    """What is known of a run.
+
+    Attributes:
+        path: its folder.
+        config: the resolved configuration; empty where there is none.
+        history: a row for each epoch.
+        summary: what it said at its end; empty where it did not come to that.
+        starts: each time that it was started or resumed; none of an early release.
+        is_running: whether a process is known to be at work on it.
+        complaints: what could not be read, a sentence each.
+    """
+
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    is_running: bool = False
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """``running``, ``finished``, ``interrupted``, ``failed`` or ``unfinished``."""
+        if self.is_running:
+            return "running"
+        status = self.summary.get("status")
+        # A summary may be that of an earlier start than the last one.
+        is_cut_off = bool(self.starts) and not self.starts[-1].get("ended")
+        if is_cut_off or not isinstance(status, str):
+            return "unfinished"
+        if status != "finished":
+            return "failed"
+        by_signal = self.summary.get("stop_owner") == "signal"
+        return "interrupted" if by_signal else "finished"
+
+    @property
+    def stopped_by(self) -> str:
+        """Who ended it: a plugin, or ``trainer`` when the plan was done; or ``""``."""
+        if self.state in ("running", "unfinished"):
+            return ""
+        if self.state == "failed":
+            return "an error"
+        return _text(self.summary.get("stop_owner"))
+
+    @property
+    def why(self) -> str:
+        """The words of who ended it, or what failed; ``""`` where nothing was said."""
+        if self.state == "failed":
+            return _text(self.summary.get("status")).removeprefix("failed: ")
+        return _text(self.summary.get("stop_reason")) if self.stopped_by else ""
+
+    @property
+    def epochs(self) -> int:
+        """How many are complete."""
+        told = self.summary.get("epochs")
+        rows = [each for row in self.history if (each := _count(row.get("epoch")))]
+        return max([_count(told) or 0, *rows])
+
+    @property
+    def seconds(self) -> float | None:
+        """How long all its starts took; None where that is not known."""
+        ends = [start.get("ended") for start in self.starts]
+        told = [end.get("seconds") for end in ends if isinstance(end, Mapping)]
+        if not told:
+            told = [self.summary.get("seconds")]
+        if not any(map(_number, told)):
+            told = [row.get("seconds") for row in self.history]
+        known = [float(value) for value in told if _number(value)]
+        return sum(known) if known else None
+
+    @property
+    def best(self) -> list[Best]:
+        """The best value of each metric that was watched."""
+        found = []
+        told = self.summary.get("best")
+        for each in told if isinstance(told, list) else ():
+            value = each.get("value") if isinstance(each, Mapping) else None
+            if _number(value):
+                row = each.get("row")
+                epoch = row.get("epoch") if isinstance(row, Mapping) else None
+                name = _text(each.get("monitor"))
+                found.append(
+                    Best(name, float(value), _count(epoch), self._is_high(name, value))
+                )
+        return found
+
+    @property
+    def final(self) -> dict[str, float]:
+        """The numbers of the last epoch."""
+        row = self.history[-1] if self.history else {}
+        return {str(name): float(v) for name, v in row.items() if _number(v)}
+
+    def _is_high(self, name: str, best: float) -> bool:
+        """Whether more is better: nobody says so, but its history tells."""
+        values = [v for row in self.history if _number(v := row.get(name))]
+        return not values or best >= max(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best value of a metric.
+
+    Attributes:
+        metric: its name.
+        value: the number.
+        epoch: in which it was measured, or None.
+        is_high: whether more is better.
+    """
+
+    metric: str
+    value: float
+    epoch: int | None
+    is_high: bool
+
+
+def read_run(path: str | os.PathLike[str]) -> RunFolder:
+    """Return what the record of a run holds; what cannot be read is complained of.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds no record of a run.
+    """
+    folder = named_path(path)
+    if not folder.is_dir():
+        raise ConfigError(f"{str(path)!r} is no folder; name the save_dir of a run")
+    if not _is_run(folder):
+        raise ConfigError(
+            f"{str(path)!r} holds no record of a run ({', '.join(SIGNS)}); name its "
+            "save_dir, or `trainbus runs` lists those below a folder"
+        )
+    run = RunFolder(folder)
+    run.config = _read(run, CONFIG, dict)
+    run.history = _rows(run, HISTORY)
+    run.summary = _read(run, SUMMARY, dict)
+    run.starts = _rows(run, STARTS)
+    run.is_running = _is_locked(folder / LOCK)
+    return run
+
+
+def find_runs(folder: str | os.PathLike[str]) -> Iterator[RunFolder]:
+    """Yield the runs in and below a folder, by path; links are not followed.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    root = named_path(folder)
+    if not root.is_dir():
+        raise ConfigError(f"{str(folder)!r} is no folder; name one that holds runs")
+    for place, folders, _ in os.walk(root):
+        depth = len(Path(place).relative_to(root).parts)
+        folders[:] = sorted(f for f in folders if depth < DEPTH and f[0] != ".")
+        if _is_run(Path(place)):
+            yield read_run(place)
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in SIGNS)
+
+
+def _rows(run: RunFolder, name: str) -> list[dict[str, Any]]:
+    """Return the mappings in a list; what else is in it is complained of."""
+    rows = _read(run, name, list)
+    good = [row for row in rows if isinstance(row, dict)]
+    if len(good) < len(rows):
+        run.complaints.append(f"{name}: {len(rows) - len(good)} entries are no rows")
+    return good
+
+
+def _read(run: RunFolder, name: str, kind: type) -> Any:
+    """Return what a file holds; empty where it is missing or damaged."""
+    path = run.path / name
+    if not os.path.lexists(path):
+        if name == CONFIG:
+            run.complaints.append(f"{name} is missing")
+        return kind()
+    try:
+        with open_file(path) as file:
+            text = file.read(MOST).decode()
+        found = _parsed(text) if name == CONFIG else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        told = " ".join(str(error).split())
+        run.complaints.append(f"{name} cannot be read: {told:.200}")
+        return kind()
+    if not isinstance(found, kind):
+        run.complaints.append(
+            f"{name} holds a {type(found).__name__}, no {kind.__name__}"
+        )
+        return kind()
+    return found
+
+
+def _parsed(text: str) -> Any:
+    from training.documents.yaml_file import parse_yaml_value
+
+    return parse_yaml_value(text, CONFIG)
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether whoever the lock names is not known to have ended."""
+    try:
+        with open_file(lock) as file:
+            holder = Holder.parse(file.read(MOST_BYTES))
+    except (OSError, ConfigError):
+        return False
+    return holder is not None and not holder.is_gone
+
+
+def _number(value: Any) -> bool:
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

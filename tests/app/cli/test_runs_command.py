@@ -1,0 +1,166 @@
+"""``trainbus runs``: a list of runs, and what sets two of them apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.app.cli import main
+from training.app.cli.record_arguments import SORTED_BY
+from training.app.cli.runs import SORTS, duration
+
+STATE = {"status": "finished", "stop_owner": "early_stopping", "stop_reason": "enough"}
+
+
+def write(folder: Path, name: str, best: float, epochs: int, **config: Any) -> None:
+    run = folder / name
+    run.mkdir(parents=True)
+    row = {"epoch": epochs, "accuracy": best, "train_loss": 1 / epochs}
+    watched = {"monitor": "accuracy", "value": best, "row": row}
+    summary = {**STATE, "epochs": epochs, "seconds": 61.0 * epochs, "best": [watched]}
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "history.json").write_text(json.dumps([row]))
+    (run / "config.yaml").write_text(json.dumps({"seed": 0, **config}))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "runs/b", 0.9, 2, training={"lr": 0.1}, plugins=["csv"])
+    plugins = ["csv", {"ema": {"decay": 0.9}}]
+    write(tmp_path, "runs/a", 0.5, 3, training={"lr": 0.2}, plugins=plugins)
+    (tmp_path / "runs" / "c").mkdir()
+    (tmp_path / "runs" / "c" / "history.json").write_text("[")
+    return tmp_path
+
+
+def told(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(["runs", *argv])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_runs_are_listed_with_what_became_of_them(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = told(capsys)
+    assert code == 0
+    assert out.split("\n")[0].split("  ")[0] == "run"
+    assert [line.split()[:2] for line in out.split("\n")[1:4]] == [
+        ["runs/a", "finished"],
+        ["runs/b", "finished"],
+        ["runs/c", "unfinished"],
+    ]
+    assert "accuracy 0.9000" in out
+    assert "3 min 3 s" in out
+    assert "note: runs/c: history.json cannot be read: Expecting value" in out
+
+
+@pytest.mark.parametrize(
+    ("by", "order"),
+    [("name", "abc"), ("best", "bac"), ("epochs", "abc"), ("state", "abc")],
+)
+def test_runs_are_sorted(
+    place: Path, by: str, order: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = told(capsys, "runs", "--sort", by, "--json")
+    assert "".join(Path(run["run"]).name for run in json.loads(out)) == order
+
+
+def test_json_says_the_same_and_more(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = told(capsys, "runs/b", "--json")
+    (run,) = json.loads(out)
+    assert run == {
+        "run": "runs/b",
+        "state": "finished",
+        "best": [{"metric": "accuracy", "value": 0.9, "epoch": 2}],
+        "epochs": 2,
+        "seconds": 122.0,
+        "stopped_by": "early_stopping",
+        "why": "enough",
+        "starts": None,
+        "complaints": [],
+    }
+
+
+def test_two_runs_are_compared_by_settings_that_differ_and_by_results(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = told(capsys, "diff", "runs/a", "runs/b")
+    assert code == 0
+    settings, results = out.split("\n\n")
+    assert [line.split() for line in settings.split("\n")] == [
+        ["setting", "runs/a", "runs/b"],
+        ["training.lr", "0.2", "0.1"],
+        ["plugins.ema.decay", "0.9", "-"],
+    ]
+    lines = [line.split() for line in results.split("\n")]
+    assert ["accuracy", "0.5", "0.9"] in lines
+    assert ["stopped", "by", "early_stopping", "early_stopping"] in lines
+    _, out, _ = told(capsys, "diff", "runs/a", "runs/b", "--json")
+    assert json.loads(out)["settings"]["training.lr"] == ["0.2", "0.1"]
+
+
+def test_runs_of_the_same_settings_are_said_to_be_such(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = told(capsys, "diff", "runs/a", "runs/a")
+    assert out.startswith("the settings are the same\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("diff", "runs/a"), "compares two runs, not 1; name two folders"),
+        (("runs/a", "runs/b"), "lists one folder, not 2; to compare two runs"),
+        (("diff", "runs/a", "runs"), "'runs' holds no record of a run"),
+        (("gone",), "'gone' is no folder"),
+        (("diff", "runs/a", "runs/b", "--sort", "best"), "--sort is of no use"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    place: Path,
+    argv: tuple[str, ...],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, err = told(capsys, *argv)
+    assert code == 2
+    assert words in err
+
+
+def test_no_run_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, str(tmp_path)) == (
+        0,
+        f"{tmp_path}: no run was recorded here\n",
+        "",
+    )
+
+
+def test_words_of_a_record_do_not_steer_the_terminal(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = json.dumps({**STATE, "stop_owner": "\x1b[31mred"})
+    (place / "runs/c/summary.json").write_text(text)
+    _, out, _ = told(capsys, "runs/c")
+    assert "\\x1b[31mred" in out
+    assert "\x1b" not in out
+
+
+def test_each_way_to_sort_is_offered() -> None:
+    assert tuple(SORTS) == SORTED_BY
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, ""), (12.34, "12.3 s"), (200.9, "3 min 20 s"), (7505.0, "2 h 5 min")],
+)
+def test_a_duration_is_told_in_its_largest_units(
+    seconds: float | None, text: str
+) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,214 @@
+"""What runs left of themselves is read as it is: whole, cut off, damaged or old."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training import Callback, ConfigError, Trainer
+from training.app.records.run_folder import RunFolder, find_runs, read_run
+from training.builtin.run_record import RunRecord
+from training.bus.meter import Meter
+from training.files.holder import Holder
+from training.testing import tiny_trainer
+
+
+def recorded(folder: Path, *plugins: Any, **options: Any) -> Trainer:
+    record = RunRecord({"seed": 1}, {})
+    return tiny_trainer(record, *plugins, save_dir=folder, **options)
+
+
+class Ends(Callback):
+    """Stops the run, fails, or saves and is killed, after its fifth step."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step != 5:
+            return
+        if self.how == "stops":
+            trainer.request_stop("had enough")
+        elif self.how == "fails":
+            raise RuntimeError("no memory")
+        else:
+            trainer.request_checkpoint("by hand")
+
+    def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+        if reason == "by hand":
+            trainer.save_checkpoint(trainer.save_dir / "half.pt")
+            record = trainer.bus.unregister("run_record")  # as a kill would: no word
+            record.on_close(trainer)
+            raise KeyboardInterrupt
+
+
+def ended(folder: Path, how: str) -> RunFolder:
+    trainer = recorded(folder, Ends(how))
+    if how == "stops":
+        trainer.train()
+    else:
+        with pytest.raises((RuntimeError, KeyboardInterrupt)):
+            trainer.train()
+    return read_run(folder)
+
+
+def test_a_run_that_came_to_its_end_says_who_ended_it(tmp_path: Path) -> None:
+    run = ended(tmp_path, "stops")
+    assert (run.state, run.stopped_by, run.why) == ("finished", "Ends", "had enough")
+    assert (run.complaints, len(run.starts), run.config) == ([], 1, {"seed": 1})
+    assert run.seconds == run.summary["seconds"]
+
+
+def test_a_run_that_failed_says_of_what(tmp_path: Path) -> None:
+    run = ended(tmp_path, "fails")
+    assert (run.state, run.stopped_by) == ("failed", "an error")
+    assert run.why == "RuntimeError: no memory"
+
+
+def test_a_run_that_was_killed_is_unfinished_until_it_was_resumed(
+    tmp_path: Path,
+) -> None:
+    run = ended(tmp_path, "is killed")
+    assert (run.state, run.stopped_by, run.epochs) == ("unfinished", "", 1)
+    resumed = recorded(tmp_path)
+    resumed.load_checkpoint(tmp_path / "half.pt")
+    resumed.train()
+    run = read_run(tmp_path)
+    assert (run.state, run.epochs) == ("finished", 2)
+    first, second = run.starts
+    assert (first["from"], first["steps"], first["ended"]) == (None, 0, None)
+    assert (second["from"], second["steps"]) == (str(tmp_path / "half.pt"), 5)
+    assert second["ended"]["stop_owner"] == "trainer"
+
+
+def test_a_resumed_run_that_is_killed_is_not_taken_for_its_earlier_end(
+    tmp_path: Path,
+) -> None:
+    ended(tmp_path, "fails")
+    (tmp_path / "starts.json").write_text(json.dumps([{}, {"ended": None}]))
+    assert read_run(tmp_path).state == "unfinished"
+
+
+def test_a_run_whose_process_is_at_work_is_running(tmp_path: Path) -> None:
+    ended(tmp_path, "fails")
+    (tmp_path / "record.lock").write_bytes(Holder.of_now().to_bytes())
+    assert read_run(tmp_path).state == "running"
+    gone = Holder("here", 2**22 + 1)
+    (tmp_path / "record.lock").write_bytes(gone.to_bytes())
+    assert read_run(tmp_path).is_running  # of another machine, as far as one can see
+
+
+def test_a_fresh_run_puts_the_starts_of_the_earlier_one_aside(tmp_path: Path) -> None:
+    ended(tmp_path, "stops")
+    ended(tmp_path, "fails")
+    assert [run.state for run in find_runs(tmp_path)] == ["failed", "finished"]
+    assert len(read_run(tmp_path).starts) == 1
+    assert len(read_run(tmp_path / "earlier" / "001").starts) == 1
+
+
+def test_what_plugins_cost_is_recorded_where_it_is_measured(tmp_path: Path) -> None:
+    trainer = recorded(tmp_path)
+    trainer.bus.meter = Meter()
+    trainer.train()
+    costs = read_run(tmp_path).summary["costs"]
+    assert {"plugin", "hook", "calls", "seconds", "syncs"} == set(costs[0])
+    assert "run_record" in {each["plugin"] for each in costs}
+
+
+ROW = {"epoch": 1, "train_loss": 0.5, "seconds": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("files", "state", "complaint"),
+    [
+        pytest.param(
+            {"history.json": [ROW]}, "unfinished", "config.yaml is missing", id="old"
+        ),
+        pytest.param(
+            {
+                "summary.json": {"status": "finished", "epochs": 1},
+                "history.json": [ROW],
+            },
+            "finished",
+            "config.yaml is missing",
+            id="without starts",
+        ),
+        pytest.param(
+            {"summary.json": "{", "history.json": [ROW]},
+            "unfinished",
+            "summary.json cannot be read: Expecting property",
+            id="torn",
+        ),
+        pytest.param(
+            {"summary.json": [1], "history.json": [ROW]},
+            "unfinished",
+            "summary.json holds a list, no dict",
+            id="another kind",
+        ),
+        pytest.param(
+            {"history.json": [ROW, 3]},
+            "unfinished",
+            "history.json: 1 entries are no rows",
+            id="no rows",
+        ),
+        pytest.param(
+            {"history.json": [ROW], "config.yaml": "a: [b"},
+            "unfinished",
+            "config.yaml cannot be read: config.yaml:1",
+            id="no configuration",
+        ),
+        pytest.param(
+            {"history.json": [ROW], "starts.json": "\udcff"},
+            "unfinished",
+            "starts.json cannot be read: 'utf-8' codec",
+            id="no text",
+        ),
+        pytest.param(
+            {
+                "history.json": [ROW],
+                "summary.json": {"best": 3, "epochs": "x", "seconds": [], "status": 0},
+            },
+            "unfinished",
+            "config.yaml is missing",
+            id="odd values",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_said_and_the_rest_is_read(
+    tmp_path: Path, files: dict[str, Any], state: str, complaint: str
+) -> None:
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    run = read_run(tmp_path)
+    assert (run.state, run.epochs, run.seconds, run.best) == (state, 1, 2.0, [])
+    assert complaint in " ".join(run.complaints)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_high"), [([0.1, 0.4, 0.3], True), ([3.0, 1.0, 2.0], False)]
+)
+def test_whether_more_is_better_is_told_by_the_history(
+    values: list[float], is_high: bool
+) -> None:
+    best = max(values) if is_high else min(values)
+    run = RunFolder(
+        Path(),
+        history=[{"score": value} for value in values],
+        summary={"best": [{"monitor": "score", "value": best, "row": {"epoch": 2}}]},
+    )
+    assert (run.best[0].is_high, run.best[0].epoch) == (is_high, 2)
+
+
+def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: b")
+    with pytest.raises(ConfigError, match=r"holds no record of a run"):
+        read_run(tmp_path)
+    with pytest.raises(ConfigError, match="is no folder"):
+        read_run(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="is no folder"):
+        list(find_runs(tmp_path / "gone"))
+    assert list(find_runs(tmp_path)) == []

@@ -36,7 +36,7 @@ and what others ask for in their own time::
     resume_candidates                         # collects, for `--resume auto`
     needed_checkpoints                        # collects, before a writer deletes
     find_checkpoint                           # first result, whenever a plugin asks
-    summary                                   # collects, for the record of a run
+    summary, evaluation_progress              # for a run's record; how far it is
     on_predictions                            # rows that an evaluation predicted
 
 An implementation names only the arguments it uses, without defaults; ``**kwargs`` stays
@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from training.hooks.asked import (
     ASKED,
+    evaluation_progress,
     find_checkpoint,
     needed_checkpoints,
     on_predictions,
@@ -75,6 +76,7 @@ __all__ = [
     "API_VERSION",
     "HOOKS",
     "PROJECT",
+    "evaluation_progress",
     "find_checkpoint",
     "hookimpl",
     "hookspec",

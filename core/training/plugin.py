@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from training.modules.plain_names import as_plain, load_weights, weights_of
     from training.modules.train_mode import evaluating
     from training.plain import plain
-    from training.planned.length import epochs_begun
+    from training.planned.length import epochs_begun, num_batches
     from training.planned.planned_run import Plan, PlannedRun
     from training.signals.handlers import is_insistent, iterate_shielded, shielded
     from training.view import MetricValue
@@ -123,6 +123,7 @@ _MODULES = {
     "metric_of": "training.feed.validation_loaders",
     "named_path": "training.files.named_paths",
     "number_started": "training.hardware.launch",
+    "num_batches": "training.planned.length",
     "open_file": "training.files.named_paths",
     "plain": "training.plain",
     "portions": "training.feed.validation_share",
@@ -199,6 +200,7 @@ __all__ = [
     "merge_metrics",
     "metric_of",
     "named_path",
+    "num_batches",
     "number_started",
     "open_file",
     "plain",

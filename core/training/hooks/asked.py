@@ -91,9 +91,10 @@ def find_checkpoint(trainer: TrainerView, step: int) -> Path | None:
 
 @hookspec
 def summary(trainer: TrainerView) -> Mapping[str, Any] | None:
-    """Say what this plugin leaves behind, for the record of a run that has ended.
+    """Say what this plugin leaves behind, for the record of a run and who watches it.
 
-    State: the run has ended, well or not; ``on_close`` is still to come.
+    State: the run has ended, well or not, and ``on_close`` is still to come; or any
+        boundary, at which a person is shown what there is so far.
     Args:
         trainer: the trainer of that run.
     Returns: JSON values by name, or None. ``"best"``: the best value of each metric
@@ -121,6 +122,26 @@ def on_predictions(trainer: TrainerView, records: Sequence[Mapping[str, Any]]) -
     Returns: ignored.
     Order: none promised.
     Errors: raised in the plugin that evaluates, unless the listener is isolated.
+    """
+
+
+@hookspec
+def evaluation_progress(
+    trainer: TrainerView, done: int, total: int | None, loader: str
+) -> None:
+    """Hear how far an evaluation is, from whoever measures batch by batch.
+
+    State: as in ``evaluate``, which is under way; whoever measures calls
+        ``trainer.bus.evaluation_progress(trainer, done, total, loader)``, which is None
+        while nobody listens, before the first batch and after each.
+    Args:
+        trainer: the running trainer.
+        done: batches of this loader that are measured, from 0.
+        total: its batches; None for a loader without a length.
+        loader: its name among several; ``""`` for the only one.
+    Returns: ignored.
+    Order: none promised between plugins.
+    Errors: raised in the plugin that measures.
     """
 
 

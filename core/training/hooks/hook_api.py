@@ -20,6 +20,7 @@ SINCE: Final = {
     "find_checkpoint": "1.1",
     "summary": "1.1",
     "on_predictions": "1.2",
+    "evaluation_progress": "1.2",
 }
 
 #: What a plugin may declare as ``failure``.

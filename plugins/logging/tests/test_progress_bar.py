@@ -1,11 +1,13 @@
 """What ProgressBarCallback promises, with a clock that only tests move."""
 
 import io
+import sys
+import types
 
 import pytest
 
 from trainbus_logging import ProgressBarCallback
-from trainbus_logging.display import as_time, epoch_line
+from trainbus_logging.epoch_table import Outcome, as_time, epoch_line
 from training import Callback, ConfigError, DataError
 from training.plugin import LazyLogs, Readback
 
@@ -45,10 +47,10 @@ def test_silent_writes_nothing(make_trainer):
 def test_a_terminal_gets_a_bar_and_a_line_an_epoch(make_trainer):
     written = run(make_trainer, 1, Terminal())
     assert "\r" in written
-    for shown in ("epoch 1/2", "4/4", "loss 0.", "batch/s", "run 0:04 left"):
+    for shown in ("epoch 1/2", "4/4", "loss 0.", "1/s", "run 0:04 left"):
         assert shown in written
-    lines = [line.split("\r")[-1] for line in written.splitlines() if "train_" in line]
-    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    lines = [line.split("\r")[-1].split() for line in written.split("\n")]
+    assert [line[0] for line in lines if line] == ["\x1b[2mepoch", "1/2", "2/2"]
 
 
 def test_elsewhere_there_are_lines_without_control_characters(make_trainer):
@@ -87,7 +89,7 @@ def test_a_resumed_epoch_starts_where_it_was(make_trainer, tmp_path):
     make_trainer(make_trainer.save_at(6, saved)).train()
     for stream, shown in (
         (io.StringIO(), "epoch 2/2  resumed at batch 2/4"),
-        (Terminal(), "epoch 2/2:  50%"),
+        (Terminal(), "epoch 2/2  50%"),
     ):
         bar = ProgressBarCallback()
         bar.stream = stream
@@ -124,6 +126,7 @@ def test_the_loss_is_read_once_a_refresh_however_fast_batches_are(make_trainer):
     bar, clock = ProgressBarCallback(), Clock(0.001)
     bar.stream, bar.clock = Terminal(), lambda: clock.now
     trainer = make_trainer(bar, clock, loader=data)
+    bar.on_setup(trainer)
     bar.on_train_begin(trainer)
     bar.on_epoch_begin(trainer)
     Logs.looks, clock_reads = 0, 0
@@ -132,7 +135,7 @@ def test_the_loss_is_read_once_a_refresh_however_fast_batches_are(make_trainer):
         before = bar._next_look
         bar.on_batch_end(trainer, batch, Logs({"loss": 1.0}))
         clock_reads += bar._next_look != before
-    bar.on_close()
+    bar.on_close(trainer)
     assert 3 <= Logs.looks <= 6  # one second in all, 0.2 seconds apart, and the end
     assert clock_reads <= 40
 
@@ -152,6 +155,7 @@ def test_a_loss_on_its_way_is_shown_when_it_arrives_and_never_waited_for(
 
     monkeypatch.setattr(Readback, "is_here", property(lambda self: self in arrived))
     monkeypatch.setattr(Readback, "value", value)
+    bar.on_setup(trainer)
     bar.on_train_begin(trainer)
     bar.on_epoch_begin(trainer)
     shown = []
@@ -162,7 +166,7 @@ def test_a_loss_on_its_way_is_shown_when_it_arrives_and_never_waited_for(
         if batch in (2, 4):
             arrived.append(bar._loss_due)
     assert shown == [0, 0, 0, 1, 1, 2]
-    bar.on_close()
+    bar.on_close(trainer)
 
 
 def test_an_error_leaves_the_terminal_clean(make_trainer):
@@ -172,6 +176,43 @@ def test_an_error_leaves_the_terminal_clean(make_trainer):
     with pytest.raises(DataError, match="counts by labels"):
         make_trainer(bar, loader=data).train()
     assert bar._view is None
+
+
+def test_an_evaluation_inside_an_epoch_gives_the_epoch_its_bar_back(make_trainer):
+    class Asks(Callback):
+        def on_step_end(self, trainer):
+            if trainer.step == 2:
+                trainer.request_evaluation("now")
+
+        def evaluate(self, trainer, reason):
+            for done in range(4):
+                trainer.bus.evaluation_progress(trainer, done, 3, "clean")
+
+    bar, clock = ProgressBarCallback(), Clock(1.0)
+    bar.stream, bar.clock = Terminal(), lambda: clock.now
+    make_trainer(Asks(), bar, clock, num_epochs=1).train()
+    written = bar.stream.getvalue()
+    assert "evaluating clean 100%" in written
+    assert written.index("2/4") < written.index("3/3") < written.index("4/4")
+
+
+def test_a_notebook_gets_the_widget_of_tqdm(make_trainer, monkeypatch, capsys):
+    import tqdm.auto
+
+    class Widget(tqdm.auto.tqdm):
+        made = 0
+
+        def __init__(self, *args, **options):
+            Widget.made += 1
+            super().__init__(*args, **options)
+
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr(tqdm.auto, "tqdm", Widget)
+    make_trainer(ProgressBarCallback()).train()
+    assert Widget.made > 2
+    printed = capsys.readouterr()
+    assert "train_loss" in printed.out
+    assert not printed.err
 
 
 @pytest.mark.parametrize("verbose", [3, -1, "1", True])
@@ -190,5 +231,5 @@ def test_times_read(seconds, text):
 
 def test_an_epoch_line_shows_metrics_and_hides_counters():
     row = {"epoch": 1, "step": 4, "update": 4, "lr": 3e-5, "val_loss": 0.12345}
-    line = epoch_line({**row, "seconds": 61.0}, num_epochs=5, seconds_left=None)
-    assert line == "epoch 1/5  lr 3e-05  val_loss 0.1235  1:01"
+    line = epoch_line(Outcome({**row, "seconds": 61.0}, num_epochs=5))
+    assert line == "epoch 1/5  val_loss 0.1235  lr 3e-05  1:01"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from annotated_types import Ge, Le, Lt, MinLen
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.numbers import name_in_run, numbers_of
+from trainbus_evaluation.reading import WhileStaying
 from trainbus_evaluation.sanity import FirstBatches, first_batches
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
@@ -20,7 +21,6 @@ from training.callbacks import Callback
 from training.plugin import (
     Plan,
     checked_answer,
-    iterate_shielded,
     loaders_by_name,
     merge_metrics,
     rng_of_main,
@@ -72,7 +72,7 @@ class EvaluationCallback(Callback):
     """
 
     name = "evaluation"
-    hook_api = ">=1.1,<2"
+    hook_api = ">=1.2,<2"
     produces: ClassVar[tuple[str, ...]] = ("val_loss", "accuracy", "exact_match", "f1")
     chooses_metrics: ClassVar = {"metrics": ("loss",)}
 
@@ -220,13 +220,13 @@ class EvaluationCallback(Callback):
 
     def _staying(
         self, trainer: Trainer, loader: Iterable[Any], name: str
-    ) -> _WhileStaying:
+    ) -> WhileStaying:
         """Return this process's part of the loader, until the run leaves."""
         known = self._shares.get(name)
         # Kept, since its workers may persist from one evaluation to the next.
         if known is None or known[0] is not loader:
             known = self._shares[name] = loader, share_of(loader, trainer.strategy)
-        return _WhileStaying(trainer, known[1])
+        return WhileStaying(trainer, known[1], name)
 
     def _results(self, trainer: Trainer, loader: Any, name: str) -> Mapping[str, Any]:
         """Return what the evaluator makes of one loader, whose name errors tell."""
@@ -350,19 +350,6 @@ class EvaluationCallback(Callback):
             return True
         is_last = trainer.ends_epoch
         return is_last and self._is_epoch_due(trainer, trainer.epoch + 1)
-
-
-class _WhileStaying:
-    """The validation batches of ``loader`` until a signal makes the run leave."""
-
-    def __init__(self, trainer: Trainer, loader: Iterable[Any]) -> None:
-        self.loader = loader
-        self._trainer = trainer
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in iterate_shielded(self.loader):
-            self._trainer.abandon_if_leaving()
-            yield batch
 
 
 def _check_evaluator(

@@ -2,76 +2,116 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainbus_logging.epoch_table import EpochTable, Outcome, as_time, epoch_line
 from training import PluginError
+from training.plugin import guarded
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from training.plugin import Guarded
 
-#: Columns of a history row that the epoch line shows elsewhere or not at all.
-_HIDDEN = ("epoch", "step", "update", "seconds")
+#: Of a terminal that does not tell its own, in columns.
+USUAL_WIDTH = 80
+#: What stands beside the bar besides words: `` 100%|`` and ``| ``.
+FRAME = 8
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far something is that goes batch by batch.
+
+    Attributes:
+        done: batches.
+        total: batches in all; None if nobody knows.
+        rate: batches a second.
+        loss: of training, smoothed; None in an evaluation.
+        run_seconds_left: to the planned end of the run, if known.
+    """
+
+    done: int
+    total: int | None
+    rate: float
+    loss: float | None = None
+    run_seconds_left: float | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """To the last batch, at this rate."""
+        if self.total is None or self.rate <= 0:
+            return None
+        return max(0, self.total - self.done) / self.rate
 
 
 class Bar:
-    """A tqdm bar for each epoch.
+    """A tqdm bar for what is going on, and below it, in columns, what came of it.
 
     Args:
-        stream: a terminal.
+        stream: a terminal, or where a notebook shows text.
+        chosen: metrics of the epochs' lines, the most wanted first.
     Raises:
         PluginError: tqdm is not installed.
     """
 
-    def __init__(self, stream: Guarded) -> None:
+    def __init__(self, stream: Guarded, chosen: Sequence[str] = ()) -> None:
         try:
-            from tqdm import tqdm
+            from tqdm.auto import tqdm
+            from tqdm.std import tqdm as plain
         except ImportError as error:
             raise PluginError(
                 "the plugin 'progress' needs the package tqdm for a bar; run: pip "
                 "install tqdm, or set progress.verbose to 2"
             ) from error
-        self._make = tqdm
+        # The widget of a notebook, where there is one.
+        self._make: Any = tqdm if is_notebook() else plain
         self._stream = stream
+        self._table = EpochTable(chosen, has_colour=_has_colour(stream))
+        self._title = ""
         self._bar: tqdm[Any] | None = None
 
     def start(self, title: str, done: int, total: int | None) -> None:
-        """Begin an epoch, of which ``done`` batches of ``total`` are done."""
+        """Begin what is called ``title``, of which ``done`` batches are done."""
         self.close()
+        self._title = title
+        width = width_of(self._stream)
         self._bar = self._make(
-            desc=title,
+            bar_format=_bar_format(title, Position(done, total, 0.0), width),
             initial=done,
             total=total,
-            unit="batch",
             file=self._stream,
             leave=False,
-            dynamic_ncols=True,
+            ncols=width - 1,  # a full line would wrap
             mininterval=0.0,  # the callback decides when
         )
 
-    def show(
-        self,
-        done: int,
-        total: int | None,
-        rate: float,
-        loss: float,
-        seconds_left: float | None,
-    ) -> None:
-        """Move the bar to ``done`` batches."""
+    def wait(self, title: str) -> None:
+        """Say what is going on that cannot be counted."""
+        self.start(title, 0, None)
+
+    def note(self, text: str) -> None:
+        """Say nothing: the bar shows it."""
+
+    def show(self, position: Position) -> None:
+        """Move the bar."""
         if self._bar is None:
             return
-        run = "" if seconds_left is None else f", run {as_time(seconds_left)} left"
-        self._bar.set_postfix_str(f"loss {loss:.4g}{run}", refresh=False)
-        self._bar.update(done - self._bar.n)
+        width = width_of(self._stream)
+        self._bar.ncols = width - 1
+        self._bar.bar_format = _bar_format(self._title, position, width)
+        self._bar.update(position.done - self._bar.n)
         self._bar.refresh()
 
-    def finish(self, line: str) -> None:
-        """Replace the bar by ``line``."""
+    def finish(self, outcome: Outcome) -> None:
+        """Replace the bar by the line of an epoch."""
         self.close()
-        self._stream.write(line + "\n")
+        for line in self._table.lines(outcome, width_of(self._stream)):
+            self._stream.write(line + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -84,38 +124,41 @@ class Bar:
 class Lines:
     """Plain lines, for files and for those who want to keep them."""
 
-    def __init__(self, stream: Guarded) -> None:
+    def __init__(self, stream: Guarded, chosen: Sequence[str] = ()) -> None:
         self._stream = stream
+        self._chosen = chosen
         self._title = ""
 
     def start(self, title: str, done: int, total: int | None) -> None:
-        """Begin an epoch; say so only if it is resumed inside."""
+        """Begin what is called ``title``; say nothing yet."""
         self._title = title
-        if done:
-            self._write(f"{title}  resumed at batch {done}/{total or '?'}")
 
-    def show(
-        self,
-        done: int,
-        total: int | None,
-        rate: float,
-        loss: float,
-        seconds_left: float | None,
-    ) -> None:
-        """Write where the epoch is."""
+    def wait(self, title: str) -> None:
+        """Say nothing: nobody waits for a log."""
+
+    def note(self, text: str) -> None:
+        """Write what a bar would show."""
+        self._write(text)
+
+    def show(self, position: Position) -> None:
+        """Write where it is."""
+        done, total = position.done, position.total
         share = f" ({100 * done / total:.0f}%)" if total else ""
         parts = [
             f"{self._title}  batch {done}/{total or '?'}{share}",
-            f"{rate:.3g} batches/s",
-            f"loss {loss:.4g}",
+            f"{position.rate:.3g} batches/s",
         ]
-        if seconds_left is not None:
-            parts.append(f"{as_time(seconds_left)} left")
+        left = position.seconds_left
+        if position.loss is not None:
+            parts.append(f"loss {position.loss:.4g}")
+            left = position.run_seconds_left
+        if left is not None:
+            parts.append(f"{as_time(left)} left")
         self._write("  ".join(parts))
 
-    def finish(self, line: str) -> None:
+    def finish(self, outcome: Outcome) -> None:
         """Write the epoch's line."""
-        self._write(line)
+        self._write(epoch_line(outcome, self._chosen))
 
     def close(self) -> None:
         """Do nothing: lines leave nothing behind."""
@@ -125,27 +168,65 @@ class Lines:
         self._stream.flush()
 
 
-def epoch_line(
-    row: Mapping[str, Any], num_epochs: int, seconds_left: float | None
-) -> str:
-    """Return the line that an epoch leaves: its metrics, its time, the time left."""
-    parts = [f"epoch {row['epoch']}/{num_epochs}"]
-    parts += [
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in row.items()
-        if name not in _HIDDEN
-    ]
-    if "seconds" in row:
-        parts.append(as_time(row["seconds"]))
-    if seconds_left:
-        parts.append(f"{as_time(seconds_left)} left")
-    return "  ".join(parts)
+def view_of(stream: Any, verbose: int, chosen: Sequence[str]) -> Bar | Lines | None:
+    """Return how to show progress; None: not at all.
+
+    Args:
+        stream: to write to; None: what ``sys.stderr`` is now, or in a notebook
+            ``sys.stdout``, which does not look like an error there.
+        verbose: 0: silent; 1: a bar for those who can see one; 2: lines.
+        chosen: metrics of the epochs' lines, the most wanted first.
+    """
+    is_given, notebook = stream is not None, is_notebook()
+    if not is_given:
+        stream = sys.stdout if notebook else sys.stderr
+    if verbose == 0 or stream is None:  # a process may have no sys.stderr
+        return None
+    stream = guarded(stream)
+    if verbose == 1 and (stream.isatty() or (notebook and not is_given)):
+        return Bar(stream, chosen)
+    return Lines(stream, chosen)
 
 
-def as_time(seconds: float) -> str:
-    """Return ``"0:05"``, ``"12:34"`` or ``"1:02:03"``; ``"?"`` if not finite."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    return "ipykernel" in sys.modules
+
+
+def width_of(stream: Any) -> int:
+    """Return the columns of a terminal."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+    except (AttributeError, OSError, ValueError):
+        return USUAL_WIDTH
+
+
+def _has_colour(stream: Guarded) -> bool:
+    # See no-color.org.
+    is_refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not is_refused
+
+
+def _bar_format(title: str, position: Position, width: int) -> str:
+    """Return a line for tqdm: as many words as leave the bar a share of the room."""
+    total, left = position.total, position.seconds_left
+    words = [f"{position.done}/{total}"] if total else []
+    if position.rate > 0:
+        words += [] if left is None else [f"{as_time(left)} left"]
+        if not total:
+            words.append(f"{position.done} batches")
+        if position.loss is not None:
+            words.append(f"loss {position.loss:.4g}")
+        if position.run_seconds_left is not None:
+            words.append(f"run {as_time(position.run_seconds_left)} left")
+        words.append(f"{position.rate:.3g}/s")
+    room = width - len(title) - FRAME - (max(5, width // 8) if total else 0)
+    shown = ""
+    for word in words:
+        if len(shown) + len(word) + 2 > room:
+            break
+        shown += f"  {word}" if shown else word
+    title = title.replace("{", "{{").replace("}", "}}")
+    if total:
+        return f"{title} {{percentage:3.0f}}%|{{bar}}| {shown}"
+    return f"{title}  {shown}".rstrip()

@@ -1,0 +1,34 @@
+"""The validation batches as evaluators read them during a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from training.plugin import iterate_shielded, num_batches
+
+if TYPE_CHECKING:
+    from training import Trainer
+
+
+class WhileStaying:
+    """The validation batches of ``loader`` until a signal makes the run leave.
+
+    Who listens hears after each how far they are.
+    """
+
+    def __init__(self, trainer: Trainer, loader: Iterable[Any], name: str) -> None:
+        self.loader = loader
+        self._trainer = trainer
+        self._name = name
+
+    def __iter__(self) -> Iterator[Any]:
+        trainer, tell = self._trainer, self._trainer.bus.evaluation_progress
+        total = num_batches(self.loader)
+        if tell is not None:
+            tell(trainer, 0, total, self._name)
+        for done, batch in enumerate(iterate_shielded(self.loader), 1):
+            trainer.abandon_if_leaving()
+            yield batch
+            if tell is not None:
+                tell(trainer, done, total, self._name)

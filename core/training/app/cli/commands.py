@@ -13,9 +13,12 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import training
+from training.app.cli.counted import Counted
 from training.app.cli.launched import say
 from training.app.cli.results import new_file
 from training.app.config.from_arguments import load
+from training.discovery.parts import named_part
 from training.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -37,12 +40,6 @@ ANSWER_OPTIONS = ("max_new_tokens", "num_beams")
 
 def run(arguments: argparse.Namespace) -> None:
     """Train what a configuration describes, and say what came of it."""
-    from training.app.building.factory import build_trainer
-    from training.app.cli import report
-    from training.app.config.load import as_mapping
-    from training.app.prove.profile import profiled
-    from training.app.resume import started_at
-
     if arguments.allow_changes and arguments.resume is None:
         raise ConfigError(
             f"--allow-change {arguments.allow_changes[0]} is of no use without "
@@ -51,8 +48,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.resume == "":
         raise ConfigError("--resume is empty; use --resume auto or --resume FILE")
     trace = new_file(arguments.profile_trace, "--profile-trace")
+    config = load(arguments)
+    say(title(config))  # at once: torch takes seconds to load, and data may
+    from training.app.building.factory import build_trainer
+    from training.app.cli import report
+    from training.app.config.load import as_mapping
+    from training.app.prove.profile import profiled
+    from training.app.resume import started_at
+
     with _watchdog(arguments):
-        config = load(arguments)
         trainer = build_trainer(config)
         record = trainer.plugins["run_record"]
         say(report.header(trainer, as_mapping(config), record.facts))
@@ -67,6 +71,12 @@ def run(arguments: argparse.Namespace) -> None:
             raise
     if trainer.is_main:
         print(report.closing(record.summary, record.example))
+
+
+def title(config: Config) -> str:
+    """Return the line over all that a run prints."""
+    name, _ = named_part(config.task, "task")
+    return f"trainbus {training.__version__}: {name}"
 
 
 def plan(arguments: argparse.Namespace) -> None:
@@ -95,7 +105,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a checkpoint on the rows of one split."""
     from training.app.building.components import build_parts, data_facts
     from training.app.cli.report import metric_table
-    from training.discovery.parts import find_part, named_part
+    from training.discovery.parts import find_part
     from training.layout import read_state
     from training.modules.frozen_weights import LEFT_OUT
 
@@ -124,6 +134,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             f"{config.place(('data', split))} is missing; name the rows to evaluate, "
             f"as in --set data.{split}=FILE"
         )
+    loader = Counted(loader, "evaluating")
     results = _measure(config, parts.model, parts.recipe, loader)
     records = results["records"]
     scores = {key: v for key, v in results.items() if isinstance(v, float)}

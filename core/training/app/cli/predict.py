@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.app.cli.commands import description, fill
+from training.app.cli.counted import Counted
 from training.app.cli.results import new_file
 from training.documents.yaml_file import parse_yaml_value
 from training.errors import CheckpointError, ConfigError, DataError
@@ -62,6 +63,7 @@ def predict(arguments: argparse.Namespace) -> None:
         _show(_predictions(made, batch, 1)[0])
     else:
         batches = rows.batches(made.family, made.processor, size)
+        batches = Counted(batches, "answering", -(-len(rows) // size))
         predictions.write_records(target, _records(made, batches), made.task)
         _say_written(target, rows)
 

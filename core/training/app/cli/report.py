@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import training
-from training.discovery.parts import named_part
 from training.messages.tables import count, table
 
 if TYPE_CHECKING:
@@ -41,8 +39,7 @@ def header(
         lines.append(("floors", f"{', '.join(words)} of the validation answers"))
     lines.append(("folder", str(trainer.save_dir)))
     body = "\n".join(f"  {label:<8} {text}" for label, text in lines)
-    task, _ = named_part(config["task"], "task")
-    return f"trainbus {training.__version__}: {task}\n{body}\n"
+    return f"{body}\n"
 
 
 def interrupted(trainer: Trainer, config: str) -> str:

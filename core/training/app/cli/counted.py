@@ -1,0 +1,45 @@
+"""Show how far a command is that goes through rows, batch by batch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ["Counted"]
+
+
+class Counted:
+    """The batches of ``loader``, with a bar on standard error if that is a terminal.
+
+    Args:
+        loader: of batches; whatever else is asked, it answers.
+        what: is done with them, for the bar.
+        total: batches; None: as many as the loader says.
+    """
+
+    def __init__(
+        self, loader: Iterable[Any], what: str, total: int | None = None
+    ) -> None:
+        self.loader = loader
+        self._what = what
+        self._total = total
+
+    def __iter__(self) -> Iterator[Any]:
+        from tqdm.auto import tqdm
+
+        yield from tqdm(
+            self.loader,
+            desc=self._what,
+            total=self._total,
+            unit="batch",
+            file=sys.stderr,
+            disable=None,  # where nobody looks
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "loader":  # what Python asks in copying
+            raise AttributeError(name)
+        return getattr(self.loader, name)

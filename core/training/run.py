@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable
 from training.builtin.defaults import wrapped_module
+from training.builtin.resume import way_on
 from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.optimizer_state import check_optimizer
 from training.checkpoint.settings import require_same
@@ -21,6 +22,7 @@ from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window
 from training.loop.metrics import known_names
 from training.loop.requests import Abandoned
+from training.messages.error_texts import add_note
 from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption, shielded
@@ -111,6 +113,8 @@ class Run:
             if failure is None and requests.heard is not None:
                 failure = interruption(requests.heard)  # it came in closing
         if failure is not None:
+            if requests.heard is not None and trainer.is_main:
+                add_note(failure, way_on(trainer))
             raise failure
 
     def go_on_from(self, resumption: Resumption) -> Run:

@@ -21,6 +21,7 @@ from training.arguments import (
 from training.builtin.compiling import compile_options, refuse_two_recorders
 from training.builtin.defaults import built_in, register_plugins
 from training.builtin.placing import chosen_strategy, placed
+from training.builtin.resume import go_on
 from training.bus.bus import Bus
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
@@ -86,7 +87,8 @@ class Trainer:
             ``on_batch_end``, and as means over a window at ``on_step_end``.
         max_steps: optimizer attempts after which training ends; None: no limit.
         plugins: installed plugins to enable, as in a configuration: names, or
-            ``{name: {option: value}}``.
+            ``{name: {option: value}}``. ``progress`` and ``run_record`` (in
+            ``save_dir``) are on unless ``"no:NAME"`` or another of the name is passed.
         processor: turns what rows hold into inputs and back; carried for plugins.
         recipe: task, family and processor, where a configuration named them; carried
             for plugins.
@@ -258,11 +260,12 @@ class Trainer:
         self._run = run.go_on_from(rest)
         return receipt
 
-    def train(self) -> None:
+    def train(self, resume: str | Path | None = None) -> None:
         """Train until the plan is done or a plugin's request ends it.
 
-        Starts afresh from the current weights, or, after ``load_checkpoint``, goes on.
-        What was set in between is compared with the checkpoint again.
+        Starts afresh from the current weights, or, after ``load_checkpoint``, goes on;
+        what was set since is compared again. ``resume`` loads before: a checkpoint, or
+        with ``"auto"`` the newest valid one of this run, if any.
         SIGTERM, SIGHUP and SIGINT end it at the next boundary, after a checkpoint, with
         ``SystemExit(143)``, ``SystemExit(129)`` and ``KeyboardInterrupt``; SIGUSR1 asks
         for one, or with ``stop_on_sigusr1`` ends it, too, with ``SystemExit(138)``.
@@ -272,6 +275,8 @@ class Trainer:
                 "train() was called while a run of this trainer is under way; call it "
                 "when that has ended, or build another trainer"
             )
+        if resume is not None:
+            go_on(self, resume)
         self._check_settings()  # they may be others since
         if not self._run.is_waiting:
             self._run = self._new_run()
@@ -280,6 +285,7 @@ class Trainer:
         self._remember_options()
         self._run()
 
+    resume_command: str | None = None  #: To type after a signal; None: in Python.
     # What plugins were built from, and with; another one would be without effect.
     scheduler: Any = shown("_scheduler")
     tf32: bool | None = shown("_tf32")

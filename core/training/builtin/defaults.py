@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +16,17 @@ from training.builtin.memory_advice import MemoryAdvice
 from training.builtin.tf32 import TF32
 from training.bus.bus import Bus
 from training.bus.callback import BuiltIn, Callback
-from training.errors import ConfigError, PluginError
+from training.errors import ConfigError, PluginError, did_you_mean
 from training.view import TrainerView
 
 log = logging.getLogger(__name__)
+
+#: What a trainer has that Python builds, unless one of the name is passed, as a
+#: configuration without a list of plugins has it; and what switches that off.
+DEFAULTS = ("progress", "run_record")
+SILENT = tuple(f"no:{name}" for name in DEFAULTS)
+#: ``off`` leaves the defaults out everywhere, such as in a suite of tests.
+ENVIRONMENT = "TRAINBUS_DEFAULTS"
 
 
 def built_in(
@@ -51,7 +60,7 @@ def register_plugins(
     A ``scheduler`` is stepped by the LR plugin, unless one of ``callbacks`` holds that
     very object. ``validation`` data are measured by the evaluation plugin, unless
     somebody listens to ``evaluate``. ``cuda_graphs`` is what the plugin of that name
-    does.
+    does. Progress is shown and a record of the run kept, unless something else is said.
 
     Raises:
         ConfigError: a scheduler that is none, an evaluator without data, or
@@ -59,6 +68,7 @@ def register_plugins(
         ImportError: an implied plugin is not installed; says what to install.
     """
     named: list[tuple[str | None, Any]] = [(None, each) for each in listed(callbacks)]
+    wanted, plugins = chosen_defaults(plugins)
     if plugins:
         from training.discovery.specs import build_plugins
 
@@ -83,6 +93,45 @@ def register_plugins(
         bus.register(plugin_names.EvaluationCallback())
     if cuda_graphs and not has_recorder(bus.plugins):
         bus.register(recorder())
+    taken = {getattr(plugin, "name", None) for plugin in bus.plugins.values()}
+    names = [each for each in wanted if each not in taken and each not in bus.plugins]
+    bus.register_all((None, plugin) for plugin in made_defaults(names))
+
+
+def chosen_defaults(plugins: Any) -> tuple[list[str], Any]:
+    """Return which defaults are wanted, and ``plugins`` without ``no:NAME``.
+
+    Raises:
+        PluginError: something is switched off that is on by no default.
+    """
+    is_off = os.environ.get(ENVIRONMENT) == "off"
+    if not isinstance(plugins, (list, tuple)):
+        return [] if is_off else list(DEFAULTS), plugins
+    off = [e[3:] for e in plugins if isinstance(e, str) and e.startswith("no:")]
+    for name in off:
+        if name not in DEFAULTS:
+            raise PluginError(
+                f"plugins has 'no:{name}', but {name!r} is not on by default"
+                f"{did_you_mean(name, DEFAULTS)}; these are: {', '.join(DEFAULTS)}"
+            )
+    wanted = [] if is_off else [name for name in DEFAULTS if name not in off]
+    others = [e for e in plugins if not isinstance(e, str) or not e.startswith("no:")]
+    return wanted, others
+
+
+def made_defaults(names: Iterable[str]) -> list[Callback]:
+    """Return the defaults of these names that are of use here."""
+    made: list[Callback] = []
+    if "progress" in names and sys.stderr is not None:
+        try:
+            made.append(plugin_names.ProgressBarCallback())
+        except ImportError as error:  # the kernel alone says nothing
+            log.info("no progress is shown: %s", error)
+    if "run_record" in names:
+        from training.builtin.kept_record import KeptRecord
+
+        made.append(KeptRecord())
+    return made
 
 
 def recorder() -> Callback:

@@ -58,6 +58,8 @@ class RunRecord(Callback):
     name = "run_record"
     ranks = "main"
     after = tuple(sorted(installed.SHIPPED))  # its last words are about their results
+    #: What stands over the configuration that is written.
+    head = "# The resolved configuration of the run in this folder.\n"
 
     def __init__(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.config = dict(config)
@@ -104,8 +106,8 @@ class RunRecord(Callback):
             _require_files(self._folder)
         else:
             _put_aside(self._folder)
-        text = "# The resolved configuration of the run in this folder.\n"
-        text += yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        text = self.head + text
         write_durably(
             self._folder / CONFIG, lambda file: file.write(text.encode()) and None
         )

@@ -175,7 +175,7 @@ def iterate_shielded(loader: Any) -> Iterator[Any]:
 def interruption(number: signal.Signals) -> BaseException:
     """Return what to raise for a signal: exit code 130 for SIGINT, 128 + n else."""
     if number == signal.SIGINT:
-        return KeyboardInterrupt("interrupted; the run can be resumed")
+        return KeyboardInterrupt("interrupted")
     return Terminated(number)
 
 

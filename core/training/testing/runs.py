@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from training.builtin.defaults import SILENT
 from training.bus.meter import Meter
 from training.testing.toys import MetricSource, TinyModel, tiny_batches
 from training.trainer import Trainer
@@ -49,6 +50,7 @@ def tiny_trainer(
         "device": "cpu",
         "seed": 0,
         **options,
+        "plugins": [*SILENT, *options.get("plugins", ())],
     }
     return Trainer(
         model=model,

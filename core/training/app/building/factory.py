@@ -151,6 +151,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     from training.app.building.components import build_parts, data_facts
     from training.app.building.optimizer import build_optimizer
     from training.app.building.recipe import described
+    from training.builtin.defaults import SILENT
     from training.builtin.run_record import RunRecord
     from training.trainer import Trainer
 
@@ -166,7 +167,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         optimizer=build_optimizer(parts.model, config.training.optimizer),
         callbacks=[*(callbacks or ()), record],
         seed=config.seed,
-        plugins=pairs,
+        plugins=[*SILENT, *pairs],  # a configuration says itself what is on
         **config.training.model_dump(exclude={"optimizer"}),  # the same names
         processor=parts.recipe.processor,
         recipe=parts.recipe,

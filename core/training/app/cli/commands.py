@@ -6,7 +6,6 @@ Every function takes the parsed arguments, prints its result, and imports what i
 from __future__ import annotations
 
 import argparse
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -54,21 +53,17 @@ def run(arguments: argparse.Namespace) -> None:
     from training.app.cli import report
     from training.app.config.load import as_mapping
     from training.app.prove.profile import profiled
-    from training.app.resume import started_at
+    from training.builtin.resume import started_at
 
     with _watchdog(arguments):
         trainer = build_trainer(config)
+        trainer.resume_command = f"trainbus run {arguments.config} --resume auto"
         record = trainer.plugins["run_record"]
         say(report.header(trainer, as_mapping(config), record.facts))
         if told := started_at(trainer, arguments.resume, arguments.allow_changes):
             say(told)
-        try:
-            with profiled(trainer, arguments.profile_plugins, trace):
-                trainer.train()
-        except (KeyboardInterrupt, SystemExit):
-            if trainer.stop_owner == "signal" and trainer.is_main:
-                print(report.interrupted(trainer, arguments.config), file=sys.stderr)
-            raise
+        with profiled(trainer, arguments.profile_plugins, trace):
+            trainer.train()
     if trainer.is_main:
         print(report.closing(record.summary, record.example))
 

@@ -42,15 +42,6 @@ def header(
     return f"{body}\n"
 
 
-def interrupted(trainer: Trainer, config: str) -> str:
-    """Return where a signal ended the run, and how to go on."""
-    return (
-        f"\ntrainbus: {trainer.stop_reason} at epoch {trainer.epoch}, step "
-        f"{trainer.step}; go on with the same options and: trainbus run {config} "
-        "--resume auto"
-    )
-
-
 def closing(summary: Mapping[str, Any], example: Mapping[str, str] | None) -> str:
     """Return how the run ended, its metrics, and what to type next.
 

@@ -1,0 +1,173 @@
+"""Go on from a checkpoint: find the newest valid one; say what has changed, and how."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.checkpoint.compare import first_difference
+from training.checkpoint_io import UnreadableError, glimpse
+from training.errors import CheckpointError, ConfigError
+from training.hardware.launch import job, number_of_restarts
+
+if TYPE_CHECKING:
+    from training.checkpoint.resume import Receipt
+    from training.trainer import Trainer
+
+__all__ = ["AUTO", "go_on", "resume", "started_at", "way_on"]
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+def started_at(
+    trainer: Trainer, choice: str | None, allowed: Collection[str] = ()
+) -> str:
+    """Load what a run is to begin with, if anything; return what to tell the person.
+
+    Processes that torchrun has started anew go on where an earlier life of the job has
+    saved last. Where none has, they begin as that did.
+
+    Args:
+        trainer: ready to train; takes the state.
+        choice: what to resume, as the person chose; None: nothing.
+        allowed: settings that may differ, as ``load_checkpoint`` takes them.
+    Raises:
+        CheckpointError: as ``resume``.
+    """
+    # An agent that was itself started anew counts from 0: who counts most is right.
+    number = max(trainer.strategy.gather(number_of_restarts()))
+    if not number:
+        return "" if choice is None else resume(trainer, choice, allowed)
+    told = f"restart {number}: "
+    if trainer.bus.listeners("resume_candidates"):
+        own = _found(trainer, lambda path: glimpsed_job(path) == job())
+        if own:
+            return told + _resume_newest(trainer, own, allowed)
+    if choice is not None:
+        return told + resume(trainer, choice, allowed)
+    return f"{told}this job has saved no checkpoint yet: starting afresh"
+
+
+def glimpsed_job(path: Path) -> str | None:
+    """Return which job of a launcher wrote the checkpoint; None if it does not tell."""
+    metadata = glimpse(path).get("metadata")
+    return metadata.get("job") if isinstance(metadata, Mapping) else None
+
+
+def resume(trainer: Trainer, choice: str, allowed: Collection[str] = ()) -> str:
+    """Load the chosen checkpoint and return what to tell the person.
+
+    Args:
+        trainer: ready to train; takes the state.
+        choice: ``"auto"`` or a file.
+        allowed: settings that may differ, as ``load_checkpoint`` takes them.
+    Raises:
+        CheckpointError: none is valid (with every one and why), or the run differs.
+        ConfigError: ``auto``, but no plugin knows where checkpoints are.
+    """
+    if choice != AUTO:
+        return _receipt(trainer, trainer.load_checkpoint(choice, False, allowed))
+    return _resume_newest(trainer, _found(trainer), allowed)
+
+
+def go_on(trainer: Trainer, choice: str | Path) -> None:
+    """Load what ``train(resume=...)`` is given; log what was taken over."""
+    log.info("%s", started_at(trainer, str(choice)))
+
+
+def way_on(trainer: Any) -> str:
+    """Return where a signal ended the run, and how to go on from there, if at all."""
+    at = f"{trainer.stop_reason} at epoch {trainer.epoch}, step {trainer.step}"
+    for _, answer in trainer.bus.collect("summary", trainer=trainer):
+        file = (answer or {}).get("paths", {}).get("last_checkpoint")
+        if file is not None:
+            if Path(file).is_relative_to(Path.cwd()):
+                file = str(Path(file).relative_to(Path.cwd()))
+            command = trainer.resume_command or f"trainer.train(resume={file!r})"
+            return f"{at}; {file} holds it; go on with the same options and: {command}"
+    return (
+        f"{at}; there is no checkpoint to go on from: it takes a plugin that keeps "
+        "some, such as checkpointing"
+    )
+
+
+def _found(
+    trainer: Trainer, fits: Callable[[Path], bool] = lambda _: True
+) -> list[tuple[Path, str | None]]:
+    """Return those of the candidates that the main process finds which fit.
+
+    Each process would find others where files come into sight late.
+    """
+    return trainer.strategy.on_main(
+        lambda: [each for each in _candidates(trainer) if fits(each[0])]
+    )
+
+
+def _resume_newest(
+    trainer: Trainer,
+    candidates: Iterable[tuple[Path, str | None]],
+    allowed: Collection[str],
+) -> str:
+    """Load the first that is valid."""
+    failures: list[str] = []
+    for path, problem in candidates:
+        if problem is None:
+            try:
+                receipt = trainer.load_checkpoint(path, False, allowed)
+            except UnreadableError as error:
+                problem = str(error)
+            else:
+                if failures:
+                    log.warning(
+                        "going back to %s: %s", path, "; ".join(failures)
+                    )  # one warning, however many there are
+                return _receipt(trainer, receipt)
+        failures.append(f"{path}: {problem}")
+    if failures:
+        raise CheckpointError(
+            "no checkpoint of this run is valid:\n"
+            + "\n".join(failures)
+            + "\nname another file to resume, or leave resume out to start"
+        )
+    return f"no checkpoint below {trainer.save_dir} yet: starting afresh"
+
+
+def _candidates(trainer: Trainer) -> Iterator[tuple[Path, str | None]]:
+    if not trainer.bus.listeners("resume_candidates"):
+        raise ConfigError(
+            "resume: auto finds nothing without a plugin that keeps checkpoints; "
+            "enable checkpointing, or name a file in its place"
+        )
+    for _, found in trainer.bus.collect("resume_candidates", trainer=trainer):
+        yield from found or ()
+
+
+def _receipt(trainer: Trainer, receipt: Receipt | None) -> str:
+    """Return the receipt, with every changed line of the configuration."""
+    assert receipt is not None, "all state was asked for"
+    lines = [str(receipt)]
+    was = dict(_leaves(receipt.metadata.get("config", {})))
+    now = dict(_leaves(trainer.metadata.get("config", {})))
+    for name in sorted({*was, *now} if was else ()):
+        if first_difference(was.get(name), now.get(name)) is not None:
+            lines.append(f"  config {name} was {was.get(name)!r}, is {now.get(name)!r}")
+    return "\n".join(lines)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted path, value); a plugin in a list goes by its name."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list) and path == "plugins":
+        for item in value:
+            named = item if isinstance(item, Mapping) else {str(item): {}}
+            for name, options in named.items():
+                yield f"{path}.{name}", "on"
+                yield from _leaves(options, f"{path}.{name}")
+    else:
+        yield path, value

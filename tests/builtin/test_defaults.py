@@ -1,0 +1,175 @@
+"""What a trainer that Python builds does without being told: it shows, and records."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from toy import Recorder, make_trainer
+
+from training import Callback, PluginError, ProgressBarCallback
+from training.builtin.defaults import DEFAULTS
+from training.builtin.run_record import RunRecord
+
+KEEPS = {"checkpointing": {"monitor": None}}
+LAST = "runs/checkpoints/last-epoch000-step2.pt"
+
+
+@pytest.fixture(autouse=True)
+def _with_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TRAINBUS_DEFAULTS")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_trainer_shows_progress_and_leaves_a_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make_trainer(None, None, num_epochs=2, save_dir=tmp_path / "out")
+    trainer.train()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert json.loads((tmp_path / "out/history.json").read_text()) == trainer.history
+    assert json.loads((tmp_path / "out/summary.json").read_text())["epochs"] == 2
+    settings = yaml.safe_load((tmp_path / "out/config.yaml").read_text())
+    assert settings["training"]["optimizer"]["lr"] == 0.1
+    assert settings["plugins"] == list(trainer.plugins)
+
+
+class Own(Callback):
+    """Stands in for a default, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # type: ignore[misc]
+
+    def on_epoch_end(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("plugins", "callbacks", "left"),
+    [
+        pytest.param([], [], {*DEFAULTS}, id="both"),
+        pytest.param(["no:progress"], [], {"run_record"}, id="no progress"),
+        pytest.param(["no:run_record"], [], {"progress"}, id="no record"),
+        pytest.param([f"no:{n}" for n in DEFAULTS], [], set(), id="neither"),
+        pytest.param(["progress"], [], {*DEFAULTS}, id="named: no second bar"),
+        pytest.param(
+            [{"progress": {"id": "bar"}}],
+            [],
+            {"bar", "run_record"},
+            id="named otherwise: no second bar",
+        ),
+        pytest.param(
+            [], [ProgressBarCallback()], {*DEFAULTS}, id="passed: no second bar"
+        ),
+        pytest.param([], [Own("run_record")], {*DEFAULTS}, id="a record of one's own"),
+    ],
+)
+def test_defaults_give_way(
+    plugins: list[Any], callbacks: list[Any], left: set[str]
+) -> None:
+    trainer = make_trainer(None, None, *callbacks, plugins=plugins)
+    assert set(trainer.plugins) == left
+    for each in callbacks:
+        assert trainer.plugins[each.name] is each
+
+
+def test_the_variable_switches_them_off_everywhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRAINBUS_DEFAULTS", "off")
+    trainer = make_trainer(None, None)
+    trainer.train()
+    assert not trainer.plugins
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_default_cannot_be_switched_off() -> None:
+    with pytest.raises(PluginError, match=r"'no:progres'.*mean 'progress'"):
+        make_trainer(None, None, plugins=["no:progres"])
+
+
+def test_nobody_hears_a_batch_where_nothing_can_be_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    trainer = make_trainer(None, None)
+    assert trainer.bus.on_batch_begin is trainer.bus.on_batch_end is None
+    assert trainer.bus.on_step_end is None
+
+
+def test_a_folder_that_is_taken_costs_the_record_not_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Another(Callback):
+        def on_train_begin(self) -> None:
+            second.train()
+
+    second = make_trainer(None, None)
+    first = make_trainer(None, None, Another(), Recorder())
+    first.train()
+    assert first.step == second.step == 4
+    assert "no record of this run is kept" in caplog.text
+    summary = json.loads((tmp_path / "runs/summary.json").read_text())
+    assert summary["final"]["val_loss"] == 1.0, "the first one's"
+
+
+def test_a_record_that_was_asked_for_is_not_given_up() -> None:
+    assert RunRecord.failure == "fatal"
+    trainer = make_trainer(None, None)
+    assert trainer.plugins["run_record"].failure == "isolate"
+
+
+class Interrupts(Callback):
+    """Presses Ctrl-C behind a step."""
+
+    def on_step_end(self, trainer: Any) -> None:
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupted(**options: Any) -> str:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        make_trainer(None, None, Interrupts(), **options).train()
+    (note,) = caught.value.__notes__
+    return str(note)
+
+
+def test_ctrl_c_says_the_line_that_goes_on_and_it_does() -> None:
+    options: dict[str, Any] = {"num_epochs": 2, "plugins": [KEEPS]}
+    what, line = interrupted(**options).split("; go on with the same options and: ")
+    assert what.endswith(f"{LAST} holds it")
+    trainer = make_trainer(None, None, **options)
+    eval(line, {"trainer": trainer})  # as a person would type it
+    assert (trainer.resumed_from, trainer.epoch) == (Path(LAST), 2)
+
+
+def test_ctrl_c_says_that_there_is_nothing_to_go_on_from() -> None:
+    assert "there is no checkpoint to go on from" in interrupted()
+
+
+@pytest.mark.parametrize("resume", ["auto", LAST])
+def test_training_goes_on_from_a_checkpoint(resume: str) -> None:
+    options: dict[str, Any] = {"num_epochs": 2, "plugins": [KEEPS]}
+    interrupted(**options)
+    trainer = make_trainer(None, None, **options)
+    trainer.train(resume=resume)
+    straight = make_trainer(None, None, num_epochs=2, save_dir="straight")
+    straight.train()
+    losses = [[row["train_loss"] for row in t.history] for t in (trainer, straight)]
+    assert losses[0] == losses[1]
+    assert trainer.resumed_from is not None
+
+
+def test_auto_starts_where_there_is_no_checkpoint_yet(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    trainer = make_trainer(None, None, plugins=[KEEPS])
+    trainer.train(resume="auto")
+    assert trainer.resumed_from is None
+    assert "starting afresh" in caplog.text

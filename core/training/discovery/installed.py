@@ -6,6 +6,7 @@ A broken plugin that nobody chose costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -122,6 +123,8 @@ def find(name: str, where: str = "plugins", kind: str = CALLBACK) -> PluginInfo:
             name_of(name), str(path.parent), "-", f"{path}:{own}", str(path)
         )
         return replace(info, kind=kind)
+    if name.endswith(".py"):
+        raise PluginError(f"{where}: {_class_wanted(name)}")
     everything = installed(kind)
     found = [info for info in everything if info.name == name]
     if len(found) == 1:
@@ -149,6 +152,19 @@ def find(name: str, where: str = "plugins", kind: str = CALLBACK) -> PluginInfo:
         f"{where}: {NOUNS[kind]} {name!r} is not installed{hint}; "
         f"installed are: {', '.join(names) or 'none'}"
     )
+
+
+def _class_wanted(name: str) -> str:
+    """Return what to write in place of a file without a class."""
+    from training.discovery.sources import SourceError, classes_of
+
+    path, classes = _place_of(name, Path.is_file), ["Class"]
+    if path is not None:
+        with contextlib.suppress(SourceError, OSError):
+            classes = list(classes_of(path)) or classes
+    shown = name if "/" in name else f"./{name}"
+    choices = " or ".join(f"{shown}:{each}" for each in classes)
+    return f"{name!r} is a file; name a class in it, as in {choices}"
 
 
 def load(info: PluginInfo) -> type[Any]:

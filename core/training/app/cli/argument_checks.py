@@ -18,7 +18,10 @@ __all__ = ["on_one_line", "refusal_of", "require_arguments"]
 
 #: Arguments that are words or sentences; all others are, or may be, paths.
 WORDS = frozenset(
-    {"overrides", "question", "fields", "allow_changes", "command", "module"}
+    {
+        *("overrides", "question", "fields", "allow_changes", "command", "module"),
+        *("shell", "task"),
+    }
 )
 #: What code of a plugin's own also meets when it looks for the wrong file.
 OWN_MISTAKES = (errno.ENOENT, errno.EEXIST)

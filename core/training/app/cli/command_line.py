@@ -13,11 +13,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
 import training
 from training.app.cli.argument_checks import on_one_line, refusal_of, require_arguments
+from training.app.cli.first_steps import add_completion
 from training.app.cli.launched import is_told_by_main, mark, record, speaks_for_all
+from training.app.cli.parser import Parser
 from training.app.cli.record_arguments import add_report, add_runs
 from training.app.cli.standard_streams import standard_streams
 from training.app.plugin_tools.plugin_cli import add_choice, add_config, add_plugins
@@ -144,15 +145,8 @@ def _prepare_surroundings() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells in printable words what it cannot parse; so do those of the commands."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
+    parser: argparse.ArgumentParser = Parser(
         prog="trainbus",
         description="Train models; every feature around the loop is a plugin.",
         epilog=EPILOG,
@@ -175,6 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(commands)
     add_plugins(commands)
     add_config(commands)
+    add_completion(commands)
     return parser
 
 

@@ -47,12 +47,14 @@ def write_project(name: str, into: str | Path = ".", kind: str = "callback") -> 
     """Write a plugin project and return its folder, ``trainbus-NAME`` below ``into``.
 
     Args:
-        name: what a configuration will call the plugin, in ``snake_case``.
+        name: what a configuration will call the plugin, in ``snake_case``, or the same
+            with hyphens.
         into: the folder to make the project's folder in.
         kind: ``callback``, or ``task``: a task with its model family.
     Raises:
         ConfigError: the name cannot be used, or the folder is there already.
     """
+    name = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(
         name
     ):

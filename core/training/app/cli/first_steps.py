@@ -1,0 +1,35 @@
+"""The part of the command line that helps to begin: its arguments."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["add_completion", "add_init"]
+
+Parsers = argparse._SubParsersAction  # the one name argparse has for it
+SHELLS = ("bash", "zsh", "fish")
+
+
+def add_completion(commands: Parsers[argparse.ArgumentParser]) -> None:
+    """Add ``completion``."""
+    completion = commands.add_parser(
+        "completion", help="print a script that lets a shell complete these commands"
+    )
+    completion.set_defaults(module="cli.completion", command="completion")
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, ...")
+
+
+def add_init(commands: Parsers[argparse.ArgumentParser]) -> None:
+    """Add ``init``."""
+    init = commands.add_parser(
+        "init", help="look at rows, and write a configuration that trains on them"
+    )
+    init.set_defaults(module="cli.init", command="init")
+    init.add_argument("rows", metavar="ROWS", help="a file of rows, or a folder")
+    init.add_argument(
+        "--out",
+        default="config.yaml",
+        metavar="FILE",
+        help="the configuration to write, a new file (config.yaml)",
+    )
+    init.add_argument("--task", metavar="NAME", help="what to train; default: guessed")

@@ -1,0 +1,59 @@
+"""How arguments are parsed, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from training.errors import did_you_mean
+from training.messages.error_texts import printable
+
+__all__ = ["Parser"]
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes no option by half its name, and says in printable words what was meant.
+
+    So do those of the commands.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        # Else an option that is added later could change what a script means.
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all arguments, or name the option nearest to one that there is not."""
+        found, others = self.parse_known_args(args, namespace)
+        if others:
+            words = sys.argv[1:] if args is None else args
+            option = next((o.partition("=")[0] for o in others if o[:1] == "-"), "")
+            hint = did_you_mean(option, _options(self, words))
+            self.error(f"unrecognized arguments: {' '.join(others)}{hint}")
+        return found
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the nearest of the commands, or of the values that an option has."""
+        if action.choices is not None and value not in action.choices:
+            names = [str(each) for each in action.choices]
+            told = f"invalid choice: {value!r}{did_you_mean(str(value), names)}"
+            raise argparse.ArgumentError(
+                action, f"{told}, choose from: {', '.join(names)}"
+            )
+
+    def error(self, message: str) -> NoReturn:
+        """Tell it, and leave."""
+        super().error(printable(message))
+
+
+def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """Return the options of the command that ``words`` call."""
+    options: list[str] = []
+    for action in parser._actions:
+        options += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for word in words:
+                if word in action.choices:
+                    return _options(action.choices[word], words)
+    return options

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from training.checkpoint.records import ForeignRecord, check_records
+from training.archive.records import ForeignRecord, check_records
 from training.errors import CheckpointError
 from training.files.durable import write_durably, write_json
 from training.files.named_paths import named_path, open_file

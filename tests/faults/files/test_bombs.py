@@ -15,7 +15,7 @@ from processes import python
 from torch import nn
 
 from training import CheckpointError, Trainer
-from training.checkpoint.records import ForeignRecord, rehearse
+from training.archive.records import ForeignRecord, rehearse
 from training.checkpoint_io import FORMAT, position_of, read_checkpoint
 
 MAGIC = {"format": FORMAT, "format_version": 1}

@@ -277,7 +277,7 @@ MUTANTS = [
     Mutant(
         "C15",
         "a record may be compressed",
-        "training.checkpoint.records",
+        "training.archive.records",
         "        if not is_stored or record.compress_size != record.file_size:",
         "        if record is None:",
         "faults/files/test_bombs.py",
@@ -286,7 +286,7 @@ MUTANTS = [
     Mutant(
         "C15",
         "a tensor may be larger than its record",
-        "training.checkpoint.records",
+        "training.archive.records",
         "        if length * _bytes_of_one(kind.name) != self._sizes.get(key):",
         "        if key not in self._sizes:",
         "faults/files/test_bombs.py",
@@ -295,7 +295,7 @@ MUTANTS = [
     Mutant(
         "C15",
         "a pickle is not rehearsed",
-        "training.checkpoint.records",
+        "training.archive.records",
         "    rehearse(archive.read(pickled[0]), inside)\n",
         "",
         "faults/files/test_bombs.py",

@@ -1,0 +1,1 @@
+"""Files of tensors, looked at before anything in them is read."""

@@ -1,15 +1,16 @@
 """Write checkpoints, and read them only when they have proved themselves.
 
-A checkpoint is one ``torch.save`` file of tensors and JSON values. It becomes visible
-under its name only when every byte is on the disk, and it is read only after the CRC32
-of every record in it has been checked.
+A checkpoint is one ``torch.save`` file of tensors and JSON values, or a folder of such
+a file and of parts of tensors. It becomes visible under its name only when every byte
+is on the disk, and it is read only after the CRC32 of every record in the file, and the
+digests of all others, have been checked.
 """
 
 from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,8 +18,9 @@ from typing import Any, BinaryIO
 import torch
 
 from training.archive.records import ForeignRecord, check_records
+from training.archive.shards import SHARDS, STATE, put_together
 from training.errors import CheckpointError
-from training.files.durable import write_durably, write_json
+from training.files.durable import rename_durably, write_durably, write_json
 from training.files.named_paths import named_path, open_file
 
 __all__ = [
@@ -26,12 +28,14 @@ __all__ = [
     "FORMAT_VERSION",
     "MIGRATIONS",
     "UnreadableError",
+    "complete_folder",
     "migrate",
     "position_of",
     "read_checkpoint",
     "write_checkpoint",
     "write_durably",
     "write_json",
+    "writing",
 ]
 
 
@@ -51,9 +55,24 @@ def write_checkpoint(path: str | Path, state: dict[str, Any]) -> Path:
     Raises:
         CheckpointError: the file could not be written; what stood there is untouched.
     """
+    with writing(path):
+        return _write(path, state)
+
+
+def _write(path: str | Path, state: Mapping[str, Any]) -> Path:
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **state}
+    return write_durably(path, lambda file: torch.save(content, file))
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn what torch and the system raise inside the block into a sentence.
+
+    Raises:
+        CheckpointError: the checkpoint ``path`` could not be written.
+    """
     try:
-        return write_durably(path, lambda file: torch.save(content, file))
+        yield
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"checkpoint {str(path)!r} could not be written ({_first_cause(error)}); "
@@ -61,16 +80,74 @@ def write_checkpoint(path: str | Path, state: dict[str, Any]) -> Path:
         ) from error
 
 
+def complete_folder(
+    draft: Path,
+    path: Path,
+    state: Mapping[str, Any],
+    files: Mapping[str, Any],
+    tensors: Sequence[Mapping[str, Any]],
+) -> Path:
+    """Write what the parts in a folder are parts of, and give it its name, durably.
+
+    Args:
+        draft: the folder, in which all other files are on the disk.
+        path: the name that it gets; nothing has it.
+        state: the rest of the checkpoint, with None at the places of ``tensors``.
+        files: name -> ``digest_of`` each of its files.
+        tensors: ``at``, all places of a tensor as lists of keys, its ``shape`` and
+            ``dtype``, and its ``parts`` along the first dimension, in order: (file,
+            offset, length) of each.
+    Raises:
+        CheckpointError: it could not be written; nothing has that name.
+    """
+    shards = {"files": dict(files), "tensors": list(tensors)}
+    with writing(path):
+        _write(draft / STATE, {**state, SHARDS: shards})
+        return rename_durably(draft, path)
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return the state in ``path``, on the CPU, verified before it is decoded.
 
-    Nothing in the file is ever imported or called: ``weights_only=True``, no fallback.
+    Nothing in it is ever imported or called: ``weights_only=True``, no fallback.
 
+    Args:
+        path: a file, or the folder of a sharded checkpoint, whose tensors are whole in
+            what is returned.
     Raises:
         UnreadableError: missing, truncated, damaged or foreign.
         CheckpointError: of a newer format.
     """
     path = named_path(path)
+    if path.is_dir():
+        return migrate(_read_folder(path))
+    state = _read_file(path)
+    if SHARDS in state:
+        raise UnreadableError(
+            f"{str(path)!r} is a part of a sharded checkpoint; name its folder, "
+            f"{str(path.parent)!r}"
+        )
+    return migrate(state)
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    if not (folder / STATE).exists():
+        raise UnreadableError(
+            f"checkpoint {str(folder)!r} cannot be read (it is a folder, not a file, "
+            f"and has no {STATE}); check the path, or use an earlier one"
+        )
+    state = _read_file(folder / STATE)
+    try:
+        put_together(state, folder)
+    except ForeignRecord as error:
+        raise UnreadableError(
+            f"checkpoint {str(folder)!r} {error} and was not loaded; use an earlier one"
+        ) from error
+    return state
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return what is in one file, of a format that this version reads."""
     with _opened(path) as file:
         _verify_records(file, path)
         file.seek(0)
@@ -98,7 +175,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {str(path)!r} has format {version}, this "
             f"version reads up to {FORMAT_VERSION}; upgrade trainbus"
         )
-    return migrate(state)
+    return state
 
 
 def position_of(path: str | Path) -> tuple[int, int]:
@@ -115,6 +192,7 @@ def glimpse(path: str | Path) -> dict[str, Any]:
 
     Tensors are mapped, not read, and nothing is verified: to choose by, not to resume.
     """
+    path = Path(path) / STATE if os.path.isdir(path) else path
     try:
         with open_file(path) as file:
             _check_directory(file)

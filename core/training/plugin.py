@@ -11,12 +11,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from training.archive.shards import STATE, digest_of
     from training.checkpoint.part_checks import has_names, is_count, is_finite
     from training.checkpoint.plugin_states import require_state
     from training.checkpoint.staging import Staging
     from training.checkpoint.state import capture, check_weights
     from training.checkpoint.storable import foreign_value
-    from training.checkpoint_io import position_of, read_checkpoint, write_checkpoint
+    from training.checkpoint_io import (
+        complete_folder,
+        position_of,
+        read_checkpoint,
+        write_checkpoint,
+        writing,
+    )
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device, tensors_of
     from training.feed.share import StandIn
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
         strategy_of,
     )
     from training.files.claim import Claim
-    from training.files.durable import write_durably, write_json
+    from training.files.durable import temporary_beside, write_durably, write_json
     from training.files.holder import CAN_ASK
     from training.files.lock import FolderLostError, RunLock, stamp_of
     from training.files.named_paths import named_path, open_file
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
     from training.hardware.launch import number_started
     from training.hardware.readback import Readback
     from training.hardware.rng import load_rng_state, rng_state
-    from training.hardware.strategy import Strategy, record_failure
+    from training.hardware.strategy import BegunSave, Strategy, record_failure
     from training.hooks.answers import checked_answer
     from training.logs import LazyLogs
     from training.loop.deferred_window import UnreadWindow
@@ -71,6 +78,7 @@ if TYPE_CHECKING:
 
 # Name -> module that defines it.
 _MODULES = {
+    "BegunSave": "training.hardware.strategy",
     "CAN_ASK": "training.files.holder",
     "Claim": "training.files.claim",
     "FolderLostError": "training.files.lock",
@@ -87,6 +95,7 @@ _MODULES = {
     "PlannedRun": "training.planned.planned_run",
     "Readback": "training.hardware.readback",
     "RunLock": "training.files.lock",
+    "STATE": "training.archive.shards",
     "StandIn": "training.feed.share",
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
@@ -102,8 +111,10 @@ _MODULES = {
     "check_weights": "training.checkpoint.state",
     "checked_answer": "training.hooks.answers",
     "choose_device": "training.hardware.device",
+    "complete_folder": "training.checkpoint_io",
     "count": "training.messages.tables",
     "did_you_mean": "training.errors",
+    "digest_of": "training.archive.shards",
     "epochs_begun": "training.planned.length",
     "evaluating": "training.modules.train_mode",
     "foreign_value": "training.checkpoint.storable",
@@ -139,6 +150,7 @@ _MODULES = {
     "stamp_of": "training.files.lock",
     "strategy_of": "training.feed.validation_share",
     "table": "training.messages.tables",
+    "temporary_beside": "training.files.durable",
     "tensors_of": "training.feed.batches",
     "untouched": "training.weighing.untouched",
     "weights_of": "training.modules.plain_names",
@@ -146,9 +158,11 @@ _MODULES = {
     "write_checkpoint": "training.checkpoint_io",
     "write_durably": "training.files.durable",
     "write_json": "training.files.durable",
+    "writing": "training.checkpoint_io",
 }
 
 __all__ = [
+    "BegunSave",
     "CAN_ASK",
     "Claim",
     "FolderLostError",
@@ -165,6 +179,7 @@ __all__ = [
     "PlannedRun",
     "Readback",
     "RunLock",
+    "STATE",
     "Staging",
     "StandIn",
     "StepFn",
@@ -180,8 +195,10 @@ __all__ = [
     "check_weights",
     "checked_answer",
     "choose_device",
+    "complete_folder",
     "count",
     "did_you_mean",
+    "digest_of",
     "epochs_begun",
     "evaluating",
     "foreign_value",
@@ -217,6 +234,7 @@ __all__ = [
     "stamp_of",
     "strategy_of",
     "table",
+    "temporary_beside",
     "tensors_of",
     "untouched",
     "weights_of",
@@ -224,6 +242,7 @@ __all__ = [
     "write_checkpoint",
     "write_durably",
     "write_json",
+    "writing",
 ]
 
 

@@ -208,8 +208,9 @@ class Trainer:
         """Write all state durably to ``path``; call it in ``on_checkpoint``.
 
         Args:
-            path: of the file, which the main process writes; all call this.
-            frozen: weights to leave out of it.
+            path: of the file, which the main process writes; all call this. Where
+                ``strategy.saves_parts``, of a folder into which each of them writes.
+            frozen: weights to leave out of the file.
         Raises:
             CheckpointError: the file could not be written, or a window, an evaluation
                 or an event is under way and a run that went on from here would be
@@ -219,8 +220,12 @@ class Trainer:
         require_boundary(self, path)
         if self._run.is_waiting and self._run.resumption is not None:
             self._run.resumption.check()
-        state = snapshot.capture(self)
-        return self.strategy.on_main(
+        strategy = self.strategy
+        state = snapshot.capture(self, whole=not strategy.saves_parts)
+        if strategy.saves_parts:
+            left = frozen.leave_out(state) if frozen else state
+            return strategy.save(named_path(path), left)
+        return strategy.on_main(
             lambda: write_checkpoint(path, frozen.leave_out(state) if frozen else state)
         )
 

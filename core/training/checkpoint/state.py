@@ -39,11 +39,14 @@ __all__ = [
 ]
 
 
-def capture(trainer: Checkpointable) -> dict[str, Any]:
+def capture(trainer: Checkpointable, whole: bool = True) -> dict[str, Any]:
     """Return all state of a run at a boundary; tensors are not copied.
 
     All processes call it; that of the main one is whole.
 
+    Args:
+        trainer: the run.
+        whole: False: each process's own parts of tensors are left as they are.
     Raises:
         CheckpointError: something in it is neither a tensor nor a plain value.
         PluginError: the same, in the state of a plugin.
@@ -52,12 +55,13 @@ def capture(trainer: Checkpointable) -> dict[str, Any]:
     # Users' code among it, which may raise on one process: before any waits for others.
     own = strategy.on_each(lambda: _own_state(trainer))
     places = strategy.gather(_place_in(own, strategy.data))
-    state = strategy.full(own)
+    state = strategy.full(own) if whole else own
     if len(places) > 1:
         state["ranks"] = places[1:]
     # Those of plugins were looked at one by one, to name the plugin; parts were not.
-    seen = state if strategy.parts else {**state, "plugins": {}}
-    strategy.on_each(lambda: _require_storable(seen))
+    seen = state if strategy.parts and whole else {**state, "plugins": {}}
+    parts = () if whole else strategy.parts
+    strategy.on_each(lambda: _require_storable(seen, parts))
     return state
 
 
@@ -105,8 +109,8 @@ def _own_state(trainer: Checkpointable) -> dict[str, Any]:
     return state
 
 
-def _require_storable(state: Mapping[str, Any]) -> None:
-    foreign = foreign_value(state)
+def _require_storable(state: Mapping[str, Any], parts: tuple[type, ...]) -> None:
+    foreign = foreign_value(state, parts=parts)
     if foreign is not None:
         raise CheckpointError(f"nothing was saved: {describe_foreign(*foreign)}")
 

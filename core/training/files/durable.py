@@ -37,8 +37,7 @@ def write_durably(
     """
     path = named_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = f"{path.name[:LONGEST_STEM]}.{os.urandom(4).hex()}"
-    temporary = path.with_name(f"{name}.tmp-{os.getpid()}")
+    temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as file:  # a file of its own, or none
             write(file)
@@ -52,6 +51,30 @@ def write_durably(
             error.filename = str(path)  # the caller knows no other; a write has none
         raise
     _sync_folder(path.parent)
+    return path
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a name in the same folder that nothing has, and that is swept one day."""
+    name = f"{path.name[:LONGEST_STEM]}.{os.urandom(4).hex()}"
+    return path.with_name(f"{name}.tmp-{os.getpid()}")
+
+
+def rename_durably(draft: Path, path: Path) -> Path:
+    """Give a folder its name, all or nothing; its files are on the disk already.
+
+    Raises:
+        OSError: a file operation failed, or something has that name.
+    """
+    _sync_folder(draft)
+    if os.path.lexists(path):  # an empty folder would be replaced without a word
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    os.rename(draft, path)
+    try:
+        _sync_folder(path.parent)
+    except OSError:
+        os.rename(path, draft)  # what is not known to last is not there
+        raise
     return path
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,23 @@ T = TypeVar("T")
 
 #: What runs a module in several places at once keeps it under the name ``module``.
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+class BegunSave(Protocol):
+    """A checkpoint that several processes write, which is visible once complete.
+
+    Raises:
+        CheckpointError: by all but ``abandon``, if it could not be written.
+    """
+
+    def write(self) -> Any:
+        """Write what this process has, which waits for no other: in any thread."""
+
+    def complete(self, written: Any) -> Path:
+        """Make it visible; called by all, with what ``write`` returned to each."""
+
+    def abandon(self) -> None:
+        """Remove what there is of it; waits for no other process."""
 
 
 class Strategy:
@@ -40,6 +58,8 @@ class Strategy:
     passes_together: bool = False
     #: Kinds of tensors of which a process has its part, as ``full`` makes them whole.
     parts: tuple[type, ...] = ()
+    #: Whether a checkpoint is a folder into which each process writes its parts.
+    saves_parts: bool = False
 
     @property
     def rank(self) -> int:
@@ -140,6 +160,39 @@ class Strategy:
             like: the same structure, whose tensors are sharded as wanted.
         """
         return state
+
+    def begin_save(
+        self,
+        path: Path,
+        state: dict[str, Any],
+        copy: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> BegunSave:
+        """Begin a checkpoint that is a folder; called where ``saves_parts``.
+
+        Args:
+            path: of the folder, of which the others see what one writes.
+            state: of this process, with its own parts of tensors.
+            copy: of a mapping of what is written, if training goes on meanwhile.
+        Raises:
+            CheckpointError: it could not be begun, on any of them.
+        """
+        raise NotImplementedError
+
+    def save(self, path: Path, state: dict[str, Any]) -> Path:
+        """Write a checkpoint that is a folder, and wait for it.
+
+        Args:
+            path: of the folder.
+            state: as ``begin_save`` takes it.
+        Raises:
+            CheckpointError: it could not be written, on any of them, and is not there.
+        """
+        begun = self.begin_save(path, state)
+        try:
+            return begun.complete(self.on_each(begun.write))
+        except BaseException:
+            begun.abandon()
+            raise
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Let the main process do ``work``; its result, or error, is everybody's."""

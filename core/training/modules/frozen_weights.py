@@ -20,6 +20,7 @@ __all__ = ["LEFT_OUT", "FrozenWeights", "complete"]
 
 #: The part of a checkpoint that names what is not in it.
 LEFT_OUT = "left_out"
+WHOLE = (Tensor, nn.Parameter)
 
 
 class FrozenWeights:
@@ -45,6 +46,9 @@ class FrozenWeights:
 
         One that somebody has written to, or has made trainable, stays in the state.
         The first call reads all the others, which takes about a second a gigabyte.
+
+        Raises:
+            CheckpointError: they are parts, of which no process can tell the digest.
         """
         model = state["model"]
         names = sorted(
@@ -52,6 +56,11 @@ class FrozenWeights:
             for name, (value, mark) in self._frozen.items()
             if name in model and not value.requires_grad and _mark(value) == mark
         )
+        if any(type(model[name]) not in WHOLE for name in names):
+            raise CheckpointError(
+                "nothing was saved: a sharded checkpoint leaves no weights out; save "
+                "all of them, or with distributed.checkpoint 'full'"
+            )
         if names != self._names:
             self._names, self._digest = names, _digest_of(model, names)
         left = {name: value for name, value in model.items() if name not in set(names)}

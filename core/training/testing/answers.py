@@ -43,7 +43,7 @@ def check_answers(case: Case) -> list[str]:
             problems.append(str(error))
             continue
         path = answers.get(name) if hook == "find_checkpoint" else None
-        if path is not None and not path.is_file():
+        if path is not None and not path.exists():
             problems.append(f"find_checkpoint returned {str(path)!r}, which is no file")
     if found := difference(before, state_of(trainer, name)):
         problems.append(f"being asked changes its state: {found}")

@@ -25,7 +25,6 @@ def test_distributed_conforms_where_there_is_one_process(assert_plugin_conforms)
             {"engine": "fsdp2", "find_unused_parameters": True},
             "use engine 'ddp', or leave find_unused_parameters out",
         ),
-        ({"engine": "fsdp2", "checkpoint": "sharded"}, "cannot write yet"),
     ],
 )
 def test_an_option_of_another_kind_is_refused(option, says):

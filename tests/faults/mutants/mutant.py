@@ -11,8 +11,7 @@ LOCK = "training.files.lock"
 #: A file is written under its own name.
 IN_PLACE = (
     DURABLE,
-    'temporary = path.with_name(f"{name}.tmp-{os.getpid()}")\n'
-    '    try:\n        with open(temporary, "xb")',
+    'temporary = temporary_beside(path)\n    try:\n        with open(temporary, "xb")',
     'temporary = path\n    try:\n        with open(temporary, "wb")',
 )
 

@@ -307,7 +307,8 @@ def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
     export.add_argument(
         "out",
         metavar="OUT",
-        help="a new file NAME.safetensors, or a new folder for from_pretrained",
+        help="a new file NAME.safetensors, or a new folder for from_pretrained; of a "
+        "sharded checkpoint also NAME.pt, from which a run goes on",
     )
     export.add_argument(
         "--adapter",

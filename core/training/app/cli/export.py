@@ -1,4 +1,4 @@
-"""Write a checkpoint's weights for other programs, without anything to resume from."""
+"""Write a checkpoint's weights for other programs, or a sharded one as one file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from training.files.named_paths import named_path
 __all__ = ["export"]
 
 SUFFIX = ".safetensors"
+#: Of a checkpoint in one file.
+WHOLE = ".pt"
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Write one ``.safetensors`` file, or a folder that ``from_pretrained`` reads."""
+    """Write one ``.safetensors`` file, or a folder that ``from_pretrained`` reads.
+
+    Of a sharded checkpoint also one file of all its state, from which a run goes on.
+    """
+    from training.checkpoint_io import write_checkpoint
     from training.layout import read_state
 
     out = _new_path(named_path(arguments.out))
@@ -25,6 +31,10 @@ def export(arguments: argparse.Namespace) -> None:
         _require_utf8(out)
     state = read_state(arguments.checkpoint)
     progress = state["progress"]
+    if out.suffix == WHOLE and named_path(arguments.checkpoint).is_dir():
+        write_checkpoint(out, state)
+        print(f"{out}: all of {arguments.checkpoint}, in one file")
+        return
     if arguments.adapter:
         _write_pretrained(out, state, arguments.checkpoint, "adapter")
     elif out.suffix == SUFFIX:

@@ -19,6 +19,11 @@ class Background:
         """Whether work was started and its end not yet asked for."""
         return self._thread is not None
 
+    @property
+    def is_working(self) -> bool:
+        """Whether work was started and has not ended."""
+        return self._thread is not None and not self._ended.is_set()
+
     def start(self, work: Callable[[], object]) -> None:
         """Begin ``work``; ``finish`` must have ended the one before."""
         assert self._thread is None, "one at a time"

@@ -1,4 +1,4 @@
-"""Which files of a folder a run may be resumed from, the best choice first."""
+"""Which checkpoints of a folder a run may be resumed from, the best choice first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _problem(folder: Path, entry: Entry) -> str | None:
     """Return how the file differs from its entry; reading it tells the rest."""
     path = folder / entry.file
     try:
-        size = path.stat().st_size
+        size = files.size_of(path)
     except OSError as error:
         return f"it is listed, but {error.strerror}"
     if size != entry.num_bytes:

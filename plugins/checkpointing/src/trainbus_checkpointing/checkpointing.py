@@ -22,6 +22,7 @@ from trainbus_checkpointing.candidates import candidates
 from trainbus_checkpointing.filename import (
     LAST_NAME,
     FilenameTemplate,
+    as_folder,
     default_template,
 )
 from trainbus_checkpointing.plan import plan_of
@@ -156,8 +157,13 @@ class ModelCheckpointCallback(Callback):
 
     def plan(self, run: PlannedRun) -> Plan:
         """Return what a run would write and delete; touches no file."""
-        folder = self._folder(run)
-        files = folder / self.filename.template, folder / LAST_NAME
+        folder, names = self._folder(run), (self.filename.template, LAST_NAME)
+        are_folders = any(
+            getattr(p, "saves_parts", False) for p in run.plugins.values()
+        )
+        if are_folders and run.processes > 1:
+            names = as_folder(names[0]), as_folder(names[1])
+        files = folder / names[0], folder / names[1]
         return plan_of(run, run.name_of(self), self.cadence, self.ranking, files)
 
     def on_setup(self, trainer: Trainer) -> None:
@@ -172,6 +178,12 @@ class ModelCheckpointCallback(Callback):
                     "its own save_dir"
                 )
         strategy, self._lock, self._late = trainer.strategy, None, None
+        if strategy.saves_parts and self.weights == "trained":
+            raise ConfigError(
+                f"{self.name}.weights is 'trained' and distributed.checkpoint "
+                "'sharded', which leaves nothing out; use checkpoint 'full', whose "
+                "file is as small as what is trained, or weights 'all'"
+            )
         strategy.on_main(lambda: self._take(folder, trainer))
         if trainer.world_size > 1:
             files.require_shared(folder, strategy)
@@ -218,6 +230,8 @@ class ModelCheckpointCallback(Callback):
         """
         if self.async_save and trainer.world_size == 1:
             self._finish(trainer, wait=False)
+        elif self._set_up.store.have_parts_ended():
+            self._finish(trainer, wait=True)
         elif self.async_save and trainer.is_main:
             self._list(trainer)
         is_due = self.cadence.is_step_due(trainer.step)
@@ -281,6 +295,7 @@ class ModelCheckpointCallback(Callback):
             return  # of a run that was refused
         try:
             if self._saver is not None:
+                self._saver.store.abandon_parts()
                 self._finish_on_main(trainer, wait=not self._leaves)
         finally:
             if self._saver is not None and trainer.stop_owner == "signal":
@@ -356,6 +371,7 @@ class ModelCheckpointCallback(Callback):
         """List what was written meanwhile; all processes call it."""
         try:
             self._set_up.store.on_main(lambda: self._finish_on_main(trainer, wait))
+            self._set_up.finish_parts(trainer)
         except FolderLostError:
             raise
         except CheckpointError as error:

@@ -17,12 +17,14 @@ COUNTERS = ("epoch", "step", "update")
 #: Of a checkpoint that does not compete for the best.
 LAST_NAME = "last-epoch{epoch:03d}-step{step}.pt"
 SUFFIXES = (".pt", ".pth", ".ckpt")
+#: Of a checkpoint that is a folder of the parts of several processes.
+SUFFIX_OF_FOLDER = ".ckpt"
 #: Bytes; leaves room for ``-v2`` and ``.tmp-<pid>`` below the usual limit of 255.
 MAX_NAME_BYTES = 200
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_/@-]*")
-_OF_LAST = re.compile(r"last-epoch\d+-step\d+(-v\d+)?\.pt")
+_OF_LAST = re.compile(r"last-epoch\d+-step\d+(-v\d+)?\.(pt|ckpt)")
 _NUMERIC_FORMAT = re.compile(r"\+?\d{0,2}(?P<precision>\.\d{1,2})?[deEfFgG]?")
 
 
@@ -88,6 +90,11 @@ def default_template(monitor: str | None) -> str:
     is_field = monitor is not None and _FIELD_NAME.fullmatch(monitor)
     field = f"-{{{monitor}:.4f}}" if is_field else ""
     return f"checkpoint-{{epoch:03d}}{field}.pt"
+
+
+def as_folder(name: str) -> str:
+    """Return the name of a checkpoint as that of one that is a folder."""
+    return name.rpartition(".")[0] + SUFFIX_OF_FOLDER
 
 
 def is_name_of_last(name: str) -> bool:

@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import time
 import zipfile
 from collections.abc import Collection, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from trainbus_checkpointing.filename import SUFFIXES
 from training import ConfigError
-from training.plugin import CAN_ASK, Strategy, open_file
+from training.plugin import CAN_ASK, STATE, Strategy, open_file, temporary_beside
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def sweep_leftovers(folder: Path) -> list[Path]:
         with contextlib.suppress(OSError):  # somebody else may have swept it
             if match is None or _is_in_use(path, int(match[1])):
                 continue
-            path.unlink()
+            _delete(path)
             swept.append(path)
     if swept:
         log.info("checkpointing: removed %d leftovers in %s", len(swept), folder)
@@ -102,7 +103,7 @@ def _appears(path: Path, patience: float) -> bool:
 
 
 def unlisted(folder: Path, listed: Collection[str]) -> list[str]:
-    """Return the names of checkpoint files in ``folder`` that are not in ``listed``."""
+    """Return the names of checkpoints in ``folder`` that are not in ``listed``."""
     names = (path.name for path in folder.iterdir() if path.name.endswith(SUFFIXES))
     return sorted(set(names) - set(listed))
 
@@ -124,23 +125,51 @@ def free_name(folder: Path, name: str) -> str:
 
 
 def remove(folder: Path, name: str) -> None:
-    """Delete one listed file; one that is gone already is fine."""
+    """Delete one listed checkpoint; one that is gone already is fine."""
     assert name == os.path.basename(name), name
+    path = folder / name
     try:
-        (folder / name).unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            # All of it goes at once; what is left of it then is swept one day.
+            draft = temporary_beside(path)
+            os.rename(path, draft)
+            path = draft
+        _delete(path)
+    except FileNotFoundError:
+        pass
     except OSError as error:
-        log.warning("checkpointing: %s stays: %s", folder / name, error)
+        log.warning("checkpointing: %s stays: %s", path, error)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a checkpoint: of a file, or of all files in a folder.
+
+    Raises:
+        OSError: it is not there.
+    """
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(each.stat().st_size for each in path.iterdir())
 
 
 def digest_of(path: Path) -> str:
-    """Return a SHA-256 over name, size and CRC32 of every record of a ``.pt`` file.
+    """Return a SHA-256 over name, size and CRC32 of every record of a checkpoint.
 
-    It identifies the content without reading it: loading checks each CRC32.
+    It identifies the content without reading it: loading checks each CRC32. Of a folder
+    it is that of the file which has the digests of all others.
 
     Raises:
         OSError: it cannot be read, or is no file.
         zipfile.BadZipFile: it is no archive.
     """
+    path = path / STATE if path.is_dir() else path
     with open_file(path) as file, zipfile.ZipFile(file) as archive:
         records = [[i.filename, i.file_size, i.CRC] for i in archive.infolist()]
     return hashlib.sha256(json.dumps(records).encode()).hexdigest()

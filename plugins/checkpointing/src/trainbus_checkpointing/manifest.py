@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainbus_checkpointing.folder import is_bare_name
+from trainbus_checkpointing.folder import is_bare_name, size_of
 from trainbus_checkpointing.retention import Entry
 from training import CheckpointError, ConfigError
 from training.plugin import write_json
@@ -150,9 +150,9 @@ class Manifest:
 
 
 def is_complete(folder: Path, entry: Entry) -> bool:
-    """Whether the file is there in full length; its content is verified on loading."""
+    """Whether it is there in full length; its content is verified on loading."""
     try:
-        return (folder / entry.file).stat().st_size == entry.num_bytes
+        return size_of(folder / entry.file) == entry.num_bytes
     except OSError:
         return False
 

@@ -29,7 +29,7 @@ def relisted(folder: Path, known: Iterable[tuple[str, int]]) -> list[Entry]:
     """
     entries = {}
     for name, step in known:
-        if files.is_bare_name(name) and (folder / name).is_file():
+        if files.is_bare_name(name) and (folder / name).exists():
             try:
                 entry = _entry(folder / name)
             except (
@@ -62,7 +62,7 @@ def _entry(path: Path) -> Entry:
         update=progress["update"],
         is_ranked=not is_name_of_last(path.name),
         reason="listed again",
-        num_bytes=path.stat().st_size,
+        num_bytes=files.size_of(path),
         digest=files.digest_of(path),
         metrics={k: v if math.isfinite(v) else None for k, v in measured.items()},
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus_checkpointing.cadence import Boundary
-from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate
+from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate, as_folder
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.store import Store
 from training.plugin import FrozenWeights, Staging, capture, write_checkpoint
@@ -67,6 +67,7 @@ class Saver:
         if is_ranked:
             counters = {"epoch": at.epoch, "step": at.step, "update": trainer.update}
             file = self._filename.render({**metrics, **counters}, at.is_mid_epoch)
+        file = as_folder(file) if trainer.strategy.saves_parts else file
         draft = Entry(
             file=file,
             step=at.step,
@@ -78,10 +79,16 @@ class Saver:
         )
         if self._staging is None or at.is_stopping:
             self.store.add(draft, self._writer(trainer), needed_steps(trainer))
+        elif trainer.strategy.saves_parts:
+            self._begin_parts(trainer, draft, self._staging)
         else:
             captured, staging = capture(trainer), self._staging
             self.store.on_main(lambda: self._begin(trainer, draft, captured, staging))
         self.saved_at = at.epoch, at.step
+
+    def _begin_parts(self, trainer: Trainer, draft: Entry, staging: Staging) -> None:
+        begin, captured = trainer.strategy.begin_save, capture(trainer, whole=False)
+        self.store.add_parts_later(draft, lambda at: begin(at, captured, staging.copy))
 
     def _begin(
         self, trainer: Trainer, draft: Entry, captured: dict[str, Any], staging: Staging
@@ -104,6 +111,11 @@ class Saver:
         """
         needed = needed_steps(trainer) if self.store.is_writing else set()
         self.store.finish(needed, wait)  # where nothing is, at every step: nobody asked
+
+    def finish_parts(self, trainer: Trainer) -> None:
+        """Wait for what each process writes, and list it; all of them call it."""
+        if self.store.is_writing_parts:
+            self.store.finish_parts(needed_steps(trainer))
 
 
 def fresh_metrics(trainer: Trainer) -> dict[str, float]:

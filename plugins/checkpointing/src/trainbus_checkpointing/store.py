@@ -12,10 +12,11 @@ from typing import Literal, TypeVar
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.background import Background
 from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete
+from trainbus_checkpointing.parts_in_flight import PartsInFlight
 from trainbus_checkpointing.relisting import relisted
 from trainbus_checkpointing.retention import Entry, Ranking
 from training import CheckpointError
-from training.plugin import RunLock, Strategy, write_json
+from training.plugin import BegunSave, RunLock, Strategy, write_json
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Store:
         self._lists = Lists(Manifest(folder))
         self._source: str | None = None
         self._background = Background()
+        self._parts: PartsInFlight | None = None
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Let the main process ``work`` in the folder; called by all processes.
@@ -177,6 +179,61 @@ class Store:
         self._lists.in_flight = named = self._named(draft)
         self._background.start(lambda: self._write(named, write))
 
+    def add_parts_later(self, draft: Entry, begin: Callable[[Path], BegunSave]) -> None:
+        """Begin a checkpoint that each process writes its parts of, in a thread.
+
+        All processes call it; the one before must be finished, by ``finish_parts``.
+
+        Args:
+            draft: as ``add`` takes it.
+            begin: begins the folder at a path, together.
+        Raises:
+            CheckpointError: it could not be begun.
+        """
+        self._parts_draft = named = self.on_main(lambda: self._named(draft))
+        begun = begin(self.folder / named.file)
+        self._parts = PartsInFlight(begun, self._strategy)
+        self.on_main(lambda: setattr(self._lists, "in_flight", named))
+
+    def have_parts_ended(self) -> bool:
+        """Whether parts are in flight that all have written; all processes call it."""
+        return self._parts is not None and self._parts.has_ended()
+
+    def finish_parts(self, needed: Collection[int] = ()) -> None:
+        """Wait for the parts that are in flight, and list their checkpoint.
+
+        All processes call it.
+
+        Args:
+            needed: as in ``add``.
+        Raises:
+            CheckpointError: it could not be written, or not be listed.
+        """
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        self.on_main(lambda: setattr(self._lists, "in_flight", None))
+        try:
+            parts.finish()
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {self._last_good()}") from error
+        self.on_main(lambda: self._commit(self._parts_draft, needed))
+
+    def abandon_parts(self) -> None:
+        """Give up what is in flight of parts: the others may be gone."""
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            log.warning(
+                "checkpointing: a checkpoint was being written and is given up; %s",
+                self._last_good(),
+            )
+            parts.abandon()
+
+    @property
+    def is_writing_parts(self) -> bool:
+        """Whether a checkpoint of parts is in flight; the same on all processes."""
+        return self._parts is not None
+
     def finish(self, needed: Collection[int] = (), wait: bool = True) -> bool:
         """List the checkpoint that was in flight, if it is complete; return whether.
 
@@ -224,7 +281,7 @@ class Store:
         try:
             entry = replace(
                 draft,
-                num_bytes=path.stat().st_size,
+                num_bytes=files.size_of(path),
                 digest=files.digest_of(path),
                 run=self._manifest.run,
             )

@@ -34,7 +34,7 @@ class DistributedCallback(Callback):
         shard_modules: for fsdp2, names of classes that are sharded by themselves; none:
             the model's own ``_no_split_modules``.
         checkpoint: ``"full"``: one file, which any number of processes reads;
-            ``"sharded"`` (fsdp2): a folder that all write.
+            ``"sharded"`` (fsdp2): a folder into which each process writes its part.
         data: ``"split"``: each process takes its part of every batch; ``"own"``: its
             loader yields its own part already.
         find_unused_parameters: whether the forward pass may leave out parameters,
@@ -75,6 +75,11 @@ class DistributedCallback(Callback):
 
         return plan_of(run, self.engine, self.data)
 
+    @property
+    def saves_parts(self) -> bool:
+        """Whether checkpoints of several processes are folders: for a plan."""
+        return self.checkpoint == "sharded"
+
     def make_strategy(self, trainer: Trainer) -> GroupStrategy | None:
         """Return the engine; None where there is one process.
 
@@ -97,7 +102,7 @@ class DistributedCallback(Callback):
         if self.engine == "fsdp2":
             from trainbus_distributed.fsdp2 import FSDP2Strategy
 
-            return FSDP2Strategy(*common, self.shard_modules)
+            return FSDP2Strategy(*common, self.shard_modules, self.saves_parts)
         from trainbus_distributed.ddp import DDPStrategy
 
         return DDPStrategy(*common, self.find_unused_parameters)
@@ -123,11 +128,6 @@ class DistributedCallback(Callback):
                 "distributed.sync_batchnorm is true, which this release does not do "
                 "yet: BatchNorm normalises by each process's part of a batch; leave it "
                 "out, or use layers that do not look across rows, such as GroupNorm"
-            )
-        if self.checkpoint == "sharded":
-            raise ConfigError(
-                "distributed.checkpoint is 'sharded', which this release cannot write "
-                "yet; use 'full'"
             )
 
     def make_window(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from trainbus_distributed.group import Group
 from trainbus_distributed.shard_plan import check_types, modules_to_shard
+from trainbus_distributed.sharded_checkpoint import ShardedSave
 from trainbus_distributed.sharded_gradients import ShardedGradients
 from trainbus_distributed.sharded_state import gathered, parted
 from trainbus_distributed.strategy import GroupStrategy
@@ -41,6 +43,7 @@ class FSDP2Strategy(GroupStrategy):
         group: the processes of the run.
         data: as ``Strategy.data``.
         shard_modules: names of classes that are gathered by themselves.
+        saves_parts: as ``Strategy.saves_parts``.
     """
 
     passes_together = True
@@ -52,8 +55,10 @@ class FSDP2Strategy(GroupStrategy):
         group: Group,
         data: str,
         shard_modules: Sequence[str],
+        saves_parts: bool = False,
     ) -> None:
         super().__init__(trainer, group, data)
+        self.saves_parts = saves_parts
         self._names = tuple(shard_modules)
         self._model: Any = None
         self._exchanges = True
@@ -189,6 +194,16 @@ class FSDP2Strategy(GroupStrategy):
     def own(self, state: Any, like: Any) -> Any:
         """Return ``state`` with this process's part where ``like`` is sharded."""
         return parted(state, like)
+
+    def begin_save(
+        self,
+        path: Path,
+        state: dict[str, Any],
+        copy: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> ShardedSave:
+        """Begin a folder of the parts of all processes."""
+        self.require_all("begin_save")
+        return ShardedSave(path, state, self.group, copy)
 
     def _reset(self) -> None:
         """Forget a pass that did not come to an end, and gradients that wait."""

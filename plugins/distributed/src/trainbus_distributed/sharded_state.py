@@ -23,11 +23,9 @@ def gathered(state: Any, group: Group) -> Any:
         state: nested mappings and sequences; the same structure on each process.
         group: the processes.
     """
-    found = list(_sharded(state))
-    # Main tells which are one: an empty part of another process has no memory to tell.
-    firsts = group.on_main(lambda: _firsts(found))
+    found = [tensor for _, tensor in sharded(state)]
     wholes: list[Tensor] = []
-    for index, first in enumerate(firsts):
+    for index, first in enumerate(firsts(found, group)):
         if first != index:
             wholes.append(wholes[first])
             continue
@@ -35,7 +33,7 @@ def gathered(state: Any, group: Group) -> Any:
         whole = found[index].full_tensor().detach()
         wholes.append(whole.to("cpu" if group.rank == 0 else "meta"))
     rest = iter(wholes)
-    return _mapped(state, lambda _: next(rest))
+    return mapped(state, lambda _: next(rest))
 
 
 def parted(state: Any, like: Any) -> Any:
@@ -70,32 +68,39 @@ def _below(like: Any, key: Any) -> Any:
     return like
 
 
-def _sharded(value: Any) -> Iterator[DTensor]:
+def sharded(value: Any, *place: Any) -> Iterator[tuple[list[Any], DTensor]]:
+    """Yield each sharded tensor below ``value``, and the keys that lead to it."""
     if isinstance(value, DTensor):
-        yield value
+        yield list(place), value
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _sharded(item)
+        for key, item in value.items():
+            yield from sharded(item, *place, key)
     elif isinstance(value, SEQUENCES):
-        for item in value:
-            yield from _sharded(item)
+        for index, item in enumerate(value):
+            yield from sharded(item, *place, index)
 
 
-def _mapped(value: Any, change: Callable[[DTensor], Tensor]) -> Any:
+def mapped(value: Any, change: Callable[[DTensor], Tensor | None]) -> Any:
     """Return ``value`` with its sharded tensors changed, in the order they are met."""
     if isinstance(value, DTensor):
         return change(value)
     if isinstance(value, Mapping):
-        items = {key: _mapped(item, change) for key, item in value.items()}
+        items = {key: mapped(item, change) for key, item in value.items()}
         return _as(value, items)
     if isinstance(value, SEQUENCES):
-        return type(value)(_mapped(item, change) for item in value)
+        return type(value)(mapped(item, change) for item in value)
     return value
 
 
 def _as(like: Any, items: dict[Any, Any]) -> Any:
     """Return ``items`` as a mapping of the same class."""
     return items if type(like) is dict else type(like)(items)
+
+
+def firsts(found: list[DTensor], group: Group) -> list[int]:
+    """Return for each the index of the first one that lies in the same memory."""
+    # Main tells which are one: an empty part of another process has no memory to tell.
+    return group.on_main(lambda: _firsts(found))
 
 
 def _firsts(found: list[DTensor]) -> list[int]:

@@ -6,18 +6,21 @@ notices that another is gone looks there, and leaves with that one's words.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import torch.distributed as dist
 
+from trainbus_distributed.waiting import OutOfStepError, Waiting
 from training import TrainbusError
 
 #: The words of the first that failed: the others follow from it.
@@ -27,6 +30,8 @@ TO_HEAR, BETWEEN = 5.0, 0.1
 #: Seconds by which others leave later: torchrun takes the first for the cause, and
 #: counts in whole ones.
 LATER = 1.2
+#: Seconds that who fails gives the others to fail alike, of what they have agreed on.
+ALIKE = 2.0
 #: What gloo and NCCL say where another process is gone, or has not come.
 LOST = ("gloo", "nccl", "connection", "socket", "store")
 LATE = ("timed out", "timeout")
@@ -44,14 +49,36 @@ class Farewell:
         rank: of this one.
         size: how many they are.
         timeout: seconds that each waits for the others.
+        hang_up: closes the connections to them.
     """
 
     _current: Farewell | None = None  # of the group that was joined last
+    _parted: str | None = None  # for good; why
 
-    def __init__(self, store: Any, rank: int, size: int, timeout: float) -> None:
+    def __init__(
+        self,
+        store: Any,
+        rank: int,
+        size: int,
+        timeout: float,
+        hang_up: Callable[[], None],
+    ) -> None:
         self._store, self._rank, self._size = store, rank, size
-        self._timeout = timeout
+        self._timeout, self._hang_up = timeout, hang_up
         self._is_leaving = False
+
+    @classmethod
+    def require_joined(cls) -> None:
+        """Refuse to go on in a process that has left the others.
+
+        Raises:
+            PeerFailedError: it has; says for which failure.
+        """
+        if cls._parted is not None:
+            raise PeerFailedError(
+                f"the processes of this run have parted ({cls._parted}), so nothing "
+                "can be computed together any more; end this one, and start all anew"
+            )
 
     def explained(self, error: BaseException) -> BaseException:
         """Return what is to be raised for ``error``, and tell the others of that.
@@ -63,6 +90,8 @@ class Farewell:
         if isinstance(error, PeerFailedError):
             return error
         said = lost_words(error)
+        if said is not None and Farewell._parted is not None:
+            return PeerFailedError(Farewell._parted)
         if said is not None:
             is_late = any(word in said.lower() for word in LATE)
             told = self._heard(0.0 if is_late else TO_HEAR)
@@ -75,6 +104,44 @@ class Farewell:
             error.add_note(note)
         self._tell(error)
         return error
+
+    def part(self, error: BaseException) -> None:
+        """Leave the others for good, unless all of them fail alike.
+
+        A process may live on after its error; nobody shall wait for it. Where all have
+        failed at the same place they are in step, and may begin another run.
+
+        Args:
+            error: as ``explained`` returned it.
+        """
+        if Farewell._parted is not None:
+            return
+        is_alone = isinstance(error, (PeerFailedError, OutOfStepError))
+        if not is_alone and self._all_fail_alike():
+            self._forget()
+            return
+        is_told = isinstance(error, PeerFailedError)
+        said = sentence(error)
+        Farewell._parted = said if is_told else f"rank {self._rank} failed: {said}"
+        self._hang_up()
+
+    def _all_fail_alike(self) -> bool:
+        """Wait for the others to fail, too, after as many calls; not for long."""
+        key, until = f"failed/{Waiting.number}", time.monotonic() + ALIKE
+        try:
+            number = self._store.add(key, 1)
+            while number < self._size and time.monotonic() < until:
+                time.sleep(BETWEEN)
+                number = self._store.add(key, 0)
+        except Exception:  # gone, with the node that kept it
+            return False
+        return bool(number >= self._size)
+
+    def _forget(self) -> None:
+        """Unsay what was told: all know it, and may begin another run."""
+        self._is_leaving = False
+        with contextlib.suppress(Exception):  # as above
+            self._store.delete_key(FIRST)
 
     def listen(self) -> None:
         """Leave on SIGTERM where another has failed: nothing can be saved any more.
@@ -96,10 +163,9 @@ class Farewell:
             raise peer_error(told, self._rank)
 
     def _tell(self, error: BaseException) -> None:
-        is_sentence = isinstance(error, TrainbusError)
         words = {
             "rank": self._rank,
-            "error": str(error) if is_sentence else f"{type(error).__name__}: {error}",
+            "error": sentence(error),
             "exit_code": getattr(error, "exit_code", 1),
             "traceback": "".join(traceback.format_exception(error)),
         }
@@ -128,9 +194,18 @@ class Farewell:
                 f"(distributed.timeout): it hangs, or is gone ({said})"
             )
         return PeerFailedError(
-            "another process of the run is gone without a word: killed, or its machine "
-            f"is lost; the launcher says which ({said})"
+            "another process of the run is gone without a word: killed, its machine is "
+            "lost, or it has ended and does not make this call; the launcher says "
+            f"which ({said})"
         )
+
+
+def sentence(error: BaseException) -> str:
+    """Return what is told of ``error``."""
+    text = str(error)
+    return (
+        text if isinstance(error, TrainbusError) else f"{type(error).__name__}: {text}"
+    )
 
 
 def _on_term(former: Any, number: int, frame: FrameType | None) -> None:

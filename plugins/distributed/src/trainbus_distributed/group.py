@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -17,15 +17,18 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from trainbus_distributed.connections import Socket, hang_up, open_sockets
 from trainbus_distributed.farewell import Farewell
+from trainbus_distributed.waiting import Waiting, mark
 from training import ConfigError
 
 T = TypeVar("T")
 
 #: What torchrun tells a process beside ``WORLD_SIZE``.
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-
-CPU = torch.device("cpu")
+#: Numbers that a sum has beside its mark, at least: gloo aborts the process where two
+#: calls of other lengths meet, before it can be told which they are.
+LEAST = 15
 
 
 class Group:
@@ -35,12 +38,15 @@ class Group:
         timeout: seconds after which a process that waits for others gives up.
     Raises:
         ConfigError: the environment does not say which of them this one is.
+        PeerFailedError: they have parted, since one of them has failed.
     """
 
     _store: Any = None  # of the launcher; None: somebody else has joined them
+    _sockets: Set[Socket] = frozenset()  # that lead to the others
     _number = 0  # of groups made so far: all processes make the same ones
 
     def __init__(self, timeout: float) -> None:
+        Farewell.require_joined()
         if not dist.is_initialized():
             self._join(timeout)
         self.rank: int = dist.get_rank()
@@ -50,6 +56,7 @@ class Group:
         #: How many of them are on its machine.
         self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.farewell = self._make_farewell(timeout)
+        self._waiting = Waiting(self._store, self.rank, self.size)
 
     @staticmethod
     def _join(timeout: float) -> None:
@@ -66,68 +73,97 @@ class Group:
         Group._store = PrefixStore(f"life/{life}", store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store = PrefixStore("group", Group._store)
+        others = open_sockets()
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=limit
         )
+        Group._sockets = open_sockets() - others
 
     def _make_farewell(self, timeout: float) -> Farewell | None:
         Group._number += 1
         if Group._store is None:
             return None
         store = PrefixStore(f"farewell/{Group._number}", Group._store)
-        farewell = Farewell(store, self.rank, self.size, timeout)
+        farewell = Farewell(store, self.rank, self.size, timeout, hang_up_all)
         farewell.listen()
         return farewell
 
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """Return the sums of ``values`` over all processes; waits for them."""
-        return self.sum_later(values)()
+    def sum(self, values: Sequence[float], asker: str = "") -> list[float]:
+        """Return the sums of ``values`` over all processes; waits for them.
 
-    def sum_later(self, values: Sequence[float]) -> Callable[[], list[float]]:
+        Args:
+            values: as many on each.
+            asker: who calls, by the same name on each, to tell one call from another.
+        """
+        return self.sum_later(values, f"sum {asker}")()
+
+    def sum_later(
+        self, values: Sequence[float], what: str = "sum later"
+    ) -> Callable[[], list[float]]:
         """Start to sum; what is returned waits for the result and returns it."""
-        total = torch.tensor(values, dtype=torch.float64)
+        call = self._waiting.begin(f"{what} of {len(values)}")
+        rest = [0.0] * (LEAST - len(values))
+        total = torch.tensor([mark(call), *values, *rest], dtype=torch.float64)
         work: Any = dist.all_reduce(total, async_op=True)
 
         def result() -> list[float]:
-            work.wait()
-            summed: list[float] = total.tolist()
-            return summed
+            self._waiting.until_done(work, call)
+            marks, *summed = total.tolist()
+            self._waiting.require_same(marks, call)
+            return summed[: len(values)]
 
         return result
 
-    def gather(self, value: T) -> list[T]:
+    def gather(self, value: T, asker: str = "") -> list[T]:
         """Return each process's ``value``, in the order of ranks."""
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
+        own = packed(value)
+        self.sum_later((), f"gather {asker}")()
+        sizes = [int(size) for size in self._all_of(torch.tensor([len(own)]), "sizes")]
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(own)] = own
+        found = self._all_of(padded, "gathered")
+        return [unpacked(each[:n]) for each, n in zip(found, sizes, strict=True)]
+
+    def _all_of(self, tensor: Tensor, what: str) -> list[Tensor]:
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        self._finish(dist.all_gather(found, tensor, async_op=True), what)
         return found
 
-    def on_main(self, work: Callable[[], T]) -> T:
+    def _finish(self, work: Any, what: str) -> None:
+        self._waiting.until_done(work, self._waiting.begin(what))
+
+    def on_main(self, work: Callable[[], T], asker: str = "") -> T:
         """Let the main process do ``work``; its result, or error, is everybody's."""
-        told: list[Any] = [None]
+        told: Any = None
         failure: Exception | None = None
         if self.rank == 0:
             try:
-                told = [(work(), None)]
+                told = (work(), None)
             except Exception as error:
                 failure = error
-                told = [(None, sendable(error))]
-        dist.broadcast_object_list(told, src=0, device=CPU)
+                told = (None, sendable(error))
+        sent = packed(told)
+        own_size = 0.0 if self.rank else float(len(sent))
+        (size,) = self.sum_later([own_size], f"on_main {asker}")()
+        if self.rank:
+            sent = torch.empty(int(size), dtype=torch.uint8)
+        self._finish(dist.broadcast(sent, src=0, async_op=True), "told by main")
         if failure is not None:
             raise failure
-        result, others = told[0]
+        result, others = told if self.rank == 0 else unpacked(sent)
         if others is not None:
             raise others
         answer: T = result
         return answer
 
-    def on_each(self, work: Callable[[], T]) -> T:
+    def on_each(self, work: Callable[[], T], asker: str = "") -> T:
         """Let each process do ``work``; an error of any is everybody's."""
         failure: Exception | None = None
         try:
             result = work()
         except Exception as error:
             failure = error
-        told = self.gather(failure and sendable(failure))
+        told = self.gather(failure and sendable(failure), asker)
         if failure is not None:
             raise failure
         for rank, theirs in enumerate(told):
@@ -149,6 +185,23 @@ class Group:
         """Overwrite ``tensor`` with its mean over all processes."""
         dist.all_reduce(tensor)
         tensor.div_(self.size)
+
+
+def hang_up_all() -> None:
+    """Leave the group for good: whoever waits for this process is told at once."""
+    hang_up(Group._sockets)
+    if torch.cuda.is_available():
+        dist.group.WORLD.abort()  # what NCCL has under way
+
+
+def packed(value: Any) -> Tensor:
+    """Return ``value`` as bytes, (N,) uint8, on the host."""
+    return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+
+
+def unpacked(sent: Tensor) -> Any:
+    """Return what another process of this run has packed."""
+    return pickle.loads(sent.numpy().tobytes())
 
 
 def sendable(error: Exception) -> Exception:

@@ -17,6 +17,7 @@ from trainbus_distributed.module_facts import (
     looking_across_rows,
     parts_of,
 )
+from trainbus_distributed.waiting import asker
 from training import ConfigError, PluginError
 from training.plugin import GradientCheck, Strategy, record_failure
 
@@ -45,6 +46,7 @@ class GroupStrategy(Strategy):
         self.group = group
         self.data = data
         self._is_on_main = False
+        self._reported: BaseException | None = None
         self._with_buffers: list[nn.Module] = []
 
     @property
@@ -83,12 +85,12 @@ class GroupStrategy(Strategy):
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sums over all processes."""
         self.require_all("sum")
-        return self.group.sum(values)
+        return self.group.sum(values, asker())
 
     def gather(self, value: T) -> list[T]:
         """Return each process's value."""
         self.require_all("gather")
-        return self.group.gather(value)
+        return self.group.gather(value, asker())
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Let the main process do ``work``."""
@@ -101,7 +103,7 @@ class GroupStrategy(Strategy):
             finally:
                 self._is_on_main = False
 
-        return self.group.on_main(alone)
+        return self.group.on_main(alone, asker())
 
     def require_all(self, method: str) -> None:
         """Refuse a call that waits for all where the main process alone makes it.
@@ -131,13 +133,15 @@ class GroupStrategy(Strategy):
         if farewell is None or self._is_agreed(error):
             return error
         error = farewell.explained(error)
-        record_failure(error)
+        record_failure(error)  # before: the launcher takes the first for the cause
+        farewell.part(error)
+        self._reported = error
         return error
 
     def close(self, error: BaseException | None) -> None:
         """Tell the others of an error that came last, while plugins were closed."""
-        if error is not None:
-            self.report(error)  # what was told before counts
+        if error is not None and error is not self._reported:
+            self.report(error)
 
     def _is_agreed(self, error: BaseException) -> bool:
         """Whether all processes leave alike, for a signal."""
@@ -146,7 +150,7 @@ class GroupStrategy(Strategy):
 
     def on_each(self, work: Callable[[], T]) -> T:
         """Let each process do ``work``."""
-        return self.group.on_each(work)
+        return self.group.on_each(work, asker())
 
     def share_weights(self, model: nn.Module, device: torch.device) -> None:
         """Give ``model`` the weights and buffers of the main process, where it lies."""

@@ -1,0 +1,119 @@
+"""A process that fails and lives on keeps nobody waiting; nor does one out of step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranks import Ranks
+from toy import make_trainer
+
+from trainbus_distributed.waiting import is_mixed, out_of_step
+from training import Callback, NonFiniteError, TrainbusError, Trainer
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
+
+#: Seconds within which all know: less than the timeout by far.
+SOON, TIMEOUT = 10.0, 60.0
+
+
+class DoesAlone(Callback):
+    """Does one thing in the second step, in one process only."""
+
+    name = "does_alone"
+
+    def __init__(self, rank: int, work: Callable[[Trainer], object]) -> None:
+        self.rank, self.work = rank, work
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == 2 and trainer.rank == self.rank:
+            self.work(trainer)
+
+
+def run_of(*callbacks: Callback, **options: Any) -> Trainer:
+    options["plugins"] = [{"distributed": {"timeout": TIMEOUT}}]
+    return make_trainer(None, None, *callbacks, device="cpu", **options)
+
+
+def told(work: Callable[[], object]) -> tuple[str, float]:
+    """Return what ``work`` raises, and after how many seconds."""
+    begun = time.monotonic()
+    try:
+        work()
+    except (TrainbusError, OSError) as error:
+        return f"{type(error).__name__}: {error}", time.monotonic() - begun
+    return "", time.monotonic() - begun
+
+
+def breaks(trainer: Trainer) -> None:
+    raise OSError("broken")
+
+
+def failing_alike_and_alone() -> list[tuple[str, float]]:
+    """Fail on all processes, train, and fail on one; what each learns of it."""
+    nans = run_of(step_fn=lambda model, batch: model(*batch)["loss"] * float("nan"))
+    with pytest.raises(NonFiniteError):
+        nans.train()
+    return [
+        told(run_of().train),
+        told(run_of(DoesAlone(1, breaks)).train),
+        told(run_of),  # of one that lives on
+    ]
+
+
+@pytest.fixture
+def parted(two: Ranks) -> Iterator[Ranks]:
+    """Two processes that can do nothing together any more, once the test is over."""
+    yield two
+    two.close()
+
+
+@pytest.mark.slow
+def test_d35_one_that_fails_and_lives_on_keeps_nobody_waiting(parted: Ranks) -> None:
+    main, other = parted.run(failing_alike_and_alone)
+    assert main[0][0] == other[0][0] == ""  # all failed alike: they go on together
+    assert main[1][0] == "PeerFailedError: rank 1 failed: OSError: broken"
+    assert other[1][0] == "OSError: broken"
+    for words, _ in (main[2], other[2]):
+        assert "have parted (rank 1 failed: OSError: broken)" in words
+        assert words.endswith("end this one, and start all anew")
+    assert all(seconds < SOON for _, seconds in (*main, *other))
+
+
+def saving_alone(folder: Path) -> tuple[str, float]:
+    plugin = DoesAlone(0, lambda trainer: trainer.save_checkpoint(folder / "a.pt"))
+    return told(run_of(plugin).train)
+
+
+@pytest.mark.exhaustive
+def test_a_save_by_one_process_alone_is_told_on_all(
+    parted: Ranks, tmp_path: Path
+) -> None:
+    for words, seconds in parted.run(saving_alone, tmp_path):
+        assert "wait for one another in different calls: rank 0 in save_check" in words
+        assert "(test_parting.py, line " in words
+        assert seconds < SOON + 5.0
+
+
+@pytest.mark.parametrize(
+    ("calls", "mixed"),
+    [
+        ([[7, "sum of 1", "a"], [7, "sum of 1", "a"]], False),
+        ([[7, "sum of 1", "a"], None], False),
+        ([[7, "sum of 1", "a"], [7, "gather of 0", "a"]], True),
+        ([[7, "sum of 1", "a"], [8, "sum of 1", "a"]], True),
+    ],
+    ids=["the same", "one computes", "other calls", "one call more"],
+)
+def test_processes_are_out_of_step_when_all_wait_elsewhere(
+    calls: list[Any], mixed: bool
+) -> None:
+    assert is_mixed(calls) is mixed
+
+
+def test_who_is_out_of_step_is_told_by_rank() -> None:
+    words = out_of_step([[7, "sum of 1", "save_checkpoint (a.py, line 3)"], None])
+    assert "rank 0 in save_checkpoint (a.py, line 3), rank 1 is elsewhere" in words

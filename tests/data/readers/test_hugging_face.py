@@ -14,7 +14,7 @@ from training.discovery.parts import find_part
 from training.errors import ConfigError, DataError
 
 try:
-    import datasets
+    import datasets.arrow_dataset  # a mere folder "datasets" can be imported, too
 except ImportError:
     datasets = None
 

@@ -36,9 +36,9 @@ def as_folders(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def as_parquet(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    pytest.importorskip("datasets").Dataset.from_list(rows).to_parquet(
-        folder / "rows.parquet"
-    )
+    # Not "datasets" itself: a mere folder of that name can be imported, too.
+    arrow = pytest.importorskip("datasets.arrow_dataset")
+    arrow.Dataset.from_list(rows).to_parquet(folder / "rows.parquet")
     return folder / "rows.parquet"
 
 

@@ -8,34 +8,34 @@ Needs Chromium. TensorBoard is served on the loopback for as long as that takes.
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 from urllib.request import urlopen
 
+from chromium import Chromium
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 RUN = HERE.parents[1] / "build" / "pictures" / "runs" / "demo" / "tensorboard"
-WIDTH, HEIGHT = 1500, 860  # pixels of the window
-SHOWN = 1264  # of its width: the settings at the right are left out
+WIDTH, HEIGHT = 1280, 900  # pixels
 PATIENCE = 60.0  # seconds until the server must answer
-LOADING = 30_000  # milliseconds of the page's own time, for its charts to be drawn
+DRAWING = 8.0  # seconds for curves and pictures, which workers draw
 COLOURS = 128  # of the picture: flat areas and text need no more
-
-
-def browser() -> str:
-    """Return the program that draws pages, or end with what to install."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
-            return found
-    sys.exit("there is no Chromium here; on Debian: apt-get install chromium")
+# What is shown of all that a run writes, and TensorBoard's own settings.
+TAGS = "loss|accuracy$|rows/"
+SETTINGS = {
+    "timeSeriesSettingsPaneOpened": False,
+    "scalarSmoothing": 0.0,
+    "stepSelectorEnabled": False,
+}
+# Curves as SVG: there may be no WebGL where there is no screen.
+QUERY = f"darkMode=false&forceSVG=true&tagFilter={quote(TAGS)}"
+CARDS = "document.querySelectorAll('card-view').length > 1"
 
 
 def free_port() -> int:
@@ -60,32 +60,26 @@ def wait_for(address: str) -> None:
     raise TimeoutError(f"TensorBoard at {address} has shown no run in {PATIENCE} s")
 
 
-def taken(program: str, address: str, target: Path) -> None:
-    """Let the browser draw a page into ``target``, a PNG."""
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            [
-                *(program, "--headless", "--no-sandbox", "--disable-gpu"),
-                *("--hide-scrollbars", f"--user-data-dir={profile}"),
-                f"--window-size={WIDTH},{HEIGHT}",
-                f"--virtual-time-budget={LOADING}",
-                f"--screenshot={target}",
-                address,
-            ],
-            check=True,
-            capture_output=True,
-        )
+def taken(address: str, target: Path) -> None:
+    """Draw the curves of the served run into ``target``, a PNG."""
+    with Chromium(WIDTH, HEIGHT) as browser:
+        browser.open(address)
+        settings = json.dumps(json.dumps(SETTINGS))
+        browser.value(f"localStorage.setItem('_tb_global_settings', {settings})")
+        browser.open("about:blank")
+        browser.open(f"{address}/?{QUERY}", CARDS)
+        time.sleep(DRAWING)
+        browser.picture(target)
     with Image.open(target) as picture:
-        shown = picture.convert("RGB").crop((0, 0, SHOWN, HEIGHT))
-    small = shown.quantize(COLOURS)
+        small = picture.convert("RGB").quantize(COLOURS)
     small.save(target, optimize=True)
 
 
 def main() -> None:
     """Serve the run, and take its picture."""
-    program, port = browser(), free_port()
     if not RUN.is_dir():
         sys.exit(f"{RUN} is missing; run docs/pictures/terminal.py first")
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     module = [sys.executable, "-m", "tensorboard.main", "--logdir", str(RUN)]
     server = subprocess.Popen(
@@ -95,7 +89,7 @@ def main() -> None:
     try:
         wait_for(address)
         target = HERE / "tensorboard.png"
-        taken(program, f"{address}/?darkMode=false#timeseries", target)
+        taken(address, target)
     finally:
         server.terminate()
         server.wait()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import itertools
 import os
 import pty
 import re
@@ -19,6 +20,7 @@ import termios
 from pathlib import Path
 
 import pyte
+from pyte.screens import Char
 from rich.console import Console
 from rich.style import Style
 from rich.terminal_theme import TerminalTheme
@@ -31,10 +33,14 @@ COMMAND = ("trainbus", "run", "demo")
 THEME = TerminalTheme(
     (24, 26, 31),
     (212, 216, 224),
-    [(70, 74, 82), (224, 108, 117), (152, 195, 121), (229, 192, 123), (97, 175, 239)]
-    + [(198, 120, 221), (86, 182, 194), (212, 216, 224)],
-    [(120, 126, 138), (240, 130, 140), (170, 215, 140), (240, 205, 140)]
-    + [(120, 190, 245), (215, 145, 235), (110, 200, 210), (255, 255, 255)],
+    [
+        *((70, 74, 82), (224, 108, 117), (152, 195, 121), (229, 192, 123)),
+        *((97, 175, 239), (198, 120, 221), (86, 182, 194), (212, 216, 224)),
+    ],
+    [
+        *((120, 126, 138), (240, 130, 140), (170, 215, 140), (240, 205, 140)),
+        *((120, 190, 245), (215, 145, 235), (110, 200, 210), (255, 255, 255)),
+    ],
 )
 COLOURS = {"brown": "yellow"}  # pyte's name: rich's
 
@@ -76,23 +82,25 @@ def screen_of(written: bytes) -> list[Text]:
     lines = []
     for row in range(LINES):
         line = Text()
-        for column in range(COLUMNS):
-            cell = screen.buffer[row][column]
-            name = COLOURS.get(cell.fg, cell.fg)
-            colour = f"#{name}" if re.fullmatch("[0-9a-f]{6}", name) else name
-            style = Style(
-                color=None
-                if name == "default"
-                else colour.replace("bright", "bright_"),
-                bold=cell.bold or None,
-                underline=cell.underscore or None,
-            )
-            line.append(cell.data, style)
+        cells = (screen.buffer[row][column] for column in range(COLUMNS))
+        for style, alike in itertools.groupby(cells, style_of):
+            line.append("".join(cell.data for cell in alike), style)
         line.rstrip()
         lines.append(line)
     while lines and not lines[-1]:
         lines.pop()
     return lines
+
+
+def style_of(cell: Char) -> Style:
+    """Return how a character looks."""
+    name = COLOURS.get(cell.fg, cell.fg)
+    colour = f"#{name}" if re.fullmatch("[0-9a-f]{6}", name) else name
+    return Style(
+        color=None if name == "default" else colour.replace("bright", "bright_"),
+        bold=cell.bold or None,
+        underline=cell.underscore or None,
+    )
 
 
 def drawn(lines: list[Text], title: str) -> str:
@@ -112,7 +120,7 @@ def main() -> None:
     """Train, and draw."""
     PLACE.mkdir(parents=True, exist_ok=True)
     written = recorded(COMMAND, PLACE)
-    (PLACE / "terminal.txt").write_bytes(written)
+    (PLACE / "terminal.txt").write_bytes(written)  # to draw again without a run
     lines = screen_of(written)
     target = HERE / "terminal.svg"
     target.write_text(drawn(lines, f"$ {' '.join(COMMAND)}"), encoding="utf-8")

@@ -197,9 +197,8 @@ class Window:
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
         check, norm, finite = self._check, None, True
         # A loss on CUDA was not looked at yet: what is to know is read in one go.
-        is_noted = isinstance(self._loss_sum, Tensor)
-        if is_noted:
-            check.note(self._loss_sum)
+        if is_noted := isinstance(loss := self._loss_sum, Tensor):
+            check.note(loss)
         # The norm to clip by tells, too, where nobody wants to see gradients before.
         correction, clips = self._correction(), self.max_grad_norm is not None
         if is_marked := before_step is not None or correction != 1.0 or not clips:

@@ -2,7 +2,7 @@
 
 A small MLP on batches that lie ready in memory, AdamW, fp32 on one CPU core: a step of
 about a millisecond, in which whatever a trainer adds can be seen. The short one is a
-quarter of that: one linear layer and SGD.
+quarter of that: a layer less, and SGD.
 """
 
 from __future__ import annotations
@@ -70,18 +70,15 @@ class Workload:
     ) -> Workload:
         """Build data and initial weights from fixed seeds."""
         torch.manual_seed(0)
-        layers: list[nn.Module] = [nn.Linear(NUM_FEATURES, NUM_CLASSES)]
-        if not is_short:
-            layers = [
-                nn.Linear(NUM_FEATURES, WIDTH),
-                nn.ReLU(),
-                nn.Linear(WIDTH, WIDTH),
-                nn.ReLU(),
-                nn.Linear(WIDTH, NUM_CLASSES),
-            ]
+        inner = [] if is_short else [nn.Linear(WIDTH, WIDTH), nn.ReLU()]
+        template = nn.Sequential(
+            nn.Linear(NUM_FEATURES, WIDTH),
+            nn.ReLU(),
+            *inner,
+            nn.Linear(WIDTH, NUM_CLASSES),
+        )
         validation = Batches(max(1, steps_per_epoch // 10), seed=2)
         train = Batches(steps_per_epoch, seed=1)
-        template = nn.Sequential(*layers)
         return cls(num_epochs, train, validation, template, is_short=is_short)
 
     @property

@@ -2,75 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
+
+#: Bytes that each tensor begins at a multiple of: enough for every type.
+ALIGNMENT = 64
+
+#: What tells one memory of a tensor from another: device, address, bytes.
+Key = tuple[torch.device, int, int]
 
 
 class Staging:
     """Host memory for one copied state, used again for the next one.
 
     Tensors that share memory share it in the copy. On CUDA the memory is pinned, all
-    copies run at once and are waited for together. It holds as many bytes as the
+    copies run at once and are waited for together. It holds about as many bytes as the
     state, from the first copy on.
     """
 
     def __init__(self) -> None:
-        self._buffers: list[Tensor] = []
+        #: Whether it is pinned -> blocks of memory, as ``blocks_of`` plans them.
+        self._blocks: dict[bool, list[Tensor]] = {}
 
     def copy(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``state`` with every tensor copied to the host; complete on return.
 
         The copy that was returned before is overwritten.
         """
-        self._copied: dict[tuple[torch.device, int, int], Tensor] = {}
-        devices: set[torch.device] = set()
-        result = {name: self._value(value, devices) for name, value in state.items()}
-        # One wait for all copies, not one for each tensor.
-        for device in devices:
-            torch.cuda.synchronize(device)
-        # What the last state had more is given back.
-        del self._buffers[len(self._copied) :]
-        return result
-
-    def _value(self, value: Any, devices: set[torch.device]) -> Any:
-        if isinstance(value, Tensor):
-            return self._tensor(value.detach(), devices)
-        if isinstance(value, Mapping):
-            return {name: self._value(item, devices) for name, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._value(item, devices) for item in value]
-        return value
-
-    def _tensor(self, tensor: Tensor, devices: set[torch.device]) -> Tensor:
-        # No flat storage to copy: these wait, each by itself.
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            return tensor.cpu().clone()
-        storage = tensor.untyped_storage()
-        key = (tensor.device, storage.data_ptr(), storage.nbytes())
-        if key not in self._copied:
-            if tensor.is_cuda:
-                devices.add(tensor.device)
-            source = torch.empty(0, dtype=torch.uint8, device=tensor.device)
-            source.set_(storage)
-            # The whole storage once: views and tied weights share it.
-            buffer = self._buffer(len(self._copied), storage.nbytes(), tensor.is_cuda)
+        found: dict[Key, UntypedStorage] = {}
+        _collect(state, found)
+        hosts: dict[Key, UntypedStorage] = {}
+        for is_pinned in (False, True):
+            keys = [key for key in found if (key[0].type == "cuda") == is_pinned]
+            places = self._places([size for *_, size in keys], is_pinned)
+            hosts |= dict(zip(keys, places, strict=True))
+        for key, host in hosts.items():
             # Into pinned memory, so it does not wait here.
-            self._copied[key] = buffer.copy_(source, non_blocking=True)
-        host = self._copied[key].untyped_storage()
+            host.copy_(found[key], non_blocking=True)
+        # One wait for all copies, not one for each tensor.
+        for device in {device for device, *_ in found if device.type == "cuda"}:
+            torch.cuda.synchronize(device)
+        return {name: _copied(value, hosts) for name, value in state.items()}
+
+    def _places(self, sizes: list[int], is_pinned: bool) -> list[UntypedStorage]:
+        """Return memory of each of these sizes in bytes, cut from few blocks."""
+        wanted, places = blocks_of(sizes)
+        blocks = self._blocks.get(is_pinned, [])
+        if [block.numel() for block in blocks] != wanted:
+            # Given back before more is taken. Pinning is slow; the first save pays.
+            self._blocks[is_pinned] = blocks = []
+            blocks += [
+                torch.empty(size, dtype=torch.uint8, pin_memory=is_pinned)
+                for size in wanted
+            ]
+        return [
+            # A storage of its own: a file holds it and nothing of its neighbours.
+            blocks[index].untyped_storage()[start : start + size]
+            for size, (index, start) in zip(sizes, places, strict=True)
+        ]
+
+
+def blocks_of(sizes: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
+    """Plan blocks for memory of these sizes, all in bytes.
+
+    Of pinned memory torch takes as much as the next power of two. So each block is one,
+    at most half of them empty at the very end: the largest that what is left would
+    fill, and the largest pieces come first.
+
+    Returns: sizes of the blocks, and (block, offset) of each of ``sizes``.
+    """
+    padded = [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes]
+    blocks: list[int] = []
+    free: list[int] = []
+    places = [(0, 0)] * len(sizes)
+    left = sum(padded)
+    for index in sorted(range(len(sizes)), key=lambda i: -padded[i]):
+        size = padded[index]
+        block = next((i for i, room in enumerate(free) if room >= size), None)
+        if block is None:
+            block = len(blocks)
+            filled = 1 << max(0, left.bit_length() - 1)  # at most what is left
+            needed = 1 << max(0, size - 1).bit_length()
+            blocks.append(max(filled, needed))
+            free.append(blocks[-1])
+        places[index] = block, blocks[block] - free[block]
+        free[block] -= size
+        left -= size
+    return blocks, places
+
+
+def _collect(value: Any, found: dict[Key, UntypedStorage]) -> None:
+    """Note each memory that tensors in ``value`` lie in, once."""
+    if isinstance(value, Tensor):
+        if _is_flat(value):
+            found.setdefault(_key(value), value.detach().untyped_storage())
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _collect(item, found)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _collect(item, found)
+
+
+def _copied(value: Any, hosts: Mapping[Key, UntypedStorage]) -> Any:
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+        # No flat memory to copy: these wait, each by itself.
+        if not _is_flat(tensor):
+            return tensor.cpu().clone()
         view = torch.empty(0, dtype=tensor.dtype)
         offset, size, stride = tensor.storage_offset(), tensor.size(), tensor.stride()
-        return view.set_(host, offset, size, stride)
+        return view.set_(hosts[_key(tensor)], offset, size, stride)
+    if isinstance(value, Mapping):
+        return {name: _copied(item, hosts) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(item, hosts) for item in value]
+    return value
 
-    def _buffer(self, index: int, num_bytes: int, is_pinned: bool) -> Tensor:
-        """Return the buffer at ``index``, a new one if its size has changed."""
-        if index == len(self._buffers):
-            self._buffers.append(torch.empty(0, dtype=torch.uint8))
-        buffer = self._buffers[index]
-        if buffer.numel() != num_bytes or buffer.is_pinned() != is_pinned:
-            # Pinning is slow; it is paid for in the first save alone.
-            buffer = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=is_pinned)
-            self._buffers[index] = buffer
-        return buffer
+
+def _is_flat(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def _key(tensor: Tensor) -> Key:
+    storage = tensor.untyped_storage()
+    return tensor.device, storage.data_ptr(), storage.nbytes()

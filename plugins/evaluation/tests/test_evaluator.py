@@ -1,5 +1,6 @@
 """What Evaluator promises, one claim a case."""
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -350,6 +351,14 @@ def test_an_empty_loader_is_an_error():
 def test_a_device_that_is_not_there_is_refused_on_construction():
     with pytest.raises(ConfigError, match="cuda:99"):
         Evaluator(nn.Linear(3, 4), device="cuda:99")
+
+
+def test_what_torch_says_of_its_mode_that_forbids_waits_fails_no_test():
+    warnings.warn(
+        "Synchronization debug mode is a prototype feature and does not yet detect all "
+        "synchronizing operations",
+        stacklevel=1,
+    )
 
 
 @pytest.mark.cuda

@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["files_of", "processor_from"]
+__all__ = ["described_processor", "files_of", "processor_from", "processor_of"]
+
+logger = logging.getLogger(__name__)
 
 #: Files of a processor that are texts.
 TEXTS = frozenset({".json", ".txt", ".jinja"})
+
+
+def described_processor(processor: Any) -> dict[str, Any]:
+    """Return what ``processor_of`` needs, in JSON values.
+
+    Raises:
+        ValueError: the processor writes a file that is no text.
+    """
+    name = _image_processor_of(processor)
+    return {"processor_files": files_of(processor), "image_processor": name}
+
+
+def processor_of(description: Mapping[str, Any], auto: Any) -> Any:
+    """Return the processor that was described; say so if it reads pictures otherwise.
+
+    The library chooses the class by what is installed, not by what trained: with
+    torchvision another one resizes, whose bytes differ in a few places by 1.
+
+    Args:
+        description: of ``described_processor``; older ones do not name the class.
+        auto: reads the files, such as ``AutoProcessor``.
+    """
+    processor = processor_from(description["processor_files"], auto)
+    here, saved = _image_processor_of(processor), description.get("image_processor")
+    if isinstance(saved, str) and saved != here:
+        logger.warning(
+            "the pictures of this model were prepared by %.60s in training and are by "
+            "%s here, which may round some bytes otherwise: for the same numbers, %s",
+            saved,
+            here,
+            "leave torchvision out" if saved.endswith("Pil") else "install torchvision",
+        )
+    return processor
+
+
+def _image_processor_of(processor: Any) -> str | None:
+    """Return the class of what prepares pictures; None if nothing does."""
+    found = getattr(processor, "image_processor", None)
+    if found is None and hasattr(processor, "image_mean"):
+        found = processor  # it is one itself
+    return None if found is None else type(found).__name__
 
 
 def files_of(processor: Any) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from trainbus_models.pretrained import load_part
-from trainbus_models.processor_files import files_of, processor_from
+from trainbus_models.processor_files import described_processor, processor_of
 from training.recipes.family import ModelFamily
 
 __all__ = ["TransformersFamily"]
@@ -30,7 +30,7 @@ class TransformersFamily(ModelFamily):
             ValueError: the processor writes a file that is no text.
         """
         config = _plain(model.config.to_dict())
-        return {"config": config, "processor_files": files_of(processor)}
+        return {"config": config, **described_processor(processor)}
 
     def rebuild(self, description: Mapping[str, Any]) -> tuple[Any, Any]:
         """Return model and processor; nothing but configuration and texts is read."""
@@ -40,7 +40,7 @@ class TransformersFamily(ModelFamily):
         kind = options.pop("model_type")
         config = transformers.AutoConfig.for_model(kind, **options)
         auto = getattr(transformers, self.auto_processor)
-        processor = processor_from(description["processor_files"], auto)
+        processor = processor_of(description, auto)
         model = getattr(transformers, self.auto_model).from_config(config)
         return model.float().eval(), processor
 

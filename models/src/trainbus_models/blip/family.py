@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from trainbus_models.pretrained import check_folder, load_processor, load_weights
-from trainbus_models.processor_files import files_of, processor_from
+from trainbus_models.processor_files import described_processor, processor_of
 from trainbus_models.sizes import (
     Count,
     Deviation,
@@ -247,7 +247,7 @@ class Blip(ModelFamily):
     def describe(self, model: nn.Module, processor: Any) -> dict[str, Any]:
         """Return the configuration, and the files of the processor as text."""
         config: Any = model.config
-        return {"config": config.to_dict(), "processor_files": files_of(processor)}
+        return {"config": config.to_dict(), **described_processor(processor)}
 
     def check(self, description: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
         """Refuse a configuration of another model than the one with the weights."""
@@ -265,7 +265,7 @@ class Blip(ModelFamily):
         files = description["processor_files"]
         if VOCABULARIES.isdisjoint(files):  # the library would make up an empty one
             raise ValueError(f"its files lack {' or '.join(sorted(VOCABULARIES))}")
-        processor = processor_from(files, AutoProcessor)
+        processor = processor_of(description, AutoProcessor)
         if not isinstance(processor, BlipProcessor):
             raise TypeError(f"its files make a {type(processor).__name__}")
         return self._fit(BlipVQA(config)), processor

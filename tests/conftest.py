@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ahead import pytest_generate_tests, reading  # noqa: F401
 from promises import as_text, tally
 
 from training.app.cli import main

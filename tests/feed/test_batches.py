@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import UserDict
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from ahead import one_ahead
 from torch import Tensor, nn
-from toy import make_trainer
+from toy import make_trainer, regression_batches
 
+from training import Callback
 from training.errors import DataError
 from training.feed.batches import _is_plain, batch_to_device, device_batches
 from training.feed.structure import samples_of
@@ -139,6 +142,35 @@ def test_on_a_cpu_a_batch_is_passed_on_as_it_is() -> None:
     assert [batch for batch, _ in seen] == batches
     assert all(a is b for a, (b, _) in zip(batches, seen, strict=True))
     assert [weight for _, weight in seen] == [3, 1]
+
+
+def test_one_batch_ahead_of_the_step_is_what_the_stand_in_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The control of the tests that are run so: see ``ahead``."""
+
+    def run() -> list[tuple[str, int]]:
+        heard: list[tuple[str, int]] = []
+
+        class Heard(Callback):
+            def on_batch_begin(self, batch: int) -> None:
+                heard.append(("step", batch))
+
+        class Loader:
+            def __iter__(self) -> Iterator[Any]:
+                for number, batch in enumerate(regression_batches(3)):
+                    heard.append(("read", number))
+                    yield batch
+
+        make_trainer(None, Loader(), Heard(), loss_per="samples").train()
+        return heard
+
+    apart = [("read", 0), ("step", 0), ("read", 1), ("step", 1), ("read", 2)]
+    assert run()[:5] == apart
+    monkeypatch.setattr("training.feed.feed.device_batches", one_ahead)
+    assert run() == [
+        *(("read", 0), ("read", 1), ("step", 0), ("read", 2), ("step", 1), ("step", 2))
+    ]
 
 
 @pytest.mark.cuda

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from ahead import pytest_generate_tests, reading  # noqa: F401
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Bus, MetricError

@@ -107,10 +107,14 @@ class Clocked:
         batches: host batches.
         num_warm: steps that are not counted.
         num_steps: steps that are.
+        profiler: started and stopped at these moments, with no wait between them.
     """
 
-    def __init__(self, batches: list[Any], num_warm: int, num_steps: int) -> None:
+    def __init__(
+        self, batches: list[Any], num_warm: int, num_steps: int, profiler: Any = None
+    ) -> None:
         self.batches, self.num_warm, self.num_steps = batches, num_warm, num_steps
+        self.profiler = profiler
         self.moments: list[float] = []
 
     def __len__(self) -> int:
@@ -118,9 +122,13 @@ class Clocked:
 
     def __iter__(self) -> Iterator[Any]:
         for index in range(len(self)):
+            if index == self.num_warm + self.num_steps and self.profiler is not None:
+                self.profiler.stop()
             if index in (self.num_warm, self.num_warm + self.num_steps):
                 wait()
                 self.moments.append(time.perf_counter())
+            if index == self.num_warm and self.profiler is not None:
+                self.profiler.start()
             yield self.batches[index % len(self.batches)]
 
     def seconds(self) -> float:
@@ -139,6 +147,7 @@ class Case:
         batch_size: samples in each.
         num_warm: steps before the clock runs: compiling, recording, work space.
         num_steps: steps that are timed.
+        profiler: of the steps that are timed.
     """
 
     template: nn.Module
@@ -146,6 +155,7 @@ class Case:
     batch_size: int
     num_warm: int
     num_steps: int
+    profiler: Any = None
 
     def model(self) -> nn.Module:
         """Return a copy with the initial weights, on the device, in train mode."""
@@ -157,15 +167,20 @@ class Case:
 
     def clocked(self) -> Clocked:
         """Return the batches with a fresh clock."""
-        return Clocked(self.batches, self.num_warm, self.num_steps)
+        return Clocked(self.batches, self.num_warm, self.num_steps, self.profiler)
 
 
 def flops_of(case: Case) -> int:
-    """Return floating-point operations of one forward and backward pass, counted."""
+    """Return floating-point operations of one forward and backward pass, counted.
+
+    On the meta device: that takes no memory, and a large batch would take dozens of GB.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = case.model()
-    batch = {name: value.to(device()) for name, value in case.batches[0].items()}
+    template: Any = case.template
+    with torch.device("meta"):
+        model = type(template)(template.config).train()
+    batch = {name: value.to("meta") for name, value in case.batches[0].items()}
     with FlopCounterMode(display=False) as counter:
         model(**batch).loss.backward()
     return int(counter.get_total_flops())

@@ -33,6 +33,70 @@ def test_without_a_gpu_its_benchmark_says_so_and_ends_with_2() -> None:
     assert run.stdout.startswith("no CUDA device")
 
 
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")  # the script ignores them, too
+def test_the_benchmark_of_a_gpu_can_be_rehearsed_without_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from gpu import Report, failures, measure
+
+    report = Report(None)
+    measure(True, 300, report, ["bare loop", "trainbus"])
+    assert failures(report.results, ["trainbus"]) == []
+    printed = capsys.readouterr().out
+    parts = ["calls a step", "steps", "tiny, batch 2", "base, batch 2", "base, batch 3"]
+    begins = [printed.index(f"\n\n{part}") for part in parts]
+    assert begins == sorted(begins)
+    for contest in report.results["contests"].values():
+        assert contest["trainbus"]["weights_apart"] == 0.0
+        assert contest["trainbus"]["rounds"] == 1
+
+
+def test_a_part_of_the_gpu_benchmark_is_kept_at_once_and_costs_no_other_one() -> None:
+    from gpu import Report, failures
+
+    kept: list[dict[str, Any]] = []
+
+    def fails() -> None:
+        raise RuntimeError("no memory")
+
+    report = Report(lambda results: kept.append(dict(results)))
+    report.attempt("waits", lambda: report.add("text", waits={"bare loop": {}}))
+    report.attempt("steps", fails)
+    assert [sorted(each) for each in kept] == [
+        ["contests", "device", "waits"],
+        ["contests", "device", "steps failed", "waits"],
+    ]
+    assert failures(report.results) == ["steps failed: RuntimeError: no memory"]
+
+
+def test_operations_are_counted_without_memory_as_on_a_cpu() -> None:
+    from gpu_work import Case, build_model, flops_of, make_batches
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build_model("toy")
+    batches = make_batches(model, 2, 1)
+    with FlopCounterMode(display=False) as counter:
+        model.train()(**batches[0]).loss.backward()
+    counted = flops_of(Case(model, batches, 2, 1, 1))
+    assert counted == counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize(
+    ("calls", "number"),
+    [
+        pytest.param({"bf16": {"cudaMalloc": 0.55}}, 0, id="the profiler's own"),
+        pytest.param({"bf16": {"cudaEventSynchronize": 1.0}}, 1, id="one a step"),
+        pytest.param({"fp16, schedule a step": {"cudaMalloc": 1.5}}, 0, id="meant"),
+        pytest.param({"fp16, schedule a step": {"cudaMalloc": 2.5}}, 1, id="and one"),
+    ],
+)
+def test_a_wait_is_what_the_bare_loop_does_not_call(calls: Any, number: int) -> None:
+    from gpu_checks import waits_more
+
+    assert len(waits_more({"bare loop": {"cudaMalloc": 0.5}, **calls})) == number
+
+
 @pytest.mark.parametrize(
     ("copies", "kernels", "hidden"),
     [

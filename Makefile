@@ -97,7 +97,7 @@ $(VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python
 
 $(VENV)/.installed-test: $(INSTALL_INPUTS) | $(VENV)/bin/python
 	@echo "Installing into $(VENV); the first time takes some minutes."
-	$(BIN)/python -m pip install -r requirements.txt -e '.[test,lora,datasets]'
+	$(BIN)/python -m pip install -r requirements.txt -e '.[test,lora,datasets,report]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-docs: $(INSTALL_INPUTS) | $(VENV)/bin/python
@@ -110,7 +110,7 @@ $(LOWEST_VENV)/.installed: $(INSTALL_INPUTS) tests/lowest.py
 	$(PYTHON) -m venv $(LOWEST_VENV)
 	$(PYTHON) tests/lowest.py > $(LOWEST_VENV)/constraints.txt
 	$(LOWEST_VENV)/bin/python -m pip install -c $(LOWEST_VENV)/constraints.txt \
-		-e '.[test]' $(PROJECTS:%=-e ./%)
+		-e '.[test,report]' $(PROJECTS:%=-e ./%)
 	@touch $@
 
 $(BENCH_VENV)/.installed: $(INSTALL_INPUTS) benchmarks/requirements.txt

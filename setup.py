@@ -18,7 +18,8 @@ class EditableWheel(editable.editable_wheel):
         if static_pth is None or self.mode:  # another setuptools, or the user's choice
             return super()._select_strategy(name, tag, build_lib)
         root = Path(self.project_dir)
-        roots = [root / "core", root / "data/src", root / "models/src", root]
+        sources = ("core", "data/src", "models/src", "report/src")
+        roots = [*(root / each for each in sources), root]
         return static_pth(self.distribution, name, roots)
 
 

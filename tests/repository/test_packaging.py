@@ -19,6 +19,8 @@ PLUGINS = [
     *("checkpointing", "cuda_graphs", "distributed", "early_stopping"),
     *("evaluation", "logging", "lr_scheduling"),
 ]
+#: Folders whose ``src`` holds a package of the distribution itself.
+SOURCES = ("data", "models", "report")
 ENTRY_POINTS = {
     "checkpointing": "trainbus_checkpointing:ModelCheckpointCallback",
     "csv": "trainbus_logging:CSVLoggerCallback",
@@ -78,6 +80,7 @@ def test_the_root_ships_every_package_under_core_data_and_models():
         source_packages(ROOT / "core" / "training", "training")
         | source_packages(ROOT / "data/src/trainbus_data", "trainbus_data")
         | source_packages(ROOT / "models/src/trainbus_models", "trainbus_models")
+        | source_packages(ROOT / "report/src/trainbus_report", "trainbus_report")
         | {"data", "data.rows", "data.images", "models"}  # the doors
         | {"training.configs"}  # config/, which holds no Python
     )
@@ -87,7 +90,7 @@ def test_the_root_ships_every_package_under_core_data_and_models():
 
 def test_every_shipped_package_is_marked_as_typed():
     roots = [ROOT / "core" / "training", ROOT / "data", ROOT / "models"]
-    roots += [ROOT / f"{name}/src/trainbus_{name}" for name in ("data", "models")]
+    roots += [ROOT / f"{name}/src/trainbus_{name}" for name in SOURCES]
     roots += [ROOT / "plugins" / name / "src" / f"trainbus_{name}" for name in PLUGINS]
     assert [str(root) for root in roots if not (root / "py.typed").exists()] == []
 
@@ -134,15 +137,16 @@ def test_the_root_requires_whatever_it_imports():
     allowed = required_modules(read_setup(ROOT))
     plugins = {f"trainbus_{name}" for name in PLUGINS}  # resolved late, with a hint
     allowed |= (
-        {"training", "trainbus_data", "trainbus_models"}
+        {"training", "trainbus_data", "trainbus_models", "trainbus_report"}
         | plugins
         | sys.stdlib_module_names
     )
     allowed.add("pytest")  # training.testing.fixtures, which only pytest loads
     allowed.add("datasets")  # of the reader hf, which says how to install it
+    allowed |= {"jinja2", "markupsafe", "matplotlib"}  # of `trainbus report`, likewise
     allowed.add("pydantic_core")  # pydantic requires one version of it
     imported: dict[str, str] = {}
-    for folder in ("core/training", "data", "models"):
+    for folder in ("core/training", "data", "models", "report"):
         imported |= imported_modules(ROOT / folder)
     assert {name: imported[name] for name in imported.keys() - allowed} == {}
 
@@ -175,7 +179,7 @@ def wheels(tmp_path_factory) -> list[Path]:
     pytest.importorskip("setuptools", reason="builds wheels; pip install -e '.[test]'")
     copy = tmp_path_factory.mktemp("source")
     skip = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*")
-    for name in ("config", "core", "data", "models", "plugins"):
+    for name in ("config", "core", "data", "models", "plugins", "report"):
         shutil.copytree(ROOT / name, copy / name, ignore=skip)
     for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -194,7 +198,7 @@ def test_the_wheels_hold_every_module_and_nothing_else(wheels):
         names = zipfile.ZipFile(wheel).namelist()
         shipped |= {name for name in names if ".dist-info/" not in name}
     expected = set()
-    sources = [ROOT / "core", ROOT / "data/src", ROOT / "models/src"]
+    sources = [ROOT / "core", *(ROOT / name / "src" for name in SOURCES)]
     sources += [ROOT / "plugins" / name / "src" for name in PLUGINS]
     for source in sources:
         expected |= {str(p.relative_to(source)) for p in source.rglob("*.py")}
@@ -203,6 +207,7 @@ def test_the_wheels_hold_every_module_and_nothing_else(wheels):
         door = {p.relative_to(ROOT) for p in (ROOT / name).rglob("*.py")}
         expected |= {str(path) for path in door if path.parts[1] != "src"}
         expected.add(f"{name}/py.typed")
+    expected.add("trainbus_report/templates/report.html.j2")
     for path in (ROOT / "config").glob("*.yaml"):
         expected.add(f"training/configs/{path.name}")
     assert shipped == expected

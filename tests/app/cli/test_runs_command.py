@@ -10,7 +10,8 @@ import pytest
 
 from training.app.cli import main
 from training.app.cli.record_arguments import SORTED_BY
-from training.app.cli.runs import SORTS, duration
+from training.app.cli.runs import SORTS
+from training.app.records.durations import duration
 
 STATE = {"status": "finished", "stop_owner": "early_stopping", "stop_reason": "enough"}
 

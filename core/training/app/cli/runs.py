@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.app.records.comparing import different_settings, results
+from training.app.records.durations import duration
 from training.app.records.run_folder import RunFolder, find_runs, read_run
 from training.errors import ConfigError
 from training.messages.error_texts import printable
@@ -143,15 +143,3 @@ def _rank(run: RunFolder) -> tuple[str, float]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}" if abs(value) < 1 else f"{value:.6g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Return ``"12.3 s"``, ``"3 min 20 s"`` or ``"2 h 5 min"``; ``""`` for None."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(math.floor(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60:,} h {minutes % 60} min"

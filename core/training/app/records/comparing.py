@@ -10,6 +10,8 @@ from training.app.records.run_folder import RunFolder
 
 __all__ = ["different_settings", "flat", "results"]
 
+#: Columns of a history row that say where an epoch stands, not how good it is.
+COUNTERS = ("epoch", "step", "update", "seconds", "lr")
 #: What stands where a run has no such setting.
 ABSENT = "-"
 
@@ -43,6 +45,7 @@ def results(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:
     columns = []
     for run in runs:
         best = {f"best {each.metric}": each.value for each in run.best}
-        columns.append({**run.final, **best})
+        final = {n: v for n, v in run.final.items() if n not in COUNTERS}
+        columns.append({**final, **best})
     names = dict.fromkeys(name for each in columns for name in each)
     return {name: [each.get(name) for each in columns] for name in names}

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from training.errors import ConfigError
 from training.files.holder import MOST_BYTES, Holder
@@ -234,7 +234,7 @@ def _is_locked(lock: Path) -> bool:
     return holder is not None and not holder.is_gone
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_real and math.isfinite(value)
 

@@ -89,7 +89,7 @@ class ShownRows:
         Raises:
             Exception: one cannot be opened.
         """
-        values = [row.get(name) for name in self._fields]
+        values: list[Any] = [row.get(name) for name in self._fields]
         pictures = [value.open() for value in values if _is_picture(value)]
         return [_card(picture, self._lines(row)) for picture in pictures]
 
@@ -104,8 +104,9 @@ class ShownRows:
     def _sure(self, row: Row) -> float:
         """Return how sure it is; where that is not known, less than anything."""
         value = row.get(self._sureness)
-        is_known = isinstance(value, float) and not math.isnan(value)
-        return float(value) if is_known else -math.inf
+        if isinstance(value, float) and not math.isnan(value):
+            return value
+        return -math.inf
 
     def _lines(self, row: Row) -> list[Line]:
         """Return what stands below a picture."""

@@ -260,13 +260,15 @@ class TensorBoardCallback(Callback):
     def _write_hyperparameters(self, tags: Iterable[str]) -> None:
         """Write the settings, once, as what ``tags`` are compared by."""
         settings, self._hyperparameters = self._hyperparameters, None
-        if self._writer is None or self._writer.file_writer is None:
+        writer: Any = self._writer  # the types of torch know nothing of its file
+        if writer is None:
             return
-        from torch.utils.tensorboard.summary import hparams
+        from torch.utils.tensorboard import summary
 
+        make: Any = summary.hparams
         # Not add_hparams(), which writes them to a further run beside this one.
-        for summary in hparams(settings, dict.fromkeys(tags, 0.0)):
-            self._writer.file_writer.add_summary(summary)
+        for each in make(settings, dict.fromkeys(tags, 0.0)):
+            writer.file_writer.add_summary(each)
 
     def _show(self, tag: str, shown: ShownRows, rows: Sequence[Row], step: int) -> None:
         """Write rows as text, and those with pictures as pictures."""

@@ -1,0 +1,47 @@
+"""The command ``report``: what became of runs, as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+from training.app.cli.results import new_file
+from training.app.records.run_folder import read_run
+from training.errors import ConfigError
+from training.files.named_paths import named_path
+from training.messages.error_texts import printable
+
+__all__ = ["write_report"]
+
+
+def write_report(arguments: argparse.Namespace) -> None:
+    """Write the report of some runs."""
+    predictions = [named_path(each) for each in arguments.predictions]
+    if predictions and len(predictions) != len(arguments.runs):
+        raise ConfigError(
+            f"--predictions is given {len(predictions)} times for "
+            f"{len(arguments.runs)} runs; name a file for each, in their order"
+        )
+    target = _target(arguments)
+    runs = [read_run(each) for each in arguments.runs]
+    try:
+        report = import_module("trainbus_report")
+    except ImportError as error:
+        raise ConfigError(
+            f"`trainbus report` needs the packages jinja2 and matplotlib ({error}); "
+            "run: pip install 'trainbus[report]'"
+        ) from error
+    for note in report.write_report(runs, predictions, target):
+        print(f"note: {printable(note)}")
+    print(f"report: {printable(str(target))}")
+
+
+def _target(arguments: argparse.Namespace) -> Path:
+    """Return the file to write: a new one, or that of the first run, written anew."""
+    given = new_file(arguments.out, "--out")
+    if given is None:
+        return named_path(arguments.runs[0]) / "report.html"
+    if given.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out {arguments.out!r} must end in .html")
+    return given

@@ -1,0 +1,131 @@
+"""Curves of several runs over one another, as SVG without a word of anybody's.
+
+Names of runs and metrics stand in the page around a chart, where they are escaped; in
+the drawing itself there are numbers alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from training.app.records.run_folder import RunFolder
+
+__all__ = ["COLOURS", "Chart", "charts_of", "colour_of"]
+
+#: One a run: told apart by the colour-blind, too (Okabe and Ito).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+#: Columns of a history row that are drawn otherwise, or not at all.
+COUNTERS = ("epoch", "step", "update", "seconds", "lr")
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8c959f",
+    "axes.grid": True,
+    "grid.color": "#eaeef2",
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing and what is written above it.
+
+    Attributes:
+        title: what is drawn.
+        svg: the drawing.
+    """
+
+    title: str
+    svg: Markup
+
+
+def colour_of(index: int) -> str:
+    """Return the colour of a run, by its place."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
+    """Return a chart of the losses, one of each metric, and one of the rate."""
+    names = dict.fromkeys(
+        name for run in runs for row in run.history for name in row if _is_drawn(name)
+    )
+    losses = [name for name in names if _is_loss(name)]
+    groups = {"loss": losses} if losses else {}
+    groups |= {name: [name] for name in names if not _is_loss(name)}
+    if any("lr" in row for run in runs for row in run.history):
+        groups["learning rate"] = ["lr"]
+    charts = []
+    for title, columns in groups.items():
+        svg = _svg(runs, columns, title)
+        if svg is not None:
+            charts.append(Chart(title, svg))
+    return charts
+
+
+def _is_drawn(name: str) -> bool:
+    """Whether a column has a chart: kinds and loaders have a table."""
+    return name not in COUNTERS and ("/" not in name or _is_loss(name))
+
+
+def _is_loss(name: str) -> bool:
+    return name == "train_loss" or name.partition("/")[0] == "val_loss"
+
+
+def _svg(
+    runs: Sequence[RunFolder], columns: Sequence[str], title: str
+) -> Markup | None:
+    """Return the curves of some columns, training's dashed; None without a point."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+        axes = figure.add_subplot()
+        is_empty = True
+        for index, run in enumerate(runs):
+            for column in columns:
+                points = list(_points(run.history, column))
+                if points:
+                    is_empty = False
+                    style = "--" if column == "train_loss" else "-"
+                    axes.plot(
+                        *zip(*points, strict=True),
+                        linestyle=style,
+                        color=colour_of(index),
+                        marker="o" if len(points) < 30 else None,
+                        markersize=3,
+                        linewidth=1.6,
+                    )
+        if is_empty:
+            return None
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=nothing)
+    text = file.getvalue()
+    return Markup(text[text.index("<svg") :])
+
+
+def _points(
+    history: Sequence[Mapping[str, Any]], column: str
+) -> Iterator[tuple[float, float]]:
+    """Yield (epoch, value); what is no number is left out."""
+    for number, row in enumerate(history, 1):
+        value, epoch = row.get(column), row.get("epoch", number)
+        if _is_number(value) and _is_number(epoch):
+            yield float(epoch), float(value)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)

@@ -1,0 +1,246 @@
+"""Put together what records tell, and write it as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import training
+from trainbus_report.charts import charts_of, colour_of
+from trainbus_report.predicted_rows import PredictedRows, read_predictions
+from training.app.records.comparing import different_settings, flat, results
+from training.app.records.durations import duration
+from training.app.records.run_folder import RunFolder
+from training.discovery.parts import build_part, find_part, named_part
+from training.errors import TrainbusError
+from training.files.durable import write_durably
+from training.messages.error_texts import text_of
+
+__all__ = ["write_report"]
+
+#: Where predictions are looked for in a run's folder.
+PREDICTIONS = "predictions.jsonl"
+#: Shares of the run below which a plugin's cost is not worth a line.
+LEAST_SHARE = 0.0005
+
+
+@dataclass(slots=True)
+class Told:
+    """A run and what the page says of it.
+
+    Attributes:
+        run: its record.
+        name: what it is called, as short as the others allow.
+        colour: of its curves.
+        costs: a line for each plugin, the dearest first.
+        predicted: its rows with predictions, if there are any.
+        pictures: name -> address, of those that are shown.
+        notes: what is missing, and why.
+    """
+
+    run: RunFolder
+    name: str
+    colour: str
+    costs: list[dict[str, Any]] = field(default_factory=list)
+    predicted: PredictedRows | None = None
+    pictures: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def write_report(
+    runs: Sequence[RunFolder], predictions: Sequence[Path], target: Path
+) -> list[str]:
+    """Write what became of ``runs`` into one file that needs nothing else.
+
+    Args:
+        runs: at least one.
+        predictions: files of rows, as many as runs, in order; none: those in their
+            folders, where they are.
+        target: the file.
+    Returns:
+        What could not be shown, a sentence each; the page says it, too.
+    """
+    told = [
+        Told(run, name, colour_of(index), costs_of(run), notes=list(run.complaints))
+        for index, (run, name) in enumerate(zip(runs, names_of(runs), strict=True))
+    ]
+    for index, each in enumerate(told):
+        given = predictions[index] if predictions else each.run.path / PREDICTIONS
+        if predictions or given.is_file():
+            _add_predictions(each, given)
+    text = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            runs=told,
+            settings=settings_of(runs),
+            charts=charts_of(runs),
+            results=results(runs),
+            plan_of=plan_of,
+            kinds=kinds_of(runs),
+            floors=floors_of(runs),
+            predictions_name=PREDICTIONS,
+            version=training.__version__,
+        )
+    )
+    # Half a surrogate pair, which UTF-8 has not, is shown as what it is not.
+    write_durably(target, lambda file: file.write(text.encode("utf-8", "replace")))
+    return [f"{each.name}: {note}" for each in told for note in each.notes]
+
+
+def names_of(runs: Sequence[RunFolder]) -> list[str]:
+    """Return the last parts of the runs' paths, as many as tell them apart."""
+    paths = [run.path.absolute().parts for run in runs]
+    for depth in range(1, max(map(len, paths))):
+        names = ["/".join(parts[-depth:]) for parts in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return [str(run.path) for run in runs]
+
+
+def plan_of(run: RunFolder) -> list[tuple[str, str]]:
+    """Return (title, words): what the run was to learn from, and how."""
+    settings = dict(flat(run.config))
+    data = run.summary.get("data")
+    rows = data.get("rows") if isinstance(data, Mapping) else None
+    sizes = rows.items() if isinstance(rows, Mapping) else ()
+    words = [
+        f"{settings[key]}{unit}"
+        for key, unit in (
+            ("training.num_epochs", " epochs"),
+            ("training.max_steps", " steps at most"),
+            ("data.batch_size", " rows a batch"),
+            ("training.optimizer.type", ""),
+        )
+        if settings.get(key, "null") != "null"
+    ]
+    rate = settings.get("training.optimizer.lr")
+    plan = ", ".join(words) + (f" at {rate}" if words and rate else "")
+    told = {
+        "task": settings.get("task", ""),
+        "rows": ", ".join(f"{_number(n)} {split}" for split, n in sizes),
+        "plan": plan,
+    }
+    return [(title, text) for title, text in told.items() if text]
+
+
+def settings_of(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
+    """Return key -> the values: all of one run, of several where they differ."""
+    if len(runs) == 1:
+        return {key: [value] for key, value in flat(runs[0].config)}
+    return different_settings(runs)
+
+
+def costs_of(run: RunFolder) -> list[dict[str, Any]]:
+    """Return what each plugin cost, the dearest first; nothing if nobody measured."""
+    told = run.summary.get("costs")
+    seconds: dict[str, float] = {}
+    calls: dict[str, int] = {}
+    hooks: dict[str, tuple[float, str]] = {}
+    for each in told if isinstance(told, list) else ():
+        try:
+            name, hook = str(each["plugin"]), str(each["hook"])
+            spent, number = float(each["seconds"]), int(each["calls"])
+        except (TypeError, KeyError, ValueError, OverflowError):
+            continue  # of another release
+        seconds[name] = seconds.get(name, 0.0) + spent
+        calls[name] = calls.get(name, 0) + number
+        hooks[name] = max(hooks.get(name, (0.0, "")), (spent, hook))
+    whole = run.seconds or sum(seconds.values()) or 1.0
+    return [
+        {
+            "plugin": name,
+            "calls": calls[name],
+            "seconds": seconds[name],
+            "share": seconds[name] / whole,
+            "hook": hooks[name][1],
+        }
+        for name in sorted(seconds, key=lambda name: -seconds[name])
+        if seconds[name] / whole >= LEAST_SHARE
+    ]
+
+
+def kinds_of(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:
+    """Return what was measured by kind, as in ``accuracy/<kind>`` -> of each run."""
+    found = {
+        name: values
+        for name, values in results(runs).items()
+        if "/" in name and not name.startswith(("val_loss/", "best "))
+    }
+    families = {name.partition("/")[0] for name in found}
+    whole = {name: v for name, v in results(runs).items() if name in families}
+    return {**whole, **dict(sorted(found.items()))}
+
+
+def floors_of(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
+    """Return floor -> kind -> score, of the first run that has some.
+
+    ``all`` and the kinds are called as metrics call them.
+    """
+    for run in runs:
+        data = run.summary.get("data")
+        floors = data.get("floors") if isinstance(data, Mapping) else None
+        if isinstance(floors, Mapping) and floors:
+            return {
+                str(floor).replace("_", " "): {_slug(k): v for k, v in scores.items()}
+                for floor, scores in floors.items()
+                if isinstance(scores, Mapping)
+            }
+    return {}
+
+
+def _slug(kind: Any) -> str:
+    return "".join(c if c.isalnum() else "_" for c in str(kind)).lower()
+
+
+def _add_predictions(told: Told, path: Path) -> None:
+    """Read rows with predictions, and the pictures of those that are shown."""
+    try:
+        name, options = named_part(told.run.config.get("task"), "task")
+        cls = find_part("task", name, "task")
+        task = build_part(cls, options, ("task", name))
+        told.predicted = predicted = read_predictions(path, task)
+    except TrainbusError as error:
+        told.notes.append(f"predictions are not shown: {text_of(error)}")
+        return
+    rows = predicted.surest_mistakes
+    names = {name for row in rows for name in predicted.pictures(row)}
+    if names:
+        # Late: it imports torch, which a page without pictures has no need of.
+        from trainbus_report.pictures import pictures_of
+
+        try:
+            told.pictures = pictures_of(told.run, names)
+        except TrainbusError as error:
+            told.notes.append(f"pictures are not shown: {text_of(error)}")
+
+
+def _environment() -> Environment:
+    """Return what fills the page in: everything is escaped, nothing is left out."""
+    environment = Environment(
+        loader=PackageLoader("trainbus_report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "duration": duration, "time": _time}
+    return environment
+
+
+def _number(value: Any) -> str:
+    """Return a number for a table; ``""`` for what is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
+
+
+def _time(value: Any) -> str:
+    """Return a time of a record without its zone, which is always UTC."""
+    return str(value or "").replace("T", " ").removesuffix("+00:00")

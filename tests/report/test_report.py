@@ -1,0 +1,232 @@
+"""``trainbus report``: what the page says, and that nothing on it is obeyed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.app.cli import main
+
+pytest.importorskip("jinja2", reason="`trainbus report` needs trainbus[report]")
+pytest.importorskip("matplotlib", reason="`trainbus report` needs trainbus[report]")
+
+
+class Page(HTMLParser):
+    """The words of a page by the heading above them, and its tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.parts: dict[str, str] = {}
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._heading = ""
+        self._in_heading = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "h2":
+            self._heading, self._in_heading = "", True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_heading = self._in_heading and tag != "h2"
+
+    def handle_data(self, data: str) -> None:
+        if self._in_heading:
+            self._heading += data
+        words = self.parts.get(self._heading, "")
+        self.parts[self._heading] = " ".join(f"{words} {data}".split())
+
+
+def page_of(*runs: Path, options: tuple[str, ...] = ()) -> Page:
+    assert main(["report", *map(str, runs), *options]) == 0
+    target = Path(options[1]) if options else runs[0] / "report.html"
+    return Page(target.read_text(encoding="utf-8"))
+
+
+def test_the_page_says_who_stopped_the_run_and_why(write_run: Any) -> None:
+    ended = page_of(write_run()).parts["How it ended"]
+    assert "stopped by early_stopping why no better for 2 epochs" in ended
+    assert "3 epochs, 12 steps" in ended
+    assert "best accuracy 0.7500 in epoch 3" in ended
+    assert "rows 4 train plan 3 epochs at 0.1" in ended
+
+
+def test_kinds_stand_beside_their_floors(write_run: Any) -> None:
+    kinds = page_of(write_run()).parts["By kind, beside what answers without looking"]
+    assert "accuracy 0.7500 0.1250" in kinds
+    assert "accuracy/other 0.7500 0.0625" in kinds
+
+
+def test_costs_starts_and_settings_are_there(write_run: Any) -> None:
+    parts = page_of(write_run()).parts
+    assert "csv 0.500 12.5 % 3 on_epoch_end" in parts["What plugins cost"]
+    starts = parts["Starts and resumes"]
+    assert "2026-01-01 01:02:03 nothing: a fresh start" in starts
+    assert "said nothing: killed, or the machine went down" in starts
+    assert "2026-01-02 01:02:03 half.pt" in starts
+    assert "training.optimizer.lr 0.1" in parts["Settings"]
+
+
+def test_rows_that_it_is_sure_and_wrong_about_come_with_their_pictures(
+    write_run: Any,
+) -> None:
+    page = page_of(write_run())
+    said = page.parts["Predictions"]
+    assert "4 rows of" in said
+    assert "accuracy 0.2500" in said
+    rows = said.partition("Sure, and wrong")[2]
+    assert re.findall(r"true (\w+)", rows) == ["green", "blue", "white"]
+    pictures = [each for tag, each in page.tags if tag == "img"]
+    assert [each["alt"] for each in pictures] == ["green.png", "blue.png", "white.png"]
+    assert all(each["src"].startswith("data:image/png") for each in pictures)
+    # Each of the four is taken for red.
+    table = said.partition("what was predicted.")[2].partition("Sure,")[0]
+    assert table.split()[5:] == ["blue", "1", "green", "1", "red", "1", "white", "1"]
+
+
+def test_several_runs_share_charts_and_show_settings_that_differ(
+    write_run: Any, tmp_path: Path
+) -> None:
+    other = {"training": {"num_epochs": 3, "optimizer": {"lr": 0.2}}}
+    runs = write_run("a"), write_run("b", config=other)
+    page = page_of(*runs, options=("--out", str(tmp_path / "both.html")))
+    assert "training.optimizer.lr 0.1 0.2" in page.parts["Settings that differ"]
+    assert "num_epochs" not in page.parts["Settings that differ"]
+    assert sum(tag == "svg" for tag, _ in page.tags) == 3  # loss, accuracy, rate
+    styles = [str(a.get("style")) for tag, a in page.tags if tag == "path"]
+    for colour in ("#0072b2", "#d55e00"):
+        curves = [style for style in styles if "fill: none" in style]
+        drawn = [style for style in curves if f"stroke: {colour}" in style]
+        assert len(drawn) == 2 + 1 + 1  # two losses, the second dashed
+        assert sum("stroke-dasharray" in style for style in drawn) == 1
+
+
+HOSTILE = (
+    "</title><script>alert(1)</script><img src=http://a.b onerror=x>'\"&{{7*7}}$\\"
+)
+
+
+def test_nothing_that_a_record_says_is_obeyed(write_run: Any, tmp_path: Path) -> None:
+    row = {"epoch": 1, HOSTILE: 0.5, f"accuracy/{HOSTILE}": 0.5, "accuracy": 0.5}
+    run = write_run(
+        HOSTILE.replace("/", "-"),
+        said=HOSTILE,
+        config={HOSTILE: HOSTILE, "seed": 0},
+        history=[row],
+        stop_reason=HOSTILE,
+        stop_owner=HOSTILE,
+        device_name=HOSTILE,
+        best=[{"monitor": HOSTILE, "value": 0.5}],
+        data={"rows": {HOSTILE: HOSTILE}, "floors": {HOSTILE: {HOSTILE: HOSTILE}}},
+        costs=[{"plugin": HOSTILE, "hook": HOSTILE, "calls": 1, "seconds": 1.0}],
+    )
+    starts = [{"time": HOSTILE, "from": HOSTILE, "steps": HOSTILE, "ended": {"x": 1}}]
+    (run / "starts.json").write_text(json.dumps(starts))
+    page = page_of(run)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "iframe", "object", "link", "base", "form"}
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        if tag == "img":
+            assert str(attributes["src"]).startswith("data:")
+    words = " ".join(page.parts.values())
+    assert words.count("<script>alert(1)") > 8
+    assert "{{7*7}}" in words
+
+
+def test_the_page_loads_nothing_from_anywhere(write_run: Any) -> None:
+    page = page_of(write_run())
+    policies = [a for t, a in page.tags if t == "meta" and "http-equiv" in a]
+    assert str(policies[0]["content"]).startswith("default-src 'none'")
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            if name in ("src", "href", "xlink:href", "action", "data", "srcset"):
+                assert str(value).startswith(("data:", "#")), (tag, name, value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        pytest.param(
+            lambda run: (run / "predictions.jsonl").write_text("{}"),
+            "is no row with a prediction",
+            id="predictions",
+        ),
+        pytest.param(
+            lambda run: (run / "summary.json").write_text("{"),
+            "summary.json cannot be read",
+            id="summary",
+        ),
+        pytest.param(
+            lambda run: (run.parents[1] / "rows/all.jsonl").unlink(),
+            "pictures are not shown",
+            id="rows",
+        ),
+        pytest.param(
+            lambda run: (run / "config.yaml").unlink(),
+            "config.yaml is missing",
+            id="configuration",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_on_the_page_and_beside_it(
+    write_run: Any,
+    damage: Any,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = write_run()
+    damage(run)
+    page = page_of(run)
+    assert words in page.parts["How it ended"]
+    assert words in capsys.readouterr().out
+
+
+def test_an_unfinished_run_of_an_early_release_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_text("[]")
+    parts = page_of(tmp_path).parts
+    assert "No epoch is recorded yet." in parts["Curves"]
+    assert "not recorded" in parts["Starts and resumes"]
+    assert "--profile-plugins" in parts["What plugins cost"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("gone",), "'gone' is no folder"),
+        (("runs/demo", "--out", "page.txt"), "must end in .html"),
+        (("runs/demo", "--out", "rows/all.jsonl"), "exists; name a new file"),
+        (
+            ("runs/demo", "--predictions", "a", "--predictions", "b"),
+            "--predictions is given 2 times for 1 runs",
+        ),
+    ],
+)
+def test_what_cannot_be_written_is_said(
+    write_run: Any,
+    options: tuple[str, ...],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_run()
+    assert main(["report", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_one_sentence_with_its_line(
+    write_run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in [n for n in sys.modules if n.split(".")[0] == "trainbus_report"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["report", str(write_run())]) == 2
+    (line,) = capsys.readouterr().err.strip().split("\n")
+    assert line.endswith("run: pip install 'trainbus[report]'")

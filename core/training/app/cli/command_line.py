@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import training
 from training.app.cli.argument_checks import on_one_line, refusal_of, require_arguments
-from training.app.cli.first_steps import add_completion
+from training.app.cli.first_steps import add_completion, add_init
 from training.app.cli.launched import is_told_by_main, mark, record, speaks_for_all
 from training.app.cli.parser import Parser
 from training.app.cli.record_arguments import add_report, add_runs
@@ -169,6 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(commands)
     add_plugins(commands)
     add_config(commands)
+    add_init(commands)
     add_completion(commands)
     return parser
 

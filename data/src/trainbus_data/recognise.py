@@ -1,0 +1,158 @@
+"""Tell of rows that nobody has described yet what they are, and what they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainbus_data.readers.choose import open_reader, reader_of
+from training.discovery.installed import installed
+from training.discovery.parts import find_part
+from training.documents.document import dotted
+from training.errors import DataError, did_you_mean
+from training.files.named_paths import named_path, open_file
+
+__all__ = ["Recognised", "recognise"]
+
+#: Rows that are looked at.
+NUM_ROWS = 50
+#: What the files of a split are called beside one another.
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "validation", "valid", "dev"),
+    "test": ("test",),
+}
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", "")
+#: Field of a task -> what else files call it.
+SYNONYMS: Mapping[str, Sequence[str]] = {
+    "image": ("image_path", "image_file", "file_name", "filename", "img", "picture"),
+    "question": ("query", "prompt", "instruction"),
+    "answer": ("response", "output", "label", "multiple_choice_answer"),
+    "caption": ("text", "description", "sentence"),
+    "label": ("class", "category", "class_name", "label_name"),
+}
+#: Keys of chat data, whose turns a reader hands over as question and answer.
+CHATS = (b'"conversations"', b'"messages"')
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What rows are.
+
+    Attributes:
+        splits: ``train`` and others -> file or folder.
+        reader: name of the reader of the training rows.
+        num_rows: of training.
+        columns: that the first of them have.
+        tasks: name -> its fields -> their columns, of all that fit; the best first.
+        is_chat: whether they are turns of a conversation.
+    """
+
+    splits: Mapping[str, Path]
+    reader: str
+    num_rows: int
+    columns: Sequence[str]
+    tasks: Mapping[str, Mapping[str, str]]
+    is_chat: bool
+
+
+def recognise(given: str) -> Recognised:
+    """Look at a file of rows, or a folder of such files, of classes or of both.
+
+    Raises:
+        DataError: it cannot be read, or no installed task takes such rows.
+    """
+    splits = splits_of(named_path(given))
+    train = splits["train"]
+    rows = open_reader("train", train, {}, dotted)
+    columns: dict[str, None] = {}
+    for index in range(min(len(rows), NUM_ROWS)):
+        columns |= dict.fromkeys(rows[index])
+    tasks = tasks_for(list(columns))
+    if not tasks:
+        raise DataError(
+            f"{train} has rows of: {', '.join(columns)}; no task takes those: "
+            f"{'; '.join(_wishes())}; describe them in a configuration, with fields: "
+            "{our_name: name_in_the_file}"
+        )
+    return Recognised(
+        splits, reader_of(train), len(rows), list(columns), tasks, _is_chat(train)
+    )
+
+
+def splits_of(path: Path) -> dict[str, Path]:
+    """Return the files or folders of all splits that are there, training first.
+
+    Raises:
+        DataError: there is nothing.
+    """
+    if not path.exists():
+        near = [each.name for each in path.parent.glob("*")] if path.name else []
+        raise DataError(
+            f"there are no rows at {str(path)!r}{did_you_mean(path.name, near)}"
+        )
+    found = {}
+    if path.is_dir():
+        for split, names in SPLITS.items():
+            others = (path / f"{name}{end}" for end in SUFFIXES for name in names)
+            if (place := next(filter(Path.exists, others), None)) is not None:
+                found[split] = place
+        return found if "train" in found else {"train": path}
+    for split, names in SPLITS.items():
+        for name in names:
+            other = path.with_name(path.name.replace("train", name))
+            if other != path and other.exists():
+                found.setdefault(split, other)
+    return {"train": path, **{k: v for k, v in found.items() if k != "train"}}
+
+
+def tasks_for(columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the installed tasks whose rows have such columns, the best first.
+
+    That is the one that uses most of them, and of these under its own names.
+    """
+    fitting: list[tuple[int, int, str, dict[str, str]]] = []
+    for name, fields in _tasks().items():
+        needed = [f for f, kind in fields.items() if _is_needed(kind)]
+        matched = {f: column_of(f, columns) for f in fields}
+        taken = {f: column for f, column in matched.items() if column is not None}
+        if all(field in taken for field in needed):
+            own = sum(taken[field] == field for field in needed)
+            fitting.append((-len(needed), -own, name, taken))
+    return {name: taken for *_, name, taken in sorted(fitting, key=lambda e: e[:3])}
+
+
+def column_of(field: str, columns: Sequence[str]) -> str | None:
+    """Return which of ``columns`` holds a field, by its name or a usual other one."""
+    for name in (field, *SYNONYMS.get(field, ())):
+        for column in columns:
+            if column.lower() == name:
+                return column
+    return None
+
+
+def _tasks() -> dict[str, Mapping[str, str]]:
+    """Return name -> fields of all tasks that are installed and can be loaded."""
+    names = sorted({info.name for info in installed("task") if not info.trouble})
+    return {name: find_part("task", name, "task").fields for name in names}
+
+
+def _is_needed(kind: Any) -> bool:
+    return kind != "id" and not str(kind).endswith("?")
+
+
+def _wishes() -> list[str]:
+    return [
+        f"{name} takes {', '.join(f for f, kind in fields.items() if _is_needed(kind))}"
+        for name, fields in _tasks().items()
+    ]
+
+
+def _is_chat(path: Path) -> bool:
+    if path.is_dir() or path.suffix not in (".jsonl", ".json"):
+        return False
+    with open_file(path) as file:
+        head = file.read(1 << 16)
+    return any(key in head for key in CHATS)

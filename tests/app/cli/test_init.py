@@ -1,0 +1,181 @@
+"""`trainbus init` looks at rows and writes a configuration that runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+COLOURS = ("red", "green", "blue", "white")
+Command = Callable[..., tuple[int, str, str]]
+Rows = Callable[[Path], Path]
+
+
+def _lines(file: Path, row: Callable[[str], dict[str, object]]) -> None:
+    file.write_text("".join(json.dumps(row(each)) + "\n" for each in COLOURS))
+
+
+def questions(folder: Path) -> Path:
+    """Two files, as the workplace has them: the folder is enough."""
+    return folder
+
+
+def a_table(folder: Path) -> Path:
+    """A table whose columns have other names."""
+    for split in ("train", "valid"):
+        lines = [f"{c}.png,what color?,{c}\n" for c in COLOURS]
+        text = "file_name,Question,label\n" + "".join(lines)
+        (folder / f"{split}.csv").write_text(text)
+    return folder / "train.csv"
+
+
+def chats(folder: Path) -> Path:
+    def row(colour: str) -> dict[str, object]:
+        turns = [
+            {"from": "human", "value": "<image>\nWhat color?"},
+            {"from": "gpt", "value": f"It is {colour}."},
+        ]
+        return {"image": f"{colour}.png", "conversations": turns}
+
+    _lines(folder / "chats.jsonl", row)
+    return folder / "chats.jsonl"
+
+
+def captions(folder: Path) -> Path:
+    _lines(folder / "c.jsonl", lambda c: {"image": f"{c}.png", "text": f"all {c}"})
+    return folder / "c.jsonl"
+
+
+def classes(folder: Path) -> Path:
+    """Folders of classes in a folder for each split."""
+    top = folder.parent / "classes"
+    for split in ("train", "val"):
+        for colour in COLOURS:
+            (top / split / colour).mkdir(parents=True)
+            shutil.copy(folder / f"{colour}.png", top / split / colour / "1.png")
+    return top
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "reader", "splits", "others"),
+    [
+        pytest.param(questions, "vqa", "jsonl", 2, {}, id="questions"),
+        pytest.param(
+            a_table,
+            "vqa",
+            "csv",
+            2,
+            {
+                "fields": {
+                    "image": "file_name",
+                    "question": "Question",
+                    "answer": "label",
+                }
+            },
+            id="a table with other names",
+        ),
+        pytest.param(chats, "vqa", "jsonl", 1, {"type": "chat"}, id="chat data"),
+        pytest.param(
+            captions,
+            "captioning",
+            "jsonl",
+            1,
+            {"fields": {"caption": "text"}},
+            id="captions",
+        ),
+        pytest.param(
+            classes, "image_classification", "folders", 2, {}, id="folders of classes"
+        ),
+    ],
+)
+def test_what_is_written_describes_the_rows_and_runs(
+    rows: Rows,
+    task: str,
+    reader: str,
+    splits: int,
+    others: dict[str, object],
+    workplace: Path,
+    command: Command,
+) -> None:
+    place = rows(workplace / "rows").relative_to(workplace)
+    code, out, err = command("init", str(place))
+    assert code == 0, err
+    assert f"({reader}, 4 rows of: " in out
+    assert "conflicts: none found" in out
+    assert not (workplace / "runs").exists()
+    config = yaml.safe_load((workplace / "config.yaml").read_text())
+    assert config["task"] == task
+    assert len({"train", "validation"} & config["data"].keys()) == splits
+    found = {**config["data"], **config["model"]}
+    assert {key: found.get(key) for key in others} == others
+    assert out.rstrip().endswith("trainbus run config.yaml")
+    shorter = ["training.num_epochs=1", "model.build.hidden_size=16"]
+    options = [word for each in shorter for word in ("--set", each)]
+    code, _, err = command("run", "config.yaml", *options)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        pytest.param("rows/trian.jsonl", "did you mean 'train.jsonl'", id="no file"),
+        pytest.param("rows/odd.csv", "vqa takes image, question, answer", id="no task"),
+        pytest.param("rows/gone.jsonl", "gone.png", id="a picture that is not there"),
+        pytest.param("rows/red.png", "is a picture", id="no rows"),
+    ],
+)
+def test_rows_of_no_use_are_told_of_and_nothing_is_written(
+    rows: str, words: str, workplace: Path, command: Command
+) -> None:
+    (workplace / "rows/odd.csv").write_text("a,b\n1,2\n")
+    _lines(workplace / "rows/gone.jsonl", lambda c: {"image": "gone.png", "label": c})
+    code, _, err = command("init", rows)
+    assert code in (2, 3)
+    assert words in err
+    assert "Traceback" not in err
+    assert not (workplace / "config.yaml").exists()
+
+
+def test_a_file_that_is_there_stays(workplace: Path, command: Command) -> None:
+    (workplace / "config.yaml").write_text("mine")
+    code, _, err = command("init", "rows")
+    assert code == 2
+    assert "exists; name a new file" in err
+    assert (workplace / "config.yaml").read_text() == "mine"
+
+
+def _two_tasks(workplace: Path) -> str:
+    def row(colour: str) -> dict[str, object]:
+        return {"image": f"{colour}.png", "label": colour, "caption": f"all {colour}"}
+
+    _lines(workplace / "rows/two.jsonl", row)
+    return "rows/two.jsonl"
+
+
+def test_without_a_terminal_nothing_is_asked(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", None)
+    rows = _two_tasks(workplace)
+    assert command("init", rows)[0] == 0
+    assert "also fit: image_classification" in (workplace / "config.yaml").read_text()
+    named = command("init", rows, "--task", "image_classification", "--out", "b.yaml")
+    assert named[0] == 0
+    assert "task: image_classification" in (workplace / "b.yaml").read_text()
+    code, _, err = command("init", rows, "--task", "vqa", "--out", "c.yaml")
+    assert code == 2
+    assert "they fit: captioning, image_classification" in err
+
+
+def test_at_a_terminal_a_doubtful_task_is_asked_for(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: "image_classification")
+    assert command("init", _two_tasks(workplace))[0] == 0
+    assert "task: image_classification" in (workplace / "config.yaml").read_text()

@@ -218,3 +218,19 @@ def test_a_metric_that_comes_later_gets_a_column_under_a_new_head(
         (True, False),
         (True, True),
     ]
+
+
+def test_a_warning_takes_a_line_of_its_own(make_trainer, terminal):
+    class Warns(Callback):
+        after = ("progress",)
+
+        def on_setup(self):
+            at.stream.write("trainbus: warning: a word\n")
+
+    at = terminal(80)
+    bar = ProgressBarCallback()
+    bar.stream = at.stream
+    make_trainer(Warns(), bar, num_epochs=1).train()
+    first, head = at.look().splitlines()[:2]
+    assert first == "trainbus: warning: a word"
+    assert head.startswith("epoch train_loss")

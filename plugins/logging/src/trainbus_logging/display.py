@@ -73,6 +73,7 @@ class Bar:
         self._stream = stream
         self._table = EpochTable(chosen, has_colour=_has_colour(stream))
         self._title = ""
+        self._waiting = 0  # characters that stand there without a bar
         self._bar: tqdm[Any] | None = None
 
     def start(self, title: str, done: int, total: int | None) -> None:
@@ -91,8 +92,14 @@ class Bar:
         )
 
     def wait(self, title: str) -> None:
-        """Say what is going on that cannot be counted."""
-        self.start(title, 0, None)
+        """Say what is going on that cannot be counted.
+
+        A warning that comes meanwhile is written over it.
+        """
+        self.close()
+        self._waiting = len(title)
+        self._stream.write(f"\r{title}\r")
+        self._stream.flush()
 
     def note(self, text: str) -> None:
         """Say nothing: the bar shows it."""
@@ -116,6 +123,9 @@ class Bar:
 
     def close(self) -> None:
         """Remove the bar, if there is one."""
+        if self._waiting:
+            self._stream.write(f"\r{' ' * self._waiting}\r")
+            self._waiting = 0
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.close()

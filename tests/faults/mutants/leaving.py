@@ -25,8 +25,8 @@ MUTANTS = [
     Mutant(
         "P1",
         "an evaluation is finished before the run leaves",
-        "trainbus_evaluation.callback",
-        "            self._trainer.abandon_if_leaving()\n",
+        "trainbus_evaluation.reading",
+        "            trainer.abandon_if_leaving()\n",
         "",
         LEAVING,
         "test_p1_a_signal_in",

@@ -37,6 +37,7 @@ __all__ = ["main"]
 EPILOG = """\
 examples:
   trainbus run config/demo.yaml
+  trainbus init rows.jsonl
   trainbus run config/demo.yaml --set training.num_epochs=5 -p tensorboard -p no:csv
   trainbus plugins list
 

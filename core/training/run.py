@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable
 from training.builtin.defaults import wrapped_module
-from training.builtin.resume import way_on
-from training.checkpoint.checkpointable import Checkpointable
+from training.builtin.resume import Resumable, way_on
 from training.checkpoint.optimizer_state import check_optimizer
 from training.checkpoint.settings import require_same
 from training.feed.divided_loader import epoch_loader
@@ -45,7 +44,7 @@ log = logging.getLogger(__name__)
 Validation = Iterable[Any] | Mapping[str, Iterable[Any]] | None
 
 
-class Runnable(Checkpointable, Protocol):
+class Runnable(Resumable, Protocol):
     """The settings of a trainer that decide how it runs; ``Trainer`` documents them."""
 
     stop_on_sigusr1: bool

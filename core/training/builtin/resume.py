@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.compare import first_difference
 from training.checkpoint_io import UnreadableError, glimpse
 from training.errors import CheckpointError, ConfigError
@@ -14,7 +15,6 @@ from training.hardware.launch import job, number_of_restarts
 
 if TYPE_CHECKING:
     from training.checkpoint.resume import Receipt
-    from training.trainer import Trainer
 
 __all__ = ["AUTO", "go_on", "resume", "started_at", "way_on"]
 
@@ -23,8 +23,22 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 
 
+class Resumable(Checkpointable, Protocol):
+    """A trainer that takes over what was saved; ``Trainer`` documents it."""
+
+    resume_command: str | None
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        weights_only: bool = False,
+        allow_changes: Collection[str] = (),
+    ) -> Receipt | None:
+        """Take over all state."""
+
+
 def started_at(
-    trainer: Trainer, choice: str | None, allowed: Collection[str] = ()
+    trainer: Resumable, choice: str | None, allowed: Collection[str] = ()
 ) -> str:
     """Load what a run is to begin with, if anything; return what to tell the person.
 
@@ -58,7 +72,7 @@ def glimpsed_job(path: Path) -> str | None:
     return metadata.get("job") if isinstance(metadata, Mapping) else None
 
 
-def resume(trainer: Trainer, choice: str, allowed: Collection[str] = ()) -> str:
+def resume(trainer: Resumable, choice: str, allowed: Collection[str] = ()) -> str:
     """Load the chosen checkpoint and return what to tell the person.
 
     Args:
@@ -74,12 +88,12 @@ def resume(trainer: Trainer, choice: str, allowed: Collection[str] = ()) -> str:
     return _resume_newest(trainer, _found(trainer), allowed)
 
 
-def go_on(trainer: Trainer, choice: str | Path) -> None:
+def go_on(trainer: Resumable, choice: str | Path) -> None:
     """Load what ``train(resume=...)`` is given; log what was taken over."""
     log.info("%s", started_at(trainer, str(choice)))
 
 
-def way_on(trainer: Any) -> str:
+def way_on(trainer: Resumable) -> str:
     """Return where a signal ended the run, and how to go on from there, if at all."""
     at = f"{trainer.stop_reason} at epoch {trainer.epoch}, step {trainer.step}"
     for _, answer in trainer.bus.collect("summary", trainer=trainer):
@@ -96,7 +110,7 @@ def way_on(trainer: Any) -> str:
 
 
 def _found(
-    trainer: Trainer, fits: Callable[[Path], bool] = lambda _: True
+    trainer: Resumable, fits: Callable[[Path], bool] = lambda _: True
 ) -> list[tuple[Path, str | None]]:
     """Return those of the candidates that the main process finds which fit.
 
@@ -108,7 +122,7 @@ def _found(
 
 
 def _resume_newest(
-    trainer: Trainer,
+    trainer: Resumable,
     candidates: Iterable[tuple[Path, str | None]],
     allowed: Collection[str],
 ) -> str:
@@ -136,7 +150,7 @@ def _resume_newest(
     return f"no checkpoint below {trainer.save_dir} yet: starting afresh"
 
 
-def _candidates(trainer: Trainer) -> Iterator[tuple[Path, str | None]]:
+def _candidates(trainer: Resumable) -> Iterator[tuple[Path, str | None]]:
     if not trainer.bus.listeners("resume_candidates"):
         raise ConfigError(
             "resume: auto finds nothing without a plugin that keeps checkpoints; "
@@ -146,7 +160,7 @@ def _candidates(trainer: Trainer) -> Iterator[tuple[Path, str | None]]:
         yield from found or ()
 
 
-def _receipt(trainer: Trainer, receipt: Receipt | None) -> str:
+def _receipt(trainer: Resumable, receipt: Receipt | None) -> str:
     """Return the receipt, with every changed line of the configuration."""
     assert receipt is not None, "all state was asked for"
     lines = [str(receipt)]

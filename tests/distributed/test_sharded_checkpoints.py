@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from ranks import Ranks
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 from training import CheckpointError, Trainer
+from training.app.cli.export import export
 from training.checkpoint.compare import first_difference
-from training.plugin import read_checkpoint, write_checkpoint
+from training.plugin import read_checkpoint
 
 pytestmark = pytest.mark.distributed
 
@@ -76,8 +78,9 @@ def test_d30_d32_a_file_made_of_a_folder_goes_on_to_the_bit(
     two: Ranks, saved: Saved, tmp_path: Path
 ) -> None:
     folder, ended, _ = saved
-    write_checkpoint(tmp_path / "a.pt", read_checkpoint(folder / "a.ckpt"))
-    again = two.run(run, FSDP2, 0.3, None, str(tmp_path / "a.pt"))
+    names = {"checkpoint": str(folder / "a.ckpt"), "out": str(tmp_path / "a.pt")}
+    export(Namespace(**names, adapter=False))
+    again = two.run(run, FSDP2, 0.3, None, names["out"])
     assert first_difference(ended, again, ignored=SPENT) is None
 
 

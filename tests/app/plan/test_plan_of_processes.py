@@ -44,6 +44,22 @@ def test_it_tells_the_parts(
     assert says in command(*PLAN, *options)[1]
 
 
+@pytest.mark.parametrize(
+    ("options", "ending"),
+    [
+        (("engine=fsdp2", "checkpoint=sharded"), ".ckpt"),
+        (("engine=fsdp2", "checkpoint=full"), ".pt"),
+    ],
+)
+def test_d30_it_names_folders_where_checkpoints_are_some(
+    workplace: Path, command: Command, options: tuple[str, ...], ending: str
+) -> None:
+    sets = [w for o in options for w in ("--set", f"plugins.distributed.{o}")]
+    two, one = (command(*PLAN, *sets, "--processes", n)[1] for n in "21")
+    assert f"checkpoints/last-epoch{{epoch:03d}}-step{{step}}{ending}" in two
+    assert "checkpoints/last-epoch{epoch:03d}-step{step}.pt" in one
+
+
 def test_it_tells_of_those_that_were_started_on_main(
     workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from faults.mutants.mutant import Mutant
 
 DATA = "distributed/test_data.py"
+KEEPING = "distributed/test_sharded_keeping.py"
+SAVE = "trainbus_distributed.sharded_checkpoint"
 
 MUTANTS = [
     Mutant(
@@ -42,5 +44,52 @@ MUTANTS = [
         "yield batch, share.samples, True",
         "distributed/test_evaluation.py",
         "test_d22_predictions",
+    ),
+    Mutant(
+        "D30",
+        "a damaged part is read",
+        "training.archive.shards",
+        "if found != expected:",
+        "if not found:",
+        "distributed/test_damaged_folders.py",
+        "test_d30_a_folder and bit",
+    ),
+    Mutant(
+        "D30",
+        "a part of a sum is taken for all of it",
+        SAVE,
+        "if tuple(tensor.placements) in ((Shard(0),), (Replicate(),)):",
+        "if tensor.placements:",
+        "distributed/test_sharded_checkpoints.py",
+        "test_d30_each_tensor",
+    ),
+    Mutant(
+        "D30",
+        "training moves what a thread has still to write",
+        SAVE,
+        "copied = copy({",
+        "copied = dict({",
+        KEEPING,
+        "test_d30_what_threads_write",
+    ),
+    Mutant(
+        "D30",
+        "a folder is visible before all is in it",
+        "training.checkpoint_io",
+        "        _write(draft / STATE, {**state, SHARDS: shards})\n"
+        "        return rename_durably(draft, path)",
+        "        rename_durably(draft, path)\n"
+        "        return _write(path / STATE, {**state, SHARDS: shards}).parent",
+        KEEPING,
+        "test_d30_folders_are_kept and once",
+    ),
+    Mutant(
+        "D30",
+        "a folder loses one file after another",
+        "trainbus_checkpointing.folder",
+        "            os.rename(path, draft)\n            path = draft\n",
+        "            del draft\n",
+        KEEPING,
+        "test_d30_folders_are_kept and once",
     ),
 ]

@@ -1,0 +1,251 @@
+"""What keeps checkpoints keeps folders as it does files, at once or in threads."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed.in_parts import FSDP2, make
+from faults.operations import Operations
+from ranks import Ranks
+
+from training import Callback, CheckpointError, Trainer
+from training.app.resume import resume
+from training.checkpoint.compare import first_difference
+from training.plugin import read_checkpoint
+
+pytestmark = pytest.mark.distributed
+
+SHARDED = {**FSDP2, "checkpoint": "sharded"}
+KEEPS = {"monitor": "train_loss", "save_top_k": 1, "every_n_steps": 3}
+WAYS = pytest.mark.parametrize("is_async", [False, True], ids=["at once", "in threads"])
+
+
+def keeper(folder: str, plugin: Mapping[str, Any], **options: Any) -> Trainer:
+    """Return a run of two epochs of four steps that saves four times."""
+    plugins = [{"distributed": dict(plugin)}, {"checkpointing": {**KEEPS, **options}}]
+    return make({}, plugins=plugins, save_dir=folder)
+
+
+class Seen:
+    """What the folders of checkpoints hold before each operation of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sizes: dict[str, set[tuple[tuple[str, int], ...]]] = {}
+        self._is_looking = threading.local()
+
+    def __call__(self, *_: object) -> None:
+        if getattr(self._is_looking, "now", False):
+            return
+        self._is_looking.now = True
+        for each in self.folder.glob("*.ckpt"):
+            found = sorted((p.name, p.stat().st_size) for p in each.iterdir())
+            self.sizes.setdefault(each.name, set()).add(tuple(found))
+        self._is_looking.now = False
+
+
+def kept(folder: str, plugin: Mapping[str, Any], is_async: bool) -> dict[str, Any]:
+    trainer = keeper(folder, plugin, async_save=is_async)
+    seen = Seen(Path(folder) / "checkpoints")
+    if trainer.is_main:
+        with Operations(seen.folder, seen):
+            trainer.train()
+    else:
+        trainer.train()
+    plugin_ = trainer.plugins["checkpointing"]
+    found = plugin_.find_checkpoint(8)
+    return {
+        "paths": [str(plugin_.best_path), str(plugin_.last_path), str(found)],
+        "seen": seen.sizes,
+        "state": plugin_.state_dict(),
+    }
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def listed(folder: Path) -> list[Any]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    own = ("num_bytes", "digest", "file")
+    entries = manifest["checkpoints"]
+    return [{k: v for k, v in each.items() if k not in own} for each in entries]
+
+
+@WAYS
+def test_d30_folders_are_kept_as_files_are(
+    two: Ranks, tmp_path: Path, is_async: bool
+) -> None:
+    of_files, of_folders = tmp_path / "files", tmp_path / "folders"
+    two.run(kept, str(of_files), FSDP2, is_async)
+    main, other = two.run(kept, str(of_folders), SHARDED, is_async)
+    assert main["paths"] == other["paths"]
+    assert main["state"] == other["state"]
+    files, folders = of_files / "checkpoints", of_folders / "checkpoints"
+    as_folders = sorted(n.replace(".pt", ".ckpt") for n in names_in(files))
+    assert names_in(folders) == as_folders
+    assert listed(folders) == listed(files)
+    # What one looks at, before each operation: a kill could have come there.
+    assert len(main["seen"]) == 4
+    assert {len(contents) for contents in main["seen"].values()} == {1}
+    for name in {Path(each).name for each in main["paths"]}:
+        assert read_checkpoint(folders / name)["progress"]["step"] == 8
+
+
+class Holds(Callback):
+    """Asks for a checkpoint; two steps pass before this process may write its part."""
+
+    hook_api = ">=1.1,<2"
+
+    def __init__(self, is_held: bool) -> None:
+        self.is_held = is_held
+        self.is_free = threading.Event()
+        self.listed: list[bool] = []
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        self.listed.append(trainer.plugins["checkpointing"].last_path is not None)
+        if trainer.step == 1:
+            trainer.request_checkpoint("test")
+        if trainer.step == 3:
+            self.is_free.set()
+
+    def needed_checkpoints(self) -> list[int]:
+        return [1]
+
+    def act(self, number: int, name: str, path: str, detail: Any) -> None:
+        if self.is_held and name == "open w" and path.endswith(".distcp"):
+            assert self.is_free.wait(60)
+
+
+def written_meanwhile(folder: str, is_async: bool) -> list[bool]:
+    options = {"monitor": None, "every_n_steps": None, "save_best_only": False}
+    trainer = keeper(folder, SHARDED, **options, save_top_k=9, async_save=is_async)
+    holds = Holds(is_async and not trainer.is_main)
+    trainer.bus.register(holds)
+    with Operations(Path(folder), holds.act):
+        trainer.train()
+    return holds.listed[:3]
+
+
+def test_d30_what_threads_write_is_the_state_of_the_boundary(
+    two: Ranks, tmp_path: Path
+) -> None:
+    now, later = tmp_path / "now", tmp_path / "later"
+    assert two.run(written_meanwhile, str(now), False) == [[False, True, True]] * 2
+    # Before all have written there is nothing, and steps go on.
+    assert two.run(written_meanwhile, str(later), True) == [[False] * 3] * 2
+    name = "checkpoints/last-epoch000-step1.ckpt"
+    here, there = (read_checkpoint(f / name) for f in (now, later))
+    assert first_difference(here, there, ignored=frozenset({"seconds"})) is None
+
+
+def unwritten(folder: str, on_save_error: str) -> tuple[str, int, list[str]]:
+    """Train where one process can write no part after the first checkpoint."""
+    options = {"async_save": True, "on_save_error": on_save_error}
+    trainer = keeper(folder, SHARDED, **options, monitor=None, save_top_k=0)
+    checkpoints = Path(folder) / "checkpoints"
+    trainer.max_steps = 7
+
+    def act(number: int, name: str, path: str, detail: Any) -> None:
+        is_late = trainer.step > 3 and not trainer.is_stopping
+        if name == "open w" and is_late and trainer.rank == 1:
+            raise OSError(28, "No space left on device")
+
+    try:
+        with Operations(checkpoints, act):
+            trainer.train()
+        told = "trained"
+    except CheckpointError as error:
+        told = str(error)
+    left = trainer.strategy.on_main(
+        lambda: sorted(p.name for p in checkpoints.iterdir())
+    )
+    return told, trainer.step, left
+
+
+def test_d30_what_a_thread_could_not_write_is_everybody_s_error(
+    two: Ranks, tmp_path: Path
+) -> None:
+    (told, step, left), other = two.run(unwritten, str(tmp_path), "raise")
+    assert other == (told, step, left)
+    assert "could not be written (" in told
+    assert "No space left on device" in told
+    assert f"the last good checkpoint is {tmp_path}" in told
+    assert "\n" not in told
+    assert 4 <= step < 7
+    (kept,) = (name for name in left if name.endswith(".ckpt"))
+    assert left == sorted([kept, "last.json", "manifest.json"])
+    assert read_checkpoint(tmp_path / "checkpoints" / kept)["progress"]["step"] == 3
+
+
+def test_d30_a_run_may_go_on_without_a_save_and_still_ends_with_one(
+    two: Ranks, tmp_path: Path
+) -> None:
+    (told, step, left), other = two.run(unwritten, str(tmp_path), "warn")
+    assert (told, step) == ("trained", 7)
+    assert other == (told, step, left)
+    (kept,) = (name for name in left if name.endswith(".ckpt"))
+    assert read_checkpoint(tmp_path / "checkpoints" / kept)["progress"]["step"] == 7
+
+
+class Fails(Callback):
+    """Ends the run by an error of all processes, while a part waits to be written."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == 6:
+            raise ArithmeticError("of the user")
+
+
+def left_early(folder: str) -> list[str]:
+    trainer = keeper(folder, SHARDED, async_save=True, monitor=None, save_top_k=0)
+    trainer.bus.register(Fails())
+    with pytest.raises(ArithmeticError):
+        trainer.train()
+    trainer.strategy.gather(None)
+    return names_in(Path(folder) / "checkpoints")
+
+
+def test_d30_what_is_in_flight_when_a_run_fails_leaves_nothing_by_halves(
+    two: Ranks, tmp_path: Path
+) -> None:
+    main, other = two.run(left_early, str(tmp_path))
+    assert main == other
+    (kept,) = (name for name in main if name.endswith(".ckpt"))
+    assert main == sorted([kept, "last.json", "manifest.json"])
+    assert read_checkpoint(tmp_path / "checkpoints" / kept)["progress"]["step"] in (
+        3,
+        4,
+    )
+
+
+def resumed_newest(folder: str) -> tuple[str, list[str]]:
+    trainer = keeper(folder, SHARDED)
+    told = resume(trainer, "auto")
+    trainer.train()
+    return told.splitlines()[0], names_in(Path(folder) / "checkpoints")
+
+
+def test_d30_auto_goes_back_past_a_damaged_folder_and_leftovers_are_swept(
+    two: Ranks, tmp_path: Path
+) -> None:
+    two.run(kept_all, str(tmp_path))
+    folder = tmp_path / "checkpoints"
+    older, newest = sorted(folder.glob("*.ckpt"))[-2:]
+    part = newest / "__1_0.distcp"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    (folder / "x.ckpt.ab.tmp-999999999").mkdir()
+    (folder / "x.ckpt.ab.tmp-999999999" / "__0_0.distcp").touch()
+    for told, names in two.run(resumed_newest, str(tmp_path)):
+        assert told.startswith(f"resumed from {older}: ")
+        assert not [name for name in names if ".tmp-" in name]
+
+
+def kept_all(folder: str) -> None:
+    keeper(folder, SHARDED, save_top_k=-1, save_best_only=False).train()

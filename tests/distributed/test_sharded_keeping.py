@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from distributed.in_parts import FSDP2, make
 from faults.operations import Operations
-from ranks import Ranks
+from ranks import RankError, Ranks
 
 from training import Callback, CheckpointError, Trainer
 from training.app.resume import resume
@@ -244,6 +246,36 @@ def test_d30_auto_goes_back_past_a_damaged_folder_and_leftovers_are_swept(
     (folder / "x.ckpt.ab.tmp-999999999" / "__0_0.distcp").touch()
     for told, names in two.run(resumed_newest, str(tmp_path)):
         assert told.startswith(f"resumed from {older}: ")
+        assert not [name for name in names if ".tmp-" in name]
+
+
+def killed(folder: str, is_async: bool) -> None:
+    """Train until one process is killed as it begins to write its second part."""
+    trainer = keeper(folder, SHARDED, async_save=is_async, monitor=None)
+
+    def act(number: int, name: str, path: str, detail: Any) -> None:
+        if trainer.rank == 1 and trainer.step > 3 and path.endswith(".distcp"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Operations(Path(folder), act):
+        trainer.train()
+
+
+@WAYS
+@pytest.mark.exhaustive
+def test_d30_a_kill_in_a_save_leaves_the_folder_before(
+    two: Ranks, tmp_path: Path, is_async: bool
+) -> None:
+    (tmp_path / "ranks").mkdir()
+    lost = Ranks(2, tmp_path / "ranks")
+    with pytest.raises(RankError):
+        lost.run(killed, str(tmp_path), is_async)
+    lost.close()
+    folder = tmp_path / "checkpoints"
+    (kept,) = folder.glob("*.ckpt")
+    assert list(folder.glob("*.tmp-*"))
+    for told, names in two.run(resumed_newest, str(tmp_path)):
+        assert told == f"resumed from {kept}: epoch 0, step 3"
         assert not [name for name in names if ".tmp-" in name]
 
 

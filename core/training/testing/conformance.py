@@ -17,6 +17,7 @@ from training.testing.behaviour import (
 from training.testing.case import Case
 from training.testing.checking import assert_passes, require_known
 from training.testing.influence import check_cost, check_mutation, check_reads
+from training.testing.many_processes import check_processes
 
 __all__ = ["CHECKS", "assert_plugin_conforms"]
 
@@ -31,6 +32,7 @@ CHECKS: Mapping[str, Callable[[Case], list[str]]] = {
     "mutation": check_mutation,
     "device reads": check_reads,
     "cost": check_cost,
+    "processes": check_processes,
 }
 
 
@@ -51,7 +53,9 @@ def assert_plugin_conforms(
     same instance like one of a fresh instance. When a neighbour raises at any event,
     the plugin cleans up without an error of its own. Its hooks change what ``mutates``
     declares and nothing else; per-batch hooks read the device seldom, or say so in
-    ``reads_device``; and they take little time.
+    ``reads_device``; and they take little time. On two processes, where the plugin
+    ``distributed`` is installed, both decide alike, none waits for the other alone,
+    and each file is written by one.
 
     Args:
         make: returns a fresh instance, always configured the same way.

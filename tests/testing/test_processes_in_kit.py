@@ -1,0 +1,140 @@
+"""The kit runs a plugin on two processes, and finds what is wrong only there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from training import Callback, Trainer
+from training.testing import CHECKS, assert_plugin_conforms
+from training.testing.many_processes import is_possible
+
+pytestmark = pytest.mark.skipif(not is_possible(), reason="nothing divides a run")
+
+
+class Named(Callback):
+    name = "tried"
+    hook_api = ">=1.1,<2"
+
+    def on_setup(self, trainer: Trainer) -> None:
+        self.began = time.time()
+
+
+class StopsByItsClock(Named):
+    def on_step_end(self, trainer: Trainer) -> None:
+        if time.time() > self.began + 3000:
+            trainer.request_stop("it is late")
+
+
+class SavesByItsClock(Named):
+    last = monotonic()
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        if monotonic() - self.last > timedelta(minutes=10).total_seconds():
+            trainer.request_checkpoint("ten minutes")
+
+
+class EvaluatesByRank(Named):
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.rank == 1 and trainer.step == 2:
+            trainer.request_evaluation("rank 1")
+
+
+class SumsOnMain(Named):
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.is_main:
+            trainer.strategy.sum([1.0, 2.0])
+
+
+class SavesOnMain(Named):
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        if trainer.is_main:
+            trainer.save_checkpoint(trainer.save_dir / "a.pt")
+
+
+class GathersAsMain(Named):
+    ranks = "main"
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        trainer.strategy.gather(1)
+
+
+class GathersAtTheEnd(Named):
+    def on_train_end(self, trainer: Trainer) -> None:
+        if trainer.is_main:
+            trainer.strategy.gather(1)
+
+
+class WritesEverywhere(Named):
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        trainer.save_dir.mkdir(parents=True, exist_ok=True)
+        with (trainer.save_dir / "log.txt").open("a") as file:
+            file.write("an epoch\n")
+
+
+class RenamesEverywhere(Named):
+    def on_train_end(self, trainer: Trainer) -> None:
+        trainer.save_dir.mkdir(parents=True, exist_ok=True)
+        own = trainer.save_dir / f"{trainer.rank}.tmp"
+        own.touch()
+        own.replace(trainer.save_dir / "result.txt")
+
+
+class RightEverywhere(Named):
+    """Decides by main's clock, writes on main and in a file of each rank."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        is_late = trainer.strategy.on_main(lambda: time.time() > self.began)
+        if is_late and trainer.step == 3:
+            trainer.request_stop("it is late")
+
+    def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        trainer.save_dir.mkdir(parents=True, exist_ok=True)
+        (trainer.save_dir / f"rank{trainer.rank}.txt").write_text("own")
+        path = trainer.save_dir / "all.txt"
+        trainer.strategy.on_main(lambda: path.write_text("one"))
+
+
+def found(make: type[Callback], folder: Path) -> str:
+    others = [name for name in CHECKS if name not in ("processes", "signatures")]
+    try:
+        assert_plugin_conforms(make, folder=folder, skip=others)
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (StopsByItsClock, "on_step_end asks for stop at step 1 on rank 1 alone"),
+        (SavesByItsClock, "on_batch_end asks for checkpoint at step 0 on rank 1 alone"),
+        (EvaluatesByRank, "on_step_end asks for evaluation at step 2 on rank 1 alone"),
+        (SumsOnMain, "one waits for the other, which is not there"),
+        (GathersAsMain, "one waits for the other, which is not there"),
+        (GathersAtTheEnd, "one waits for the other, which is not there"),
+        (WritesEverywhere, "each writes 'log.txt' (on_epoch_end)"),
+        (RenamesEverywhere, "each writes 'result.txt' (on_train_end)"),
+    ],
+)
+def test_d26_the_kit_finds(make: type[Callback], says: str, tmp_path: Path) -> None:
+    assert says in found(make, tmp_path)
+
+
+@pytest.mark.exhaustive
+def test_d26_the_kit_finds_a_save_on_main_alone(tmp_path: Path) -> None:
+    assert "one waits for the other, which is not" in found(SavesOnMain, tmp_path)
+
+
+def test_d26_the_kit_lets_pass_what_is_right(tmp_path: Path) -> None:
+    assert found(RightEverywhere, tmp_path) == ""
+
+
+def test_what_is_waited_for_is_told_with_its_place(tmp_path: Path) -> None:
+    words = found(SumsOnMain, tmp_path)
+    assert "rank 0 in tried.on_step_end" in words

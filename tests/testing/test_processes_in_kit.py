@@ -11,6 +11,7 @@ from time import monotonic
 import pytest
 
 from training import Callback, Trainer
+from training.app.cli import main
 from training.testing import CHECKS, assert_plugin_conforms
 from training.testing.many_processes import is_possible
 
@@ -113,17 +114,61 @@ def found(make: type[Callback], folder: Path) -> str:
     ("make", "says"),
     [
         (StopsByItsClock, "on_step_end asks for stop at step 1 on rank 1 alone"),
-        (SavesByItsClock, "on_batch_end asks for checkpoint at step 0 on rank 1 alone"),
-        (EvaluatesByRank, "on_step_end asks for evaluation at step 2 on rank 1 alone"),
-        (SumsOnMain, "one waits for the other, which is not there"),
-        (GathersAsMain, "one waits for the other, which is not there"),
-        (GathersAtTheEnd, "one waits for the other, which is not there"),
+        pytest.param(
+            SavesByItsClock,
+            "on_batch_end asks for checkpoint at step 0 on rank 1 alone",
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(
+            EvaluatesByRank,
+            "on_step_end asks for evaluation at step 2 on rank 1 alone",
+            marks=pytest.mark.exhaustive,
+        ),
+        (SumsOnMain, "is not there (rank 0 in tried.on_step_end"),
+        pytest.param(
+            GathersAsMain,
+            "one waits for the other, which is not there",
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(
+            GathersAtTheEnd,
+            "one waits for the other, which is not there",
+            marks=pytest.mark.exhaustive,
+        ),
         (WritesEverywhere, "each writes 'log.txt' (on_epoch_end)"),
-        (RenamesEverywhere, "each writes 'result.txt' (on_train_end)"),
+        pytest.param(
+            RenamesEverywhere,
+            "each writes 'result.txt' (on_train_end)",
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_d26_the_kit_finds(make: type[Callback], says: str, tmp_path: Path) -> None:
     assert says in found(make, tmp_path)
+
+
+MINE = """
+import time
+
+from training import Callback
+
+
+class Hasty(Callback):
+    def on_setup(self, trainer):
+        self.began = time.time()
+
+    def on_step_end(self, trainer):
+        if time.time() > self.began + 1000.0:
+            trainer.request_stop("late")
+"""
+
+
+def test_d26_the_command_tries_a_plugin_on_two_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    assert main(["plugins", "check", f"{tmp_path}/mine.py:Hasty"]) == 2
+    assert "on_step_end asks for stop at step 1 on rank 1" in capsys.readouterr().out
 
 
 @pytest.mark.exhaustive
@@ -133,8 +178,3 @@ def test_d26_the_kit_finds_a_save_on_main_alone(tmp_path: Path) -> None:
 
 def test_d26_the_kit_lets_pass_what_is_right(tmp_path: Path) -> None:
     assert found(RightEverywhere, tmp_path) == ""
-
-
-def test_what_is_waited_for_is_told_with_its_place(tmp_path: Path) -> None:
-    words = found(SumsOnMain, tmp_path)
-    assert "rank 0 in tried.on_step_end" in words

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from training.app.plugin_tools.plugin_facts import Named
@@ -19,8 +20,8 @@ from training.messages.error_texts import error_text, text_of
 __all__ = ["check"]
 
 #: Seconds for the imports of all plugins, torch alone takes some; and for each family,
-#: which may be tried on rows.
-TIMEOUT, TRIAL = 120.0, 120.0
+#: which may be tried on rows. Who hangs on two processes is ended by who tries it.
+TIMEOUT, TRIAL = 240.0, 120.0
 
 
 def check(
@@ -39,7 +40,7 @@ def check(
         folders: further places to find them in.
         timeout: seconds after which the plugin at hand counts as hanging, if no model
             family is among them.
-        is_tried: whether callbacks that are good take part in a small run, too.
+        is_tried: whether callbacks that are good take part in small runs, too.
     """
     results: dict[Named, tuple[str, str]] = {}
     while left := [name for name in names if name not in results]:
@@ -115,6 +116,17 @@ def _checked(kind: str, name: str) -> tuple[str, str]:
     return "; ".join(mistakes), "" if mistakes else REMARKS.get(kind, "")
 
 
+def _tried(name: str) -> tuple[str, str]:
+    """Return what is wrong with a plugin on two processes, or where a GPU waits."""
+    from training.app.plugin_tools.wait_trial import waits_remark
+
+    cls = installed.load(installed.find(name, "plugins check", CALLBACK))
+    trial = import_module("training.testing.many_processes").trial
+    with tempfile.TemporaryDirectory() as folder:
+        mistakes: list[str] = trial(cls, Path(folder))
+    return "; ".join(mistakes), "" if mistakes else waits_remark(cls)
+
+
 def _main(arguments: Sequence[str]) -> None:
     report, is_tried, count, *rest = arguments
     folders, names = rest[: int(count)], rest[int(count) :]
@@ -132,13 +144,7 @@ def _main(arguments: Sequence[str]) -> None:
                 write(kind, name, found)
                 # Behind its result, which stands even where the run never ends.
                 if int(is_tried) and kind == CALLBACK and not found[0]:
-                    write(kind, name, ("", _tried(name)))
-
-
-def _tried(name: str) -> str:
-    from training.app.plugin_tools.wait_trial import waits_remark
-
-    return waits_remark(installed.load(installed.find(name, "plugins check", CALLBACK)))
+                    write(kind, name, _tried(name))
 
 
 if __name__ == "__main__":

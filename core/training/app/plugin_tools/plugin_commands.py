@@ -95,7 +95,8 @@ def check_plugins(arguments: argparse.Namespace) -> None:
     """Import and validate plugins in another process; refuse if one has trouble.
 
     A model family that has ``sample_rows()`` is tried on them. A callback that is named
-    is tried in a small run, to tell whether a GPU would wait for it.
+    and whose options all have defaults is tried in small runs: on two processes, where
+    ``distributed`` is installed, and to tell whether a GPU would wait for it.
     """
     from training.app.plugin_tools.plugin_check import check
 

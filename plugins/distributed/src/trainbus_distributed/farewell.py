@@ -54,6 +54,7 @@ class Farewell:
 
     _current: Farewell | None = None  # of the group that was joined last
     _parted: str | None = None  # for good; why
+    _deciding: threading.Thread | None = None  # finds out whether to part
 
     def __init__(
         self,
@@ -74,6 +75,8 @@ class Farewell:
         Raises:
             PeerFailedError: it has; says for which failure.
         """
+        if cls._deciding is not None:
+            cls._deciding.join()
         if cls._parted is not None:
             raise PeerFailedError(
                 f"the processes of this run have parted ({cls._parted}), so nothing "
@@ -109,33 +112,47 @@ class Farewell:
         """Leave the others for good, unless all of them fail alike.
 
         A process may live on after its error; nobody shall wait for it. Where all have
-        failed at the same place they are in step, and may begin another run.
+        failed at the same place they are in step, and may begin another run. That is
+        found out in a thread: a process that ends is not to wait for it.
 
         Args:
             error: as ``explained`` returned it.
         """
         if Farewell._parted is not None:
             return
-        is_alone = isinstance(error, (PeerFailedError, OutOfStepError))
-        if not is_alone and self._all_fail_alike():
-            self._forget()
-            return
-        is_told = isinstance(error, PeerFailedError)
         said = sentence(error)
-        Farewell._parted = said if is_told else f"rank {self._rank} failed: {said}"
-        self._hang_up()
-
-    def _all_fail_alike(self) -> bool:
-        """Wait for the others to fail, too, after as many calls; not for long."""
-        key, until = f"failed/{Waiting.number}", time.monotonic() + ALIKE
+        if isinstance(error, PeerFailedError):
+            self._leave(said)
+            return
+        said = f"rank {self._rank} failed: {said}"
+        if isinstance(error, OutOfStepError):
+            self._leave(said)
+            return
+        key = f"failed/{Waiting.number}"  # after as many calls
         try:
-            number = self._store.add(key, 1)
-            while number < self._size and time.monotonic() < until:
-                time.sleep(BETWEEN)
-                number = self._store.add(key, 0)
+            self._store.add(key, 1)
         except Exception:  # gone, with the node that kept it
-            return False
-        return bool(number >= self._size)
+            self._leave(said)
+            return
+        Farewell._deciding = threading.Thread(target=self._decide, args=(key, said))
+        Farewell._deciding.start()
+
+    def _decide(self, key: str, said: str) -> None:
+        """Leave, unless the others fail soon, too."""
+        until = time.monotonic() + ALIKE
+        with contextlib.suppress(Exception):  # as above
+            while time.monotonic() < until:
+                if self._store.add(key, 0) >= self._size:
+                    self._forget()
+                    return
+                if not threading.main_thread().is_alive():
+                    return  # the process ends, which closes all connections
+                time.sleep(BETWEEN)
+        self._leave(said)
+
+    def _leave(self, said: str) -> None:
+        Farewell._parted = said
+        self._hang_up()
 
     def _forget(self) -> None:
         """Unsay what was told: all know it, and may begin another run."""

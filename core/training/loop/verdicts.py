@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from training.errors import NonFiniteError
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
 APPLIED, NONFINITE, SKIPPED = 0, 1, 2
 #: Attempts that the host may be ahead of the device.
 MOST_UNSETTLED = 16
-#: Counters that an attempt moves, whatever becomes of it.
-MOVED = ("step", "batch", "lr", "loss_sum", "weight_sum")
-_moved = attrgetter(*MOVED)
 
 
 class Verdicts:
@@ -42,7 +38,9 @@ class Verdicts:
 
     def add(self, verdict: Readback) -> None:
         """Note an attempt that the counters do not hold yet; take what has arrived."""
-        self._unsettled.append((_moved(self._progress), verdict))
+        at = self._progress  # without what verdicts count
+        before = at.step, at.batch, at.lr, at.loss_sum, at.weight_sum
+        self._unsettled.append((before, verdict))
         self.settle(wait=False)
 
     def settle(self, wait: bool = True) -> None:
@@ -62,8 +60,8 @@ class Verdicts:
                 return
             outcome = verdict.value()
             if outcome == NONFINITE:
-                for name, value in zip(MOVED, before, strict=True):
-                    setattr(self._progress, name, value)
+                at = self._progress
+                at.step, at.batch, at.lr, at.loss_sum, at.weight_sum = before
                 # The device's note stays set, so no later attempt has moved a weight.
                 self._unsettled.clear()
                 raise NonFiniteError(refusal("a loss or gradient is NaN or infinite"))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from training.hardware.readback import LateFlag, Readback
+from training.hardware.readback import LateFlag, Readback
 
 
 @dataclass(slots=True)

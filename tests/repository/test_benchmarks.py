@@ -136,6 +136,20 @@ def test_the_page_shows_the_overhead_as_last_measured() -> None:
     assert f"Measured on {results['date'][:10]}" in text
 
 
+def test_a_short_step_is_held_to_limits_of_its_own() -> None:
+    from overhead import failures
+
+    def row(ratio: float) -> dict[str, Any]:
+        return {"ratio": ratio, "weights_equal_bare": True}
+
+    plain = {"trainbus": row(1.04), "guarded loop": row(1.2)}
+    figures = {"plain": plain, "full": {"trainbus": row(1.07)}}
+    assert failures(figures, "short") == []
+    assert failures(figures) == ["plain: ratio is 1.04, limit is 1.02"]
+    plain["guarded loop"] = row(1.0)
+    assert failures(figures, "short") == ["over the guarded loop: 1.04, limit is 0.95"]
+
+
 def test_what_a_batch_and_a_photo_cost_is_held_to_its_limits() -> None:
     from collate import failures
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from faults.mutants.mutant import Mutant
 
 DATA = "distributed/test_data.py"
-KEEPING = "distributed/test_sharded_keeping.py"
+KEEPING = "distributed/folders/test_sharded_keeping.py"
 SAVE = "trainbus_distributed.sharded_checkpoint"
 
 MUTANTS = [
@@ -51,7 +51,7 @@ MUTANTS = [
         "training.archive.shards",
         "if found != expected:",
         "if not found:",
-        "distributed/test_damaged_folders.py",
+        "distributed/folders/test_damaged_folders.py",
         "test_d30_a_folder and bit",
     ),
     Mutant(
@@ -60,7 +60,7 @@ MUTANTS = [
         SAVE,
         "if tuple(tensor.placements) in ((Shard(0),), (Replicate(),)):",
         "if tensor.placements:",
-        "distributed/test_sharded_checkpoints.py",
+        "distributed/folders/test_sharded_checkpoints.py",
         "test_d30_each_tensor",
     ),
     Mutant(

@@ -216,7 +216,8 @@ class Store:
         try:
             parts.finish()
         except CheckpointError as error:
-            raise CheckpointError(f"{error}; {self._last_good()}") from error
+            last_good = self._last_good()
+            raise CheckpointError(f"{error}; {last_good}") from error
         self.on_main(lambda: self._commit(self._parts_draft, needed))
 
     def abandon_parts(self) -> None:

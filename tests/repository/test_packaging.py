@@ -144,6 +144,7 @@ def test_the_root_requires_whatever_it_imports():
     allowed.add("pytest")  # training.testing.fixtures, which only pytest loads
     allowed.add("datasets")  # of the reader hf, which says how to install it
     allowed |= {"jinja2", "markupsafe", "matplotlib"}  # of `trainbus report`, likewise
+    allowed.add("shtab")  # of `trainbus completion`, which says how to install it
     allowed.add("pydantic_core")  # pydantic requires one version of it
     imported: dict[str, str] = {}
     for folder in ("core/training", "data", "models", "report"):

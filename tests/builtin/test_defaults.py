@@ -142,7 +142,7 @@ def interrupted(**options: Any) -> str:
 def test_ctrl_c_says_the_line_that_goes_on_and_it_does() -> None:
     options: dict[str, Any] = {"num_epochs": 2, "plugins": [KEEPS]}
     what, line = interrupted(**options).split("; go on with the same options and: ")
-    assert what.endswith(f"{LAST} holds it")
+    assert what.endswith(f"the newest checkpoint is {LAST}")
     trainer = make_trainer(None, None, **options)
     eval(line, {"trainer": trainer})  # as a person would type it
     assert (trainer.resumed_from, trainer.epoch) == (Path(LAST), 2)
@@ -150,6 +150,21 @@ def test_ctrl_c_says_the_line_that_goes_on_and_it_does() -> None:
 
 def test_ctrl_c_says_that_there_is_nothing_to_go_on_from() -> None:
     assert "there is no checkpoint to go on from" in interrupted()
+
+
+def test_ctrl_c_stays_what_was_raised_where_a_plugin_cannot_tell() -> None:
+    class Mute(Callback):
+        hook_api = ">=1.1,<2"
+
+        def summary(self) -> None:
+            raise RuntimeError("mine")
+
+    options: dict[str, Any] = {"plugins": ["no:progress", "no:run_record"]}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        make_trainer(None, None, Interrupts(), Mute(), **options).train()
+    assert any(
+        "cannot be told: RuntimeError: mine" in n for n in caught.value.__notes__
+    )
 
 
 @pytest.mark.parametrize("resume", ["auto", LAST])

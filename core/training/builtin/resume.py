@@ -12,6 +12,7 @@ from training.checkpoint.compare import first_difference
 from training.checkpoint_io import UnreadableError, glimpse
 from training.errors import CheckpointError, ConfigError
 from training.hardware.launch import job, number_of_restarts
+from training.messages.error_texts import error_text
 
 if TYPE_CHECKING:
     from training.checkpoint.resume import Receipt
@@ -95,14 +96,20 @@ def go_on(trainer: Resumable, choice: str | Path) -> None:
 
 def way_on(trainer: Resumable) -> str:
     """Return where a signal ended the run, and how to go on from there, if at all."""
-    at = f"{trainer.stop_reason} at epoch {trainer.epoch}, step {trainer.step}"
-    for _, answer in trainer.bus.collect("summary", trainer=trainer):
+    reason = trainer.stop_reason or "stopped"
+    at = f"{reason} at epoch {trainer.epoch}, step {trainer.step}"
+    try:
+        answers = trainer.bus.collect("summary", trainer=trainer)
+    except Exception as error:  # why the run ended is more than how to go on
+        return f"{at}; where its checkpoint is cannot be told: {error_text(error)}"
+    for _, answer in answers:
         file = (answer or {}).get("paths", {}).get("last_checkpoint")
         if file is not None:
             if Path(file).is_relative_to(Path.cwd()):
                 file = str(Path(file).relative_to(Path.cwd()))
+            told = f"the newest checkpoint is {file}; go on with the same options and"
             command = trainer.resume_command or f"trainer.train(resume={file!r})"
-            return f"{at}; {file} holds it; go on with the same options and: {command}"
+            return f"{at}; {told}: {command}"
     return (
         f"{at}; there is no checkpoint to go on from: it takes a plugin that keeps "
         "some, such as checkpointing"

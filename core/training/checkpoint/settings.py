@@ -144,8 +144,13 @@ def require_same(trainer: Checkpointable, validation: Mapping[str, Any]) -> None
     bus = trainer.bus
     own["plugins"] = [name for name in trainer.plugins if name not in bus.main_only]
     own["learning rates"] = [plain(g["lr"]) for g in trainer.optimizer.param_groups]
-    rows = {n: _length(getattr(v, "dataset", None)) for n, v in validation.items()}
-    own["validation rows"] = rows
+    # Who exchanges gradients fails in other words where they are not the same ones.
+    weights = trainer.model.named_parameters()
+    own["frozen weights"] = [name for name, w in weights if not w.requires_grad]
+    sets = {n: getattr(v, "dataset", None) for n, v in validation.items()}
+    own["validation rows"] = {n: _length(each) for n, each in sets.items()}
+    prints = {n: getattr(each, "fingerprint", None) for n, each in sets.items()}
+    own["validation data"] = {n: plain(each) for n, each in prints.items()}
     own["validation batches"] = {n: num_batches(v) for n, v in validation.items()}
     found = trainer.strategy.gather(own)
     for name in own:

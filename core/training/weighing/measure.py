@@ -74,6 +74,7 @@ class _Measurement:
         self._subject, self._kept = subject, kept
         self._live, self._turns = live, turns
         self._said: float | None = None  # by step_fn, of the batch computed last
+        self._theirs: Exception | None = None  # what step_fn or the model raised last
         self._parameters = [p for p in subject.model.parameters() if p.requires_grad]
         self._is_half = any(p.dtype in _HALF for p in self._parameters)
         self._by_losses = subject.by_losses
@@ -86,7 +87,9 @@ class _Measurement:
         try:
             is_random = self._prepare(batch, found)
             whole = self._whole(batch, found, is_random)
-        except Exception as error:  # training meets it, too, in its own place
+        except Exception as error:
+            if error is self._theirs and not isinstance(error, torch.OutOfMemoryError):
+                raise  # in train mode, on a whole batch: training would meet it, too
             found.reasons.append(f"the model raised {type(error).__name__}: {error}")
             return found
         samples = None if issued is None else len(issued)
@@ -294,7 +297,11 @@ class _Measurement:
             model, batch = batch.cutting(model), batch.batch
         moved = batch_to_device(copy.deepcopy(batch), subject.device)
         with self._precision():
-            loss, weight, _ = subject.forward(model, moved, unsaid)
+            try:
+                loss, weight, _ = subject.forward(model, moved, unsaid)
+            except Exception as error:
+                self._theirs = error
+                raise
         self._said = None if weight is unsaid else weight
         return loss, self._said
 

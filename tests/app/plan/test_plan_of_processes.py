@@ -18,7 +18,7 @@ def test_it_says_who_gets_what(workplace: Path, command: Command) -> None:
         "processes    3, engine ddp; a step is of 1 batch of 4 rows in all\n"
         "               rank 0 gets 2 rows of each batch\n"
         "               ranks 1 to 2 get 1 row of each batch\n"
-        "               rank 0 writes and prints: csv\n"
+        "               rank 0 writes and prints: the run record, csv\n"
     ) in output
     assert "conflicts: none found" in output
 

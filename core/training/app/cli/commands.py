@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import training
 from training.app.cli.counted import Counted
-from training.app.cli.launched import say
+from training.app.cli.launched import launcher, say
 from training.app.cli.results import new_file
 from training.app.config.from_arguments import load
 from training.discovery.parts import named_part
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     with _watchdog(arguments):
         trainer = build_trainer(config)
-        trainer.resume_command = f"trainbus run {arguments.config} --resume auto"
+        trainer.resume_command = f"{launcher()} run {arguments.config} --resume auto"
         record = trainer.plugins["run_record"]
         say(report.header(trainer, as_mapping(config), record.facts))
         if told := started_at(trainer, arguments.resume, arguments.allow_changes):

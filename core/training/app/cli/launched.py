@@ -10,7 +10,7 @@ import os
 from training.errors import ConfigError
 from training.hardware.launch import number_started, rank_started
 
-__all__ = ["is_told_by_main", "mark", "record", "say", "speaks_for_all"]
+__all__ = ["is_told_by_main", "launcher", "mark", "record", "say", "speaks_for_all"]
 
 
 def speaks_for_all() -> bool:
@@ -24,6 +24,16 @@ def speaks_for_all() -> bool:
 def mark() -> str:
     """Return what stands before what another process than the main one tells."""
     return "" if speaks_for_all() else f"rank {rank_started()}: "
+
+
+def launcher() -> str:
+    """Return what stands before ``run`` where a command like this one is typed."""
+    number, here = number_started(), os.environ.get("LOCAL_WORLD_SIZE", "")
+    if number == 1:
+        return "trainbus"
+    if here == str(number):
+        return f"torchrun --standalone --nproc-per-node {number} -m training"
+    return "torchrun ... -m training"  # on each machine; only they know the address
 
 
 def say(text: str) -> None:

@@ -26,7 +26,7 @@ def plan_of(run: PlannedRun, engine: str, data: str) -> Plan:
         f"{run.processes}, engine {engine}; a step is of "
         f"{_rows(run.gradient_accumulation_steps, run.batch_size)} in all",
         *_parts(run, data),
-        f"rank 0 writes and prints{': ' if main else ''}{', '.join(main)}",
+        f"rank 0 writes and prints: {', '.join(['the run record', *main])}",
     ]
     return Plan(lines={"processes": lines})
 

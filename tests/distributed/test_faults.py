@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -192,9 +193,11 @@ def test_d38_restarted_processes_end_as_an_undisturbed_run(
         torch.testing.assert_close(tensor, whole[name], rtol=0.0, atol=1e-6)
 
 
-def agent(folder: Path, port: int, *script: str) -> subprocess.Popen[str]:
+def agent(
+    folder: Path, port: int, *script: str, nodes: str = "2", more: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     """Start one of two agents, as on a machine of its own."""
-    options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"]
+    options = [f"--nnodes={nodes}", "--nproc-per-node=1", "--rdzv-backend=c10d", *more]
     options += [f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=job"]
     options += ["--max-restarts=3", "--local-addr=127.0.0.1"]
     launcher = [sys.executable, "-m", "torch.distributed.run"]
@@ -223,4 +226,32 @@ def test_d36_two_agents_train_one_run(tmp_path: Path, lives: int) -> None:
     assert [each.returncode for each in agents] == [0, 0], "".join(printed)[-6000:]
     assert (tmp_path / "final.pt").exists()
     assert ("restart 1: resumed " in "".join(printed)) == bool(lives)
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+def test_d36_when_one_agent_is_killed_the_other_goes_on_alone(tmp_path: Path) -> None:
+    port, script = free_port(), ("hang", "between", "1", "1")
+    agents = [
+        # Who keeps the store is the one that stays.
+        agent(
+            *(tmp_path, port, *script),
+            nodes="1:2",
+            more=[f"--rdzv-conf=last_call_timeout=20,is_host={is_host}"],
+        )
+        for is_host in (1, 0)
+    ]
+    failed = tmp_path / "failed"
+    while not failed.exists():  # a process of the second hangs
+        assert agents[0].poll() is None
+        time.sleep(0.2)
+    agents[1].kill()
+    os.kill(int(failed.read_text()), signal.SIGKILL)
+    agents[1].communicate()
+    printed = agents[0].communicate(timeout=280)[0]
+    assert agents[0].returncode == 0, printed[-6000:]
+    assert "restart 1: resumed " in printed
+    assert "world_size was 2, is 1" in printed
+    assert (tmp_path / "final.pt").exists()
     assert processes_of(tmp_path) == []

@@ -40,8 +40,10 @@ def _move(value: Any, device: torch.device) -> Any:
         return value.to(device, non_blocking=True)
     if hasattr(value, "to"):
         # Without the word the CPU waits for the copy; a foreign `to` may not know it.
-        knows = _knows_non_blocking(type(value))
-        return value.to(device, non_blocking=True) if knows else value.to(device)
+        kind: Any = type(value)
+        if _knows_non_blocking(kind):
+            return value.to(device, non_blocking=True)
+        return value.to(device)
     if isinstance(value, Mapping):
         return {name: _move(item, device) for name, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):

@@ -190,7 +190,8 @@ class Group:
 def hang_up_all() -> None:
     """Leave the group for good: whoever waits for this process is told at once."""
     hang_up(Group._sockets)
-    if torch.cuda.is_available() and (group := dist.group.WORLD) is not None:
+    group: Any = dist.group.WORLD
+    if torch.cuda.is_available() and group is not None:
         group.abort()  # what NCCL has under way
 
 

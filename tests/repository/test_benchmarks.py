@@ -157,3 +157,24 @@ def test_what_a_batch_and_a_photo_cost_is_held_to_its_limits() -> None:
     assert failures(batch, photo) == []
     assert failures({"share": 0.11}, photo) == ["batch over step: 0.11, limit is 0.1"]
     assert len(failures(batch, {"fresh_cpu_ms": 9.6, "kept_cpu_ms": 1.1})) == 2
+
+
+def test_a_worked_example_is_a_shipped_configuration() -> None:
+    from vqa import LIMITS
+
+    from training.app.config.shipped_configs import shipped_configs
+
+    assert set(LIMITS) <= set(shipped_configs())
+
+
+def test_a_promise_that_is_not_kept_is_told() -> None:
+    from vqa import failures
+
+    kept = {"exact_match": 0.95, "seconds": 120.0}
+    assert failures("demo", kept) == []
+    assert failures("demo", kept | {"exact_match": 0.94}) == [
+        "exact_match is 0.940, promised >= 0.95"
+    ]
+    assert failures("demo", kept | {"seconds": 121.0}) == [
+        "seconds is 121.000, promised <= 120"
+    ]

@@ -27,6 +27,7 @@ READERS = {
     # Attributes that ``Callback`` declares, and options that a class declares there.
     "core/training/bus/ranks.py": {"what"},
     "core/training/app/plan/planning.py": {"option"},
+    "plugins/logging/src/trainbus_logging/standing.py": {"option"},
 }
 
 

@@ -51,6 +51,9 @@ class Callback:
     #: Whether weights would differ without this plugin: then a checkpoint of a run with
     #: it is not resumed without it, unless that is consented to.
     alters_training: ClassVar[bool] = False
+    #: Of one that chooses the engine: whether checkpoints of several processes are
+    #: folders of parts.
+    saves_parts: bool = False
     #: The scheduler object that it steps: the trainer's ``scheduler`` of that identity
     #: gets no LR plugin beside it.
     scheduler: Any = None

@@ -35,7 +35,8 @@ def test_d39_processes_among_which_nobody_divides_a_run_are_refused(
     before = files_of(workplace)
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, output, errors = command(*arguments)
-    assert (code, output) == (2, "")
+    assert code == 2
+    assert output.count("\n") <= 1  # the task, which is named at once
     assert errors.count("\n") == 1
     assert "2 processes were started (WORLD_SIZE)" in errors
     assert "enable the plugin 'distributed'" in errors

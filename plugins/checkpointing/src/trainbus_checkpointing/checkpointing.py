@@ -158,8 +158,9 @@ class ModelCheckpointCallback(Callback):
     def plan(self, run: PlannedRun) -> Plan:
         """Return what a run would write and delete; touches no file."""
         folder, names = self._folder(run), (self.filename.template, LAST_NAME)
+        # Not each must be a Callback.
         are_folders = any(
-            getattr(p, "saves_parts", False) for p in run.plugins.values()
+            isinstance(p, Callback) and p.saves_parts for p in run.plugins.values()
         )
         if are_folders and run.processes > 1:
             names = as_folder(names[0]), as_folder(names[1])

@@ -60,6 +60,7 @@ class DistributedCallback(Callback):
         self.engine = engine
         self.shard_modules = tuple(shard_modules)
         self.checkpoint = checkpoint
+        self.saves_parts = checkpoint == "sharded"
         self.data = data
         self.find_unused_parameters = find_unused_parameters
         self.sync_batchnorm = sync_batchnorm
@@ -74,11 +75,6 @@ class DistributedCallback(Callback):
         from trainbus_distributed.plan import plan_of
 
         return plan_of(run, self.engine, self.data)
-
-    @property
-    def saves_parts(self) -> bool:
-        """Whether checkpoints of several processes are folders: for a plan."""
-        return self.checkpoint == "sharded"
 
     def make_strategy(self, trainer: Trainer) -> GroupStrategy | None:
         """Return the engine; None where there is one process.

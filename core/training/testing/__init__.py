@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.testing.conformance import CHECKS, assert_plugin_conforms
-    from training.testing.family_conformance import (
+    from training.testing.family.conformance import (
         FAMILY_CHECKS,
         assert_family_conforms,
     )
@@ -39,8 +39,8 @@ _MODULES = {
     "CHECKS": "training.testing.conformance",
     "Event": "training.testing.runs",
     "Heard": "training.testing.runs",
-    "FAMILY_CHECKS": "training.testing.family_conformance",
-    "assert_family_conforms": "training.testing.family_conformance",
+    "FAMILY_CHECKS": "training.testing.family.conformance",
+    "assert_family_conforms": "training.testing.family.conformance",
     "Wait": "training.testing.waits",
     "assert_no_waits": "training.testing.waits",
     "assert_plugin_conforms": "training.testing.conformance",

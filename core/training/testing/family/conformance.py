@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from training.testing.checking import assert_passes, require_known
-from training.testing.family_case import FamilyCase
-from training.testing.family_checks import FAMILY_CHECKS
+from training.testing.family.case import FamilyCase
+from training.testing.family.checks import FAMILY_CHECKS
 
 __all__ = ["FAMILY_CHECKS", "assert_family_conforms"]
 

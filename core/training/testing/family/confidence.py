@@ -8,7 +8,7 @@ from typing import Any
 
 from training.recipes.class_checks import confidence_mistake
 from training.recipes.family import CONFIDENCES
-from training.testing.family_case import FamilyCase
+from training.testing.family.case import FamilyCase
 
 __all__ = ["check_confidence"]
 

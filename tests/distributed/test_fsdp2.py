@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from trainbus_distributed.fsdp2 import FSDP2Strategy
-from trainbus_distributed.shard_plan import modules_to_shard
-from trainbus_distributed.sharded_gradients import ShardedGradients
+from trainbus_distributed.sharded.gradients import ShardedGradients
+from trainbus_distributed.sharded.plan import modules_to_shard
 from training import Callback, ConfigError, Trainer
 from training.plugin import GradientCheck
 

@@ -6,7 +6,7 @@ from faults.mutants.mutant import Mutant
 
 DATA = "distributed/test_data.py"
 KEEPING = "distributed/folders/test_sharded_keeping.py"
-SAVE = "trainbus_distributed.sharded_checkpoint"
+SAVE = "trainbus_distributed.sharded.checkpoint"
 
 MUTANTS = [
     Mutant(

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from training.modules.train_mode import evaluating
-from training.testing.family.confidence import check_confidence
 from training.testing.equality import difference
 from training.testing.family.case import FamilyCase, loss_of, without_target
+from training.testing.family.confidence import check_confidence
 
 __all__ = ["FAMILY_CHECKS"]
 

@@ -21,10 +21,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils import _pytree as pytree
 
 from trainbus_distributed.group import Group
-from trainbus_distributed.shard_plan import check_types, modules_to_shard
-from trainbus_distributed.sharded_checkpoint import ShardedSave
-from trainbus_distributed.sharded_gradients import ShardedGradients
-from trainbus_distributed.sharded_state import gathered, parted
+from trainbus_distributed.sharded.checkpoint import ShardedSave
+from trainbus_distributed.sharded.gradients import ShardedGradients
+from trainbus_distributed.sharded.plan import check_types, modules_to_shard
+from trainbus_distributed.sharded.state import gathered, parted
 from trainbus_distributed.strategy import GroupStrategy
 from training import ConfigError
 from training.plugin import GradientCheck, StandIn

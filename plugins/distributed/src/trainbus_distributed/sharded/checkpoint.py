@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from trainbus_distributed.group import Group
-from trainbus_distributed.sharded_state import firsts, mapped, sharded
+from trainbus_distributed.sharded.state import firsts, mapped, sharded
 from training import CheckpointError
 from training.plugin import complete_folder, digest_of, temporary_beside, writing
 

@@ -220,14 +220,11 @@ class Trainer:
         require_boundary(self, path)
         if self._run.is_waiting and self._run.resumption is not None:
             self._run.resumption.check()
-        strategy = self.strategy
+        strategy, kept = self.strategy, frozen.leave_out if frozen else dict
         state = snapshot.capture(self, whole=not strategy.saves_parts)
         if strategy.saves_parts:
-            left = frozen.leave_out(state) if frozen else state
-            return strategy.save(named_path(path), left)
-        return strategy.on_main(
-            lambda: write_checkpoint(path, frozen.leave_out(state) if frozen else state)
-        )
+            return strategy.save(named_path(path), kept(state))
+        return strategy.on_main(lambda: write_checkpoint(path, kept(state)))
 
     def load_checkpoint(
         self,
@@ -241,8 +238,7 @@ class Trainer:
             path: a file that ``save_checkpoint`` wrote; all processes read it.
             weights_only: take the model's weights and nothing else.
             allow_changes: names of settings, such as ``"seed"`` or ``"optimizer.lr"``,
-                whose new values shall hold; any other change that would make the rest
-                another run is an error that lists both values.
+                whose new values shall hold; any other that matters is an error.
         Returns: what was taken over and what differs; None with ``weights_only``.
         Raises:
             CheckpointError: the file is damaged, foreign, or does not fit this run.
@@ -254,9 +250,8 @@ class Trainer:
             return None
         if self.bus.is_in_run:
             raise CheckpointError(
-                f"{str(path)!r} was not loaded: a run is under way, whose place in the "
-                "data and events cannot be moved; load it before train(), or take its "
-                "weights alone with weights_only=True"
+                f"{str(path)!r} was not loaded: a run is under way, whose place stays; "
+                "load it before train(), or take weights alone (weights_only=True)"
             )
         self._remember_options()
         run = self._new_run(named_path(path))
@@ -268,9 +263,8 @@ class Trainer:
     def train(self, resume: str | Path | None = None) -> None:
         """Train until the plan is done or a plugin's request ends it.
 
-        Starts afresh from the current weights, or, after ``load_checkpoint``, goes on;
-        what was set since is compared again. ``resume`` loads before: a checkpoint, or
-        with ``"auto"`` the newest valid one of this run, if any.
+        Starts afresh, or goes on after ``load_checkpoint``, or from ``resume``: a
+        checkpoint, or with ``"auto"`` the newest valid one of this run, if any.
         SIGTERM, SIGHUP and SIGINT end it at the next boundary, after a checkpoint, with
         ``SystemExit(143)``, ``SystemExit(129)`` and ``KeyboardInterrupt``; SIGUSR1 asks
         for one, or with ``stop_on_sigusr1`` ends it, too, with ``SystemExit(138)``.

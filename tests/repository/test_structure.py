@@ -24,7 +24,7 @@ ANSWERS = ("State:", "Args:", "Returns:", "Order:", "Errors:")
 # order of a step, and then with the parts that are handed to it.
 LIMITS = {
     ("loop/loop",): 700,
-    ("loop/loop", "loop/window", "loop/run_state", "feed/feed", "bus/bus"): 3_000,
+    ("loop/loop", "loop/window", "loop/run_state", "feed/feed", "bus/bus"): 3_050,
 }
 
 

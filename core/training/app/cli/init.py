@@ -28,7 +28,7 @@ seed: 0
 
 data:
 {data}  batch_size: 32
-  num_workers: 0                # processes that decode pictures; more for photos
+  num_workers: 0                # processes that read rows; more for large files
 
 model:
 {model}

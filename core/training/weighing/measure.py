@@ -88,7 +88,8 @@ class _Measurement:
             is_random = self._prepare(batch, found)
             whole = self._whole(batch, found, is_random)
         except Exception as error:
-            if error is self._theirs and not isinstance(error, torch.OutOfMemoryError):
+            is_theirs = error is self._theirs and not self._by_losses
+            if is_theirs and not isinstance(error, torch.OutOfMemoryError):
                 raise  # in train mode, on a whole batch: training would meet it, too
             found.reasons.append(f"the model raised {type(error).__name__}: {error}")
             return found

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from trainbus_data.curriculum import CurriculumConfig
 from training.documents.document import Key
 from training.documents.mistakes import explain
 from training.errors import ConfigError
@@ -101,6 +102,8 @@ class DataConfig(BaseModel):
         worker_timeout: seconds after which a batch that no worker delivers is an error
             that names its rows; 0 waits for ever.
         shuffle: whether training rows are drawn in a new order each epoch.
+        curriculum: rows that are trained on alone in the first epochs; it takes
+            ``shuffle``.
         drop_last: whether a training batch that is not full is left out.
         cache_mb: MiB of what rows were made into that are kept in memory.
         index_above_mb: MiB of a file above which its rows are read and checked as they
@@ -125,6 +128,7 @@ class DataConfig(BaseModel):
     num_workers: int = Field(default=0, ge=0, le=256)
     worker_timeout: float = Field(default=600.0, ge=0.0, le=MOST_SECONDS)
     shuffle: bool = True
+    curriculum: CurriculumConfig | None = None
     drop_last: bool = False
     cache_mb: int = Field(default=512, ge=0, lt=2**63)
     index_above_mb: int = Field(default=64, ge=0, lt=2**63)
@@ -142,6 +146,14 @@ class DataConfig(BaseModel):
             raise ValueError(
                 "there is nothing to read; give train (and validation, test) a "
                 "file each, or synthetic: {} to draw pictures"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _draws_a_curriculum(self) -> Self:
+        if self.curriculum is not None and not self.shuffle:
+            raise ValueError(
+                "curriculum draws rows, and shuffle is false; remove one of the two"
             )
         return self
 

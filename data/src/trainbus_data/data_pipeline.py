@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from trainbus_data.config import MIB, SPLITS, DataConfig
+from trainbus_data.curriculum import Curriculum, rows_to_begin_with
 from trainbus_data.dataset import RowsDataset
 from trainbus_data.images.picture import Picture
 from trainbus_data.listed_rows import ListedRows, list_rows, with_good_pictures
@@ -165,6 +166,16 @@ class DataPipeline:
         # Not divided here: torch says how many batches its loaders give.
         return len(BatchSampler(range(len(self.rows(split))), size, drops))
 
+    def beginning(self) -> str:
+        """Return which rows are trained on alone at first, in words; ``""``: none.
+
+        Raises:
+            ConfigError: the curriculum chooses no rows.
+        """
+        if self.config.curriculum is None:
+            return ""
+        return f"{len(self._first_rows()):,} alone in {self.config.curriculum.told}"
+
     def training_rows(self) -> Sequence[dict[str, Any]]:
         """Return the rows to learn a vocabulary or label names from; no set-up.
 
@@ -296,13 +307,25 @@ class DataPipeline:
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=Permutation(len(dataset)) if shuffle else None,
+            sampler=self._order(len(dataset)) if shuffle else None,
             drop_last=self.config.drop_last and split == "train",
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             timeout=self.config.worker_timeout if num_workers else 0,
             collate_fn=dataset.collate,
             pin_memory=torch.cuda.is_available(),
+        )
+
+    def _order(self, length: int) -> Permutation:
+        if self.config.curriculum is None:
+            return Permutation(length)
+        return Curriculum(length, self._first_rows(), self.config.curriculum.epochs)
+
+    def _first_rows(self) -> list[int]:
+        """Return the indices of the rows to begin with; reads all rows."""
+        assert self.config.curriculum is not None
+        return rows_to_begin_with(
+            self.rows("train"), self.config.curriculum, self.task.fields, self._locate
         )
 
 

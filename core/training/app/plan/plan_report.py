@@ -51,7 +51,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
     bus = Bus()
     bus.register_all(plugins)
     task, family = make_recipe(config, plugins)
-    rows, batches = _count_data(config, task, family)
+    rows, batches, beginning = _count_data(config, task, family)
     settings = config.training
     if settings.device is not None:
         named_device(settings.device)  # it need not be one of this machine
@@ -75,7 +75,10 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
     name, _ = named_part(config.task, "task")
     title = f"trainbus {training.__version__}: plan of {name}; nothing is run"
     parts = [
-        ("rows", [", ".join(f"{n:,} {split}" for split, n in rows.items())]),
+        (
+            "rows",
+            [", ".join(f"{n:,} {split}" for split, n in rows.items()), *beginning],
+        ),
         ("updates", _updates(run)),
         ("evaluations", _evaluations(run)),
         ("stop", _told(plans, "stop") or ["only when the plan is done"]),
@@ -102,8 +105,8 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
 
 def _count_data(
     config: Config, task: Task, family: ModelFamily
-) -> tuple[dict[str, int], int]:
-    """Return rows by split and the batches of an epoch.
+) -> tuple[dict[str, int], int, list[str]]:
+    """Return rows by split, the batches of an epoch, and which rows come first.
 
     Synthetic pictures that were not drawn yet are drawn in a temporary folder.
 
@@ -125,12 +128,14 @@ def _count_data(
         splits = ("train", "validation", "test")
         rows = {split: len(pipeline.rows(split)) for split in splits}
         batches: int = pipeline.num_batches("train")
+        beginning: str = pipeline.beginning()
     if batches == 0:
         raise ConfigError(
             f"{count(rows['train'], 'training row')} make no batch of "
             f"{data.batch_size}; lower data.batch_size, or set data.drop_last to false"
         )
-    return {split: number for split, number in rows.items() if number}, batches
+    told = [beginning] if beginning else []
+    return {split: number for split, number in rows.items() if number}, batches, told
 
 
 def _is_drawn(config: Config) -> bool:

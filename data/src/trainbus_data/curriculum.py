@@ -1,0 +1,108 @@
+"""A curriculum: the rows to learn from first, and when all come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.documents.document import Key
+from training.errors import ConfigError, did_you_mean
+from training.feed.permutation import Permutation
+
+__all__ = ["Curriculum", "CurriculumConfig", "rows_to_begin_with"]
+
+
+class CurriculumConfig(BaseModel):
+    """Which rows are trained on alone in the first epochs.
+
+    Such an epoch has as many rows as any other: those that are chosen come as often as
+    it takes, each once before any comes again.
+
+    Attributes:
+        epochs: at the start of the run in which they are alone.
+        field: of the task, whose value chooses.
+        values: that a row may have there.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    epochs: int = Field(ge=1, lt=2**63)
+    field: str
+    values: list[str] = Field(min_length=1)
+
+    @property
+    def told(self) -> str:
+        """When, and which, as a plan says it."""
+        when = "the first epoch" if self.epochs == 1 else f"epochs 1 to {self.epochs:,}"
+        return f"{when}: those of {self.field} {', '.join(self.values)}"
+
+
+class Curriculum(Permutation):
+    """Draw some rows alone in the first epochs, then all in a new order each epoch.
+
+    Args:
+        length: number of rows, and of what is drawn in each epoch.
+        first: indices of the rows to begin with.
+        epochs: in which they are alone.
+    """
+
+    def __init__(self, length: int, first: Sequence[int], epochs: int) -> None:
+        super().__init__(length)
+        self.first = first
+        self.epochs = epochs
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is drawn next, from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.epoch >= self.epochs:
+            return super().__iter__()
+        return islice(self._again_and_again(), self.length)
+
+    def _again_and_again(self) -> Iterator[int]:
+        order = Permutation(len(self.first), self.generator)
+        while True:
+            for place in order:
+                yield self.first[place]
+
+
+def rows_to_begin_with(
+    rows: Sequence[Mapping[str, Any]],
+    config: CurriculumConfig,
+    fields: Mapping[str, str],
+    locate: Callable[[Key], str],
+) -> list[int]:
+    """Return the indices of the rows that ``config`` chooses; reads each row once.
+
+    Args:
+        rows: to train on.
+        config: the choice.
+        fields: of the task.
+        locate: tells where a key of the configuration stands.
+    Raises:
+        ConfigError: the task has no such field, or no row such a value.
+    """
+    if config.field not in fields:
+        raise ConfigError(
+            f"{locate(('data', 'curriculum', 'field'))} is {config.field!r}, no field "
+            f"of the task{did_you_mean(config.field, fields)}; its fields are: "
+            f"{', '.join(fields)}"
+        )
+    values = [str(row.get(config.field)) for row in rows]
+    unknown = [value for value in config.values if value not in set(values)]
+    if unknown:
+        there = sorted(set(values))
+        more = ", ..." if len(there) > 10 else ""
+        raise ConfigError(
+            f"{locate(('data', 'curriculum', 'values'))} names {unknown[0]!r}, which "
+            "no training row has as its "
+            f"{config.field}{did_you_mean(unknown[0], there)}; "
+            f"rows have: {', '.join(there[:10])}{more}"
+        )
+    chosen = set(config.values)
+    return [index for index, value in enumerate(values) if value in chosen]

@@ -29,9 +29,9 @@ FLOORS = ("most_frequent", "question_only")
 LIMITS = {
     "demo": {"exact_match": (">=", 0.95), "seconds": ("<=", 120)},
     "easy_vqa": {
-        "accuracy": (">=", 0.80),
-        "accuracy/other": (">=", 0.60),
-        "cpu_seconds": ("<=", 200),
+        "accuracy": (">=", 0.97),
+        "accuracy/other": (">=", 0.95),
+        "cpu_seconds": ("<=", 1200),
     },
     "easy_vqa_short": {
         "accuracy": (">=", 0.80),

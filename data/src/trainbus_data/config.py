@@ -17,13 +17,13 @@ from pydantic import (
     model_validator,
 )
 
-from trainbus_data.curriculum import CurriculumConfig
 from training.documents.document import Key
 from training.documents.mistakes import explain
 from training.errors import ConfigError
 from training.files.named_paths import named_path
 
 __all__ = [
+    "CurriculumConfig",
     "DEFAULT_TASK",
     "MIB",
     "DataConfig",
@@ -83,6 +83,31 @@ class SyntheticConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     folder: FolderPath | None = None
     about: Literal["questions", "colors", "captions"] = "questions"
+
+
+class CurriculumConfig(BaseModel):
+    """Which rows are trained on alone in the first epochs.
+
+    Such an epoch has as many rows as any other: those that are chosen come as often as
+    it takes, each once before any comes again.
+
+    Attributes:
+        epochs: at the start of the run in which they are alone.
+        field: of the task, whose value chooses.
+        values: that a row may have there.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    epochs: int = Field(ge=1, lt=2**63)
+    field: str
+    values: list[str] = Field(min_length=1)
+
+    @property
+    def told(self) -> str:
+        """When, and which, as a plan says it."""
+        when = "the first epoch" if self.epochs == 1 else f"epochs 1 to {self.epochs:,}"
+        return f"{when}: those of {self.field} {', '.join(self.values)}"
 
 
 class DataConfig(BaseModel):

@@ -6,38 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from trainbus_data.config import CurriculumConfig
 from training.documents.document import Key
 from training.errors import ConfigError, did_you_mean
 from training.feed.permutation import Permutation
 
-__all__ = ["Curriculum", "CurriculumConfig", "rows_to_begin_with"]
-
-
-class CurriculumConfig(BaseModel):
-    """Which rows are trained on alone in the first epochs.
-
-    Such an epoch has as many rows as any other: those that are chosen come as often as
-    it takes, each once before any comes again.
-
-    Attributes:
-        epochs: at the start of the run in which they are alone.
-        field: of the task, whose value chooses.
-        values: that a row may have there.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    epochs: int = Field(ge=1, lt=2**63)
-    field: str
-    values: list[str] = Field(min_length=1)
-
-    @property
-    def told(self) -> str:
-        """When, and which, as a plan says it."""
-        when = "the first epoch" if self.epochs == 1 else f"epochs 1 to {self.epochs:,}"
-        return f"{when}: those of {self.field} {', '.join(self.values)}"
+__all__ = ["Curriculum", "rows_to_begin_with"]
 
 
 class Curriculum(Permutation):

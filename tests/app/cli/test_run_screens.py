@@ -25,6 +25,15 @@ from training.app.cli import main
 SCREENS = Path(__file__).parent / "screens"
 RUN = ("run", "run.yaml", "-p", "progress", "--set", "training.num_epochs=2")
 HEIGHT = 60
+OBSERVERS = """
+from training import Callback
+
+class First(Callback):
+    name = "first_of_two_observers"
+
+class Other(Callback):
+    name = "other_of_two_observers"
+"""
 #: What differs from machine to machine: times, and the last digits of losses.
 MASKS = {r"\d+:\d\d": "#:##", r"\d+\.\d s": "#.# s", r"(\d\.\d\d)\d\d?\b": r"\1##"}
 
@@ -112,3 +121,20 @@ def test_the_first_line_does_not_wait_for_torch(workplace: Path) -> None:
     done = subprocess.run(call, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"trainbus [\d.]+: vqa\n", done.stdout)
+
+
+def test_a_header_with_many_plugins_breaks_between_their_names(
+    workplace: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    more = ("csv", "tensorboard", "first_of_two_observers", "other_of_two_observers")
+    (workplace / "mine.py").write_text(OBSERVERS)
+    chosen = ("csv", "tensorboard", "./mine.py:First", "./mine.py:Other")
+    words = [word for name in chosen for word in ("-p", name)]
+    code, output, _ = command("run", "run.yaml", *words)
+    assert code == 0
+    lines = output.split("\n\n")[0].split("\n")
+    start = next(n for n, line in enumerate(lines) if "plugins" in line)
+    told = [lines[start][11:], lines[start + 1][11:]]
+    assert all(len(line) < 80 for line in lines)
+    assert lines[start + 1].startswith(" " * 11)
+    assert {*more} < {*" ".join(told).split(", ")}

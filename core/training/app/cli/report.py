@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ __all__ = ["closing", "header", "metric_table"]
 
 #: Row columns that say where an epoch stands, not how good it is.
 COUNTERS = ("epoch", "step", "update", "seconds", "lr")
+#: Before a further line of what is told under a label.
+INDENT = " " * 11
 
 
 def header(
@@ -31,7 +34,7 @@ def header(
         ("rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())),
         ("plan", _plan(trainer)),
         ("device", f"{trainer.device}, {trainer.precision}"),
-        ("plugins", ", ".join(trainer.plugins)),
+        ("plugins", _wrapped(", ".join(trainer.plugins))),
     ]
     floors = facts.get("floors", {})
     if floors:
@@ -40,6 +43,12 @@ def header(
     lines.append(("folder", str(trainer.save_dir)))
     body = "\n".join(f"  {label:<8} {text}" for label, text in lines)
     return f"{body}\n"
+
+
+def _wrapped(names: str) -> str:
+    """Return a list of names in lines that a terminal of 80 columns does not break."""
+    lines = textwrap.wrap(names, 79 - len(INDENT), break_on_hyphens=False)
+    return f"\n{INDENT}".join(lines)
 
 
 def closing(summary: Mapping[str, Any], example: Mapping[str, str] | None) -> str:

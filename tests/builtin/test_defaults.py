@@ -12,7 +12,14 @@ import pytest
 import yaml
 from toy import Recorder, make_trainer
 
-from training import Callback, PluginError, ProgressBarCallback
+from training import (
+    Callback,
+    CheckpointError,
+    ConfigError,
+    PluginError,
+    ProgressBarCallback,
+)
+from training.app.records.run_folder import read_run
 from training.builtin.defaults import DEFAULTS
 from training.builtin.run_record import RunRecord
 
@@ -178,6 +185,40 @@ def test_training_goes_on_from_a_checkpoint(resume: str) -> None:
     losses = [[row["train_loss"] for row in t.history] for t in (trainer, straight)]
     assert losses[0] == losses[1]
     assert trainer.resumed_from is not None
+
+
+def test_what_was_taken_over_is_told_where_nobody_has_set_up_logging(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options: dict[str, Any] = {"num_epochs": 2, "plugins": [KEEPS]}
+    interrupted(**options)
+    make_trainer(None, None, **options).train(resume="auto")
+    told = [each for each in caplog.records if "resumed from" in each.message]
+    assert [each.levelname for each in told] == ["WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("resume", "error", "told"),
+    [
+        pytest.param("atuo", CheckpointError, r"did you mean 'auto'", id="mistyped"),
+        pytest.param("gone.pt", CheckpointError, "no such file", id="no file"),
+        pytest.param(True, ConfigError, "resume is True, a bool", id="a boolean"),
+        pytest.param(False, ConfigError, "resume is False, a bool", id="another"),
+    ],
+)
+def test_what_is_nothing_to_go_on_from_is_told_in_a_sentence(
+    resume: Any, error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told) as caught:
+        make_trainer(None, None, plugins=[KEEPS]).train(resume=resume)
+    assert caught.value.__cause__ is None
+
+
+def test_a_run_that_a_signal_ended_is_recorded_as_interrupted() -> None:
+    interrupted(num_epochs=2, plugins=[KEEPS])
+    run = read_run(Path("runs"))
+    assert (run.state, run.stopped_by) == ("interrupted", "signal")
+    assert "SIGINT" in run.why
 
 
 def test_auto_starts_where_there_is_no_checkpoint_yet(

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from trainbus_data.curriculum import Curriculum
 from trainbus_data.data_pipeline import DataPipeline
-from training.errors import ConfigError
+from training import Trainer
+from training.errors import CheckpointError, ConfigError
 from training.feed.epoch_loader import EpochLoader
 
 FIRST = [1, 4, 6]
@@ -56,6 +58,34 @@ def test_an_epoch_goes_on_where_it_was_left(number: int, skip: int) -> None:
 def test_workers_draw_the_same() -> None:
     drawn = [int(row) for batch in loader(workers=1).start(1) for row in batch]
     assert drawn == epoch(1)
+
+
+def trainer(epochs: int, first: list[int]) -> Trainer:
+    rows = TensorDataset(torch.arange(10.0).reshape(10, 1), torch.zeros(10, 1))
+    order = Curriculum(10, first, epochs)
+    model = nn.Linear(1, 1)
+    return Trainer(
+        model,
+        DataLoader(rows, batch_size=2, sampler=order),
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        loss_fn=nn.functional.mse_loss,
+        num_epochs=3,
+        max_steps=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("epochs", "first"), [(3, FIRST), (2, [1, 4])], ids=["epochs", "rows"]
+)
+def test_another_curriculum_is_no_way_to_go_on(
+    tmp_path: Path, epochs: int, first: list[int]
+) -> None:
+    saved = trainer(2, FIRST)
+    saved.train()
+    path = saved.save_checkpoint(tmp_path / "saved.pt")
+    trainer(2, FIRST).load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="sampler"):
+        trainer(epochs, first).load_checkpoint(path)
 
 
 ROWS = [

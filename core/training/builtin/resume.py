@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.compare import first_difference
 from training.checkpoint_io import UnreadableError, glimpse
-from training.errors import CheckpointError, ConfigError
+from training.errors import CheckpointError, ConfigError, did_you_mean
+from training.files.named_paths import named_path
 from training.hardware.launch import job, number_of_restarts
 from training.messages.error_texts import error_text
 
@@ -90,8 +92,25 @@ def resume(trainer: Resumable, choice: str, allowed: Collection[str] = ()) -> st
 
 
 def go_on(trainer: Resumable, choice: str | Path) -> None:
-    """Load what ``train(resume=...)`` is given; log what was taken over."""
-    log.info("%s", started_at(trainer, str(choice)))
+    """Load what ``train(resume=...)`` is given; tell what was taken over.
+
+    Raises:
+        ConfigError: it is neither ``"auto"`` nor a path.
+        CheckpointError: there is no such file; and as ``resume``.
+    """
+    if not isinstance(choice, str | os.PathLike):
+        raise ConfigError(
+            f"resume is {choice!r}, a {type(choice).__name__}; pass 'auto', the path "
+            "of a checkpoint, or None to start"
+        )
+    if choice != AUTO and not named_path(choice).exists():
+        raise CheckpointError(
+            f"resume is {str(choice)!r}, and there is no such file"
+            f"{did_you_mean(str(choice), [AUTO])}"
+        )
+    told = started_at(trainer, str(choice))
+    if trainer.is_main:
+        log.warning("%s", told)  # seen also where nobody has set up logging
 
 
 def way_on(trainer: Resumable) -> str:

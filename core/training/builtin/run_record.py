@@ -29,6 +29,7 @@ from training.files.claim import Claim
 from training.files.lock import FolderLostError
 from training.files.named_paths import barrier
 from training.messages.error_texts import error_text
+from training.signals.handlers import Terminated
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -138,8 +139,10 @@ class RunRecord(Callback):
             except Exception as later:  # what failed first is to be recorded
                 log.warning("the summary lacks what plugins say: %s", error_text(later))
                 answers = {}
+            by_signal = isinstance(error, KeyboardInterrupt | Terminated)
+            status = "interrupted" if by_signal else f"failed: {error_text(error)}"
             try:
-                self._summarise(trainer, f"failed: {error_text(error)}", answers)
+                self._summarise(trainer, status, answers)
             except FolderLostError as later:
                 log.warning("the summary is not written: %s", error_text(later))
 

@@ -228,7 +228,10 @@ def _sampler(loader: Any) -> str | None:
         loader.dataset, IterableDataset
     ):
         return None
-    return type(getattr(loader.batch_sampler, "sampler", loader.sampler)).__name__
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    known = getattr(sampler, "fingerprint", None)  # of one that draws by settings
+    name = type(sampler).__name__
+    return f"{name} {known}" if isinstance(known, str) else name
 
 
 def _length(dataset: Any) -> int | None:

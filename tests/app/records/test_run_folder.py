@@ -137,6 +137,25 @@ ROW = {"epoch": 1, "train_loss": 0.5, "seconds": 2.0}
             id="without starts",
         ),
         pytest.param(
+            {
+                "summary.json": {"status": "failed: KeyboardInterrupt: interrupted"},
+                "history.json": [ROW],
+            },
+            "interrupted",
+            "config.yaml is missing",
+            id="a signal, as it was written once",
+        ),
+        pytest.param(
+            {
+                "summary.json": "{",
+                "history.json": [ROW],
+                "starts.json": [{"ended": {"status": "finished", "epochs": 1}}],
+            },
+            "finished",
+            "summary.json cannot be read: Expecting property",
+            id="torn, but its start has ended",
+        ),
+        pytest.param(
             {"summary.json": "{", "history.json": [ROW]},
             "unfinished",
             "summary.json cannot be read: Expecting property",
@@ -212,3 +231,26 @@ def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no folder"):
         list(find_runs(tmp_path / "gone"))
     assert list(find_runs(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("watched", "best", "epoch"),
+    [
+        pytest.param({"monitor": "accuracy"}, 0.8, 2, id="more is better"),
+        pytest.param({"monitor": "val_loss"}, 0.3, 3, id="a loss"),
+        pytest.param({"monitor": "wer", "mode": "min"}, 0.1, 1, id="as it is said"),
+    ],
+)
+def test_the_best_of_a_run_that_has_not_ended_is_that_of_its_history(
+    tmp_path: Path, watched: dict[str, str], best: float, epoch: int
+) -> None:
+    rows = [
+        {"epoch": 1, "accuracy": 0.5, "val_loss": 0.9, "wer": 0.1},
+        {"epoch": 2, "accuracy": 0.8, "val_loss": 0.4, "wer": 0.2},
+        {"epoch": 3, "accuracy": 0.7, "val_loss": 0.3, "wer": 0.3},
+    ]
+    (tmp_path / "history.json").write_text(json.dumps(rows))
+    config = {"plugins": ["csv", {"checkpointing": watched}]}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    (found,) = read_run(tmp_path).best
+    assert (found.value, found.epoch) == (best, epoch)

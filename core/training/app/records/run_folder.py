@@ -20,6 +20,8 @@ CONFIG, HISTORY, SUMMARY = "config.yaml", "history.json", "summary.json"
 STARTS, LOCK = "starts.json", "record.lock"
 #: One of them makes a folder that of a run; others have a config.yaml, too.
 SIGNS = (SUMMARY, HISTORY, STARTS)
+#: How earlier releases wrote that a signal ended a run.
+SIGNALLED = ("failed: KeyboardInterrupt", "failed: Terminated")
 #: Levels of folders that are searched for runs.
 DEPTH = 5
 #: Bytes of a file of a record; that of a run of a million epochs has less.
@@ -53,15 +55,14 @@ class RunFolder:
         """``running``, ``finished``, ``interrupted``, ``failed`` or ``unfinished``."""
         if self.is_running:
             return "running"
-        status = self.summary.get("status")
+        status = self._told("status")
         # A summary may be that of an earlier start than the last one.
         is_cut_off = bool(self.starts) and not self.starts[-1].get("ended")
         if is_cut_off or not isinstance(status, str):
             return "unfinished"
-        if status != "finished":
-            return "failed"
-        by_signal = self.summary.get("stop_owner") == "signal"
-        return "interrupted" if by_signal else "finished"
+        if status in ("finished", "interrupted"):
+            return status
+        return "interrupted" if status.startswith(SIGNALLED) else "failed"
 
     @property
     def stopped_by(self) -> str:
@@ -70,19 +71,19 @@ class RunFolder:
             return ""
         if self.state == "failed":
             return "an error"
-        return _text(self.summary.get("stop_owner"))
+        return _text(self._told("stop_owner"))
 
     @property
     def why(self) -> str:
         """The words of who ended it, or what failed; ``""`` where nothing was said."""
         if self.state == "failed":
-            return _text(self.summary.get("status")).removeprefix("failed: ")
-        return _text(self.summary.get("stop_reason")) if self.stopped_by else ""
+            return _text(self._told("status")).removeprefix("failed: ")
+        return _text(self._told("stop_reason")) if self.stopped_by else ""
 
     @property
     def epochs(self) -> int:
         """How many are complete."""
-        told = self.summary.get("epochs")
+        told = self._told("epochs")
         rows = [each for row in self.history if (each := _count(row.get("epoch")))]
         return max([_count(told) or 0, *rows])
 
@@ -103,6 +104,8 @@ class RunFolder:
         """The best value of each metric that was watched."""
         found = []
         told = self.summary.get("best")
+        if not self.summary:
+            return list(self._best_so_far())
         for each in told if isinstance(told, list) else ():
             value = each.get("value") if isinstance(each, Mapping) else None
             if _number(value):
@@ -113,6 +116,29 @@ class RunFolder:
                     Best(name, float(value), _count(epoch), self._is_high(name, value))
                 )
         return found
+
+    def _told(self, name: str) -> Any:
+        """Return what the summary says, or else how the last start ended."""
+        if self.summary or not self.starts:
+            return self.summary.get(name)
+        ended = self.starts[-1].get("ended")
+        return ended.get(name) if isinstance(ended, Mapping) else None
+
+    def _best_so_far(self) -> Iterator[Best]:
+        """Yield the best of each metric that a plugin of the configuration watches."""
+        plugins = self.config.get("plugins")
+        for entry in plugins if isinstance(plugins, list) else ():
+            for options in entry.values() if isinstance(entry, Mapping) else ():
+                name = options.get("monitor") if isinstance(options, Mapping) else None
+                if not isinstance(name, str):
+                    continue
+                rows = [row for row in self.history if _number(row.get(name))]
+                if not rows:
+                    continue
+                mode = options.get("mode", "min" if "loss" in name else "max")
+                best = (max if mode == "max" else min)(rows, key=lambda row: row[name])
+                epoch = _count(best.get("epoch"))
+                yield Best(name, float(best[name]), epoch, mode == "max")
 
     @property
     def final(self) -> dict[str, float]:

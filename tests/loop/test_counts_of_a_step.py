@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from training import Callback
+from training import Callback, ProgressBarCallback
 
 #: Kernels over the bare loop: the check of the gradients, the undoing of what a fused
 #: optimizer counts, the loss's note, three for sums; less what torch makes without us.
@@ -129,11 +129,16 @@ def test_a_call_more_is_noticed(tmp_path: Path) -> None:
     assert heard > alone
 
 
-def test_six_plugins_cost_few_calls_a_step(tmp_path: Path) -> None:
+def test_six_plugins_cost_few_calls_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How often the bar looks at its clock depends on how fast the machine is: this one
+    # stands still, at float(), and is looked at seldom.
+    monkeypatch.setattr(ProgressBarCallback, "clock", staticmethod(float))
     from contestants import trainbus_full
     from counting import calls_of_a_contestant
     from workload import bare
 
     bare_calls = calls_of_a_contestant(bare, tmp_path).total()
     more = calls_of_a_contestant(trainbus_full, tmp_path).total() - bare_calls
-    assert 0 < more <= MOST_WITH_PLUGINS
+    assert 0 < round(more) <= MOST_WITH_PLUGINS

@@ -229,12 +229,8 @@ class ModelCheckpointCallback(Callback):
         Raises:
             CheckpointError: what was written in the meantime could not be.
         """
-        if self.async_save and trainer.world_size == 1:
-            self._finish(trainer, wait=False)
-        elif self._set_up.store.have_parts_ended():
-            self._finish(trainer, wait=True)
-        elif self.async_save and trainer.is_main:
-            self._list(trainer)
+        if self.async_save:
+            self._look_at_saves(trainer)
         is_due = self.cadence.is_step_due(trainer.step)
         if is_due and not trainer.ends_epoch:  # else its end comes next
             trainer.request_checkpoint(when.REASON_STEPS)
@@ -354,6 +350,14 @@ class ModelCheckpointCallback(Callback):
 
     def _folder(self, run: Trainer | PlannedRun) -> Path:
         return self.save_dir or Path(run.save_dir) / DEFAULT_FOLDER
+
+    def _look_at_saves(self, trainer: Trainer) -> None:
+        if trainer.world_size == 1:
+            self._finish(trainer, wait=False)
+        elif self._set_up.store.have_parts_ended():
+            self._finish(trainer, wait=True)
+        elif trainer.is_main:
+            self._list(trainer)
 
     def _list(self, trainer: Trainer) -> None:
         """List what was written meanwhile; the main process, between two boundaries."""

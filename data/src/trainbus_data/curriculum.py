@@ -75,9 +75,9 @@ def rows_to_begin_with(
             f"{', '.join(fields)}"
         )
     values = [str(row.get(config.field)) for row in rows]
-    unknown = [value for value in config.values if value not in set(values)]
+    there = sorted(set(values))
+    unknown = [value for value in config.values if value not in there]
     if unknown:
-        there = sorted(set(values))
         more = ", ..." if len(there) > 10 else ""
         raise ConfigError(
             f"{locate(('data', 'curriculum', 'values'))} names {unknown[0]!r}, which "

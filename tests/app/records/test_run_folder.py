@@ -236,9 +236,11 @@ def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("watched", "best", "epoch"),
     [
-        pytest.param({"monitor": "accuracy"}, 0.8, 2, id="more is better"),
-        pytest.param({"monitor": "val_loss"}, 0.3, 3, id="a loss"),
-        pytest.param({"monitor": "wer", "mode": "min"}, 0.1, 1, id="as it is said"),
+        pytest.param(
+            {"monitor": "accuracy", "mode": "max"}, 0.8, 2, id="more is better"
+        ),
+        pytest.param({"monitor": "val_loss"}, 0.3, 3, id="nothing is said"),
+        pytest.param({"monitor": "wer"}, 0.1, 1, id="nor of another than a loss"),
     ],
 )
 def test_the_best_of_a_run_that_has_not_ended_is_that_of_its_history(

@@ -18,7 +18,7 @@ import training
 from training.app.cli.argument_checks import on_one_line, refusal_of, require_arguments
 from training.app.cli.first_steps import add_completion, add_init
 from training.app.cli.launched import is_told_by_main, mark, record, speaks_for_all
-from training.app.cli.parser import Parser
+from training.app.cli.parser import Commands, Parser
 from training.app.cli.record_arguments import add_report, add_runs
 from training.app.cli.standard_streams import standard_streams
 from training.app.plugin_tools.plugin_cli import add_choice, add_config, add_plugins
@@ -173,9 +173,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_init(commands)
     add_completion(commands)
     return parser
-
-
-Commands = argparse._SubParsersAction  # the one name argparse has for it
 
 
 def _add_run(commands: Commands[argparse.ArgumentParser]) -> None:

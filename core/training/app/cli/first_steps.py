@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from training.app.cli.parser import Commands
+
 __all__ = ["add_completion", "add_init"]
 
-Parsers = argparse._SubParsersAction  # the one name argparse has for it
 SHELLS = ("bash", "zsh", "fish")
 
 
-def add_completion(commands: Parsers[argparse.ArgumentParser]) -> None:
+def add_completion(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add ``completion``."""
     completion = commands.add_parser(
         "completion", help="print a script that lets a shell complete these commands"
@@ -19,7 +20,7 @@ def add_completion(commands: Parsers[argparse.ArgumentParser]) -> None:
     completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, ...")
 
 
-def add_init(commands: Parsers[argparse.ArgumentParser]) -> None:
+def add_init(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add ``init``."""
     init = commands.add_parser(
         "init", help="look at rows, and write a configuration that trains on them"

@@ -10,7 +10,10 @@ from typing import Any, NoReturn
 from training.errors import did_you_mean
 from training.messages.error_texts import printable
 
-__all__ = ["Parser"]
+__all__ = ["Commands", "Parser"]
+
+#: What commands are added to.
+Commands = argparse._SubParsersAction  # the one name argparse has for it
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,7 +55,7 @@ def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]
     options: list[str] = []
     for action in parser._actions:
         options += action.option_strings
-        if isinstance(action, argparse._SubParsersAction):
+        if isinstance(action, Commands):
             for word in words:
                 if word in action.choices:
                     return _options(action.choices[word], words)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from training.app.cli.parser import Commands
+
 __all__ = ["add_report", "add_runs"]
 
-Parsers = argparse._SubParsersAction  # the one name argparse has for it
 #: What runs can be sorted by; ``cli.runs`` knows how.
 SORTED_BY = ("name", "state", "best", "epochs", "time", "stopped")
 
 
-def add_runs(commands: Parsers[argparse.ArgumentParser]) -> None:
+def add_runs(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add ``runs``."""
     runs = commands.add_parser(
         "runs", help="list runs, or say what sets two apart: runs diff A B"
@@ -32,7 +33,7 @@ def add_runs(commands: Parsers[argparse.ArgumentParser]) -> None:
     runs.add_argument("--json", action="store_true", help="print JSON")
 
 
-def add_report(commands: Parsers[argparse.ArgumentParser]) -> None:
+def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add ``report``."""
     report = commands.add_parser(
         "report", help="write what became of runs as one HTML file"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.app.records.comparing import COUNTERS
 from training.messages.tables import count, table
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["closing", "header", "metric_table"]
 
-#: Row columns that say where an epoch stands, not how good it is.
-COUNTERS = ("epoch", "step", "update", "seconds", "lr")
 #: Before a further line of what is told under a label.
 INDENT = " " * 11
 

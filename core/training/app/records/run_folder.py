@@ -135,7 +135,7 @@ class RunFolder:
                 rows = [row for row in self.history if _number(row.get(name))]
                 if not rows:
                     continue
-                mode = options.get("mode", "min" if "loss" in name else "max")
+                mode = options.get("mode", "min")  # as plugins that watch have it
                 best = (max if mode == "max" else min)(rows, key=lambda row: row[name])
                 epoch = _count(best.get("epoch"))
                 yield Best(name, float(best[name]), epoch, mode == "max")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import subprocess
 import sys
@@ -49,6 +50,23 @@ def test_the_printed_commands_work_as_printed(
     code, report, _ = command(*printed_command(out, "evaluate"))
     assert code == 0
     assert "4 validation rows" in report
+
+
+def test_a_warning_reads_as_a_sentence_of_the_command_line(workplace: Path) -> None:
+    text = (
+        "import logging, sys; from training.app.cli import command_line as c;"
+        "c._prepare_surroundings(); logging.getLogger('training').warning('a word')"
+    )
+    ran = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert ran.stderr == "trainbus: warning: a word\n"
+
+
+def test_a_command_called_from_python_leaves_the_names_of_levels(
+    workplace: Path, command: Command
+) -> None:
+    command("plugins", "list")
+    names = [logging.getLevelName(each) for each in (logging.WARNING, logging.ERROR)]
+    assert names == ["WARNING", "ERROR"]
 
 
 def test_evaluating_a_checkpoint_gives_what_training_measured(

@@ -134,14 +134,23 @@ def _call(arguments: argparse.Namespace) -> None:
     getattr(module, arguments.command)(arguments)
 
 
+class _AsOurs(logging.Formatter):
+    """Writes a record as the command line's own sentences are written.
+
+    By a formatter, since names of levels are the whole process's.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return f"trainbus: {mark()}{record.levelname.lower()}: {record.message}"
+
+
 def _prepare_surroundings() -> None:
     """Let warnings read like the rest, and keep libraries from talking over a run."""
     # What all are warned of is read once.
     level = logging.WARNING if speaks_for_all() else logging.ERROR
-    form = f"trainbus: {mark()}%(levelname)s: %(message)s"
-    logging.basicConfig(format=form, level=level)
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.ERROR, "error")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_AsOurs())
+    logging.basicConfig(handlers=[handler], level=level)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

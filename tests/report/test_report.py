@@ -107,6 +107,13 @@ def test_several_runs_share_charts_and_show_settings_that_differ(
         assert sum("stroke-dasharray" in style for style in drawn) == 1
 
 
+def test_the_page_of_several_runs_stands_in_the_folder_of_all(write_run: Any) -> None:
+    runs = write_run("a"), write_run("b")
+    assert main(["report", *map(str, runs)]) == 0
+    assert (runs[0].parent / "report.html").is_file()
+    assert not (runs[0] / "report.html").exists()
+
+
 HOSTILE = (
     "</title><script>alert(1)</script><img src=http://a.b onerror=x>'\"&{{7*7}}$\\"
 )
@@ -206,6 +213,7 @@ def test_an_unfinished_run_of_an_early_release_has_a_page(tmp_path: Path) -> Non
             ("runs/demo", "--predictions", "a", "--predictions", "b"),
             "--predictions is given 2 times for 1 runs",
         ),
+        (("runs/demo", "--predictions", "a"), "--predictions 'a' is no file; write"),
     ],
 )
 def test_what_cannot_be_written_is_said(

@@ -37,6 +37,7 @@ from training.checkpoint.state import (
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError
 from training.loop.optimizer_kernels import keep_kernels
+from training.messages.tables import count
 from training.modules.plain_names import some
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Receipt:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"resumed from {self.path}: epoch {self.epoch}, step {self.step}"]
+        done = count(self.epoch, "epoch")
+        lines = [f"resumed from {self.path}: step {self.step}, {done} complete"]
         lines += [f"setting {change}" for change in self.changes]
         lines += [f"plugin {name} is new and starts afresh" for name in self.added]
         lines += [f"plugin {name} is no longer active" for name in self.removed]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainbus_data.readers.choose import open_reader, reader_of
+from trainbus_data.rows.json_lines import UnusableRow
 from training.discovery.installed import installed
 from training.discovery.parts import find_part
 from training.documents.document import dotted
@@ -58,24 +59,32 @@ class Recognised:
     is_chat: bool
 
 
-def recognise(given: str) -> Recognised:
+def recognise(given: str, fields: Mapping[str, str] | None = None) -> Recognised:
     """Look at a file of rows, or a folder of such files, of classes or of both.
 
+    Args:
+        given: the file or folder.
+        fields: field of a task -> its column, where the names do not tell.
     Raises:
-        DataError: it cannot be read, or no installed task takes such rows.
+        DataError: it cannot be read, has no such column, or no installed task takes
+            such rows.
     """
     splits = splits_of(named_path(given))
     train = splits["train"]
     rows = open_reader("train", train, {}, dotted)
     columns: dict[str, None] = {}
     for index in range(min(len(rows), NUM_ROWS)):
-        columns |= dict.fromkeys(rows[index])
-    tasks = tasks_for(list(columns))
+        try:
+            columns |= dict.fromkeys(rows[index])
+        except UnusableRow as error:
+            raise DataError(f"{rows.place(index)}: {error}") from error
+    _require(fields or {}, list(columns), train)
+    tasks = tasks_for(list(columns), fields or {})
     if not tasks:
         raise DataError(
             f"{train} has rows of: {', '.join(columns)}; no task takes those: "
-            f"{'; '.join(_wishes())}; describe them in a configuration, with fields: "
-            "{our_name: name_in_the_file}"
+            f"{'; '.join(_wishes())}; where columns have other names, say which is "
+            "which: --field FIELD=COLUMN"
         )
     return Recognised(
         splits, reader_of(train), len(rows), list(columns), tasks, _is_chat(train)
@@ -108,15 +117,21 @@ def splits_of(path: Path) -> dict[str, Path]:
     return {"train": path, **{k: v for k, v in found.items() if k != "train"}}
 
 
-def tasks_for(columns: Sequence[str]) -> dict[str, dict[str, str]]:
+def tasks_for(
+    columns: Sequence[str], given: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
     """Return the installed tasks whose rows have such columns, the best first.
 
     That is the one that uses most of them, and of these under its own names.
+
+    Args:
+        columns: of the rows.
+        given: field -> its column, where somebody said so.
     """
     fitting: list[tuple[int, int, str, dict[str, str]]] = []
     for name, fields in _tasks().items():
         needed = [f for f, kind in fields.items() if _is_needed(kind)]
-        matched = {f: column_of(f, columns) for f in fields}
+        matched = {f: given.get(f) or column_of(f, columns) for f in fields}
         taken = {f: column for f, column in matched.items() if column is not None}
         if all(field in taken for field in needed):
             own = sum(taken[field] == field for field in needed)
@@ -131,6 +146,22 @@ def column_of(field: str, columns: Sequence[str]) -> str | None:
             if column.lower() == name:
                 return column
     return None
+
+
+def _require(fields: Mapping[str, str], columns: Sequence[str], rows: Path) -> None:
+    """Refuse fields that no task has, and columns that the rows do not have."""
+    known = sorted({field for each in _tasks().values() for field in each})
+    for field, column in fields.items():
+        if field not in known:
+            raise DataError(
+                f"no installed task has a field {field!r}{did_you_mean(field, known)}; "
+                f"fields are: {', '.join(known)}"
+            )
+        if column not in columns:
+            raise DataError(
+                f"{rows} has no column {column!r}{did_you_mean(column, columns)}; "
+                f"its rows have: {', '.join(columns)}"
+            )
 
 
 def _tasks() -> dict[str, Mapping[str, str]]:

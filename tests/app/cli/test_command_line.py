@@ -40,6 +40,16 @@ def test_a_run_prints_what_trains_and_what_came_of_it(
     out.encode("ascii")
 
 
+def test_the_header_fits_a_narrow_terminal(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, _ = command("run", "run.yaml")
+    lines = out.split("folder")[0].splitlines()
+    assert len(lines) > 6
+    assert max(map(len, lines)) < 40
+
+
 def test_the_printed_commands_work_as_printed(
     workplace: Path, command: Command
 ) -> None:

@@ -233,6 +233,11 @@ def test_a_loss_that_is_nan_ends_with_5(workplace: Path, command: Command) -> No
         pytest.param(
             ["evaluate", "a"], "required: --checkpoint", id="an argument gone"
         ),
+        pytest.param(
+            ["run", "a", "--resum", "b"],
+            "usage: trainbus run [-h]",
+            id="an option of another command, with that command's usage",
+        ),
     ],
 )
 def test_a_wrong_command_line_ends_with_2(

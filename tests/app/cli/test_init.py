@@ -127,17 +127,48 @@ def test_what_is_written_describes_the_rows_and_runs(
         pytest.param("rows/odd.csv", "vqa takes image, question, answer", id="no task"),
         pytest.param("rows/gone.jsonl", "gone.png", id="a picture that is not there"),
         pytest.param("rows/red.png", "is a picture", id="no rows"),
+        pytest.param("rows/cut.jsonl", "cut.jsonl:2: is not JSON", id="a cut line"),
+        pytest.param("rows/odd.csv", "--field FIELD=COLUMN", id="the way out"),
     ],
 )
 def test_rows_of_no_use_are_told_of_and_nothing_is_written(
     rows: str, words: str, workplace: Path, command: Command
 ) -> None:
     (workplace / "rows/odd.csv").write_text("a,b\n1,2\n")
+    (workplace / "rows/cut.jsonl").write_text('{"image": "red.png"}\n{"image": \n')
     _lines(workplace / "rows/gone.jsonl", lambda c: {"image": "gone.png", "label": c})
     code, _, err = command("init", rows)
     assert code in (2, 3)
     assert words in err
     assert "Traceback" not in err
+    assert not (workplace / "config.yaml").exists()
+
+
+def test_columns_may_be_named(workplace: Path, command: Command) -> None:
+    _lines(workplace / "rows/de.jsonl", lambda c: {"bild": f"{c}.png", "farbe": c})
+    fields = ("--field", "image=bild", "--field", "label=farbe")
+    code, _, err = command("init", "rows/de.jsonl", *fields)
+    assert code == 0, err
+    config = yaml.safe_load((workplace / "config.yaml").read_text())
+    assert config["task"] == "image_classification"
+    assert config["data"]["fields"] == {"image": "bild", "label": "farbe"}
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("image=bidl", "has no column 'bidl' (did you mean 'bild'?)"),
+        ("imag=bild", "no installed task has a field 'imag' (did you mean 'image'?)"),
+        ("image", "--field 'image' has no value"),
+    ],
+)
+def test_a_column_named_amiss_is_refused(
+    field: str, words: str, workplace: Path, command: Command
+) -> None:
+    _lines(workplace / "rows/de.jsonl", lambda c: {"bild": f"{c}.png", "farbe": c})
+    code, _, err = command("init", "rows/de.jsonl", "--field", field)
+    assert code in (2, 3)
+    assert words in err
     assert not (workplace / "config.yaml").exists()
 
 

@@ -43,7 +43,8 @@ def test_auto_goes_on_from_the_newest_and_prints_a_receipt(
         "run", "run.yaml", "-p", "csv", "--resume", "auto", "--set", MORE
     )
     assert code == 0
-    assert f"resumed from {checkpoints(workplace)[0].relative_to(workplace)}" in out
+    told = f"resumed from {checkpoints(workplace)[0].relative_to(workplace)}"
+    assert f"{told}: step 2, 1 epoch complete" in out
     assert "setting num_epochs was 1, is 2" in out
     assert "config training.num_epochs was 1, is 2" in out
     assert "2 epochs, 4 steps" in out

@@ -114,9 +114,24 @@ def test_runs_of_the_same_settings_are_said_to_be_such(
     assert out.startswith("the settings are the same\n")
 
 
+def test_settings_that_cannot_be_read_are_said_to_be_unknown(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "runs/b/config.yaml").write_text("{")
+    code, out, _ = told(capsys, "diff", "runs/a", "runs/b")
+    assert code == 0
+    assert out.startswith(
+        "the settings are not compared: those of runs/b are not known\n"
+    )
+    assert "training.lr" not in out
+    _, out, _ = told(capsys, "diff", "runs/a", "runs/b", "--json")
+    assert json.loads(out)["settings"] is None
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (("dif", "runs/a", "runs/b"), "not 3 (did you mean 'diff'?); to compare two"),
         (("diff", "runs/a"), "compares two runs, not 1; name two folders"),
         (("runs/a", "runs/b"), "lists one folder, not 2; to compare two runs"),
         (("diff", "runs/a", "runs"), "'runs' holds no record of a run"),

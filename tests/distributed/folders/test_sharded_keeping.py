@@ -280,7 +280,7 @@ def test_d30_a_kill_in_a_save_leaves_the_folder_before(
     folder = tmp_path / "checkpoints"
     (kept,) = folder.glob("*.ckpt")
     for told, names in two.run(resumed_newest, str(tmp_path)):
-        assert told == f"resumed from {kept}: epoch 0, step 3"
+        assert told == f"resumed from {kept}: step 3, 0 epochs complete"
         assert not [name for name in names if ".tmp-" in name]
 
 

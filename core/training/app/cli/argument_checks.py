@@ -6,7 +6,7 @@ import argparse
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from training.errors import ConfigError
 from training.files.named_paths import path_mistake
 from training.messages.error_texts import notes_of, printable, shown, text_of
 
-__all__ = ["on_one_line", "refusal_of", "require_arguments"]
+__all__ = ["on_one_line", "refusal_of", "require_arguments", "values_by_field"]
 
 #: Arguments that are words or sentences; all others are, or may be, paths.
 WORDS = frozenset(
@@ -37,6 +37,25 @@ def require_arguments(arguments: argparse.Namespace) -> None:
         mistake = _text_mistake(name, text) if name in WORDS else path_mistake(text)
         if mistake:
             raise ConfigError(f"the argument {shown(text)} cannot be used: {mistake}")
+
+
+def values_by_field(texts: Iterable[str]) -> dict[str, str]:
+    """Return what each ``--field NAME=VALUE`` says.
+
+    Raises:
+        ConfigError: one has no value, or is given twice.
+    """
+    fields: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(
+                f"--field {text!r} has no value; write --field NAME=VALUE"
+            )
+        if name in fields:
+            raise ConfigError(f"--field {name} is given twice; keep one")
+        fields[name] = value
+    return fields
 
 
 def refusal_of(

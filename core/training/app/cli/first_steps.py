@@ -34,3 +34,11 @@ def add_init(commands: Commands[argparse.ArgumentParser]) -> None:
         help="the configuration to write, a new file (config.yaml)",
     )
     init.add_argument("--task", metavar="NAME", help="what to train; default: guessed")
+    init.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        dest="fields",
+        help="which column is that field of the task; may be given several times",
+    )

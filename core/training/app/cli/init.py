@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from training.app.cli.argument_checks import values_by_field
 from training.app.cli.results import new_file
 from training.discovery.parts import find_part
 from training.errors import ConfigError, did_you_mean
@@ -75,7 +76,8 @@ def init(arguments: argparse.Namespace) -> None:
     """
     out = new_file(arguments.out, "--out")
     assert out is not None
-    rows = import_module("trainbus_data.recognise").recognise(arguments.rows)
+    fields = values_by_field(arguments.fields)
+    rows = import_module("trainbus_data.recognise").recognise(arguments.rows, fields)
     task = _chosen(list(rows.tasks), arguments.task)
     text = _configuration(arguments, rows, task)
     lines = _planned(text)

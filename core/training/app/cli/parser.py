@@ -30,10 +30,11 @@ class Parser(argparse.ArgumentParser):
         """Parse all arguments, or name the option nearest to one that there is not."""
         found, others = self.parse_known_args(args, namespace)
         if others:
-            words = sys.argv[1:] if args is None else args
+            called = _called(self, sys.argv[1:] if args is None else args)
             option = next((o.partition("=")[0] for o in others if o[:1] == "-"), "")
-            hint = did_you_mean(option, _options(self, words))
-            self.error(f"unrecognized arguments: {' '.join(others)}{hint}")
+            options = [each for a in called._actions for each in a.option_strings]
+            hint = did_you_mean(option, options)
+            called.error(f"unrecognized arguments: {' '.join(others)}{hint}")
         return found
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -50,13 +51,13 @@ class Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
-def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
-    """Return the options of the command that ``words`` call."""
-    options: list[str] = []
+def _called(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> argparse.ArgumentParser:
+    """Return the parser of the command that ``words`` call."""
     for action in parser._actions:
-        options += action.option_strings
         if isinstance(action, Commands):
             for word in words:
                 if word in action.choices:
-                    return _options(action.choices[word], words)
-    return options
+                    return _called(action.choices[word], words)
+    return parser

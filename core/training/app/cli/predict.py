@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.app.cli.argument_checks import values_by_field
 from training.app.cli.commands import description, fill
 from training.app.cli.counted import Counted
 from training.app.cli.results import new_file
@@ -208,27 +209,13 @@ def _unreadable(source: str, name: str, value: Any, wanted: str) -> CheckpointEr
 
 
 def _fields(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return the row that is asked about, by field.
-
-    Raises:
-        ConfigError: one is no ``NAME=VALUE``, or given twice.
-    """
+    """Return the row that is asked about, by field."""
     given = [
         f"{name}={value}"
         for name in ("image", "question")
         if (value := getattr(arguments, name)) is not None
     ]
-    fields: dict[str, str] = {}
-    for text in [*given, *arguments.fields]:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError(
-                f"--field {text!r} has no value; write --field NAME=VALUE"
-            )
-        if name in fields:
-            raise ConfigError(f"--field {name} is given twice; keep one")
-        fields[name] = value
-    return fields
+    return values_by_field([*given, *arguments.fields])
 
 
 def _predictions(made: Rebuilt, batch: Any, number: int) -> list[dict[str, Any]]:

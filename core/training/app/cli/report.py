@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,20 +34,23 @@ def header(
         ("rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())),
         ("plan", _plan(trainer)),
         ("device", f"{trainer.device}, {trainer.precision}"),
-        ("plugins", _wrapped(", ".join(trainer.plugins))),
+        ("plugins", ", ".join(trainer.plugins)),
     ]
     floors = facts.get("floors", {})
     if floors:
         words = [f"{_title(key)} {floors[key]['all']:.3f}" for key in _order(floors)]
         lines.append(("floors", f"{', '.join(words)} of the validation answers"))
     lines.append(("folder", str(trainer.save_dir)))
-    body = "\n".join(f"  {label:<8} {text}" for label, text in lines)
+    body = "\n".join(f"  {label:<8} {_wrapped(text)}" for label, text in lines)
     return f"{body}\n"
 
 
-def _wrapped(names: str) -> str:
-    """Return a list of names in lines that a terminal of 80 columns does not break."""
-    lines = textwrap.wrap(names, 79 - len(INDENT), break_on_hyphens=False)
+def _wrapped(text: str) -> str:
+    """Return what stands under a label in lines that a terminal does not break."""
+    width = min(shutil.get_terminal_size().columns, 80) - 1 - len(INDENT)
+    lines = textwrap.wrap(
+        text, max(width, 1), break_on_hyphens=False, break_long_words=False
+    )
     return f"\n{INDENT}".join(lines)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from training.app.records.comparing import different_settings, results
 from training.app.records.durations import duration
 from training.app.records.run_folder import RunFolder, find_runs, read_run
-from training.errors import ConfigError
+from training.errors import ConfigError, did_you_mean
 from training.messages.error_texts import printable
 from training.messages.tables import table
 
@@ -31,6 +31,7 @@ SORTS: dict[str, Callable[[RunFolder], Any]] = {
 def runs(arguments: argparse.Namespace) -> None:
     """List the runs below a folder, or compare two."""
     words = arguments.what
+    hint = did_you_mean(words[0], ["diff"]) if len(words) == 3 else ""
     if words[:1] == ["diff"]:
         if len(words) != 3:
             raise ConfigError(
@@ -43,8 +44,8 @@ def runs(arguments: argparse.Namespace) -> None:
         return
     if len(words) > 1:
         raise ConfigError(
-            f"`trainbus runs` lists one folder, not {len(words)}; to compare two runs: "
-            "trainbus runs diff A B"
+            f"`trainbus runs` lists one folder, not {len(words)}{hint}; to compare two "
+            "runs: trainbus runs diff A B"
         )
     folder = words[0] if words else "runs"
     if not words and not Path(folder).is_dir():
@@ -78,6 +79,7 @@ def _list(found: Sequence[RunFolder], folder: str, as_json: bool) -> None:
 
 
 def _compare(pair: Sequence[RunFolder], as_json: bool) -> None:
+    unknown = [printable(str(run.path)) for run in pair if not run.config]
     settings, numbers = different_settings(pair), results(pair)
     facts = {
         "state": [run.state for run in pair],
@@ -86,14 +88,20 @@ def _compare(pair: Sequence[RunFolder], as_json: bool) -> None:
         "time": [duration(run.seconds) for run in pair],
     }
     if as_json:
-        told = {"runs": list(map(_as_json, pair)), "settings": settings}
-        print(json.dumps({**told, "results": numbers}, indent=2))
+        told = {
+            "runs": list(map(_as_json, pair)),
+            "settings": None if unknown else settings,  # that differ
+            "results": numbers,
+        }
+        print(json.dumps(told, indent=2))
         return
     shown = {name: list(map(_number, values)) for name, values in numbers.items()}
     names = [printable(str(run.path)) for run in pair]
-    print(
-        "\n".join(_table("setting", names, settings) or ["the settings are the same"])
-    )
+    if unknown:
+        print(f"the settings are not compared: those of {unknown[0]} are not known")
+    else:
+        same = ["the settings are the same"]
+        print("\n".join(_table("setting", names, settings) or same))
     print()
     print("\n".join(_table("result", names, {**facts, **shown})))
     for line in _complaints(pair):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def write_report(arguments: argparse.Namespace) -> None:
             f"--predictions is given {len(predictions)} times for "
             f"{len(arguments.runs)} runs; name a file for each, in their order"
         )
+    for given, path in zip(arguments.predictions, predictions, strict=True):
+        if not path.is_file():
+            raise ConfigError(
+                f"--predictions {given!r} is no file; write one with: trainbus "
+                "evaluate CONFIG --checkpoint FILE --predictions FILE"
+            )
     target = _target(arguments)
     runs = [read_run(each) for each in arguments.runs]
     try:
@@ -38,10 +45,16 @@ def write_report(arguments: argparse.Namespace) -> None:
 
 
 def _target(arguments: argparse.Namespace) -> Path:
-    """Return the file to write: a new one, or that of the first run, written anew."""
+    """Return the file to write: a new one, or that of the run, written anew.
+
+    Of several runs it stands in the folder that holds them all.
+    """
     given = new_file(arguments.out, "--out")
     if given is None:
-        return named_path(arguments.runs[0]) / "report.html"
+        folders = [named_path(each) for each in arguments.runs]
+        if len(folders) > 1:
+            folders = [Path(os.path.commonpath([f.absolute() for f in folders]))]
+        return folders[0] / "report.html"
     if given.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {arguments.out!r} must end in .html")
     return given

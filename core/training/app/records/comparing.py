@@ -14,6 +14,8 @@ __all__ = ["different_settings", "flat", "results"]
 COUNTERS = ("epoch", "step", "update", "seconds", "lr")
 #: What stands where a run has no such setting.
 ABSENT = "-"
+#: What stands where a run's configuration cannot be read.
+UNKNOWN = "?"
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -33,11 +35,17 @@ def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def different_settings(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
-    """Return key -> the value of each run, of the settings that are not the same."""
+    """Return key -> the value of each run, of the settings that are not the same.
+
+    A run whose configuration cannot be read is compared with none.
+    """
     settings = [dict(flat(run.config)) for run in runs]
     keys = dict.fromkeys(key for each in settings for key in each)
-    found = {key: [each.get(key, ABSENT) for each in settings] for key in keys}
-    return {key: values for key, values in found.items() if len(set(values)) > 1}
+    found = {
+        key: [each.get(key, ABSENT) if each else UNKNOWN for each in settings]
+        for key in keys
+    }
+    return {k: v for k, v in found.items() if len({*v} - {UNKNOWN}) > 1}
 
 
 def results(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:

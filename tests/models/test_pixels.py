@@ -10,7 +10,7 @@ from PIL import Image
 
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.images.picture import Picture
-from trainbus_models.pixels import PixelCache
+from trainbus_models.pixels import Normalisation, PixelCache
 from training.errors import ConfigError
 
 MIB = 1 << 20
@@ -40,7 +40,8 @@ def test_pixels_equal_the_real_processors_bit_for_bit(
     store = PixelCache(processor, cache_mb * MIB, image_size)
     pictures = [Picture(noisy_paths[number]) for number in (2, 0, 1)]
     for _ in range(2):  # decoded, then from the cache
-        assert torch.equal(store.get(pictures), expected[[2, 0, 1]])
+        pixels = store.normalise(store.get(pictures))
+        assert torch.equal(pixels, expected[[2, 0, 1]])
 
 
 def test_a_processor_of_another_arithmetic_is_still_matched_exactly(noisy_paths):
@@ -52,7 +53,46 @@ def test_a_processor_of_another_arithmetic_is_still_matched_exactly(noisy_paths)
     images = [Image.open(path) for path in noisy_paths]
     expected = processor(images=images, return_tensors="pt")["pixel_values"]
     store = PixelCache(processor, MIB)
-    assert torch.equal(store.get([Picture(path) for path in noisy_paths]), expected)
+    pixels = store.get([Picture(path) for path in noisy_paths])
+    assert torch.equal(store.normalise(pixels), expected)
+    again = pickle.loads(pickle.dumps(store.normalise))
+    assert torch.equal(again(pixels), expected)
+
+
+EVERY_BYTE = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+
+
+def test_what_normalises_weighs_next_to_nothing_in_a_batch(tiny):
+    processor = tiny["processor"].image_processor
+    normalise = PixelCache(processor, MIB).normalise
+    assert len(pickle.dumps(normalise)) < 500
+    assert pickle.loads(pickle.dumps(normalise)) == normalise
+
+
+def test_the_reciprocal_of_255_would_give_other_bits(tiny):
+    """What a device may do with a division by a number, and not by a tensor."""
+    processor = tiny["processor"].image_processor
+    right = PixelCache(processor, MIB).normalise(EVERY_BYTE)
+    mean, std = (
+        torch.tensor(each).view(-1, 1, 1)
+        for each in (processor.image_mean, processor.image_std)
+    )
+    other = (EVERY_BYTE * torch.tensor(1 / 255) - mean) / std
+    assert not torch.equal(other, right)
+    assert torch.allclose(other, right, atol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("by_formula", [True, False], ids=["formula", "table"])
+def test_a_card_normalises_to_the_same_bits(tiny, by_formula):
+    processor = tiny["processor"].image_processor
+    normalise = PixelCache(processor, MIB).normalise
+    if not by_formula:
+        table = normalise(EVERY_BYTE)[0, :, 0].contiguous().numpy().tobytes()
+        normalise = Normalisation(None, None, table)
+    on_card = normalise(EVERY_BYTE.to("cuda"))
+    assert torch.equal(on_card.cpu(), normalise(EVERY_BYTE))
 
 
 def test_a_cached_image_is_not_read_again_and_the_bound_holds(tiny, tmp_path):
@@ -75,6 +115,7 @@ def test_a_store_survives_pickling_without_its_cache(tiny, noisy_paths):
     store = PixelCache(tiny["processor"].image_processor, MIB)
     picture = Picture(noisy_paths[0])
     expected = store.get([picture])
+    assert expected.dtype is torch.uint8
     assert len(pickle.dumps(store)) < 10_000
     assert torch.equal(pickle.loads(pickle.dumps(store)).get([picture]), expected)
 

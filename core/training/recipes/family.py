@@ -55,6 +55,8 @@ class ModelFamily:
         task: the run's task; set before any call.
         cache_bytes: memory that ``collate`` may take to remember what it made, in each
             process; set before any call.
+        is_fed_from_host: whether batches go on to a device by ``Batch.to``, so that
+            ``collate`` may leave work to it; set before any call.
         is_deterministic: whether ``collate`` draws no random number; then nothing is
             seeded for it, which saves a little for each row.
         confidence: ``"probability"`` of what was predicted, from 0 to 1, or
@@ -65,6 +67,7 @@ class ModelFamily:
     tasks: tuple[str, ...] = ()
     task: Task
     cache_bytes: int = 0
+    is_fed_from_host: bool = False
     is_deterministic: bool = False
     confidence: str = ""
 

@@ -48,6 +48,9 @@ class DataPipeline:
         folder: where synthetic pictures are written, if ``synthetic.folder`` is null.
         task: what rows hold; by default what ``config`` names.
         family: makes batches; by default what ``config`` names.
+        device: where the batches will be used. They are pinned for one that is no
+            CPU, and may leave work to it (``Batch.deferred``); by default they leave
+            none.
         locate: turns a path in a configuration into words, for messages.
     Raises:
         ConfigError: the configuration is wrong.
@@ -62,6 +65,7 @@ class DataPipeline:
         folder: str | os.PathLike[str] | None = None,
         task: Task | None = None,
         family: ModelFamily | None = None,
+        device: torch.device | None = None,
         locate: Callable[[Key], str] | None = None,
     ) -> None:
         inputs = load_inputs(config)
@@ -74,6 +78,9 @@ class DataPipeline:
         self.family.cache_bytes = (
             self.config.cache_mb * MIB // max(1, self.config.num_workers)
         )
+        is_copied = device is not None and device.type != "cpu"
+        self.family.is_fed_from_host = is_copied
+        self._pins = torch.cuda.is_available() and (is_copied or device is None)
         self.processor: Any = None
         self._datasets: dict[str, RowsDataset] | None = None
         self.use_processor(processor, bos_token_id)
@@ -313,7 +320,7 @@ class DataPipeline:
             persistent_workers=num_workers > 0,
             timeout=self.config.worker_timeout if num_workers else 0,
             collate_fn=dataset.collate,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._pins,
         )
 
     def _order(self, length: int) -> Permutation:

@@ -8,6 +8,8 @@ showing it all 256 byte values, so that the result is its own to the last bit.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,12 +35,16 @@ class Picture(Protocol):
 
 
 class PixelCache:
-    """Pictures as normalised float32 batches; the first to come stay in memory.
+    """Pictures as batches of bytes; the first to come stay in memory.
 
     When it is full nothing is evicted: under a fresh shuffle each epoch the share of
     hits is then the share of pictures that fit, which no eviction order beats. A
     process that is forked goes on from what was kept before; one that is spawned, or a
     copy, starts empty.
+
+    Attributes:
+        shape: (3, H, W) of each.
+        normalise: what makes the processor's float32 of such bytes, on any device.
 
     Args:
         image_processor: a processor as AutoProcessor loads it.
@@ -58,13 +64,13 @@ class PixelCache:
             else {"size": {"height": image_size, "width": image_size}}
         )
         self.shape = self._probe_shape()
-        self._normalise = _Normaliser(image_processor, self._read_table())
+        self.normalise = Normalisation.of(image_processor, self._read_table())
         #: Pictures that are kept, at most.
         self.num_slots = num_bytes // int(np.prod(self.shape))
         self._kept: dict[Hashable, npt.NDArray[np.uint8]] = {}
 
     def get(self, pictures: Sequence[Picture]) -> Tensor:
-        """Return normalised pixels (B, 3, H, W), float32.
+        """Return pixels (B, 3, H, W), uint8.
 
         Raises:
             Exception: that of a picture that cannot be decoded.
@@ -77,7 +83,7 @@ class PixelCache:
                 if len(self._kept) < self.num_slots:
                     self._kept[picture.key] = pixels
             batch[place] = pixels
-        return self._normalise(torch.from_numpy(batch))
+        return torch.from_numpy(batch)
 
     def _decode(self, picture: Picture) -> npt.NDArray[np.uint8]:
         """Return a picture as (3, H, W) bytes, decoded and resized."""
@@ -118,7 +124,7 @@ class PixelCache:
             )
         return shapes.pop()
 
-    def _read_table(self) -> Tensor:
+    def _read_table(self) -> npt.NDArray[np.float32]:
         """Return what the processor makes of each byte, (3, 256), float32."""
         channels, height, width = self.shape
         flat = np.resize(np.arange(256, dtype=np.uint8), (height, width, 1))
@@ -134,7 +140,7 @@ class PixelCache:
                 f"images of {height} x {width} pixels are too small to read the "
                 "processor's normalisation from; use at least 16 x 16"
             )
-        return torch.from_numpy(table)
+        return table
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -142,29 +148,62 @@ class PixelCache:
         return state
 
 
-class _Normaliser:
-    """Bytes (B, 3, H, W) to float32 as the processor does it, in a few vector passes.
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Bytes (B, 3, H, W) to float32 as a processor does it, in a few vector passes.
 
     Where ``(x / 255 - mean) / std`` in float32 gives the processor's 256 values per
-    channel exactly it is used; otherwise each byte is looked up in those values.
+    channel exactly it is used; otherwise each byte is looked up in those values. It
+    holds no tensor, so that to pickle it with each batch costs next to nothing.
+
+    Attributes:
+        mean: of each channel, or None: look up.
+        std: of each channel, or None.
+        table: the processor's values (3, 256), float32, or None.
     """
 
-    def __init__(self, processor: Any, table: Tensor) -> None:
-        self._table = table
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    table: bytes | None
+
+    @classmethod
+    def of(cls, processor: Any, table: npt.NDArray[np.float32]) -> Normalisation:
+        """Return that of ``processor``, which makes ``table`` (3, 256) of each byte."""
         mean = getattr(processor, "image_mean", None)
         std = getattr(processor, "image_std", None)
-        self._mean = self._std = None
         if mean is not None and std is not None:
-            self._mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-            self._std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+            by_formula = cls(tuple(map(float, mean)), tuple(map(float, std)), None)
             ramp = torch.arange(256, dtype=torch.uint8).expand(1, len(table), 1, 256)
-            if not torch.equal(self(ramp)[0, :, 0], table):
-                self._mean = self._std = None
+            if torch.equal(by_formula(ramp)[0, :, 0], torch.from_numpy(table)):
+                return by_formula
+        return cls(None, None, table.tobytes())
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return normalised pixels, (B, 3, H, W), float32."""
-        if self._mean is not None and self._std is not None:
-            scaled = pixels.to(torch.float32).div_(255.0)
-            return scaled.sub_(self._mean).div_(self._std)
-        channels = [table[pixels[:, c].long()] for c, table in enumerate(self._table)]
+        """Return normalised pixels, (B, 3, H, W), float32, on the same device."""
+        if self.mean is not None and self.std is not None:
+            most, mean, std = _constants(self.mean, self.std, pixels.device)
+            # A number in place of `most` would be multiplied by 1 / 255 on CUDA.
+            return pixels.to(torch.float32).div_(most).sub_(mean).div_(std)
+        assert self.table is not None
+        table = _on_device(self.table, pixels.device)
+        channels = [values[pixels[:, c].long()] for c, values in enumerate(table)]
         return torch.stack(channels, dim=1)
+
+
+@lru_cache(maxsize=32)
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, ...]:
+    """Return 255, mean and std as (3, 1, 1) on a device: the CPU waits, but once."""
+    rows = ((255.0,) * len(mean), mean, std)
+    return tuple(
+        torch.tensor(row, dtype=torch.float32, device=device).view(-1, 1, 1)
+        for row in rows
+    )
+
+
+@lru_cache(maxsize=32)
+def _on_device(table: bytes, device: torch.device) -> Tensor:
+    """Return a table (3, 256) on a device: the CPU waits, but once."""
+    values = torch.frombuffer(bytearray(table), dtype=torch.float32)
+    return values.view(-1, 256).to(device)

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.app.building.recipe import add_adapters, make_recipe, rebuild
 from training.app.config.load import Config
@@ -17,6 +17,9 @@ from training.errors import CheckpointError
 from training.recipes.family import ModelFamily
 from training.recipes.recipe import Recipe
 from training.recipes.task import Task
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Parts", "build_parts", "data_facts", "make_pipeline"]
 
@@ -64,7 +67,7 @@ def build_parts(
     device = choose_device(config.training.device)
     seed_everything(config.seed)
     task, family = make_recipe(config, plugins)
-    pipeline = make_pipeline(config, config.data, task, family)
+    pipeline = make_pipeline(config, config.data, task, family, device)
     # Rows before weights: a mistake in the data shows in a second, not after minutes.
     pipeline.rows("train")
     if description is None:
@@ -86,13 +89,28 @@ def build_parts(
     return Parts(pipeline, model, Recipe(task, family, processor))
 
 
-def make_pipeline(config: Config, data: Any, task: Task, family: ModelFamily) -> Any:
-    """Return the pipeline of a section of data, which may be another than config's."""
+def make_pipeline(
+    config: Config,
+    data: Any,
+    task: Task,
+    family: ModelFamily,
+    device: torch.device | None = None,
+) -> Any:
+    """Return the pipeline of a section of data, which may be another than config's.
+
+    Args:
+        config: says where things stand.
+        data: the section.
+        task: what rows hold.
+        family: makes batches.
+        device: where they will be used, if that is known.
+    """
     return import_module("trainbus_data.data_pipeline").DataPipeline(
         data,
         folder=data.drawn_in(config.training.save_dir),
         task=task,
         family=family,
+        device=device,
         locate=config.place,
     )
 

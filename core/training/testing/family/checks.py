@@ -75,6 +75,19 @@ def check_pickle(case: FamilyCase) -> list[str]:
     return []
 
 
+def check_deferred(case: FamilyCase) -> list[str]:
+    """Whether work that is left to a device gives the same bits there.
+
+    A family that knows nothing of it leaves none.
+    """
+    family = copy.copy(case.family)
+    family.is_fed_from_host = True
+    batch = family.collate(case.processor, list(case.rows))
+    if found := difference(dict(case.collate(case.rows)), dict(batch.finished())):
+        return [f"with is_fed_from_host the finished batch is another: {found}"]
+    return []
+
+
 def check_weight(case: FamilyCase) -> list[str]:
     """Whether cutting rows into several batches leaves their loss as it was."""
     half = len(case.rows) // 2
@@ -268,6 +281,7 @@ FAMILY_CHECKS: Mapping[str, Callable[[FamilyCase], list[str]]] = {
     "parts": check_parts,
     "batch": check_batch,
     "pickle": check_pickle,
+    "deferred": check_deferred,
     "weight": check_weight,
     "prompt": check_prompt,
     "learning": check_learning,

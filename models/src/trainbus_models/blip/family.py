@@ -164,7 +164,8 @@ class Blip(ModelFamily):
             decoder_attention_mask: (B, A), int64.
             labels: (B, A), int64; as decoder_input_ids, -100 at padding.
 
-        The last three are left out where a row has no answer.
+        The last three are left out where a row has no answer. Pixels are bytes, uint8,
+        where their normalising is left to the device.
         """
         from training.recipes.batch import Batch
 
@@ -175,16 +176,18 @@ class Blip(ModelFamily):
             "input_ids": ids,
             "attention_mask": mask,
         }
-        if not all("answer" in row for row in rows):
-            return Batch(tensors, list(rows), 0)  # type: ignore[arg-type]
-        ids, mask = answers.of([row["answer"] for row in rows], trim=True)
-        ids[:, 0] = self._start_of(processor)
-        tensors["decoder_input_ids"] = ids
-        tensors["decoder_attention_mask"] = mask
-        tensors["labels"] = ids.masked_fill(mask == 0, -100)
-        # The model predicts each token from those before it: the first is no target.
-        weight = int(mask[:, 1:].sum())
-        return Batch(tensors, list(rows), weight)  # type: ignore[arg-type]
+        weight = 0
+        if all("answer" in row for row in rows):
+            ids, mask = answers.of([row["answer"] for row in rows], trim=True)
+            ids[:, 0] = self._start_of(processor)
+            tensors["decoder_input_ids"] = ids
+            tensors["decoder_attention_mask"] = mask
+            tensors["labels"] = ids.masked_fill(mask == 0, -100)
+            # The model predicts each token from those before: the first is no target.
+            weight = int(mask[:, 1:].sum())
+        kept: list[Any] = list(rows)
+        batch = Batch(tensors, kept, weight, {"pixel_values": pixels.normalise})
+        return batch if self.is_fed_from_host else batch.finished()
 
     def echo(self, processor: Any, value: str) -> str:
         """Return what a model that knows ``value`` would be decoded to.

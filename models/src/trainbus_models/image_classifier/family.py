@@ -133,19 +133,24 @@ class ImageClassifier(TransformersFamily):
         return model.eval(), processor
 
     def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Return pixels (B, 3, H, W), float32, and label numbers (B,), int64."""
+        """Return pixels (B, 3, H, W), float32, and label numbers (B,), int64.
+
+        Pixels are bytes, uint8, where their normalising is left to the device.
+        """
         task = self.task
         pixels = self._pixels_of(processor)
         tensors = {"pixel_values": pixels.get([row[self._picture] for row in rows])}
         labels = [row.get(task.target) for row in rows]
-        if all(label is None for label in labels):
-            return Batch(tensors, [dict(row) for row in rows], 0)
-        number_of = {name: number for number, name in enumerate(processor.label_names)}
-        numbers = [number_of.get(str(label), IGNORED) for label in labels]
-        tensors["labels"] = torch.tensor(numbers)
-        return Batch(
-            tensors, [dict(row) for row in rows], sum(n != IGNORED for n in numbers)
-        )
+        weight = 0
+        if any(label is not None for label in labels):
+            names = enumerate(processor.label_names)
+            number_of = {name: number for number, name in names}
+            numbers = [number_of.get(str(label), IGNORED) for label in labels]
+            tensors["labels"] = torch.tensor(numbers)
+            weight = sum(number != IGNORED for number in numbers)
+        deferred = {"pixel_values": pixels.normalise}
+        batch = Batch(tensors, [dict(row) for row in rows], weight, deferred)
+        return batch if self.is_fed_from_host else batch.finished()
 
     def predict(
         self, model: Any, processor: Any, batch: Mapping[str, Any]

@@ -227,7 +227,7 @@ class FSDP2Strategy(GroupStrategy):
             )
         apart = modules_to_shard(model, self._names)
         check_types(model, apart)
-        if not apart:
+        if not apart and self.is_main:
             log.warning(
                 "fsdp2 gathers all of %s at once; name classes of its layers in "
                 "distributed.shard_modules to gather one at a time",

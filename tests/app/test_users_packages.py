@@ -54,7 +54,7 @@ def run_beside_own_packages(
         (workplace / name).mkdir()
         (workplace / name / "__init__.py").write_text("OWNER = 'the user'\n")
     config = (workplace / "run.yaml").read_text()
-    config = config.replace("batch_size: 2", "batch_size: 2, num_workers: 2")
+    config = config.replace("batch_size: 2", "batch_size: 2, num_workers: 1")
     (workplace / "run.yaml").write_text(config)
     (workplace / "script.py").write_text(script)
     return python("script.py", method, cwd=workplace)

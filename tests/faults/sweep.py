@@ -138,12 +138,12 @@ def tell_to(descriptor: int) -> Callable[[int], object]:
     return lambda step: os.write(descriptor, f"{step}\n".encode())
 
 
-def crash_sweep(folder: Path, **options: Any) -> Iterator[list[str]]:
-    """C2: vanish at the N-th operation, for N = 1, 2, ... until none is left."""
+def crash_sweep(folder: Path, every: int = 1, **options: Any) -> Iterator[list[str]]:
+    """C2: vanish at the N-th operation, N = 1, 1 + every, ... until none is left."""
     expected: list[str] = []
-    number = 0
+    number = 1 - every
     while True:
-        number += 1
+        number += every
         here = folder / str(number)
         here.mkdir(parents=True)
 
@@ -245,11 +245,11 @@ def error_sweep(
         folder: where to work.
         sticky: whether the fault stays.
         every: operations between two that fail with the same error; 4: each operation
-            fails once, with one of the four errors.
+            fails once, with one of the four errors; 12: each third one.
         options: of the plugin.
     """
     for index, code in enumerate(ERRORS):
-        number, is_reached = index + 1 - every if every > 1 else 0, True
+        number, is_reached = index * every // len(ERRORS) + 1 - every, True
         while is_reached:
             number += every
             here = folder / f"{code}-{number}"
@@ -315,8 +315,11 @@ def main(kind: str, folder: str) -> None:
     sweeps: dict[str, Callable[[], Iterator[list[str]]]] = {
         "kill": lambda: kill_sweep(place, seed=0),
         "kill elsewhere": lambda: kill_sweep(place, seed=1),
+        "some crashes": lambda: crash_sweep(place, every=3),
         "crash": lambda: crash_sweep(place),
         "crash async": lambda: crash_sweep(place, async_save=True),
+        "some errors": lambda: error_sweep(place, sticky=False, every=12),
+        "some errors on and on": lambda: error_sweep(place, sticky=True, every=12),
         "error once": lambda: error_sweep(place, sticky=False, every=4),
         "error on and on": lambda: error_sweep(place, sticky=True, every=4),
         "error warned of": lambda: error_sweep(

@@ -27,10 +27,17 @@ def run_under(mutant: Mutant) -> subprocess.CompletedProcess[str]:
     broken = json.dumps([mutant.module, mutant.old, mutant.new])
     # Plain: pytest would load the modules itself, to rewrite what they assert.
     options = ["-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "-m", ""]
+    # Of installed plugins the one that the options ask for: to load them takes time.
+    options += ["-p", "pytest_timeout"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, mutant.file, "-k", mutant.tests],
         cwd=TESTS,
-        env={**os.environ, "PYTHONPATH": path, "MUTANT": broken},
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "MUTANT": broken,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -30,6 +30,12 @@ def test_a_model_that_fits_nowhere_is_refused_with_its_sizes(
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_a_width_of_no_use_is_refused_before_anything_is_made() -> None:
+    told = "a model of hidden_size 1048576 and depth 1 does not fit into memory"
+    with pytest.raises(ConfigError, match=told), fresh_weights(3, 2**20, depth=1):
+        pytest.fail("built all the same")
+
+
 def test_any_other_error_is_left_as_it_is() -> None:
     raised = pytest.raises(RuntimeError, match="shapes")
     with raised, fresh_weights(3, hidden_size=64, patch_size=2):
@@ -40,7 +46,7 @@ def test_weights_depend_on_the_seed_alone() -> None:
     drawn = []
     for seed in (1, 1, 2):
         torch.randn(1)
-        with fresh_weights(seed, width=1, depth=1):
+        with fresh_weights(seed, hidden_size=1):
             drawn.append(torch.randn(3))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])

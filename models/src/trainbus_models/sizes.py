@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -61,17 +63,22 @@ def check_sizes(hidden_size: int, heads: int, image_size: int, patch: int) -> No
 
 
 @contextmanager
-def fresh_weights(seed: int, **sizes: int) -> Iterator[None]:
+def fresh_weights(seed: int, hidden_size: int, **sizes: int) -> Iterator[None]:
     """Draw a model's weights from ``seed``; the global random state stays as it was.
 
     Args:
         seed: of the weights.
-        sizes: what the model is built from, to be named if it is too large.
+        hidden_size: width of its layers, each of which has a square of it.
+        sizes: what else it is built from, to be named if it is too large.
     Raises:
         ConfigError: the model does not fit into memory.
     """
     import torch
 
+    sizes = {"hidden_size": hidden_size, **sizes}
+    # Else a vector of that width is filled first, for half a minute and with gigabytes.
+    if 4 * hidden_size**2 > _memory_bytes():
+        raise _too_large(sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -79,8 +86,20 @@ def fresh_weights(seed: int, **sizes: int) -> Iterator[None]:
         except (MemoryError, RuntimeError, TypeError) as error:
             if not any(words in str(error) for words in TOO_LARGE):
                 raise
-            told = [f"{name} {size}" for name, size in sizes.items()]
-            raise ConfigError(
-                f"a model of {', '.join(told[:-1])} and {told[-1]} does not fit into "
-                "memory; choose smaller ones"
-            ) from error
+            raise _too_large(sizes) from error
+
+
+def _too_large(sizes: Mapping[str, int]) -> ConfigError:
+    told = [f"{name} {size}" for name, size in sizes.items()]
+    return ConfigError(
+        f"a model of {', '.join(told[:-1])} and {told[-1]} does not fit into memory; "
+        "choose smaller ones"
+    )
+
+
+def _memory_bytes() -> float:
+    """Return the machine's memory; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf

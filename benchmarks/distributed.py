@@ -42,6 +42,8 @@ LIMIT = 1.05
 #: How far weights may be from those of one process.
 CLOSE = 1e-6
 WIDTH, ROWS = 700, 64
+#: Variable that names the file with the weights of one process.
+ALONE = "BENCH_ALONE"
 
 
 def wide_model() -> nn.Module:
@@ -221,7 +223,7 @@ def run(options: argparse.Namespace) -> int:
         weights[name] = ragged(small_model(), Ragged(), token_error)
     if torch.distributed.get_rank():
         return 0
-    alone = torch.load(options.alone, weights_only=True)
+    alone = torch.load(os.environ[ALONE], weights_only=True)
     away = {name: furthest(alone, each) for name, each in weights.items()}
     figures = {
         name: {"ratio": statistics.median(r), "low": min(r), "high": max(r)}
@@ -259,7 +261,6 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if "RANK" in os.environ:
         return run(options)
@@ -268,8 +269,8 @@ def main() -> int:
         torch.save(ragged_by_trainer([]), alone)
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         launcher += ["--nproc-per-node", str(options.processes), __file__]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [*launcher, *sys.argv[1:], "--alone", alone]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", ALONE: alone}
+        command = [*launcher, *sys.argv[1:]]
         return subprocess.run(command, env=environment, check=False).returncode
 
 

@@ -26,8 +26,9 @@ DISTRIBUTIONS = (
 
 def describe() -> dict[str, Any]:
     """Return the circumstances of this run as JSON values."""
+    script = os.path.relpath(sys.argv[0], RESULTS.parents[1])
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", script, *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -90,6 +90,13 @@ def test_a_script_for_each_shell_is_one(
         ),
         pytest.param(["run", "a", "-p", "no:pro"], {"no:progress"}, id="a plugin"),
         pytest.param(["run", "run.y"], {"run.yaml"}, id="a file"),
+        pytest.param(["run", "dem"], {"demo"}, id="a configuration that is shipped"),
+        pytest.param(["plugins", "show", "progr"], {"progress"}, id="one to show"),
+        pytest.param(
+            ["plugins", "check", "early_stopping", "progr"],
+            {"progress"},
+            id="one more to check",
+        ),
     ],
 )
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not there")

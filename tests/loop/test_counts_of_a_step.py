@@ -140,5 +140,7 @@ def test_six_plugins_cost_few_calls_a_step(
     from workload import bare
 
     bare_calls = calls_of_a_contestant(bare, tmp_path).total()
-    more = calls_of_a_contestant(trainbus_full, tmp_path).total() - bare_calls
-    assert 0 < round(more) <= MOST_WITH_PLUGINS
+    calls = calls_of_a_contestant(trainbus_full, tmp_path).total()
+    # Both end in the same operations; where torch is old, the bare loop's have more.
+    assert calls > bare_calls / 2 > 0
+    assert round(calls - bare_calls) <= MOST_WITH_PLUGINS

@@ -140,7 +140,9 @@ class ShardedSave:
         with writing(self._path):
             self._writer.finish(self._metadata, [results for results, _ in by_all])
             files[METADATA] = digest_of(self._draft / METADATA)
-        lies = _lies(self._metadata)
+        # Older releases of torch write them into a copy of the metadata.
+        stored = {each.index: each.storage_data for part, _ in by_all for each in part}
+        lies = _lies(self._metadata, stored)
         tensors = [
             {"at": places, **lies[name]} for name, places in self._places.items()
         ]
@@ -183,17 +185,22 @@ def _by_rows(tensor: DTensor) -> DTensor:
     return tensor.redistribute(placements=[Replicate()])
 
 
-def _lies(metadata: Metadata) -> dict[str, dict[str, Any]]:
-    """Return shape and type of each tensor, and where its parts lie, in their order."""
+def _lies(metadata: Metadata, stored: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
+    """Return shape and type of each tensor, and where its parts lie, in their order.
+
+    Args:
+        metadata: of all tensors.
+        stored: index of a part -> where it was written.
+    """
     lies: dict[str, dict[str, Any]] = {}
     for name, found in metadata.state_dict_metadata.items():
         assert isinstance(found, TensorStorageMetadata)
         kind = {"shape": list(found.size), "dtype": found.properties.dtype}
         lies[name] = {**kind, "parts": []}
-    for index in sorted(metadata.storage_data, key=lambda each: tuple(each.offset)):
+    for index in sorted(stored, key=lambda each: tuple(each.offset)):
         # A process beyond the last row has a part without rows, which starts there.
         if not index.offset or index.offset[0] < lies[index.fqn]["shape"][0]:
-            place = metadata.storage_data[index]
+            place = stored[index]
             part = [place.relative_path, place.offset, place.length]
             lies[index.fqn]["parts"].append(part)
     return lies

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from device.nets import WORKS, chat_with_pictures
+from device.nets import WORKS
 
 from training import (
     Callback,

@@ -27,7 +27,7 @@ PATIENCE = 60.0  # seconds until the server must answer
 DRAWING = 8.0  # seconds for curves and pictures, which workers draw
 COLOURS = 128  # of the picture: flat areas and text need no more
 # What is shown of all that a run writes, and TensorBoard's own settings.
-TAGS = "loss|accuracy$|rows/"
+TAGS = "loss/(train|val)$|metric/accuracy$|rows/"
 SETTINGS = {
     "timeSeriesSettingsPaneOpened": False,
     "scalarSmoothing": 0.0,

@@ -88,5 +88,6 @@ def test_what_is_said_of_others_was_measured(repository: Path) -> None:
             cell.replace(" %", "%")
         )
     assert not cases["skipped, fused"]["transformers"]["right"]
-    steps = dict(zip(names, row_of(text, "a step of a small MLP"), strict=False))
+    length = f"a step of {overhead['bare loop']['us_per_step'] / 1000:.1f} ms"
+    steps = dict(zip(names, row_of(text, length), strict=False))
     assert steps == {name: f"{overhead[name]['ratio']:.2f}" for name in names}

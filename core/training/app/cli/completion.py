@@ -54,7 +54,8 @@ def completion(arguments: argparse.Namespace) -> None:
         elif action.dest == "plugins":
             # This parser parses nothing: what it suggests may be incomplete.
             action.choices = [*names, *(f"no:{name}" for name in names)]
-    preamble = {"bash": CONFIGS.format(names=" ".join(shipped_configs()))}
+    own = CONFIGS.format(names=" ".join(shipped_configs()))
+    preamble = own if arguments.shell == "bash" else ""
     print(shtab.complete(parser, arguments.shell, preamble=preamble), flush=True)
 
 

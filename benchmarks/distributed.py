@@ -12,7 +12,8 @@ transformers' Trainer take part where they are installed.
 A second table says how far the weights of each way are from those of one process where
 batches are ragged: rows with token weights from 1 to 40, a last batch of 3 rows. A loop
 that takes the mean of the processes' means is what DDP does by itself; each peer
-divides and weighs the rows in its own way.
+divides and weighs the rows in its own way. A third says how long a sum of six numbers
+takes that the hosts wait for, by the trainer's way and by gloo's.
 """
 
 from __future__ import annotations
@@ -92,10 +93,10 @@ def by_hand(model: nn.Module, batches: list[Any]) -> Callable[[], None]:
     return train
 
 
-def by_trainer(model: nn.Module, batches: list[Any]) -> Callable[[], None]:
-    """Return the same of a trainer, which divides the batches itself."""
+def trainer_of(model: nn.Module, batches: list[Any]) -> Trainer:
+    """Return a trainer, which divides the batches itself."""
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    trainer = Trainer(
+    return Trainer(
         model,
         batches,
         optimizer=optimizer,
@@ -104,7 +105,29 @@ def by_trainer(model: nn.Module, batches: list[Any]) -> Callable[[], None]:
         plugins=["distributed"],
         device="cpu",
     )
-    return trainer.train
+
+
+def by_trainer(model: nn.Module, batches: list[Any]) -> Callable[[], None]:
+    """Return the same of a trainer."""
+    return trainer_of(model, batches).train
+
+
+def sums(times: int = 500) -> dict[str, float]:
+    """Return the median seconds of a sum of six numbers, by each way."""
+    strategy = trainer_of(wide_model(), batches_of(1)).strategy
+    numbers = [1.0] * 6
+    ways: dict[str, Callable[[], Any]] = {
+        "trainbus": lambda: strategy.sum(numbers),
+        "gloo": lambda: torch.distributed.all_reduce(torch.tensor(numbers)),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(times):
+        for name, way in ways.items():
+            torch.distributed.barrier()
+            began = time.perf_counter()
+            way()
+            taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(each) for name, each in taken.items()}
 
 
 def contestants() -> dict[str, Callable[[nn.Module, list[Any]], Callable[[], Any]]]:
@@ -215,6 +238,7 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     ratios, apart = measure(options.rounds, options.steps)
+    waited = sums()
     weights = {
         "trainbus": ragged_by_trainer(["distributed"]),
         "mean of means": ragged_by_hand(),
@@ -230,8 +254,10 @@ def run(options: argparse.Namespace) -> int:
         for name, r in ratios.items()
     }
     tell(figures, apart, away)
+    rows = [[name, f"{seconds * 1e3:.3f}"] for name, seconds in waited.items()]
+    print(table(["a sum of six numbers", "ms"], rows))
     if options.write:
-        results = {"loop": figures, "apart": apart, "ragged": away}
+        results = {"loop": figures, "apart": apart, "ragged": away, "sum_s": waited}
         write("distributed", {**results, "processes": options.processes})
     is_slow = figures["trainbus"]["ratio"] > LIMIT
     is_off = max(apart["trainbus"], away["trainbus"]) > CLOSE
@@ -243,7 +269,7 @@ def tell(
     apart: dict[str, float],
     away: dict[str, float],
 ) -> None:
-    """Print both tables."""
+    """Print what was trained."""
     rows = [
         [name, f"{f['ratio']:.3f}", f"{f['low']:.3f} to {f['high']:.3f}", f"{off:.1e}"]
         for (name, f), off in zip(figures.items(), apart.values(), strict=True)

@@ -105,7 +105,8 @@ def test_d24_a_model_trains_and_answers_as_on_one_process(
         pairs = zip(alone["weights"], each["weights"], strict=True)
         assert max(float((x - y).abs().max()) for x, y in pairs) < CLOSE
         for own, row in zip(alone["history"], each["history"], strict=True):
-            assert row == pytest.approx(own, abs=CLOSE)
+            # Also of its size: next to a loss of 6.5, float32 has steps of 5e-7.
+            assert row == pytest.approx(own, rel=CLOSE, abs=CLOSE)
         assert len(each["predictions"]) == NUM_ROWS
         for own, made in zip(alone["predictions"], each["predictions"], strict=True):
             assert made == pytest.approx(own, abs=1e-5)

@@ -1,7 +1,7 @@
-"""The connections of a group: to close them ends every wait of the others.
+"""The connections of a group: which they are, and how to end every wait of the others.
 
-Nothing else does. gloo has no abort: one that waits in a backward pass, say, is told of
-nothing until a connection breaks, or until ``timeout``.
+To close them is what does it. gloo has no abort: one that waits in a backward pass,
+say, is told of nothing until a connection breaks, or until ``timeout``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import contextlib
 import os
 import socket
 import stat
+from collections import Counter
 from collections.abc import Set
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 #: Where a system lists the files that a process has open; Windows does not.
 OPEN = "/dev/fd"
@@ -29,6 +31,36 @@ def open_sockets() -> Set[Socket]:
                 if stat.S_ISSOCK(seen.st_mode):
                     found.add((int(name), seen.st_ino))
     return found
+
+
+def own_address(sockets: Set[Socket]) -> str:
+    """Return the address at which others reach this process: the one gloo has taken.
+
+    gloo has found it, or was told it by ``GLOO_SOCKET_IFNAME``.
+
+    Args:
+        sockets: of this process, those to the others among them.
+    """
+    found: Counter[IPv4Address | IPv6Address] = Counter()
+    for number, _ in sockets:
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(fileno=os.dup(number)) as line,
+        ):
+            line.getpeername()  # raises for one that is not connected
+            if line.family in (socket.AF_INET, socket.AF_INET6):
+                found[plain_address(line.getsockname()[0])] += 1
+    # The launcher's store may be on this machine, and the others on other ones.
+    outside = {a: n for a, n in found.items() if not a.is_loopback}
+    usual = Counter(outside or found).most_common(1)
+    return str(usual[0][0]) if usual else socket.gethostbyname(socket.gethostname())
+
+
+def plain_address(text: str) -> IPv4Address | IPv6Address:
+    """Return the address that ``text`` is; ``::ffff:10.0.0.1`` is ``10.0.0.1``."""
+    found = ip_address(text)
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
 
 
 def hang_up(sockets: Set[Socket]) -> None:

@@ -1,6 +1,7 @@
 """The processes of a run, as torchrun started them, and what they tell one another.
 
-Numbers of the host travel by gloo, so that they never make it wait for a GPU.
+What the hosts tell travels on lines of their own, so it never waits for a GPU; tensors
+travel by the backend of torch for their device.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from trainbus_distributed.connections import Socket, hang_up, open_sockets
+from trainbus_distributed.connections import (
+    Socket,
+    hang_up,
+    open_sockets,
+    own_address,
+)
 from trainbus_distributed.farewell import Farewell
-from trainbus_distributed.waiting import Waiting, mark
+from trainbus_distributed.lines import Gathering, Line, open_lines
+from trainbus_distributed.waiting import Waiting
 from training import ConfigError
 
 T = TypeVar("T")
 
 #: What torchrun tells a process beside ``WORLD_SIZE``.
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-#: Numbers that a sum has beside its mark, at least: gloo aborts the process where two
-#: calls of other lengths meet, before it can be told which they are.
-LEAST = 15
 
 
 class Group:
@@ -43,6 +47,8 @@ class Group:
 
     _store: Any = None  # of the launcher; None: somebody else has joined them
     _sockets: Set[Socket] = frozenset()  # that lead to the others
+    _lines: Sequence[Line] = ()  # likewise
+    _under_way: Callable[[], Any] | None = None  # waits for what is said on them
     _number = 0  # of groups made so far: all processes make the same ones
 
     def __init__(self, timeout: float) -> None:
@@ -55,6 +61,9 @@ class Group:
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         #: How many of them are on its machine.
         self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._limit = timeout
+        if not Group._lines:
+            self._open_lines()
         self.farewell = self._make_farewell(timeout)
         self._waiting = Waiting(self._store, self.rank, self.size)
 
@@ -79,6 +88,12 @@ class Group:
         )
         Group._sockets = open_sockets() - others
 
+    def _open_lines(self) -> None:
+        others = open_sockets()
+        address = own_address(Group._sockets or others)
+        Group._lines = open_lines(self.rank, self.size, self._limit, address)
+        Group._sockets |= open_sockets() - others
+
     def _make_farewell(self, timeout: float) -> Farewell | None:
         Group._number += 1
         if Group._store is None:
@@ -101,36 +116,39 @@ class Group:
         self, values: Sequence[float], what: str = "sum later"
     ) -> Callable[[], list[float]]:
         """Start to sum; what is returned waits for the result and returns it."""
-        call = self._waiting.begin(f"{what} of {len(values)}")
-        rest = [0.0] * (LEAST - len(values))
-        total = torch.tensor([mark(call), *values, *rest], dtype=torch.float64)
-        work: Any = dist.all_reduce(total, async_op=True)
+        own = tuple(map(float, values))
+        all_said = self._gather_later(own, f"{what} of {len(own)}")
 
         def result() -> list[float]:
-            self._waiting.until_done(work, call)
-            marks, *summed = total.tolist()
-            self._waiting.require_same(marks, call)
-            return summed[: len(values)]
+            # In the order of ranks: the same bits on each.
+            return [sum(each) for each in zip(*all_said(), strict=True)]
 
         return result
 
     def gather(self, value: T, asker: str = "") -> list[T]:
         """Return each process's ``value``, in the order of ranks."""
-        own = packed(value)
-        self.sum_later((), f"gather {asker}")()
-        sizes = [int(size) for size in self._all_of(torch.tensor([len(own)]), "sizes")]
-        padded = torch.zeros(max(sizes), dtype=torch.uint8)
-        padded[: len(own)] = own
-        found = self._all_of(padded, "gathered")
-        return [unpacked(each[:n]) for each, n in zip(found, sizes, strict=True)]
+        said = self._gather_later(pickle.dumps(value), f"gather {asker}")()
+        return [pickle.loads(each) for each in said]  # of processes of this run
 
-    def _all_of(self, tensor: Tensor, what: str) -> list[Tensor]:
-        found = [torch.empty_like(tensor) for _ in range(self.size)]
-        self._finish(dist.all_gather(found, tensor, async_op=True), what)
-        return found
+    def _gather_later(self, said: Any, what: str) -> Callable[[], list[Any]]:
+        """Start to tell ``said``; what is returned waits and returns what all said."""
+        if Group._under_way is not None:
+            Group._under_way()  # on each line one thing after the other
+        call = self._waiting.begin(what)
+        gathering = Gathering(Group._lines, (call, said), self.size, self._limit)
+        heard: list[Any] = []
 
-    def _finish(self, work: Any, what: str) -> None:
-        self._waiting.until_done(work, self._waiting.begin(what))
+        def result() -> list[Any]:
+            if not heard:
+                self._waiting.until_done(gathering, call)
+                Group._under_way = None
+                calls, every = zip(*gathering.all_of(self.rank), strict=True)
+                self._waiting.require_same(calls, call)
+                heard.extend(every)
+            return heard
+
+        Group._under_way = result
+        return result
 
     def on_main(self, work: Callable[[], T], asker: str = "") -> T:
         """Let the main process do ``work``; its result, or error, is everybody's."""
@@ -142,15 +160,11 @@ class Group:
             except Exception as error:
                 failure = error
                 told = (None, sendable(error))
-        sent = packed(told)
-        own_size = 0.0 if self.rank else float(len(sent))
-        (size,) = self.sum_later([own_size], f"on_main {asker}")()
-        if self.rank:
-            sent = torch.empty(int(size), dtype=torch.uint8)
-        self._finish(dist.broadcast(sent, src=0, async_op=True), "told by main")
+        own = pickle.dumps(told)
+        sent, *_ = self._gather_later(own, f"on_main {asker}")()
         if failure is not None:
             raise failure
-        result, others = told if self.rank == 0 else unpacked(sent)
+        result, others = told if self.rank == 0 else pickle.loads(sent)  # as above
         if others is not None:
             raise others
         answer: T = result
@@ -193,16 +207,6 @@ def hang_up_all() -> None:
     group: Any = dist.group.WORLD
     if torch.cuda.is_available() and group is not None:
         group.abort()  # what NCCL has under way
-
-
-def packed(value: Any) -> Tensor:
-    """Return ``value`` as bytes, (N,) uint8, on the host."""
-    return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
-
-
-def unpacked(sent: Tensor) -> Any:
-    """Return what another process of this run has packed."""
-    return pickle.loads(sent.numpy().tobytes())
 
 
 def sendable(error: Exception) -> Exception:

@@ -1,9 +1,9 @@
 """Waiting for the others in one call, and telling that they are in another one.
 
 Processes that call different things wait for one another for ever: one that saves by
-itself, say, while the others go on to the next step. Or worse, gloo takes the one for
-the other. So each call carries a mark; and whoever has waited long enough writes down
-where. Once all have, and it is not the same call, that is an error.
+itself, say, while the others go on to the next step. Or worse, one takes what is said
+there for what it asked. So each says its call, too; and whoever has waited long enough
+writes down where. Once all have, and it is not the same call, that is an error.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
 from typing import Any
-from zlib import crc32
 
+from trainbus_distributed.lines import Gathering
 from training import PluginError
 
-#: After this time in one call a process writes down where it is, and between two looks.
-PATIENCE, BETWEEN = timedelta(seconds=4), timedelta(seconds=1)
+#: The how many-th it is, and what it is in a word or two.
+Call = tuple[int, str]
+
+#: Seconds after which a process in one call writes down where it is; between looks.
+PATIENCE, BETWEEN = 4.0, 1.0
 #: Seconds that who has met another call waits for the others to write down theirs.
 TO_LEARN = 6.0
 #: Code of the run itself; who has called that is what a person wants to know.
@@ -46,7 +48,7 @@ class Waiting:
     def __init__(self, store: Any, rank: int, size: int) -> None:
         self._store, self._rank, self._size = store, rank, size
 
-    def begin(self, call: str) -> tuple[int, str]:
+    def begin(self, call: str) -> Call:
         """Count a call; return what stands for it: the same on all processes.
 
         Args:
@@ -55,50 +57,47 @@ class Waiting:
         Waiting.number += 1
         return Waiting.number, call
 
-    def until_done(self, work: Any, call: tuple[int, str]) -> None:
-        """Wait for ``work``.
+    def until_done(self, gathering: Gathering, call: Call) -> None:
+        """Wait for what others say.
 
         Args:
-            work: of torch, under way.
+            gathering: under way.
             call: as begun.
         Raises:
             OutOfStepError: all wait, but not in the same call.
-            RuntimeError: of torch: another process is gone, or has not come.
+            LineError: another process is gone, or has not come.
         """
-        if self._store is None:
-            work.wait()
-        elif not is_done(work, PATIENCE):
-            self._wait_and_look(work, call)
-
-    def require_same(self, summed: float, call: tuple[int, str]) -> None:
-        """Refuse what was summed with something else.
-
-        Args:
-            summed: marks of all processes.
-            call: whose mark was this one's.
-        Raises:
-            OutOfStepError: another process has called something else.
-        """
-        if summed == self._size * mark(call):
+        if gathering.is_done(PATIENCE):
             return
         self._write_down(call)
-        until, found = time.monotonic() + TO_LEARN, self._calls()
-        while None in found and self._store is not None and time.monotonic() < until:
-            time.sleep(BETWEEN.total_seconds())
-            found = self._calls()
-        raise OutOfStepError(out_of_step(found))
-
-    def _wait_and_look(self, work: Any, call: tuple[int, str]) -> None:
-        self._write_down(call)
         seen: Sequence[Any] = ()
-        while not is_done(work, BETWEEN):
+        while not gathering.is_done(BETWEEN):
             # Twice the same: one that is about to go on may not have said so.
             if (now := self._calls()) == seen and is_mixed(now):
                 raise OutOfStepError(out_of_step(now))
             seen = now
-        self._store.set(self._key(self._rank), "null")
+        if self._store is not None:
+            self._store.set(self._key(self._rank), "null")
 
-    def _write_down(self, call: tuple[int, str]) -> None:
+    def require_same(self, calls: Iterable[Call], call: Call) -> None:
+        """Refuse what was heard of another call.
+
+        Args:
+            calls: of all processes.
+            call: of this one.
+        Raises:
+            OutOfStepError: another process has called something else.
+        """
+        if all(each == call for each in calls):
+            return
+        self._write_down(call)
+        until, found = time.monotonic() + TO_LEARN, self._calls()
+        while None in found and self._store is not None and time.monotonic() < until:
+            time.sleep(BETWEEN)
+            found = self._calls()
+        raise OutOfStepError(out_of_step(found))
+
+    def _write_down(self, call: Call) -> None:
         if self._store is not None:
             self._store.set(self._key(self._rank), json.dumps([*call, place()]))
 
@@ -112,23 +111,6 @@ class Waiting:
 
     def _key(self, rank: int) -> str:
         return f"waits/{rank}"
-
-
-def mark(call: tuple[int, str]) -> float:
-    """Return a number for ``call``, so small that sums of it are exact."""
-    number, name = call
-    return float(crc32(name.encode()) + (number & 0xFFFF))
-
-
-def is_done(work: Any, limit: timedelta) -> bool:
-    """Wait for ``work`` until ``limit``; return whether that was enough."""
-    try:
-        work.wait(limit)
-    except RuntimeError:
-        if work.is_completed():  # it has failed
-            raise
-        return False
-    return True
 
 
 def is_mixed(calls: Sequence[Any]) -> bool:

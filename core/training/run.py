@@ -106,7 +106,7 @@ class Run:
                 if requests.signal is not None:
                     raise interruption(requests.signal)
             except BaseException as error:
-                failure = error
+                failure = self.bus.parts.noted(error, self.state.progress.step)
             self.seconds = time.perf_counter() - started
             failure = tear_down(trainer, failure, self.watched)
             if failure is None and requests.heard is not None:

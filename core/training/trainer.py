@@ -197,7 +197,7 @@ class Trainer:
             self._precision = Precision(precision, self.device)
             self.criterion.to(self.device)
         except BaseException as error:
-            strategy.close(error)
+            strategy.close(self.bus.parts.noted(error))
             raise
         self.modes = Modes({"model": self.model, **self.criterion.modules()})
         self._run = self._new_run()

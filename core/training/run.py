@@ -204,12 +204,12 @@ class Run:
         trainer, bus, weigher = self.trainer, self.bus, self.state.weigher
         module = wrapped_module(trainer, bus)
         self._wrap_loaders()
-        if trainer.strategy.is_divided:
-            require_same(trainer, loaders_by_name(self.val_dataloader))
+        self._require_same()
         order = epoch_loader(self._loader, trainer.order_seed, trainer.strategy)
         self.feed = feed = Feed(order, trainer.device, partial(weighing, weigher))
         if bus.on_setup is not None:
             bus.on_setup(trainer)
+        self._require_same()  # again: a plugin may have frozen a layer on one of them
         check_optimizer(trainer, tell_untrained=True)
         self.window = window = self._make_window(module)
         batches_a_window = trainer.gradient_accumulation_steps
@@ -226,6 +226,10 @@ class Run:
         self.state.metrics.known_names = trainer.strategy.on_main(lambda: names)
         check_savable(trainer)
         return feed, window
+
+    def _require_same(self) -> None:
+        if self.trainer.strategy.is_divided:
+            require_same(self.trainer, loaders_by_name(self.val_dataloader))
 
     def _learn_lengths(self) -> None:
         strategy = self.trainer.strategy

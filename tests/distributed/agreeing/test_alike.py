@@ -37,6 +37,10 @@ class OnMain(Callback):
     def __init__(self, what: str) -> None:
         self.what = what
 
+    def on_setup(self, trainer: Trainer) -> None:
+        if trainer.is_main and self.what == "a layer":
+            trainer.model.bias.requires_grad_(False)
+
     def on_step_end(self, trainer: Trainer) -> None:
         if trainer.is_main and self.what == "a rate":
             trainer.optimizer.param_groups[0]["lr"] *= 0.9
@@ -73,7 +77,8 @@ def said(kind: str) -> str:
         options["val_dataloader"] = DataLoader(rows(6 + rank), batch_size=4)
     if kind == "validation":
         options["val_dataloader"] = None if rank else DataLoader(rows(6), batch_size=4)
-    callbacks = [OnMain(kind)] if kind in ("a rate", "a weight") else []
+    does = kind in ("a rate", "a weight", "a layer")
+    callbacks = [OnMain(kind)] if does else []
     trainer = Trainer(
         model,
         loader,
@@ -105,6 +110,7 @@ def said(kind: str) -> str:
         ("a list", "does not yield the same batch"),
         ("validation rows", "validation rows"),
         ("validation", "plugins is ['distributed', 'evaluation'] on rank 0"),
+        ("a layer", "frozen weights is 'bias' on rank 0, [] on rank 1"),
         ("a rate", "the learning rate of group 0 is not the same on rank 1"),
         ("a weight", "weight is not the same on rank 1"),
         ("nothing", ""),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from training.arguments import check_savable
 from training.builtin.defaults import wrapped_module
 from training.builtin.resume import Resumable, way_on
+from training.bus.made_parts import noted
 from training.checkpoint.optimizer_state import check_optimizer
 from training.checkpoint.settings import require_same
 from training.feed.divided_loader import epoch_loader
@@ -106,7 +107,7 @@ class Run:
                 if requests.signal is not None:
                     raise interruption(requests.signal)
             except BaseException as error:
-                failure = self.bus.parts.noted(error, self.state.progress.step)
+                failure = noted(error, self.bus.made, self.state.progress.step)
             self.seconds = time.perf_counter() - started
             failure = tear_down(trainer, failure, self.watched)
             if failure is None and requests.heard is not None:

@@ -23,6 +23,7 @@ from training.builtin.defaults import built_in, register_plugins
 from training.builtin.placing import chosen_strategy, placed
 from training.builtin.resume import go_on
 from training.bus.bus import Bus
+from training.bus.made_parts import noted
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
 from training.checkpoint.optimizer_state import check_optimizer, options_of
@@ -161,8 +162,7 @@ class Trainer:
         self._val_dataloader = named_loaders(val_dataloader)
         self.optimizer = optimizer
         self._scheduler = scheduler
-        self.processor = processor
-        self.recipe = recipe
+        self.processor, self.recipe = processor, recipe
         self.num_epochs, self.max_steps = num_epochs, max_steps
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.max_grad_norm, self.nonfinite = max_grad_norm, nonfinite
@@ -197,7 +197,7 @@ class Trainer:
             self._precision = Precision(precision, self.device)
             self.criterion.to(self.device)
         except BaseException as error:
-            strategy.close(self.bus.parts.noted(error))
+            strategy.close(noted(error, self.bus.made))
             raise
         self.modes = Modes({"model": self.model, **self.criterion.modules()})
         self._run = self._new_run()

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training import hookspecs
-from training.bus.made_parts import MadeParts
 from training.bus.order import bus_order, not_built_in, unmet_relations
 from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
@@ -71,7 +70,7 @@ class Bus(Slots):
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
         self._told: set[str] = set()
-        self.parts = MadeParts()  # of this run, by plugins
+        self.made: list[tuple[str, Any, str, Any]] = []  # name, plugin, hook, its part
         self._run: Any = None  # the trainer whose run is on
         self._closed: set[str] = set()  # plugins that its run has closed so far
         self._compiled: dict[str, Callable[..., Any]] = {}
@@ -144,7 +143,8 @@ class Bus(Slots):
         """Note whose run is on, until ``call_all`` has closed everybody."""
         self._run = trainer
         self._closed.clear()
-        self.parts.begin_run()
+        # Its engine stays from run to run.
+        self.made = [part for part in self.made if part[2] == "make_strategy"]
 
     @property
     def is_in_run(self) -> bool:
@@ -221,7 +221,7 @@ class Bus(Slots):
                 result = checked_answer(hook, name, result)
                 told(name, arguments[passed], result)
                 arguments[passed] = result
-                self.parts.add(name, self._plugins.get(name), hook, result)
+                self.made.append((name, self._plugins.get(name), hook, result))
 
         self._ask(hook, arguments, pass_on)
         return arguments[passed]
@@ -233,7 +233,7 @@ class Bus(Slots):
         def is_answer(name: str, result: Any) -> bool:
             if result is not None:
                 made.append(use(name, checked_answer(hook, name, result)))
-                self.parts.add(name, self._plugins.get(name), hook, made[0])
+                self.made.append((name, self._plugins.get(name), hook, made[0]))
             return bool(made)
 
         self._ask(hook, arguments, is_answer)

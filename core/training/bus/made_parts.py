@@ -6,8 +6,10 @@ run reads its traceback, once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from traceback import walk_tb
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
@@ -18,71 +20,39 @@ from training.errors import TrainbusError
 OWN = "training"
 
 
-class MadePart(NamedTuple):
-    """What a run uses and a plugin has made, in answer to a hook.
+def noted(
+    error: BaseException, made: Iterable[tuple[str, Any, str, Any]], step: int = 0
+) -> BaseException:
+    """Write on ``error`` which plugin made the part that raised it, if one did.
 
-    Attributes:
-        name: of the plugin.
-        plugin: itself.
-        hook: that asked for it.
-        part: the object itself.
+    An error that a model or a plugin's hook raised inside of a part is not the part's,
+    and errors of trainbus say themselves what they are about.
+
+    Args:
+        error: that ends a run, with its traceback.
+        made: ``bus.made`` of that run.
+        step: at which it ends.
+    Returns: ``error``.
     """
-
-    name: str
-    plugin: Any
-    hook: str
-    part: Any
-
-
-class MadeParts:
-    """The parts of one run that plugins have made."""
-
-    def __init__(self) -> None:
-        self._made: list[MadePart] = []
-
-    def add(self, *facts: Any) -> None:
-        """Remember a part, by what ``MadePart`` has of it."""
-        self._made.append(MadePart(*facts))
-
-    def begin_run(self) -> None:
-        """Forget those of the run before; its engine stays."""
-        self._made = [each for each in self._made if each.hook == "make_strategy"]
-
-    def noted(self, error: BaseException, step: int = 0) -> BaseException:
-        """Write on ``error`` whose part raised it, if one did; return it.
-
-        An error that a model or a plugin's hook raised inside of a part is not the
-        part's, and errors of trainbus say themselves what they are about.
-
-        Args:
-            error: that ends the run, with its traceback.
-            step: at which it does.
-        """
-        if not isinstance(error, TrainbusError):
-            traceback, frames = error.__traceback__, []
-            while traceback is not None:
-                frames.append(traceback.tb_frame)
-                traceback = traceback.tb_next
-            self._note(error, frames, step)
+    if isinstance(error, TrainbusError):
         return error
-
-    def _note(self, error: BaseException, frames: list[FrameType], step: int) -> None:
-        for frame in reversed(frames):  # from where it was raised
-            if _is_of_kernel(frame):
-                return
-            subject = frame.f_locals.get("self")
-            for name, plugin, hook, part in self._made:
-                if subject is not None and part is subject:
-                    where = f"{type(part).__name__}.{frame.f_code.co_name}"
-                    place = f"{where}, which its {hook} has made,"
-                    note_plugin(error, name, plugin, place, step)
-                    return
-            if isinstance(subject, nn.Module):
-                return  # of the model
+    for frame, _ in reversed(list(walk_tb(error.__traceback__))):  # where it was raised
+        if _is_of_kernel(frame):
+            break
+        subject = frame.f_locals.get("self")
+        for name, plugin, hook, part in made:
+            if part is subject:
+                where = f"{type(part).__name__}.{frame.f_code.co_name}"
+                place = f"{where}, which its {hook} has made,"
+                note_plugin(error, name, plugin, place, step)
+                return error
+        if isinstance(subject, nn.Module):
+            break  # the model's
+    return error
 
 
 def _is_of_kernel(frame: FrameType) -> bool:
-    if frame.f_code.co_filename.startswith(FILE_PREFIX):
-        return True
+    """Whether it runs code of the kernel, or one that was compiled to call hooks."""
     module: str = frame.f_globals.get("__name__", "")
-    return module == OWN or module.startswith(f"{OWN}.")
+    is_slot = frame.f_code.co_filename.startswith(FILE_PREFIX)
+    return is_slot or module == OWN or module.startswith(f"{OWN}.")

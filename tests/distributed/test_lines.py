@@ -109,15 +109,15 @@ def test_who_never_comes_is_given_up(connected: Any) -> None:
         waits.is_done(30.0)
 
 
-def test_who_is_gone_is_noticed_at_once_by_who_hears(connected: Any) -> None:
+def test_d35_who_is_gone_is_noticed_at_once_by_who_hears(connected: Any) -> None:
     first, second = connected(2)
-    waits = Gathering(first, "a", 2, 30.0)
+    waits = Gathering(first, "a", 2, 5.0)
     hang_up_as_if_killed(second)
     with pytest.raises(LineError, match="connection closed by another process"):
         waits.is_done(30.0)
 
 
-def test_who_is_gone_is_noticed_at_once_by_who_sends(connected: Any) -> None:
+def test_d35_who_is_gone_is_noticed_at_once_by_who_sends(connected: Any) -> None:
     first, second = connected(2)
     hang_up_as_if_killed(second)
     with pytest.raises(LineError, match=r"connection (lost|closed)"):

@@ -11,7 +11,13 @@ import pytest
 from ranks import Ranks
 from toy import make_trainer
 
-from trainbus_distributed.waiting import is_mixed, out_of_step
+from trainbus_distributed.waiting import (
+    Call,
+    OutOfStepError,
+    Waiting,
+    is_mixed,
+    out_of_step,
+)
 from training import Callback, NonFiniteError, TrainbusError, Trainer
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
@@ -117,3 +123,16 @@ def test_processes_are_out_of_step_when_all_wait_elsewhere(
 def test_who_is_out_of_step_is_told_by_rank() -> None:
     words = out_of_step([[7, "sum of 1", "save_checkpoint (a.py, line 3)"], None])
     assert "rank 0 in save_checkpoint (a.py, line 3), rank 1 is elsewhere" in words
+
+
+@pytest.mark.parametrize(
+    "other",
+    [(7, "gather "), (8, "sum of 1"), (7, "sum of 2")],
+    ids=["of another kind", "a later one", "of more numbers"],
+)
+def test_d35_what_was_said_in_another_call_is_no_answer(other: Call) -> None:
+    own = (7, "sum of 1")
+    waiting = Waiting(None, rank=0, size=2)
+    waiting.require_same([own, own], own)
+    with pytest.raises(OutOfStepError, match="in different calls"):
+        waiting.require_same([own, other], own)

@@ -9,6 +9,7 @@ from faults.mutants import (
     dividing,
     leaving,
     owning,
+    parting,
     resuming,
     saving,
     schedules,
@@ -27,4 +28,5 @@ MUTANTS = [
     *weighing.MUTANTS,
     *agreeing.MUTANTS,
     *dividing.MUTANTS,
+    *parting.MUTANTS,
 ]

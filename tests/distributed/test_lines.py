@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -57,14 +58,24 @@ def everywhere(lines: list[list[Line]], own: Callable[[int, int], Any]) -> list[
 
     def gathered(rank: int) -> list[Any]:
         found = []
-        for time in (0, 1):
-            each = Gathering(lines[rank], own(rank, time), size, 30.0)
+        for turn in (0, 1):
+            each = Gathering(lines[rank], own(rank, turn), size, 30.0)
             assert each.is_done(30.0)
             found.append(each.all_of(rank))
         return found
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(gathered, range(size)))
+
+
+def test_time_in_which_a_process_computes_is_not_waited(
+    connected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = connected(2)
+    both = [Gathering(lines, "a", 2, 5.0) for lines in (first, second)]
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 100.0)
+    assert [each.is_done(5.0) for each in both] == [True, True]
 
 
 def hang_up_as_if_killed(lines: list[Line]) -> None:
@@ -76,9 +87,9 @@ def hang_up_as_if_killed(lines: list[Line]) -> None:
 
 @pytest.mark.parametrize("size", [*range(2, 10), 16, 17])
 def test_all_hear_all_in_the_order_of_ranks(connected: Any, size: int) -> None:
-    said = [[(rank, time) for rank in range(size)] for time in (0, 1)]
+    said = [[(rank, turn) for rank in range(size)] for turn in (0, 1)]
     lines = connected(size)
-    assert everywhere(lines, lambda rank, time: (rank, time)) == [said] * size
+    assert everywhere(lines, lambda rank, turn: (rank, turn)) == [said] * size
     assert len(lines[0]) == (size - 1).bit_length()  # rounds: log2, not a ring
 
 

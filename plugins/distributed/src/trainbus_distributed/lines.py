@@ -9,6 +9,7 @@ of its own, each of which must be given a core first, and goes round a ring.
 
 from __future__ import annotations
 
+import math
 import pickle
 import secrets
 import selectors
@@ -121,14 +122,14 @@ class Gathering:
         lines: of this process, in the order of rounds.
         own: what this process says, which can be pickled.
         size: how many processes there are.
-        timeout: seconds after which it fails.
+        timeout: seconds of waiting after which it fails.
     """
 
     def __init__(
         self, lines: Sequence[Line], own: Any, size: int, timeout: float
     ) -> None:
         self._lines, self._size = lines, size
-        self._timeout, self._until = timeout, time.monotonic() + timeout
+        self._timeout, self._until = timeout, math.inf
         #: What is known: of this process, of the one behind it, and so on.
         self._known = [own]
         self._round = 0
@@ -140,7 +141,10 @@ class Gathering:
         Raises:
             LineError: another process is gone, or ``timeout`` is over.
         """
-        until = time.monotonic() + seconds
+        begun = time.monotonic()
+        until = begun + seconds
+        if self._until == math.inf:  # time in which this process computes is not waited
+            self._until = begun + self._timeout
         while self._round < len(self._lines):
             line = self._lines[self._round]
             message = line.take()

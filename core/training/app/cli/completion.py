@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
+from training.app.cli.parser import Commands
 from training.app.config.shipped_configs import shipped_configs
 from training.discovery.installed import installed
 from training.errors import PluginError
@@ -62,7 +63,7 @@ def completion(arguments: argparse.Namespace) -> None:
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """Yield every argument of every command."""
     for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
+        if isinstance(action, Commands):
             for each in action.choices.values():
                 yield from _actions(each)
         yield action

@@ -11,8 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from ranks import Ranks
+from toy import make_trainer
 
-from trainbus_distributed.connections import own_address, plain_address
+from trainbus_distributed.connections import (
+    open_sockets,
+    own_address,
+    plain_address,
+)
+from trainbus_distributed.group import Group
 from trainbus_distributed.lines import (
     HELLO,
     SECRET,
@@ -133,6 +140,24 @@ def test_d35_who_is_gone_is_noticed_at_once_by_who_sends(connected: Any) -> None
     hang_up_as_if_killed(second)
     with pytest.raises(LineError, match=r"connection (lost|closed)"):
         Gathering(first, bytes(LARGE), 2, 30.0).is_done(30.0)
+
+
+def left_open_by_a_fork() -> tuple[int, list[float]]:
+    """Return how a forked process ends, 0 if it holds no connection, and a sum."""
+    strategy = make_trainer(None, None, plugins=[{"distributed": {}}]).strategy
+    assert Group._sockets <= open_sockets()
+    child = os.fork()
+    if not child:
+        os._exit(len(Group._sockets & open_sockets()))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, strategy.sum([1.0])
+
+
+@pytest.mark.distributed
+def test_d35_a_worker_that_outlives_its_process_keeps_no_connection_open(
+    two: Ranks,
+) -> None:
+    assert two.run(left_open_by_a_fork) == [(0, [2.0])] * 2
 
 
 def test_a_stranger_who_connects_is_no_process_of_the_run() -> None:

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 from ranks import Ranks
+from torch.distributed import DistNetworkError
 from toy import make_trainer
 
+from trainbus_distributed.farewell import lost_words
+from trainbus_distributed.lines import LineError
 from trainbus_distributed.waiting import (
     Call,
     OutOfStepError,
@@ -18,7 +21,7 @@ from trainbus_distributed.waiting import (
     is_mixed,
     out_of_step,
 )
-from training import Callback, NonFiniteError, TrainbusError, Trainer
+from training import Callback, NonFiniteError, PluginError, TrainbusError, Trainer
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
@@ -75,6 +78,30 @@ def parted(two: Ranks) -> Iterator[Ranks]:
     """Two processes that can do nothing together any more, once the test is over."""
     yield two
     two.close()
+
+
+class Unsendable:
+    """What cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot be sent")
+
+
+def asked_of_main() -> list[str]:
+    """Let main return what cannot be sent; what each learns of it, then a sum."""
+    strategy = run_of().strategy
+    found = []
+    for work in (Unsendable, lambda: 1 / 0):
+        try:
+            strategy.on_main(work)
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}")
+    return [*found, str(strategy.sum([1.0]))]
+
+
+def test_d35_what_main_cannot_send_is_everybody_s_error(two: Ranks) -> None:
+    told = ["TypeError: cannot be sent", "ZeroDivisionError: division by zero"]
+    assert two.run(asked_of_main) == [[*told, "[2.0]"]] * 2
 
 
 @pytest.mark.slow
@@ -134,5 +161,27 @@ def test_d35_what_was_said_in_another_call_is_no_answer(other: Call) -> None:
     own = (7, "sum of 1")
     waiting = Waiting(None, rank=0, size=2)
     waiting.require_same([own, own], own)
-    with pytest.raises(OutOfStepError, match="in different calls"):
+    told = f"in different calls: .*, rank 1 in the call '{other[1]}'"
+    with pytest.raises(OutOfStepError, match=told):
         waiting.require_same([own, other], own)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (LineError("connection closed by another process"), True),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed"), True),
+        (DistNetworkError("Broken pipe"), True),
+        (RuntimeError("connection to the database was refused"), False),
+        (RuntimeError("the store has no socket, timeout"), False),
+        (OSError("gloo is no room"), False),
+    ],
+    ids=["a line", "gloo", "the store", "a database", "words alone", "another class"],
+)
+def test_d35_only_what_torch_or_a_line_says_is_a_lost_process(
+    error: Exception, lost: bool
+) -> None:
+    behind = PluginError("cannot measure")
+    behind.__cause__ = error
+    assert (lost_words(error) is not None) is lost
+    assert (lost_words(behind) is not None) is lost

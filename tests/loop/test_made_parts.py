@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from toy import make_trainer
 
-from training import Callback, ConfigError
+from training import Callback, ConfigError, Trainer
 from training.plugin import Strategy, Window
 
 
@@ -158,6 +158,23 @@ def test_a_model_that_raises_inside_of_a_part_blames_nobody(
     plugins: Callable[[], list[Callback]], model: type[nn.Module]
 ) -> None:
     assert "raised by plugin" not in notes_of(*plugins(), model=model(3, 1))
+
+
+class Asks(Callback):
+    """Lets main do what fails."""
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        trainer.strategy.on_main(broken)
+
+
+def test_what_a_plugin_lets_an_engine_do_is_its_own() -> None:
+    class Engine(Strategy):
+        def on_main(self, work: Callable[[], Any]) -> Any:
+            return work()
+
+    found = notes_of(making("make_strategy", Engine()), Asks())
+    assert "raised by plugin 'Asks'" in found
+    assert "makes" not in found
 
 
 def test_a_hook_that_raises_inside_of_a_part_is_blamed_itself() -> None:

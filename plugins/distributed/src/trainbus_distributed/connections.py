@@ -63,6 +63,13 @@ def plain_address(text: str) -> IPv4Address | IPv6Address:
     return mapped or found
 
 
+def let_go(sockets: Set[Socket]) -> None:
+    """Close ``sockets``, as far as they are still open, in this process alone."""
+    for number, _ in sockets & open_sockets():
+        with contextlib.suppress(OSError):
+            os.close(number)
+
+
 def hang_up(sockets: Set[Socket]) -> None:
     """End both directions of ``sockets``, as far as they are still open."""
     for number, _ in sockets & open_sockets():

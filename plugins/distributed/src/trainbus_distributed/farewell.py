@@ -20,6 +20,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from trainbus_distributed.lines import LineError
 from trainbus_distributed.waiting import OutOfStepError, Waiting
 from training import TrainbusError
 
@@ -32,8 +33,8 @@ TO_HEAR, BETWEEN = 5.0, 0.1
 LATER = 1.2
 #: Seconds that who fails gives the others to fail alike, of what they have agreed on.
 ALIKE = 2.0
-#: What gloo and NCCL say where another process is gone, or has not come.
-LOST = ("gloo", "nccl", "connection", "socket", "store")
+#: What stands in words of torch where another process is gone, or has not come.
+LOST = ("gloo", "nccl", "c10d", "processgroup")
 LATE = ("timed out", "timeout")
 
 
@@ -139,15 +140,16 @@ class Farewell:
 
     def _decide(self, key: str, said: str) -> None:
         """Leave, unless the others fail soon, too."""
-        until = time.monotonic() + ALIKE
+        until, left = time.monotonic() + ALIKE, f"{key}/left"
         with contextlib.suppress(Exception):  # as above
-            while time.monotonic() < until:
+            while time.monotonic() < until and not self._store.check([left]):
                 if self._store.add(key, 0) >= self._size:
                     self._forget()
                     return
                 if not threading.main_thread().is_alive():
                     return  # the process ends, which closes all connections
                 time.sleep(BETWEEN)
+            self._store.set(left, "1")  # who fails alike, but later, leaves as well
         self._leave(said)
 
     def _leave(self, said: str) -> None:
@@ -247,7 +249,7 @@ def peer_error(told: dict[str, Any], rank: int) -> PeerFailedError:
 
 
 def lost_words(error: BaseException) -> str | None:
-    """Return what torch said of a lost process; None: ``error`` tells of another thing.
+    """Return what was said of a lost process; None: ``error`` tells of another thing.
 
     It may stand behind an error of a plugin, say, that tells what it was doing.
     """
@@ -256,8 +258,9 @@ def lost_words(error: BaseException) -> str | None:
     while cause is not None and cause not in seen:
         seen.append(cause)
         text = str(cause).strip()
-        is_of_torch = isinstance(cause, (RuntimeError, dist.DistError))
-        if is_of_torch and any(word in text.lower() for word in (*LOST, *LATE)):
-            return text.splitlines()[0][:200]
+        is_ours = isinstance(cause, (LineError, dist.DistError))
+        is_of_torch = isinstance(cause, RuntimeError)  # and may be anybody's
+        if is_ours or (is_of_torch and any(word in text.lower() for word in LOST)):
+            return (text.splitlines() or [type(cause).__name__])[0][:200]
         cause = cause.__cause__ or cause.__context__
     return None

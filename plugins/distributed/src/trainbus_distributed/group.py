@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from trainbus_distributed.connections import (
     Socket,
     hang_up,
+    let_go,
     open_sockets,
     own_address,
 )
@@ -93,6 +94,9 @@ class Group:
         address = own_address(Group._sockets or others)
         Group._lines = open_lines(self.rank, self.size, self._limit, address)
         Group._sockets |= open_sockets() - others
+        # A worker of a loader that outlives this process would keep them open, so that
+        # the others would wait for the dead.
+        os.register_at_fork(after_in_child=let_go_all)
 
     def _make_farewell(self, timeout: float) -> Farewell | None:
         Group._number += 1
@@ -152,23 +156,22 @@ class Group:
 
     def on_main(self, work: Callable[[], T], asker: str = "") -> T:
         """Let the main process do ``work``; its result, or error, is everybody's."""
-        told: Any = None
+        own, answer = b"", None
         failure: Exception | None = None
         if self.rank == 0:
             try:
-                told = (work(), None)
+                answer = work()
+                own = pickle.dumps((answer, None))  # it may be what cannot be sent
             except Exception as error:
                 failure = error
-                told = (None, sendable(error))
-        own = pickle.dumps(told)
+                own = pickle.dumps((None, sendable(error)))
         sent, *_ = self._gather_later(own, f"on_main {asker}")()
+        if self.rank:
+            answer, failure = pickle.loads(sent)  # as above
         if failure is not None:
             raise failure
-        result, others = told if self.rank == 0 else pickle.loads(sent)  # as above
-        if others is not None:
-            raise others
-        answer: T = result
-        return answer
+        result: T = answer  # type: ignore[assignment]  # None, if that is a T
+        return result
 
     def on_each(self, work: Callable[[], T], asker: str = "") -> T:
         """Let each process do ``work``; an error of any is everybody's."""
@@ -199,6 +202,13 @@ class Group:
         """Overwrite ``tensor`` with its mean over all processes."""
         dist.all_reduce(tensor)
         tensor.div_(self.size)
+
+
+def let_go_all() -> None:
+    """Close what a forked process has of the connections; they stay as they are."""
+    for line in Group._lines:
+        line.close()
+    let_go(Group._sockets)
 
 
 def hang_up_all() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from training import ConfigError
+from training import ConfigError, TrainbusError
 
 #: What goes before each message: its length in bytes.
 LENGTH = struct.Struct("!Q")
@@ -30,13 +30,13 @@ CHUNK = 1 << 18
 #: Bytes of what a process says of itself when it connects: a secret, and the round.
 SECRET = 16
 HELLO = struct.Struct(f"!{SECRET}sH")
-#: Seconds within which it does so.
-SOON = 10.0
+#: Seconds within which it does so; meanwhile others wait.
+SOON = 2.0
 #: Connections of strangers that may wait beside those of the run.
 BACKLOG = 16
 
 
-class LineError(RuntimeError):
+class LineError(TrainbusError, RuntimeError):
     """The connection to another process is closed, or nothing has come on it."""
 
 
@@ -57,6 +57,12 @@ class Line:
         self._unsent, self._heard = bytearray(), bytearray()
         self._selector = selectors.DefaultSelector()
         self._selector.register(behind, selectors.EVENT_READ)
+
+    def close(self) -> None:
+        """Let go of both, in this process."""
+        self._selector.close()
+        self._ahead.close()
+        self._behind.close()
 
     def put(self, message: bytes) -> None:
         """Send ``message``, as much of it as the system takes now."""

@@ -88,6 +88,7 @@ class Waiting:
         Raises:
             OutOfStepError: another process has called something else.
         """
+        calls = list(calls)
         if all(each == call for each in calls):
             return
         self._write_down(call)
@@ -95,7 +96,11 @@ class Waiting:
         while None in found and self._store is not None and time.monotonic() < until:
             time.sleep(BETWEEN)
             found = self._calls()
-        raise OutOfStepError(out_of_step(found))
+        # Of who has not written down where it is, what it has called.
+        known = zip(calls, found, strict=True)
+        raise OutOfStepError(
+            out_of_step([at or [*each, f"the call {each[1]!r}"] for each, at in known])
+        )
 
     def _write_down(self, call: Call) -> None:
         if self._store is not None:

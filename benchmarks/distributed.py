@@ -237,6 +237,14 @@ def run(options: argparse.Namespace) -> int:
     """Measure, on each process; the main one tells."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
+    try:
+        return measured(options)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def measured(options: argparse.Namespace) -> int:
+    """Measure in a group that is joined."""
     ratios, apart = measure(options.rounds, options.steps)
     waited = sums()
     weights = {

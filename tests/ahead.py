@@ -19,6 +19,8 @@ PLACES = (
     "plugins/checkpointing/tests",
 )
 BY_DEFAULT = {
+    "test_what_is_read_ahead_of_a_step_is_as_the_parameter_says",
+    "test_r1_what_a_batch_weighs_is_measured_when_its_turn_has_come",
     "test_r1_a_run_saved_without_workers_resumes_equal_with_two",
     "test_r2_a_boundary_resume_runs_exactly_the_remaining_batches",
     "test_a_loader_resumes_to_the_same_state",
@@ -26,20 +28,31 @@ BY_DEFAULT = {
 IN_PLACE, AHEAD = "as it is read", "one batch ahead"
 
 
-def one_ahead(*arguments: Any) -> Iterator[Any]:
-    """Yield what ``device_batches`` does, each when the next one has been read."""
-    before: list[Any] = []
-    for each in batches.device_batches(*arguments):
-        yield from before
-        before = [each]
-    yield from before
+class InPlace:
+    """Copies nothing, where ``SideStream`` copies to the device."""
+
+    def copy(self, batch: Any) -> Any:
+        return batch
+
+    def hand_over(self, copied: Any) -> None:
+        """There is nothing to wait for."""
 
 
-@pytest.fixture
+def read_ahead(
+    host_batches: Iterator[Any], device: Any, weigh: Any, source: Any
+) -> Iterator[Any]:
+    """Return what ``device_batches`` does, each when the next one has been read."""
+    if device.type == "cuda":  # the real one
+        return batches.device_batches(host_batches, device, weigh, source)
+    return batches.one_ahead(host_batches, InPlace(), weigh, source)
+
+
+# A parameter alone asks for no fixture: pytest follows what the functions name.
+@pytest.fixture(autouse=True)
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read batches as the parameter says."""
-    if request.param == AHEAD:
-        monkeypatch.setattr("training.feed.feed.device_batches", one_ahead)
+    """Read batches as the parameter says, in the tests that have one."""
+    if getattr(request, "param", IN_PLACE) == AHEAD:
+        monkeypatch.setattr("training.feed.feed.device_batches", read_ahead)
 
 
 @pytest.hookimpl(trylast=True)  # its id comes last

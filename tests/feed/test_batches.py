@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import UserDict
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from ahead import one_ahead
 from torch import Tensor, nn
-from toy import make_trainer, regression_batches
+from toy import make_trainer
 
-from training import Callback
 from training.errors import DataError
 from training.feed.batches import _is_plain, batch_to_device, device_batches
+from training.feed.epoch_loader import EpochLoader
 from training.feed.structure import samples_of
 from training.testing.meta_device import standing_in_for_cuda
 from training.weighing.candidates import said_weight
@@ -137,40 +135,14 @@ def test_only_what_can_be_kept_until_it_was_read_is_copied_ahead(
 
 
 def test_on_a_cpu_a_batch_is_passed_on_as_it_is() -> None:
+    def counted(batch: Any, source: Any) -> float:
+        return samples_of(batch) or 0.0
+
     batches = [{"x": THREE}, {"x": THREE[:1]}]
-    seen = list(device_batches(iter(batches), torch.device("cpu"), samples_of))
+    seen = list(device_batches(iter(batches), torch.device("cpu"), counted, None))
     assert [batch for batch, _ in seen] == batches
     assert all(a is b for a, (b, _) in zip(batches, seen, strict=True))
     assert [weight for _, weight in seen] == [3, 1]
-
-
-def test_one_batch_ahead_of_the_step_is_what_the_stand_in_reads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The control of the tests that are run so: see ``ahead``."""
-
-    def run() -> list[tuple[str, int]]:
-        heard: list[tuple[str, int]] = []
-
-        class Heard(Callback):
-            def on_batch_begin(self, batch: int) -> None:
-                heard.append(("step", batch))
-
-        class Loader:
-            def __iter__(self) -> Iterator[Any]:
-                for number, batch in enumerate(regression_batches(3)):
-                    heard.append(("read", number))
-                    yield batch
-
-        make_trainer(None, Loader(), Heard(), loss_per="samples").train()
-        return heard
-
-    apart = [("read", 0), ("step", 0), ("read", 1), ("step", 1), ("read", 2)]
-    assert run()[:5] == apart
-    monkeypatch.setattr("training.feed.feed.device_batches", one_ahead)
-    assert run() == [
-        *(("read", 0), ("read", 1), ("step", 0), ("read", 2), ("step", 1), ("step", 2))
-    ]
 
 
 @pytest.mark.cuda
@@ -180,7 +152,9 @@ def test_on_a_gpu_every_batch_arrives_whole_and_in_order(wrap: Any) -> None:
     device = torch.device("cuda")
     host = [torch.full((1 << 20,), float(i)).pin_memory() for i in range(20)]
     sums = []
-    for batch, _ in device_batches((wrap(x) for x in host), device, lambda _: 1.0):
+    source = EpochLoader(host, seed=0)
+    batches = (wrap(x) for x in host)
+    for batch, _ in device_batches(batches, device, lambda *_: 1.0, source):
         x = batch["x"] if isinstance(batch, dict) else batch.inner
         for _ in range(20):  # reads it long after the next copy has begun
             x = x * 1.0

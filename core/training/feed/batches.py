@@ -11,6 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.feed.origin import origin_of
+
+#: (batch on the host, where it came from) -> what it counts in its window.
+Weigh = Callable[[Any, Any], float]
+
 
 def tensors_of(value: Any) -> list[Tensor]:
     """Return the tensors inside a batch, in reading order."""
@@ -69,61 +74,102 @@ def _knows_non_blocking(kind: type[Any]) -> bool:
 
 
 def device_batches(
-    host_batches: Iterator[Any],
-    device: torch.device,
-    weigh: Callable[[Any], float],
+    host_batches: Iterator[Any], device: torch.device, weigh: Weigh, source: Any
 ) -> Iterator[tuple[Any, float]]:
-    """Yield each batch on ``device`` with its weight, counted on the host before.
+    """Return each batch on ``device`` with its weight, which is counted on the host.
 
     On CUDA the next batch is copied on a side stream while the current one computes;
     the copies overlap only where the loader pins its memory. A batch with objects that
     move themselves is copied in line: nobody could tell how long their memory is read.
+
+    Args:
+        host_batches: as ``source`` reads them.
+        device: where they go.
+        weigh: is asked for each batch when its turn has come, never before: it may
+            measure with the weights of that moment, and a checkpoint keeps what it
+            found.
+        source: the loader that reads them.
     """
+    if device.type == "cuda":
+        return one_ahead(host_batches, SideStream(device), weigh, source)
+    return _in_line(host_batches, device, weigh, source)
+
+
+def _in_line(
+    host_batches: Iterator[Any], device: torch.device, weigh: Weigh, source: Any
+) -> Iterator[tuple[Any, float]]:
     if device.type == "cpu":  # where they are
         for batch in host_batches:
-            yield batch, weigh(batch)
+            yield batch, weigh(batch, source)
         return
-    # Other devices have no side stream to copy on: in line.
-    if device.type != "cuda":
-        for batch in host_batches:
-            weight = weigh(batch)
-            yield batch_to_device(batch, device), weight
-        return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    # The price is memory on the device for one more batch.
-    ahead: tuple[Any, float] | None = None
     for batch in host_batches:
-        weight = weigh(batch)
-        # Weighed on the host, before the copy: there a count costs no sync.
-        with torch.cuda.stream(stream) if _is_plain(batch) else nullcontext():
-            copied = batch_to_device(batch, device), weight
+        weight = weigh(batch, source)
+        yield batch_to_device(batch, device), weight
+
+
+def one_ahead(
+    host_batches: Iterator[Any], stream: Any, weigh: Weigh, source: Any
+) -> Iterator[tuple[Any, float]]:
+    """Yield batches, each when the copying of the next one has begun.
+
+    The price is memory for one more batch, on the device and on the host.
+
+    Args:
+        host_batches: as for ``device_batches``.
+        stream: copies; a ``SideStream``.
+        weigh: as for ``device_batches``.
+        source: likewise.
+    """
+    ahead: tuple[Any, Any, Any] | None = None
+    for batch in host_batches:
+        # Now: when its turn has come, the source is one batch further.
+        read = batch, origin_of(source), stream.copy(batch)
         # One batch behind, so that this copy runs beside the step on the one before.
         if ahead is not None:
-            yield ahead
-        # Only the device waits for the copy, behind the work that was just queued.
-        torch.cuda.current_stream(device).wait_stream(stream)
-        _record(copied[0], torch.cuda.current_stream(device))
-        ahead = copied
+            yield _weighed(weigh, *ahead)
+        stream.hand_over(read[2])
+        ahead = read
     if ahead is not None:
-        yield ahead
+        yield _weighed(weigh, *ahead)
+
+
+def _weighed(weigh: Weigh, host: Any, origin: Any, copied: Any) -> tuple[Any, float]:
+    # No names where it is yielded: they would keep a batch that was trained on.
+    return copied, weigh(host, origin)
+
+
+class SideStream:
+    """Copies batches to a CUDA device beside what it computes.
+
+    Args:
+        device: that.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def copy(self, batch: Any) -> Any:
+        """Begin to copy ``batch``; return it on the device."""
+        with torch.cuda.stream(self._stream) if _is_plain(batch) else nullcontext():
+            return batch_to_device(batch, self._device)
+
+    def hand_over(self, copied: Any) -> None:
+        """Let what is queued from here on read ``copied``.
+
+        Only the device waits for the copy, behind the work that was just queued.
+        """
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(self._stream)
+        # The allocator is told, so that it keeps them until they were read.
+        for tensor in tensors_of(copied):
+            tensor.record_stream(current)
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether ``_record`` finds every tensor that a copy of ``value`` holds."""
+    """Whether ``tensors_of`` finds every tensor that a copy of ``value`` holds."""
     if isinstance(value, Mapping):
         return all(_is_plain(item) for item in value.values())
     if isinstance(value, (tuple, list)):
         return all(_is_plain(item) for item in value)
     return isinstance(value, Tensor) or not hasattr(value, "to")
-
-
-def _record(value: Any, stream: torch.cuda.Stream) -> None:
-    """Tell the allocator that ``stream`` reads these tensors, so it keeps them."""
-    if isinstance(value, Tensor):
-        value.record_stream(stream)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            _record(item, stream)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            _record(item, stream)

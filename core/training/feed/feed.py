@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.feed.batches import device_batches
+from training.feed.batches import Weigh, device_batches
 from training.feed.epoch_loader import EpochLoader
 from training.feed.workers import Watched
 
@@ -19,7 +19,7 @@ class Feed:
     Args:
         order: the loader, in the order that (seed, epoch) decides.
         device: where batches go.
-        weighing: (what issues the batches) -> (batch on the host) -> what it counts.
+        weighing: (what issues the batches) -> what weighs each of them.
     Attributes:
         epoch_state: states of the user's generators at the start of the epoch under
             way; None between two epochs, where they count as they are.
@@ -29,11 +29,10 @@ class Feed:
         self,
         order: EpochLoader,
         device: torch.device,
-        weighing: Callable[[EpochLoader], Callable[[Any], float]],
+        weighing: Callable[[EpochLoader], Weigh],
     ) -> None:
         self._order = order
         self._device = device
-        # Of the order it asks what the sampler issued: that counts samples.
         self._weigh = weighing(order)
         self.epoch_state: list[Tensor] | None = None
 
@@ -64,7 +63,7 @@ class Feed:
         batches = self._order.start(epoch, skip, owed.get("data"), owed.get("loader"))
         self.epoch_state = self._order.epoch_state
         # A generator: nothing is copied to the device before the loop asks.
-        return device_batches(batches, self._device, self._weigh)
+        return device_batches(batches, self._device, self._weigh, self._order)
 
     def end_epoch(self) -> None:
         """Note that the epoch is complete."""

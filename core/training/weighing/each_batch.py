@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from training.feed.batches import Weigh
 from training.feed.divided_loader import DividedLoader
 from training.weighing.weigher import Weigher
 
@@ -24,20 +24,22 @@ def weigher_of(*given: Any) -> Weigher:
     return PartWeigher(*own, strategy=strategy)
 
 
-def weighing(weigher: Weigher, source: Any) -> Callable[[Any], float]:
-    """Return the function that weighs each batch of ``source`` as it comes.
+def weighing(weigher: Weigher, source: Any) -> Weigh:
+    """Return the function that weighs each batch of ``source`` when its turn comes.
+
+    It is given the batch and what it came from: ``issued`` are its indices, or None.
 
     Args:
         weigher: decides what a batch weighs.
-        source: its ``issued`` are the indices of the batch that came last, or None.
+        source: yields the batches.
     """
     if isinstance(source, DividedLoader):
         from training.weighing.parts import PartWeigher
 
         assert isinstance(weigher, PartWeigher)
-        return weigher.weighing(source)
+        return weigher.weigh_part
 
-    def weigh(batch: Any) -> float:
+    def weigh(batch: Any, source: Any) -> float:
         usual = weigher.usual
         weight = None if usual is None else usual(batch, source)
         if weight is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -48,23 +47,20 @@ class PartWeigher(Weigher):
         parts = batches_a_window * self._strategy.size
         super().prepare(model, device, loader, parts, window)
 
-    def weighing(self, source: Any) -> Callable[[Any], float]:
-        """Return the function that weighs each part that ``source`` yields.
+    def weigh_part(self, part: Any, source: Any) -> float:
+        """Return what a part that this process trains on counts in its window.
 
         Args:
-            source: a ``DividedLoader``.
+            part: on the host.
+            source: a ``DividedLoader``, or what it told when it had read this part.
         """
-
-        def weigh(part: Any) -> float:
-            usual = self.usual
-            weight = None if usual is None else usual(part, source)
-            if weight is None:
-                weight = self._weight(part, source)
-                if usual is None and len(self._live) <= 1:
-                    self.find_usual()
-            return StandIn() if source.stands_in else weight
-
-        return weigh
+        usual = self.usual
+        weight = None if usual is None else usual(part, source)
+        if weight is None:
+            weight = self._weight(part, source)
+            if usual is None and len(self._live) <= 1:
+                self.find_usual()
+        return StandIn() if source.stands_in else weight
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
         """Return what a batch that is not trained on counts; it decides nothing.

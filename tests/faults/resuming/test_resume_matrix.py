@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ahead import AHEAD
 from faults.runs import (
     Ids,
     SavesEverywhere,
@@ -20,6 +21,7 @@ from faults.runs import (
     resumed,
 )
 from torch.optim.lr_scheduler import LambdaLR
+from toy import make_trainer, regression_batches
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, CheckpointError, Trainer
@@ -96,6 +98,46 @@ def test_r1_a_run_saved_without_workers_resumes_equal_with_two(
     )
     record_property("boundaries", points)
     assert points == 4
+
+
+def test_r1_what_a_batch_weighs_is_measured_when_its_turn_has_come(
+    tmp_path: Path, record_property: Record
+) -> None:
+    # Of several batches a window: what they weigh is looked at again and again.
+    points = sweep(
+        tmp_path,
+        workers=0,
+        every=1,
+        shuffle=True,
+        noise=True,
+        dropout=0.5,
+        gradient_accumulation_steps=2,
+    )
+    record_property("boundaries", points)
+    assert points == 6
+
+
+def test_what_is_read_ahead_of_a_step_is_as_the_parameter_says(
+    request: pytest.FixtureRequest,
+) -> None:
+    """The control of all tests that are run so: see ``ahead``."""
+    heard: list[tuple[str, int]] = []
+
+    class Heard(Callback):
+        def on_batch_begin(self, batch: int) -> None:
+            heard.append(("step", batch))
+
+    class Loader:
+        def __iter__(self) -> Iterator[Any]:
+            for number, batch in enumerate(regression_batches(3)):
+                heard.append(("read", number))
+                yield batch
+
+    make_trainer(None, Loader(), Heard(), loss_per="samples").train()
+    in_turn = [*(("read", 0), ("step", 0), ("read", 1), ("step", 1))]
+    ahead = [*(("read", 0), ("read", 1), ("step", 0), ("read", 2))]
+    is_ahead = request.node.callspec.params["reading"] == AHEAD
+    assert heard[:4] == (ahead if is_ahead else in_turn)
 
 
 @pytest.mark.cuda

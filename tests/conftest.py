@@ -56,7 +56,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print a line for each number: cases, failures, and what the tests counted."""
     promises = tally(
-        (report.nodeid, outcome, dict(report.user_properties))
+        (report.nodeid, outcome, dict(getattr(report, "user_properties", ())))
         for outcome in ("passed", "failed", "skipped")
         for report in terminalreporter.stats.get(outcome, [])
     )

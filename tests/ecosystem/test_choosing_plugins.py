@@ -329,12 +329,17 @@ def test_show_tells_options_with_type_default_and_doc(
         assert words in out
 
 
+#: For what is only importable where plugins are tried: beside no GPU.
+SEES_NO_GPU = "\nimport os\nassert os.environ['CUDA_VISIBLE_DEVICES'] == ''\n"
+
+
 @pytest.mark.slow
 def test_check_finds_what_only_an_import_can_show_and_spares_the_others(
     install: Any, tmp_path: Path
 ) -> None:
     sites = [
         install("good", "good = lab_good:Watch", WATCH),
+        install("cpu", "cpu = lab_cpu:Watch", WATCH + SEES_NO_GPU),
         install("raises", "raises = lab_raises:Watch", WATCH + "\n1 / 0\n"),
         install("exits", "exits = lab_exits:Watch", WATCH + "\nimport os; os._exit(7)"),
         install("odd", "odd = lab_odd:Watch", WATCH.replace("self, every", "self, id")),
@@ -342,23 +347,24 @@ def test_check_finds_what_only_an_import_can_show_and_spares_the_others(
             "hook", "hook = lab_hook:Watch", WATCH.replace("end(self)", "end(self, x)")
         ),
     ]
-    names = ["good", "raises", "exits", "odd", "hook"]
+    names = ["good", "cpu", "raises", "exits", "odd", "hook"]
+    env = {"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [
             *(sys.executable, "-c"),
             "import sys; from training.app.cli import main; sys.exit(main())",
             *("plugins", "check", *names),
         ],
-        env={"PYTHONPATH": ":".join(map(str, sites)), "OMP_NUM_THREADS": "1"},
+        env={**env, "PYTHONPATH": ":".join(map(str, sites))},
         capture_output=True,
         text=True,
         check=False,
     )
     told = dict(line.split(": ", 1) for line in run.stdout.splitlines())
     assert run.returncode == 2
-    assert told["good"] == "good"
+    assert told["good"] == told["cpu"] == "good"
     assert "ZeroDivisionError" in told["raises"]
     assert "ends the process with exit code 7" in told["exits"]
     assert "'id' is reserved" in told["odd"]
     assert "'x'" in told["hook"] or "x" in told["hook"]
-    assert "4 of 5: raises, exits, odd, hook" in run.stderr
+    assert "4 of 6: raises, exits, odd, hook" in run.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,11 @@ def part_compiled_in_place() -> nn.Module:
 
 def part_parallel() -> nn.Module:
     model = Regression()
-    model.layers[3] = nn.DataParallel(model.layers[3], device_ids=[])
+    # As torch makes it without a GPU, also beside one, where it would move the layer.
+    wrapper: Any = nn.DataParallel.__new__(nn.DataParallel)
+    nn.Module.__init__(wrapper)
+    wrapper.module, wrapper.device_ids = model.layers[3], []
+    model.layers[3] = wrapper
     return model
 
 

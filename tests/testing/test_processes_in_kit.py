@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+import torch
 
 from training import Callback, Trainer
 from training.app.cli import main
@@ -16,6 +17,9 @@ from training.testing import CHECKS, assert_plugin_conforms
 from training.testing.many_processes import is_possible
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="nothing divides a run")
+
+#: All checks but those that this is about.
+OTHERS = [name for name in CHECKS if name not in ("processes", "signatures")]
 
 
 class Named(Callback):
@@ -102,9 +106,8 @@ class RightEverywhere(Named):
 
 
 def found(make: type[Callback], folder: Path) -> str:
-    others = [name for name in CHECKS if name not in ("processes", "signatures")]
     try:
-        assert_plugin_conforms(make, folder=folder, skip=others)
+        assert_plugin_conforms(make, folder=folder, skip=OTHERS)
     except AssertionError as error:
         return str(error)
     return ""
@@ -178,3 +181,11 @@ def test_d26_the_kit_finds_a_save_on_main_alone(tmp_path: Path) -> None:
 
 def test_d26_the_kit_lets_pass_what_is_right(tmp_path: Path) -> None:
     assert found(RightEverywhere, tmp_path) == ""
+
+
+def test_where_torch_sees_a_gpu_it_is_said_that_two_processes_were_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    with pytest.warns(UserWarning, match="not tried on two processes: where torch"):
+        assert_plugin_conforms(StopsByItsClock, folder=tmp_path, skip=OTHERS)

@@ -38,12 +38,16 @@ class Readback:
     @property
     def is_here(self) -> bool:
         """Whether ``value`` can be had without waiting."""
-        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+        # Forgotten once it is over: no later call of the runtime asks for it again.
+        if self._event is not None and self._event.query():  # type: ignore[no-untyped-call]
+            self._event = None
+        return self._event is None
 
     def value(self) -> float:
         """Return the number; on CUDA this waits for the work that makes it."""
-        if self._event is not None:
-            self._event.synchronize()
+        event, self._event = self._event, None
+        if event is not None and not event.query():  # type: ignore[no-untyped-call]
+            event.synchronize()
         return float(self._host)
 
 

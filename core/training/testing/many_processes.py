@@ -1,7 +1,7 @@
 """Whether a plugin is right on many processes: it runs on two, which are compared.
 
 They are forked, so that any ``make`` will do and none imports torch again. Where the
-plugin that divides a run is not installed, nothing is tried.
+plugin that divides a run is not installed, or torch sees a GPU, nothing is tried.
 """
 
 from __future__ import annotations
@@ -40,11 +40,18 @@ NOT_THERE = (
     *("in different calls", "has not come for", "which waits for all processes"),
     "gone without a word",
 )
+#: What is said where a GPU is seen.
+BESIDE_A_GPU = (
+    "the plugin was not tried on two processes: where torch sees a GPU, a forked "
+    "process cannot train; set CUDA_VISIBLE_DEVICES to nothing for these tests"
+)
 
 
 def check_processes(case: Case) -> list[str]:
     """Whether two processes of one run decide alike, meet, and write a file once."""
     if not is_possible():
+        if torch.accelerator.is_available():
+            warnings.warn(BESIDE_A_GPU, stacklevel=2)
         return []
     plugin = case.make()
     name = case.name_of(plugin)
@@ -58,7 +65,10 @@ def check_processes(case: Case) -> list[str]:
 def is_possible() -> bool:
     """Whether two processes can be started here and divide a run."""
     known = any(info.name == DIVIDER for info in installed())
-    return known and hasattr(os, "fork") and number_started() == 1
+    # Where torch sees a GPU, the first backward pass starts threads for it, and no
+    # process forked later can have a backward pass.
+    can_fork = hasattr(os, "fork") and not torch.accelerator.is_available()
+    return known and can_fork and number_started() == 1
 
 
 def run_on_two(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,8 @@ def _call(
             text=True,
             timeout=timeout,
             check=False,
+            # What is tried is tried on a CPU; where torch sees a GPU it cannot fork.
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         )
     except subprocess.TimeoutExpired:
         return f"hangs: no end after {timeout:g} s"

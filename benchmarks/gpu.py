@@ -62,7 +62,7 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 #: The most time a step over that of the bare loop: contest -> who -> ratio. A few more
 #: kernels are launched than in a bare loop, which guards against nothing.
 LIMITS = {
-    "tiny": {"trainbus": 1.03, "trainbus, graphs": 0.5},
+    "tiny": {"trainbus": 1.03, "trainbus, graphs": 0.35},
     "base": {"trainbus": 1.02, "trainbus, graphs": 1.0},
 }
 #: The most peak memory over that of the bare loop, eagerly.
@@ -232,7 +232,8 @@ def failures(results: dict[str, Any], who: Sequence[str] = ()) -> list[str]:
                     f"{contest}: {name} is {row['ratio']} x bare, limit is {limit}"
                 )
         memory = figures.get("trainbus", {}).get("memory_ratio") or 0.0
-        if memory > LIMIT_MEMORY:
+        # A batch more is much beside a model that is hardly larger.
+        if memory > LIMIT_MEMORY and contest.startswith("base"):
             found.append(
                 f"{contest}: memory is {memory} x bare, limit is {LIMIT_MEMORY}"
             )
@@ -317,13 +318,14 @@ def measure(
         case = Case(base, batches, batch_size, *((1, 2) if smoke else (8, 24)))
         name = f"base, batch {batch_size}"
         report.attempt(name, lambda name=name, case=case: contest(name, case))
-        if batch_size in (2, 16) and time.monotonic() < deadline:
+        if time.monotonic() < deadline:
             report.attempt("profile", lambda case=case: _profiled(report, case))
 
 
 def _profiled(report: Report, case: Case) -> None:
-    found = profile(case)
-    report.add(f"profile: {found}", profile=found)
+    found, name = profile(case), f"batch {case.batch_size}"
+    profiles = report.results.get("profile", {}) | {name: found}
+    report.add(f"profile, {name}: {found}", profile=profiles)
 
 
 def main() -> int:
@@ -340,6 +342,7 @@ def main() -> int:
         return 2
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRAINBUS_DEFAULTS"] = "off"  # the peers have what is optional off, too
     torch.set_num_threads(1)  # the CPU launches; it has nothing to compute
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

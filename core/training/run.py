@@ -186,8 +186,10 @@ class Run:
             with shielded(feed.reading, *validation):
                 self._train(feed, window)
         except BaseException:
-            feed.close()
+            if self.watched is not None:
+                self.watched.end()
             raise
+        self._release_workers(feed)
 
     def _begin(self) -> None:
         trainer = self.trainer
@@ -236,6 +238,13 @@ class Run:
         strategy = self.trainer.strategy
         if strategy.is_divided and strategy.data == "own":
             self._lengths = strategy.gather(num_batches(self._loader))
+
+    def _release_workers(self, feed: Feed) -> None:
+        """Let the workers of an epoch that was left end, and those that persist."""
+        if feed.reading is not self._loader:  # a copy that no other run reads
+            feed.reading._iterator = None
+        if self.watched is not None:
+            self.watched.release()
 
     def _make_window(self, module: nn.Module) -> Window:
         """Let a plugin choose what steps; else it is the kernel's own choice."""

@@ -73,11 +73,6 @@ class Feed:
         """Note that the run leaves before the end of the epoch was announced."""
         self.epoch_state = self._order.epoch_state
 
-    def close(self) -> None:
-        """End the workers of the epoch under way."""
-        if self.watched is not None:
-            self.watched.end()
-
     def data_state(self) -> list[Tensor]:
         """States of the user's generators that the next batch needs at this boundary.
 

@@ -148,6 +148,14 @@ class Watched:
             worker.kill()
             worker.join(5)  # seconds; what a dead disk holds cannot be killed
 
+    def release(self) -> None:
+        """Let the workers end, if nothing else holds them; there is no next batch.
+
+        Left to the garbage collector torch waits for 5 s and more for each: their
+        queues are collected first, so that they are never told.
+        """
+        self._batches = iter(())
+
     def _place(self) -> str:
         place = f"batch {self._number} of the epoch"
         indices = self._issued.at(self._number)

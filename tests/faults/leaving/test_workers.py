@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from faults.runs import Augmented, build
+from faults.runs import Augmented, build, loader_of
 from torch.utils.data import DataLoader
 
 from training import Callback, DataError, Trainer
@@ -123,6 +123,25 @@ def test_p6_a_worker_that_is_lost_is_named_with_the_samples_and_none_is_left(
     del caught
     for child in multiprocessing.active_children():
         child.join(10)
+    assert multiprocessing.active_children() == before
+
+
+class StopsInside(Callback):
+    """Asks for the end in the middle of an epoch."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        trainer.request_stop("enough")
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["of an epoch", "that stay"])
+@pytest.mark.parametrize("stops", [[StopsInside()], []], ids=["stopped", "to the end"])
+def test_p6_no_worker_outlives_its_run(persistent: bool, stops: list[Any]) -> None:
+    # Left to the garbage collector they would be waited for, 5 s each.
+    before = multiprocessing.active_children()
+    loader = loader_of(workers=2, persistent_workers=persistent)
+    trainer = build(*stops, loader=loader)
+    trainer.train()
+    assert trainer.step == (1 if stops else 12)
     assert multiprocessing.active_children() == before
 
 

@@ -26,6 +26,7 @@ from trainbus_distributed.connections import (
     own_address,
 )
 from trainbus_distributed.farewell import Farewell
+from trainbus_distributed.life import life_of
 from trainbus_distributed.lines import Gathering, Line, open_lines
 from trainbus_distributed.waiting import Waiting
 from training import ConfigError
@@ -43,7 +44,8 @@ class Group:
         timeout: seconds after which a process that waits for others gives up.
     Raises:
         ConfigError: the environment does not say which of them this one is.
-        PeerFailedError: they have parted, since one of them has failed.
+        PeerFailedError: they have parted, since one of them has failed; or the others
+            have not come.
     """
 
     _store: Any = None  # of the launcher; None: somebody else has joined them
@@ -79,7 +81,7 @@ class Group:
         limit = timedelta(seconds=timeout)
         store, rank, size = next(rendezvous("env://", timeout=limit))
         # The launcher may keep its store, with all addresses, when it starts anew.
-        life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        life = life_of(PrefixStore("lives", store), rank, size, timeout)
         Group._store = PrefixStore(f"life/{life}", store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store = PrefixStore("group", Group._store)

@@ -1,0 +1,119 @@
+"""Processes that are started anew find each other, whatever earlier ones have left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+import torch.distributed as dist
+
+from trainbus_distributed.farewell import PeerFailedError
+from trainbus_distributed.life import life_of
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
+
+#: What each process does: it joins the others, and hears each.
+JOINS = """
+from trainbus_distributed.group import Group
+print(Group(10.0).gather("here"))
+"""
+
+
+def started(port: int, restarts: Sequence[int]) -> list[subprocess.Popen[str]]:
+    """Start a process for each of ``restarts``: what its launcher says of restarts."""
+    common = {
+        "WORLD_SIZE": str(len(restarts)),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", JOINS],
+            env={
+                **os.environ,
+                **common,
+                "RANK": str(rank),
+                "TORCHELASTIC_RESTART_COUNT": str(number),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank, number in enumerate(restarts)
+    ]
+
+
+def test_launchers_that_keep_their_store_need_not_count_alike() -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    # The second: one launcher has seen a process fail, the other one a launcher leave.
+    # The third: a launcher has come, and nobody has failed.
+    for restarts in ((0, 0), (0, 1), (0, 1)):
+        processes = started(store.port, restarts)
+        printed = [each.communicate(timeout=120)[0] for each in processes]
+        assert [each.returncode for each in processes] == [0, 0], "".join(printed)
+        assert all("['here', 'here']" in each for each in printed)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that stand for processes."""
+    with ThreadPoolExecutor() as found:
+        yield found
+
+
+def joining(
+    threads: ThreadPoolExecutor, store: dist.Store, size: int
+) -> list[Future[int]]:
+    return [threads.submit(life_of, store, rank, size, 60.0) for rank in range(size)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_all_get_one_number_that_is_new(threads: ThreadPoolExecutor, size: int) -> None:
+    store, seen = dist.HashStore(), set()
+    for _ in range(3):
+        lives = {each.result() for each in joining(threads, store, size)}
+        assert len(lives) == 1
+        assert not lives & seen
+        seen |= lives
+
+
+def test_who_is_gone_before_it_was_answered_is_not_taken_for_who_comes(
+    threads: ThreadPoolExecutor,
+) -> None:
+    store = dist.HashStore()
+    for rank in (1, 0):  # neither has met the other
+        with pytest.raises(PeerFailedError):
+            life_of(store, rank, 2, 0.1)
+    main = threads.submit(life_of, store, 0, 2, 60.0)
+    while store.get("came/1/1") != b"2":  # it answers who is gone
+        assert not main.done()
+    other = threads.submit(life_of, store, 1, 2, 60.0)
+    assert main.result() == other.result() == 2
+
+
+def test_a_run_of_another_size_joins_at_the_same_store(
+    threads: ThreadPoolExecutor,
+) -> None:
+    store = dist.HashStore()
+    for number, size in enumerate((3, 2, 4), 1):
+        found = [each.result() for each in joining(threads, store, size)]
+        assert found == [number] * size
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "which"),
+    [
+        (0, 2, "rank 1 of 2 has"),
+        (0, 3, "ranks 1, 2 of 3 have"),
+        (0, 64, r"ranks 1, 2, 3, 4, 5, 6, 7, 8, \.\.\. of 64 have"),
+        (2, 3, "rank 0 of 3 has"),
+    ],
+)
+def test_who_waits_in_vain_says_for_whom(rank: int, size: int, which: str) -> None:
+    with pytest.raises(PeerFailedError, match=f"{which} not come for 0.1 s"):
+        life_of(dist.HashStore(), rank, size, 0.1)

@@ -95,6 +95,17 @@ class Rows:
         return Cut((parts[0], parts[1]), shares, sizes)
 
 
+def first_half(batch: Any) -> Any:
+    """Return the first half of the rows, or None where that is not to be had."""
+    num_rows = samples_of(batch)
+    if num_rows is None or num_rows < 4:  # two of them are cut again
+        return None
+    try:
+        return take(batch, range(num_rows // 2), num_rows)
+    except CannotCutError:
+        return None
+
+
 class Masks:
     """Mask labels: the parts are whole batches with labels of their own.
 

@@ -67,6 +67,7 @@ class Look:
         is_final: whether another batch could tell no more.
         is_half: computed in half precision.
         by_losses: losses were compared, since gradients could not be had.
+        has_no_room: the device has too little memory for the batch.
     """
 
     turns: int = 0
@@ -80,3 +81,4 @@ class Look:
     is_final: bool = False
     is_half: bool = False
     by_losses: bool = False
+    has_no_room: bool = False

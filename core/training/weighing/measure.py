@@ -20,7 +20,14 @@ from training.feed.structure import CannotCutError, TooFewError
 from training.hardware.float32_precision import using_tf32
 from training.weighing.candidates import labels_of
 from training.weighing.collated import Collated
-from training.weighing.cut import Masks, Outputs, PartOfOutputs, Rows, has_licence
+from training.weighing.cut import (
+    Masks,
+    Outputs,
+    PartOfOutputs,
+    Rows,
+    first_half,
+    has_licence,
+)
 from training.weighing.fit import Fit, fit, sampled
 from training.weighing.look import Look, Precision, Subject
 from training.weighing.untouched import Kept, quiet_train_mode, untouched
@@ -64,7 +71,12 @@ def look(
         torch.inference_mode(False),
         using_tf32(False),
     ):
-        return _Measurement(subject, kept, live, turns).run(batch, issued)
+        while True:
+            found = _Measurement(subject, kept, live, turns).run(batch, issued)
+            half = first_half(batch) if found.has_no_room else None
+            if half is None:
+                return found
+            batch, issued = half, None  # its samples are no longer those issued
 
 
 class _Measurement:
@@ -92,6 +104,7 @@ class _Measurement:
             if is_theirs and not isinstance(error, torch.OutOfMemoryError):
                 raise  # in train mode, on a whole batch: training would meet it, too
             found.reasons.append(f"the model raised {type(error).__name__}: {error}")
+            found.has_no_room = isinstance(error, torch.OutOfMemoryError)
             return found
         samples = None if issued is None else len(issued)
         if found.said is not None:
@@ -239,6 +252,8 @@ class _Measurement:
         """Choose precision and mode; return whether the modes have other losses."""
         try:
             is_random = self._choose_mode(batch, found)
+        except torch.OutOfMemoryError:
+            raise  # fewer rows in full precision tell more than all of them in half
         except Exception:
             if self._under_way is None:
                 raise
@@ -315,6 +330,8 @@ class _Measurement:
             loss, _ = self._loss(batch)
             try:
                 found = self._subject.strategy.gradients(loss, self._parameters)
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # whatever a backward of the user's own raises
                 why = f"its gradient could not be had ({type(error).__name__}: {error})"
                 raise NoGradientError(why) from error

@@ -14,6 +14,7 @@ from drawn import colours, questions
 from trainbus_data.image_classification.task import ImageClassification
 from trainbus_models.blip.family import Blip
 from trainbus_models.image_classifier.family import ImageClassifier
+from trainbus_models.processor_files import processor_of
 
 
 def blip(tiny: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -56,3 +57,23 @@ def test_a_model_whose_pictures_are_prepared_by_another_class_is_told_of(
     assert said.endswith("leave torchvision out")
     del told["image_processor"]  # of an earlier release
     assert warnings_of(told) == []
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked"),
+    [("APil", {"backend": "pil"}), ("A", {}), (None, {})],
+    ids=["by Pillow", "by torchvision", "of an earlier release"],
+)
+def test_pillow_prepares_again_what_it_prepared_also_beside_torchvision(
+    saved: str | None, asked: dict[str, str]
+) -> None:
+    heard: dict[str, Any] = {}
+
+    class Auto:
+        @staticmethod
+        def from_pretrained(folder: str, **options: Any) -> object:
+            heard.update(options)
+            return object()
+
+    processor_of({"processor_files": {}, "image_processor": saved}, Auto)
+    assert heard == {"trust_remote_code": False, **asked}

@@ -29,15 +29,19 @@ def described_processor(processor: Any) -> dict[str, Any]:
 def processor_of(description: Mapping[str, Any], auto: Any) -> Any:
     """Return the processor that was described; say so if it reads pictures otherwise.
 
-    The library chooses the class by what is installed, not by what trained: with
-    torchvision another one resizes, whose bytes differ in a few places by 1.
+    Left alone the library chooses the class by what is installed, not by what trained:
+    with torchvision another one resizes, whose bytes differ in a few places by 1. So it
+    is asked for the one that was described; what needs torchvision needs it again.
 
     Args:
         description: of ``described_processor``; older ones do not name the class.
         auto: reads the files, such as ``AutoProcessor``.
     """
-    processor = processor_from(description["processor_files"], auto)
-    here, saved = _image_processor_of(processor), description.get("image_processor")
+    saved = description.get("image_processor")
+    is_pillow = isinstance(saved, str) and saved.endswith("Pil")
+    options = {"backend": "pil"} if is_pillow else {}
+    processor = processor_from(description["processor_files"], auto, **options)
+    here = _image_processor_of(processor)
     if isinstance(saved, str) and saved != here:
         logger.warning(
             "the pictures of this model were prepared by %.60s in training and are by "
@@ -80,12 +84,13 @@ def files_of(processor: Any) -> dict[str, str]:
         }
 
 
-def processor_from(files: Mapping[str, str], auto: Any) -> Any:
+def processor_from(files: Mapping[str, str], auto: Any, **options: str) -> Any:
     """Return the processor that such files make; nothing in them is run.
 
     Args:
         files: of ``files_of``.
         auto: reads them, such as ``AutoProcessor``.
+        options: for its ``from_pretrained``.
     Raises:
         Exception: whatever the library makes of damaged files.
     """
@@ -95,4 +100,4 @@ def processor_from(files: Mapping[str, str], auto: Any) -> Any:
             path = Path(folder, *(p for p in Path(name).parts if p.strip("./\\")))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        return auto.from_pretrained(folder, trust_remote_code=False)
+        return auto.from_pretrained(folder, trust_remote_code=False, **options)

@@ -5,7 +5,9 @@ Usage: python benchmarks/overhead.py [--rounds 25] [--write] [--check]
 All contestants run in this process on one core, in rounds: each round runs each of them
 once, in another order, with fresh weights. A ratio compares a contestant with the bare
 loop of the same round, and the median of these ratios is the figure; so a machine
-that is slower for a while slows both. Final weights are compared bit for bit.
+that is slower for a while slows both. Final weights are compared bit for bit. Each also
+runs a single step in each round: what a run does once (measuring what a batch weighs,
+an evaluation, a save), which the ratio holds, is told apart so.
 
 A ratio means nothing without its step: there is one of about a millisecond and a short
 one of a quarter of that, and each table says how long a step of its bare loop took.
@@ -61,9 +63,17 @@ class Terminal(io.TextIOBase):
 
 @dataclass
 class Record:
-    """What one contestant did: a figure for each round."""
+    """What one contestant did: a figure for each round.
+
+    Attributes:
+        wall_seconds: of a run.
+        cpu_seconds: of a run.
+        once_seconds: of a run of a single step.
+        is_equal: whether the weights were those of the bare loop.
+    """
 
     wall_seconds: list[float] = field(default_factory=list)
+    once_seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     is_equal: bool = True
 
@@ -88,7 +98,7 @@ def run_contest(contest: str, work: Workload, rounds: int) -> dict[str, Record]:
     contestants = installed(contest)
     if work.is_short and contest == "plain":
         contestants[GUARDED] = guarded
-    few = Workload.create(1, 20, work.is_short)
+    few, one = (Workload.create(1, steps, work.is_short) for steps in (20, 1))
     for contestant in contestants.values():
         run_once(contestant, few)  # imports and first-time costs, not counted
     records = {name: Record() for name in contestants}
@@ -99,6 +109,7 @@ def run_contest(contest: str, work: Workload, rounds: int) -> dict[str, Record]:
             wall, cpu, weights[name] = run_once(contestants[name], work)
             records[name].wall_seconds.append(wall)
             records[name].cpu_seconds.append(cpu)
+            records[name].once_seconds.append(run_once(contestants[name], one)[0])
         for name in order:
             records[name].is_equal &= same(weights[name], weights[MEASURE])
         order = order[1:] + order[:1]
@@ -122,15 +133,25 @@ def summarise(records: dict[str, Record], num_steps: int) -> dict[str, dict[str,
         ratios = [wall / bare for wall, bare in pairs]
         pairs = zip(record.cpu_seconds, base.cpu_seconds, strict=True)
         median = statistics.median(record.wall_seconds)
+        steps = zip(_without_once(record), _without_once(base), strict=True)
+        step_ratio = statistics.median(own / bare for own, bare in steps)
         summary[name] = {
             "ratio": round(statistics.median(ratios), 4),
             "ratio_lowest": round(min(ratios), 4),
             "ratio_highest": round(max(ratios), 4),
             "cpu_ratio": round(statistics.median(cpu / bare for cpu, bare in pairs), 4),
             "us_per_step": round(median / num_steps * 1e6, 1),
+            "step_ratio": round(step_ratio, 4),
+            "once_ms": round(statistics.median(record.once_seconds) * 1e3, 2),
             "weights_equal_bare": record.is_equal,
         }
     return summary
+
+
+def _without_once(record: Record) -> list[float]:
+    """Return seconds of the steps of each run but one, without what is done once."""
+    pairs = zip(record.wall_seconds, record.once_seconds, strict=True)
+    return [wall - once for wall, once in pairs]
 
 
 def show(contest: str, summary: dict[str, dict[str, Any]]) -> str:
@@ -145,12 +166,14 @@ def show(contest: str, summary: dict[str, dict[str, Any]]) -> str:
             f"{row['cpu_ratio']:.3f}",
             f"{row['us_per_step']:.0f}",
             f"{row['us_per_step'] - bare:+.0f}",
+            f"{row['step_ratio']:.3f}",
+            f"{row['once_ms']:.1f}",
             "yes" if row["weights_equal_bare"] else "NO",
         ]
         for name, row in sorted(summary.items(), key=lambda item: item[1]["ratio"])
     ]
-    headings = [title, "x bare", "range", "x CPU", "us/step", "added", "same weights"]
-    return table(headings, rows)
+    headings = [title, "x bare", "range", "x CPU", "us/step", "added"]
+    return table([*headings, "steps alone", "once, ms", "same weights"], rows)
 
 
 def failures(

@@ -55,10 +55,8 @@ def started_at(
     Raises:
         CheckpointError: as ``resume``.
     """
-    # An agent that was itself started anew counts from 0: who counts most is right. And
-    # none counts that another one has come, for which all processes are started anew.
+    # An agent that was itself started anew counts from 0: who counts most is right.
     number = max(trainer.strategy.gather(number_of_restarts()))
-    number = number or trainer.strategy.earlier_lives
     if not number:
         return "" if choice is None else resume(trainer, choice, allowed)
     told = f"restart {number}: "

@@ -58,8 +58,6 @@ class Strategy:
     passes_together: bool = False
     #: Kinds of tensors of which a process has its part, as ``full`` makes them whole.
     parts: tuple[type, ...] = ()
-    #: How often processes of this job are known to have met before these.
-    earlier_lives: int = 0
     #: Whether a checkpoint is a folder into which each process writes its parts.
     saves_parts: bool = False
 

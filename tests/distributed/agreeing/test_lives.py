@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch.distributed as dist
@@ -24,39 +23,17 @@ print(Group(10.0).gather("here"))
 """
 
 
-#: Trains for one epoch more than what was saved, and saves; tells what it began with.
-RESUMES = """
-import sys
-from pathlib import Path
-from failing import Keeps
-from toy import make_trainer, regression_batches
-from training.app.resume import started_at
-from training.hardware.launch import job
-folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
-options = {"num_epochs": epochs, "save_dir": folder, "plugins": ["distributed"]}
-options |= {"metadata": {"job": job()}}
-trainer = make_trainer(None, regression_batches(4), Keeps(folder), **options)
-print(started_at(trainer, None, ["num_epochs"]))
-trainer.train()
-"""
-
-
-def started(
-    port: int, restarts: Sequence[int], code: str = JOINS, *arguments: str
-) -> list[subprocess.Popen[str]]:
+def started(port: int, restarts: Sequence[int]) -> list[subprocess.Popen[str]]:
     """Start a process for each of ``restarts``: what its launcher says of restarts."""
-    tests = Path(__file__).parents[1]
     common = {
         "WORLD_SIZE": str(len(restarts)),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RUN_ID": "job",
-        "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent), *sys.path]),
     }
     return [
         subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
+            [sys.executable, "-c", JOINS],
             env={
                 **os.environ,
                 **common,
@@ -80,19 +57,6 @@ def test_launchers_that_keep_their_store_need_not_count_alike() -> None:
         printed = [each.communicate(timeout=120)[0] for each in processes]
         assert [each.returncode for each in processes] == [0, 0], "".join(printed)
         assert all("['here', 'here']" in each for each in printed)
-
-
-def test_a_job_that_another_launcher_joins_goes_on_though_nobody_has_failed(
-    tmp_path: Path,
-) -> None:
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    for epochs, began in ((1, ""), (2, "restart 1: resumed from ")):
-        script = (RESUMES, str(tmp_path), str(epochs))
-        processes = started(store.port, (0, 0), *script)
-        printed = [each.communicate(timeout=120)[0] for each in processes]
-        assert [each.returncode for each in processes] == [0, 0], "".join(printed)
-        assert all(began in each for each in printed)
-        assert ("restart" in printed[0]) == bool(began)
 
 
 @pytest.fixture

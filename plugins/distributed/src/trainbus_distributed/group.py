@@ -52,8 +52,6 @@ class Group:
     _sockets: Set[Socket] = frozenset()  # that lead to the others
     _lines: Sequence[Line] = ()  # likewise
     _under_way: Callable[[], Any] | None = None  # waits for what is said on them
-    #: How often processes of this job have met before these.
-    earlier_lives = 0
     _number = 0  # of groups made so far: all processes make the same ones
 
     def __init__(self, timeout: float) -> None:
@@ -84,7 +82,6 @@ class Group:
         store, rank, size = next(rendezvous("env://", timeout=limit))
         # The launcher may keep its store, with all addresses, when it starts anew.
         life = life_of(PrefixStore("lives", store), rank, size, timeout)
-        Group.earlier_lives = life - 1
         Group._store = PrefixStore(f"life/{life}", store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store = PrefixStore("group", Group._store)

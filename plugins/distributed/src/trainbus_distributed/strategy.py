@@ -45,7 +45,6 @@ class GroupStrategy(Strategy):
         self.trainer = trainer
         self.group = group
         self.data = data
-        self.earlier_lives = group.earlier_lives
         self._is_on_main = False
         self._reported: BaseException | None = None
         self._with_buffers: list[nn.Module] = []

@@ -39,6 +39,8 @@ CONTESTS = ("plain", "full")
 MEASURE, GUARDED = "bare loop", "guarded loop"
 #: What trainbus may cost: its time over that of the bare loop, by the step's length.
 LIMITS = {"": {"plain": 1.02, "full": 1.10}, "short": {"plain": 1.05, "full": 1.08}}
+#: Steps of a run from which on those are told apart from what it does once.
+FEW = 100
 #: And over a bare loop that looks by hand for what is not finite, as trainbus does.
 GUARDED_LIMIT = 0.95
 
@@ -141,7 +143,8 @@ def summarise(records: dict[str, Record], num_steps: int) -> dict[str, dict[str,
             "ratio_highest": round(max(ratios), 4),
             "cpu_ratio": round(statistics.median(cpu / bare for cpu, bare in pairs), 4),
             "us_per_step": round(median / num_steps * 1e6, 1),
-            "step_ratio": round(step_ratio, 4),
+            # A run of hardly a step more tells nothing of a step.
+            "step_ratio": round(step_ratio, 4) if num_steps >= FEW else None,
             "once_ms": round(statistics.median(record.once_seconds) * 1e3, 2),
             "weights_equal_bare": record.is_equal,
         }
@@ -166,7 +169,7 @@ def show(contest: str, summary: dict[str, dict[str, Any]]) -> str:
             f"{row['cpu_ratio']:.3f}",
             f"{row['us_per_step']:.0f}",
             f"{row['us_per_step'] - bare:+.0f}",
-            f"{row['step_ratio']:.3f}",
+            f"{row['step_ratio']:.3f}" if row["step_ratio"] else "-",
             f"{row['once_ms']:.1f}",
             "yes" if row["weights_equal_bare"] else "NO",
         ]

@@ -59,21 +59,55 @@ def test_a_model_whose_pictures_are_prepared_by_another_class_is_told_of(
     assert warnings_of(told) == []
 
 
+class ShowsPictures:
+    """Stands for a processor of the library, which has a part for the pictures."""
+
+    def __init__(self, pictures: Any) -> None:
+        self.image_processor = pictures
+
+
+class Torchvision:
+    """What the library chooses where torchvision is installed."""
+
+    image_mean = 0.5
+
+
+class TorchvisionPil:
+    """Its counterpart."""
+
+    image_mean = 0.5
+
+
+@pytest.mark.parametrize("is_part", [True, False], ids=["a part of it", "it is one"])
 @pytest.mark.parametrize(
-    ("saved", "asked"),
-    [("APil", {"backend": "pil"}), ("A", {}), (None, {})],
+    ("saved", "used", "options"),
+    [
+        ("TorchvisionPil", TorchvisionPil, [{"backend": "pil"}]),
+        ("Torchvision", Torchvision, []),
+        (None, Torchvision, []),
+    ],
     ids=["by Pillow", "by torchvision", "of an earlier release"],
 )
 def test_pillow_prepares_again_what_it_prepared_also_beside_torchvision(
-    saved: str | None, asked: dict[str, str]
+    saved: str | None,
+    used: type,
+    options: list[Any],
+    is_part: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heard: dict[str, Any] = {}
-
     class Auto:
         @staticmethod
-        def from_pretrained(folder: str, **options: Any) -> object:
-            heard.update(options)
-            return object()
+        def from_pretrained(folder: str, trust_remote_code: bool) -> object:
+            return ShowsPictures(Torchvision()) if is_part else Torchvision()
 
-    processor_of({"processor_files": {}, "image_processor": saved}, Auto)
-    assert heard == {"trust_remote_code": False, **asked}
+    heard = []
+
+    def from_pretrained(folder: str, trust_remote_code: bool, **told: str) -> object:
+        heard.append(told)
+        return TorchvisionPil()
+
+    chosen = "transformers.AutoImageProcessor.from_pretrained"
+    monkeypatch.setattr(chosen, from_pretrained)
+    found = processor_of({"processor_files": {}, "image_processor": saved}, Auto)
+    assert isinstance(found.image_processor if is_part else found, used)
+    assert heard == options

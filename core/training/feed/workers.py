@@ -151,8 +151,9 @@ class Watched:
     def release(self) -> None:
         """Let the workers end, if nothing else holds them; there is no next batch.
 
-        Left to the garbage collector torch waits for 5 s and more for each: their
-        queues are collected first, so that they are never told.
+        Waits while they load a sample, at most 5 s for each: killed, one might hold a
+        lock. Left to the garbage collector each would take 10 s: their queues are
+        collected first, so that they are never told.
         """
         self._batches = iter(())
 

@@ -36,6 +36,7 @@ class Subject:
         beside: further modules that computing the loss may move.
         autocast: what the run computes in, for models that run in nothing else.
         strategy: by which processes the run is computed; all of them look.
+        in_full: whether to compute in full precision where the model can.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Subject:
     beside: Sequence[nn.Module] = ()
     autocast: Precision | None = None
     strategy: Strategy = field(default_factory=Strategy)
+    in_full: bool = True
 
 
 @dataclass(slots=True)

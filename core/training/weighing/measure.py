@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -63,20 +64,20 @@ def look(
         live: units that earlier batches left; None: all.
         turns: cuts to make.
     """
-    modules = [subject.model]
+    modules = [subject.model, *subject.beside]
     modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
-    modules += subject.beside
     with (
         untouched(modules, subject.loader) as kept,
         torch.inference_mode(False),
         using_tf32(False),
     ):
-        while True:
+        part, found = batch, _Measurement(subject, kept, live, turns).run(batch, issued)
+        while found.has_no_room and (part := first_half(part)) is not None:
+            found = _Measurement(subject, kept, live, turns).run(part, None)
+        if found.has_no_room:  # rounding blurs it, but it may have room
+            subject = replace(subject, in_full=False)
             found = _Measurement(subject, kept, live, turns).run(batch, issued)
-            half = first_half(batch) if found.has_no_room else None
-            if half is None:
-                return found
-            batch, issued = half, None  # its samples are no longer those issued
+        return found
 
 
 class _Measurement:
@@ -93,6 +94,8 @@ class _Measurement:
         device = subject.device.type
         self._precision: Precision = partial(torch.autocast, device, enabled=False)
         self._under_way = subject.autocast or _surrounding(device)
+        if not subject.in_full and self._under_way is not None:
+            self._precision, self._is_half = self._under_way, True
 
     def run(self, batch: Any, issued: Any) -> Look:
         found = Look()
@@ -100,8 +103,7 @@ class _Measurement:
             is_random = self._prepare(batch, found)
             whole = self._whole(batch, found, is_random)
         except Exception as error:
-            is_theirs = error is self._theirs and not self._by_losses
-            if is_theirs and not isinstance(error, torch.OutOfMemoryError):
+            if error is self._theirs and not self._by_losses:
                 raise  # in train mode, on a whole batch: training would meet it, too
             found.reasons.append(f"the model raised {type(error).__name__}: {error}")
             found.has_no_room = isinstance(error, torch.OutOfMemoryError)
@@ -252,10 +254,9 @@ class _Measurement:
         """Choose precision and mode; return whether the modes have other losses."""
         try:
             is_random = self._choose_mode(batch, found)
-        except torch.OutOfMemoryError:
-            raise  # fewer rows in full precision tell more than all of them in half
-        except Exception:
-            if self._under_way is None:
+        except Exception as error:
+            # Out of memory: fewer rows tell more in full precision than all in half.
+            if self._under_way is None or isinstance(error, torch.OutOfMemoryError):
                 raise
             self._precision, self._is_half = self._under_way, True
             is_random = self._choose_mode(batch, found)
@@ -316,7 +317,9 @@ class _Measurement:
             try:
                 loss, weight, _ = subject.forward(model, moved, unsaid)
             except Exception as error:
-                self._theirs = error
+                # Kept, it would keep what the pass has filled the memory with.
+                if not isinstance(error, torch.OutOfMemoryError):
+                    self._theirs = error
                 raise
         self._said = None if weight is unsaid else weight
         return loss, self._said
@@ -330,9 +333,9 @@ class _Measurement:
             loss, _ = self._loss(batch)
             try:
                 found = self._subject.strategy.gradients(loss, self._parameters)
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # whatever a backward of the user's own raises
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
                 why = f"its gradient could not be had ({type(error).__name__}: {error})"
                 raise NoGradientError(why) from error
             if any(each is None for each in found) and _recomputes(loss):

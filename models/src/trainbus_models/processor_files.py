@@ -37,11 +37,11 @@ def processor_of(description: Mapping[str, Any], auto: Any) -> Any:
         description: of ``described_processor``; older ones do not name the class.
         auto: reads the files, such as ``AutoProcessor``.
     """
-    saved = description.get("image_processor")
-    is_pillow = isinstance(saved, str) and saved.endswith("Pil")
-    options = {"backend": "pil"} if is_pillow else {}
-    processor = processor_from(description["processor_files"], auto, **options)
+    files, saved = description["processor_files"], description.get("image_processor")
+    processor = processor_from(files, auto)
     here = _image_processor_of(processor)
+    if here is not None and isinstance(saved, str) and saved == f"{here}Pil":
+        processor, here = _by_pillow(processor, files), saved
     if isinstance(saved, str) and saved != here:
         logger.warning(
             "the pictures of this model were prepared by %.60s in training and are by "
@@ -50,6 +50,18 @@ def processor_of(description: Mapping[str, Any], auto: Any) -> Any:
             here,
             "leave torchvision out" if saved.endswith("Pil") else "install torchvision",
         )
+    return processor
+
+
+def _by_pillow(processor: Any, files: Mapping[str, str]) -> Any:
+    """Return ``processor`` with Pillow, in place of torchvision, for the pictures."""
+    from transformers import AutoImageProcessor
+
+    # Apart: a processor hands such an option on to its tokenizer, which keeps it.
+    pictures = processor_from(files, AutoImageProcessor, backend="pil")
+    if not hasattr(processor, "image_processor"):
+        return pictures
+    processor.image_processor = pictures
     return processor
 
 

@@ -19,6 +19,7 @@ PLACES = (
     "plugins/checkpointing/tests",
 )
 BY_DEFAULT = {
+    "test_a_batch_that_was_trained_on_is_gone_when_another_is_read",
     "test_what_is_read_ahead_of_a_step_is_as_the_parameter_says",
     "test_r1_what_a_batch_weighs_is_measured_when_its_turn_has_come",
     "test_r1_a_run_saved_without_workers_resumes_equal_with_two",

@@ -137,6 +137,7 @@ class Loop:
                 # Detached: who keeps a log must not keep the graph of its step.
                 logs = {"loss": loss.detach(), **window.parts}
                 bus.on_batch_end(trainer, index, LazyLogs(logs))
+            del inputs  # else it would be held while another one is read and copied
             index += 1
             if window.num_batches == accumulation:
                 self._end_window(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,23 @@ def test_r1_what_a_batch_weighs_is_measured_when_its_turn_has_come(
     )
     record_property("boundaries", points)
     assert points == 6
+
+
+def test_a_batch_that_was_trained_on_is_gone_when_another_is_read() -> None:
+    alive: list[int] = []
+
+    class Loader:
+        def __iter__(self) -> Iterator[Any]:
+            read: list[Any] = []
+            for x, y in regression_batches(4):
+                alive.append(sum(each() is not None for each in read))
+                batch = x.clone(), y.clone()
+                read.append(weakref.ref(batch[0]))
+                yield batch
+                del batch
+
+    make_trainer(None, Loader(), loss_per="samples").train()
+    assert alive == [0, 1, 1, 1]  # the one before, which waits for its turn if ahead
 
 
 def test_what_is_read_ahead_of_a_step_is_as_the_parameter_says(

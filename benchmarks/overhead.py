@@ -39,10 +39,10 @@ CONTESTS = ("plain", "full")
 MEASURE, GUARDED = "bare loop", "guarded loop"
 #: What trainbus may cost: its time over that of the bare loop, by the step's length.
 LIMITS = {"": {"plain": 1.02, "full": 1.10}, "short": {"plain": 1.05, "full": 1.08}}
-#: Steps of a run from which on those are told apart from what it does once.
-FEW = 100
 #: And over a bare loop that looks by hand for what is not finite, as trainbus does.
 GUARDED_LIMIT = 0.95
+#: Steps of a run from which on they are told apart from what it does once.
+LEAST_STEPS = 100
 
 
 class Terminal(io.TextIOBase):
@@ -144,7 +144,7 @@ def summarise(records: dict[str, Record], num_steps: int) -> dict[str, dict[str,
             "cpu_ratio": round(statistics.median(cpu / bare for cpu, bare in pairs), 4),
             "us_per_step": round(median / num_steps * 1e6, 1),
             # A run of hardly a step more tells nothing of a step.
-            "step_ratio": round(step_ratio, 4) if num_steps >= FEW else None,
+            "step_ratio": round(step_ratio, 4) if num_steps >= LEAST_STEPS else None,
             "once_ms": round(statistics.median(record.once_seconds) * 1e3, 2),
             "weights_equal_bare": record.is_equal,
         }

@@ -50,7 +50,7 @@ BESIDE_A_GPU = (
 def check_processes(case: Case) -> list[str]:
     """Whether two processes of one run decide alike, meet, and write a file once."""
     if not is_possible():
-        if torch.accelerator.is_available():
+        if _could_be():
             warnings.warn(BESIDE_A_GPU, stacklevel=2)
         return []
     plugin = case.make()
@@ -64,11 +64,15 @@ def check_processes(case: Case) -> list[str]:
 
 def is_possible() -> bool:
     """Whether two processes can be started here and divide a run."""
-    known = any(info.name == DIVIDER for info in installed())
     # Where torch sees a GPU, the first backward pass starts threads for it, and no
     # process forked later can have a backward pass.
-    can_fork = hasattr(os, "fork") and not torch.accelerator.is_available()
-    return known and can_fork and number_started() == 1
+    return _could_be() and not torch.accelerator.is_available()
+
+
+def _could_be() -> bool:
+    """Whether they could, were there no GPU."""
+    known = any(info.name == DIVIDER for info in installed())
+    return known and hasattr(os, "fork") and number_started() == 1
 
 
 def run_on_two(

@@ -35,9 +35,15 @@ COMBINATIONS = list(itertools.product((True, False), (0.5, 0.0), (True, False)))
 BOUNDARIES = {1: 12, 2: 6, 4: 4}
 
 
-def sweep(folder: Path, workers: int, every: int, **options: Any) -> int:
+def sweep(
+    folder: Path,
+    workers: int = 0,
+    every: int = 1,
+    shuffle: bool = True,
+    noise: bool = True,
+    **options: Any,
+) -> int:
     """Resume at every ``every``-th boundary; return how many were equal."""
-    shuffle, noise = options.pop("shuffle"), options.pop("noise")
 
     def loader(num_workers: int) -> Any:
         return loader_of(shuffle=shuffle, noise=noise, workers=num_workers)
@@ -88,15 +94,7 @@ def test_r1_every_boundary_of_every_kind_of_run_resumes_to_the_same_state(
 def test_r1_a_run_saved_without_workers_resumes_equal_with_two(
     tmp_path: Path, record_property: Record
 ) -> None:
-    points = sweep(
-        tmp_path,
-        workers=2,
-        every=3,
-        shuffle=True,
-        noise=True,
-        dropout=0.5,
-        gradient_accumulation_steps=1,
-    )
+    points = sweep(tmp_path, workers=2, every=3)
     record_property("boundaries", points)
     assert points == 4
 
@@ -105,15 +103,7 @@ def test_r1_what_a_batch_weighs_is_measured_when_its_turn_has_come(
     tmp_path: Path, record_property: Record
 ) -> None:
     # Of several batches a window: what they weigh is looked at again and again.
-    points = sweep(
-        tmp_path,
-        workers=0,
-        every=1,
-        shuffle=True,
-        noise=True,
-        dropout=0.5,
-        gradient_accumulation_steps=2,
-    )
+    points = sweep(tmp_path, gradient_accumulation_steps=2)
     record_property("boundaries", points)
     assert points == 6
 
@@ -168,11 +158,6 @@ def test_r7_every_boundary_on_cuda_resumes_to_the_same_state(
     try:
         points = sweep(
             tmp_path,
-            workers=0,
-            every=1,
-            shuffle=True,
-            noise=True,
-            dropout=0.5,
             gradient_accumulation_steps=2,
             precision=precision,
             device="cuda",

@@ -21,16 +21,22 @@ class GradientCheck:
 
     def __init__(self, parameters: list[Any]) -> None:
         self._parameters = parameters
-        self._groups: dict[tuple[torch.device, torch.dtype], list[Any]] = {}
+        kinds: dict[tuple[torch.device, torch.dtype], list[Any]] = {}
         for parameter in parameters:
             # The kernel takes lists of one device and one type.
             kind = (parameter.device, parameter.dtype)
-            self._groups.setdefault(kind, []).append(parameter)
+            kinds.setdefault(kind, []).append(parameter)
         # Made once: each step would else allocate and fill them, on every device.
         self._scratch = {
             device: (torch.zeros((), device=device), torch.ones((), device=device))
-            for device in {device for device, _ in self._groups}
+            for device in {device for device, _ in kinds}
         }
+        self._found = [found for found, _ in self._scratch.values()]
+        #: Parameters of a kind, their numbers of two parts, what a kernel is given.
+        self._kinds = [
+            (alike, dtype.is_complex, *self._scratch[device])
+            for (device, dtype), alike in kinds.items()
+        ]
         self._may_be_sparse = False
 
     @property
@@ -39,7 +45,7 @@ class GradientCheck:
 
         It stays 1.0 until it is ``read``. There must be one device.
         """
-        ((found, _),) = self._scratch.values()
+        (found,) = self._found
         return found
 
     def finite(self, factor: float = 1.0) -> bool:
@@ -53,11 +59,11 @@ class GradientCheck:
         A sync on CUDA, one for each device.
         """
         bad = 0.0
-        for found, _ in self._scratch.values():
+        for found in self._found:
             bad += found.item()
         # Only where one is set: each fill is one more kernel to launch.
         if bad:
-            for found, _ in self._scratch.values():
+            for found in self._found:
                 found.zero_()
         return not bad
 
@@ -67,14 +73,13 @@ class GradientCheck:
         Args:
             factor: a number, or 0-d float32 on the device, of which there is one then.
         """
-        for (device, dtype), parameters in self._groups.items():
+        for parameters, is_complex, found, scale in self._kinds:
             grads = [grad for p in parameters if (grad := p.grad) is not None]
-            if self._may_be_sparse or dtype.is_complex:
+            if is_complex or self._may_be_sparse:
                 grads = [real_values(p) for p in parameters if p.grad is not None]
             if not grads:
                 continue
-            found, scale = self._scratch[device]
-            if isinstance(factor, Tensor):
+            if not isinstance(factor, float):
                 scale = factor
             elif factor != 1.0:
                 # Filled on the device: nothing is copied, nobody waits.

@@ -263,10 +263,8 @@ class Window:
     def _result(
         self, applied: bool, grad_norm: Tensor | None = None, nonfinite: bool = False
     ) -> WindowResult:
-        return WindowResult(
-            *(applied, self._loss_sum, self._weight_sum, grad_norm, nonfinite),
-            part_sums=self._part_sums,
-        )
+        sums = self._loss_sum, self._weight_sum, self._part_sums
+        return WindowResult(applied, *sums, grad_norm, nonfinite)
 
     def _refuse(self, what: str) -> None:
         if self.nonfinite == "stop":

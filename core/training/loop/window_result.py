@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,20 +21,20 @@ class WindowResult:
         loss_sum: sum of mean loss times weight over the batches that counted: a float
             where the loss lives on the CPU, else 0-d float64 on the device.
         weight: sum of those weights.
+        part_sums: as ``loss_sum`` and ``weight``, of each part of the loss.
         grad_norm: 0-d, before clipping; None when not clipping or not applied.
         nonfinite: whether a loss or gradient was NaN or infinite and no scale mends it.
         verdict: APPLIED, SKIPPED or NONFINITE, where only the device knows it yet;
             None: the other attributes are final.
-        part_sums: as ``loss_sum`` and ``weight``, of each part of the loss.
     """
 
     applied: bool | LateFlag
     loss_sum: Tensor | float
     weight: float
+    part_sums: Mapping[str, tuple[Tensor | float, float]]
     grad_norm: Tensor | None = None
     nonfinite: bool = False
     verdict: Readback | None = None
-    part_sums: Mapping[str, tuple[Tensor | float, float]] = field(default_factory=dict)
 
     @property
     def loss(self) -> Tensor | float:

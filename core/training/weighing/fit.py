@@ -72,6 +72,22 @@ def _along_one_line(
     return Fit(x, 1.0 - x, rest, near) if near < BLUNT else None
 
 
+def fitting(
+    live: list[str],
+    shares: dict[str, tuple[float, float]],
+    told: Fit,
+    slack: float = 1.0,
+) -> list[str]:
+    """Return the units of ``live`` whose ``shares`` are those that were told."""
+    return [u for u in live if u in shares and fits(shares[u], told, slack)]
+
+
+def fits(shares: tuple[float, float], told: Fit, slack: float = 1.0) -> bool:
+    """Whether two shares are those that were told, but for rounding, times slack."""
+    near = slack * told.near
+    return abs(told.x - shares[0]) <= near and abs(told.y - shares[1]) <= near
+
+
 def sampled(gradients: list[Tensor | None], sizes: list[int], most: int) -> Tensor:
     """Return at most ``most`` numbers of a gradient, (P,), float64, on its device.
 

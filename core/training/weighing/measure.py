@@ -29,7 +29,7 @@ from training.weighing.cut import (
     first_half,
     has_licence,
 )
-from training.weighing.fit import Fit, fit, sampled
+from training.weighing.fit import fit, fits, fitting, sampled
 from training.weighing.look import Look, Precision, Subject
 from training.weighing.untouched import Kept, quiet_train_mode, untouched
 
@@ -159,14 +159,14 @@ class _Measurement:
             if told is None:
                 continue
             shares = {**cut.shares, "sum": (1.0, 1.0)}
-            fitting = _fitting(live, shares, told)
-            if found.by_losses and fitting != _fitting(live, shares, told, 10.0):
+            right = fitting(live, shares, told)
+            if found.by_losses and right != fitting(live, shares, told, 10.0):
                 continue  # one of them is neither right nor clearly wrong
             turns += 1
             is_mixed = told.rest > (LIMIT_HALF if self._is_half else LIMIT)
-            if found.fit is None or is_mixed or not _primary(fitting):
+            if found.fit is None or is_mixed or not _primary(right):
                 found.fit, found.shares, found.sizes = told, cut.shares, cut.sizes
-            live = live if is_mixed else fitting
+            live = live if is_mixed else right
             if is_mixed or not live:
                 break
         why = ""
@@ -206,7 +206,7 @@ class _Measurement:
         found.fit, found.sizes = told, cut.sizes
         said = weights[0] / found.said, weights[1] / found.said
         found.shares = {**cut.shares, "said": said}
-        found.live = ["said"] if _fits(said, told) else []
+        found.live = ["said"] if fits(said, told) else []
 
     def _tell_apart(self, batch: Any, samples: int | None, found: Look) -> None:
         """One look more, with labels thinned, where units had equal shares so far."""
@@ -226,9 +226,9 @@ class _Measurement:
             return
         if told is None or told.rest > (LIMIT_HALF if self._is_half else LIMIT):
             return
-        fitting = [u for u in found.live if _fits(cut.shares.get(u, (0.0, 0.0)), told)]
-        if fitting:
-            found.live, found.fit = fitting, told
+        right = [u for u in found.live if fits(cut.shares.get(u, (0.0, 0.0)), told)]
+        if right:
+            found.live, found.fit = right, told
             found.shares, found.sizes = cut.shares, cut.sizes
 
     def _look_at_column_0(self, batch: Any, found: Look) -> None:
@@ -368,20 +368,6 @@ def _surrounding(device: str) -> Precision | None:
     if not torch.is_autocast_enabled(device):
         return None
     return partial(torch.autocast, device, torch.get_autocast_dtype(device))
-
-
-def _fitting(
-    live: list[str],
-    shares: dict[str, tuple[float, float]],
-    told: Fit,
-    slack: float = 1.0,
-) -> list[str]:
-    return [u for u in live if u in shares and _fits(shares[u], told, slack)]
-
-
-def _fits(shares: tuple[float, float], told: Fit, slack: float = 1.0) -> bool:
-    near = slack * told.near
-    return abs(told.x - shares[0]) <= near and abs(told.y - shares[1]) <= near
 
 
 def _primary_first(units: list[str]) -> list[str]:

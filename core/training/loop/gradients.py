@@ -24,8 +24,7 @@ class GradientCheck:
         kinds: dict[tuple[torch.device, torch.dtype], list[Any]] = {}
         for parameter in parameters:
             # The kernel takes lists of one device and one type.
-            kind = (parameter.device, parameter.dtype)
-            kinds.setdefault(kind, []).append(parameter)
+            kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
         # Made once: each step would else allocate and fill them, on every device.
         self._scratch = {
             device: (torch.zeros((), device=device), torch.ones((), device=device))

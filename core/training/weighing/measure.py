@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 
 from training.feed.batches import batch_to_device
 from training.feed.structure import CannotCutError, TooFewError
-from training.hardware.float32_precision import using_tf32
 from training.weighing.candidates import labels_of
 from training.weighing.collated import Collated
 from training.weighing.cut import (
@@ -26,12 +24,11 @@ from training.weighing.cut import (
     Outputs,
     PartOfOutputs,
     Rows,
-    first_half,
     has_licence,
 )
 from training.weighing.fit import fit, fits, fitting, sampled
 from training.weighing.look import Look, Precision, Subject
-from training.weighing.untouched import Kept, quiet_train_mode, untouched
+from training.weighing.untouched import Kept, quiet_train_mode
 
 #: The rest that shares may leave; more means that rows depend on one another.
 LIMIT, LIMIT_HALF = 1e-2, 2e-2
@@ -48,39 +45,16 @@ class NoGradientError(RuntimeError):
     """A loss whose gradient autograd refuses; the message says why."""
 
 
-def look(
-    subject: Subject,
-    batch: Any,
-    issued: Any,
-    live: list[str] | None = None,
-    turns: int = 3,
-) -> Look:
-    """Return what ``batch``, on the host, tells; nothing is moved or trained.
+class Measurement:
+    """Measures one batch, or rows of one, inside ``untouched``.
 
     Args:
         subject: what is measured.
-        batch: shares nothing with what is computed on.
-        issued: the indices of its samples, or None.
+        kept: puts back what the passes move.
         live: units that earlier batches left; None: all.
         turns: cuts to make.
     """
-    modules = [subject.model, *subject.beside]
-    modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
-    with (
-        untouched(modules, subject.loader) as kept,
-        torch.inference_mode(False),
-        using_tf32(False),
-    ):
-        part, found = batch, _Measurement(subject, kept, live, turns).run(batch, issued)
-        while found.has_no_room and (part := first_half(part)) is not None:
-            found = _Measurement(subject, kept, live, turns).run(part, None)
-        if found.has_no_room:  # rounding blurs it, but it may have room
-            subject = replace(subject, in_full=False)
-            found = _Measurement(subject, kept, live, turns).run(batch, issued)
-        return found
 
-
-class _Measurement:
     def __init__(
         self, subject: Subject, kept: Kept, live: list[str] | None, turns: int
     ) -> None:
@@ -98,6 +72,7 @@ class _Measurement:
             self._precision, self._is_half = self._under_way, True
 
     def run(self, batch: Any, issued: Any) -> Look:
+        """Return what ``batch``, on the host, tells; ``issued``: as for ``look``."""
         found = Look()
         try:
             is_random = self._prepare(batch, found)

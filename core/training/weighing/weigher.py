@@ -352,8 +352,8 @@ class Weigher:
         self._tell_window()
 
     def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
+        from training.weighing.chosen_rows import look
         from training.weighing.look import Subject
-        from training.weighing.measure import look
 
         assert self._model is not None
         what = self._model, self._forward, self._counts, self._device, self._loader

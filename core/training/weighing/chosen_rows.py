@@ -1,0 +1,47 @@
+"""Look at a batch: at all of its rows, or at as many as there is room for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.hardware.float32_precision import using_tf32
+from training.weighing.cut import first_half
+from training.weighing.look import Look, Subject
+from training.weighing.measure import Measurement
+from training.weighing.untouched import untouched
+
+
+def look(
+    subject: Subject,
+    batch: Any,
+    issued: Any,
+    live: list[str] | None = None,
+    turns: int = 3,
+) -> Look:
+    """Return what ``batch``, on the host, tells; nothing is moved or trained.
+
+    Args:
+        subject: what is measured.
+        batch: shares nothing with what is computed on.
+        issued: the indices of its samples, or None.
+        live: units that earlier batches left; None: all.
+        turns: cuts to make.
+    """
+    modules = [subject.model, *subject.beside]
+    modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
+    with (
+        untouched(modules, subject.loader) as kept,
+        torch.inference_mode(False),
+        using_tf32(False),
+    ):
+        part, found = batch, Measurement(subject, kept, live, turns).run(batch, issued)
+        while found.has_no_room and (part := first_half(part)) is not None:
+            found = Measurement(subject, kept, live, turns).run(part, None)
+        if found.has_no_room:  # rounding blurs it, but it may have room
+            subject = replace(subject, in_full=False)
+            found = Measurement(subject, kept, live, turns).run(batch, issued)
+        return found

@@ -39,13 +39,11 @@ class InPlace:
         """There is nothing to wait for."""
 
 
-def read_ahead(
-    host_batches: Iterator[Any], device: Any, weigh: Any, source: Any
-) -> Iterator[Any]:
+def read_ahead(host_batches: Iterator[Any], device: Any, source: Any) -> Iterator[Any]:
     """Return what ``device_batches`` does, each when the next one has been read."""
     if device.type == "cuda":  # the real one
-        return batches.device_batches(host_batches, device, weigh, source)
-    return batches.one_ahead(host_batches, InPlace(), weigh, source)
+        return batches.device_batches(host_batches, device, source)
+    return batches.one_ahead(host_batches, InPlace(), source)
 
 
 # A parameter alone asks for no fixture: pytest follows what the functions name.

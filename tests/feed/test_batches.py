@@ -16,7 +16,6 @@ from toy import make_trainer
 from training.errors import DataError
 from training.feed.batches import _is_plain, batch_to_device, device_batches
 from training.feed.epoch_loader import EpochLoader
-from training.feed.structure import samples_of
 from training.testing.meta_device import standing_in_for_cuda
 from training.weighing.candidates import said_weight
 
@@ -135,14 +134,10 @@ def test_only_what_can_be_kept_until_it_was_read_is_copied_ahead(
 
 
 def test_on_a_cpu_a_batch_is_passed_on_as_it_is() -> None:
-    def counted(batch: Any, source: Any) -> float:
-        return samples_of(batch) or 0.0
-
-    batches = [{"x": THREE}, {"x": THREE[:1]}]
-    seen = list(device_batches(iter(batches), torch.device("cpu"), counted, None))
-    assert [batch for batch, _ in seen] == batches
-    assert all(a is b for a, (b, _) in zip(batches, seen, strict=True))
-    assert [weight for _, weight in seen] == [3, 1]
+    batches, source = [{"x": THREE}, {"x": THREE[:1]}], object()
+    seen = list(device_batches(iter(batches), torch.device("cpu"), source))
+    assert all(a is b is c for a, (b, c, _) in zip(batches, seen, strict=True))
+    assert all(origin is source for *_, origin in seen)
 
 
 @pytest.mark.cuda
@@ -154,7 +149,7 @@ def test_on_a_gpu_every_batch_arrives_whole_and_in_order(wrap: Any) -> None:
     sums = []
     source = EpochLoader(host, seed=0)
     batches = (wrap(x) for x in host)
-    for batch, _ in device_batches(batches, device, lambda *_: 1.0, source):
+    for batch, *_ in device_batches(batches, device, source):
         x = batch["x"] if isinstance(batch, dict) else batch.inner
         for _ in range(20):  # reads it long after the next copy has begun
             x = x * 1.0

@@ -15,6 +15,8 @@ from training.feed.origin import origin_of
 
 #: (batch on the host, where it came from) -> what it counts in its window.
 Weigh = Callable[[Any, Any], float]
+#: A batch on the device, the same on the host, and where it came from.
+Arrived = tuple[Any, Any, Any]
 
 
 def tensors_of(value: Any) -> list[Tensor]:
@@ -74,9 +76,9 @@ def _knows_non_blocking(kind: type[Any]) -> bool:
 
 
 def device_batches(
-    host_batches: Iterator[Any], device: torch.device, weigh: Weigh, source: Any
-) -> Iterator[tuple[Any, float]]:
-    """Return each batch on ``device`` with its weight, which is counted on the host.
+    host_batches: Iterator[Any], device: torch.device, source: Any
+) -> Iterator[Arrived]:
+    """Return each batch on ``device``, with what tells its weight.
 
     On CUDA the next batch is copied on a side stream while the current one computes;
     the copies overlap only where the loader pins its memory. A batch with objects that
@@ -85,31 +87,27 @@ def device_batches(
     Args:
         host_batches: as ``source`` reads them.
         device: where they go.
-        weigh: is asked for each batch when its turn has come, never before: it may
-            measure with the weights of that moment, and a checkpoint keeps what it
-            found.
         source: the loader that reads them.
     """
     if device.type == "cuda":
-        return one_ahead(host_batches, SideStream(device), weigh, source)
-    return _in_line(host_batches, device, weigh, source)
+        return one_ahead(host_batches, SideStream(device), source)
+    return _in_line(host_batches, device, source)
 
 
 def _in_line(
-    host_batches: Iterator[Any], device: torch.device, weigh: Weigh, source: Any
-) -> Iterator[tuple[Any, float]]:
+    host_batches: Iterator[Any], device: torch.device, source: Any
+) -> Iterator[Arrived]:
     if device.type == "cpu":  # where they are
         for batch in host_batches:
-            yield batch, weigh(batch, source)
+            yield batch, batch, source
         return
     for batch in host_batches:
-        weight = weigh(batch, source)
-        yield batch_to_device(batch, device), weight
+        yield batch_to_device(batch, device), batch, source
 
 
 def one_ahead(
-    host_batches: Iterator[Any], stream: Any, weigh: Weigh, source: Any
-) -> Iterator[tuple[Any, float]]:
+    host_batches: Iterator[Any], stream: Any, source: Any
+) -> Iterator[Arrived]:
     """Yield batches, each when the copying of the next one has begun.
 
     The price is memory for one more batch, on the device and on the host.
@@ -117,25 +115,18 @@ def one_ahead(
     Args:
         host_batches: as for ``device_batches``.
         stream: copies; a ``SideStream``.
-        weigh: as for ``device_batches``.
-        source: likewise.
+        source: as for ``device_batches``.
     """
-    ahead: tuple[Any, Any, Any] | None = None
+    ahead: list[Arrived] = []
     for batch in host_batches:
         # Now: when its turn has come, the source is one batch further.
-        read = batch, origin_of(source), stream.copy(batch)
+        read = stream.copy(batch), batch, origin_of(source)
         # One batch behind, so that this copy runs beside the step on the one before.
-        if ahead is not None:
-            yield _weighed(weigh, *ahead)
-        stream.hand_over(read[2])
-        ahead = read
-    if ahead is not None:
-        yield _weighed(weigh, *ahead)
-
-
-def _weighed(weigh: Weigh, host: Any, origin: Any, copied: Any) -> tuple[Any, float]:
-    # No names where it is yielded: they would keep a batch that was trained on.
-    return copied, weigh(host, origin)
+        if ahead:
+            yield ahead.pop()  # not kept: it is free when it was trained on
+        stream.hand_over(read[0])
+        ahead.append(read)
+    yield from ahead
 
 
 class SideStream:

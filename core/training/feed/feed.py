@@ -8,19 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.feed.batches import Weigh, device_batches
+from training.feed.batches import Arrived, Weigh, device_batches
 from training.feed.epoch_loader import EpochLoader
 from training.feed.workers import Watched
 
 
 class Feed:
-    """Gives out an epoch's batches on the device, each with its weight.
+    """Gives out an epoch's batches on the device.
 
     Args:
         order: the loader, in the order that (seed, epoch) decides.
         device: where batches go.
         weighing: (what issues the batches) -> what weighs each of them.
     Attributes:
+        weigh: is asked for each batch when its turn has come, never before: it may
+            measure with the weights of that moment, and a checkpoint keeps what it
+            found.
         epoch_state: states of the user's generators at the start of the epoch under
             way; None between two epochs, where they count as they are.
     """
@@ -33,7 +36,7 @@ class Feed:
     ) -> None:
         self._order = order
         self._device = device
-        self._weigh = weighing(order)
+        self.weigh = weighing(order)
         self.epoch_state: list[Tensor] | None = None
 
     @property
@@ -48,8 +51,8 @@ class Feed:
 
     def start(
         self, epoch: int, skip: int, owed: Mapping[str, Any]
-    ) -> Iterator[tuple[Any, float]]:
-        """Return (batch, weight) of ``epoch`` without the first ``skip``.
+    ) -> Iterator[Arrived]:
+        """Return the batches of ``epoch`` without the first ``skip``.
 
         The iterator stands when this returns; making it draws random numbers.
 
@@ -63,7 +66,7 @@ class Feed:
         batches = self._order.start(epoch, skip, owed.get("data"), owed.get("loader"))
         self.epoch_state = self._order.epoch_state
         # A generator: nothing is copied to the device before the loop asks.
-        return device_batches(batches, self._device, self._weigh, self._order)
+        return device_batches(batches, self._device, self._order)
 
     def end_epoch(self) -> None:
         """Note that the epoch is complete."""

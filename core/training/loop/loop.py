@@ -20,6 +20,7 @@ from training.loop.requests import Abandoned
 
 if TYPE_CHECKING:
     from training.bus.bus import Bus
+    from training.feed.batches import Arrived
     from training.feed.feed import Feed
     from training.loop.run_state import RunState
     from training.loop.window import Window
@@ -115,20 +116,22 @@ class Loop:
         self.state.requests.take("checkpoint")  # this is it
         self._announce_checkpoint("stop")
 
-    def _run_batches(self, batches: Iterator[tuple[Any, float]]) -> bool:
+    def _run_batches(self, batches: Iterator[Arrived]) -> bool:
         """Train on ``batches``; return False if the run ended before the last one."""
         # Locals: looked up once an epoch, not once a batch.
         trainer, bus, window = self.trainer, self.bus, self.window
         requests, progress = self.state.requests, self.state.progress
         accumulation = trainer.gradient_accumulation_steps
         length, index = trainer.batches_per_epoch, progress.batch
+        weigh = self.feed.weigh
         if trainer.is_stopping:
             return False
-        for inputs, weight in batches:
+        for inputs, host, origin in batches:
             if requests.asked and not window.num_batches:  # no, the epoch goes on
                 self._serve_requests()
                 if requests.stop is not None:
                     return False
+            weight = weigh(host, origin)
             self.is_in_window = True
             if bus.on_batch_begin is not None:
                 bus.on_batch_begin(trainer, index, inputs)
@@ -137,7 +140,7 @@ class Loop:
                 # Detached: who keeps a log must not keep the graph of its step.
                 logs = {"loss": loss.detach(), **window.parts}
                 bus.on_batch_end(trainer, index, LazyLogs(logs))
-            del inputs  # else it would be held while another one is read and copied
+            del inputs, host  # else held while another one is read and copied
             index += 1
             if window.num_batches == accumulation:
                 self._end_window(index)

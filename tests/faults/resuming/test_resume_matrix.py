@@ -108,6 +108,31 @@ def test_r1_what_a_batch_weighs_is_measured_when_its_turn_has_come(
     assert points == 6
 
 
+class Unsized:
+    """Six batches, and no word of how many."""
+
+    def __init__(self) -> None:
+        self.batches = [*loader_of(shuffle=False, noise=False)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
+def test_r1_where_only_the_next_batch_tells_the_end_it_is_not_measured_to_tell_it(
+    tmp_path: Path, record_property: Record
+) -> None:
+    # What was asked for at a boundary is granted when the next batch has been read.
+    options: dict[str, Any] = {"gradient_accumulation_steps": 2, "dropout": 0.0}
+    straight = build(SavesEverywhere(tmp_path), loader=Unsized(), **options)
+    straight.train()
+    expected, files = end_of(straight), sorted(tmp_path.iterdir())
+    for path in files:
+        end = resumed(path, loader=Unsized(), **options)
+        assert_same_end(end, expected, path.name)
+    record_property("boundaries", len(files))
+    assert len(files) == 6
+
+
 def test_a_batch_that_was_trained_on_is_gone_when_another_is_read() -> None:
     alive: list[int] = []
 

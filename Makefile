@@ -61,8 +61,8 @@ types: $(VENV)/.installed-test  ## Check types: the kernel, data, models, the pl
 check: lint types test  ## All of what a change must pass.
 
 bench: $(BENCH_VENV)/.installed  ## Measure overhead and start-up beside the peers.
-	TRAINBUS_DEFAULTS=off $(BENCH_VENV)/bin/python benchmarks/overhead.py --write
-	TRAINBUS_DEFAULTS=off $(BENCH_VENV)/bin/python benchmarks/startup.py --write
+	$(BENCH_VENV)/bin/python benchmarks/overhead.py --write
+	$(BENCH_VENV)/bin/python benchmarks/startup.py --write
 
 docs: $(VENV)/.installed  ## Write the pages of docs/ that are made from the code.
 	$(BIN)/python docs/generate.py

@@ -298,12 +298,14 @@ def main() -> int:
     options = parser.parse_args()
     if "RANK" in os.environ:
         return run(options)
+    # The peers have what is optional off, too.
+    os.environ.update(TRAINBUS_DEFAULTS="off", OMP_NUM_THREADS="1")
     with tempfile.TemporaryDirectory() as folder:
         alone = os.path.join(folder, "alone.pt")
         torch.save(ragged_by_trainer([]), alone)
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         launcher += ["--nproc-per-node", str(options.processes), __file__]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", ALONE: alone}
+        environment = {**os.environ, ALONE: alone}
         command = [*launcher, *sys.argv[1:]]
         return subprocess.run(command, env=environment, check=False).returncode
 

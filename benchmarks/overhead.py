@@ -213,6 +213,7 @@ def prepare_process() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
+    os.environ["TRAINBUS_DEFAULTS"] = "off"  # the peers have what is optional off, too
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.simplefilter("ignore")

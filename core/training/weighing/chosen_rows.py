@@ -1,4 +1,8 @@
-"""Look at a batch: at all of its rows, or at as many as there is room for."""
+"""Look at a batch: at all of its rows, or at as many as there is room for.
+
+All of them, although a few cost less: those may be unlike the others, and a loss may
+depend on how many rows there are.
+"""
 
 from __future__ import annotations
 

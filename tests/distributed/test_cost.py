@@ -1,4 +1,4 @@
-"""What a step costs beside the exchange of gradients: two sums, one is waited for."""
+"""What a step costs beside the exchange of gradients: one sum."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ import torch
 from ranks import Ranks
 from torch import nn
 
-from training import Trainer
+from training import Callback, Trainer
 
 pytestmark = pytest.mark.distributed
 
 #: What processes tell one another by.
-TELLING = ("sum", "sum_later", "gather", "on_main", "on_each", "share_main", "average")
+TELLING = ("sum", "gather", "on_main", "on_each", "share_main", "average")
 
 
-def told(steps: int, accumulation: int) -> Counter[str]:
-    """Train on ``steps`` batches; return how often each way of telling was used."""
+class Listens(Callback):
+    """Might ask for something at each boundary; one process alone calls it."""
+
+    ranks = "main"
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        pass
+
+
+def told(steps: int, accumulation: int, *plugins: Any) -> Counter[str]:
+    """Train on ``steps`` windows; return how often each way of telling was used."""
     counts: Counter[str] = Counter()
     torch.manual_seed(0)  # the same data on all
     model = nn.Linear(4, 1)
@@ -30,6 +39,7 @@ def told(steps: int, accumulation: int) -> Counter[str]:
         loss_fn=nn.MSELoss(),
         loss_per="samples",
         plugins=["distributed"],
+        callbacks=plugins,
         gradient_accumulation_steps=accumulation,
         max_grad_norm=1.0,
         seed=0,
@@ -52,11 +62,19 @@ def told(steps: int, accumulation: int) -> Counter[str]:
     return counts
 
 
+def told_to_a_plugin(steps: int) -> Counter[str]:
+    """Return the same with a plugin that listens."""
+    return told(steps, 1, Listens())
+
+
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_a_step_waits_for_one_sum_however_many_batches_it_has(
     two: Ranks, accumulation: int
 ) -> None:
     few, many = (two.run(told, steps, accumulation)[0] for steps in (4, 12))
-    # A sum is one that is started and waited for at once; the other is under way while
-    # the last batch goes backward.
-    assert many - few == Counter(sum=8, sum_later=8 + 8)
+    assert many - few == Counter(sum=8)
+
+
+def test_a_step_at_whose_end_a_plugin_may_ask_waits_for_one_more(two: Ranks) -> None:
+    few, many = (two.run(told_to_a_plugin, steps)[0] for steps in (4, 12))
+    assert many - few == Counter(sum=8 + 8)

@@ -41,6 +41,21 @@ class BegunSave(Protocol):
         """Remove what there is of it; waits for no other process."""
 
 
+class Asking(Protocol):
+    """What the processes of a run may ask at the end of a window.
+
+    Attributes:
+        may_come: whether any of them may; a window sets it to what the sum of all
+            ``may_ask`` says.
+    """
+
+    may_come: bool
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether this process may; to be read where a window's gradients are whole."""
+
+
 class Strategy:
     """Answers for one process; a plugin's ``make_strategy`` returns a subclass.
 
@@ -60,6 +75,9 @@ class Strategy:
     parts: tuple[type, ...] = ()
     #: Whether a checkpoint is a folder into which each process writes its parts.
     saves_parts: bool = False
+    #: Of the run under way, set by the kernel. A window that sums something anyway may
+    #: tell it, too; its boundary then costs no sum of its own where nobody may ask.
+    asking: Asking | None = None
 
     @property
     def rank(self) -> int:

@@ -4,6 +4,11 @@ One process may be told a signal, or decide by its own clock. Were it to act on 
 the others would wait for it for ever. So what is asked is held back until all are at
 the same place; there each learns of it, and from then on it holds everywhere. The loop
 goes by nothing else, so all processes go the same way.
+
+Behind a window the processes need not wait for one another to learn that nobody asks:
+where none did until its gradients were complete, and no plugin listens from there to
+the boundary, its own sum has told. What comes in that short time all the same, a signal
+or what an optimizer asks, holds at the boundary after it.
 """
 
 from __future__ import annotations
@@ -33,25 +38,47 @@ class SharedRequests(Requests):
         bus: as there.
         progress: as there; the same on all processes wherever they agree.
         strategy: reaches the others.
+    Attributes:
+        may_come: whether any process may ask at the boundary at hand; False only where
+            a window has told, as the sum of ``may_ask``.
     """
 
     are_shared = True
+    may_come = True
 
     def __init__(self, bus: Bus, progress: Progress, strategy: Strategy) -> None:
         super().__init__(bus, progress)
         self._strategy = strategy
         self._held: deque[Asked] = deque()
+        strategy.asking = self
 
     @property
     def noted(self) -> tuple[Request, ...]:
         """As there; last what this process has asked for and the others know not."""
         return (*super().noted, *(request for request, _ in self._held))
 
-    def agree(self) -> None:
+    @property
+    def may_ask(self) -> bool:
+        """Whether this process asks, or may before the boundary of the window at hand.
+
+        To be read where its gradients are complete.
+        """
+        bus = self._bus
+        listens = bus.on_before_step is not None or bus.on_step_end is not None
+        return listens or bool(self._held)
+
+    def agree(self, after_window: bool = False) -> None:
         """Let hold everywhere what any process has asked for since the last time.
 
         All call it at the same places. One small sum; texts travel where there are any.
+
+        Args:
+            after_window: whether a window may have told that there is nothing.
         """
+        if after_window:
+            may_come, self.may_come = self.may_come, True
+            if not may_come:
+                return
         (asking,) = self._strategy.sum([float(bool(self._held))])
         if not asking:
             return

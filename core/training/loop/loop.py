@@ -187,7 +187,7 @@ class Loop:
             bus.on_step_end(trainer, LazyLogs(logs), result.applied)
         # Looked at, not called: alone a step shall cost nothing for it.
         if self.state.requests.are_shared:
-            self.state.requests.agree()
+            self.state.requests.agree(after_window=True)
 
     def _serve_requests(self) -> None:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""

@@ -22,8 +22,8 @@ from trainbus_distributed.strategy import GroupStrategy
 from training import NonFiniteError
 from training.plugin import StandIn, Window, WindowResult
 
-#: Weight, loss, losses that are not finite, names of parts that are new.
-OWN_SUMS = 4
+#: Weight, loss, losses that are not finite, names of parts that are new, who asks.
+OWN_SUMS = 5
 
 
 class Spoilt(Exception):
@@ -34,8 +34,8 @@ class DividedWindow(Window):
     """As ``Window``, of a global window whose batches are divided.
 
     What the processes tell one another of a window, its weight, loss and whether a
-    loss is bad, is one sum, under way while the last batch goes backward. All then
-    decide alike.
+    loss is bad, is one sum, right behind the exchange of gradients: they have just
+    waited for one another there. All then decide alike.
 
     Args:
         arguments: as those of ``Window``.
@@ -64,7 +64,6 @@ class DividedWindow(Window):
         super().clear()
         self._bad_value, self._divided_by = 0.0, 1.0
         self._has_exchanged = False
-        self._sums: Callable[[], list[float]] | None = None
 
     def _look_at_groups(self) -> None:
         super()._look_at_groups()
@@ -93,8 +92,6 @@ class DividedWindow(Window):
             factor = self._factor(weight)
             if weight > 0.0:
                 self._add(value, weight)
-            if is_last:
-                self._sums = self._start_sums()
             scaled = self._scaled(loss, factor, exchanges)
             if scaled is not None:
                 self._differentiate(scaled, loss)
@@ -164,12 +161,6 @@ class DividedWindow(Window):
             known.follow(self._divided_by)
             self._divided_by = known.value or 1.0
 
-    def _start_sums(self) -> Callable[[], list[float]]:
-        """Start the sum of what all must know of this window."""
-        has_new = float(not self._part_sums.keys() <= set(self._names))
-        own = [self._weight_sum, float(self._loss_sum), float(self._bad_loss), has_new]
-        return self._group.sum_later([*own, *self._sums_of_parts()])
-
     def _sums_of_parts(self) -> list[float]:
         """Return total and weight of each known part."""
         pairs = (self._part_sums.get(name, (0.0, 0.0)) for name in self._names)
@@ -177,9 +168,15 @@ class DividedWindow(Window):
 
     def _unite(self) -> tuple[float, bool]:
         """Put the global sums in place of the own ones; return weight and badness."""
-        sums = (self._sums or self._start_sums())()
-        weight, loss, num_bad, num_new = sums[:OWN_SUMS]
+        own = [self._weight_sum, float(self._loss_sum), float(self._bad_loss)]
+        own.append(float(not self._part_sums.keys() <= set(self._names)))
+        asking = self._strategy.asking
+        own.append(float(asking is None or asking.may_ask))
+        sums = self._group.sum([*own, *self._sums_of_parts()])
+        weight, loss, num_bad, num_new, num_asking = sums[:OWN_SUMS]
         of_parts: Sequence[float] = sums[OWN_SUMS:]
+        if asking is not None:
+            asking.may_come = bool(num_asking)
         if num_new:
             everywhere = self._group.gather(tuple(self._part_sums))
             self._names = tuple(sorted({*self._names}.union(*everywhere)))

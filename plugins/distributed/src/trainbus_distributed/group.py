@@ -51,7 +51,6 @@ class Group:
     _store: Any = None  # of the launcher; None: somebody else has joined them
     _sockets: Set[Socket] = frozenset()  # that lead to the others
     _lines: Sequence[Line] = ()  # likewise
-    _under_way: Callable[[], Any] | None = None  # waits for what is said on them
     _number = 0  # of groups made so far: all processes make the same ones
 
     def __init__(self, timeout: float) -> None:
@@ -116,45 +115,24 @@ class Group:
             values: as many on each.
             asker: who calls, by the same name on each, to tell one call from another.
         """
-        return self.sum_later(values, f"sum {asker}")()
-
-    def sum_later(
-        self, values: Sequence[float], what: str = "sum later"
-    ) -> Callable[[], list[float]]:
-        """Start to sum; what is returned waits for the result and returns it."""
         own = tuple(map(float, values))
-        all_said = self._gather_later(own, f"{what} of {len(own)}")
-
-        def result() -> list[float]:
-            # In the order of ranks: the same bits on each.
-            return [sum(each) for each in zip(*all_said(), strict=True)]
-
-        return result
+        # In the order of ranks: the same bits on each.
+        all_said = self._exchanged(own, f"sum {asker} of {len(own)}")
+        return [sum(each) for each in zip(*all_said, strict=True)]
 
     def gather(self, value: T, asker: str = "") -> list[T]:
         """Return each process's ``value``, in the order of ranks."""
-        said = self._gather_later(pickle.dumps(value), f"gather {asker}")()
+        said = self._exchanged(pickle.dumps(value), f"gather {asker}")
         return [pickle.loads(each) for each in said]  # of processes of this run
 
-    def _gather_later(self, said: Any, what: str) -> Callable[[], list[Any]]:
-        """Start to tell ``said``; what is returned waits and returns what all said."""
-        if Group._under_way is not None:
-            Group._under_way()  # on each line one thing after the other
+    def _exchanged(self, said: Any, what: str) -> Sequence[Any]:
+        """Tell ``said``, wait for the others, and return what all have said."""
         call = self._waiting.begin(what)
         gathering = Gathering(Group._lines, (call, said), self.size, self._limit)
-        heard: list[Any] = []
-
-        def result() -> list[Any]:
-            if not heard:
-                self._waiting.until_done(gathering, call)
-                Group._under_way = None
-                calls, every = zip(*gathering.all_of(self.rank), strict=True)
-                self._waiting.require_same(calls, call)
-                heard.extend(every)
-            return heard
-
-        Group._under_way = result
-        return result
+        self._waiting.until_done(gathering, call)
+        calls, every = zip(*gathering.all_of(self.rank), strict=True)
+        self._waiting.require_same(calls, call)
+        return every
 
     def on_main(self, work: Callable[[], T], asker: str = "") -> T:
         """Let the main process do ``work``; its result, or error, is everybody's."""
@@ -167,7 +145,7 @@ class Group:
             except Exception as error:
                 failure = error
                 own = pickle.dumps((None, sendable(error)))
-        sent, *_ = self._gather_later(own, f"on_main {asker}")()
+        sent, *_ = self._exchanged(own, f"on_main {asker}")
         if self.rank:
             answer, failure = pickle.loads(sent)  # as above
         if failure is not None:

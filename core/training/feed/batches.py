@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
@@ -13,8 +13,6 @@ from torch import Tensor
 
 from training.feed.origin import origin_of
 
-#: (batch on the host, where it came from) -> what it counts in its window.
-Weigh = Callable[[Any, Any], float]
 #: A batch on the device, the same on the host, and where it came from.
 Arrived = tuple[Any, Any, Any]
 

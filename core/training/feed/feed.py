@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.feed.batches import Arrived, Weigh, device_batches
+from training.feed.batches import Arrived, device_batches
 from training.feed.epoch_loader import EpochLoader
 from training.feed.workers import Watched
+
+#: (batch on the host, where it came from) -> what it counts in its window.
+Weigh = Callable[[Any, Any], float]
 
 
 class Feed:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.feed.batches import Weigh
 from training.feed.divided_loader import DividedLoader
+from training.feed.feed import Weigh
 from training.weighing.weigher import Weigher
 
 

@@ -11,15 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from toy import make_trainer
-from weighing import relations
-from weighing.zoo import Kind, Perceptron, kinds
+from weighing.every_kind import FOUND, KINDS, NONE
+from weighing.zoo import Kind, Perceptron
 
 from training import Trainer
 from training.errors import ConfigError
 
-KINDS = {**kinds(), **relations.kinds()}
-FOUND = [name for name, (_, unit) in KINDS.items() if unit is not None]
-NONE = [name for name, (_, unit) in KINDS.items() if unit is None]
 ROWS = 40
 
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from weighing import relations
+from weighing.every_kind import FOUND, KINDS, NONE
 from weighing.zoo import (
     SPLIT,
     Kind,
     Perceptron,
     difference,
-    kinds,
     numbers,
     of_step,
     over_positives,
@@ -21,9 +20,6 @@ from weighing.zoo import (
 
 from training.errors import ConfigError
 
-KINDS = {**kinds(), **relations.kinds()}
-FOUND = [name for name, (_, unit) in KINDS.items() if unit is not None]
-NONE = [name for name, (_, unit) in KINDS.items() if unit is None]
 #: Their statistics are those of a batch, which no weight mends.
 KNOWN_LIMITS = {"BatchNorm", "a centre that moves"}
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from distributed_peers import installed
-from environment import table, write
+from environment import leave_optional_off, table, write
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
@@ -298,8 +298,8 @@ def main() -> int:
     options = parser.parse_args()
     if "RANK" in os.environ:
         return run(options)
-    # The peers have what is optional off, too.
-    os.environ.update(TRAINBUS_DEFAULTS="off", OMP_NUM_THREADS="1")
+    leave_optional_off()
+    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         alone = os.path.join(folder, "alone.pt")
         torch.save(ragged_by_trainer([]), alone)

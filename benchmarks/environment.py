@@ -24,6 +24,13 @@ DISTRIBUTIONS = (
 )
 
 
+def leave_optional_off() -> None:
+    """Let this process, and what it starts, train as the peers do: nothing optional."""
+    os.environ.update(
+        TRAINBUS_DEFAULTS="off", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1"
+    )
+
+
 def describe() -> dict[str, Any]:
     """Return the circumstances of this run as JSON values."""
     script = os.path.relpath(sys.argv[0], RESULTS.parents[1])

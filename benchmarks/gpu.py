@@ -30,7 +30,6 @@ import argparse
 import contextlib
 import gc
 import logging
-import os
 import statistics
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environment import table, write
+from environment import leave_optional_off, table, write
 from gpu_checks import CHECKS, measure_waits, waits_more
 from gpu_contestants import Contestant, contestants, trainbus
 from gpu_work import (
@@ -339,9 +338,7 @@ def main() -> int:
     if not on_cuda() and not args.smoke:
         print("no CUDA device; --smoke rehearses at toy size")
         return 2
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TRAINBUS_DEFAULTS"] = "off"  # the peers have what is optional off, too
+    leave_optional_off()
     torch.set_num_threads(1)  # the CPU launches; it has nothing to compute
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

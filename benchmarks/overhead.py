@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 from contestants import installed
-from environment import cpu_name, table, write
+from environment import cpu_name, leave_optional_off, table, write
 from workload import Contestant, Workload, guarded
 
 CONTESTS = ("plain", "full")
@@ -213,9 +213,7 @@ def prepare_process() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    os.environ["TRAINBUS_DEFAULTS"] = "off"  # the peers have what is optional off, too
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    leave_optional_off()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
 

@@ -23,10 +23,12 @@ from trainbus_distributed.group import Group
 from trainbus_distributed.lines import (
     HELLO,
     SECRET,
+    AheadError,
     Gathering,
     Line,
     LineError,
     accepted,
+    announce,
 )
 
 #: More than a socket takes at once, so both ways must go on at the same time.
@@ -206,3 +208,25 @@ def test_the_address_of_a_process_is_that_of_its_connections() -> None:
 )
 def test_an_address_is_one_that_can_be_listened_on(text: str, address: str) -> None:
     assert str(plain_address(text)) == address
+
+
+def test_d35_who_has_begun_a_pass_that_this_process_has_not_is_not_waited_for(
+    connected: Callable[[int], list[list[Line]]],
+) -> None:
+    lines, other = connected(2)
+    announce(other, (1, 5))
+    with pytest.raises(AheadError):
+        Gathering(lines, "a", 2, 5.0, begun=(1, 4)).is_done(5.0)
+
+
+@pytest.mark.parametrize("begun", [(1, 5), (1, 6), (2, 0)])
+def test_d35_who_has_begun_the_same_pass_or_one_of_another_run_is_waited_for(
+    connected: Callable[[int], list[list[Line]]], begun: tuple[int, int]
+) -> None:
+    lines, other = connected(2)
+    announce(other, (1, 5))
+    theirs = Gathering(other, "b", 2, 5.0)
+    own = Gathering(lines, "a", 2, 5.0, begun=begun)
+    assert own.is_done(5.0)
+    assert theirs.is_done(5.0)
+    assert own.all_of(0) == ["a", "b"]

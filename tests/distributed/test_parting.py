@@ -131,6 +131,46 @@ def test_a_save_by_one_process_alone_is_told_on_all(
         assert seconds < SOON + 5.0
 
 
+class CallsAlone(Callback):
+    """Waits for the others at a place to which only the main process comes.
+
+    Args:
+        place: before a batch, or behind an optimizer's step.
+    """
+
+    name = "calls_alone"
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def on_setup(self, trainer: Trainer) -> None:
+        if self.place == "behind an optimizer's step":
+            trainer.optimizer.register_step_post_hook(lambda *_: self.call(trainer))
+
+    def on_batch_begin(self, trainer: Trainer) -> None:
+        if self.place == "before a batch":
+            self.call(trainer)
+
+    def call(self, trainer: Trainer) -> None:
+        if trainer.is_main and trainer.step == 1:
+            trainer.strategy.gather(1)
+
+
+def calling_alone(place: str) -> tuple[str, float]:
+    return told(run_of(CallsAlone(place)).train)
+
+
+@pytest.mark.parametrize("place", ["before a batch", "behind an optimizer's step"])
+def test_d35_who_waits_while_the_others_are_in_a_pass_is_told_so(
+    parted: Ranks, place: str
+) -> None:
+    (words, soon), (_, seconds) = parted.run(calling_alone, place)
+    assert words.startswith("OutOfStepError: ")
+    assert "rank 0 in gather (test_parting.py, line " in words
+    assert soon < SOON
+    assert seconds < SOON
+
+
 @pytest.mark.parametrize(
     ("calls", "mixed"),
     [

@@ -123,3 +123,31 @@ def test_d40_recorded_steps_are_refused_on_several_processes(two: Ranks) -> None
     for words in two.run(refused, {"cuda_graphs": True}):
         assert words.startswith("cuda_graphs is on and the run is of 2 processes")
     assert two.run(refused, {}) == ["", ""]
+
+
+class LooksOnMain(Callback):
+    """Looks at gradients, in the main process alone."""
+
+    ranks = "main"
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def on_before_step(self, trainer: Trainer) -> None:
+        self.looks += all(p.grad is not None for p in trainer.model.parameters())
+
+
+def looked_at(is_looked_at: bool) -> tuple[int, list[Any]]:
+    """Return how often gradients were looked at, and the weights."""
+    looks = LooksOnMain()
+    trainer = run_of(*([looks] if is_looked_at else []))
+    trainer.train()
+    return looks.looks, [p.tolist() for p in trainer.model.parameters()]
+
+
+def test_d25_main_alone_may_look_at_gradients_before_a_step(two: Ranks) -> None:
+    (looks, weights), (none, others) = two.run(looked_at, True)
+    assert looks > 1
+    assert none == 0
+    assert weights == others
+    assert [each[1] for each in two.run(looked_at, False)] == [weights, weights]

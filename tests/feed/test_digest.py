@@ -49,6 +49,26 @@ BATCHES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "a text": (lambda: (numbers(), ["a"]), lambda: (numbers(), ["b"])),
     "its length": (lambda: [1, 2], lambda: [1, 2, 3]),
     "an index": (lambda: [1, 2], lambda: [1, 3]),
+    "where an index ends": (lambda: [1, 11], lambda: [11, 1]),
+    "where a name ends": (lambda: {"x1": 2}, lambda: {"x": 12}),
+    "a column": (lambda: numbers().view(10, 100)[:, 9], lambda: numbers()[:10]),
+    "every other number": (lambda: numbers()[::2], lambda: numbers()[1::2]),
+    "one number for all": (
+        lambda: torch.ones(1).expand(9),
+        lambda: torch.zeros(1).expand(9),
+    ),
+    "a real part": (
+        lambda: torch.complex(numbers(), numbers()).real,
+        lambda: torch.complex(numbers(at_0=9.0), numbers()).real,
+    ),
+    "a number of 8 bits": (
+        lambda: numbers().to(torch.float8_e5m2),
+        lambda: numbers(at_0=9.0).to(torch.float8_e5m2),
+    ),
+    "what is masked": (
+        lambda: np.ma.array([1.0, 1e20], mask=[False, True]),
+        lambda: np.ma.array([1.0, 1e20], mask=[False, False]),
+    ),
 }
 
 
@@ -57,6 +77,14 @@ def test_a_batch_is_told_from_another_one_by(by: str) -> None:
     make, make_other = BATCHES[by]
     assert digest(make()) == digest(make())
     assert digest(make()) != digest(make_other())
+
+
+def test_what_lies_between_fields_is_no_part_of_a_batch() -> None:
+    record = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+    one, other = np.zeros(3, record), np.zeros(3, record)
+    one.view(np.uint8)[1] = 7  # between a and b
+    assert one.tobytes() != other.tobytes()
+    assert digest(one) == digest(other)
 
 
 def test_only_the_ends_of_a_tensor_are_looked_at() -> None:

@@ -16,6 +16,11 @@ from training.feed.structure import WHOLE, CannotCutError, fields_of, samples_of
 
 #: Numbers at each end of a tensor that tell it from another one.
 FEW = 64
+#: Types of tensors that numpy reads where they lie, without a copy.
+IN_NUMPY = frozenset(
+    {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
+)
 
 
 class StandIn(float):
@@ -118,36 +123,43 @@ def digest(value: Any) -> int:
     """
     code = 0
     for piece in _pieces(value):
-        code = zlib.crc32(piece, code)
+        # Its length goes first, or 1, 11 would be 11, 1.
+        code = zlib.crc32(piece, zlib.crc32(b"%d " % len(piece), code))
     return code
 
 
 def _pieces(value: Any) -> Iterator[bytes]:
     if isinstance(value, (Tensor, np.ndarray)):
-        yield f"{value.dtype} {tuple(value.shape)}".encode()
-        if isinstance(value, np.ndarray):
+        yield _encoded(f"{value.dtype} {tuple(value.shape)}")
+        if isinstance(value, np.ndarray) or not (value.is_sparse or value.is_meta):
             yield from _ends(value)
-        elif not (value.is_sparse or value.is_meta):
-            # In one type: numpy knows no bfloat16.
-            flat = value.detach().resolve_conj().resolve_neg().reshape(-1)
-            yield from _ends(flat.view(torch.uint8).numpy(), value.element_size())
     elif isinstance(value, WHOLE):
-        yield repr(value).encode(errors="replace")
+        yield _encoded(repr(value))
     elif isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        yield str(len(value)).encode()
+        if all(type(item) is int for item in value):  # indices, at once
+            yield _encoded(repr(list(value)))
+            return
+        yield _encoded(f"{len(value)} items")
         for item in value:
             yield from _pieces(item)
     else:
-        yield type(value).__name__.encode()
+        yield _encoded(type(value).__name__)
         fields: Mapping[str, Any] = fields_of(value) or {}
         for name, item in fields.items():
-            yield name.encode(errors="replace")
+            yield _encoded(str(name))
             yield from _pieces(item)
 
 
-def _ends(array: np.ndarray[Any, Any], size: int = 1) -> Iterator[bytes]:
-    """Yield the first and the last numbers, of ``size`` elements of ``array`` each."""
-    flat, few = array.reshape(-1), FEW * size
-    for end in (flat[:few], flat[few:][-few:]):
-        # The bytes of objects are where they lie, which each process has elsewhere.
-        yield repr(end.tolist()).encode() if end.dtype.hasobject else end.tobytes()
+def _ends(value: Any) -> Iterator[bytes]:
+    flat = value.reshape(-1)
+    for end in (flat[:FEW], flat[FEW:][-FEW:]):
+        if torch.is_tensor(end) and end.dtype in IN_NUMPY and end.is_cpu:
+            end = end.detach().resolve_conj().resolve_neg().numpy()
+        # The bytes of numbers, since to write them takes ten times as long. Those of
+        # anything else may hold what is no part of it, such as where an object lies.
+        is_plain = type(end) is np.ndarray and end.dtype.kind in "biufc"
+        yield end.tobytes() if is_plain else _encoded(repr(end.tolist()))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="replace")

@@ -187,7 +187,8 @@ class Loop:
             bus.on_step_end(trainer, LazyLogs(logs), result.applied)
         # Looked at, not called: alone a step shall cost nothing for it.
         if self.state.requests.are_shared:
-            self.state.requests.agree(after_window=True)
+            # At an epoch's end all agree: a signal shall not wait for its evaluation.
+            self.state.requests.agree(index != trainer.batches_per_epoch)
 
     def _serve_requests(self) -> None:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""

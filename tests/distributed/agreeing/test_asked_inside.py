@@ -17,61 +17,69 @@ class AsksInside(Callback):
     """Asks once, on the last process, from where no hook fires.
 
     Args:
+        kind: what for.
         backward: whether inside of a backward pass; else in an optimizer's step.
         at: the least step.
     """
 
     name = "Asks"
 
-    def __init__(self, backward: bool, at: int) -> None:
-        self.backward, self.left, self.at = backward, 1, at
+    def __init__(self, kind: str, backward: bool, at: int) -> None:
+        self.kind, self.backward, self.at = kind, backward, at
+        self.left = 1
+        self.granted: list[tuple[int, str]] = []
 
     def on_setup(self, trainer: Trainer) -> None:
         def ask(*_: Any) -> None:
             is_last = trainer.rank == trainer.world_size - 1
             if is_last and self.left and trainer.step >= self.at:
                 self.left -= 1
-                trainer.request_stop("please")
+                getattr(trainer, f"request_{self.kind}")("please")
 
         if self.backward:
             next(trainer.model.parameters()).register_hook(ask)
         else:
             trainer.optimizer.register_step_post_hook(ask)
 
+    def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float]:
+        self.granted.append((trainer.step, reason.replace(" (rank 1)", "")))
+        return {"val_loss": 1.0}
 
-def asked_inside(backward: bool, at: int) -> Any:
-    """Return where the run ended, and what was asked of it."""
+
+def asked_inside(kind: str, backward: bool, at: int) -> Any:
+    """Return where the run ended, and what was evaluated, and why."""
+    asks = AsksInside(kind, backward, at)
     trainer = make_trainer(
-        *(None, regression_batches(5, 4), AsksInside(backward, at)),
+        *(None, regression_batches(5, 4), asks),
         plugins=[{"distributed": {}}],
         num_epochs=2,
     )
     trainer.train()
-    made = [(r.kind, r.reason.removesuffix(" (rank 1)")) for r in trainer.requests]
-    return trainer.epoch, trainer.step, made
+    return trainer.epoch, trainer.step, len(trainer.requests), asks.granted
 
 
+@pytest.mark.parametrize("kind", ["stop", "evaluation"])
 @pytest.mark.parametrize("at", [0, 2, 4, 9])
 def test_d18_what_is_asked_inside_of_a_backward_pass_is_granted_behind_it(
-    two: Ranks, at: int
+    two: Ranks, kind: str, at: int
 ) -> None:
-    alone = asked_inside(True, at)
-    assert alone[1] == at + 1
-    assert two.run(asked_inside, True, at) == [alone, alone]
+    alone = asked_inside(kind, True, at)
+    assert two.run(asked_inside, kind, True, at) == [alone, alone]
 
 
-@pytest.mark.parametrize(
-    ("at", "ends"),
-    [
-        pytest.param(2, 4, id="at the boundary after"),
-        pytest.param(4, 5, id="at an epoch's end all agree anyway"),
-        pytest.param(9, 10, id="at the run's end, too"),
-    ],
-)
-def test_d18_what_is_asked_while_the_optimizer_steps_is_granted_by_all_at_one_boundary(
-    two: Ranks, at: int, ends: int
+@pytest.mark.parametrize("kind", ["stop", "evaluation"])
+@pytest.mark.parametrize("at", [4, 9])
+def test_d18_so_is_what_is_asked_in_the_last_step_of_an_epoch(
+    two: Ranks, kind: str, at: int
 ) -> None:
-    assert asked_inside(False, at)[1] == at + 1
-    first, second = two.run(asked_inside, False, at)
+    alone = asked_inside(kind, False, at)
+    assert two.run(asked_inside, kind, False, at) == [alone, alone]
+
+
+def test_d18_what_is_asked_in_another_step_of_the_optimizer_is_granted_a_window_later(
+    two: Ranks,
+) -> None:
+    assert asked_inside("stop", False, 2)[1] == 3
+    first, second = two.run(asked_inside, "stop", False, 2)
     assert first == second
-    assert first[1:] == (ends, [("stop", "please")])
+    assert first[:3] == (0, 4, 1)

@@ -22,8 +22,9 @@ from trainbus_distributed.strategy import GroupStrategy
 from training import NonFiniteError
 from training.plugin import StandIn, Window, WindowResult
 
-#: Weight, loss, losses that are not finite, names of parts that are new, who asks.
-OWN_SUMS = 5
+#: Weight, loss, losses that are not finite, names of parts that are new, who asks, who
+#: listens before the step.
+OWN_SUMS = 6
 
 
 class Spoilt(Exception):
@@ -57,6 +58,7 @@ class DividedWindow(Window):
         self._ends = is_last
         #: Parts of the loss, as all processes know them.
         self._names: tuple[str, ...] = ()
+        self._group.begin_run()
         super().__init__(*arguments)
 
     def clear(self) -> None:
@@ -77,6 +79,7 @@ class DividedWindow(Window):
         """
         if self.num_batches == 0:
             self._begin()
+        self._group.begin_pass()
         is_stand_in = isinstance(weight, StandIn)
         is_last = self._ends(self.num_batches + 1)
         exchanges = self._strategy.exchanges(is_last)
@@ -108,14 +111,14 @@ class DividedWindow(Window):
                 policy is ``"stop"``; on all of them.
         """
         try:
-            weight, is_bad = self._unite()
+            weight, is_bad, is_heard = self._unite(before_step is not None)
             if is_bad:
                 self._refuse(self._who_is_bad())
                 return self._result(applied=False, nonfinite=True)
             if weight == 0.0:
                 return self._result(applied=False)
             self._exchange_rest()
-            listen = before_step and partial(self._before_step, before_step)
+            listen = partial(self._before_step, before_step) if is_heard else None
             if self.precision.scaler is not None:
                 return self._scaled_step(self.precision.scaler, listen)
             return self._plain_step(listen)
@@ -166,14 +169,19 @@ class DividedWindow(Window):
         pairs = (self._part_sums.get(name, (0.0, 0.0)) for name in self._names)
         return [float(number) for pair in pairs for number in pair]
 
-    def _unite(self) -> tuple[float, bool]:
-        """Put the global sums in place of the own ones; return weight and badness."""
+    def _unite(self, listens: bool) -> tuple[float, bool, bool]:
+        """Put the global sums in place of the own ones.
+
+        Args:
+            listens: whether anybody of this process wants to see gradients.
+        Returns: weight, whether a loss is bad, whether anybody of any process listens.
+        """
         own = [self._weight_sum, float(self._loss_sum), float(self._bad_loss)]
         own.append(float(not self._part_sums.keys() <= set(self._names)))
         asking = self._strategy.asking
-        own.append(float(asking is None or asking.may_ask))
+        own += float(asking is None or asking.may_ask), float(listens)
         sums = self._group.sum([*own, *self._sums_of_parts()])
-        weight, loss, num_bad, num_new, num_asking = sums[:OWN_SUMS]
+        weight, loss, num_bad, num_new, num_asking, num_listening = sums[:OWN_SUMS]
         of_parts: Sequence[float] = sums[OWN_SUMS:]
         if asking is not None:
             asking.may_come = bool(num_asking)
@@ -191,7 +199,7 @@ class DividedWindow(Window):
         self._expected = self._group.size * self._divided_by
         self._global_divisor.follow(weight)
         self._strategy.share_buffers()
-        return weight, bool(num_bad)
+        return weight, bool(num_bad), bool(num_listening)
 
     def _correction(self) -> float:
         """Return W c / N, or W where losses are sums."""
@@ -204,13 +212,16 @@ class DividedWindow(Window):
         bad = (f"{v} on rank {r}" for r, v in enumerate(found) if v is not None)
         return f"the loss is {', '.join(bad)}"
 
-    def _before_step(self, before_step: Callable[[], None]) -> None:
+    def _before_step(self, before_step: Callable[[], None] | None) -> None:
         """Let plugins change gradients; then all processes have the same ones again.
 
+        Args:
+            before_step: calls those of this process; None: only others have any.
         Raises:
             Spoilt: on all processes: on one a gradient is not finite any more.
         """
-        before_step()
+        if before_step is not None:
+            before_step()
         size, rank = self._group.size, self._group.rank
         own = [0.0] * (2 * size)
         # Each in its own place: all then know whose is what by one sum.

@@ -27,7 +27,7 @@ from trainbus_distributed.connections import (
 )
 from trainbus_distributed.farewell import Farewell
 from trainbus_distributed.life import life_of
-from trainbus_distributed.lines import Gathering, Line, open_lines
+from trainbus_distributed.lines import Gathering, Line, Pass, announce, open_lines
 from trainbus_distributed.waiting import Waiting
 from training import ConfigError
 
@@ -51,6 +51,7 @@ class Group:
     _store: Any = None  # of the launcher; None: somebody else has joined them
     _sockets: Set[Socket] = frozenset()  # that lead to the others
     _lines: Sequence[Line] = ()  # likewise
+    _begun: Pass = (0, 0)  # the latest pass of a model
     _number = 0  # of groups made so far: all processes make the same ones
 
     def __init__(self, timeout: float) -> None:
@@ -108,6 +109,16 @@ class Group:
         farewell.listen()
         return farewell
 
+    def begin_run(self) -> None:
+        """Count passes from here; called by all at the same place."""
+        Group._begun = Group._begun[0] + 1, 0
+
+    def begin_pass(self) -> None:
+        """Tell that this process begins a pass; waits for nobody."""
+        run, number = Group._begun
+        Group._begun = run, number + 1
+        announce(Group._lines, Group._begun)
+
     def sum(self, values: Sequence[float], asker: str = "") -> list[float]:
         """Return the sums of ``values`` over all processes; waits for them.
 
@@ -128,7 +139,9 @@ class Group:
     def _exchanged(self, said: Any, what: str) -> Sequence[Any]:
         """Tell ``said``, wait for the others, and return what all have said."""
         call = self._waiting.begin(what)
-        gathering = Gathering(Group._lines, (call, said), self.size, self._limit)
+        gathering = Gathering(
+            Group._lines, (call, said), self.size, self._limit, Group._begun
+        )
         self._waiting.until_done(gathering, call)
         calls, every = zip(*gathering.all_of(self.rank), strict=True)
         self._waiting.require_same(calls, call)

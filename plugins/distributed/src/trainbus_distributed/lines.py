@@ -36,6 +36,14 @@ SOON = 2.0
 BACKLOG = 16
 
 
+#: Which run of this process it is, and how many passes of a model it has begun in it.
+Pass = tuple[int, int]
+
+
+class AheadError(Exception):
+    """Who is to be heard has begun a pass of the model that this process has not."""
+
+
 class LineError(TrainbusError, RuntimeError):
     """The connection to another process is closed, or nothing has come on it."""
 
@@ -129,12 +137,19 @@ class Gathering:
         own: what this process says, which can be pickled.
         size: how many processes there are.
         timeout: seconds of waiting after which it fails.
+        begun: the latest pass that this process has begun.
     """
 
     def __init__(
-        self, lines: Sequence[Line], own: Any, size: int, timeout: float
+        self,
+        lines: Sequence[Line],
+        own: Any,
+        size: int,
+        timeout: float,
+        begun: Pass = (0, 0),
     ) -> None:
         self._lines, self._size = lines, size
+        self._begun = begun
         self._timeout, self._until = timeout, math.inf
         #: What is known: of this process, of the one behind it, and so on.
         self._known = [own]
@@ -145,17 +160,22 @@ class Gathering:
         """Go on with it for at most ``seconds``; return whether it is complete.
 
         Raises:
+            AheadError: the other one has gone on without it.
             LineError: another process is gone, or ``timeout`` is over.
         """
-        begun = time.monotonic()
-        until = begun + seconds
+        start = time.monotonic()
+        until = start + seconds
         if self._until == math.inf:  # time in which this process computes is not waited
-            self._until = begun + self._timeout
+            self._until = start + self._timeout
         while self._round < len(self._lines):
             line = self._lines[self._round]
             message = line.take()
             if message is not None:
-                self._known += pickle.loads(message)  # of another process of this run
+                heard = pickle.loads(message)  # of another process of this run
+                if isinstance(heard, tuple):
+                    self._heed(heard)
+                    continue
+                self._known += heard
                 self._round += 1
                 self._say()
                 continue
@@ -175,11 +195,30 @@ class Gathering:
         """
         return [self._known[(rank - other) % self._size] for other in range(self._size)]
 
+    def _heed(self, begun: Pass) -> None:
+        """Refuse to wait for one who will never come: it would have come before."""
+        run, number = self._begun
+        if begun[0] == run and begun[1] > number:
+            raise AheadError
+
     def _say(self) -> None:
         if self._round < len(self._lines):
             # In the last round only what the other one does not know.
             unknown = self._size - len(self._known)
             self._lines[self._round].put(pickle.dumps(self._known[:unknown]))
+
+
+def announce(lines: Sequence[Line], begun: Pass) -> None:
+    """Tell one other process of a pass that this one begins; waits for nobody.
+
+    In a pass it may wait for the others where it can hear nobody.
+
+    Args:
+        lines: of this process, in the order of rounds.
+        begun: that.
+    """
+    if lines:
+        lines[0].put(pickle.dumps(begun))
 
 
 def open_lines(rank: int, size: int, timeout: float, own: str) -> list[Line]:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainbus_distributed.lines import Gathering
+from trainbus_distributed.lines import AheadError, Gathering
 from training import PluginError
 
 #: The how many-th it is, and what it is in a word or two.
@@ -67,6 +67,15 @@ class Waiting:
             OutOfStepError: all wait, but not in the same call.
             LineError: another process is gone, or has not come.
         """
+        try:
+            self._until_done(gathering, call)
+        except AheadError:
+            self._write_down(call)
+            calls: list[Any] = [None] * self._size
+            calls[self._rank] = [*call, place()]
+            raise OutOfStepError(out_of_step(calls)) from None
+
+    def _until_done(self, gathering: Gathering, call: Call) -> None:
         if gathering.is_done(PATIENCE):
             return
         self._write_down(call)

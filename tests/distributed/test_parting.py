@@ -116,6 +116,31 @@ def test_d35_one_that_fails_and_lives_on_keeps_nobody_waiting(parted: Ranks) -> 
     assert all(seconds < SOON for _, seconds in (*main, *other))
 
 
+def failing_a_batch_apart() -> list[tuple[str, float]]:
+    """Fail in the second or third batch of a window, by the rank; then train again."""
+    calls = [0]
+
+    def fails(model: Any, batch: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 2 + trainer.rank:
+            raise OSError("broken")
+        return model(*batch)["loss"]
+
+    options = {"loss_per": "samples", "gradient_accumulation_steps": 4}
+    trainer = run_of(step_fn=fails, **options)
+    return [told(trainer.train), told(run_of().train)]
+
+
+@pytest.mark.slow
+def test_d35_who_has_failed_a_batch_later_may_train_again_with_the_others(
+    parted: Ranks,
+) -> None:
+    for (first, _), (second, seconds) in parted.run(failing_a_batch_apart):
+        assert first == "OSError: broken"
+        assert second == ""
+        assert seconds < SOON
+
+
 def saving_alone(folder: Path) -> tuple[str, float]:
     plugin = DoesAlone(0, lambda trainer: trainer.save_checkpoint(folder / "a.pt"))
     return told(run_of(plugin).train)
@@ -167,6 +192,8 @@ def test_d35_who_waits_while_the_others_are_in_a_pass_is_told_so(
     (words, soon), (_, seconds) = parted.run(calling_alone, place)
     assert words.startswith("OutOfStepError: ")
     assert "rank 0 in gather (test_parting.py, line " in words
+    if place == "before a batch":
+        assert "rank 1 in a pass of the model" in words
     assert soon < SOON
     assert seconds < SOON
 

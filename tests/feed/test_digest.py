@@ -46,6 +46,10 @@ BATCHES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     ),
     "an entry": (lambda: {"x": numbers()}, lambda: {"x": numbers(at_0=9.0)}),
     "its name": (lambda: {"x": numbers()}, lambda: {"y": numbers()}),
+    "where a field ends": (
+        lambda: {"a": {}, "b": 1},
+        lambda: {"a": {"b": 1}},
+    ),
     "a text": (lambda: (numbers(), ["a"]), lambda: (numbers(), ["b"])),
     "its length": (lambda: [1, 2], lambda: [1, 2, 3]),
     "an index": (lambda: [1, 2], lambda: [1, 3]),

@@ -16,6 +16,8 @@ from training.feed.structure import WHOLE, CannotCutError, fields_of, samples_of
 
 #: Numbers at each end of a tensor that tell it from another one.
 FEW = 64
+#: Codes of numpy for numbers that are all of their bytes; long doubles are not.
+PLAIN = "?bBhHiIlLqQefdFD"
 #: Types of tensors that numpy reads where they lie, without a copy.
 IN_NUMPY = frozenset(
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -143,8 +145,8 @@ def _pieces(value: Any) -> Iterator[bytes]:
         for item in value:
             yield from _pieces(item)
     else:
-        yield _encoded(type(value).__name__)
         fields: Mapping[str, Any] = fields_of(value) or {}
+        yield _encoded(f"{type(value).__name__} of {len(fields)}")
         for name, item in fields.items():
             yield _encoded(str(name))
             yield from _pieces(item)
@@ -157,7 +159,7 @@ def _ends(value: Any) -> Iterator[bytes]:
             end = end.detach().resolve_conj().resolve_neg().numpy()
         # The bytes of numbers, since to write them takes ten times as long. Those of
         # anything else may hold what is no part of it, such as where an object lies.
-        is_plain = type(end) is np.ndarray and end.dtype.kind in "biufc"
+        is_plain = type(end) is np.ndarray and end.dtype.char in PLAIN
         yield end.tobytes() if is_plain else _encoded(repr(end.tolist()))
 
 

@@ -75,10 +75,9 @@ class SharedRequests(Requests):
         Args:
             after_window: whether a window may have told that there is nothing.
         """
-        if after_window:
-            may_come, self.may_come = self.may_come, True
-            if not may_come:
-                return
+        may_come, self.may_come = self.may_come, True
+        if after_window and not may_come:
+            return
         (asking,) = self._strategy.sum([float(bool(self._held))])
         if not asking:
             return

@@ -158,7 +158,7 @@ class DividedWindow(Window):
             return
         # One sum more: in the first window of all, and under fp16 in each, where an
         # overflow depends on c: it is the one that one process would have.
-        (first,) = self._group.sum([weight])
+        (first,) = self._group.sum([weight], "of a divisor")
         self._divided_by = first * self.accumulation or 1.0
         if self.precision.scaler is None:
             known.follow(self._divided_by)
@@ -180,7 +180,7 @@ class DividedWindow(Window):
         own.append(float(not self._part_sums.keys() <= set(self._names)))
         asking = self._strategy.asking
         own += float(asking is None or asking.may_ask), float(listens)
-        sums = self._group.sum([*own, *self._sums_of_parts()])
+        sums = self._group.sum([*own, *self._sums_of_parts()], "of a window")
         weight, loss, num_bad, num_new, num_asking, num_listening = sums[:OWN_SUMS]
         of_parts: Sequence[float] = sums[OWN_SUMS:]
         if asking is not None:
@@ -188,7 +188,7 @@ class DividedWindow(Window):
         if num_new:
             everywhere = self._group.gather(tuple(self._part_sums))
             self._names = tuple(sorted({*self._names}.union(*everywhere)))
-            of_parts = self._group.sum(self._sums_of_parts())
+            of_parts = self._group.sum(self._sums_of_parts(), "of parts")
         self._part_sums = {
             name: (of_parts[2 * i], of_parts[2 * i + 1])
             for i, name in enumerate(self._names)
@@ -228,7 +228,7 @@ class DividedWindow(Window):
         own[rank] = float(not self._check.finite())
         if self._strategy.replicates:
             own[size + rank] = fingerprint(self._parameters)
-        told = self._group.sum(own)
+        told = self._group.sum(own, "of gradients")
         bad = [str(r) for r, is_bad in enumerate(told[:size]) if is_bad]
         if bad:
             raise Spoilt(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Callable, Sequence, Set
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -111,7 +112,15 @@ class Group:
 
     def begin_run(self) -> None:
         """Count passes from here; called by all at the same place."""
-        Group._begun = Group._begun[0] + 1, 0
+        # A number that is the same wherever processes are in step.
+        Group._begun = Waiting.number, 0
+
+    def end_run(self) -> None:
+        """Take no heed of passes until another run begins: an error has ended this one.
+
+        Where all fail alike, each may have come to another batch.
+        """
+        Group._begun = Group._begun[0], sys.maxsize
 
     def begin_pass(self) -> None:
         """Tell that this process begins a pass; waits for nobody."""

@@ -73,6 +73,7 @@ class Waiting:
             self._write_down(call)
             calls: list[Any] = [None] * self._size
             calls[self._rank] = [*call, place()]
+            calls[self._rank - 1] = [*call, "a pass of the model"]  # it has told
             raise OutOfStepError(out_of_step(calls)) from None
 
     def _until_done(self, gathering: Gathering, call: Call) -> None:

@@ -186,7 +186,7 @@ class DividedWindow(Window):
         if asking is not None:
             asking.may_come = bool(num_asking)
         if num_new:
-            everywhere = self._group.gather(tuple(self._part_sums))
+            everywhere = self._group.gather(tuple(self._part_sums), "of parts")
             self._names = tuple(sorted({*self._names}.union(*everywhere)))
             of_parts = self._group.sum(self._sums_of_parts(), "of parts")
         self._part_sums = {
@@ -208,7 +208,8 @@ class DividedWindow(Window):
 
     def _who_is_bad(self) -> str:
         """Say on which process the loss is not finite; all of them are here."""
-        found = self._group.gather(self._bad_value if self._bad_loss else None)
+        own = self._bad_value if self._bad_loss else None
+        found = self._group.gather(own, "of bad losses")
         bad = (f"{v} on rank {r}" for r, v in enumerate(found) if v is not None)
         return f"the loss is {', '.join(bad)}"
 
@@ -244,7 +245,7 @@ class DividedWindow(Window):
             super()._refuse(what)
         except NonFiniteError as error:
             failure = str(error)
-        found = self._group.gather(failure)
+        found = self._group.gather(failure, "of refusals")
         for rank, told in enumerate(found):
             if told is not None:
                 raise NonFiniteError(told if all(found) else f"rank {rank}: {told}")

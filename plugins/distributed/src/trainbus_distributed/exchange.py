@@ -20,7 +20,8 @@ def average(parameters: Sequence[nn.Parameter], group: Group) -> None:
         parameters: the same ones, in the same order, on each process.
         group: the processes.
     """
-    used = group.sum([float(p.grad is not None) for p in parameters])
+    own = [float(p.grad is not None) for p in parameters]
+    used = group.sum(own, "of used gradients")
     kinds: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
     for parameter, count in zip(parameters, used, strict=True):
         if not count:
@@ -46,7 +47,9 @@ def fingerprint(parameters: Sequence[nn.Parameter]) -> float:
 
 def follow_main(parameters: Sequence[nn.Parameter], group: Group) -> None:
     """Replace each gradient by that of the main process."""
-    used = group.on_main(lambda: [p.grad is not None for p in parameters])
+    used = group.on_main(
+        lambda: [p.grad is not None for p in parameters], "of used gradients"
+    )
     for parameter, is_used in zip(parameters, used, strict=True):
         if not is_used:
             parameter.grad = None

@@ -115,7 +115,7 @@ class Group:
         # A number that is the same wherever processes are in step.
         Group._begun = Waiting.number, 0
 
-    def end_run(self) -> None:
+    def forget_passes(self) -> None:
         """Take no heed of passes until another run begins: an error has ended this one.
 
         Where all fail alike, each may have come to another batch.

@@ -129,7 +129,7 @@ class GroupStrategy(Strategy):
 
     def report(self, error: BaseException) -> BaseException:
         """Tell the others of ``error``; return it, or what they have failed of."""
-        self.group.end_run()
+        self.group.forget_passes()
         farewell = self.group.farewell
         if farewell is None or self._is_agreed(error):
             return error

@@ -68,26 +68,23 @@ class Waiting:
             LineError: another process is gone, or has not come.
         """
         try:
-            self._until_done(gathering, call)
+            if gathering.is_done(PATIENCE):
+                return
+            self._write_down(call)
+            seen: Sequence[Any] = ()
+            while not gathering.is_done(BETWEEN):
+                # Twice the same: one that is about to go on may not have said so.
+                if (now := self._calls()) == seen and is_mixed(now):
+                    raise OutOfStepError(out_of_step(now))
+                seen = now
+            if self._store is not None:
+                self._store.set(self._key(self._rank), "null")
         except AheadError:
             self._write_down(call)
             calls: list[Any] = [None] * self._size
             calls[self._rank] = [*call, place()]
             calls[self._rank - 1] = [*call, "a pass of the model"]  # it has told
             raise OutOfStepError(out_of_step(calls)) from None
-
-    def _until_done(self, gathering: Gathering, call: Call) -> None:
-        if gathering.is_done(PATIENCE):
-            return
-        self._write_down(call)
-        seen: Sequence[Any] = ()
-        while not gathering.is_done(BETWEEN):
-            # Twice the same: one that is about to go on may not have said so.
-            if (now := self._calls()) == seen and is_mixed(now):
-                raise OutOfStepError(out_of_step(now))
-            seen = now
-        if self._store is not None:
-            self._store.set(self._key(self._rank), "null")
 
     def require_same(self, calls: Iterable[Call], call: Call) -> None:
         """Refuse what was heard of another call.

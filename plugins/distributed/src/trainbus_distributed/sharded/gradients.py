@@ -33,7 +33,7 @@ class ShardedGradients(GradientCheck):
         A sum over all processes, which the host waits for.
         """
         is_bad = not super().read()
-        return not any(self._group.sum([float(is_bad)]))
+        return not any(self._group.sum([float(is_bad)], "of bad gradients"))
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale all gradients so that the 2-norm of the whole is at most that.

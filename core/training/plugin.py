@@ -48,9 +48,10 @@ if TYPE_CHECKING:
     from training.hardware.strategy import BegunSave, Strategy, record_failure
     from training.hooks.answers import checked_answer
     from training.logs import LazyLogs
-    from training.loop.deferred_window import UnreadWindow
+    from training.loop.deferred_window import NotedWindow, UnreadWindow
     from training.loop.forward import (
         NO_PARTS,
+        Forward,
         LossFn,
         Parts,
         StepFn,
@@ -82,6 +83,7 @@ _MODULES = {
     "CAN_ASK": "training.files.holder",
     "Claim": "training.files.claim",
     "FolderLostError": "training.files.lock",
+    "Forward": "training.loop.forward",
     "FrozenWeights": "training.modules.frozen_weights",
     "GradientCheck": "training.loop.gradients",
     "Guarded": "training.messages.guarded_streams",
@@ -90,6 +92,7 @@ _MODULES = {
     "LossPer": "training.weighing.weigher",
     "MetricValue": "training.view",
     "NO_PARTS": "training.loop.forward",
+    "NotedWindow": "training.loop.deferred_window",
     "Parts": "training.loop.forward",
     "Plan": "training.planned.planned_run",
     "PlannedRun": "training.planned.planned_run",
@@ -166,6 +169,7 @@ __all__ = [
     "CAN_ASK",
     "Claim",
     "FolderLostError",
+    "Forward",
     "FrozenWeights",
     "GradientCheck",
     "Guarded",
@@ -174,6 +178,7 @@ __all__ = [
     "LossPer",
     "MetricValue",
     "NO_PARTS",
+    "NotedWindow",
     "Parts",
     "Plan",
     "PlannedRun",

@@ -24,9 +24,8 @@ from toy import (
 
 from training import Callback, NonFiniteError, Trainer
 from training.hardware.readback import LateFlag, Readback
-from training.loop.deferred_window import UnreadWindow
+from training.loop.deferred_window import NotedWindow, UnreadWindow
 from training.loop.progress import Progress
-from training.loop.window import Window
 
 PRECISIONS = ["fp32", "bf16", "fp16"]
 
@@ -294,7 +293,7 @@ def test_elsewhere_it_is_read_once_a_window(fused: bool, nonfinite: str) -> None
     else:
         trainer.train()
         assert (trainer.update, trainer.progress.nonfinite_windows) == (3, 1)
-    assert type(trainer._run.window) is Window
+    assert type(trainer._run.window) is NotedWindow
     assert weights_are_finite(model)
 
 

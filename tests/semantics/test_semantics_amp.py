@@ -25,9 +25,9 @@ from toy import (
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, NonFiniteError, Trainer
+from training.loop.deferred_window import NotedWindow
 from training.loop.forward import make_forward
 from training.loop.precision import Precision
-from training.loop.window import Window
 
 KINDS = [pytest.param(False, id="plain"), pytest.param(True, id="fused")]
 
@@ -211,10 +211,9 @@ def test_where_reads_wait_a_bad_loss_is_found_before_the_scaled_step(
     model = Poisoned(1, math.nan, touches_gradient)
     precision = Precision("fp16", torch.device("cpu"))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    window = Window(
+    window = NotedWindow(
         model, optimizer, make_forward(None, None), precision, nonfinite=policy
     )
-    window._reads_are_free = False
     before = weights_of(model)
     window.backward(regression_batches(1)[0], 2.0)
     if policy == "stop":

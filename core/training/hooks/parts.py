@@ -75,9 +75,10 @@ def make_window(
         trainer: the run.
         module: what the loop will call: the model in its wrappers.
         default: the class that the kernel has chosen for optimizer and device:
-            ``Window``, or ``UnreadWindow`` where reading would make the host wait.
+            ``Window``, or where reading would make the host wait ``NotedWindow``, which
+            reads once a step, or ``UnreadWindow``.
     Returns: what makes the window from the arguments of ``Window``, as a rule a
-        subclass of ``default`` (``training.plugin`` has both), or None to leave it;
+        subclass of ``default`` (``training.plugin`` has them), or None to leave it;
         the first non-None result wins.
     Order: listeners run in bus order until one returns something.
     Errors: the run does not start; ``on_exception`` fires, then the error is raised.

@@ -1,14 +1,17 @@
-"""A window whose outcome the host learns later, so that it never waits for the device.
+"""Windows of a device where a read makes the host wait: one a step, or none at all.
 
-A bad loss or gradient must not reach the weights in the attempt it occurs in. Here the
-device sees to that by itself: a bad loss turns its own gradients into NaN, one pass
-over the gradients notes whether all are finite, and the optimizer's own kernel leaves
-the weights alone if not. The note stays, so later attempts change nothing either, until
-the host has read it and ends the run.
+``NotedWindow`` lets the device note what is bad, and reads that before it steps.
+
+``UnreadWindow`` reads nothing. A bad loss or gradient must not reach the weights in the
+attempt it occurs in, so the device sees to that by itself: a bad loss turns its own
+gradients into NaN, one pass over the gradients notes whether all are finite, and the
+optimizer's own kernel leaves the weights alone if not. The note stays, so later
+attempts change nothing either, until the host has read it and ends the run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +24,60 @@ from training.loop.window import LOWEST_SCALE, Window
 from training.loop.window_result import WindowResult
 
 
-class UnreadWindow(Window):
-    """As ``Window`` with the policy ``"stop"``, for what ``make_window`` lets in.
+class NotedWindow(Window):
+    """As ``Window``; a loss that is not finite is refused when its window is stepped.
+
+    The result of ``step`` has the sum of losses on the device.
+    """
+
+    def backward(self, batch: Any, weight: float) -> Tensor:
+        """Add one batch's gradients; return its mean loss, which nobody has read."""
+        if self.num_batches == 0:
+            self._begin()
+        loss, weight, self.parts = self.forward(self.model, batch, weight)
+        self.num_batches += 1
+        if weight > 0.0:  # a mean over nothing is NaN: it has no gradient to give
+            self._differentiate(loss, self._share_of(loss, weight))
+            self._add(loss.detach(), weight)
+        return loss
+
+    def _differentiate(self, loss: Tensor, share: Tensor) -> None:
+        """Add the gradients of ``share``, which is that of ``loss`` in its window."""
+        share.backward()  # type: ignore[no-untyped-call]
+
+    def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
+        check, norm, finite = self._check, None, True
+        assert isinstance(self._loss_sum, Tensor)
+        check.note(self._loss_sum)
+        correction, clips = self._correction(), self.max_grad_norm is not None
+        # The norm to clip by tells, too, where nobody wants to see gradients before.
+        if before_step is not None or correction != 1.0 or not clips:
+            check.mark(correction)
+        if before_step is not None and (finite := check.read()):
+            before_step()
+            if not clips:
+                check.mark()  # a plugin may have spoilt them
+        if finite and self.max_grad_norm is not None:
+            norm = check.clip(self.max_grad_norm)
+            check.note(norm)  # that of finite gradients may be infinite
+        if not (finite and check.read()):
+            self._refuse("a gradient is NaN or infinite")
+            return self._result(applied=False, nonfinite=True)
+        self.optimizer.step()
+        return self._result(applied=True, grad_norm=norm)
+
+    def _scaled_step(
+        self, scaler: torch.amp.GradScaler, before_step: Callable[[], None] | None
+    ) -> WindowResult:
+        # No lower scale mends a bad loss. This waits, as get_scale() does, too.
+        if not math.isfinite(float(self._loss_sum)):
+            self._refuse("the loss is NaN or infinite")
+            return self._result(applied=False, nonfinite=True)
+        return super()._scaled_step(scaler, before_step)
+
+
+class UnreadWindow(NotedWindow):
+    """As ``NotedWindow`` with the policy ``"stop"``, for what ``make_window`` lets in.
 
     The result of ``step`` carries a ``verdict``; whoever reads NONFINITE there ends
     the run. Under fp16 a plugin that listens before the step makes the host wait, once
@@ -31,10 +86,6 @@ class UnreadWindow(Window):
 
     #: 1.0, 0-d on the device; NaN for ever once a loss was not finite.
     _poison: Tensor | None = None
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._reads_are_free = False
 
     def _look_at_groups(self) -> None:
         before = self._check.found if self._poison is not None else None
@@ -45,12 +96,12 @@ class UnreadWindow(Window):
         else:  # what was found before a group joined stays found
             self._check.found.copy_(before)
 
-    def _differentiate(self, scaled: Tensor, loss: Tensor) -> None:
+    def _differentiate(self, loss: Tensor, share: Tensor) -> None:
         assert self._poison is not None
         # Adds 0, or NaN: one kernel.
         self._poison.addcmul_(loss.detach(), self._zero)
         # As the gradient that comes in: NaN spreads to every other by itself.
-        scaled.backward(self._poison.to(scaled.dtype))  # type: ignore[no-untyped-call]
+        share.backward(self._poison.to(share.dtype))  # type: ignore[no-untyped-call]
 
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
         norm = self._guarded_step(self._correction(), before_step)

@@ -9,7 +9,7 @@ import torch
 
 from training.errors import PluginError
 from training.hardware import readback
-from training.loop.deferred_window import UnreadWindow
+from training.loop.deferred_window import NotedWindow, UnreadWindow
 from training.loop.optimizer_kernels import prepare_momentum
 from training.loop.precision import Precision
 from training.loop.window import Window
@@ -22,19 +22,20 @@ def choose_window(
 ) -> type[Window]:
     """Return the class of the window of a run.
 
-    It is ``UnreadWindow`` where reads would make the host wait and the optimizer's
-    kernel can be told on the device to do nothing (those with ``fused=True``), with
-    parameters on one device and the policy ``"stop"``: a dropped window must be known
-    before the next one, or the schedule would go wrong.
+    It is ``Window`` where a read costs nothing, as on a CPU. Where it would make the
+    host wait it is ``UnreadWindow``, if the optimizer's kernel can be told on the
+    device to do nothing (those with ``fused=True``), with parameters on one device and
+    the policy ``"stop"``: a dropped window must be known before the next one, or the
+    schedule would go wrong. Else it is ``NotedWindow``.
     """
     # Before the choice: it may unfuse the optimizer.
     prepare_momentum(optimizer)
-    # On a CPU the loss is read for nothing, so there is nothing to defer.
-    waits = readback.reads_wait(precision.device)
-    why = why_not_deferred(optimizer, nonfinite) if waits else "nothing waits"
-    if waits and why is not None:
-        log.warning("the host waits for the device once a step: %s", why)
-    return UnreadWindow if why is None else Window
+    if not readback.reads_wait(precision.device):
+        return Window
+    if (why := why_not_deferred(optimizer, nonfinite)) is None:
+        return UnreadWindow
+    log.warning("the host waits for the device once a step: %s", why)
+    return NotedWindow
 
 
 def made_window(owner: str, make: Any, *arguments: Any) -> Window:

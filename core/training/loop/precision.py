@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from training.errors import ConfigError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -52,6 +57,19 @@ class Precision:
                 f"fp16=True and precision={precision!r} contradict: pass one of them"
             )
         return precision
+
+    def around(
+        self, function: Callable[P, R], keeps_casts: bool = True
+    ) -> Callable[P, R]:
+        """Return ``function`` as it runs in ``autocast``; in fp32 that is itself."""
+        if self.dtype is None:
+            return function
+
+        def within(*arguments: P.args, **named: P.kwargs) -> R:
+            with self.autocast(keeps_casts):
+                return function(*arguments, **named)
+
+        return within
 
     def autocast(self, keeps_casts: bool = True) -> AbstractContextManager[object]:
         """Return the context that a forward pass runs in; does nothing in fp32.

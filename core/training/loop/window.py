@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import NonFiniteError
-from training.hardware import readback
 from training.loop.gradients import GradientCheck
 from training.loop.optimizer_kernels import prepare_momentum
 from training.loop.verdicts import refusal
@@ -66,7 +65,7 @@ class Window:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self.forward = forward
+        self.forward = precision.around(forward, self.keeps_casts)
         self.precision = precision
         self.accumulation = accumulation
         self.max_grad_norm = max_grad_norm or None
@@ -74,8 +73,6 @@ class Window:
         self.num_batches = 0
         #: What the forward pass of the last batch returned beside its loss.
         self.parts: Parts = {}
-        # A read of a CPU scalar is cheaper than arithmetic on it; on CUDA it is a sync.
-        self._reads_are_free = not readback.reads_wait(precision.device)
         # What is meant to be infinite; only "skip" goes on after anything else was.
         self._odd = nonfinite_buffers(model) if nonfinite == "skip" else []
         self._look_at_groups()
@@ -107,19 +104,16 @@ class Window:
         """
         if self.num_batches == 0:
             self._begin()
-        loss, weight, self.parts = self._mean_loss(batch, weight)
+        loss, weight, self.parts = self.forward(self.model, batch, weight)
         self.num_batches += 1
         if weight <= 0.0:  # a mean over nothing is NaN: it has no gradient to give
             return loss
-        value = loss.item() if self._reads_are_free else loss.detach()
-        if self._reads_are_free and not math.isfinite(value):
+        value = loss.item()
+        if not math.isfinite(value):
             self._refuse(f"the loss is {value}")
             self._bad_loss = True
             return loss
-        scaled = self._divided(loss, self._divisor(weight))
-        if self.precision.scaler is not None:
-            scaled = self.precision.scaler.scale(scaled)
-        self._differentiate(scaled, loss)
+        self._share_of(loss, weight).backward()  # type: ignore[no-untyped-call]
         self._add(value, weight)
         return loss
 
@@ -159,12 +153,12 @@ class Window:
             # Not zeros: the first backward then writes where it would add.
             parameter.grad = None
 
-    def _mean_loss(self, batch: Any, weight: float) -> tuple[Tensor, float, Parts]:
-        """Return the mean loss, 0-d, the number of items it is a mean over, parts."""
-        if self.precision.dtype is None:
-            return self.forward(self.model, batch, weight)
-        with self.precision.autocast(self.keeps_casts):
-            return self.forward(self.model, batch, weight)
+    def _share_of(self, loss: Tensor, weight: float) -> Tensor:
+        """Return what of a mean loss goes backward: n / c of it, as fp16 scales it."""
+        if (divisor := self._divisor(weight)) != 1.0:
+            loss = loss / divisor
+        scaler = self.precision.scaler
+        return loss if scaler is None else scaler.scale(loss)
 
     def _divisor(self, weight: float) -> float:
         """Return c / n of a batch; the first batch of a window fixes c."""
@@ -173,9 +167,6 @@ class Window:
         if self._expected == 0.0:
             self._expected = weight * self.accumulation
         return self._expected / weight
-
-    def _divided(self, loss: Tensor, divisor: float) -> Tensor:
-        return loss if divisor == 1.0 else loss / divisor
 
     def _add(self, mean: Tensor | float, weight: float) -> None:
         """Count a batch whose gradients are in."""
@@ -191,31 +182,19 @@ class Window:
             total, count = self._part_sums.get(name, (0.0, 0.0))
             self._part_sums[name] = added(total, part, weight), count + weight
 
-    def _differentiate(self, scaled: Tensor, loss: Tensor) -> None:
-        scaled.backward()  # type: ignore[no-untyped-call]
-
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
         check, norm, finite = self._check, None, True
-        # A loss on CUDA was not looked at yet: what is to know is read in one go.
-        if is_noted := isinstance(loss := self._loss_sum, Tensor):
-            check.note(loss)
-        # The norm to clip by tells, too, where nobody wants to see gradients before.
         correction, clips = self._correction(), self.max_grad_norm is not None
-        if is_marked := before_step is not None or correction != 1.0 or not clips:
+        # The norm to clip by tells, too, where nobody wants to see gradients before.
+        if before_step is not None or correction != 1.0 or not clips:
             check.mark(correction)
-        if before_step is not None and (finite := check.read()):
+            finite = check.read()
+        if finite and before_step is not None:
             before_step()
-            if is_marked := not clips:
-                check.mark()  # a plugin may have spoilt them
+            finite = clips or check.finite()  # a plugin may have spoilt them
         if finite and self.max_grad_norm is not None:
             norm = check.clip(self.max_grad_norm)
-            # Finite gradients may have an infinite norm.
-            if is_noted:
-                check.note(norm)
-            else:
-                finite = math.isfinite(norm)
-        if is_noted or is_marked:
-            finite = check.read() and finite
+            finite = math.isfinite(norm)  # that of finite gradients may be infinite
         if not finite:
             self._refuse("a gradient is NaN or infinite")
             return self._result(applied=False, nonfinite=True)
@@ -225,10 +204,6 @@ class Window:
     def _scaled_step(
         self, scaler: torch.amp.GradScaler, before_step: Callable[[], None] | None
     ) -> WindowResult:
-        # No lower scale mends a bad loss. On CUDA this waits, as get_scale() does too.
-        if not self._reads_are_free and not math.isfinite(float(self._loss_sum)):
-            self._refuse("the loss is NaN or infinite")
-            return self._result(applied=False, nonfinite=True)
         norm = None
         correction = self._correction()
         if correction != 1.0 or before_step is not None or self.max_grad_norm:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainbus_cuda_graphs.graphed_window import form_of
 from training import hookimpl
-from training.plugin import UnreadWindow, Window
+from training.plugin import NotedWindow, UnreadWindow, Window
 
 from .graphed import assert_same_weights, trainer_of
 
@@ -87,8 +87,8 @@ def moving(parameters: Any, lr: float, **options: Any) -> torch.optim.Optimizer:
     ("options", "says", "window"),
     [
         pytest.param({"precision": "fp16"}, "fp16", UnreadWindow, id="a loss scale"),
-        pytest.param({"nonfinite": "skip"}, "'skip'", Window, id="policy skip"),
-        pytest.param({"optimizer": loose}, "not fused", Window, id="not fused"),
+        pytest.param({"nonfinite": "skip"}, "'skip'", NotedWindow, id="policy skip"),
+        pytest.param({"optimizer": loose}, "not fused", NotedWindow, id="not fused"),
         pytest.param({"optimizer": hooked}, "hooks", UnreadWindow, id="step hooks"),
         pytest.param({"optimizer": moving}, "tensor", UnreadWindow, id="a tensor rate"),
         pytest.param({"wraps": True}, "wraps", UnreadWindow, id="a wrapper"),

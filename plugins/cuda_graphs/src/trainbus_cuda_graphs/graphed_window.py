@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainbus_cuda_graphs.recording import Recorder
-from training.plugin import Parts, UnreadWindow, WindowResult, tensors_of
+from training.plugin import Forward, Parts, UnreadWindow, WindowResult, tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ class GraphedWindow(UnreadWindow):
         self._used: list[Any] = []
         self._said: set[str] = set()
         super().__init__(*arguments, **options)
+        self.forward = self._heeded(self.forward)
 
     def _look_at_groups(self) -> None:
         super()._look_at_groups()
@@ -143,17 +144,24 @@ class GraphedWindow(UnreadWindow):
             torch._foreach_zero_(self._recording.gradients)
         self._is_empty = True
 
-    def _mean_loss(self, batch: Any, weight: float) -> tuple[Tensor, float, Parts]:
-        loss, counted, parts = super()._mean_loss(batch, weight)
-        if counted is not weight:
-            self._give_up("step_fn counts the items of a batch by itself")
-        for name, part in parts.items():  # a replay would repeat a number of the host
-            if not isinstance(part, Tensor) or part.device != loss.device:
-                self._give_up(f"step_fn returns {name!r} as a number of the host")
-        return loss, counted, parts
+    def _heeded(self, forward: Forward) -> Forward:
+        """Return ``forward``; what it returns tells whether it can be recorded."""
 
-    def _divided(self, loss: Tensor, divisor: float) -> Tensor:
-        self._fill("share", self._share, divisor)
+        def heeded(
+            model: nn.Module, batch: Any, weight: float
+        ) -> tuple[Tensor, float, Parts]:
+            loss, counted, parts = forward(model, batch, weight)
+            if counted is not weight:
+                self._give_up("step_fn counts the items of a batch by itself")
+            for name, part in parts.items():  # a replay would repeat the host's number
+                if not isinstance(part, Tensor) or part.device != loss.device:
+                    self._give_up(f"step_fn returns {name!r} as a number of the host")
+            return loss, counted, parts
+
+        return heeded
+
+    def _share_of(self, loss: Tensor, weight: float) -> Tensor:
+        self._fill("share", self._share, self._divisor(weight))
         return loss / self._share.to(loss.dtype)
 
     def _plain_step(self, before_step: Callable[[], None] | None) -> WindowResult:
@@ -221,10 +229,10 @@ class GraphedWindow(UnreadWindow):
         recording = Recording(form, static, tensors_of(static), gradients)
 
         def one_batch() -> None:
-            loss, _, recording.parts = self._mean_loss(static, weight)
+            loss, _, recording.parts = self.forward(self.model, static, weight)
             recording.loss = loss.detach()
-            share = self._share.to(loss.dtype)
-            self._differentiate(loss / share, recording.loss)
+            share = loss / self._share.to(loss.dtype)
+            self._differentiate(recording.loss, share)
 
         def one_attempt() -> None:
             with self._flagged_capturable():

@@ -84,7 +84,7 @@ class DividedWindow(Window):
         is_last = self._ends(self.num_batches + 1)
         exchanges = self._strategy.exchanges(is_last)
         with self._strategy.exchanging(exchanges):
-            loss, weight, self.parts = self._mean_loss(batch, weight)
+            loss, weight, self.parts = self.forward(self.model, batch, weight)
             self.num_batches += 1
             if is_stand_in:
                 weight, self.parts = 0.0, {}
@@ -97,7 +97,7 @@ class DividedWindow(Window):
                 self._add(value, weight)
             scaled = self._scaled(loss, factor, exchanges)
             if scaled is not None:
-                self._differentiate(scaled, loss)
+                scaled.backward()  # type: ignore[no-untyped-call]
         self._has_exchanged = exchanges
         return loss
 

@@ -50,7 +50,6 @@ class SharedRequests(Requests):
         super().__init__(bus, progress)
         self._strategy = strategy
         self._held: deque[Asked] = deque()
-        strategy.asking = self
 
     @property
     def noted(self) -> tuple[Request, ...]:

@@ -143,7 +143,7 @@ class Loop:
             del inputs, host  # else held while another one is read and copied
             index += 1
             if window.num_batches == accumulation:
-                self._end_window(index)
+                self._end_window(index, length)
                 if requests.signal is not None:
                     return False  # its grace is short; what is asked for is saved, too
                 if index == length:
@@ -157,10 +157,10 @@ class Loop:
                 if ended or requests.stop is not None:
                     return False
         if window.num_batches:  # the last window is stepped with its own weight
-            self._end_window(index)
+            self._end_window(index, length)
         return True
 
-    def _end_window(self, index: int) -> None:
+    def _end_window(self, index: int, length: int | None) -> None:
         """Step the optimizer, count, announce, and grant what was asked for."""
         trainer, bus, progress = self.trainer, self.bus, self.state.progress
         lr = float(trainer.optimizer.param_groups[0]["lr"])
@@ -187,8 +187,9 @@ class Loop:
             bus.on_step_end(trainer, LazyLogs(logs), result.applied)
         # Looked at, not called: alone a step shall cost nothing for it.
         if self.state.requests.are_shared:
-            # At an epoch's end all agree: a signal shall not wait for its evaluation.
-            self.state.requests.agree(index != trainer.batches_per_epoch)
+            # At the end all agree: a signal shall not wait for its evaluation.
+            ends = index == length or progress.step == trainer.max_steps
+            self.state.requests.agree(after_window=not ends)
 
     def _serve_requests(self) -> None:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""

@@ -64,7 +64,8 @@ class RunState:
             # Late: a run of one process need not import it.
             from training.loop.agreement import SharedRequests
 
-            self.requests = SharedRequests(bus, self.progress, strategy)
+            asking = SharedRequests(bus, self.progress, strategy)
+            self.requests = strategy.asking = asking
         self.weights_are = "live"
         self.carried_states: dict[str, Any] = {}
         self.joining_groups: list[Any] = []

@@ -68,7 +68,22 @@ def usual_weight(
                 return None
         return scale * whole
 
-    return weight
+    if list(live) != ["labels"]:
+        return weight
+    ignored = counts.ignored
+
+    def weight_of_pair(batch: Any, source: Any) -> float | None:
+        """Count few labels of rows in one call, which is what a step feels."""
+        kind = type(batch)
+        if (kind is tuple or kind is list) and len(batch) > 1:
+            labels = batch[-1]
+            if type(labels) is Tensor and labels.dtype is torch.int64:
+                shape = labels.shape
+                if len(shape) == 1 and shape[0] <= FEW and labels.is_cpu:
+                    return scale * (shape[0] - labels.tolist().count(ignored))
+        return weight(batch, source)
+
+    return weight_of_pair
 
 
 def _counter(counts: Counts, unit: str) -> _Counter:
@@ -88,11 +103,8 @@ def _counter(counts: Counts, unit: str) -> _Counter:
     ) -> float | None:
         if labels.dtype is not torch.int64 or not labels.is_cpu:
             return None
-        is_flat = len(shape) == 1
-        if is_flat and is_shifted:
+        if is_shifted and len(shape) == 1:
             return None
-        if is_flat and shape[0] <= FEW:
-            return shape[0] - labels.tolist().count(ignored)
         classes = labels.numpy()
         if is_shifted:
             classes = classes[:, 1:]

@@ -46,16 +46,25 @@ class AsksInside(Callback):
         return {"val_loss": 1.0}
 
 
-def asked_inside(kind: str, backward: bool, at: int) -> Any:
-    """Return where the run ended, and what was evaluated, and why."""
+def asked_inside(kind: str, backward: bool, at: int, most: int | None = None) -> Any:
+    """Return where the run ended, and what was evaluated, and why.
+
+    Args:
+        kind: as of ``AsksInside``.
+        backward: likewise.
+        at: likewise.
+        most: steps of the run, where that is what ends it.
+    """
     asks = AsksInside(kind, backward, at)
     trainer = make_trainer(
         *(None, regression_batches(5, 4), asks),
         plugins=[{"distributed": {}}],
         num_epochs=2,
+        max_steps=most,
     )
     trainer.train()
-    return trainer.epoch, trainer.step, len(trainer.requests), asks.granted
+    owner = trainer.stop_owner
+    return trainer.epoch, trainer.step, owner, len(trainer.requests), asks.granted
 
 
 @pytest.mark.parametrize("kind", ["stop", "evaluation"])
@@ -76,10 +85,18 @@ def test_d18_so_is_what_is_asked_in_the_last_step_of_an_epoch(
     assert two.run(asked_inside, kind, False, at) == [alone, alone]
 
 
+@pytest.mark.parametrize("kind", ["stop", "evaluation"])
+def test_d18_so_is_what_is_asked_in_the_last_step_of_a_run(
+    two: Ranks, kind: str
+) -> None:
+    alone = asked_inside(kind, False, 2, 3)
+    assert two.run(asked_inside, kind, False, 2, 3) == [alone, alone]
+
+
 def test_d18_what_is_asked_in_another_step_of_the_optimizer_is_granted_a_window_later(
     two: Ranks,
 ) -> None:
     assert asked_inside("stop", False, 2)[1] == 3
     first, second = two.run(asked_inside, "stop", False, 2)
     assert first == second
-    assert first[:3] == (0, 4, 1)
+    assert first[:4] == (0, 4, "user", 1)

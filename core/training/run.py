@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable
@@ -27,7 +26,6 @@ from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption, shielded
 from training.teardown import tear_down
-from training.weighing.each_batch import weighing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -209,7 +207,7 @@ class Run:
         self._wrap_loaders()
         self._require_same()
         order = epoch_loader(self._loader, trainer.order_seed, trainer.strategy)
-        self.feed = feed = Feed(order, trainer.device, partial(weighing, weigher))
+        self.feed = feed = Feed(order, trainer.device)
         if bus.on_setup is not None:
             bus.on_setup(trainer)
         self._require_same()  # again: a plugin may have frozen a layer on one of them

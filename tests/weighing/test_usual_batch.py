@@ -33,6 +33,8 @@ BATCHES = {
     "other name": {"x": ROWS, "target": LABELS},
 }
 USUAL = {"pair", "list", "texts", "regression"}
+#: What weighs any other batch, here as nothing that is a number.
+UNUSUAL: Any = lambda batch, source: None  # noqa: E731
 UNITS = ["samples", "labels", "shifted_labels", "elements", "class_weights", "sum"]
 
 
@@ -43,7 +45,7 @@ def test_a_usual_batch_counts_as_any_other_way(
     name: str, unit: str, issued: Any
 ) -> None:
     counts = Counts(torch.nn.CrossEntropyLoss(torch.arange(1.0, 8.0)))
-    found = usual_weight(counts, unit, {}, 1.0)(
+    found = usual_weight(counts, unit, {}, 1.0, UNUSUAL)(
         BATCHES[name], SimpleNamespace(issued=issued)
     )
     samples = None if issued is None else len(issued)
@@ -53,13 +55,15 @@ def test_a_usual_batch_counts_as_any_other_way(
 
 @pytest.mark.parametrize("name", sorted(USUAL))
 def test_a_usual_batch_is_counted_at_once(name: str) -> None:
-    weight = usual_weight(Counts(), "samples", {}, 1.0)
+    weight = usual_weight(Counts(), "samples", {}, 1.0, UNUSUAL)
     assert weight(BATCHES[name], SimpleNamespace(issued=None)) == 4.0
 
 
 def test_units_that_no_longer_go_together_are_left_to_the_weigher() -> None:
     source = SimpleNamespace(issued=None)
-    weight = usual_weight(Counts(), "labels", {"labels": 3.0, "samples": 4.0}, 2.0)
+    weight = usual_weight(
+        Counts(), "labels", {"labels": 3.0, "samples": 4.0}, 2.0, UNUSUAL
+    )
     assert weight((ROWS, LABELS), source) == 6.0
     assert weight((ROWS, LABELS.clamp(min=0)), source) is None
 
@@ -83,7 +87,7 @@ def numpy_functions_in(call: Callable[[], object]) -> list[str]:
 
 @pytest.mark.parametrize("name", ["few pairs", "many pairs"])
 def test_only_many_labels_are_counted_by_numpy(name: str) -> None:
-    weight = usual_weight(Counts(), "labels", {}, 1.0)
+    weight = usual_weight(Counts(), "labels", {}, 1.0, UNUSUAL)
     source = SimpleNamespace(issued=None)
     seen = numpy_functions_in(lambda: weight(BATCHES[name], source))
     assert bool(seen) == (name == "many pairs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,9 +12,6 @@ from training.feed.batches import Arrived, device_batches
 from training.feed.epoch_loader import EpochLoader
 from training.feed.workers import Watched
 
-#: (batch on the host, where it came from) -> what it counts in its window.
-Weigh = Callable[[Any, Any], float]
-
 
 class Feed:
     """Gives out an epoch's batches on the device.
@@ -22,24 +19,14 @@ class Feed:
     Args:
         order: the loader, in the order that (seed, epoch) decides.
         device: where batches go.
-        weighing: (what issues the batches) -> what weighs each of them.
     Attributes:
-        weigh: is asked for each batch when its turn has come, never before: it may
-            measure with the weights of that moment, and a checkpoint keeps what it
-            found.
         epoch_state: states of the user's generators at the start of the epoch under
             way; None between two epochs, where they count as they are.
     """
 
-    def __init__(
-        self,
-        order: EpochLoader,
-        device: torch.device,
-        weighing: Callable[[EpochLoader], Weigh],
-    ) -> None:
+    def __init__(self, order: EpochLoader, device: torch.device) -> None:
         self._order = order
         self._device = device
-        self.weigh = weighing(order)
         self.epoch_state: list[Tensor] | None = None
 
     @property

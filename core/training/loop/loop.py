@@ -123,7 +123,7 @@ class Loop:
         requests, progress = self.state.requests, self.state.progress
         accumulation = trainer.gradient_accumulation_steps
         length, index = trainer.batches_per_epoch, progress.batch
-        weigh = self.feed.weigh
+        weigher = self.state.weigher
         if trainer.is_stopping:
             return False
         for inputs, host, origin in batches:
@@ -131,7 +131,8 @@ class Loop:
                 self._serve_requests()
                 if requests.stop is not None:
                     return False
-            weight = weigh(host, origin)
+            # Now, never before: it may measure, with the weights of this moment.
+            weight = weigher.weigh(host, origin)
             self.is_in_window = True
             if bus.on_batch_begin is not None:
                 bus.on_batch_begin(trainer, index, inputs)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.feed.divided_loader import DividedLoader
-from training.feed.feed import Weigh
 from training.weighing.weigher import Weigher
 
 
@@ -22,30 +20,3 @@ def weigher_of(*given: Any) -> Weigher:
     from training.weighing.parts import PartWeigher
 
     return PartWeigher(*own, strategy=strategy)
-
-
-def weighing(weigher: Weigher, source: Any) -> Weigh:
-    """Return the function that weighs each batch of ``source`` when its turn comes.
-
-    It is given the batch and what it came from: ``issued`` are its indices, or None.
-
-    Args:
-        weigher: decides what a batch weighs.
-        source: yields the batches.
-    """
-    if isinstance(source, DividedLoader):
-        from training.weighing.parts import PartWeigher
-
-        assert isinstance(weigher, PartWeigher)
-        return weigher.weigh_part
-
-    def weigh(batch: Any, source: Any) -> float:
-        usual = weigher.usual
-        weight = None if usual is None else usual(batch, source)
-        if weight is None:
-            weight = weigher(batch, source.issued)
-            if weigher.usual is None:
-                weigher.find_usual()
-        return weight
-
-    return weigh

@@ -47,20 +47,25 @@ class PartWeigher(Weigher):
         parts = batches_a_window * self._strategy.size
         super().prepare(model, device, loader, parts, window)
 
-    def weigh_part(self, part: Any, source: Any) -> float:
+    def ask(self, part: Any, source: Any) -> float:
         """Return what a part that this process trains on counts in its window.
 
         Args:
             part: on the host.
             source: a ``DividedLoader``, or what it told when it had read this part.
         """
-        usual = self.usual
-        weight = None if usual is None else usual(part, source)
-        if weight is None:
-            weight = self._weight(part, source)
-            if usual is None and len(self._live) <= 1:
-                self.find_usual()
+        weight = self._weight(part, source)
+        if self.weigh == self.ask and len(self._live) <= 1:
+            self._find_usual()
         return StandIn() if source.stands_in else weight
+
+    def _find_usual(self) -> None:
+        super()._find_usual()
+        if self.weigh != self.ask:
+            weigh = self.weigh
+            self.weigh = lambda part, source: (
+                StandIn() if source.stands_in else weigh(part, source)
+            )
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
         """Return what a batch that is not trained on counts; it decides nothing.

@@ -21,16 +21,55 @@ from training.weighing.candidates import Counts
 #: between two steps, when its code is in no cache; a list costs 20 ns for a label.
 FEW = 256
 
-#: (batch, what has ``issued`` it) -> weight; None: ask the ``Weigher``.
-UsualWeight = Callable[[Any, Any], float | None]
+#: (batch on the host, what has ``issued`` it) -> what it counts in its window.
+Weigh = Callable[[Any, Any], float]
 #: (labels, their shape, batch, what has ``issued`` it) -> how many; None: ask
 #: ``Counts``. Each look at a tensor costs 0.1 us or more: the shape is read once.
 _Counter = Callable[[Tensor, torch.Size, Any, Any], float | None]
 
 
+class EachBatch:
+    """Weighs the batches of a run: usual ones at once, others as they are looked at.
+
+    Attributes:
+        weigh: weighs the batch whose turn it is: ``ask``, or what leaves to that all
+            but usual batches, as soon as all there is to do is count.
+    """
+
+    weigh: Weigh
+
+    def __call__(self, batch: Any, issued: Any = None) -> float:
+        """Return what ``batch``, on the host, counts in its window.
+
+        Args:
+            batch: any.
+            issued: the indices of its samples, where a sampler issued them.
+        """
+        raise NotImplementedError
+
+    def ask(self, batch: Any, source: Any) -> float:
+        """Return what ``batch`` counts, as a call does; learn what is usual.
+
+        Args:
+            batch: on the host.
+            source: what it came from: ``issued`` are its indices, or None.
+        """
+        weight = self(batch, source.issued)
+        if self.weigh == self.ask:
+            self._find_usual()
+        return weight
+
+    def _find_usual(self) -> None:
+        raise NotImplementedError
+
+
 def usual_weight(
-    counts: Counts, unit: str | None, live: Mapping[str, float], scale: float
-) -> UsualWeight:
+    counts: Counts,
+    unit: str | None,
+    live: Mapping[str, float],
+    scale: float,
+    ask: Weigh,
+) -> Weigh:
     """Return the function that weighs a usual batch which goes with those before.
 
     Args:
@@ -39,6 +78,7 @@ def usual_weight(
         live: unit -> amount in the first batch, of all that it may be, ``unit`` first;
             empty where that is known.
         scale: of the weight, unless it is samples for want of a unit.
+        ask: weighs any other batch.
     """
     if unit in (None, "sum") and not live:
         scale = 1.0
@@ -47,32 +87,32 @@ def usual_weight(
         (_counter(counts, each), amount) for each, amount in live.items()
     )
 
-    def weight(batch: Any, source: Any) -> float | None:
+    def weigh(batch: Any, source: Any) -> float:
         kind = type(batch)  # neither has room for a ``loss_weight`` of its own
         if kind is tuple or kind is list:
             labels = batch[-1] if len(batch) > 1 else None
         else:
             labels = batch.get("labels") if kind is dict else None
         if type(labels) is not Tensor or not (shape := labels.shape):
-            return None
+            return ask(batch, source)
         whole = first(labels, shape, batch, source)
         if whole is None:
-            return None
+            return ask(batch, source)
         for count, amount in others:
             own = count(labels, shape, batch, source)
             if own is None:
-                return None
+                return ask(batch, source)
             if own * before != whole * amount and not isclose(
                 own * before, whole * amount
             ):
-                return None
+                return ask(batch, source)
         return scale * whole
 
     if list(live) != ["labels"]:
-        return weight
+        return weigh
     ignored = counts.ignored
 
-    def weight_of_pair(batch: Any, source: Any) -> float | None:
+    def weigh_pair(batch: Any, source: Any) -> float:
         """Count few labels of rows in one call, which is what a step feels."""
         kind = type(batch)
         if (kind is tuple or kind is list) and len(batch) > 1:
@@ -81,9 +121,9 @@ def usual_weight(
                 shape = labels.shape
                 if len(shape) == 1 and shape[0] <= FEW and labels.is_cpu:
                     return scale * (shape[0] - labels.tolist().count(ignored))
-        return weight(batch, source)
+        return weigh(batch, source)
 
-    return weight_of_pair
+    return weigh_pair
 
 
 def _counter(counts: Counts, unit: str) -> _Counter:

@@ -16,7 +16,7 @@ from training.weighing import sentences
 from training.weighing.candidates import Counts, checked, needed, said_weight
 from training.weighing.later_looks import LaterLooks, is_belied
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
-from training.weighing.usual_batch import UsualWeight, usual_weight
+from training.weighing.usual_batch import EachBatch, usual_weight
 
 if TYPE_CHECKING:
     from training.weighing.look import ComputeLoss, Look
@@ -35,7 +35,7 @@ MOST_BATCHES = 3
 LIMIT = 1e-2
 
 
-class Weigher:
+class Weigher(EachBatch):
     """Weighs each batch; measures first batches where nobody says a weight.
 
     ``batch.loss_weight`` comes first, then ``loss_per``, then what is measured. While
@@ -48,8 +48,6 @@ class Weigher:
         loss_fn: passed beside the model.
         has_own_loss: whether the model computes its loss itself.
         by_losses: measure without gradients, as an evaluation does.
-    Attributes:
-        usual: weighs the usual batch while all there is to do is count; else None.
     Raises:
         ConfigError: no unit has this name.
     """
@@ -88,7 +86,7 @@ class Weigher:
         self._expected: str | None = None
         self._allows_change = self._has_samples = self._has_waited = False
         self._later = LaterLooks()
-        self.usual: UsualWeight | None = None
+        self.weigh = self.ask
 
     def prepare(
         self,
@@ -111,7 +109,7 @@ class Weigher:
         self._batches_a_window, self._window = batches_a_window, window
         if batches_a_window > 1 and self._is_settled and self._unit is None:
             self.reset()  # it did not matter so far
-        self.usual = None
+        self.weigh = self.ask
         self._tell_window()
 
     @property
@@ -162,14 +160,15 @@ class Weigher:
         self._cuts, self._batches = int(saved["cuts"]), int(saved["batches"])
         self._later = LaterLooks(saved.get("later"))
 
-    def find_usual(self) -> None:
+    def _find_usual(self) -> None:
         """Count usual batches at once from here on, if all there is to do is count."""
         if self._function is not None or self._later.are_left:
             return
         left = self._live if len(self._live) > 1 else {}
         is_first = self._unit == next(iter(left), self._unit)
         if is_first and (self._is_settled or (self._has_waited and self._may_wait)):
-            self.usual = usual_weight(self._counts, self._unit, left, self._scale)
+            how = self._counts, self._unit, left, self._scale
+            self.weigh = usual_weight(*how, self.ask)
 
     def __call__(self, batch: Any, issued: Any = None) -> float:
         """Return what ``batch``, on the host, counts in its window.
@@ -200,7 +199,7 @@ class Weigher:
 
     def _look_again(self, batch: Any, issued: Any) -> None:
         """Refuse a unit that a later batch belies."""
-        self.usual = None
+        self.weigh = self.ask
         seen = self._look(batch, issued, list(self._live))
         if is_belied(self._live, seen, LIMIT):
             raise self._refusal(sentences.belied(seen, self.verdict))
@@ -254,7 +253,7 @@ class Weigher:
         return self._scale * whole
 
     def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
-        self.usual = None
+        self.weigh = self.ask
         seen = self._look(batch, issued, list(self._live))
         if seen.is_none:
             self._unknown(sentences.none(seen, LIMIT))
@@ -281,7 +280,7 @@ class Weigher:
         if self._need_not_be_measured(batch, samples):
             self._has_waited = True
             return self._amount(batch, samples)
-        self.usual = None
+        self.weigh = self.ask
         self._batches += 1
         seen = self._look(batch, issued, list(self._live))
         if seen.said is not None:

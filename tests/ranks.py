@@ -6,9 +6,12 @@ tests of a worker. A test of how processes end starts its own.
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import importlib.util
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import traceback
@@ -20,6 +23,8 @@ from typing import Any
 
 #: Seconds that processes may take to start, and a function to return.
 TO_START, TO_RETURN = 120, 120
+#: Characters of what they print that an error tells; what lets them print stacks.
+SHOWN, SHOW_STACKS = 12_000, signal.SIGUSR2
 
 
 def torchrun(size: int, *arguments: str) -> list[str]:
@@ -44,6 +49,7 @@ class Ranks:
         self.size, self._folder = size, folder
         self._process: subprocess.Popen[bytes] | None = None
         self._connections: list[Connection] = []
+        self._pids: list[int] = []
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Return what ``function`` returns on each rank, in their order.
@@ -72,6 +78,7 @@ class Ranks:
         answers = []
         for rank, connection in enumerate(self._connections):
             if not connection.poll(TO_RETURN):
+                self._show_stacks()
                 self.close()
                 raise RankError(f"rank {rank} did not return: {self._printed()}")
             try:
@@ -114,11 +121,26 @@ class Ranks:
             ranked = {}
             for _ in range(self.size):
                 connection = listener.accept()
-                ranked[connection.recv()] = connection
-        self._connections = [ranked[rank] for rank in range(self.size)]
+                rank, pid = connection.recv()
+                ranked[rank] = connection, pid
+        self._connections = [ranked[rank][0] for rank in range(self.size)]
+        self._pids = [ranked[rank][1] for rank in range(self.size)]
+
+    def _show_stacks(self) -> None:
+        """Let each rank, and each worker it has forked, print where its threads are."""
+        for pid in self._pids:
+            for each in (pid, *children_of(pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, SHOW_STACKS)
 
     def _printed(self) -> str:
-        return (self._folder / "printed.txt").read_text(errors="replace")[-3000:]
+        return (self._folder / "printed.txt").read_text(errors="replace")[-SHOWN:]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that one has started, where the system tells."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def module_of(path: str) -> Any:
@@ -135,8 +157,9 @@ def module_of(path: str) -> Any:
 
 def main(address: str) -> None:
     """Be one of ``Ranks``: say the rank, and run what comes until nobody asks."""
+    faulthandler.register(SHOW_STACKS, all_threads=True)
     with Client(address, "AF_UNIX") as connection:
-        connection.send(int(os.environ["RANK"]))
+        connection.send((int(os.environ["RANK"]), os.getpid()))
         while True:
             try:
                 path, name, pickled = connection.recv()

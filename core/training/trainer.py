@@ -50,7 +50,7 @@ from training.modules.train_mode import Modes, keep_frozen
 from training.recipes.recipe import Recipe
 from training.run import Run, Validation
 from training.view import MetricValue, Request
-from training.weighing.each_batch import weigher_of
+from training.weighing.make_weigher import weigher_of
 from training.weighing.weigher import LossPer, Weigher
 
 

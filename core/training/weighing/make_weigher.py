@@ -1,4 +1,4 @@
-"""Weigh each batch as it comes: the usual ones at once, all others by the Weigher."""
+"""Which weigher a run uses: of batches, or of one process's parts of them."""
 
 from __future__ import annotations
 

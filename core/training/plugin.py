@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from training.loop.deferred_window import NotedWindow, UnreadWindow
     from training.loop.forward import (
         NO_PARTS,
-        Forward,
         LossFn,
         Parts,
         StepFn,
@@ -83,7 +82,6 @@ _MODULES = {
     "CAN_ASK": "training.files.holder",
     "Claim": "training.files.claim",
     "FolderLostError": "training.files.lock",
-    "Forward": "training.loop.forward",
     "FrozenWeights": "training.modules.frozen_weights",
     "GradientCheck": "training.loop.gradients",
     "Guarded": "training.messages.guarded_streams",
@@ -169,7 +167,6 @@ __all__ = [
     "CAN_ASK",
     "Claim",
     "FolderLostError",
-    "Forward",
     "FrozenWeights",
     "GradientCheck",
     "Guarded",

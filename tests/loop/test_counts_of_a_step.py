@@ -18,7 +18,7 @@ MOST_KERNELS = 5
 #: The same under fp16, where the device has to tell overflows from bad values.
 MOST_UNDER_FP16 = 13
 #: Python calls over the bare loop: alone, with the six plugins, of four batches.
-MOST_CALLS, MOST_WITH_PLUGINS, MOST_OF_FOUR = 5, 18, 44
+MOST_CALLS, MOST_WITH_PLUGINS, MOST_OF_FOUR = 1, 14, 28
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,10 @@ from toy import (
 )
 
 from training import ConfigError, NonFiniteError, Trainer
+from training.loop.forward import make_forward
+from training.loop.gradients import GradientCheck
+from training.loop.precision import Precision
+from training.loop.window import Window
 
 #: A model that counts its calls would count those of a measurement.
 SAID = {"loss_per": "samples"}
@@ -80,6 +84,53 @@ def test_a_skipped_window_leaves_the_weights_of_the_others() -> None:
     without = Regression()
     make_trainer(without, [b for i, b in enumerate(batches) if i != 2]).train()
     assert_equal_weights(with_bad, without)
+
+
+class CountsReads(GradientCheck):
+    """Counts how often the host asks what was found."""
+
+    reads = 0
+
+    def read(self) -> bool:
+        self.reads += 1
+        return super().read()
+
+
+def corrected(model: nn.Module) -> tuple[Window, CountsReads]:
+    """Return a window that clips, and whose batches weigh 2 and 4, and its check."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    window = Window(
+        *(model, optimizer, make_forward(None, None)),
+        Precision("fp32", torch.device("cpu")),
+        accumulation=2,
+        max_grad_norm=1.0,
+        nonfinite="skip",
+    )
+    window._check = check = CountsReads(list(model.parameters()))
+    return window, check
+
+
+def fill(window: Window) -> None:
+    for size in (2, 4):
+        window.backward(regression_batches(1, size)[0], float(size))
+
+
+def test_where_gradients_are_clipped_their_norm_alone_is_read() -> None:
+    window, check = corrected(Regression())
+    fill(window)
+    assert window.step().applied
+    assert check.reads == 0
+    fill(window)
+    assert window.step(lambda: None).applied
+    assert check.reads == 1
+
+
+def test_what_was_bad_in_a_dropped_window_is_forgotten_with_it() -> None:
+    window, _ = corrected(Poisoned(2, "gradient"))
+    fill(window)
+    assert window.step().nonfinite
+    fill(window)
+    assert window.step(lambda: None).applied
 
 
 def test_a_gradient_that_a_plugin_spoils_is_found_too() -> None:

@@ -22,6 +22,7 @@ BATCHES = {
     "pair": (ROWS, LABELS),
     "few pairs": (torch.randn(FEW, 3), MANY[:-1]),
     "many pairs": (torch.randn(FEW + 1, 3), MANY),
+    "few in a dict": {"x": torch.randn(FEW, 3), "labels": MANY[:-1]},
     "texts": {"input_ids": TEXTS, "labels": TEXTS},
     "regression": (ROWS, ROWS),
     "list": [ROWS, LABELS],
@@ -85,9 +86,12 @@ def numpy_functions_in(call: Callable[[], object]) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("name", ["few pairs", "many pairs"])
-def test_only_many_labels_are_counted_by_numpy(name: str) -> None:
-    weight = usual_weight(Counts(), "labels", {}, 1.0, UNUSUAL)
+@pytest.mark.parametrize("live", [{}, {"labels": 205.0, "samples": 256.0}])
+@pytest.mark.parametrize("name", ["few pairs", "many pairs", "few in a dict"])
+def test_only_many_labels_are_counted_by_numpy(
+    name: str, live: dict[str, float]
+) -> None:
+    weight = usual_weight(Counts(), "labels", live, 1.0, UNUSUAL)
     source = SimpleNamespace(issued=None)
     seen = numpy_functions_in(lambda: weight(BATCHES[name], source))
     assert bool(seen) == (name == "many pairs")

@@ -8,7 +8,8 @@ goes by nothing else, so all processes go the same way.
 Behind a window the processes need not wait for one another to learn that nobody asks:
 where none did until its gradients were complete, and no plugin listens from there to
 the boundary, its own sum has told. What comes in that short time all the same, a signal
-or what an optimizer asks, holds at the boundary after it.
+or what an optimizer asks, holds at the boundary after it; at the end of an epoch, or of
+a run by ``max_steps``, the processes wait for one another all the same.
 """
 
 from __future__ import annotations
@@ -66,16 +67,16 @@ class SharedRequests(Requests):
         listens = bus.on_before_step is not None or bus.on_step_end is not None
         return listens or bool(self._held)
 
-    def agree(self, after_window: bool = False) -> None:
+    def agree(self, may_be_told: bool = False) -> None:
         """Let hold everywhere what any process has asked for since the last time.
 
         All call it at the same places. One small sum; texts travel where there are any.
 
         Args:
-            after_window: whether a window may have told that there is nothing.
+            may_be_told: whether what a window has told is enough.
         """
         may_come, self.may_come = self.may_come, True
-        if after_window and not may_come:
+        if may_be_told and not may_come:
             return
         (asking,) = self._strategy.sum([float(bool(self._held))])
         if not asking:

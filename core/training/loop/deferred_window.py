@@ -1,8 +1,9 @@
-"""Windows of a device where a read makes the host wait: one a step, or none at all.
+"""Windows of a device where a read makes the host wait: for one a step, or for none.
 
-``NotedWindow`` lets the device note what is bad, and reads that before it steps.
+``NotedWindow`` lets the device note what is bad, and reads that before it steps; once
+more where a plugin wants to see gradients first, and as often as its scaler under fp16.
 
-``UnreadWindow`` reads nothing. A bad loss or gradient must not reach the weights in the
+``UnreadWindow`` does not wait. A bad loss or gradient must not reach the weights in the
 attempt it occurs in, so the device sees to that by itself: a bad loss turns its own
 gradients into NaN, one pass over the gradients notes whether all are finite, and the
 optimizer's own kernel leaves the weights alone if not. The note stays, so later

@@ -144,7 +144,7 @@ class Loop:
             del inputs, host  # else held while another one is read and copied
             index += 1
             if window.num_batches == accumulation:
-                self._end_window(index, length)
+                self._end_window(index, is_last=index == length)
                 if requests.signal is not None:
                     return False  # its grace is short; what is asked for is saved, too
                 if index == length:
@@ -158,11 +158,16 @@ class Loop:
                 if ended or requests.stop is not None:
                     return False
         if window.num_batches:  # the last window is stepped with its own weight
-            self._end_window(index, length)
+            self._end_window(index, is_last=True)
         return True
 
-    def _end_window(self, index: int, length: int | None) -> None:
-        """Step the optimizer, count, announce, and grant what was asked for."""
+    def _end_window(self, index: int, is_last: bool) -> None:
+        """Step the optimizer, count, announce, and let all learn what is asked for.
+
+        Args:
+            index: of the batch to come.
+            is_last: whether the epoch is known to end here.
+        """
         trainer, bus, progress = self.trainer, self.bus, self.state.progress
         lr = float(trainer.optimizer.param_groups[0]["lr"])
         before_step = bus.on_before_step
@@ -189,8 +194,8 @@ class Loop:
         # Looked at, not called: alone a step shall cost nothing for it.
         if self.state.requests.are_shared:
             # At the end all agree: a signal shall not wait for its evaluation.
-            ends = index == length or progress.step == trainer.max_steps
-            self.state.requests.agree(after_window=not ends)
+            ends = is_last or progress.step == trainer.max_steps
+            self.state.requests.agree(may_be_told=not ends)
 
     def _serve_requests(self) -> None:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""

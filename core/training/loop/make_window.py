@@ -53,7 +53,7 @@ def made_window(owner: str, make: Any, *arguments: Any) -> Window:
         return window
     raise PluginError(
         f"plugin {owner!r} returned {make!r} from make_window, which makes no window; "
-        "return a subclass of training.plugin.Window, or None"
+        "return a subclass of the default it is given, or None"
     )
 
 

@@ -61,7 +61,12 @@ class Precision:
     def around(
         self, function: Callable[P, R], keeps_casts: bool = True
     ) -> Callable[P, R]:
-        """Return ``function`` as it runs in ``autocast``; in fp32 that is itself."""
+        """Return ``function`` as it runs in ``autocast``; in fp32 that is itself.
+
+        Args:
+            function: any.
+            keeps_casts: as of ``autocast``.
+        """
         if self.dtype is None:
             return function
 

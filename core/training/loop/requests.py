@@ -51,7 +51,7 @@ class Requests:
         self.signal: Signals | None = None
         self.heard: Signals | None = None
 
-    def agree(self, after_window: bool = False) -> None:
+    def agree(self, may_be_told: bool = False) -> None:
         """Learn what other processes ask for; there are none."""
 
     @property

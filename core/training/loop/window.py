@@ -5,8 +5,8 @@ loss ``m_i`` over ``n_i`` items: that of one large batch, however it is split. B
 stream through: each is scaled by ``n_i / c`` with ``c`` guessed from the first batch,
 and the gradients are corrected by ``c / sum n_i`` where the guess was wrong.
 
-On a CPU a number is read where it is needed. On CUDA a read makes the host wait, so
-``deferred_window`` asks the device to leave the weights alone, and learns of it later.
+Each loss is read, which on a CPU costs nothing. Where a read makes the host wait, the
+windows of ``deferred_window`` read once a step, or not at all.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Window:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
+        #: In the run's autocast: to be wrapped, not to be replaced.
         self.forward = precision.around(forward, self.keeps_casts)
         self.precision = precision
         self.accumulation = accumulation
@@ -186,8 +187,10 @@ class Window:
         check, norm, finite = self._check, None, True
         correction, clips = self._correction(), self.max_grad_norm is not None
         # The norm to clip by tells, too, where nobody wants to see gradients before.
-        if before_step is not None or correction != 1.0 or not clips:
+        reads = before_step is not None or not clips
+        if reads or correction != 1.0:
             check.mark(correction)
+        if reads:
             finite = check.read()
         if finite and before_step is not None:
             before_step()
@@ -196,6 +199,7 @@ class Window:
             norm = check.clip(self.max_grad_norm)
             finite = math.isfinite(norm)  # that of finite gradients may be infinite
         if not finite:
+            check.read()  # what was marked is of this window alone
             self._refuse("a gradient is NaN or infinite")
             return self._result(applied=False, nonfinite=True)
         self.optimizer.step()

@@ -19,7 +19,7 @@ class WindowResult:
     Attributes:
         applied: whether the optimizer changed the weights.
         loss_sum: sum of mean loss times weight over the batches that counted: a float
-            where the loss lives on the CPU, else 0-d float64 on the device.
+            where each loss is read, else 0-d float64 on the device.
         weight: sum of those weights.
         part_sums: as ``loss_sum`` and ``weight``, of each part of the loss.
         grad_norm: 0-d, before clipping; None when not clipping or not applied.

@@ -1,8 +1,8 @@
 """The usual batch, counted in a few calls: what a step pays for weights.
 
 It is a plain tuple, list (what torch collates pairs to) or dict of tensors, with its
-labels on the host. Anything else is left to ``Counts``, and so is whatever makes a
-batch differ from those before it.
+labels on the host. Anything else is asked of the ``Weigher``, and so is whatever makes
+a batch differ from those before it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def usual_weight(
     ignored = counts.ignored
 
     def weigh_pair(batch: Any, source: Any) -> float:
-        """Count few labels of rows in one call, which is what a step feels."""
+        """Count the few labels of a pair in one function: each one more is felt."""
         kind = type(batch)
         if (kind is tuple or kind is list) and len(batch) > 1:
             labels = batch[-1]
@@ -143,8 +143,11 @@ def _counter(counts: Counts, unit: str) -> _Counter:
     ) -> float | None:
         if labels.dtype is not torch.int64 or not labels.is_cpu:
             return None
-        if is_shifted and len(shape) == 1:
+        is_flat = len(shape) == 1
+        if is_flat and is_shifted:
             return None
+        if is_flat and shape[0] <= FEW:
+            return shape[0] - labels.tolist().count(ignored)
         classes = labels.numpy()
         if is_shifted:
             classes = classes[:, 1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -46,21 +47,31 @@ class AsksInside(Callback):
         return {"val_loss": 1.0}
 
 
-def asked_inside(kind: str, backward: bool, at: int, most: int | None = None) -> Any:
+class Unsized:
+    """Batches of which nobody knows how many there are."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(regression_batches(5, 4))
+
+
+def asked_inside(
+    kind: str, backward: bool, at: int, is_sized: bool = True, **options: Any
+) -> Any:
     """Return where the run ended, and what was evaluated, and why.
 
     Args:
         kind: as of ``AsksInside``.
         backward: likewise.
         at: likewise.
-        most: steps of the run, where that is what ends it.
+        is_sized: whether the length of an epoch is known.
+        options: of the trainer.
     """
     asks = AsksInside(kind, backward, at)
     trainer = make_trainer(
-        *(None, regression_batches(5, 4), asks),
+        *(None, regression_batches(5, 4) if is_sized else Unsized(), asks),
         plugins=[{"distributed": {}}],
         num_epochs=2,
-        max_steps=most,
+        **options,
     )
     trainer.train()
     owner = trainer.stop_owner
@@ -85,12 +96,33 @@ def test_d18_so_is_what_is_asked_in_the_last_step_of_an_epoch(
     assert two.run(asked_inside, kind, False, at) == [alone, alone]
 
 
+def ending_early(kind: str) -> Any:
+    return asked_inside(kind, False, 2, max_steps=3)
+
+
+def with_a_tail(kind: str) -> Any:
+    return asked_inside(
+        kind,
+        False,
+        2,
+        is_sized=False,
+        gradient_accumulation_steps=2,
+        loss_per="samples",
+    )
+
+
 @pytest.mark.parametrize("kind", ["stop", "evaluation"])
 def test_d18_so_is_what_is_asked_in_the_last_step_of_a_run(
     two: Ranks, kind: str
 ) -> None:
-    alone = asked_inside(kind, False, 2, 3)
-    assert two.run(asked_inside, kind, False, 2, 3) == [alone, alone]
+    assert two.run(ending_early, kind) == [ending_early(kind)] * 2
+
+
+@pytest.mark.parametrize("kind", ["stop", "evaluation"])
+def test_d18_so_is_what_is_asked_as_a_tail_of_unknown_length_is_stepped(
+    two: Ranks, kind: str
+) -> None:
+    assert two.run(with_a_tail, kind) == [with_a_tail(kind)] * 2
 
 
 def test_d18_what_is_asked_in_another_step_of_the_optimizer_is_granted_a_window_later(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trainbus_cuda_graphs.recording import Recorder
-from training.plugin import Forward, Parts, UnreadWindow, WindowResult, tensors_of
+from training.plugin import Parts, UnreadWindow, WindowResult, tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class GraphedWindow(UnreadWindow):
         self._used: list[Any] = []
         self._said: set[str] = set()
         super().__init__(*arguments, **options)
-        self.forward = self._heeded(self.forward)
+        self._unheeded, self.forward = self.forward, self._heeded
 
     def _look_at_groups(self) -> None:
         super()._look_at_groups()
@@ -144,23 +144,20 @@ class GraphedWindow(UnreadWindow):
             torch._foreach_zero_(self._recording.gradients)
         self._is_empty = True
 
-    def _heeded(self, forward: Forward) -> Forward:
-        """Return ``forward``; what it returns tells whether it can be recorded."""
-
-        def heeded(
-            model: nn.Module, batch: Any, weight: float
-        ) -> tuple[Tensor, float, Parts]:
-            loss, counted, parts = forward(model, batch, weight)
-            if counted is not weight:
-                self._give_up("step_fn counts the items of a batch by itself")
-            for name, part in parts.items():  # a replay would repeat the host's number
-                if not isinstance(part, Tensor) or part.device != loss.device:
-                    self._give_up(f"step_fn returns {name!r} as a number of the host")
-            return loss, counted, parts
-
-        return heeded
+    def _heeded(
+        self, model: nn.Module, batch: Any, weight: float
+    ) -> tuple[Tensor, float, Parts]:
+        """Go forward; what comes back tells whether that can be recorded."""
+        loss, counted, parts = self._unheeded(model, batch, weight)
+        if counted is not weight:
+            self._give_up("step_fn counts the items of a batch by itself")
+        for name, part in parts.items():  # a replay would repeat a number of the host
+            if not isinstance(part, Tensor) or part.device != loss.device:
+                self._give_up(f"step_fn returns {name!r} as a number of the host")
+        return loss, counted, parts
 
     def _share_of(self, loss: Tensor, weight: float) -> Tensor:
+        assert self.precision.scaler is None  # fp16 is not recorded
         self._fill("share", self._share, self._divisor(weight))
         return loss / self._share.to(loss.dtype)
 

@@ -27,7 +27,8 @@ def require_alike(trainer: Trainer, group: Group) -> None:
     sums: list[float] = torch.stack(found_here).tolist() if found_here else []
     rates = [float(each["lr"]) for each in trainer.optimizer.param_groups]
     # As texts: NaN is not equal to itself.
-    found = group.gather([repr(number) for number in (*rates, *sums)])
+    own_numbers = [repr(number) for number in (*rates, *sums)]
+    found = group.gather(own_numbers, "of weights")
     what = [*(f"the learning rate of group {i}" for i in range(len(rates))), *weights]
     for rank, other in enumerate(found):
         for name, own, main in zip(what, other, found[0], strict=True):

@@ -52,7 +52,7 @@ class ShardedSave:
         copy: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> None:
         self._path, self._group = path, group
-        self._draft = group.on_main(lambda: _made(path))
+        self._draft = group.on_main(lambda: _made(path), "of a draft")
         self._writer = FileSystemWriter(self._draft)  # it syncs each file
         try:
             tensors, self._places = self._named(state)
@@ -85,8 +85,8 @@ class ShardedSave:
         Raises:
             CheckpointError: it could not be written; nothing has its name.
         """
-        by_all = self._group.gather(written)
-        return self._group.on_main(lambda: self._committed(by_all))
+        by_all = self._group.gather(written, "of what is written")
+        return self._group.on_main(lambda: self._committed(by_all), "of a save")
 
     def abandon(self) -> None:
         """Remove what there is, if this is the main process; nobody waits."""
@@ -126,13 +126,13 @@ class ShardedSave:
             with writing(self._path):
                 return writer.prepare_local_plan(planner.create_local_plan())
 
-        plans = group.gather(group.on_each(planned_here))
+        plans = group.gather(group.on_each(planned_here, "of plans"), "of plans")
 
         def divided() -> tuple[list[Any], Metadata]:
             divided, metadata = planner.create_global_plan(plans)
             return writer.prepare_global_plan(divided), metadata
 
-        by_rank, metadata = group.on_main(divided)
+        by_rank, metadata = group.on_main(divided, "of plans")
         return planner.finish_plan(by_rank[group.rank]), metadata
 
     def _committed(self, by_all: list[Written]) -> Path:

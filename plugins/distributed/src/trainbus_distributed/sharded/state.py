@@ -100,7 +100,7 @@ def _as(like: Any, items: dict[Any, Any]) -> Any:
 def firsts(found: list[DTensor], group: Group) -> list[int]:
     """Return for each the index of the first one that lies in the same memory."""
     # Main tells which are one: an empty part of another process has no memory to tell.
-    return group.on_main(lambda: _firsts(found))
+    return group.on_main(lambda: _firsts(found), "of shared memory")
 
 
 def _firsts(found: list[DTensor]) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from training.weighing.look import Look
+    from training.weighing.subject import Look
 
 #: The unit is looked at again 1, 2, 4, 8 and so on batches later, this at most.
 LAST_LOOK = 4096

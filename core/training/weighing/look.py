@@ -1,86 +1,51 @@
-"""What is measured, and what one batch told."""
+"""Look at a batch: at all of its rows, or at as many as there is room for.
+
+All of them, although a few cost less: those may be unlike the others, and a loss may
+depend on how many rows there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from training.hardware.strategy import Strategy
-from training.weighing.candidates import Counts
-from training.weighing.fit import Fit
-
-#: (model, batch, weight counted on the host) -> (0-d mean loss, weight, all else).
-ComputeLoss = Callable[[nn.Module, Any, float], tuple[Tensor, float, Any]]
-#: Returns the context that a forward pass runs in.
-Precision = Callable[[], AbstractContextManager[object]]
+from training.hardware.float32_precision import using_tf32
+from training.weighing.cut import first_half
+from training.weighing.measure import Measurement
+from training.weighing.subject import Look, Subject
+from training.weighing.untouched import untouched
 
 
-@dataclass(slots=True)
-class Subject:
-    """What is measured.
+def look(
+    subject: Subject,
+    batch: Any,
+    issued: Any,
+    live: list[str] | None = None,
+    turns: int = 3,
+) -> Look:
+    """Return what ``batch``, on the host, tells; nothing is moved or trained.
 
-    Attributes:
-        model: the bare module, on ``device``.
-        forward: computes (mean loss, weight) of a batch.
-        counts: counts units.
-        device: where batches go.
-        loader: torch's own, to collate again with, or None.
-        loss_fn: a module with buffers, perhaps.
-        has_own_loss: whether the model computes its loss itself.
-        by_losses: compare losses, as an evaluation without gradients does.
-        beside: further modules that computing the loss may move.
-        autocast: what the run computes in, for models that run in nothing else.
-        strategy: by which processes the run is computed; all of them look.
-        in_full: whether to compute in full precision where the model can.
+    Args:
+        subject: what is measured.
+        batch: shares nothing with what is computed on.
+        issued: the indices of its samples, or None.
+        live: units that earlier batches left; None: all.
+        turns: cuts to make.
     """
-
-    model: nn.Module
-    forward: ComputeLoss
-    counts: Counts
-    device: torch.device
-    loader: Any = None
-    loss_fn: Any = None
-    has_own_loss: bool = True
-    by_losses: bool = False
-    beside: Sequence[nn.Module] = ()
-    autocast: Precision | None = None
-    strategy: Strategy = field(default_factory=Strategy)
-    in_full: bool = True
-
-
-@dataclass(slots=True)
-class Look:
-    """What one batch told.
-
-    Attributes:
-        turns: cuts that told something.
-        live: units that explain all of them, preferred ones first.
-        fit: the cut that told most: the refuting one, or the first.
-        shares: of each unit in that cut.
-        sizes: of its parts.
-        is_none: no unit explains it, or rows depend on one another.
-        said: the weight that step_fn returned for the batch, or None.
-        reasons: why a way told nothing, one a way.
-        is_final: whether another batch could tell no more.
-        is_half: computed in half precision.
-        by_losses: losses were compared, since gradients could not be had.
-        has_no_room: the device has too little memory for the batch.
-    """
-
-    turns: int = 0
-    live: list[str] = field(default_factory=list)
-    fit: Fit | None = None
-    shares: dict[str, tuple[float, float]] = field(default_factory=dict)
-    sizes: tuple[int, int] = (0, 0)
-    is_none: bool = False
-    said: float | None = None
-    reasons: list[str] = field(default_factory=list)
-    is_final: bool = False
-    is_half: bool = False
-    by_losses: bool = False
-    has_no_room: bool = False
+    modules = [subject.model, *subject.beside]
+    modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
+    with (
+        untouched(modules, subject.loader) as kept,
+        torch.inference_mode(False),
+        using_tf32(False),
+    ):
+        part, found = batch, Measurement(subject, kept, live, turns).run(batch, issued)
+        while found.has_no_room and (part := first_half(part)) is not None:
+            found = Measurement(subject, kept, live, turns).run(part, None)
+        if found.has_no_room:  # rounding blurs it, but it may have room
+            subject = replace(subject, in_full=False)
+            found = Measurement(subject, kept, live, turns).run(batch, issued)
+        return found

@@ -27,7 +27,7 @@ from training.weighing.cut import (
     has_licence,
 )
 from training.weighing.fit import fit, fits, fitting, sampled
-from training.weighing.look import Look, Precision, Subject
+from training.weighing.subject import Look, Precision, Subject
 from training.weighing.untouched import Kept, quiet_train_mode
 
 #: The rest that shares may leave; more means that rows depend on one another.

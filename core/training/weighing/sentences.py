@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from training.weighing.look import Look
+from training.weighing.subject import Look
 from training.weighing.units import in_words
 
 #: From here on the rest is worth a word.

@@ -19,7 +19,7 @@ from training.weighing.units import check_loss_per, in_words, is_known, naming_l
 from training.weighing.usual_batch import EachBatch, usual_weight
 
 if TYPE_CHECKING:
-    from training.weighing.look import ComputeLoss, Look
+    from training.weighing.subject import ComputeLoss, Look
 
 __all__ = ["LossPer", "Weigher"]
 
@@ -351,8 +351,8 @@ class Weigher(EachBatch):
         self._tell_window()
 
     def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
-        from training.weighing.chosen_rows import look
-        from training.weighing.look import Subject
+        from training.weighing.look import look
+        from training.weighing.subject import Subject
 
         assert self._model is not None
         what = self._model, self._forward, self._counts, self._device, self._loader

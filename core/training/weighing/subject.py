@@ -1,0 +1,86 @@
+"""What is measured, and what one batch told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.hardware.strategy import Strategy
+from training.weighing.candidates import Counts
+from training.weighing.fit import Fit
+
+#: (model, batch, weight counted on the host) -> (0-d mean loss, weight, all else).
+ComputeLoss = Callable[[nn.Module, Any, float], tuple[Tensor, float, Any]]
+#: Returns the context that a forward pass runs in.
+Precision = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(slots=True)
+class Subject:
+    """What is measured.
+
+    Attributes:
+        model: the bare module, on ``device``.
+        forward: computes (mean loss, weight) of a batch.
+        counts: counts units.
+        device: where batches go.
+        loader: torch's own, to collate again with, or None.
+        loss_fn: a module with buffers, perhaps.
+        has_own_loss: whether the model computes its loss itself.
+        by_losses: compare losses, as an evaluation without gradients does.
+        beside: further modules that computing the loss may move.
+        autocast: what the run computes in, for models that run in nothing else.
+        strategy: by which processes the run is computed; all of them look.
+        in_full: whether to compute in full precision where the model can.
+    """
+
+    model: nn.Module
+    forward: ComputeLoss
+    counts: Counts
+    device: torch.device
+    loader: Any = None
+    loss_fn: Any = None
+    has_own_loss: bool = True
+    by_losses: bool = False
+    beside: Sequence[nn.Module] = ()
+    autocast: Precision | None = None
+    strategy: Strategy = field(default_factory=Strategy)
+    in_full: bool = True
+
+
+@dataclass(slots=True)
+class Look:
+    """What one batch told.
+
+    Attributes:
+        turns: cuts that told something.
+        live: units that explain all of them, preferred ones first.
+        fit: the cut that told most: the refuting one, or the first.
+        shares: of each unit in that cut.
+        sizes: of its parts.
+        is_none: no unit explains it, or rows depend on one another.
+        said: the weight that step_fn returned for the batch, or None.
+        reasons: why a way told nothing, one a way.
+        is_final: whether another batch could tell no more.
+        is_half: computed in half precision.
+        by_losses: losses were compared, since gradients could not be had.
+        has_no_room: the device has too little memory for the batch.
+    """
+
+    turns: int = 0
+    live: list[str] = field(default_factory=list)
+    fit: Fit | None = None
+    shares: dict[str, tuple[float, float]] = field(default_factory=dict)
+    sizes: tuple[int, int] = (0, 0)
+    is_none: bool = False
+    said: float | None = None
+    reasons: list[str] = field(default_factory=list)
+    is_final: bool = False
+    is_half: bool = False
+    by_losses: bool = False
+    has_no_room: bool = False

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from typing import Any
 #: Seconds that processes may take to start, and a function to return.
 TO_START, TO_RETURN = 120, 120
 #: Characters of what they print that an error tells; what lets them print stacks.
-SHOWN, SHOW_STACKS = 12_000, signal.SIGUSR2
+SHOWN, SHOW_STACKS = 3_000, signal.SIGUSR2
+#: How files end into which they are printed.
+STACKS = ".stacks"
 
 
 def torchrun(size: int, *arguments: str) -> list[str]:
@@ -134,7 +136,8 @@ class Ranks:
                     os.kill(each, SHOW_STACKS)
 
     def _printed(self) -> str:
-        return (self._folder / "printed.txt").read_text(errors="replace")[-SHOWN:]
+        files = [self._folder / "printed.txt", *self._folder.glob(f"*{STACKS}")]
+        return "\n".join(f.read_text(errors="replace")[-SHOWN:] for f in files)
 
 
 def children_of(pid: int) -> list[int]:
@@ -155,9 +158,20 @@ def module_of(path: str) -> Any:
     return sys.modules[name]
 
 
+def listen_for_stacks(address: str) -> None:
+    """Write where the threads of this process are, when that is asked for."""
+    faulthandler.unregister(SHOW_STACKS)
+    # One each: several that write at once cannot be read.
+    file = open(f"{address}-{os.getpid()}{STACKS}", "w")  # noqa: SIM115  # for good
+    file.write(f"process {os.getpid()}, of {os.getppid()}:\n")
+    file.flush()
+    faulthandler.register(SHOW_STACKS, file, all_threads=True)
+
+
 def main(address: str) -> None:
     """Be one of ``Ranks``: say the rank, and run what comes until nobody asks."""
-    faulthandler.register(SHOW_STACKS, all_threads=True)
+    listen_for_stacks(address)
+    os.register_at_fork(after_in_child=partial(listen_for_stacks, address))
     with Client(address, "AF_UNIX") as connection:
         connection.send((int(os.environ["RANK"]), os.getpid()))
         while True:

@@ -16,6 +16,7 @@ from training.checkpoint.settings import require_same
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
+from training.feed.workers import Watched, ending
 from training.hardware.rng import rank_seed, seed_everything
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from training.checkpoint.resumption import Resumption
-    from training.feed.workers import Watched
     from training.loop.forward import Forward
     from training.loop.precision import Precision
     from training.loop.run_state import RunState
@@ -181,7 +181,7 @@ class Run:
         feed, window = self._set_up()
         validation = loaders_by_name(self.val_dataloader).values()
         try:
-            with shielded(feed.reading, *validation):
+            with shielded(feed.reading, *validation), ending(validation):
                 self._train(feed, window)
         except BaseException:
             if self.watched is not None:

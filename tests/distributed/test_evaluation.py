@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -85,6 +86,17 @@ def history(kind: str, **options: Any) -> list[dict[str, float]]:
     )
     trainer.train()
     return [{**row, "seconds": 0.0} for row in trainer.history]
+
+
+def left_by(kind: str) -> int:
+    """Return how many workers outlive a run."""
+    before = multiprocessing.active_children()
+    history(kind)
+    return len(multiprocessing.active_children()) - len(before)
+
+
+def test_d22_no_worker_outlives_its_run(two: Ranks) -> None:
+    assert two.run(left_by, "workers that persist") == [0, 0]
 
 
 @pytest.mark.parametrize("kind", LOADERS)

@@ -93,7 +93,8 @@ class ValidationShare:
 def share_of(loader: Iterable[Any], strategy: Strategy) -> Iterable[Any]:
     """Return what yields this process's part of each batch; alone, ``loader`` itself.
 
-    Who measures it reads it through ``portions`` and adds up by ``strategy_of``.
+    Who measures it reads it through ``portions`` and adds up by ``strategy_of``; who
+    keeps it, so that its workers persist, lets go of it when the run is closed.
 
     Args:
         loader: of validation.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
@@ -168,3 +169,22 @@ class Watched:
             worker = (self._number - self._skipped) % self._num_workers
             place += f", from worker {worker}"
         return place
+
+
+@contextmanager
+def ending(loaders: Iterable[Any]) -> Iterator[None]:
+    """End the workers that persist which are begun inside, of torch's own loaders.
+
+    Those that ran before are left to their owner. Left to the garbage collector each
+    would be waited for, 5 s, in the middle of anything: see ``Watched.release``.
+    """
+    resting = [each for each in loaders if _rests(each)]
+    try:
+        yield
+    finally:
+        for loader in resting:
+            loader._iterator = None
+
+
+def _rests(loader: Any) -> bool:
+    return isinstance(loader, DataLoader) and loader._iterator is None

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,13 @@ def test_p6_a_worker_that_is_lost_is_named_with_the_samples_and_none_is_left(
     assert multiprocessing.active_children() == before
 
 
+class RaisesAtEnd(Callback):
+    """Fails where the run has trained and measured."""
+
+    def on_train_end(self) -> None:
+        raise ZeroDivisionError
+
+
 class StopsInside(Callback):
     """Asks for the end in the middle of an epoch."""
 
@@ -142,6 +150,32 @@ def test_p6_no_worker_outlives_its_run(persistent: bool, stops: list[Any]) -> No
     trainer = build(*stops, loader=loader)
     trainer.train()
     assert trainer.step == (1 if stops else 12)
+    assert multiprocessing.active_children() == before
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["that ends well", "that fails"])
+def test_p6_no_worker_for_validation_outlives_its_run(fails: bool) -> None:
+    before = multiprocessing.active_children()
+    validation = loader_of(workers=2, persistent_workers=True)
+    trainer = build(
+        *[RaisesAtEnd()] * fails,
+        val_dataloader=validation,
+        plugins=[{"evaluation": {"metrics": ["loss"]}}],
+    )
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        trainer.train()
+    assert "val_loss" in trainer.history[0]
+    assert multiprocessing.active_children() == before
+
+
+def test_p6_a_worker_that_ran_before_is_left_to_its_owner() -> None:
+    before = multiprocessing.active_children()
+    validation = loader_of(workers=1, persistent_workers=True)
+    list(validation)
+    (own,) = set(multiprocessing.active_children()) - set(before)
+    build(val_dataloader=validation, plugins=["evaluation"]).train()
+    assert own in multiprocessing.active_children()
+    validation._iterator = None
     assert multiprocessing.active_children() == before
 
 

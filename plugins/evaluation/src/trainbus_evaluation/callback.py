@@ -184,6 +184,10 @@ class EvaluationCallback(Callback):
         """Return the metrics, or None at an epoch end that is not due."""
         return self.measure(trainer) if self.is_due(trainer, reason) else None
 
+    def on_close(self) -> None:
+        """Let go of what this process reads of each loader: its workers end."""
+        self._shares.clear()
+
     def is_due(self, trainer: Trainer, reason: str) -> bool:
         """Whether this boundary is evaluated."""
         return reason != "epoch_end" or self._is_epoch_due(trainer, trainer.epoch)

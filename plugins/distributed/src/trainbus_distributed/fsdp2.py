@@ -142,8 +142,9 @@ class FSDP2Strategy(GroupStrategy):
         self._outputs.clear()
         if not outputs:
             return super().empty_loss(loss, exchanges)
-        zeros = [(t.real if t.is_complex() else t).sum() * 0.0 for t in outputs]
-        return torch.stack([zero.float() for zero in zeros]).sum()
+        # In float32 before the 0: fp16 may not hold a loss scale, and 0 * inf is NaN.
+        reals = [(t.real if t.is_complex() else t).float() for t in outputs]
+        return torch.stack([real.sum() * 0.0 for real in reals]).sum()
 
     def exchanged(self, parameter: nn.Parameter) -> bool:
         """Whether it is sharded."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch.distributed as dist
 
 from trainbus_distributed.farewell import PeerFailedError
+from trainbus_distributed.group import Group
 from trainbus_distributed.life import life_of
+from training import ConfigError
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
@@ -57,6 +61,32 @@ def test_launchers_that_keep_their_store_need_not_count_alike() -> None:
         printed = [each.communicate(timeout=120)[0] for each in processes]
         assert [each.returncode for each in processes] == [0, 0], "".join(printed)
         assert all("['here', 'here']" in each for each in printed)
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "says"),
+    [
+        ({"RANK": "x"}, ConfigError, "RANK is 'x', which is no whole number"),
+        ({"MASTER_PORT": "-1"}, ConfigError, "MASTER_PORT is '-1', which is no whole"),
+        ({"RANK": "0"}, PeerFailedError, "the other processes have not come for 2 s"),
+        ({"RANK": "1"}, PeerFailedError, "MASTER_ADDR=127.0.0.1 .*let torchrun start"),
+    ],
+    ids=["no rank", "no port", "no others", "no first"],
+)
+def test_a_launch_by_hand_that_is_wrong_is_told_in_a_sentence(
+    wrong: dict[str, str], kind: type[Exception], says: str, monkeypatch: Any
+) -> None:
+    right = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in {**right, "MASTER_PORT": free_port(), **wrong}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(kind, match=says) as caught:
+        Group._join(2.0)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from trainbus_distributed.connections import (
     open_sockets,
     own_address,
 )
-from trainbus_distributed.farewell import Farewell
+from trainbus_distributed.farewell import Farewell, PeerFailedError
 from trainbus_distributed.life import life_of
 from trainbus_distributed.lines import Gathering, Line, Pass, announce, open_lines
 from trainbus_distributed.waiting import Waiting
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 #: What torchrun tells a process beside ``WORLD_SIZE``.
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+#: What of it are numbers of at least 0.
+NUMBERS = ("RANK", "MASTER_PORT")
 
 
 class Group:
@@ -80,7 +82,17 @@ class Group:
                 "processes, or unset WORLD_SIZE"
             )
         limit = timedelta(seconds=timeout)
-        store, rank, size = next(rendezvous("env://", timeout=limit))
+        for name in NUMBERS:
+            require_number(name)
+        try:
+            store, rank, size = next(rendezvous("env://", timeout=limit))
+        except dist.DistError as error:
+            raise PeerFailedError(
+                f"the other processes have not come for {timeout:g} s "
+                f"(distributed.timeout), or MASTER_ADDR={os.environ['MASTER_ADDR']} "
+                f"and MASTER_PORT={os.environ['MASTER_PORT']} do not lead to the first "
+                f"of them: let torchrun start them all ({first_line(error)})"
+            ) from error
         # The launcher may keep its store, with all addresses, when it starts anew.
         life = life_of(PrefixStore("lives", store), rank, size, timeout)
         Group._store = PrefixStore(f"life/{life}", store)
@@ -204,6 +216,20 @@ class Group:
         """Overwrite ``tensor`` with its mean over all processes."""
         dist.all_reduce(tensor)
         tensor.div_(self.size)
+
+
+def require_number(name: str) -> None:
+    """Refuse what the environment has in the place of a whole number."""
+    if not os.environ[name].isdecimal():
+        raise ConfigError(
+            f"{name} is {os.environ[name]!r}, which is no whole number; let torchrun "
+            "start the processes, or unset WORLD_SIZE"
+        )
+
+
+def first_line(error: Exception) -> str:
+    """Return what ``error`` says before the frames of torch."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def let_go_all() -> None:

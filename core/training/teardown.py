@@ -30,8 +30,11 @@ def tear_down(
                 add_note(failure, f"then on_exception failed: {repr_of(later)}")
     finally:  # also when the user does not want to wait for the above
         closing = bus.call_all("on_close", trainer=trainer)
+    is_told = failure is not None
     for later in closing:
         failure = _joined(failure, later, "on_close")
+    if failure is not None and not is_told:
+        failure = _reported(trainer, failure)
     try:
         trainer.strategy.close(failure)
     except BaseException as later:

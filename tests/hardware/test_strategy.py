@@ -100,6 +100,26 @@ def test_it_is_asked_no_more_often_in_a_longer_run(batches: int) -> None:
     assert strategy.forwards == batches
 
 
+class Explains(Strategy):
+    """Knows better what has ended the run."""
+
+    def report(self, error: BaseException) -> BaseException:
+        return PluginError("rank 1 failed")
+
+
+class FailsLast(Spreads):
+    """Raises where it is closed, and nowhere else."""
+
+    def on_close(self) -> None:
+        raise ValueError("connection lost")
+
+
+def test_what_fails_in_closing_is_reported_as_any_other_error() -> None:
+    with pytest.raises(PluginError, match="rank 1 failed") as caught:
+        make_trainer(None, None, FailsLast(Explains())).train()
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
 def test_one_that_does_nothing_ends_in_the_same_weights() -> None:
     plain, spread = make_trainer(), make_trainer(None, None, Spreads(Counting()))
     for trainer in (plain, spread):

@@ -159,6 +159,9 @@ class Loop:
                     return False
         if window.num_batches:  # the last window is stepped with its own weight
             self._end_window(index, is_last=True)
+        elif length is None and requests.are_shared:
+            requests.agree()  # only now it is known that the epoch has ended
+            return requests.stop is None
         return True
 
     def _end_window(self, index: int, is_last: bool) -> None:

@@ -111,6 +111,17 @@ def with_a_tail(kind: str) -> Any:
     )
 
 
+def of_unknown_length(kind: str) -> Any:
+    return asked_inside(kind, False, 4, is_sized=False)
+
+
+@pytest.mark.parametrize("kind", ["stop", "evaluation"])
+def test_d18_so_is_what_is_asked_in_a_last_step_that_nobody_knew_for_that(
+    two: Ranks, kind: str
+) -> None:
+    assert two.run(of_unknown_length, kind) == [of_unknown_length(kind)] * 2
+
+
 @pytest.mark.parametrize("kind", ["stop", "evaluation"])
 def test_d18_so_is_what_is_asked_in_the_last_step_of_a_run(
     two: Ranks, kind: str

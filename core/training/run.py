@@ -19,7 +19,7 @@ from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
 from training.feed.workers import Watched, ending
 from training.hardware.rng import rank_seed, seed_everything
 from training.loop.loop import Loop
-from training.loop.make_window import choose_window, made_window
+from training.loop.make_window import check_choice, choose_window, made_window
 from training.loop.metrics import known_names
 from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note
@@ -257,14 +257,20 @@ class Run:
             trainer.max_grad_norm,
             trainer.nonfinite,
         )
-        made: Window | None = self.bus.first(
-            "make_window",
-            lambda name, make: made_window(name, make, *parts),
-            trainer=trainer,
-            module=module,
-            default=default,
+        owners: list[str] = []
+
+        def made(name: str, make: Any) -> Window:
+            owners.append(name)
+            return made_window(name, make, *parts)
+
+        window: Window | None = self.bus.first(
+            "make_window", made, trainer=trainer, module=module, default=default
         )
-        return default(*parts) if made is None else made
+        if window is None:
+            return default(*parts)
+        listeners = [each.plugin_name for each in self.bus.listeners("make_window")]
+        check_choice(window, owners[0], listeners, trainer.strategy)
+        return window
 
     def _wrap_loaders(self) -> None:
         """Let plugins replace loaders."""

@@ -11,7 +11,7 @@ from toy import make_trainer, regression_batches, weights_of
 
 from training import Callback, PluginError, Trainer, hookimpl
 from training.loop.optimizer_kernels import prepare_momentum
-from training.plugin import UnreadWindow, Window, why_not_deferred
+from training.plugin import Strategy, UnreadWindow, Window, why_not_deferred
 
 
 class Counting(Window):
@@ -52,6 +52,44 @@ def test_the_first_plugin_that_answers_chooses_the_window() -> None:
     assert window.steps == trainer.step == 3
     assert silent.asked == first.asked == [(trainer, trainer.model, Window)]
     assert last.asked == []
+
+
+def test_who_was_not_asked_for_a_window_is_named(caplog: Any) -> None:
+    trained(Chooses("a"), Chooses("b", Counting), Chooses("c", Window))
+    (said,) = [r.message for r in caplog.records if "the window is" in r.message]
+    assert said.endswith(
+        "that of plugin 'b', which comes first; what makes one, too, was not asked: c"
+    )
+
+
+def test_a_window_of_one_plugin_needs_no_word(caplog: Any) -> None:
+    trained(Chooses("a"), Chooses("b", Counting))
+    assert "the window is" not in caplog.text
+
+
+class Two(Strategy):
+    """Two processes, whose window counts."""
+
+    window = Counting
+
+    @property
+    def size(self) -> int:
+        return 2
+
+
+class Divides(Callback):
+    """Lets two processes compute a run."""
+
+    hook_api = ">=1.1,<2"
+
+    def make_strategy(self) -> Two:
+        return Two()
+
+
+def test_a_window_that_knows_of_no_other_process_is_refused() -> None:
+    with pytest.raises(PluginError, match=r"'a' has made the window.*1 of 2 processes"):
+        trained(Divides(), Chooses("a", Window))
+    trained(Divides(), Chooses("a", Counting))
 
 
 def test_where_none_answers_the_window_is_the_kernels_own() -> None:

@@ -75,6 +75,8 @@ class Strategy:
     parts: tuple[type, ...] = ()
     #: Whether a checkpoint is a folder into which each process writes its parts.
     saves_parts: bool = False
+    #: Of this class the window of a run must be, which knows of the others; None: any.
+    window: type[Any] | None = None
     #: Of the run under way, set by the kernel. A window that sums something anyway may
     #: tell it, too; its boundary then costs no sum of its own where nobody may ask.
     asking: Asking | None = None

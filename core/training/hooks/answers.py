@@ -152,7 +152,7 @@ _METRICS = "a mapping of metric names to numbers, or None"
 #: Hook -> how its answer is taken, how another one is shown, and what is asked for.
 ANSWERS: Final[Mapping[str, tuple[Callable[..., Any], Callable[..., str], str]]] = {
     "make_strategy": (_strategy, repr, f"{_SUBCLASS}Strategy, or None"),
-    "make_window": (_maker, repr, "a subclass of training.plugin.Window, or None"),
+    "make_window": (_maker, repr, "a subclass of the default it is given, or None"),
     "wrap_model": (_module, _kind_of, "a torch module, or None"),
     "metric_names": (_names, repr, "a list of names, or None"),
     "evaluate": (_metrics, _kind_of, _METRICS),

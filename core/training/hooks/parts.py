@@ -80,7 +80,9 @@ def make_window(
     Returns: what makes the window from the arguments of ``Window``, as a rule a
         subclass of ``default`` (``training.plugin`` has them), or None to leave it;
         the first non-None result wins.
-    Order: listeners run in bus order until one returns something.
+    Order: listeners run in bus order until one returns something; a warning names the
+        others. On several processes only ``distributed`` makes a window that knows of
+        the others: return None where ``trainer.world_size`` is not 1.
     Errors: the run does not start; ``on_exception`` fires, then the error is raised.
     """
 

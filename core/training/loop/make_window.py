@@ -9,6 +9,7 @@ import torch
 
 from training.errors import PluginError
 from training.hardware import readback
+from training.hardware.strategy import Strategy
 from training.loop.deferred_window import NotedWindow, UnreadWindow
 from training.loop.optimizer_kernels import prepare_momentum
 from training.loop.precision import Precision
@@ -54,6 +55,36 @@ def made_window(owner: str, make: Any, *arguments: Any) -> Window:
     raise PluginError(
         f"plugin {owner!r} returned {make!r} from make_window, which makes no window; "
         "return a subclass of the default it is given, or None"
+    )
+
+
+def check_choice(
+    window: Window, owner: str, listeners: list[str], strategy: Strategy
+) -> None:
+    """Name who was not asked; refuse a window that knows nothing of other processes.
+
+    Args:
+        window: of the run.
+        owner: the plugin that has made it.
+        listeners: to ``make_window``, in their order.
+        strategy: by which processes the run is computed.
+    Raises:
+        PluginError: its gradients would be those of this process alone.
+    """
+    if unasked := listeners[listeners.index(owner) + 1 :]:
+        log.warning(
+            "the window is that of plugin %r, which comes first; what makes one, too, "
+            "was not asked: %s",
+            *(owner, ", ".join(unasked)),
+        )
+    needed = strategy.window
+    if needed is None or isinstance(window, needed):
+        return
+    raise PluginError(
+        f"plugin {owner!r} has made the window of the run ({type(window).__name__}), "
+        f"which knows nothing of the other {strategy.size - 1} of {strategy.size} "
+        f"processes; let its make_window return None where trainer.world_size is not "
+        "1, or leave the plugin out"
     )
 
 

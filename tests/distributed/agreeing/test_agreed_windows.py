@@ -11,12 +11,35 @@ from ranks import Ranks
 from torch import Tensor, nn
 from toy import Regression, make_trainer, regression_batches
 
-from training import Callback, NonFiniteError, Trainer
+from training import Callback, NonFiniteError, PluginError, Trainer
 
 pytestmark = pytest.mark.distributed
 
 #: The step that is spoilt, counted from 0.
 AT = 2
+
+
+class OwnWindow(Callback):
+    """Makes the window of a run, and comes first: by its name."""
+
+    name = "accumulates"
+    hook_api = ">=1.1,<2"
+
+    def make_window(self, default: type[Any]) -> type[Any]:
+        return type("Mine", (default,), {})
+
+
+def refused() -> str:
+    plugins = [{"distributed": {}}]
+    trainer = make_trainer(None, regression_batches(2, 4), OwnWindow(), plugins=plugins)
+    with pytest.raises(PluginError) as caught:
+        trainer.train()
+    return str(caught.value)
+
+
+def test_a_window_of_each_process_alone_is_refused_on_all(two: Ranks) -> None:
+    for said in two.run(refused):
+        assert said.startswith("plugin 'accumulates' has made the window of the run")
 
 
 class Norm(nn.Module):

@@ -12,15 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from trainbus_distributed.divisor import Divisor
 from trainbus_distributed.exchange import fingerprint, follow_main
-from trainbus_distributed.strategy import GroupStrategy
 from training import NonFiniteError
 from training.plugin import StandIn, Window, WindowResult
+
+if TYPE_CHECKING:
+    from trainbus_distributed.strategy import GroupStrategy
 
 #: Weight, loss, losses that are not finite, names of parts that are new, who asks, who
 #: listens before the step.

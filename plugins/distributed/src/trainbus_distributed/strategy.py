@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from trainbus_distributed.divided_window import DividedWindow
 from trainbus_distributed.exchange import average
 from trainbus_distributed.group import Group
 from trainbus_distributed.module_facts import (
@@ -38,6 +39,7 @@ class GroupStrategy(Strategy):
         data: as ``Strategy.data``.
     """
 
+    window = DividedWindow
     #: Whether each process has the whole of each gradient, which must be the same then.
     replicates = False
 

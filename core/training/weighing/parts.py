@@ -57,15 +57,13 @@ class PartWeigher(Weigher):
         weight = self._weight(part, source)
         if self.weigh == self.ask and len(self._live) <= 1:
             self._find_usual()
-        return StandIn() if source.stands_in else weight
+        return counted(weight, source)
 
     def _find_usual(self) -> None:
         super()._find_usual()
         if self.weigh != self.ask:
             weigh = self.weigh
-            self.weigh = lambda part, source: (
-                StandIn() if source.stands_in else weigh(part, source)
-            )
+            self.weigh = lambda part, source: counted(weigh(part, source), source)
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
         """Return what a batch that is not trained on counts; it decides nothing.
@@ -140,3 +138,8 @@ class PartWeigher(Weigher):
 
     def _refusal(self, why: str) -> ConfigError:
         return ConfigError(sentences.divided(self._strategy.size, why))
+
+
+def counted(weight: float, source: Any) -> float:
+    """Return ``weight``, or what says that the part only stands in for an empty one."""
+    return StandIn() if source.stands_in else weight

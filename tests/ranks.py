@@ -109,7 +109,8 @@ class Ranks:
     def _start(self) -> None:
         self.close()
         address = str(self._folder / "socket")
-        Path(address).unlink(missing_ok=True)
+        for stale in (Path(address), *self._folder.glob(f"*{STACKS}")):
+            stale.unlink(missing_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with Listener(address, "AF_UNIX", backlog=self.size) as listener:
             with (self._folder / "printed.txt").open("wb") as printed:

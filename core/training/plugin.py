@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device, tensors_of
+    from training.feed.persistent_workers import draw_as_if_new
     from training.feed.share import StandIn
     from training.feed.structure import sample_sizes
     from training.feed.unsaved_generators import generators_in
@@ -115,6 +116,7 @@ _MODULES = {
     "complete_folder": "training.checkpoint_io",
     "count": "training.messages.tables",
     "did_you_mean": "training.errors",
+    "draw_as_if_new": "training.feed.persistent_workers",
     "digest_of": "training.archive.shards",
     "epochs_begun": "training.planned.length",
     "evaluating": "training.modules.train_mode",
@@ -200,6 +202,7 @@ __all__ = [
     "complete_folder",
     "count",
     "did_you_mean",
+    "draw_as_if_new",
     "digest_of",
     "epochs_begun",
     "evaluating",

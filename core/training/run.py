@@ -15,11 +15,11 @@ from training.checkpoint.optimizer_state import check_optimizer
 from training.checkpoint.settings import require_same
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
+from training.feed.persistent_workers import ending
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
-from training.feed.workers import Watched, ending
 from training.hardware.rng import rank_seed, seed_everything
 from training.loop.loop import Loop
-from training.loop.make_window import check_choice, choose_window, made_window
+from training.loop.make_window import choose_window, made_window, shared_window
 from training.loop.metrics import known_names
 from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from training.checkpoint.resumption import Resumption
+    from training.feed.workers import Watched
     from training.loop.forward import Forward
     from training.loop.precision import Precision
     from training.loop.run_state import RunState
@@ -181,13 +182,18 @@ class Run:
         feed, window = self._set_up()
         validation = loaders_by_name(self.val_dataloader).values()
         try:
-            with shielded(feed.reading, *validation), ending(validation):
+            # Ended when no shield keeps them at work any more.
+            with (
+                ending([feed.reading, *validation]),
+                shielded(feed.reading, *validation),
+            ):
                 self._train(feed, window)
         except BaseException:
             if self.watched is not None:
                 self.watched.end()
             raise
-        self._release_workers(feed)
+        if self.watched is not None:
+            self.watched.release()
 
     def _begin(self) -> None:
         trainer = self.trainer
@@ -237,13 +243,6 @@ class Run:
         if strategy.is_divided and strategy.data == "own":
             self._lengths = strategy.gather(num_batches(self._loader))
 
-    def _release_workers(self, feed: Feed) -> None:
-        """Let the workers of an epoch that was left end, and those that persist."""
-        if feed.reading is not self._loader:  # a copy that no other run reads
-            feed.reading._iterator = None
-        if self.watched is not None:
-            self.watched.release()
-
     def _make_window(self, module: nn.Module) -> Window:
         """Let a plugin choose what steps; else it is the kernel's own choice."""
         trainer = self.trainer
@@ -257,19 +256,25 @@ class Run:
             trainer.max_grad_norm,
             trainer.nonfinite,
         )
-        owners: list[str] = []
+        strategy = trainer.strategy
+        listeners = [each.plugin_name for each in self.bus.listeners("make_window")]
 
         def made(name: str, make: Any) -> Window:
-            owners.append(name)
-            return made_window(name, make, *parts)
+            window = made_window(name, make, *parts)
+            shared_window(window, f"plugin {name!r}", strategy)
+            if others := listeners[listeners.index(name) + 1 :]:
+                log.warning(
+                    "the window is that of plugin %r, which comes first; who listens "
+                    "to make_window, too, was not asked: %s",
+                    *(name, ", ".join(others)),
+                )
+            return window
 
         window: Window | None = self.bus.first(
             "make_window", made, trainer=trainer, module=module, default=default
         )
         if window is None:
-            return default(*parts)
-        listeners = [each.plugin_name for each in self.bus.listeners("make_window")]
-        check_choice(window, owners[0], listeners, trainer.strategy)
+            return shared_window(default(*parts), "the kernel itself", strategy)
         return window
 
     def _wrap_loaders(self) -> None:

@@ -33,9 +33,9 @@ def tear_down(
     is_told = failure is not None
     for later in closing:
         failure = _joined(failure, later, "on_close")
-    if failure is not None and not is_told:
-        failure = _reported(trainer, failure)
     try:
+        if failure is not None and not is_told:
+            failure = _reported(trainer, failure)
         trainer.strategy.close(failure)
     except BaseException as later:
         failure = _joined(failure, later, "closing the strategy")

@@ -58,8 +58,24 @@ def test_who_was_not_asked_for_a_window_is_named(caplog: Any) -> None:
     trained(Chooses("a"), Chooses("b", Counting), Chooses("c", Window))
     (said,) = [r.message for r in caplog.records if "the window is" in r.message]
     assert said.endswith(
-        "that of plugin 'b', which comes first; what makes one, too, was not asked: c"
+        "'b', which comes first; who listens to make_window, too, was not asked: c"
     )
+
+
+class MayFail(Chooses):
+    failure = "isolate"
+
+
+def test_where_a_window_that_may_fail_cannot_be_made_the_next_one_is(
+    caplog: Any,
+) -> None:
+    def fails(*arguments: Any) -> Any:
+        raise ZeroDivisionError
+
+    for made in (fails, lambda *arguments: None):
+        trainer = trained(MayFail("a", made), Chooses("b", Counting))
+        assert isinstance(trainer._run.window, Counting)
+    assert "the window is" not in caplog.text
 
 
 def test_a_window_of_one_plugin_needs_no_word(caplog: Any) -> None:
@@ -90,6 +106,9 @@ def test_a_window_that_knows_of_no_other_process_is_refused() -> None:
     with pytest.raises(PluginError, match=r"'a' has made the window.*1 of 2 processes"):
         trained(Divides(), Chooses("a", Window))
     trained(Divides(), Chooses("a", Counting))
+    trained(Divides(), MayFail("a", Window), Chooses("b", Counting))
+    with pytest.raises(PluginError, match="the kernel itself has made the window"):
+        trained(Divides())
 
 
 def test_where_none_answers_the_window_is_the_kernels_own() -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from training.errors import DataError
 from training.feed.divided_loader import check_same, refuse_divided
 from training.feed.epoch_loader import can_skip, copied
+from training.feed.persistent_workers import draw_as_if_new, end_workers
 from training.feed.share import Share, sliced
 from training.feed.structure import sample_sizes
 from training.feed.workers import Issued
@@ -54,10 +55,16 @@ class ValidationShare:
 
     def __iter__(self) -> Iterator[Any]:
         with rng_of_main(self.strategy):
+            draw_as_if_new(self._reading)
             batches = iterate_shielded(self._reading)
             yield from (
                 self._by_index(batches) if self._issued else self._sliced(batches)
             )
+
+    def end_workers(self) -> None:
+        """End the workers that persist: nobody else reads with them."""
+        if self._reading is not self.loader:
+            end_workers(self._reading)
 
     def _divided(self, loader: Any) -> DataLoader[Any]:
         share = Share(loader.batch_sampler, self.strategy.rank, self.strategy.size)
@@ -94,7 +101,7 @@ def share_of(loader: Iterable[Any], strategy: Strategy) -> Iterable[Any]:
     """Return what yields this process's part of each batch; alone, ``loader`` itself.
 
     Who measures it reads it through ``portions`` and adds up by ``strategy_of``; who
-    keeps it, so that its workers persist, lets go of it when the run is closed.
+    keeps it, so that its workers persist, calls ``end_workers`` of it in the end.
 
     Args:
         loader: of validation.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
@@ -137,24 +136,13 @@ class Watched:
 
     def end(self) -> None:
         """Kill the workers: one that hangs would outlive the run."""
-        batches: Any = self._batches
-        if not getattr(batches, "_workers", ()) or batches._shutdown:
-            return
-        # Torch's own end waits for each worker; and unless told not to watch them, it
-        # raises in the middle of anything when one is gone.
-        batches._shutdown = True
-        watch: Any = signal_handling
-        watch._remove_worker_pids(id(batches))
-        for worker in batches._workers:
-            worker.kill()
-            worker.join(5)  # seconds; what a dead disk holds cannot be killed
+        kill_workers(self._batches)
 
     def release(self) -> None:
         """Let the workers end, if nothing else holds them; there is no next batch.
 
         Waits while they load a sample, at most 5 s for each: killed, one might hold a
-        lock. Left to the garbage collector each would take 10 s: their queues are
-        collected first, so that they are never told.
+        lock. See ``persistent_workers``.
         """
         self._batches = iter(())
 
@@ -171,20 +159,15 @@ class Watched:
         return place
 
 
-@contextmanager
-def ending(loaders: Iterable[Any]) -> Iterator[None]:
-    """End the workers that persist which are begun inside, of torch's own loaders.
-
-    Those that ran before are left to their owner. Left to the garbage collector each
-    would be waited for, 5 s, in the middle of anything: see ``Watched.release``.
-    """
-    resting = [each for each in loaders if _rests(each)]
-    try:
-        yield
-    finally:
-        for loader in resting:
-            loader._iterator = None
-
-
-def _rests(loader: Any) -> bool:
-    return isinstance(loader, DataLoader) and loader._iterator is None
+def kill_workers(batches: Any) -> None:
+    """Kill the workers of an iterator of torch's, if it has any and they live."""
+    if not getattr(batches, "_workers", ()) or batches._shutdown:
+        return
+    # Torch's own end waits for each worker; and unless told not to watch them, it
+    # raises in the middle of anything when one is gone.
+    batches._shutdown = True
+    watch: Any = signal_handling
+    watch._remove_worker_pids(id(batches))
+    for worker in batches._workers:
+        worker.kill()
+        worker.join(5)  # seconds; what a dead disk holds cannot be killed

@@ -231,7 +231,8 @@ class Strategy:
         """Tell the others what ends the run here; return what is to be raised for it.
 
         That is ``error``, or what another process failed of where this one has only
-        lost it. Called before plugins are closed; nobody waits for the others.
+        lost it. Called before plugins are closed, or for what they raise in closing;
+        nobody waits for the others.
         """
         return error
 

@@ -144,7 +144,8 @@ class Loop:
             del inputs, host  # else held while another one is read and copied
             index += 1
             if window.num_batches == accumulation:
-                self._end_window(index, is_last=index == length)
+                # Without a length each may be the last one.
+                self._end_window(index, is_last=index == length or length is None)
                 if requests.signal is not None:
                     return False  # its grace is short; what is asked for is saved, too
                 if index == length:
@@ -159,9 +160,6 @@ class Loop:
                     return False
         if window.num_batches:  # the last window is stepped with its own weight
             self._end_window(index, is_last=True)
-        elif length is None and requests.are_shared:
-            requests.agree()  # only now it is known that the epoch has ended
-            return requests.stop is None
         return True
 
     def _end_window(self, index: int, is_last: bool) -> None:
@@ -169,7 +167,7 @@ class Loop:
 
         Args:
             index: of the batch to come.
-            is_last: whether the epoch is known to end here.
+            is_last: whether the epoch may end here.
         """
         trainer, bus, progress = self.trainer, self.bus, self.state.progress
         lr = float(trainer.optimizer.param_groups[0]["lr"])

@@ -58,33 +58,24 @@ def made_window(owner: str, make: Any, *arguments: Any) -> Window:
     )
 
 
-def check_choice(
-    window: Window, owner: str, listeners: list[str], strategy: Strategy
-) -> None:
-    """Name who was not asked; refuse a window that knows nothing of other processes.
+def shared_window(window: Window, owner: str, strategy: Strategy) -> Window:
+    """Return ``window``, which knows of the other processes, if there are any.
 
     Args:
         window: of the run.
-        owner: the plugin that has made it.
-        listeners: to ``make_window``, in their order.
+        owner: who has made it, for a person.
         strategy: by which processes the run is computed.
     Raises:
         PluginError: its gradients would be those of this process alone.
     """
-    if unasked := listeners[listeners.index(owner) + 1 :]:
-        log.warning(
-            "the window is that of plugin %r, which comes first; what makes one, too, "
-            "was not asked: %s",
-            *(owner, ", ".join(unasked)),
-        )
     needed = strategy.window
     if needed is None or isinstance(window, needed):
-        return
+        return window
     raise PluginError(
-        f"plugin {owner!r} has made the window of the run ({type(window).__name__}), "
-        f"which knows nothing of the other {strategy.size - 1} of {strategy.size} "
-        f"processes; let its make_window return None where trainer.world_size is not "
-        "1, or leave the plugin out"
+        f"{owner} has made the window of the run ({type(window).__name__}), which "
+        f"knows nothing of the other {strategy.size - 1} of {strategy.size} processes; "
+        "let its make_window return None where trainer.world_size is not 1, or leave "
+        "it out"
     )
 
 

@@ -71,12 +71,13 @@ def free_port() -> str:
 @pytest.mark.parametrize(
     ("wrong", "kind", "says"),
     [
-        ({"RANK": "x"}, ConfigError, "RANK is 'x', which is no whole number"),
-        ({"MASTER_PORT": "-1"}, ConfigError, "MASTER_PORT is '-1', which is no whole"),
-        ({"RANK": "0"}, PeerFailedError, "the other processes have not come for 2 s"),
-        ({"RANK": "1"}, PeerFailedError, "MASTER_ADDR=127.0.0.1 .*let torchrun start"),
+        ({"RANK": "x"}, ConfigError, "RANK is 'x', which is no .* from 0 to 1;"),
+        ({"RANK": "2"}, ConfigError, "RANK is '2', which is no .* from 0 to 1;"),
+        ({"MASTER_PORT": "70000"}, ConfigError, "MASTER_PORT is '70000', .* to 65535"),
+        ({"RANK": "0"}, PeerFailedError, "joined at 127.0.0.1, port .*, within 2 s"),
+        ({"RANK": "1"}, PeerFailedError, "wrong or taken; let torchrun start them"),
     ],
-    ids=["no rank", "no port", "no others", "no first"],
+    ids=["no rank", "too high a rank", "no port", "no others", "no first"],
 )
 def test_a_launch_by_hand_that_is_wrong_is_told_in_a_sentence(
     wrong: dict[str, str], kind: type[Exception], says: str, monkeypatch: Any

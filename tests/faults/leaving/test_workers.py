@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,35 @@ def test_p6_no_worker_for_validation_outlives_its_run(fails: bool) -> None:
         trainer.train()
     assert "val_loss" in trainer.history[0]
     assert multiprocessing.active_children() == before
+
+
+class Sleeps(Augmented):
+    """Its last row never comes."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index == len(self) - 1:
+            threading.Event().wait()
+        return super().__getitem__(index)
+
+
+def fails(*_: Any) -> Any:
+    raise ZeroDivisionError
+
+
+def test_p6_where_measuring_fails_no_worker_is_waited_for(monkeypatch: Any) -> None:
+    before = multiprocessing.active_children()
+    validation = DataLoader(
+        Sleeps(), batch_size=2, num_workers=2, persistent_workers=True
+    )
+    trainer = build(val_dataloader=validation, plugins=["evaluation"])
+    monkeypatch.setattr(trainer.plugins["evaluation"], "sanity_batches", 0)
+    monkeypatch.setattr(trainer, "compute_loss", fails)
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError) as caught:
+        trainer.train()
+    assert multiprocessing.active_children() == before
+    assert time.monotonic() - began < 5
+    del caught
 
 
 def test_p6_a_worker_that_ran_before_is_left_to_its_owner() -> None:

@@ -16,6 +16,7 @@ from faults.runs import (
     assert_same_end,
     build,
     end_of,
+    loader_of,
     resumed,
 )
 from torch.utils.data import (
@@ -113,6 +114,24 @@ def test_r3_the_order_is_that_of_the_generator_however_long_workers_live() -> No
         ends.append(end_of(trainer))
     assert_same_end(ends[1], ends[0], "workers")
     assert_same_end(ends[2], ends[0], "persistent workers")
+
+
+def measured(workers: int, persistent: bool) -> dict[str, Any]:
+    """Return options of a run whose validation draws the seed of its workers."""
+    validation = loader_of(noise=False, workers=workers, persistent_workers=persistent)
+    plugins = [{"evaluation": {"metrics": ["loss"]}}]
+    return {"val_dataloader": validation, "plugins": plugins, "num_epochs": 3}
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["anew", "that persist"])
+def test_r3_workers_for_validation_draw_alike_however_long_they_live(
+    tmp_path: Path, persistent: bool
+) -> None:
+    straight = build(SavesEverywhere(tmp_path), **measured(1, persistent))
+    straight.train()
+    path = sorted(tmp_path.iterdir())[-4]
+    end = resumed(path, ambient=5, **measured(1, persistent))
+    assert_same_end(end, end_of(straight), path.name)
 
 
 class SavesIn(Callback):

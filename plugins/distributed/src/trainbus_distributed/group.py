@@ -36,8 +36,8 @@ T = TypeVar("T")
 
 #: What torchrun tells a process beside ``WORLD_SIZE``.
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-#: What of it are numbers of at least 0.
-NUMBERS = ("RANK", "MASTER_PORT")
+#: What of it are numbers from 0, and what each is less than.
+LIMITS = {"RANK": "WORLD_SIZE", "MASTER_PORT": "65536"}
 
 
 class Group:
@@ -82,16 +82,16 @@ class Group:
                 "processes, or unset WORLD_SIZE"
             )
         limit = timedelta(seconds=timeout)
-        for name in NUMBERS:
-            require_number(name)
+        for name, limit_of_it in LIMITS.items():
+            require_number(name, limit_of_it)
         try:
             store, rank, size = next(rendezvous("env://", timeout=limit))
         except dist.DistError as error:
             raise PeerFailedError(
-                f"the other processes have not come for {timeout:g} s "
-                f"(distributed.timeout), or MASTER_ADDR={os.environ['MASTER_ADDR']} "
-                f"and MASTER_PORT={os.environ['MASTER_PORT']} do not lead to the first "
-                f"of them: let torchrun start them all ({first_line(error)})"
+                f"the processes could not be joined at {os.environ['MASTER_ADDR']}, "
+                f"port {os.environ['MASTER_PORT']}, within {timeout:g} s "
+                "(distributed.timeout): not all have come, or the address is wrong or "
+                f"taken; let torchrun start them all ({first_line(error)})"
             ) from error
         # The launcher may keep its store, with all addresses, when it starts anew.
         life = life_of(PrefixStore("lives", store), rank, size, timeout)
@@ -218,12 +218,18 @@ class Group:
         tensor.div_(self.size)
 
 
-def require_number(name: str) -> None:
-    """Refuse what the environment has in the place of a whole number."""
-    if not os.environ[name].isdecimal():
+def require_number(name: str, limit: str) -> None:
+    """Refuse what the environment has in the place of a whole number.
+
+    Args:
+        name: of the variable.
+        limit: what it is less than: a number, or another variable that is one.
+    """
+    value, most = os.environ[name], os.environ.get(limit, limit)
+    if not value.isdecimal() or int(value) >= int(most):
         raise ConfigError(
-            f"{name} is {os.environ[name]!r}, which is no whole number; let torchrun "
-            "start the processes, or unset WORLD_SIZE"
+            f"{name} is {value!r}, which is no whole number from 0 to {int(most) - 1}; "
+            "let torchrun start the processes, or unset WORLD_SIZE"
         )
 
 

@@ -142,7 +142,7 @@ class GroupStrategy(Strategy):
         return error
 
     def close(self, error: BaseException | None) -> None:
-        """Tell the others of an error that came last, while plugins were closed."""
+        """Tell the others of an error that was not reported: where building fails."""
         if error is not None and error is not self._reported:
             self.report(error)
 

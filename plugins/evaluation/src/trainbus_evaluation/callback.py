@@ -107,7 +107,7 @@ class EvaluationCallback(Callback):
         self._given = evaluator
         self._evaluator: Any = evaluator
         #: Of each loader by name: itself, and what this process reads of it.
-        self._shares: dict[str, tuple[Iterable[Any], Iterable[Any]]] = {}
+        self._shares: dict[str, tuple[Iterable[Any], Any]] = {}
         #: Names that the first batches gave; None where nobody looked.
         self._seen: list[str] | None = None
 
@@ -185,7 +185,10 @@ class EvaluationCallback(Callback):
         return self.measure(trainer) if self.is_due(trainer, reason) else None
 
     def on_close(self) -> None:
-        """Let go of what this process reads of each loader: its workers end."""
+        """Let go of what this process reads of each loader, and end its workers."""
+        for loader, share in self._shares.values():
+            if share is not loader:
+                share.end_workers()
         self._shares.clear()
 
     def is_due(self, trainer: Trainer, reason: str) -> bool:

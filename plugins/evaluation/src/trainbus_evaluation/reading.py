@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from training.plugin import iterate_shielded, num_batches
+from training.plugin import draw_as_if_new, iterate_shielded, num_batches
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -27,6 +27,7 @@ class WhileStaying:
         total = num_batches(self.loader)
         if tell is not None:
             tell(trainer, 0, total, self._name)
+        draw_as_if_new(self.loader)
         for done, batch in enumerate(iterate_shielded(self.loader), 1):
             trainer.abandon_if_leaving()
             yield batch

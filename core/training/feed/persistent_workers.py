@@ -1,0 +1,64 @@
+"""Workers that outlive an epoch: when they end, and what they draw meanwhile.
+
+Left to the garbage collector each would be waited for, 10 s, in the middle of anything:
+their queues are collected first, so that they are never told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from training.feed.workers import kill_workers
+
+
+def end_workers(loader: Any) -> None:
+    """Let the workers of ``loader`` that persist end: torch's, or a copy of one.
+
+    Waits while they load a sample, at most 10 s for each.
+    """
+    batches, loader._iterator = loader._iterator, None
+    # By name: a traceback may hold it, too.
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
+
+
+@contextmanager
+def ending(loaders: Iterable[Any]) -> Iterator[None]:
+    """End the workers that persist which are begun inside, of torch's own loaders.
+
+    Those that ran before are left to their owner. Where the run fails, or is told to
+    leave at once, they are killed.
+    """
+    resting = [each for each in loaders if persists(each) and each._iterator is None]
+    try:
+        yield
+    except BaseException:
+        for loader in resting:
+            kill_workers(loader._iterator)
+        raise
+    finally:
+        for loader in resting:
+            end_workers(loader)
+
+
+def persists(loader: Any) -> bool:
+    """Whether it is a loader of torch's whose workers outlive an epoch."""
+    return isinstance(loader, DataLoader) and getattr(
+        loader, "persistent_workers", False
+    )
+
+
+def draw_as_if_new(loader: Any) -> None:
+    """Draw what an iterator with new workers would take from its generator.
+
+    Workers that persist take their seed once, those of a resumed run again: each
+    evaluation counts alike, so that what is drawn after it, for dropout say, does not
+    depend on how long the workers live.
+    """
+    if persists(loader) and loader._iterator is not None:
+        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)

@@ -261,7 +261,7 @@ class Run:
 
         def made(name: str, make: Any) -> Window:
             window = made_window(name, make, *parts)
-            shared_window(window, f"plugin {name!r}", strategy)
+            shared_window(window, name, strategy)
             if others := listeners[listeners.index(name) + 1 :]:
                 log.warning(
                     "the window is that of plugin %r, which comes first; who listens "
@@ -274,7 +274,7 @@ class Run:
             "make_window", made, trainer=trainer, module=module, default=default
         )
         if window is None:
-            return shared_window(default(*parts), "the kernel itself", strategy)
+            return shared_window(default(*parts), None, strategy)
         return window
 
     def _wrap_loaders(self) -> None:

@@ -36,6 +36,9 @@ def tear_down(
     try:
         if failure is not None and not is_told:
             failure = _reported(trainer, failure)
+    except BaseException as later:  # the user does not want to wait for that
+        failure = _joined(failure, later, "telling the others")
+    try:
         trainer.strategy.close(failure)
     except BaseException as later:
         failure = _joined(failure, later, "closing the strategy")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -97,6 +99,48 @@ def left_by(kind: str) -> int:
 
 def test_d22_no_worker_outlives_its_run(two: Ranks) -> None:
     assert two.run(left_by, "workers that persist") == [0, 0]
+
+
+class Sleeps(Points):
+    """Its last row never comes."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index == ROWS - 1:
+            threading.Event().wait()
+        return super().__getitem__(index)
+
+
+def failing(*_: Any, **__: Any) -> Any:
+    raise ZeroDivisionError
+
+
+def left_by_a_failure() -> tuple[int, bool]:
+    """Return how many workers outlive it, and whether it ended soon."""
+    model = nn.Linear(4, CLASSES)
+    loader = DataLoader(
+        Sleeps(), batch_size=SIZE, num_workers=2, persistent_workers=True
+    )
+    trainer = Trainer(
+        model,
+        points(),
+        loader,
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        loss_fn=nn.functional.cross_entropy,
+        seed=3,
+        device="cpu",
+        plugins=[{"distributed": {}}, {"evaluation": {"sanity_batches": 0}}],
+    )
+    trainer.compute_loss = failing  # type: ignore[method-assign]
+    before, began = multiprocessing.active_children(), time.monotonic()
+    with pytest.raises(ZeroDivisionError) as caught:
+        trainer.train()
+    left = len(multiprocessing.active_children()) - len(before)
+    del caught
+    return left, time.monotonic() - began < 5
+
+
+def test_d22_where_measuring_fails_no_worker_is_waited_for(two: Ranks) -> None:
+    assert two.run(left_by_a_failure) == [(0, True)] * 2
 
 
 @pytest.mark.parametrize("kind", LOADERS)

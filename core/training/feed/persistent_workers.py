@@ -16,12 +16,17 @@ from torch.utils.data import DataLoader
 from training.feed.workers import kill_workers
 
 
-def end_workers(loader: Any) -> None:
-    """Let the workers of ``loader`` that persist end: torch's, or a copy of one.
+def end_workers(loader: Any, kills: bool = False) -> None:
+    """End the workers of ``loader`` that persist.
 
-    Waits while they load a sample, at most 10 s for each.
+    Args:
+        loader: torch's, or a copy of one.
+        kills: rather than wait while they load a sample, at most 10 s for each; one
+            that is killed might hold a lock.
     """
     batches, loader._iterator = loader._iterator, None
+    if kills:
+        kill_workers(batches)
     # By name: a traceback may hold it, too.
     if hasattr(batches, "_shutdown_workers"):
         batches._shutdown_workers()
@@ -31,26 +36,25 @@ def end_workers(loader: Any) -> None:
 def ending(loaders: Iterable[Any]) -> Iterator[None]:
     """End the workers that persist which are begun inside, of torch's own loaders.
 
-    Those that ran before are left to their owner. Where the run fails, or is told to
-    leave at once, they are killed.
+    Those that ran before are left to their owner. Where the run fails, or leaves for a
+    signal, they are killed.
     """
     resting = [each for each in loaders if persists(each) and each._iterator is None]
+    fails = True
     try:
         yield
-    except BaseException:
-        for loader in resting:
-            kill_workers(loader._iterator)
-        raise
+        fails = False
     finally:
         for loader in resting:
-            end_workers(loader)
+            end_workers(loader, kills=fails)
 
 
 def persists(loader: Any) -> bool:
-    """Whether it is a loader of torch's whose workers outlive an epoch."""
-    return isinstance(loader, DataLoader) and getattr(
-        loader, "persistent_workers", False
-    )
+    """Whether it is a plain loader of torch's whose workers outlive an epoch.
+
+    A class of its own may read with those of another one inside, which it keeps.
+    """
+    return type(loader) is DataLoader and loader.persistent_workers
 
 
 def draw_as_if_new(loader: Any) -> None:

@@ -61,10 +61,14 @@ class ValidationShare:
                 self._by_index(batches) if self._issued else self._sliced(batches)
             )
 
-    def end_workers(self) -> None:
-        """End the workers that persist: nobody else reads with them."""
+    def end_workers(self, kills: bool = False) -> None:
+        """End the workers that persist: nobody else reads with them.
+
+        Args:
+            kills: rather than wait for them.
+        """
         if self._reading is not self.loader:
-            end_workers(self._reading)
+            end_workers(self._reading, kills)
 
     def _divided(self, loader: Any) -> DataLoader[Any]:
         share = Share(loader.batch_sampler, self.strategy.rank, self.strategy.size)
@@ -101,7 +105,8 @@ def share_of(loader: Iterable[Any], strategy: Strategy) -> Iterable[Any]:
     """Return what yields this process's part of each batch; alone, ``loader`` itself.
 
     Who measures it reads it through ``portions`` and adds up by ``strategy_of``; who
-    keeps it, so that its workers persist, calls ``end_workers`` of it in the end.
+    keeps it, so that its workers persist, calls ``end_workers`` of it in the end, after
+    a failure with ``kills``.
 
     Args:
         loader: of validation.

@@ -168,6 +168,9 @@ def kill_workers(batches: Any) -> None:
     batches._shutdown = True
     watch: Any = signal_handling
     watch._remove_worker_pids(id(batches))
+    # Of the thread that pins what they load, which nobody else would tell any more.
+    if (done := getattr(batches, "_pin_memory_thread_done_event", None)) is not None:
+        done.set()
     for worker in batches._workers:
         worker.kill()
         worker.join(5)  # seconds; what a dead disk holds cannot be killed

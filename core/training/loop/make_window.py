@@ -58,12 +58,12 @@ def made_window(owner: str, make: Any, *arguments: Any) -> Window:
     )
 
 
-def shared_window(window: Window, owner: str, strategy: Strategy) -> Window:
+def shared_window(window: Window, owner: str | None, strategy: Strategy) -> Window:
     """Return ``window``, which knows of the other processes, if there are any.
 
     Args:
         window: of the run.
-        owner: who has made it, for a person.
+        owner: the plugin that has made it; None: the kernel.
         strategy: by which processes the run is computed.
     Raises:
         PluginError: its gradients would be those of this process alone.
@@ -71,11 +71,17 @@ def shared_window(window: Window, owner: str, strategy: Strategy) -> Window:
     needed = strategy.window
     if needed is None or isinstance(window, needed):
         return window
+    others = f"the other {strategy.size - 1} of {strategy.size} processes"
+    if owner is None:
+        raise PluginError(
+            f"no plugin has made the window of the run, which must be a "
+            f"{needed.__name__} to know of {others}; let the plugin that has made the "
+            "strategy answer make_window, too, and see whether it has failed"
+        )
     raise PluginError(
-        f"{owner} has made the window of the run ({type(window).__name__}), which "
-        f"knows nothing of the other {strategy.size - 1} of {strategy.size} processes; "
-        "let its make_window return None where trainer.world_size is not 1, or leave "
-        "it out"
+        f"plugin {owner!r} has made the window of the run ({type(window).__name__}), "
+        f"which knows nothing of {others}; let its make_window return None where "
+        "trainer.world_size is not 1, or leave the plugin out"
     )
 
 

@@ -209,6 +209,34 @@ def test_p6_a_worker_that_ran_before_is_left_to_its_owner() -> None:
     assert multiprocessing.active_children() == before
 
 
+class Wraps(DataLoader[Any]):
+    """Is torch's by its class, and reads with another one."""
+
+    def __init__(self, inner: Any) -> None:
+        self.__dict__["inner"] = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["inner"], name)
+
+    def __iter__(self) -> Any:
+        return iter(self.inner)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+
+def test_p6_so_is_that_of_a_loader_inside_of_another_one() -> None:
+    before = multiprocessing.active_children()
+    inner = loader_of(workers=1, persistent_workers=True)
+    plugins = [{"evaluation": {"sanity_batches": 0}}]
+    for _ in range(2):
+        trainer = build(val_dataloader=Wraps(inner), plugins=plugins)
+        trainer.train()
+        assert "val_loss" in trainer.history[-1]
+    inner._iterator = None
+    assert multiprocessing.active_children() == before
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_p6_an_error_in_the_data_set_keeps_its_type_and_names_the_samples(
     workers: int,

@@ -21,6 +21,7 @@ from training.callbacks import Callback
 from training.plugin import (
     Plan,
     checked_answer,
+    draw_as_if_new,
     loaders_by_name,
     merge_metrics,
     rng_of_main,
@@ -184,12 +185,19 @@ class EvaluationCallback(Callback):
         """Return the metrics, or None at an epoch end that is not due."""
         return self.measure(trainer) if self.is_due(trainer, reason) else None
 
+    def on_exception(self) -> None:
+        """Kill the workers that read for this process: nobody waits for them."""
+        self._end_shares(kills=True)
+
     def on_close(self) -> None:
         """Let go of what this process reads of each loader, and end its workers."""
-        for loader, share in self._shares.values():
+        self._end_shares(kills=False)
+
+    def _end_shares(self, kills: bool) -> None:
+        while self._shares:
+            _, (loader, share) = self._shares.popitem()
             if share is not loader:
-                share.end_workers()
-        self._shares.clear()
+                share.end_workers(kills)
 
     def is_due(self, trainer: Trainer, reason: str) -> bool:
         """Whether this boundary is evaluated."""
@@ -205,8 +213,11 @@ class EvaluationCallback(Callback):
         records: list[dict[str, Any]] = []
         is_ours = isinstance(self._evaluator, (Evaluator, TaskEvaluator))
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
-            # Others get the loader itself.
-            given = self._staying(trainer, loader, name) if is_ours else loader
+            given: Any = loader  # itself, where the evaluator is another's
+            if is_ours:
+                given = self._staying(trainer, loader, name)
+            else:
+                draw_as_if_new(loader)
             results = self._results(trainer, given, name)
             found |= numbers_of(results, name)
             label = {"loader": name} if name else {}

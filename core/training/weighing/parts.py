@@ -55,7 +55,7 @@ class PartWeigher(Weigher):
             source: a ``DividedLoader``, or what it told when it had read this part.
         """
         weight = self._weight(part, source)
-        if self.weigh == self.ask and len(self._live) <= 1:
+        if self.weigh == self.ask and len(self._told.live) <= 1:
             self._find_usual()
         return counted(weight, source)
 
@@ -73,14 +73,14 @@ class PartWeigher(Weigher):
         since parts may take unequal numbers of passes.
         """
         said = said_weight(batch) is not None or self._function is not None
-        if not (said or self._is_settled) and self._strategy.passes_together:
+        if not (said or self._told.is_settled) and self._strategy.passes_together:
             return self._amount(batch, samples)
-        if said or not self._is_settled:
+        if said or not self._told.is_settled:
             return super().evaluated(batch, samples)
-        if not self._counts.go_together(self._live, batch, samples):
+        if not self._counts.go_together(self._told.live, batch, samples):
             log.warning(
                 "evaluation counts by %s; that the loss is a mean over %s is as likely",
-                *(self.verdict, " or ".join(map(in_words, list(self._live)[1:]))),
+                *(self.verdict, " or ".join(map(in_words, list(self._told.live)[1:]))),
             )
         return self._amount(batch, samples)
 
@@ -89,17 +89,17 @@ class PartWeigher(Weigher):
         if said_weight(part) is not None or self._function is not None:
             return self(part, issued)
         samples = None if issued is None else len(issued)
-        if not self._is_settled and self._model is not None:
+        if not self._told.is_settled and self._model is not None:
             self._measured(*self._whole(part, source))
             self._agree()
-        elif self._later.are_left and self._later.is_due():
+        elif self._told.later.are_left and self._told.later.is_due():
             self._look_again(*self._whole(part, source)[:2])
         if self._differ(part, samples, source.stands_in):
-            if self._is_settled:
+            if self._told.is_settled:
                 self._decided_late(*self._whole(part, source))
                 self._agree()
             if self._differ(part, samples, source.stands_in):
-                self._unknown(sentences.undecided(self._live, self._reasons))
+                self._unknown(sentences.undecided(self._told.live, self._reasons))
         return 0.0 if source.stands_in else self._amount(part, samples)
 
     def _whole(self, part: Any, source: Any) -> tuple[Any, Any, int | None]:
@@ -115,14 +115,19 @@ class PartWeigher(Weigher):
 
     def _differ(self, part: Any, samples: int | None, stands_in: bool) -> bool:
         """Whether the units left weigh any process's part differently."""
-        if len(self._live) <= 1:
+        if len(self._told.live) <= 1:
             return False
-        alike = stands_in or self._counts.go_together(self._live, part, samples)
+        alike = stands_in or self._counts.go_together(self._told.live, part, samples)
         return self._strategy.sum([float(not alike)]) != [0.0]
 
     def _agree(self) -> None:
         """Refuse to go on if processes have seen different things in one batch."""
-        own = self._unit, tuple(self._live), self._is_settled, self._scale
+        own = (
+            self._told.unit,
+            tuple(self._told.live),
+            self._told.is_settled,
+            self._told.scale,
+        )
         found = self._strategy.gather(own)
         if any(each != found[0] for each in found):
             units = ", ".join(

@@ -15,6 +15,7 @@ from training.hardware.strategy import Strategy
 from training.weighing import sentences
 from training.weighing.candidates import Counts, checked, needed, said_weight
 from training.weighing.later_looks import LaterLooks, is_belied
+from training.weighing.told import Told
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
 from training.weighing.usual_batch import EachBatch, usual_weight
 
@@ -78,14 +79,10 @@ class Weigher(EachBatch):
     def reset(self) -> None:
         """Forget what was measured."""
         said: Any = self._loss_per
-        self._unit: str | None = None if callable(said) else said
-        self._live: dict[str, float] = {}  # unit -> amount in the first batch
-        self._rest, self._scale, self._cuts, self._batches = 0.0, 1.0, 0, 0
+        unit = None if callable(said) else said
+        self._told = Told(unit, is_settled=said is not None)
         self._reasons: list[str] = []
-        self._is_settled = self._loss_per is not None
-        self._expected: str | None = None
         self._allows_change = self._has_samples = self._has_waited = False
-        self._later = LaterLooks()
         self.weigh = self.ask
 
     def prepare(
@@ -107,7 +104,7 @@ class Weigher(EachBatch):
         """
         self._model, self._device, self._loader = model, device, loader
         self._batches_a_window, self._window = batches_a_window, window
-        if batches_a_window > 1 and self._is_settled and self._unit is None:
+        if batches_a_window > 1 and self._told.is_settled and self._told.unit is None:
             self.reset()  # it did not matter so far
         self.weigh = self.ask
         self._tell_window()
@@ -115,31 +112,22 @@ class Weigher(EachBatch):
     @property
     def is_sum(self) -> bool:
         """Whether the loss is a sum over its batch."""
-        return self._unit == "sum"
+        return self._told.unit == "sum"
 
     @property
     def verdict(self) -> str:
         """The unit in words, for people."""
         if callable(self._loss_per):
             return "a function of the batch"
-        return "not known" if self._unit is None else in_words(self._unit)
+        return "not known" if self._told.unit is None else in_words(self._told.unit)
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""
-        unit = self._unit
+        settings = self._told.settings()
         if callable(self._loss_per):
             kind = type(self._loss_per).__name__
-            unit = getattr(self._loss_per, "__qualname__", kind)
-        return {
-            "unit": unit,
-            "live": dict(self._live),
-            "r": self._rest,
-            "scale": self._scale,
-            "cuts": self._cuts,
-            "batches": self._batches,
-            "is_settled": self._is_settled or self._expected is not None,
-            "later": self._later.number,
-        }
+            settings["unit"] = getattr(self._loss_per, "__qualname__", kind)
+        return settings
 
     def take_over(self, saved: Mapping[str, Any] | None, allows_change: bool) -> None:
         """Go on with the unit of a checkpoint, unless a person says another.
@@ -150,24 +138,18 @@ class Weigher(EachBatch):
         self._allows_change = allows_change
         if saved is None or self._loss_per is not None:
             return
-        if not is_known(saved["unit"], allows_change):
-            return
-        self._unit = saved["unit"]
-        self._expected = self._unit if saved["is_settled"] else None
-        self._is_settled = saved["is_settled"] and self._unit is None  # and stays so
-        self._live = {str(name): float(n) for name, n in saved["live"].items()}
-        self._rest, self._scale = float(saved["r"]), float(saved["scale"])
-        self._cuts, self._batches = int(saved["cuts"]), int(saved["batches"])
-        self._later = LaterLooks(saved.get("later"))
+        if is_known(saved["unit"], allows_change):
+            self._told = Told.of(saved)
 
     def _find_usual(self) -> None:
         """Count usual batches at once from here on, if all there is to do is count."""
-        if self._function is not None or self._later.are_left:
+        if self._function is not None or self._told.later.are_left:
             return
-        left = self._live if len(self._live) > 1 else {}
-        is_first = self._unit == next(iter(left), self._unit)
-        if is_first and (self._is_settled or (self._has_waited and self._may_wait)):
-            how = self._counts, self._unit, left, self._scale
+        told = self._told
+        left = told.live if len(told.live) > 1 else {}
+        is_first = told.unit == next(iter(left), told.unit)
+        if is_first and (told.is_settled or (self._has_waited and self._may_wait)):
+            how = self._counts, told.unit, left, told.scale
             self.weigh = usual_weight(*how, self.ask)
 
     def __call__(self, batch: Any, issued: Any = None) -> float:
@@ -186,22 +168,22 @@ class Weigher(EachBatch):
         if self._function is not None:
             return checked(self._function(batch), "loss_per returned the weight")
         samples = None if issued is None else len(issued)
-        if not self._is_settled and self._model is not None:
+        if not self._told.is_settled and self._model is not None:
             return self._measured(batch, issued, samples)
-        if self._later.are_left and self._later.is_due():
+        if self._told.later.are_left and self._told.later.is_due():
             self._look_again(batch, issued)
         return self._known(batch, issued, samples)
 
     def _known(self, batch: Any, issued: Any, samples: int | None) -> float:
-        if len(self._live) > 1:
+        if len(self._told.live) > 1:
             return self._compared(batch, issued, samples)
         return self._amount(batch, samples)
 
     def _look_again(self, batch: Any, issued: Any) -> None:
         """Refuse a unit that a later batch belies."""
         self.weigh = self.ask
-        seen = self._look(batch, issued, list(self._live))
-        if is_belied(self._live, seen, LIMIT):
+        seen = self._look(batch, issued, list(self._told.live))
+        if is_belied(self._told.live, seen, LIMIT):
             raise self._refusal(sentences.belied(seen, self.verdict))
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
@@ -214,15 +196,15 @@ class Weigher(EachBatch):
         issued = None if samples is None else range(samples)
         if said_weight(batch) is not None or self._function is not None:
             return self(batch, issued)
-        if self._is_settled:
+        if self._told.is_settled:
             try:
                 return self._known(batch, issued, samples)
             except ConfigError as error:  # training is not concerned by this batch
                 log.warning("evaluation counts by %s: %s", self.verdict, error)
-        if self._is_settled or self._model is None:
+        if self._told.is_settled or self._model is None:
             return self._amount(batch, samples)
         waits = self._has_waited and not self._need_not_be_measured(batch, samples)
-        if self._unit is not None and not waits:
+        if self._told.unit is not None and not waits:
             return self._amount(batch, samples)
         live = self._look(batch, issued, None).live  # before anything was trained on
         amount = self._counts(live[0] if live else "samples", batch, samples)
@@ -233,15 +215,15 @@ class Weigher(EachBatch):
         return str(sentences.verdict(self._look(batch, issued, None), LIMIT))
 
     def _amount(self, batch: Any, samples: int | None) -> float:
-        if self._unit is None or self._unit == "sum":
+        if self._told.unit is None or self._told.unit == "sum":
             amount = self._counts("samples", batch, samples)
             return 1.0 if amount is None else amount
-        amount = self._counts(self._unit, batch, samples)
-        return self._scale * needed(amount, self._unit, batch)
+        amount = self._counts(self._told.unit, batch, samples)
+        return self._told.scale * needed(amount, self._told.unit, batch)
 
     def _compared(self, batch: Any, issued: Any, samples: int | None) -> float:
         """Measure the first batch in which the units left do not go together."""
-        units = iter(self._live.items())
+        units = iter(self._told.live.items())
         first, before = next(units)
         whole = needed(self._counts(first, batch, samples), first, batch)
         for unit, amount in units:
@@ -250,11 +232,11 @@ class Weigher(EachBatch):
                 continue
             if not isclose(own * before, whole * amount):
                 return self._decided_late(batch, issued, samples)
-        return self._scale * whole
+        return self._told.scale * whole
 
     def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
         self.weigh = self.ask
-        seen = self._look(batch, issued, list(self._live))
+        seen = self._look(batch, issued, list(self._told.live))
         if seen.is_none:
             self._unknown(sentences.none(seen, LIMIT))
         elif seen.turns:
@@ -264,25 +246,25 @@ class Weigher(EachBatch):
 
     def _refuse_differing(self, batch: Any, samples: int | None, seen: Look) -> None:
         """Refuse a batch that units left make weigh differently."""
-        if not self._counts.go_together(self._live, batch, samples):
-            self._unknown(sentences.undecided(self._live, seen.reasons))
+        if not self._counts.go_together(self._told.live, batch, samples):
+            self._unknown(sentences.undecided(self._told.live, seen.reasons))
 
     def _measured(self, batch: Any, issued: Any, samples: int | None) -> float:
         """Look at one of the first batches; decide when enough is known."""
-        if self._expected is not None:
+        if self._told.expected is not None:
             self._check_expected(batch, issued)
             return self(batch, issued)
         self._has_samples = self._counts("samples", batch, samples) is not None
-        if not self._live:
+        if not self._told.live:
             amounts = self._counts.all(batch, samples)
-            self._live = {unit: float(n) for unit, n in amounts.items()}
-            self._unit = next(iter(self._live), None)
+            self._told.live = {unit: float(n) for unit, n in amounts.items()}
+            self._told.unit = next(iter(self._told.live), None)
         if self._need_not_be_measured(batch, samples):
             self._has_waited = True
             return self._amount(batch, samples)
         self.weigh = self.ask
-        self._batches += 1
-        seen = self._look(batch, issued, list(self._live))
+        self._told.batches += 1
+        seen = self._look(batch, issued, list(self._told.live))
         if seen.said is not None:
             self._settle_as_said(seen)
             return self._amount(batch, samples)
@@ -290,17 +272,19 @@ class Weigher(EachBatch):
         if seen.is_none:
             self._unknown(sentences.none(seen, LIMIT))
         elif seen.turns:
-            self._cuts += seen.turns
+            self._told.cuts += seen.turns
             live = self._of_torch(seen.live)
-            self._keep(live, seen, is_first=self._batches == 1 and not self._has_waited)
-        if not self._is_settled:
+            is_first = self._told.batches == 1 and not self._has_waited
+            self._keep(live, seen, is_first)
+        if not self._told.is_settled:
             self._decide(seen)
         self._refuse_differing(batch, samples, seen)
         return self._amount(batch, samples)
 
     def _need_not_be_measured(self, batch: Any, samples: int | None) -> bool:
         """Whether nothing can be told: all units have gone together so far."""
-        return self._may_wait and self._counts.go_together(self._live, batch, samples)
+        live = self._told.live
+        return self._may_wait and self._counts.go_together(live, batch, samples)
 
     @property
     def _may_wait(self) -> bool:
@@ -310,7 +294,7 @@ class Weigher(EachBatch):
         often than there are batches.
         """
         is_step = not self._has_own_loss and self._loss_fn is None
-        return is_step and self._batches_a_window <= 1 and bool(self._live)
+        return is_step and self._batches_a_window <= 1 and bool(self._told.live)
 
     def _of_torch(self, live: list[str]) -> list[str]:
         """Return the one unit of torch's cross entropy, if it is among ``live``."""
@@ -322,23 +306,23 @@ class Weigher(EachBatch):
 
     def _decide(self, seen: Look) -> None:
         """Believe the unit, or go on looking, or give up."""
-        if self._cuts >= CUTS or (self._batches >= MOST_BATCHES and self._cuts):
-            self._is_settled = True
-            assert self._unit is not None
-            is_known = self._counts.is_torch_loss and len(self._live) == 1
+        told, most = self._told, min(MOST_BATCHES, self._batches_a_window)
+        if told.cuts >= CUTS or (told.batches >= MOST_BATCHES and told.cuts):
+            told.is_settled = True
+            assert told.unit is not None
+            is_known = self._counts.is_torch_loss and len(told.live) == 1
             may_differ = self._batches_a_window > 1 and not is_known
-            self._later = LaterLooks(0 if may_differ else None)
-            log.info("%s", sentences.found(seen, self._unit))
-        elif not self._cuts and (
-            seen.is_final or self._batches >= min(MOST_BATCHES, self._batches_a_window)
-        ):
+            told.later = LaterLooks(0 if may_differ else None)
+            log.info("%s", sentences.found(seen, told.unit))
+        elif not told.cuts and (seen.is_final or told.batches >= most):
             self._unknown(sentences.unknown(self._reasons))
 
     def _keep(self, live: list[str], seen: Look, is_first: bool = False) -> None:
         """Go on with the units in ``live``, on the scale of the batches before."""
-        was, before = self._live, self._unit
-        self._live = {unit: was[unit] for unit in live if unit in was}
-        unit = self._unit = next(iter(self._live))
+        told = self._told
+        was, before = told.live, told.unit
+        told.live = {unit: was[unit] for unit in live if unit in was}
+        unit = told.unit = next(iter(told.live))
         if before is not None and before != unit and not is_first:
             if unit == "sum" or not (was[unit] and was[before]):
                 self._unknown(
@@ -346,8 +330,8 @@ class Weigher(EachBatch):
                     "did not tell"
                 )
                 return
-            self._scale *= was[before] / was[unit]
-        self._rest = max(self._rest, seen.fit.rest if seen.fit else 0.0)
+            told.scale *= was[before] / was[unit]
+        told.rest = max(told.rest, seen.fit.rest if seen.fit else 0.0)
         self._tell_window()
 
     def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
@@ -358,35 +342,35 @@ class Weigher(EachBatch):
         what = self._model, self._forward, self._counts, self._device, self._loader
         how = self._loss_fn, self._has_own_loss, self._by_losses
         subject = Subject(*what, *how, self.beside, self.autocast, self._strategy)
-        return look(subject, batch, issued, live, max(1, CUTS - self._cuts % CUTS))
+        return look(subject, batch, issued, live, max(1, CUTS - self._told.cuts % CUTS))
 
     def _settle_as_said(self, seen: Look) -> None:
-        self._is_settled, self._live, self._unit = True, {}, None
+        self._told.is_settled, self._told.live, self._told.unit = True, {}, None
         said = seen.shares.get("said")
         if said is not None and seen.fit is not None and "said" not in seen.live:
             log.warning("%s", sentences.disagreement(seen, said))
 
     def _check_expected(self, batch: Any, issued: Any) -> None:
         """Compare the unit of a checkpoint with what this run's first batch tells."""
-        expected, self._expected = self._expected, None
-        self._is_settled = True
+        expected, self._told.expected = self._told.expected, None
+        self._told.is_settled = True
         seen = self._look(batch, issued, None)
         if seen.is_none or not seen.live or seen.said is not None:
             return  # a converged loss has no gradient to tell by
-        if expected in seen.live or set(self._live) & set(seen.live):
+        if expected in seen.live or set(self._told.live) & set(seen.live):
             return
         if not self._allows_change:
             raise CheckpointError(sentences.another(str(expected), seen.live[0]))
         amounts = self._counts.all(batch, None if issued is None else len(issued))
-        self._live = {unit: float(amounts.get(unit, 0.0)) for unit in seen.live}
-        self._unit, self._scale = seen.live[0], 1.0
+        self._told.live = {unit: float(amounts.get(unit, 0.0)) for unit in seen.live}
+        self._told.unit, self._told.scale = seen.live[0], 1.0
         self._tell_window()
 
     def _unknown(self, why: str) -> None:
         """Refuse, where it matters; else warn, and count samples or batches."""
         if self._batches_a_window > 1:
             raise self._refusal(why)
-        self._is_settled, self._live, self._unit = True, {}, None
+        self._told.is_settled, self._told.live, self._told.unit = True, {}, None
         words = sentences.evaluated if self._by_losses else sentences.warning
         log.warning("%s", words(why, "samples" if self._has_samples else "batches"))
 

@@ -1,0 +1,66 @@
+"""What the first batches have told of the unit, as a checkpoint keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from training.weighing.later_looks import LaterLooks
+
+
+@dataclass(slots=True)
+class Told:
+    """What is known so far of what a loss is a mean over.
+
+    Attributes:
+        unit: the one that weighs; None: not known, or a function says it.
+        live: unit -> amount in the first batch, of all that it may be, ``unit`` first;
+            empty where that is known.
+        rest: the most of a gradient that shares have left unexplained.
+        scale: of the amounts, so that they go on from those of an earlier unit.
+        cuts: that have told something.
+        batches: that were looked at.
+        is_settled: whether no batch is looked at any more to find the unit.
+        expected: the unit of a checkpoint, to compare with what the next batch tells.
+        later: batches to look at again.
+    """
+
+    unit: str | None = None
+    live: dict[str, float] = field(default_factory=dict)
+    rest: float = 0.0
+    scale: float = 1.0
+    cuts: int = 0
+    batches: int = 0
+    is_settled: bool = False
+    expected: str | None = None
+    later: LaterLooks = field(default_factory=LaterLooks)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, as JSON values."""
+        return {
+            "unit": self.unit,
+            "live": dict(self.live),
+            "r": self.rest,
+            "scale": self.scale,
+            "cuts": self.cuts,
+            "batches": self.batches,
+            "is_settled": self.is_settled or self.expected is not None,
+            "later": self.later.number,
+        }
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> Told:
+        """Return what ``settings`` has kept; its unit is to be compared."""
+        unit = saved["unit"]
+        return cls(
+            unit=unit,
+            live={str(name): float(n) for name, n in saved["live"].items()},
+            rest=float(saved["r"]),
+            scale=float(saved["scale"]),
+            cuts=int(saved["cuts"]),
+            batches=int(saved["batches"]),
+            is_settled=saved["is_settled"] and unit is None,  # and stays so
+            expected=unit if saved["is_settled"] else None,
+            later=LaterLooks(saved.get("later")),
+        )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, nll_loss
+from toy import make_trainer
 from weighing.every_kind import FOUND, KINDS, NONE
 from weighing.zoo import (
     SPLIT,
@@ -18,7 +23,9 @@ from weighing.zoo import (
     stacked,
 )
 
-from training.errors import ConfigError
+from trainbus_evaluation import Evaluator
+from training import Trainer
+from training.errors import CheckpointError, ConfigError
 
 #: Their statistics are those of a batch, which no weight mends.
 KNOWN_LIMITS = {"BatchNorm", "a centre that moves"}
@@ -89,3 +96,170 @@ def test_w3_buffers_are_put_back_before_every_pass() -> None:
     """A centre that the first pass moved would make the others another loss."""
     kind, unit = KINDS["a centre that moves"]
     assert measured(kind).settings()["unit"] == unit
+
+
+#: Labels of batches, None for one that is left out: unequal numbers in equal rows.
+LABELS = ([0, 1, None, 2], [2, 2, 1, 1], [None, 0, None, None])
+CLASS_WEIGHTS = torch.tensor([1.0, 4.0, 0.5])
+
+
+class Classifier(nn.Linear):
+    """Three classes from two numbers; counts its passes."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(2, 3)
+        self.num_passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        self.num_passes += 1
+        return super().forward(x)
+
+
+class Mixing(Classifier):
+    """Its rows depend on one another: no weight makes a batch of two of its parts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return super().forward(x - 2 * x.mean(0))
+
+
+class OwnCrossEntropy(nn.CrossEntropyLoss):
+    """May be anything."""
+
+
+def hooked() -> nn.Module:
+    """Return a cross entropy that a hook makes another loss."""
+    loss = nn.CrossEntropyLoss()
+    loss.register_forward_hook(lambda module, given, found: found * len(given[1]))
+    return loss
+
+
+def classes(ignored: int = -100) -> list[Any]:
+    """Return batches of (inputs (4, 2), classes (4,))."""
+    generator = torch.Generator().manual_seed(3)
+    labels = [[ignored if y is None else y for y in each] for each in LABELS]
+    return [(torch.randn(4, 2, generator=generator), torch.tensor(y)) for y in labels]
+
+
+#: Name -> (loss, the label that it leaves out, what it is a mean over).
+OF_TORCH: dict[str, tuple[Any, int, str]] = {
+    "cross entropy": (nn.CrossEntropyLoss(), -100, "labels"),
+    "smoothed": (nn.CrossEntropyLoss(label_smoothing=0.2), -100, "labels"),
+    "weights": (nn.CrossEntropyLoss(CLASS_WEIGHTS), -100, "class_weights"),
+    "weights, smoothed": (
+        nn.CrossEntropyLoss(CLASS_WEIGHTS, label_smoothing=0.2),
+        -100,
+        "class_weights",
+    ),
+    "ignore_index": (nn.CrossEntropyLoss(ignore_index=2), 2, "labels"),
+    "likelihood": (nn.NLLLoss(CLASS_WEIGHTS), -100, "class_weights"),
+    "a function": (cross_entropy, -100, "labels"),
+    "another one": (nll_loss, -100, "labels"),
+    "a partial": (
+        partial(cross_entropy, weight=CLASS_WEIGHTS, ignore_index=1),
+        1,
+        "class_weights",
+    ),
+}
+#: What may be no mean over labels, or is none.
+OTHERS: dict[str, Any] = {
+    "a subclass": OwnCrossEntropy(),
+    "a function of the user's": lambda outputs, labels: cross_entropy(outputs, labels),
+    "a sum": nn.CrossEntropyLoss(reduction="sum"),
+    "a partial sum": partial(cross_entropy, reduction="sum"),
+    "an old word": partial(cross_entropy, size_average=False),
+    "a hook": hooked(),
+}
+
+
+@pytest.mark.parametrize("name", OF_TORCH)
+def test_torchs_own_cross_entropy_is_weighed_as_defined_and_not_measured(
+    name: str,
+) -> None:
+    loss_fn, ignored, unit = OF_TORCH[name]
+    model, batches = Classifier(), classes(ignored)
+    # The weights stay: the mean of the epoch is the loss of all rows in one batch.
+    trainer = make_trainer(model, batches, loss_fn=loss_fn, lr=0.0)
+    trainer.train()
+    assert model.num_passes == len(batches)
+    assert trainer._weigher.settings()["unit"] == unit
+    inputs, labels = (torch.cat(each) for each in zip(*batches, strict=True))
+    whole = float(loss_fn(model(inputs), labels).detach())
+    assert trainer.history[0]["train_loss"] == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:size_average and reduce args")
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_other_loss_is_measured(name: str) -> None:
+    model, batches = Classifier(), classes()
+    make_trainer(model, batches, loss_fn=OTHERS[name]).train()
+    assert model.num_passes > len(batches)
+
+
+def test_soft_targets_are_measured() -> None:
+    model = Classifier()
+    batches = [(x, torch.full((4, 3), 1 / 3)) for x, _ in classes()]
+    make_trainer(model, batches, loss_fn=nn.CrossEntropyLoss()).train()
+    assert model.num_passes > len(batches)
+
+
+def test_in_a_window_of_several_batches_it_is_measured_whether_rows_mix() -> None:
+    batches: Any = classes() * 2
+    how: dict[str, Any] = {"loss_fn": cross_entropy, "gradient_accumulation_steps": 2}
+    make_trainer(Classifier(), batches, **how).train()
+    with pytest.raises(ConfigError, match="belongs to neither part"):
+        make_trainer(Mixing(), batches, **how).train()
+
+
+def resumed(
+    folder: Path, model: type[Classifier], loss_fn: Any, changes: list[str], **how: Any
+) -> Trainer:
+    """Return a run that goes on from one of plain steps with torch's cross entropy."""
+    path = folder / f"{model.__name__}.pt"
+    first = make_trainer(model(), classes() * 2, loss_fn=cross_entropy)
+    first.train()
+    first.save_checkpoint(path)
+    other = make_trainer(model(), classes() * 2, loss_fn=loss_fn, num_epochs=2, **how)
+    other.load_checkpoint(path, allow_changes=changes)
+    return other
+
+
+def test_a_run_that_goes_on_with_longer_windows_is_measured_then(
+    tmp_path: Path,
+) -> None:
+    how: dict[str, Any] = {"changes": ["gradient_accumulation_steps"]}
+    how["gradient_accumulation_steps"] = 2
+    longer = resumed(tmp_path, Classifier, cross_entropy, **how)
+    longer.train()
+    assert longer.step == 6 + 3
+    assert longer._weigher.settings()["cuts"] > 0
+    longer = resumed(tmp_path, Mixing, cross_entropy, **how)
+    with pytest.raises(ConfigError, match="belongs to neither part"):
+        longer.train()
+    assert longer.step == 6
+
+
+def test_a_run_that_goes_on_with_another_definition_needs_consent(
+    tmp_path: Path,
+) -> None:
+    weighted = partial(cross_entropy, weight=CLASS_WEIGHTS)
+    with pytest.raises(CheckpointError, match="was 'labels', is 'class_weights'"):
+        resumed(tmp_path, Classifier, weighted, []).train()
+    other = resumed(tmp_path, Classifier, weighted, ["loss_per"])
+    other.train()
+    assert other._weigher.settings()["unit"] == "class_weights"
+
+
+def test_an_evaluation_by_itself_weighs_as_defined() -> None:
+    loss_fn, model, batches = (
+        nn.CrossEntropyLoss(CLASS_WEIGHTS),
+        Classifier(),
+        classes(),
+    )
+    found = Evaluator(model, "cpu", loss_fn=loss_fn).evaluate(batches)
+    assert model.num_passes == len(batches)
+    inputs, labels = (torch.cat(each) for each in zip(*batches, strict=True))
+    whole = float(loss_fn(model(inputs), labels).detach())
+    assert found["loss"] == pytest.approx(whole, rel=1e-6)

@@ -108,6 +108,16 @@ def _options_of(loss_fn: Any) -> Mapping[str, Any] | None:
     return options if loss_fn in functions else None
 
 
+def _is_plain_mean(loss_fn: Any, options: Mapping[str, Any]) -> bool:
+    """Whether torch's cross entropy is a mean, and nobody has changed how it is."""
+    if isinstance(loss_fn, nn.Module):
+        is_own = type(loss_fn) in (nn.CrossEntropyLoss, nn.NLLLoss)
+        hooks = loss_fn._forward_hooks or loss_fn._forward_pre_hooks
+        return is_own and loss_fn.reduction == "mean" and not hooks
+    changed = {"reduce", "size_average"} & set(options)
+    return not changed and options.get("reduction", "mean") == "mean"
+
+
 class Counts:
     """Counts the units in batches on the host.
 
@@ -120,6 +130,7 @@ class Counts:
         options = _options_of(loss_fn)
         self.is_torch_loss = options is not None
         options = options or {}
+        self._is_defined = self.is_torch_loss and _is_plain_mean(loss_fn, options)
         self.ignored = options.get("ignore_index", IGNORED)
         weight = options.get("weight")
         self._class_weights = None if weight is None else on_host(weight)
@@ -154,6 +165,23 @@ class Counts:
             return None
         chosen = self._class_weights[labels[labels != self.ignored]]
         return float(chosen.sum(dtype=np.float64))
+
+    def defined(self, batch: Any) -> str | None:
+        """Return what torch's own cross entropy is a mean over, by its definition.
+
+        That of class numbers, as https://docs.pytorch.org has it: labels that are not
+        ignored, or their class weights. None: it is another loss, or another form.
+        """
+        if not self._is_defined:
+            return None
+        labels = labels_of(batch)
+        if isinstance(batch, Mapping):  # what it is called with
+            targets = batch.get("labels")
+        else:
+            targets = batch[-1] if isinstance(batch, (tuple, list)) else None
+        if labels is None or labels is not targets or not has_classes(labels):
+            return None
+        return "labels" if self._class_weights is None else "class_weights"
 
     def all(self, batch: Any, samples: int | None) -> dict[str, float]:
         """Return unit -> amount for all that ``batch`` has, preferred ones first."""

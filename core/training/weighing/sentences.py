@@ -45,6 +45,11 @@ def found(look: Look, unit: str) -> str:
     return told + ")"
 
 
+def defined(unit: str) -> str:
+    """Return what torch's own cross entropy is a mean over."""
+    return f"loss: a mean over {in_words(unit)}, as torch defines its cross entropy"
+
+
 def none(look: Look, limit: float) -> str:
     """Return why no weight does, without a way out."""
     why = "the loss is no mean over samples, labels or elements, and no sum"

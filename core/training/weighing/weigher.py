@@ -206,8 +206,10 @@ class Weigher(EachBatch):
         waits = self._has_waited and not self._need_not_be_measured(batch, samples)
         if self._told.unit is not None and not waits:
             return self._amount(batch, samples)
-        live = self._look(batch, issued, None).live  # before anything was trained on
-        amount = self._counts(live[0] if live else "samples", batch, samples)
+        if (unit := self._counts.defined(batch)) is None:
+            live = self._look(batch, issued, None).live  # before anything was trained
+            unit = live[0] if live else "samples"
+        amount = self._counts(unit, batch, samples)
         return 1.0 if amount is None else amount
 
     def describe(self, batch: Any, issued: Any = None) -> str:
@@ -254,6 +256,10 @@ class Weigher(EachBatch):
         if self._told.expected is not None:
             self._check_expected(batch, issued)
             return self(batch, issued)
+        if (unit := self._defined(batch)) is not None:
+            self._told = Told(unit, is_settled=True)
+            log.info("%s", sentences.defined(unit))
+            return self._amount(batch, samples)
         self._has_samples = self._counts("samples", batch, samples) is not None
         if not self._told.live:
             amounts = self._counts.all(batch, samples)
@@ -352,19 +358,29 @@ class Weigher(EachBatch):
 
     def _check_expected(self, batch: Any, issued: Any) -> None:
         """Compare the unit of a checkpoint with what this run's first batch tells."""
-        expected, self._told.expected = self._told.expected, None
-        self._told.is_settled = True
-        seen = self._look(batch, issued, None)
-        if seen.is_none or not seen.live or seen.said is not None:
-            return  # a converged loss has no gradient to tell by
-        if expected in seen.live or set(self._told.live) & set(seen.live):
+        told = self._told
+        expected, told.expected, told.is_settled = told.expected, None, True
+        if (unit := self._defined(batch)) is not None:
+            live = [unit]
+        else:
+            seen = self._look(batch, issued, None)
+            if seen.is_none and not told.cuts:  # so far each batch was a step
+                self._unknown(sentences.none(seen, LIMIT))
+            live = [] if seen.is_none or seen.said is not None else seen.live
+            told.cuts = max(told.cuts, seen.turns)
+        # A converged loss has no gradient to tell by.
+        if not live or expected in live or set(told.live) & set(live):
             return
         if not self._allows_change:
-            raise CheckpointError(sentences.another(str(expected), seen.live[0]))
+            raise CheckpointError(sentences.another(str(expected), live[0]))
         amounts = self._counts.all(batch, None if issued is None else len(issued))
-        self._told.live = {unit: float(amounts.get(unit, 0.0)) for unit in seen.live}
-        self._told.unit, self._told.scale = seen.live[0], 1.0
+        told.live = {unit: float(amounts.get(unit, 0.0)) for unit in live}
+        told.unit, told.scale = live[0], 1.0
         self._tell_window()
+
+    def _defined(self, batch: Any) -> str | None:
+        """Return the unit of torch's own loss, unless it matters how rows mix."""
+        return None if self._batches_a_window > 1 else self._counts.defined(batch)
 
     def _unknown(self, why: str) -> None:
         """Refuse, where it matters; else warn, and count samples or batches."""

@@ -10,7 +10,7 @@ from torch import nn
 from toy import make_trainer, regression_batches, weights_of
 
 from training import Callback, PluginError, Trainer, hookimpl
-from training.loop.optimizer_kernels import prepare_momentum
+from training.hardware.optimizer_kernels import prepare_momentum
 from training.plugin import Strategy, UnreadWindow, Window, why_not_deferred
 
 

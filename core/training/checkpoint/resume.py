@@ -36,7 +36,7 @@ from training.checkpoint.state import (
 )
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError
-from training.loop.optimizer_kernels import keep_kernels
+from training.hardware.optimizer_kernels import keep_kernels
 from training.messages.tables import count
 from training.modules.plain_names import some
 

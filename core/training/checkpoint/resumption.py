@@ -17,7 +17,7 @@ from training.checkpoint.optimizer_state import (
 )
 from training.checkpoint.plugin_states import restore_states
 from training.errors import CheckpointError
-from training.loop.optimizer_kernels import keep_kernels
+from training.hardware.optimizer_kernels import keep_kernels
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable

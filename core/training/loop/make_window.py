@@ -9,9 +9,9 @@ import torch
 
 from training.errors import PluginError
 from training.hardware import readback
+from training.hardware.optimizer_kernels import prepare_momentum
 from training.hardware.strategy import Strategy
 from training.loop.deferred_window import NotedWindow, UnreadWindow
-from training.loop.optimizer_kernels import prepare_momentum
 from training.loop.precision import Precision
 from training.loop.window import Window
 

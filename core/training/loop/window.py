@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import NonFiniteError
+from training.hardware.optimizer_kernels import prepare_momentum
 from training.loop.gradients import GradientCheck
-from training.loop.optimizer_kernels import prepare_momentum
 from training.loop.verdicts import refusal
 from training.loop.window_result import WindowResult, added
 from training.modules.buffers import check_buffers, nonfinite_buffers

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toy import Regression, regression_batches, weights_of
 
 from training import Callback, Trainer
-from training.loop.optimizer_kernels import prepare_momentum
+from training.hardware.optimizer_kernels import prepare_momentum
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from training.loop.gradients import GradientCheck
     from training.loop.make_window import why_not_deferred
     from training.loop.metrics import merge_metrics
+    from training.loop.single_window import SingleWindow
     from training.loop.window import Window
     from training.loop.window_result import WindowResult
     from training.messages.guarded_streams import Guarded, guarded
@@ -98,6 +99,7 @@ _MODULES = {
     "Readback": "training.hardware.readback",
     "RunLock": "training.files.lock",
     "STATE": "training.archive.shards",
+    "SingleWindow": "training.loop.single_window",
     "StandIn": "training.feed.share",
     "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
@@ -184,6 +186,7 @@ __all__ = [
     "Readback",
     "RunLock",
     "STATE",
+    "SingleWindow",
     "Staging",
     "StandIn",
     "StepFn",

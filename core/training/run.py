@@ -246,15 +246,17 @@ class Run:
     def _make_window(self, module: nn.Module) -> Window:
         """Let a plugin choose what steps; else it is the kernel's own choice."""
         trainer = self.trainer
-        default = choose_window(trainer.optimizer, self._precision, trainer.nonfinite)
+        optimizer, accumulation = trainer.optimizer, trainer.gradient_accumulation_steps
+        policy = trainer.nonfinite
+        default = choose_window(optimizer, self._precision, policy, accumulation)
         parts = (
             module,
-            trainer.optimizer,
+            optimizer,
             trainer.strategy.wrap_forward(module, self._forward),
             self._precision,
-            trainer.gradient_accumulation_steps,
+            accumulation,
             trainer.max_grad_norm,
-            trainer.nonfinite,
+            policy,
         )
         strategy = trainer.strategy
         listeners = [each.plugin_name for each in self.bus.listeners("make_window")]

@@ -11,6 +11,7 @@ from toy import make_trainer, regression_batches, weights_of
 
 from training import Callback, PluginError, Trainer, hookimpl
 from training.hardware.optimizer_kernels import prepare_momentum
+from training.loop.single_window import SingleWindow
 from training.plugin import Strategy, UnreadWindow, Window, why_not_deferred
 
 
@@ -50,7 +51,7 @@ def test_the_first_plugin_that_answers_chooses_the_window() -> None:
     window = trainer._run.window
     assert isinstance(window, Counting)
     assert window.steps == trainer.step == 3
-    assert silent.asked == first.asked == [(trainer, trainer.model, Window)]
+    assert silent.asked == first.asked == [(trainer, trainer.model, SingleWindow)]
     assert last.asked == []
 
 
@@ -115,7 +116,7 @@ def test_a_window_that_knows_of_no_other_process_is_refused() -> None:
 
 def test_where_none_answers_the_window_is_the_kernels_own() -> None:
     asked = trained(Chooses("a"))
-    assert type(asked._run.window) is type(trained()._run.window) is Window
+    assert type(asked._run.window) is type(trained()._run.window) is SingleWindow
 
 
 def test_a_window_that_does_the_same_ends_in_the_same_weights() -> None:
@@ -231,7 +232,7 @@ def test_of_a_plugin_that_may_fail_the_window_is_left_to_the_next() -> None:
 
     fails, next_one = MayFail("fails", "fast"), Chooses("next", Counting)
     assert isinstance(trained(fails, next_one)._run.window, Counting)
-    assert type(trained(MayFail("fails", "fast"))._run.window) is Window
+    assert type(trained(MayFail("fails", "fast"))._run.window) is SingleWindow
 
 
 @pytest.mark.parametrize(

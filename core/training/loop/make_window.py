@@ -13,17 +13,22 @@ from training.hardware.optimizer_kernels import prepare_momentum
 from training.hardware.strategy import Strategy
 from training.loop.deferred_window import NotedWindow, UnreadWindow
 from training.loop.precision import Precision
+from training.loop.single_window import SingleWindow
 from training.loop.window import Window
 
 log = logging.getLogger(__name__)
 
 
 def choose_window(
-    optimizer: torch.optim.Optimizer, precision: Precision, nonfinite: str
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    nonfinite: str,
+    accumulation: int = 1,
 ) -> type[Window]:
     """Return the class of the window of a run.
 
-    It is ``Window`` where a read costs nothing, as on a CPU. Where it would make the
+    It is ``Window`` where a read costs nothing, as on a CPU, or ``SingleWindow`` where
+    each batch is a step there and no loss is scaled. Where a read would make the
     host wait it is ``UnreadWindow``, if the optimizer's kernel can be told on the
     device to do nothing (those with ``fused=True``), with parameters on one device and
     the policy ``"stop"``: a dropped window must be known before the next one, or the
@@ -32,7 +37,8 @@ def choose_window(
     # Before the choice: it may unfuse the optimizer.
     prepare_momentum(optimizer)
     if not readback.reads_wait(precision.device):
-        return Window
+        is_single = accumulation == 1 and precision.scaler is None
+        return SingleWindow if is_single else Window
     if (why := why_not_deferred(optimizer, nonfinite)) is None:
         return UnreadWindow
     log.warning("the host waits for the device once a step: %s", why)

@@ -5,8 +5,9 @@ loss ``m_i`` over ``n_i`` items: that of one large batch, however it is split. B
 stream through: each is scaled by ``n_i / c`` with ``c`` guessed from the first batch,
 and the gradients are corrected by ``c / sum n_i`` where the guess was wrong.
 
-Each loss is read, which on a CPU costs nothing. Where a read makes the host wait, the
-windows of ``deferred_window`` read once a step, or not at all.
+Each loss is read, which on a CPU costs nothing (``single_window`` is a short way for
+windows of one batch there). Where a read makes the host wait, the windows of
+``deferred_window`` read once a step, or not at all.
 """
 
 from __future__ import annotations
@@ -177,7 +178,11 @@ class Window:
         else:
             self._loss_sum = added(self._loss_sum, mean, share)
         self._weight_sum += weight
-        for name, part in self.parts.items() if self.parts else ():
+        if self.parts:
+            self._add_parts(weight)
+
+    def _add_parts(self, weight: float) -> None:
+        for name, part in self.parts.items():
             if isinstance(part, Tensor) and part.device.type == "cpu":
                 part = part.item()
             total, count = self._part_sums.get(name, (0.0, 0.0))

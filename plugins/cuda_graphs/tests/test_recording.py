@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainbus_cuda_graphs.graphed_window import form_of
 from training import hookimpl
-from training.plugin import NotedWindow, UnreadWindow, Window
+from training.plugin import NotedWindow, SingleWindow, UnreadWindow
 
 from .graphed import assert_same_weights, trainer_of
 
@@ -114,7 +114,7 @@ def test_a_cpu_records_nothing_and_says_so(
     monkeypatch.undo()
     trainer = trainer_of()
     trainer.train()
-    assert type(trainer._run.window) is Window
+    assert type(trainer._run.window) is SingleWindow
     assert "a cpu device records nothing" in caplog.text
 
 

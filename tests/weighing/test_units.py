@@ -24,7 +24,7 @@ from weighing.zoo import (
 )
 
 from trainbus_evaluation import Evaluator
-from training import Trainer
+from training import Callback, Trainer
 from training.errors import CheckpointError, ConfigError
 
 #: Their statistics are those of a batch, which no weight mends.
@@ -136,6 +136,13 @@ def hooked() -> nn.Module:
     return loss
 
 
+def replaced() -> nn.Module:
+    """Return a cross entropy whose instance computes something else."""
+    loss = nn.CrossEntropyLoss()
+    loss.forward = lambda outputs, labels: outputs.square().mean()  # type: ignore[assignment]
+    return loss
+
+
 def classes(ignored: int = -100) -> list[Any]:
     """Return batches of (inputs (4, 2), classes (4,))."""
     generator = torch.Generator().manual_seed(3)
@@ -171,6 +178,7 @@ OTHERS: dict[str, Any] = {
     "a partial sum": partial(cross_entropy, reduction="sum"),
     "an old word": partial(cross_entropy, size_average=False),
     "a hook": hooked(),
+    "a method of its own": replaced(),
 }
 
 
@@ -187,6 +195,28 @@ def test_torchs_own_cross_entropy_is_weighed_as_defined_and_not_measured(
     assert trainer._weigher.settings()["unit"] == unit
     inputs, labels = (torch.cat(each) for each in zip(*batches, strict=True))
     whole = float(loss_fn(model(inputs), labels).detach())
+    assert trainer.history[0]["train_loss"] == pytest.approx(whole, rel=1e-6)
+
+
+class SetsWeights(Callback):
+    """Gives a loss other weights of classes when an epoch begins."""
+
+    def __init__(self, loss_fn: nn.CrossEntropyLoss) -> None:
+        self.loss_fn = loss_fn
+
+    def on_epoch_begin(self) -> None:
+        """Set them."""
+        self.loss_fn.weight = CLASS_WEIGHTS
+
+
+def test_class_weights_that_a_plugin_sets_are_used() -> None:
+    loss_fn, batches = nn.CrossEntropyLoss(torch.ones(3)), classes()
+    trainer = make_trainer(
+        Classifier(), batches, SetsWeights(loss_fn), loss_fn=loss_fn, lr=0.0
+    )
+    trainer.train()
+    inputs, labels = (torch.cat(each) for each in zip(*batches, strict=True))
+    whole = float(loss_fn(trainer.model(inputs), labels).detach())
     assert trainer.history[0]["train_loss"] == pytest.approx(whole, rel=1e-6)
 
 

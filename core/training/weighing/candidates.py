@@ -113,7 +113,8 @@ def _is_plain_mean(loss_fn: Any, options: Mapping[str, Any]) -> bool:
     if isinstance(loss_fn, nn.Module):
         is_own = type(loss_fn) in (nn.CrossEntropyLoss, nn.NLLLoss)
         hooks = loss_fn._forward_hooks or loss_fn._forward_pre_hooks
-        return is_own and loss_fn.reduction == "mean" and not hooks
+        is_changed = bool(hooks) or "forward" in vars(loss_fn)
+        return is_own and loss_fn.reduction == "mean" and not is_changed
     changed = {"reduce", "size_average"} & set(options)
     return not changed and options.get("reduction", "mean") == "mean"
 
@@ -127,10 +128,15 @@ class Counts:
     """
 
     def __init__(self, loss_fn: Any = None) -> None:
-        options = _options_of(loss_fn)
+        self._loss_fn = loss_fn
+        self._read_options()
+
+    def _read_options(self) -> None:
+        options = _options_of(self._loss_fn)
         self.is_torch_loss = options is not None
         options = options or {}
-        self._is_defined = self.is_torch_loss and _is_plain_mean(loss_fn, options)
+        is_plain = _is_plain_mean(self._loss_fn, options)
+        self._is_defined = self.is_torch_loss and is_plain
         self.ignored = options.get("ignore_index", IGNORED)
         weight = options.get("weight")
         self._class_weights = None if weight is None else on_host(weight)
@@ -172,6 +178,7 @@ class Counts:
         That of class numbers, as https://docs.pytorch.org has it: labels that are not
         ignored, or their class weights. None: it is another loss, or another form.
         """
+        self._read_options()  # they may have been set since
         if not self._is_defined:
             return None
         labels = labels_of(batch)

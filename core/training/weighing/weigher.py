@@ -367,7 +367,7 @@ class Weigher(EachBatch):
             if seen.is_none and not told.cuts:  # so far each batch was a step
                 self._unknown(sentences.none(seen, LIMIT))
             live = [] if seen.is_none or seen.said is not None else seen.live
-            told.cuts = max(told.cuts, seen.turns)
+            told.cuts = told.cuts or seen.turns
         # A converged loss has no gradient to tell by.
         if not live or expected in live or set(told.live) & set(live):
             return

@@ -89,7 +89,7 @@ def test_d6_parts_by_themselves_would_tell_otherwise(two: Ranks) -> None:
 
 def run_disagreeing() -> str:
     def otherwise(self: PartWeigher, *given: Any) -> float:
-        self._unit = f"rank {self._strategy.rank}"
+        self._told.unit = f"rank {self._strategy.rank}"
         return 1.0
 
     measured = PartWeigher._measured

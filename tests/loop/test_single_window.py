@@ -157,7 +157,7 @@ def test_a_run_by_the_short_way_is_that_by_the_long_one_to_the_bit(name: str) ->
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_bad_ends_the_run_before_the_weights_are_touched(what: str) -> None:
+def test_p5_what_is_bad_ends_the_run_before_the_weights_are_touched(what: str) -> None:
     model = Spoilt(what)
     with pytest.raises(NonFiniteError):
         make_trainer(model, BATCHES, loss_per="samples").train()

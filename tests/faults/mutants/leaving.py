@@ -106,6 +106,15 @@ MUTANTS = [
     ),
     Mutant(
         "P5",
+        "a bad gradient reaches the weights the short way",
+        "training.loop.single_window",
+        "            if not check.read():",
+        "            if False:",
+        "loop/test_single_window.py",
+        "test_p5",
+    ),
+    Mutant(
+        "P5",
         "a window that was dropped is not counted",
         "training.loop.loop",
         "progress.nonfinite_windows += 1",

@@ -167,6 +167,21 @@ def test_p5_what_is_bad_ends_the_run_before_the_weights_are_touched(what: str) -
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+class Insists(Callback):
+    """Makes the short window of any run."""
+
+    hook_api = ">=1.1,<2"
+
+    def make_window(self) -> type[Window]:
+        """Return it."""
+        return SingleWindow
+
+
+def test_a_scaled_loss_goes_the_long_way() -> None:
+    how: dict[str, Any] = {"precision": "fp16", "max_grad_norm": 0.05}
+    assert_equal_weights(run(Insists(), **how).model, run(**how).model)
+
+
 @pytest.mark.parametrize(
     "how", [{"gradient_accumulation_steps": 2}, {"precision": "fp16"}]
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -26,6 +26,9 @@ from weighing.zoo import (
 from trainbus_evaluation import Evaluator
 from training import Callback, Trainer
 from training.errors import CheckpointError, ConfigError
+from training.loop.forward import make_forward
+from training.weighing.candidates import Counts
+from training.weighing.weigher import Weigher
 
 #: Their statistics are those of a batch, which no weight mends.
 KNOWN_LIMITS = {"BatchNorm", "a centre that moves"}
@@ -244,14 +247,20 @@ def test_in_a_window_of_several_batches_it_is_measured_whether_rows_mix() -> Non
 
 
 def resumed(
-    folder: Path, model: type[Classifier], loss_fn: Any, changes: list[str], **how: Any
+    folder: Path,
+    model: type[Classifier],
+    loss_fn: Any,
+    changes: list[str],
+    batches: Any = None,
+    **how: Any,
 ) -> Trainer:
     """Return a run that goes on from one of plain steps with torch's cross entropy."""
     path = folder / f"{model.__name__}.pt"
-    first = make_trainer(model(), classes() * 2, loss_fn=cross_entropy)
+    batches = batches or classes() * 2
+    first = make_trainer(model(), batches, loss_fn=cross_entropy)
     first.train()
     first.save_checkpoint(path)
-    other = make_trainer(model(), classes() * 2, loss_fn=loss_fn, num_epochs=2, **how)
+    other = make_trainer(model(), batches, loss_fn=loss_fn, num_epochs=2, **how)
     other.load_checkpoint(path, allow_changes=changes)
     return other
 
@@ -265,10 +274,11 @@ def test_a_run_that_goes_on_with_longer_windows_is_measured_then(
     longer.train()
     assert longer.step == 6 + 3
     assert longer._weigher.settings()["cuts"] > 0
-    longer = resumed(tmp_path, Mixing, cross_entropy, **how)
+    batches = [(x[:1], y[:1]) for x, y in classes()[1:2]] + classes() * 2
+    longer = resumed(tmp_path, Mixing, cross_entropy, batches=batches, **how)
     with pytest.raises(ConfigError, match="belongs to neither part"):
         longer.train()
-    assert longer.step == 6
+    assert longer.step <= 8
 
 
 def test_a_run_that_goes_on_with_another_definition_needs_consent(
@@ -280,6 +290,48 @@ def test_a_run_that_goes_on_with_another_definition_needs_consent(
     other = resumed(tmp_path, Classifier, weighted, ["loss_per"])
     other.train()
     assert other._weigher.settings()["unit"] == "class_weights"
+
+
+def test_a_batch_that_is_evaluated_before_the_first_step_is_not_measured() -> None:
+    model = Classifier()
+    weigher = Weigher(None, make_forward(cross_entropy, None), cross_entropy, False)
+    weigher.prepare(model, torch.device("cpu"), batches_a_window=4)
+    assert [weigher.evaluated(batch) for batch in classes()] == [3, 4, 1]
+    assert model.num_passes == 0
+
+
+class Turned(NamedTuple):
+    labels: Tensor
+    others: Tensor
+
+
+def test_labels_by_name_that_the_loss_is_not_given_define_nothing() -> None:
+    labels = torch.tensor([0, 1])
+    counts = Counts(cross_entropy)
+    assert counts.defined(Turned(labels, labels + 1)) is None
+    assert counts.defined({"x": labels, "y": labels}) is None
+    assert counts.defined(()) is None
+    assert counts.defined((labels, labels)) == "labels"
+
+
+def test_what_an_earlier_batch_told_is_not_forgotten_for_the_definition() -> None:
+    soft = [(torch.randn(2, 2), torch.full((2, 3), 1 / 3)) for _ in range(3)]
+    hard = [(torch.randn(2, 2), torch.tensor([0, 2]))]
+    batches = [soft[0], hard[0], soft[1], hard[0]]
+    trainer = make_trainer(Classifier(), batches, loss_fn=nn.CrossEntropyLoss())
+    trainer.train()
+    assert trainer._weigher.settings()["unit"] == "samples"
+
+
+def test_a_unit_that_was_said_is_not_taken_for_a_definition(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"gradient_accumulation_steps": 2, "loss_fn": cross_entropy}
+    first = make_trainer(Mixing(), classes() * 2, loss_per="labels", **how)
+    first.train()
+    first.save_checkpoint(tmp_path / "first.pt")
+    other = make_trainer(Mixing(), classes() * 2, num_epochs=2, **how)
+    other.load_checkpoint(tmp_path / "first.pt")
+    other.train()  # as before: what was said holds until another unit is found
+    assert other._weigher.settings()["unit"] == "labels"
 
 
 def test_an_evaluation_by_itself_weighs_as_defined() -> None:

@@ -76,7 +76,7 @@ def make_window(
         module: what the loop will call: the model in its wrappers.
         default: the class that the kernel has chosen for optimizer and device:
             ``Window``, which reads each loss, or ``SingleWindow``, a short way of it
-            where each batch is a step; where a read would make the host wait
+            where each batch is a step and no loss is scaled; where a read would wait
             ``NotedWindow``, which reads once a step, or ``UnreadWindow``.
     Returns: what makes the window from the arguments of ``Window``, as a rule a
         subclass of ``default`` (``training.plugin`` has them), or None to leave it;

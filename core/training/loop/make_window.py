@@ -23,7 +23,7 @@ def choose_window(
     optimizer: torch.optim.Optimizer,
     precision: Precision,
     nonfinite: str,
-    accumulation: int = 1,
+    accumulation: int,
 ) -> type[Window]:
     """Return the class of the window of a run.
 

@@ -20,8 +20,8 @@ class SingleWindow(Window):
     """As ``Window``, to the bit; a window of one batch goes a short way.
 
     Its mean loss goes backward as it is, whatever it weighs, and no gradient is
-    corrected. There must be no loss scaler. A second batch, clipping, and a look at
-    gradients before the step go the way of any window.
+    corrected. A second batch, a loss scaler, clipping, and a look at gradients before
+    the step go the way of any window: what changes there changes here, too.
     """
 
     def backward(self, batch: Any, weight: float) -> Tensor:
@@ -30,7 +30,7 @@ class SingleWindow(Window):
         Raises:
             NonFiniteError: the loss is not finite and the policy is ``"stop"``.
         """
-        if self.num_batches:
+        if self.num_batches or self.precision.scaler is not None:
             return super().backward(batch, weight)
         self._begin()
         loss, weight, self.parts = self.forward(self.model, batch, weight)
@@ -43,8 +43,9 @@ class SingleWindow(Window):
             self._bad_loss = True
             return loss
         loss.backward()  # type: ignore[no-untyped-call]
-        self._loss_sum = value if self.adds_up else value * weight
-        self._weight_sum = self._expected = weight
+        self._loss_sum += value if self.adds_up else value * weight
+        self._weight_sum += weight
+        self._expected = weight
         if self.parts:
             self._add_parts(weight)
         return loss
@@ -56,7 +57,8 @@ class SingleWindow(Window):
             NonFiniteError: a gradient is not finite and the policy is ``"stop"``.
         """
         looks = before_step is not None or self.max_grad_norm is not None
-        if looks or self.num_batches != 1 or not self._weight_sum:
+        is_scaled = self.precision.scaler is not None
+        if looks or is_scaled or self.num_batches != 1 or not self._weight_sum:
             return super().step(before_step)
         check = self._check
         try:

@@ -116,6 +116,11 @@ def _is_plain_mean(loss_fn: Any, options: Mapping[str, Any]) -> bool:
         is_changed = bool(hooks) or "forward" in vars(loss_fn)
         return is_own and loss_fn.reduction == "mean" and not is_changed
     changed = {"reduce", "size_average"} & set(options)
+    if (
+        isinstance(loss_fn, functools.partial)
+        and type(loss_fn) is not functools.partial
+    ):
+        return False  # its call may be one of its own
     return not changed and options.get("reduction", "mean") == "mean"
 
 
@@ -185,7 +190,7 @@ class Counts:
         if isinstance(batch, Mapping):  # what it is called with
             targets = batch.get("labels")
         else:
-            targets = batch[-1] if isinstance(batch, (tuple, list)) else None
+            targets = batch[-1] if isinstance(batch, (tuple, list)) and batch else None
         if labels is None or labels is not targets or not has_classes(labels):
             return None
         return "labels" if self._class_weights is None else "class_weights"

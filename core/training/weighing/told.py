@@ -22,6 +22,7 @@ class Told:
         cuts: that have told something.
         batches: that were looked at.
         is_settled: whether no batch is looked at any more to find the unit.
+        is_defined: whether that is since torch defines the loss: nothing was measured.
         expected: the unit of a checkpoint, to compare with what the next batch tells.
         later: batches to look at again.
     """
@@ -33,8 +34,14 @@ class Told:
     cuts: int = 0
     batches: int = 0
     is_settled: bool = False
+    is_defined: bool = False
     expected: str | None = None
     later: LaterLooks = field(default_factory=LaterLooks)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it is settled that no unit is known."""
+        return self.is_settled and self.unit is None
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""
@@ -46,6 +53,7 @@ class Told:
             "cuts": self.cuts,
             "batches": self.batches,
             "is_settled": self.is_settled or self.expected is not None,
+            "is_defined": self.is_defined,
             "later": self.later.number,
         }
 
@@ -61,6 +69,7 @@ class Told:
             cuts=int(saved["cuts"]),
             batches=int(saved["batches"]),
             is_settled=saved["is_settled"] and unit is None,  # and stays so
+            is_defined=saved.get("is_defined", False),
             expected=unit if saved["is_settled"] else None,
             later=LaterLooks(saved.get("later")),
         )

@@ -104,7 +104,8 @@ class Weigher(EachBatch):
         """
         self._model, self._device, self._loader = model, device, loader
         self._batches_a_window, self._window = batches_a_window, window
-        if batches_a_window > 1 and self._told.is_settled and self._told.unit is None:
+        was = self._told
+        if batches_a_window > 1 and (was.is_defined or was.is_nothing):
             self.reset()  # it did not matter so far
         self.weigh = self.ask
         self._tell_window()
@@ -256,8 +257,8 @@ class Weigher(EachBatch):
         if self._told.expected is not None:
             self._check_expected(batch, issued)
             return self(batch, issued)
-        if (unit := self._defined(batch)) is not None:
-            self._told = Told(unit, is_settled=True)
+        if not self._told.live and (unit := self._defined(batch)) is not None:
+            self._told = Told(unit, is_settled=True, is_defined=True)
             log.info("%s", sentences.defined(unit))
             return self._amount(batch, samples)
         self._has_samples = self._counts("samples", batch, samples) is not None
@@ -364,10 +365,7 @@ class Weigher(EachBatch):
             live = [unit]
         else:
             seen = self._look(batch, issued, None)
-            if seen.is_none and not told.cuts:  # so far each batch was a step
-                self._unknown(sentences.none(seen, LIMIT))
             live = [] if seen.is_none or seen.said is not None else seen.live
-            told.cuts = told.cuts or seen.turns
         # A converged loss has no gradient to tell by.
         if not live or expected in live or set(told.live) & set(live):
             return

@@ -107,7 +107,7 @@ class Trainer:
         loss_per: what the loss of a batch is a mean over: ``"samples"``, ``"labels"``,
             ``"shifted_labels"``, ``"sum"``, ... (see ``weighing/units``), or a function
             ``batch -> float``. None: what the batch or ``step_fn`` says, else it is
-            measured on the first batch.
+            measured on the first batch, or defined (torch's own cross entropy).
     Raises:
         ConfigError: an argument does not fit; the message says which and how.
     """

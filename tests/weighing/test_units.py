@@ -292,6 +292,21 @@ def test_a_run_that_goes_on_with_another_definition_needs_consent(
     assert other._weigher.settings()["unit"] == "class_weights"
 
 
+def test_a_definition_that_takes_over_from_a_measured_unit_is_known_for_one(
+    tmp_path: Path,
+) -> None:
+    first = make_trainer(Classifier(), classes(), loss_fn=OwnCrossEntropy())
+    first.train()
+    assert not first._weigher.settings()["is_defined"]
+    first.save_checkpoint(tmp_path / "first.pt")
+    weighted = partial(cross_entropy, weight=CLASS_WEIGHTS)
+    other = make_trainer(Classifier(), classes(), loss_fn=weighted, num_epochs=2)
+    other.load_checkpoint(tmp_path / "first.pt", allow_changes=["loss_per"])
+    other.train()
+    assert other._weigher.settings()["unit"] == "class_weights"
+    assert other._weigher.settings()["is_defined"]  # longer windows will measure it
+
+
 def test_a_batch_that_is_evaluated_before_the_first_step_is_not_measured() -> None:
     model = Classifier()
     weigher = Weigher(None, make_forward(cross_entropy, None), cross_entropy, False)

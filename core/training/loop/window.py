@@ -104,6 +104,7 @@ class Window:
         Raises:
             NonFiniteError: the loss is not finite and the policy is ``"stop"``.
         """
+        # What changes here changes in ``SingleWindow``, whose copy saves the calls.
         if self.num_batches == 0:
             self._begin()
         loss, weight, self.parts = self.forward(self.model, batch, weight)

@@ -122,12 +122,8 @@ class PartWeigher(Weigher):
 
     def _agree(self) -> None:
         """Refuse to go on if processes have seen different things in one batch."""
-        own = (
-            self._told.unit,
-            tuple(self._told.live),
-            self._told.is_settled,
-            self._told.scale,
-        )
+        told = self._told
+        own = told.unit, tuple(told.live), told.is_settled, told.scale
         found = self._strategy.gather(own)
         if any(each != found[0] for each in found):
             units = ", ".join(

@@ -39,9 +39,9 @@ LIMIT = 1e-2
 class Weigher(EachBatch):
     """Weighs each batch; measures first batches where nobody says a weight.
 
-    ``batch.loss_weight`` comes first, then ``loss_per``, then what is measured. While
-    every batch has as much of each unit in proportion, units cannot be told apart; the
-    first batch that differs is measured before it is used.
+    ``batch.loss_weight`` comes first, then ``loss_per``, then what torch defines, then
+    what is measured. While every batch has as much of each unit in proportion, units
+    cannot be told apart; the first batch that differs is measured before it is used.
 
     Args:
         loss_per: the name of a unit, a function batch -> float, or None: measure.
@@ -373,7 +373,7 @@ class Weigher(EachBatch):
             raise CheckpointError(sentences.another(str(expected), live[0]))
         amounts = self._counts.all(batch, None if issued is None else len(issued))
         told.live = {unit: float(amounts.get(unit, 0.0)) for unit in live}
-        told.unit, told.scale = live[0], 1.0
+        told.unit, told.scale, told.is_defined = live[0], 1.0, unit is not None
         self._tell_window()
 
     def _defined(self, batch: Any) -> str | None:

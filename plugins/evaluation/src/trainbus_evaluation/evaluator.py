@@ -51,7 +51,8 @@ class Evaluator:
             -1; None: the one that the labels leave, and where two fit, that of torch's
             cross entropy if this is the loss.
         loss_per: what the loss of a batch is a mean over, as the Trainer's; None: what
-            the batch or ``step_fn`` says, else it is measured on the first batch.
+            the batch or ``step_fn`` says, else it is measured on the first batch, or
+            defined (torch's own cross entropy).
     Raises:
         ConfigError: a metric is unknown, or the device is not there.
     """

@@ -38,7 +38,7 @@ class ModelRunner:
         compute_loss: replaces both; it is given the batch on the host, and as ``moved``
             on the device, if it takes that.
         loss_per: what the loss is a mean over, as the Trainer's; None: what batches
-            say, else it is measured by the losses of the first one.
+            say, else it is measured by the losses of the first one, or defined.
     Raises:
         ConfigError: the device is not there, or two losses are given.
     """

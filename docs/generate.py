@@ -62,6 +62,11 @@ unknown hook or argument, an argument with a default or by keyword only, `async 
 (None there is no hook), an object that hears nothing. So are the names `signal`, `trainer`
 and `user`, which records use where no plugin asked, and names that cannot be printed.
 
+**Heard in some settings.** A method under `@heard_if(lambda self: self.every_n_steps)`, of
+`training.plugin`, is called where that is true. It is asked when plugins are registered or
+taken out and when a run begins, before `on_setup`; what changes later counts from the next
+run on. An event that nobody hears costs nothing. Who overrides the method hears it.
+
 **Taken out.** Inside a run `trainer.bus.unregister(name)` closes the plugin: its `on_close`
 is called at once, once, and nothing after that, not even the rest of the event at hand.
 

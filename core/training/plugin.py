@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.archive.shards import STATE, digest_of
+    from training.bus.conditions import heard_if
     from training.checkpoint.part_checks import has_names, is_count, is_finite
     from training.checkpoint.plugin_states import require_state
     from training.checkpoint.staging import Staging
@@ -126,6 +127,7 @@ _MODULES = {
     "generators_in": "training.feed.unsaved_generators",
     "guarded": "training.messages.guarded_streams",
     "has_names": "training.checkpoint.part_checks",
+    "heard_if": "training.bus.conditions",
     "is_count": "training.checkpoint.part_checks",
     "is_finite": "training.checkpoint.part_checks",
     "is_insistent": "training.signals.handlers",
@@ -213,6 +215,7 @@ __all__ = [
     "generators_in",
     "guarded",
     "has_names",
+    "heard_if",
     "is_count",
     "is_finite",
     "is_insistent",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from training import hookspecs
+from training.bus.conditions import is_heard
 from training.bus.order import bus_order, not_built_in, unmet_relations
 from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
@@ -140,10 +141,10 @@ class Bus(Slots):
         return plugin
 
     def begin_run(self, trainer: Any) -> None:
-        """Note whose run is on, until ``call_all`` has closed everybody."""
+        """Note whose run is on until ``call_all`` closes everybody; keep its engine."""
         self._run = trainer
         self._closed.clear()
-        # Its engine stays from run to run.
+        self._forget_slots()  # a plugin may be set otherwise by now
         self.made = [part for part in self.made if part[2] == "make_strategy"]
 
     @property
@@ -190,8 +191,7 @@ class Bus(Slots):
 
     def name_of(self, plugin: Any) -> str | None:
         """Return the name that ``plugin`` is registered under, by identity."""
-        names = (n for n, known in self._plugins.items() if known is plugin)
-        return next(names, None)
+        return next((n for n, known in self._plugins.items() if known is plugin), None)
 
     def listeners(self, hook: str) -> list[pluggy.HookImpl]:
         """Return the implementations of ``hook`` in the order of calls."""
@@ -360,28 +360,28 @@ class Bus(Slots):
 
     def _forget_slots(self) -> None:
         for hook in HOOKS:
-            impls = getattr(self._manager.hook, hook).get_hookimpls()
-            is_heard = any(self.calls(impl.plugin_name) for impl in impls)
-            # None: all that the loop pays is a comparison.
-            setattr(self, hook, late(self, hook, self._slot) if is_heard else None)
+            slot = late(self, hook, self._slot) if any(self._called(hook)) else None
+            setattr(self, hook, slot)  # None: all that the loop pays is a comparison
 
     def _impls(self, hook: str) -> list[pluggy.HookImpl]:
         """Return the implementations in bus order, not that of registration."""
-        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         rank = {name: place for place, name in enumerate(self._plugins)}
-        called = [i for i in caller.get_hookimpls() if self.calls(i.plugin_name)]
-        return sorted(called, key=lambda impl: rank[impl.plugin_name])
+        return sorted(self._called(hook), key=lambda impl: rank[impl.plugin_name])
+
+    def _called(self, hook: str) -> Iterator[pluggy.HookImpl]:
+        """Return the implementations that want to be called in this process."""
+        impls = getattr(self._manager.hook, hook).get_hookimpls()
+        called = (impl for impl in impls if self.calls(impl.plugin_name))
+        return (i for i in called if is_heard(i.function, plugin_of(i)))
 
     def _wrappers(self, hook: str) -> list[pluggy.HookImpl]:
         return [impl for impl in self._impls(hook) if impl.wrapper]
 
     def _slot(self, hook: str) -> Callable[..., Any]:
-        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
-        assert caller.spec is not None
-        names = tuple(caller.spec.argnames)
+        spec = getattr(self._manager.hook, hook).spec
         inner = compile_slot(
-            *(hook, names, self.listeners(hook), self.isolated, self.survive),
-            *(self._meter, bool(caller.spec.opts.get("firstresult"))),
+            *(hook, spec.argnames, self.listeners(hook), self.isolated, self.survive),
+            *(self._meter, bool(spec.opts.get("firstresult"))),
         )
         self._compiled[hook] = inner
         wrappers = self._wrappers(hook)
@@ -389,7 +389,7 @@ class Bus(Slots):
             return inner  # nearly always: no scope to open
 
         def wrapped(*args: Any) -> Any:
-            given = dict(zip(names, args, strict=True))
+            given = dict(zip(spec.argnames, args, strict=True))
             with surrounded(wrappers, hook, given, self._meter):
                 return inner(*args)
 

@@ -38,6 +38,7 @@ from training.plugin import (
     FrozenWeights,
     Plan,
     RunLock,
+    heard_if,
     is_insistent,
     named_path,
 )
@@ -223,6 +224,7 @@ class ModelCheckpointCallback(Callback):
         if self.carry_best and best and not store.best and self._watches_the_same():
             saver.baseline = best["value"]
 
+    @heard_if(lambda self: self.async_save or self.cadence.every_n_steps)
     def on_step_end(self, trainer: Trainer) -> None:
         """Ask for a boundary where a save inside the epoch is due.
 
@@ -248,13 +250,9 @@ class ModelCheckpointCallback(Callback):
         saver = self._set_up
         if trainer.is_stopping:  # what is in flight may be of this very boundary
             self._finish(trainer, wait=True)
-        at = Boundary(
-            reason,
-            trainer.epoch,
-            trainer.step,
-            trainer.is_stopping,
-            trainer.stop_owner == "signal",
-        )
+        position = trainer.epoch, trainer.step
+        is_interrupted = trainer.stop_owner == "signal"
+        at = Boundary(reason, *position, trainer.is_stopping, is_interrupted)
         is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, at))
         if is_ranked is None:
             return

@@ -22,6 +22,7 @@ from training.plugin import (
     Plan,
     checked_answer,
     draw_as_if_new,
+    heard_if,
     loaders_by_name,
     merge_metrics,
     rng_of_main,
@@ -174,6 +175,7 @@ class EvaluationCallback(Callback):
             ]
         )
 
+    @heard_if(lambda self: self.every_n_steps)
     def on_step_end(self, trainer: Trainer) -> None:
         """Ask for an evaluation when one is due by steps."""
         if not self.every_n_steps or trainer.step % self.every_n_steps:

@@ -15,6 +15,7 @@ from trainbus_logging.epoch_table import Outcome
 from trainbus_logging.standing import Standing, watched
 from training import checked_options
 from training.callbacks import Callback
+from training.plugin import heard_if
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -104,6 +105,7 @@ class ProgressBarCallback(Callback):
         self._first_batch = self._next_look = done
         self._loss_due = None
 
+    @heard_if(lambda self: self.verbose)
     def on_batch_end(self, trainer: Trainer, batch: int, logs: LazyLogs) -> None:
         """Refresh the display, if it is time; almost always do nothing.
 

@@ -37,7 +37,7 @@ from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advan
 from trainbus_lr_scheduling.torch_driver import TorchDriver
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan
+from training.plugin import Plan, heard_if
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler  # or whatever has its methods
@@ -198,6 +198,7 @@ class LearningRateSchedulerCallback(Callback):
         if not resumed:
             self._begin()
 
+    @heard_if(lambda self: self.interval == "step" and not self.is_plateau)
     def on_step_end(self, applied: bool) -> None:
         """Advance a per-update schedule if the update was applied."""
         # Asked last: under fp16 on CUDA the answer waits for the device.

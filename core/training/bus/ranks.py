@@ -32,8 +32,7 @@ def ranks_mistake(plugin: Any, hooks: Iterable[str]) -> str:
     if ranks == "all":
         return ""
     steering = [f"answers {hook}" for hook in hooks if hook in ANSWERED_BY_ALL]
-    changed = getattr(plugin, "mutates", ())
-    if changed:
+    if changed := getattr(plugin, "mutates", ()):
         steering.append(f"changes {', '.join(map(str, changed))}")
     if getattr(plugin, "alters_training", False):
         steering.append("alters training")

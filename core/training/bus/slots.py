@@ -7,6 +7,7 @@ then. Failure isolation and time accounting are compiled in only where asked for
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: What the file names of compiled slots begin with, in tracebacks.
 FILE_PREFIX = "<bus slot "
+
+#: Kept: the runs of a process mostly have the same plugins.
+_compile = functools.lru_cache(maxsize=256)(compile)
 
 #: Functions of the kernel that call plugins, beside the slots -> (name, plugin) that a
 #: call is for, from its local variables. The modules that define them fill it.
@@ -128,11 +132,10 @@ def compile_slot(
         impl = _owner_of(error, owner)
         on_failure(impl.plugin_name, plugin_of(impl), hook, error, named(values))
 
-    scope |= {"blame": blame, "survive": survive, "owner": owner}
-    scope["take"] = checked_answer
-    scope["listeners"] = listeners
+    scope |= {"blame": blame, "survive": survive, "take": checked_answer}
+    scope |= {"owner": owner, "listeners": listeners}
     # Once a change of plugins: an event is one call then, without a dispatch.
-    exec(compile("\n".join(lines), f"{FILE_PREFIX}{hook}>", "exec"), scope)
+    exec(_compile("\n".join(lines), f"{FILE_PREFIX}{hook}>", "exec"), scope)
     slot: Callable[..., None] = scope[hook]
     return slot
 

@@ -52,6 +52,8 @@ def foreign_value(
         return None
     if kind in SEQUENCES:
         for index, item in enumerate(value):
+            if type(item) in PLAIN:  # a generator's state is a thousand numbers
+                continue
             found = foreign_value(item, f"{path}[{index}]", depth + 1, parts)
             if found is not None:
                 return found

@@ -43,7 +43,7 @@ def rng_state(device: torch.device | None = None) -> dict[str, Any]:
     }
     if "numpy" in sys.modules:
         kind, keys, *rest = sys.modules["numpy"].random.get_state()
-        state["numpy"] = [kind, [int(key) for key in keys], *rest]
+        state["numpy"] = [kind, keys.tolist(), *rest]
     if device is not None and device.type == "cuda":
         state["cuda"] = [torch.cuda.get_rng_state(device)]
     return state

@@ -8,6 +8,7 @@ would take theirs away.
 from __future__ import annotations
 
 import ctypes
+import functools
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,7 @@ def _action(number: signal.Signals) -> bytes | None:
     return None if failed else buffer.raw
 
 
+@functools.cache  # each library object makes a class of its own
 def _libc_sigaction() -> Any:
     return ctypes.CDLL(None).sigaction
 

@@ -98,25 +98,37 @@ def _own_loss(
 def _with_loss_fn(
     loss_fn: LossFn, model: nn.Module, batch: Any, weight: float
 ) -> tuple[Tensor, float, Parts]:
-    is_usual = type(batch) is tuple or type(batch) is list  # two looks and no call
-    if not is_usual and isinstance(batch, Mapping):
+    if (type(batch) is tuple or type(batch) is list) and len(batch) == 2:
+        inputs, targets = batch  # the usual one, which pays for no call more
+        try:
+            outputs = model(inputs)
+        except TypeError as error:
+            explain_call(error, model, (inputs,), {})
+            raise
+    else:
+        inputs, targets = _without_targets(batch)
+        outputs = call_model(model, inputs)
+    loss = loss_fn(outputs, targets)
+    return _checked(loss, weight, "loss_fn", loss_fn, loss), weight, NO_PARTS
+
+
+def _without_targets(batch: Any) -> tuple[Any, Any]:
+    """Return what the model is called with, and what the loss compares that with."""
+    if isinstance(batch, Mapping):
         if "labels" not in batch:
             raise ConfigError(
                 f"loss_fn needs targets, but the batch has no 'labels', only: "
                 f"{', '.join(map(str, batch))}; rename them or pass a step_fn"
             )
         # A new mapping: the batch stays as plugins have seen it.
-        inputs: Any = {key: value for key, value in batch.items() if key != "labels"}
-        targets = batch["labels"]
-    elif isinstance(batch, (tuple, list)) and len(batch) >= 2:
-        inputs, targets = batch[:-1], batch[-1]
-    else:
-        raise ConfigError(
-            f"loss_fn needs (inputs, targets), but a batch is a "
-            f"{type(batch).__name__}; pass a step_fn"
-        )
-    loss = loss_fn(call_model(model, inputs), targets)
-    return _checked(loss, weight, "loss_fn", loss_fn, loss), weight, NO_PARTS
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return inputs, batch["labels"]
+    if isinstance(batch, (tuple, list)) and len(batch) >= 2:
+        return batch[:-1], batch[-1]
+    raise ConfigError(
+        f"loss_fn needs (inputs, targets), but a batch is a "
+        f"{type(batch).__name__}; pass a step_fn"
+    )
 
 
 def _checked(

@@ -87,7 +87,7 @@ def by_step(model: nn.Module, batch: Any) -> torch.Tensor:
             {"loss_fn": nn.CrossEntropyLoss(), "loss_per": "samples"}, 1, id="said"
         ),
         pytest.param(
-            {"step_fn": by_step}, 5, id="a step_fn whose unit need not be told"
+            {"step_fn": by_step}, 6, id="a step_fn whose unit need not be told"
         ),
     ],
 )

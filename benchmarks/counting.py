@@ -11,6 +11,7 @@ take the kernels there that CUDA takes.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import sys
 from collections import Counter
@@ -116,11 +117,13 @@ class Calls:
         self.counts = Counter[str]()
 
     def __enter__(self) -> None:
+        gc.disable()  # what others left behind is no part of a step
         self._before = sys.getprofile()
         sys.setprofile(self._note)
 
     def __exit__(self, *error: object) -> None:
         sys.setprofile(self._before)
+        gc.enable()
 
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code

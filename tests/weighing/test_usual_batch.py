@@ -22,6 +22,10 @@ BATCHES = {
     "pair": (ROWS, LABELS),
     "few pairs": (torch.randn(FEW, 3), MANY[:-1]),
     "many pairs": (torch.randn(FEW + 1, 3), MANY),
+    "all kept": (torch.randn(FEW + 1, 3), MANY.clamp(min=0)),
+    "all kept in a dict": {"labels": MANY.clamp(min=0)},
+    "pictures": (torch.randn(4, 30, 30), torch.arange(3600).reshape(4, 30, 30) % 7),
+    "nothing": (torch.randn(0, 9), torch.zeros(0, 9, dtype=torch.int64)),
     "few in a dict": {"x": torch.randn(FEW, 3), "labels": MANY[:-1]},
     "texts": {"input_ids": TEXTS, "labels": TEXTS},
     "regression": (ROWS, ROWS),
@@ -86,9 +90,24 @@ def numpy_functions_in(call: Callable[[], object]) -> list[str]:
     return seen
 
 
+@pytest.mark.parametrize("ignored", [-100, -1, 0, 3, 6, 255])
+@pytest.mark.parametrize("name", BATCHES)
+def test_labels_count_as_any_other_way_whatever_is_ignored(
+    name: str, ignored: int
+) -> None:
+    counts = Counts(torch.nn.CrossEntropyLoss(ignore_index=ignored))
+    for unit in ("labels", "shifted_labels"):
+        weigh = usual_weight(counts, unit, {}, 1.0, UNUSUAL)
+        found = weigh(BATCHES[name], SimpleNamespace(issued=None))
+        assert found in (None, counts(unit, BATCHES[name], None))
+
+
 @pytest.mark.parametrize("live", [{}, {"labels": 205.0, "samples": 256.0}])
-@pytest.mark.parametrize("name", ["few pairs", "many pairs", "few in a dict"])
-def test_only_many_labels_are_counted_by_numpy(
+@pytest.mark.parametrize(
+    "name",
+    ["few pairs", "many pairs", "few in a dict", "all kept", "all kept in a dict"],
+)
+def test_only_many_labels_of_which_some_are_ignored_are_counted_by_numpy(
     name: str, live: dict[str, float]
 ) -> None:
     weight = usual_weight(Counts(), "labels", live, 1.0, UNUSUAL)

@@ -1,8 +1,8 @@
 """The work that every contestant of ``overhead.py`` does, and the same work by hand.
 
 A small MLP on batches that lie ready in memory, AdamW, fp32 on one CPU core: a step of
-about a millisecond, in which whatever a trainer adds can be seen. The short one is a
-quarter of that: a layer less, and SGD.
+0.4 to 1.2 ms, by the machine, in which whatever a trainer adds can be seen. The short
+one is less than half of that: a layer less, and SGD.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Workload:
     """What is trained: equal for all contestants, fresh weights for each run.
 
     Attributes:
-        is_short: whether a step is about a quarter as long as the usual one.
+        is_short: whether a step is less than half as long as the usual one.
     """
 
     num_epochs: int

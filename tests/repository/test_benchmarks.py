@@ -130,9 +130,13 @@ def test_the_picture_shows_every_contestant_and_its_measured_ratio() -> None:
 def test_the_page_shows_the_overhead_as_last_measured() -> None:
     results = json.loads((FOLDER / "results" / "overhead.json").read_text())
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for name, plain in results["plain"].items():
-        full = results["full"][name]["ratio"]
-        assert f"| {name} | {plain['ratio']:.2f} | {full:.2f} |" in text
+    short = results["short"]
+    for name in results["plain"]:
+        contests = (results["plain"], results["full"], short["plain"], short["full"])
+        cells = [f"{each[name]['ratio']:.2f}" for each in contests]
+        assert f"| {' | '.join([name, *cells])} |" in text
+    guarded = short["plain"]["guarded loop"]["ratio"]
+    assert f"| guarded loop | | | {guarded:.2f} | |" in text
     assert f"Measured on {results['date'][:10]}" in text
 
 

@@ -63,9 +63,10 @@ unknown hook or argument, an argument with a default or by keyword only, `async 
 and `user`, which records use where no plugin asked, and names that cannot be printed.
 
 **Heard in some settings.** A method under `@heard_if(lambda self: self.every_n_steps)`, of
-`training.plugin`, is called where that is true. It is asked when plugins are registered or
-taken out and when a run begins, before `on_setup`; what changes later counts from the next
-run on. An event that nobody hears costs nothing. Who overrides the method hears it.
+`training.plugin`, is called where that is true. It is asked once as a run begins, before
+`on_setup`, and the answer holds for all of the run; what changes later counts from the next
+one on. An event that nobody hears costs nothing. Who overrides the method hears it.
+`on_exception` and `on_close` have no conditions.
 
 **Taken out.** Inside a run `trainer.bus.unregister(name)` closes the plugin: its `on_close`
 is called at once, once, and nothing after that, not even the rest of the event at hand.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from training.arguments import check_savable
 from training.builtin.defaults import wrapped_module
 from training.builtin.resume import Resumable, way_on
+from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
 from training.checkpoint.optimizer_state import check_optimizer
 from training.checkpoint.settings import require_same
@@ -178,6 +179,7 @@ class Run:
 
     def _run(self) -> None:
         self.is_waiting = False
+        self.bus.choose(is_heard)
         self._begin()
         feed, window = self._set_up()
         validation = loaders_by_name(self.val_dataloader).values()

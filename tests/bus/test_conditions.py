@@ -1,14 +1,17 @@
-"""A hook that says ``heard_if`` costs nothing where its plugin does without it."""
+"""A hook that says ``heard_if`` is called as its plugin is set when a run begins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from toy import make_trainer
 
-from training import Bus, Callback, PluginError, hookimpl
+from training import Callback, PluginError, hookimpl
+from training.bus.conditions import is_heard
 from training.callbacks import (
     EvaluationCallback,
     LearningRateSchedulerCallback,
@@ -33,11 +36,16 @@ class Ticks(Callback):
 class Marked:
     """No ``Callback``: its hooks are marked."""
 
-    every = 0
+    name = "marked"
+
+    def __init__(self, every: int | None) -> None:
+        self.every = every
+        self.heard: list[int] = []
 
     @hookimpl
     @heard_if(lambda self: self.every)
-    def on_step_end(self) -> None: ...
+    def on_step_end(self, trainer: Any) -> None:
+        self.heard.append(trainer.step)
 
 
 class Heir(Ticks):
@@ -47,60 +55,160 @@ class Heir(Ticks):
         super().on_step_end(trainer)
 
 
-@pytest.mark.parametrize("plugin", [Ticks(None), Ticks(0), Marked()])
+class Copied(Ticks):
+    name = "copied"
+
+    @functools.wraps(Ticks.on_step_end)
+    def on_step_end(self, trainer: Any) -> None:
+        self.heard.append(-1)
+
+
+class Neighbour(Callback):
+    """Hears each step, so that the event has a slot whoever else hears it."""
+
+    name = "neighbour"
+
+    def on_step_end(self) -> None: ...
+
+
+class Watches(Callback):
+    """Keeps whether the event of a step had a slot."""
+
+    has_slot: bool
+
+    def on_batch_begin(self, trainer: Any) -> None:
+        self.has_slot = trainer.bus.on_step_end is not None
+
+
+#: Whether anybody else hears the event must not matter to who does.
+BESIDE = pytest.mark.parametrize("beside", [[], [Neighbour()]], ids=["alone", "not"])
+
+
+@pytest.mark.parametrize("plugin", [Ticks(None), Ticks(0), Marked(None)])
 def test_an_event_that_no_plugin_waits_for_has_no_slot(plugin: Any) -> None:
-    bus = Bus()
-    bus.register(plugin)
-    assert bus.on_step_end is None
-    assert bus.listeners("on_step_end") == []
+    watches = Watches()
+    make_trainer(None, None, plugin, watches).train()
+    assert plugin.heard == []
+    assert not watches.has_slot
 
 
-def test_each_plugin_is_asked_for_itself() -> None:
-    bus = Bus()
-    idle, busy = Ticks(None), Ticks(2)
-    bus.register_all([("idle", idle), ("busy", busy)])
-    assert [each.plugin_name for each in bus.listeners("on_step_end")] == ["busy"]
+@BESIDE
+@pytest.mark.parametrize("kind", [Ticks, Marked])
+def test_each_plugin_is_asked_for_itself(kind: Any, beside: list[Callback]) -> None:
+    idle, busy = kind(None), kind(2)
+    idle.name, busy.name = "idle", "busy"
+    trainer = make_trainer(None, None, idle, busy, *beside)
+    trainer.train()
+    assert idle.heard == []
+    assert busy.heard == list(range(1, trainer.step + 1))
 
 
-def test_what_is_changed_before_a_run_counts_in_it() -> None:
+@BESIDE
+def test_what_is_changed_before_a_run_counts_in_it(beside: list[Callback]) -> None:
     idle, busy = Ticks(None), Ticks(1)
     idle.name, busy.name = "idle", "busy"  # type: ignore[misc]
-    trainer = make_trainer(None, None, idle, busy)
+    trainer = make_trainer(None, None, idle, busy, *beside)
     idle.every, busy.every = 1, None
     trainer.train()
-    assert idle.heard
     assert idle.heard == list(range(1, trainer.step + 1))
     assert busy.heard == []
 
 
-def test_what_is_changed_in_a_run_counts_from_the_next_one() -> None:
-    class Wakes(Ticks):
-        def on_train_begin(self) -> None:
-            self.every = 1
+@BESIDE
+@pytest.mark.parametrize("hook", ["on_setup", "on_train_begin", "on_batch_begin"])
+def test_what_is_changed_in_a_run_counts_from_the_next_one(
+    hook: str, beside: list[Callback]
+) -> None:
+    def wake(self: Ticks) -> None:
+        self.every = 1
 
-    plugin = Wakes(None)
-    trainer = make_trainer(None, None, plugin)
+    plugin = type("Wakes", (Ticks,), {hook: wake})(None)
+    trainer = make_trainer(None, None, plugin, *beside)
     trainer.train()
     assert plugin.heard == []
     trainer.train()
-    assert plugin.heard
+    assert plugin.heard == list(range(1, trainer.step + 1))
 
 
-def test_an_heir_that_overrides_the_method_hears_the_event() -> None:
-    plugin = Heir(None)
+class Fails(Callback):
+    """Is switched off inside the run, which looks at all plugins anew."""
+
+    name = "fails"
+    failure = "isolate"
+
+    def on_batch_begin(self) -> None:
+        raise RuntimeError("it always fails")
+
+
+class Sleeps(Ticks):
+    """Says after each step that it would not wait for another one."""
+
+    def on_step_end(self, trainer: Any) -> None:
+        self.heard.append(trainer.step)
+        self.every = None
+
+    on_step_end = heard_if(lambda self: self.every)(on_step_end)
+
+
+@BESIDE
+def test_an_answer_holds_for_all_of_a_run_whoever_comes_and_goes(
+    beside: list[Callback],
+) -> None:
+    plugin = Sleeps(1)
+    trainer = make_trainer(None, None, plugin, Fails(), *beside)
+    trainer.train()
+    assert "fails" not in trainer.plugins
+    assert plugin.heard == list(range(1, trainer.step + 1))
+    trainer.train()
+    assert plugin.heard == list(range(1, trainer.step + 1))
+
+
+class Once(Callback):
+    """Stands around the end of an epoch, asks not to, and saves behind it."""
+
+    once = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @hookimpl(wrapper=True)
+    @heard_if(lambda self: self.once)
+    def on_epoch_end(self, trainer: Any) -> Iterator[None]:
+        yield
+        self.once = False
+        trainer.save_checkpoint(self.path)
+
+
+def test_a_wrapper_may_save_after_it_has_changed_its_mind(tmp_path: Path) -> None:
+    make_trainer(None, None, Once(tmp_path / "a.pt")).train()
+    assert (tmp_path / "a.pt").exists()
+
+
+@pytest.mark.parametrize("kind", [Heir, Copied])
+def test_who_overrides_the_method_hears_the_event(kind: type[Ticks]) -> None:
+    plugin = kind(None)
     make_trainer(None, None, plugin).train()
     assert plugin.heard
 
 
-def test_a_condition_that_raises_is_refused_with_what_it_raised() -> None:
-    class Broken(Callback):
-        @heard_if(lambda self: self.evry)
-        def on_step_end(self) -> None: ...
+def test_a_condition_that_raises_ends_the_run_with_its_plugin_and_locks_nothing() -> (
+    None
+):
+    plugin = Ticks(1)
+    trainer = make_trainer(None, None, plugin)
+    del plugin.every
+    with pytest.raises(PluginError, match=r"'ticks'.*on_step_end.*AttributeError"):
+        trainer.train()
+    plugin.every = 1
+    trainer.train()
+    assert plugin.heard
 
-    bus = Bus()
-    with pytest.raises(PluginError, match=r"heard_if.*AttributeError.*'evry'"):
-        bus.register(Broken())
-    assert not bus.plugins
+
+@pytest.mark.parametrize("hook", ["on_exception", "on_close"])
+def test_what_is_for_cleaning_up_has_no_condition(hook: str) -> None:
+    plugin = type("Odd", (Callback,), {hook: heard_if(bool)(lambda self: None)})()
+    with pytest.raises(PluginError, match=f"{hook}, which is for cleaning up"):
+        make_trainer(None, None, plugin).train()
 
 
 @pytest.mark.parametrize(
@@ -125,6 +233,6 @@ def test_a_condition_that_raises_is_refused_with_what_it_raised() -> None:
 def test_a_shipped_plugin_hears_steps_only_where_it_acts_by_them(
     make: Callable[[], Callback], hook: str, hears: bool
 ) -> None:
-    bus = Bus()
-    bus.register(make())
+    bus = make_trainer(None, None, make()).bus
+    bus.choose(is_heard)
     assert (getattr(bus, hook) is not None) == hears

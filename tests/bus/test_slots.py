@@ -132,3 +132,33 @@ def test_call_all_reaches_everybody_and_returns_the_errors() -> None:
     errors = bus.call_all("on_epoch_end", trainer=None, metrics={})
     assert [type(error) for error in errors] == [SystemExit]
     assert heard == ["b"]
+
+
+def test_two_buses_with_like_plugins_share_code_and_nothing_else() -> None:
+    class Raises(Named):
+        def on_epoch_end(self) -> None:
+            raise ValueError(self.name)
+
+    buses = [Bus(), Bus()]
+    for bus, name in zip(buses, "ab", strict=True):
+        bus.register(Raises(name))
+    one, other = (late_code(bus) for bus in buses)
+    assert one is other
+    for bus, name in zip(buses, "ab", strict=True):
+        with pytest.raises(ValueError, match=rf"^{name}\b") as raised:
+            emit(bus)
+        assert f"plugin '{name}'" in raised.value.__notes__[0]
+    kept = buses[0].on_epoch_end
+    buses[0].unregister("a")
+    assert kept is not None
+    kept(None, {})  # silenced, and only there
+    with pytest.raises(ValueError, match=r"^b\b"):
+        emit(buses[1])
+
+
+def late_code(bus: Bus) -> CodeType:
+    with pytest.raises(ValueError, match=r"^[ab]\b"):
+        emit(bus)
+    slot: Any = bus.on_epoch_end
+    code: CodeType = slot.__code__
+    return code

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from training import hookspecs
-from training.bus.conditions import is_heard
 from training.bus.order import bus_order, not_built_in, unmet_relations
 from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
@@ -80,6 +79,7 @@ class Bus(Slots):
         #: Names of those that the main process alone calls.
         self.main_only: set[str] = set()
         self._is_main = True
+        self._left_out: set[pluggy.HookImpl] = set()
         self._forget_slots()
 
     @property
@@ -144,13 +144,20 @@ class Bus(Slots):
         """Note whose run is on until ``call_all`` closes everybody; keep its engine."""
         self._run = trainer
         self._closed.clear()
-        self._forget_slots()  # a plugin may be set otherwise by now
         self.made = [part for part in self.made if part[2] == "make_strategy"]
 
     @property
     def is_in_run(self) -> bool:
         """Whether a run is on, whose plugins are not closed yet."""
         return self._run is not None
+
+    def choose(self, is_heard: Callable[[pluggy.HookImpl], bool]) -> None:
+        """Call those alone, of all that are registered by now, that ``is_heard``."""
+        impls = (getattr(self._manager.hook, hook).get_hookimpls() for hook in HOOKS)
+        left_out = {impl for each in impls for impl in each if not is_heard(impl)}
+        if left_out != self._left_out:
+            self._left_out = left_out
+            self._forget_slots()
 
     def leave_to_main(self) -> None:
         """Call those of the main process no more: this is another one of the run."""
@@ -270,7 +277,12 @@ class Bus(Slots):
             if is_out or (is_close and not self._is_to_close(name)):
                 continue
             try:
-                self._call_or_survive(impl, hook, arguments)
+                try:
+                    self._call(impl, hook, arguments)
+                except Exception as error:
+                    if name not in self.isolated:
+                        raise
+                    self.survive(name, plugin_of(impl), hook, error, arguments)
             except BaseException as error:
                 note_culprit(error, impl, hook, arguments)
                 errors.append(error)  # the others are told, too
@@ -278,16 +290,6 @@ class Bus(Slots):
             self._run = None
             self._closed.clear()
         return errors
-
-    def _call_or_survive(
-        self, impl: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]
-    ) -> None:
-        try:
-            self._call(impl, hook, arguments)
-        except Exception as error:
-            if impl.plugin_name not in self.isolated:
-                raise
-            self.survive(impl.plugin_name, plugin_of(impl), hook, error, arguments)
 
     @property
     def meter(self) -> Meter | None:
@@ -360,19 +362,16 @@ class Bus(Slots):
 
     def _forget_slots(self) -> None:
         for hook in HOOKS:
-            slot = late(self, hook, self._slot) if any(self._called(hook)) else None
+            slot = late(self, hook, self._slot) if self._impls(hook) else None
             setattr(self, hook, slot)  # None: all that the loop pays is a comparison
 
     def _impls(self, hook: str) -> list[pluggy.HookImpl]:
         """Return the implementations in bus order, not that of registration."""
-        rank = {name: place for place, name in enumerate(self._plugins)}
-        return sorted(self._called(hook), key=lambda impl: rank[impl.plugin_name])
-
-    def _called(self, hook: str) -> Iterator[pluggy.HookImpl]:
-        """Return the implementations that want to be called in this process."""
         impls = getattr(self._manager.hook, hook).get_hookimpls()
-        called = (impl for impl in impls if self.calls(impl.plugin_name))
-        return (i for i in called if is_heard(i.function, plugin_of(i)))
+        called = [i for i in impls if self.calls(i.plugin_name)]
+        heard = [impl for impl in called if impl not in self._left_out]
+        rank = {name: n for n, name in enumerate(self._plugins)} if heard else {}
+        return sorted(heard, key=lambda impl: rank[impl.plugin_name])
 
     def _wrappers(self, hook: str) -> list[pluggy.HookImpl]:
         return [impl for impl in self._impls(hook) if impl.wrapper]

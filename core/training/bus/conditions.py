@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import pluggy
+
+from training.bus.registration import TEARDOWN
+from training.bus.slots import describe, plugin_of
+from training.errors import PluginError
+
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-_CONDITION = "trainbus_heard_if"
+_MARK = "trainbus_heard_if"
 
 
 def heard_if(condition: Callable[[Any], object]) -> Callable[[_Method], _Method]:
     """Mark a hook of a plugin that is to be called in some of its settings only.
 
     An event that nobody hears costs a step nothing. ``condition(plugin)`` is asked
-    when a plugin is registered or taken out, and when a run begins: what is changed
-    after that counts from the next run on. Who overrides the method hears the event.
+    once a run, as it begins, before ``on_setup``; its answer holds for all of the run.
+    A plugin that joins later hears the event until then. Who overrides the method
+    hears it. ``on_exception`` and ``on_close`` are always heard: ask in them.
 
     >>> class Ticks(Callback):
     ...     every_n_steps = None
@@ -24,13 +31,33 @@ def heard_if(condition: Callable[[Any], object]) -> Callable[[_Method], _Method]
     """
 
     def mark(method: _Method) -> _Method:
-        setattr(method, _CONDITION, condition)
+        # With the method: ``functools.wraps`` copies the mark to what calls it.
+        setattr(method, _MARK, (method, condition))
         return method
 
     return mark
 
 
-def is_heard(method: Callable[..., Any], plugin: Any) -> bool:
-    """Whether ``plugin`` wants its hook ``method`` to be called, as it is set now."""
-    condition = getattr(method, _CONDITION, None)
-    return condition is None or bool(condition(plugin))
+def is_heard(impl: pluggy.HookImpl) -> bool:
+    """Whether the plugin of ``impl`` wants to hear the event, as it is set now.
+
+    Raises:
+        PluginError: its condition cannot be asked, or it is for cleaning up.
+    """
+    marked: Any = getattr(impl.function, _MARK, (None, None))
+    function, condition = marked
+    if function is not getattr(impl.function, "__func__", impl.function):
+        return True
+    hook, plugin = impl.opts["specname"], plugin_of(impl)
+    where = f"plugin {impl.plugin_name!r} ({describe(plugin)}) says heard_if of {hook}"
+    if hook in TEARDOWN:
+        raise PluginError(
+            f"{where}, which is for cleaning up and always heard; ask inside of it"
+        )
+    try:
+        return bool(condition(plugin))
+    except Exception as error:
+        raise PluginError(
+            f"{where}, which raises {type(error).__name__}: {error}; let it read what "
+            "__init__ has set"
+        ) from error

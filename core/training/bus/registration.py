@@ -13,7 +13,6 @@ from typing import Any
 import pluggy
 
 from training.bus.callback import Callback
-from training.bus.conditions import is_heard
 from training.bus.foreign_hooks import FOREIGN, hint_for
 from training.bus.order import relation_mistake
 from training.bus.ranks import ranks_mistake
@@ -160,13 +159,14 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     # dir(), not vars(): inherited hooks count, and what an instance was given.
     for attribute in dir(plugin):
         options = _MARKS.parse_hookimpl_opts(plugin, attribute)
-        if options is None and (
-            attribute not in HOOKS
-            or not isinstance(plugin, Callback)
-            or not is_meant(attribute, plugin.hook_api)  # its own; it is told of that
-        ):
-            continue
-        marks: Mapping[str, Any] = options or {}  # a method of a Callback needs none
+        if options is None:
+            if attribute not in HOOKS or not isinstance(plugin, Callback):
+                continue
+            if not is_meant(attribute, plugin.hook_api):
+                continue  # a method of its own, of which it is told
+            marks: Mapping[str, Any] = {}  # a method of a Callback needs none
+        else:
+            marks = options
         hook = marks.get("specname") or attribute
         if hook not in HOOKS:
             raise PluginError(
@@ -174,14 +174,12 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
                 f"hook{hint_for(hook)}; the hooks are: {', '.join(HOOKS)}"
             )
         try:
-            # A property runs its code here, and a condition is asked.
+            # A property runs its code here.
             method = getattr(plugin, attribute)
-            is_heard(method, plugin)
         except Exception as error:
             raise PluginError(
                 f"plugin {name!r} ({describe(plugin)}) has a hook's name, {hook}, that "
-                f"cannot be read, or whose heard_if raises ({type(error).__name__}: "
-                f"{error}); write a method, and a condition that __init__ can answer"
+                f"cannot be read ({type(error).__name__}: {error}); write a method"
             ) from error
         # How an heir switches an inherited hook off.
         if method is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from toy import Regression, make_trainer, regression_batches
 
 from training import Callback, ConfigError
 from training.errors import TrainbusError
+from training.loop.forward import make_forward
 
 X, CLASSES = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
 BATCHES = [(X, CLASSES)] * 2
@@ -110,6 +112,31 @@ def test_a_step_without_a_loss_is_told_with_its_function(
     message = refusal(nn.Linear(3, 2), BATCHES, step_fn=my_step)
     assert "step_fn (my_step) returned" in message
     assert told in message
+
+
+@pytest.mark.parametrize("kind", ["pair", "list", "mapping", "three"])
+def test_outputs_that_a_loss_lets_go_of_are_free_at_once(kind: str) -> None:
+    freed: list[bool] = []
+
+    def lets_go(outputs: Any, targets: Any) -> Tensor:
+        known = weakref.ref(outputs)
+        outputs = outputs.double()
+        freed.append(known() is None)
+        return cross_entropy(outputs, targets)
+
+    class Rounds(nn.Linear):
+        def forward(self, x: Tensor, more: Any = None) -> Tensor:
+            return super().forward(x)
+
+    batch: Any = {
+        "pair": (X, CLASSES),
+        "list": [X, CLASSES],
+        "mapping": {"x": X, "labels": CLASSES},
+        "three": (X, X, CLASSES),
+    }[kind]
+    model = Rounds(3, 2)
+    make_forward(lets_go, None)(model, batch, 1.0)
+    assert freed == [True]
 
 
 def test_a_batch_of_weight_zero_needs_no_gradient() -> None:

@@ -117,13 +117,15 @@ class Calls:
         self.counts = Counter[str]()
 
     def __enter__(self) -> None:
+        self._collects = gc.isenabled()
         gc.disable()  # what others left behind is no part of a step
         self._before = sys.getprofile()
         sys.setprofile(self._note)
 
     def __exit__(self, *error: object) -> None:
         sys.setprofile(self._before)
-        gc.enable()
+        if self._collects:
+            gc.enable()
 
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code

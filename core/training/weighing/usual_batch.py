@@ -20,6 +20,8 @@ from training.weighing.candidates import Counts
 #: Labels up to this many are counted as a list, which costs 2 us and 30 ns a label
 #: between two steps, when all code is in no cache: a kernel costs 5 us, numpy 10.
 FEW = 96
+#: Up to this many one kernel is tried first, which is wasted where some are ignored.
+SOME = 2048
 
 #: (batch on the host, what has ``issued`` it) -> what it counts in its window.
 Weigh = Callable[[Any, Any], float]
@@ -150,18 +152,21 @@ def _counter(counts: Counts, unit: str) -> _Counter:
             return None
         if is_flat and shape[0] <= FEW:
             return shape[0] - labels.tolist().count(ignored)
-        if is_shifted:  # texts, of which some tokens are ignored as a rule
-            return int(np.count_nonzero(labels.numpy()[:, 1:] != ignored))
-        return _num_kept(labels, ignored)
+        if is_flat:
+            return _num_kept(labels, ignored)
+        classes = labels.numpy()
+        if is_shifted:
+            classes = classes[:, 1:]
+        return int(np.count_nonzero(classes != ignored))
 
     return count
 
 
 def _num_kept(labels: Tensor, ignored: int) -> int:
-    """Return how many ``labels`` (any shape, int64 on the host) are not ``ignored``."""
-    number = labels.numel()
-    # One kernel where none is, for half of what comparing each of them costs.
-    if number and ignored < 0 and labels.min().item() > ignored:
+    """Return how many of more than ``FEW`` labels, (N,) int64, are not ``ignored``."""
+    number = len(labels)
+    # One kernel where none is: between two steps the way into numpy is twice as long.
+    if number <= SOME and ignored < 0 and labels.min().item() > ignored:
         return number
     return int(np.count_nonzero(labels.numpy() != ignored))
 

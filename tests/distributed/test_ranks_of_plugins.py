@@ -10,6 +10,7 @@ from ranks import Ranks
 from toy import make_trainer
 
 from training import Callback, ConfigError, PluginError, Trainer
+from training.plugin import heard_if
 
 pytestmark = pytest.mark.distributed
 
@@ -151,3 +152,47 @@ def test_d25_main_alone_may_look_at_gradients_before_a_step(two: Ranks) -> None:
     assert none == 0
     assert weights == others
     assert [each[1] for each in two.run(looked_at, False)] == [weights, weights]
+
+
+class Wakes(Callback):
+    """Would act at steps from the moment on at which a run has begun."""
+
+    name = "wakes"
+    acts = False
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def on_train_begin(self) -> None:
+        self.acts = True
+
+    @heard_if(lambda self: self.acts)
+    def on_step_end(self, trainer: Trainer) -> None:
+        self.heard.append(trainer.step)
+
+
+class FailsOnMain(Callback):
+    """Hears each step on the main process alone, until it is switched off there."""
+
+    name = "fails"
+    ranks = "main"
+    failure = "isolate"
+
+    def on_step_end(self) -> None:
+        raise RuntimeError("it always fails")
+
+
+def heard_by_wakes() -> list[list[int]]:
+    plugin = Wakes()
+    trainer = run_of(plugin, FailsOnMain())
+    trainer.train()
+    first = list(plugin.heard)
+    trainer.train()
+    return [first, plugin.heard]
+
+
+def test_d26_a_plugin_hears_on_all_processes_what_it_hears_on_one(two: Ranks) -> None:
+    main, other = two.run(heard_by_wakes)
+    assert main == other
+    assert main[0] == []
+    assert main[1]

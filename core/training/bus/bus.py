@@ -152,7 +152,7 @@ class Bus(Slots):
         return self._run is not None
 
     def choose(self, is_heard: Callable[[pluggy.HookImpl], bool]) -> None:
-        """Call those alone, of all that are registered by now, that ``is_heard``."""
+        """Of all that are registered by now, call only those that ``is_heard``."""
         impls = (getattr(self._manager.hook, hook).get_hookimpls() for hook in HOOKS)
         left_out = {impl for each in impls for impl in each if not is_heard(impl)}
         if left_out != self._left_out:

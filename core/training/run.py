@@ -179,7 +179,7 @@ class Run:
 
     def _run(self) -> None:
         self.is_waiting = False
-        self.bus.choose(is_heard)
+        self.bus.choose_listeners(is_heard)
         self._begin()
         feed, window = self._set_up()
         validation = loaders_by_name(self.val_dataloader).values()

@@ -234,5 +234,5 @@ def test_a_shipped_plugin_hears_steps_only_where_it_acts_by_them(
     make: Callable[[], Callback], hook: str, hears: bool
 ) -> None:
     bus = make_trainer(None, None, make()).bus
-    bus.choose(is_heard)
+    bus.choose_listeners(is_heard)
     assert (getattr(bus, hook) is not None) == hears

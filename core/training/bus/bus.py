@@ -151,7 +151,7 @@ class Bus(Slots):
         """Whether a run is on, whose plugins are not closed yet."""
         return self._run is not None
 
-    def choose(self, is_heard: Callable[[pluggy.HookImpl], bool]) -> None:
+    def choose_listeners(self, is_heard: Callable[[pluggy.HookImpl], bool]) -> None:
         """Of all that are registered by now, call only those that ``is_heard``."""
         impls = (getattr(self._manager.hook, hook).get_hookimpls() for hook in HOOKS)
         left_out = {impl for each in impls for impl in each if not is_heard(impl)}

@@ -48,16 +48,15 @@ def is_heard(impl: pluggy.HookImpl) -> bool:
     function, condition = marked
     if function is not getattr(impl.function, "__func__", impl.function):
         return True
-    hook, plugin = impl.opts["specname"], plugin_of(impl)
-    where = f"plugin {impl.plugin_name!r} ({describe(plugin)}) says heard_if of {hook}"
-    if hook in TEARDOWN:
-        raise PluginError(
-            f"{where}, which is for cleaning up and always heard; ask inside of it"
-        )
+    if impl.opts["specname"] in TEARDOWN:
+        raise _mistake(impl, "is for cleaning up and always heard; ask inside of it")
     try:
-        return bool(condition(plugin))
+        return bool(condition(plugin_of(impl)))
     except Exception as error:
-        raise PluginError(
-            f"{where}, which raises {type(error).__name__}: {error}; let it read what "
-            "__init__ has set"
-        ) from error
+        why = f"raises {type(error).__name__}: {error}"
+        raise _mistake(impl, f"{why}; let it read what __init__ has set") from error
+
+
+def _mistake(impl: pluggy.HookImpl, why: str) -> PluginError:
+    who = f"plugin {impl.plugin_name!r} ({describe(plugin_of(impl))})"
+    return PluginError(f"{who} says heard_if of {impl.opts['specname']}, which {why}")

@@ -115,12 +115,10 @@ def _is_plain_mean(loss_fn: Any, options: Mapping[str, Any]) -> bool:
         hooks = loss_fn._forward_hooks or loss_fn._forward_pre_hooks
         is_changed = bool(hooks) or "forward" in vars(loss_fn)
         return is_own and loss_fn.reduction == "mean" and not is_changed
-    changed = {"reduce", "size_average"} & set(options)
-    if (
-        isinstance(loss_fn, functools.partial)
-        and type(loss_fn) is not functools.partial
-    ):
+    is_partial = isinstance(loss_fn, functools.partial)
+    if is_partial and type(loss_fn) is not functools.partial:
         return False  # its call may be one of its own
+    changed = {"reduce", "size_average"} & set(options)
     return not changed and options.get("reduction", "mean") == "mean"
 
 

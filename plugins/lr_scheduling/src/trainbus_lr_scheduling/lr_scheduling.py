@@ -138,6 +138,10 @@ class LearningRateSchedulerCallback(Callback):
         assert self._driver is not None, "on_setup has not run"
         return self._driver
 
+    @property
+    def _counts_updates(self) -> bool:
+        return self.interval == "step" and not self.is_plateau
+
     def plan(self, run: PlannedRun) -> Plan:
         """Return the rates of a planned run, and why they are not what they seem."""
         name = run.name_of(self)
@@ -198,11 +202,11 @@ class LearningRateSchedulerCallback(Callback):
         if not resumed:
             self._begin()
 
-    @heard_if(lambda self: self.interval == "step" and not self.is_plateau)
+    @heard_if(lambda self: self._counts_updates)
     def on_step_end(self, applied: bool) -> None:
         """Advance a per-update schedule if the update was applied."""
         # Asked last: under fp16 on CUDA the answer waits for the device.
-        if self.interval == "step" and not self.is_plateau and applied:
+        if self._counts_updates and applied:
             self.driver.advance()
 
     def on_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -224,7 +228,7 @@ class LearningRateSchedulerCallback(Callback):
     def on_train_end(self, trainer: Trainer) -> None:
         """Say how far short of its end skipped updates left the schedule."""
         skipped = trainer.step - trainer.update
-        if skipped and self.interval == "step" and not self.is_plateau:
+        if skipped and self._counts_updates:
             logger.info(
                 "the learning rate ended %d updates short of its plan: as many "
                 "updates were skipped",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from training.weighing.candidates import Counts
-from training.weighing.usual_batch import FEW, SOME, usual_weight
+from training.weighing.candidates import FEW, SOME, Counts
+from training.weighing.usual_batch import usual_weight
 
 ROWS = torch.randn(4, 3)
 LABELS = torch.tensor([0, 2, -100, 1])
@@ -108,10 +108,18 @@ def test_labels_count_as_any_other_way_whatever_is_ignored(
     name: str, ignored: int
 ) -> None:
     counts = Counts(torch.nn.CrossEntropyLoss(ignore_index=ignored))
-    for unit in ("labels", "shifted_labels"):
+    batch = BATCHES[name]
+    for unit, column in (("labels", 0), ("shifted_labels", 1)):
         weigh = usual_weight(counts, unit, {}, 1.0, UNUSUAL)
-        found = weigh(BATCHES[name], SimpleNamespace(issued=None))
-        assert found == (counts(unit, BATCHES[name], None) if name in WHOLE else None)
+        found = weigh(batch, SimpleNamespace(issued=None))
+        if name not in WHOLE:
+            assert found is None
+            continue
+        labels = batch["labels"] if isinstance(batch, dict) else batch[-1]
+        right = None
+        if labels.ndim > column:
+            right = (labels[:, column:] if column else labels).ne(ignored).sum().item()
+        assert found == right == counts(unit, batch, None)
 
 
 @pytest.mark.parametrize("live", [{}, {"labels": 205.0, "samples": 256.0}])

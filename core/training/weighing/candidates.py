@@ -26,6 +26,11 @@ NAMES = ("labels", "label", "targets", "target", "y")
 _WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 _WHOLE |= {torch.uint16, torch.uint32, torch.uint64}
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+#: Labels up to this many are counted as a list, which costs 2 us and 30 ns a label
+#: between two steps, when all code is in no cache: a kernel costs 5 us, numpy 10.
+FEW = 96
+#: Up to this many one kernel is tried first, which is wasted where some are ignored.
+SOME = 2048
 
 
 def said_weight(batch: Any) -> float | None:
@@ -88,6 +93,23 @@ def on_host(value: Any) -> Any:
         return (value.float() if value.dtype is torch.bfloat16 else value).numpy()
     value = value.detach().cpu()
     return (value.float() if value.dtype is torch.bfloat16 else value).numpy()
+
+
+def num_kept(labels: Any, ignored: int) -> int:
+    """Return how many class numbers, a tensor or array of any shape, are not ignored.
+
+    Waits for the device where the loader yields CUDA tensors.
+    """
+    is_usual = type(labels) is Tensor and labels.dtype is torch.int64
+    if is_usual and labels.ndim == 1 and labels.is_cpu:
+        number = len(labels)
+        if number <= FEW:
+            row: list[int] = labels.tolist()
+            return number - row.count(ignored)
+        # One kernel where none is: between two steps numpy takes twice as long.
+        if number <= SOME and ignored < 0 and labels.min().item() > ignored:
+            return number
+    return int(np.count_nonzero(on_host(labels) != ignored))
 
 
 def has_classes(labels: Any) -> bool:
@@ -165,13 +187,13 @@ class Counts:
             return int(labels.numel() if isinstance(labels, Tensor) else labels.size)
         if not has_classes(labels) or (unit == "shifted_labels" and labels.ndim < 2):
             return None
-        labels = on_host(labels)
         if unit == "labels":
-            return int(np.count_nonzero(labels != self.ignored))
+            return num_kept(labels, self.ignored)
         if unit == "shifted_labels":
-            return int(np.count_nonzero(labels[:, 1:] != self.ignored))
+            return num_kept(on_host(labels)[:, 1:], self.ignored)
         if self._class_weights is None:
             return None
+        labels = on_host(labels)
         chosen = self._class_weights[labels[labels != self.ignored]]
         return float(chosen.sum(dtype=np.float64))
 

@@ -11,17 +11,10 @@ from collections.abc import Callable, Mapping
 from math import isclose
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from training.weighing.candidates import Counts
-
-#: Labels up to this many are counted as a list, which costs 2 us and 30 ns a label
-#: between two steps, when all code is in no cache: a kernel costs 5 us, numpy 10.
-FEW = 96
-#: Up to this many one kernel is tried first, which is wasted where some are ignored.
-SOME = 2048
+from training.weighing.candidates import FEW, Counts, num_kept
 
 #: (batch on the host, what has ``issued`` it) -> what it counts in its window.
 Weigh = Callable[[Any, Any], float]
@@ -124,7 +117,7 @@ def usual_weight(
                 if len(shape) == 1 and labels.is_cpu:
                     if shape[0] <= FEW:
                         return scale * (shape[0] - labels.tolist().count(ignored))
-                    return scale * _num_kept(labels, ignored)
+                    return scale * num_kept(labels, ignored)
         return weigh(batch, source)
 
     return weigh_pair
@@ -148,27 +141,13 @@ def _counter(counts: Counts, unit: str) -> _Counter:
         if labels.dtype is not torch.int64 or not labels.is_cpu:
             return None
         is_flat = len(shape) == 1
-        if is_flat and is_shifted:
-            return None
-        if is_flat and shape[0] <= FEW:
-            return shape[0] - labels.tolist().count(ignored)
-        if is_flat:
-            return _num_kept(labels, ignored)
-        classes = labels.numpy()
         if is_shifted:
-            classes = classes[:, 1:]
-        return int(np.count_nonzero(classes != ignored))
+            return None if is_flat else num_kept(labels.numpy()[:, 1:], ignored)
+        if is_flat and shape[0] <= FEW:  # as there, but in no call more
+            return shape[0] - labels.tolist().count(ignored)
+        return num_kept(labels, ignored)
 
     return count
-
-
-def _num_kept(labels: Tensor, ignored: int) -> int:
-    """Return how many of more than ``FEW`` labels, (N,) int64, are not ``ignored``."""
-    number = len(labels)
-    # One kernel where none is: between two steps the way into numpy is twice as long.
-    if number <= SOME and ignored < 0 and labels.min().item() > ignored:
-        return number
-    return int(np.count_nonzero(labels.numpy() != ignored))
 
 
 def _num_issued(source: Any) -> int | None:

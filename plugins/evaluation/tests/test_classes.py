@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainbus_evaluation import Evaluator
 from training import ConfigError
@@ -146,3 +147,22 @@ def test_batches_that_disagree_are_refused():
     evaluator = Evaluator(Turns(1), metrics=["f1"], loss_fn=constant)
     with pytest.raises(ConfigError, match="with the classes in dimension -1"):
         evaluator.evaluate([(labels.float(), labels)] * 2)
+
+
+class Argmaxes(TorchDispatchMode):
+    """Counts how often a highest logit is looked for."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += func is torch.ops.aten.argmax.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("shape", "number"), [((B,), 2), ((B, 5), 2), ((B, C), 3)])
+def test_logits_are_searched_once_a_batch_unless_two_places_fit_the_first(
+    shape, number
+):
+    with Argmaxes() as seen:
+        score(1, shape, (B, 5) if shape == (B, C) else shape)
+    assert seen.number == number

@@ -150,8 +150,12 @@ class Classes:
         if len(places) > 1 and logits.dim() > 2:
             self._open = tuple(logits.shape)
         self._predicted = {place: self._predicted[place] for place in places}
+        highest: dict[int, Tensor] = {}  # of (B, C) both places are one
         for place, kept in self._predicted.items():
-            kept.append(logits.argmax(place).reshape(-1))
+            dim = place % logits.dim()
+            if dim not in highest:
+                highest[dim] = logits.argmax(dim).reshape(-1)
+            kept.append(highest[dim])
         return labels  # type: ignore[no-any-return]  # or nothing fits
 
 

@@ -176,10 +176,10 @@ def targets_of(batch: Any) -> Any:
     Raises:
         ConfigError: the batch has no targets.
     """
-    if isinstance(batch, Mapping) and "labels" in batch:
-        return batch["labels"]
     if isinstance(batch, (tuple, list)) and len(batch) >= 2:
         return batch[-1]
+    if isinstance(batch, Mapping) and "labels" in batch:
+        return batch["labels"]
     found = (
         f"the entries {', '.join(map(str, batch))}"
         if isinstance(batch, Mapping)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from training.checkpoint.storable import foreign_value
     from training.checkpoint_io import (
         complete_folder,
+        glimpse,
         position_of,
         read_checkpoint,
         write_checkpoint,
@@ -125,6 +126,7 @@ _MODULES = {
     "evaluating": "training.modules.train_mode",
     "foreign_value": "training.checkpoint.storable",
     "generators_in": "training.feed.unsaved_generators",
+    "glimpse": "training.checkpoint_io",
     "guarded": "training.messages.guarded_streams",
     "has_names": "training.checkpoint.part_checks",
     "heard_if": "training.bus.conditions",
@@ -213,6 +215,7 @@ __all__ = [
     "evaluating",
     "foreign_value",
     "generators_in",
+    "glimpse",
     "guarded",
     "has_names",
     "heard_if",

@@ -88,23 +88,27 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content.replace(struct.pack("<f", 40), b"\1\0\x20\x42"))
 
 
+def replace(path: Path) -> None:
+    """Put the checkpoint of another run into its place."""
+    saved(path.parent, 4, 40.0, 0.6)
+
+
 @pytest.mark.parametrize(
-    ("best_seen", "damage", "expected"),
+    ("damage", "expected"),
     [
-        pytest.param(
-            0.5, None, (40.0, "best@4"), id="from the checkpoint of that step"
-        ),
-        pytest.param(0.6, None, (6.0, "live"), id="not from another run's checkpoint"),
-        pytest.param(0.5, flip_a_bit, (6.0, "live"), id="not from a damaged one"),
-        pytest.param(0.5, Path.unlink, (6.0, "live"), id="not from one that is gone"),
+        pytest.param(None, (40.0, "best@4"), id="from the checkpoint of that step"),
+        pytest.param(replace, (6.0, "live"), id="not from another run's checkpoint"),
+        pytest.param(flip_a_bit, (6.0, "live"), id="not from a damaged one"),
+        pytest.param(Path.unlink, (6.0, "live"), id="not from one that is gone"),
     ],
 )
-def test_best_weights_come_back(tmp_path, caplog, best_seen, damage, expected):
+def test_best_weights_come_back(tmp_path, caplog, damage, expected):
     stopper, trainer = begun(FakeTrainer(Files(tmp_path)), restore_best_weights=True)
-    path = saved(tmp_path, 4, 40.0, best_seen)  # 40 tells it from the copy
+    path = saved(tmp_path, 4, 40.0, 0.5)  # 40 tells it from the copy
     for value in (1.0, 0.5, 0.7):
         trainer.run_epoch(stopper, val_loss=value)
     assert stopper._weights.copy is None  # a complete checkpoint replaces it
+    assert "weights" not in stopper.state_dict()
     if damage is not None:
         damage(path)
     stopper.on_train_end(trainer)
@@ -112,9 +116,17 @@ def test_best_weights_come_back(tmp_path, caplog, best_seen, damage, expected):
     assert ("live weights stay" in caplog.text) == (expected[1] == "live")
 
 
-def test_a_checkpoint_of_another_step_is_not_taken_for_the_best(tmp_path):
+@pytest.mark.parametrize(
+    ("best_seen", "of"),
+    [
+        pytest.param(0.5, 6, id="of another step"),
+        pytest.param(0.6, None, id="of another run"),
+        pytest.param(1.0, None, id="from before the check"),
+    ],
+)
+def test_no_copy_is_given_up_for_a_checkpoint(tmp_path, best_seen, of):
     stopper, trainer = begun(FakeTrainer(Files(tmp_path)), restore_best_weights=True)
-    saved(tmp_path, 4, 40.0, 0.5, of=6)
+    saved(tmp_path, 4, 40.0, best_seen, of=of)
     assert run(stopper, trainer, 1.0, 0.5, 0.7) == (4.0, "best@4"), "the copy"
 
 
@@ -152,10 +164,8 @@ def test_resuming_at_the_best_step_takes_the_copy_again():
     assert (weight_of(after), after.weights_are) == (2, "best@2")
 
 
-@pytest.mark.parametrize(("persist", "expected"), [("path", 6), ("weights", 2)])
-def test_best_weights_outlive_a_resume_if_a_copy_is_persisted(
-    tmp_path, persist, expected
-):
+@pytest.mark.parametrize("persist", ["path", "weights"])
+def test_best_weights_that_no_file_holds_outlive_a_resume(tmp_path, persist):
     options = {"restore_best_weights": True, "persist_best": persist}
     first, before = begun(**options)
     for value in (1.0, 2.0):
@@ -164,7 +174,16 @@ def test_best_weights_outlive_a_resume_if_a_copy_is_persisted(
     second, after = resumed(read_checkpoint(path)["own"], 2, **options)
     after.run_epoch(second, val_loss=2.0)
     second.on_train_end(after)
-    assert weight_of(after) == expected
+    assert weight_of(after) == 2
+
+
+def test_no_checkpoint_holds_the_best_weights_twice():
+    stopper, trainer = begun(restore_best_weights=True)
+    held = []
+    for value in (1.0, 2.0, 0.5):
+        trainer.run_epoch(stopper, val_loss=value)
+        held.append("weights" in stopper.state_dict())
+    assert held == [False, True, False]
 
 
 def test_extra_state_of_a_module_is_copied_too():

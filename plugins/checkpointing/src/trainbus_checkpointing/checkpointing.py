@@ -271,9 +271,11 @@ class ModelCheckpointCallback(Callback):
     def _is_ranked(self, trainer: Trainer, at: Boundary) -> bool | None:
         """Return whether to save for the best or only as the last; None: not at all."""
         saver = self._set_up
+        is_candidate = saver.is_candidate(trainer)
+        is_ranked = self.cadence.wants_ranked(at, is_candidate)
         if saver.saved_at == (at.epoch, at.step):
-            return None
-        is_ranked = self.cadence.wants_ranked(at, saver.is_candidate(trainer))
+            # Saved before its value was measured: a signal came first.
+            return True if is_ranked and is_candidate else None
         return is_ranked if is_ranked or self.cadence.wants_last(at) else None
 
     def on_train_end(self, trainer: Trainer) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from training import CheckpointError
 from training.plugin import (
     as_plain,
     check_weights,
+    glimpse,
     load_weights,
-    position_of,
     read_checkpoint,
     weights_of,
 )
@@ -40,9 +41,12 @@ class BestWeights:
         self.copy: dict[str, Any] | None = None
         #: The same of the loss; None also in the copies of releases that took none.
         self.loss: dict[str, Any] | None = None
+        #: Whose weights they are: as a reference that keeps nothing alive.
+        self._trainer: Callable[[], Trainer | None] = lambda: None
 
     def take(self, trainer: Trainer) -> None:
         """Copy the state of model and loss to the CPU: one device-to-host copy."""
+        self._trainer = weakref.ref(trainer)
         self.copy = _cpu_copies(weights_of(trainer.model))  # aliases the live tensors
         self.loss = _cpu_copies(trainer.criterion.state_dict())
 
@@ -58,6 +62,7 @@ class BestWeights:
         """
         if self.copy is None:
             return
+        self._trainer = weakref.ref(trainer)
         source, own = str(trainer.resumed_from), weights_of(trainer.model)
         plain = as_plain(trainer.model, self.copy)
         try:
@@ -69,12 +74,21 @@ class BestWeights:
         # A checkpoint holds them whole; from here on as the model has them.
         self.copy = trainer.strategy.own(plain, own)
 
-    def release_if_saved(self, trainer: Trainer, step: int) -> None:
-        """Free the copy if a checkpoint of ``step`` exists; all processes call it."""
-        if self.copy is None:
+    def are_elsewhere(self, best: Progress) -> bool:
+        """Whether a checkpoint of now need not carry the copy: its own weights are it,
+
+        or there is none, since a checkpoint of that step holds them.
+        """
+        trainer = self._trainer()
+        is_now = trainer is not None and trainer.step == best.best_step
+        return self.copy is None or is_now
+
+    def release_if_saved(self, trainer: Trainer, best: Progress) -> None:
+        """Free the copy if a checkpoint holds it, too; all processes call it."""
+        if self.copy is None or best.best_step is None:
             return
-        path = _find_checkpoint(trainer, step)
-        is_there = path is not None and position_of(path)[1] == step
+        path = _find_checkpoint(trainer, best.best_step)
+        is_there = path is not None and self._unfit(glimpse(path), best) is None
         # One for which it is not to be found would have nothing to put back.
         if all(trainer.strategy.gather(is_there)):
             self.drop()
@@ -126,16 +140,25 @@ class BestWeights:
         except CheckpointError as error:
             log.warning("%s: %s", self._owner, error)
             return None
-        own = state.get("plugins", {}).get(self._owner, {}).get("progress", {})
-        if own and own.get("best_seen") != best.best_seen:
-            log.warning("%s: %s is of another run; it is not used", self._owner, path)
-            return None
-        if state.get("progress", {}).get("step") != best.best_step:
-            log.warning("%s: %s is of another step; it is not used", self._owner, path)
+        if why := self._unfit(state, best):
+            log.warning("%s: %s %s; it is not used", self._owner, path, why)
             return None
         weights = as_plain(trainer.model, state["model"])
         part = trainer.strategy.own(weights, weights_of(trainer.model))
         return part, state.get("loss")
+
+    def _unfit(self, state: Mapping[str, Any], best: Progress) -> str | None:
+        """Return why the state of a checkpoint is not that of the best check, or None.
+
+        A file that a signal had written before the check is none: nobody could tell
+        it from one of another run.
+        """
+        own = state.get("plugins", {}).get(self._owner, {}).get("progress", {})
+        if own and own.get("best_seen") != best.best_seen:
+            return "is from before that check, or of another run"
+        if state.get("progress", {}).get("step") != best.best_step:
+            return "is of another step"
+        return None
 
 
 def _find_checkpoint(trainer: Trainer, step: int) -> Path | None:

@@ -51,8 +51,9 @@ class EarlyStoppingCallback(Callback):
         min_epochs: no stop before this many completed epochs.
         min_steps: no stop before this many steps.
         persist_best: where a resumed run finds the best weights: in the checkpoint
-            written at that step (``"path"``), or as a copy that every checkpoint
-            carries along (``"weights"``: as large as the model and the loss).
+            written at that step (``"path"``; while there is none, the others carry a
+            copy), or as a copy that every checkpoint carries along (``"weights"``: as
+            large as the model and the loss).
     Raises:
         ConfigError: an option is of the wrong type or out of range.
     """
@@ -161,9 +162,8 @@ class EarlyStoppingCallback(Callback):
 
     def on_checkpoint(self, trainer: Trainer) -> None:
         """Let go of the copy once a complete checkpoint holds the same weights."""
-        step = self.progress.best_step
-        if step is not None and self.persist_best == "path":
-            self._weights.release_if_saved(trainer, step)
+        if self.persist_best == "path":
+            self._weights.release_if_saved(trainer, self.progress)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Put back the best weights, whatever ended the run."""
@@ -191,7 +191,8 @@ class EarlyStoppingCallback(Callback):
             "mode": self.rule.mode,
             "progress": self.progress.state_dict(),
         }
-        if self.persist_best == "weights":
+        is_kept = self.persist_best == "weights"
+        if is_kept or not self._weights.are_elsewhere(self.progress):
             state["weights"] = self._weights.copy
             state["loss"] = self._weights.loss
         return state

@@ -1,0 +1,102 @@
+"""A signal where an evaluation is due: what it finds is kept, as without the signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from training import (
+    Callback,
+    EarlyStoppingCallback,
+    EvaluationCallback,
+    ModelCheckpointCallback,
+    Trainer,
+)
+
+#: Steps between evaluations, and the one whose weights are the best.
+EVERY, BEST = 4, 8
+
+
+class Kill(Callback):
+    """Asks the process to end, at one step or when that is evaluated."""
+
+    def __init__(self, step: int, inside: bool) -> None:
+        self.at, self.inside = step, inside
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == self.at and not self.inside:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def evaluate(self, trainer: Trainer) -> None:
+        if trainer.step == self.at and self.inside:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def build(folder: Path, *callbacks: Any, **saving: Any) -> Trainer:
+    torch.manual_seed(5)
+    inputs, targets = torch.randn(32, 4), torch.randn(32, 1)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+    train, held_out = (
+        DataLoader(TensorDataset(inputs[part], targets[part]), batch_size=4)
+        for part in (slice(24), slice(24, 32))
+    )
+    return Trainer(
+        model,
+        train,
+        val_dataloader=held_out,
+        optimizer=torch.optim.AdamW(model.parameters(), lr=0.1),
+        loss_fn=nn.functional.mse_loss,
+        num_epochs=4,
+        seed=1,
+        save_dir=folder,
+        device="cpu",
+        plugins=["no:progress"],
+        callbacks=[
+            EvaluationCallback(every_n_steps=EVERY),
+            ModelCheckpointCallback(folder / "saved", **saving),
+            EarlyStoppingCallback(patience=99, restore_best_weights=True),
+            *callbacks,
+        ],
+    )
+
+
+def ended(trainer: Trainer) -> list[Any]:
+    """Return the best of the run, the weights at its end, and whose they are."""
+    plugins: Any = trainer.plugins
+    saved, stopper = plugins["checkpointing"], plugins["early_stopping"]
+    weights = [p.tolist() for p in trainer.model.parameters()]
+    best = saved.best_path and saved.best_path.name
+    return [best, saved.best_value, stopper.best_value, trainer.weights_are, weights]
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", None])
+@pytest.mark.parametrize(
+    ("step", "inside"),
+    [
+        pytest.param(BEST, False, id="before the evaluation"),
+        pytest.param(BEST, True, id="inside the evaluation"),
+        pytest.param(BEST + 1, False, id="after the best"),
+        pytest.param(BEST + 2 * EVERY, False, id="at an evaluation after the best"),
+    ],
+)
+def test_the_best_is_kept_wherever_a_signal_ends_the_run(
+    tmp_path: Path, step: int, inside: bool, monitor: str | None
+) -> None:
+    saving = {"monitor": monitor, "save_best_only": monitor is not None}
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    trainer = build(whole, **saving)
+    trainer.train()
+    assert trainer.weights_are == f"best@{BEST}"
+    with pytest.raises(SystemExit):
+        build(parted, Kill(step, inside), **saving).train()
+    resumed = build(parted, **saving)
+    resumed.train(resume="auto")
+    assert ended(resumed) == ended(trainer)

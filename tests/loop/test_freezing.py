@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 from toy import assert_equal_weights, make_trainer, regression_batches, weights_of
@@ -102,3 +103,58 @@ def test_a_single_frozen_parameter_leaves_the_optimizer_and_is_frozen_again() ->
     assert torch.equal(model.head.weight, before)
     assert not torch.equal(model.head.bias, bias)
     assert model.head.training
+
+
+class Turns(Callback):
+    """Trains one layer an epoch, in turns: its parameters take the others' place."""
+
+    alters_training = True
+    mutates = ("optimizer",)
+
+    def __init__(self, blocks: list[nn.Module], in_place: bool) -> None:
+        self.blocks, self.in_place = blocks, in_place
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        turn = list(self.blocks[trainer.epoch % 2].parameters())
+        (group,) = trainer.optimizer.param_groups
+        if self.in_place:
+            group["params"][:] = turn
+        else:
+            group["params"] = turn
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_layers_that_take_turns_train_as_by_hand(
+    accumulation: int, in_place: bool
+) -> None:
+    def new() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+
+    batches, num_epochs = regression_batches(4), 4
+    model, by_hand = new(), new()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    Trainer(
+        model,
+        batches,
+        optimizer=optimizer,
+        callbacks=[Turns([model[0], model[2]], in_place)],
+        device="cpu",
+        loss_fn=nn.functional.mse_loss,
+        num_epochs=num_epochs,
+        gradient_accumulation_steps=accumulation,
+        max_grad_norm=0.1,
+    ).train()
+    for epoch in range(num_epochs):
+        turn = list(by_hand[2 if epoch % 2 else 0].parameters())
+        optimizer = torch.optim.SGD(turn, lr=0.1)
+        for first in range(0, len(batches), accumulation):
+            by_hand.zero_grad()
+            for inputs, targets in batches[first : first + accumulation]:
+                loss = nn.functional.mse_loss(by_hand(inputs), targets)
+                (loss / accumulation).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(turn, 0.1)
+            optimizer.step()
+    for own, right in zip(weights_of(model), weights_of(by_hand), strict=True):
+        torch.testing.assert_close(own, right)

@@ -13,6 +13,7 @@ windows of one batch there). Where a read makes the host wait, the windows of
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,6 @@ class Window:
     def _look_at_groups(self) -> None:
         groups = self.optimizer.param_groups
         self._parameters = [p for group in groups for p in group["params"]]
-        self._size = len(groups), len(self._parameters)
         self._check = GradientCheck(self._parameters)
 
     def clear(self) -> None:
@@ -141,12 +141,14 @@ class Window:
             self.clear()
 
     def _begin(self) -> None:
-        """Take in parameter groups that have joined since the last window."""
-        groups, number = self.optimizer.param_groups, 0
-        # Their number alone: to compare each parameter would cost every window.
-        for group in groups:
-            number += len(group["params"])
-        if (len(groups), number) != self._size:
+        """Take in which parameters the optimizer has now; plugins may change that."""
+        now: list[Any] = []
+        for group in self.optimizer.param_groups:
+            now += group["params"]
+        # In no function of Python: 30 ns a parameter, of which a step takes 1 us.
+        if len(now) != len(self._parameters) or not all(
+            map(operator.is_, now, self._parameters)
+        ):
             prepare_momentum(self.optimizer)
             self._look_at_groups()
             self.clear()

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 from toy import make_trainer
 
-from training import ConfigError, CSVLoggerCallback
+from training import Callback, ConfigError, CSVLoggerCallback, Trainer
 from training.plugin import Strategy
 
 NAN = float("nan")
@@ -68,3 +70,45 @@ def test_what_would_have_no_effect_cannot_be_set(name: str, value: Any) -> None:
     with pytest.raises(AttributeError, match=rf"^trainer\.{name} tells .* build a Tra"):
         setattr(trainer, name, value)
     assert getattr(trainer, name) is before
+
+
+@pytest.mark.parametrize("hook", ["on_setup", "on_epoch_begin", "on_train_end"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model", nn.Linear(4, 1)),
+        ("optimizer", torch.optim.SGD([torch.zeros(1)], lr=5.0)),
+        ("train_dataloader", []),
+        ("max_grad_norm", 0.01),
+        ("nonfinite", "skip"),
+        ("seed", 5),
+        ("device", "cuda"),
+        ("save_dir", "elsewhere"),
+        ("bus", None),
+    ],
+)
+def test_what_a_run_began_with_cannot_be_set_in_it(
+    name: str, value: Any, hook: str
+) -> None:
+    def sets(self: Callback, trainer: Trainer) -> None:
+        setattr(trainer, name, value)
+
+    trainer = make_trainer(None, None, type("Sets", (Callback,), {hook: sets})())
+    before = getattr(trainer, name)
+    with pytest.raises(
+        AttributeError, match=rf"^trainer\.{name} is .*set it before"
+    ) as caught:
+        trainer.train()
+    assert any("plugin 'Sets'" in note for note in caught.value.__notes__)
+    after = getattr(trainer, name)
+    assert after is before or after == before
+
+
+def test_what_is_read_again_may_be_set_in_a_run() -> None:
+    class Shortens(Callback):
+        def on_epoch_begin(self, trainer: Trainer) -> None:
+            trainer.num_epochs = 2
+
+    trainer = make_trainer(None, None, Shortens(), num_epochs=5)
+    trainer.train()
+    assert trainer.epoch == 2

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
 __all__ = [
+    "SetBetweenRuns",
     "check_savable",
     "checked_settings",
     "checked_flag",
@@ -53,6 +54,39 @@ def shown(path: str) -> Any:
         )
 
     return property(attrgetter(path), refuse)
+
+
+class SetBetweenRuns:
+    """What a run reads once, as it begins, and cannot be set while one is under way.
+
+    It would change what records and checkpoints say, and nothing that is trained.
+    """
+
+    bus: Any
+    _OF_A_RUN = frozenset(
+        [
+            "model",
+            "criterion",
+            "modes",
+            "optimizer",
+            "train_dataloader",
+            "device",
+            "bus",
+            "seed",
+            "save_dir",
+            "max_grad_norm",
+            "nonfinite",
+            "stop_on_sigusr1",
+        ]
+    )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._OF_A_RUN and "_run" in vars(self) and self.bus.is_in_run:
+            raise AttributeError(
+                f"trainer.{name} is what this run began with and cannot be set in it; "
+                "set it before train(), or change what it holds"
+            )
+        super().__setattr__(name, value)
 
 
 def whole_number(name: str, value: Any, lowest: int = 1) -> int:

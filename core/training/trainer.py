@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.arguments import (
+    SetBetweenRuns,
     checked_flag,
     checked_metadata,
     checked_optimizer,
@@ -54,7 +55,7 @@ from training.weighing.make_weigher import weigher_of
 from training.weighing.weigher import LossPer, Weigher
 
 
-class Trainer:
+class Trainer(SetBetweenRuns):
     """Train ``model`` on one device and announce every stage to plugins.
 
     ``view.TrainerView`` has what plugins see of it.
@@ -144,8 +145,7 @@ class Trainer:
         cuda_graphs: bool = False,
         loss_per: LossPer | None = None,
     ) -> None:
-        fp16 = checked_flag("fp16", fp16)
-        precision = Precision.choose(precision, fp16)
+        precision = Precision.choose(precision, checked_flag("fp16", fp16))
         optimizer = checked_optimizer(optimizer, precision)
         refuse_one_shot(train_dataloader, "train_dataloader")
         refuse_several(train_dataloader)

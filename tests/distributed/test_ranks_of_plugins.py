@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+import torch
 from ranks import Ranks
 from toy import make_trainer
 
-from training import Callback, ConfigError, PluginError, Trainer
-from training.plugin import heard_if
+from training import (
+    Callback,
+    ConfigError,
+    EarlyStoppingCallback,
+    LearningRateSchedulerCallback,
+    PluginError,
+    Trainer,
+)
+from training.plugin import capture, heard_if
 
 pytestmark = pytest.mark.distributed
 
@@ -196,3 +205,64 @@ def test_d26_a_plugin_hears_on_all_processes_what_it_hears_on_one(two: Ranks) ->
     assert main == other
     assert main[0] == []
     assert main[1]
+
+
+class Draws(Callback):
+    """Keeps a generator that is seeded by rank, or by none."""
+
+    name = "draws"
+
+    def __init__(self, seeds_by_rank: bool) -> None:
+        self.seeds_by_rank = seeds_by_rank
+
+    def on_setup(self, trainer: Trainer) -> None:
+        seed = trainer.rank if self.seeds_by_rank else 0
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state(), "by": [1, 0.5, "a", None]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+
+
+class Heard(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words.append(record.getMessage())
+
+
+def words_of_saves(seeds_by_rank: bool) -> list[str]:
+    """Return what two saves say of the states of plugins."""
+    heard, log = Heard(), logging.getLogger("training.checkpoint.plugin_states")
+    log.addHandler(heard)
+    trainer = run_of(Draws(seeds_by_rank), *shipped())
+    trainer.train()
+    for _ in range(2):
+        capture(trainer)
+    return heard.words
+
+
+def shipped() -> list[Callback]:
+    """Return the shipped plugins that all processes call and that keep a state."""
+    return [
+        EarlyStoppingCallback("train_loss"),
+        LearningRateSchedulerCallback(type="linear"),
+    ]
+
+
+def test_d25_a_state_that_differs_by_rank_is_told_once_since_one_is_saved(
+    two: Ranks,
+) -> None:
+    (words,), none = two.run(words_of_saves, True)
+    assert words.startswith("the state of plugin 'draws' is not the same on all")
+    assert none == []
+
+
+def test_d25_a_state_that_is_the_same_on_all_is_not_spoken_of(two: Ranks) -> None:
+    assert two.run(words_of_saves, False) == [[], []]

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.bus.slots import CALLERS, note_plugin
 from training.checkpoint.part_checks import shown
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import CheckpointError, PluginError
+from training.feed.share import digest
 from training.messages.error_texts import repr_of
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = ["MISSING", "collect_states", "require_state", "restore_states"]
+__all__ = [
+    "MISSING",
+    "collect_states",
+    "digests_of",
+    "require_state",
+    "restore_states",
+    "warn_of_differing",
+]
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +118,38 @@ def give_state(name: str, plugin: Any, state: Any, trainer: Checkpointable) -> N
         raise
 
 
+def digests_of(states: Mapping[str, Any], parts: tuple[type, ...]) -> dict[str, int]:
+    """Return what tells each plugin's state from another one, at a few us each.
+
+    Args:
+        states: by plugin.
+        parts: types of tensors of which each process holds its own part: not compared.
+    """
+    return {name: digest(_whole(state, parts)) for name, state in states.items()}
+
+
+def warn_of_differing(digests: Sequence[Mapping[str, int]]) -> None:
+    """Say which states are not the same on all processes: only the main one's is saved.
+
+    Args:
+        digests: of each process, by rank; a plugin that is not called there is absent.
+    """
+    for name, own in digests[0].items():
+        if any(others.get(name, own) != own for others in digests):
+            _say_differing(name)
+
+
+@functools.cache
+def _say_differing(name: str) -> None:
+    """Say it once a process, not at each save."""
+    log.warning(
+        "the state of plugin %r is not the same on all processes, and a checkpoint "
+        "holds that of rank 0 for all: resumed, the run goes on otherwise; derive what "
+        "differs by rank from what does not, such as a seed and trainer.rank",
+        name,
+    )
+
+
 def require_state(
     plugin: str, is_right: bool, at: str, value: Any, wanted: str
 ) -> None:
@@ -131,6 +172,15 @@ def require_state(
             f"{shown(value)}, not {wanted}; use an earlier checkpoint, or leave "
             f"{plugin} out to go on without it"
         )
+
+
+def _whole(value: Any, parts: tuple[type, ...]) -> Any:
+    """Return ``value`` without what each process holds its own part of."""
+    if isinstance(value, Mapping):
+        return {key: _whole(item, parts) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole(item, parts) for item in value]
+    return None if isinstance(value, parts) else value
 
 
 def _copied(value: Any) -> Any:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 from training.checkpoint.catch_up import switches
 from training.checkpoint.fitting import has_finite, misfit
 from training.checkpoint.optimizer_state import named_state, names_of
-from training.checkpoint.plugin_states import collect_states
+from training.checkpoint.plugin_states import (
+    collect_states,
+    digests_of,
+    warn_of_differing,
+)
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.provenance import describe_plugins
@@ -54,10 +58,14 @@ def capture(trainer: Checkpointable, whole: bool = True) -> dict[str, Any]:
     strategy = trainer.strategy
     # Users' code among it, which may raise on one process: before any waits for others.
     own = strategy.on_each(lambda: _own_state(trainer))
-    places = strategy.gather(_place_in(own, strategy.data))
+    place = _place_in(own, strategy.data)
+    digests = digests_of(own["plugins"], strategy.parts) if strategy.size > 1 else {}
+    found = strategy.gather((place, digests))
     state = strategy.full(own) if whole else own
-    if len(places) > 1:
-        state["ranks"] = places[1:]
+    if len(found) > 1:
+        state["ranks"] = [place for place, _ in found[1:]]
+        if strategy.is_main:
+            warn_of_differing([each for _, each in found])
     # Those of plugins were looked at one by one, to name the plugin; parts were not.
     seen = state if strategy.parts and whole else {**state, "plugins": {}}
     parts = () if whole else strategy.parts

@@ -160,6 +160,8 @@ VALUES = {
 @pytest.mark.parametrize("hook", ["on_step_end", "evaluate"])
 @pytest.mark.parametrize("place", ["class", "instance"])
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
+# Python 3.13 says so of a partial in a class.
+@pytest.mark.filterwarnings("ignore:functools.partial will be a method descriptor")
 def test_what_is_no_method_in_a_hooks_place_is_refused(
     value: Any, place: str, hook: str
 ) -> None:

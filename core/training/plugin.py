@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from training.planned.planned_run import Plan, PlannedRun
     from training.signals.handlers import is_insistent, iterate_shielded, shielded
     from training.view import MetricValue
+    from training.weighing.candidates import LabelUse
     from training.weighing.untouched import untouched
     from training.weighing.weigher import LossPer, Weigher
 
@@ -89,6 +90,7 @@ _MODULES = {
     "FrozenWeights": "training.modules.frozen_weights",
     "GradientCheck": "training.loop.gradients",
     "Guarded": "training.messages.guarded_streams",
+    "LabelUse": "training.weighing.candidates",
     "LazyLogs": "training.logs",
     "LossFn": "training.loop.forward",
     "LossPer": "training.weighing.weigher",
@@ -178,6 +180,7 @@ __all__ = [
     "FrozenWeights",
     "GradientCheck",
     "Guarded",
+    "LabelUse",
     "LazyLogs",
     "LossFn",
     "LossPer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,19 @@ def _is_plain_mean(loss_fn: Any, options: Mapping[str, Any]) -> bool:
     return not changed and options.get("reduction", "mean") == "mean"
 
 
+@dataclass(frozen=True, slots=True)
+class LabelUse:
+    """How a loss takes class labels, as far as that is known.
+
+    Attributes:
+        ignored: the label that it leaves out: -100, unless torch's own says another.
+        class_dim: the dimension of logits in which it has classes; None: not known.
+    """
+
+    ignored: int = IGNORED
+    class_dim: int | None = None
+
+
 class Counts:
     """Counts the units in batches on the host.
 
@@ -214,6 +228,11 @@ class Counts:
         if labels is None or labels is not targets or not has_classes(labels):
             return None
         return "labels" if self._class_weights is None else "class_weights"
+
+    def label_use(self) -> LabelUse:
+        """Return how the loss takes labels: torch's own has classes in dimension 1."""
+        self._read_options()
+        return LabelUse(self.ignored, 1 if self.is_torch_loss else None)
 
     def all(self, batch: Any, samples: int | None) -> dict[str, float]:
         """Return unit -> amount for all that ``batch`` has, preferred ones first."""

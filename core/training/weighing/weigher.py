@@ -13,7 +13,7 @@ from torch import nn
 from training.errors import CheckpointError, ConfigError
 from training.hardware.strategy import Strategy
 from training.weighing import sentences
-from training.weighing.candidates import Counts, checked, needed, said_weight
+from training.weighing.candidates import Counts, LabelUse, checked, needed, said_weight
 from training.weighing.later_looks import LaterLooks, is_belied
 from training.weighing.told import Told
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
@@ -21,8 +21,6 @@ from training.weighing.usual_batch import EachBatch, usual_weight
 
 if TYPE_CHECKING:
     from training.weighing.subject import ComputeLoss, Look
-
-__all__ = ["LossPer", "Weigher"]
 
 log = logging.getLogger("training.weighing")
 
@@ -121,6 +119,11 @@ class Weigher(EachBatch):
         if callable(self._loss_per):
             return "a function of the batch"
         return "not known" if self._told.unit is None else in_words(self._told.unit)
+
+    @property
+    def label_use(self) -> LabelUse:
+        """How the loss takes labels, as far as that is known."""
+        return self._counts.label_use()
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""

@@ -12,9 +12,9 @@ from trainbus_evaluation.forward import logits_of, targets_of
 from trainbus_evaluation.generated import AnswerClasses
 from trainbus_evaluation.metrics import accuracy, macro_f1
 from training import ConfigError, DataError
-from training.plugin import Strategy
+from training.plugin import LabelUse, Strategy
 
-IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+IGNORED = LabelUse().ignored  # stands for whatever label the loss leaves out
 #: Where logits may have their classes: behind the batch, as torch's losses take them,
 #: or last, as models of text return them.
 PLACES = (1, -1)
@@ -41,13 +41,16 @@ class Classes:
         self._targets: list[Tensor] = []
         self._open: tuple[int, ...] | None = None  # a shape that fits two places
 
-    def add(self, batch: Any, moved: Any, outputs: Any, counts: bool = True) -> None:
+    def add(
+        self, batch: Any, moved: Any, outputs: Any, use: LabelUse, counts: bool = True
+    ) -> None:
         """Count a batch whose ``outputs`` are known.
 
         Args:
             batch: with labels, on the host.
             moved: the same on the device.
             outputs: what the model returned.
+            use: how the loss takes labels.
             counts: False: it is only looked at; another process counts it.
         Raises:
             ConfigError: logits and labels do not fit.
@@ -59,6 +62,8 @@ class Classes:
                 each.append(predicted)
         else:
             labels = self._add_highest(logits, targets_of(moved))
+            if use.ignored != IGNORED:  # two kernels, where somebody chose another
+                labels = labels.long().masked_fill(labels == use.ignored, IGNORED)
         if counts:
             self._targets.append(labels.reshape(-1))
         else:
@@ -86,25 +91,24 @@ class Classes:
         ]
         self._open = next((each[2] for each in found if each[2] is not None), None)
 
-    def results(
-        self, metrics: Sequence[str], usual: int | None = None
-    ) -> dict[str, float]:
+    def results(self, metrics: Sequence[str], use: LabelUse) -> dict[str, float]:
         """Return accuracy and F1, those that ``metrics`` names.
 
         Args:
             metrics: names.
-            usual: the place that decides where no batch does.
+            use: of the loss, whose place for classes decides where no batch does.
         Raises:
             ConfigError: nothing decides.
             DataError: no label counts.
         """
-        predicted = torch.cat(self._predicted[self._place(usual)])
+        predicted = torch.cat(self._predicted[self._place(use.class_dim)])
         target = torch.cat(self._targets)
         counts = target != IGNORED  # one wait for the device, here
         predicted, target = predicted[counts], target[counts]
         if len(target) == 0:
             raise DataError(
-                "nothing to evaluate: every label is -100; check the evaluation data"
+                f"nothing to evaluate: every label is {use.ignored}, which the loss "
+                "ignores; check the evaluation data"
             )
         functions = {"accuracy": accuracy, "f1": macro_f1}
         return {

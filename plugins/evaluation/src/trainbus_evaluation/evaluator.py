@@ -33,11 +33,12 @@ class Evaluator:
     ``loss_weight``, or by what the loss is found to be a mean over. ``accuracy`` and
     ``f1`` (macro, as in scikit-learn) compare the highest logit with the label, for
     logits (B, C) and labels (B,), or item by item for (B, T, C) or (B, C, T) and
-    (B, T), or (B, C, H, W) and (B, H, W), without labels of -100: the shape of the
-    labels tells which dimension counts the classes, and where two fit, ``class_dim``
-    must. A decoder that shifts its own labels is shifted here too. A model that returns
-    no logits but can ``generate``, such as BLIP for VQA, answers with greedy decoding;
-    its whole answer (token ids up to the end token) is the class.
+    (B, T), or (B, C, H, W) and (B, H, W), without the labels that the loss ignores:
+    ``ignore_index`` of torch's cross entropy, else -100. The shape of the labels tells
+    which dimension counts the classes, and where two fit, ``class_dim`` must. A decoder
+    that shifts its own labels is shifted here too. A model that returns no logits but
+    can ``generate``, such as BLIP for VQA, answers with greedy decoding; its whole
+    answer (token ids up to the end token) is the class.
 
     Args:
         model: any module; every module's train or eval mode is as before afterwards.
@@ -96,7 +97,7 @@ class Evaluator:
         """
         device = self._runner.place()
         loss, classes = WeightedMean(), Classes(self.model, self.class_dim)
-        class_dim = None
+        use = None
         needs_classes = self.metrics != ("loss",)
         num_batches = 0
         # Not inference_mode: a tensor that a module caches would break training.
@@ -110,16 +111,16 @@ class Evaluator:
                 if "loss" in self.metrics:
                     loss.add(_required(mean, outputs), weight if counts else 0.0)
                 if needs_classes:
-                    classes.add(batch, moved, outputs, counts)
-                    class_dim = self._runner.class_dim_of(batch)
+                    use = use or self._runner.label_use(batch)
+                    classes.add(batch, moved, outputs, use, counts)
         check_not_empty(num_batches)
         strategy = strategy_of(dataloader)
         loss.unite(strategy)
         if needs_classes:
             classes.unite(strategy)
         results = {"loss": loss.value()} if "loss" in self.metrics else {}
-        if needs_classes:
-            results |= classes.results(self.metrics, class_dim)
+        if use is not None:
+            results |= classes.results(self.metrics, use)
         return {name: results[name] for name in self.metrics}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from training import ConfigError
 from training.plugin import (
     NO_PARTS,
+    LabelUse,
     LossFn,
     LossPer,
     Parts,
@@ -22,6 +23,9 @@ from training.plugin import (
     loss_in,
     make_forward,
 )
+
+if TYPE_CHECKING:
+    from training import Trainer
 
 #: batch -> (0-d mean loss, weight); the trainer's ``compute_loss`` is one.
 ComputeLoss = Callable[[Any], tuple[Tensor, float]]
@@ -36,7 +40,7 @@ class ModelRunner:
         loss_fn: ``(outputs, targets) -> 0-d mean loss``.
         step_fn: as the Trainer's.
         compute_loss: replaces both; it is given the batch on the host, and as ``moved``
-            on the device, if it takes that.
+            on the device, if it takes that. A trainer's knows how labels are taken.
         loss_per: what the loss is a mean over, as the Trainer's; None: what batches
             say, else it is measured by the losses of the first one, or defined.
     Raises:
@@ -56,10 +60,10 @@ class ModelRunner:
         self.device = None if device is None else choose_device(device)
         if sum(given is not None for given in (loss_fn, step_fn, compute_loss)) > 1:
             raise ConfigError("loss_fn, step_fn and compute_loss exclude one another")
-        self._loss_fn = loss_fn
         is_given = loss_fn is not None or step_fn is not None
         self._forward = make_forward(loss_fn, step_fn) if is_given else None
         self._compute_loss = compute_loss
+        self._trainer = None if compute_loss is None else _trainer_of(compute_loss)
         taken = inspect.signature(compute_loss).parameters if compute_loss else ()
         self._taken = [name for name in ("samples", "moved") if name in taken]
         self._weigher = Weigher(
@@ -133,17 +137,14 @@ class ModelRunner:
             raise ConfigError(f"the model returned {type(outputs).__name__}, no loss")
         return loss, weight, NO_PARTS
 
-    def class_dim_of(self, batch: Any) -> int | None:
-        """Return the dimension in which the loss of ``batch`` takes its classes.
-
-        It is 1 where the loss is torch's cross entropy, and None where nobody knows.
-        """
-        if self._loss_fn is None:
-            is_ours = self._forward is None and self._compute_loss is None
-            return 1 if is_ours and not isinstance(batch, Mapping) else None
-        is_torchs = isinstance(self._loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss))
-        functions = (nn.functional.cross_entropy, nn.functional.nll_loss)
-        return 1 if is_torchs or self._loss_fn in functions else None
+    def label_use(self, batch: Any) -> LabelUse:
+        """Return how the loss of ``batch`` takes labels, as far as that is known."""
+        is_given = self._forward is not None or self._compute_loss is not None
+        if not is_given and not isinstance(batch, Mapping):
+            return LabelUse(class_dim=1)  # of the evaluator's own cross entropy
+        trainer = self._trainer
+        weigher = self._weigher if trainer is None else trainer.state.weigher
+        return weigher.label_use
 
     def _tap(self, compute_loss: ComputeLoss, batch: Any) -> tuple[Tensor, float, Any]:
         """Compute the loss, and read what the model returned on the way.
@@ -159,6 +160,14 @@ class ModelRunner:
         finally:
             handle.remove()
         return loss, weight, returned[-1] if returned else None
+
+
+def _trainer_of(compute_loss: ComputeLoss) -> Trainer | None:
+    """Return the trainer whose method this is, if it is one's."""
+    from training import Trainer  # late: an evaluator alone needs none
+
+    owner = getattr(compute_loss, "__self__", None)
+    return owner if isinstance(owner, Trainer) else None
 
 
 def is_same_device(one: torch.device, other: torch.device) -> bool:

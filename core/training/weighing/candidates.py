@@ -152,10 +152,12 @@ class LabelUse:
     Attributes:
         ignored: the label that it leaves out: -100, unless torch's own says another.
         class_dim: the dimension of logits in which it has classes; None: not known.
+        is_shifted: whether it takes logit t for label t + 1; None: not known.
     """
 
     ignored: int = IGNORED
     class_dim: int | None = None
+    is_shifted: bool | None = None
 
 
 class Counts:
@@ -229,10 +231,19 @@ class Counts:
             return None
         return "labels" if self._class_weights is None else "class_weights"
 
-    def label_use(self) -> LabelUse:
-        """Return how the loss takes labels: torch's own has classes in dimension 1."""
+    def label_use(self, is_shifted: bool | None) -> LabelUse:
+        """Return how the loss takes labels.
+
+        Torch's own has classes in dimension 1, and shifts nothing by itself.
+
+        Args:
+            is_shifted: what else is known.
+        """
         self._read_options()
-        return LabelUse(self.ignored, 1 if self.is_torch_loss else None)
+        class_dim = 1 if self.is_torch_loss else None
+        return LabelUse(
+            self.ignored, class_dim, False if self._is_defined else is_shifted
+        )
 
     def all(self, batch: Any, samples: int | None) -> dict[str, float]:
         """Return unit -> amount for all that ``batch`` has, preferred ones first."""

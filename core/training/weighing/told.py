@@ -43,6 +43,18 @@ class Told:
         """Whether it is settled that no unit is known."""
         return self.is_settled and self.unit is None
 
+    @property
+    def is_shifted(self) -> bool | None:
+        """Whether the loss takes logit t for label t + 1; None: that is not told.
+
+        Not while it may be either; and who says "labels" says what a batch weighs.
+        """
+        either = {self.unit, *self.live} & {"labels", "shifted_labels"}
+        if not self.is_settled or len(either) != 1:
+            return None
+        is_found = bool(self.live) or self.is_defined
+        return True if either == {"shifted_labels"} else False if is_found else None
+
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""
         return {

@@ -123,7 +123,7 @@ class Weigher(EachBatch):
     @property
     def label_use(self) -> LabelUse:
         """How the loss takes labels, as far as that is known."""
-        return self._counts.label_use()
+        return self._counts.label_use(self._told.is_shifted)
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""

@@ -67,6 +67,7 @@ class EvaluationCallback(Callback):
         keep_predictions: keep the last evaluation's rows in ``predictions``; those of
             several loaders say in ``loader`` which they are of.
         class_dim: the dimension of logits that counts classes; see ``Evaluator``.
+        shift_labels: whether logit t is of label t + 1; see ``Evaluator``.
         sanity_batches: batches of each loader that are evaluated before training; 0
             for none. A loader that keeps its position has none.
     Raises:
@@ -90,9 +91,11 @@ class EvaluationCallback(Callback):
         keep_predictions: bool = False,
         class_dim: int | None = None,
         sanity_batches: Annotated[int, Ge(0), Lt(2**63)] = 1,
+        shift_labels: bool | None = None,
     ) -> None:
         if evaluator is not None:
-            _check_evaluator(evaluator, metrics, class_dim, keep_predictions)
+            options = {"class_dim": class_dim, "shift_labels": shift_labels}
+            _check_evaluator(evaluator, keep_predictions, metrics=metrics, **options)
         self.metrics = metrics
         if metrics is not None:  # no others then
             chosen = (name for name in metrics if name != "loss")
@@ -102,7 +105,7 @@ class EvaluationCallback(Callback):
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
         self.keep_predictions = keep_predictions
-        self.class_dim = class_dim
+        self.class_dim, self.shift_labels = class_dim, shift_labels
         self.sanity_batches = sanity_batches
         #: The last evaluation's rows, each with its prediction and scores.
         self.predictions: list[dict[str, Any]] = []
@@ -315,7 +318,7 @@ class EvaluationCallback(Callback):
             return self._build_for(trainer, trainer.recipe)
         generates = callable(getattr(model, "generate", None))
         if trainer.processor is not None and generates:
-            self._refuse_class_dim()
+            self._refuse_options_of_logits()
             return VQAEvaluator(
                 model,
                 trainer.processor,
@@ -336,10 +339,11 @@ class EvaluationCallback(Callback):
             metrics=metrics,
             compute_loss=trainer.compute_loss,
             class_dim=self.class_dim,
+            shift_labels=self.shift_labels,
         )
 
     def _build_for(self, trainer: Trainer, recipe: Any) -> TaskEvaluator:
-        self._refuse_class_dim()
+        self._refuse_options_of_logits()
         return TaskEvaluator(
             trainer.model,
             recipe,
@@ -350,11 +354,13 @@ class EvaluationCallback(Callback):
             compute_loss=trainer.compute_loss,
         )
 
-    def _refuse_class_dim(self) -> None:
-        if self.class_dim is not None:
-            raise ConfigError(
-                "evaluation.class_dim is given, but predictions have no such dimension"
-            )
+    def _refuse_options_of_logits(self) -> None:
+        for name in ("class_dim", "shift_labels"):
+            if getattr(self, name) is not None:
+                raise ConfigError(
+                    f"evaluation.{name} is given, but it is of logits, and predictions "
+                    "are measured; leave it out"
+                )
 
     def _is_epoch_due(self, trainer: Trainer, epoch: int) -> bool:
         """Whether the end of ``epoch`` (completed epochs, from 1) is evaluated."""
@@ -372,17 +378,12 @@ class EvaluationCallback(Callback):
         return is_last and self._is_epoch_due(trainer, trainer.epoch + 1)
 
 
-def _check_evaluator(
-    evaluator: Any,
-    metrics: Sequence[str] | None,
-    class_dim: int | None,
-    keep_predictions: bool,
-) -> None:
+def _check_evaluator(evaluator: Any, keep_predictions: bool, **options: Any) -> None:
     if not callable(getattr(evaluator, "evaluate", None)):
         raise ConfigError(
             f"evaluator is {evaluator!r}, which has no evaluate(dataloader) method"
         )
-    for option, value in (("metrics", metrics), ("class_dim", class_dim)):
+    for option, value in options.items():
         if value is not None:
             raise ConfigError(
                 f"evaluation.{option} is given beside an evaluator; set them on the "

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from trainbus_evaluation.forward import logits_of, targets_of
 from trainbus_evaluation.generated import AnswerClasses
 from trainbus_evaluation.metrics import accuracy, macro_f1
+from trainbus_evaluation.shifting import IGNORED, Shift, following
 from training import ConfigError, DataError
 from training.plugin import LabelUse, Strategy
 
-IGNORED = LabelUse().ignored  # stands for whatever label the loss leaves out
 #: Where logits may have their classes: behind the batch, as torch's losses take them,
 #: or last, as models of text return them.
 PLACES = (1, -1)
@@ -30,19 +30,33 @@ class Classes:
     Args:
         model: what returned the logits.
         class_dim: the dimension that the user names; None: as above.
+        shift_labels: what the user says of a shift; None: as ``Shift`` finds.
     """
 
-    def __init__(self, model: nn.Module, class_dim: int | None = None) -> None:
-        self._shifts = _shifts_labels(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        class_dim: int | None = None,
+        shift_labels: bool | None = None,
+    ) -> None:
+        self._shift = Shift(model, shift_labels)
+        self._is_shifted = False  # until all is counted
         self._answers = AnswerClasses(model)
         places = PLACES if class_dim is None else (class_dim,)
         #: Place of the classes -> predictions of each batch, while all batches fit it.
         self._predicted: dict[int, list[Tensor]] = {place: [] for place in places}
         self._targets: list[Tensor] = []
+        self._following: list[Tensor] = []  # the label behind each of them
         self._open: tuple[int, ...] | None = None  # a shape that fits two places
 
     def add(
-        self, batch: Any, moved: Any, outputs: Any, use: LabelUse, counts: bool = True
+        self,
+        batch: Any,
+        moved: Any,
+        outputs: Any,
+        loss: Tensor | None,
+        use: LabelUse,
+        counts: bool = True,
     ) -> None:
         """Count a batch whose ``outputs`` are known.
 
@@ -50,6 +64,7 @@ class Classes:
             batch: with labels, on the host.
             moved: the same on the device.
             outputs: what the model returned.
+            loss: 0-d, of the batch, if there is one.
             use: how the loss takes labels.
             counts: False: it is only looked at; another process counts it.
         Raises:
@@ -64,14 +79,27 @@ class Classes:
             labels = self._add_highest(logits, targets_of(moved))
             if use.ignored != IGNORED:  # two kernels, where somebody chose another
                 labels = labels.long().masked_fill(labels == use.ignored, IGNORED)
+        self._look_at_shift(loss, logits, labels, use)
         if counts:
+            behind = following(labels) if labels.dim() == 2 else labels
             self._targets.append(labels.reshape(-1))
+            self._following.append(behind.reshape(-1))
         else:
             for each in self._predicted.values():
                 each.pop()
 
-    def unite(self, strategy: Strategy) -> None:
-        """Count what the other processes counted, too; all of them call it."""
+    def unite(self, strategy: Strategy, use: LabelUse) -> None:
+        """Count what the other processes counted, too; all of them call it.
+
+        Args:
+            strategy: by which processes it was counted.
+            use: how the loss takes labels.
+        """
+        told = strategy.gather(self._shift.told())
+        told_first = next((each for each in told if each is not None), None)
+        self._is_shifted = self._shift.decided(use, told_first)
+        if self._is_shifted:
+            self._targets = self._following
         if strategy.size == 1:
             return
         predicted = {place: _on_host(each) for place, each in self._predicted.items()}
@@ -101,7 +129,7 @@ class Classes:
             ConfigError: nothing decides.
             DataError: no label counts.
         """
-        predicted = torch.cat(self._predicted[self._place(use.class_dim)])
+        predicted = torch.cat(self._predicted[self._place(use)])
         target = torch.cat(self._targets)
         counts = target != IGNORED  # one wait for the device, here
         predicted, target = predicted[counts], target[counts]
@@ -117,7 +145,8 @@ class Classes:
             if name in metrics
         }
 
-    def _place(self, usual: int | None) -> int:
+    def _place(self, use: LabelUse) -> int:
+        usual = -1 if self._is_shifted else use.class_dim  # tokens, one by one
         if len(self._predicted) > 1 and self._open is not None:
             if usual is None:
                 raise ConfigError(
@@ -130,9 +159,6 @@ class Classes:
     def _add_highest(self, logits: Tensor | None, labels: Any) -> Tensor:
         """Keep the classes of the highest logits; return their labels."""
         places = list(self._predicted)
-        if logits is not None and self._shifts and logits.dim() == 3:
-            logits, labels = logits[:, :-1], labels[:, 1:]
-            places = [-1]  # it predicts tokens one by one
         if (
             logits is not None
             and isinstance(labels, Tensor)
@@ -162,6 +188,19 @@ class Classes:
             kept.append(highest[dim])
         return labels  # type: ignore[no-any-return]  # or nothing fits
 
+    def _look_at_shift(
+        self, loss: Tensor | None, logits: Tensor | None, labels: Tensor, use: LabelUse
+    ) -> None:
+        if labels.dim() == 2:
+            assert logits is not None  # they fit
+            place = list(self._predicted)[-1]
+            self._shift.look(loss, logits.movedim(place, -1), labels, use)
+        elif self._shift.said:
+            raise ConfigError(
+                f"shift_labels is True, but the labels are {tuple(labels.shape)}, not "
+                "(B, T); leave it out"
+            )
+
 
 def _on_host(kept: list[Tensor]) -> Tensor:
     return torch.cat(kept).cpu() if kept else torch.zeros(0, dtype=torch.int64)
@@ -183,11 +222,3 @@ def _misfit(logits: Tensor | None, labels: Any, places: list[int]) -> ConfigErro
         f"(B, T, C) and (B, T){where}, but the logits are {have} and the labels "
         f"{kind}; evaluate with metrics=['loss']"
     )
-
-
-def _shifts_labels(model: nn.Module) -> bool:
-    """Whether logit t of ``model`` predicts label t + 1, as in a decoder-only model."""
-    can_generate = getattr(model, "can_generate", None)
-    config = getattr(model, "config", None)
-    is_decoder_only = not getattr(config, "is_encoder_decoder", False)
-    return callable(can_generate) and bool(can_generate()) and is_decoder_only

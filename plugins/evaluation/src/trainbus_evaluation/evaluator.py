@@ -35,8 +35,8 @@ class Evaluator:
     logits (B, C) and labels (B,), or item by item for (B, T, C) or (B, C, T) and
     (B, T), or (B, C, H, W) and (B, H, W), without the labels that the loss ignores:
     ``ignore_index`` of torch's cross entropy, else -100. The shape of the labels tells
-    which dimension counts the classes, and where two fit, ``class_dim`` must. A decoder
-    that shifts its own labels is shifted here too. A model that returns no logits but
+    which dimension counts the classes, and where two fit, ``class_dim`` must. Labels
+    are shifted as in the loss (``shift_labels``). A model that returns no logits but
     can ``generate``, such as BLIP for VQA, answers with greedy decoding; its whole
     answer (token ids up to the end token) is the class.
 
@@ -54,6 +54,10 @@ class Evaluator:
         loss_per: what the loss of a batch is a mean over, as the Trainer's; None: what
             the batch or ``step_fn`` says, else it is measured on the first batch, or
             defined (torch's own cross entropy).
+        shift_labels: whether logit t is of label t + 1, as where the next token is
+            told, for logits (B, T, C) or (B, C, T) and labels (B, T); None: as the loss
+            of the first batch shows, or its unit; where neither does, as with label
+            smoothing, True for logits of a decoder that generates, else False.
     Raises:
         ConfigError: a metric is unknown, or the device is not there.
     """
@@ -69,10 +73,11 @@ class Evaluator:
         compute_loss: ComputeLoss | None = None,
         class_dim: int | None = None,
         loss_per: LossPer | None = None,
+        shift_labels: bool | None = None,
     ) -> None:
         if class_dim == 0:
             raise ConfigError("class_dim is 0, which is the batch; use 1 or -1")
-        self.class_dim = class_dim
+        self.class_dim, self.shift_labels = class_dim, shift_labels
         self.metrics = checked_metrics(metrics, METRICS)
         self._runner = ModelRunner(
             model, device, loss_fn, step_fn, compute_loss, loss_per
@@ -96,7 +101,8 @@ class Evaluator:
             ConfigError: batches or outputs do not fit the metrics.
         """
         device = self._runner.place()
-        loss, classes = WeightedMean(), Classes(self.model, self.class_dim)
+        loss = WeightedMean()
+        classes = Classes(self.model, self.class_dim, self.shift_labels)
         use = None
         needs_classes = self.metrics != ("loss",)
         num_batches = 0
@@ -112,12 +118,13 @@ class Evaluator:
                     loss.add(_required(mean, outputs), weight if counts else 0.0)
                 if needs_classes:
                     use = use or self._runner.label_use(batch)
-                    classes.add(batch, moved, outputs, use, counts)
+                    classes.add(batch, moved, outputs, mean, use, counts)
         check_not_empty(num_batches)
         strategy = strategy_of(dataloader)
         loss.unite(strategy)
-        if needs_classes:
-            classes.unite(strategy)
+        if use is not None:
+            use = self._runner.label_use(batch)  # further batches may have told more
+            classes.unite(strategy, use)
         results = {"loss": loss.value()} if "loss" in self.metrics else {}
         if use is not None:
             results |= classes.results(self.metrics, use)

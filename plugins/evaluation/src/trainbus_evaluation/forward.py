@@ -140,8 +140,8 @@ class ModelRunner:
     def label_use(self, batch: Any) -> LabelUse:
         """Return how the loss of ``batch`` takes labels, as far as that is known."""
         is_given = self._forward is not None or self._compute_loss is not None
-        if not is_given and not isinstance(batch, Mapping):
-            return LabelUse(class_dim=1)  # of the evaluator's own cross entropy
+        if not is_given and not isinstance(batch, Mapping):  # the cross entropy of here
+            return LabelUse(class_dim=1, is_shifted=False)
         trainer = self._trainer
         weigher = self._weigher if trainer is None else trainer.state.weigher
         return weigher.label_use

@@ -1,0 +1,133 @@
+"""Whether logit t is of label t, or of label t + 1, as where the next token is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.plugin import LabelUse
+
+IGNORED = LabelUse().ignored
+#: Two computations of one cross entropy differ by less, relative and absolute.
+SLACK, LEAST = 1e-5, 1e-7
+#: Numbers of logits that are looked at in one go, 256 MiB in fp32: the loss may be one
+#: that never holds those of a whole batch twice.
+AT_ONCE = 2**26
+
+
+class Shift:
+    """Finds out whether labels are shifted against logits, for (B, T, C) and (B, T).
+
+    It is what the user says; else which mean cross entropy the loss of a first batch
+    is: with label t, or with label t + 1; else, as with label smoothing, what the unit
+    of the loss tells. Where nothing does, logits of a decoder that generates are taken
+    to be of the next label, also where another module returns them, and others not.
+
+    Args:
+        model: what returned the logits.
+        said: by the user; None: nothing.
+    """
+
+    def __init__(self, model: nn.Module, said: bool | None) -> None:
+        self.said = said
+        self._model = model
+        self._width: int | None = None  # of the logits; None: no tokens were seen
+        self._seen: Tensor | None = None
+
+    def look(
+        self, loss: Tensor | None, logits: Tensor, labels: Tensor, use: LabelUse
+    ) -> None:
+        """Compare the loss of the first batch with the cross entropies that it may be.
+
+        Nothing is waited for. It costs the loss once more, unless it is known that
+        nothing is shifted.
+
+        Args:
+            loss: of the batch, 0-d, or None.
+            logits: (B, T, C).
+            labels: (B, T), -100 where they are ignored.
+            use: what is known of the loss.
+        """
+        if self._width is not None:
+            return
+        self._width = logits.shape[-1]
+        if loss is None or self.said is not None or use.is_shifted is False:
+            return
+        but_first = labels.long().clone()
+        but_first[:, :1] = IGNORED
+        which = labels, but_first, following(labels)
+        found = _cross_entropies(logits.detach(), *which)
+        self._seen = torch.cat([loss.detach().reshape(1).to(found), found])
+
+    def told(self) -> bool | None:
+        """Return what the loss of this process's first batch told; None: nothing."""
+        if self._seen is None:
+            return None
+        loss, *others = self._seen.tolist()
+        *plain, shifted = (abs(loss - each) for each in others)
+        near, far = sorted((min(plain), shifted))
+        slack = SLACK * abs(loss) + LEAST
+        is_told = near <= slack and far > 10 * slack  # never with NaN
+        return shifted == near if is_told else None
+
+    def decided(self, use: LabelUse, told: bool | None) -> bool:
+        """Return whether labels are shifted.
+
+        Args:
+            use: what is known of the loss.
+            told: what the loss of a first batch told, of any process.
+        """
+        if self._width is None:
+            return False
+        known = (self.said, told, use.is_shifted)
+        is_generated = _is_generated(self._model, self._width)
+        return next((each for each in known if each is not None), is_generated)
+
+
+def following(labels: Tensor) -> Tensor:
+    """Return (B, T) the label behind each, -100 for the last one."""
+    return nn.functional.pad(labels[:, 1:].long(), (0, 1), value=IGNORED)
+
+
+def _cross_entropies(logits: Tensor, *targets: Tensor) -> Tensor:
+    """Return the mean cross entropy with each of ``targets``; NaN without any label.
+
+    Args:
+        logits: (B, T, C).
+        targets: (B, T) each; those that are no class are left out.
+    """
+    num_classes = logits.shape[-1]
+    kept = torch.stack([each.long() for each in targets])
+    is_class = (kept >= 0) & (kept < num_classes)
+    kept = torch.where(is_class, kept, IGNORED)
+    sums = torch.zeros(len(targets), device=logits.device)
+    num_rows = max(1, AT_ONCE // max(1, logits[:1].numel()))
+    for first in range(0, len(logits), num_rows):
+        rows = slice(first, first + num_rows)
+        scores = logits[rows].flatten(0, 1).float().log_softmax(-1)
+        sums += torch.stack(
+            [
+                nn.functional.nll_loss(scores, each[rows].flatten(), reduction="sum")
+                for each in kept
+            ]
+        )
+    return sums / is_class.flatten(1).sum(1)
+
+
+def _is_generated(model: nn.Module, width: int) -> bool:
+    """Whether logits, of ``width`` classes, are a decoder's that generates tokens.
+
+    It may be wrapped in modules that return its logits: as many as its vocabulary has.
+    """
+    for module in model.modules():
+        can_generate = getattr(module, "can_generate", None)
+        if not callable(can_generate) or not can_generate():
+            continue
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "is_encoder_decoder", False):
+            return False
+        vocabulary = getattr(config, "text_config", config)
+        return module is model or getattr(vocabulary, "vocab_size", None) == width
+    return False

@@ -65,8 +65,11 @@ and `user`, which records use where no plugin asked, and names that cannot be pr
 **Heard in some settings.** A method under `@heard_if(lambda self: self.every_n_steps)`, of
 `training.plugin`, is called where that is true. It is asked once as a run begins, before
 `on_setup`, and the answer holds for all of the run; what changes later counts from the next
-one on. An event that nobody hears costs nothing. Who overrides the method hears it.
-`on_exception` and `on_close` have no conditions.
+one on. An event that nobody hears costs nothing. Of several conditions each must hold. What
+wraps the method obeys them, as the mark goes where `functools.wraps` does: a decorator above
+the mark, or an override under `@functools.wraps(Base.on_step_end)`. Any other override has no
+condition. `on_exception` and `on_close`, and what is asked before a run begins
+(`make_strategy`, `resume_candidates`, `plan_evaluations`, `plan`), are refused with one.
 
 **Taken out.** Inside a run `trainer.bus.unregister(name)` closes the plugin: its `on_close`
 is called at once, once, and nothing after that, not even the rest of the event at hand.

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toy import make_trainer
 
 from training import Callback, PluginError, hookimpl
-from training.bus.conditions import is_heard
+from training.bus.bus import Bus
+from training.bus.conditions import ALWAYS_HEARD, is_heard
 from training.callbacks import (
     EvaluationCallback,
     LearningRateSchedulerCallback,
     ModelCheckpointCallback,
     ProgressBarCallback,
 )
+from training.hookspecs import HOOKS
 from training.plugin import heard_if
 
 
@@ -55,12 +58,54 @@ class Heir(Ticks):
         super().on_step_end(trainer)
 
 
-class Copied(Ticks):
-    name = "copied"
+class Wraps(Ticks):
+    """Overrides by what wraps the method of its base."""
 
     @functools.wraps(Ticks.on_step_end)
     def on_step_end(self, trainer: Any) -> None:
-        self.heard.append(-1)
+        super().on_step_end(trainer)
+
+
+class Above(Ticks):
+    """A decorator above the condition."""
+
+    @torch.no_grad()
+    @heard_if(lambda self: self.every)
+    def on_step_end(self, trainer: Any) -> None:
+        self.heard.append(trainer.step)
+
+
+class Below(Ticks):
+    """And one below it."""
+
+    @heard_if(lambda self: self.every)
+    @torch.no_grad()
+    def on_step_end(self, trainer: Any) -> None:
+        self.heard.append(trainer.step)
+
+
+class Between(Ticks):
+    """One that is marked for pluggy in between."""
+
+    @torch.no_grad()
+    @hookimpl
+    @heard_if(lambda self: self.every)
+    def on_step_end(self, trainer: Any) -> None:
+        self.heard.append(trainer.step)
+
+
+class Stacked(Ticks):
+    """Two conditions, with a decorator between them."""
+
+    def __init__(self, every: int | None, verbose: bool) -> None:
+        super().__init__(every)
+        self.verbose = verbose
+
+    @heard_if(lambda self: self.every)
+    @torch.no_grad()
+    @heard_if(lambda self: self.verbose)
+    def on_step_end(self, trainer: Any) -> None:
+        self.heard.append(trainer.step)
 
 
 class Neighbour(Callback):
@@ -184,11 +229,28 @@ def test_a_wrapper_may_save_after_it_has_changed_its_mind(tmp_path: Path) -> Non
     assert (tmp_path / "a.pt").exists()
 
 
-@pytest.mark.parametrize("kind", [Heir, Copied])
-def test_who_overrides_the_method_hears_the_event(kind: type[Ticks]) -> None:
-    plugin = kind(None)
+def test_who_overrides_the_method_hears_the_event() -> None:
+    plugin = Heir(None)
     make_trainer(None, None, plugin).train()
     assert plugin.heard
+
+
+@pytest.mark.parametrize("every", [None, 1])
+@pytest.mark.parametrize("kind", [Wraps, Above, Below, Between])
+def test_what_wraps_the_method_obeys_its_condition(
+    kind: type[Ticks], every: int | None
+) -> None:
+    plugin = kind(every)
+    make_trainer(None, None, plugin).train()
+    assert bool(plugin.heard) == bool(every)
+
+
+@pytest.mark.parametrize("every", [None, 1])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_of_several_conditions_each_must_hold(every: int | None, verbose: bool) -> None:
+    plugin = Stacked(every, verbose)
+    make_trainer(None, None, plugin).train()
+    assert bool(plugin.heard) == bool(every and verbose)
 
 
 def test_a_condition_that_raises_ends_the_run_with_its_plugin_and_locks_nothing() -> (
@@ -204,11 +266,22 @@ def test_a_condition_that_raises_ends_the_run_with_its_plugin_and_locks_nothing(
     assert plugin.heard
 
 
-@pytest.mark.parametrize("hook", ["on_exception", "on_close"])
-def test_what_is_for_cleaning_up_has_no_condition(hook: str) -> None:
-    plugin = type("Odd", (Callback,), {hook: heard_if(bool)(lambda self: None)})()
-    with pytest.raises(PluginError, match=f"{hook}, which is for cleaning up"):
-        make_trainer(None, None, plugin).train()
+@pytest.mark.parametrize(
+    ("hook", "why"),
+    [
+        ("on_exception", "is for cleaning up"),
+        ("on_close", "is for cleaning up"),
+        ("make_strategy", "is asked before a run begins"),
+        ("resume_candidates", "is asked before a run begins"),
+        ("plan_evaluations", "is asked before a run begins"),
+        ("plan", "is asked before a run begins"),
+    ],
+)
+def test_what_is_never_left_out_has_no_condition(hook: str, why: str) -> None:
+    method = torch.no_grad()(heard_if(bool)(lambda self: None))
+    plugin = type("Odd", (Callback,), {"hook_api": ">=1.1,<2", hook: method})()
+    with pytest.raises(PluginError, match=f"'Odd'.*heard_if of {hook}, which {why}"):
+        Bus().register(plugin)
 
 
 @pytest.mark.parametrize(
@@ -236,3 +309,21 @@ def test_a_shipped_plugin_hears_steps_only_where_it_acts_by_them(
     bus = make_trainer(None, None, make()).bus
     bus.choose_listeners(is_heard)
     assert (getattr(bus, hook) is not None) == hears
+
+
+def test_no_other_hook_is_called_while_its_condition_does_not_hold() -> None:
+    called: list[str] = []
+
+    def told(hook: str) -> Any:
+        def method(self: Any) -> None:
+            called.append(hook)
+
+        return method if hook in ALWAYS_HEARD else heard_if(lambda _: False)(method)
+
+    plugin = type(
+        "All",
+        (Callback,),
+        {"hook_api": ">=1.2,<2", **{hook: told(hook) for hook in HOOKS}},
+    )()
+    make_trainer(None, None, plugin).train(resume="auto")
+    assert called == ["make_strategy", "resume_candidates", "on_close"]

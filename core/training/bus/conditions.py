@@ -7,12 +7,23 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from training.bus.registration import TEARDOWN
 from training.bus.slots import describe, plugin_of
 from training.errors import PluginError
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _MARK = "trainbus_heard_if"
+
+#: Hooks that have no conditions -> why.
+ALWAYS_HEARD = {
+    **dict.fromkeys(
+        ("on_exception", "on_close"),
+        "is for cleaning up and always heard; ask inside of it",
+    ),
+    **dict.fromkeys(
+        ("make_strategy", "resume_candidates", "plan_evaluations", "plan"),
+        "is asked before a run begins, and conditions as it does; ask inside of it",
+    ),
+}
 
 
 def heard_if(condition: Callable[[Any], object]) -> Callable[[_Method], _Method]:
@@ -20,8 +31,10 @@ def heard_if(condition: Callable[[Any], object]) -> Callable[[_Method], _Method]
 
     An event that nobody hears costs a step nothing. ``condition(plugin)`` is asked
     once a run, as it begins, before ``on_setup``; its answer holds for all of the run.
-    A plugin that joins later hears the event until then. Who overrides the method
-    hears it. ``on_exception`` and ``on_close`` are always heard: ask in them.
+    A plugin that joins later hears the event until then. Of several conditions each
+    must hold. The mark goes where ``functools.wraps`` does: what wraps the method obeys
+    it; who overrides it by a method of its own hears the event. What cleans up, or is
+    asked before a run begins, has no condition: ask in it.
 
     >>> class Ticks(Callback):
     ...     every_n_steps = None
@@ -31,32 +44,36 @@ def heard_if(condition: Callable[[Any], object]) -> Callable[[_Method], _Method]
     """
 
     def mark(method: _Method) -> _Method:
-        # With the method: ``functools.wraps`` copies the mark to what calls it.
-        setattr(method, _MARK, (method, condition))
+        setattr(method, _MARK, (*_conditions(method), condition))
         return method
 
     return mark
+
+
+def condition_mistake(method: Any, hook: str) -> str:
+    """Return what is wrong with a condition of a hook, ``""`` if nothing."""
+    if hook in ALWAYS_HEARD and _conditions(method):
+        return f"it says heard_if of {hook}, which {ALWAYS_HEARD[hook]}"
+    return ""
 
 
 def is_heard(impl: pluggy.HookImpl) -> bool:
     """Whether the plugin of ``impl`` wants to hear the event, as it is set now.
 
     Raises:
-        PluginError: its condition cannot be asked, or it is for cleaning up.
+        PluginError: a condition of it cannot be asked.
     """
-    marked: Any = getattr(impl.function, _MARK, (None, None))
-    function, condition = marked
-    if function is not getattr(impl.function, "__func__", impl.function):
-        return True
-    if impl.opts["specname"] in TEARDOWN:
-        raise _mistake(impl, "is for cleaning up and always heard; ask inside of it")
+    plugin = plugin_of(impl)
     try:
-        return bool(condition(plugin_of(impl)))
+        return all(condition(plugin) for condition in _conditions(impl.function))
     except Exception as error:
-        why = f"raises {type(error).__name__}: {error}"
-        raise _mistake(impl, f"{why}; let it read what __init__ has set") from error
+        raise PluginError(
+            f"plugin {impl.plugin_name!r} ({describe(plugin)}) says heard_if of "
+            f"{impl.opts['specname']}, which raises {type(error).__name__}: {error}; "
+            "let it read what __init__ has set"
+        ) from error
 
 
-def _mistake(impl: pluggy.HookImpl, why: str) -> PluginError:
-    who = f"plugin {impl.plugin_name!r} ({describe(plugin_of(impl))})"
-    return PluginError(f"{who} says heard_if of {impl.opts['specname']}, which {why}")
+def _conditions(method: Any) -> tuple[Callable[[Any], object], ...]:
+    conditions: tuple[Callable[[Any], object], ...] = getattr(method, _MARK, ())
+    return conditions

@@ -184,8 +184,11 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
         # How an heir switches an inherited hook off.
         if method is None:
             continue
-        complaint = _kind_mistake(method, hook, marks) or _argument_mistake(
-            method, hook, getattr(manager.hook, hook).spec.argnames
+        offered = getattr(manager.hook, hook).spec.argnames
+        complaint = (
+            _kind_mistake(method, hook, marks)
+            or _condition_mistake(method, hook)
+            or _argument_mistake(method, hook, offered)
         )
         if complaint:
             raise PluginError(
@@ -224,6 +227,14 @@ def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
     elif inspect.isgeneratorfunction(method) and hook != "metric_names":
         return f"{hook} yields; mark it with @hookimpl(wrapper=True), or return"
     return ""
+
+
+def _condition_mistake(method: Any, hook: str) -> str:
+    """Return why a hook may not be heard in some settings only, or ``""``."""
+    # Here, since it is the plugin's side of a run, which the loop knows nothing of.
+    from training.bus.conditions import condition_mistake
+
+    return condition_mistake(method, hook)
 
 
 def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:

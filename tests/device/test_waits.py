@@ -226,6 +226,44 @@ def test_who_reads_what_is_there_or_says_so_passes(plugin: type[Any]) -> None:
     assert_no_waits(plugin(), precision="fp32")
 
 
+class AsksForEvaluations(Callback):
+    def on_step_end(self, trainer: Any) -> None:
+        if trainer.step % 4 == 0:
+            trainer.request_evaluation("every four steps")
+
+
+class ShortensEpochs(Callback):
+    """Reads at the ends of an epoch, of which there are more than one."""
+
+    alters_training = True
+
+    def wrap_dataloader(self, dataloader: Any) -> Any:
+        return dataloader[:3]
+
+    def on_epoch_begin(self, trainer: Any) -> None:
+        self.last = next(trainer.model.parameters()).sum().item()
+
+    on_epoch_end = on_epoch_begin
+
+
+@pytest.mark.parametrize("plugin", [AsksForEvaluations, ShortensEpochs])
+def test_what_belongs_to_an_evaluation_or_an_epochs_end_is_not_the_plugins(
+    plugin: type[Any],
+) -> None:
+    assert_no_waits(plugin())
+
+
+class AsksAndReads(AsksForEvaluations):
+    def on_step_end(self, trainer: Any, logs: Any) -> None:
+        super().on_step_end(trainer)
+        self.last = logs["loss"]
+
+
+def test_who_asks_for_evaluations_is_still_held_to_its_own_reads() -> None:
+    with pytest.raises(AssertionError, match=r"AsksAndReads\.on_step_end .*in 6 of 6"):
+        assert_no_waits(AsksAndReads(), precision="fp32")
+
+
 def test_by_default_both_a_plain_and_a_scaled_run_are_looked_at() -> None:
     with pytest.raises(AssertionError, match="AsksEveryStep"):
         assert_no_waits(AsksEveryStep())

@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 import torch
 
-from training import Callback, Trainer
+from training import Callback, ConfigError, Trainer
 from training.app.cli import main
 from training.testing import CHECKS, assert_plugin_conforms
 from training.testing.many_processes import is_possible
@@ -90,6 +90,26 @@ class RenamesEverywhere(Named):
         own.replace(trainer.save_dir / "result.txt")
 
 
+class FreezesLater(Named):
+    """What a divided run cannot have in its second epoch, and says so there."""
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        for weight in trainer.model.layers[0].parameters():  # type: ignore[index,union-attr]
+            weight.requires_grad_(trainer.epoch != 1)
+
+
+class GivesUpLater(Named):
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.world_size == 2 and trainer.step == 3:
+            raise ConfigError("not on two processes")
+
+
+class RefusesAtOnce(Named):
+    def on_train_begin(self, trainer: Trainer) -> None:
+        if trainer.world_size == 2:
+            raise ConfigError("not on two processes")
+
+
 class RightEverywhere(Named):
     """Decides by main's clock, writes on main and in a file of each rank."""
 
@@ -138,6 +158,12 @@ def found(make: type[Callback], folder: Path) -> str:
             "one waits for the other, which is not there",
             marks=pytest.mark.exhaustive,
         ),
+        (GivesUpLater, "after 3 steps: ConfigError: not on two processes"),
+        pytest.param(
+            FreezesLater,
+            "after 5 steps: ConfigError: a parameter that trains got no gradient",
+            marks=pytest.mark.exhaustive,
+        ),
         (WritesEverywhere, "each writes 'log.txt' (on_epoch_end)"),
         pytest.param(
             RenamesEverywhere,
@@ -175,12 +201,21 @@ def test_d26_the_command_tries_a_plugin_on_two_processes(
 
 
 @pytest.mark.exhaustive
+def test_d26_what_divides_the_run_may_be_given_options(tmp_path: Path) -> None:
+    divided = [{"distributed": {"find_unused_parameters": True}}]
+    assert_plugin_conforms(FreezesLater, folder=tmp_path, skip=OTHERS, plugins=divided)
+
+
+@pytest.mark.exhaustive
 def test_d26_the_kit_finds_a_save_on_main_alone(tmp_path: Path) -> None:
     assert "one waits for the other, which is not" in found(SavesOnMain, tmp_path)
 
 
-def test_d26_the_kit_lets_pass_what_is_right(tmp_path: Path) -> None:
-    assert found(RightEverywhere, tmp_path) == ""
+@pytest.mark.parametrize("make", [RightEverywhere, RefusesAtOnce])
+def test_d26_the_kit_lets_pass_what_is_right(
+    make: type[Callback], tmp_path: Path
+) -> None:
+    assert found(make, tmp_path) == ""
 
 
 def test_where_torch_sees_a_gpu_it_is_said_that_two_processes_were_not_tried(

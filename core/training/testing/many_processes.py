@@ -55,8 +55,13 @@ def check_processes(case: Case) -> list[str]:
         return []
     plugin = case.make()
     name = case.name_of(plugin)
-    divider = [] if name == DIVIDER else [{DIVIDER: {"timeout": WAITS}}]
-    plugins = [*case.options.get("plugins", ()), *divider]
+    plugins = list(case.options.get("plugins", ()))
+    # Whoever gives it options, as this plugin may need, has it there.
+    if name != DIVIDER and not any(
+        each == DIVIDER or (isinstance(each, Mapping) and DIVIDER in each)
+        for each in plugins
+    ):
+        plugins.append({DIVIDER: {"timeout": WAITS}})
     return problems_of(
         run_on_two(lambda: case.trainer("two", plugin, plugins=plugins), name, case)
     )
@@ -120,7 +125,14 @@ def problems_of(told: Sequence[Mapping[str, Any]]) -> list[str]:
             "calls of all processes, never behind an 'if' that one of them takes "
             f"({next(filter(None, errors), 'both had to be ended')})",
         ]
-    return problems + [f"on 2 processes: {error}" for error in errors if error][:1]
+    return (
+        problems
+        + [
+            f"on 2 processes, after {each['step']} steps: {each['error']}"
+            for each in told
+            if each["error"]
+        ][:1]
+    )
 
 
 def _asked_alone(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -174,6 +186,8 @@ def _be_rank(
             traceback.print_exception(raised)
         is_refusal = isinstance(error, (ConfigError, MetricError))
         is_refusal &= not isinstance(error, PluginError)
+        # What has trained was not refused: it dies, and hours may be lost.
+        is_refusal &= seen.trainer is None or seen.trainer.step == 0
         seen.tell("" if error is None else error_text(error), is_refusal)
         code = 0
     finally:
@@ -203,7 +217,8 @@ def _told(file: Path, code: int | None) -> dict[str, Any]:
     """Return what a process has told, or what is known of one that could not."""
     told: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     nothing: dict[str, Any] = {"asked": [], "written": [], "place": "its start"}
-    known = {**nothing, "error": "", "is_main_only": False, "is_refusal": False, **told}
+    nothing |= {"error": "", "step": 0, "is_main_only": False, "is_refusal": False}
+    known = {**nothing, **told}
     known["is_late"] = code is None
     if code:
         printed = file.with_suffix(".txt").read_text(errors="replace").strip()

@@ -79,6 +79,7 @@ class SeenByRank(Probe):
             "written": list(self.written.items()),
             "place": f"{self.name}.{place}" if place else "the run itself",
             "error": error,
+            "step": 0 if self.trainer is None else self.trainer.step,
             "is_refusal": is_refusal,
             "is_main_only": is_main_only,
         }

@@ -125,6 +125,62 @@ class TakesBackRequests(Good):
         trainer.state.requests._made.clear()
 
 
+class Asks(Good):
+    """Asks for all that can be asked for, and changes nothing."""
+
+    def on_batch_begin(self, trainer: Any, inputs: Any) -> None:
+        if trainer.step == 8:
+            trainer.request_evaluation("at the next boundary")
+
+    def on_step_end(self, trainer: Any) -> None:  # type: ignore[override]
+        super().on_step_end()
+        if trainer.step % 4 == 0:
+            trainer.request_checkpoint("every four steps")
+        if trainer.step == 45:
+            trainer.request_stop("in the middle of an epoch")
+
+
+class AsksAndHalvesMomenta(Asks):
+    def on_epoch_end(self, trainer: Any) -> None:
+        for state in trainer.optimizer.state.values():
+            state["momentum_buffer"].mul_(0.5)
+
+
+class AsksAndFreezes(Asks):
+    def on_epoch_begin(self, trainer: Any) -> None:
+        next(trainer.model.parameters()).requires_grad_(False)
+
+
+class AsksAndClampsTheBatch(Asks):
+    def on_batch_begin(self, trainer: Any, inputs: Any) -> None:
+        super().on_batch_begin(trainer, inputs)
+        inputs[0].clamp_(-0.5, 0.5)
+
+
+class AsksAndEmptiesTheData(Asks):
+    def on_epoch_begin(self, trainer: Any) -> None:
+        trainer.train_dataloader[1][0].zero_()
+
+
+class ScalesTheModel(Good):
+    def wrap_model(self, model: Any) -> Any:
+        return Scaled(model)
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = model
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return self.module(x * 2, y)
+
+
+class ReversesTheBatches(Good):
+    def wrap_dataloader(self, dataloader: Any) -> Any:
+        return dataloader[::-1]
+
+
 class LeavesEvalMode(Good):
     def on_epoch_begin(self, trainer: Any) -> None:
         trainer.model.eval()
@@ -200,8 +256,11 @@ class PlansInWords(Good):
 Conforms = Callable[..., None]
 
 
-def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
-    assert_plugin_conforms(Good)
+@pytest.mark.parametrize("plugin", [Good, Asks])
+def test_a_good_plugin_conforms(
+    plugin: type[Any], assert_plugin_conforms: Conforms
+) -> None:
+    assert_plugin_conforms(plugin)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +281,12 @@ def test_a_good_plugin_conforms(assert_plugin_conforms: Conforms) -> None:
         (ChangesTheRate, "mutation: on_epoch_end changes the optimizer"),
         (DrawsRandomNumbers, "mutation: on_epoch_begin changes the rng"),
         (TakesBackRequests, "mutation: on_epoch_end changes the requests"),
+        (AsksAndHalvesMomenta, "mutation: on_epoch_end changes the optimizer"),
+        (AsksAndFreezes, "mutation: on_epoch_begin changes the parameters"),
+        (AsksAndClampsTheBatch, "changes the batch; say `alters_training = True`"),
+        (AsksAndEmptiesTheData, "a run without the plugin, in which the same is asked"),
+        (ScalesTheModel, "ends differently: .* by `alters_training = True`"),
+        (ReversesTheBatches, "ends differently: .* by `alters_training = True`"),
         (LeavesEvalMode, "mutation: on_epoch_begin changes the modes"),
         (
             ReadsTheLoss,
@@ -255,6 +320,10 @@ MUTATES = {"mutates": ("parameters", "gradients", "optimizer")}
         (ChangesGradients, MUTATES),
         (ChangesTheRate, MUTATES),
         (ReadsTheLoss, {"reads_device": ("on_batch_end",)}),
+        (AsksAndHalvesMomenta, MUTATES),
+        (AsksAndClampsTheBatch, {"alters_training": True}),
+        (ScalesTheModel, {"alters_training": True}),
+        (ReversesTheBatches, {"alters_training": True}),
     ],
 )
 def test_what_is_declared_is_allowed(

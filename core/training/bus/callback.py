@@ -35,8 +35,9 @@ class Callback:
     #: Versions of the hook API that it is written for, as in ``">=1.0,<2"``; None: any.
     #: A method with the name of a hook that came later than the oldest is no hook.
     hook_api: ClassVar[str | None] = None
-    #: What its hooks may change: "parameters", "gradients", "optimizer" (options such
-    #: as the learning rate), "rng" (global random generators). Observers: nothing.
+    #: What its hooks may change: "parameters" (also which are trained), "gradients",
+    #: "optimizer" (state, and options such as the learning rate), "modes", "rng"
+    #: (global random generators). Observers: nothing.
     mutates: ClassVar[tuple[str, ...]] = ()
     #: Per-batch hooks that read the device at every call (a sync on CUDA); a mapping
     #: gives each its reason.
@@ -48,8 +49,8 @@ class Callback:
     chooses_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Options that name a metric to be watched, such as "monitor".
     consumes: ClassVar[tuple[str, ...]] = ()
-    #: Whether weights would differ without this plugin: then a checkpoint of a run with
-    #: it is not resumed without it, unless that is consented to.
+    #: Whether weights would differ without it, as with other batches or another model:
+    #: a checkpoint of a run with it is resumed without it only if that is consented to.
     alters_training: ClassVar[bool] = False
     #: Of one that chooses the engine: whether checkpoints of several processes are
     #: folders of parts.

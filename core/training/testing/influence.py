@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+from training.bus.callback import Callback
 from training.testing.case import Case
 from training.testing.equality import difference
 from training.testing.probes import CostProbe, MutationProbe, Probe, ReadProbe
@@ -17,25 +20,56 @@ __all__ = ["check_cost", "check_mutation", "check_reads"]
 NUM_BATCHES = 30
 #: Share of a hook's calls that may read the device without saying so.
 SELDOM = 0.2
+#: What there is to say of a change that ``mutates`` has no word for.
+WAYS_OUT = {
+    "batch": "say `alters_training = True`, or leave it alone",
+    "history": "it is the run's own",
+    "requests": "ask for more, and take nothing back",
+}
 
 
 def check_mutation(case: Case) -> list[str]:
-    """Whether hooks change only what ``mutates`` declares."""
+    """Whether hooks change only what is declared, and the run nothing but that."""
     plugin = case.make()
     probe, trainer = _probed(case, plugin, MutationProbe())
     allowed = set(getattr(plugin, "mutates", ()))
+    # What it gives the run in place of the model or the batches shows in weights alone.
+    alters = bool(getattr(plugin, "alters_training", False))
+    declare = "declare it in `mutates`, or leave it alone"
     problems = [
-        f"{hook} changes the {what}; declare it in `mutates`, or leave it alone"
+        f"{hook} changes the {what}; {WAYS_OUT.get(what, declare)}"
         for hook, what in probe.changes
-        if what not in allowed
+        if what not in allowed and not (alters and what == "batch")
     ]
-    if not allowed and not problems and not trainer.requests:
-        without = case.trainer("without", num_batches=NUM_BATCHES)
+    if not allowed and not alters and not problems:
+        asks = _asking_like(probe)
+        without = case.trainer("without", asks, num_batches=NUM_BATCHES)
+        asks.trainer = without
         without.train()
         found = difference(_outcome(trainer), _outcome(without))
         if found:
-            problems.append(f"a run without the plugin ends differently: {found}")
+            problems.append(
+                "a run without the plugin, in which the same is asked for, ends "
+                f"differently: {found}; declare what hooks change in `mutates`, and "
+                "what it answers or does otherwise by `alters_training = True`"
+            )
     return problems
+
+
+def _asking_like(probe: MutationProbe) -> Any:
+    """Return a plugin that asks for what another one did, at the same calls."""
+    calls: Counter[str] = Counter()
+
+    def asking(hook: str) -> Callable[[Any], None]:
+        def ask(self: Any) -> None:
+            calls[hook] += 1
+            for kind in probe.asked.get((hook, calls[hook]), ()):
+                getattr(self.trainer, f"request_{kind}")("as the plugin did")
+
+        return ask
+
+    hooks = {hook: asking(hook) for hook, _ in probe.asked}
+    return type("AsksAlike", (Callback,), {"name": "kit_asks", **hooks})()
 
 
 def check_reads(case: Case) -> list[str]:

@@ -8,12 +8,13 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree
 
 from training.bus.meter import Meter
 from training.logs import LazyLogs
@@ -67,34 +68,54 @@ class MutationProbe(Probe):
 
     Attributes:
         changes: (hook, what it changed), each pair once.
+        calls: hook -> calls.
+        asked: (hook, number of its call from 1) -> kinds of what was asked for there.
     """
 
     changes: list[tuple[str, str]] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    asked: dict[tuple[str, int], list[str]] = field(default_factory=dict)
 
     def watch(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Compare the run before and after the call."""
-        before = self._seen()
+        self.calls[hook] += 1
+        call, number = (hook, self.calls[hook]), len(self.trainer.requests)
+        before = self._seen(arguments)
         try:
             return function(*arguments)
         finally:
-            after = self._seen()
+            after = self._seen(arguments)
+            if made := self.trainer.requests[number:]:
+                self.asked[call] = [request.kind for request in made]
             # A plugin may ask for more, but take nothing back.
             after["requests"] = after["requests"][: len(before["requests"])]
             for what, value in before.items():
                 if difference(value, after[what]) and (hook, what) not in self.changes:
                     self.changes.append((hook, what))
 
-    def _seen(self) -> dict[str, Any]:
-        model = self.trainer.model
-        grads = [parameter.grad for parameter in model.parameters()]
-        groups = self.trainer.optimizer.param_groups
+    def _seen(self, arguments: Sequence[Any]) -> dict[str, Any]:
+        model, optimizer = self.trainer.model, self.trainer.optimizer
+        parameters = list(model.parameters())
+        grads = [parameter.grad for parameter in parameters]
         numpy = sys.modules.get("numpy")
         return {
-            "parameters": [t.detach().clone() for t in model.state_dict().values()],
+            "parameters": [
+                [t.detach().clone() for t in model.state_dict().values()],
+                [parameter.requires_grad for parameter in parameters],
+            ],
             "gradients": [None if g is None else g.detach().clone() for g in grads],
+            # Its state, too, such as momenta.
             "optimizer": [
-                {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
-                for group in groups
+                *(copy.deepcopy(optimizer.state.get(each)) for each in parameters),
+                *(
+                    {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
+                    for group in optimizer.param_groups
+                ),
+            ],
+            "batch": [
+                each.detach().clone()
+                for each in _pytree.tree_leaves(arguments)
+                if isinstance(each, torch.Tensor)
             ],
             "modes": [module.training for module in model.modules()],
             "history": self.trainer.history,

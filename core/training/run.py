@@ -215,7 +215,7 @@ class Run:
         self._wrap_loaders()
         self._require_same()
         order = epoch_loader(self._loader, trainer.order_seed, trainer.strategy)
-        self.feed = feed = Feed(order, trainer.device)
+        self.feed = feed = Feed(order, trainer.device, self.batches_per_epoch)
         if bus.on_setup is not None:
             bus.on_setup(trainer)
         self._require_same()  # again: a plugin may have frozen a layer on one of them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from training.feed.batches import Arrived, device_batches
 from training.feed.epoch_loader import EpochLoader
 from training.feed.workers import Watched
 
+log = logging.getLogger(__name__)
+
 
 class Feed:
     """Gives out an epoch's batches on the device.
@@ -19,14 +22,18 @@ class Feed:
     Args:
         order: the loader, in the order that (seed, epoch) decides.
         device: where batches go.
+        promised: batches of an epoch, by which the run was planned; None: unknown.
     Attributes:
         epoch_state: states of the user's generators at the start of the epoch under
             way; None between two epochs, where they count as they are.
     """
 
-    def __init__(self, order: EpochLoader, device: torch.device) -> None:
+    def __init__(
+        self, order: EpochLoader, device: torch.device, promised: int | None
+    ) -> None:
         self._order = order
         self._device = device
+        self._promised = promised
         self.epoch_state: list[Tensor] | None = None
 
     @property
@@ -58,9 +65,17 @@ class Feed:
         # A generator: nothing is copied to the device before the loop asks.
         return device_batches(batches, self._device, self._order)
 
-    def end_epoch(self) -> None:
-        """Note that the epoch is complete."""
+    def end_epoch(self, batches: int) -> None:
+        """Note that the epoch is complete, with so many ``batches``."""
         self.epoch_state = None
+        if batches != (self._promised or batches):
+            log.warning(
+                "train_dataloader said %d batches an epoch and gave %d: schedules and "
+                "totals go by what it said; let its len() be what it yields in each "
+                "epoch, or leave __len__ out and pass max_steps",
+                *(self._promised, batches),
+            )
+            self._promised = None  # once is enough
 
     def reopen_epoch(self) -> None:
         """Note that the run leaves before the end of the epoch was announced."""

@@ -228,7 +228,7 @@ class Loop:
         if complete:
             progress.epoch, progress.batch = number, 0
             progress.loss_sum = progress.weight_sum = 0.0
-            self.feed.end_epoch()
+            self.feed.end_epoch(before.batch)
         asked = requests.take("evaluation")
         reason = "epoch_end" if complete else "max_steps"
         if asked is not None:

@@ -31,7 +31,7 @@ MUTANTS = [
         "R1",
         "a generator of the user goes on with the order of the last epoch",
         "training.loop.loop",
-        "            self.feed.end_epoch()\n",
+        "            self.feed.end_epoch(before.batch)\n",
         "",
         GENERATORS,
         "test_r1_every_boundary and subset",

@@ -1,0 +1,81 @@
+"""A loader that yields other batches than its length says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from toy import make_trainer, regression_batches
+
+from training import Callback
+
+
+class Says:
+    """Says one number of batches, and yields another."""
+
+    def __init__(self, says: int, gives: int) -> None:
+        self.says, self.gives = says, gives
+
+    def __len__(self) -> int:
+        return self.says
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(regression_batches(self.gives))
+
+
+class Lengthens(Callback):
+    """Adds a batch in each epoch, as a curriculum may."""
+
+    def on_epoch_begin(self, trainer: Any) -> None:
+        trainer.train_dataloader.says += 1
+        trainer.train_dataloader.gives += 1
+
+
+@pytest.mark.parametrize("says", [2, 9])
+def test_a_length_that_is_wrong_is_told_once_with_both_numbers(
+    says: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_trainer(None, Says(says, 5), num_epochs=3).train()
+    assert caplog.text.count(f"said {says} batches an epoch and gave 5: sched") == 1
+
+
+def test_an_epoch_that_a_plugin_lengthens_is_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_trainer(None, Says(3, 3), Lengthens(), num_epochs=2).train()
+    assert caplog.text.count("said 3 batches an epoch and gave 4: schedules") == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"max_steps": 3}, {"max_steps": 4}], ids=str)
+def test_nothing_is_said_where_the_length_is_right_or_max_steps_ends_the_epoch(
+    options: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    make_trainer(None, Says(5, 5), num_epochs=2, **options).train()
+    assert "batches an epoch" not in caplog.text
+
+
+def test_nothing_is_said_where_no_length_was_promised(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loader = (batch for batch in regression_batches(3))
+
+    class Unsaid:
+        def __iter__(self) -> Iterator[Any]:
+            return loader
+
+    make_trainer(None, Unsaid()).train()
+    assert "batches an epoch" not in caplog.text
+
+
+def test_a_run_that_goes_on_inside_an_epoch_counts_all_its_batches(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = make_trainer(None, Says(5, 5), num_epochs=2, max_steps=7)
+    first.train()
+    first.save_checkpoint(tmp_path / "inside.pt")
+    rest = make_trainer(None, Says(5, 5), num_epochs=2)
+    rest.load_checkpoint(tmp_path / "inside.pt")
+    rest.train()
+    assert rest.step == 10
+    assert "batches an epoch" not in caplog.text

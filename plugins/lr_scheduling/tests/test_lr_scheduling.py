@@ -179,6 +179,15 @@ def test_a_run_of_unknown_length_is_refused_where_it_matters(options, is_refused
         callback.on_setup(trainer)
 
 
+@pytest.mark.parametrize("kind", ["cosine", "linear", "plateau"])
+def test_a_floor_above_every_rate_is_refused_since_none_would_move(kind):
+    callback = LearningRateSchedulerCallback(type=kind, min_lr=0.5)
+    with pytest.raises(ConfigError, match=r"min_lr is 0.5, above .* rate of 0.1, "):
+        callback.on_setup(fake_trainer(make_optimizer(0.1, 0.01)))
+    # Of one group only: it keeps its rate, and the other one moves.
+    callback.on_setup(fake_trainer(make_optimizer(0.5, 0.1)))
+
+
 def test_a_warmup_fraction_is_a_fraction_of_the_planned_updates():
     trainer = fake_trainer(make_optimizer(1.0), num_epochs=4, steps_per_epoch=5)
     callback = LearningRateSchedulerCallback(type="cosine", warmup=0.1)

@@ -70,6 +70,11 @@ def conflicts(told: str) -> str:
             "csv.filename is '/dev/null', which is a device; name a file",
             id="a device for a file",
         ),
+        pytest.param(
+            set_to("plugins=[lr_scheduling: {type: cosine, min_lr: 7}]"),
+            "lr_scheduling.min_lr is 7, above the optimizer's rate of ",
+            id="a floor above the rate",
+        ),
     ],
 )
 def test_what_a_run_refuses_a_plan_tells(

@@ -253,6 +253,21 @@ def warn_of_warmup(warmup: int, planned: int | None) -> None:
         )
 
 
+def check_floor(min_lr: float, rate: float) -> None:
+    """Raise ``ConfigError`` for a floor above the highest rate, which none would leave.
+
+    Args:
+        min_lr: lowest rate, absolute.
+        rate: the highest of the groups' full rates.
+    """
+    if min_lr > rate:
+        raise ConfigError(
+            f"lr_scheduling.min_lr is {min_lr:g}, above the optimizer's rate of "
+            f"{rate:g}, which then never moves; use a lower one, or min_factor, a "
+            "fraction of the rate"
+        )
+
+
 def planned_advances(trainer: Trainer | PlannedRun, interval: str) -> int | None:
     """Return how often a schedule advances in the whole run; None if unknown."""
     if interval == "step":

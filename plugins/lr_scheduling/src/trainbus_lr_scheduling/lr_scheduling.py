@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainbus_lr_scheduling.checks import (
     check_combination,
+    check_floor,
     check_object,
     check_savable,
     check_source,
@@ -62,7 +63,8 @@ class LearningRateSchedulerCallback(Callback):
             counts updates: then that has to be said. A plateau advances with each
             fresh metric.
         warmup: advances until the full rate, or below 1 a fraction of the run.
-        min_lr: lowest rate after the warmup, absolute.
+        min_lr: lowest rate after the warmup, absolute; a group whose own is lower
+            keeps that.
         min_factor: lowest rate as a fraction of each group's rate; the larger counts.
         gamma: factor of each drop of ``step``.
         step_size: advances between two drops of ``step``; it has no default.
@@ -146,6 +148,7 @@ class LearningRateSchedulerCallback(Callback):
         """Return the rates of a planned run, and why they are not what they seem."""
         name = run.name_of(self)
         try:
+            check_floor(self.min_lr, run.lr)
             schedule = self.schedule(run)
         except ConfigError as error:
             return Plan({"rate": ["unknown: see the conflicts"]}, {}, [str(error)])
@@ -182,6 +185,8 @@ class LearningRateSchedulerCallback(Callback):
     def on_setup(self, trainer: Trainer) -> None:
         """Build the schedule and set the rates of the first update."""
         self._group_places = lambda: trainer.group_places
+        if self.type is not None:
+            check_floor(self.min_lr, max(base_lrs(trainer.optimizer)))
         schedule = self.schedule(trainer)
         if schedule is not None:
             warn_of_warmup(schedule.warmup, planned_advances(trainer, self.interval))

@@ -91,7 +91,8 @@ def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
 
     Args:
         run: its model, loss and optimizer are looked at.
-        tell_untrained: warn of parameters that require gradients and are in no group.
+        tell_untrained: warn of parameters that require gradients and are in no group,
+            and of other optimizers, whose state no checkpoint of this run would hold.
     Raises:
         ConfigError: says which parameter.
     """
@@ -108,13 +109,37 @@ def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
         return
     # Those of a loaded run that join later are not forgotten ones.
     known.update(name for group in run.state.joining_groups for name in group.names)
-    left = [n for p, n in names.items() if p.requires_grad and n not in known]
+    others = _told_of_others(run)
+    left = [
+        name
+        for parameter, name in names.items()
+        if parameter.requires_grad and name not in known and parameter not in others
+    ]
     if left:
         log.warning(
             "no group of the optimizer has %s: they require gradients and stay as they "
             "are; give them to the optimizer, or turn requires_grad off",
             some(left),
         )
+
+
+def _told_of_others(run: Checkpointable) -> set[Tensor]:
+    """Warn of optimizers that the run does not step; return their parameters."""
+    own, found = run.optimizer.param_groups, run.criterion.optimizers
+    others = {at: each for at, each in found.items() if each.param_groups is not own}
+    # A plugin that has one is trusted to keep its state.
+    plugins = [getattr(each, "__dict__", {}) for each in run.plugins.values()]
+    kept = {id(part) for attributes in plugins for part in attributes.values()}
+    if unsaved := [at for at, each in others.items() if id(each) not in kept]:
+        log.warning(
+            "beside the run's optimizer the loss or the model has %s, whose state no "
+            "checkpoint holds, so that a resumed run is another one; give the run one "
+            "optimizer with a group for each part, or have it in a callback with "
+            "state_dict(), load_state_dict() and alters_training = True",
+            some(unsaved),
+        )
+    groups = [group for each in others.values() for group in each.param_groups]
+    return {parameter for group in groups for parameter in group["params"]}
 
 
 def named_state(

@@ -1,7 +1,8 @@
 """What a loss keeps: the modules and parameters behind ``loss_fn`` or ``step_fn``.
 
 They belong to the run as the model does: an optimizer may move them, and buffers may
-count. They are looked for where a function can hold them: itself a module or a method
+count. An optimizer that is found there does not: who wants to warn of it can ask for
+it. They are looked for where a function can hold them: itself a module or a method
 of one, arguments of a ``functools.partial``, attributes of a callable object, closures,
 defaults, and globals that the function reads; lists and mappings of them included.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from training.modules.plain_names import load_weights, weights_of
 
@@ -38,6 +40,8 @@ class Criterion:
     Attributes:
         module: the module that ``function`` is or is a method of, unless that is (a
             part of) the model or contains it; else None.
+        optimizers: those that ``function``, a module that it holds, or the model has,
+            by place; the run's own may be among them.
     """
 
     def __init__(self, function: Callable[..., Any] | None, model: nn.Module) -> None:
@@ -45,7 +49,12 @@ class Criterion:
         self._model = model
         self._held: dict[str, Held] = {}
         own: set[Any] = set(model.modules())
+        self.optimizers: dict[str, Optimizer] = dict(_optimizers_of(model, "model"))
         for place, held in _search(function, "", set()):
+            if isinstance(held, Optimizer):
+                if held not in self.optimizers.values():
+                    self.optimizers.setdefault(place, held)
+                continue
             # A step_fn may close over the model or its parts: those are saved with it.
             if held not in own:
                 self._held.setdefault(place, held)
@@ -113,14 +122,24 @@ def _joined(place: str, name: str) -> str:
     return f"{place}.{name}" if place and name else place or name
 
 
-def _search(value: Any, place: str, seen: set[int]) -> Iterator[tuple[str, Held]]:
+def _optimizers_of(module: nn.Module, place: str) -> Iterator[tuple[str, Optimizer]]:
+    for name, value in vars(module).items():
+        if isinstance(value, Optimizer):
+            yield _joined(place, name), value
+
+
+def _search(
+    value: Any, place: str, seen: set[int]
+) -> Iterator[tuple[str, Held | Optimizer]]:
     """Yield (place, what is held) for what can be reached from a function."""
     if id(value) in seen:
         return
     # Closures and attributes may lead in a circle.
     seen.add(id(value))
-    if isinstance(value, nn.Module) or _is_leaf(value):
+    if isinstance(value, (nn.Module, Optimizer)) or _is_leaf(value):
         yield place, value
+        if isinstance(value, nn.Module):
+            yield from _optimizers_of(value, place)
         return
     for name, item in _reachable(value, is_function=not place):
         yield from _search(item, _joined(place, name), seen)

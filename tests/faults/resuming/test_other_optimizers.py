@@ -1,0 +1,131 @@
+"""R9: an optimizer that ``step_fn`` steps is in no checkpoint, and told of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import regression_batches
+
+from training import Callback, Trainer
+
+SENTENCE = "whose state no checkpoint holds"
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.maker, self.critic = nn.Linear(2, 4), nn.Linear(4, 1)
+
+
+class Critic(Callback):
+    """Steps the critic, and keeps the state of its optimizer."""
+
+    alters_training = True
+
+    def __init__(self, model: Pair) -> None:
+        self.optimizer = torch.optim.Adam(model.critic.parameters(), lr=0.1)
+
+    def step(self, model: Any, batch: Any) -> Tensor:
+        made = model.maker(batch[0][:, :2])
+        self.optimizer.zero_grad()
+        loss = (
+            model.critic(made.detach()).square().mean() - model.critic(batch[0]).mean()
+        )
+        loss.backward()
+        self.optimizer.step()
+        return -model.critic(made).mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(dict(state))
+
+
+class Holds:
+    """A callable object with the optimizer as its attribute."""
+
+    def __init__(self, critic: Critic) -> None:
+        self.own, self.step = critic.optimizer, critic.step
+
+    def __call__(self, model: Any, batch: Any) -> Tensor:
+        return self.step(model, batch)
+
+
+def make(place: str = "a callback", **options: Any) -> Trainer:
+    model = Pair()
+    critic = Critic(model)
+    own = critic.optimizer
+    main = torch.optim.Adam(model.maker.parameters(), lr=0.1)
+
+    def closes(model: Any, batch: Any) -> Tensor:
+        assert own is not None
+        return critic.step(model, batch)
+
+    def uses_main(model: Any, batch: Any) -> Tensor:
+        assert main.param_groups
+        return critic.step(model, batch)
+
+    if place == "the model":
+        model.own = own
+    step_fn = {"a closure": closes, "an attribute": Holds(critic)}.get(place)
+    return Trainer(
+        model,
+        regression_batches(),
+        optimizer=main,
+        step_fn=uses_main if place == "the run's" else step_fn or critic.step,
+        callbacks=[critic] if place == "a callback" else [],
+        num_epochs=2,
+        device="cpu",
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("a closure", "own"),
+        ("an attribute", "own"),
+        ("a method", "optimizer"),
+        ("the model", "model.own"),
+    ],
+)
+def test_r9_an_optimizer_that_is_in_no_checkpoint_is_told_of_with_its_place(
+    place: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(place).train()
+    assert caplog.text.count(f"has {name}, {SENTENCE}") == 1
+
+
+def test_r9_what_another_optimizer_steps_is_not_said_to_stay_as_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make("a closure").train()
+    assert "stay as they are" not in caplog.text
+
+
+def test_r9_the_runs_own_optimizer_in_a_step_fn_is_none_to_tell_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make("the run's").train()
+    assert SENTENCE not in caplog.text
+
+
+def test_r9_a_callback_that_keeps_its_optimizer_resumes_to_the_bit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, part, rest = make(), make(max_steps=5), make()
+    whole.train()
+    part.train()
+    part.save_checkpoint(tmp_path / "a.pt")
+    rest.load_checkpoint(tmp_path / "a.pt")
+    rest.train()
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, rest.model.state_dict()[name])
+    assert SENTENCE not in caplog.text

@@ -128,6 +128,16 @@ class Unfreezes(Callback):
             trainer.optimizer.add_param_group({"params": list(layer.parameters())})
 
 
+class Freezes(Callback):
+    """Puts a layer to rest after an epoch."""
+
+    mutates = ("parameters",)
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        if trainer.epoch == 1:
+            trainer.model.first.requires_grad_(False)  # type: ignore[operator]
+
+
 class Reads(Callback):
     """Keeps all logs of steps, and the losses of batches."""
 
@@ -169,6 +179,8 @@ def build(kind: str, plugin: dict[str, Any]) -> tuple[Trainer, Reads]:
             parameter.requires_grad_(False)
         parameters = model.last.parameters()
         options["callbacks"] = [Unfreezes()]
+    if kind == "a layer that rests later":
+        options["callbacks"] = [Freezes()]
     make: Any = torch.optim.AdamW
     if kind == "fp16":  # AdamW would make as much of rounding as of a gradient
         options["precision"], make = "fp16", torch.optim.SGD
@@ -270,10 +282,10 @@ def test_d15_a_step_function_gets_the_model_itself(two: Ranks) -> None:
         assert each["names"] == alone["names"]
 
 
+@pytest.mark.parametrize("kind", ["unused in some, found", "a layer that rests later"])
 def test_d8_parameters_of_some_batches_are_exchanged_where_that_is_asked(
-    two: Ranks,
+    two: Ranks, kind: str
 ) -> None:
-    kind = "unused in some, found"
     alone = trained(kind, {})
     for each in two.run(trained, kind, {"find_unused_parameters": True}):
         assert apart(alone, each) < CLOSE
@@ -311,3 +323,9 @@ def test_d16_the_weights_of_main_hold_at_the_start(two: Ranks) -> None:
 def test_d8_a_parameter_left_out_is_told_with_the_way_out(two: Ranks) -> None:
     with pytest.raises(RankError, match="find_unused_parameters"):
         two.run(trained, "unused in some", {})
+
+
+def test_d8_a_layer_frozen_in_mid_run_is_told_by_name(two: Ranks) -> None:
+    words = r"first\.weight was frozen after the run had begun.*before train\(\)"
+    with pytest.raises(RankError, match=words):
+        two.run(trained, "a layer that rests later", {})

@@ -83,13 +83,26 @@ class DDPStrategy(GroupStrategy):
             except RuntimeError as error:
                 if "find_unused_parameters" not in str(error):
                     raise
-                raise ConfigError(
-                    "a parameter that trains got no gradient in the window before, and "
-                    "DDP waits for each: say distributed.find_unused_parameters: true "
-                    "if the forward pass leaves some out, or freeze them"
-                ) from error
+                raise ConfigError(self._unused()) from error
 
         return computed
+
+    def _unused(self) -> str:
+        """Say what DDP waits for in vain, and the way out."""
+        trained = set(map(id, self._trained))
+        named = self.trainer.model.named_parameters()
+        frozen = [n for n, p in named if id(p) in trained and not p.requires_grad]
+        if frozen:
+            return (
+                f"{frozen[0]} was frozen after the run had begun, and DDP waits for "
+                "its gradient: say distributed.find_unused_parameters: true, or freeze "
+                "it before train()"
+            )
+        return (
+            "a parameter that trains got no gradient in the window before, and DDP "
+            "waits for each: say distributed.find_unused_parameters: true if the "
+            "forward pass leaves some out, or freeze them before train()"
+        )
 
     def exchanging(self, exchanges: bool) -> AbstractContextManager[Any]:
         """Let DDP exchange in the last batch of a window only."""

@@ -234,6 +234,40 @@ def test_d22_predictions_come_in_the_order_of_the_loader(
         assert own_classes == pytest.approx(classes, abs=1e-9)
 
 
+class Copies(nn.Module):
+    """Says again what it is given, and returns the loss of the next token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = nn.functional.one_hot(tokens, 4) * self.scale
+        flat = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        return {"loss": nn.functional.cross_entropy(*flat), "logits": logits}
+
+
+def next_tokens() -> float:
+    """Return the accuracy on two rows, of which the second has no next token."""
+    tokens = torch.tensor([[1, 2, 2, 3], [0, 1, 1, 1]])
+    labels = torch.where(torch.tensor([[True] * 4, [True] + [False] * 3]), tokens, -100)
+    rows = [{"tokens": x, "labels": y} for x, y in zip(tokens, labels, strict=True)]
+    model = Copies()
+    trainer = Trainer(
+        model,
+        rows,
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        device="cpu",
+        plugins=[{"distributed": {}}],
+    )
+    shared = share_of(DataLoader(rows, batch_size=2), trainer.strategy)
+    return Evaluator(model, metrics=["accuracy"]).evaluate(shared)["accuracy"]
+
+
+def test_d22_what_the_loss_tells_one_process_of_a_shift_all_follow(two: Ranks) -> None:
+    assert two.run(next_tokens) == [next_tokens()] * 2 == [1 / 3] * 2
+
+
 class Counts:
     """Knows nothing of processes."""
 

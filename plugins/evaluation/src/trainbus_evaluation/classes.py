@@ -95,9 +95,10 @@ class Classes:
             strategy: by which processes it was counted.
             use: how the loss takes labels.
         """
-        told = strategy.gather(self._shift.told())
-        told_first = next((each for each in told if each is not None), None)
-        self._is_shifted = self._shift.decided(use, told_first)
+        told, units = zip(
+            *strategy.gather((self._shift.told(), use.is_shifted)), strict=True
+        )
+        self._is_shifted = self._shift.decided([*told, *units])
         if self._is_shifted:
             self._targets = self._following
         if strategy.size == 1:

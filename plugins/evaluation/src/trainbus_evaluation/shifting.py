@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,18 +73,18 @@ class Shift:
         is_told = near <= slack and far > 10 * slack  # never with NaN
         return shifted == near if is_told else None
 
-    def decided(self, use: LabelUse, told: bool | None) -> bool:
+    def decided(self, known: Sequence[bool | None]) -> bool:
         """Return whether labels are shifted.
 
         Args:
-            use: what is known of the loss.
-            told: what the loss of a first batch told, of any process.
+            known: what is known of it, the surest first; None: nothing.
         """
         if self._width is None:
             return False
-        known = (self.said, told, use.is_shifted)
-        is_generated = _is_generated(self._model, self._width)
-        return next((each for each in known if each is not None), is_generated)
+        for each in (self.said, *known):
+            if each is not None:
+                return each
+        return _is_generated(self._model, self._width)
 
 
 def following(labels: Tensor) -> Tensor:

@@ -59,7 +59,9 @@ always ends the run. `on_exception` and `on_close` call everybody and have no sc
 **What would never be called is refused** when a plugin is registered, in one sentence: an
 unknown hook or argument, an argument with a default or by keyword only, `async def`, a
 `yield` without the mark, `hookwrapper=True`, a hook's name on what is no function or method
-(None there is no hook), an object that hears nothing. So are the names `signal`, `trainer`
+(None there is no hook), an object that hears nothing. So is what would say nothing to anybody:
+a class attribute or a state method that is nearly one of those below (`rank = "main"`), a value
+of `mutates` or `reads_device` that there is not, `state_dict` without `load_state_dict`. So are the names `signal`, `trainer`
 and `user`, which records use where no plugin asked, and names that cannot be printed.
 
 **Heard in some settings.** A method under `@heard_if(lambda self: self.every_n_steps)`, of

@@ -32,6 +32,8 @@ class Keeps(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"best": {"scores": [1.0, self.value]}}
 
+    def load_state_dict(self, state: Any) -> None: ...
+
 
 FOREIGN = {
     "a numpy number": np.float64(1.5),

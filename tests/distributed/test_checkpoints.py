@@ -207,6 +207,8 @@ class Raises(Callback):
             raise ValueError("no state today")
         return {"value": self.what}
 
+    def load_state_dict(self, state: Any) -> None: ...
+
 
 def failing(folder: str, rank: int, is_raised: bool) -> str:
     trainer = make(folder, Raises(rank, None if is_raised else object()))

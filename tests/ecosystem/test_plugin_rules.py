@@ -227,7 +227,8 @@ def test_a_plugin_gets_its_own_copy_of_restored_state(
 def test_a_result_of_the_wrong_type_is_refused_naming_the_plugin(
     hook: str, value: Any, words: str, tiny_trainer: Make, tmp_path: Any
 ) -> None:
-    plugin = type("Odd", (Callback,), {hook: lambda self: value})()
+    both = {hook: lambda self: value, "load_state_dict": lambda self, state: None}
+    plugin = type("Odd", (Callback,), both)()
     trainer = tiny_trainer(plugin, metrics={"other": [0.0]}, num_epochs=1)
     with pytest.raises(PluginError, match=words):
         trainer.train() if hook != "state_dict" else trainer.save_checkpoint(tmp_path)

@@ -78,8 +78,8 @@ def checked_name(plugin: Any, name: str | None) -> str:
     Raises:
         PluginError: a class instead of an instance, a name that is no string or
             cannot be told apart in a record, an unknown failure policy, a hook API that
-            is not this one, a misspelt hook, a ``before`` or ``after`` that is no tuple
-            of names.
+            is not this one, a misspelt hook or attribute, a ``before`` or ``after``
+            that is no tuple of names, a state that is never read.
     """
     # First: all that follows would be asked of the class.
     if inspect.isclass(plugin):
@@ -108,7 +108,7 @@ def checked_name(plugin: Any, name: str | None) -> str:
             f"{', '.join(FAILURE_POLICIES)}"
         )
     complaint = api_mistake(getattr(plugin, "hook_api", None))
-    complaint = complaint or relation_mistake(plugin)
+    complaint = complaint or relation_mistake(plugin) or _declared_mistake(plugin)
     if complaint:
         raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
     if isinstance(plugin, Callback):
@@ -140,6 +140,13 @@ def api_mistake(hook_api: Any) -> str:
         f"needs hook API {hook_api}, but this trainbus has {API_VERSION} and serves "
         f"plugins written for >={major}.0,<={API_VERSION}; install releases that fit"
     )
+
+
+def _declared_mistake(plugin: Any) -> str:
+    # Here: asked once a plugin, of words that the loop knows nothing of.
+    from training.bus.declared import declared_mistake
+
+    return declared_mistake(plugin)
 
 
 def async_mistake(hook: str) -> str:

@@ -27,7 +27,6 @@ __all__ = [
     "check_state",
 ]
 
-MUTABLES = ("parameters", "gradients", "optimizer", "modes", "rng")
 #: Events at which a neighbour raises, one run each.
 RAISING = (
     *("on_setup", "on_train_begin", "on_epoch_begin", "on_batch_begin"),
@@ -45,9 +44,6 @@ def check_signatures(case: Case) -> list[str]:
         problems.append('hook_api is not declared; write hook_api = ">=1.0,<2"')
     elif complaint := api_mistake(plugin.hook_api):
         problems.append(complaint)
-    mutates = getattr(plugin, "mutates", ())
-    if isinstance(mutates, str) or not set(mutates) <= set(MUTABLES):
-        problems.append(f"mutates is {mutates!r}; list some of: {', '.join(MUTABLES)}")
     return problems + signature_mistakes(type(plugin))
 
 
@@ -74,8 +70,6 @@ def check_state(case: Case) -> list[str]:
         return [*problems, f"state holds more than tensors and JSON values: {reason}"]
     if found := difference(dict(state), loaded):
         problems.append(f"a checkpoint changes the state: {found}")
-    if state and type(plugin).load_state_dict is Callback.load_state_dict:
-        problems.append("state_dict without load_state_dict: the state is never read")
     return problems
 
 

@@ -58,6 +58,8 @@ class Signals(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {}
 
+    def load_state_dict(self, state: Any) -> None: ...
+
 
 class Loads(Callback):
     """Saves on every request; lets the signal come in the middle of it."""
@@ -71,6 +73,8 @@ class Loads(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {}
+
+    def load_state_dict(self, state: Any) -> None: ...
 
 
 class Interrupts(ModelCheckpointCallback):

@@ -123,6 +123,8 @@ def marked(hook: str) -> Any:
         def state_dict(self) -> dict[str, int]:
             return {"count": 1}
 
+        def load_state_dict(self, state: Any) -> None: ...
+
     def heard(self: Any) -> None: ...
 
     setattr(Marked, hook, hookimpl(heard))
@@ -254,6 +256,8 @@ class Outer(Wraps):
 
     def state_dict(self) -> dict[str, int]:
         return {"count": self.count}
+
+    def load_state_dict(self, state: Any) -> None: ...
 
 
 class Inner(Wraps):

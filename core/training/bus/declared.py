@@ -1,0 +1,95 @@
+"""What a plugin declares, spelt right: else it would say nothing to anybody."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import FunctionType
+from typing import Any, Final
+
+from training.bus.callback import Callback
+from training.errors import did_you_mean
+from training.hookspecs import HOOKS
+
+__all__ = ["MUTABLES", "declared_mistake"]
+
+#: What a plugin may declare in ``mutates``.
+MUTABLES: Final = ("parameters", "gradients", "optimizer", "modes", "rng")
+_CHOICES = {"mutates": MUTABLES, "reads_device": HOOKS}
+_COLLECTIONS = (tuple, list, set, frozenset, Mapping)
+_STATE = ("state_dict", "load_state_dict")
+#: Names that are near these are too often others' own, as in ``names``.
+_EVERYDAY = ("name", "scheduler")
+#: Attribute -> of which kind its value is, or would be if it were misspelt.
+_KINDS: dict[str, tuple[type, ...]] = dict.fromkeys(_STATE, (FunctionType,))
+for _name, _default in vars(Callback).items():
+    if _name[0] == "_" or _name in (*_STATE, *_EVERYDAY):
+        continue
+    if isinstance(_default, bool):
+        _KINDS[_name] = (bool,)
+    elif isinstance(_default, (tuple, dict)):
+        _KINDS[_name] = (str, *_COLLECTIONS)
+    else:
+        _KINDS[_name] = (str,)
+
+
+def declared_mistake(plugin: Any) -> str:
+    """Return what is wrong with what ``plugin`` declares, ``""`` if nothing."""
+    return _misspelt(plugin) or _odd_value(plugin) or _unread_state(plugin)
+
+
+def _misspelt(plugin: Any) -> str:
+    """Return what is said of a name that is nearly one that is read, or ``""``."""
+    kinds = (kind for kind in type(plugin).__mro__ if kind not in (Callback, object))
+    own = {
+        name: value for kind in reversed([*kinds]) for name, value in vars(kind).items()
+    }
+    # What an instance was given is data, whatever its name.
+    given = getattr(plugin, "__dict__", {})
+    for name, value in own.items():
+        if name.startswith("_") or name in _KINDS or name in HOOKS or name in given:
+            continue
+        # Of its kind only: a count of `failures` is no policy.
+        meant = [
+            each
+            for each, kinds_of in _KINDS.items()
+            if each not in own and isinstance(value, kinds_of)
+        ]
+        if near := difflib.get_close_matches(name, meant, n=1, cutoff=0.88):
+            is_method = near[0] in _STATE
+            told = f"has a method {name!r}" if is_method else f"says {name} = {value!r}"
+            return (
+                f"{told}, which nobody reads (did you mean {near[0]!r}?); if it is for "
+                f"its own use, call it _{name}"
+            )
+    return ""
+
+
+def _odd_value(plugin: Any) -> str:
+    """Return what is said of a value that lists what there is not, or ``""``."""
+    for name, choices in _CHOICES.items():
+        value = getattr(plugin, name, ())
+        listed = value if isinstance(value, _COLLECTIONS) else (value,)
+        odd = [each for each in listed if each not in choices]
+        # A text would pass for a collection, of letters.
+        if odd or listed is not value:
+            hint = did_you_mean(str(odd[0]), choices) if odd else ""
+            return f"says {name} = {value!r}{hint}; list some of: {', '.join(choices)}"
+    return ""
+
+
+def _unread_state(plugin: Any) -> str:
+    """Return what is said of a state that would be saved and never read, or ``""``."""
+    saves, loads = (_own_method(plugin, name) for name in _STATE)
+    if not saves or loads:
+        return ""
+    return (
+        "has state_dict without load_state_dict: what it saves is lost at a resume; "
+        "write load_state_dict, or leave state_dict out"
+    )
+
+
+def _own_method(plugin: Any, name: str) -> bool:
+    method = getattr(plugin, name, None)
+    inherited = getattr(Callback, name)
+    return method is not None and getattr(method, "__func__", method) is not inherited

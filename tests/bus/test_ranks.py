@@ -149,3 +149,16 @@ def test_d25_what_steers_cannot_be_left_to_main(
     with pytest.raises(PluginError, match=f"says ranks = 'main', but {named}"):
         Bus().register(steers())
     Bus().register(type("Steers", (Callback,), dict(says))())
+    observes = type("Observes", (Callback,), dict(says))()
+    observes.ranks = "main"  # type: ignore[misc]  # as an option in __init__ would
+    with pytest.raises(PluginError, match=f"says ranks = 'main', but {named}"):
+        Bus().register(observes)
+
+
+def test_d25_a_word_on_an_instance_is_one_of_both() -> None:
+    plugin = Hears()
+    plugin.ranks = "first"  # type: ignore[misc]
+    with pytest.raises(PluginError, match=r"'Hears' .* choose one of: all, main"):
+        Bus().register(plugin)
+    plugin.ranks = [0, 1]  # type: ignore[misc, assignment]  # something of its own
+    Bus().register(plugin)

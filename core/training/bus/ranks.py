@@ -25,8 +25,10 @@ def ranks_mistake(plugin: Any, hooks: Iterable[str]) -> str:
         plugin: an instance, or what stands in for one.
         hooks: the events it listens to.
     """
-    # Of the class: an object may have ranks of its own, which are something else.
-    ranks = getattr(type(plugin), "ranks", "all")
+    # What the bus obeys, be it of the class or of the instance.
+    ranks = getattr(plugin, "ranks", "all")
+    if not isinstance(ranks, str):  # an object may have ranks of its own, as [0, 1]
+        ranks = getattr(type(plugin), "ranks", "all")
     if ranks not in RANKS:
         return f"says ranks = {ranks!r}; choose one of: {', '.join(RANKS)}"
     if ranks == "all":

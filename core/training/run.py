@@ -261,18 +261,9 @@ class Run:
             policy,
         )
         strategy = trainer.strategy
-        listeners = [each.plugin_name for each in self.bus.listeners("make_window")]
 
         def made(name: str, make: Any) -> Window:
-            window = made_window(name, make, *parts)
-            shared_window(window, name, strategy)
-            if others := listeners[listeners.index(name) + 1 :]:
-                log.warning(
-                    "the window is that of plugin %r, which comes first; who listens "
-                    "to make_window, too, was not asked: %s",
-                    *(name, ", ".join(others)),
-                )
-            return window
+            return shared_window(made_window(name, make, *parts), name, strategy)
 
         window: Window | None = self.bus.first(
             "make_window", made, trainer=trainer, module=module, default=default
@@ -283,13 +274,18 @@ class Run:
 
     def _wrap_loaders(self) -> None:
         """Let plugins replace loaders."""
-        trainer, wrap = self.trainer, self.bus.wrap_dataloader
-        if wrap is None:
+        trainer, bus = self.trainer, self.bus
+        if bus.wrap_dataloader is None:
             return
-        self._train_loader = wrap(trainer, trainer.train_dataloader, "train")
+
+        def wrap(loader: Iterable[Any], stage: str) -> Any:
+            given = {"trainer": trainer, "dataloader": loader, "stage": stage}
+            return bus.first("wrap_dataloader", lambda _, answer: answer, **given)
+
+        self._train_loader = wrap(trainer.train_dataloader, "train")
         self._learn_lengths()
         self.val_dataloader = wrapped_loaders(
-            lambda loader: wrap(trainer, loader, "validation"), self.val_dataloader
+            lambda loader: wrap(loader, "validation"), self.val_dataloader
         )
 
     def _train(self, feed: Feed, window: Window) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training import hookspecs
-from training.bus.order import bus_order, not_built_in, unmet_relations
+from training.bus.order import bus_order, not_built_in, unmet_relations, warn_of_unasked
 from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
 from training.bus.slots import (
@@ -240,6 +240,7 @@ class Bus(Slots):
         def is_answer(name: str, result: Any) -> bool:
             if result is not None:
                 made.append(use(name, checked_answer(hook, name, result)))
+                warn_of_unasked(hook, name, self.listeners(hook))
                 self.made.append((name, self._plugins.get(name), hook, made[0]))
             return bool(made)
 

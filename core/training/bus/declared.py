@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import logging
 from collections.abc import Mapping
 from types import FunctionType
 from typing import Any, Final
 
 from training.bus.callback import Callback
-from training.errors import did_you_mean
+from training.bus.foreign_hooks import FOREIGN, hint_for
+from training.errors import PluginError, did_you_mean
+from training.hooks.hook_api import PROJECT, SINCE, is_meant
 from training.hookspecs import HOOKS
 
-__all__ = ["MUTABLES", "declared_mistake"]
+__all__ = ["MUTABLES", "declared_mistake", "refuse_misspelt_hooks"]
+
+log = logging.getLogger(__name__)
 
 #: What a plugin may declare in ``mutates``.
 MUTABLES: Final = ("parameters", "gradients", "optimizer", "modes", "rng")
@@ -93,3 +99,47 @@ def _own_method(plugin: Any, name: str) -> bool:
     method = getattr(plugin, name, None)
     inherited = getattr(Callback, name)
     return method is not None and getattr(method, "__func__", method) is not inherited
+
+
+def refuse_misspelt_hooks(plugin: Callback, name: str) -> None:
+    """Refuse what begins like a hook and is none; warn of what nearly is one."""
+    own = set(dir(plugin))
+    # Of the class: what an instance was given is data, whatever its name.
+    for attribute in dir(type(plugin)):
+        if attribute in HOOKS:
+            _tell_of_newer(plugin, name, attribute)
+            continue
+        if attribute.startswith("_"):
+            continue
+        if attribute.startswith("on_"):
+            raise PluginError(
+                f"plugin {name!r} has {attribute!r}, which is no hook"
+                f"{hint_for(attribute)}; the hooks are: {', '.join(HOOKS)}"
+            )
+        others = [
+            hook
+            for hook in HOOKS
+            if hook not in own and is_meant(hook, plugin.hook_api)
+        ]
+        near = difflib.get_close_matches(attribute, others, n=1, cutoff=0.85)
+        is_method = inspect.isfunction(inspect.getattr_static(plugin, attribute, None))
+        # Only a warning: a method may have such a name for reasons of its own.
+        if is_method and (near or attribute in FOREIGN):
+            hint = f" (did you mean {near[0]!r}?)" if near else hint_for(attribute)
+            log.warning(
+                "plugin %r has a method %r, which is no hook and is never called%s",
+                *(name, attribute, hint),
+            )
+
+
+def _tell_of_newer(plugin: Callback, name: str, hook: str) -> None:
+    """Say that a method is not called where the plugin is for an API without it."""
+    method = inspect.getattr_static(plugin, hook, None)
+    is_marked = hasattr(method, f"{PROJECT}_impl")
+    if is_marked or not inspect.isfunction(method) or is_meant(hook, plugin.hook_api):
+        return
+    log.warning(
+        "plugin %r has a method %r, which is a hook since API %s, and is not called: "
+        "its hook_api (%s) allows older ones; if it is meant, say hook_api = '>=%s,<2'",
+        *(name, hook, SINCE[hook], plugin.hook_api or "any", SINCE[hook]),
+    )

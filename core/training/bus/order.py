@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.bus.callback import BuiltIn
@@ -15,7 +16,10 @@ __all__ = [
     "relation_mistake",
     "solve_order",
     "unmet_relations",
+    "warn_of_unasked",
 ]
+
+log = logging.getLogger(__name__)
 
 RELATIONS = ("before", "after")
 
@@ -44,6 +48,17 @@ def unmet_relations(plugins: Mapping[str, Any]) -> list[str]:
         for other in getattr(plugin, key, ())
         if other not in plugins and (hint := did_you_mean(other, plugins))
     ]
+
+
+def warn_of_unasked(hook: str, name: str, listeners: Sequence[Any]) -> None:
+    """Tell who listens to ``hook``, too, and comes after ``name``, which answered."""
+    names = [impl.plugin_name for impl in listeners]
+    # Not there: it took itself out as it was asked.
+    if name in names and (others := names[names.index(name) + 1 :]):
+        log.warning(
+            "the answer to %s is that of plugin %r, which comes first; not asked: %s",
+            *(hook, name, ", ".join(others)),
+        )
 
 
 def bus_order(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import reprlib
@@ -149,6 +148,12 @@ def _declared_mistake(plugin: Any) -> str:
     return declared_mistake(plugin)
 
 
+def _refuse_misspelt(plugin: Callback, name: str) -> None:
+    from training.bus.declared import refuse_misspelt_hooks
+
+    refuse_misspelt_hooks(plugin, name)
+
+
 def async_mistake(hook: str) -> str:
     """Return what is wrong with a hook that is ``async def``."""
     return f"{hook} is `async def`, which nobody awaits; write `def`"
@@ -275,50 +280,6 @@ def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
                 "decorator; write a method that names it"
             )
     return ""
-
-
-def _refuse_misspelt(plugin: Callback, name: str) -> None:
-    """Refuse what begins like a hook and is none; warn of what nearly is one."""
-    own = set(dir(plugin))
-    # Of the class: what an instance was given is data, whatever its name.
-    for attribute in dir(type(plugin)):
-        if attribute in HOOKS:
-            _tell_of_newer(plugin, name, attribute)
-            continue
-        if attribute.startswith("_"):
-            continue
-        if attribute.startswith("on_"):
-            raise PluginError(
-                f"plugin {name!r} has {attribute!r}, which is no hook"
-                f"{hint_for(attribute)}; the hooks are: {', '.join(HOOKS)}"
-            )
-        others = [
-            hook
-            for hook in HOOKS
-            if hook not in own and is_meant(hook, plugin.hook_api)
-        ]
-        near = difflib.get_close_matches(attribute, others, n=1, cutoff=0.85)
-        is_method = inspect.isfunction(inspect.getattr_static(plugin, attribute, None))
-        # Only a warning: a method may have such a name for reasons of its own.
-        if is_method and (near or attribute in FOREIGN):
-            hint = f" (did you mean {near[0]!r}?)" if near else hint_for(attribute)
-            log.warning(
-                "plugin %r has a method %r, which is no hook and is never called%s",
-                *(name, attribute, hint),
-            )
-
-
-def _tell_of_newer(plugin: Callback, name: str, hook: str) -> None:
-    """Say that a method is not called where the plugin is for an API without it."""
-    method = inspect.getattr_static(plugin, hook, None)
-    is_marked = hasattr(method, f"{PROJECT}_impl")
-    if is_marked or not inspect.isfunction(method) or is_meant(hook, plugin.hook_api):
-        return
-    log.warning(
-        "plugin %r has a method %r, which is a hook since API %s, and is not called: "
-        "its hook_api (%s) allows older ones; if it is meant, say hook_api = '>=%s,<2'",
-        *(name, hook, SINCE[hook], plugin.hook_api or "any", SINCE[hook]),
-    )
 
 
 def _refuse_deaf(plugin: Any, name: str) -> None:

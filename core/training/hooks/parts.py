@@ -24,7 +24,8 @@ def make_strategy(trainer: TrainerView) -> Strategy | None:
         trainer: its settings, ``model``, ``optimizer`` and ``plugins`` are there.
     Returns: an object of a subclass of ``training.plugin.Strategy``, or None to leave
         it to one process; the first non-None result wins.
-    Order: listeners run in bus order until one returns something.
+    Order: listeners run in bus order until one returns something; a warning names the
+        others.
     Errors: the trainer is not built, and no event fires.
     """
 
@@ -59,7 +60,8 @@ def wrap_dataloader(
         dataloader: the re-iterable of batches that the user passed.
         stage: what it is for; of several validation loaders each comes by itself.
     Returns: the loader to use, or None to leave it; the first non-None result wins.
-    Order: listeners run in bus order until one returns a loader.
+    Order: listeners run in bus order until one returns a loader; a warning names the
+        others.
     Errors: the run does not start; ``on_exception`` fires, then the error is raised.
     """
 

@@ -226,6 +226,39 @@ def test_who_reads_what_is_there_or_says_so_passes(plugin: type[Any]) -> None:
     assert_no_waits(plugin(), precision="fp32")
 
 
+class SeesGradients(Callback):
+    """Reads nothing; under fp16 the trainer does, before it lets anybody see them."""
+
+    def on_before_step(self) -> None: ...
+
+
+class SaysThatItSeesThem(SeesGradients):
+    reads_device = ("on_before_step",)
+
+
+class SaysSoAndReads(SaysThatItSeesThem):
+    def on_step_end(self, logs: Any) -> None:
+        self.last = logs["loss"]
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words"),
+    [
+        (SeesGradients, "the trainer, for a listener to on_before_step, waits .*_step"),
+        (SaysSoAndReads, r"device\nSaysSoAndReads\.on_step_end waits [^\n]*$"),
+    ],
+)
+def test_a_listener_before_the_step_that_does_not_say_what_it_costs_is_told(
+    plugin: type[Any], words: str
+) -> None:
+    with pytest.raises(AssertionError, match=words):
+        assert_no_waits(plugin(), precision="fp16")
+
+
+def test_a_listener_before_the_step_that_says_what_it_costs_passes() -> None:
+    assert_no_waits(SaysThatItSeesThem())
+
+
 class AsksForEvaluations(Callback):
     def on_step_end(self, trainer: Any) -> None:
         if trainer.step % 4 == 0:

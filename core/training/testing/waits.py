@@ -16,6 +16,7 @@ from torch import nn
 
 from training.bus.callback import Callback
 from training.bus.meter import Meter
+from training.loop.deferred_window import NotedWindow
 from training.loop.loop import Loop
 from training.messages.error_texts import add_note
 from training.testing.meta_device import META, OnMeta, standing_in_for_cuda
@@ -41,7 +42,8 @@ class Wait:
 
     Attributes:
         plugin: whose hook was running, ``""`` where it was the trainer itself.
-        hook: its name, or ``""``.
+        hook: its name; that of ``on_before_step`` where the trainer looks at gradients
+            for somebody who listens to it; else ``""``.
         step: ``trainer.step`` when it happened.
         what: the operation that waited.
         stack: where, outermost first.
@@ -61,6 +63,8 @@ class Wait:
         """Who waited: a plugin in its hook, the model or its loss, or the trainer."""
         if self.plugin:
             return f"{self.plugin}.{self.hook}"
+        if self.hook:
+            return f"the trainer, for a listener to {self.hook},"
         return "the trainer" if _is_in(self._frame.filename, _KERNEL) else "the model"
 
     @property
@@ -122,9 +126,17 @@ class _Listens(Meter):
         """Keep a wait, if it is between the steps that are looked at."""
         step = -1 if self.trainer is None else self.trainer.step
         plugin, hook = self._calls[-1]
+        if not plugin and self._looks_for_a_listener():
+            hook = "on_before_step"
         self.last_wait = Wait(plugin, hook, step, what, traceback.extract_stack())
         if FIRST <= step < self.last and self._is_between_steps():
             self.found.append(self.last_wait)
+
+    def _looks_for_a_listener(self) -> bool:
+        """Whether scaled gradients are looked at before a plugin is shown them."""
+        if self.trainer is None or self.trainer.bus.on_before_step is None:
+            return False
+        return NotedWindow._scaled_step.__code__ in _running()
 
     def _is_between_steps(self) -> bool:
         """Whether nothing is going on that may read: no epoch's end, no evaluation."""
@@ -224,7 +236,7 @@ def waits_with(plugin: Any, *neighbours: Any, **options: Any) -> list[Wait]:
 
 
 def is_declared(plugin: Any, wait: Wait) -> bool:
-    """Whether ``plugin`` says of the hook that waits that it reads the device."""
+    """Whether ``plugin`` says that the hook of ``wait`` reads the device."""
     return wait.hook in getattr(plugin, "reads_device", ())
 
 

@@ -13,6 +13,7 @@ import torch
 from training.bus.bus import Bus
 from training.bus.callback import Callback
 from training.bus.registration import api_mistake
+from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.signature import signature_mistakes
 from training.messages.error_texts import notes_of, repr_of
 from training.testing.case import Case
@@ -60,14 +61,12 @@ def check_state(case: Case) -> list[str]:
     problems = []
     if found := difference(dict(state), dict(plugin.state_dict())):
         problems.append(f"asking for the state changes it: {found}")
+    if (foreign := foreign_value(dict(state))) is not None:
+        return [*problems, f"in what state_dict returns {describe_foreign(*foreign)}"]
     file = io.BytesIO()
     torch.save(dict(state), file)
     file.seek(0)
-    try:
-        loaded = torch.load(file, weights_only=True)
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        return [*problems, f"state holds more than tensors and JSON values: {reason}"]
+    loaded = torch.load(file, weights_only=True)
     if found := difference(dict(state), loaded):
         problems.append(f"a checkpoint changes the state: {found}")
     return problems
@@ -88,6 +87,11 @@ def check_resume(case: Case) -> list[str]:
         run.train()
         if found := run_difference(run, whole, saver.watched):
             problems.append(f"after a resume at {boundary.name}, {found}")
+    if problems:
+        problems[0] += (
+            "; what it carries from one call to the next must be in what state_dict "
+            "returns, and load_state_dict take it over"
+        )
     return problems[:3]
 
 

@@ -42,4 +42,6 @@ def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
 def state_of(trainer: Any, name: str) -> Any:
     """Return the state of the plugin ``name``, empty for one that keeps none."""
     plugin = trainer.plugins.get(name)
-    return dict(plugin.state_dict()) if hasattr(plugin, "state_dict") else {}
+    state = plugin.state_dict() if hasattr(plugin, "state_dict") else {}
+    # What is no mapping is told of once, by the check of that.
+    return dict(state) if isinstance(state, Mapping) else state

@@ -1,8 +1,8 @@
 """The settings that a resumed run shares with the run it goes on from.
 
 A change that would make the rest of the run another one is refused with both values,
-unless the caller consents to it by name; cadence, retention, device and the numbers of
-workers and processes may change freely.
+unless the caller consents to it by name; cadence, retention, device, the name of the
+loss and the numbers of workers and processes may change freely.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
 #: May change without consent; a receipt lists them.
-FREE = ("num_epochs", "max_steps", "device", "world_size")
+FREE = ("num_epochs", "max_steps", "device", "world_size", "loss")
 #: None where a loader does not tell; then there is nothing to compare.
 MAY_BE_UNKNOWN = (
     *("dataset", "dataset_source", "dataset_length", "sampler", "batch_size"),
@@ -79,6 +79,8 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
         # 0 and None both clip nothing.
         "max_grad_norm": trainer.max_grad_norm or None,
+        # A name only: a function may change under it, and keep it under another.
+        "loss": trainer.criterion.name,
         "loss_per": trainer.state.weigher.settings(),
         "dataset": getattr(dataset, "fingerprint", None),
         "dataset_source": getattr(dataset, "source_fingerprint", None),
@@ -140,7 +142,8 @@ def require_same(trainer: Checkpointable, validation: Mapping[str, Any]) -> None
     Raises:
         ConfigError: on all of them; the first setting that differs, and its values.
     """
-    own = {name: v for name, v in settings_of(trainer).items() if name != "loss_per"}
+    own = settings_of(trainer)
+    del own["loss_per"], own["loss"]  # measured later; one may be wrapped, to log
     bus = trainer.bus
     own["plugins"] = [name for name in trainer.plugins if name not in bus.main_only]
     own["learning rates"] = [plain(g["lr"]) for g in trainer.optimizer.param_groups]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from training.loop.forward_checks import name_of
 from training.modules.plain_names import load_weights, weights_of
 
 Held = nn.Module | Tensor
@@ -42,11 +43,13 @@ class Criterion:
             part of) the model or contains it; else None.
         optimizers: those that ``function``, a module that it holds, or the model has,
             by place; the run's own may be among them.
+        name: of the function, or of its class; of a model that returns its own loss.
     """
 
     def __init__(self, function: Callable[..., Any] | None, model: nn.Module) -> None:
         owner = getattr(function, "__self__", function)
         self._model = model
+        self.name = "the model's own" if function is None else name_of(function)
         self._held: dict[str, Held] = {}
         own: set[Any] = set(model.modules())
         self.optimizers: dict[str, Optimizer] = dict(_optimizers_of(model, "model"))

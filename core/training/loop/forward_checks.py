@@ -51,7 +51,7 @@ def check_function(role: Role, function: Any, *arguments: str) -> None:
     why = _misfit(code, arguments, {})
     if why is not None:
         raise ConfigError(
-            f"{role} is {_name_of(function)!r}, which cannot be called as {call}: {why}"
+            f"{role} is {name_of(function)!r}, which cannot be called as {call}: {why}"
         )
 
 
@@ -72,7 +72,7 @@ def check_loss(
     must_have_graph = weight > 0 and torch.is_grad_enabled()
     if is_loss and (loss.requires_grad or not must_have_graph):
         return
-    name = _name_of(source)
+    name = name_of(source)
     who = f"the model {name}" if role == "model" else f"{role} ({name})"
     way_out = _WAYS_OUT[role]
     # From the coarsest mistake to the finest: what came, its shape, type, graph.
@@ -119,7 +119,7 @@ def checked_part(
     elif isinstance(value, Real) or getattr(value, "ndim", None) == 0:
         return float(value)  # numpy's scalars, too
     raise ConfigError(
-        f"step_fn ({_name_of(step_fn)}) returned {_of_kind(value)} as {name!r}; what "
+        f"step_fn ({name_of(step_fn)}) returned {_of_kind(value)} as {name!r}; what "
         "is returned beside the loss is logged: make it a 0-d tensor or a number, or "
         "leave it out"
     )
@@ -143,7 +143,7 @@ def explain_call(
     if why is None:
         return
     parameters = inspect.signature(inner.forward).parameters
-    takes = f"the model {_name_of(inner)} takes ({', '.join(parameters)})"
+    takes = f"the model {name_of(inner)} takes ({', '.join(parameters)})"
     if entries:
         unknown = [name for name in entries if name not in parameters]
         hint = did_you_mean(str(unknown[0]), parameters) if unknown else ""
@@ -174,7 +174,7 @@ def _misfit(
 
 
 def _check_name(name: Any, result: Mapping[Any, Any], step_fn: Any) -> None:
-    who = f"step_fn ({_name_of(step_fn)}) returned"
+    who = f"step_fn ({name_of(step_fn)}) returned"
     if not isinstance(name, str) or not name.isprintable() or not name.strip():
         raise ConfigError(f"{who} a value named {name!r}; use a text")
     if name in _TAKEN:
@@ -235,7 +235,7 @@ def _listed(names: Mapping[Any, Any]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-def _name_of(source: Any) -> str:
+def name_of(source: Any) -> str:
     """Return what the user calls it: the name of a function, the class of an object."""
     source = getattr(source, "func", source)  # functools.partial
     name = None if isinstance(source, nn.Module) else getattr(source, "__name__", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,29 @@ def test_c11_a_plugin_that_alters_training_is_missed(tmp_path: Path) -> None:
     )
     assert receipt is not None
     assert receipt.removed == ("SavesEverywhere", "ema")
+
+
+def absolute(model: Any, batch: Any) -> torch.Tensor:
+    return (model.layers(batch[0]) - batch[1]).abs().mean()
+
+
+class Absolute(torch.nn.Module):
+    def forward(self, model: Any, batch: Any) -> torch.Tensor:
+        return absolute(model, batch)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "told"),
+    [
+        (lambda m, b: absolute(m, b), absolute, "loss was '<lambda>', is 'absolute'"),
+        (absolute, Absolute(), "loss was 'absolute', is 'Absolute'"),
+        (partial(absolute), absolute, ""),
+    ],
+)
+def test_r3_another_loss_is_accepted_and_told(
+    tmp_path: Path, was: Any, now: Any, told: str
+) -> None:
+    build(SavesEverywhere(tmp_path), step_fn=was).train()
+    receipt = build(step_fn=now).load_checkpoint(tmp_path / "0-4.pt")
+    assert receipt is not None
+    assert [str(c) for c in receipt.changes] == ([told] if told else [])

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
@@ -32,6 +32,7 @@ __all__ = [
     "checked_settings",
     "checked_flag",
     "checked_metadata",
+    "checked_model",
     "checked_norm",
     "checked_optimizer",
     "checked_policy",
@@ -176,6 +177,27 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if foreign is not None:
         raise ConfigError(describe_foreign(*foreign))
     return values
+
+
+def checked_model(model: Any) -> nn.Module:
+    """Return the model, unless it is none whose parts can be reached.
+
+    Raises:
+        ConfigError: it is no module but its class, say, or TorchScript.
+    """
+    if not isinstance(model, nn.Module):
+        is_class = isinstance(model, type)
+        what = f"the class {model.__name__}" if is_class else f"{model!r:.80}"
+        raise ConfigError(f"model is {what}; pass an instance of torch.nn.Module")
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            at = f"model.{name}" if name else "model"
+            raise ConfigError(
+                f"{at} is TorchScript ({type(part).__name__}), whose parts cannot be "
+                "reached to train and save them; pass the module that it was made "
+                "from, with compile=True for its speed"
+            )
+    return model
 
 
 def checked_settings(trainer: Checkpointable) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from training.arguments import (
     SetBetweenRuns,
     checked_flag,
     checked_metadata,
+    checked_model,
     checked_optimizer,
     checked_settings,
     shown,
@@ -153,7 +154,7 @@ class Trainer(SetBetweenRuns):
         self._forward = make_forward(loss_fn, step_fn)
         is_own = loss_fn is None and step_fn is None
         self._weigher_of = partial(weigher_of, loss_per, self._forward, loss_fn, is_own)
-        self.model = model
+        self.model = checked_model(model)
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, model)
         self.bus = Bus()
         self.configured_groups: list[dict[str, Any]] | None = None

@@ -40,3 +40,10 @@ def test_a_step_that_works_in_training_only_is_measured() -> None:
     )
     trainer.train()
     assert trainer.step > 0
+
+
+def test_an_error_of_the_model_is_told_once() -> None:
+    batches = [(x.double(), y) for x, y in regression_batches(2)]
+    with pytest.raises(RuntimeError, match="dtype") as raised:
+        make_trainer(None, batches).train()
+    assert raised.value.__context__ is None

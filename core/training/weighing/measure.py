@@ -233,6 +233,9 @@ class Measurement:
             # Out of memory: fewer rows tell more in full precision than all in half.
             if self._under_way is None or isinstance(error, torch.OutOfMemoryError):
                 raise
+            is_random = None
+        if is_random is None:  # here, or its error would be told with the one above
+            assert self._under_way is not None
             self._precision, self._is_half = self._under_way, True
             is_random = self._choose_mode(batch, found)
         found.is_half = self._is_half

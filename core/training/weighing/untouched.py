@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
 from training.errors import ConfigError
 from training.feed.unsaved_generators import generators_in
@@ -47,6 +48,13 @@ class Kept:
             {name: b.detach().clone() for name, b in buffers.items() if b is not None}
             for buffers in self._buffers
         ]
+        for module in self._modules:
+            if any(map(is_lazy, module.parameters(recurse=False))):
+                raise ConfigError(
+                    f"the {type(module).__name__} has parameters without a shape yet, "
+                    "and what the loss is a mean over is measured before the first "
+                    "step; run one batch through the model first, or say loss_per"
+                )
         kept = modules if keeps_parameters else []
         parameters = list(dict.fromkeys(p for m in kept for p in m.parameters()))
         size = sum(p.numel() * p.element_size() for p in parameters)

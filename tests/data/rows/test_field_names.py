@@ -204,3 +204,13 @@ def test_rows_that_are_looked_at_are_few_where_the_first_has_every_name(tmp_path
     assert rows.asked == 1
     assert field_names.look(rows, ["b"]).lacks("b")
     assert rows.asked == 1 + field_names.NUM_LOOKED_AT
+
+
+@pytest.mark.parametrize("length", [-1, 2**70, "3"])
+def test_a_reader_of_no_length_is_named_with_what_it_shall_return(length: Any) -> None:
+    class Mine:
+        def __len__(self) -> int:
+            return length
+
+    with pytest.raises(DataError, match=r"reader Mine is no number of rows .* __len__"):
+        field_names.look(Mine(), ["a"])  # type: ignore[arg-type]

@@ -43,8 +43,17 @@ def look(reader: Reader, wanted: Iterable[str]) -> Looked:
     """Return which names no row has; mostly the first row has them all.
 
     Else up to 2,000 rows are looked at, evenly spread; what cannot be read is left out.
+
+    Raises:
+        DataError: the reader's length is none.
     """
-    number = len(reader)
+    try:
+        number = len(reader)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise DataError(
+            f"len() of the reader {type(reader).__name__} is no number of rows "
+            f"({error}); let its __len__ return how many it has, from 0 to 2**63 - 1"
+        ) from error
     step = max(1, number // NUM_LOOKED_AT)
     absent = set(wanted)
     found: dict[str, None] = {}

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
 __all__ = [
-    "SetBetweenRuns",
     "check_savable",
     "checked_settings",
     "checked_flag",
@@ -37,6 +36,7 @@ __all__ = [
     "checked_optimizer",
     "checked_policy",
     "checked_seed",
+    "set_between_runs",
     "shown",
     "whole_number",
 ]
@@ -57,37 +57,24 @@ def shown(path: str) -> Any:
     return property(attrgetter(path), refuse)
 
 
-class SetBetweenRuns:
-    """What a run reads once, as it begins, and cannot be set while one is under way.
+#: What a run reads once, as it begins.
+_OF_A_RUN = {
+    *("model", "criterion", "modes", "optimizer", "train_dataloader", "device", "bus"),
+    *("seed", "save_dir", "max_grad_norm", "nonfinite", "stop_on_sigusr1"),
+}
 
-    It would change what records and checkpoints say, and nothing that is trained.
+
+def set_between_runs(trainer: Any, name: str, value: Any) -> None:
+    """Set an attribute of ``trainer``, unless its run would not look at it again.
+
+    That would change what records and checkpoints say, and nothing that is trained.
     """
-
-    bus: Any
-    _OF_A_RUN = frozenset(
-        [
-            "model",
-            "criterion",
-            "modes",
-            "optimizer",
-            "train_dataloader",
-            "device",
-            "bus",
-            "seed",
-            "save_dir",
-            "max_grad_norm",
-            "nonfinite",
-            "stop_on_sigusr1",
-        ]
-    )
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._OF_A_RUN and "_run" in vars(self) and self.bus.is_in_run:
-            raise AttributeError(
-                f"trainer.{name} is what this run began with and cannot be set in it; "
-                "set it before train(), or change what it holds"
-            )
-        super().__setattr__(name, value)
+    if name in _OF_A_RUN and "_run" in vars(trainer) and trainer.bus.is_in_run:
+        raise AttributeError(
+            f"trainer.{name} is what this run began with and cannot be set in it; "
+            "set it before train(), or change what it holds"
+        )
+    object.__setattr__(trainer, name, value)
 
 
 def whole_number(name: str, value: Any, lowest: int = 1) -> int:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from training.arguments import (
-    SetBetweenRuns,
     checked_flag,
     checked_metadata,
     checked_model,
     checked_optimizer,
     checked_settings,
+    set_between_runs,
     shown,
 )
 from training.builtin.compiling import compile_options, refuse_two_recorders
@@ -56,7 +56,7 @@ from training.weighing.make_weigher import weigher_of
 from training.weighing.weigher import LossPer, Weigher
 
 
-class Trainer(SetBetweenRuns):
+class Trainer:
     """Train ``model`` on one device and announce every stage to plugins.
 
     ``view.TrainerView`` has what plugins see of it.
@@ -161,14 +161,12 @@ class Trainer(SetBetweenRuns):
         keep_frozen(model, optimizer)
         self.train_dataloader = train_dataloader
         self._val_dataloader = named_loaders(val_dataloader)
-        self.optimizer = optimizer
-        self._scheduler = scheduler
+        self.optimizer, self._scheduler = optimizer, scheduler
         self.processor, self.recipe = processor, recipe
         self.num_epochs, self.max_steps = num_epochs, max_steps
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.max_grad_norm, self.nonfinite = max_grad_norm, nonfinite
-        self.seed = seed
-        self._drawn_seed = torch.initial_seed()
+        self.seed, self._drawn_seed = seed, torch.initial_seed()
         self.save_dir = named_path(save_dir)
         self.metadata = checked_metadata(metadata)
         self._check_settings()
@@ -285,6 +283,7 @@ class Trainer(SetBetweenRuns):
         self._remember_options()
         self._run()
 
+    __setattr__ = set_between_runs
     resume_command: str | None = None  #: To type after a signal; None: in Python.
     # What plugins were built from, and with; another one would be without effect.
     scheduler: Any = shown("_scheduler")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.app.plugin_tools.scaffold import write_project
+from training.bus.registration import NOT_PLUGINS
 from training.errors import ConfigError
 
 
@@ -74,6 +75,10 @@ def test_a_new_project_is_typed_and_clean(
         pytest.param("../up", "cannot be used", id="a path"),
         pytest.param("class", "cannot be used", id="a keyword"),
         pytest.param("csv", "a plugin 'csv' exists", id="taken"),
+        *(
+            pytest.param(name, f"'{name}' stands in records where no plugin asked")
+            for name in NOT_PLUGINS
+        ),
     ],
 )
 def test_a_bad_name_is_refused(name: str, words: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 
 from training.app.plugin_tools import scaffold_task_text, scaffold_text
+from training.bus.registration import NOT_PLUGINS
 from training.discovery import installed
 from training.errors import ConfigError
 from training.files.named_paths import named_path
@@ -61,6 +62,11 @@ def write_project(name: str, into: str | Path = ".", kind: str = "callback") -> 
         raise ConfigError(
             f"plugin name {name!r} cannot be used; write small letters and digits, "
             "with single underscores between them, as in grad_watch"
+        )
+    if kind == "callback" and name in NOT_PLUGINS:
+        raise ConfigError(
+            f"plugin name {name!r} stands in records where no plugin asked; use "
+            f"another than: {', '.join(NOT_PLUGINS)}"
         )
     taken = {info.name for info in installed.installed()} | set(installed.SHIPPED)
     if name in taken:

@@ -202,6 +202,15 @@ def test_a_plugin_that_nobody_chose_is_off_since_installed_is_not_active(
     assert "installed is not active" in out
 
 
+def test_why_says_that_a_plugin_that_nobody_chose_is_broken(
+    install: Any, command: Command
+) -> None:
+    install("lab", "watch = lab_watch:Watch", None)
+    why = listed(command)["watch"]["why"]
+    _, out, _ = command("plugins", "why", "watch")
+    assert out == f"watch is off, and broken: {why}\n"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -203,6 +203,19 @@ def test_an_error_in_the_choice_names_the_plugin() -> None:
     assert "in make_strategy" in caught.value.__notes__[0]
 
 
+@pytest.mark.parametrize("read", ["rank", "is_main", "strategy", "step", "history"])
+def test_what_there_is_not_yet_is_refused_in_a_sentence(read: str) -> None:
+    class Early(Callback):
+        hook_api = ">=1.1,<2"
+
+        def make_strategy(self, trainer: Trainer) -> None:
+            getattr(trainer, read)
+
+    with pytest.raises(PluginError, match="once it has answered") as caught:
+        make_trainer(None, None, Early())
+    assert "plugin 'Early'" in caught.value.__notes__[0]
+
+
 class Second(Strategy):
     """The second of two processes, which leaves the files to the first."""
 

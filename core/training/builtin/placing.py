@@ -10,6 +10,7 @@ from torch import nn
 from training.bus.bus import Bus
 from training.errors import PluginError
 from training.hardware.strategy import Strategy, require_alone
+from training.messages.error_texts import add_note, notes_of
 from training.view import TrainerView
 
 
@@ -19,12 +20,25 @@ def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
     From here on ``bus`` calls what this process is to call.
 
     Raises:
-        PluginError: a plugin answers with something else; names it.
+        PluginError: a plugin answers with something else, or reads what is made with
+            the strategy's help; names it.
         ConfigError: nobody answers, and this is not the only process.
     """
-    chosen: Strategy | None = bus.first(
-        "make_strategy", lambda _, answer: answer, trainer=trainer
-    )
+    try:
+        chosen: Strategy | None = bus.first(
+            "make_strategy", lambda _, answer: answer, trainer=trainer
+        )
+    except AttributeError as error:
+        if error.obj is not trainer or error.name not in ("_strategy", "_run"):
+            raise
+        early = PluginError(
+            "make_strategy reads of the trainer what there is only once it has "
+            "answered, such as rank and step; read settings, model, optimizer and "
+            "plugins there, and the rest in on_setup"
+        )
+        for note in notes_of(error):
+            add_note(early, note)  # whose it is
+        raise early from error
     if chosen is None:
         require_alone()
         return Strategy()

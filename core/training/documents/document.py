@@ -50,6 +50,14 @@ class Document:
         document.origins = {key: f"{path}:{line}" for key, line in lines.items()}
         return document
 
+    def comes_from(self, origin: str) -> Document:
+        """Say of every value that it was written there; return this document."""
+        for path, value in _leaves(self.tree, ()):
+            self.origins[path] = origin
+            for index in range(len(value) if isinstance(value, list) else 0):
+                self.origins[(*path, index)] = origin
+        return self
+
     def origin(self, path: Key) -> str:
         """Return where ``path`` was written, or what is below it, or what holds it."""
         if path not in self.origins:

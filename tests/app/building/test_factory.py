@@ -45,6 +45,25 @@ def test_a_run_leaves_its_record(workplace: Path) -> None:
         assert (workplace / summary["paths"][name]).is_file()
 
 
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ({"plugins": ["no:csv"]}, r"argument: plugins.no:csv: plugin 'no:csv' is not"),
+        ({"plugins": [{"csv": {"fil": 1}}]}, r"argument: plugins.csv.fil"),
+        ({"num_epochs": -1}, r"argument: training.num_epochs"),
+        ({"seed": "x"}, r"argument: seed"),
+        ({"optimizer": {"lr": -1.0}}, r"argument: training.optimizer.lr"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_an_argument_is_not_blamed_on_the_file(
+    workplace: Path, argument: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        create_trainer_from_config("run.yaml", **argument)
+    assert "run.yaml" not in str(caught.value)
+
+
 @pytest.mark.parametrize("hook", ["on_train_begin", "on_step_end", "on_train_end"])
 def test_a_change_of_the_working_directory_moves_no_record(
     workplace: Path, hook: str

@@ -125,7 +125,7 @@ def create_trainer_from_config(
     }
     sources = (config, data_config_path, training_config_path)
     documents = [_as_document(source) for source in sources if source is not None]
-    documents.append(_from_arguments(arguments))
+    documents.append(_from_arguments(arguments).comes_from("argument"))
     names = [getattr(each, "name", None) for each in callbacks or ()]
     resolved = compose(documents, taken=[name for name in names if name])
     return build_trainer(resolved, callbacks)

@@ -130,14 +130,17 @@ def why_plugins(arguments: argparse.Namespace) -> None:
     choice = chosen.get(installed.name_of(name))
     if choice is None or choice.is_active:
         info = installed.find(choice.use if choice else name, "plugins why")
-    if choice is None:
-        print(f"{info.name} is off: installed is not active, and nobody chose it")
-        print(f"  switch it on: -p {name}, or list it under plugins")
-        return
-    named = kind, choice.use
+    named = kind, info.name if choice is None else choice.use
     entry = next(
         (e for e in entries(chosen) if (e.info.kind, e.info.name) == named), None
     )
+    if choice is None:
+        if entry is not None and entry.state == "broken":
+            print(f"{info.name} is off, and broken: {entry.why}")
+            return
+        print(f"{info.name} is off: installed is not active, and nobody chose it")
+        print(f"  switch it on: -p {name}, or list it under plugins")
+        return
     state = "active" if choice.is_active else "off"
     if entry is not None and entry.state == "broken":
         state = f"{state}, and broken: {entry.why}"

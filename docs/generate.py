@@ -105,6 +105,8 @@ next boundary: before the first batch of an epoch, at the end of a window, at th
 epoch. What is asked for while one is served, in `evaluate`, `on_metrics`, `on_epoch_end` or
 `on_checkpoint`, waits for the one after it, and past the last it is granted once, before
 `on_train_end`; a checkpoint comes with the boundary that is being served where it still can.
+A stop ends this run and not those that go on from its checkpoints: who wants that asks again in
+`on_train_begin`.
 
 **Versions.** Within hook API 1.x hooks and arguments are only added, which raises the
 second number. A plugin declares what it is written for, `hook_api = ">=1.0,<2"`, and is

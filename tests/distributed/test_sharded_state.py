@@ -133,3 +133,29 @@ def test_d34_the_best_weights_come_back_in_parts(two: Ranks, tmp_path: Path) -> 
     for theirs, *parts in two.run(stopped_early, str(tmp_path), FSDP2):
         assert theirs == label
         assert furthest(weights, parts) < CLOSE
+
+
+EMA = Path(__file__).parents[2] / "examples" / "ema" / "src" / "trainbus_ema"
+
+
+def averaged(plugin: dict[str, Any], to: str | None, from_: str | None) -> list[Tensor]:
+    """Train with a plugin that averages weights; return its averages, whole."""
+    plugins = [{"distributed": plugin}, f"{EMA / 'callback.py'}:EmaCallback"]
+    trainer = make({}, path=to, plugins=plugins)
+    trainer.train(resume=from_)
+    return [whole(each) for each in trainer.plugins["ema"].average.values()]
+
+
+@pytest.mark.parametrize("form", ["full", "sharded"])
+def test_d34_a_plugin_goes_on_with_its_parts_of_what_was_saved_whole(
+    two: Ranks, tmp_path: Path, form: str
+) -> None:
+    alone = averaged(DDP, None, None)
+    path = str(tmp_path / ("a.pt" if form == "full" else "a.ckpt"))
+    engine = {**FSDP2, "checkpoint": form}
+    through = two.run(averaged, engine, path, None)
+    for went_on, straight in zip(
+        two.run(averaged, engine, None, path), through, strict=True
+    ):
+        assert furthest(went_on, straight) == 0.0
+        assert furthest(alone, went_on) < CLOSE

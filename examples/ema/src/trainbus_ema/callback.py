@@ -60,7 +60,7 @@ class EmaCallback(Callback):
 
     def on_setup(self, trainer: Trainer) -> None:
         """Begin with the weights as they are."""
-        self.num_updates = 0
+        self.num_updates, self._strategy = 0, trainer.strategy
         self.average = {
             name: weight.detach().clone() for name, weight in _trained(trainer).items()
         }
@@ -114,7 +114,9 @@ class EmaCallback(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the average of a checkpoint; it is copied to the device."""
         self.num_updates = int(state["num_updates"])
-        for name, saved in state["average"].items():
+        # Saved whole; where weights are sharded, this process keeps its part.
+        average = self._strategy.own(dict(state["average"]), self.average)
+        for name, saved in average.items():
             if name in self.average:
                 self.average[name].copy_(saved)
 

@@ -7,6 +7,7 @@ import torch
 
 from trainbus_grad_noise import GradientNoiseCallback
 from training import Callback
+from training.testing import assert_no_waits
 
 
 class Gradients(Callback):
@@ -23,6 +24,15 @@ class Gradients(Callback):
                 weight.grad.fill_(self.value)
         flat = [weight.grad.flatten() for weight in trainer.model.parameters()]
         self.seen.append(torch.cat(flat).clone())
+
+
+class Undeclared(GradientNoiseCallback):
+    reads_device = ()
+
+
+def test_it_waits_for_nothing_but_what_fp16_costs_its_hook():
+    assert_no_waits(Undeclared(), precision="fp32")
+    assert_no_waits(GradientNoiseCallback(), precision="fp16")
 
 
 def test_it_conforms(assert_plugin_conforms):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,9 @@ class GradientNoiseCallback(Callback):
     name = "grad_noise"
     hook_api = ">=1.0,<2"
     produces = ("grad_norm", "grad_noise")
+    reads_device: ClassVar = {
+        "on_before_step": "under fp16 the trainer reads before it shows gradients"
+    }
 
     def __init__(self) -> None:
         self._sum: dict[str, Tensor] = {}  # of the gradients, by parameter

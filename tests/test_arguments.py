@@ -200,6 +200,7 @@ def test_options_of_a_plugin_take_numbers_of_numpy_as_numbers() -> None:
         ({"fp16": "false"}, "fp16 is 'false'; use True or False"),
         ({"cuda_graphs": "no"}, "cuda_graphs is 'no'"),
         ({"metadata": [1]}, "metadata is list"),
+        ({"save_dir": ""}, "save_dir is '', which names no folder"),
         ({"metadata": {"a": np.ones(2)}}, "metadata\\['a'\\] is numpy.ndarray"),
         ({"metadata": {"a": Path("b")}}, "which a checkpoint cannot hold"),
     ],
@@ -239,6 +240,9 @@ class Averaging(NoRate):
     ("make", "message"),
     [
         pytest.param(lambda p: None, "pass a torch optimizer", id="none"),
+        pytest.param(
+            lambda p: [torch.optim.SGD(p)] * 2, "is a list of 2; pass one, w", id="two"
+        ),
         pytest.param(lambda p: torch.optim.SGD, "pass a torch optimizer", id="a class"),
         pytest.param(torch.optim.LBFGS, "LBFGS, whose step.. needs a clo", id="LBFGS"),
         pytest.param(lambda p: Searching(p, lr=1), "needs a closure", id="one's own"),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from numbers import Integral, Real
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +31,7 @@ __all__ = [
     "check_savable",
     "checked_settings",
     "checked_flag",
+    "checked_folder",
     "checked_metadata",
     "checked_model",
     "checked_norm",
@@ -208,8 +210,19 @@ def checked_settings(trainer: Checkpointable) -> dict[str, Any]:
         "seed": checked_seed(trainer.seed),
         "nonfinite": checked_policy(trainer.nonfinite),
         "metadata": checked_metadata(trainer.metadata),
-        "save_dir": named_path(trainer.save_dir),
+        "save_dir": checked_folder(trainer.save_dir),
     }
+
+
+def checked_folder(save_dir: Any) -> Path:
+    """Return the folder of a run as a path.
+
+    Raises:
+        ConfigError: it is no path, or empty, which would be the folder one stands in.
+    """
+    if save_dir == "":
+        raise ConfigError("save_dir is '', which names no folder; use '.' for this one")
+    return named_path(save_dir)
 
 
 def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
@@ -225,8 +238,13 @@ def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
             evaluate, has a group without a usable rate, or cannot be scaled as fp16.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
+        if isinstance(optimizer, (list, tuple)):
+            raise ConfigError(
+                f"optimizer is a {type(optimizer).__name__} of {len(optimizer)}; pass "
+                "one, with a group of parameters for each part of the model"
+            )
         raise ConfigError(
-            f"optimizer is {optimizer!r}; pass a torch optimizer, such as "
+            f"optimizer is {optimizer!r:.80}; pass a torch optimizer, such as "
             "AdamW(model.parameters(), lr=1e-3)"
         )
     name = type(optimizer).__name__

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from training.arguments import (
     checked_flag,
+    checked_folder,
     checked_metadata,
     checked_model,
     checked_optimizer,
@@ -167,7 +168,7 @@ class Trainer:
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.max_grad_norm, self.nonfinite = max_grad_norm, nonfinite
         self.seed, self._drawn_seed = seed, torch.initial_seed()
-        self.save_dir = named_path(save_dir)
+        self.save_dir = checked_folder(save_dir)
         self.metadata = checked_metadata(metadata)
         self._check_settings()
         self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)

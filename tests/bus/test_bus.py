@@ -11,8 +11,11 @@ from training import Bus, Callback, PluginError, hookimpl
 def test_two_plugins_of_one_name_are_refused_naming_both() -> None:
     bus = Bus()
     bus.register(Named("a"))
+    second = Named("a")
     with pytest.raises(PluginError, match=r"two plugins are named 'a': .*Named and"):
-        bus.register(Named("a"))
+        bus.register(second)
+    second.name = "b"  # type: ignore[misc]  # as the sentence says
+    assert bus.register(second) == "b"
 
 
 def test_a_class_instead_of_an_instance_is_refused() -> None:

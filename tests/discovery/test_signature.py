@@ -123,6 +123,11 @@ def test_a_class_without_a_constructor_takes_none() -> None:
     assert mistakes == [(("a",), " is no option; the options are: none")]
 
 
+def test_a_class_without_options_is_not_said_to_have_none_beside_a_hint() -> None:
+    _, mistakes = fitted(Bare, {"builx": 1}, ["build"])
+    assert mistakes == [(("builx",), " is no option (did you mean 'build'?)")]
+
+
 class Refusing:
     def __init__(self, kind: str) -> None:
         raise {"config": ConfigError, "value": ValueError, "bug": KeyError}[kind]("why")

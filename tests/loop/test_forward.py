@@ -339,3 +339,25 @@ def test_a_name_that_may_well_be_a_parts_is_one(name: str, more: Any) -> None:
 
     make_trainer(Regression(), None, logs, step_fn=step).train()
     assert {each[name] for each in logs.steps} == {1.5}
+
+
+def test_a_batch_with_more_beside_inputs_and_targets_is_told_with_a_loss_fn() -> None:
+    trainer = make_trainer(
+        nn.Linear(3, 2), [(X, X, CLASSES)], loss_fn=nn.CrossEntropyLoss()
+    )
+    way = "all but its last element, the targets, are inputs; pass a step_fn"
+    with pytest.raises(ConfigError, match=f"it \\(Tensor, Tensor\\): .*; {way}"):
+        trainer.train()
+
+
+class Pairs(Named):
+    def forward(self, pixels: Tensor, labels: Tensor) -> Any:
+        logits = self.linear(pixels)
+        return cross_entropy(logits, labels), logits
+
+
+def test_a_loss_in_a_tuple_is_told_with_how_to_name_it() -> None:
+    trainer = make_trainer(Pairs(), [{"pixels": X, "labels": CLASSES}])
+    way = "return a mapping or an object with it as 'loss' .*, or take it out in a step"
+    with pytest.raises(ConfigError, match=f"Pairs returned a tuple of .*; {way}"):
+        trainer.train()

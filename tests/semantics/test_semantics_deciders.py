@@ -236,6 +236,12 @@ def test_a_misspelt_metric_fails_as_soon_as_it_can_be_known(
     assert trainer.step == (0 if declares else 2)
 
 
+def test_a_metric_of_validation_data_without_any_is_told_to_need_it() -> None:
+    trainer = make_trainer(None, regression_batches(2), EarlyStoppingCallback())
+    with pytest.raises(MetricError, match="train_loss; pass validation data"):
+        trainer.train()
+
+
 def test_a_producer_that_was_not_due_is_waited_for() -> None:
     class EverySecond(Callback):
         def evaluate(self, trainer: Trainer) -> dict[str, float] | None:

@@ -133,7 +133,9 @@ def _fit(
         else:
             known = ", ".join(parameters) or "none"
             hint = did_you_mean(name, [*parameters, *also])
-            told = f" is no option{hint}; the options are: {known}"
+            # "none" would contradict a hint at what may stand beside the options.
+            told = f" is no option{hint}"
+            told += "" if hint and not parameters else f"; the options are: {known}"
             mistakes.append(((name,), told))
     mistakes += [
         ((name,), " is missing; it has no default")

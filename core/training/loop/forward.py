@@ -54,9 +54,13 @@ def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
     return _own_loss
 
 
-def call_model(model: nn.Module, batch: Any) -> Any:
+def call_model(model: nn.Module, batch: Any, has_loss_fn: bool = False) -> Any:
     """Return what ``model`` makes of ``batch``: its entries, elements or itself.
 
+    Args:
+        model: that of the run.
+        batch: on the device.
+        has_loss_fn: whether a ``loss_fn`` took the targets out of it, for messages.
     Raises:
         ConfigError: the model does not take those; says what it takes.
     """
@@ -69,7 +73,7 @@ def call_model(model: nn.Module, batch: Any) -> Any:
         return model(*arguments, **entries)
     # The signature is read only now: bound before, each batch would pay for it.
     except TypeError as error:
-        explain_call(error, model, arguments, entries)
+        explain_call(error, model, arguments, entries, has_loss_fn)
         raise
 
 
@@ -103,13 +107,13 @@ def _with_loss_fn(
         try:
             outputs = [model(inputs)]
         except TypeError as error:
-            explain_call(error, model, (inputs,), {})
+            explain_call(error, model, (inputs,), {}, has_loss_fn=True)
             raise
         # Handed over, not kept: what the loss lets go of is free at once.
         loss = loss_fn(outputs.pop(), targets)
     else:
         inputs, targets = _without_targets(batch)
-        loss = loss_fn(call_model(model, inputs), targets)
+        loss = loss_fn(call_model(model, inputs, True), targets)
     return _checked(loss, weight, "loss_fn", loss_fn, loss), weight, NO_PARTS
 
 

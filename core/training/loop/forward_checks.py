@@ -77,6 +77,12 @@ def check_loss(
     way_out = _WAYS_OUT[role]
     # From the coarsest mistake to the finest: what came, its shape, type, graph.
     if not isinstance(loss, Tensor):
+        if role == "model" and _begins_with_number(returned):
+            raise ConfigError(
+                f"{who} returned {_of_kind(returned)}, in which no loss is looked for; "
+                "return a mapping or an object with it as 'loss' (transformers: "
+                "return_dict=True), or take it out in a step_fn"
+            )
         found, way_out = _described(returned, role, way_out)
         raise ConfigError(f"{who} returned {found} without a scalar loss; {way_out}")
     if loss.dim():
@@ -130,6 +136,7 @@ def explain_call(
     model: nn.Module,
     arguments: tuple[Any, ...],
     entries: Mapping[str, Any],
+    has_loss_fn: bool = False,
 ) -> None:
     """Raise ``ConfigError`` from ``error`` if ``model`` does not take this batch.
 
@@ -152,10 +159,12 @@ def explain_call(
             "rename them, or pass a step_fn"
         ) from error
     kinds = ", ".join(type(each).__name__ for each in arguments)
-    raise ConfigError(
-        f"{takes}, but a batch gives it ({kinds}): {why}; pass a loss_fn, for which "
-        "the last element is the targets, or a step_fn"
-    ) from error
+    way = "pass a loss_fn, for which the last element is the targets, or a step_fn"
+    if has_loss_fn:
+        way = "all but its last element, the targets, are inputs; pass a step_fn"
+    raise ConfigError(f"{takes}, but a batch gives it ({kinds}): {why}; {way}") from (
+        error
+    )
 
 
 def _misfit(
@@ -220,6 +229,11 @@ def _described(returned: Any, role: Role, way_out: str) -> tuple[str, str]:
     if isinstance(returned, Real):
         return f"the number {returned}", f"{way_out}, without .item() or float()"
     return _of_kind(returned), way_out
+
+
+def _begins_with_number(returned: Any) -> bool:
+    first = returned[0] if isinstance(returned, tuple | list) and returned else None
+    return isinstance(first, Tensor) and not first.dim()
 
 
 def _of_kind(value: Any) -> str:

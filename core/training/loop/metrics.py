@@ -88,9 +88,10 @@ class Metrics(Mapping[str, MetricValue]):
 
 def _unknown(name: str, owner: str, known: Iterable[str]) -> MetricError:
     names = sorted(known)
+    is_unmeasured = names == ["train_loss"] and name.startswith("val_")
+    way = "; pass validation data" if is_unmeasured else did_you_mean(name, names)
     return MetricError(
-        f"{owner} watches {name!r}, but this run reports: {', '.join(names)}"
-        f"{did_you_mean(name, names)}"
+        f"{owner} watches {name!r}, but this run reports: {', '.join(names)}{way}"
     )
 
 

@@ -215,6 +215,7 @@ def test_a_model_has_one_source(model: str, words: str, tmp_path: Path) -> None:
             "training.epochs=3", "^--set: training.epochs is not", id="no key"
         ),
         pytest.param("seed.x=3", "--set: seed is {'x': 3}", id="below a number"),
+        pytest.param("training.save_dir=''", "is '', which names no f", id="no path"),
         pytest.param("seed=[1", "--set seed:1", id="a broken value"),
         pytest.param("plugins.csw.a=1", "not enabled .did you mean 'csv'", id="plugin"),
     ],

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -38,11 +39,22 @@ def _unit(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
+def _not_empty(path: Any) -> Any:
+    if path == "":  # as a Path it would be the folder that one stands in
+        raise ValueError("it is '', which names no folder; write . for this one")
+    return path
+
+
 #: The largest float32, rounded down: what weights and their updates are computed in.
 MOST = 3.4e38
 
 #: Text in a file, a Path in Python, text again in JSON.
-Folder = Annotated[Path, Field(strict=False), AfterValidator(named_path)]
+Folder = Annotated[
+    Path,
+    Field(strict=False),
+    BeforeValidator(_not_empty),
+    AfterValidator(named_path),
+]
 Positive = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

@@ -38,7 +38,7 @@ def make_trainer(callback, loader=DATA, num_epochs=2, extra=(), **options):
         loader,
         val_dataloader=options.pop("val_dataloader", DATA),
         optimizer=SGD(model.parameters(), lr=0.1),
-        loss_fn=own_loss,
+        loss_fn=options.pop("loss_fn", own_loss),
         callbacks=[callback, *extra],
         num_epochs=num_epochs,
         device="cpu",
@@ -204,3 +204,21 @@ def test_evaluation_changes_no_weight_and_draws_no_number():
 def test_a_number_out_of_range_is_refused_by_the_constructor(option, value):
     with pytest.raises(ConfigError, match=f"evaluation.{option} is {value}, but"):
         EvaluationCallback(**{option: value})
+
+
+def test_a_loss_that_differentiates_is_told_how_to_do_so_in_an_evaluation():
+    def step(model, batch):
+        rows = batch[0].clone().requires_grad_()
+        loss = cross_entropy(model(rows), batch[1])
+        return loss + torch.autograd.grad(loss, rows, create_graph=True)[0].norm()
+
+    def works(model, batch):
+        with torch.enable_grad():
+            return step(model, batch)
+
+    with pytest.raises(RuntimeError, match="does not require grad") as raised:
+        make_trainer(EvaluationCallback(), loss_fn=None, step_fn=step).train()
+    (note,) = (each for each in raised.value.__notes__ if "this was the first" in each)
+    assert "torch.enable_grad(), and let it step nothing" in note
+    assert "sanity_batches" not in note
+    make_trainer(EvaluationCallback(), loss_fn=None, step_fn=works).train()

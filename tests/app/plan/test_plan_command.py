@@ -179,6 +179,15 @@ def test_a_conflict_is_named(
     assert told in out.partition("\nconflicts\n")[2]
 
 
+def test_without_validation_rows_no_check_is_counted(
+    planned: Path, command: Command
+) -> None:
+    sets = ["data.validation=null", "plugins.early_stopping.patience=4"]
+    _, out, _ = command("plan", "run.yaml", "--set", sets[0], "--set", sets[1])
+    assert "names no rows" in out
+    assert "of val_loss: it can never stop" not in out
+
+
 def test_watching_a_misspelt_metric_is_a_conflict(
     planned: Path, command: Command
 ) -> None:

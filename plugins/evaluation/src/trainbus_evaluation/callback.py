@@ -12,7 +12,7 @@ from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.numbers import name_in_run, numbers_of
 from trainbus_evaluation.reading import WhileStaying
-from trainbus_evaluation.sanity import FirstBatches, first_batches
+from trainbus_evaluation.sanity import FirstBatches, first_batches, way_to_gradients
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
@@ -158,6 +158,8 @@ class EvaluationCallback(Callback):
 
     def plan_evaluations(self, run: PlannedRun) -> set[int]:
         """Return the steps after which a run of that length is evaluated."""
+        if not run.has_validation:
+            return set()
         ends = set(run.epoch_ends[self.every_n_epochs - 1 :: self.every_n_epochs or 1])
         ends = ends if self.every_n_epochs else set()
         return ends | {*run.every(self.every_n_steps), run.total_steps}
@@ -298,9 +300,10 @@ class EvaluationCallback(Callback):
         try:
             results = self._results(trainer, first, name)
         except Exception as error:
+            way = f"{self.name}.sanity_batches: 0 leaves it out"
             error.add_note(
-                f"this was the first of the validation data, before training; "
-                f"{self.name}.sanity_batches: 0 leaves it out"
+                "this was the first of the validation data, before training; "
+                f"{way_to_gradients(error) or way}"
             )
             raise
         numbers = numbers_of(results, name)

@@ -58,3 +58,13 @@ def _apart(loader: DataLoader[Any]) -> DataLoader[Any]:
         num_workers=min(loader.num_workers, 1),
     )
     return apart
+
+
+def way_to_gradients(error: Exception) -> str:
+    """Return how a loss comes to the gradients that it lacked; "" for other errors."""
+    if "does not require grad" not in str(error):
+        return ""
+    return (
+        "evaluations record no gradients: put what a step_fn differentiates below "
+        "torch.enable_grad(), and let it step nothing while model.training is False"
+    )

@@ -396,5 +396,4 @@ class Trainer:
 
     def _remember_options(self) -> None:
         """Note the optimizer's options as configured, before training moves any."""
-        if self.configured_groups is None:
-            self.configured_groups = options_of(self.optimizer)
+        self.configured_groups = self.configured_groups or options_of(self.optimizer)

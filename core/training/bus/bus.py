@@ -105,8 +105,7 @@ class Bus(Slots):
             if name in known:
                 raise PluginError(
                     f"two plugins are named {name!r}: {describe(known[name])} and "
-                    f"{describe(plugin)}; give one another, as in plugin.name = 'b' "
-                    "before it is passed, or with id: b in a configuration"
+                    f"{describe(plugin)}; set `plugin.name` of one, or `id:` in a file"
                 )
             known[name] = plugin
             added[name] = hooks_of(self._manager, plugin, name)

@@ -53,6 +53,10 @@ def test_a_run_leaves_its_record(workplace: Path) -> None:
         ({"num_epochs": -1}, r"argument: training.num_epochs"),
         ({"seed": "x"}, r"argument: seed"),
         ({"optimizer": {"lr": -1.0}}, r"argument: training.optimizer.lr"),
+        ({"scheduler": {"typ": "cosine"}}, r"argument: plugins.lr_scheduling.typ is"),
+        ({"early_stopping": {"patienc": 3}}, r"argument: plugins.early_stopping.pat"),
+        ({"task": "nope"}, r"argument: task: task 'nope' is not installed"),
+        ({"model_type": "nope"}, r"argument: model.type: model family 'nope'"),
     ],
     ids=str,
 )

@@ -1,0 +1,67 @@
+"""What the kit says of a state that is wrong or missing helps to mend it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from training import Callback
+
+
+class Named(Callback):
+    name = "tried"
+    hook_api = ">=1.0,<2"
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+class HoldsALock(Named):
+    def state_dict(self) -> dict[str, Any]:
+        return {"inner": {"lock": threading.Lock()}}
+
+
+class ReturnsAList(Named):
+    def state_dict(self) -> Any:
+        return [1, 2]
+
+
+class KeepsNoState(Named):
+    """Moves weights by what it counts."""
+
+    mutates = ("parameters",)
+
+    def on_setup(self) -> None:
+        self.steps = 0
+
+    def on_step_end(self, trainer: Any) -> None:
+        self.steps += 1
+        with torch.no_grad():
+            next(trainer.model.parameters()).add_(self.steps)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words"),
+    [
+        (HoldsALock, r"state: .* inner\['lock'\] is _thread.lock .* cannot hold; keep"),
+        (KeepsNoState, "resume: .* in what state_dict returns, and load_state_dict"),
+    ],
+)
+def test_it_is_said_what_is_wrong_and_where_it_belongs(
+    plugin: type[Any], words: str, assert_plugin_conforms: Callable[..., None]
+) -> None:
+    with pytest.raises(AssertionError, match=words):
+        assert_plugin_conforms(plugin)
+
+
+def test_a_state_that_is_no_mapping_is_told_once(
+    assert_plugin_conforms: Callable[..., None],
+) -> None:
+    with pytest.raises(AssertionError) as raised:
+        assert_plugin_conforms(ReturnsAList, skip=["resume"])
+    assert str(raised.value).split("\n")[1:] == [
+        "state: state_dict returned list; return a mapping"
+    ]

@@ -104,6 +104,7 @@ def _own_method(plugin: Any, name: str) -> bool:
 def refuse_misspelt_hooks(plugin: Callback, name: str) -> None:
     """Refuse what begins like a hook and is none; warn of what nearly is one."""
     own = set(dir(plugin))
+    others = [h for h in HOOKS if h not in own and is_meant(h, plugin.hook_api)]
     # Of the class: what an instance was given is data, whatever its name.
     for attribute in dir(type(plugin)):
         if attribute in HOOKS:
@@ -116,15 +117,11 @@ def refuse_misspelt_hooks(plugin: Callback, name: str) -> None:
                 f"plugin {name!r} has {attribute!r}, which is no hook"
                 f"{hint_for(attribute)}; the hooks are: {', '.join(HOOKS)}"
             )
-        others = [
-            hook
-            for hook in HOOKS
-            if hook not in own and is_meant(hook, plugin.hook_api)
-        ]
+        if not inspect.isfunction(inspect.getattr_static(plugin, attribute, None)):
+            continue
         near = difflib.get_close_matches(attribute, others, n=1, cutoff=0.85)
-        is_method = inspect.isfunction(inspect.getattr_static(plugin, attribute, None))
         # Only a warning: a method may have such a name for reasons of its own.
-        if is_method and (near or attribute in FOREIGN):
+        if near or attribute in FOREIGN:
             hint = f" (did you mean {near[0]!r}?)" if near else hint_for(attribute)
             log.warning(
                 "plugin %r has a method %r, which is no hook and is never called%s",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from training import Callback, PluginError, Trainer
+from training.builtin.kept_record import KeptRecord
 from training.builtin.run_record import RunRecord
 from training.testing import tiny_trainer
 
@@ -86,3 +87,15 @@ def test_a_run_that_failed_is_recorded_whatever_plugins_say(
     found = summary(tmp_path)
     assert (found["status"], found["best"]) == ("failed: RuntimeError: no memory", [])
     assert "no answer" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [ValueError("no answer"), [1], {"paths": {"x": 3}}])
+def test_a_run_that_ended_well_is_recorded_whatever_plugins_say(
+    answer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = KeptRecord()
+    record.after = (*record.after, "odd")  # type: ignore[misc]
+    tiny_trainer(record, Says("odd", answer), save_dir=tmp_path).train()
+    found = summary(tmp_path)
+    assert (found["status"], found["steps"] > 0) == ("finished", True)
+    assert "plugin 'odd'" in caplog.text

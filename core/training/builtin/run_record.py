@@ -129,7 +129,12 @@ class RunRecord(Callback):
     def on_train_end(self, trainer: Checkpointable) -> None:
         """Write the history, and the summary of a run that ended well."""
         self._write(HISTORY, trainer.history)
-        self._summarise(trainer, "finished", ask_plugins(trainer))
+        try:
+            answers = ask_plugins(trainer)
+        except Exception:
+            self._summarise(trainer, "finished", {})  # it has: the rest is recorded
+            raise
+        self._summarise(trainer, "finished", answers)
 
     def on_exception(self, trainer: Checkpointable, error: BaseException) -> None:
         """Write the summary of a run that had begun and failed."""

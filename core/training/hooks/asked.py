@@ -101,8 +101,9 @@ def summary(trainer: TrainerView) -> Mapping[str, Any] | None:
         that it watches; ``"paths"``: what is where, by label. Whatever else it holds
         stands in the record under the plugin's name.
     Order: bus order: of two paths with one label the first one stands.
-    Errors: the run ends as it does with an error in ``on_train_end``; of a run that had
-        failed already the record is written without the answers.
+    Errors: the record is written without the answers. Then the run ends as it does with
+        an error in ``on_train_end``; but a run in Python whose record nobody asked for,
+        or that had failed already, is told of it in a warning.
     """
 
 

@@ -79,3 +79,10 @@ def test_a_run_that_goes_on_inside_an_epoch_counts_all_its_batches(
     rest.train()
     assert rest.step == 10
     assert "batches an epoch" not in caplog.text
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 3, 5, 7])
+def test_a_run_ends_at_max_steps_whatever_a_length_says(max_steps: int) -> None:
+    trainer = make_trainer(None, Says(2, 5), num_epochs=9, max_steps=max_steps)
+    trainer.train()
+    assert (trainer.step, len(trainer.history)) == (max_steps, -(-max_steps // 5))

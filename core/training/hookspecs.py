@@ -4,7 +4,7 @@ The order of one run, written once and asserted by ``tests/loop/test_event_order
 
     make_strategy                             # first result, as the trainer is built
     wrap_model                                # a chain: each gets the last one's result
-    wrap_dataloader                           # a service: first result wins
+    wrap_dataloader                           # a chain, too, for each loader
     on_setup                                  # build what needs the trainer
     make_window                               # first result: what a step computes
     metric_names                              # collects: what `evaluate` will deliver

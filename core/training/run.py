@@ -280,7 +280,8 @@ class Run:
 
         def wrap(loader: Iterable[Any], stage: str) -> Any:
             given = {"trainer": trainer, "dataloader": loader, "stage": stage}
-            return bus.first("wrap_dataloader", lambda _, answer: answer, **given)
+            last = bus.chain("wrap_dataloader", "dataloader", lambda *_: None, **given)
+            return None if last is loader else last
 
         self._train_loader = wrap(trainer.train_dataloader, "train")
         self._learn_lengths()

@@ -112,14 +112,16 @@ def test_a_listener_gets_the_arguments_it_names() -> None:
 
 
 def test_the_first_service_result_wins() -> None:
-    class Wraps(Named):
-        def wrap_dataloader(self, dataloader: str) -> str | None:
-            return None if self.name == "a" else f"{self.name}({dataloader})"
+    class Finds(Named):
+        hook_api = ">=1.1,<2"
+
+        def find_checkpoint(self, step: int) -> str | None:
+            return None if self.name == "a" else f"{self.name}-{step}"
 
     bus = Bus()
-    bus.register_all([(None, Wraps(name)) for name in "cba"])
-    assert bus.wrap_dataloader is not None
-    assert bus.wrap_dataloader(None, "m", "train") == "b(m)"
+    bus.register_all([(None, Finds(name)) for name in "cba"])
+    assert bus.find_checkpoint is not None
+    assert str(bus.find_checkpoint(None, 3)) == "b-3"
 
 
 def test_call_all_reaches_everybody_and_returns_the_errors() -> None:

@@ -61,22 +61,6 @@ def test_who_was_not_asked_for_a_window_is_named(caplog: Any) -> None:
     assert said.endswith("of plugin 'b', which comes first; not asked: c")
 
 
-class Replaces(Callback):
-    def __init__(self, name: str, stages: tuple[str, ...]) -> None:
-        self.name, self.stages = name, stages  # type: ignore[misc]
-
-    def wrap_dataloader(self, dataloader: Any, stage: str) -> Any:
-        return list(dataloader) if stage in self.stages else None
-
-
-def test_who_was_not_asked_for_a_loader_is_named(caplog: Any) -> None:
-    plugins = Replaces("a", ("train",)), Replaces("b", ("train", "validation"))
-    batches = regression_batches(3)
-    make_trainer(None, batches, *plugins, val_dataloader=batches).train()
-    (said,) = [r.message for r in caplog.records if "wrap_dataloader" in r.message]
-    assert said.endswith("of plugin 'a', which comes first; not asked: b")
-
-
 class MayFail(Chooses):
     failure = "isolate"
 

@@ -137,3 +137,37 @@ def test_an_isolated_one_that_fails_leaves_the_others_wrapped() -> None:
     plugins = Wraps("a", heard), odd, Wraps("z", heard)
     make_trainer(None, None, *plugins, max_steps=1).train()
     assert heard == ["z", "a"]
+
+
+class Adds(Callback):
+    """Adds its number to the inputs of every batch, in some stages."""
+
+    def __init__(self, name: str, number: float, *stages: str) -> None:
+        self.name, self.number, self.stages = name, number, stages  # type: ignore[misc]
+        self.given: list[tuple[str, float]] = []
+
+    def wrap_dataloader(self, dataloader: Any, stage: str) -> Any:
+        self.given.append((stage, float(dataloader[0][0][0, 0])))
+        if stage not in self.stages:
+            return None
+        return [(inputs + self.number, targets) for inputs, targets in dataloader]
+
+
+def test_each_plugin_wraps_the_loader_that_the_one_before_made() -> None:
+    batches = [(torch.zeros(2, 4), torch.zeros(2, 1))] * 2
+    first, last = Adds("a", 1.0, "train"), Adds("b", 10.0, "train", "validation")
+    seen: list[float] = []
+
+    class Sees(Callback):
+        def on_batch_begin(self, inputs: Any) -> None:
+            seen.append(float(inputs[0][0, 0]))
+
+    trainer = make_trainer(
+        None, batches, last, first, Sees(), val_dataloader={"x": batches, "y": batches}
+    )
+    trainer.train()
+    assert first.given == [("train", 0.0), ("validation", 0.0), ("validation", 0.0)]
+    assert last.given == [("train", 1.0), ("validation", 0.0), ("validation", 0.0)]
+    assert seen == [11.0, 11.0]
+    for loader in trainer.val_dataloader.values():
+        assert float(loader[0][0][0, 0]) == 10.0

@@ -46,7 +46,7 @@ def wrap_model(trainer: TrainerView, model: torch.nn.Module) -> torch.nn.Module 
     """
 
 
-@hookspec(firstresult=True)
+@hookspec
 def wrap_dataloader(
     trainer: TrainerView,
     dataloader: Iterable[Any],
@@ -57,11 +57,12 @@ def wrap_dataloader(
     State: counters are 0.
     Args:
         trainer: the run that is being built.
-        dataloader: the re-iterable of batches that the user passed.
+        dataloader: the re-iterable of batches to replace: what the listener before
+            returned, the user's own for the first one.
         stage: what it is for; of several validation loaders each comes by itself.
-    Returns: the loader to use, or None to leave it; the first non-None result wins.
-    Order: listeners run in bus order until one returns a loader; a warning names the
-        others.
+    Returns: the loader to use in its place, or None to leave it as it is.
+    Order: bus order, so that the last listener's loader is read, which reads those
+        before; declare ``before``/``after`` where it matters.
     Errors: the run does not start; ``on_exception`` fires, then the error is raised.
     """
 

@@ -61,8 +61,9 @@ unknown hook or argument, an argument with a default or by keyword only, `async 
 `yield` without the mark, `hookwrapper=True`, a hook's name on what is no function or method
 (None there is no hook), an object that hears nothing. So is what would say nothing to anybody:
 a class attribute or a state method that is nearly one of those below (`rank = "main"`), a value
-of `mutates` or `reads_device` that there is not, `state_dict` without `load_state_dict`. So are the names `signal`, `trainer`
-and `user`, which records use where no plugin asked, and names that cannot be printed.
+of `mutates` or `reads_device` that there is not, `state_dict` without `load_state_dict`. Names
+are refused that cannot be printed, and `signal`, `trainer` and `user`, which records use where
+no plugin asked.
 
 **Heard in some settings.** A method under `@heard_if(lambda self: self.every_n_steps)`, of
 `training.plugin`, is called where that is true. It is asked once as a run begins, before

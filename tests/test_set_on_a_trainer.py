@@ -72,7 +72,7 @@ def test_what_would_have_no_effect_cannot_be_set(name: str, value: Any) -> None:
     assert getattr(trainer, name) is before
 
 
-@pytest.mark.parametrize("hook", ["on_setup", "on_epoch_begin", "on_train_end"])
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin", "on_train_end"])
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -87,7 +87,7 @@ def test_what_would_have_no_effect_cannot_be_set(name: str, value: Any) -> None:
         ("bus", None),
     ],
 )
-def test_what_a_run_began_with_cannot_be_set_in_it(
+def test_what_a_run_was_set_up_with_cannot_be_set_in_it(
     name: str, value: Any, hook: str
 ) -> None:
     def sets(self: Callback, trainer: Trainer) -> None:
@@ -112,3 +112,15 @@ def test_what_is_read_again_may_be_set_in_a_run() -> None:
     trainer = make_trainer(None, None, Shortens(), num_epochs=5)
     trainer.train()
     assert trainer.epoch == 2
+
+
+def test_what_a_run_is_set_up_with_may_be_set_in_on_setup() -> None:
+    class Clips(Callback):
+        def on_setup(self, trainer: Trainer) -> None:
+            trainer.max_grad_norm = 1e-6
+
+    trainer = make_trainer(None, None, Clips(), lr=1.0)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer.train()
+    moved = zip(trainer.model.parameters(), before, strict=True)
+    assert 0 < max(float((p.detach() - b).abs().max()) for p, b in moved) < 1e-4

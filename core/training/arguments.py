@@ -59,7 +59,7 @@ def shown(path: str) -> Any:
     return property(attrgetter(path), refuse)
 
 
-#: What a run reads once, as it begins.
+#: What a run reads once, as it is set up.
 _OF_A_RUN = {
     *("model", "criterion", "modes", "optimizer", "train_dataloader", "device", "bus"),
     *("seed", "save_dir", "max_grad_norm", "nonfinite", "stop_on_sigusr1"),
@@ -71,10 +71,11 @@ def set_between_runs(trainer: Any, name: str, value: Any) -> None:
 
     That would change what records and checkpoints say, and nothing that is trained.
     """
-    if name in _OF_A_RUN and "_run" in vars(trainer) and trainer.bus.is_in_run:
+    run = vars(trainer).get("_run")
+    if name in _OF_A_RUN and run is not None and run.loop and trainer.bus.is_in_run:
         raise AttributeError(
-            f"trainer.{name} is what this run began with and cannot be set in it; "
-            "set it before train(), or change what it holds"
+            f"trainer.{name} is what this run was set up with and cannot be set any "
+            "more; set it before train() or in on_setup, or change what it holds"
         )
     object.__setattr__(trainer, name, value)
 

@@ -37,8 +37,8 @@ BASES = pytest.mark.parametrize("base", [Callback, Marked])
         ({"mutate": ("rng",)}, "mutates"),
         ({"reads_devices": {"on_step_end": "the loss"}}, "reads_device"),
         ({"hook_apis": ">=1.0,<2"}, "hook_api"),
-        ({"load_statedict": nothing}, "load_state_dict"),
-        ({"state_dicts": nothing}, "state_dict"),
+        ({"load_statedict": nothing, "state_dict": nothing}, "load_state_dict"),
+        ({"state_dicts": nothing, "load_state_dict": nothing}, "state_dict"),
     ],
 )
 def test_a_misspelt_attribute_is_refused_with_the_near_one(
@@ -60,6 +60,7 @@ def test_a_misspelt_attribute_is_refused_with_the_near_one(
         {"rank": property(lambda self: "main")},
         {"ranks": "all", "rank": "main"},  # knows the right one, too
         {"_rank": "main"},
+        {"upload_state_dict": nothing, "reload_state_dict": nothing},
         {"format": "csv", "load_state": nothing, "root": "main", "produced": ()},
     ],
     ids=" ".join,

@@ -216,11 +216,15 @@ class Draws(Callback):
         self.seeds_by_rank = seeds_by_rank
 
     def on_setup(self, trainer: Trainer) -> None:
+        self.rank = trainer.rank
         seed = trainer.rank if self.seeds_by_rank else 0
         self.generator = torch.Generator().manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state(), "by": [1, 0.5, "a", None]}
+        names = {"a": 1, "b": 2}  # in an order of each process
+        counts = dict(sorted(names.items(), reverse=self.rank == 1))
+        rest = [1, 0.5, "a", None]
+        return {"generator": self.generator.get_state(), "by": counts, "rest": rest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.generator.set_state(state["generator"])

@@ -37,6 +37,9 @@ class Watch(Callback):
     def on_epoch_end(self) -> None:
         """Look."""
 
+    def load_state_dict(self, state):
+        pass
+
     def state_dict(self):
         """Return what was seen."""
         return {}

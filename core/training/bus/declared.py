@@ -59,7 +59,10 @@ def _misspelt(plugin: Any) -> str:
         meant = [
             each
             for each, kinds_of in _KINDS.items()
-            if each not in own and isinstance(value, kinds_of)
+            if each not in own
+            and isinstance(value, kinds_of)
+            # Alone it may be what it says: `upload_state_dict`, say.
+            and (each not in _STATE or not own.keys().isdisjoint(_STATE))
         ]
         if near := difflib.get_close_matches(name, meant, n=1, cutoff=0.88):
             is_method = near[0] in _STATE

@@ -129,6 +129,7 @@ def api_mistake(hook_api: Any) -> str:
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
+        hash(hook_api)  # what cannot be hashed is no text
         fits = API_VERSION in SpecifierSet(hook_api)
     except (InvalidSpecifier, AttributeError, TypeError):
         return f"declares hook_api {hook_api!r}; write a range such as '>=1.0,<2'"

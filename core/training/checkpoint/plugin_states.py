@@ -175,9 +175,13 @@ def require_state(
 
 
 def _whole(value: Any, parts: tuple[type, ...]) -> Any:
-    """Return ``value`` without what each process holds its own part of."""
+    """Return ``value`` without what each process holds its own part of.
+
+    In order of names: where they come from a set, each process has an order of its own.
+    """
     if isinstance(value, Mapping):
-        return {key: _whole(item, parts) for key, item in value.items()}
+        items = sorted(value.items(), key=lambda item: str(item[0]))
+        return {key: _whole(item, parts) for key, item in items}
     if isinstance(value, (list, tuple)):
         return [_whole(item, parts) for item in value]
     return None if isinstance(value, parts) else value

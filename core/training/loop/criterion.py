@@ -126,9 +126,10 @@ def _joined(place: str, name: str) -> str:
 
 
 def _optimizers_of(module: nn.Module, place: str) -> Iterator[tuple[str, Optimizer]]:
-    for name, value in vars(module).items():
-        if isinstance(value, Optimizer):
-            yield _joined(place, name), value
+    for inner, part in module.named_modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Optimizer):
+                yield _joined(_joined(place, inner), name), value
 
 
 def _search(

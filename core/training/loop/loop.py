@@ -127,7 +127,7 @@ class Loop:
         if trainer.is_stopping:
             return False
         for inputs, host, origin in batches:
-            if index == length and trainer.is_stopping:
+            if index == length and self.trainer.is_stopping:
                 return False  # it had said that there are no more
             if requests.asked and not window.num_batches:  # no, the epoch goes on
                 self._serve_requests()

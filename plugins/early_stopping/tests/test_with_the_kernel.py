@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from typing import Any
 
 import pytest
@@ -121,3 +122,10 @@ def test_quiet_runs_warn_about_nothing(caplog):
     with caplog.at_level(logging.WARNING):
         build(Evaluates(3.0, 2.0, 1.0), EarlyStoppingCallback(), num_epochs=3).train()
     assert caplog.text == ""
+
+
+def test_a_plugin_can_be_sent_to_another_process_before_and_after_a_run():
+    stopper = EarlyStoppingCallback(restore_best_weights=True, patience=9)
+    pickle.dumps(stopper)
+    build(Evaluates(1.0, 0.5, 0.6), stopper, num_epochs=3).train()
+    assert pickle.loads(pickle.dumps(stopper)).best_value == 0.5

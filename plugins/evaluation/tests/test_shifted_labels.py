@@ -173,6 +173,9 @@ def test_else_what_the_loss_is_a_mean_over_tells(loss, generates, score):
     assert in_a_run(model, batches, **options)["accuracy"] == pytest.approx(score)
     found = alone(model, batches, metrics=["loss", "accuracy"], **options)
     assert found["accuracy"] == pytest.approx(score)
+    # Only where the loss is asked for, too, is its unit measured.
+    found = alone(model, batches, metrics=["accuracy"], **options)
+    assert found["accuracy"] == pytest.approx(2 / 5 if generates else 1.0)
 
 
 @pytest.mark.parametrize(

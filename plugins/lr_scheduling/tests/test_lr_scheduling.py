@@ -188,6 +188,11 @@ def test_a_floor_above_every_rate_is_refused_since_none_would_move(kind):
     callback.on_setup(fake_trainer(make_optimizer(0.5, 0.1)))
 
 
+def test_a_constant_rate_has_no_floor():
+    callback = LearningRateSchedulerCallback(type="constant", min_lr=0.5)
+    callback.on_setup(fake_trainer(make_optimizer(0.1)))
+
+
 def test_a_warmup_fraction_is_a_fraction_of_the_planned_updates():
     trainer = fake_trainer(make_optimizer(1.0), num_epochs=4, steps_per_epoch=5)
     callback = LearningRateSchedulerCallback(type="cosine", warmup=0.1)

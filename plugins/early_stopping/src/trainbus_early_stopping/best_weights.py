@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +40,11 @@ class BestWeights:
         self.copy: dict[str, Any] | None = None
         #: The same of the loss; None also in the copies of releases that took none.
         self.loss: dict[str, Any] | None = None
-        #: Whose weights they are: as a reference that keeps nothing alive.
-        self._trainer: Callable[[], Trainer | None] = lambda: None
+        self._trainer: Trainer | None = None  # of the run that is on
 
     def take(self, trainer: Trainer) -> None:
         """Copy the state of model and loss to the CPU: one device-to-host copy."""
-        self._trainer = weakref.ref(trainer)
+        self._trainer = trainer
         self.copy = _cpu_copies(weights_of(trainer.model))  # aliases the live tensors
         self.loss = _cpu_copies(trainer.criterion.state_dict())
 
@@ -62,7 +60,7 @@ class BestWeights:
         """
         if self.copy is None:
             return
-        self._trainer = weakref.ref(trainer)
+        self._trainer = trainer
         source, own = str(trainer.resumed_from), weights_of(trainer.model)
         plain = as_plain(trainer.model, self.copy)
         try:
@@ -74,14 +72,17 @@ class BestWeights:
         # A checkpoint holds them whole; from here on as the model has them.
         self.copy = trainer.strategy.own(plain, own)
 
-    def are_elsewhere(self, best: Progress) -> bool:
-        """Whether a checkpoint of now need not carry the copy: its own weights are it,
+    def is_needed(self, best: Progress) -> bool:
+        """Whether a checkpoint of now must carry the copy, if there is one.
 
-        or there is none, since a checkpoint of that step holds them.
+        It need not where its own weights are those.
         """
-        trainer = self._trainer()
-        is_now = trainer is not None and trainer.step == best.best_step
-        return self.copy is None or is_now
+        now = None if self._trainer is None else self._trainer.step
+        return self.copy is not None and now != best.best_step
+
+    def leave(self) -> None:
+        """Let go of the trainer, whose run is over."""
+        self._trainer = None
 
     def release_if_saved(self, trainer: Trainer, best: Progress) -> None:
         """Free the copy if a checkpoint holds it, too; all processes call it."""

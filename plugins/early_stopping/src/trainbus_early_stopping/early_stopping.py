@@ -176,6 +176,10 @@ class EarlyStoppingCallback(Callback):
         if self.restore_best_weights:
             self._weights.restore(trainer, self.progress)
 
+    def on_close(self) -> None:
+        """Let go of the trainer: a plugin can be copied and sent elsewhere."""
+        self._weights.leave()
+
     def summary(self) -> dict[str, Any]:
         """Return the best value seen."""
         best = self.best_value
@@ -191,8 +195,7 @@ class EarlyStoppingCallback(Callback):
             "mode": self.rule.mode,
             "progress": self.progress.state_dict(),
         }
-        is_kept = self.persist_best == "weights"
-        if is_kept or not self._weights.are_elsewhere(self.progress):
+        if self.persist_best == "weights" or self._weights.is_needed(self.progress):
             state["weights"] = self._weights.copy
             state["loss"] = self._weights.loss
         return state

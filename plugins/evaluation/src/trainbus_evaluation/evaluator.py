@@ -56,8 +56,8 @@ class Evaluator:
             defined (torch's own cross entropy).
         shift_labels: whether logit t is of label t + 1, as where the next token is
             told, for logits (B, T, C) or (B, C, T) and labels (B, T); None: as the loss
-            of the first batch shows, or its unit; where neither does, as with label
-            smoothing, True for logits of a decoder that generates, else False.
+            of the first batch shows, or with ``loss`` among the metrics its unit; where
+            neither does, True for logits of a decoder that generates, else False.
     Raises:
         ConfigError: a metric is unknown, or the device is not there.
     """

@@ -36,6 +36,7 @@ class Shift:
         self._model = model
         self._width: int | None = None  # of the logits; None: no tokens were seen
         self._seen: Tensor | None = None
+        self._slack = SLACK
 
     def look(
         self, loss: Tensor | None, logits: Tensor, labels: Tensor, use: LabelUse
@@ -61,6 +62,7 @@ class Shift:
         which = labels, but_first, following(labels)
         found = _cross_entropies(logits.detach(), *which)
         self._seen = torch.cat([loss.detach().reshape(1).to(found), found])
+        self._slack = max(SLACK, torch.finfo(loss.dtype).eps)
 
     def told(self) -> bool | None:
         """Return what the loss of this process's first batch told; None: nothing."""
@@ -69,7 +71,7 @@ class Shift:
         loss, *others = self._seen.tolist()
         *plain, shifted = (abs(loss - each) for each in others)
         near, far = sorted((min(plain), shifted))
-        slack = SLACK * abs(loss) + LEAST
+        slack = self._slack * abs(loss) + LEAST
         is_told = near <= slack and far > 10 * slack  # never with NaN
         return shifted == near if is_told else None
 

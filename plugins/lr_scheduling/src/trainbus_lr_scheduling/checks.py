@@ -254,7 +254,7 @@ def warn_of_warmup(warmup: int, planned: int | None) -> None:
 
 
 def check_floor(min_lr: float, rate: float) -> None:
-    """Raise ``ConfigError`` for a floor above the highest rate, which none would leave.
+    """Raise ``ConfigError`` for a floor above the highest rate: none would ever fall.
 
     Args:
         min_lr: lowest rate, absolute.
@@ -263,7 +263,7 @@ def check_floor(min_lr: float, rate: float) -> None:
     if min_lr > rate:
         raise ConfigError(
             f"lr_scheduling.min_lr is {min_lr:g}, above the optimizer's rate of "
-            f"{rate:g}, which then never moves; use a lower one, or min_factor, a "
+            f"{rate:g}, which then never falls; use a lower one, or min_factor, a "
             "fraction of the rate"
         )
 

@@ -148,13 +148,17 @@ class LearningRateSchedulerCallback(Callback):
         """Return the rates of a planned run, and why they are not what they seem."""
         name = run.name_of(self)
         try:
-            check_floor(self.min_lr, run.lr)
+            self._check_floor(run.lr)
             schedule = self.schedule(run)
         except ConfigError as error:
             return Plan({"rate": ["unknown: see the conflicts"]}, {}, [str(error)])
         if schedule is not None:
             return plan_of_schedule(run, name, schedule, self.interval)
         return plan_of_plateau(run, name, self.monitor, self.patience)
+
+    def _check_floor(self, rate: float) -> None:
+        if self.type not in (None, "constant"):  # which have no floor
+            check_floor(self.min_lr, rate)
 
     def schedule(self, trainer: Trainer | PlannedRun) -> Schedule | None:
         """Return the closed form of a configured schedule, None for any other.
@@ -185,8 +189,7 @@ class LearningRateSchedulerCallback(Callback):
     def on_setup(self, trainer: Trainer) -> None:
         """Build the schedule and set the rates of the first update."""
         self._group_places = lambda: trainer.group_places
-        if self.type is not None:
-            check_floor(self.min_lr, max(base_lrs(trainer.optimizer)))
+        self._check_floor(max(base_lrs(trainer.optimizer)))
         schedule = self.schedule(trainer)
         if schedule is not None:
             warn_of_warmup(schedule.warmup, planned_advances(trainer, self.interval))

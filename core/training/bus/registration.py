@@ -80,6 +80,9 @@ def checked_name(plugin: Any, name: str | None) -> str:
             is not this one, a misspelt hook or attribute, a ``before`` or ``after``
             that is no tuple of names, a state that is never read.
     """
+    # Late, here and in ``hooks_of``: how plugins declare is nothing to the loop.
+    from training.bus.declared import declared_mistake, refuse_misspelt_hooks
+
     # First: all that follows would be asked of the class.
     if inspect.isclass(plugin):
         raise PluginError(
@@ -107,11 +110,11 @@ def checked_name(plugin: Any, name: str | None) -> str:
             f"{', '.join(FAILURE_POLICIES)}"
         )
     complaint = api_mistake(getattr(plugin, "hook_api", None))
-    complaint = complaint or relation_mistake(plugin) or _declared_mistake(plugin)
+    complaint = complaint or relation_mistake(plugin) or declared_mistake(plugin)
     if complaint:
         raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
     if isinstance(plugin, Callback):
-        _refuse_misspelt(plugin, name)
+        refuse_misspelt_hooks(plugin, name)
     else:
         _warn_of_unmarked(plugin, name)
     return name
@@ -142,19 +145,6 @@ def api_mistake(hook_api: Any) -> str:
     )
 
 
-def _declared_mistake(plugin: Any) -> str:
-    # Here: asked once a plugin, of words that the loop knows nothing of.
-    from training.bus.declared import declared_mistake
-
-    return declared_mistake(plugin)
-
-
-def _refuse_misspelt(plugin: Callback, name: str) -> None:
-    from training.bus.declared import refuse_misspelt_hooks
-
-    refuse_misspelt_hooks(plugin, name)
-
-
 def async_mistake(hook: str) -> str:
     """Return what is wrong with a hook that is ``async def``."""
     return f"{hook} is `async def`, which nobody awaits; write `def`"
@@ -168,6 +158,8 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
             filled, a value or a function of a kind that is not called, an object that
             has no hook at all, or ``ranks`` that the plugin cannot keep to.
     """
+    from training.bus.conditions import condition_mistake
+
     hooks = Hooks(plugin)
     # dir(), not vars(): inherited hooks count, and what an instance was given.
     for attribute in dir(plugin):
@@ -200,7 +192,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
         offered = getattr(manager.hook, hook).spec.argnames
         complaint = (
             _kind_mistake(method, hook, marks)
-            or _condition_mistake(method, hook)
+            or condition_mistake(method, hook)
             or _argument_mistake(method, hook, offered)
         )
         if complaint:
@@ -240,14 +232,6 @@ def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
     elif inspect.isgeneratorfunction(method) and hook != "metric_names":
         return f"{hook} yields; mark it with @hookimpl(wrapper=True), or return"
     return ""
-
-
-def _condition_mistake(method: Any, hook: str) -> str:
-    """Return why a hook may not be heard in some settings only, or ``""``."""
-    # Here, since it is the plugin's side of a run, which the loop knows nothing of.
-    from training.bus.conditions import condition_mistake
-
-    return condition_mistake(method, hook)
 
 
 def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:

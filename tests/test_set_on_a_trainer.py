@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,16 @@ def test_what_a_run_is_set_up_with_may_be_set_in_on_setup() -> None:
     trainer.train()
     moved = zip(trainer.model.parameters(), before, strict=True)
     assert 0 < max(float((p.detach() - b).abs().max()) for p, b in moved) < 1e-4
+
+
+def test_type_checkers_see_an_attribute_that_a_trainer_has_not() -> None:
+    """Where a class defines one of these, they take any name for an attribute."""
+    tree = ast.parse(inspect.getsource(Trainer))
+    defined = {
+        getattr(node, "name", None) or getattr(node, "id", None)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    }
+    assert not defined & {"__setattr__", "__getattr__", "__getattribute__"}
+    assert {"train", "epoch"} <= defined

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 def shown(path: str) -> Any:
     """Return a read-only attribute that a part of the trainer holds, by its path."""
@@ -66,11 +68,7 @@ _OF_A_RUN = {
 }
 
 
-def set_between_runs(trainer: Any, name: str, value: Any) -> None:
-    """Set an attribute of ``trainer``, unless its run would not look at it again.
-
-    That would change what records and checkpoints say, and nothing that is trained.
-    """
+def _set_between_runs(trainer: Any, name: str, value: Any) -> None:
     run = vars(trainer).get("_run")
     if name in _OF_A_RUN and run is not None and run.loop and trainer.bus.is_in_run:
         raise AttributeError(
@@ -78,6 +76,16 @@ def set_between_runs(trainer: Any, name: str, value: Any) -> None:
             "more; set it before train() or in on_setup, or change what it holds"
         )
     object.__setattr__(trainer, name, value)
+
+
+def set_between_runs(cls: type[T]) -> type[T]:
+    """Refuse to set an attribute of a trainer that its run would not look at again.
+
+    That would change what records and checkpoints say, and nothing that is trained. A
+    method of the class would let type checkers take any attribute for one of its own.
+    """
+    cls.__setattr__ = _set_between_runs  # type: ignore[method-assign]
+    return cls
 
 
 def whole_number(name: str, value: Any, lowest: int = 1) -> int:

@@ -57,6 +57,7 @@ from training.weighing.make_weigher import weigher_of
 from training.weighing.weigher import LossPer, Weigher
 
 
+@set_between_runs
 class Trainer:
     """Train ``model`` on one device and announce every stage to plugins.
 
@@ -284,7 +285,6 @@ class Trainer:
         self._remember_options()
         self._run()
 
-    __setattr__ = set_between_runs
     resume_command: str | None = None  #: To type after a signal; None: in Python.
     # What plugins were built from, and with; another one would be without effect.
     scheduler: Any = shown("_scheduler")

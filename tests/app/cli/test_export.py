@@ -65,7 +65,13 @@ def test_a_checkpoint_of_ones_own_model_exports_as_a_file_only(
 
 
 @pytest.mark.parametrize(
-    ("out", "said"), [("a.pt", "exists"), ("no/such/w.safetensors", "does not exist")]
+    ("out", "said"),
+    [
+        ("a.pt", "exists"),
+        ("no/such/w.safetensors", "does not exist"),
+        ("w.pt", "name 'w.safetensors', or a folder"),
+        ("w.bin", "name 'w.safetensors', or a folder"),
+    ],
 )
 def test_where_nothing_can_be_written_is_said_before_anything_is_read(
     tmp_path: Path,

@@ -199,16 +199,19 @@ def test_a_configuration_of_any_form_is_compared_line_by_line(
 
 
 @pytest.mark.slow
-def test_a_terminated_run_exits_143_and_auto_goes_on(workplace: Path) -> None:
+def test_a_terminated_run_exits_143_and_goes_on_by_the_command_that_it_tells(
+    workplace: Path,
+) -> None:
     code = "import sys; from training.app.cli import main; sys.exit(main())"
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "OMP_NUM_THREADS": "1",
     }
+    Path("run.yaml").rename("my run.yaml")
     arguments = (
         "run",
-        "run.yaml",
+        "my run.yaml",
         "--set",
         "training.num_epochs=100000",
         "--resume",
@@ -233,7 +236,8 @@ def test_a_terminated_run_exits_143_and_auto_goes_on(workplace: Path) -> None:
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
-        process.communicate()
+        _, told = process.communicate()
+        assert "same options and: trainbus run 'my run.yaml' --resume auto" in told
     assert "resumed from" in first
 
 

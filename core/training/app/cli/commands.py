@@ -6,6 +6,7 @@ Every function takes the parsed arguments, prints its result, and imports what i
 from __future__ import annotations
 
 import argparse
+import shlex
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -57,7 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     with _watchdog(arguments):
         trainer = build_trainer(config)
-        trainer.resume_command = f"{launcher()} run {arguments.config} --resume auto"
+        file = shlex.quote(arguments.config)
+        trainer.resume_command = f"{launcher()} run {file} --resume auto"
         record = trainer.plugins["run_record"]
         say(report.header(trainer, as_mapping(config), record.facts))
         if told := started_at(trainer, arguments.resume, arguments.allow_changes):

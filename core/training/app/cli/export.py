@@ -16,6 +16,8 @@ __all__ = ["export"]
 SUFFIX = ".safetensors"
 #: Of a checkpoint in one file.
 WHOLE = ".pt"
+#: Of files that others keep weights in; whoever names one wants no folder.
+FILES = (WHOLE, ".pth", ".bin", ".ckpt", ".safetensor")
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -27,11 +29,18 @@ def export(arguments: argparse.Namespace) -> None:
     from training.layout import read_state
 
     out = _new_path(named_path(arguments.out))
+    checkpoint = named_path(arguments.checkpoint)
+    is_whole = out.suffix == WHOLE and checkpoint.is_dir()
+    if out.suffix in FILES and checkpoint.is_file():
+        raise ConfigError(
+            f"{str(out)!r} is named as a file, and weights are written as {SUFFIX} or "
+            f"as a folder; name {str(out.with_suffix(SUFFIX))!r}, or a folder"
+        )
     if out.suffix != SUFFIX:
         _require_utf8(out)
     state = read_state(arguments.checkpoint)
     progress = state["progress"]
-    if out.suffix == WHOLE and named_path(arguments.checkpoint).is_dir():
+    if is_whole:
         write_checkpoint(out, state)
         print(f"{out}: all of {arguments.checkpoint}, in one file")
         return

@@ -204,7 +204,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     if complaint := ranks_mistake(plugin, hooks.heard):
         raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
     if not hooks.marks and not isinstance(plugin, Callback):
-        _refuse_deaf(plugin, name)
+        _refuse_deaf(plugin)
     return hooks
 
 
@@ -267,7 +267,7 @@ def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
     return ""
 
 
-def _refuse_deaf(plugin: Any, name: str) -> None:
+def _refuse_deaf(plugin: Any) -> None:
     """Refuse an object that hears nothing and keeps nothing: it is no plugin."""
     attributes = set(dir(type(plugin)))
     if attributes & {*HOOKS, "state_dict"} - {"evaluate", *SINCE}:

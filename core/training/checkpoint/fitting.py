@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from training.checkpoint.optimizer_settings import COMPUTED, HOW
+from training.checkpoint.optimizer_settings import HOW
 from training.checkpoint.optimizer_state import counterparts, group_names, names_of
 from training.checkpoint.part_checks import (
     WrongValue,
@@ -21,13 +21,14 @@ from training.checkpoint.part_checks import (
     shown,
 )
 from training.errors import CheckpointError
+from training.hardware.optimizer_kernels import WAYS
 from training.modules.plain_names import some
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
 #: A rehearsal of a step computes it in the plainest way.
-PLAINLY = dict.fromkeys(COMPUTED, False)
+PLAINLY = dict.fromkeys(WAYS, False)
 
 
 def misfit(name: str, saved: Any, own: Any, whose: str) -> str | None:

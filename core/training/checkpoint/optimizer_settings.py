@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from training.checkpoint.optimizer_state import SavedGroup, counterparts, group_names
+from training.hardware.optimizer_kernels import WAYS
 
-#: Options of an optimizer that say how it computes, not what; a resumed run's own hold,
-#: since its device may not have the saved ones.
-COMPUTED = ("foreach", "fused", "capturable", "differentiable")
 #: Options that are not compared, or as names.
-HOW = ("params", "param_names", "initial_lr", *COMPUTED)
+HOW = ("params", "param_names", "initial_lr", *WAYS)
 GROUPS = "optimizer.groups"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
 from training.checkpoint.fitting import check_optimizer
-from training.checkpoint.optimizer_settings import COMPUTED, GROUPS, aligned
+from training.checkpoint.optimizer_settings import GROUPS, aligned
 from training.checkpoint.optimizer_state import (
     Names,
     SavedGroup,
@@ -36,7 +36,7 @@ from training.checkpoint.state import (
 )
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError
-from training.hardware.optimizer_kernels import keep_kernels
+from training.hardware.optimizer_kernels import WAYS, keep_kernels
 from training.messages.tables import count
 from training.modules.plain_names import some
 
@@ -305,7 +305,7 @@ def _adapt_optimizer(
         places = list(range(len(groups)))
     for place, own in zip(places, configured, strict=True):
         saved = groups[place]
-        saved.update({name: own[name] for name in (*names, *COMPUTED) if name in own})
+        saved.update({name: own[name] for name in (*names, *WAYS) if name in own})
         if "lr" in names and "initial_lr" in saved:
             saved["initial_lr"] = float(own["lr"])
 

@@ -77,11 +77,7 @@ class Requests:
 
     def ask_to_stop(self, reason: str) -> None:
         """End the run at the next boundary; the first request is the one kept."""
-        self._ask("stop", reason)
-
-    def ask(self, kind: str, reason: str, owner: str | None = None) -> None:
-        """Ask for ``kind`` at the next boundary; reasons that meet there are joined."""
-        self._ask(kind, reason, owner)
+        self.ask("stop", reason)
 
     def take(self, kind: str) -> str | None:
         """Return why ``kind`` was asked for, as it is granted; None if it was not."""
@@ -90,7 +86,7 @@ class Requests:
     def stop_on_signal(self, number: Signals) -> None:
         """End the run at the next boundary, whatever else would have ended it."""
         self.heard = self.heard or number
-        self._ask("stop", f"{number.name} received", "signal", number)
+        self.ask("stop", f"{number.name} received", "signal", number)
 
     def save_on_signal(self, number: Signals) -> None:
         """Ask for a checkpoint."""
@@ -114,13 +110,14 @@ class Requests:
         self._made[:] = [Request(*fields) for fields in made]
         self.asked = dict(asked)
 
-    def _ask(
+    def ask(
         self,
         kind: str,
         reason: str,
         owner: str | None = None,
         signal: Signals | None = None,
     ) -> None:
+        """Ask for ``kind`` at the next boundary; reasons that meet there are joined."""
         owner = owner or self._bus.caller()
         if not self._bus.is_in_run:
             log.warning(

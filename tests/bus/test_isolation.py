@@ -57,6 +57,21 @@ def test_an_isolated_failure_in_a_collection_counts_as_no_result() -> None:
     assert bus.collect("on_epoch_end", trainer=None, metrics={}) == [("b", None)]
 
 
+def test_an_isolated_answer_that_the_hook_may_not_give_counts_as_no_result(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Answers(Callback):
+        failure = "isolate"
+
+        def evaluate(self) -> dict[str, str]:
+            return {"score": "high"}
+
+    bus = Bus()
+    bus.register_all([("a", Answers()), (None, Named("b"))])
+    assert bus.collect("evaluate", trainer=None, reason="asked") == []
+    assert "returned 'high' as metric 'score'; return a number" in caplog.text
+
+
 def test_an_unknown_failure_policy_is_refused() -> None:
     class Odd(Callback):
         failure = "ignore"

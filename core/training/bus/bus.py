@@ -211,7 +211,7 @@ class Bus(Slots):
         """
         results: list[tuple[str, Any]] = []
         self._ask(hook, arguments, lambda *each: results.append(each))
-        return [(name, checked_answer(hook, name, result)) for name, result in results]
+        return results
 
     def chain(self, hook: str, passed: str, told: Told, **arguments: Any) -> Any:
         """Hand the argument ``passed`` from listener to listener; return the last one.
@@ -225,7 +225,6 @@ class Bus(Slots):
 
         def pass_on(name: str, result: Any) -> None:
             if result is not None:
-                result = checked_answer(hook, name, result)
                 told(name, arguments[passed], result)
                 arguments[passed] = result
                 self.made.append((name, self._plugins.get(name), hook, result))
@@ -239,7 +238,7 @@ class Bus(Slots):
 
         def is_answer(name: str, result: Any) -> bool:
             if result is not None:
-                made.append(use(name, checked_answer(hook, name, result)))
+                made.append(use(name, result))
                 warn_of_unasked(hook, name, self.listeners(hook))
                 self.made.append((name, self._plugins.get(name), hook, made[0]))
             return bool(made)
@@ -256,7 +255,8 @@ class Bus(Slots):
                 if name not in self._plugins:
                     continue  # an earlier one took it out
                 try:
-                    if answer(name, self._call(impl, hook, arguments)):
+                    result = self._call(impl, hook, arguments)
+                    if answer(name, checked_answer(hook, name, result)):
                         return
                 except BaseException as error:
                     if name in self.isolated and isinstance(error, Exception):

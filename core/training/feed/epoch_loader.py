@@ -24,6 +24,7 @@ from torch.utils.data import (
 
 from training.errors import ConfigError
 from training.feed.permutation import Permutation
+from training.feed.persistent_workers import draw_as_if_new
 from training.feed.sample_seeds import (
     SeededOrder,
     SeededSamples,
@@ -180,7 +181,7 @@ class EpochLoader:
         if can_skip(loader):
             rest = _without_first(loader, skip) if skip else loader
             # First, as a new iterator would: the order is drawn from what comes after.
-            _draw_as_if_new(rest)
+            draw_as_if_new(rest)
             # Without workers the samples would draw from what dropout draws from.
             is_apart = _draws_in_this_process(loader)
             batches: Iterator[Any] = (
@@ -219,7 +220,11 @@ class EpochLoader:
                 yield batch
             self._loader_states[0] = loader.state_dict()
 
+        if loader_state is None and not skip:
+            loader_state = self._loader_states.get(0)
         self._loader_states.clear()
+        if loader_state is not None:  # the run may stop before the first batch
+            self._loader_states[skip] = loader_state
         return tracked()
 
 
@@ -262,16 +267,6 @@ def can_skip(loader: Any) -> bool:
 def _is_stateful(loader: Any) -> bool:
     # The protocol of torchdata's StatefulDataLoader.
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-
-
-def _draw_as_if_new(loader: Any) -> None:
-    """Take from a user's generator what an iterator with new workers would take.
-
-    Workers that persist take their seed once, those of a resumed run again: each epoch
-    counts alike, so that its order does not depend on how long the workers live.
-    """
-    if loader._iterator is not None and loader.generator is not None:
-        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
 
 
 def _draws_in_this_process(loader: Any) -> bool:

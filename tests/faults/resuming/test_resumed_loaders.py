@@ -22,7 +22,7 @@ from faults.runs import (
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
 from toy import regression_batches
 
-from training import Callback
+from training import Callback, Trainer
 
 
 def test_a_row_draws_other_numbers_in_each_epoch() -> None:
@@ -234,6 +234,29 @@ def test_r8_what_a_loader_keeps_from_epoch_to_epoch_comes_back_at_every_boundary
     straight.train()
     for path in sorted(tmp_path.iterdir()):
         end = resumed(path, loader=kind(), num_epochs=3, ambient=7)
+        assert_same_end(end, end_of(straight), path.name)
+
+
+class StopsAtOnce(Callback):
+    """Ends the run before its first batch."""
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        trainer.request_stop("test")
+
+
+@pytest.mark.parametrize("kind", [Stateful, Counts, Draws])
+def test_r8_a_run_that_stops_before_its_first_batch_keeps_the_loader_s_place(
+    tmp_path: Path, kind: type[Stateful]
+) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    straight = build(SavesEverywhere(tmp_path), loader=kind(), num_epochs=3)
+    straight.train()
+    for path in sorted(tmp_path.glob("*.pt"))[:-1]:
+        saves = SavesEverywhere(again)
+        stopped = build(StopsAtOnce(), saves, loader=kind(), num_epochs=3, ambient=5)
+        stopped.train(resume=path)
+        end = resumed(again / path.name, loader=kind(), num_epochs=3, ambient=7)
         assert_same_end(end, end_of(straight), path.name)
 
 

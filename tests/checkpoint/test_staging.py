@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,34 @@ def test_a_copy_has_the_values_and_the_shared_memory_and_outlives_the_staging() 
     assert copied["step"] == 3
     given["model"]["a"].zero_()
     assert model["a"].sum() == 15.0
+
+
+def test_a_view_of_a_conjugate_is_copied_with_its_values() -> None:
+    view = torch.tensor([1 + 2j, 3 - 4j]).conj()
+    copied = Staging().copy({"conjugate": view, "negated": view.imag})
+    assert copied["conjugate"].tolist() == [1 - 2j, 3 + 4j]
+    assert copied["negated"].tolist() == [-2.0, 4.0]
+
+
+def test_a_copy_has_the_kinds_of_what_was_given_and_nothing_of_it_that_may_change() -> (
+    None
+):
+    given: dict[str, Any] = {
+        "list": [1, [2]],
+        "tuple": (1, (2, {3})),
+        "set": {1, 2},
+        "dict": {"a": {}},
+        "ordered": OrderedDict(a=[]),
+        "size": torch.Size([2, 3]),
+    }
+    copied = Staging().copy(given)
+    assert repr(copied) == repr(given)
+    given["tuple"][1][1].add(4)
+    given["set"].add(3)
+    given["ordered"]["a"].append(1)
+    assert repr(copied["tuple"]) == "(1, (2, {3}))"
+    assert copied["set"] == {1, 2}
+    assert copied["ordered"] == OrderedDict(a=[])
 
 
 def test_the_next_copy_takes_the_same_memory_until_the_sizes_differ() -> None:

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader, Dataset
-from toy import assert_equal_weights, weights_of
+from toy import DEVICES, assert_equal_weights, weights_of
 
 from training import Callback, CheckpointError, Trainer
 from training.hardware.rng import rng_state
+from training.weighing.untouched import untouched
 
 
 class Restless(nn.Module):
@@ -76,7 +78,9 @@ class Saves(Callback):
             trainer.save_checkpoint(self.folder / f"{trainer.step}.pt")
 
 
-def build(model: nn.Module, *callbacks: Callback, **options: Any) -> Trainer:
+def build(
+    model: nn.Module, *callbacks: Callback, device: str = "cpu", **options: Any
+) -> Trainer:
     """Return a trainer of six windows."""
     return Trainer(
         model,
@@ -86,7 +90,7 @@ def build(model: nn.Module, *callbacks: Callback, **options: Any) -> Trainer:
         num_epochs=2,
         seed=7,
         callbacks=list(callbacks),
-        device="cpu",
+        device=device,
         **options,
     )
 
@@ -123,6 +127,42 @@ def test_w3_a_measured_run_is_that_with_the_unit_said_to_the_bit() -> None:
     for own, other in zip(seen.seen[:5], expected.seen[:5], strict=True):
         assert own == other
     assert seen.seen[6] == expected.seen[6]
+
+
+class DrawsInPassing(Restless):
+    """Its dropout is a function, which no mode of a module holds back."""
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of rows with a label of their own."""
+        x = nn.functional.dropout(x, 0.3, self.training)
+        return super().forward(x, labels)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_w3_what_a_measurement_draws_on_the_device_is_put_back(device: str) -> None:
+    random.seed(1)
+    measured, said = (DrawsInPassing() for _ in range(2))
+    build(measured, device=device).train()
+    random.seed(1)
+    build(said, device=device, loss_per="labels").train()
+    assert_equal_weights(measured, said)
+
+
+def test_w3_the_generator_of_the_card_is_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = torch.Generator()  # in the card's place: without one there is no other
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: drawn.get_state())
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: drawn.set_state(state)
+    )
+    with FakeTensorMode():  # says that it is on a card, and holds no number
+        parameter = nn.Parameter(torch.empty(2, device="cuda:0"))
+    before = drawn.get_state()
+    with untouched([nn.Sequential(nn.Linear(1, 1), nn.ParameterList([parameter]))]):
+        torch.rand(1, generator=drawn)
+        assert not torch.equal(drawn.get_state(), before)
+    assert torch.equal(drawn.get_state(), before)
 
 
 def test_a_measured_run_resumes_at_every_boundary_to_the_bit(tmp_path: Path) -> None:

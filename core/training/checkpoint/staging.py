@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage
+
+from training.checkpoint.storable import SEQUENCES
 
 #: Bytes that each tensor begins at a multiple of: enough for every type.
 ALIGNMENT = 64
@@ -102,7 +105,7 @@ def _collect(value: Any, found: dict[Key, UntypedStorage]) -> None:
     elif isinstance(value, Mapping):
         for item in value.values():
             _collect(item, found)
-    elif isinstance(value, (list, tuple)):
+    elif type(value) in SEQUENCES:
         for item in value:
             _collect(item, found)
 
@@ -117,14 +120,17 @@ def _copied(value: Any, hosts: Mapping[Key, UntypedStorage]) -> Any:
         offset, size, stride = tensor.storage_offset(), tensor.size(), tensor.stride()
         return view.set_(hosts[_key(tensor)], offset, size, stride)
     if isinstance(value, Mapping):
-        return {name: _copied(item, hosts) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_copied(item, hosts) for item in value]
+        copied = {name: _copied(item, hosts) for name, item in value.items()}
+        return OrderedDict(copied) if type(value) is OrderedDict else copied
+    if type(value) in SEQUENCES:  # a set, too: it is written while its owner goes on
+        return type(value)(_copied(item, hosts) for item in value)
     return value
 
 
 def _is_flat(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_quantized
+    """Whether its numbers are those in its memory, as those of ``z.conj()`` are not."""
+    is_as_stored = not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+    return tensor.layout == torch.strided and is_as_stored
 
 
 def _key(tensor: Tensor) -> Key:

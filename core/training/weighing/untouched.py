@@ -66,7 +66,8 @@ class Kept:
         parts = [*_parts_of(loader), *self._modules]
         own = [g for part in parts for g in generators_in(part).values()]
         self._generators = [(g, _state_of(g)) for g in own]
-        self._drawn = rng_state()
+        self._card = _card_of(self._modules)
+        self._drawn = rng_state(self._card)
 
     def put_buffers_back(self) -> None:
         """Give each buffer its object and its values back; before every pass."""
@@ -108,7 +109,7 @@ class Kept:
         self.put_modes_back()
         for generator, state in self._generators:
             _set_state(generator, state)
-        load_rng_state(self._drawn)
+        load_rng_state(self._drawn, self._card)
 
 
 @contextmanager
@@ -137,6 +138,15 @@ def quiet_train_mode(model: nn.Module, kept: Kept) -> None:
     for module in model.modules():
         if isinstance(module, (_BatchNorm, _DropoutNd)):
             module.eval()
+
+
+def _card_of(modules: list[nn.Module]) -> torch.device | None:
+    """Return the card that one of ``modules`` computes on: it has a generator, too."""
+    for module in modules:
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and tensor.is_cuda:
+                return tensor.device
+    return None
 
 
 def _parts_of(loader: Any) -> list[Any]:

@@ -281,6 +281,11 @@ def _seeded(loader: Any, seed: int) -> Any:
     """Return a loader of the same batches whose randomness (seed, epoch) decides."""
     if not can_skip(loader):
         return loader
+    if not loader.in_order:
+        log.warning(
+            "train_dataloader has in_order=False, and is read in order: which batches "
+            "came first would be chance, and a resumed run could not tell what is left"
+        )
     dataset = loader.dataset
     # A collate function may draw, too; then the seeds of its samples decide.
     is_known = getattr(dataset, "is_deterministic", False) or (
@@ -337,7 +342,7 @@ def copied(
         generator=loader.generator,
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=persistent_workers,
-        in_order=loader.in_order,
+        in_order=True,  # else nobody could tell which batches are left
     )
 
 

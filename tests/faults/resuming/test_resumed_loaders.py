@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import random
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,35 @@ def test_r3_how_the_data_is_loaded_changes_nothing(
     assert_same_end(end_of(straight), end_of(plain), "straight")
     end = resumed(tmp_path / "0-4.pt", loader=loader_of(**options), num_epochs=3)
     assert_same_end(end, end_of(plain), "resumed")
+
+
+class LateFirst(Augmented):
+    """Its first batch is held back until another one has been read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_read = multiprocessing.Event()
+
+    def __getitem__(self, index: int) -> Any:
+        if index < 2:
+            assert self.is_read.wait(60)
+        row = super().__getitem__(index)
+        if index == 3:  # the last of the second batch, which the other worker reads
+            self.is_read.set()
+        return row
+
+
+def test_r3_batches_that_may_overtake_one_another_are_read_in_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def loader() -> Any:
+        return DataLoader(LateFirst(), batch_size=2, num_workers=2, in_order=False)
+
+    straight = build(loader=loader(), num_epochs=1)
+    straight.train()
+    seen = [row for _, *rows in straight.plugins["ids"].seen for row in rows]
+    assert seen == sorted(seen)
+    assert "in_order=False, and is read in order" in caplog.text
 
 
 def noisy(rows: list[Any]) -> Any:

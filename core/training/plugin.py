@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     )
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device, tensors_of
-    from training.feed.persistent_workers import draw_as_if_new
     from training.feed.share import StandIn
     from training.feed.structure import sample_sizes
     from training.feed.unsaved_generators import generators_in
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
         share_of,
         strategy_of,
     )
+    from training.feed.workers import draw_as_if_new
     from training.files.claim import Claim
     from training.files.durable import temporary_beside, write_durably, write_json
     from training.files.holder import CAN_ASK
@@ -122,7 +122,7 @@ _MODULES = {
     "complete_folder": "training.checkpoint_io",
     "count": "training.messages.tables",
     "did_you_mean": "training.errors",
-    "draw_as_if_new": "training.feed.persistent_workers",
+    "draw_as_if_new": "training.feed.workers",
     "digest_of": "training.archive.shards",
     "epochs_begun": "training.planned.length",
     "evaluating": "training.modules.train_mode",

@@ -294,3 +294,106 @@ def test_a_measurement_costs_ten_passes_at_most() -> None:
     make_trainer(Counting(), regression_batches(1, 8)).train()
     assert len(calls) - 2 * trained <= 9
     assert sum(calls[2 * trained - 1 :]) <= 7 * 8
+
+
+SHAPES: list[tuple[int, ...]] = [(1,), (1, 1), (1, 2, 2)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8], ids=str)
+@pytest.mark.parametrize("how", ["step_fn", "loss_fn"])
+def test_a_batch_without_any_label_after_the_shift_is_trained_on(
+    shape: tuple[int, ...], dtype: torch.dtype, how: str
+) -> None:
+    """Masks of one channel, or one label a row: what is no next token may count."""
+    labels = torch.randint(0, 2, (12, *shape)).to(dtype)
+    loader = DataLoader(TensorDataset(torch.randn(12, 6), labels), batch_size=4)
+
+    def loss_of(outputs: Tensor, labels: Tensor) -> Tensor:
+        wanted = labels.flatten(1).float()
+        outputs = outputs[:, :1].expand_as(wanted)
+        return F.binary_cross_entropy_with_logits(outputs, wanted)
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        return loss_of(model(batch[0]), batch[1])
+
+    given: dict[str, Any] = (
+        {"step_fn": step} if how == "step_fn" else {"loss_fn": loss_of}
+    )
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(
+        *(model, loader),
+        val_dataloader=loader,
+        optimizer=optimizer,
+        device="cpu",
+        **given,
+    )
+    trainer.train()
+    assert (trainer.step, trainer.update) == (3, 3)
+    row = trainer.history[-1]
+    with torch.no_grad():
+        expected = loss_of(model(loader.dataset.tensors[0]), labels)
+    assert row["val_loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert 0.0 < row["train_loss"] < 2.0
+
+
+def test_one_token_a_batch_is_trained_on() -> None:
+    rows = [(torch.randn(n, 6), torch.randint(0, 3, (n,))) for n in (1, 1, 3, 1, 2)]
+    model = nn.Linear(6, 3)
+    trainer = Trainer(
+        *(model, DataLoader(rows, batch_size=1)),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=lambda model, batch: mean_of_labels(model(batch[0]), batch[1]),
+        device="cpu",
+    )
+    trainer.train()
+    assert trainer.update == len(rows)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("width", [None, 3])
+@pytest.mark.parametrize("loss_fn", [nn.CrossEntropyLoss(), mean_of_labels])
+def test_a_batch_without_a_label_that_counts_weighs_nothing_wherever_it_stands(
+    place: int, width: int | None, loss_fn: Any
+) -> None:
+    size = (4,) if width is None else (4, width)
+    batches = [(torch.randn(*size, 6), torch.randint(0, 3, size)) for _ in range(4)]
+    batches[place][1][:] = -100
+    if width is None and loss_fn is mean_of_labels:
+        loss_fn = F.cross_entropy
+    elif width is not None:
+        loss_fn = mean_of_labels
+
+    def trained(batches: Any, **options: Any) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Linear(6, 3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        Trainer(
+            *(model, batches),
+            optimizer=optimizer,
+            loss_fn=loss_fn,
+            device="cpu",
+            **options,
+        ).train()
+        return model
+
+    whole = tuple(torch.cat(part) for part in zip(*batches, strict=True))
+    assert_close(trained([whole]), trained(batches, gradient_accumulation_steps=4))
+
+
+def assert_close(one: nn.Module, other: nn.Module) -> None:
+    """Both have the same parameters, but for rounding."""
+    for left, right in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_an_epoch_that_trains_nothing_is_told(caplog: Any) -> None:
+    labels = torch.full((4,), -100)
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss_fn, batches = nn.CrossEntropyLoss(), [(torch.randn(4, 6), labels)]
+    Trainer(
+        *(model, batches), optimizer=optimizer, loss_fn=loss_fn, device="cpu"
+    ).train()
+    assert "epoch 1 trained nothing: no item in it counted" in caplog.text

@@ -24,7 +24,6 @@ from torch.utils.data import (
 
 from training.errors import ConfigError
 from training.feed.permutation import Permutation
-from training.feed.persistent_workers import draw_as_if_new
 from training.feed.sample_seeds import (
     SeededOrder,
     SeededSamples,
@@ -35,7 +34,7 @@ from training.feed.sample_seeds import (
     epoch_seed,
 )
 from training.feed.unsaved_generators import warn_of_generators
-from training.feed.workers import Issued, Watched, require_reached
+from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
 from training.signals.handlers import iterate_shielded
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 
 from training.feed.workers import kill_workers
@@ -55,14 +54,3 @@ def persists(loader: Any) -> bool:
     A class of its own may read with those of another one inside, which it keeps.
     """
     return type(loader) is DataLoader and loader.persistent_workers
-
-
-def draw_as_if_new(loader: Any) -> None:
-    """Draw what an iterator with new workers would take from its generator.
-
-    Workers that persist take their seed once, those of a resumed run again: each
-    evaluation counts alike, so that what is drawn after it, for dropout say, does not
-    depend on how long the workers live.
-    """
-    if persists(loader) and loader._iterator is not None:
-        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)

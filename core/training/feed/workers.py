@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from torch.utils.data import Sampler
+import torch
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
@@ -174,3 +175,14 @@ def kill_workers(batches: Any) -> None:
     for worker in batches._workers:
         worker.kill()
         worker.join(5)  # seconds; what a dead disk holds cannot be killed
+
+
+def draw_as_if_new(loader: Any) -> None:
+    """Draw what an iterator with new workers would take from its generator.
+
+    Workers that persist take their seed once, those of a resumed run again: each pass
+    counts alike, so that what is drawn after it, an order or for dropout, does not
+    depend on how long the workers live.
+    """
+    if type(loader) is DataLoader and loader._iterator is not None:
+        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)

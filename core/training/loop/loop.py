@@ -227,6 +227,8 @@ class Loop:
         train_loss = float(progress.loss_sum) / weight if weight else float("nan")
         # A copy, to go back to if the run leaves during the evaluation.
         number, before = progress.epoch + 1, replace(progress)
+        if not weight:
+            log.warning("epoch %d trained nothing: no item in it counted", number)
         if complete:
             progress.epoch, progress.batch = number, 0
             progress.loss_sum = progress.weight_sum = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -269,6 +269,17 @@ class Counts:
             and math.isclose(amount * pairs[0][0], pairs[0][1] * before)  # type: ignore[operator]
             for before, amount in pairs
         )
+
+    def present(
+        self, live: Iterable[str], batch: Any, samples: int | None
+    ) -> list[str]:
+        """Return the units in ``live`` of which ``batch`` has any, in their order."""
+        return [unit for unit in live if self(unit, batch, samples) != 0]
+
+    def of_torch(self, live: list[str]) -> list[str]:
+        """Return the one unit of torch's cross entropy, if it is among ``live``."""
+        units = ("class_weights", "labels") if self.is_torch_loss else ()
+        return next(([unit] for unit in units if unit in live), live)
 
     def by_row(self, batch: Any, num_rows: int) -> list[int]:
         """Return the labels in each row; 1 for each where there are no classes."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from training.weighing.subject import Look
+from training.weighing.subject import LIMIT, Look
 
 #: The unit is looked at again 1, 2, 4, 8 and so on batches later, this at most.
 LAST_LOOK = 4096
@@ -46,15 +44,14 @@ class LaterLooks:
         return True
 
 
-def is_belied(live: Iterable[str], seen: Look, limit: float) -> bool:
+def is_belied(live: Iterable[str], seen: Look) -> bool:
     """Return whether a later batch tells clearly that it is none of the units.
 
     Args:
         live: the units.
         seen: what the batch tells.
-        limit: from here on rows depend on one another.
     """
-    if not seen.is_none or seen.fit is None or seen.fit.rest > limit:
+    if not seen.is_none or seen.fit is None or seen.fit.rest > LIMIT:
         return False  # the rest grows as a loss falls; it was small at the beginning
     told = seen.fit
     shares = [seen.shares.get(unit, (1.0, 1.0)) for unit in live]

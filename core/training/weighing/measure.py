@@ -27,11 +27,11 @@ from training.weighing.cut import (
     has_licence,
 )
 from training.weighing.fit import fit, fits, fitting, sampled
-from training.weighing.subject import Look, Precision, Subject
+from training.weighing.subject import LIMIT, Look, Precision, Subject
 from training.weighing.untouched import Kept, quiet_train_mode
 
-#: The rest that shares may leave; more means that rows depend on one another.
-LIMIT, LIMIT_HALF = 1e-2, 2e-2
+#: ``LIMIT`` in half precision.
+LIMIT_HALF = 2e-2
 #: Numbers of a gradient that are kept.
 MOST = 2**20
 #: Modes whose losses differ by this factor have losses of different forms.
@@ -88,6 +88,7 @@ class Measurement:
             self._compare_said(batch, samples, whole, found)
             return found
         found.is_final = bool(whole.isfinite().all()) and bool(whole.any())
+        found.is_empty = not found.is_final
         for way in self._ways(batch, samples, issued):
             try:
                 self._try(way, batch, whole, found)

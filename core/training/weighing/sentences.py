@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from training.weighing.subject import Look
+from training.weighing.subject import LIMIT, Look
 from training.weighing.units import in_words
 
 #: From here on the rest is worth a word.
@@ -12,7 +12,7 @@ WORTH_A_WORD = 1e-4
 WAYS_OUT = "say with loss_per what it is a mean over"
 
 
-def verdict(look: Look, limit: float) -> str:
+def verdict(look: Look) -> str:
     """Return what one batch tells, whatever anybody says."""
     if look.said is not None:
         said = look.shares.get("said")
@@ -21,7 +21,7 @@ def verdict(look: Look, limit: float) -> str:
         agrees = "as its gradients weigh" if said else "which was not compared"
         return f"loss: a mean over the weight that step_fn says, {agrees}"
     if look.is_none:
-        return none(look, limit)
+        return none(look)
     return found(look, look.live[0]) if look.live else unknown(look.reasons)
 
 
@@ -50,7 +50,7 @@ def defined(unit: str) -> str:
     return f"loss: a mean over {in_words(unit)}, as torch defines its cross entropy"
 
 
-def none(look: Look, limit: float) -> str:
+def none(look: Look) -> str:
     """Return why no weight does, without a way out."""
     why = "the loss is no mean over samples, labels or elements, and no sum"
     if look.fit is None:
@@ -60,7 +60,7 @@ def none(look: Look, limit: float) -> str:
         f": two parts of {one} and {other} samples weigh {look.fit.x:.2f} and "
         f"{look.fit.y:.2f}"
     )
-    if look.fit.rest > limit:
+    if look.fit.rest > LIMIT:
         why += (
             f", and {100 * look.fit.rest:.0f} % of a batch's gradient belongs to "
             "neither part, as in contrastive losses or with random numbers"
@@ -91,6 +91,12 @@ def unknown(reasons: list[str]) -> str:
     """Return why nothing is known, without a way out."""
     told = "; ".join(dict.fromkeys(reasons)) or "no batch told"
     return f"what the loss is a mean over could not be measured: {told}"
+
+
+def late(unit: str) -> str:
+    """Return that only a later batch told the unit."""
+    words = in_words(unit)
+    return f"the loss is a mean over {words}, which the first batch did not tell"
 
 
 def undecided(units: Iterable[str], reasons: list[str]) -> str:

@@ -18,6 +18,8 @@ from training.weighing.fit import Fit
 ComputeLoss = Callable[[nn.Module, Any, float], tuple[Tensor, float, Any]]
 #: Returns the context that a forward pass runs in.
 Precision = Callable[[], AbstractContextManager[object]]
+#: The rest that shares may leave; more means that rows depend on one another.
+LIMIT = 1e-2
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class Look:
         is_half: computed in half precision.
         by_losses: losses were compared, since gradients could not be had.
         has_no_room: the device has too little memory for the batch.
+        is_empty: it has no gradient, or one that is not finite, as a mean over nothing.
     """
 
     turns: int = 0
@@ -84,3 +87,4 @@ class Look:
     is_half: bool = False
     by_losses: bool = False
     has_no_room: bool = False
+    is_empty: bool = False

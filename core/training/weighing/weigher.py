@@ -30,8 +30,6 @@ LossPer = str | Callable[[Any], float]
 CUTS = 3
 #: Batches that are looked at before nothing is known.
 MOST_BATCHES = 3
-#: From here on rows depend on one another, as ``measure`` has it.
-LIMIT = 1e-2
 
 
 class Weigher(EachBatch):
@@ -187,7 +185,7 @@ class Weigher(EachBatch):
         """Refuse a unit that a later batch belies."""
         self.weigh = self.ask
         seen = self._look(batch, issued, list(self._told.live))
-        if is_belied(self._told.live, seen, LIMIT):
+        if is_belied(self._told.live, seen):
             raise self._refusal(sentences.belied(seen, self.verdict))
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
@@ -218,7 +216,7 @@ class Weigher(EachBatch):
 
     def describe(self, batch: Any, issued: Any = None) -> str:
         """Return in a sentence what ``batch`` tells, whatever anybody says."""
-        return str(sentences.verdict(self._look(batch, issued, None), LIMIT))
+        return sentences.verdict(self._look(batch, issued, None))
 
     def _amount(self, batch: Any, samples: int | None) -> float:
         if self._told.unit is None or self._told.unit == "sum":
@@ -242,9 +240,12 @@ class Weigher(EachBatch):
 
     def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
         self.weigh = self.ask
-        seen = self._look(batch, issued, list(self._told.live))
+        live = list(self._told.live)
+        seen = self._look(batch, issued, live)
+        if seen.is_empty and self._counts.present(live, batch, samples) != live:
+            return 0.0
         if seen.is_none:
-            self._unknown(sentences.none(seen, LIMIT))
+            self._unknown(sentences.none(seen))
         elif seen.turns:
             self._keep(seen.live, seen)
         self._refuse_differing(batch, samples, seen)
@@ -273,19 +274,25 @@ class Weigher(EachBatch):
             self._has_waited = True
             return self._amount(batch, samples)
         self.weigh = self.ask
-        self._told.batches += 1
         seen = self._look(batch, issued, list(self._told.live))
         if seen.said is not None:
             self._settle_as_said(seen)
             return self._amount(batch, samples)
+        there = self._counts.present(self._told.live, batch, samples)
+        if seen.is_empty and len(there) < len(self._told.live):
+            if not (self._told.batches or self._has_waited):
+                self._told = Told()  # the next one is the first
+            return 0.0  # a mean over nothing
+        self._told.batches += 1
         self._reasons += seen.reasons
+        is_first = self._told.batches == 1 and not self._has_waited
         if seen.is_none:
-            self._unknown(sentences.none(seen, LIMIT))
+            self._unknown(sentences.none(seen))
         elif seen.turns:
             self._told.cuts += seen.turns
-            live = self._of_torch(seen.live)
-            is_first = self._told.batches == 1 and not self._has_waited
-            self._keep(live, seen, is_first)
+            self._keep(self._counts.of_torch(seen.live), seen, is_first)
+        elif there:
+            self._keep(there, seen, is_first)  # it is a mean over something
         if not self._told.is_settled:
             self._decide(seen)
         self._refuse_differing(batch, samples, seen)
@@ -293,8 +300,11 @@ class Weigher(EachBatch):
 
     def _need_not_be_measured(self, batch: Any, samples: int | None) -> bool:
         """Whether nothing can be told: all units have gone together so far."""
-        live = self._told.live
-        return self._may_wait and self._counts.go_together(live, batch, samples)
+        live, how = self._told.live, (batch, samples)
+        if not self._may_wait or not self._counts.go_together(live, *how):
+            return False
+        # Else it hangs on the unit whether the batch is trained on.
+        return len(self._counts.present(live, *how)) in (0, len(live))
 
     @property
     def _may_wait(self) -> bool:
@@ -305,14 +315,6 @@ class Weigher(EachBatch):
         """
         is_step = not self._has_own_loss and self._loss_fn is None
         return is_step and self._batches_a_window <= 1 and bool(self._told.live)
-
-    def _of_torch(self, live: list[str]) -> list[str]:
-        """Return the one unit of torch's cross entropy, if it is among ``live``."""
-        if self._counts.is_torch_loss:
-            for unit in ("class_weights", "labels"):
-                if unit in live:
-                    return [unit]
-        return live
 
     def _decide(self, seen: Look) -> None:
         """Believe the unit, or go on looking, or give up."""
@@ -335,10 +337,7 @@ class Weigher(EachBatch):
         unit = told.unit = next(iter(told.live))
         if before is not None and before != unit and not is_first:
             if unit == "sum" or not (was[unit] and was[before]):
-                self._unknown(
-                    f"the loss is a mean over {in_words(unit)}, which the first batch "
-                    "did not tell"
-                )
+                self._unknown(sentences.late(unit))
                 return
             told.scale *= was[before] / was[unit]
         told.rest = max(told.rest, seen.fit.rest if seen.fit else 0.0)

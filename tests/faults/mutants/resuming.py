@@ -130,7 +130,7 @@ MUTANTS = [
         "R3",
         "workers that persist take no seed in later epochs",
         "training.feed.epoch_loader",
-        "            _draw_as_if_new(rest)\n",
+        "            draw_as_if_new(rest)\n",
         "",
         GENERATORS,
         "test_r3",

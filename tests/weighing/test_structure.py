@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 from transformers import BatchEncoding
 
 from training.feed.structure import (
@@ -74,6 +74,9 @@ RIGHT = [
     pytest.param(BatchEncoding({"x": THREE, "y": TEXTS}), 3, id="a BatchEncoding"),
     pytest.param([{"x": 1}, {"x": 2}], 2, id="a list of mappings"),
     pytest.param([(THREE, 1), (THREE, 2)], 2, id="a list of tuples"),
+    pytest.param([[THREE, THREE], [THREE, THREE]], 3, id="pairs of pairs"),
+    pytest.param([[THREE, THREE], {"a": THREE}], 3, id="a pair and a mapping"),
+    pytest.param([[[1, 2], [3]], [[4]], [[5]]], 3, id="a list of lists of lists"),
     pytest.param(TEXTS, 3, id="a list of texts"),
     pytest.param([Data(THREE, TEXTS)] * 4, 4, id="a list of dataclasses"),
     pytest.param(
@@ -132,6 +135,17 @@ def test_what_can_be_counted_can_be_cut_and_keeps_its_type(batch: Any) -> None:
     if rows:
         assert samples_of(part) == len(rows)
     assert samples_of(batch) == count
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 4])
+def test_what_torch_collates_of_pairs_of_pairs_is_cut_in_all_columns(
+    num_rows: int,
+) -> None:
+    rows = [((torch.ones(2), torch.ones(3)), {"a": 1}) for _ in range(num_rows)]
+    batch = default_collate(rows)
+    assert samples_of(batch) == num_rows
+    (one, other), last = take(batch, [1], num_rows)
+    assert (one.shape, other.shape, last["a"].shape) == ((1, 2), (1, 3), (1,))
 
 
 def test_a_part_holds_the_rows_asked_for_and_all_that_belongs_to_the_whole() -> None:

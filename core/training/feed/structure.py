@@ -133,8 +133,16 @@ def _readings(value: Any, is_top: bool = False) -> Iterator[tuple[int, ...]]:
 
 
 def _of_sequence(value: Any, is_top: bool) -> Iterator[tuple[int, ...]]:
-    """A list of rows, or of columns: tensors that agree."""
-    if any(isinstance(item, (Tensor, np.ndarray)) for item in value):
+    """A list of rows, or of columns: tensors that agree.
+
+    Torch collates pairs to lists of columns, and pairs of pairs to lists of lists.
+    """
+    if is_top and _is_nested(value):
+        columns = [
+            each for item in value for each in _readings(item, isinstance(item, list))
+        ]
+        yield (*set(columns[0]).intersection(*columns[1:]), len(value))
+    elif _has_tensors(value):
         columns = [each for item in value for each in _readings(item)]
         shared = set(columns[0]).intersection(*columns[1:]) if columns else set()
         if isinstance(value, tuple) or is_top:
@@ -149,6 +157,17 @@ def _of_sequence(value: Any, is_top: bool) -> Iterator[tuple[int, ...]]:
     else:
         for item in value:
             yield from _readings(item)
+
+
+def _has_tensors(value: Any) -> bool:
+    return any(isinstance(item, (Tensor, np.ndarray)) for item in value)
+
+
+def _is_nested(value: Any) -> bool:
+    """Whether it may be what torch collates pairs to that hold pairs."""
+    return isinstance(value, list) and any(
+        isinstance(item, list) and _has_tensors(item) for item in value
+    )
 
 
 def _take(value: Any, rows: Sequence[int], num_rows: int, is_top: bool = False) -> Any:
@@ -170,7 +189,9 @@ def _take(value: Any, rows: Sequence[int], num_rows: int, is_top: bool = False) 
             return type(value)(value[row] for row in rows)
         if not any(True for _ in _readings(value, is_top)) or isinstance(value, tuple):
             return type(value)(_take(item, rows, num_rows) for item in value)
-        if not any(isinstance(item, (Tensor, np.ndarray)) for item in value):
+        if is_top and _is_nested(value):
+            return [_take(i, rows, num_rows, isinstance(i, list)) for i in value]
+        if not _has_tensors(value):
             raise CannotCutError(
                 f"a list of {len(value)} is not one of {num_rows} rows"
             )
@@ -182,7 +203,7 @@ def _is_rows(value: Any, num_rows: int, is_top: bool) -> bool:
     """Whether the items of a list or plain tuple are the rows."""
     if len(value) != num_rows:
         return False
-    has_tensors = any(isinstance(item, (Tensor, np.ndarray)) for item in value)
+    has_tensors = _has_tensors(value) or (is_top and _is_nested(value))
     if isinstance(value, tuple) or (is_top and has_tensors):
         columns = [each for item in value for each in _readings(item)]
         return not (has_tensors or is_top) or (

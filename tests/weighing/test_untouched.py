@@ -129,6 +129,55 @@ def test_w3_a_measured_run_is_that_with_the_unit_said_to_the_bit() -> None:
     assert seen.seen[6] == expected.seen[6]
 
 
+class Adversaries(nn.Module):
+    """The second trains itself in each step, by an optimizer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 1)
+        self.other = torch.optim.Adam(self.second.parameters(), lr=0.1)
+
+    def step(self, _: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Step the second; return the loss of the first."""
+        mask = batch["mask"].unsqueeze(1)
+        made = self.first(batch["x"]) * mask
+        self.other.zero_grad()
+        (self.second(made.detach()) - self.second(batch["x"])).mean().backward()
+        self.other.step()
+        return made.square().sum() / mask.sum()
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_w3_another_optimizer_that_a_step_moves_is_put_back(window: int) -> None:
+    """Masks tell units apart: in the first batch, and in the last, which is longer."""
+
+    def trained(**options: Any) -> Adversaries:
+        model, generator = Adversaries(), torch.Generator().manual_seed(1)
+        batches = [
+            {
+                "x": torch.randn(size, 6, generator=generator),
+                "mask": (torch.arange(size) < size - ones).float(),
+            }
+            for size, ones in ((4, 0), (4, 0), (4, 1), (6, 3))
+        ]
+        trainer = Trainer(
+            *(model, batches),
+            optimizer=torch.optim.SGD(model.first.parameters(), lr=0.1),
+            step_fn=model.step,
+            gradient_accumulation_steps=window,
+            device="cpu",
+            **options,
+        )
+        trainer.train()
+        return model
+
+    measured = trained()
+    said = trained(loss_per=lambda batch: float(batch["mask"].sum()))
+    assert int(measured.other.state[measured.second.weight]["step"]) == 4
+    assert_equal_weights(measured, said)
+
+
 class DrawsInPassing(Restless):
     """Its dropout is a function, which no mode of a module holds back."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from training.hardware.float32_precision import using_tf32
 from training.weighing.cut import first_half
@@ -35,10 +36,12 @@ def look(
         live: units that earlier batches left; None: all.
         turns: cuts to make.
     """
-    modules = [subject.model, *subject.beside]
+    modules: list[nn.Module] = [subject.model]
+    modules += [each for each in subject.beside if isinstance(each, nn.Module)]
     modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
+    optimizers = [each for each in subject.beside if isinstance(each, Optimizer)]
     with (
-        untouched(modules, subject.loader) as kept,
+        untouched(modules, subject.loader, optimizers=optimizers) as kept,
         torch.inference_mode(False),
         using_tf32(False),
     ):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from training.errors import ConfigError
 from training.feed.unsaved_generators import generators_in
@@ -31,6 +33,7 @@ class Kept:
         modules: the model, and what a loss holds beside it; parts are included.
         loader: its generators and those of its data set and samplers are kept, too.
         keeps_parameters: False: nothing that is done moves them.
+        optimizers: that a step function may step by itself.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Kept:
         modules: list[nn.Module],
         loader: Any = None,
         keeps_parameters: bool = True,
+        optimizers: Sequence[Optimizer] = (),
     ) -> None:
         self._modules = list(
             dict.fromkeys(m for each in modules for m in each.modules())
@@ -63,6 +67,7 @@ class Kept:
             (p, p._version, p.detach().clone() if is_small else None)
             for p in parameters
         ]
+        self._optimizers = [(each, _copied(each)) for each in optimizers]
         parts = [*_parts_of(loader), *self._modules]
         own = [g for part in parts for g in generators_in(part).values()]
         self._generators = [(g, _state_of(g)) for g in own]
@@ -83,6 +88,11 @@ class Kept:
                     assert buffer is not None
                     if not _is_same(buffer, value):
                         buffer.copy_(value)
+        for optimizer, (groups, state) in self._optimizers:
+            for group, options in zip(optimizer.param_groups, groups, strict=True):
+                group.update(options)
+            optimizer.state.clear()
+            optimizer.state.update({p: copy.deepcopy(each) for p, each in state})
 
     def _put_parameters_back(self) -> None:
         for place, (parameter, version, value) in enumerate(self._parameters):
@@ -114,10 +124,13 @@ class Kept:
 
 @contextmanager
 def untouched(
-    modules: Iterable[nn.Module], loader: Any = None, keeps_parameters: bool = True
+    modules: Iterable[nn.Module],
+    loader: Any = None,
+    keeps_parameters: bool = True,
+    optimizers: Sequence[Optimizer] = (),
 ) -> Iterator[Kept]:
     """Put everything back at the end, whatever happens; arguments as ``Kept``."""
-    kept = Kept(list(modules), loader, keeps_parameters)
+    kept = Kept(list(modules), loader, keeps_parameters, optimizers)
     try:
         yield kept
     finally:
@@ -138,6 +151,12 @@ def quiet_train_mode(model: nn.Module, kept: Kept) -> None:
     for module in model.modules():
         if isinstance(module, (_BatchNorm, _DropoutNd)):
             module.eval()
+
+
+def _copied(optimizer: Optimizer) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Return options of each group, and (parameter, state) pairs."""
+    state = [(p, copy.deepcopy(each)) for p, each in optimizer.state.items()]
+    return [dict(group) for group in optimizer.param_groups], state
 
 
 def _card_of(modules: list[nn.Module]) -> torch.device | None:

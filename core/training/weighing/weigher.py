@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ class Weigher(EachBatch):
         self._forward, self._loss_fn = forward, loss_fn
         self._has_own_loss, self._by_losses = has_own_loss, by_losses
         self._counts = Counts(loss_fn)
-        self.beside: list[nn.Module] = []  # modules that computing the loss may move
+        self.beside: Sequence[Any] = ()  # modules, optimizers that a loss may move
         self.autocast: Any = None  # what the run computes in
         self._strategy = Strategy()
         self._model: nn.Module | None = None

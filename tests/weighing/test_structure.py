@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import namedtuple
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
-from torch.utils.data import DataLoader, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
 from transformers import BatchEncoding
 
 from training.feed.structure import (
@@ -176,3 +177,19 @@ def test_the_sizes_of_torchs_own_batches_are_known_before(drop_last: bool) -> No
     sizes = [n for _, n in zip(loader, sample_sizes(loader), strict=False)]
     assert sizes == ([4, 4] if drop_last else [4, 4, 2])
     assert next(sample_sizes([1, 2])) is None
+
+
+@pytest.mark.parametrize("refusal", [TypeError, NotImplementedError])
+def test_the_sizes_of_a_sampler_without_a_length_are_not_known(
+    refusal: type[Exception],
+) -> None:
+    class Unsized(Sampler[int]):
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(10))
+
+        def __len__(self) -> int:
+            raise refusal
+
+    data = TensorDataset(torch.zeros(10, 1))
+    loader = DataLoader(data, batch_size=4, sampler=Unsized())
+    assert [n for _, n in zip(loader, sample_sizes(loader), strict=False)] == [None] * 3

@@ -78,7 +78,8 @@ def _plain_rows(batch: Any) -> int | None:
 def sample_sizes(loader: Iterable[Any]) -> Iterator[int | None]:
     """Yield the samples of each batch of ``loader``, in order, without end.
 
-    They are known for torch's own batches of a map-style set; None for all others.
+    They are known for torch's own batches of a map-style set, if the sampler has a
+    length; None for all others.
     """
     given: Any = getattr(loader, "loader", loader)  # of one that passes batches on
     sampler: Any = getattr(given, "batch_sampler", None)
@@ -86,7 +87,10 @@ def sample_sizes(loader: Iterable[Any]) -> Iterator[int | None]:
         yield from itertools.repeat(None)
     if isinstance(given.dataset, IterableDataset):
         yield from itertools.repeat(None)
-    total, size = len(sampler.sampler), sampler.batch_size
+    try:
+        total, size = len(sampler.sampler), sampler.batch_size
+    except (TypeError, NotImplementedError):  # as torch has it, a sampler may have none
+        yield from itertools.repeat(None)
     yield from (max(0, min(size, total - n * size)) for n in itertools.count())
 
 

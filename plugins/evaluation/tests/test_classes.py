@@ -98,6 +98,50 @@ def test_or_the_loss_does_whose_classes_are_known(loss_fn):
     assert score(1, (B, C), loss_fn=loss_fn) == pytest.approx(1 - 1 / (B * C))
 
 
+class Echoes(nn.Module):
+    """Returns logits for what it is given, classes in ``place``; all losses differ."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.place = place
+        self.scale = nn.Parameter(torch.linspace(1.5, 2.5, C))
+
+    def forward(self, x):
+        return (nn.functional.one_hot(x, C) * self.scale).movedim(-1, self.place)
+
+
+def square(place, shifts, **options):
+    """Measure by a loss of one's own where T = C; return (accuracy, the right one)."""
+    smoothing = options.pop("label_smoothing", 0.0)
+
+    def own_loss(outputs, labels):
+        outputs = outputs.movedim(place, 1)
+        if shifts:
+            outputs, labels = outputs[..., :-1], labels[:, 1:]
+        return nn.functional.cross_entropy(outputs, labels, label_smoothing=smoothing)
+
+    tokens = labels_of(B, C)
+    own = {"metrics": ["loss", "accuracy"], "loss_fn": own_loss, **options}
+    found = Evaluator(Echoes(place), **own).evaluate([(tokens, tokens)])["accuracy"]
+    return found, (tokens[:, :-1] == tokens[:, 1:]).double().mean() if shifts else 1.0
+
+
+@pytest.mark.parametrize("options", [{}, {"shift_labels": True}], ids=str)
+@pytest.mark.parametrize("place", [1, -1])
+def test_or_the_value_of_the_loss_does_of_which_place_it_is(place, options):
+    found, right = square(place, True, **options)
+    assert found == pytest.approx(float(right))
+    found, right = square(place, False)
+    assert found == right
+
+
+@pytest.mark.parametrize("options", [{}, {"loss_per": "shifted_labels"}], ids=str)
+@pytest.mark.parametrize("place", [1, -1])
+def test_a_shift_tells_no_place_of_classes(place, options):
+    with pytest.raises(ConfigError, match="class_dim=1 or class_dim=-1"):
+        square(place, True, label_smoothing=0.1, **options)
+
+
 def test_a_decoder_predicts_tokens_one_by_one_also_where_two_places_fit():
     model = Knows(-1)
     model.can_generate = lambda: True

@@ -25,7 +25,8 @@ class Classes:
 
     Which dimension of the logits counts classes is told by the shape of the labels,
     which is theirs without it. Where two fit, as for (B, C, T) with C = T, the other
-    batches decide, or else what torch's own loss takes; nothing is guessed.
+    batches decide, or else what torch's own loss takes, or of which the loss of the
+    first batch is a cross entropy; nothing is guessed.
 
     Args:
         model: what returned the logits.
@@ -48,6 +49,7 @@ class Classes:
         self._targets: list[Tensor] = []
         self._following: list[Tensor] = []  # the label behind each of them
         self._open: tuple[int, ...] | None = None  # a shape that fits two places
+        self._told_place: int | None = None  # by the loss, once all is counted
 
     def add(
         self,
@@ -95,9 +97,9 @@ class Classes:
             strategy: by which processes it was counted.
             use: how the loss takes labels.
         """
-        told, units = zip(
-            *strategy.gather((self._shift.told(), use.is_shifted)), strict=True
-        )
+        seen = strategy.gather((*self._shift.told(), use.is_shifted))
+        told, places, units = zip(*seen, strict=True)
+        self._told_place = next((each for each in places if each is not None), None)
         self._is_shifted = self._shift.decided([*told, *units])
         if self._is_shifted:
             self._targets = self._following
@@ -107,13 +109,13 @@ class Classes:
         own = predicted, _on_host(self._targets), self._open, self._answers.names()
         found = strategy.gather(own)
         renumbered = self._answers.renumbered([names for *_, names in found])
-        places = [p for p in predicted if all(p in each for each, *_ in found)]
         self._predicted = {
             place: [
                 renumber(each[place])
                 for (each, *_), renumber in zip(found, renumbered, strict=True)
             ]
-            for place in places
+            for place in predicted
+            if all(place in each for each, *_ in found)
         }
         self._targets = [
             renumber(each[1]) for each, renumber in zip(found, renumbered, strict=True)
@@ -147,14 +149,16 @@ class Classes:
         }
 
     def _place(self, use: LabelUse) -> int:
-        usual = -1 if self._is_shifted else use.class_dim  # tokens, one by one
         if len(self._predicted) > 1 and self._open is not None:
-            if usual is None:
+            place = self._told_place if use.class_dim is None else use.class_dim
+            if place is None and self._is_shifted and self._shift.is_of_a_decoder():
+                return -1  # tokens, one by one
+            if place is None:
                 raise ConfigError(
                     f"the classes of logits {self._open} may be counted by dimension 1 "
                     "or by the last one; say which with class_dim=1 or class_dim=-1"
                 )
-            return usual
+            return place
         return next(iter(self._predicted))
 
     def _add_highest(self, logits: Tensor | None, labels: Any) -> Tensor:
@@ -194,8 +198,8 @@ class Classes:
     ) -> None:
         if labels.dim() == 2:
             assert logits is not None  # they fit
-            place = list(self._predicted)[-1]
-            self._shift.look(loss, logits.movedim(place, -1), labels, use)
+            fitting = {place: logits.movedim(place, -1) for place in self._predicted}
+            self._shift.look(loss, fitting, labels, use)
         elif self._shift.said:
             raise ConfigError(
                 f"shift_labels is True, but the labels are {tuple(labels.shape)}, not "

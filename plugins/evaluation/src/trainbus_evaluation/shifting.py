@@ -1,9 +1,12 @@
-"""Whether logit t is of label t, or of label t + 1, as where the next token is told."""
+"""Whether logit t is of label t, or of label t + 1, as where the next token is told.
+
+And where the classes of logits are, if their shape leaves two places.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from training.plugin import LabelUse
 IGNORED = LabelUse().ignored
 #: Two computations of one cross entropy differ by less, relative and absolute.
 SLACK, LEAST = 1e-5, 1e-7
+Kind = TypeVar("Kind")
 #: Numbers of logits that are looked at in one go, 256 MiB in fp32: the loss may be one
 #: that never holds those of a whole batch twice.
 AT_ONCE = 2**26
@@ -35,45 +39,64 @@ class Shift:
         self.said = said
         self._model = model
         self._width: int | None = None  # of the logits; None: no tokens were seen
-        self._seen: Tensor | None = None
+        self._places: Sequence[int] = ()  # of classes, those that were compared
+        self._seen: list[Tensor] = []  # the loss, and how far it is from each
         self._slack = SLACK
 
     def look(
-        self, loss: Tensor | None, logits: Tensor, labels: Tensor, use: LabelUse
+        self,
+        loss: Tensor | None,
+        logits: Mapping[int, Tensor],
+        labels: Tensor,
+        use: LabelUse,
     ) -> None:
         """Compare the loss of the first batch with the cross entropies that it may be.
 
-        Nothing is waited for. It costs the loss once more, unless it is known that
-        nothing is shifted.
+        Nothing is waited for. It costs the loss once more for each place, unless all
+        is known.
 
         Args:
             loss: of the batch, 0-d, or None.
-            logits: (B, T, C).
+            logits: (B, T, C), by the place where the classes were.
             labels: (B, T), -100 where they are ignored.
             use: what is known of the loss.
         """
         if self._width is not None:
             return
-        self._width = logits.shape[-1]
-        if loss is None or self.said is not None or use.is_shifted is False:
+        first = next(iter(logits.values()))
+        self._width = first.shape[-1]
+        is_settled = self.said is not None or use.is_shifted is False
+        if loss is None or (
+            is_settled and (len(logits) == 1 or use.class_dim is not None)
+        ):
             return
         but_first = labels.long().clone()
         but_first[:, :1] = IGNORED
         which = labels, but_first, following(labels)
-        found = _cross_entropies(logits.detach(), *which)
-        self._seen = torch.cat([loss.detach().reshape(1).to(found), found])
+        self._places = list(logits)
         self._slack = max(SLACK, torch.finfo(loss.dtype).eps)
+        own = loss.detach().reshape(()).to(first.device, torch.float32)
+        self._seen = [own]
+        for each in logits.values():
+            gaps = (_cross_entropies(each.detach(), *which) - own).abs()
+            self._seen += gaps.nan_to_num(torch.inf, torch.inf).unbind()
 
-    def told(self) -> bool | None:
-        """Return what the loss of this process's first batch told; None: nothing."""
-        if self._seen is None:
-            return None
-        loss, *others = self._seen.tolist()
-        *plain, shifted = (abs(loss - each) for each in others)
-        near, far = sorted((min(plain), shifted))
+    def told(self) -> tuple[bool | None, int | None]:
+        """Return what the loss of this process's first batch told; None: nothing.
+
+        That is whether labels are shifted, and the place of the classes.
+        """
+        if not self._seen:
+            return None, None
+        loss, *gaps = torch.stack(self._seen).tolist()  # the wait
+        plain = [min(gaps[n : n + 2]) for n in range(0, len(gaps), 3)]
+        shifted = gaps[2::3]
+        both = map(min, plain, shifted)
         slack = self._slack * abs(loss) + LEAST
-        is_told = near <= slack and far > 10 * slack  # never with NaN
-        return shifted == near if is_told else None
+        return (
+            _nearest({False: min(plain), True: min(shifted)}, slack),
+            _nearest(dict(zip(self._places, both, strict=True)), slack),
+        )
 
     def decided(self, known: Sequence[bool | None]) -> bool:
         """Return whether labels are shifted.
@@ -86,12 +109,23 @@ class Shift:
         for each in (self.said, *known):
             if each is not None:
                 return each
-        return _is_generated(self._model, self._width)
+        return self.is_of_a_decoder()
+
+    def is_of_a_decoder(self) -> bool:
+        """Whether the logits seen are a decoder's that generates, (B, T, C) then."""
+        return self._width is not None and _is_generated(self._model, self._width)
 
 
 def following(labels: Tensor) -> Tensor:
     """Return (B, T) the label behind each, -100 for the last one."""
     return nn.functional.pad(labels[:, 1:].long(), (0, 1), value=IGNORED)
+
+
+def _nearest(gaps: Mapping[Kind, float], slack: float) -> Kind | None:
+    """Return what alone is within ``slack``, far from all others; else None."""
+    near, *others = sorted(gaps, key=lambda each: gaps[each])
+    is_told = gaps[near] <= slack and all(gaps[each] > 10 * slack for each in others)
+    return near if is_told and others else None  # never with NaN
 
 
 def _cross_entropies(logits: Tensor, *targets: Tensor) -> Tensor:

@@ -29,6 +29,11 @@ def shifted_with_classes_in_front(out, y):
     return cross_entropy(out[:, :, :-1], y[:, 1:])
 
 
+def shifted_in_rows(out, y):
+    found = cross_entropy(out[:, :-1].movedim(-1, 1), y[:, 1:], reduction="none")
+    return (found.sum(1) / (y[:, 1:] != -100).sum(1)).mean()
+
+
 def plain(out, y, loss=cross_entropy):
     return loss(out.flatten(0, 1), y.flatten())
 
@@ -176,6 +181,34 @@ def test_else_what_the_loss_is_a_mean_over_tells(loss, generates, score):
     # Only where the loss is asked for, too, is its unit measured.
     found = alone(model, batches, metrics=["accuracy"], **options)
     assert found["accuracy"] == pytest.approx(2 / 5 if generates else 1.0)
+
+
+summed = partial(cross_entropy, reduction="sum")
+
+
+@pytest.mark.parametrize("measured", [alone, in_a_run])
+@pytest.mark.parametrize(
+    ("loss_fn", "score"),
+    [
+        pytest.param(partial(shifted, loss=summed), 2 / 5, id="a sum"),
+        pytest.param(
+            lambda out, y: shifted(out, y, summed) / len(y),
+            2 / 5,
+            id="that of a sample",
+        ),
+        pytest.param(shifted_in_rows, 2 / 5, id="a mean of rows' means"),
+        pytest.param(partial(plain, loss=summed), 1.0, id="a sum that is not shifted"),
+    ],
+)
+def test_a_loss_that_is_no_mean_over_labels_tells_too(loss_fn, score, measured):
+    found = measured(Copies(), [RAGGED], loss_fn=loss_fn)
+    assert found["accuracy"] == pytest.approx(score)
+
+
+def test_a_loss_of_no_label_tells_nothing():
+    one_each = (TOKENS[:, :1], TOKENS[:, :1])
+    found = alone(Copies(), [one_each], loss_fn=lambda out, y: out.sum() * 0)
+    assert found["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ AT_ONCE = 2**26
 class Shift:
     """Finds out whether labels are shifted against logits, for (B, T, C) and (B, T).
 
-    It is what the user says; else which mean cross entropy the loss of a first batch
-    is: with label t, or with label t + 1; else, as with label smoothing, what the unit
-    of the loss tells. Where nothing does, logits of a decoder that generates are taken
-    to be of the next label, also where another module returns them, and others not.
+    It is what the user says; else which cross entropy the loss of a first batch is,
+    as a mean or a sum: with label t, or t + 1; else, as with label smoothing, what the
+    unit of the loss tells. Where nothing does, logits of a decoder that generates are
+    taken to be of the next label, also where another module returns them, and others
+    not.
 
     Args:
         model: what returned the logits.
@@ -79,7 +80,7 @@ class Shift:
         self._seen = [own]
         for each in logits.values():
             gaps = (_cross_entropies(each.detach(), *which) - own).abs()
-            self._seen += gaps.nan_to_num(torch.inf, torch.inf).unbind()
+            self._seen += gaps.nan_to_num(torch.inf, torch.inf).amin(0).unbind()
 
     def told(self) -> tuple[bool | None, int | None]:
         """Return what the loss of this process's first batch told; None: nothing.
@@ -129,28 +130,33 @@ def _nearest(gaps: Mapping[Kind, float], slack: float) -> Kind | None:
 
 
 def _cross_entropies(logits: Tensor, *targets: Tensor) -> Tensor:
-    """Return the mean cross entropy with each of ``targets``; NaN without any label.
+    """Return (4, targets) cross entropies; NaN without any label.
+
+    They are the mean over labels, the sum, that of a sample, and the mean of the rows'
+    own means.
 
     Args:
         logits: (B, T, C).
         targets: (B, T) each; those that are no class are left out.
     """
-    num_classes = logits.shape[-1]
     kept = torch.stack([each.long() for each in targets])
-    is_class = (kept >= 0) & (kept < num_classes)
+    is_class = (kept >= 0) & (kept < logits.shape[-1])
     kept = torch.where(is_class, kept, IGNORED)
-    sums = torch.zeros(len(targets), device=logits.device)
+    of_rows = torch.zeros(kept.shape[:2], device=logits.device)
     num_rows = max(1, AT_ONCE // max(1, logits[:1].numel()))
     for first in range(0, len(logits), num_rows):
         rows = slice(first, first + num_rows)
         scores = logits[rows].flatten(0, 1).float().log_softmax(-1)
-        sums += torch.stack(
-            [
-                nn.functional.nll_loss(scores, each[rows].flatten(), reduction="sum")
-                for each in kept
-            ]
-        )
-    return sums / is_class.flatten(1).sum(1)
+        for sums, each in zip(of_rows, kept, strict=True):
+            found = nn.functional.nll_loss(
+                scores, each[rows].flatten(), reduction="none"
+            )
+            sums[rows] = found.view_as(each[rows]).sum(1)
+    in_rows = is_class.sum(2)
+    num_labels = in_rows.sum(1)
+    total = of_rows.sum(1).masked_fill(num_labels == 0, torch.nan)
+    of_means = (of_rows / in_rows.clamp(min=1)).mean(1)
+    return torch.stack([total / num_labels, total, total / len(logits), of_means])
 
 
 def _is_generated(model: nn.Module, width: int) -> bool:

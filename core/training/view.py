@@ -1,7 +1,9 @@
 """What plugins see of a run and may ask of it, and the records that it shows.
 
 ``Trainer`` is this to them, whatever it is made of. Plugins read here and ask here;
-they set nothing.
+all that they set is ``weights_are``, where they put weights in place. Plugins of this
+project read ``criterion``, ``modes``, ``state`` and ``group_places`` of a trainer, too:
+they are released with it, and none of these four is promised to anybody else.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class MetricValue:
 
 
 class TrainerView(Protocol):
-    """The part of a trainer that plugins use.
+    """The part of a trainer that plugins may rely on.
 
     Attributes:
         model: the raw module, on ``device``, never a wrapper around it.
@@ -83,13 +85,17 @@ class TrainerView(Protocol):
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         grad_scaler: the loss scaler of fp16, else None.
         plugins: name -> instance of every active plugin, in bus order.
+        bus: asks the hooks that a plugin asks in its own time: ``bus.collect(name,
+            ...)``, or ``bus.<name>(...)``, which is None while nobody listens;
+            ``bus.unregister(name)`` takes a plugin out.
         epoch: completed epochs.
         step: attempted updates.
         update: applied updates; on CUDA this may wait for those that are under way.
         batches_seen: batches of the current epoch that are in a finished window.
         history: one row (a plain dict) for each epoch; a copy, so changes stay outside.
         metrics: the latest value of each metric, with step, epoch and producer.
-        weights_are: ``"live"``, or which weights a plugin put in place: ``"best@120"``.
+        weights_are: ``"live"``, or which weights a plugin put in place: ``"best@120"``;
+            that plugin sets it.
         resumed_from: the checkpoint this run goes on from, or None.
         batches_per_epoch: batches of an epoch; None for a loader without a length. From
             ``on_setup`` on those of the loader that ``wrap_dataloader`` returned.
@@ -130,6 +136,7 @@ class TrainerView(Protocol):
     precision: str
     grad_scaler: torch.amp.GradScaler | None
     plugins: Mapping[str, Any]
+    bus: Any
     epoch: int
     step: int
     update: int
@@ -164,6 +171,17 @@ class TrainerView(Protocol):
             batch: on the host; weighed as in training.
             samples: in it, where the caller knows; None: as its entries tell.
             moved: the batch on the device, where the caller has it there already.
+        """
+
+    def save_checkpoint(self, path: str | Path) -> Path:
+        """Write all state durably to ``path``; call it in ``on_checkpoint``.
+
+        Args:
+            path: of the file, which the main process writes; all call this. Where
+                ``strategy.saves_parts``, of a folder into which each of them writes.
+        Raises:
+            CheckpointError: the file could not be written, or a run that went on from
+                here would be another; nothing is lost.
         """
 
     def require_metric(self, name: str, owner: str) -> None:

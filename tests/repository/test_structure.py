@@ -14,7 +14,7 @@ import pytest
 from processes import printed_by, python
 
 import training
-from training import callbacks, hookspecs, plugin
+from training import callbacks, hookspecs, plugin, view
 from training.hookspecs import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,6 +220,24 @@ def test_one_step_is_read_in_three_files_of_at_most_900_lines() -> None:
 def test_what_is_imported_by_way_of_others_is_counted() -> None:
     names = {path.name for path in closure(KERNEL / "loop" / "window.py")}
     assert {"window.py", "gradients.py", "readback.py"} <= names
+
+
+#: What a trainer has for plugins of ours alone; ``view.py`` says so.
+UNPROMISED = {"criterion", "modes", "state", "group_places"}
+
+
+def read_of_a_trainer(*folders: str) -> set[str]:
+    """Return what sources of plugins read of, or set on, ``trainer``."""
+    paths = [path for each in folders for path in ROOT.glob(f"{each}/*/src/**/*.py")]
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    return {name for text in texts for name in re.findall(r"\btrainer\.(\w+)", text)}
+
+
+def test_plugins_of_ours_read_what_is_promised_and_four_names_that_are_said() -> None:
+    promised = {*view.TrainerView.__annotations__, *vars(view.TrainerView)}
+    assert read_of_a_trainer("plugins") - promised == UNPROMISED
+    assert read_of_a_trainer("examples") <= promised
+    assert all(f"``{name}``" in str(view.__doc__) for name in UNPROMISED)
 
 
 @pytest.mark.parametrize("door", [training, callbacks, plugin])

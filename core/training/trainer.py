@@ -46,7 +46,6 @@ from training.loop.criterion import Criterion
 from training.loop.forward import LossFn, StepFn, make_forward
 from training.loop.loop import Loop
 from training.loop.precision import Precision
-from training.loop.progress import Progress
 from training.loop.run_state import RunState
 from training.modules.frozen_weights import FrozenWeights
 from training.modules.train_mode import Modes, keep_frozen
@@ -297,7 +296,6 @@ class Trainer:
     step: int = shown("_run.state.progress.step")
     update: int = shown("_run.state.update")
     batches_seen: int = shown("_run.state.progress.batch")
-    progress: Progress = shown("_run.state.progress")
     history: list[dict[str, Any]] = shown("_run.state.rows")
     metrics: Mapping[str, MetricValue] = shown("_run.state.metrics")
     requests: tuple[Request, ...] = shown("_run.state.requests.noted")
@@ -305,10 +303,7 @@ class Trainer:
     stop_reason: str | None = shown("_run.state.requests.stop_reason")
     stop_owner: str | None = shown("_run.state.requests.stop_owner")
     resumed_from: Path | None = shown("_run.state.resumed_from")
-    carried_states: dict[str, Any] = shown("_run.state.carried_states")
-    joining_groups: list[Any] = shown("_run.state.joining_groups")
     group_places: list[int | None] = shown("_run.state.group_places")
-    owed: dict[str, Any] = shown("_run.state.owed")
     val_dataloader: Validation = shown("_run.val_dataloader")
     batches_per_epoch: int | None = shown("_run.batches_per_epoch")
     steps_per_epoch: int | None = shown("_run.length.steps_per_epoch")

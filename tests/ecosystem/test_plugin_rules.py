@@ -204,7 +204,7 @@ def test_a_plugin_gets_its_own_copy_of_restored_state(
     trainer.train()
     trainer.load_checkpoint(trainer.save_checkpoint(tmp_path / "c.pt"))
     trainer.train()
-    assert trainer.carried_states["Eats"] == {"list": [1]}
+    assert trainer.state.carried_states["Eats"] == {"list": [1]}
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_a_run_saved_unfused_goes_on_fused_and_is_prepared_too(
     resumed.load_checkpoint(saved)
     resumed.train()
     assert resumed.optimizer.param_groups[0]["fused"]
-    assert resumed.progress.skipped_windows == 1
+    assert resumed.state.progress.skipped_windows == 1
     assert all(weight.isfinite().all() for weight in weights_of(resumed.model))
 
 

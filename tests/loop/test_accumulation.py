@@ -186,8 +186,8 @@ def test_a_window_of_weight_zero_changes_nothing_and_is_counted() -> None:
     trainer.train()
     assert_close(weights_of(model), before, 0.0)
     assert (trainer.step, trainer.update) == (2, 0)
-    assert trainer.progress.skipped_windows == 2
-    assert trainer.progress.nonfinite_windows == 0
+    assert trainer.state.progress.skipped_windows == 2
+    assert trainer.state.progress.nonfinite_windows == 0
 
 
 def test_a_batch_of_weight_zero_does_not_spoil_its_window() -> None:

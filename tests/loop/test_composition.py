@@ -96,9 +96,13 @@ class Asks(Callback):
                 *(trainer.epoch, trainer.step, trainer.update, trainer.batches_seen),
                 *(trainer.history, dict(trainer.metrics), trainer.requests),
                 *(trainer.pending, trainer.stop_reason, trainer.weights_are),
-                *(trainer.is_stopping, trainer.resumed_from, trainer.carried_states),
-                *(trainer.owed, trainer.joining_groups),
-                *(trainer.progress.state_dict(), trainer.loop.is_in_window),
+                *(
+                    trainer.is_stopping,
+                    trainer.resumed_from,
+                    trainer.state.carried_states,
+                ),
+                *(trainer.state.owed, trainer.state.joining_groups),
+                *(trainer.state.progress.state_dict(), trainer.loop.is_in_window),
             )
         )
 
@@ -112,11 +116,11 @@ def test_a_second_run_begins_with_nothing_of_the_first() -> None:
     plugin = Asks()
     trainer = make_trainer(None, None, plugin)
     trainer.train()
-    first = trainer.progress
+    first = trainer.state.progress
     assert (trainer.step, trainer.stop_owner) == (1, "Asks")
     trainer.train()
     assert plugin.seen[0] == plugin.seen[1]
-    assert trainer.progress is not first
+    assert trainer.state.progress is not first
 
 
 def test_no_checkpoint_is_loaded_into_a_run_that_is_on(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_run_without_reads_ends_in_the_weights_of_one_with_reads(
     (left, left_logs), (right, right_logs) = runs
     assert_equal_weights(left.model, right.model)
     assert (left.step, left.update) == (right.step, right.update)
-    assert left.progress.skipped_windows == right.progress.skipped_windows
+    assert left.state.progress.skipped_windows == right.state.progress.skipped_windows
     for a, b in zip(left_logs, right_logs, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
 
@@ -148,7 +148,7 @@ class Falls(Callback):
 
     def on_step_end(self, trainer: Trainer) -> None:
         trainer.optimizer.param_groups[0]["lr"] *= 0.5
-        self.after.append(replace(trainer.progress))
+        self.after.append(replace(trainer.state.progress))
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -166,12 +166,12 @@ def test_after_a_bad_value_all_counters_are_those_from_before_it(
     with pytest.raises(NonFiniteError):
         trainer.train()
     # The third window was the last good one; the host was some windows ahead.
-    assert trainer.progress.state_dict() == {
+    assert trainer.state.progress.state_dict() == {
         **falls.after[2].state_dict(),
         "update": 3,
     }
     assert (trainer.step, trainer.batches_seen) == (3, 3 * accumulation)
-    assert math.isfinite(trainer.progress.loss_sum)
+    assert math.isfinite(trainer.state.progress.loss_sum)
 
 
 def test_without_the_guard_the_bad_value_does_reach_them(answers: str) -> None:
@@ -232,7 +232,7 @@ def test_an_overflow_is_known_to_whoever_looks(
     applied = [bool(given) for given in verdicts.given]
     assert applied == [False, True, False, True, True, True, True, True]
     assert verdicts.updates == [0, 1, 1, 2, 3, 4, 5, 6]
-    assert (trainer.update, trainer.progress.skipped_windows) == (6, 2)
+    assert (trainer.update, trainer.state.progress.skipped_windows) == (6, 2)
     assert trainer.grad_scaler is not None
     assert trainer.grad_scaler.get_scale() == 65536.0 / 4
 
@@ -292,7 +292,7 @@ def test_elsewhere_it_is_read_once_a_window(fused: bool, nonfinite: str) -> None
             trainer.train()
     else:
         trainer.train()
-        assert (trainer.update, trainer.progress.nonfinite_windows) == (3, 1)
+        assert (trainer.update, trainer.state.progress.nonfinite_windows) == (3, 1)
     assert type(trainer._run.window) is NotedWindow
     assert weights_are_finite(model)
 

@@ -72,7 +72,7 @@ def test_policy_skip_drops_the_window_and_counts_it(kind: str, device: str) -> N
     trainer = make_trainer(model, None, recorder, device=device, **options)
     trainer.train()
     assert (trainer.step, trainer.update) == (4, 3)
-    assert trainer.progress.nonfinite_windows == 1
+    assert trainer.state.progress.nonfinite_windows == 1
     assert weights_are_finite(model)
     assert math.isfinite(trainer.history[0]["train_loss"])
 
@@ -169,8 +169,8 @@ def test_overflow_skips_the_update_and_only_the_update(
     )
     trainer.train()
     assert (trainer.step, trainer.update) == (5, 3)
-    assert trainer.progress.skipped_windows == 2
-    assert trainer.progress.nonfinite_windows == 0
+    assert trainer.state.progress.skipped_windows == 2
+    assert trainer.state.progress.nonfinite_windows == 0
     assert weights_are_finite(model)
     assert trainer.grad_scaler is not None
     assert trainer.grad_scaler.get_scale() == 65536.0 / 4

@@ -239,8 +239,8 @@ def test_under_policy_skip_it_is_counted_as_not_finite_from_there_on() -> None:
         Overflow(*range(1, 100)), batches=20, nonfinite="skip", num_epochs=1
     )
     trainer.train()
-    assert trainer.progress.skipped_windows == 20
-    assert trainer.progress.nonfinite_windows == 4
+    assert trainer.state.progress.skipped_windows == 20
+    assert trainer.state.progress.nonfinite_windows == 4
 
 
 def test_bf16_has_no_scaler_and_its_overflow_is_not_a_skip() -> None:
@@ -264,8 +264,8 @@ def test_what_a_plugin_spoils_after_unscaling_never_reaches_the_weights(
         assert trainer.step == 3
     else:
         trainer.train()
-        assert (trainer.step, trainer.progress.nonfinite_windows) == (6, 1)
-        assert trainer.update == 6 - trainer.progress.skipped_windows
+        assert (trainer.step, trainer.state.progress.nonfinite_windows) == (6, 1)
+        assert trainer.update == 6 - trainer.state.progress.skipped_windows
     assert weights_are_finite(trainer.model)
 
 

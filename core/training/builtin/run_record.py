@@ -20,12 +20,12 @@ import torch
 import yaml
 
 from training.bus.callback import Callback
-from training.checkpoint_io import write_durably, write_json
 from training.discovery import installed
 from training.discovery.provenance import describe_plugins
 from training.discovery.shipped import VERSION
 from training.errors import ConfigError
 from training.files.claim import Claim
+from training.files.durable import write_durably, write_json
 from training.files.lock import FolderLostError
 from training.files.named_paths import barrier
 from training.messages.error_texts import error_text

@@ -83,9 +83,8 @@ def sample_sizes(loader: Iterable[Any]) -> Iterator[int | None]:
     """
     given: Any = getattr(loader, "loader", loader)  # of one that passes batches on
     sampler: Any = getattr(given, "batch_sampler", None)
-    if type(given) is not DataLoader or type(sampler) is not BatchSampler:
-        yield from itertools.repeat(None)
-    if isinstance(given.dataset, IterableDataset):
+    is_torchs = type(given) is DataLoader and type(sampler) is BatchSampler
+    if not is_torchs or isinstance(given.dataset, IterableDataset):
         yield from itertools.repeat(None)
     try:
         total, size = len(sampler.sampler), sampler.batch_size

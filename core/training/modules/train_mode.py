@@ -64,14 +64,10 @@ class Modes:
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Give every module its mode back after; the loss is in eval mode meanwhile."""
-        modes = [(module, module.training) for _, module in self._named()]
-        if "loss" in self._roots:
-            self._roots["loss"].eval()
-        try:
+        with _modes_kept(*self._roots.values()):
+            if "loss" in self._roots:
+                self._roots["loss"].eval()
             yield
-        finally:
-            for module, training in modes:
-                module.training = training
 
     def _rest(self) -> set[nn.Module]:
         """Return what is in eval mode under a root in train mode, or was before."""
@@ -141,8 +137,14 @@ def keep_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put ``model`` into eval mode; give every module its own mode back after."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    with _modes_kept(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def _modes_kept(*roots: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for root in roots for module in root.modules()]
     try:
         yield
     finally:

@@ -147,7 +147,7 @@ def test_a_batch_without_items_changes_nothing(tape: Any) -> None:
     runs = [trainer_of(cuda_graphs=graphs, batches=batches()) for graphs in (0, 1)]
     for trainer in runs:
         trainer.train()
-        assert trainer.progress.skipped_windows == 1
+        assert trainer.state.progress.skipped_windows == 1
     assert tape.recordings == 2
     assert_same_weights(*runs)
 

@@ -111,7 +111,7 @@ def test_nothing_is_read_from_the_device_between_the_points(make_trainer):
     board = TensorBoardCallback(every_n_steps=50)
     trainer = make_trainer(board)
     for step, looks in ((2, 0), (49, 0), (50, 1), (51, 0)):
-        trainer.progress.step = step
+        trainer.state.progress.step = step
         logs = Looks({"loss": 1.0, "lr": 0.1})
         board.on_step_end(trainer, logs)
         assert logs.count == looks

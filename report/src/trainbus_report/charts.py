@@ -18,13 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from training.app.records.run_folder import RunFolder
+from training.hooks.answers import COLUMNS
 
 __all__ = ["COLOURS", "Chart", "charts_of", "colour_of"]
 
 #: One a run: told apart by the colour-blind, too (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-#: Columns of a history row that are drawn otherwise, or not at all.
-COUNTERS = ("epoch", "step", "update", "seconds", "lr")
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -76,7 +75,7 @@ def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
 
 def _is_drawn(name: str) -> bool:
     """Whether a column has a chart: kinds and loaders have a table."""
-    return name not in COUNTERS and ("/" not in name or _is_loss(name))
+    return name not in COLUMNS and ("/" not in name or _is_loss(name))
 
 
 def _is_loss(name: str) -> bool:

@@ -115,7 +115,11 @@ def spoilt(
     return {
         "error": error,
         "heard": spoils.heard,
-        "counts": (trainer.step, trainer.update, trainer.progress.nonfinite_windows),
+        "counts": (
+            trainer.step,
+            trainer.update,
+            trainer.state.progress.nonfinite_windows,
+        ),
         "weights": after,
         "is_untouched": all(
             torch.equal(a, b) for a, b in zip(after, spoils.weights, strict=True)

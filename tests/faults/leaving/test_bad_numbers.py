@@ -53,7 +53,7 @@ def test_p5_a_bad_window_is_skipped_where_that_is_the_policy_and_never_logged(
 ) -> None:
     trainer = build(Poisons(4, math.nan, is_gradient), nonfinite="skip")
     trainer.train()
-    assert trainer.progress.nonfinite_windows == 1
+    assert trainer.state.progress.nonfinite_windows == 1
     assert trainer.update == trainer.step - 1
     assert all(math.isfinite(row["train_loss"]) for row in trainer.history)
     assert all(torch.isfinite(each).all() for each in trainer.model.parameters())
@@ -73,7 +73,7 @@ def test_p5_what_a_running_statistic_took_in_cannot_be_skipped(is_spoilt: bool) 
     trainer.model.register_forward_pre_hook(note)
     if not is_spoilt:
         trainer.train()
-        assert trainer.progress.nonfinite_windows == 1
+        assert trainer.state.progress.nonfinite_windows == 1
         return
     with pytest.raises(NonFiniteError, match=r"'norm\.running_mean' took it in"):
         trainer.train()

@@ -110,7 +110,7 @@ def test_the_loss_comes_back_from_the_copy_in_a_checkpoint_if_that_has_it(
     build(evaluates, stopper(persist_best="weights"), Saves()).train()
     second.load_checkpoint(path)
     if saved_by == "an earlier one":
-        del second.carried_states["early_stopping"]["loss"]
+        del second.state.carried_states["early_stopping"]["loss"]
     second.train()
     if saved_by == "this release":
         assert_at(second, evaluates.best)

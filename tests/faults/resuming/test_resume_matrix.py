@@ -334,8 +334,8 @@ def test_r4_the_loss_scale_its_tracker_and_skipped_steps_resume_equal(
 ) -> None:
     straight = scaled(SavesEverywhere(tmp_path))
     straight.train()
-    assert straight.progress.skipped_windows >= len(BAD)
-    assert straight.update == straight.step - straight.progress.skipped_windows
+    assert straight.state.progress.skipped_windows >= len(BAD)
+    assert straight.update == straight.step - straight.state.progress.skipped_windows
     assert straight.update > 3, "or the scale never grows"
     rate = straight.optimizer.param_groups[0]["lr"]
     assert rate == pytest.approx(0.01 * 0.9**straight.update), "no skip moved it"

@@ -63,7 +63,7 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
 
     from training.checkpoint.part_checks import is_dense, shown
     from training.checkpoint.state import warn_of_nonfinite
-    from training.checkpoint_io import write_durably
+    from training.files.durable import write_durably
     from training.modules.frozen_weights import LEFT_OUT
 
     if LEFT_OUT in state:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.app.records.comparing import COUNTERS
+from training.hooks.answers import COLUMNS
 from training.messages.tables import count, table
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _metrics(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name not in COUNTERS}
+    return {name: value for name, value in row.items() if name not in COLUMNS}
 
 
 def _kind_of(metric: str) -> str | None:

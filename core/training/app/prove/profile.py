@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from training.bus.meter import Meter
 from training.bus.syncs import counting_syncs
-from training.checkpoint_io import write_durably
+from training.files.durable import write_durably
 from training.messages.tables import table
 
 if TYPE_CHECKING:

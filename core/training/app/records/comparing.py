@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from training.app.records.run_folder import RunFolder
+from training.hooks.answers import COLUMNS
 
 __all__ = ["different_settings", "flat", "results"]
 
-#: Columns of a history row that say where an epoch stands, not how good it is.
-COUNTERS = ("epoch", "step", "update", "seconds", "lr")
 #: What stands where a run has no such setting.
 ABSENT = "-"
 #: What stands where a run's configuration cannot be read.
@@ -53,7 +52,7 @@ def results(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:
     columns = []
     for run in runs:
         best = {f"best {each.metric}": each.value for each in run.best}
-        final = {n: v for n, v in run.final.items() if n not in COUNTERS}
+        final = {n: v for n, v in run.final.items() if n not in COLUMNS}
         columns.append({**final, **best})
     names = dict.fromkeys(name for each in columns for name in each)
     return {name: [each.get(name) for each in columns] for name in names}

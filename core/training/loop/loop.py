@@ -265,16 +265,15 @@ class Loop:
         """Collect metrics, record them with their origin, and let deciders decide."""
         trainer, progress = self.trainer, self.state.progress
         results: list[tuple[str, Any]] = [("trainer", own)]
-        # One that is abandoned is made again on resuming, from the same numbers.
+        # Training draws the same numbers however often it is measured; and one that is
+        # abandoned is made again on resuming, from the same ones.
         drawn, self.is_evaluating = rng_state(trainer.device), True
         self.row_is_due = own is not None
         try:
             with self.modes.evaluation():
                 results += self.bus.collect("evaluate", trainer=trainer, reason=reason)
-        except Abandoned:
-            load_rng_state(drawn, trainer.device)
-            raise
         finally:
+            load_rng_state(drawn, trainer.device)
             self.is_evaluating = False
         # At an epoch's end each producer takes its turn, and the trainer itself.
         all_of = 1 + len(self.bus.listeners("evaluate")) if own else None

@@ -1,10 +1,14 @@
 """What EvaluationCallback promises inside a run."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, dropout
 from torch.optim import SGD
+from torch.utils.data import DataLoader
 
 from trainbus_evaluation import EvaluationCallback, Evaluator
 from training import Callback, ConfigError, MetricError, Trainer
@@ -182,6 +186,39 @@ def test_an_evaluator_on_another_device_than_the_run_is_refused():
     evaluator._runner.device = torch.device("cuda:0")  # as where there is one
     with pytest.raises(ConfigError, match="leave the evaluator's device out"):
         make_trainer(EvaluationCallback(evaluator)).train()
+
+
+class Draws(Callback):
+    """Measures what it draws from each global generator."""
+
+    def evaluate(self, trainer, reason):
+        return {"drawn": torch.rand(()).item() + random.random() + np.random.rand()}
+
+
+def drops_out(outputs, targets):
+    """Draws numbers in training, and more of them in an evaluation."""
+    return cross_entropy(dropout(outputs), targets)
+
+
+@pytest.mark.parametrize(
+    "extra", [(), (Draws(),)], ids=["alone", "beside one that draws"]
+)
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("cadence", [{}, {"every_n_steps": 1}], ids=str)
+def test_training_draws_the_same_numbers_however_it_is_measured(
+    cadence, shuffle, extra
+):
+    plain = make_trainer(Watches("train_loss"), val_dataloader=None, loss_fn=drops_out)
+    plain.train()
+    loader = DataLoader(DATA, batch_size=None, shuffle=shuffle)  # draws a seed, too
+    measured = make_trainer(
+        EvaluationCallback(**cadence),
+        val_dataloader=loader,
+        loss_fn=drops_out,
+        extra=extra,
+    )
+    measured.train()
+    assert torch.equal(plain.model.weight, measured.model.weight)
 
 
 def test_evaluation_changes_no_weight_and_draws_no_number():

@@ -246,3 +246,45 @@ def test_r1_a_signal_in_an_epochs_evaluation_saves_the_order_of_that_epoch(
     assert_same_end(end_of(trainer), end_of(straight), "evaluated first")
     before = trainer.plugins["ids"].seen
     assert before == straight.plugins["ids"].seen
+
+
+def sharing(kind: str) -> dict[str, Any]:
+    """Return options of a run whose validation draws from the loader's generator."""
+    both = seeded()
+    options: dict[str, Any] = {"num_workers": 1} if "workers" in kind else {}
+    if "kept" in kind:
+        options["persistent_workers"] = True
+    loader = DataLoader(ROWS, 2, shuffle=True, generator=both, **options)
+    if "ours" in kind:
+        loader = DataLoader(ROWS, 2, shuffle=True)
+    other = DataLoader(ROWS, 4, generator=both)
+    validation = loader if "loader" in kind else other
+    evaluation = {"metrics": ["loss"], "every_n_steps": 2, "sanity_batches": 0}
+    return {
+        "loader": loader,
+        "val_dataloader": validation,
+        "plugins": [{"evaluation": evaluation}],
+        "num_epochs": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "one generator",
+        "one generator, workers",
+        "one generator, workers that are kept",
+        "one loader",
+        "one loader, workers",
+        "one loader, a generator of ours",
+    ],
+)
+def test_r1_an_evaluation_inside_the_epoch_draws_nothing_from_the_loaders_generator(
+    tmp_path: Path, kind: str
+) -> None:
+    straight = build(SavesEverywhere(tmp_path), **sharing(kind))
+    straight.train()
+    files = sorted(tmp_path.iterdir())
+    for path in files[1::3] if "workers" in kind else files:
+        end = resumed(path, ambient=5, **sharing(kind))
+        assert_same_end(end, end_of(straight), f"{kind}, {path.name}")

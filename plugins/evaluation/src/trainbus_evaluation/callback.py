@@ -190,7 +190,8 @@ class EvaluationCallback(Callback):
 
     def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float] | None:
         """Return the metrics, or None at an epoch end that is not due."""
-        return self.measure(trainer) if self.is_due(trainer, reason) else None
+        with untouched([], trainer.train_dataloader):  # they may share a generator
+            return self.measure(trainer) if self.is_due(trainer, reason) else None
 
     def on_exception(self) -> None:
         """Kill the workers that read for this process: nobody waits for them."""

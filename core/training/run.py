@@ -25,6 +25,7 @@ from training.loop.metrics import known_names
 from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note
 from training.modules.train_mode import keep_frozen
+from training.modules.unsaved_buffers import UnsavedBuffers
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption, shielded
 from training.teardown import tear_down
@@ -234,6 +235,8 @@ class Run:
         # Main's, who may call more plugins, hold for all.
         self.state.metrics.known_names = trainer.strategy.on_main(lambda: names)
         check_savable(trainer)
+        modules = {"model": trainer.model, **trainer.criterion.modules()}
+        self.state.unsaved_buffers = UnsavedBuffers(modules)
         return feed, window
 
     def _require_same(self) -> None:

@@ -14,6 +14,7 @@ from training.loop.verdicts import Verdicts
 if TYPE_CHECKING:
     from training.bus.bus import Bus
     from training.hardware.strategy import Strategy
+    from training.modules.unsaved_buffers import UnsavedBuffers
     from training.weighing.weigher import Weigher
 
 #: What a checkpoint holds for the first iterator of the run that goes on.
@@ -42,6 +43,7 @@ class RunState:
             for one that is not in it; empty where that has no names.
         owed: what a loaded checkpoint holds for the first iterator (``data``,
             ``loader``, ``rng``); empty as soon as that stands.
+        unsaved_buffers: those that no checkpoint holds, once the run is set up.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class RunState:
         self.joining_groups: list[Any] = []
         self.group_places: list[int | None] = []
         self.owed: dict[str, Any] = {}
+        self.unsaved_buffers: UnsavedBuffers | None = None
 
     @property
     def update(self) -> int:

@@ -34,7 +34,7 @@ class FrozenWeights:
         # Tied parameters go by several names.
         named = model.named_parameters(remove_duplicate=False)
         self._frozen = {
-            plain_name(model, name): (value, _mark(value))
+            plain_name(model, name): (value, mark_of(value))
             for name, value in named
             if not value.requires_grad
         }
@@ -54,7 +54,7 @@ class FrozenWeights:
         names = sorted(
             name
             for name, (value, mark) in self._frozen.items()
-            if name in model and not value.requires_grad and _mark(value) == mark
+            if name in model and not value.requires_grad and mark_of(value) == mark
         )
         if any(type(model[name]) not in WHOLE for name in names):
             raise CheckpointError(
@@ -62,7 +62,7 @@ class FrozenWeights:
                 "all of them, or with distributed.checkpoint 'full'"
             )
         if names != self._names:
-            self._names, self._digest = names, _digest_of(model, names)
+            self._names, self._digest = names, digest_of(model, names)
         left = {name: value for name, value in model.items() if name not in set(names)}
         part = {"names": names, "digest": self._digest}
         return {**state, "model": left, LEFT_OUT: part}
@@ -89,7 +89,7 @@ def complete(model: nn.Module, state: dict[str, Any], source: str) -> None:
             f"checkpoint {source!r} holds trained weights alone and does not fit this "
             f"model, which lacks {some(missing)}: build the model as it was"
         )
-    if _digest_of(own, part["names"]) != part["digest"]:
+    if digest_of(own, part["names"]) != part["digest"]:
         raise CheckpointError(
             f"checkpoint {source!r} holds trained weights alone, and the model's other "
             f"{len(part['names'])} weights are not those of its run: load the same "
@@ -98,12 +98,13 @@ def complete(model: nn.Module, state: dict[str, Any], source: str) -> None:
     state["model"] |= {name: own[name] for name in part["names"]}
 
 
-def _mark(value: Tensor) -> tuple[int, int]:
+def mark_of(value: Tensor) -> tuple[int, int]:
     """Return what changes when somebody writes to a tensor, or puts it elsewhere."""
     return value.data_ptr(), value._version
 
 
-def _digest_of(weights: Mapping[str, Any], names: Iterable[str]) -> str:
+def digest_of(weights: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return the SHA-256 of the tensors ``names``: of name, dtype, shape and bytes."""
     digest = hashlib.sha256()
     for name in names:
         value = weights[name].detach()

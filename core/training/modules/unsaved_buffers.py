@@ -1,0 +1,72 @@
+"""Name the buffers that a run moves and no checkpoint holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from training.modules.frozen_weights import WHOLE, digest_of, mark_of
+from training.modules.plain_names import plain_name, some
+
+__all__ = ["UnsavedBuffers"]
+
+log = logging.getLogger(__name__)
+
+
+class UnsavedBuffers:
+    """The buffers that are in no ``state_dict``, as they are when this is made.
+
+    Reads all of them once: a millisecond a megabyte.
+
+    Args:
+        modules: part -> module, such as the model.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._modules = dict(modules)
+        self._before = {
+            name: (mark_of(value), value.shape, digest_of({"": value}, [""]))
+            for name, value in self._buffers()
+        }
+
+    def warn_of_moved(self) -> None:
+        """Warn, once, of those that hold other numbers by now.
+
+        Reads only those that somebody has written to.
+        """
+        moved = [
+            name for name, value in self._buffers() if self._has_moved(name, value)
+        ]
+        if moved:
+            log.warning(
+                "training moves buffers that no checkpoint holds, since they are "
+                "registered with persistent=False: %s; a resumed run begins with "
+                "others; leave persistent=False out where they count",
+                some(moved),
+            )
+            self._before = {}
+
+    def _has_moved(self, name: str, value: Tensor) -> bool:
+        mark, shape, digest = self._before.get(name, (None, None, ""))
+        # Of another size it is a cache, which is filled again as it is needed.
+        if shape != value.shape or mark == mark_of(value):
+            return False
+        return digest_of({"": value}, [""]) != digest
+
+    def _buffers(self) -> Iterator[tuple[str, Tensor]]:
+        for part, whole in self._modules.items():
+            for path, module in whole.named_modules():
+                for name in sorted(module._non_persistent_buffers_set):
+                    value = module._buffers.get(name)
+                    # Parts of one, as of a sharded model, are not read.
+                    if type(value) in WHOLE and _holds_numbers(value):
+                        full = f"{path}.{name}" if path else name
+                        yield f"{part}.{plain_name(whole, full)}", value
+
+
+def _holds_numbers(value: Tensor) -> bool:
+    has_data = value.device.type != "meta" and value.layout is torch.strided
+    return has_data and not (value.is_complex() or value.is_quantized)

@@ -53,7 +53,7 @@ from training.recipes.recipe import Recipe
 from training.run import Run, Validation
 from training.view import MetricValue, Request
 from training.weighing.make_weigher import weigher_of
-from training.weighing.weigher import LossPer, Weigher
+from training.weighing.weigher import LossPer
 
 
 @set_between_runs
@@ -320,7 +320,6 @@ class Trainer:
     rank: int = shown("strategy.rank")
     world_size: int = shown("strategy.size")
     is_main: bool = shown("strategy.is_main")
-    _weigher: Weigher = shown("_run.state.weigher")
 
     @property
     def order_seed(self) -> int:

@@ -275,7 +275,7 @@ def trained(
         "losses": notes.losses,
         "batches": notes.batches,
         "train_loss": [row["train_loss"] for row in trainer.history],
-        "verdict": trainer._weigher.verdict,
+        "verdict": trainer.state.weigher.verdict,
     }
 
 

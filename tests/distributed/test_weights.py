@@ -56,7 +56,7 @@ def run(kind: type[nn.Module], **settings: Any) -> str:
         **settings,
     )
     trainer.train()
-    return trainer._weigher.verdict
+    return trainer.state.weigher.verdict
 
 
 @pytest.mark.parametrize("kind", [ByClass, Contrastive])

@@ -232,7 +232,7 @@ def test_an_evaluation_before_training_decides_nothing() -> None:
     assert trainer.compute_loss(one_row)[1] > 0
     assert trainer.compute_loss(kind.batches((8,))[0])[1] > 8
     trainer.train()
-    assert trainer._weigher.settings()["unit"] == unit
+    assert trainer.state.weigher.settings()["unit"] == unit
 
 
 def clamped(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def test_the_unit_is_found_of(name: str) -> None:
     kind, unit = KINDS[name]
     trainer = kind.trainer((8,), max_steps=1)
     trainer.train()
-    settings = trainer._weigher.settings()
+    settings = trainer.state.weigher.settings()
     assert settings["unit"] == unit
     assert settings["r"] < max(1e-6, kind.rest)
 
@@ -37,7 +37,7 @@ def test_w2_the_unit_is_found_with_half_weights_of(name: str) -> None:
     half = Kind(lambda: halved(kind.make()), kind.rows, kind.collate)
     trainer = half.trainer((8,), max_steps=1)
     trainer.train()
-    assert trainer._weigher.settings()["unit"] == unit
+    assert trainer.state.weigher.settings()["unit"] == unit
 
 
 @pytest.mark.parametrize("name", FOUND)

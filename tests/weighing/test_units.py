@@ -38,7 +38,7 @@ def measured(kind: Kind) -> Any:
     """Return the weigher of a run in which two batches of eight rows are a window."""
     trainer = kind.trainer((8,), times=2)
     trainer.train()
-    return trainer._weigher
+    return trainer.state.weigher
 
 
 @pytest.mark.parametrize("name", FOUND)
@@ -195,7 +195,7 @@ def test_torchs_own_cross_entropy_is_weighed_as_defined_and_not_measured(
     trainer = make_trainer(model, batches, loss_fn=loss_fn, lr=0.0)
     trainer.train()
     assert model.num_passes == len(batches)
-    assert trainer._weigher.settings()["unit"] == unit
+    assert trainer.state.weigher.settings()["unit"] == unit
     inputs, labels = (torch.cat(each) for each in zip(*batches, strict=True))
     whole = float(loss_fn(model(inputs), labels).detach())
     assert trainer.history[0]["train_loss"] == pytest.approx(whole, rel=1e-6)
@@ -273,7 +273,7 @@ def test_a_run_that_goes_on_with_longer_windows_is_measured_then(
     longer = resumed(tmp_path, Classifier, cross_entropy, **how)
     longer.train()
     assert longer.step == 6 + 3
-    assert longer._weigher.settings()["cuts"] > 0
+    assert longer.state.weigher.settings()["cuts"] > 0
     batches = [(x[:1], y[:1]) for x, y in classes()[1:2]] + classes() * 2
     longer = resumed(tmp_path, Mixing, cross_entropy, batches=batches, **how)
     with pytest.raises(ConfigError, match="belongs to neither part"):
@@ -289,7 +289,7 @@ def test_a_run_that_goes_on_with_another_definition_needs_consent(
         resumed(tmp_path, Classifier, weighted, []).train()
     other = resumed(tmp_path, Classifier, weighted, ["loss_per"])
     other.train()
-    assert other._weigher.settings()["unit"] == "class_weights"
+    assert other.state.weigher.settings()["unit"] == "class_weights"
 
 
 def test_a_definition_that_takes_over_from_a_measured_unit_is_known_for_one(
@@ -297,14 +297,15 @@ def test_a_definition_that_takes_over_from_a_measured_unit_is_known_for_one(
 ) -> None:
     first = make_trainer(Classifier(), classes(), loss_fn=OwnCrossEntropy())
     first.train()
-    assert not first._weigher.settings()["is_defined"]
+    assert not first.state.weigher.settings()["is_defined"]
     first.save_checkpoint(tmp_path / "first.pt")
     weighted = partial(cross_entropy, weight=CLASS_WEIGHTS)
     other = make_trainer(Classifier(), classes(), loss_fn=weighted, num_epochs=2)
     other.load_checkpoint(tmp_path / "first.pt", allow_changes=["loss_per"])
     other.train()
-    assert other._weigher.settings()["unit"] == "class_weights"
-    assert other._weigher.settings()["is_defined"]  # longer windows will measure it
+    assert other.state.weigher.settings()["unit"] == "class_weights"
+    # Longer windows will measure it.
+    assert other.state.weigher.settings()["is_defined"]
 
 
 def test_a_batch_that_is_evaluated_before_the_first_step_is_not_measured() -> None:
@@ -335,7 +336,7 @@ def test_what_an_earlier_batch_told_is_not_forgotten_for_the_definition() -> Non
     batches = [soft[0], hard[0], soft[1], hard[0]]
     trainer = make_trainer(Classifier(), batches, loss_fn=nn.CrossEntropyLoss())
     trainer.train()
-    assert trainer._weigher.settings()["unit"] == "samples"
+    assert trainer.state.weigher.settings()["unit"] == "samples"
 
 
 def test_a_unit_that_was_said_is_not_taken_for_a_definition(tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_a_unit_that_was_said_is_not_taken_for_a_definition(tmp_path: Path) -> N
     other = make_trainer(Mixing(), classes() * 2, num_epochs=2, **how)
     other.load_checkpoint(tmp_path / "first.pt")
     other.train()  # as before: what was said holds until another unit is found
-    assert other._weigher.settings()["unit"] == "labels"
+    assert other.state.weigher.settings()["unit"] == "labels"
 
 
 def test_an_evaluation_by_itself_weighs_as_defined() -> None:

@@ -120,7 +120,7 @@ def assert_equal_ends(one: Trainer, other: Trainer) -> None:
 
 def test_w3_a_measured_run_is_that_with_the_unit_said_to_the_bit() -> None:
     (measured, seen), (said, expected) = run(), run(loss_per="labels")
-    assert measured._weigher.settings()["unit"] == "labels"
+    assert measured.state.weigher.settings()["unit"] == "labels"
     assert_equal_ends(measured, said)
     noises = measured.model.noise, said.model.noise
     assert torch.equal(noises[0].get_state(), noises[1].get_state())
@@ -246,7 +246,7 @@ def test_a_resume_with_a_loss_of_another_unit_needs_consent(
     trainer.load_checkpoint(tmp_path / "2.pt", allow_changes=changes)
     if allowed:
         trainer.train()
-        assert trainer._weigher.settings()["unit"] == "samples"
+        assert trainer.state.weigher.settings()["unit"] == "samples"
         return
     with pytest.raises(CheckpointError, match="--allow-change loss_per"):
         trainer.train()

@@ -47,7 +47,7 @@ def test_w5_rows_come_first_for_masks_take_a_sum_by_rows_for_a_sum() -> None:
     kind = Kind(Perceptron, sequences(), stacked, {"step_fn": step})
     trainer = kind.trainer((8,), times=2)
     trainer.train()
-    assert trainer._weigher.settings()["unit"] == "samples"
+    assert trainer.state.weigher.settings()["unit"] == "samples"
     assert difference(kind.update(SPLIT), kind.update((8,))) < 1e-5
 
 
@@ -195,7 +195,7 @@ def test_w4_texts_of_one_width_are_told_with_labels_thinned() -> None:
     kind = Kind(gpt2, rows, named)
     trainer = kind.trainer((8,))
     trainer.train()
-    assert list(trainer._weigher.settings()["live"]) == ["shifted_labels"]
+    assert list(trainer.state.weigher.settings()["live"]) == ["shifted_labels"]
 
 
 @pytest.mark.parametrize(
@@ -217,4 +217,4 @@ def test_w4_a_masked_prompt_does_not_hide_the_shift(make: Any, unit: str) -> Non
         kind = Kind(make, rows, stacked, {"loss_fn": loss})
     trainer = kind.trainer((8,))
     trainer.train()
-    assert list(trainer._weigher.settings()["live"]) == [unit]
+    assert list(trainer.state.weigher.settings()["live"]) == [unit]

@@ -113,7 +113,7 @@ def test_w2_where_autograd_refuses_gradients_losses_tell(
     kind = Kind(model, UNEVEN, stacked, of_step(loss))
     trainer = kind.trainer((8,), times=2)
     trainer.train()
-    assert trainer._weigher.settings()["unit"] == unit
+    assert trainer.state.weigher.settings()["unit"] == unit
     assert "measured on 8 samples by losses" in said(caplog)
     assert difference(kind.update(SPLIT), kind.update((8,))) < 1e-5
 
@@ -173,7 +173,7 @@ def test_a_model_that_runs_under_autocast_only_is_measured_under_it(
                 trainer.train()
             continue
         trainer.train()
-        assert trainer._weigher.settings()["unit"] == "labels"
+        assert trainer.state.weigher.settings()["unit"] == "labels"
 
 
 def test_w4_a_model_that_runs_in_fp32_is_measured_in_it_whatever_trains() -> None:
@@ -181,4 +181,4 @@ def test_w4_a_model_that_runs_in_fp32_is_measured_in_it_whatever_trains() -> Non
     kind = Kind(Perceptron, UNEVEN, stacked, of_step(mean_of_labels))
     trainer = kind.trainer((8,), times=2, precision="bf16")
     trainer.train()
-    assert trainer._weigher.settings()["r"] < 1e-6
+    assert trainer.state.weigher.settings()["r"] < 1e-6

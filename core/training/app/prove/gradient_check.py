@@ -126,8 +126,8 @@ def compare_splits(trainer: Trainer) -> Comparison:
         pieces = [list(itertools.islice(numbers, size)) for size in cut]
         return [(collate([dataset[i] for i in piece]), piece) for piece in pieces]
 
-    trainer._weigher.prepare(trainer.model, trainer.device)
-    verdict = trainer._weigher.describe(*batches(sizes)[0])
+    trainer.state.weigher.prepare(trainer.model, trainer.device)
+    verdict = trainer.state.weigher.describe(*batches(sizes)[0])
     first = _gradient(trainer, batches(sizes), trainer._forward)
     second = _gradient(trainer, batches(others), trainer._forward)
     alike = _gradient(trainer, batches(others), _unweighted(trainer._forward))
@@ -183,8 +183,8 @@ def _gradient(
 
     with evaluating(trainer.model), _exact(trainer.device):
         for batch, indices in batches:
-            weight = trainer._weigher(batch, indices)
-            window.adds_up = trainer._weigher.is_sum
+            weight = trainer.state.weigher(batch, indices)
+            window.adds_up = trainer.state.weigher.is_sum
             window.backward(batch_to_device(batch, trainer.device), weight)
         window.step(keep)
     if not found:

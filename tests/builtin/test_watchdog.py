@@ -28,6 +28,7 @@ def hang(here):
 
 class Hangs(Callback):
     name = "hangs"
+    hook_api = ">=1.1,<2"
 
     def on_step_end(self, trainer):
         if trainer.step == 2:
@@ -37,6 +38,9 @@ class Hangs(Callback):
     def on_epoch_end(self):
         hang("on_epoch_end")
         yield
+
+    def make_strategy(self):
+        hang("make_strategy")
 
     def wrap_model(self):
         hang("wrap_model")
@@ -115,6 +119,7 @@ def test_a_plugin_that_hangs_is_named_with_its_stack(
     [
         pytest.param("import", "plugin './late.py:Late' in its import", id="import"),
         pytest.param("constructor", "plugin plugins.Late in its constr", id="built"),
+        pytest.param("make_strategy", "'hangs' in make_strategy", id="no step yet"),
         pytest.param("wrap_model", "plugin 'hangs' in wrap_model", id="a service"),
         pytest.param("evaluate", "plugin 'hangs' in evaluate", id="a collection"),
         pytest.param("on_epoch_end", "the wrapper of plugin 'hangs'", id="around"),

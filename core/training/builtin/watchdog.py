@@ -116,4 +116,5 @@ def _words(frame: FrameType) -> str:
 
 def _step(at: Mapping[str, Any]) -> str:
     trainer = at.get("trainer") or at.get("arguments", {}).get("trainer")
-    return "" if trainer is None else f", at step {trainer.step}"
+    step = getattr(trainer, "step", None)  # none yet in make_strategy
+    return "" if step is None else f", at step {step}"

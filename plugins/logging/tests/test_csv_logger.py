@@ -3,6 +3,8 @@
 import csv
 import math
 import os
+import resource
+import signal
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import pytest
 
 from trainbus_logging import CSVLoggerCallback
 from training import ConfigError
+from training.callbacks import Callback
 
 
 def rows_of(path):
@@ -175,3 +178,34 @@ def test_a_device_is_refused_and_not_renamed(tmp_path, monkeypatch):
         CSVLoggerCallback(path).on_setup(trainer)
     monkeypatch.undo()
     CSVLoggerCallback(path).on_setup(trainer)
+
+
+class FillsTheDisk(Callback):
+    """Leaves room for the beginning of the second epoch's row alone."""
+
+    before = ("csv",)
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_epoch_end(self, trainer):
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        room = self.path.stat().st_size + 9 if trainer.epoch == 2 else most
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+
+
+def test_a_row_that_was_written_in_part_spoils_no_later_one(make_trainer, tmp_path):
+    path = tmp_path / "run" / "training_log.csv"
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        callbacks = (FillsTheDisk(path), CSVLoggerCallback())
+        trainer = make_trainer(*callbacks, num_epochs=4)
+        trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    rows = rows_of(path)
+    assert [row["epoch"] for row in rows] == ["1", "3", "4"]
+    losses = [each["train_loss"] for each in trainer.history]
+    assert [float(row["train_loss"]) for row in rows] == [losses[0], *losses[2:]]

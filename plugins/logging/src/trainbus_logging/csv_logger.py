@@ -55,6 +55,7 @@ class CSVLoggerCallback(Callback):
         self.path = named_path(filename or "training_log.csv")
         self._columns: list[str] = []
         self._is_fresh = True
+        self._is_torn = False  # a row may be there in part
         self._claim = Claim("csv plugin", "csv.filename")
 
     def plan(self, run: PlannedRun) -> Plan:
@@ -94,7 +95,7 @@ class CSVLoggerCallback(Callback):
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Drop what a resumed run will do again; a fresh run touches nothing yet."""
         self._is_fresh = not resumed
-        self._columns = []
+        self._columns, self._is_torn = [], False
         if resumed:
             self._claim.confirm()
             self._resume(trainer)
@@ -112,15 +113,17 @@ class CSVLoggerCallback(Callback):
             self._is_fresh = False
         row = as_cells(metrics)
         new = [name for name in row if name not in self._columns]
-        if new:
+        if new or self._is_torn:
             columns = self._columns + new
             rows = read_rows(self.path)[1] if self._columns else []
             self._replace(columns, [*rows, row])
         else:
+            self._is_torn = True  # as long as it is not known to be whole
             with open(self.path, "ab", opener=_without_links) as file:
                 file.write(as_text(self._columns, [row]).encode())
                 file.flush()
                 os.fsync(file.fileno())
+        self._is_torn = False
         self._claim.left(self.path)
 
     def on_close(self, trainer: Trainer) -> None:

@@ -49,6 +49,102 @@ class OnMain(Callback):
                 next(trainer.model.parameters()).add_(1.0)
 
 
+#: What rank 1 says of the plugin where rank 0 says nothing.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "engines": {"engine": "fsdp2"},
+    "whose data": {"data": "own"},
+    "unused": {"find_unused_parameters": True},
+}
+
+
+class Model(nn.Module):
+    """A layer, and what rank 1 has otherwise."""
+
+    def __init__(self, kind: str, rank: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1 + (rank if kind == "a shape" else 0))
+        if kind == "a type" and rank:
+            self.layer.double()
+        if kind == "an order" and rank:
+            self.layer.weight = self.layer._parameters.pop("weight")
+        if kind == "a layer more" and rank:
+            self.more = nn.Linear(1, 1)
+        if kind == "a buffer more" and rank:
+            self.register_buffer("more", torch.ones(()))
+
+
+class Scaled(nn.Module):
+    """A loss that trains as many numbers of its own as ``size``."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(size))
+
+
+def refused(kind: str, engine: str) -> str:
+    """Build a trainer where something differs by rank; return what is raised."""
+    rank = int(os.environ["RANK"])
+    model = Model(kind, rank)
+    options = OPTIONS.get(kind, {}) if rank else {}
+    if kind == "checkpoints":
+        options = {"checkpoint": ["full", "sharded"][rank]}
+    if kind == "sharded modules":
+        options = {"shard_modules": [[], ["Linear"]][rank]}
+    try:
+        Trainer(
+            model,
+            [torch.ones(1)],
+            optimizer=torch.optim.SGD(model.parameters(), 0.1),
+            loss_fn=Scaled(1 + (rank if kind == "the loss" else 0)),
+            plugins=[{"distributed": {"engine": engine, **options}}],
+            device="cpu",
+        )
+    except TrainbusError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("engines", "engine is 'ddp' on rank 0, 'fsdp2' on rank 1, but all"),
+        ("whose data", "data is 'split' on rank 0, 'own' on rank 1"),
+        ("unused", "find_unused_parameters is False on rank 0, True on rank 1"),
+        ("checkpoints", "checkpoint is 'full' on rank 0, 'sharded' on rank 1"),
+        ("sharded modules", "shard_modules is () on rank 0, ('Linear',) on rank 1"),
+    ],
+)
+def test_an_option_that_differs_is_refused_before_anything_is_exchanged(
+    two: Ranks, kind: str, told: str
+) -> None:
+    engine = "fsdp2" if kind in ("checkpoints", "sharded modules") else "ddp"
+    first, second = two.run(refused, kind, engine)
+    assert told in first
+    assert first == second
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("a shape", "model.layer.weight is (1, 4) of torch.float32 on rank 0, (2, 4)"),
+        ("a type", "(1, 4) of torch.float32 on rank 0, (1, 4) of torch.float64 on"),
+        ("a layer more", "model.more.weight is missing on rank 0, (1, 1) of"),
+        ("a buffer more", "model.more is missing on rank 0, () of torch.float32 on"),
+        ("an order", "weight 1 of the run is model.layer.weight on rank 0, model.la"),
+        ("the loss", "loss.scale is (1,) of torch.float32 on rank 0, (2,) of"),
+        ("nothing", ""),
+    ],
+)
+def test_a_model_that_differs_is_refused_before_anything_is_exchanged(
+    two: Ranks, kind: str, engine: str, told: str
+) -> None:
+    first, second = two.run(refused, kind, engine)
+    assert told in first
+    assert bool(first) == bool(told)
+    assert first == second
+
+
 def said(kind: str) -> str:
     """Train with something that differs by rank; return what is raised."""
     rank = int(os.environ["RANK"])

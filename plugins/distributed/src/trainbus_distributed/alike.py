@@ -1,16 +1,70 @@
-"""Whether processes that each have the whole model still have the same one."""
+"""Whether all processes have the same options and model, and still the same weights."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from trainbus_distributed.group import Group
-from training import PluginError
+from training import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from training import Trainer
+
+
+def require_same_options(options: Mapping[str, Any], group: Group) -> None:
+    """Refuse options that differ, before processes wait for what others never send.
+
+    Args:
+        options: of this process, by name.
+        group: the processes.
+    Raises:
+        ConfigError: on all processes; names the first option that differs.
+    """
+    found = group.gather(dict(options), "of options")
+    for name in options:
+        _require_same(f"distributed.{name}", [repr(each[name]) for each in found])
+
+
+def require_same_model(modules: Mapping[str, nn.Module], group: Group) -> None:
+    """Refuse parts of other names, shapes or types: exchanges would wait, or mix up.
+
+    A digest of them is sent; only where that differs all of them are.
+
+    Args:
+        modules: whose parameters and buffers are exchanged, by name.
+        group: the processes.
+    Raises:
+        ConfigError: on all processes; names the first part that differs.
+    """
+    own = {
+        f"{kind}.{name}": f"{tuple(part.shape)} of {part.dtype}"
+        for kind, module in modules.items()
+        for parts in (module.named_parameters(), module.named_buffers())
+        for name, part in parts
+    }
+    digest = sha256(repr(own).encode()).hexdigest()
+    if len(set(group.gather(digest, "of a model's digest"))) == 1:
+        return
+    found = group.gather(own, "of a model")
+    for name in dict.fromkeys(chain(*found)):
+        _require_same(name, [each.get(name, "missing") for each in found])
+    for number, names in enumerate(zip(*found, strict=True), 1):
+        _require_same(f"weight {number} of the run", names)
+
+
+def _require_same(name: str, found: Sequence[str]) -> None:
+    if any(each != found[0] for each in found):
+        said = ", ".join(f"{each} on rank {rank}" for rank, each in enumerate(found))
+        raise ConfigError(
+            f"{name} is {said}, but all processes of a run must have the same: let "
+            "nothing in the script depend on the rank"
+        )
 
 
 def require_alike(trainer: Trainer, group: Group) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from training import Trainer
     from training.plugin import Plan, PlannedRun
 
+#: Options by which processes exchange.
+SHARED = ("engine", "shard_modules", "checkpoint", "data", "find_unused_parameters")
+
 
 class DistributedCallback(Callback):
     """Divide the run over the processes that torchrun started; alone, do nothing.
@@ -93,8 +96,12 @@ class DistributedCallback(Callback):
         return self._strategy
 
     def _engine(self, trainer: Trainer) -> GroupStrategy:
-        common = (trainer, Group(self.timeout), self.data)
-        # Late: a run of one process need not import either.
+        # Late: a run of one process need import none of these.
+        from trainbus_distributed.alike import require_same_options
+
+        group = Group(self.timeout)
+        require_same_options({name: getattr(self, name) for name in SHARED}, group)
+        common = (trainer, group, self.data)
         if self.engine == "fsdp2":
             from trainbus_distributed.fsdp2 import FSDP2Strategy
 

@@ -80,6 +80,7 @@ class FSDP2Strategy(GroupStrategy):
                 is sharded and what is not; or the model cannot be sharded.
         """
         self._model = model
+        self.require_same(model)
         self.tell_of_statistics(model)
         if not isinstance(model, FSDPModule):  # by an earlier trainer
             self._shard(model, optimizer, device)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from trainbus_distributed.alike import require_same_model
 from trainbus_distributed.divided_window import DividedWindow
 from trainbus_distributed.exchange import average
 from trainbus_distributed.group import Group
@@ -163,6 +164,15 @@ class GroupStrategy(Strategy):
             self.group.share_main([moved])
             if moved is not part:  # it lies elsewhere
                 part.copy_(moved)
+
+    def require_same(self, model: nn.Module) -> None:
+        """Refuse another model, or loss, than that of another process.
+
+        Raises:
+            ConfigError: on all processes.
+        """
+        modules = {"model": model, **self.trainer.criterion.modules()}
+        require_same_model(modules, self.group)
 
     def tell_of_statistics(self, model: nn.Module) -> None:
         """Say once that BatchNorm makes a run differ from that of one process."""

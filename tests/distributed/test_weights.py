@@ -87,9 +87,10 @@ def test_d6_parts_by_themselves_would_tell_otherwise(two: Ranks) -> None:
     assert two.run(run_measuring_parts) == ["samples", "samples"]
 
 
-def run_disagreeing() -> str:
+def run_disagreeing(what: str) -> str:
     def otherwise(self: PartWeigher, *given: Any) -> float:
-        self._told.unit = f"rank {self._strategy.rank}"
+        own = {"unit": f"rank {self._strategy.rank}", "scale": self._strategy.rank}
+        setattr(self._told, what, own[what])
         return 1.0
 
     measured = PartWeigher._measured
@@ -100,9 +101,45 @@ def run_disagreeing() -> str:
         PartWeigher._measured = measured  # type: ignore[method-assign]
 
 
-def test_d6_processes_that_see_other_things_are_told(two: Ranks) -> None:
-    with pytest.raises(RankError, match="was measured otherwise in each process"):
-        two.run(run_disagreeing)
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("unit", "unit is 'rank 0' on rank 0, 'rank 1' on rank 1"),
+        ("scale", "scale is 0 on rank 0, 1 on rank 1"),
+    ],
+)
+def test_d6_processes_that_see_other_things_are_told(
+    two: Ranks, what: str, told: str
+) -> None:
+    with pytest.raises(RankError, match=f"otherwise in each process .{told}"):
+        two.run(run_disagreeing, what)
+
+
+def run_without_room(rank: int) -> str:
+    """Train where one process has no room for any row; return what is raised."""
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        if torch.distributed.get_rank() == rank:
+            raise torch.OutOfMemoryError("no room")
+        loss: Tensor = model.get_submodule("layer")(batch["x"]).square().mean()
+        return loss
+
+    try:
+        run(ByClass, step_fn=step)
+    except torch.OutOfMemoryError as error:
+        return "; ".join([str(error), *error.__notes__])
+    return ""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_d6_where_one_process_has_no_room_to_measure_that_is_told_on_all(
+    two: Ranks, rank: int
+) -> None:
+    told = two.run(run_without_room, rank)
+    for each in told:
+        assert "the model raised OutOfMemoryError: no room" in each
+        assert "use a smaller batch_size" in each
+    assert f"raised on rank {rank}" in told[1 - rank]
 
 
 def test_d6_what_is_said_needs_no_look(two: Ranks) -> None:

@@ -13,6 +13,8 @@ from training.hardware.strategy import Strategy
 from training.weighing import sentences
 from training.weighing.candidates import said_weight
 from training.weighing.collated import load
+from training.weighing.disagreement import refuse
+from training.weighing.subject import Look
 from training.weighing.units import in_words
 from training.weighing.untouched import untouched
 from training.weighing.weigher import Weigher
@@ -34,6 +36,7 @@ class PartWeigher(Weigher):
     def __init__(self, *given: Any, strategy: Strategy) -> None:
         super().__init__(*given)
         self._strategy = strategy
+        self._seen = Look()  # in the batch that was measured last
 
     def prepare(
         self,
@@ -120,19 +123,17 @@ class PartWeigher(Weigher):
         alike = stands_in or self._counts.go_together(self._told.live, part, samples)
         return self._strategy.sum([float(not alike)]) != [0.0]
 
+    def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
+        self._seen = super()._look(batch, issued, live)
+        return self._seen
+
     def _agree(self) -> None:
         """Refuse to go on if processes have seen different things in one batch."""
         told = self._told
-        own = told.unit, tuple(told.live), told.is_settled, told.scale
+        own = told.unit, list(told.live), told.is_settled, told.scale
         found = self._strategy.gather(own)
         if any(each != found[0] for each in found):
-            units = ", ".join(
-                f"{unit} on rank {r}" for r, (unit, *_) in enumerate(found)
-            )
-            raise ConfigError(
-                f"what the loss is a mean over was measured otherwise in each process "
-                f"({units}): {sentences.WAYS_OUT}"
-            )
+            refuse(self._strategy, found, self._seen)
 
     def _refuse_differing(self, batch: Any, samples: int | None, seen: Any) -> None:
         self._reasons += seen.reasons  # parts are compared, not the batch

@@ -13,6 +13,7 @@ from torch.distributed import DistNetworkError
 from toy import make_trainer
 
 from trainbus_distributed.farewell import lost_words
+from trainbus_distributed.group import hang_up_all
 from trainbus_distributed.lines import LineError
 from trainbus_distributed.waiting import (
     Call,
@@ -154,6 +155,36 @@ def test_a_save_by_one_process_alone_is_told_on_all(
         assert "wait for one another in different calls: rank 0 in save_check" in words
         assert "(test_parting.py, line " in words
         assert seconds < SOON + 5.0
+
+
+def calling_after_a_run(call: str, engine: str, folder: Path) -> str:
+    """Train; then main saves or loads, and the other has ended; what main is told."""
+    plugins = [{"distributed": {"timeout": TIMEOUT, "engine": engine}}]
+    trainer = make_trainer(None, None, device="cpu", plugins=plugins)
+    trainer.train()
+    if not trainer.is_main:
+        hang_up_all()  # as the end of a process does
+        return ""
+    words, seconds = told(lambda: getattr(trainer, call)(folder / "a.pt"))
+    assert seconds < SOON
+    return words
+
+
+@pytest.mark.parametrize(
+    ("call", "engine"),
+    [
+        ("save_checkpoint", "ddp"),
+        pytest.param("save_checkpoint", "fsdp2", marks=pytest.mark.exhaustive),
+        pytest.param("load_checkpoint", "ddp", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_d35_who_calls_alone_after_a_run_is_told_to_call_in_all(
+    parted: Ranks, tmp_path: Path, call: str, engine: str
+) -> None:
+    words, _ = parted.run(calling_after_a_run, call, engine, tmp_path)
+    assert words.startswith(f"PeerFailedError: {call} (test_parting.py, line ")
+    assert "waits for all processes of the run, and another one has ended" in words
+    assert "call it in all of them, not only 'if trainer.is_main'" in words
 
 
 class CallsAlone(Callback):

@@ -84,11 +84,15 @@ class Farewell:
                 "can be computed together any more; end this one, and start all anew"
             )
 
-    def explained(self, error: BaseException) -> BaseException:
+    def explained(self, error: BaseException, call: str = "") -> BaseException:
         """Return what is to be raised for ``error``, and tell the others of that.
 
         It is ``error`` itself, or where that says that another process is gone, what
         that one has told.
+
+        Args:
+            error: raised in this process.
+            call: of a script, outside of a run, that all of them must make.
         """
         self._is_leaving = True
         if isinstance(error, PeerFailedError):
@@ -102,7 +106,7 @@ class Farewell:
             if told is not None and told["rank"] != self._rank:
                 time.sleep(LATER)
                 return peer_error(told, self._rank)
-            error = self._unexplained(said, is_late)
+            error = self._unexplained(said, is_late, call)
         note = f"on rank {self._rank} of {self._size}"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
@@ -206,7 +210,14 @@ class Farewell:
             return None
         return words
 
-    def _unexplained(self, said: str, is_late: bool) -> PeerFailedError:
+    def _unexplained(self, said: str, is_late: bool, call: str) -> PeerFailedError:
+        if call:
+            late = f"has not come for {self._timeout:g} s (distributed.timeout)"
+            return PeerFailedError(
+                f"{call} waits for all processes of the run, and another one "
+                f"{late if is_late else 'has ended without it, or was killed'}; call "
+                f"it in all of them, not only 'if trainer.is_main' ({said})"
+            )
         if is_late:
             return PeerFailedError(
                 f"another process of the run has not come for {self._timeout:g} s "

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from trainbus_distributed.alike import require_same_model
 from trainbus_distributed.divided_window import DividedWindow
 from trainbus_distributed.exchange import average
+from trainbus_distributed.farewell import lost_words
 from trainbus_distributed.group import Group
 from trainbus_distributed.module_facts import (
     keeps_statistics,
     looking_across_rows,
     parts_of,
 )
-from trainbus_distributed.waiting import asker
+from trainbus_distributed.waiting import asker, place
 from training import ConfigError, PluginError
 from training.plugin import GradientCheck, Strategy, record_failure
 
@@ -88,12 +89,18 @@ class GroupStrategy(Strategy):
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sums over all processes."""
         self.require_all("sum")
-        return self.group.sum(values, asker())
+        try:
+            return self.group.sum(values, asker())
+        except Exception as error:
+            raise self.told(error)  # noqa: B904  # of itself, mostly
 
     def gather(self, value: T) -> list[T]:
         """Return each process's value."""
         self.require_all("gather")
-        return self.group.gather(value, asker())
+        try:
+            return self.group.gather(value, asker())
+        except Exception as error:
+            raise self.told(error)  # noqa: B904  # as above
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Let the main process do ``work``."""
@@ -106,7 +113,10 @@ class GroupStrategy(Strategy):
             finally:
                 self._is_on_main = False
 
-        return self.group.on_main(alone, asker())
+        try:
+            return self.group.on_main(alone, asker())
+        except Exception as error:
+            raise self.told(error)  # noqa: B904  # as above
 
     def require_all(self, method: str) -> None:
         """Refuse a call that waits for all where the main process alone makes it.
@@ -132,11 +142,27 @@ class GroupStrategy(Strategy):
 
     def report(self, error: BaseException) -> BaseException:
         """Tell the others of ``error``; return it, or what they have failed of."""
+        return self._reported_as(error)
+
+    def told(self, error: Exception) -> BaseException:
+        """Return what is to be raised for ``error`` of a call that waits for all.
+
+        In a run that is ``error``, which ends it and is reported then. A script that
+        calls for itself is told at once where it has lost another process.
+        """
+        if self.trainer.bus.is_in_run or lost_words(error) is None:
+            return error
+        told = self._reported_as(error, place())
+        if told is not error:
+            told.__cause__ = error
+        return told
+
+    def _reported_as(self, error: BaseException, call: str = "") -> BaseException:
         self.group.forget_passes()
         farewell = self.group.farewell
         if farewell is None or self._is_agreed(error):
             return error
-        error = farewell.explained(error)
+        error = farewell.explained(error, call)
         record_failure(error)  # before: the launcher takes the first for the cause
         farewell.part(error)
         self._reported = error
@@ -154,7 +180,10 @@ class GroupStrategy(Strategy):
 
     def on_each(self, work: Callable[[], T]) -> T:
         """Let each process do ``work``."""
-        return self.group.on_each(work, asker())
+        try:
+            return self.group.on_each(work, asker())
+        except Exception as error:
+            raise self.told(error)  # noqa: B904  # as above
 
     def share_weights(self, model: nn.Module, device: torch.device) -> None:
         """Give ``model`` the weights and buffers of the main process, where it lies."""

@@ -299,3 +299,22 @@ def test_d32_a_process_s_own_data_goes_on_where_it_was(
         assert difference(one, other) is None
     (place,) = torch.load(path, weights_only=True)["ranks"]
     assert place.keys() == {"rng", "data", "loader"}
+
+
+def resumed_from_a_file_of_its_own(folder: str) -> str:
+    """Train on from a file that only the main process sees."""
+    trainer = make(0.0)
+    try:
+        trainer.train(resume=Path(folder) / f"of-{trainer.rank}.pt")
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def test_a_file_to_resume_that_one_process_does_not_see_is_refused_by_all(
+    two: Ranks, tmp_path: Path
+) -> None:
+    (tmp_path / "of-0.pt").touch()
+    first, second = two.run(resumed_from_a_file_of_its_own, str(tmp_path))
+    for each in (first, second):
+        assert "there is no such file for rank 1; keep checkpoints where all" in each

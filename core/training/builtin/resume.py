@@ -103,10 +103,17 @@ def go_on(trainer: Resumable, choice: str | Path) -> None:
             f"resume is {choice!r}, a {type(choice).__name__}; pass 'auto', the path "
             "of a checkpoint, or None to start"
         )
-    if choice != AUTO and not named_path(choice).exists():
+    seen = trainer.strategy.gather(choice == AUTO or named_path(choice).exists())
+    if not any(seen):
         raise CheckpointError(
             f"resume is {str(choice)!r}, and there is no such file"
             f"{did_you_mean(str(choice), [AUTO])}"
+        )
+    if not all(seen):
+        blind = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
+        raise CheckpointError(
+            f"resume is {str(choice)!r}, and there is no such file for rank {blind}; "
+            "keep checkpoints where all processes see them"
         )
     told = started_at(trainer, str(choice))
     if trainer.is_main:

@@ -187,6 +187,18 @@ def test_d35_who_calls_alone_after_a_run_is_told_to_call_in_all(
     assert "call it in all of them, not only 'if trainer.is_main'" in words
 
 
+def resuming_alone() -> str:
+    trainer = run_of()
+    return told(lambda: trainer.train(resume="auto" if trainer.is_main else None))[0]
+
+
+@pytest.mark.exhaustive
+def test_d35_who_resumes_alone_is_told_so_on_all(parted: Ranks) -> None:
+    for words in parted.run(resuming_alone):
+        assert "wait for one another in different calls: rank 0 in train (" in words
+        assert "by 'gather go_on', rank 1 in train (" in words
+
+
 class CallsAlone(Callback):
     """Waits for the others at a place to which only the main process comes.
 
@@ -248,6 +260,12 @@ def test_processes_are_out_of_step_when_all_wait_elsewhere(
 def test_who_is_out_of_step_is_told_by_rank() -> None:
     words = out_of_step([[7, "sum of 1", "save_checkpoint (a.py, line 3)"], None])
     assert "rank 0 in save_checkpoint (a.py, line 3), rank 1 is elsewhere" in words
+
+
+def test_who_is_out_of_step_at_one_place_is_told_by_the_inner_call() -> None:
+    at = "train (a.py, line 3)"
+    words = out_of_step([[7, "gather go_on", at], [7, "on_main agree", at]])
+    assert f"rank 0 in {at}, by 'gather go_on', rank 1 in {at}, by 'on_main ag" in words
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from trainbus_distributed.module_facts import (
     looking_across_rows,
     parts_of,
 )
-from trainbus_distributed.waiting import asker, place
+from trainbus_distributed.waiting import OutOfStepError, asker, place
 from training import ConfigError, PluginError
 from training.plugin import GradientCheck, Strategy, record_failure
 
@@ -148,9 +148,10 @@ class GroupStrategy(Strategy):
         """Return what is to be raised for ``error`` of a call that waits for all.
 
         In a run that is ``error``, which ends it and is reported then. A script that
-        calls for itself is told at once where it has lost another process.
+        calls for itself tells at once that it has lost another process, or left it.
         """
-        if self.trainer.bus.is_in_run or lost_words(error) is None:
+        is_parted = isinstance(error, OutOfStepError) or lost_words(error) is not None
+        if self.trainer.bus.is_in_run or not is_parted:
             return error
         told = self._reported_as(error, place())
         if told is not error:

@@ -132,8 +132,12 @@ def is_mixed(calls: Sequence[Any]) -> bool:
 
 def out_of_step(calls: Sequence[Any]) -> str:
     """Return the sentence that says where each process waits."""
+    places = [call[2] for call in calls if call is not None]
+    is_told = len(set(places)) == len(places)  # else it takes the inner calls, too
     said = (
-        f"rank {rank} {'is elsewhere' if call is None else f'in {call[2]}'}"
+        f"rank {rank} is elsewhere"
+        if call is None
+        else f"rank {rank} in {call[2]}" + ("" if is_told else f", by {call[1]!r}")
         for rank, call in enumerate(calls)
     )
     return (

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from trainbus_grad_noise import GradientNoiseCallback
-from training import Callback
+from training import Callback, ConfigError
+from training.plugin import Strategy
 from training.testing import assert_no_waits
 
 
@@ -78,3 +79,22 @@ def test_a_step_with_gradients_that_are_not_finite_is_left_out(tiny_trainer):
     )
     trainer.train()
     assert math.isfinite(trainer.history[0]["grad_norm"])
+
+
+class InParts(Strategy):
+    """Of a process that has a part of each tensor."""
+
+    parts = (torch.Tensor,)
+
+
+class Divides(Callback):
+    hook_api = ">=1.1,<2"
+
+    def make_strategy(self):
+        return InParts()
+
+
+def test_parts_of_gradients_are_refused(tiny_trainer):
+    trainer = tiny_trainer(Divides(), GradientNoiseCallback(), num_epochs=1)
+    with pytest.raises(ConfigError, match="use engine ddp, or leave grad_noise out"):
+        trainer.train()

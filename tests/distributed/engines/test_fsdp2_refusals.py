@@ -84,3 +84,56 @@ def test_d40_what_fsdp2_would_replace_elsewhere_is_refused(
 @pytest.mark.parametrize("what", ["two groups", "no weight"])
 def test_d40_what_fsdp2_replaces_nowhere_is_trained(two: Ranks, what: str) -> None:
     assert two.run(told, what, "fsdp2") == ["trained"] * 2
+
+
+class Looked(nn.Module):
+    """A table and a scale, of which some kinds cannot be sharded."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.table = nn.Embedding(4, 3, sparse="sparse" in what)
+        self.scale = nn.Parameter(torch.ones(() if what == "a scalar" else (1,)))
+        self.table.weight.requires_grad_("frozen" not in what)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        looked: Tensor = self.table(rows)
+        return looked * self.scale
+
+
+def looked_up(what: str, engine: str) -> str:
+    """Return what is said of a run over such a model, or that it has trained."""
+    torch.manual_seed(0)
+    model = Looked(what)
+    try:
+        Trainer(
+            model,
+            DataLoader(TensorDataset(torch.arange(4), torch.ones(4, 3)), batch_size=2),
+            optimizer=torch.optim.SGD(model.parameters(), 0.1),
+            loss_fn=nn.functional.mse_loss,
+            plugins=[{"distributed": {"engine": engine}}],
+            loss_per="samples",
+            device="cpu",
+        ).train()
+    except ConfigError as error:
+        return str(error)
+    return "trained"
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("a scalar", "the parameter scale is 0-d"),
+        ("sparse", "the gradient of table is sparse"),
+    ],
+)
+def test_d40_kinds_of_parameters_that_fsdp2_cannot_shard_are_refused(
+    two: Ranks, what: str, message: str
+) -> None:
+    for each in two.run(looked_up, what, "fsdp2"):
+        assert message in each
+        assert "or use engine ddp" in each
+    assert two.run(looked_up, what, "ddp") == ["trained"] * 2
+
+
+def test_d40_a_table_that_does_not_train_may_be_sparse(two: Ranks) -> None:
+    assert two.run(looked_up, "frozen, sparse", "fsdp2") == ["trained"] * 2

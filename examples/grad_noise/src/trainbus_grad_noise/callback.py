@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from training import Callback
+from training import Callback, ConfigError
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -42,7 +42,16 @@ class GradientNoiseCallback(Callback):
         self._count: Tensor | None = None  # gradients in the sums, 0-d, on the device
 
     def on_setup(self, trainer: Trainer) -> None:
-        """Forget an earlier run."""
+        """Forget an earlier run.
+
+        Raises:
+            ConfigError: this process would see parts of the gradients, as under fsdp2.
+        """
+        if trainer.strategy.parts:
+            raise ConfigError(
+                "grad_noise adds up whole gradients, and each process has a part of "
+                "them; use engine ddp, or leave grad_noise out"
+            )
         self._reset(trainer)
 
     def metric_names(self) -> list[str]:

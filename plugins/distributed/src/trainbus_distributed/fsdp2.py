@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from trainbus_distributed.group import Group
 from trainbus_distributed.sharded.checkpoint import ShardedSave
 from trainbus_distributed.sharded.gradients import ShardedGradients
-from trainbus_distributed.sharded.plan import check_types, modules_to_shard
+from trainbus_distributed.sharded.plan import check_kinds, check_types, modules_to_shard
 from trainbus_distributed.sharded.state import gathered, parted
 from trainbus_distributed.strategy import GroupStrategy
 from training import ConfigError
@@ -233,6 +233,7 @@ class FSDP2Strategy(GroupStrategy):
                 f"torch has no fused {type(optimizer).__name__} of sharded parameters; "
                 "build it without fused=True, or use engine ddp"
             )
+        check_kinds(model)
         apart = modules_to_shard(model, self._names)
         check_types(model, apart)
         if not apart and self.is_main:

@@ -55,6 +55,28 @@ def named_by(model: nn.Module) -> set[str]:
     return found
 
 
+def check_kinds(model: nn.Module) -> None:
+    """Refuse parameters of kinds that torch cannot shard.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 0:
+            raise ConfigError(
+                f"the parameter {name} is 0-d, and fsdp2 shards along a first "
+                "dimension; give it the shape (1,), or use engine ddp"
+            )
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            continue
+        if module.sparse and module.weight.requires_grad:
+            raise ConfigError(
+                f"the gradient of {name or type(module).__name__} is sparse, which "
+                "fsdp2 cannot shard; build it without sparse=True, or use engine ddp"
+            )
+
+
 def check_types(model: nn.Module, apart: Sequence[nn.Module]) -> None:
     """Refuse trained parameters of several types in what is gathered together.
 

@@ -67,6 +67,7 @@ def test_d17_batchnorm_is_told_of_once_and_follows_main(
     main, other = two.run(trained, engine, "batch")
     (told,) = main["told"]
     assert told.startswith("BatchNorm (1) normalises by the rows of each process's")
+    assert told.endswith("and torch may refuse a part of one row")
     assert other["told"] == []
     assert main["buffers"] == other["buffers"]
     assert main["answers"] == other["answers"]

@@ -211,7 +211,8 @@ class GroupStrategy(Strategy):
             log.warning(
                 "BatchNorm (%s) normalises by the rows of each process's part of a "
                 "batch, so this run differs from that of one process; running "
-                "statistics follow the main process",
+                "statistics follow the main process, and torch may refuse a part of "
+                "one row",
                 f"{found[0]} and {len(found) - 1} more" if len(found) > 1 else found[0],
             )
 

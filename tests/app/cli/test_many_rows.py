@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from trainbus_data.vqa.task import VQA
+from training.app.cli import commands
 from training.app.cli import predict as command_predict
 
 Command = Callable[..., tuple[int, str, str]]
@@ -322,3 +324,37 @@ def test_other_suffixes_of_evaluate_are_lines_as_before(command: Command) -> Non
     given = ("evaluate", "run.yaml", "--checkpoint", "model.pt", "--predictions")
     assert command(*given, "p.txt")[0] == 0
     assert len(lines_of("p.txt")) == 4
+
+
+@pytest.mark.parametrize("answered", [0, 2])
+def test_evaluate_answers_test_rows_that_have_no_answer(
+    answered: int, command: Command
+) -> None:
+    rows = rows_of()[:answered] + rows_of(answered=False)[answered:]
+    Path("test").mkdir()
+    for colour in COLOURS:
+        Image.new("RGB", (40, 30), colour).save(f"test/{colour}.png")
+    write_lines("test/rows.jsonl", rows)
+    code, out, err = command(
+        *("evaluate", "run.yaml", "--checkpoint", "model.pt", "--split", "test"),
+        *("--set", "data.test=test/rows.jsonl", "--predictions", "p.jsonl"),
+    )
+    assert code == 0, err
+    assert ("most frequent" in out) == bool(answered)
+    assert [row["question_id"] for row in lines_of("p.jsonl")] == [7, 8, 9, 10]
+
+
+def test_floors_that_fail_throw_no_finished_evaluation_away(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Any] = []
+
+    def failing(*rows: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(VQA, "floors", failing)
+    monkeypatch.setattr(commands, "_measure", lambda *given: measured.append(given))
+    given = ("evaluate", "run.yaml", "--checkpoint", "model.pt")
+    code, _, err = command(*given)
+    assert (code, "ZeroDivisionError" in err) == (1, True)
+    assert not measured

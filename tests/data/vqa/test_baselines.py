@@ -26,6 +26,13 @@ def test_of_equally_frequent_answers_the_first_is_given():
     assert floors["question_only"]["all"] == 1.0
 
 
+def test_only_rows_with_an_answer_are_judged_and_only_their_kinds_are_told():
+    train, bare = [row("a", "x")], {"question": "a"}
+    judged = [row("a", "x", "k"), bare, {"question": "a", "answer": "y"}]
+    assert answer_floors(train, judged)["question_only"] == {"all": 0.5, "k": 1.0}
+    assert answer_floors(train, [bare]) == {}
+
+
 def test_no_rows_is_an_error():
     with pytest.raises(DataError, match="is empty"):
         answer_floors([], [row("a", "x")])

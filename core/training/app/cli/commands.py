@@ -132,14 +132,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
             f"as in --set data.{split}=FILE"
         )
     loader = Counted(loader, "evaluating")
+    # Before the minutes of measuring, which a task's mistake in them would throw away.
+    floors = data_facts(parts.pipeline, parts.recipe.task, split).get("floors", {})
     results = _measure(config, parts.model, parts.recipe, loader)
     records = results["records"]
+    if target is not None:
+        predictions.write_records(target, records, parts.recipe.task)
     scores = {key: v for key, v in results.items() if isinstance(v, float)}
-    floors = data_facts(parts.pipeline, parts.recipe.task, split).get("floors", {})
     print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
     print("\n".join(metric_table({"value": scores}, floors)))
     if target is not None:
-        predictions.write_records(target, records, parts.recipe.task)
         print(f"predictions: {target}")
 
 

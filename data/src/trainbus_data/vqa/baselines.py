@@ -24,22 +24,27 @@ def answer_floors(
 
     Args:
         train_rows: dicts with ``question`` and ``answer``.
-        validation_rows: the same, with ``kind``.
+        validation_rows: the same; those without an answer are not judged, and those
+            without ``kind`` count in ``all`` only.
     Returns:
-        For each of the two a dict of shares in [0, 1]: ``all``, then each kind.
+        For each of the two a dict of shares in [0, 1]: ``all``, then each kind; ``{}``
+        if no row can be judged.
     Raises:
         DataError: one of the two is empty.
     """
     if not train_rows or not validation_rows:
         raise DataError("floors need training rows and validation rows; one is empty")
+    judged = [row for row in validation_rows if "answer" in row]
+    if not judged:
+        return {}
     most_frequent = _commonest(row["answer"] for row in train_rows)
     answers: dict[str, list[str]] = defaultdict(list)
     for row in train_rows:
         answers[row["question"]].append(row["answer"])
     by_question = {text: _commonest(given) for text, given in answers.items()}
     return {
-        "most_frequent": _score(validation_rows, {}, most_frequent),
-        "question_only": _score(validation_rows, by_question, most_frequent),
+        "most_frequent": _score(judged, {}, most_frequent),
+        "question_only": _score(judged, by_question, most_frequent),
     }
 
 
@@ -55,7 +60,8 @@ def _score(
     for row in rows:
         hit = guesses.get(row["question"], otherwise) == row["answer"]
         hits["all"].append(hit)
-        hits.setdefault(row["kind"], []).append(hit)
+        if kind := row.get("kind"):
+            hits.setdefault(kind, []).append(hit)
     first = {"all": hits.pop("all")}
     return {
         kind: sum(given) / len(given)

@@ -63,6 +63,14 @@ def test_kinds_stand_beside_their_floors(write_run: Any) -> None:
     assert "accuracy/other 0.7500 0.0625" in kinds
 
 
+def test_a_floor_stands_beside_a_metric_of_its_unit_only(write_run: Any) -> None:
+    row = {"epoch": 1, "anls": 0.5, "anls/other": 0.25}
+    page = page_of(write_run(history=[row], best=[]))
+    kinds = page.parts["By kind, beside what answers without looking"]
+    assert "0.2500" in kinds
+    assert "0.0625" not in kinds
+
+
 def test_costs_starts_and_settings_are_there(write_run: Any) -> None:
     parts = page_of(write_run()).parts
     assert "csv 0.500 12.5 % 3 on_epoch_end" in parts["What plugins cost"]

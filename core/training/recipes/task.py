@@ -56,6 +56,9 @@ class Task:
     ) -> dict[str, dict[str, float]]:
         """Return name -> scores by kind of what answers without looking.
 
+        ``all`` and the kinds are of ``accuracy``, or of ``exact_match`` where there is
+        none; a score of another metric has that one's name.
+
         Args:
             train: rows that may be learnt from.
             judged: rows that are scored.

@@ -21,6 +21,7 @@ import pyte
 import pytest
 
 from training.app.cli import main
+from training.app.cli.report import metric_table
 
 SCREENS = Path(__file__).parent / "screens"
 RUN = ("run", "run.yaml", "-p", "progress", "--set", "training.num_epochs=2")
@@ -138,3 +139,12 @@ def test_a_header_with_many_plugins_breaks_between_their_names(
     assert all(len(line) < 80 for line in lines)
     assert lines[start + 1].startswith(" " * 11)
     assert {*more} < {*" ".join(told).split(", ")}
+
+
+def test_a_floor_stands_beside_a_metric_of_its_unit() -> None:
+    scores = {"accuracy": 0.9, "exact_match": 0.8, "anls": 0.7, "anls/other": 0.7}
+    floors = {"guess": {"all": 0.5, "other": 0.25, "exact_match": 0.375}}
+    lines = metric_table({"value": scores}, floors)[1:]
+    assert [line.split()[2:] for line in lines] == [["0.5000"], ["0.3750"], [], []]
+    lines = metric_table({"value": {"exact_match": 0.8}}, {"guess": {"all": 0.5}})
+    assert lines[-1].split() == ["exact_match", "0.8000", "0.5000"]

@@ -1,12 +1,16 @@
 """Floors: what an answerer scores that never looks at a picture."""
 
 import json
+from typing import Any
 
 import pytest
 
 from trainbus_data.rows.reading import read_rows
 from trainbus_data.vqa.baselines import answer_floors
+from trainbus_data.vqa.task import VQA
 from training.errors import DataError
+
+SCORE = VQA().score
 
 
 def row(question: str, answer: str, kind: str = "other") -> dict[str, str]:
@@ -16,26 +20,47 @@ def row(question: str, answer: str, kind: str = "other") -> dict[str, str]:
 def test_floors_are_shares_in_all_and_by_kind():
     train = [row("a", "x"), row("a", "y"), row("a", "y"), row("b", "x"), row("b", "x")]
     validation = [row("a", "y"), row("b", "x", "k"), row("new", "x"), row("b", "y")]
-    floors = answer_floors(train, validation)
-    assert floors["most_frequent"] == {"all": 0.5, "k": 1.0, "other": 1 / 3}
-    assert floors["question_only"] == {"all": 0.75, "k": 1.0, "other": 2 / 3}
+    floors = answer_floors(train, validation, SCORE)
+    shares = {"all": 0.5, "k": 1.0, "other": 1 / 3, "exact_match": 0.5}
+    assert floors["most_frequent"] == shares
+    shares = {"all": 0.75, "k": 1.0, "other": 2 / 3, "exact_match": 0.75}
+    assert floors["question_only"] == shares
+
+
+@pytest.mark.parametrize(
+    ("guess", "answers", "accuracy"),
+    [
+        pytest.param("Yes", ["yes."], 1.0, id="normalised"),
+        pytest.param("no", ["no"] * 3 + ["yes"] * 7, 0.9, id="several annotators"),
+        pytest.param("no", ["yes"], 0.0, id="wrong"),
+    ],
+)
+def test_a_guess_is_scored_as_a_prediction_is(
+    guess: str, answers: list[str], accuracy: float
+) -> None:
+    judged: dict[str, Any] = row("a", answers[-1]) | {"answers": answers}
+    floors = VQA("anls").floors([row("a", guess)], [judged])["question_only"]
+    assert floors["all"] == floors["other"] == pytest.approx(accuracy)
+    assert floors["exact_match"] == 0.0
+    assert floors["anls"] == VQA("anls").score(guess, judged)["anls"]
 
 
 def test_of_equally_frequent_answers_the_first_is_given():
-    floors = answer_floors([row("a", "x"), row("a", "y")], [row("a", "x")])
+    floors = answer_floors([row("a", "x"), row("a", "y")], [row("a", "x")], SCORE)
     assert floors["question_only"]["all"] == 1.0
 
 
 def test_only_rows_with_an_answer_are_judged_and_only_their_kinds_are_told():
     train, bare = [row("a", "x")], {"question": "a"}
     judged = [row("a", "x", "k"), bare, {"question": "a", "answer": "y"}]
-    assert answer_floors(train, judged)["question_only"] == {"all": 0.5, "k": 1.0}
-    assert answer_floors(train, [bare]) == {}
+    floors = answer_floors(train, judged, SCORE)["question_only"]
+    assert floors == {"all": 0.5, "k": 1.0, "exact_match": 0.5}
+    assert answer_floors(train, [bare], SCORE) == {}
 
 
 def test_no_rows_is_an_error():
     with pytest.raises(DataError, match="is empty"):
-        answer_floors([], [row("a", "x")])
+        answer_floors([], [row("a", "x")], SCORE)
 
 
 def test_the_floors_of_easy_vqa_are_the_known_ones(shared_folder):
@@ -46,7 +71,7 @@ def test_the_floors_of_easy_vqa_are_the_known_ones(shared_folder):
         [each.as_dict() for each in read_rows(root / f"{name}.jsonl")[0]]
         for name in ("train", "val")
     )
-    floors = answer_floors(train, validation)
+    floors = answer_floors(train, validation, SCORE)
     assert floors["most_frequent"]["all"] == 0.369
     assert floors["question_only"]["all"] == 0.693
     assert round(floors["question_only"]["yes_no"], 3) == 0.847

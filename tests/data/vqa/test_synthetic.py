@@ -11,7 +11,6 @@ from PIL import Image
 
 from trainbus_data.data_pipeline import DataPipeline
 from trainbus_data.rows.reading import read_rows
-from trainbus_data.vqa.baselines import answer_floors
 from trainbus_data.vqa.synthetic import (
     COLOURS,
     MAX_PICTURES,
@@ -20,6 +19,7 @@ from trainbus_data.vqa.synthetic import (
     draw,
     write_shapes,
 )
+from trainbus_data.vqa.task import VQA
 from training.errors import ConfigError
 
 
@@ -72,7 +72,7 @@ def test_every_picture_has_four_questions_and_sizes_are_balanced(shapes):
 def test_the_question_alone_does_not_give_the_answer(shapes):
     numbers = {"num_train_images": 120, "num_validation_images": 40, "seed": 3}
     pipeline = DataPipeline({"synthetic": numbers}, folder=shapes.parent)
-    floors = answer_floors(pipeline.rows("train"), pipeline.rows("validation"))
+    floors = VQA().floors(pipeline.rows("train"), pipeline.rows("validation"))
     assert floors["question_only"]["all"] < 0.5
 
 

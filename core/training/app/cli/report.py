@@ -84,7 +84,7 @@ def metric_table(
 
     Args:
         columns: title -> metric name -> value.
-        floors: kind of floor -> ``all`` or kind of question -> share.
+        floors: kind of floor -> ``all``, kind of question or metric -> share.
     """
     names = list(dict.fromkeys(name for each in columns.values() for name in each))
     titles = [*columns, *(_title(key) for key in _order(floors))]
@@ -95,7 +95,9 @@ def metric_table(
         by_name = {
             key: {_slug(k): v for k, v in floors[key].items()} for key in _order(floors)
         }
-        row += [_number(by_name[key].get(kind or "")) for key in by_name]
+        # A floor of the metric's own name, if a task has one, is of its unit.
+        of_kind = {key: each.get(kind or "") for key, each in by_name.items()}
+        row += [_number(by_name[key].get(name, of_kind[key])) for key in by_name]
         rows.append(row)
     return table(["metric", *titles], rows)
 

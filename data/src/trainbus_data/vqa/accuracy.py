@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 #: The revision of the official evaluation whose results these are.
@@ -86,6 +87,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str | Mapping[str, Any]]) ->
     return sum(scores) / len(scores)
 
 
+@lru_cache(maxsize=4096)  # of 20 us; few answers are most of a set's
 def normalise(text: str) -> str:
     """Return ``text`` without punctuation and articles, numbers as digits."""
     words = _without_punctuation(_flat(text)).lower().split()

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from training.errors import DataError
 
 __all__ = ["answer_floors"]
 
+#: Answer, row -> its scores by metric; ``accuracy`` is among them.
+Score = Callable[[str, Mapping[str, Any]], Mapping[str, float]]
+
 
 def answer_floors(
     train_rows: Sequence[Mapping[str, Any]],
     validation_rows: Sequence[Mapping[str, Any]],
+    score: Score,
 ) -> dict[str, dict[str, float]]:
-    """Return the exact-match share of two answerers that see no picture.
+    """Return what two answerers score that see no picture.
 
     ``most_frequent`` always gives the training rows' most frequent answer;
     ``question_only`` gives the most frequent answer of that very question, and the
@@ -26,9 +30,11 @@ def answer_floors(
         train_rows: dicts with ``question`` and ``answer``.
         validation_rows: the same; those without an answer are not judged, and those
             without ``kind`` count in ``all`` only.
+        score: answer, row -> its scores by metric, such as a task's method.
     Returns:
-        For each of the two a dict of shares in [0, 1]: ``all``, then each kind; ``{}``
-        if no row can be judged.
+        For each of the two a dict of means: the ``accuracy`` of ``all``, then of each
+        kind, then what else ``score`` measures, by its name; ``{}`` if no row can be
+        judged.
     Raises:
         DataError: one of the two is empty.
     """
@@ -42,9 +48,10 @@ def answer_floors(
     for row in train_rows:
         answers[row["question"]].append(row["answer"])
     by_question = {text: _commonest(given) for text, given in answers.items()}
+    guesses = [by_question.get(row["question"], most_frequent) for row in judged]
     return {
-        "most_frequent": _score(judged, {}, most_frequent),
-        "question_only": _score(judged, by_question, most_frequent),
+        "most_frequent": _means(judged, [most_frequent] * len(judged), score),
+        "question_only": _means(judged, guesses, score),
     }
 
 
@@ -53,17 +60,19 @@ def _commonest(answers: Iterable[str]) -> str:
     return counts.most_common(1)[0][0]  # of equals the first that was counted
 
 
-def _score(
-    rows: Sequence[Mapping[str, Any]], guesses: Mapping[str, str], otherwise: str
+def _means(
+    rows: Sequence[Mapping[str, Any]], guesses: Sequence[str], score: Score
 ) -> dict[str, float]:
-    hits: dict[str, list[bool]] = {"all": []}
-    for row in rows:
-        hit = guesses.get(row["question"], otherwise) == row["answer"]
-        hits["all"].append(hit)
+    kinds: dict[str, list[float]] = defaultdict(list)
+    others: dict[str, list[float]] = defaultdict(list)
+    for row, guess in zip(rows, guesses, strict=True):
+        scores = dict(score(guess, row))
+        accuracy = scores.pop("accuracy")
+        others["all"].append(accuracy)
         if kind := row.get("kind"):
-            hits.setdefault(kind, []).append(hit)
-    first = {"all": hits.pop("all")}
-    return {
-        kind: sum(given) / len(given)
-        for kind, given in (first | dict(sorted(hits.items()))).items()
-    }
+            kinds[kind].append(accuracy)
+        for metric, value in scores.items():
+            others[metric].append(value)
+    groups = {"all": others.pop("all"), **dict(sorted(kinds.items()))}
+    groups |= {metric: each for metric, each in others.items() if metric not in groups}
+    return {name: sum(each) / len(each) for name, each in groups.items()}

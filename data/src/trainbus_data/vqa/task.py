@@ -71,7 +71,7 @@ class VQA(Task):
         self, train: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]
     ) -> dict[str, dict[str, float]]:
         """Return what the most frequent answers score, of all and of each question."""
-        return answer_floors(train, judged)
+        return answer_floors(train, judged, self.score)
 
 
 def kind_of(answer: str) -> str:

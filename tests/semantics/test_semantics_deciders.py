@@ -288,3 +288,27 @@ def test_a_watched_metric_that_is_no_longer_delivered_ends_the_run(
     with pytest.raises(MetricError, match=told):
         trainer.train()
     assert trainer.epoch == epochs
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [
+        pytest.param("train_loss", 2, id="what will come"),
+        pytest.param("train_los", 1, id="what will not"),
+    ],
+)
+def test_a_metric_that_is_watched_from_set_up_on_is_missed_when_it_does_not_come(
+    name: str, epochs: int
+) -> None:
+    class Watches(Callback):
+        def on_setup(self, trainer: Trainer) -> None:
+            trainer.require_metric(name, "watches.monitor")
+
+    trainer = make_trainer(None, regression_batches(2), Watches(), num_epochs=2)
+    if name == "train_loss":
+        trainer.train()
+    else:
+        told = "'train_los', but this run reports: train_loss .did you mean"
+        with pytest.raises(MetricError, match=told):
+            trainer.train()
+    assert trainer.epoch == epochs

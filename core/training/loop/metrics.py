@@ -16,7 +16,7 @@ class Metrics(Mapping[str, MetricValue]):
     def __init__(self) -> None:
         self._latest: dict[str, MetricValue] = {}
         #: Names that the run will produce; None when a producer does not say.
-        self.known_names: frozenset[str] | None = frozenset()
+        self.known_names: frozenset[str] | None = None  # nobody was asked yet
         #: Watched name -> who watches it.
         self._required: dict[str, str] = {}
 

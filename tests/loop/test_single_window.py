@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from functools import partial
 from typing import Any
 
@@ -187,3 +188,28 @@ def test_a_scaled_loss_goes_the_long_way() -> None:
 )
 def test_other_windows_go_the_long_way(how: dict[str, Any]) -> None:
     assert type(run(**how)._run.window) is Window
+
+
+def test_the_graph_of_a_batch_is_gone_when_the_next_one_is_computed() -> None:
+    seen: list[weakref.ref[Tensor]] = []
+
+    class Keeps(torch.autograd.Function):
+        """Holds a tensor for as long as its node of the graph lives."""
+
+        @staticmethod
+        def forward(ctx: Any, loss: Tensor) -> Tensor:
+            ctx.kept = loss.clone()
+            seen.append(weakref.ref(ctx.kept))
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+            return gradient
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        assert not any(each() is not None for each in seen)
+        loss: Tensor = Keeps.apply(model(*batch)["loss"])
+        return loss
+
+    make_trainer(None, BATCHES, step_fn=step, loss_per=None, num_epochs=1).train()
+    assert len(seen) >= len(BATCHES)

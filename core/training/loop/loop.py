@@ -143,7 +143,7 @@ class Loop:
                 # Detached: who keeps a log must not keep the graph of its step.
                 logs = {"loss": loss.detach(), **window.parts}
                 bus.on_batch_end(trainer, index, LazyLogs(logs))
-            del inputs, host  # else held while another one is read and copied
+            del inputs, host, loss  # else held while another one is read and computed
             index += 1
             if window.num_batches == accumulation:
                 # Without a length each may be the last one.

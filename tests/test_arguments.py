@@ -190,7 +190,7 @@ def test_options_of_a_plugin_take_numbers_of_numpy_as_numbers() -> None:
         ({"seed": True}, "seed is True"),
         ({"seed": 1.5}, "seed is 1.5"),
         ({"seed": np.float32(1.5)}, "seed is 1.5; use"),
-        ({"seed": 2**64}, "2\\*\\*64 - 1, or None"),
+        ({"seed": 2**64}, "from -2\\*\\*63 to 2\\*\\*64 - 1, or None"),
         ({"seed": -(2**63) - 1}, "seed is -9223372036854775809"),
         ({"max_grad_norm": NAN}, "max_grad_norm is nan"),
         ({"max_grad_norm": "1.0"}, "max_grad_norm is '1.0'"),

@@ -115,7 +115,7 @@ def checked_seed(value: Any) -> int | None:
     is_whole = isinstance(number, Integral) and not isinstance(number, bool)
     if not is_whole or not -(2**63) <= number < 2**64:
         raise ConfigError(
-            f"seed is {number!r}; use a whole number from 0 to 2**64 - 1, or None"
+            f"seed is {number!r}; use a whole number from -2**63 to 2**64 - 1, or None"
         )
     return int(number)
 

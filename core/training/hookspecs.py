@@ -97,7 +97,9 @@ __all__ = [
 def on_setup(trainer: TrainerView) -> None:
     """Fire once a run, before anything is restored and before the first batch.
 
-    State: counters are 0; model, optimizer, device and the plan are final.
+    State: model, optimizer, device and the plan are final. Counters are 0; in a resumed
+        run step, epoch and history are those of the checkpoint, and states of plugins,
+        loss scale and generators are not there yet.
     Args:
         trainer: the run; read ``total_steps``, ``steps_per_epoch``, ``save_dir``.
     Returns: ignored.
@@ -228,7 +230,9 @@ def evaluate(trainer: TrainerView, reason: str) -> Mapping[str, float] | None:
     Args:
         trainer: the running trainer; its ``val_dataloader`` is there to use, of
             several a mapping of names to loaders.
-        reason: ``"epoch_end"``, or the reason given to ``request_evaluation``.
+        reason: at an epoch's end ``"epoch_end"``, or ``"max_steps"`` where the run ends
+            inside one, followed by ``"; "`` and what was asked for, if it was; else the
+            reasons given to ``request_evaluation``, joined by ``"; "``.
     Returns: metrics by name, or None when not due; results of all plugins are
         merged, and a name delivered twice is an error that names both.
     Order: none promised between plugins. Leave the modules' modes as found, and call
@@ -276,7 +280,9 @@ def on_checkpoint(trainer: TrainerView, reason: str) -> None:
     Args:
         trainer: ``save_checkpoint(path)`` writes all state; ``is_stopping`` tells
             whether this is the last boundary of the run.
-        reason: ``"epoch_end"``, ``"stop"``, or the reason of ``request_checkpoint``.
+        reason: ``"epoch_end"``, ``"stop"``, or the reasons given to
+            ``request_checkpoint``, joined by ``"; "``. At an epoch's last step it fires
+            twice if somebody asked there: for the epoch's end, then for what was asked.
     Returns: ignored.
     Order: none promised between plugins.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.

@@ -102,7 +102,8 @@ class TrainerView(Protocol):
         steps_per_epoch: steps of an epoch, the last partial window included.
         total_steps: planned steps of the whole run; None when nothing bounds them.
         ends_epoch: whether the latest step is the last of its epoch; False if unknown.
-        requests: what was asked for, in order: all stops, the latest 1000 of the rest.
+        requests: what was asked for, in order: all stops, and at least the latest 1000
+            of the rest.
         pending: what is owed to whoever goes on from here: kind -> reasons. An
             evaluation that waits for the next boundary; what is saved now is itself the
             checkpoint that was asked for.

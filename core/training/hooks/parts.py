@@ -34,7 +34,8 @@ def make_strategy(trainer: TrainerView) -> Strategy | None:
 def wrap_model(trainer: TrainerView, model: torch.nn.Module) -> torch.nn.Module | None:
     """Wrap the module that the loop calls, once a run, before the first event.
 
-    State: counters are 0; the model is on ``trainer.device``.
+    State: the model is on ``trainer.device``. Counters are 0; in a resumed run step,
+        epoch and history are those of the checkpoint, and no plugin has its state yet.
     Args:
         trainer: the run that is being built; ``trainer.model`` stays the raw model.
         model: the module to wrap, for instance in ``DataParallel``: what the listener
@@ -54,7 +55,7 @@ def wrap_dataloader(
 ) -> Iterable[Any] | None:
     """Replace a loader, once a run for each loader, before ``on_setup``.
 
-    State: counters are 0.
+    State: as in ``wrap_model``, which comes before.
     Args:
         trainer: the run that is being built.
         dataloader: the re-iterable of batches to replace: what the listener before

@@ -62,7 +62,7 @@ class Requests:
 
     @property
     def noted(self) -> tuple[Request, ...]:
-        """All that was asked, in order: all stops, the latest 1000 of the rest."""
+        """What was asked, in order: all stops, and at least the latest 1000 others."""
         return tuple(self._made)
 
     @property

@@ -42,7 +42,7 @@ class Window:
     Args:
         model: the module to call.
         optimizer: steps the model's parameters.
-        forward: computes (mean loss, weight) of a batch.
+        forward: ``(model, batch, weight) -> (0-d mean loss, weight, parts)``.
         precision: autocast and loss scaler.
         accumulation: batches of a full window.
         max_grad_norm: 2-norm to clip to; None or 0 never clips.

@@ -29,7 +29,7 @@ class Subject:
 
     Attributes:
         model: the bare module, on ``device``.
-        forward: computes (mean loss, weight) of a batch.
+        forward: ``(model, batch, weight) -> (0-d mean loss, weight, parts)``.
         counts: counts units.
         device: where batches go.
         loader: torch's own, to collate again with, or None.

@@ -41,7 +41,7 @@ class Weigher(EachBatch):
 
     Args:
         loss_per: the name of a unit, a function batch -> float, or None: measure.
-        forward: computes (mean loss, weight) of a batch.
+        forward: ``(model, batch, weight) -> (0-d mean loss, weight, parts)``.
         loss_fn: passed beside the model.
         has_own_loss: whether the model computes its loss itself.
         by_losses: measure without gradients, as an evaluation does.

@@ -163,7 +163,7 @@ def _gradient(
     Args:
         trainer: its model is used.
         batches: each with the indices of its rows.
-        forward: computes (mean loss, weight) of a batch.
+        forward: ``(model, batch, weight) -> (0-d mean loss, weight, parts)``.
     """
     groups = trainer.optimizer.param_groups
     parameters = [parameter for group in groups for parameter in group["params"]]

@@ -68,6 +68,7 @@ class PlannedRun:
             run is too long to be counted.
         metrics: what may be measured; None: one that evaluates does not say; empty:
             nobody evaluates.
+        is_exact: whether these are all; else ``/`` and more may follow each.
         batch_size: rows of a full batch of all processes; None: unknown.
         processes: that compute the run.
     """
@@ -82,6 +83,7 @@ class PlannedRun:
     has_validation: bool = True
     evaluations: Sequence[int] = ()
     metrics: Sequence[str] | None = None
+    is_exact: bool = False
     batch_size: int | None = None
     processes: int = 1
 
@@ -155,7 +157,7 @@ class PlannedRun:
             return []
         if not self.metrics:
             return [f"{owner} is {metric!r}, but no plugin evaluates"]
-        if metric.partition("/")[0] in self.metrics:
+        if (metric if self.is_exact else metric.partition("/")[0]) in self.metrics:
             return []
         names = ", ".join(self.metrics)
         hint = did_you_mean(metric, self.metrics)

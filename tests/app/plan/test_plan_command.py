@@ -188,18 +188,28 @@ def test_without_validation_rows_no_check_is_counted(
     assert "of val_loss: it can never stop" not in out
 
 
-def test_watching_a_misspelt_metric_is_a_conflict(
-    planned: Path, command: Command
+@pytest.mark.parametrize(
+    ("name", "is_measured"),
+    [
+        pytest.param("train_loss", True, id="every run's"),
+        pytest.param("exact_match", True, id="the task's"),
+        pytest.param("accuracy/other", True, id="of a kind"),
+        pytest.param("val_los", False, id="misspelt"),
+        pytest.param("f1", False, id="another task's"),
+        pytest.param("accuracy/yes_no", False, id="of a kind that no row has"),
+        pytest.param("exact_match/other", False, id="not told by kind"),
+        pytest.param("val_loss/clean", False, id="of a loader that is not there"),
+    ],
+)
+def test_watching_what_the_run_would_refuse_is_a_conflict(
+    name: str, is_measured: bool, planned: Path, command: Command
 ) -> None:
-    names = ("val_los", "accuracy/yes_no", "train_loss")
-    found = []
-    for name in names:
-        change = f"plugins.early_stopping.monitor={name}"
-        _, out, _ = command("plan", "run.yaml", "--set", change)
-        found.append("early_stopping.monitor is" in out.partition("\nconflicts\n")[2])
-    assert found == [True, False, False]
-    _, out, _ = command("plan", "run.yaml", "--set", f"{change[:-10]}val_los")
-    assert "(did you mean 'val_loss'?)" in out
+    change = ("run.yaml", "--set", f"plugins.early_stopping.monitor={name}")
+    _, out, _ = command("plan", *change)
+    found = "early_stopping.monitor is" in out.partition("\nconflicts\n")[2]
+    code, _, err = command("run", *change, "--set", "training.num_epochs=1")
+    assert (found, code != 0) == (not is_measured, not is_measured), err
+    assert "(did you mean 'val_loss'?)" in out or name != "val_los"
 
 
 def test_watching_a_metric_without_evaluation_is_a_conflict(

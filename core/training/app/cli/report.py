@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.hooks.answers import COLUMNS
 from training.messages.tables import count, table
+from training.recipes.kinds import slug
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -93,7 +94,7 @@ def metric_table(
         row = [name, *(_number(values.get(name)) for values in columns.values())]
         kind = _kind_of(name)
         by_name = {
-            key: {_slug(k): v for k, v in floors[key].items()} for key in _order(floors)
+            key: {slug(k): v for k, v in floors[key].items()} for key in _order(floors)
         }
         # A floor of the metric's own name, if a task has one, is of its unit.
         of_kind = {key: each.get(kind or "") for key, each in by_name.items()}
@@ -141,10 +142,6 @@ def _order(floors: Mapping[str, Any]) -> list[str]:
 
 def _title(floor: str) -> str:
     return floor.replace("_", " ")
-
-
-def _slug(kind: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in kind).lower()
 
 
 def _number(value: Any) -> str:

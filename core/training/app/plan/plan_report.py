@@ -29,6 +29,7 @@ from training.hardware.launch import number_started
 from training.messages.tables import count
 from training.planned.planned_run import Plan, PlannedRun
 from training.recipes.family import ModelFamily
+from training.recipes.kinds import slug
 from training.recipes.task import Task
 
 __all__ = ["describe_plan"]
@@ -51,7 +52,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
     bus = Bus()
     bus.register_all(plugins)
     task, family = make_recipe(config, plugins)
-    rows, batches, beginning = _count_data(config, task, family)
+    rows, batches, beginning, kinds = _count_data(config, task, family)
     settings = config.training
     if settings.device is not None:
         named_device(settings.device)  # it need not be one of this machine
@@ -70,6 +71,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
             processes=processes or number_started(),
         ),
         task.metrics,
+        kinds,
     )
     plans = ask_for_plans(bus, run)
     name, _ = named_part(config.task, "task")
@@ -105,8 +107,8 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
 
 def _count_data(
     config: Config, task: Task, family: ModelFamily
-) -> tuple[dict[str, int], int, list[str]]:
-    """Return rows by split, the batches of an epoch, and which rows come first.
+) -> tuple[dict[str, int], int, list[str], set[str] | None]:
+    """Return rows by split, batches of an epoch, which rows come first, and kinds.
 
     Synthetic pictures that were not drawn yet are drawn in a temporary folder.
 
@@ -129,13 +131,22 @@ def _count_data(
         rows = {split: len(pipeline.rows(split)) for split in splits}
         batches: int = pipeline.num_batches("train")
         beginning: str = pipeline.beginning()
+        kinds = None  # of rows that are not all read they are not known
+        if not pipeline.is_indexed("validation"):
+            judged = pipeline.rows("validation")
+            kinds = {slug(row["kind"]) for row in judged if row.get("kind")}
     if batches == 0:
         raise ConfigError(
             f"{count(rows['train'], 'training row')} make no batch of "
             f"{data.batch_size}; lower data.batch_size, or set data.drop_last to false"
         )
     told = [beginning] if beginning else []
-    return {split: number for split, number in rows.items() if number}, batches, told
+    return (
+        {split: number for split, number in rows.items() if number},
+        batches,
+        told,
+        kinds,
+    )
 
 
 def _is_drawn(config: Config) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,16 @@ __all__ = [
     "setting_conflicts",
 ]
 
+#: What a plugin that measures a task's metrics reports beside them.
+LOSS = "val_loss"
 
-def evaluated(bus: Bus, run: PlannedRun, of_task: Sequence[str] = ()) -> PlannedRun:
+
+def evaluated(
+    bus: Bus,
+    run: PlannedRun,
+    of_task: Sequence[str] = (),
+    kinds: Collection[str] | None = None,
+) -> PlannedRun:
     """Return ``run`` with when it is evaluated, and what that may measure.
 
     Who does not say when is taken to measure at each epoch's end, and at the run's.
@@ -40,7 +48,8 @@ def evaluated(bus: Bus, run: PlannedRun, of_task: Sequence[str] = ()) -> Planned
     Args:
         bus: of the run's plugins.
         run: not asked yet.
-        of_task: metrics of the run's task.
+        of_task: metrics of the run's task; the first is also told by kind.
+        kinds: of its validation rows, as metrics call them; None: not known.
     """
     names = [impl.plugin_name for impl in bus.listeners("evaluate")]
     steps: set[int] = set()
@@ -50,9 +59,13 @@ def evaluated(bus: Bus, run: PlannedRun, of_task: Sequence[str] = ()) -> Planned
         for name in names:
             own = said.get(name)
             steps.update(usual if own is None else own)
-    return replace(
-        run, evaluations=sorted(steps), metrics=_metrics(bus, names, of_task)
-    )
+    measured = _metrics(bus, names, of_task)
+    # Another plugin may deliver more than it declares, such as a value by loader.
+    by_task = [getattr(bus.plugins[name], "chooses_metrics", {}) for name in names]
+    is_exact = measured is not None and kinds is not None and all(by_task)
+    if measured and kinds and of_task and of_task[0] in measured:
+        measured += [f"{of_task[0]}/{kind}" for kind in sorted(kinds)]
+    return replace(run, evaluations=sorted(steps), metrics=measured, is_exact=is_exact)
 
 
 def _metrics(bus: Bus, names: list[str], of_task: Sequence[str]) -> list[str] | None:
@@ -68,7 +81,12 @@ def _of(plugin: Any, of_task: Sequence[str]) -> tuple[str, ...]:
     """Return what one plugin may measure: all of the task's, if it chooses none."""
     options = getattr(plugin, "chooses_metrics", {})
     is_open = any(getattr(plugin, option, None) is None for option in options)
-    return (*getattr(plugin, "produces", ()), *(of_task if is_open else ()))
+    names: tuple[str, ...] = tuple(getattr(plugin, "produces", ()))
+    if not (is_open and of_task):
+        return names
+    # What else it produces is measured without a task, or is another task's.
+    own = {LOSS}.union(*options.values())
+    return (*(name for name in names if name in own), *of_task)
 
 
 def ask_for_plans(bus: Bus, run: PlannedRun) -> list[Plan]:

@@ -127,6 +127,7 @@ class DataPipeline:
                     part, self.family, self.processor, self.config
                 )
                 self._rows[split] = part
+                self.family.split = split
                 self.family.prepare(self.processor, [row.values for row in part])
             datasets[split] = RowsDataset(
                 part, self.family, self.processor, self._reader(split)

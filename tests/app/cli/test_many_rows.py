@@ -341,6 +341,7 @@ def test_evaluate_answers_test_rows_that_have_no_answer(
     )
     assert code == 0, err
     assert ("most frequent" in out) == bool(answered)
+    assert ("val_loss" in out) == bool(answered)
     assert [row["question_id"] for row in lines_of("p.jsonl")] == [7, 8, 9, 10]
 
 

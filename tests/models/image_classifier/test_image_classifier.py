@@ -13,7 +13,7 @@ from drawn import colours
 
 from trainbus_data.image_classification.task import ImageClassification
 from trainbus_models.image_classifier.family import ImageClassifier
-from training.errors import ConfigError
+from training.errors import ConfigError, DataError
 from training.testing import FAMILY_CHECKS, assert_family_conforms
 
 ROWS = colours(12)
@@ -90,6 +90,31 @@ def test_an_unseen_label_is_no_part_of_the_loss_and_never_right(tiny) -> None:
         alone = tiny[0](**family.collate(tiny[1], rows[:1])).loss
         assert float(both) == pytest.approx(float(alone), rel=1e-5)
         assert "mauve" not in family.predict(*tiny, batch)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_labels_that_no_training_row_has_are_told(tiny, split: str, caplog) -> None:
+    family = classifier()
+    family.split = split
+    rows = [*ROWS[:5], ROWS[0] | {"label": "mauve"}, {"image": ROWS[0]["image"]}]
+    family.prepare(tiny[1], rows)
+    assert caplog.messages == [
+        f"1 of 6 {split} rows have labels that no training row has: mauve (1); they "
+        "are left out of val_loss and count as wrong"
+    ]
+    caplog.clear()
+    family.prepare(tiny[1], ROWS)
+    assert caplog.messages == []
+
+
+def test_validation_rows_without_a_label_of_training_are_refused(tiny) -> None:
+    family = classifier()
+    family.split = "validation"
+    rows = [{**row, "label": "mauve"} for row in ROWS[:4]]
+    with pytest.raises(DataError, match=r"4 of 4 .* mauve \(4\); name rows with the"):
+        family.prepare(tiny[1], rows)
+    family.split = "test"  # where a server's form may have anything
+    family.prepare(tiny[1], rows)
 
 
 def test_rows_without_labels_are_predicted(tiny) -> None:

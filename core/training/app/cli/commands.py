@@ -139,6 +139,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if target is not None:
         predictions.write_records(target, records, parts.recipe.task)
     scores = {key: v for key, v in results.items() if isinstance(v, float)}
+    if not loader.is_weighed:
+        scores.pop("val_loss", None)  # of no row: nan
     print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
     print("\n".join(metric_table({"value": scores}, floors)))
     if target is not None:

@@ -16,6 +16,9 @@ class Counted:
         loader: of batches; whatever else is asked, it answers.
         what: is done with them, for the bar.
         total: batches; None: as many as the loader says.
+
+    Attributes:
+        is_weighed: whether a batch has come that is part of a loss.
     """
 
     def __init__(
@@ -24,11 +27,12 @@ class Counted:
         self.loader = loader
         self._what = what
         self._total = total
+        self.is_weighed = False
 
     def __iter__(self) -> Iterator[Any]:
         from tqdm.auto import tqdm
 
-        yield from tqdm(
+        for batch in tqdm(
             self.loader,
             desc=self._what,
             total=self._total,
@@ -37,7 +41,9 @@ class Counted:
             disable=None,  # where nobody looks
             leave=False,
             dynamic_ncols=True,
-        )
+        ):
+            self.is_weighed |= getattr(batch, "loss_weight", 1) != 0
+            yield batch
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "loader":  # what Python asks in copying

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,10 +22,15 @@ from trainbus_models.sizes import (
     fresh_weights,
 )
 from trainbus_models.transformers_family import TransformersFamily
-from training.errors import ConfigError
+from training.errors import ConfigError, DataError
 from training.recipes.batch import Batch
 
 __all__ = ["ImageClassifier"]
+
+logger = logging.getLogger(__name__)
+
+#: Labels that a message names.
+MOST_NAMED = 8
 
 #: Label number that a loss leaves out.
 IGNORED = -100
@@ -132,6 +139,28 @@ class ImageClassifier(TransformersFamily):
             model = ViTForImageClassification(config)
         return model.eval(), processor
 
+    def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Warn of labels that no training row has.
+
+        Raises:
+            DataError: no validation row has another one.
+        """
+        given = (row.get(self.task.target) for row in rows)
+        labels = Counter(str(label) for label in given if label is not None)
+        unknown = labels - Counter(dict.fromkeys(processor.label_names, len(rows)))
+        if self.split == "train" or not unknown:
+            return
+        told = (
+            f"{unknown.total():,} of {labels.total():,} {self.split} rows have labels "
+            f"that no training row has: {_counted(unknown)}"
+        )
+        if self.split == "validation" and unknown == labels:
+            raise DataError(
+                f"{told}; name rows with the labels of training: "
+                f"{_listed(processor.label_names)}"
+            )
+        logger.warning("%s; they are left out of val_loss and count as wrong", told)
+
     def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Return pixels (B, 3, H, W), float32, and label numbers (B,), int64.
 
@@ -191,6 +220,17 @@ class ImageClassifier(TransformersFamily):
                 "classifier needs at least two"
             )
         return labels
+
+
+def _counted(labels: Counter[str]) -> str:
+    return _listed([f"{label} ({number:,})" for label, number in labels.most_common()])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - MOST_NAMED
+    rest = [f"and {more:,} more"] if more > 0 else []
+    return ", ".join([*names[:MOST_NAMED], *rest])
 
 
 def _logits(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:

@@ -129,6 +129,14 @@ def test_one_label_alone_is_refused() -> None:
         classifier().build(rows)
 
 
+def test_labels_that_differ_in_their_unicode_form_only_are_told(caplog) -> None:
+    classifier().build(relabelled(red="caf\u00e9", blue="cafe\u0301"))
+    assert caplog.messages == [
+        "labels of the training rows differ in their Unicode form only and are learnt "
+        "as different ones: ['cafe\\u0301', 'caf\\xe9']; write them alike (NFC)"
+    ]
+
+
 @pytest.mark.parametrize(
     "rows",
     [

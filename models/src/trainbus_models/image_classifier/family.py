@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -218,6 +219,15 @@ class ImageClassifier(TransformersFamily):
             raise ConfigError(
                 f"the training rows have {len(labels)} labels ({', '.join(labels)}); a "
                 "classifier needs at least two"
+            )
+        by_look: dict[str, list[str]] = {}
+        for label in labels:
+            by_look.setdefault(unicodedata.normalize("NFC", label), []).append(label)
+        if alike := [ascii(same) for same in by_look.values() if len(same) > 1]:
+            logger.warning(
+                "labels of the training rows differ in their Unicode form only and are "
+                "learnt as different ones: %s; write them alike (NFC)",
+                _listed(alike),
             )
         return labels
 

@@ -236,7 +236,7 @@ class Run:
         self.state.metrics.known_names = trainer.strategy.on_main(lambda: names)
         check_savable(trainer)
         modules = {"model": trainer.model, **trainer.criterion.modules()}
-        self.state.unsaved_buffers = UnsavedBuffers(modules)
+        self.state.unsaved_buffers.append(UnsavedBuffers(modules))
         return feed, window
 
     def _require_same(self) -> None:

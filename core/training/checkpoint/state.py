@@ -55,8 +55,8 @@ def capture(trainer: Checkpointable, whole: bool = True) -> dict[str, Any]:
         CheckpointError: something in it is neither a tensor nor a plain value.
         PluginError: the same, in the state of a plugin.
     """
-    strategy, buffers = trainer.strategy, trainer.state.unsaved_buffers
-    if buffers is not None:
+    strategy = trainer.strategy
+    for buffers in trainer.state.unsaved_buffers:
         buffers.warn_of_moved()
     # Users' code among it, which may raise on one process: before any waits for others.
     own = strategy.on_each(lambda: _own_state(trainer))

@@ -43,7 +43,7 @@ class RunState:
             for one that is not in it; empty where that has no names.
         owed: what a loaded checkpoint holds for the first iterator (``data``,
             ``loader``, ``rng``); empty as soon as that stands.
-        unsaved_buffers: those that no checkpoint holds, once the run is set up.
+        unsaved_buffers: those that no checkpoint holds, watched from set-up on.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RunState:
         self.joining_groups: list[Any] = []
         self.group_places: list[int | None] = []
         self.owed: dict[str, Any] = {}
-        self.unsaved_buffers: UnsavedBuffers | None = None
+        self.unsaved_buffers: list[UnsavedBuffers] = []
 
     @property
     def update(self) -> int:

@@ -103,3 +103,12 @@ def test_r8_one_of_the_loss_is_named_too(
 ) -> None:
     trained(Net("rests", False), tmp_path / "a.pt", Measure())
     assert "with persistent=False: loss.count;" in caplog.text
+
+
+def test_r8_a_buffer_of_inference_mode_is_left_alone(tmp_path: Path) -> None:
+    """It counts no versions."""
+    model = Net("rests", False)
+    with torch.inference_mode():
+        model.register_buffer("made", torch.ones(1), persistent=False)
+    trained(model, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").exists()

@@ -396,4 +396,4 @@ def test_an_epoch_that_trains_nothing_is_told(caplog: Any) -> None:
     Trainer(
         *(model, batches), optimizer=optimizer, loss_fn=loss_fn, device="cpu"
     ).train()
-    assert "epoch 1 trained nothing: no item in it counted" in caplog.text
+    assert "epoch 1 trained nothing: no item counted" in caplog.text

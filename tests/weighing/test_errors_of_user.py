@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from toy import Regression, make_trainer, regression_batches
+
+from training import ConfigError, NonFiniteError, Trainer
 
 
 def step_that_breaks(model: Regression, batch: Any) -> torch.Tensor:
@@ -47,3 +50,52 @@ def test_an_error_of_the_model_is_told_once() -> None:
     with pytest.raises(RuntimeError, match="dtype") as raised:
         make_trainer(None, batches).train()
     assert raised.value.__context__ is None
+
+
+class Broken(nn.Module):
+    """Its loss is never a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(x) * float("nan")
+        return logits
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(
+    ("how", "has_mask"), [("step_fn", False), ("step_fn", True), ("loss_fn", False)]
+)
+def test_a_loss_that_is_never_finite_ends_the_run_whatever_a_batch_lacks(
+    how: str, accumulation: int, has_mask: bool
+) -> None:
+    """Labels (B, 1) are no next tokens; and a mask may be all zeros."""
+
+    def loss_of(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs, labels.flatten())
+
+    def step(model: nn.Module, batch: Any) -> torch.Tensor:
+        x, labels, *_ = batch.values() if has_mask else batch
+        return loss_of(model(x), labels)
+
+    batches: list[Any] = [
+        (torch.randn(4, 4), torch.randint(0, 3, (4, 1))) for _ in range(8)
+    ]
+    if has_mask:
+        none = {"global_attention_mask": torch.zeros(4, 2)}
+        batches = [{"x": x, "labels": y.flatten(), **none} for x, y in batches]
+    model = Broken()
+    given: dict[str, Any] = {"step_fn": step}
+    if how == "loss_fn":
+        given = {"loss_fn": loss_of}
+    trainer = Trainer(
+        *(model, batches),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        gradient_accumulation_steps=accumulation,
+        device="cpu",
+        **given,
+    )
+    with pytest.raises((NonFiniteError, ConfigError)):
+        trainer.train()

@@ -78,6 +78,8 @@ RIGHT = [
     pytest.param([[THREE, THREE], [THREE, THREE]], 3, id="pairs of pairs"),
     pytest.param([[THREE, THREE], {"a": THREE}], 3, id="a pair and a mapping"),
     pytest.param([[[1, 2], [3]], [[4]], [[5]]], 3, id="a list of lists of lists"),
+    pytest.param([[THREE, torch.tensor(0)]] * 8, 8, id="rows as lists, 0-d targets"),
+    pytest.param([[THREE, 1]] * 8, 8, id="rows as lists, numbers as targets"),
     pytest.param(TEXTS, 3, id="a list of texts"),
     pytest.param([Data(THREE, TEXTS)] * 4, 4, id="a list of dataclasses"),
     pytest.param(

@@ -288,3 +288,10 @@ def test_buffers_stay_the_same_objects() -> None:
     )
     trainer.train()
     assert [id(buffer) for buffer in model.buffers()] == before
+
+
+def test_a_generator_without_a_state_is_left_alone() -> None:
+    rows = Draws()
+    rows.source = random.SystemRandom()  # type: ignore[attr-defined]
+    with untouched([], DataLoader(rows)):
+        pass

@@ -268,12 +268,8 @@ def _is_stateful(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
-def _draws_in_this_process(loader: Any) -> bool:
-    return (
-        type(loader) is DataLoader
-        and isinstance(loader.dataset, SeededSamples)
-        and loader.num_workers == 0
-    )
+def _draws_in_this_process(loader: DataLoader[Any]) -> bool:
+    return isinstance(loader.dataset, SeededSamples) and loader.num_workers == 0
 
 
 def _seeded(loader: Any, seed: int) -> Any:

@@ -167,9 +167,19 @@ def _has_tensors(value: Any) -> bool:
 
 
 def _is_nested(value: Any) -> bool:
-    """Whether it may be what torch collates pairs to that hold pairs."""
-    return isinstance(value, list) and any(
-        isinstance(item, list) and _has_tensors(item) for item in value
+    """Whether it may be what torch collates pairs to that hold pairs.
+
+    No number and no 0-d tensor is in that: a row has them, which nobody collated.
+    """
+    lists = [each for each in value if isinstance(each, list)]
+    return (
+        isinstance(value, list)
+        and any(map(_has_tensors, lists))
+        and not any(
+            isinstance(each, WHOLE) or getattr(each, "ndim", 1) == 0
+            for item in lists
+            for each in item
+        )
     )
 
 

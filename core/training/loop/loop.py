@@ -228,7 +228,9 @@ class Loop:
         # A copy, to go back to if the run leaves during the evaluation.
         number, before = progress.epoch + 1, replace(progress)
         if not weight:
-            log.warning("epoch %d trained nothing: no item in it counted", number)
+            log.warning(
+                "epoch %d trained nothing: no item counted, or all were dropped", number
+            )
         if complete:
             progress.epoch, progress.batch = number, 0
             progress.loss_sum = progress.weight_sum = 0.0

@@ -93,14 +93,18 @@ class PartWeigher(Weigher):
             return self(part, issued)
         samples = None if issued is None else len(issued)
         if not self._told.is_settled and self._model is not None:
-            self._measured(*self._whole(part, source))
+            counts = self._measured(*self._whole(part, source)) != 0.0
             self._agree()
+            if not counts:  # nor does any part
+                return 0.0
         elif self._told.later.are_left and self._told.later.is_due():
             self._look_again(*self._whole(part, source)[:2])
         if self._differ(part, samples, source.stands_in):
             if self._told.is_settled:
-                self._decided_late(*self._whole(part, source))
+                counts = self._decided_late(*self._whole(part, source)) != 0.0
                 self._agree()
+                if not counts:
+                    return 0.0
             if self._differ(part, samples, source.stands_in):
                 self._unknown(sentences.undecided(self._told.live, self._reasons))
         return 0.0 if source.stands_in else self._amount(part, samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -70,7 +71,8 @@ class Kept:
         self._optimizers = [(each, _copied(each)) for each in optimizers]
         parts = [*_parts_of(loader), *self._modules]
         own = [g for part in parts for g in generators_in(part).values()]
-        self._generators = [(g, _state_of(g)) for g in own]
+        has_state = [g for g in own if not isinstance(g, random.SystemRandom)]
+        self._generators = [(g, _state_of(g)) for g in has_state]
         self._card = _card_of(self._modules)
         self._drawn = rng_state(self._card)
 

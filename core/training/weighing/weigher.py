@@ -77,7 +77,7 @@ class Weigher(EachBatch):
         said: Any = self._loss_per
         unit = None if callable(said) else said
         self._told = Told(unit, is_settled=said is not None)
-        self._reasons: list[str] = []
+        self._reasons, self._num_empty = [], 0  # type: list[str], int
         self._allows_change = self._has_samples = self._has_waited = False
         self.weigh = self.ask
 
@@ -240,9 +240,9 @@ class Weigher(EachBatch):
 
     def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
         self.weigh = self.ask
-        live = list(self._told.live)
-        seen = self._look(batch, issued, live)
-        if seen.is_empty and self._counts.present(live, batch, samples) != live:
+        seen = self._look(batch, issued, list(self._told.live))
+        had = [unit for unit, amount in self._told.live.items() if amount]
+        if seen.is_empty and self._counts.present(had, batch, samples) != had:
             return 0.0
         if seen.is_none:
             self._unknown(sentences.none(seen))
@@ -279,7 +279,9 @@ class Weigher(EachBatch):
             self._settle_as_said(seen)
             return self._amount(batch, samples)
         there = self._counts.present(self._told.live, batch, samples)
-        if seen.is_empty and len(there) < len(self._told.live):
+        lacks = len(there) < len(self._told.live)
+        if seen.is_empty and lacks and self._num_empty < MOST_BATCHES:
+            self._num_empty += 1
             if not (self._told.batches or self._has_waited):
                 self._told = Told()  # the next one is the first
             return 0.0  # a mean over nothing
@@ -301,10 +303,9 @@ class Weigher(EachBatch):
     def _need_not_be_measured(self, batch: Any, samples: int | None) -> bool:
         """Whether nothing can be told: all units have gone together so far."""
         live, how = self._told.live, (batch, samples)
-        if not self._may_wait or not self._counts.go_together(live, *how):
-            return False
+        goes = self._may_wait and self._counts.go_together(live, *how)
         # Else it hangs on the unit whether the batch is trained on.
-        return len(self._counts.present(live, *how)) in (0, len(live))
+        return goes and len(self._counts.present(live, *how)) in (0, len(live))
 
     @property
     def _may_wait(self) -> bool:

@@ -1,4 +1,4 @@
-"""A process whose part of a batch weighs nothing, under fp16."""
+"""A batch, or a process's part of one, that weighs nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from ranks import Ranks
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from training import Callback, Trainer
 
@@ -62,3 +63,39 @@ def test_d12_a_part_that_weighs_nothing_is_no_overflow(
     alone = scaled_steps(engine, is_short)
     assert [applied for applied, _ in alone] == [True] * 3
     assert two.run(scaled_steps, engine, is_short) == [alone, alone]
+
+
+def without_labels(place: int, plugins: list[Any]) -> tuple[int, float, list[float]]:
+    """Return updates, loss and weights of a run with a batch of no label.
+
+    Args:
+        place: of the batch.
+        plugins: of the run.
+    """
+    torch.manual_seed(1)
+    model = nn.Linear(6, 4)
+    inputs, labels = torch.randn(16, 6), torch.randint(0, 4, (16,))
+    labels[4 * place : 4 * place + 4] = -100
+    trainer = Trainer(
+        model,
+        DataLoader(TensorDataset(inputs, labels), batch_size=4),
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        loss_fn=lambda outputs, labels: nn.functional.cross_entropy(outputs, labels),
+        plugins=plugins,
+        device="cpu",
+    )
+    trainer.train()
+    loss = trainer.history[0]["train_loss"]
+    return trainer.update, loss, model.weight.flatten().tolist()
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_d6_a_batch_without_any_label_weighs_nothing_wherever_it_stands(
+    two: Ranks, place: int
+) -> None:
+    updates, loss, weights = without_labels(place, [])
+    assert updates == 3
+    for found in two.run(without_labels, place, ["distributed"]):
+        assert found[0] == updates
+        assert found[1] == pytest.approx(loss, rel=1e-6)
+        assert found[2] == pytest.approx(weights, abs=1e-6)

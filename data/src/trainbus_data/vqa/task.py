@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from trainbus_data.vqa.accuracy import normalise, vqa_accuracy
@@ -83,11 +84,14 @@ def kind_of(answer: str) -> str:
     return "number" if digits.isascii() and digits.isdigit() else "other"
 
 
+@lru_cache(maxsize=4096)  # a guess is compared with the same answers again and again
 def _likeness(prediction: str, answer: str) -> float:
     """Return 1 - edit distance / longer length, lower-cased; 0 below 0.5."""
     one, other = prediction.strip().lower(), answer.strip().lower()
     if not one and not other:
         return 1.0
+    if 2 * min(len(one), len(other)) < max(len(one), len(other)):
+        return 0.0  # the distance is at least the difference of lengths
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, start=1):
         before, row[0] = row[0], i

@@ -154,8 +154,9 @@ def _cross_entropies(logits: Tensor, *targets: Tensor) -> Tensor:
             sums[rows] = found.view_as(each[rows]).sum(1)
     in_rows = is_class.sum(2)
     num_labels = in_rows.sum(1)
-    total = of_rows.sum(1).masked_fill(num_labels == 0, torch.nan)
-    of_means = (of_rows / in_rows.clamp(min=1)).mean(1)
+    is_empty = num_labels == 0
+    total = of_rows.sum(1).masked_fill(is_empty, torch.nan)
+    of_means = (of_rows / in_rows.clamp(min=1)).mean(1).masked_fill(is_empty, torch.nan)
     return torch.stack([total / num_labels, total, total / len(logits), of_means])
 
 

@@ -55,5 +55,6 @@ class NonFiniteError(TrainbusError, ArithmeticError):
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest of ``choices``, else ``""``."""
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    known = {each.lower(): each for each in choices}
+    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    return f" (did you mean {known[near[0]]!r}?)" if near else ""

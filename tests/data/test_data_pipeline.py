@@ -219,6 +219,12 @@ def test_a_missing_image_is_named_with_its_row_at_set_up(make):
         pipeline.setup()
 
 
+def test_an_image_that_is_a_folder_is_called_one(make, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DataError, match="'pictures' is a folder"):
+        make([row(), row("pictures")]).setup()
+
+
 @pytest.mark.parametrize("cache_mb", [1, 0], ids=["at set-up", "at its first batch"])
 def test_a_broken_image_is_named_with_its_row(make, tmp_path, cache_mb):
     pipeline = make([row(), row("blue.png")], cache_mb=cache_mb)
@@ -251,7 +257,8 @@ def test_skip_bears_no_more_than_its_share(make):
 
 def test_a_question_that_is_cut_is_told_once(make, caplog):
     only_batch(make([row(question="is it red? " * 5)]))
-    assert "model.max_question_length is 8 tokens, which cuts 1 of 1" in caplog.text
+    told = "max_question_length is 8 tokens, which cuts 1 of 1 distinct questions of"
+    assert f"{told} train; the longest has" in caplog.text
 
 
 def test_the_rows_of_easy_vqa_become_batches(shared_folder, tiny):

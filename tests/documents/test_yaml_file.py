@@ -80,6 +80,7 @@ def alias_bomb() -> str:
         pytest.param(
             "a: !!python/object/apply:os.system [x]\n", "1:4", "tag", id="a python tag"
         ),
+        pytest.param("a:\n  <<: {b: 1}\n", "2:3", "write its values", id="a merge key"),
         pytest.param("a: !!int 3\n", "1:4", "tag", id="any other tag"),
         pytest.param("a:\n\tb: 1\n", "2:1", "tab", id="a tab"),
         pytest.param(b"\xef\xbb\xbfa: 1\n", "1:1", "byte order", id="a BOM"),

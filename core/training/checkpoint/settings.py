@@ -213,7 +213,8 @@ def check_names(allowed: Collection[str], known: Collection[str]) -> None:
         if not any(is_allowed(each, [name]) for each in known):
             raise ConfigError(
                 f"allow_changes names {name!r}, which is no setting"
-                f"{did_you_mean(name, known)}; choose from: {', '.join(sorted(known))}"
+                f"{did_you_mean(name, known)}; choose from: "
+                f"{', '.join(sorted(set(known)))}"
             )
 
 

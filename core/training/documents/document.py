@@ -13,7 +13,7 @@ from typing import Any
 from training.errors import ConfigError
 from training.messages.error_texts import printable
 
-__all__ = ["Document", "Key", "dotted"]
+__all__ = ["Document", "Key", "as_yaml", "dotted"]
 
 #: A path into the document; list entries are numbered from 0.
 Key = tuple[str | int, ...]
@@ -166,3 +166,11 @@ def _leaves(value: Any, path: Key) -> Iterator[tuple[Key, Any]]:
             yield from _leaves(below, (*path, key))
     else:
         yield path, value
+
+
+def as_yaml(value: Any) -> str:
+    """Return a value as YAML writes it, cut at 60 characters."""
+    text = repr(value)
+    if value is None or isinstance(value, bool):
+        text = {None: "null", True: "true", False: "false"}[value]
+    return text if len(text) <= 60 else text[:57] + "..."

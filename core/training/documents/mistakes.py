@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from training.documents.document import Key, dotted
+from training.documents.document import Key, as_yaml, dotted
 from training.errors import did_you_mean
 
 __all__ = ["explain", "mistakes_in"]
@@ -126,7 +126,7 @@ def _misfit(depth: int, value: Any, mistakes: Sequence[Mapping[str, Any]]) -> st
     rule = " or ".join(filter(None, rules))
     if rule:
         hint = did_you_mean(str(value), re.findall(r"'(.*?)'", rule))
-        return f" is {_show(value)}{hint}, but must be {rule}"
+        return f" is {as_yaml(value)}{hint}, but must be {rule}"
     return f": {mistakes[0].get('ctx', {}).get('error', mistakes[0]['msg'])}"
 
 
@@ -143,14 +143,6 @@ def _expected(mistake: Mapping[str, Any], depth: int) -> str:
     if kind in ("enum", "literal_error"):
         told["expected"] = told["expected"].replace(" or ", ", ")
     return rule.format_map(told)
-
-
-def _show(value: Any) -> str:
-    """Return a value as YAML writes it, cut at 60 characters."""
-    text = repr(value)
-    if value is None or isinstance(value, bool):
-        text = {None: "null", True: "true", False: "false"}[value]
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _model_at(model: type[BaseModel] | None, path: Key) -> type[BaseModel] | None:

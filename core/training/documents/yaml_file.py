@@ -54,8 +54,8 @@ def read_yaml_with_lines(
 ) -> tuple[dict[str, Any], Lines]:
     """Return the mapping in a YAML file, and the line of every value in it.
 
-    Refused: duplicate keys, tags, a second document, a byte order mark, aliases that
-    grow beyond 5,000 values or contain themselves, nesting deeper than 32.
+    Refused: duplicate keys, merge keys, tags, a second document, a byte order mark,
+    aliases that grow beyond 5,000 values or contain themselves, nesting deeper than 32.
 
     Raises:
         ConfigError: as for ``read_yaml``.
@@ -171,6 +171,9 @@ class _Builder:
                 _refuse_node(self._name, key_node, "a key must be a plain word")
             self._check_tag(key_node, "str")
             key = key_node.value
+            if key == "<<" and key_node.style is None:
+                what = "the merge key << is not read; write its values out"
+                _refuse_node(self._name, key_node, what)
             if key in values:
                 first = self._lines[(*path, key)]
                 _refuse_node(

@@ -191,7 +191,7 @@ def _missing(row: Row) -> str:
     gone = {each.key for each in row.pictures if not each.is_there}
     for name, value in row.values.items():
         if getattr(value, "key", None) in gone:
-            return f"{name} {str(value)!r} does not exist"
+            return f"{name} {str(value)!r} {value.mistake}"
     return ""
 
 

@@ -59,7 +59,8 @@ def list_rows(reader: Reader, checks: RowChecks, config: DataConfig) -> list[Row
     for row in rows:
         gone = [n for n, v in row.values.items() if getattr(v, "key", None) in missing]
         for name in gone[:1]:
-            reason = f"{name} {str(row.values[name])!r} does not exist"
+            picture: Picture = row.values[name]
+            reason = f"{name} {str(picture)!r} {picture.mistake}"
             bad.append(BadRow.at(row.place, reason))
     return _without(rows, bad, config)
 

@@ -51,6 +51,14 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
             "must be one of: 'min', 'max'",
             id="an option's choice",
         ),
+        pytest.param(["plan", ""], 2, "CONFIG is empty; name the file", id="nothing"),
+        pytest.param(
+            [*RUN, "--set", "task=VQA"], 2, "did you mean 'vqa'?", id="capitals"
+        ),
+        pytest.param([*RUN, "--set", "SEED=0"], 2, "did you mean 'seed'?", id="SEED"),
+        pytest.param(
+            [*RUN, "--set", "plugins=null"], 2, "plugins is null, but", id="null"
+        ),
         pytest.param(
             [*RUN, "--set", "training.device=cuda:99"], 2, "cuda:99", id="a device"
         ),

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from trainbus_data.vqa.task import VQA
-from training.app.cli import commands
 from training.app.cli import predict as command_predict
 
 Command = Callable[..., tuple[int, str, str]]
@@ -345,17 +343,23 @@ def test_evaluate_answers_test_rows_that_have_no_answer(
     assert [row["question_id"] for row in lines_of("p.jsonl")] == [7, 8, 9, 10]
 
 
-def test_floors_that_fail_throw_no_finished_evaluation_away(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured: list[Any] = []
+FAILING = """
+from pathlib import Path
+from trainbus_data.vqa.task import VQA
 
-    def failing(*rows: Any) -> Any:
+class vqa(VQA):
+    def floors(self, train, judged):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(VQA, "floors", failing)
-    monkeypatch.setattr(commands, "_measure", lambda *given: measured.append(given))
+    def score(self, prediction, row):
+        Path("scored").touch()
+        return super().score(prediction, row)
+"""
+
+
+def test_floors_that_fail_throw_no_finished_evaluation_away(command: Command) -> None:
+    Path("failing.py").write_text(FAILING)
     given = ("evaluate", "run.yaml", "--checkpoint", "model.pt")
-    code, _, err = command(*given)
-    assert (code, "ZeroDivisionError" in err) == (1, True)
-    assert not measured
+    code, _, err = command(*given, "--set", "task=./failing.py:vqa")
+    assert (code, "ZeroDivisionError" in err) == (1, True), err
+    assert not Path("scored").exists()

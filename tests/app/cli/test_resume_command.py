@@ -118,7 +118,7 @@ def test_a_changed_seed_is_refused_and_can_be_accepted(
         pytest.param(
             ["--resume", "auto", "--allow-change", "sed"],
             2,
-            "did you mean 'seed'",
+            "did you mean 'seed'?); choose from: batch_size, ",
             id="a name that is no setting",
         ),
         pytest.param(

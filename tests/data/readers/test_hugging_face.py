@@ -146,12 +146,13 @@ def test_a_split_of_a_single_set_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"PAR1", b"PAR1" + 20 * b"x" + b"PAR1"], ids=["cut off", "damaged"]
 )
-def test_a_damaged_file_is_told_in_a_sentence(tmp_path, content):
+def test_a_damaged_file_is_told_in_a_sentence_and_once(tmp_path, content, caplog):
     path = tmp_path / "rows.parquet"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"rows\.parquet cannot be read by d") as caught:
         HuggingFace(path)
     assert "\n" not in str(caught.value)
+    assert caplog.messages == []
 
 
 @needs_datasets

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from training.discovery import installed
+from training.errors import ConfigError
 
 if TYPE_CHECKING:
     from training.app.config.schema import Config
@@ -26,6 +27,8 @@ def load(arguments: argparse.Namespace) -> Config:
     """Return the configuration with all that the command line and environment add."""
     from training.app.config.load import as_mapping, load_config
 
+    if not arguments.config:
+        raise ConfigError("CONFIG is empty; name the file of the configuration")
     for folder in arguments.folders:
         installed.use_folder(folder)
     config = load_config(

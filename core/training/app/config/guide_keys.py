@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.documents.document import Document, Key
+from training.documents.document import Document, Key, as_yaml
 from training.errors import ConfigError
 
 __all__ = ["GUIDE_KEYS", "SECTIONS", "translate", "translate_once"]
@@ -86,8 +86,8 @@ def _move_data(document: Document) -> None:
         return
     if not isinstance(paths, dict):
         raise ConfigError(
-            f"{document.place(('data_paths',))} is {paths!r}, but must map train, "
-            "validation and test to files"
+            f"{document.place(('data_paths',))} is {as_yaml(paths)}, but must map "
+            "train, validation and test to files"
         )
     for key in list(paths):
         document.move(("data_paths", key), ("data", key))
@@ -108,8 +108,8 @@ def _move_precision(document: Document) -> None:
     given = document.get(new)
     if given not in (None, "fp16"):
         raise ConfigError(
-            f"{document.place(old)} is true, but {document.place(new)} is {given!r}; "
-            "keep one of them"
+            f"{document.place(old)} is true, but {document.place(new)} is "
+            f"{as_yaml(given)}; keep one of them"
         )
     document.pop(new)
     document.tree["training"]["fp16"] = "fp16"
@@ -140,7 +140,7 @@ def _section(document: Document, path: Key) -> dict[str, Any] | None:
         document.set(path, value, document.origin(path))
     if not isinstance(value, dict):
         raise ConfigError(
-            f"{document.place(path)} is {value!r}, but must be a mapping of keys"
+            f"{document.place(path)} is {as_yaml(value)}, but must be a mapping of keys"
         )
     is_enabled = _flag(document, (*path, "enabled")) if "enabled" in value else True
     document.pop((*path, "enabled"))
@@ -151,6 +151,6 @@ def _flag(document: Document, path: Key) -> bool:
     value = document.get(path)
     if not isinstance(value, bool):
         raise ConfigError(
-            f"{document.place(path)} is {value!r}, but must be true or false"
+            f"{document.place(path)} is {as_yaml(value)}, but must be true or false"
         )
     return value

@@ -15,7 +15,7 @@ from training.app.config.named_parts import replace_named
 from training.app.config.shipped_configs import find_config
 from training.discovery import installed
 from training.discovery.specs import parse_specs
-from training.documents.document import Document, Key
+from training.documents.document import Document, Key, as_yaml
 from training.errors import ConfigError, PluginError
 
 __all__ = ["DEFAULT_PLUGINS", "PluginList", "gather", "sources"]
@@ -93,8 +93,8 @@ def _split_plugins(document: Document, is_list: bool) -> Document:
     given = document.tree.get("plugins", {})
     if not isinstance(given, dict):
         raise ConfigError(
-            f"{document.place(('plugins',))} is {given!r}, but must be a list of names "
-            "or of `name: {option: value}`"
+            f"{document.place(('plugins',))} is {as_yaml(given)}, but must be a list "
+            "of names or of `name: {option: value}`"
         )
     for name, entry in given.items():
         _check_entry(document.place(("plugins", name)), entry)
@@ -118,8 +118,8 @@ def _check_entry(place: str, entry: Any) -> None:
     ):
         return
     raise ConfigError(
-        f"{place} is {entry!r}, but must be a mapping of use and options; or list "
-        "plugins, as in plugins: [csv: {filename: a.csv}]"
+        f"{place} is {as_yaml(entry)}, but must be a mapping of use and options; or "
+        "list plugins, as in plugins: [csv: {filename: a.csv}]"
     )
 
 
@@ -171,8 +171,9 @@ def _overridden(overrides: Iterable[str]) -> Document:
         if path[0] == "plugins" and len(path) > 1:
             if len(path) == 2 and not isinstance(read, dict):
                 raise ConfigError(
-                    f"--set {key} is {read!r}, but must be a mapping of options; write "
-                    f"--set {key}.OPTION=value, or switch it off with: -p no:{path[1]}"
+                    f"--set {key} is {as_yaml(read)}, but must be a mapping of "
+                    f"options; write --set {key}.OPTION=value, or switch it off "
+                    f"with: -p no:{path[1]}"
                 )
             path = (*path[:2], "options", *path[2:])
         document.set(path, read, "--set")

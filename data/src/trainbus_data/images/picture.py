@@ -46,6 +46,11 @@ class Picture(str):
         return os.path.isfile(self.key)
 
     @property
+    def mistake(self) -> str:
+        """Return why there is nothing to open, for behind its name."""
+        return "is a folder" if os.path.isdir(self.key) else "does not exist"
+
+    @property
     def _source(self) -> str | bytes:
         return self.key
 

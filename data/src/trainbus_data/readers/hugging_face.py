@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,8 @@ class HuggingFace:
         self.root = self.path if self.path.is_dir() else self.path.parent
         package = _package()
         try:
-            found = _load(package, self.path)
+            with _said_once():
+                found = _load(package, self.path)
         except Exception as error:  # of pyarrow, pandas, fsspec and its own
             told = str(error).strip().partition("\n")[0] or type(error).__name__
             raise DataError(
@@ -102,6 +105,18 @@ def _package() -> Any:
             f"name hides: {datasets.__path__[0]}; rename that folder"
         )
     return datasets
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Keep ``datasets`` from logging the error that it raises as well."""
+    logger = logging.getLogger("datasets.packaged_modules")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _load(package: Any, path: Path) -> Any:

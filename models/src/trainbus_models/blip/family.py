@@ -151,8 +151,9 @@ class Blip(ModelFamily):
     def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """Tokenise the texts of these rows, and warn of those that are cut."""
         _, questions, answers = self._made_for(processor)
-        questions.prepare(row["question"] for row in rows)
-        answers.prepare(row["answer"] for row in rows if "answer" in row)
+        questions.prepare((row["question"] for row in rows), self.split)
+        given = (row["answer"] for row in rows if "answer" in row)
+        answers.prepare(given, self.split)
 
     def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Return the batch of some rows, with B questions of Q tokens, A of answers.

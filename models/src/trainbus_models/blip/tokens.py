@@ -52,8 +52,13 @@ class TokenCache:
             ids, mask = ids[:, :width], mask[:, :width]
         return ids.long(), mask.long()
 
-    def prepare(self, texts: Iterable[str]) -> None:
-        """Tokenise texts ahead, and warn where some of them are cut."""
+    def prepare(self, texts: Iterable[str], split: str = "") -> None:
+        """Tokenise texts ahead, and warn where some of them are cut.
+
+        Args:
+            texts: of a split's rows.
+            split: its name, for the warning.
+        """
         unique = list(dict.fromkeys(texts))
         full: list[str] = []
         for start in range(0, len(unique), CHUNK):
@@ -67,9 +72,10 @@ class TokenCache:
         num_cut = sum(length > self._max_length for length in needed)
         if num_cut:
             logger.warning(
-                "model.max_%s_length is %d tokens, which cuts %d of %d distinct %ss; "
+                "model.max_%s_length is %d tokens, which cuts %d of %d distinct %ss%s; "
                 "the longest has %d",
                 *(self._name, self._max_length, num_cut, len(unique), self._name),
+                f" of {split}" if split else "",
                 max(needed),
             )
 

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from training.signals.handlers import is_insistent, iterate_shielded, shielded
     from training.view import MetricValue
     from training.weighing.candidates import LabelUse
-    from training.weighing.untouched import untouched
+    from training.weighing.untouched import undrawn, untouched
     from training.weighing.weigher import LossPer, Weigher
 
 # Name -> module that defines it.
@@ -163,6 +163,7 @@ _MODULES = {
     "table": "training.messages.tables",
     "temporary_beside": "training.files.durable",
     "tensors_of": "training.feed.batches",
+    "undrawn": "training.weighing.untouched",
     "untouched": "training.weighing.untouched",
     "weights_of": "training.modules.plain_names",
     "why_not_deferred": "training.loop.make_window",
@@ -253,6 +254,7 @@ __all__ = [
     "table",
     "temporary_beside",
     "tensors_of",
+    "undrawn",
     "untouched",
     "weights_of",
     "why_not_deferred",

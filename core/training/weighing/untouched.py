@@ -69,10 +69,7 @@ class Kept:
             for p in parameters
         ]
         self._optimizers = [(each, _copied(each)) for each in optimizers]
-        parts = [*_parts_of(loader), *self._modules]
-        own = [g for part in parts for g in generators_in(part).values()]
-        has_state = [g for g in own if not isinstance(g, random.SystemRandom)]
-        self._generators = [(g, _state_of(g)) for g in has_state]
+        self._generators = _states_in([*_parts_of(loader), *self._modules])
         self._card = _card_of(self._modules)
         self._drawn = rng_state(self._card)
 
@@ -119,8 +116,7 @@ class Kept:
         """Put everything back."""
         self.put_buffers_back()
         self.put_modes_back()
-        for generator, state in self._generators:
-            _set_state(generator, state)
+        _give_back(self._generators)
         load_rng_state(self._drawn, self._card)
 
 
@@ -137,6 +133,19 @@ def untouched(
         yield kept
     finally:
         kept.put_back()
+
+
+@contextmanager
+def undrawn(loader: Any) -> Iterator[None]:
+    """Put back at the end what is drawn from the generators of ``loader`` meanwhile.
+
+    Those of its data set and samplers, too; not the global ones.
+    """
+    states = _states_in(_parts_of(loader))
+    try:
+        yield
+    finally:
+        _give_back(states)
 
 
 def quiet_train_mode(model: nn.Module, kept: Kept) -> None:
@@ -191,6 +200,17 @@ def _is_same(buffer: Tensor, value: Tensor) -> bool:
             and torch.equal(buffer.nan_to_num(), value.nan_to_num())
         )
     )
+
+
+def _states_in(parts: list[Any]) -> list[tuple[Any, Any]]:
+    """Return each generator that one of ``parts`` keeps, and its state, if any."""
+    found = [g for part in parts for g in generators_in(part).values()]
+    return [(g, _state_of(g)) for g in found if not isinstance(g, random.SystemRandom)]
+
+
+def _give_back(states: list[tuple[Any, Any]]) -> None:
+    for generator, state in states:
+        _set_state(generator, state)
 
 
 def _state_of(generator: Any) -> Any:

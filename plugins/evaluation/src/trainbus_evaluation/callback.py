@@ -27,6 +27,7 @@ from training.plugin import (
     merge_metrics,
     rng_of_main,
     share_of,
+    undrawn,
     untouched,
 )
 
@@ -49,8 +50,7 @@ class EvaluationCallback(Callback):
     ``max_steps``, are always evaluated.
 
     Before training the evaluator is called once with the first batches, so that what
-    it gets wrong costs no epoch. Of that nothing stays in the run: neither metrics nor
-    random numbers nor buffers.
+    it gets wrong costs no epoch. Nothing of that stays: no metric, number or buffer.
 
     Args:
         evaluator: any object with ``evaluate(dataloader) -> mapping``; values that are
@@ -190,7 +190,7 @@ class EvaluationCallback(Callback):
 
     def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float] | None:
         """Return the metrics, or None at an epoch end that is not due."""
-        with untouched([], trainer.train_dataloader):  # they may share a generator
+        with undrawn(trainer.train_dataloader):  # validation may share a generator
             return self.measure(trainer) if self.is_due(trainer, reason) else None
 
     def on_exception(self) -> None:

@@ -19,6 +19,7 @@ from training.discovery.parts import build_part, find_part, named_part
 from training.errors import TrainbusError
 from training.files.durable import write_durably
 from training.messages.error_texts import text_of
+from training.recipes.kinds import floor_of, slug
 
 __all__ = ["write_report"]
 
@@ -186,15 +187,11 @@ def floors_of(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
         floors = data.get("floors") if isinstance(data, Mapping) else None
         if isinstance(floors, Mapping) and floors:
             return {
-                str(floor).replace("_", " "): {_slug(k): v for k, v in scores.items()}
+                str(floor).replace("_", " "): {slug(k): v for k, v in scores.items()}
                 for floor, scores in floors.items()
                 if isinstance(scores, Mapping)
             }
     return {}
-
-
-def _slug(kind: Any) -> str:
-    return "".join(c if c.isalnum() else "_" for c in str(kind)).lower()
 
 
 def _add_predictions(told: Told, path: Path) -> None:
@@ -229,6 +226,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "duration": duration, "time": _time}
+    environment.globals["floor_of"] = floor_of
     return environment
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.hooks.answers import COLUMNS
 from training.messages.tables import count, table
-from training.recipes.kinds import slug
+from training.recipes.kinds import floor_of, slug
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -89,17 +89,11 @@ def metric_table(
     """
     names = list(dict.fromkeys(name for each in columns.values() for name in each))
     titles = [*columns, *(_title(key) for key in _order(floors))]
+    known = [{slug(k): v for k, v in floors[key].items()} for key in _order(floors)]
     rows = []
     for name in names:
         row = [name, *(_number(values.get(name)) for values in columns.values())]
-        kind = _kind_of(name)
-        by_name = {
-            key: {slug(k): v for k, v in floors[key].items()} for key in _order(floors)
-        }
-        # A floor of the metric's own name, if a task has one, is of its unit.
-        of_kind = {key: each.get(kind or "") for key, each in by_name.items()}
-        row += [_number(by_name[key].get(name, of_kind[key])) for key in by_name]
-        rows.append(row)
+        rows.append([*row, *(_number(floor_of(name, each)) for each in known)])
     return table(["metric", *titles], rows)
 
 
@@ -124,14 +118,6 @@ def _metrics(summary: Mapping[str, Any]) -> list[str]:
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name not in COLUMNS}
-
-
-def _kind_of(metric: str) -> str | None:
-    """Return the kind of question that a floor knows for ``metric``."""
-    if metric in ("accuracy", "exact_match"):
-        return "all"
-    family, _, kind = metric.partition("/")
-    return kind if family in ("accuracy", "exact_match") else None
 
 
 def _order(floors: Mapping[str, Any]) -> list[str]:

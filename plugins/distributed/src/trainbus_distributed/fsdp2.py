@@ -191,10 +191,8 @@ class FSDP2Strategy(GroupStrategy):
 
     def full(self, state: Any) -> Any:
         """Return ``state`` with sharded tensors whole, on the host of main alone."""
-        try:
+        with self.telling():
             return gathered(state, self.group)
-        except Exception as error:
-            raise self.told(error)  # noqa: B904  # of itself, mostly
 
     def own(self, state: Any, like: Any) -> Any:
         """Return ``state`` with this process's part where ``like`` is sharded."""
@@ -208,10 +206,8 @@ class FSDP2Strategy(GroupStrategy):
     ) -> ShardedSave:
         """Begin a folder of the parts of all processes."""
         self.require_all("begin_save")
-        try:
+        with self.telling():
             return ShardedSave(path, state, self.group, copy)
-        except Exception as error:
-            raise self.told(error)  # noqa: B904  # of itself, mostly
 
     def _reset(self) -> None:
         """Forget a pass that did not come to an end, and gradients that wait."""

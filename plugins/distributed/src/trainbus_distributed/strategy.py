@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -89,18 +89,14 @@ class GroupStrategy(Strategy):
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sums over all processes."""
         self.require_all("sum")
-        try:
+        with self.telling():
             return self.group.sum(values, asker())
-        except Exception as error:
-            raise self.told(error)  # noqa: B904  # of itself, mostly
 
     def gather(self, value: T) -> list[T]:
         """Return each process's value."""
         self.require_all("gather")
-        try:
+        with self.telling():
             return self.group.gather(value, asker())
-        except Exception as error:
-            raise self.told(error)  # noqa: B904  # as above
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Let the main process do ``work``."""
@@ -113,10 +109,8 @@ class GroupStrategy(Strategy):
             finally:
                 self._is_on_main = False
 
-        try:
+        with self.telling():
             return self.group.on_main(alone, asker())
-        except Exception as error:
-            raise self.told(error)  # noqa: B904  # as above
 
     def require_all(self, method: str) -> None:
         """Refuse a call that waits for all where the main process alone makes it.
@@ -144,12 +138,19 @@ class GroupStrategy(Strategy):
         """Tell the others of ``error``; return it, or what they have failed of."""
         return self._reported_as(error)
 
-    def told(self, error: Exception) -> BaseException:
-        """Return what is to be raised for ``error`` of a call that waits for all.
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Surround a call that waits for all: its error is raised as it is to be told.
 
-        In a run that is ``error``, which ends it and is reported then. A script that
+        In a run that is itself, which ends it and is reported then. A script that
         calls for itself tells at once that it has lost another process, or left it.
         """
+        try:
+            yield
+        except Exception as error:
+            raise self._told(error)  # noqa: B904  # itself, mostly
+
+    def _told(self, error: Exception) -> BaseException:
         is_parted = isinstance(error, OutOfStepError) or lost_words(error) is not None
         if self.trainer.bus.is_in_run or not is_parted:
             return error
@@ -181,10 +182,8 @@ class GroupStrategy(Strategy):
 
     def on_each(self, work: Callable[[], T]) -> T:
         """Let each process do ``work``."""
-        try:
+        with self.telling():
             return self.group.on_each(work, asker())
-        except Exception as error:
-            raise self.told(error)  # noqa: B904  # as above
 
     def share_weights(self, model: nn.Module, device: torch.device) -> None:
         """Give ``model`` the weights and buffers of the main process, where it lies."""

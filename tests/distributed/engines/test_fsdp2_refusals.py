@@ -8,7 +8,7 @@ import pytest
 import torch
 from ranks import Ranks
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from training import ConfigError, Trainer
 
@@ -38,6 +38,25 @@ class Decay:
         return error if weight is None else error + weight.square().mean()
 
 
+def said_of(
+    model: nn.Module, rows: Dataset[Any], trained: Any, engine: str, **options: Any
+) -> str:
+    """Return what is said of a run that trains ``trained``, or that it has."""
+    try:
+        Trainer(
+            model,
+            DataLoader(rows, batch_size=2),
+            optimizer=torch.optim.SGD(trained, 0.1),
+            plugins=[{"distributed": {"engine": engine}}],
+            loss_per="samples",
+            device="cpu",
+            **options,
+        ).train()
+    except ConfigError as error:
+        return str(error)
+    return "trained"
+
+
 def told(what: str, engine: str) -> str:
     """Return what is said of a run, or that it has trained."""
     torch.manual_seed(0)
@@ -51,19 +70,8 @@ def told(what: str, engine: str) -> str:
     else:
         held = {"a weight": model[0].weight, "no weight": None}[what]
         options = {"step_fn": Decay(held)}
-    try:
-        Trainer(
-            model,
-            DataLoader(TensorDataset(torch.ones(4, 4), torch.ones(4, 1)), batch_size=2),
-            optimizer=torch.optim.SGD(groups, 0.1),
-            plugins=[{"distributed": {"engine": engine}}],
-            loss_per="samples",
-            device="cpu",
-            **options,
-        ).train()
-    except ConfigError as error:
-        return str(error)
-    return "trained"
+    rows = TensorDataset(torch.ones(4, 4), torch.ones(4, 1))
+    return said_of(model, rows, groups, engine, **options)
 
 
 @pytest.mark.parametrize(
@@ -104,19 +112,8 @@ def looked_up(what: str, engine: str) -> str:
     """Return what is said of a run over such a model, or that it has trained."""
     torch.manual_seed(0)
     model = Looked(what)
-    try:
-        Trainer(
-            model,
-            DataLoader(TensorDataset(torch.arange(4), torch.ones(4, 3)), batch_size=2),
-            optimizer=torch.optim.SGD(model.parameters(), 0.1),
-            loss_fn=nn.functional.mse_loss,
-            plugins=[{"distributed": {"engine": engine}}],
-            loss_per="samples",
-            device="cpu",
-        ).train()
-    except ConfigError as error:
-        return str(error)
-    return "trained"
+    rows, loss_fn = TensorDataset(torch.arange(4), torch.ones(4, 3)), nn.MSELoss()
+    return said_of(model, rows, model.parameters(), engine, loss_fn=loss_fn)
 
 
 @pytest.mark.parametrize(

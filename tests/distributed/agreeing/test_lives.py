@@ -23,11 +23,20 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 #: What each process does: it joins the others, and hears each.
 JOINS = """
 from trainbus_distributed.group import Group
-print(Group(10.0).gather("here"))
+group = Group(10.0)
+print(group.gather("here"))
+"""
+#: And, as the last of all, whether it is still joined.
+TELLS = """
+import atexit, os
+import torch.distributed as dist
+atexit.register(lambda: print("joined:", dist.is_initialized()))
 """
 
 
-def started(port: int, restarts: Sequence[int]) -> list[subprocess.Popen[str]]:
+def started(
+    port: int, restarts: Sequence[int], script: str = JOINS
+) -> list[subprocess.Popen[str]]:
     """Start a process for each of ``restarts``: what its launcher says of restarts."""
     common = {
         "WORLD_SIZE": str(len(restarts)),
@@ -37,7 +46,7 @@ def started(port: int, restarts: Sequence[int]) -> list[subprocess.Popen[str]]:
     }
     return [
         subprocess.Popen(
-            [sys.executable, "-c", JOINS],
+            [sys.executable, "-c", script],
             env={
                 **os.environ,
                 **common,
@@ -61,6 +70,35 @@ def test_launchers_that_keep_their_store_need_not_count_alike() -> None:
         printed = [each.communicate(timeout=120)[0] for each in processes]
         assert [each.returncode for each in processes] == [0, 0], "".join(printed)
         assert all("['here', 'here']" in each for each in printed)
+
+
+#: A copy of the process ends, as one does that Python has not made.
+COPIED = """
+if not (pid := os.fork()):
+    atexit._run_exitfuncs()
+    os._exit(0)
+os.waitpid(pid, 0)
+print(group.gather("still here"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ("", "joined: False"),
+        # A thread may wait for others who never come: the end of it closes all.
+        ("group.farewell.explained(ValueError())", "joined: True"),
+        # The connections are its own, too: it shall not end them.
+        (COPIED, "['still here', 'still here']\njoined: False"),
+    ],
+    ids=["done", "failed", "copied"],
+)
+def test_who_is_done_leaves_the_others_before_python_ends(then: str, told: str) -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    processes = started(store.port, (0, 0), f"{TELLS}{JOINS}{then}")
+    printed = [each.communicate(timeout=120)[0] for each in processes]
+    assert [each.returncode for each in processes] == [0, 0], "".join(printed)
+    assert all(each.endswith(f"{told}\n") for each in printed), printed
 
 
 def free_port() -> str:

@@ -84,6 +84,11 @@ class Farewell:
                 "can be computed together any more; end this one, and start all anew"
             )
 
+    @classmethod
+    def is_said(cls) -> bool:
+        """Whether this process leaves for a failure, its own or that of another."""
+        return cls._current is not None and cls._current._is_leaving
+
     def explained(self, error: BaseException, call: str = "") -> BaseException:
         """Return what is to be raised for ``error``, and tell the others of that.
 

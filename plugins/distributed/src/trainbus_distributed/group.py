@@ -6,6 +6,7 @@ travel by the backend of torch for their device.
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import sys
@@ -103,6 +104,8 @@ class Group:
             backend, store=store, rank=rank, world_size=size, timeout=limit
         )
         Group._sockets = open_sockets() - others
+        if backend == "gloo":
+            atexit.register(leave, os.getpid())
 
     def _open_lines(self) -> None:
         others = open_sockets()
@@ -243,6 +246,20 @@ def let_go_all() -> None:
     for line in Group._lines:
         line.close()
     let_go(Group._sockets)
+
+
+def leave(pid: int) -> None:
+    """Leave the group before Python takes itself apart, at the end of a process.
+
+    There a thread of gloo that still lets go of the last tensors would be killed, and
+    the process with it, by SIGABRT: a run that is done would count as a failed one.
+
+    Args:
+        pid: of the process that has joined; a copy of it has no threads to wait for.
+    """
+    if pid == os.getpid() and dist.is_initialized() and not Farewell.is_said():
+        hang_up(Group._sockets)  # so that no thread waits for the others
+        dist.destroy_process_group()
 
 
 def hang_up_all() -> None:

@@ -42,7 +42,8 @@ class Callback:
     #: Per-batch hooks that read the device at every call (a sync on CUDA); a mapping
     #: gives each its reason.
     reads_device: ClassVar[Collection[str]] = ()
-    #: Metrics that ``evaluate`` may deliver, for those who read about it.
+    #: Metrics that ``evaluate`` may deliver, for those who read about it; where it
+    #: chooses among those of the run's task, any of these go by ``chooses_metrics``.
     produces: ClassVar[tuple[str, ...]] = ()
     #: Options that list metrics of the run's task to be measured, None for all; each
     #: with what else it may list. A configuration is refused that lists others.

@@ -40,6 +40,7 @@ from training.messages.error_texts import repr_of
 
 if TYPE_CHECKING:
     from training.bus.meter import Meter
+    from training.bus.order import Reasons
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,8 @@ class Bus(Slots):
         self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[str, Any] = {}  # all, in bus order
         self._chosen: dict[str, Any] = {}  # without those built in
-        #: For each edge (first, second) of the order, the sentence that explains it.
-        self.order_reasons: dict[tuple[str, str], str] = {}
+        #: Why the order is what it is.
+        self.order_reasons: Reasons = {}
         #: Failures of isolated plugins so far, by name.
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
@@ -109,8 +110,7 @@ class Bus(Slots):
                 )
             known[name] = plugin
             added[name] = hooks_of(self._manager, plugin, name)
-        reasons: dict[tuple[str, str], str] = {}
-        ordered = bus_order(known, reasons)  # may refuse, so before pluggy knows any
+        ordered, reasons = bus_order(known)  # may refuse, so before pluggy knows any
         try:
             for name, hooks in added.items():
                 self._manager.register(hooks, name)
@@ -183,9 +183,8 @@ class Bus(Slots):
         rest = dict(self._plugins)
         plugin = rest.pop(name)
         self._manager.unregister(name=name)
-        reasons: dict[tuple[str, str], str] = {}
         at_hand, self._compiled = self._compiled, {}  # one may be under way
-        self._adopt(bus_order(rest, reasons), reasons)
+        self._adopt(*bus_order(rest))
         for slot in at_hand.values():
             silence(slot, name)
         return plugin
@@ -350,9 +349,7 @@ class Bus(Slots):
             except Exception as error:
                 log.warning("plugin %r failed in on_close: %s", name, repr_of(error))
 
-    def _adopt(
-        self, ordered: dict[str, Any], reasons: dict[tuple[str, str], str]
-    ) -> None:
+    def _adopt(self, ordered: dict[str, Any], reasons: Reasons) -> None:
         """Take over the plugins in solved order, which the manager has by now."""
         self._plugins = ordered
         self._chosen = not_built_in(ordered)

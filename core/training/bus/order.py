@@ -11,6 +11,7 @@ from training.bus.callback import BuiltIn
 from training.errors import PluginError, did_you_mean
 
 __all__ = [
+    "Reasons",
     "bus_order",
     "not_built_in",
     "relation_mistake",
@@ -20,6 +21,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+#: Edge (first, second) -> the sentence that explains it.
+Reasons = dict[tuple[str, str], str]
 
 RELATIONS = ("before", "after")
 
@@ -61,17 +65,16 @@ def warn_of_unasked(hook: str, name: str, listeners: Sequence[Any]) -> None:
         )
 
 
-def bus_order(
-    plugins: Mapping[str, Any], reasons: dict[tuple[str, str], str]
-) -> dict[str, Any]:
-    """Return ``plugins`` in the order of ``solve_order``, between those built in."""
+def bus_order(plugins: Mapping[str, Any]) -> tuple[dict[str, Any], Reasons]:
+    """Return ``plugins`` as ``solve_order`` does, between those built in; and why."""
     # Those built in are solved with nobody: no `before` of a plugin moves them.
     chosen = not_built_in(plugins)
     built_in = [name for name in plugins if name not in chosen]
     order = [name for name in built_in if not plugins[name].is_last]
-    order += solve_order(chosen, reasons)
+    solved, reasons = solve_order(chosen)
+    order += solved
     order += [name for name in built_in if plugins[name].is_last]
-    return {name: plugins[name] for name in order}
+    return {name: plugins[name] for name in order}, reasons
 
 
 def not_built_in(plugins: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,19 +82,18 @@ def not_built_in(plugins: Mapping[str, Any]) -> dict[str, Any]:
     return {n: each for n, each in plugins.items() if not isinstance(each, BuiltIn)}
 
 
-def solve_order(
-    plugins: Mapping[str, Any], reasons: dict[tuple[str, str], str]
-) -> list[str]:
-    """Return plugin names sorted by their ``before``/``after``, ties by name.
+def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
+    """Return plugin names sorted by their ``before``/``after``, ties by name; and why.
 
     Ties are broken by name, never by installation or list order, so that equal
     selections give equal runs. Names of absent plugins are allowed: they bind once
-    such a plugin joins. ``reasons`` receives a sentence for each edge.
+    such a plugin joins.
 
     Raises:
         PluginError: the relations run in a circle.
     """
     edges: dict[str, set[str]] = {name: set() for name in sorted(plugins)}
+    reasons: Reasons = {}
     for name in edges:
         for other in getattr(plugins[name], "before", ()):
             if other in edges:
@@ -116,4 +118,4 @@ def solve_order(
         ready = sorted([*ready, *sorter.get_ready()])
         order.append(ready.pop(0))
         sorter.done(order[-1])
-    return order
+    return order, reasons

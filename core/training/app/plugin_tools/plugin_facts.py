@@ -196,8 +196,7 @@ def order_of(plugins: Mapping[str, Standing]) -> list[tuple[str, list[str], list
     Raises:
         PluginError: the relations run in a circle.
     """
-    reasons: dict[tuple[str, str], str] = {}
-    order = solve_order(plugins, reasons)
+    order, reasons = solve_order(plugins)
     table = []
     for hook in HOOKS:
         heard = [name for name in order if hook in plugins[name].facts.hooks]

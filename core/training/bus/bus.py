@@ -134,8 +134,7 @@ class Bus(Slots):
             PluginError: no plugin has that name.
             Exception: what its ``on_close`` raised; it is out all the same.
         """
-        last = [each for each in self.listeners("on_close") if each.plugin_name == name]
-        plugin = self._take_out(name)
+        plugin, last = self._take_out(name)
         if self.is_in_run and last and self._is_to_close(name):
             self._call(last[0], "on_close", {"trainer": self._run})
         return plugin
@@ -175,11 +174,13 @@ class Bus(Slots):
                 return name
         return "user"
 
-    def _take_out(self, name: str) -> Any:
+    def _take_out(self, name: str) -> tuple[Any, list[pluggy.HookImpl]]:
+        """Take a plugin out; return it, and what it hears of ``on_close``."""
         if name not in self._plugins:
             raise PluginError(
                 f"no plugin is named {name!r}{did_you_mean(name, self._plugins)}"
             )
+        last = [each for each in self.listeners("on_close") if each.plugin_name == name]
         rest = dict(self._plugins)
         plugin = rest.pop(name)
         self._manager.unregister(name=name)
@@ -187,7 +188,7 @@ class Bus(Slots):
         self._adopt(*bus_order(rest))
         for slot in at_hand.values():
             silence(slot, name)
-        return plugin
+        return plugin, last
 
     def _is_to_close(self, name: str) -> bool:
         """Whether its ``on_close`` is still to be called in this run, as it is now."""
@@ -340,8 +341,7 @@ class Bus(Slots):
 
     def _switch_off(self, name: str, hook: str, arguments: Mapping[str, Any]) -> None:
         """Take a failing plugin out; let it release what it holds."""
-        last = [each for each in self.listeners("on_close") if each.plugin_name == name]
-        self._take_out(name)
+        _, last = self._take_out(name)
         for impl in last if hook != "on_close" else ():
             self._closed.add(name)
             try:

@@ -251,19 +251,29 @@ class Bus(Slots):
     ) -> None:
         with surrounded(self._wrappers(hook), hook, arguments, self._meter):
             for impl in self.listeners(hook):
-                name = impl.plugin_name
-                if name not in self._plugins:
-                    continue  # an earlier one took it out
-                try:
-                    result = self._call(impl, hook, arguments)
-                    if answer(name, checked_answer(hook, name, result)):
-                        return
-                except BaseException as error:
-                    if name in self.isolated and isinstance(error, Exception):
-                        self.survive(name, plugin_of(impl), hook, error, arguments)
-                        continue
-                    note_culprit(error, impl, hook, arguments)
-                    raise
+                if self._guarded_call(impl, hook, arguments, answer):
+                    return
+
+    def _guarded_call(
+        self,
+        impl: pluggy.HookImpl,
+        hook: str,
+        arguments: Mapping[str, Any],
+        answer: Callable[..., object] = lambda *_: None,
+    ) -> object:
+        """Return what ``answer`` says of (name, result); None where nothing came."""
+        name = impl.plugin_name
+        if name not in self._plugins:
+            return None  # an earlier one took it out
+        try:
+            result = self._call(impl, hook, arguments)
+            return answer(name, checked_answer(hook, name, result))
+        except BaseException as error:
+            if name in self.isolated and isinstance(error, Exception):
+                self.survive(name, plugin_of(impl), hook, error, arguments)
+                return None
+            note_culprit(error, impl, hook, arguments)
+            raise
 
     def call_all(self, hook: str, **arguments: Any) -> list[BaseException]:
         """Call every listener whatever the others raise; return what was raised.
@@ -273,19 +283,11 @@ class Bus(Slots):
         errors: list[BaseException] = []
         is_close = hook == "on_close"
         for impl in self.listeners(hook):
-            name = impl.plugin_name
-            is_out = name not in self._plugins  # an earlier one took it out
-            if is_out or (is_close and not self._is_to_close(name)):
+            if is_close and not self._is_to_close(impl.plugin_name):
                 continue
             try:
-                try:
-                    self._call(impl, hook, arguments)
-                except Exception as error:
-                    if name not in self.isolated:
-                        raise
-                    self.survive(name, plugin_of(impl), hook, error, arguments)
+                self._guarded_call(impl, hook, arguments)
             except BaseException as error:
-                note_culprit(error, impl, hook, arguments)
                 errors.append(error)  # the others are told, too
         if is_close:
             self._run = None

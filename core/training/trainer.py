@@ -333,7 +333,7 @@ class Trainer:
 
     @weights_are.setter
     def weights_are(self, label: str) -> None:
-        self.state.use_weights(label)
+        self.state.weights_are = label
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the run's forward passes; does nothing in fp32."""
@@ -362,7 +362,7 @@ class Trainer:
 
     def request_stop(self, reason: str) -> None:
         """End training at the next boundary; the first request is the one kept."""
-        self.state.requests.ask_to_stop(reason)
+        self.state.requests.ask("stop", reason)
 
     def request_checkpoint(self, reason: str) -> None:
         """Fire ``on_checkpoint`` at the next boundary, or the one being served."""

@@ -75,10 +75,6 @@ class Requests:
         """Who ends it: a plugin's name, or ``"trainer"`` when the plan is done."""
         return None if self.stop is None else self.stop.owner
 
-    def ask_to_stop(self, reason: str) -> None:
-        """End the run at the next boundary; the first request is the one kept."""
-        self.ask("stop", reason)
-
     def take(self, kind: str) -> str | None:
         """Return why ``kind`` was asked for, as it is granted; None if it was not."""
         return self.asked.pop(kind, None)
@@ -117,7 +113,10 @@ class Requests:
         owner: str | None = None,
         signal: Signals | None = None,
     ) -> None:
-        """Ask for ``kind`` at the next boundary; reasons that meet there are joined."""
+        """Ask for ``kind`` at the next boundary; reasons that meet there are joined.
+
+        Of those to stop the first is the one kept, but for a signal.
+        """
         owner = owner or self._bus.caller()
         if not self._bus.is_in_run:
             log.warning(

@@ -40,7 +40,7 @@ class Metrics(Mapping[str, MetricValue]):
     def require(self, name: str, owner: str) -> None:
         """Raise ``MetricError`` if it is known that nobody will produce ``name``.
 
-        Where a producer does not say its names, ``check_delivered`` decides.
+        Where a producer does not say its names, ``merged`` decides.
         """
         # Before the first step: a misspelt name would watch nothing for days.
         if self.known_names is not None and name not in self.known_names:
@@ -64,18 +64,10 @@ class Metrics(Mapping[str, MetricValue]):
         merged = merge_metrics(results)
         delivered = [result for _, result in results if result is not None]
         if len(delivered) == num_producers:
-            self.check_delivered(merged.keys())
+            for name, owner in self._required.items():
+                if name not in merged:
+                    raise _unknown(name, owner, merged)
         return merged
-
-    def check_delivered(self, names: Collection[str]) -> None:
-        """Raise ``MetricError`` if a required name is not in what was delivered.
-
-        Args:
-            names: all that was delivered at an epoch end, by every producer.
-        """
-        for name, owner in self._required.items():
-            if name not in names:
-                raise _unknown(name, owner, names)
 
     def state_dict(self) -> dict[str, list[Any]]:
         """Return every latest value as a list of its fields."""

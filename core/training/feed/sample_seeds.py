@@ -139,7 +139,7 @@ class SeededOrder(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         seed = epoch_seed(self._seed, self.epoch)
-        return apart(lambda: iter(self.indices), lambda: reseed(seed))
+        return apart_from(seed, lambda: iter(self.indices))
 
 
 def reseed(seed: int) -> None:
@@ -168,7 +168,7 @@ def drawing_from(seed: int) -> Iterator[None]:
 
 
 def apart(
-    make: Callable[[], Iterator[Any]], begin: Callable[[], object] = lambda: None
+    make: Callable[[], Iterator[Any]], own: list[Any] | None = None
 ) -> Iterator[Any]:
     """Yield what ``make()`` yields, drawing from generator states of its own.
 
@@ -176,9 +176,8 @@ def apart(
 
     Args:
         make: returns the iterator; called with the first item.
-        begin: seeds the generators before.
+        own: states to begin with; None: those of the run at the first item.
     """
-    own: list[Any] | None = None
     iterator: Iterator[Any] | None = None
     while True:
         # At each item: what the run drew meanwhile must not be heard in here.
@@ -187,7 +186,6 @@ def apart(
             if own is not None:
                 _set_states(own)
             if iterator is None:
-                begin()
                 iterator = make()
             item = next(iterator)
             own = _states()
@@ -213,7 +211,7 @@ def apart_from(seed: int, make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         own = _states()
     finally:
         _set_states(outside)
-    return apart(lambda: iterator, lambda: _set_states(own))
+    return apart(lambda: iterator, own)
 
 
 def _states() -> list[Any]:

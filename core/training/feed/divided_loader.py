@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from training.errors import ConfigError, DataError
-from training.feed.epoch_loader import EpochLoader, can_skip
+from training.feed.epoch_loader import EpochLoader, can_skip, samplers_of
 from training.feed.sample_seeds import SeededOrder, apart_from, epoch_seed
 from training.feed.share import Share, digest, sliced
 from training.hardware.strategy import Strategy
@@ -44,15 +44,12 @@ def epoch_loader(loader: Iterable[Any], seed: int, strategy: Strategy) -> EpochL
 
 def refuse_divided(loader: Any, name: str) -> None:
     """Raise ``ConfigError`` if a sampler of ``loader`` gives each process its part."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    inner = getattr(batch_sampler, "sampler", None)
-    for sampler in (getattr(loader, "sampler", None), batch_sampler, inner):
-        if isinstance(sampler, DistributedSampler):
-            raise ConfigError(
-                f"{name} has a DistributedSampler, and its batches are divided among "
-                "the processes already: leave the sampler out"
-                + (", or say data: own" if name == "train_dataloader" else "")
-            )
+    if any(isinstance(each, DistributedSampler) for each in samplers_of(loader)):
+        raise ConfigError(
+            f"{name} has a DistributedSampler, and its batches are divided among the "
+            "processes already: leave the sampler out"
+            + (", or say data: own" if name == "train_dataloader" else "")
+        )
 
 
 class DividedLoader(EpochLoader):

@@ -114,7 +114,8 @@ class EpochLoader:
             if any(getattr(loader, "generator", None) is each for each in self._users):
                 log.warning(TWO_STATES, type(loader).__name__)
         else:
-            warn_of_generators(_inside(loader), [*self._own, *self._users])
+            inside = [getattr(loader, "dataset", None), *samplers_of(loader)]
+            warn_of_generators(inside, [*self._own, *self._users])
 
     @property
     def is_exact(self) -> bool:
@@ -290,7 +291,7 @@ def _seeded(loader: Any, seed: int) -> Any:
         dataset = SeededSamples(dataset, seed, is_shared=loader.persistent_workers)
     indices = _indices_of(loader)
     # A sampler that is not known may draw from the global generators.
-    if any(type(part) not in PLAIN_SAMPLERS for part in _parts(loader)[1:]):
+    if any(type(each) not in PLAIN_SAMPLERS for each in samplers_of(loader)):
         indices = SeededOrder(indices, seed)
     issued = Issued.to(loader, indices)
     copy = copied(loader, dataset, issued, loader.persistent_workers)
@@ -341,17 +342,12 @@ def copied(
     )
 
 
-def _inside(loader: Any) -> list[Any]:
-    """Return the loader's data set and its samplers."""
-    return [getattr(loader, "dataset", None), *_parts(loader)[1:]]
-
-
-def _parts(loader: Any) -> list[Any]:
-    """Return the loader and the samplers inside it, outermost first."""
+def samplers_of(loader: Any) -> list[Any]:
+    """Return the samplers inside a loader, outermost first."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     inner = getattr(batch_sampler, "sampler", None)
-    parts = (loader, getattr(loader, "sampler", None), batch_sampler, inner)
-    return [part for part in parts if part is not None]
+    found = (getattr(loader, "sampler", None), batch_sampler, inner)
+    return [sampler for sampler in found if sampler is not None]
 
 
 class _Given(torch.Generator):
@@ -361,7 +357,7 @@ class _Given(torch.Generator):
 def _give_generators(loader: Iterable[Any]) -> list[torch.Generator]:
     """Give each shuffling sampler without a generator one of ours; return ours."""
     given: list[torch.Generator] = []
-    for sampler in _parts(loader)[1:]:
+    for sampler in samplers_of(loader):
         generator = getattr(sampler, "generator", loader)
         if generator is None:
             sampler.generator = generator = _Given()
@@ -374,7 +370,7 @@ def _user_generators(
     loader: Iterable[Any], ours: list[torch.Generator]
 ) -> list[torch.Generator]:
     found: list[torch.Generator] = []
-    for part in _parts(loader):
+    for part in (loader, *samplers_of(loader)):
         generator = getattr(part, "generator", None)
         # By identity: a loader and its sampler mostly share one.
         if isinstance(generator, torch.Generator) and not any(
@@ -386,7 +382,7 @@ def _user_generators(
 
 def _set_epoch(loader: Any, epoch: int) -> None:
     # The data set, too: some choose their rows by the epoch.
-    for part in (*_parts(loader), getattr(loader, "dataset", None)):
+    for part in (loader, *samplers_of(loader), getattr(loader, "dataset", None)):
         set_epoch = getattr(part, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)

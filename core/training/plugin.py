@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from training.plain import plain
     from training.planned.length import epochs_begun, num_batches
     from training.planned.planned_run import Plan, PlannedRun
-    from training.signals.handlers import is_insistent, iterate_shielded, shielded
+    from training.signals.handlers import is_insistent
+    from training.signals.shield import iterate_shielded, shielded
     from training.view import MetricValue
     from training.weighing.candidates import LabelUse
     from training.weighing.untouched import undrawn, untouched
@@ -135,7 +136,7 @@ _MODULES = {
     "is_count": "training.checkpoint.part_checks",
     "is_finite": "training.checkpoint.part_checks",
     "is_insistent": "training.signals.handlers",
-    "iterate_shielded": "training.signals.handlers",
+    "iterate_shielded": "training.signals.shield",
     "load_rng_state": "training.hardware.rng",
     "load_weights": "training.modules.plain_names",
     "loaders_by_name": "training.feed.validation_loaders",
@@ -157,7 +158,7 @@ _MODULES = {
     "rng_state": "training.hardware.rng",
     "sample_sizes": "training.feed.structure",
     "share_of": "training.feed.validation_share",
-    "shielded": "training.signals.handlers",
+    "shielded": "training.signals.shield",
     "stamp_of": "training.files.lock",
     "strategy_of": "training.feed.validation_share",
     "table": "training.messages.tables",

@@ -27,7 +27,8 @@ from training.messages.error_texts import add_note
 from training.modules.train_mode import keep_frozen
 from training.modules.unsaved_buffers import UnsavedBuffers
 from training.planned.length import RunLength, num_batches
-from training.signals.handlers import handled, interruption, shielded
+from training.signals.handlers import handled, interruption
+from training.signals.shield import shielded
 from training.teardown import tear_down
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from training.feed.sample_seeds import (
 )
 from training.feed.unsaved_generators import warn_of_generators
 from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
-from training.signals.handlers import iterate_shielded
+from training.signals.shield import iterate_shielded
 
 log = logging.getLogger(__name__)
 

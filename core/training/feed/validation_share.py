@@ -18,7 +18,7 @@ from training.feed.structure import sample_sizes
 from training.feed.workers import Issued, draw_as_if_new
 from training.hardware.rng import load_rng_state, rng_state
 from training.hardware.strategy import Strategy
-from training.signals.handlers import iterate_shielded
+from training.signals.shield import iterate_shielded
 
 
 class ValidationShare:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from training.feed.structure import CannotCutError, TooFewError
-from training.signals.handlers import iterate_shielded, shielded
+from training.signals.shield import iterate_shielded, shielded
 from training.weighing.candidates import Counts
 from training.weighing.cut import Cut, shares_of, some_of, turns_of
 

@@ -18,7 +18,7 @@ from faults.runs import build
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, Trainer
-from training.signals.handlers import HEARD
+from training.signals.heard import HEARD
 from training.signals.sigaction import address_of
 
 HUP, INT, TERM = signal.SIGHUP, signal.SIGINT, signal.SIGTERM

@@ -43,7 +43,7 @@ MUTANTS = [
     Mutant(
         "P1",
         "a signal to the whole group ends the workers",
-        "training.signals.handlers",
+        "training.signals.shield",
         "each.worker_init_fn = _Shield(init, is_training)",
         "each.worker_init_fn = init",
         WORKERS,
@@ -52,7 +52,7 @@ MUTANTS = [
     Mutant(
         "P1",
         "a signal to the whole group ends a worker that is not up yet",
-        "training.signals.handlers",
+        "training.signals.shield",
         "before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)",
         "before = set()",
         WORKERS,
@@ -236,7 +236,7 @@ MUTANTS = [
     Mutant(
         "P15",
         "a closed terminal ends the run without a checkpoint",
-        "training.signals.handlers",
+        "training.signals.heard",
         "STOPPING = (signal.SIGTERM, signal.SIGINT, *HANGING_UP)",
         "STOPPING = (signal.SIGTERM, signal.SIGINT)",
         SIGNALS,

@@ -9,6 +9,7 @@ import pluggy
 
 from training.bus.slots import describe, plugin_of
 from training.errors import PluginError
+from training.messages.error_texts import error_text
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _MARK = "trainbus_heard_if"
@@ -69,7 +70,7 @@ def is_heard(impl: pluggy.HookImpl) -> bool:
     except Exception as error:
         raise PluginError(
             f"plugin {impl.plugin_name!r} ({describe(plugin)}) says heard_if of "
-            f"{impl.opts['specname']}, which raises {type(error).__name__}: {error}; "
+            f"{impl.opts['specname']}, which raises {error_text(error)}; "
             "let it read what __init__ has set"
         ) from error
 

@@ -25,6 +25,7 @@ from training.hooks.hook_api import (
     is_meant,
 )
 from training.hookspecs import HOOKS
+from training.messages.error_texts import error_text
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
         except Exception as error:
             raise PluginError(
                 f"plugin {name!r} ({describe(plugin)}) has a hook's name, {hook}, that "
-                f"cannot be read ({type(error).__name__}: {error}); write a method"
+                f"cannot be read ({error_text(error)}); write a method"
             ) from error
         # How an heir switches an inherited hook off.
         if method is None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from training.feed.batches import batch_to_device
 from training.feed.structure import CannotCutError, TooFewError
+from training.messages.error_texts import error_text
 from training.weighing.candidates import labels_of
 from training.weighing.collated import Collated
 from training.weighing.cut import (
@@ -80,7 +81,7 @@ class Measurement:
         except Exception as error:
             if error is self._theirs and not self._by_losses:
                 raise  # in train mode, on a whole batch: training would meet it, too
-            found.reasons.append(f"the model raised {type(error).__name__}: {error}")
+            found.reasons.append(f"the model raised {error_text(error)}")
             found.has_no_room = isinstance(error, torch.OutOfMemoryError)
             return found
         samples = None if issued is None else len(issued)
@@ -96,7 +97,7 @@ class Measurement:
                 found.is_final &= not isinstance(error, TooFewError)
                 found.reasons.append(str(error))
             except Exception as error:
-                found.reasons.append(f"{type(error).__name__}: {error}")
+                found.reasons.append(error_text(error))
             if found.turns:
                 break
         self._tell_apart(batch, samples, found)
@@ -175,7 +176,7 @@ class Measurement:
                 weights.append(self._said or 0.0)
             told = fit(whole, gradients[0], gradients[1], self._is_half)
         except Exception as error:  # nothing to compare with
-            found.reasons.append(f"{type(error).__name__}: {error}")
+            found.reasons.append(error_text(error))
             return
         if told is None or not found.said or told.rest > LIMIT:
             return
@@ -198,7 +199,7 @@ class Measurement:
             one, other = (self._gradient(part) for part in cut.parts)
             told = fit(self._gradient(thinned), one, other, self._is_half)
         except Exception as error:
-            found.reasons.append(f"{type(error).__name__}: {error}")
+            found.reasons.append(error_text(error))
             return
         if told is None or told.rest > (LIMIT_HALF if self._is_half else LIMIT):
             return
@@ -218,7 +219,7 @@ class Measurement:
             with torch.enable_grad():
                 losses = [float(self._loss(b)[0].detach()) for b in (batch, other)]
         except Exception as error:
-            found.reasons.append(f"{type(error).__name__}: {error}")
+            found.reasons.append(error_text(error))
             return
         counts = abs(losses[0] - losses[1]) > (1e-3 if self._is_half else 1e-7) * abs(
             losses[0]
@@ -315,7 +316,7 @@ class Measurement:
             except Exception as error:  # whatever a backward of the user's own raises
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
-                why = f"its gradient could not be had ({type(error).__name__}: {error})"
+                why = f"its gradient could not be had ({error_text(error)})"
                 raise NoGradientError(why) from error
             if any(each is None for each in found) and _recomputes(loss):
                 raise NoGradientError(

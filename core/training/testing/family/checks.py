@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.messages.error_texts import error_text
 from training.modules.train_mode import evaluating
 from training.testing.equality import difference
 from training.testing.family.case import FamilyCase, loss_of, without_target
@@ -67,7 +68,7 @@ def check_pickle(case: FamilyCase) -> list[str]:
         try:
             copied.append(pickle.loads(pickle.dumps(value)))
         except Exception as error:
-            return [f"the {what} does not pickle: {type(error).__name__}: {error}"]
+            return [f"the {what} does not pickle: {error_text(error)}"]
     family, processor = copied
     batch = family.collate(processor, list(case.rows))
     if found := difference(dict(case.collate(case.rows)), dict(batch)):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_savable",
     "checked_settings",
+    "checked_count",
     "checked_flag",
     "checked_folder",
     "checked_metadata",
@@ -40,7 +41,6 @@ __all__ = [
     "checked_seed",
     "set_between_runs",
     "shown",
-    "whole_number",
 ]
 
 log = logging.getLogger(__name__)
@@ -88,18 +88,15 @@ def set_between_runs(cls: type[T]) -> type[T]:
     return cls
 
 
-def whole_number(name: str, value: Any, lowest: int = 1) -> int:
+def checked_count(name: str, value: Any) -> int:
     """Return ``value`` as an int, whichever library's whole number it is.
 
     Raises:
-        ConfigError: it is none, or below ``lowest``; True is no number.
+        ConfigError: it is none, or below 1; True is no number.
     """
     number = plain(value)
-    is_whole = isinstance(number, Integral) and not isinstance(number, bool)
-    if not is_whole or number < lowest:
-        raise ConfigError(
-            f"{name} is {number!r}; use a whole number of at least {lowest}"
-        )
+    if not _is_whole(number) or number < 1:
+        raise ConfigError(f"{name} is {number!r}; use a whole number of at least 1")
     return int(number)
 
 
@@ -112,8 +109,7 @@ def checked_seed(value: Any) -> int | None:
     if value is None:
         return None
     number = plain(value)
-    is_whole = isinstance(number, Integral) and not isinstance(number, bool)
-    if not is_whole or not -(2**63) <= number < 2**64:
+    if not _is_whole(number) or not -(2**63) <= number < 2**64:
         raise ConfigError(
             f"seed is {number!r}; use a whole number from -2**63 to 2**64 - 1, or None"
         )
@@ -208,11 +204,11 @@ def checked_settings(trainer: Checkpointable) -> dict[str, Any]:
     """
     max_steps, accumulation = trainer.max_steps, trainer.gradient_accumulation_steps
     return {
-        "num_epochs": whole_number("num_epochs", trainer.num_epochs),
+        "num_epochs": checked_count("num_epochs", trainer.num_epochs),
         "max_steps": (
-            None if max_steps is None else whole_number("max_steps", max_steps)
+            None if max_steps is None else checked_count("max_steps", max_steps)
         ),
-        "gradient_accumulation_steps": whole_number(
+        "gradient_accumulation_steps": checked_count(
             "gradient_accumulation_steps", accumulation
         ),
         "max_grad_norm": checked_norm(trainer.max_grad_norm),
@@ -314,6 +310,10 @@ def check_savable(trainer: Checkpointable) -> None:
         if is_saved:
             raise ConfigError(describe_foreign(*foreign))
         log.warning("this run cannot be saved: %s", describe_foreign(*foreign))
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:

@@ -191,16 +191,16 @@ def _check_name(name: Any, result: Mapping[Any, Any], step_fn: Any) -> None:
             f"{who} a value named {name!r}, which the logs hold already; rename it"
         )
     # Logged in silence, it would leave every gradient weighed wrongly.
-    if "weight" not in result and _is_near(name, "weight"):
+    if "weight" not in result and _is_near_weight(name):
         raise ConfigError(
             f"{who} {name!r}, which is logged and weighs nothing (did you mean "
             "'weight'?); return 'weight' beside it, or rename it"
         )
 
 
-def _is_near(word: str, right: str) -> bool:
-    """Whether ``word`` is ``right`` with one letter or one pair of letters wrong."""
-    word = word.lower()
+def _is_near_weight(word: str) -> bool:
+    """Whether ``word`` is ``weight`` with one letter or one pair of letters wrong."""
+    word, right = word.lower(), "weight"
     if word == right or sorted(word) == sorted(right):
         return True
     longer, shorter = sorted((word, right), key=len, reverse=True)

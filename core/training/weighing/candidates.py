@@ -90,9 +90,8 @@ def on_host(value: Any) -> Any:
     """Return an array; waits for the device where the loader yields CUDA tensors."""
     if not isinstance(value, Tensor):
         return value
-    if not value.requires_grad and value.is_cpu:  # the way round costs 1 us
-        return (value.float() if value.dtype is torch.bfloat16 else value).numpy()
-    value = value.detach().cpu()
+    if value.requires_grad or not value.is_cpu:  # asked, since the way costs 1 us
+        value = value.detach().cpu()
     return (value.float() if value.dtype is torch.bfloat16 else value).numpy()
 
 

@@ -15,7 +15,7 @@ from training.errors import PluginError, did_you_mean
 from training.hooks.hook_api import PROJECT, SINCE, is_meant
 from training.hookspecs import HOOKS
 
-__all__ = ["MUTABLES", "declared_mistake", "refuse_misspelt_hooks"]
+__all__ = ["MUTABLES", "declared_mistake", "has_own", "refuse_misspelt_hooks"]
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _odd_value(plugin: Any) -> str:
 
 def _unread_state(plugin: Any) -> str:
     """Return what is said of a state that would be saved and never read, or ``""``."""
-    saves, loads = (_own_method(plugin, name) for name in _STATE)
+    saves, loads = (has_own(plugin, name) for name in _STATE)
     if not saves or loads:
         return ""
     return (
@@ -98,7 +98,8 @@ def _unread_state(plugin: Any) -> str:
     )
 
 
-def _own_method(plugin: Any, name: str) -> bool:
+def has_own(plugin: Any, name: str) -> bool:
+    """Whether a plugin has a method beside the one that each ``Callback`` inherits."""
     method = getattr(plugin, name, None)
     inherited = getattr(Callback, name)
     return method is not None and getattr(method, "__func__", method) is not inherited

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
-from training.bus.callback import Callback
+from training.bus.declared import has_own
 from training.bus.slots import FILE_PREFIX, plugin_of
 from training.bus.wrappers import scope
 from training.errors import CheckpointError
@@ -57,7 +57,7 @@ def _missing(trainer: Checkpointable) -> str | None:
             return (
                 f"the row of the epoch is not in the history yet in on_metrics; {WAYS}"
             )
-        late = [i.plugin_name for i in later if _keeps_state(plugin_of(i))]
+        late = [i.plugin_name for i in later if has_own(plugin_of(i), "state_dict")]
         if late and hook in HEARD_ONCE:
             name = current.plugin_name
             way = way.format(names=tuple(late), name=name)
@@ -98,9 +98,3 @@ def _served(
                 yield hook, current, still, ", or save behind the yield"
             yield hook, current, wrappers[:place], ""
         frame = frame.f_back
-
-
-def _keeps_state(plugin: Any) -> bool:
-    own = getattr(plugin, "state_dict", None)
-    # Every Callback inherits one that returns nothing.
-    return own is not None and getattr(own, "__func__", own) != Callback.state_dict

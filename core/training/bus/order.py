@@ -95,14 +95,13 @@ def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
     edges: dict[str, set[str]] = {name: set() for name in sorted(plugins)}
     reasons: Reasons = {}
     for name in edges:
-        for other in getattr(plugins[name], "before", ()):
-            if other in edges:
-                edges[other].add(name)
-                reasons[name, other] = f"{name!r} declares before {other!r}"
-        for other in getattr(plugins[name], "after", ()):
-            if other in edges:
-                edges[name].add(other)
-                reasons[other, name] = f"{name!r} declares after {other!r}"
+        for key in RELATIONS:
+            for other in getattr(plugins[name], key, ()):
+                if other not in edges:
+                    continue
+                first, second = (name, other) if key == "before" else (other, name)
+                edges[second].add(first)
+                reasons[first, second] = f"{name!r} declares {key} {other!r}"
     sorter = graphlib.TopologicalSorter(edges)
     try:
         sorter.prepare()

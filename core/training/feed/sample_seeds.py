@@ -23,6 +23,8 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from training.feed.unsaved_counts import counts_in, warn_of_counts
+
 
 def epoch_seed(seed: int, epoch: int) -> int:
     """Return the 63-bit seed that stands for (seed, epoch); epochs from 0."""
@@ -133,13 +135,17 @@ class SeededOrder(Sampler[Any]):
         self.indices = indices
         self.epoch = 0
         self._seed = seed
+        self._is_seen = False
 
     def __len__(self) -> int:
         return len(self.indices)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        seed = epoch_seed(self._seed, self.epoch)
-        return apart_from(seed, lambda: iter(self.indices))
+        seed, before = epoch_seed(self._seed, self.epoch), counts_in(self.indices)
+        yield from apart_from(seed, lambda: iter(self.indices))
+        if not self._is_seen:
+            warn_of_counts(self.indices, before)
+        self._is_seen = True
 
 
 def reseed(seed: int) -> None:

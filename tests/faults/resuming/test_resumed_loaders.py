@@ -20,7 +20,13 @@ from faults.runs import (
     loader_of,
     resumed,
 )
-from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    Sampler,
+    TensorDataset,
+)
 from toy import regression_batches
 
 from training import Callback, Trainer
@@ -151,6 +157,54 @@ def test_r8_a_generator_that_no_checkpoint_holds_is_named_at_the_start(
     assert (said in caplog.text) == (where != "neither")
     assert (f"({name})" in caplog.text) == (where == "data set")
     assert ("(chance)" in caplog.text) == (where == "sampler")
+
+
+class Counting(Sampler[int]):
+    """Shuffles by a number of its own, and says how far it is."""
+
+    def __init__(self) -> None:
+        self.count, self.done = 0, 0
+
+    def __iter__(self) -> Any:
+        self.count, self.done = self.count + 1, 0
+        for row in random.Random(self.count).sample(range(11), 11):
+            self.done += 1
+            yield row
+
+    def __len__(self) -> int:
+        return 11
+
+
+class Told(Counting):
+    """Is told the number of the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.count = epoch
+
+
+class OwnBatches(BatchSampler):
+    """A batch sampler that is not known."""
+
+
+@pytest.mark.parametrize(
+    ("sampler", "is_inside", "name"),
+    [
+        (Counting, False, "(count)"),
+        (Counting, True, "(count)"),
+        (Told, False, ""),
+        (Told, True, ""),
+    ],
+)
+def test_r8_a_sampler_that_counts_epochs_by_itself_is_named_once(
+    caplog: pytest.LogCaptureFixture, sampler: Any, is_inside: bool, name: str
+) -> None:
+    order: dict[str, Any] = {"sampler": sampler(), "batch_size": 2}
+    if is_inside:
+        order = {"batch_sampler": OwnBatches(sampler(), 2, drop_last=False)}
+    build(loader=DataLoader(Augmented(), **order), num_epochs=3).train()
+    said = [r.message for r in caplog.records if "counts epochs by itself" in r.message]
+    assert len(said) == bool(name)
+    assert all(name in each for each in said)
 
 
 class Stream(IterableDataset[Any]):

@@ -1,0 +1,45 @@
+"""Name what a sampler counts by itself, which no checkpoint holds."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+#: (class and attribute) -> whole number.
+Counts = dict[tuple[str, str], int]
+
+
+def counts_in(indices: Any) -> Counts:
+    """Return the whole numbers that a sampler, and one inside of it, keep.
+
+    Not those of one with ``set_epoch``, which is told where it is.
+
+    Args:
+        indices: a sampler or batch sampler.
+    """
+    return {
+        (type(part).__name__, name): value
+        for part in (indices, getattr(indices, "sampler", None))
+        if not hasattr(part, "set_epoch")
+        for name, value in getattr(part, "__dict__", {}).items()
+        if type(value) is int
+    }
+
+
+def warn_of_counts(indices: Any, before: Counts) -> None:
+    """Warn of each number that has gone up by one in an epoch, as one of epochs does.
+
+    Args:
+        indices: as for ``counts_in``.
+        before: what that returned when the epoch began.
+    """
+    for each, count in counts_in(indices).items():
+        if count == before.get(each, count) + 1:
+            log.warning(
+                "the %s of train_dataloader counts epochs by itself (%s), which no "
+                "checkpoint holds: a resumed run would read another order; give it a "
+                "set_epoch(epoch) that sets it, which is called before each epoch",
+                *each,
+            )

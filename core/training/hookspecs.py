@@ -249,7 +249,9 @@ def on_metrics(trainer: TrainerView, metrics: Mapping[str, float]) -> None:
     Args:
         trainer: the running trainer; ``request_stop(reason)`` ends the run.
         metrics: what this evaluation delivered, and ``train_loss`` at an epoch
-            end; read-only. A name that is not in it was not measured this time.
+            end; read-only. A name that is not in it was not measured this time. Of an
+            evaluation that only ``max_steps`` has brought decide nothing:
+            ``trainer.is_extra_evaluation``.
     Returns: ignored.
     Order: none promised between plugins; saving belongs in ``on_checkpoint``, and is
         refused here at an epoch's end: the history row is still to come.

@@ -159,6 +159,11 @@ class Run:
         return self.state.requests.stop is not None or self._is_done()
 
     @property
+    def is_extra_evaluation(self) -> bool:
+        """Whether a run with more steps would not measure what is measured here."""
+        return self.loop is not None and self.loop.is_at_early_end
+
+    @property
     def watched(self) -> Watched | None:
         """The batches of the epoch under way, where they come from indices."""
         return None if self.feed is None else self.feed.watched

@@ -310,6 +310,7 @@ class Trainer:
     total_steps: int | None = shown("_run.length.total_steps")
     ends_epoch: bool = shown("_run.ends_epoch")
     is_stopping: bool = shown("_run.is_stopping")
+    is_extra_evaluation: bool = shown("_run.is_extra_evaluation")
     resumption: Resumption | None = shown("_run.resumption")
     feed: Feed | None = shown("_run.feed")
     loop: Loop | None = shown("_run.loop")
@@ -333,7 +334,7 @@ class Trainer:
 
     @weights_are.setter
     def weights_are(self, label: str) -> None:
-        self.state.weights_are = label
+        self.state.use_weights(label)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the run's forward passes; does nothing in fp32."""

@@ -111,6 +111,9 @@ class TrainerView(Protocol):
         stop_owner: who ended it: a plugin's name, or ``"trainer"`` when the plan was
             done.
         is_stopping: whether the boundary at hand is the last one of the run.
+        is_extra_evaluation: whether metrics are measured only because ``max_steps``
+            ends the run inside an epoch. One with more steps would not measure here, so
+            who decides by them leaves these out: else a run that goes on were another.
     """
 
     model: nn.Module
@@ -155,6 +158,7 @@ class TrainerView(Protocol):
     stop_reason: str | None
     stop_owner: str | None
     is_stopping: bool
+    is_extra_evaluation: bool
 
     @property
     def order_seed(self) -> int:

@@ -45,6 +45,8 @@ class Loop:
         is_in_window: whether batches were seen since the last boundary.
         is_evaluating: whether metrics are being measured.
         row_is_due: whether an epoch has been evaluated whose row is still to come.
+        is_at_early_end: whether ``max_steps`` alone is why metrics are measured here,
+            inside an epoch.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Loop:
         self.modes = modes
         self._catch_up = catch_up
         self.is_in_window = self.is_evaluating = self.row_is_due = False
+        self.is_at_early_end = False
 
     def run(self) -> None:
         """Run until the plan is done or a request ends it."""
@@ -239,6 +242,7 @@ class Loop:
         reason = "epoch_end" if complete else "max_steps"
         if asked is not None:
             reason = f"{reason}; {asked}"
+        self.is_at_early_end = not complete and asked is None
         try:
             metrics = self._evaluate(reason, {"train_loss": train_loss})
         except Abandoned:

@@ -18,6 +18,7 @@ class FakeTrainer:
         self.epoch = self.step = 0
         self.metrics = {"train_loss": 1.0}
         self.resumed_from = None
+        self.is_extra_evaluation = False
         self.model = torch.nn.Linear(1, 1)
         optimizer = torch.optim.SGD(self.model.parameters())
         self.criterion = Trainer(self.model, [], optimizer=optimizer).criterion

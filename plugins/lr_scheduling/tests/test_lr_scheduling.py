@@ -100,11 +100,11 @@ def test_a_plateau_counts_fresh_values_only(values, drops, is_object):
         callback = LearningRateSchedulerCallback(scheduler)
     else:
         callback = LearningRateSchedulerCallback(type="plateau", patience=1)
-    begin(callback, fake_trainer(optimizer))
+    trainer = fake_trainer(optimizer)
+    begin(callback, trainer)
     for value in values:
-        callback.on_metrics(
-            {"train_loss": 1.0} if value is None else {"val_loss": value}
-        )
+        metrics = {"train_loss": 1.0} if value is None else {"val_loss": value}
+        callback.on_metrics(trainer, metrics)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1**drops)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Lt, MinLen
@@ -34,7 +35,9 @@ class EarlyStoppingCallback(Callback):
     """Stop when ``monitor`` has not improved for ``patience`` checks in a row.
 
     A check is an evaluation that delivered a fresh value of ``monitor``: with one
-    evaluation an epoch, patience counts epochs.
+    evaluation an epoch, patience counts epochs. One that is made only because
+    ``max_steps`` ends the run inside an epoch may be the best, and is not counted: a
+    run that goes on from there decides as one that was never stopped.
 
     Args:
         monitor: name of the metric to watch.
@@ -84,18 +87,24 @@ class EarlyStoppingCallback(Callback):
         self.restore_best_weights = restore_best_weights
         self.persist_best = persist_best
         self.progress = Progress()
+        #: With the check that the end of a run inside an epoch has brought; not saved.
+        self._end: Progress | None = None
         self._weights = BestWeights(self.name)
         self._has_run = False
 
     @property
     def best_value(self) -> float | None:
         """The best finite value seen, also when its gain was below ``min_delta``."""
-        return self.progress.best_seen
+        return self._seen.best_seen
 
     @property
     def best_step(self) -> int | None:
         """``trainer.step`` at which ``best_value`` was measured."""
-        return self.progress.best_step
+        return self._seen.best_step
+
+    @property
+    def _seen(self) -> Progress:
+        return self._end or self.progress
 
     def plan(self, run: PlannedRun) -> Plan:
         """Return when it could stop the run first, and what keeps it from it."""
@@ -143,9 +152,12 @@ class EarlyStoppingCallback(Callback):
             return
         value = float(metrics[self.monitor])
         rule = self.rule
-        is_best = self.progress.check(
-            value, rule.mode, rule.min_delta, trainer.step, trainer.epoch
-        )
+        here = value, rule.mode, rule.min_delta, trainer.step, trainer.epoch
+        if trainer.is_extra_evaluation:  # a run that goes on does not have it
+            self._end = replace(self.progress)
+            self._end.check(*here)
+            return
+        is_best = self.progress.check(*here)
         if is_best and self.restore_best_weights:
             self._weights.take(trainer)
         is_nonfinite = not math.isfinite(value)
@@ -167,14 +179,14 @@ class EarlyStoppingCallback(Callback):
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Put back the best weights, whatever ended the run."""
-        if self.progress.checks == 0 and trainer.step > 0:
+        if self._seen.checks == 0 and trainer.step > 0:
             names = ", ".join(sorted(trainer.metrics)) or "nothing"
             log.warning(
                 "%s: %r was never measured and could not stop the run; it reported %s",
                 *(self.name, self.monitor, names),
             )
         if self.restore_best_weights:
-            self._weights.restore(trainer, self.progress)
+            self._weights.restore(trainer, self._seen)
 
     def on_close(self) -> None:
         """Let go of the trainer: a plugin can be copied and sent elsewhere."""
@@ -228,7 +240,7 @@ class EarlyStoppingCallback(Callback):
         self._weights.loss = state.get("loss")
 
     def _reset(self) -> None:
-        self.progress = Progress()
+        self.progress, self._end = Progress(), None
         self._weights.drop()
 
     def _cause(self, trainer: Trainer, is_nonfinite: bool) -> Cause | None:

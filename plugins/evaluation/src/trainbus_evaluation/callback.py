@@ -372,12 +372,11 @@ class EvaluationCallback(Callback):
         return is_last or bool(self.every_n_epochs and epoch % self.every_n_epochs == 0)
 
     def _is_due_soon(self, trainer: Trainer) -> bool:
-        """Whether this step ends an epoch or a run that is evaluated anyway.
+        """Whether this step ends an epoch that is evaluated anyway.
 
-        Twice at one step would count twice for whoever counts checks.
+        Twice at one step would count twice for whoever counts checks. Where a run ends
+        inside an epoch it is asked for, too: one with more steps would measure there.
         """
-        if trainer.step == trainer.max_steps:
-            return True
         is_last = trainer.ends_epoch
         return is_last and self._is_epoch_due(trainer, trainer.epoch + 1)
 

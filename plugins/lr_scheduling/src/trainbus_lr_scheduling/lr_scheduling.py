@@ -217,8 +217,10 @@ class LearningRateSchedulerCallback(Callback):
         if self._counts_updates and applied:
             self.driver.advance()
 
-    def on_metrics(self, metrics: Mapping[str, float]) -> None:
+    def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Advance a plateau if its metric was measured just now."""
+        if trainer.is_extra_evaluation:
+            return  # a run that goes on would else have another rate
         if self.is_plateau and self.monitor in metrics:
             value = metrics[self.monitor]
             # An infinite value would become the best for ever; NaN is a miss.

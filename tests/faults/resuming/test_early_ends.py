@@ -1,0 +1,121 @@
+"""R1: a run that ``max_steps`` ends inside an epoch goes on as if it had not ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from training import (
+    Callback,
+    EarlyStoppingCallback,
+    EvaluationCallback,
+    LearningRateSchedulerCallback,
+    ModelCheckpointCallback,
+    Trainer,
+)
+
+#: Steps of an epoch.
+STEPS = 6
+
+
+def plateau() -> Callback:
+    return LearningRateSchedulerCallback(
+        type="plateau", patience=0, factor=0.5, threshold=0.05
+    )
+
+
+def stopper(restores: bool = False) -> Callback:
+    return EarlyStoppingCallback(
+        patience=2, min_delta=0.3, restore_best_weights=restores
+    )
+
+
+def build(
+    folder: Path, decider: Callback, every: int | None = None, **how: Any
+) -> Trainer:
+    """Return a run whose validation loss soon stops falling."""
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(4 * STEPS, 6, generator=generator)
+    targets = inputs.sum(1, keepdim=True)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+    return Trainer(
+        model,
+        DataLoader(TensorDataset(inputs, targets), 4, shuffle=True),
+        val_dataloader=DataLoader(TensorDataset(inputs + 0.5, targets), 8),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=nn.functional.mse_loss,
+        seed=1,
+        save_dir=folder,
+        device="cpu",
+        plugins=["no:progress"],
+        callbacks=[
+            EvaluationCallback(every_n_steps=every),
+            ModelCheckpointCallback(folder / "saved"),
+            decider,
+        ],
+        **{"num_epochs": 6, **how},
+    )
+
+
+def ended(trainer: Trainer) -> list[Any]:
+    weights = [p.tolist() for p in trainer.model.parameters()]
+    rate = trainer.optimizer.param_groups[0]["lr"]
+    return [trainer.step, trainer.stop_owner, rate, weights]
+
+
+@pytest.mark.parametrize("every", [None, 4])
+@pytest.mark.parametrize("decider", [plateau, stopper])
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, STEPS, 2 * STEPS + 3])
+def test_r1_a_run_that_max_steps_ended_decides_as_one_that_went_on(
+    tmp_path: Path, decider: Any, steps: int, every: int | None
+) -> None:
+    straight = build(tmp_path / "straight", decider(), every)
+    straight.train()
+    assert straight.step < 6 * STEPS or straight.optimizer.param_groups[0]["lr"] < 0.1
+    build(tmp_path, decider(), every, max_steps=steps).train()
+    goes_on = build(tmp_path, decider(), every)
+    goes_on.train(resume="auto")
+    assert ended(goes_on) == ended(straight)
+
+
+def test_its_last_weights_may_be_the_best(tmp_path: Path) -> None:
+    early = stopper(restores=True)
+    trainer = build(tmp_path, early, max_steps=STEPS + 2)
+    trainer.train()
+    first, last = (row["val_loss"] for row in trainer.history)
+    assert last < first
+    assert (early.best_value, early.best_step) == (last, STEPS + 2)
+    assert trainer.weights_are == f"best@{STEPS + 2}"
+
+
+class Notes(Callback):
+    """Notes which evaluations are extra ones."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, bool]] = []
+
+    def on_metrics(self, trainer: Trainer) -> None:
+        self.seen.append((trainer.step, trainer.is_extra_evaluation))
+
+
+@pytest.mark.parametrize(
+    ("how", "seen"),
+    [
+        ({"max_steps": 8}, [(6, False), (8, True)]),
+        ({"max_steps": 8, "every": 4}, [(4, False), (6, False), (8, False)]),
+        ({"max_steps": 12}, [(6, False), (12, False)]),
+        ({"num_epochs": 1}, [(6, False)]),
+    ],
+)
+def test_an_evaluation_is_extra_where_a_run_with_more_steps_has_none(
+    tmp_path: Path, how: dict[str, Any], seen: list[Any]
+) -> None:
+    notes = Notes()
+    build(tmp_path, notes, **how).train()
+    assert notes.seen == seen

@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
 from training.feed.epoch_loader import EpochLoader
-from training.feed.sample_seeds import epoch_seed, reseed
+from training.feed.sample_seeds import epoch_seed
+from training.hardware.rng import seed_host
 
 SEED = 3
 
@@ -88,7 +89,7 @@ def test_what_worker_init_fn_sets_is_seen_and_the_numbers_stay(
     size = 2 if kind is Batched else 1
     for index, row in enumerate(rows):
         if index % size == 0:
-            reseed(epoch_seed(epoch_seed(SEED, 1), index))
+            seed_host(epoch_seed(epoch_seed(SEED, 1), index))
         assert row[2] == pytest.approx(random.random())
 
 

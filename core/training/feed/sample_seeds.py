@@ -24,6 +24,7 @@ from torch.utils.data import (
 )
 
 from training.feed.unsaved_counts import counts_in, warn_of_counts
+from training.hardware.rng import seed_host
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -99,7 +100,7 @@ class SeededSamples(Dataset[Any]):
     def _reseed(self, index: Any) -> None:
         # Not hash(): of a text it differs from process to process.
         number = index if isinstance(index, int) else zlib.crc32(repr(index).encode())
-        reseed(epoch_seed(epoch_seed(self._seed, int(self._epoch)), number))
+        seed_host(epoch_seed(epoch_seed(self._seed, int(self._epoch)), number))
 
 
 class ShowsOwnDataset:
@@ -146,16 +147,6 @@ class SeededOrder(Sampler[Any]):
         if not self._is_seen:
             warn_of_counts(self.indices, before)
         self._is_seen = True
-
-
-def reseed(seed: int) -> None:
-    """Seed the CPU generators of python, torch and, if it is loaded, numpy."""
-    random.seed(seed)
-    # Only the CPU generator: manual_seed would reset the CUDA generators too.
-    torch.default_generator.manual_seed(seed)
-    # Nobody draws from a numpy that nobody has imported.
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)  # numpy takes 32 bits
 
 
 @contextmanager
@@ -212,7 +203,7 @@ def apart_from(seed: int, make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
     """
     outside = _states()
     try:
-        reseed(seed)
+        seed_host(seed)
         iterator = make()
         own = _states()
     finally:

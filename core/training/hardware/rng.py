@@ -12,10 +12,18 @@ import torch
 
 def seed_everything(seed: int) -> None:
     """Seed python, numpy (if it is loaded) and torch, on every device."""
-    random.seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)
+    seed_host(seed)
     torch.manual_seed(seed)
+
+
+def seed_host(seed: int) -> None:
+    """Seed the CPU generators of python, torch and, if it is loaded, numpy."""
+    random.seed(seed)
+    # Only the CPU generator: manual_seed would reset the CUDA generators too.
+    torch.default_generator.manual_seed(seed)
+    # Nobody draws from a numpy that nobody has imported.
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)  # numpy takes 32 bits
 
 
 def rank_seed(seed: int, rank: int, step: int = 0) -> int:

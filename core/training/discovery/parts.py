@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.discovery.signature import fitted
-from training.discovery.specs import Locate, construct, load_class, refuse_mistakes
+from training.discovery.specs import (
+    Locate,
+    construct,
+    load_class,
+    name_and_options,
+    refuse_mistakes,
+)
 from training.documents.document import Key, dotted
 from training.errors import ConfigError, PluginError
 from training.recipes.class_checks import class_mistakes
@@ -22,15 +28,13 @@ def named_part(entry: Any, place: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigError: it has another form.
     """
-    named = {entry: None} if isinstance(entry, str) else entry
-    is_one = isinstance(named, Mapping) and len(named) == 1
-    ((name, given),) = named.items() if is_one else [(None, None)]
-    if not isinstance(name, str) or not name or not isinstance(given, Mapping | None):
+    name, given = name_and_options(entry)
+    if not name:
         raise ConfigError(
             f"{place} is {entry!r}, but must be a name, or one "
             "`name: {option: value}`"
         )
-    return name, dict(given or {})
+    return name, dict(given)
 
 
 def find_part(kind: str, name: str, place: str) -> type[Any]:

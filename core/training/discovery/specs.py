@@ -28,6 +28,7 @@ __all__ = [
     "construct",
     "find_plugin",
     "load_class",
+    "name_and_options",
     "parse_specs",
     "refuse_mistakes",
 ]
@@ -185,18 +186,26 @@ def construct(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
         ) from error
 
 
+def name_and_options(entry: Any) -> tuple[str | None, Mapping[str, Any]]:
+    """Read ``NAME`` or ``{NAME: {option: value}}``; the name is None for all else."""
+    named = {entry: None} if isinstance(entry, str) else entry
+    is_one = isinstance(named, Mapping) and len(named) == 1
+    ((name, given),) = named.items() if is_one else [(None, None)]
+    if not isinstance(name, str) or not isinstance(given, Mapping | None):
+        return None, {}
+    return name, given or {}
+
+
 def _parse_spec(entry: Any, where: str) -> PluginSpec:
     if isinstance(entry, PluginSpec):
         return entry
-    named = {entry: None} if isinstance(entry, str) else entry
-    is_one = isinstance(named, Mapping) and len(named) == 1
-    ((use, given),) = named.items() if is_one else [(None, None)]
-    if not isinstance(use, str) or not isinstance(given, Mapping | None):
+    use, given = name_and_options(entry)
+    if use is None:
         raise PluginError(
             f"{where} is {entry!r}; write a name, or one `name: {{option: value}}` (an "
             "instance belongs to callbacks)"
         )
-    options = dict(given or {})
+    options = dict(given)
     name = options.pop("id", None)
     if name is None:
         name = installed.name_of(use)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from training.feed.structure import CannotCutError, TooFewError
+from training.feed.structure import CannotCutError
 from training.signals.shield import iterate_shielded, shielded
 from training.weighing.candidates import Counts
 from training.weighing.cut import Cut, shares_of, some_of, turns_of
@@ -39,10 +39,8 @@ class Collated:
             total = len(loader.dataset)
             more = range(numbers[0] + 1, numbers[0] + min(4, total))
             numbers += [number % total for number in more]
-        if len(numbers) < 2:
-            raise TooFewError("the batch has one row")
         self._counts, self._size = counts, len(numbers)
-        self.num_turns = turns_of(self._size)
+        self.num_turns = turns_of(self._size, "the batch has one row")
         order = list(range(self._size))
         self._choices = [order]
         for turn in range(self.num_turns):

@@ -79,9 +79,8 @@ class Rows:
         self.num_rows = num_rows
         take(batch, range(num_rows), num_rows)  # it can be cut
         self._order = labelled(counts.by_row(batch, num_rows))
-        self.num_turns = turns_of(len(self._order))
-        if not self.num_turns:
-            raise TooFewError("fewer than two of its rows have labels")
+        few = "fewer than two of its rows have labels"
+        self.num_turns = turns_of(len(self._order), few)
         # A batch of crops may hold more rows than the sampler issued samples.
         self.amounts = counts.all(batch, num_rows)
 
@@ -138,9 +137,8 @@ class Masks:
             places = np.flatnonzero(valid)[1:]  # the first may be no target
             blocks = np.array_split(places, min(8, len(places)) or 1)
             self._order = [[int(b[0]), int(b[-1]) + 1] for b in blocks if len(b)]
-        self.num_turns = turns_of(len(self._order))
-        if not self.num_turns:
-            raise TooFewError("it has fewer than two labels that count")
+        few = "it has fewer than two labels that count"
+        self.num_turns = turns_of(len(self._order), few)
         amounts = counts.all(batch, None)
         self.amounts = {u: amounts[u] for u in LABEL_UNITS if u in amounts}
 
@@ -208,9 +206,8 @@ class Outputs:
             raise CannotCutError("its targets are not one tensor")
         self._num_rows = len(self._labels)
         self._order = labelled(counts.by_row(batch, self._num_rows))
-        self.num_turns = turns_of(len(self._order))
-        if not self.num_turns:
-            raise TooFewError("fewer than two of its targets count")
+        few = "fewer than two of its targets count"
+        self.num_turns = turns_of(len(self._order), few)
         self.amounts = counts.all(batch, samples)
         if self.amounts.get("samples") != self._num_rows:  # a row is something else
             self.amounts.pop("samples", None)
@@ -287,9 +284,15 @@ def labelled(by_row: Sequence[int]) -> list[int]:
     return sorted(rows, key=lambda row: -by_row[row])
 
 
-def turns_of(num_rows: int) -> int:
-    """Return how many different cuts there are, at most three."""
-    return 0 if num_rows < 2 else 1 if num_rows == 2 else 3
+def turns_of(num_rows: int, few: str) -> int:
+    """Return how many different cuts there are, at most three.
+
+    Raises:
+        TooFewError: there is none; says ``few``.
+    """
+    if num_rows < 2:
+        raise TooFewError(few)
+    return 1 if num_rows == 2 else 3
 
 
 def some_of(order: Sequence[Any], turn: int) -> list[Any]:

@@ -55,6 +55,10 @@ class Told:
         is_found = bool(self.live) or self.is_defined
         return True if either == {"shifted_labels"} else False if is_found else None
 
+    def settle_without_unit(self) -> None:
+        """Look at no batch any more: none tells a unit, or each says its weight."""
+        self.is_settled, self.live, self.unit = True, {}, None
+
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""
         return {

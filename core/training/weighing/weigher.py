@@ -355,7 +355,7 @@ class Weigher(EachBatch):
         return look(subject, batch, issued, live, max(1, CUTS - self._told.cuts % CUTS))
 
     def _settle_as_said(self, seen: Look) -> None:
-        self._told.is_settled, self._told.live, self._told.unit = True, {}, None
+        self._told.settle_without_unit()
         said = seen.shares.get("said")
         if said is not None and seen.fit is not None and "said" not in seen.live:
             log.warning("%s", sentences.disagreement(seen, said))
@@ -387,7 +387,7 @@ class Weigher(EachBatch):
         """Refuse, where it matters; else warn, and count samples or batches."""
         if self._batches_a_window > 1:
             raise self._refusal(why)
-        self._told.is_settled, self._told.live, self._told.unit = True, {}, None
+        self._told.settle_without_unit()
         words = sentences.evaluated if self._by_losses else sentences.warning
         log.warning("%s", words(why, "samples" if self._has_samples else "batches"))
 

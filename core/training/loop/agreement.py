@@ -88,13 +88,13 @@ class SharedRequests(Requests):
         for request, signal in each_once(self._strategy.gather(held)):
             self._let_hold(request, signal)
 
-    def _take(self, request: Request, signal: Signals | None) -> None:
+    def _receive(self, request: Request, signal: Signals | None) -> None:
         self._held.append((request, signal))
 
     def _let_hold(self, request: Request, signal: Signals | None) -> None:
         # The first signal is the one that the run leaves for, as in one process.
         if signal is None or self.signal is None:
-            super()._take(request, signal)
+            super()._receive(request, signal)
 
 
 def each_once(asked: Iterable[Iterable[Asked]]) -> Iterator[Asked]:

@@ -125,9 +125,9 @@ class Requests:
                 *(owner, kind, reason),
             )
         at = self._progress
-        self._take(Request(kind, owner, reason, at.step, at.epoch), signal)
+        self._receive(Request(kind, owner, reason, at.step, at.epoch), signal)
 
-    def _take(self, request: Request, signal: Signals | None) -> None:
+    def _receive(self, request: Request, signal: Signals | None) -> None:
         """Let ``request`` hold: the boundary to come grants it.
 
         Args:

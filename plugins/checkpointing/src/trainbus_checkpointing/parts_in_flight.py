@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus_checkpointing.background import Background
+from trainbus_checkpointing.retention import Entry
 from training import CheckpointError
 from training.plugin import Strategy
 
@@ -20,11 +21,13 @@ class PartsInFlight:
     """One that is written while training goes on; all processes have one.
 
     Args:
+        draft: what it is, named.
         begun: together; this process has still to write.
         strategy: by which processes the run is computed.
     """
 
-    def __init__(self, begun: BegunSave, strategy: Strategy) -> None:
+    def __init__(self, draft: Entry, begun: BegunSave, strategy: Strategy) -> None:
+        self.draft = draft
         self._begun, self._strategy = begun, strategy
         self._background = Background()
         self._written: list[Any] = []

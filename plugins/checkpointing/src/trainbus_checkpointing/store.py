@@ -190,9 +190,9 @@ class Store:
         Raises:
             CheckpointError: it could not be begun.
         """
-        self._parts_draft = named = self.on_main(lambda: self._named(draft))
+        named = self.on_main(lambda: self._named(draft))
         begun = begin(self.folder / named.file)
-        self._parts = PartsInFlight(begun, self._strategy)
+        self._parts = PartsInFlight(named, begun, self._strategy)
         self.on_main(lambda: setattr(self._lists, "in_flight", named))
 
     def have_parts_ended(self) -> bool:
@@ -218,7 +218,7 @@ class Store:
         except CheckpointError as error:
             last_good = self._last_good()
             raise CheckpointError(f"{error}; {last_good}") from error
-        self.on_main(lambda: self._commit(self._parts_draft, needed))
+        self.on_main(lambda: self._commit(parts.draft, needed))
 
     def abandon_parts(self) -> None:
         """Give up what is in flight of parts: the others may be gone."""

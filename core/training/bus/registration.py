@@ -164,15 +164,9 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     hooks = Hooks(plugin)
     # dir(), not vars(): inherited hooks count, and what an instance was given.
     for attribute in dir(plugin):
-        options = _MARKS.parse_hookimpl_opts(plugin, attribute)
-        if options is None:
-            if attribute not in HOOKS or not isinstance(plugin, Callback):
-                continue
-            if not is_meant(attribute, plugin.hook_api):
-                continue  # a method of its own, of which it is told
-            marks: Mapping[str, Any] = {}  # a method of a Callback needs none
-        else:
-            marks = options
+        marks = _marks_of(plugin, attribute)
+        if marks is None:
+            continue
         hook = marks.get("specname") or attribute
         if hook not in HOOKS:
             raise PluginError(
@@ -207,6 +201,15 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     if not hooks.marks and not isinstance(plugin, Callback):
         _refuse_deaf(plugin)
     return hooks
+
+
+def _marks_of(plugin: Any, attribute: str) -> Mapping[str, Any] | None:
+    """Return the options of an attribute that is a hook, None of any other."""
+    marks = _MARKS.parse_hookimpl_opts(plugin, attribute)
+    if marks is None and attribute in HOOKS and isinstance(plugin, Callback):
+        # Its methods need none; one that is not meant is its own, and it is told so.
+        return {} if is_meant(attribute, plugin.hook_api) else None
+    return marks
 
 
 def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy import make_trainer
+from toy import make_trainer, regression_batches
 
-from training import Callback, ConfigError, CSVLoggerCallback, Trainer
+from training import Callback, ConfigError, CSVLoggerCallback, Trainer, arguments
 from training.plugin import Strategy
 
 NAN = float("nan")
@@ -74,19 +75,36 @@ def test_what_would_have_no_effect_cannot_be_set(name: str, value: Any) -> None:
     assert getattr(trainer, name) is before
 
 
-@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin", "on_train_end"])
+#: What a run has read by ``on_setup``, with another value for it.
+OF_A_RUN = {
+    "model": nn.Linear(4, 1),
+    "criterion": None,
+    "modes": None,
+    "optimizer": torch.optim.SGD([torch.zeros(1)], lr=5.0),
+    "train_dataloader": [],
+    "device": torch.device("meta"),
+    "bus": None,
+    "seed": 5,
+    "save_dir": "elsewhere",
+    "stop_on_sigusr1": True,
+    "gradient_accumulation_steps": 2,
+}
+#: What it reads once plugins are set up.
+OF_A_WINDOW = {"max_grad_norm": 1e-6, "nonfinite": "skip"}
+EARLY = ["wrap_model", "wrap_dataloader", "on_setup"]
+LATE = ["metric_names", "on_train_begin", "on_epoch_begin", "on_train_end"]
+
+
+def test_all_that_a_run_reads_once_is_tried_here() -> None:
+    assert set(OF_A_RUN) == arguments._OF_A_RUN
+    assert set(OF_A_WINDOW) == arguments._OF_A_WINDOW
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "hook"),
     [
-        ("model", nn.Linear(4, 1)),
-        ("optimizer", torch.optim.SGD([torch.zeros(1)], lr=5.0)),
-        ("train_dataloader", []),
-        ("max_grad_norm", 0.01),
-        ("nonfinite", "skip"),
-        ("seed", 5),
-        ("device", "cuda"),
-        ("save_dir", "elsewhere"),
-        ("bus", None),
+        *((*each, hook) for each in OF_A_RUN.items() for hook in [*EARLY, *LATE]),
+        *((*each, hook) for each in OF_A_WINDOW.items() for hook in LATE),
     ],
 )
 def test_what_a_run_was_set_up_with_cannot_be_set_in_it(
@@ -97,13 +115,38 @@ def test_what_a_run_was_set_up_with_cannot_be_set_in_it(
 
     trainer = make_trainer(None, None, type("Sets", (Callback,), {hook: sets})())
     before = getattr(trainer, name)
-    with pytest.raises(
-        AttributeError, match=rf"^trainer\.{name} is .*set it before"
-    ) as caught:
+    told = rf"^trainer\.{name} is .*; set it before train\(\)"
+    told += " or in on_setup, or" if name in OF_A_WINDOW else ", or"
+    with pytest.raises(AttributeError, match=told) as caught:
         trainer.train()
     assert any("plugin 'Sets'" in note for note in caught.value.__notes__)
     after = getattr(trainer, name)
     assert after is before or after == before
+    setattr(trainer, name, value)  # the run is over
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hook"),
+    [
+        ("num_epochs", "x", "on_step_end"),
+        ("max_steps", -1, "on_step_end"),
+        ("metadata", {"a": object()}, "on_step_end"),
+        ("max_grad_norm", -1.0, "on_setup"),
+        ("nonfinite", "STOP", "on_setup"),
+    ],
+)
+def test_what_may_be_set_in_a_run_is_checked_there(
+    name: str, value: Any, hook: str
+) -> None:
+    def sets(self: Callback, trainer: Trainer) -> None:
+        setattr(trainer, name, value)
+
+    trainer = make_trainer(None, None, type("Sets", (Callback,), {hook: sets})())
+    before = getattr(trainer, name)
+    with pytest.raises(ConfigError, match=rf"^{name}\b.* is ") as caught:
+        trainer.train()
+    assert any("plugin 'Sets'" in note for note in caught.value.__notes__)
+    assert getattr(trainer, name) == before
 
 
 def test_what_is_read_again_may_be_set_in_a_run() -> None:
@@ -116,7 +159,7 @@ def test_what_is_read_again_may_be_set_in_a_run() -> None:
     assert trainer.epoch == 2
 
 
-def test_what_a_run_is_set_up_with_may_be_set_in_on_setup() -> None:
+def test_the_norm_that_is_set_in_on_setup_clips() -> None:
     class Clips(Callback):
         def on_setup(self, trainer: Trainer) -> None:
             trainer.max_grad_norm = 1e-6
@@ -126,6 +169,18 @@ def test_what_a_run_is_set_up_with_may_be_set_in_on_setup() -> None:
     trainer.train()
     moved = zip(trainer.model.parameters(), before, strict=True)
     assert 0 < max(float((p.detach() - b).abs().max()) for p, b in moved) < 1e-4
+
+
+def test_the_policy_that_is_set_in_on_setup_skips() -> None:
+    class Skips(Callback):
+        def on_setup(self, trainer: Trainer) -> None:
+            trainer.nonfinite = "skip"
+
+    batches = regression_batches()
+    batches[1] = (batches[1][0] * math.nan, batches[1][1])
+    trainer = make_trainer(None, batches, Skips(), loss_per="samples")
+    trainer.train()
+    assert (trainer.step, trainer.update) == (4, 3)
 
 
 def test_type_checkers_see_an_attribute_that_a_trainer_has_not() -> None:

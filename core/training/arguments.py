@@ -8,11 +8,12 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Integral, Real
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,21 +62,31 @@ def shown(path: str) -> Any:
     return property(attrgetter(path), refuse)
 
 
-#: What a run reads once, as it is set up.
+#: What a run, or a plugin that is set up earlier, has read by ``on_setup``.
 _OF_A_RUN = {
     *("model", "criterion", "modes", "optimizer", "train_dataloader", "device", "bus"),
-    *("seed", "save_dir", "max_grad_norm", "nonfinite", "stop_on_sigusr1"),
+    *("seed", "save_dir", "stop_on_sigusr1", "gradient_accumulation_steps"),
 }
+#: What it reads after that, once.
+_OF_A_WINDOW = {"max_grad_norm", "nonfinite"}
 
 
 def _set_between_runs(trainer: Any, name: str, value: Any) -> None:
     run = vars(trainer).get("_run")
-    if name in _OF_A_RUN and run is not None and run.loop and trainer.bus.is_in_run:
-        raise AttributeError(
-            f"trainer.{name} is what this run was set up with and cannot be set any "
-            "more; set it before train() or in on_setup, or change what it holds"
-        )
+    if run is not None and trainer.bus.is_in_run:
+        is_late = name in _OF_A_WINDOW
+        if name in _OF_A_RUN or (is_late and run.is_set_up):
+            raise AttributeError(
+                f"trainer.{name} is what this run was set up with and cannot be set "
+                f"any more; set it before train(){' or in on_setup' * is_late}, or "
+                "change what it holds"
+            )
+        value = _CHECKS.get(name, _as_it_is)(value)
     object.__setattr__(trainer, name, value)
+
+
+def _as_it_is(value: T) -> T:
+    return value
 
 
 def set_between_runs(cls: type[T]) -> type[T]:
@@ -202,21 +213,7 @@ def checked_settings(trainer: Checkpointable) -> dict[str, Any]:
     Raises:
         ConfigError: a setting is none that a run can have; says which.
     """
-    max_steps, accumulation = trainer.max_steps, trainer.gradient_accumulation_steps
-    return {
-        "num_epochs": checked_count("num_epochs", trainer.num_epochs),
-        "max_steps": (
-            None if max_steps is None else checked_count("max_steps", max_steps)
-        ),
-        "gradient_accumulation_steps": checked_count(
-            "gradient_accumulation_steps", accumulation
-        ),
-        "max_grad_norm": checked_norm(trainer.max_grad_norm),
-        "seed": checked_seed(trainer.seed),
-        "nonfinite": checked_policy(trainer.nonfinite),
-        "metadata": checked_metadata(trainer.metadata),
-        "save_dir": checked_folder(trainer.save_dir),
-    }
+    return {name: check(getattr(trainer, name)) for name, check in _CHECKS.items()}
 
 
 def checked_folder(save_dir: Any) -> Path:
@@ -228,6 +225,21 @@ def checked_folder(save_dir: Any) -> Path:
     if save_dir == "":
         raise ConfigError("save_dir is '', which names no folder; use '.' for this one")
     return named_path(save_dir)
+
+
+#: What may be set on a trainer that is built, and some of it inside a run.
+_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "num_epochs": partial(checked_count, "num_epochs"),
+    "max_steps": lambda n: None if n is None else checked_count("max_steps", n),
+    "gradient_accumulation_steps": partial(
+        checked_count, "gradient_accumulation_steps"
+    ),
+    "max_grad_norm": checked_norm,
+    "seed": checked_seed,
+    "nonfinite": checked_policy,
+    "metadata": checked_metadata,
+    "save_dir": checked_folder,
+}
 
 
 def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:

@@ -67,6 +67,7 @@ class Run:
         is_waiting: whether it has a resumption and was not begun.
         val_dataloader: what was passed, or what plugins made of it; several by name.
         feed: gives out batches, once it is set up; as are ``window`` and ``loop``.
+        is_set_up: whether plugins are set up.
         seconds: spent, once the run has ended.
     """
 
@@ -90,6 +91,7 @@ class Run:
         self.feed: Feed | None = None
         self.window: Window | None = None
         self.loop: Loop | None = None
+        self.is_set_up = False
         self.seconds = 0.0
         #: Of each process's loader, where these are parts already.
         self._lengths: list[int | None] | None = None
@@ -225,6 +227,7 @@ class Run:
         self.feed = feed = Feed(order, trainer.device, self.batches_per_epoch)
         if bus.on_setup is not None:
             bus.on_setup(trainer)
+        self.is_set_up = True
         self._require_same()  # again: a plugin may have frozen a layer on one of them
         check_optimizer(trainer, tell_untrained=True)
         self.window = window = self._make_window(module)

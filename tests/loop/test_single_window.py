@@ -57,14 +57,6 @@ class Halves(Callback):
             parameter.grad *= 0.5
 
 
-class Lengthens(Callback):
-    """Lets windows have one batch more in each epoch."""
-
-    def on_epoch_begin(self, trainer: Trainer) -> None:
-        """Set it."""
-        trainer.gradient_accumulation_steps = trainer.epoch + 1
-
-
 class Joins(Callback):
     """Adds a group of parameters to the optimizer after the second step."""
 
@@ -118,7 +110,6 @@ CASES: dict[str, dict[str, Any]] = {
         "callbacks": [partial(SpoilsGradient, 2)],
         "nonfinite": "skip",
     },
-    "longer and longer": {"callbacks": [Lengthens], "num_epochs": 3},
     "a group that joins": {"callbacks": [Joins], "joins": True},
 }
 

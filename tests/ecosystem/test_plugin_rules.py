@@ -193,12 +193,15 @@ def test_a_plugin_gets_its_own_copy_of_restored_state(
     tiny_trainer: Make, tmp_path: Any
 ) -> None:
     class Eats(Callback):
+        failure = "isolate"
+
         def state_dict(self) -> dict[str, Any]:
             return {"list": [1]}
 
         def load_state_dict(self, state: Any) -> None:
             state["list"].clear()
             state.clear()
+            raise RuntimeError("and chokes")
 
     trainer = tiny_trainer(Eats())
     trainer.train()

@@ -59,15 +59,20 @@ def collect_states(trainer: Checkpointable) -> dict[str, Any]:
             # Also for later checkpoints: it may be switched off by now.
             carried[name] = states[name] = {MISSING: repr_of(error)}
             continue
+        states.pop(name, None)  # empty is a state, too, and no older one is
         if state:
             states[name] = state
     return states
 
 
 def restore_states(trainer: Checkpointable) -> None:
-    """Give each plugin a copy of what the loaded checkpoint holds for it."""
+    """Give each plugin a copy of what the loaded checkpoint holds for it.
+
+    That is carried no more: from then on it is the plugin's own, while it takes part.
+    """
+    carried = trainer.state.carried_states
     for name, plugin in list(trainer.plugins.items()):
-        state = trainer.state.carried_states.get(name)
+        state = carried.get(name)
         if state is None or not hasattr(plugin, "load_state_dict"):
             continue
         if not trainer.bus.calls(name):
@@ -84,6 +89,8 @@ def restore_states(trainer: Checkpointable) -> None:
                 raise
             where = {"trainer": trainer}
             trainer.bus.survive(name, plugin, "load_state_dict", error, where)
+            continue
+        del carried[name]
 
 
 def state_of(name: str, plugin: Any, trainer: Checkpointable) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def state_of(name: str, plugin: Any, trainer: Checkpointable) -> dict[str, Any]:
 def give_state(name: str, plugin: Any, state: Any, trainer: Checkpointable) -> None:
     """Let the plugin take over a copy of ``state``; an error says whose it is."""
     try:
-        # What is carried stays as it was loaded, whatever a plugin does to its own.
+        # What was loaded is carried on as it was if the plugin fails half-way.
         plugin.load_state_dict(_copied(state))
     except BaseException as error:
         note_plugin(error, name, plugin, "load_state_dict", trainer.step)

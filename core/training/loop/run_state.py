@@ -36,7 +36,7 @@ class RunState:
         metrics: the latest values.
         requests: what plugins asked for.
         weights_are: ``"live"``, or which weights a plugin put in place.
-        carried_states: plugin states of the loaded checkpoint, by name.
+        carried_states: states of the loaded checkpoint that no plugin has, by name.
         joining_groups: parameter groups of the loaded checkpoint that had joined the
             saved run and are not in the optimizer yet.
         group_places: for each parameter group its place in the loaded checkpoint, None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from toy import make_trainer
 
 from training import Callback, Trainer
-from training.checkpoint_io import read_checkpoint
+from training.checkpoint.plugin_states import MISSING
+from training.checkpoint_io import read_checkpoint, write_checkpoint
 
 
 class Warms(Callback):
@@ -49,6 +51,10 @@ class Saves(Callback):
         trainer.save_checkpoint(self.folder / f"{trainer.step}.pt")
 
 
+class Named(Callback):
+    """Has no state."""
+
+
 def resumed(path: Path | None, *plugins: Callback, **options: Any) -> Trainer:
     """Return a trainer that has gone on from ``path``."""
     trainer = make_trainer(None, None, *plugins, **options)
@@ -76,6 +82,34 @@ def test_a_plugin_that_has_left_its_run_leaves_no_older_state(tmp_path: Path) ->
     assert read_checkpoint(tmp_path / "3.pt")["plugins"] == {}
     resumed(tmp_path / "1.pt", Warms(leaves=True), Saves(tmp_path))
     assert read_checkpoint(tmp_path / "3.pt")["plugins"] == {}
+
+
+def test_a_plugin_that_was_away_is_said_to_go_on_with_an_earlier_state(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    resumed(None, Warms(), Saves(tmp_path))
+    resumed(tmp_path / "1.pt", Saves(tmp_path))
+    assert "Warms" not in caplog.text
+    trainer = make_trainer(None, None, back := Warms(), Saves(tmp_path), Named())
+    receipt = trainer.load_checkpoint(tmp_path / "3.pt")
+    assert receipt is not None
+    assert (receipt.returned, receipt.added) == (("Warms",), ("Named",))
+    told = "plugin Warms was away and goes on with its state from an earlier checkpoint"
+    assert told in str(receipt)
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"][-1] == told
+    trainer.train()
+    assert back.taken == [1]
+
+
+def test_one_whose_state_was_lost_is_new_and_starts_afresh(tmp_path: Path) -> None:
+    resumed(None, Warms(), Saves(tmp_path))
+    state = read_checkpoint(tmp_path / "1.pt")
+    state["plugins"]["Warms"] = {MISSING: "it failed"}
+    del state["distributions"]["Warms"]
+    trainer = make_trainer(None, None, Warms())
+    receipt = trainer.load_checkpoint(write_checkpoint(tmp_path / "lost.pt", state))
+    assert receipt is not None
+    assert (receipt.returned, receipt.added) == ((), ("Warms",))
 
 
 def test_until_a_run_goes_on_what_was_loaded_is_saved_again(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from training.checkpoint.optimizer_state import (
     names_of,
     saved_groups,
 )
+from training.checkpoint.plugin_states import MISSING
 from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
     Change,
@@ -53,6 +54,8 @@ POSITION_MOVES = {
     *("dataset", "dataset_length", "sampler"),
     *("batch_size", "drop_last", "batches_per_epoch"),
 }
+#: Its state may be of another time than all else.
+RETURNED = "plugin {} was away and goes on with its state from an earlier checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Receipt:
         step: attempted updates in it.
         changes: settings that differ.
         added: plugins that are active and were not; they start afresh.
+        returned: the same, with a state from before they were away.
         removed: plugins that were active and are not; their state is carried along.
         upgraded: ``"name 1.0 -> 1.1"`` of plugins of another version.
         stopped_by: who had ended the saved run and why, or None.
@@ -76,6 +80,7 @@ class Receipt:
     step: int
     changes: tuple[Change, ...] = ()
     added: tuple[str, ...] = ()
+    returned: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     upgraded: tuple[str, ...] = ()
     stopped_by: str | None = None
@@ -86,6 +91,7 @@ class Receipt:
         lines = [f"resumed from {self.path}: step {self.step}, {done} complete"]
         lines += [f"setting {change}" for change in self.changes]
         lines += [f"plugin {name} is new and starts afresh" for name in self.added]
+        lines += [RETURNED.format(name) for name in self.returned]
         lines += [f"plugin {name} is no longer active" for name in self.removed]
         lines += [f"plugin {each}" for each in self.upgraded]
         if self.stopped_by is not None:
@@ -141,6 +147,8 @@ def restore(
     # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:
         log.info("resuming with a change: %s", change)
+    for name in receipt.returned:
+        log.warning("%s", RETURNED.format(name))
     # A unit that is said is compared at once; a measured one, on the first batch.
     loaded.weigher.take_over(saved.get("loss_per"), is_allowed("loss_per", allowed))
     restore_model(trainer, state)
@@ -337,6 +345,13 @@ def _receipt(
 ) -> Receipt:
     was, now = state.get("distributions", {}), describe_plugins(trainer.plugins)
     both = [name for name in now if name in was]
+    new = [name for name in now if name not in was and "distributions" in state]
+    returned = [
+        name
+        for name in new
+        if MISSING not in state["plugins"].get(name, {MISSING: ""})
+        and hasattr(trainer.plugins[name], "load_state_dict")
+    ]
     # The last one: a run may have been stopped and gone on before.
     ends = [request for request in state["requests"] if request[0] == "stop"]
     stopped = ends[-1] if ends and ends[-1][1] not in ("signal", "trainer") else None
@@ -345,7 +360,8 @@ def _receipt(
         epoch=state["progress"]["epoch"],
         step=state["progress"]["step"],
         changes=tuple(c for c in changes if not c.name.startswith("plugins.")),
-        added=tuple(name for name in now if was and name not in was),
+        added=tuple(name for name in new if name not in returned),
+        returned=tuple(returned),
         removed=tuple(name for name in was if name not in now),
         upgraded=tuple(
             f"{name} {was[name].get('version')} -> {now[name]['version']}"

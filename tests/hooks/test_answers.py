@@ -10,26 +10,28 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from training import Bus, Callback, PluginError, hookspecs
 from training.hooks.answers import ANSWERS, checked_answer
 from training.hookspecs import HOOKS
 from training.plugin import Plan
 
-MODEL, PLAN = nn.Linear(1, 1), Plan()
+MODEL, PLAN, LOADER = nn.Linear(1, 1), Plan(), DataLoader(range(1))
 
 
 def test_every_hook_that_returns_something_has_its_answers_checked() -> None:
     signatures = {hook: inspect.signature(getattr(hookspecs, hook)) for hook in HOOKS}
     asked = {n for n, s in signatures.items() if s.return_annotation != "None"}
-    assert asked - set(ANSWERS) == {"wrap_dataloader"}  # which the feed looks into
-    assert set(ANSWERS) <= asked
+    assert set(ANSWERS) == asked
 
 
 @pytest.mark.parametrize(
     ("hook", "answer", "taken"),
     [
         *((hook, None, None) for hook in ANSWERS),
+        ("wrap_dataloader", LOADER, LOADER),
+        ("wrap_dataloader", [1], [1]),
         ("wrap_model", MODEL, MODEL),
         ("metric_names", (name for name in "ab"), ["a", "b"]),
         ("evaluate", {"a": torch.tensor([0.5]), "b": 2}, {"a": 0.5, "b": 2.0}),
@@ -55,6 +57,12 @@ def test_an_answer_is_taken(hook: str, answer: Any, taken: Any) -> None:
 @pytest.mark.parametrize(
     ("hook", "answer", "told"),
     [
+        ("wrap_dataloader", True, "returned True from wrap_dataloader; return a re-it"),
+        ("wrap_dataloader", 5, "returned 5 from wrap_dataloader; return a re-iterable"),
+        ("wrap_dataloader", "x", "returned 'x' from wrap_dataloader; return a re-iter"),
+        ("wrap_dataloader", {}, "returned {} from wrap_dataloader; return a re-itera"),
+        ("wrap_dataloader", iter([]), "returned <list_iterator object at 0x"),
+        ("wrap_dataloader", (each for each in "a"), "returned <generator object <gene"),
         ("wrap_model", nn.Linear, "returned type from wrap_model; return a torch mod"),
         ("metric_names", 5, "returned 5 from metric_names; return a list of names"),
         ("metric_names", "loss", "returned 'loss' from metric_names; return a list"),

@@ -63,15 +63,11 @@ def wrapped_loaders(wrap: Callable[[Loader], Loader | None], loaders: Any) -> An
     Args:
         wrap: loader -> what takes its place; None: nothing.
         loaders: one, or several by name, or None.
-    Raises:
-        ConfigError: a plugin returned what cannot be iterated again and again.
     """
     found = {}
     for name, loader in loaders_by_name(loaders).items():
         wrapped = wrap(loader)
-        # Checked again: a generator would measure once, and then nothing.
         found[name] = loader if wrapped is None else wrapped
-        refuse_one_shot(found[name], "what wrap_dataloader returned for validation")
     return found if isinstance(loaders, Mapping) else found.get("")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,6 +81,13 @@ def _module(answer: Any) -> Any:
     return answer
 
 
+def _loader(answer: Any) -> Any:
+    """Return what can be iterated once an epoch, and not by letters or names."""
+    odd = (Iterator, Mapping, str, bytes)
+    _require(isinstance(answer, Iterable) and not isinstance(answer, odd))
+    return answer
+
+
 def _maker(answer: Any) -> Any:
     _require(callable(answer))  # that it makes a window is seen when it does
     return answer
@@ -146,6 +153,10 @@ def _kind_of(answer: Any) -> str:
     return type(answer).__name__
 
 
+def _short(answer: Any) -> str:
+    return f"{answer!r:.60}"
+
+
 _SUBCLASS = "an object of a subclass of training.plugin."
 _PAIRS = "pairs of a file and None or what is wrong with it"
 _METRICS = "a mapping of metric names to numbers, or None"
@@ -153,6 +164,7 @@ _METRICS = "a mapping of metric names to numbers, or None"
 ANSWERS: Final[Mapping[str, tuple[Callable[..., Any], Callable[..., str], str]]] = {
     "make_strategy": (_strategy, repr, f"{_SUBCLASS}Strategy, or None"),
     "make_window": (_maker, repr, "a subclass of the default it is given, or None"),
+    "wrap_dataloader": (_loader, _short, "a re-iterable of batches, or None"),
     "wrap_model": (_module, _kind_of, "a torch module, or None"),
     "metric_names": (_names, repr, "a list of names, or None"),
     "evaluate": (_metrics, _kind_of, _METRICS),

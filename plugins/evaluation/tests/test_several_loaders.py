@@ -14,6 +14,7 @@ from training import (
     DataError,
     EarlyStoppingCallback,
     MetricError,
+    PluginError,
     Trainer,
 )
 
@@ -191,8 +192,8 @@ def test_each_is_wrapped_again_at_each_train():
             "val_dataloader gave no batch",
             id="a DataLoader of length 0",
         ),
-        pytest.param(iter([1]), ConfigError, "is an iterator", id="an iterator"),
-        pytest.param(7, ConfigError, "cannot be iterated", id="a number"),
+        pytest.param(iter([1]), PluginError, "list_iterator", id="an iterator"),
+        pytest.param(7, PluginError, "'Wraps' returned 7 from", id="a number"),
     ],
 )
 def test_what_a_plugin_wraps_it_in_is_believed_and_not_replaced(wrapped, error, told):

@@ -42,6 +42,16 @@ def test_an_isolated_plugin_is_switched_off_after_three_failures(
     assert bus.failures == {"a": 3}
 
 
+def test_its_failures_are_counted_for_each_run_by_itself() -> None:
+    bus = Bus()
+    bus.register(Fails("a"))
+    for _ in range(3):
+        bus.begin_run(None)
+        emit(bus)
+        emit(bus)
+    assert list(bus.plugins) == ["a"]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
 def test_isolation_does_not_hold_back_an_exit(error: BaseException) -> None:
     bus, fails = Bus(), Fails("a")

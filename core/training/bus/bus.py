@@ -67,7 +67,7 @@ class Bus(Slots):
         self._chosen: dict[str, Any] = {}  # without those built in
         #: Why the order is what it is.
         self.order_reasons: Reasons = {}
-        #: Failures of isolated plugins so far, by name.
+        #: Failures of isolated plugins in this run so far, by name.
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
         self._told: set[str] = set()
@@ -143,6 +143,7 @@ class Bus(Slots):
         """Note whose run is on until ``call_all`` closes everybody; keep its engine."""
         self._run = trainer
         self._closed.clear()
+        self.failures.clear()
         self.made = [part for part in self.made if part[2] == "make_strategy"]
 
     @property

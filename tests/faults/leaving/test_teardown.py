@@ -14,6 +14,7 @@ from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, ConfigError, Trainer
 from training.app.cli import command_line
 from training.builtin.run_record import RunRecord
+from training.bus import bus
 from training.hookspecs import HOOKS
 from training.messages.error_texts import (
     add_note,
@@ -162,14 +163,17 @@ def test_p16_an_isolated_plugin_is_survived_if_it_raises_an_exception(
     assert (error is None) == issubclass(kind, Exception)
 
 
-def test_p16_an_exit_of_one_that_is_switched_off_leaves_the_others_closed() -> None:
+def test_p16_an_exit_of_one_that_is_switched_off_leaves_the_others_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bus, "MAX_FAILURES", 1)
+
     def exits(self: Any) -> None:
         raise SystemExit(0)
 
     plugin = raising(ValueError, "on_exception", failure="isolate", on_close=exits)
     last = Closes()
     trainer = build(plugin, raising(KeyError, "on_step_end"), last)
-    trainer.bus.failures["RaisesValueError"] = 10  # the next failure is one too many
     assert type(surfaced(trainer)) is KeyError
     assert last.told == ["KeyError", "closed"]
 

@@ -10,7 +10,7 @@ import pytest
 from toy import make_trainer
 
 from trainbus_checkpointing import ModelCheckpointCallback
-from training import Callback, PluginError, Trainer
+from training import Callback, PluginError, Trainer, hookimpl
 from training.bus.bus import Bus
 
 
@@ -144,6 +144,22 @@ def test_a_plugin_may_take_itself_out_in_any_hook() -> None:
     plugin = Leaves()
     make_trainer(None, None, plugin).train()
     assert plugin.heard == ["close"]
+
+
+class Twice(Heard):
+    """Has two methods for its end; each is called."""
+
+    @hookimpl(specname="on_close")
+    def let_go(self) -> None:
+        self.heard.append("let go")
+
+
+@pytest.mark.parametrize("hook", ["", "on_step_end", "on_close"])
+def test_each_of_two_methods_for_the_end_is_called_once(hook: str) -> None:
+    plugin = Twice()
+    make_trainer(None, None, plugin, Takes(hook, ("heard",))).train()
+    assert sorted(plugin.heard[-2:]) == ["close", "let go"]
+    assert plugin.heard.count("close") == plugin.heard.count("let go") == 1
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -73,7 +73,7 @@ class Bus(Slots):
         self._told: set[str] = set()
         self.made: list[tuple[str, Any, str, Any]] = []  # name, plugin, hook, its part
         self._run: Any = None  # the trainer whose run is on
-        self._closed: set[str] = set()  # plugins that its run has closed so far
+        self._closed: set[pluggy.HookImpl] = set()  # called so far as its run ends
         self._compiled: dict[str, Callable[..., Any]] = {}
         #: Names of the plugins whose exceptions do not end the run.
         self.isolated: set[str] = set()
@@ -135,8 +135,8 @@ class Bus(Slots):
             Exception: what its ``on_close`` raised; it is out all the same.
         """
         plugin, last = self._take_out(name)
-        if self.is_in_run and last and self._is_to_close(name):
-            self._call(last[0], "on_close", {"trainer": self._run})
+        for impl in filter(self._is_to_close, last if self.is_in_run else ()):
+            self._call(impl, "on_close", {"trainer": self._run})
         return plugin
 
     def begin_run(self, trainer: Any) -> None:
@@ -191,10 +191,10 @@ class Bus(Slots):
             silence(slot, name)
         return plugin, last
 
-    def _is_to_close(self, name: str) -> bool:
-        """Whether its ``on_close`` is still to be called in this run, as it is now."""
-        is_first = name not in self._closed
-        self._closed.add(name)
+    def _is_to_close(self, impl: pluggy.HookImpl) -> bool:
+        """Whether this ``on_close`` is still to be called in the run, as it is now."""
+        is_first = impl not in self._closed
+        self._closed.add(impl)
         return is_first
 
     def name_of(self, plugin: Any) -> str | None:
@@ -284,7 +284,7 @@ class Bus(Slots):
         errors: list[BaseException] = []
         is_close = hook == "on_close"
         for impl in self.listeners(hook):
-            if is_close and not self._is_to_close(impl.plugin_name):
+            if is_close and not self._is_to_close(impl):
                 continue
             try:
                 self._guarded_call(impl, hook, arguments)
@@ -346,7 +346,7 @@ class Bus(Slots):
         """Take a failing plugin out; let it release what it holds."""
         _, last = self._take_out(name)
         for impl in last if hook != "on_close" else ():
-            self._closed.add(name)
+            self._closed.add(impl)
             try:
                 self._call(impl, "on_close", arguments)
             except Exception as error:

@@ -10,6 +10,9 @@ from torch import nn
 from toy import Regression, make_trainer, regression_batches
 
 from training import ConfigError, NonFiniteError, Trainer
+from training.weighing import sentences
+from training.weighing.fit import Fit
+from training.weighing.subject import Look
 
 
 def step_that_breaks(model: Regression, batch: Any) -> torch.Tensor:
@@ -99,3 +102,45 @@ def test_a_loss_that_is_never_finite_ends_the_run_whatever_a_batch_lacks(
     )
     with pytest.raises((NonFiniteError, ConfigError)):
         trainer.train()
+
+
+def look_of(x: float, y: float, rest: float = 0.0) -> Look:
+    """Return a look at one and two samples."""
+    shares = {"samples": (1 / 3, 2 / 3)}
+    return Look(fit=Fit(x, y, rest, 1e-5), sizes=(1, 2), shares=shares)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "rest", "told"),
+    [
+        pytest.param(
+            *(0.333336, 0.666649, 0.0),
+            "weigh 0.333336 and 0.666649, and 0.333333 and 0.666667 in a mean over "
+            "samples, which rounding or random numbers may hide: loss_per='samples' if "
+            "it is one",
+            id="in as many digits as differ",
+        ),
+        pytest.param(
+            *(1.004, 1.0, 0.0),
+            "weigh 1.0040 and 1.0000, and 1.0000 and 1.0000 in a sum, which rounding "
+            "or random numbers may hide: loss_per='sum' if it is one",
+            id="a sum",
+        ),
+        pytest.param(0.27, 0.67, 0.0, "weigh 0.270 and 0.670", id="clearly another"),
+        pytest.param(
+            *(0.333, 0.667, 0.3),
+            "weigh 0.33300 and 0.66700, and 30 % of a batch's gradient belongs to "
+            "neither part, as in contrastive losses or with random numbers",
+            id="by rows that depend on one another",
+        ),
+    ],
+)
+def test_shares_that_are_no_unit_s_are_told_from_the_nearest(
+    x: float, y: float, rest: float, told: str
+) -> None:
+    assert sentences.none(look_of(x, y, rest)).endswith(f" samples {told}")
+
+
+def test_weights_of_a_step_are_told_from_those_of_its_gradients() -> None:
+    said = sentences.disagreement(look_of(0.3334, 0.6666), (1 / 3, 2 / 3))
+    assert "have 0.333333 and 0.666667, but their gradients weigh 0.33" in said

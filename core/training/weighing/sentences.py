@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+from training.weighing.later_looks import CLEARLY
 from training.weighing.subject import LIMIT, Look
 from training.weighing.units import in_words
 
+#: Of two parts.
+Shares = tuple[float, float]
 #: From here on the rest is worth a word.
 WORTH_A_WORD = 1e-4
 WAYS_OUT = "say with loss_per what it is a mean over"
@@ -55,17 +59,35 @@ def none(look: Look) -> str:
     why = "the loss is no mean over samples, labels or elements, and no sum"
     if look.fit is None:
         return why
-    one, other = look.sizes
-    why += (
-        f": two parts of {one} and {other} samples weigh {look.fit.x:.2f} and "
-        f"{look.fit.y:.2f}"
-    )
+    told = look.fit.x, look.fit.y
+    shares = {**look.shares, "sum": (1.0, 1.0)}
+    nearest = min(shares, key=lambda unit: _off(shares[unit], told))
+    own, theirs = _apart(told, shares[nearest])
+    why += f": two parts of {look.sizes[0]} and {look.sizes[1]} samples weigh {own}"
     if look.fit.rest > LIMIT:
         why += (
             f", and {100 * look.fit.rest:.0f} % of a batch's gradient belongs to "
             "neither part, as in contrastive losses or with random numbers"
         )
+    elif _off(told, shares[nearest]) <= CLEARLY:
+        what = "a sum" if nearest == "sum" else f"a mean over {in_words(nearest)}"
+        why += (
+            f", and {theirs} in {what}, which rounding or random numbers may hide: "
+            f"loss_per={nearest!r} if it is one"
+        )
     return why
+
+
+def _apart(one: Shares, other: Shares) -> tuple[str, str]:
+    """Return two pairs of shares in as many digits as tell them apart, 3 at least."""
+    off = _off(one, other)
+    digits = max(3, 1 - math.floor(math.log10(off))) if off > 0.0 else 3
+    first, second = (f"{x:.{digits}f} and {y:.{digits}f}" for x, y in (one, other))
+    return first, second
+
+
+def _off(one: Shares, other: Shares) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
 def belied(look: Look, unit: str) -> str:
@@ -138,9 +160,9 @@ def evaluated(why: str, counted: str) -> str:
 def disagreement(look: Look, said: tuple[float, float]) -> str:
     """Return that the weights of ``step_fn`` are not those of its loss."""
     assert look.fit is not None
+    theirs, own = _apart(said, (look.fit.x, look.fit.y))
     return (
         f"step_fn says weights of which two parts of {look.sizes[0]} and "
-        f"{look.sizes[1]} samples have {said[0]:.3f} and {said[1]:.3f}, but their "
-        f"gradients weigh {look.fit.x:.3f} and {look.fit.y:.3f}; return the number of "
-        "items that the loss is a mean over"
+        f"{look.sizes[1]} samples have {theirs}, but their gradients weigh {own}; "
+        "return the number of items that the loss is a mean over"
     )

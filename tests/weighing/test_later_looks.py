@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from training import Callback, ConfigError, Trainer
-from training.weighing.later_looks import LAST_LOOK, LaterLooks
+from training.weighing.fit import fit
+from training.weighing.later_looks import LAST_LOOK, LaterLooks, is_belied
+from training.weighing.subject import Look
 
 WEIGHTS = torch.tensor([1.0, 5.0])
 
@@ -100,3 +103,58 @@ def test_looks_go_on_from_any_batch(number: int) -> None:
     if whole.are_left:
         due = [whole.is_due() for _ in range(200)]
         assert due == [rest.is_due() for _ in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("size", "is_half", "belied"),
+    [
+        pytest.param(0.05, True, False, id="rounding of a small part"),
+        pytest.param(0.05, False, True, id="which full precision has not"),
+        pytest.param(1.0, True, True, id="nor can it move the share of a large one"),
+    ],
+)
+def test_w4_half_precision_belies_no_unit_by_the_share_of_a_small_part(
+    size: float, is_half: bool, belied: bool
+) -> None:
+    first, second = size * torch.eye(4)[0].double(), torch.eye(4)[1].double()
+    told = fit(0.27 * first + 2 / 3 * second, first, second, is_half)
+    shares = {"samples": (1 / 3, 2 / 3)}
+    seen = Look(fit=told, shares=shares, is_none=True, is_half=is_half)
+    assert is_belied(["samples"], seen) == belied
+
+
+def test_w4_half_weights_that_learn_a_mean_over_samples_are_trained_to_the_end() -> (
+    None
+):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(300, 768, generator=generator) + 1.0
+    targets = inputs @ torch.randn(768, 1, generator=generator)
+    torch.manual_seed(0)
+    model = nn.Linear(768, 1).bfloat16()
+    rows = TensorDataset(inputs.bfloat16(), targets.bfloat16())
+    trainer = Trainer(
+        model,
+        DataLoader(rows, 3, shuffle=True),
+        optimizer=torch.optim.AdamW(model.parameters(), lr=1e-2),
+        loss_fn=F.mse_loss,
+        gradient_accumulation_steps=2,
+        num_epochs=2,
+        device="cpu",
+        seed=1,
+    )
+    trainer.train()
+    assert trainer.step == 100
+
+
+def test_w4_half_weights_hide_no_other_mean() -> None:
+    torch.manual_seed(1)
+    model = nn.Linear(4, 2).bfloat16()
+    trainer = Trainer(
+        model,
+        [(inputs.bfloat16(), labels) for inputs, labels in batches()],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=lambda outputs, labels: weighted(outputs.float(), labels),
+        gradient_accumulation_steps=2,
+        device="cpu",
+    )
+    assert refused_at(trainer) == refused_at(make())

@@ -23,12 +23,15 @@ class Fit:
         y: share of the second.
         rest: 2-norm of what remains, over that of the whole.
         near: how far a right share may be off.
+        blur: how far half precision may move each share besides: a part whose gradient
+            is small beside the whole is rounded as the whole is.
     """
 
     x: float
     y: float
     rest: float
     near: float
+    blur: tuple[float, float] = (0.0, 0.0)
 
 
 def fit(whole: Tensor, first: Tensor, second: Tensor, is_half: bool) -> Fit | None:
@@ -44,6 +47,7 @@ def fit(whole: Tensor, first: Tensor, second: Tensor, is_half: bool) -> Fit | No
     if not (math.isfinite(norm * one * two) and norm * one * two > 0.0):
         return None
     least, slack = (8e-3, 1.0) if is_half else (1e-5, 0.25)
+    coarse = least * norm if is_half else 0.0
     cosine = float(first @ second) / (one * two)
     sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
     if 4 * ROUNDING / max(sine, 1e-12) < BLUNT / 100 and len(whole) > 1:
@@ -51,12 +55,18 @@ def fit(whole: Tensor, first: Tensor, second: Tensor, is_half: bool) -> Fit | No
         x = (ours - cosine * theirs) / (sine * sine) / one
         y = (theirs - cosine * ours) / (sine * sine) / two
         rest = float((whole - x * first - y * second).norm()) / norm
-        return Fit(x, y, rest, max(least, rest * slack, 4 * ROUNDING / sine))
-    return _along_one_line(whole, first, second, least, slack)
+        near = max(least, rest * slack, 4 * ROUNDING / sine)
+        return Fit(x, y, rest, near, (coarse / sine / one, coarse / sine / two))
+    return _along_one_line(whole, first, second, least, slack, coarse)
 
 
 def _along_one_line(
-    whole: Tensor, first: Tensor, second: Tensor, least: float, slack: float
+    whole: Tensor,
+    first: Tensor,
+    second: Tensor,
+    least: float,
+    slack: float,
+    coarse: float,
 ) -> Fit | None:
     """Parallel gradients, or two losses: one equation, so a sum or a mean is taken."""
     norm = float(whole.norm())
@@ -69,7 +79,8 @@ def _along_one_line(
     x = float((whole - second) @ apart) / length**2
     rest = float((whole - second - x * apart).norm()) / norm
     near = max(least, rest * slack, 10 * ROUNDING * norm / length)
-    return Fit(x, 1.0 - x, rest, near) if near < BLUNT else None
+    blur = coarse / length, coarse / length
+    return Fit(x, 1.0 - x, rest, near, blur) if near < BLUNT else None
 
 
 def fitting(

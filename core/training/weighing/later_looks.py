@@ -54,6 +54,6 @@ def is_belied(live: Iterable[str], seen: Look) -> bool:
     if not seen.is_none or seen.fit is None or seen.fit.rest > LIMIT:
         return False  # the rest grows as a loss falls; it was small at the beginning
     told = seen.fit
-    shares = [seen.shares.get(unit, (1.0, 1.0)) for unit in live]
-    off = [max(abs(told.x - x), abs(told.y - y)) for x, y in shares]
+    (blur, other), shares = told.blur, [seen.shares.get(u, (1.0, 1.0)) for u in live]
+    off = [max(abs(told.x - x) - blur, abs(told.y - y) - other) for x, y in shares]
     return min(off, default=0.0) > CLEARLY + told.near

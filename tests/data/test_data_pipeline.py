@@ -305,7 +305,7 @@ def test_pictures_travel_as_bytes_and_become_the_same_bits_there(
         if family == "image_classifier":
             data["fields"] = {"label": "answer"}
             processor = tiny["processor"].image_processor
-            processor.label_names = ["yes", "red", "no"]
+            processor.label_names = ["blue", "green", "red"]
         pipeline = DataPipeline(
             {**data, "shuffle": False},
             processor=processor,

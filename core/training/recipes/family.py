@@ -57,8 +57,8 @@ class ModelFamily:
             process; set before any call.
         is_fed_from_host: whether batches go on to a device by ``Batch.to``, so that
             ``collate`` may leave work to it; set before any call.
-        split: of the rows that ``prepare`` is shown: ``train``, ``validation`` or
-            ``test``.
+        split: of the rows that ``prepare`` and ``collate`` are shown: ``train``,
+            ``validation``, ``test``, or ``""`` where it does not matter.
         is_deterministic: whether ``collate`` draws no random number; then nothing is
             seeded for it, which saves a little for each row.
         confidence: ``"probability"`` of what was predicted, from 0 to 1, or

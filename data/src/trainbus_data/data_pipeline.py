@@ -21,6 +21,7 @@ from trainbus_data.rows.field_names import look, refuse_absent
 from trainbus_data.rows.indexed_rows import IndexedRows, is_large
 from trainbus_data.rows.reading import Row
 from trainbus_data.rows.row_checks import RowChecks, required_fields
+from trainbus_data.rows.sampled_rows import SampledRows
 from training.discovery.parts import build_pair
 from training.documents.document import Key
 from training.errors import ConfigError, did_you_mean
@@ -32,7 +33,7 @@ from training.recipes.task import Task
 
 __all__ = ["DataPipeline"]
 
-#: Rows of a large set that a vocabulary is learnt from.
+#: Rows of a large set that a vocabulary is learnt from, beside one for each target.
 NUM_LEARNT = 100_000
 
 
@@ -122,6 +123,7 @@ class DataPipeline:
             self.processor = load()
         datasets: dict[str, RowsDataset] = {}
         for split, part in rows.items():
+            self.family.split = ""  # no split's rows are shown to it yet
             if isinstance(part, list):
                 part = with_good_pictures(
                     part, self.family, self.processor, self.config
@@ -130,7 +132,7 @@ class DataPipeline:
                 self.family.split = split
                 self.family.prepare(self.processor, [row.values for row in part])
             datasets[split] = RowsDataset(
-                part, self.family, self.processor, self._reader(split)
+                part, self.family, self.processor, self._reader(split), split
             )
         self._datasets = datasets
 
@@ -187,11 +189,12 @@ class DataPipeline:
     def training_rows(self) -> Sequence[dict[str, Any]]:
         """Return the rows to learn a vocabulary or label names from; no set-up.
 
-        Of a large file 100,000, evenly spread.
+        Of a large file 100,000, drawn by chance, and every target's first.
         """
         rows = self.rows("train")
-        step = max(1, len(rows) // NUM_LEARNT) if self.is_indexed("train") else 1
-        return [rows[index] for index in range(0, len(rows), step)]
+        if isinstance(rows, IndexedRows):
+            return SampledRows(rows, NUM_LEARNT, self.task.target)
+        return rows[:]
 
     def example(self, split: str) -> dict[str, str]:
         """Return the first row of ``split`` as a person would ask it, by field."""

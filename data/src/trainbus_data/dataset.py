@@ -28,6 +28,7 @@ class RowsDataset(Dataset[int]):
         family: makes batches.
         processor: what the family takes.
         reader: where the rows come from; workers do without it.
+        split: which rows they are, for the family.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class RowsDataset(Dataset[int]):
         family: ModelFamily,
         processor: Any,
         reader: Reader | None = None,
+        split: str = "",
     ) -> None:
         self._rows = rows
         self._reader = reader
+        self._split = split
         self._family = family
         self._processor = processor
         #: Whether loading a sample draws no random number, so that nothing need be
@@ -92,6 +95,7 @@ class RowsDataset(Dataset[int]):
             DataError: a row or a picture cannot be used; names its place.
         """
         rows = [self._row(index) for index in indices]
+        self._family.split = self._split
         try:
             return self._family.collate(
                 self._processor, [row.as_dict() for row in rows]

@@ -115,7 +115,7 @@ def test_an_indexed_row_is_the_listed_one(rows_file, tiny):
     assert not listed.is_indexed("train")
     assert list(indexed.rows("train")) == list(listed.rows("train"))
     assert indexed.rows("train")[1:] == listed.rows("train")[1:]
-    assert indexed.training_rows() == listed.training_rows()
+    assert list(indexed.training_rows()) == listed.training_rows()
     assert indexed.num_batches("train") == listed.num_batches("train")
     pictures = [each.rows("train")[2]["image"] for each in (indexed, listed)]
     assert pictures[0].key == pictures[1].key

@@ -81,6 +81,15 @@ class HuggingFace:
             if value is not None
         }
 
+    def column(self, name: str) -> Iterator[Any]:
+        """Yield one value of every row, None where it is missing; reads no other."""
+        turn = self._turns.get(name, lambda value: value)
+        if name not in self._rows.features:
+            yield from (None for _ in range(len(self)))
+            return
+        for chunk in self._rows.select_columns([name]).iter(batch_size=1000):
+            yield from (None if v is None else turn(v) for v in chunk[name])
+
     def place(self, index: int) -> str:
         """Return where a row is, as in ``rows.parquet:#17``, numbered from 1."""
         return f"{self.path}:#{index % len(self) + 1}"

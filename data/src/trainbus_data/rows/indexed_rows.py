@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -85,6 +86,28 @@ class IndexedRows(Sequence[dict[str, Any]]):
             return Row(self._checks.read(self._reader[number], place), place)
         except DataError as error:
             raise DataError(str(BadRow.at(place, str(error)))) from error
+
+    def values_of(self, field: str) -> Iterator[Any]:
+        """Yield what each row has for one field, as it is written and unchecked.
+
+        None stands for what is missing, and for a row that cannot be read.
+        """
+        name = self._checks.name_of(field)
+        column = getattr(self._reader, "column", None)
+        values = self._read_each(name) if column is None else column(name)
+        if self._left is None:
+            yield from values
+        else:
+            is_left = np.zeros(len(self._reader), dtype=np.bool_)
+            is_left[self._left] = True
+            yield from compress(values, is_left)
+
+    def _read_each(self, name: str) -> Iterator[Any]:
+        for number in range(len(self._reader)):
+            try:
+                yield self._reader[number].get(name)
+            except DataError:  # told, with its place, to whoever asks for the row
+                yield None
 
     def _check(
         self, number: int, on_bad_row: Literal["error", "skip"], most: float

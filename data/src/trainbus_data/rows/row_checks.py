@@ -77,13 +77,17 @@ class RowChecks:
         self._refuse_missing(values)
         row: dict[str, Any] = {}
         for name, kind in self._kinds.items():
-            key = self._names.get(name, name)
+            key = self.name_of(name)
             if kind == "id":
                 row[name] = self._identify(name, values.get(key), place)
             elif key in values:
                 row[name] = self._value(kind, name, values[key])
         self._task.complete(row)
         return row
+
+    def name_of(self, field: str) -> str:
+        """Return what the file calls a field."""
+        return self._names.get(field, field)
 
     def _refuse_unknown_kinds(self) -> None:
         for name, kind in self._kinds.items():
@@ -94,11 +98,11 @@ class RowChecks:
                 )
 
     def _refuse_missing(self, values: Mapping[str, Any]) -> None:
-        missing = [n for n in self._required if self._names.get(n, n) not in values]
+        missing = [n for n in self._required if self.name_of(n) not in values]
         if not missing:
             return
-        keys = [self._names.get(name, name) for name in missing]
-        wanted = [repr(self._names.get(name, name)) for name in self._required]
+        keys = [self.name_of(name) for name in missing]
+        wanted = [repr(self.name_of(name)) for name in self._required]
         *most, last = wanted
         needed = f"{', '.join(most)} and {last}" if most else last
         raise UnusableRow(

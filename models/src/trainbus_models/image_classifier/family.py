@@ -7,7 +7,7 @@ import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -42,8 +42,8 @@ class ImageClassifier(TransformersFamily):
 
     The labels are those of the training rows, sorted; the processor carries them in
     ``label_names``, and the model's configuration in ``id2label``. A label that is not
-    among them, as a validation row may have one, is no part of the loss, and no
-    prediction can be right about it.
+    among them is refused in a training row; of another row, as of validation, it is no
+    part of the loss, and no prediction can be right about it.
     """
 
     tasks = ("image_classification",)
@@ -166,6 +166,9 @@ class ImageClassifier(TransformersFamily):
         """Return pixels (B, 3, H, W), float32, and label numbers (B,), int64.
 
         Pixels are bytes, uint8, where their normalising is left to the device.
+
+        Raises:
+            DataError: a training row has a label that the model does not know.
         """
         task = self.task
         pixels = self._pixels_of(processor)
@@ -177,10 +180,20 @@ class ImageClassifier(TransformersFamily):
             number_of = {name: number for number, name in names}
             numbers = [number_of.get(str(label), IGNORED) for label in labels]
             tensors["labels"] = torch.tensor(numbers)
+            if self.split == "train" and IGNORED in numbers:
+                self._refuse_label(rows[numbers.index(IGNORED)], processor)
             weight = sum(number != IGNORED for number in numbers)
         deferred = {"pixel_values": pixels.normalise}
         batch = Batch(tensors, [dict(row) for row in rows], weight, deferred)
         return batch if self.is_fed_from_host else batch.finished()
+
+    def _refuse_label(self, row: Mapping[str, Any], processor: Any) -> NoReturn:
+        raise DataError(
+            f"the training row of {self._picture} {str(row[self._picture])!r} has "
+            f"{self.task.target} {str(row.get(self.task.target))!r}, which the model "
+            f"does not know; its labels are {_listed(processor.label_names)}: give the "
+            "row one of them, or train a model of these rows' labels"
+        )
 
     def predict(
         self, model: Any, processor: Any, batch: Mapping[str, Any]

@@ -75,9 +75,10 @@ class ModelFamily:
     confidence: str = ""
 
     def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-        """See rows that are held in memory, once a split, before any is collated.
+        """See the rows of a split, once, before any is collated.
 
-        To warn of what will be cut, and to make at once what ``collate`` looks up.
+        Of those that are not held in memory 2,000, drawn by chance. To warn of what
+        will be cut, and to make at once what ``collate`` looks up.
         """
 
     def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:

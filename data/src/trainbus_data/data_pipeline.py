@@ -35,6 +35,8 @@ __all__ = ["DataPipeline"]
 
 #: Rows of a large set that a vocabulary is learnt from, beside one for each target.
 NUM_LEARNT = 100_000
+#: Rows of a large set that a family sees before training.
+NUM_SHOWN = 2000
 
 
 class DataPipeline:
@@ -108,8 +110,8 @@ class DataPipeline:
 
         The first 64 MiB of pixels are decoded here, so that a small set's broken
         pictures are named before training; with ``on_bad_row: skip`` all are. Of rows
-        beyond ``index_above_mb`` only the first are checked. A second call does
-        nothing.
+        beyond ``index_above_mb`` only the first are checked, and the family sees 2,000
+        drawn by chance. A second call does nothing.
 
         Raises:
             DataError: a file, a row or a picture cannot be used.
@@ -129,8 +131,11 @@ class DataPipeline:
                     part, self.family, self.processor, self.config
                 )
                 self._rows[split] = part
-                self.family.split = split
-                self.family.prepare(self.processor, [row.values for row in part])
+                shown: list[Any] = [row.values for row in part]
+            else:
+                shown = SampledRows(part, NUM_SHOWN)[:]
+            self.family.split = split
+            self.family.prepare(self.processor, shown)
             datasets[split] = RowsDataset(
                 part, self.family, self.processor, self._reader(split), split
             )

@@ -88,6 +88,33 @@ def test_a_parquet_file_tells_its_targets_without_its_pictures(tmp_path: Path) -
     assert values == [names[kind] for kind in kinds if kind is not None]
 
 
+@pytest.mark.parametrize("shown", [2, 40])
+def test_validation_rows_are_looked_at_for_labels_that_training_lacks(
+    shown: int, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(data_pipeline, "NUM_SHOWN", shown)
+    train = pipeline_of(["one", "two"], tmp_path)
+    _, processor = train.family.build(train.training_rows())
+    config = {"train": None, "validation": str(tmp_path / "train.jsonl")}
+    pipeline = pipeline_of(["other"] * 40, tmp_path, **config)
+    pipeline.use_processor(processor)
+    with pytest.raises(DataError, match=rf"{shown} of {shown} validation rows that"):
+        pipeline.setup()
+
+
+def test_rows_that_are_shown_are_not_the_first_of_a_sorted_file(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(data_pipeline, "NUM_SHOWN", 20)
+    train = pipeline_of(["one", "two"], tmp_path)
+    _, processor = train.family.build(train.training_rows())
+    config = {"train": None, "validation": str(tmp_path / "train.jsonl")}
+    pipeline = pipeline_of(["other"] * 40 + ["two"] * 40, tmp_path, **config)
+    pipeline.use_processor(processor)
+    pipeline.setup()
+    assert "of 20 validation rows" in caplog.text
+
+
 def test_a_training_row_of_a_label_that_the_model_lacks_is_refused(
     tmp_path: Path,
 ) -> None:

@@ -152,8 +152,8 @@ class ImageClassifier(TransformersFamily):
         if self.split == "train" or not unknown:
             return
         told = (
-            f"{unknown.total():,} of {labels.total():,} {self.split} rows have labels "
-            f"that no training row has: {_counted(unknown)}"
+            f"{unknown.total():,} of {labels.total():,} {self.split} rows that were "
+            f"looked at have labels that no training row has: {_counted(unknown)}"
         )
         if self.split == "validation" and unknown == labels:
             raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -54,12 +54,16 @@ class Captioning(Task):
 
 
 def words_of(text: Any) -> list[str]:
-    """Return the words of a text, lower-cased."""
-    return re.findall(r"\w+", str(text).lower())
+    """Return the words of a text, lower-cased, in the Unicode form NFC.
+
+    Blanks and punctuation part them; vowel signs, which Unicode counts as marks, and
+    symbols do not. A text without words is one itself, as it is written.
+    """
+    text = unicodedata.normalize("NFC", str(text).lower()).strip()
+    letters = (" " if unicodedata.category(c)[0] == "P" else c for c in text)
+    return "".join(letters).split() or [text]
 
 
 def _overlap(said: Sequence[str], right: Sequence[str]) -> float:
-    if not said or not right:
-        return float(said == right)
     shared = sum((Counter(said) & Counter(right)).values())
     return 2 * shared / (len(said) + len(right))

@@ -22,6 +22,8 @@ from typing import Any
 
 from environment import table, write
 
+from training.recipes.kinds import floor_of
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAINBUS = str(Path(sysconfig.get_path("scripts")) / "trainbus")
 FLOORS = ("most_frequent", "question_only")
@@ -67,14 +69,8 @@ def show(name: str, figures: dict[str, float], floors: dict[str, Any]) -> str:
     """Return the table: figures down, the floors beside those that have one."""
     rows = []
     for figure, value in figures.items():
-        family, _, kind = figure.partition("/")
-        is_share = family in ("accuracy", "exact_match")
-        beside = [
-            f"{floors[floor][kind or 'all']:.3f}"
-            if is_share and (kind or "all") in floors.get(floor, {})
-            else ""
-            for floor in FLOORS
-        ]
+        found = [floor_of(figure, floors.get(floor, {})) for floor in FLOORS]
+        beside = ["" if share is None else f"{share:.3f}" for share in found]
         rows.append([figure, f"{value:.3f}", *beside])
     headings = [name, "final", *(floor.replace("_", " ") for floor in FLOORS)]
     return table(headings, rows)

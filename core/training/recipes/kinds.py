@@ -20,11 +20,18 @@ def slug(kind: object) -> str:
 def floor_of(metric: str, scores: Mapping[str, T]) -> T | None:
     """Return what ``scores`` has beside ``metric``: by its own name, else by its kind.
 
+    ``all`` is of all rows, and never a kind that is called so.
+
     Args:
         metric: a name in the run, such as ``accuracy/yes_no``.
-        scores: of one that answers without looking: ``all``, kinds as metrics write
-            them, and metrics, each with its value.
+        scores: of one that answers without looking: ``all``, metrics, and kinds, each
+            with its value.
     """
     family, _, kind = metric.partition("/")
-    of_kind = scores.get(kind or "all") if family in SHARES else None
-    return scores.get(metric, of_kind)
+    if metric in scores or family not in SHARES:
+        return scores.get(metric)
+    if not kind:
+        return scores.get("all")
+    named = (value for name, value in scores.items() if name != "all"
+             and slug(name) == kind)  # fmt: skip
+    return next(named, None)

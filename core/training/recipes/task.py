@@ -57,7 +57,8 @@ class Task:
         """Return name -> scores by kind of what answers without looking.
 
         ``all`` and the kinds are of ``accuracy``, or of ``exact_match`` where there is
-        none; a score of another metric has that one's name.
+        none; a score of another metric has that one's name. A kind that may be called
+        as a metric is, or ``all``, has its own metric's name: ``accuracy/all``.
 
         Args:
             train: rows that may be learnt from.

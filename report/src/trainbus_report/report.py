@@ -19,7 +19,7 @@ from training.discovery.parts import build_part, find_part, named_part
 from training.errors import TrainbusError
 from training.files.durable import write_durably
 from training.messages.error_texts import text_of
-from training.recipes.kinds import floor_of, slug
+from training.recipes.kinds import floor_of
 
 __all__ = ["write_report"]
 
@@ -178,16 +178,13 @@ def kinds_of(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:
 
 
 def floors_of(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
-    """Return floor -> kind -> score, of the first run that has some.
-
-    ``all`` and the kinds are called as metrics call them.
-    """
+    """Return floor -> ``all``, kind or metric -> score, of the first run with some."""
     for run in runs:
         data = run.summary.get("data")
         floors = data.get("floors") if isinstance(data, Mapping) else None
         if isinstance(floors, Mapping) and floors:
             return {
-                str(floor).replace("_", " "): {slug(k): v for k, v in scores.items()}
+                str(floor).replace("_", " "): dict(scores)
                 for floor, scores in floors.items()
                 if isinstance(scores, Mapping)
             }

@@ -146,5 +146,9 @@ def test_a_floor_stands_beside_a_metric_of_its_unit() -> None:
     floors = {"guess": {"all": 0.5, "other": 0.25, "exact_match": 0.375}}
     lines = metric_table({"value": scores}, floors)[1:]
     assert [line.split()[2:] for line in lines] == [["0.5000"], ["0.3750"], [], []]
+    kinds = {"guess": {"all": 0.5, "Yes/No": 0.25}}
+    scores = {"accuracy/yes_no": 0.9, "accuracy/all": 0.9}
+    lines = metric_table({"value": scores}, kinds)[1:]
+    assert [line.split()[2:] for line in lines] == [["0.2500"], []]
     lines = metric_table({"value": {"exact_match": 0.8}}, {"guess": {"all": 0.5}})
     assert lines[-1].split() == ["exact_match", "0.8000", "0.5000"]

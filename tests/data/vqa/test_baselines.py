@@ -9,6 +9,7 @@ from trainbus_data.rows.reading import read_rows
 from trainbus_data.vqa.baselines import answer_floors
 from trainbus_data.vqa.task import VQA
 from training.errors import DataError
+from training.recipes.kinds import floor_of
 
 SCORE = VQA().score
 
@@ -21,9 +22,10 @@ def test_floors_are_shares_in_all_and_by_kind():
     train = [row("a", "x"), row("a", "y"), row("a", "y"), row("b", "x"), row("b", "x")]
     validation = [row("a", "y"), row("b", "x", "k"), row("new", "x"), row("b", "y")]
     floors = answer_floors(train, validation, SCORE)
-    shares = {"all": 0.5, "k": 1.0, "other": 1 / 3, "exact_match": 0.5}
+    names = "all", "accuracy/k", "accuracy/other", "exact_match"
+    shares = dict(zip(names, (0.5, 1.0, 1 / 3, 0.5), strict=True))
     assert floors["most_frequent"] == shares
-    shares = {"all": 0.75, "k": 1.0, "other": 2 / 3, "exact_match": 0.75}
+    shares = dict(zip(names, (0.75, 1.0, 2 / 3, 0.75), strict=True))
     assert floors["question_only"] == shares
 
 
@@ -40,9 +42,27 @@ def test_a_guess_is_scored_as_a_prediction_is(
 ) -> None:
     judged: dict[str, Any] = row("a", answers[-1]) | {"answers": answers}
     floors = VQA("anls").floors([row("a", guess)], [judged])["question_only"]
-    assert floors["all"] == floors["other"] == pytest.approx(accuracy)
+    assert floors["all"] == floors["accuracy/other"] == pytest.approx(accuracy)
     assert floors["exact_match"] == 0.0
     assert floors["anls"] == VQA("anls").score(guess, judged)["anls"]
+
+
+def test_kinds_that_metrics_call_alike_have_one_floor():
+    judged = [row("a", "x", "Colour"), row("a", "y", "colour "), row("a", "y", "c/d")]
+    floors = answer_floors([row("a", "y")], judged, SCORE)["most_frequent"]
+    assert floors["accuracy/colour"] == 0.5
+    assert floors["accuracy/c_d"] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["all", "loss", "accuracy", "exact_match", "anls"])
+def test_a_kind_of_a_metrics_name_has_a_floor_of_its_own(kind: str) -> None:
+    judged = [row("a", "x", kind), row("a", "y", "z"), row("a", "Y.", "z")]
+    floors = VQA("anls").floors([row("a", "y")], judged)["most_frequent"]
+    assert floor_of("accuracy", floors) == pytest.approx(2 / 3)
+    assert floor_of("exact_match", floors) == pytest.approx(1 / 3)
+    assert floor_of(f"accuracy/{kind}", floors) == 0.0
+    assert floor_of("accuracy/z", floors) == 1.0
+    assert floor_of("accuracy/other", floors) is None
 
 
 def test_of_equally_frequent_answers_the_first_is_given():
@@ -54,7 +74,7 @@ def test_only_rows_with_an_answer_are_judged_and_only_their_kinds_are_told():
     train, bare = [row("a", "x")], {"question": "a"}
     judged = [row("a", "x", "k"), bare, {"question": "a", "answer": "y"}]
     floors = answer_floors(train, judged, SCORE)["question_only"]
-    assert floors == {"all": 0.5, "k": 1.0, "exact_match": 0.5}
+    assert floors == {"all": 0.5, "accuracy/k": 1.0, "exact_match": 0.5}
     assert answer_floors(train, [bare], SCORE) == {}
 
 
@@ -74,6 +94,6 @@ def test_the_floors_of_easy_vqa_are_the_known_ones(shared_folder):
     floors = answer_floors(train, validation, SCORE)
     assert floors["most_frequent"]["all"] == 0.369
     assert floors["question_only"]["all"] == 0.693
-    assert round(floors["question_only"]["yes_no"], 3) == 0.847
-    assert round(floors["question_only"]["other"], 3) == 0.246
+    assert round(floors["question_only"]["accuracy/yes_no"], 3) == 0.847
+    assert round(floors["question_only"]["accuracy/other"], 3) == 0.246
     assert json.dumps(floors)

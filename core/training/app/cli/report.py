@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.hooks.answers import COLUMNS
 from training.messages.tables import count, table
-from training.recipes.kinds import floor_of, slug
+from training.recipes.kinds import floor_of
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -89,7 +89,7 @@ def metric_table(
     """
     names = list(dict.fromkeys(name for each in columns.values() for name in each))
     titles = [*columns, *(_title(key) for key in _order(floors))]
-    known = [{slug(k): v for k, v in floors[key].items()} for key in _order(floors)]
+    known = [floors[key] for key in _order(floors)]
     rows = []
     for name in names:
         row = [name, *(_number(values.get(name)) for values in columns.values())]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from training.errors import DataError
+from training.recipes.kinds import slug
 
 __all__ = ["answer_floors"]
 
@@ -33,8 +34,8 @@ def answer_floors(
         score: answer, row -> its scores by metric, such as a task's method.
     Returns:
         For each of the two a dict of means: the ``accuracy`` of ``all``, then of each
-        kind, then what else ``score`` measures, by its name; ``{}`` if no row can be
-        judged.
+        kind as ``accuracy/<kind>``, as metrics write it, then what else ``score``
+        measures, by its name; ``{}`` if no row can be judged.
     Raises:
         DataError: one of the two is empty.
     """
@@ -63,16 +64,16 @@ def _commonest(answers: Iterable[str]) -> str:
 def _means(
     rows: Sequence[Mapping[str, Any]], guesses: Sequence[str], score: Score
 ) -> dict[str, float]:
+    overall: list[float] = []
     kinds: dict[str, list[float]] = defaultdict(list)
     others: dict[str, list[float]] = defaultdict(list)
     for row, guess in zip(rows, guesses, strict=True):
         scores = dict(score(guess, row))
         accuracy = scores.pop("accuracy")
-        others["all"].append(accuracy)
+        overall.append(accuracy)
         if kind := row.get("kind"):
-            kinds[kind].append(accuracy)
+            kinds[f"accuracy/{slug(kind)}"].append(accuracy)
         for metric, value in scores.items():
             others[metric].append(value)
-    groups = {"all": others.pop("all"), **dict(sorted(kinds.items()))}
-    groups |= {metric: each for metric, each in others.items() if metric not in groups}
+    groups = {"all": overall, **dict(sorted(kinds.items())), **others}
     return {name: sum(each) / len(each) for name, each in groups.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.metrics import WeightedMean
 from training import ConfigError, checked_options
 from training.plugin import batch_to_device, evaluating, portions, strategy_of
+
+logger = logging.getLogger(__name__)
 
 #: Options of generated predictions, for a family whose ``predict`` takes them; beside
 #: another family whatever differs from these is refused.
@@ -79,6 +82,7 @@ class TaskEvaluator:
         self.metrics = checked_metrics(metrics, tuple(known))
         #: The rows that were answered last, each with its prediction and scores.
         self.records: list[dict[str, Any]] = []
+        self._has_told = False
         #: The metric that is also reported by kind, if it is measured.
         self._by_kind = next((name for name in known[1:2] if name in self.metrics), "")
 
@@ -209,11 +213,32 @@ class TaskEvaluator:
 
     def _scores(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the means of all scores, of the first metric by kind, and the rest."""
-        found = means_of(records, self.metrics, self._by_kind, self._kind_name)
+        found = self._means(records)
         for name, value in self._recipe.task.summarise(records).items():
             if name in self.metrics:
                 found[name] = value
         return found
+
+    def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        if self._by_kind:
+            self._warn_of_merged(str(r["kind"]) for r in records if r.get("kind"))
+        return means_of(records, self.metrics, self._by_kind, self._kind_name)
+
+    def _warn_of_merged(self, kinds: Iterable[str]) -> None:
+        """Tell, once, which kinds have a name in common."""
+        merged: dict[str, list[str]] = {}
+        for kind in dict.fromkeys(kinds):
+            merged.setdefault(self._kind_name(kind), []).append(kind)
+        told = [f"{', '.join(map(repr, same))} as {name}"
+                for name, same in merged.items() if len(same) > 1]  # fmt: skip
+        if told and not self._has_told:
+            self._has_told = True
+            logger.warning(
+                "kinds of rows are measured together where they differ in case and in "
+                "what is no letter or digit only: %s; call them otherwise to tell them "
+                "apart",
+                "; ".join(told),
+            )
 
     def _kind_name(self, kind: Any) -> str:
         """Return the metric's name of a kind: ``"yes/no"`` is ``accuracy/yes_no``."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.generated import AnswerTexts, question_of
-from trainbus_evaluation.task_evaluator import TaskEvaluator, means_of
+from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_accuracy import normalise, vqa_accuracy
 from training import ConfigError, checked_options
 
@@ -117,4 +117,4 @@ class VQAEvaluator(TaskEvaluator):
 
     def _scores(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the means of accuracy, exact match, and accuracy of each kind."""
-        return means_of(records, self.metrics, self._by_kind, self._kind_name)
+        return self._means(records)

@@ -1,6 +1,7 @@
 """From a configuration to batches that are what the model needs."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,29 @@ def test_skip_leaves_out_every_kind_of_bad_row_and_counts_them(
 def test_skip_bears_no_more_than_its_share(make):
     pipeline = make([row(), row(answer="")], on_bad_row="skip", max_bad_fraction=0.4)
     with pytest.raises(DataError, match=r"share of 0\.500"):
+        pipeline.setup()
+
+
+@pytest.mark.parametrize("most", [0.4, 0.3])
+def test_the_share_is_that_of_all_rows_that_are_left_out(make, tmp_path, most, caplog):
+    rows = [*[row()] * 6, row(answer=""), row("no.png"), *[row("blue.png")] * 2]
+    pipeline = make(rows, on_bad_row="skip", max_bad_fraction=most)
+    break_image(tmp_path / "blue.png")
+    told = "2 of 10 rows of .*, beside 2 that were left out before"
+    if most == 0.4:
+        pipeline.setup()
+        assert re.search(f"{told} and are left out", caplog.text)
+        assert len(pipeline.rows("train")) == 6
+    else:
+        with pytest.raises(DataError, match=rf"{told}, a share of 0\.400"):
+            pipeline.setup()
+
+
+def test_no_row_that_is_left_is_an_error_whatever_the_share(make, tmp_path):
+    rows = [row("no.png"), row("blue.png")]
+    pipeline = make(rows, on_bad_row="skip", max_bad_fraction=1.0)
+    break_image(tmp_path / "blue.png")
+    with pytest.raises(DataError, match=r"1 of 2 rows .* out before; mend them:"):
         pipeline.setup()
 
 

@@ -127,8 +127,9 @@ class DataPipeline:
         for split, part in rows.items():
             self.family.split = ""  # no split's rows are shown to it yet
             if isinstance(part, list):
+                num_rows = len(self._reader(split))
                 part = with_good_pictures(
-                    part, self.family, self.processor, self.config
+                    part, num_rows, self.family, self.processor, self.config
                 )
                 self._rows[split] = part
                 shown: list[Any] = [row.values for row in part]

@@ -62,16 +62,26 @@ def list_rows(reader: Reader, checks: RowChecks, config: DataConfig) -> list[Row
             picture: Picture = row.values[name]
             reason = f"{name} {str(picture)!r} {picture.mistake}"
             bad.append(BadRow.at(row.place, reason))
-    return _without(rows, bad, config)
+    return _without(rows, bad, len(reader), config)
 
 
 def with_good_pictures(
-    rows: list[Row], family: ModelFamily, processor: Any, config: DataConfig
+    rows: list[Row],
+    num_rows: int,
+    family: ModelFamily,
+    processor: Any,
+    config: DataConfig,
 ) -> list[Row]:
     """Return the rows whose pictures can be decoded; the first are, under ``skip`` all.
 
     What the family keeps of them is there when training starts.
 
+    Args:
+        rows: those of a file that were not left out before.
+        num_rows: of the file.
+        family: makes batches.
+        processor: what it takes.
+        config: says which bad rows are borne; those that were left out count as well.
     Raises:
         DataError: one cannot, and ``config`` does not bear it.
     """
@@ -90,7 +100,7 @@ def with_good_pictures(
         for name, value in row.values.items()
         if isinstance(value, Picture) and value.key in faults
     ]
-    return _without(rows, bad, config)
+    return _without(rows, bad, num_rows, config)
 
 
 def _decode(
@@ -128,10 +138,14 @@ def _first_of_each_picture(rows: Sequence[Row]) -> list[Row]:
     return first
 
 
-def _without(rows: list[Row], bad: list[BadRow], config: DataConfig) -> list[Row]:
-    places = {row.place for row in rows}
-    number = len(rows) + sum(f"{row.path}:{row.line}" not in places for row in bad)
-    bad.sort(key=lambda row: str(row.line).zfill(12))
-    settle_bad_rows(bad, number, config.on_bad_row, config.max_bad_fraction)
-    unusable = {f"{row.path}:{row.line}" for row in bad}
-    return [row for row in rows if row.place not in unusable]
+def _without(
+    rows: list[Row], bad: list[BadRow], num_rows: int, config: DataConfig
+) -> list[Row]:
+    """Return the rows of a file that are not among the bad ones, if those are borne."""
+    unusable = {f"{row.path}:{row.line}": row for row in reversed(bad)}  # each once
+    bad = sorted(unusable.values(), key=lambda row: str(row.line).zfill(12))
+    left = [row for row in rows if row.place not in unusable]
+    policy = config.on_bad_row, config.max_bad_fraction
+    num_before = num_rows - len(left) - len(bad)
+    settle_bad_rows(bad, num_rows, *policy, num_before=num_before)
+    return left

@@ -122,6 +122,7 @@ def settle_bad_rows(
     policy: Literal["error", "skip"],
     max_bad_fraction: float,
     may_skip: bool = True,
+    num_before: int = 0,
 ) -> None:
     """Refuse the bad rows of one file, or warn about them when the policy allows.
 
@@ -131,16 +132,19 @@ def settle_bad_rows(
         policy: ``error`` raises on the first call with a bad row.
         max_bad_fraction: above this share ``skip`` raises too.
         may_skip: whether the policy can be chosen, which the error then says.
+        num_before: rows of the file that are left out already, and count as well.
     Raises:
         DataError: lists the bad rows as ``file:line: reason``; of many with the same
             fault the first few, and their number.
     """
     if not bad:
         return
-    share = len(bad) / num_rows
+    share = (len(bad) + num_before) / num_rows
     listed = "".join(f"\n  {line}" for line in _told(bad, num_rows))
     found = f"{len(bad)} of {num_rows} rows of {bad[0].path} cannot be used"
-    is_all = len(bad) == num_rows  # which no policy bears
+    if num_before:
+        found += f", beside {num_before} that were left out before"
+    is_all = share == 1  # which no policy bears
     if policy == "error" or is_all:
         way_out = ", or set data.on_bad_row to 'skip'"
         more = way_out if may_skip and not is_all else ""

@@ -17,7 +17,8 @@ class VQA(Task):
     """A question about a picture, and its answer.
 
     ``accuracy`` of a row with several annotators' ``answers`` is the official VQA
-    accuracy (revision ``VQA_EVAL_REVISION``); otherwise prediction and answer must be
+    accuracy (revision ``VQA_EVAL_REVISION``), of the answer where that has accents and
+    the prediction is what it is decoded to; otherwise prediction and answer must be
     equal after the official normalisation. ``exact_match``: the prediction is what a
     model that knows the answer would be decoded to. All are in [0, 1].
 
@@ -56,6 +57,9 @@ class VQA(Task):
         answers = row.get("answers") or ()
         if len(answers) > 1:
             accuracy = vqa_accuracy(prediction, answers)
+            if not answer.isascii() and normalise(prediction) == normalise(echo):
+                # Who cannot say the answer's accents is right without them.
+                accuracy = max(accuracy, vqa_accuracy(answer, answers))
         else:
             right = {normalise(answer), normalise(echo)}
             accuracy = float(normalise(prediction) in right)

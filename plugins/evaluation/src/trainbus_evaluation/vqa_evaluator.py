@@ -105,6 +105,9 @@ class VQAEvaluator(TaskEvaluator):
         answers = row.get("answers") or ()
         if len(answers) > 1:
             score = vqa_accuracy(prediction, answers)
+            if not answer.isascii() and normalise(prediction) == normalise(reference):
+                # Who cannot say the answer's accents is right without them.
+                score = max(score, vqa_accuracy(answer, answers))
         else:
             right = {normalise(answer), normalise(reference)}
             score = float(normalise(prediction) in right)

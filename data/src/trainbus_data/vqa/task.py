@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,11 @@ from trainbus_data.vqa.baselines import answer_floors
 from training.recipes.task import Task
 
 __all__ = ["VQA", "kind_of"]
+
+logger = logging.getLogger(__name__)
+
+#: Annotators that must agree for an accuracy of 1.
+NUM_FOR_ALL = 4
 
 
 class VQA(Task):
@@ -76,6 +82,16 @@ class VQA(Task):
         self, train: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]
     ) -> dict[str, dict[str, float]]:
         """Return what the most frequent answers score, of all and of each question."""
+        counts = [len(row.get("answers") or ()) for row in judged]
+        if counts and min(counts) > 1 and max(counts) < NUM_FOR_ALL:
+            logger.warning(
+                "every judged row has %d to %d answers, with which the official VQA "
+                "accuracy is at most %.2f: it is the mean over annotators of min(1, "
+                "others who agree / 3); give rows one answer, or four and more",
+                min(counts),
+                max(counts),
+                sum(min(1, (number - 1) / 3) for number in counts) / len(counts),
+            )
         return answer_floors(train, judged, self.score)
 
 

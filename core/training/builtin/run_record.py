@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from training.bus.callback import Callback
+from training.checkpoint.settings import validation_data
 from training.discovery import installed
 from training.discovery.provenance import describe_plugins
 from training.discovery.shipped import VERSION
@@ -115,6 +116,8 @@ class RunRecord(Callback):
         self._claim.left(self._folder / CONFIG)
         self._starts = read_starts(self._folder / STARTS) if resumed else []
         self._starts.append(start_of(trainer))
+        if _is_measured_on_others(self._starts):
+            self.facts.pop("floors", None)  # they are of the rows of this start only
         self._write(STARTS, self._starts)
         self._started = time.perf_counter(), _cpu_seconds()
 
@@ -208,10 +211,17 @@ def start_of(trainer: Checkpointable) -> dict[str, Any]:
     return {
         "time": _now(),
         "from": None if source is None else str(source),
+        "validation": validation_data(trainer.val_dataloader),
         "epochs": trainer.epoch,
         "steps": trainer.step,
         "ended": None,
     }
+
+
+def _is_measured_on_others(starts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an earlier start had other validation rows than the last, if known."""
+    known = [each.get("validation") for each in starts]
+    return any(each not in (None, known[-1]) for each in known)
 
 
 def read_starts(path: Path) -> list[dict[str, Any]]:

@@ -147,6 +147,13 @@ def restore(
     # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:
         log.info("resuming with a change: %s", change)
+        if change.name == "validation":
+            log.warning(
+                "the validation rows are not those of checkpoint %r: the best values "
+                "so far, with which new ones are compared, were measured on other "
+                "rows; train into another save_dir for values of these rows alone",
+                source,
+            )
     for name in receipt.returned:
         log.warning("%s", RETURNED.format(name))
     # A unit that is said is compared at once; a measured one, on the first batch.

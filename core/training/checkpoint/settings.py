@@ -2,7 +2,7 @@
 
 A change that would make the rest of the run another one is refused with both values,
 unless the caller consents to it by name; cadence, retention, device, the name of the
-loss and the numbers of workers and processes may change freely.
+loss, validation rows and the numbers of workers and processes may change freely.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from training.checkpoint.optimizer_settings import optimizer_settings
 from training.checkpoint.optimizer_state import names_of
 from training.errors import CheckpointError, ConfigError, did_you_mean
+from training.feed.validation_loaders import loaders_by_name
 from training.modules.train_mode import frozen_modules
 from training.plain import plain
 from training.planned.length import num_batches
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
 #: May change without consent; a receipt lists them.
-FREE = ("num_epochs", "max_steps", "device", "world_size", "loss")
+FREE = ("num_epochs", "max_steps", "device", "world_size", "loss", "validation")
 #: None where a loader does not tell; then there is nothing to compare.
 MAY_BE_UNKNOWN = (
     *("dataset", "dataset_source", "dataset_length", "sampler", "batch_size"),
-    *("drop_last", "loss_per"),
+    *("drop_last", "loss_per", "validation"),
 )
 #: Setting -> others that follow from it, which are not worth a line of their own.
 IMPLIES = {
@@ -63,7 +64,10 @@ class Change:
 
 
 #: Settings that are read off the loader.
-OF_LOADER = ("dataset", "dataset_length", "sampler", "batch_size", "drop_last")
+OF_LOADER = (
+    *("dataset", "dataset_length", "sampler", "batch_size", "drop_last"),
+    "validation",
+)
 
 
 def settings_of(trainer: Checkpointable) -> dict[str, Any]:
@@ -89,6 +93,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "batch_size": batch_size or getattr(sampler, "batch_size", None),
         "drop_last": getattr(sampler, "drop_last", None),
         "batches_per_epoch": num_batches(loader),
+        "validation": validation_data(trainer.val_dataloader),
         "world_size": trainer.world_size,
         # Sorted: the order of layers is no setting.
         "frozen": sorted(frozen_modules(trainer.model)),
@@ -107,6 +112,18 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         settings["batches_per_epoch"] = trainer.batches_per_epoch
     # As JSON has them: reading a file calls no class of numpy.
     return {name: plain(value) for name, value in settings.items()}
+
+
+def validation_data(loaders: Any) -> Any:
+    """Return the fingerprint of the validation data; of several loaders, by name.
+
+    None where no loader tells one.
+    """
+    sets = {n: getattr(v, "dataset", None) for n, v in loaders_by_name(loaders).items()}
+    prints = {n: plain(getattr(each, "fingerprint", None)) for n, each in sets.items()}
+    if all(each is None for each in prints.values()):
+        return None
+    return prints.get("", prints)
 
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change]:
@@ -143,7 +160,9 @@ def require_same(trainer: Checkpointable, validation: Mapping[str, Any]) -> None
         ConfigError: on all of them; the first setting that differs, and its values.
     """
     own = settings_of(trainer)
-    del own["loss_per"], own["loss"]  # measured later; one may be wrapped, to log
+    # Measured later; one may be wrapped, to log; compared below, of the whole loaders.
+    for name in ("loss_per", "loss", "validation"):
+        own.pop(name, None)
     bus = trainer.bus
     own["plugins"] = [name for name in trainer.plugins if name not in bus.main_only]
     own["learning rates"] = [plain(g["lr"]) for g in trainer.optimizer.param_groups]
@@ -152,8 +171,7 @@ def require_same(trainer: Checkpointable, validation: Mapping[str, Any]) -> None
     own["frozen weights"] = [name for name, w in weights if not w.requires_grad]
     sets = {n: getattr(v, "dataset", None) for n, v in validation.items()}
     own["validation rows"] = {n: _length(each) for n, each in sets.items()}
-    prints = {n: getattr(each, "fingerprint", None) for n, each in sets.items()}
-    own["validation data"] = {n: plain(each) for n, each in prints.items()}
+    own["validation data"] = validation_data(validation)
     own["validation batches"] = {n: num_batches(v) for n, v in validation.items()}
     found = trainer.strategy.gather(own)
     for name in own:

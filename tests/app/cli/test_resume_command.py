@@ -52,6 +52,23 @@ def test_auto_goes_on_from_the_newest_and_prints_a_receipt(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
+def test_no_floor_stands_beside_values_that_were_measured_on_other_rows(
+    workplace: Path, command: Command
+) -> None:
+    rows = workplace / "rows"
+    first, *_ = (rows / "val.jsonl").read_text().splitlines(keepends=True)
+    (rows / "fewer.jsonl").write_text(first)
+    command("run", "run.yaml")
+    _, same, _ = command("run", "run.yaml", "--resume", "auto", "--set", MORE)
+    others = ("--set", "data.validation=rows/fewer.jsonl")
+    more = ("--set", "training.num_epochs=3")
+    _, other, _ = command("run", "run.yaml", "--resume", "auto", *others, *more)
+    more = ("--set", "training.num_epochs=4")
+    _, later, _ = command("run", "run.yaml", "--resume", "auto", *others, *more)
+    ends = [out.partition("\nmetric ")[2] for out in (same, other, later)]
+    assert ["most frequent" in end for end in ends] == [True, False, False]
+
+
 def test_the_receipt_names_plugins_that_came_and_went(
     workplace: Path, command: Command
 ) -> None:

@@ -115,6 +115,37 @@ def test_r3_what_may_change_freely_does(
     assert [each.name for each in receipt.changes] == list(options)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_r3_other_validation_rows_are_accepted_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, several: bool
+) -> None:
+    build(SavesEverywhere(tmp_path), val_dataloader=judged_by("a", several)).train()
+    trainer = build(val_dataloader=judged_by("b", several))
+    receipt = trainer.load_checkpoint(tmp_path / "0-4.pt")
+    assert receipt is not None
+    assert [each.name for each in receipt.changes] == ["validation"]
+    assert "the best values so far" in caplog.text
+    assert "measured on other rows" in caplog.text
+
+
+def test_r3_the_same_validation_rows_are_not_told_nor_those_that_nobody_knows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(SavesEverywhere(tmp_path), val_dataloader=judged_by("a")).train()
+    for loader in (judged_by("a"), loader_of(), None):
+        receipt = build(val_dataloader=loader).load_checkpoint(tmp_path / "0-4.pt")
+        assert receipt is not None
+        assert not receipt.changes
+    assert "other rows" not in caplog.text
+
+
+def judged_by(fingerprint: str, several: bool = False) -> Any:
+    """Return a validation loader whose data has that fingerprint, or two of them."""
+    loader = loader_of()
+    loader.dataset.fingerprint = fingerprint
+    return {"one": loader, "other": loader_of()} if several else loader
+
+
 def test_a_setting_that_does_not_exist_cannot_be_accepted(tmp_path: Path) -> None:
     build(SavesEverywhere(tmp_path)).train()
     with pytest.raises(ConfigError, match="did you mean 'batch_size'"):

@@ -33,7 +33,7 @@ GIVEN = {
     "a table of tabs": ("x\ty\n1\t2\n", "csv", {"path", "separator"}),
     "questions": (json.dumps({"info": {}, "questions": [{"question": ""}]}), "vqa_v2",
                   {"questions", "annotations", "images"}),
-    "annotations": (json.dumps({"annotations": [{"answers": []}]}), "vqa_v2",
+    "annotations": (json.dumps({"annotations": [{"question_id": 1}]}), "vqa_v2",
                     {"questions", "annotations", "images"}),
     "Parquet": ("PAR1", "hf", {"path"}),
     "Arrow": ("ARROW1", "hf", {"path"}),

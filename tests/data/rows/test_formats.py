@@ -42,6 +42,14 @@ OTHERS = {
         json.dumps({"info": {}, "questions": [{"question": "what?", "image_id": 2}]}),
         r"the questions of VQA v2 .*\{vqa_v2: \{questions: .*\.jsonl, annotations: FI",
     ),
+    "official answers": (
+        json.dumps({"annotations": [{"answers": [{"answer": "a"}], "question_id": 2}]}),
+        r"the annotations of VQA v2 .*\{vqa_v2: \{questions: FILE, annotations: ",
+    ),
+    "captions of COCO": (
+        json.dumps({"images": [], "annotations": [{"image_id": 2, "caption": "a"}]}),
+        r"annotations, as those of COCO; .*\{json: \{path: .*, key: annotations",
+    ),
     "UTF-16": (LINES.encode("utf-16"), "UTF-16 text; .*iconv"),
     "UTF-16 without a mark": (LINES.encode("utf-16-le"), "UTF-16 text"),
     "gzip": (gzip.compress(LINES.encode()), "gzip; unpack it: gunzip -k rows.jsonl"),

@@ -47,7 +47,8 @@ _COLUMNS = frozenset(
 #: Files that ``datasets`` saves, and those that describe the pictures beside them.
 _SAVED = frozenset({"state.json", "dataset_dict.json"})
 _METADATA = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
-#: A list of objects under one of the names that the files of VQA v2 have.
+#: A list of objects under one of the names that the files of VQA v2 have; so has COCO,
+#: whose annotations have no question_id.
 _OFFICIAL = re.compile(r'"(questions|annotations)"\s*:\s*\[\s*(\{|$)')
 #: An object over several lines.
 _SPREAD = re.compile(r'\{\s*\n\s*"')
@@ -145,7 +146,12 @@ def _of_object(path: Path, text: str) -> Format | None:
     if row is not None and rest.strip():
         line = reader_line("jsonl", path=path)
         return Format("is JSON lines, one object a line", ("jsonl",), line)
-    if found := _OFFICIAL.search(text):
+    found = _OFFICIAL.search(text)
+    if found and found[1] == "annotations" and '"question_id"' not in text:
+        line = reader_line("json", path=path, key=found[1], images=_PICTURES)
+        what = "is one JSON object with annotations, as those of COCO"
+        return Format(what, (KEYED, "vqa_v2"), line)
+    if found:
         files = {"questions": "FILE", "annotations": "FILE", found[1]: path}
         line = reader_line("vqa_v2", **files, images=_PICTURES)
         what = f"is one JSON object, the {found[1]} of VQA v2 or of a set in its form"

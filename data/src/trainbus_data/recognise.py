@@ -10,8 +10,9 @@ from typing import Any
 from trainbus_data.readers.choose import open_reader, reader_of
 from trainbus_data.rows.json_lines import UnusableRow
 from training.discovery.installed import installed
-from training.discovery.parts import find_part
+from training.discovery.parts import find_part, named_part
 from training.documents.document import dotted
+from training.documents.yaml_file import parse_yaml_value
 from training.errors import DataError, did_you_mean
 from training.files.named_paths import named_path, open_file
 
@@ -36,6 +37,8 @@ SYNONYMS: Mapping[str, Sequence[str]] = {
 }
 #: Keys of chat data, whose turns a reader hands over as question and answer.
 CHATS = (b'"conversations"', b'"messages"')
+#: A file or folder, or one reader's name over its options.
+Source = Path | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Recognised:
     """What rows are.
 
     Attributes:
-        splits: ``train`` and others -> file or folder.
+        splits: ``train`` and others -> file or folder, or a reader's name over its
+            options.
         reader: name of the reader of the training rows.
         num_rows: of training.
         columns: that the first of them have.
@@ -51,7 +55,7 @@ class Recognised:
         is_chat: whether they are turns of a conversation.
     """
 
-    splits: Mapping[str, Path]
+    splits: Mapping[str, Source]
     reader: str
     num_rows: int
     columns: Sequence[str]
@@ -63,14 +67,18 @@ def recognise(given: str, fields: Mapping[str, str] | None = None) -> Recognised
     """Look at a file of rows, or a folder of such files, of classes or of both.
 
     Args:
-        given: the file or folder.
+        given: the file or folder, or a reader with options as in a configuration.
         fields: field of a task -> its column, where the names do not tell.
     Raises:
         DataError: it cannot be read, has no such column, or no installed task takes
             such rows.
     """
-    splits = splits_of(named_path(given))
+    is_mapping = given.lstrip().startswith("{")
+    splits = sources_of(
+        parse_yaml_value(given, "the rows") if is_mapping else named_path(given)
+    )
     train = splits["train"]
+    place = given if isinstance(train, Mapping) else train
     rows = open_reader("train", train, {}, dotted)
     columns: dict[str, None] = {}
     for index in range(min(len(rows), NUM_ROWS)):
@@ -78,17 +86,33 @@ def recognise(given: str, fields: Mapping[str, str] | None = None) -> Recognised
             columns |= dict.fromkeys(rows[index])
         except UnusableRow as error:
             raise DataError(f"{rows.place(index)}: {error}") from error
-    _require(fields or {}, list(columns), train)
+    _require(fields or {}, list(columns), place)
     tasks = tasks_for(list(columns), fields or {})
     if not tasks:
         raise DataError(
-            f"{train} has rows of: {', '.join(columns)}; no task takes those: "
+            f"{place} has rows of: {', '.join(columns)}; no task takes those: "
             f"{'; '.join(_wishes())}; where columns have other names, say which is "
             "which: --field FIELD=COLUMN"
         )
-    return Recognised(
-        splits, reader_of(train), len(rows), list(columns), tasks, _is_chat(train)
-    )
+    name = next(iter(train)) if isinstance(train, Mapping) else reader_of(train)
+    is_chat = not isinstance(train, Mapping) and _is_chat(train)
+    return Recognised(splits, name, len(rows), list(columns), tasks, is_chat)
+
+
+def sources_of(given: Source) -> Mapping[str, Source]:
+    """Return the sources of all splits; those beside a file are read as it is.
+
+    Raises:
+        DataError: there is nothing.
+    """
+    if isinstance(given, Path):
+        return splits_of(given)
+    name, options = named_part(given, "the rows")
+    path = options.get("path")
+    if not isinstance(path, str) or not named_path(path).is_file():
+        return {"train": given}
+    beside = splits_of(named_path(path))
+    return {k: {name: {**options, "path": str(v)}} for k, v in beside.items()}
 
 
 def splits_of(path: Path) -> dict[str, Path]:
@@ -148,7 +172,7 @@ def column_of(field: str, columns: Sequence[str]) -> str | None:
     return None
 
 
-def _require(fields: Mapping[str, str], columns: Sequence[str], rows: Path) -> None:
+def _require(fields: Mapping[str, str], columns: Sequence[str], place: object) -> None:
     """Refuse fields that no task has, and columns that the rows do not have."""
     known = sorted({field for each in _tasks().values() for field in each})
     for field, column in fields.items():
@@ -159,7 +183,7 @@ def _require(fields: Mapping[str, str], columns: Sequence[str], rows: Path) -> N
             )
         if column not in columns:
             raise DataError(
-                f"{rows} has no column {column!r}{did_you_mean(column, columns)}; "
+                f"{place} has no column {column!r}{did_you_mean(column, columns)}; "
                 f"its rows have: {', '.join(columns)}"
             )
 

@@ -210,3 +210,23 @@ def test_at_a_terminal_a_doubtful_task_is_asked_for(
     monkeypatch.setattr("builtins.input", lambda _: "image_classification")
     assert command("init", _two_tasks(workplace))[0] == 0
     assert "task: image_classification" in (workplace / "config.yaml").read_text()
+
+
+def test_a_reader_with_options_is_taken_as_a_configuration_takes_it(
+    workplace: Path, command: Command
+) -> None:
+    lines = "".join(f"{c}.png;what color?;{c}\n" for c in COLOURS)
+    for split in ("train", "val"):
+        file = workplace / f"rows/{split}.csv"
+        file.write_text("image;question;answer\n" + lines)
+    code, _, err = command("init", "rows/train.csv")
+    assert code != 0
+    told = err.partition("write ")[2].strip()
+    assert told == '{csv: {path: rows/train.csv, separator: ";"}}'
+    code, out, err = command("init", told)
+    assert code == 0, err
+    assert "(csv, 4 rows of: image, question, answer)" in out
+    data = yaml.safe_load((workplace / "config.yaml").read_text())["data"]
+    for split, name in (("train", "train"), ("validation", "val")):
+        options = {"path": f"rows/{name}.csv", "separator": ";"}
+        assert data[split] == {"csv": options}

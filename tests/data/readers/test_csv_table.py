@@ -15,6 +15,11 @@ def write(folder: Path, text: str | bytes, name: str = "rows.csv") -> Path:
     return path
 
 
+def test_a_separator_that_is_said_counts_more_than_excels_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "sep=;\na|b\n1|2\n")
+    assert list(CsvTable(path, separator="|")) == [{"a": "1", "b": "2"}]
+
+
 HEAD = "image,question,answer\n"
 
 
@@ -35,6 +40,9 @@ HEAD = "image,question,answer\n"
         pytest.param("\ufeffa,b\n1,2\n", {"a": "1", "b": "2"}, id="a byte order mark"),
         pytest.param('\ufeff"a",b\n1,2\n', {"a": "1", "b": "2"}, id="and quotes"),
         pytest.param("\n\na,b\n\n1,2\n", {"a": "1", "b": "2"}, id="blank lines"),
+        pytest.param("sep=;\na;b\n1;2\n", {"a": "1", "b": "2"}, id="Excel's line"),
+        pytest.param("\ufeffsep=,\r\na,b\r\n1,2\r\n", {"a": "1", "b": "2"},
+                     id="of commas"),
         pytest.param(" a ,b\n1,2\n", {"a": "1", "b": "2"}, id="blanks around a name"),
         pytest.param(",a,\n0,1,\n", {"a": "1"}, id="columns without a name"),
         pytest.param("a,answers\n1,x; y;z\n", {"a": "1", "answers": ["x", "y", "z"]},

@@ -26,7 +26,8 @@ def add_init(commands: Commands[argparse.ArgumentParser]) -> None:
         "init", help="look at rows, and write a configuration that trains on them"
     )
     init.set_defaults(module="cli.init", command="init")
-    init.add_argument("rows", metavar="ROWS", help="a file of rows, or a folder")
+    told = "a file of rows, a folder, or a reader with options, in braces"
+    init.add_argument("rows", metavar="ROWS", help=told)
     init.add_argument(
         "--out",
         default="config.yaml",

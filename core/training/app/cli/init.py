@@ -114,7 +114,8 @@ def _configuration(arguments: argparse.Namespace, rows: Any, task: str) -> str:
     """Return the text of the file, with what may be chosen otherwise as comments."""
     cls: type[Task] = find_part("task", task, "task")
     data = "".join(
-        f"  {split}: {_value(str(path))}\n" for split, path in rows.splits.items()
+        f"  {split}: {_value(source if isinstance(source, dict) else str(source))}\n"
+        for split, source in rows.splits.items()
     )
     if "validation" not in rows.splits:
         data += "  # validation: FILE          # rows that a run is judged by\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ __all__ = ["CsvTable"]
 
 #: Between the items of a cell that holds a list.
 BETWEEN_ITEMS = ";"
+#: A first line of Excel's, which says what separates cells.
+_SAYS = re.compile(r"\s*sep=([^\w\"])\s*$", re.IGNORECASE)
 
 
 class CsvTable(KeptRows):
@@ -30,8 +33,8 @@ class CsvTable(KeptRows):
 
     Args:
         path: UTF-8, with or without a byte order mark; quotes as in RFC 4180.
-        separator: the character between cells; None: a tab in ``.tsv`` files, else a
-            comma.
+        separator: the character between cells; None: what a first line ``sep=;`` says,
+            as Excel has it, else a tab in ``.tsv`` files, else a comma.
         lists: columns whose cells hold several texts, separated by ``;``.
         images: pattern over a row's values that gives its picture, such as
             ``train2014/{image_id:0>12}.jpg``; None: rows have ``image``.
@@ -51,6 +54,7 @@ class CsvTable(KeptRows):
     ) -> None:
         path = named_path(path)
         pictures = PicturePattern(images)
+        is_unsaid = separator is None
         if separator is None:
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
         if len(separator) != 1 or separator in '"\r\n':
@@ -61,6 +65,8 @@ class CsvTable(KeptRows):
         if isinstance(lists, str):
             raise ConfigError(f"lists is {lists!r}; write a list: [{lists}]")
         refuse_other_formats(path, "csv")
+        if is_unsaid:
+            separator = _declared(path) or separator
         table = _Table(path, separator, frozenset(lists), pictures)
         super().__init__(
             path,
@@ -104,6 +110,8 @@ class _Table:
         while not any(cells):
             try:
                 cells = [cell.strip() for cell in next(reader)]
+                if reader.line_num == 1 and _SAYS.match(self._separator.join(cells)):
+                    cells = []  # no head: it says what stands between cells
             except StopIteration:
                 raise DataError(f"{self._path} is empty") from None
             except csv.Error as error:
@@ -180,6 +188,17 @@ class _Table:
                     f"iconv -f LATIN1 -t UTF-8 {self._path.name}"
                 )
         return DataError(f"{self._path} is not UTF-8")
+
+
+def _declared(path: Path) -> str | None:
+    """Return which separator the first line says, if it says one."""
+    try:
+        with open_file(path) as file:
+            first = file.readline(32)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    found = _SAYS.match(first.decode("utf-8-sig", "replace").rstrip("\r\n"))
+    return found[1] if found else None
 
 
 def _items_of(cell: str, name: str) -> list[str]:

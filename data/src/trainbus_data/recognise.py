@@ -27,6 +27,8 @@ SPLITS = {
     "test": ("test",),
 }
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", "")
+#: What a folder of a split may hold beside folders of classes.
+ROW_FILES = frozenset((*SUFFIXES[:-1], ".arrow"))
 #: Field of a task -> what else files call it.
 SYNONYMS: Mapping[str, Sequence[str]] = {
     "image": ("image_path", "image_file", "file_name", "filename", "img", "picture"),
@@ -130,7 +132,7 @@ def splits_of(path: Path) -> dict[str, Path]:
     if path.is_dir():
         for split, names in SPLITS.items():
             others = (path / f"{name}{end}" for end in SUFFIXES for name in names)
-            if (place := next(filter(Path.exists, others), None)) is not None:
+            if (place := next(filter(_is_split, others), None)) is not None:
                 found[split] = place
         return found if "train" in found else {"train": path}
     for split, names in SPLITS.items():
@@ -139,6 +141,14 @@ def splits_of(path: Path) -> dict[str, Path]:
             if other != path and other.exists():
                 found.setdefault(split, other)
     return {"train": path, **{k: v for k, v in found.items() if k != "train"}}
+
+
+def _is_split(path: Path) -> bool:
+    """Whether there are rows: of pictures alone, a folder is a class of that name."""
+    if not path.is_dir():
+        return path.exists()
+    inside = (each for each in path.iterdir() if not each.name.startswith("."))
+    return any(each.is_dir() or each.suffix in ROW_FILES for each in inside)
 
 
 def tasks_for(

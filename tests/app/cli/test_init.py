@@ -230,3 +230,15 @@ def test_a_reader_with_options_is_taken_as_a_configuration_takes_it(
     for split, name in (("train", "train"), ("validation", "val")):
         options = {"path": f"rows/{name}.csv", "separator": ";"}
         assert data[split] == {"csv": options}
+
+
+def test_a_class_that_is_called_as_a_split_is_a_class(
+    workplace: Path, command: Command
+) -> None:
+    for name in ("train", "bus"):
+        (workplace / "vehicles" / name).mkdir(parents=True)
+        for colour in COLOURS:
+            shutil.copy(workplace / f"rows/{colour}.png", workplace / "vehicles" / name)
+    code, out, err = command("init", "vehicles")
+    assert code == 0, err
+    assert "(folders, 8 rows of: image, label)" in out

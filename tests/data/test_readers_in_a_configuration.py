@@ -287,3 +287,36 @@ def test_a_path_alone_chooses_its_reader(tmp_path, name, content, reader):
         (path / each).parent.mkdir(parents=True)
         (path / each).touch()
     assert reader_of(path) == reader
+
+
+PACKED = """\
+from pathlib import Path
+class Packed:
+    def __init__(self, path: str, answer: str) -> None:
+        self.root, self.fingerprint, self.answer = Path(path), 'packed', answer
+    def __len__(self):
+        return 12
+    def __getitem__(self, index):
+        content = (self.root / '0.png').read_bytes()
+        return {'image': content, 'question': 'what?', 'answer': self.answer * (index + 1)}
+    def place(self, index):
+        return f'packed:#{index + 1}'
+"""
+
+
+def packed(folder, answer: str):
+    (folder / "packed.py").write_text(PACKED)
+    name = f"{folder / 'packed.py'}:Packed"
+    return pipeline(folder, {name: {"path": str(folder), "answer": answer}})
+
+
+def test_no_example_names_a_picture_that_no_file_holds(folder):
+    assert packed(folder, "red").example("train") == {}
+    assert pipeline(folder, "rows.jsonl").example("train")["image"].endswith(".png")
+
+
+def test_bad_rows_are_told_in_their_order_wherever_their_numbers_stand(folder):
+    with pytest.raises(DataError) as caught:
+        packed(folder, "").rows("train")
+    told = re.findall(r"#(\d+)", str(caught.value))
+    assert told == [str(number + 1) for number in range(12)]

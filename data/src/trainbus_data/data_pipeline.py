@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from trainbus_data.config import MIB, SPLITS, DataConfig
 from trainbus_data.curriculum import Curriculum, rows_to_begin_with
 from trainbus_data.dataset import RowsDataset
-from trainbus_data.images.picture import Picture
+from trainbus_data.images.picture import EmbeddedPicture, Picture
 from trainbus_data.listed_rows import ListedRows, list_rows, with_good_pictures
 from trainbus_data.pipeline_inputs import load_inputs
 from trainbus_data.readers.choose import open_reader
@@ -203,9 +203,14 @@ class DataPipeline:
         return rows[:]
 
     def example(self, split: str) -> dict[str, str]:
-        """Return the first row of ``split`` as a person would ask it, by field."""
+        """Return the first row of ``split`` as a person would ask it, by field.
+
+        Nothing where its picture stands in the row: no file can be named.
+        """
         row = self.rows(split)[0]
         asked = required_fields(self.task, needs_target=False)
+        if any(isinstance(row[name], EmbeddedPicture) for name in asked):
+            return {}
         return {name: _typed(row[name]) for name in asked}
 
     def is_indexed(self, split: str) -> bool:

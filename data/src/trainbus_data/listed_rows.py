@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -143,9 +144,14 @@ def _without(
 ) -> list[Row]:
     """Return the rows of a file that are not among the bad ones, if those are borne."""
     unusable = {f"{row.path}:{row.line}": row for row in reversed(bad)}  # each once
-    bad = sorted(unusable.values(), key=lambda row: str(row.line).zfill(12))
+    bad = sorted(unusable.values(), key=lambda row: _in_order(row.line))
     left = [row for row in rows if row.place not in unusable]
     policy = config.on_bad_row, config.max_bad_fraction
     num_before = num_rows - len(left) - len(bad)
     settle_bad_rows(bad, num_rows, *policy, num_before=num_before)
     return left
+
+
+def _in_order(line: int | str) -> str:
+    """Return a place such as 12 or ``#12``, by which #2 sorts before #12."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(12), str(line))

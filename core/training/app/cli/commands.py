@@ -142,7 +142,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if not loader.is_weighed:
         scores.pop("val_loss", None)  # of no row: nan
     print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
-    print("\n".join(metric_table({"value": scores}, floors)))
+    told = (
+        metric_table({"value": scores}, floors)
+        if scores
+        else [
+            f"no row has a value of {parts.recipe.task.target!r}: nothing is measured"
+        ]
+    )
+    print("\n".join(told))
     if target is not None:
         print(f"predictions: {target}")
 

@@ -185,7 +185,8 @@ class _Table:
                 return DataError(
                     f"{self._path}:{line}: is not UTF-8 at byte {error.start + 1}; "
                     "write the file as UTF-8, as in: "
-                    f"iconv -f LATIN1 -t UTF-8 {self._path.name}"
+                    f"iconv -f LATIN1 -t UTF-8 {self._path.name} "
+                    f"> utf8{self._path.suffix}"
                 )
         return DataError(f"{self._path} is not UTF-8")
 

@@ -192,7 +192,8 @@ def _text_of(path: Path) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}:{line}: is not UTF-8 at byte {error.start + 1} of the file; write "
-            f"it as UTF-8, as in: iconv -f LATIN1 -t UTF-8 {path.name}"
+            f"it as UTF-8, as in: iconv -f LATIN1 -t UTF-8 {path.name} "
+            f"> utf8{path.suffix}"
         ) from error
     if not text.strip():
         raise DataError(f"{path} is empty")

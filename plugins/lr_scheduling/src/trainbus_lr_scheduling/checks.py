@@ -25,7 +25,13 @@ logger = logging.getLogger(__name__)
 
 def check_source(scheduler: object, kind: str | None) -> None:
     """Raise ``ConfigError`` unless there is one source: ``kind``, or a scheduler."""
-    if (scheduler is None) == (kind is None):
+    if scheduler is None and kind is None:
+        raise ConfigError(
+            "lr_scheduling needs a scheduler object or a type, and got neither; name a "
+            "type, as in a configuration's lr_scheduling: {type: cosine} or in --set "
+            "plugins.lr_scheduling.type=cosine"
+        )
+    if scheduler is not None and kind is not None:
         raise ConfigError(
             "lr_scheduling needs a scheduler object or a type, and not both; "
             f"it got scheduler={scheduler.__class__.__name__} and type={kind!r}"

@@ -23,6 +23,7 @@ from torch.utils.data import (
 )
 
 from training.errors import ConfigError
+from training.feed.parts import parts_of
 from training.feed.permutation import Permutation
 from training.feed.sample_seeds import (
     SeededOrder,
@@ -343,11 +344,8 @@ def copied(
 
 
 def samplers_of(loader: Any) -> list[Any]:
-    """Return the samplers inside a loader, outermost first."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    inner = getattr(batch_sampler, "sampler", None)
-    found = (getattr(loader, "sampler", None), batch_sampler, inner)
-    return [sampler for sampler in found if sampler is not None]
+    """Return the samplers inside a loader and one another, outermost first."""
+    return parts_of(loader)[1:]
 
 
 class _Given(torch.Generator):

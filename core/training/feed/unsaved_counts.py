@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from training.feed.parts import parts_of
+
 log = logging.getLogger(__name__)
 
 #: (class and attribute) -> whole number.
@@ -12,7 +14,7 @@ Counts = dict[tuple[str, str], int]
 
 
 def counts_in(indices: Any) -> Counts:
-    """Return the whole numbers that a sampler, and one inside of it, keep.
+    """Return the whole numbers that a sampler, and those inside of it, keep.
 
     Not those of one with ``set_epoch``, which is told where it is.
 
@@ -21,7 +23,7 @@ def counts_in(indices: Any) -> Counts:
     """
     return {
         (type(part).__name__, name): value
-        for part in (indices, getattr(indices, "sampler", None))
+        for part in parts_of(indices)
         if not hasattr(part, "set_epoch")
         for name, value in getattr(part, "__dict__", {}).items()
         if type(value) is int

@@ -16,12 +16,15 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from training.errors import ConfigError
+from training.feed.parts import SAMPLERS, parts_of
 from training.feed.unsaved_generators import generators_in
 from training.hardware.rng import load_rng_state, rng_state
 from training.modules.train_mode import frozen_modules
 
 #: Bytes of parameters up to which copies are kept: some losses move a teacher.
 MOST_BYTES = 2**31
+#: Where a loader has what may keep random generators.
+MAY_DRAW = ("dataset", *SAMPLERS)
 
 
 class Kept:
@@ -69,7 +72,7 @@ class Kept:
             for p in parameters
         ]
         self._optimizers = [(each, _copied(each)) for each in optimizers]
-        self._generators = _states_in([*_parts_of(loader), *self._modules])
+        self._generators = _states_in([*parts_of(loader, MAY_DRAW), *self._modules])
         self._card = _card_of(self._modules)
         self._drawn = rng_state(self._card)
 
@@ -141,7 +144,7 @@ def undrawn(loader: Any) -> Iterator[None]:
 
     Those of its data set and samplers, too; not the global ones.
     """
-    states = _states_in(_parts_of(loader))
+    states = _states_in(parts_of(loader, MAY_DRAW))
     try:
         yield
     finally:
@@ -177,17 +180,6 @@ def _card_of(modules: list[nn.Module]) -> torch.device | None:
             if tensor is not None and tensor.is_cuda:
                 return tensor.device
     return None
-
-
-def _parts_of(loader: Any) -> list[Any]:
-    """Return the loader, and what of it may keep random generators."""
-    parts = [] if loader is None else [loader]
-    for part in parts:  # grows: data sets and samplers may stand in one another
-        for name in ("dataset", "sampler", "batch_sampler"):
-            inner = getattr(part, name, None)
-            if inner is not None and all(inner is not known for known in parts):
-                parts.append(inner)
-    return parts
 
 
 def _is_same(buffer: Tensor, value: Tensor) -> bool:

@@ -59,7 +59,7 @@ MUTANTS = [
         "W3",
         "a generator of the data set has moved",
         f"{WEIGHING}.untouched",
-        "_states_in([*_parts_of(loader), *self._modules])",
+        "_states_in([*parts_of(loader, MAY_DRAW), *self._modules])",
         "_states_in(self._modules)",
         "weighing/test_outputs.py",
         "test_w3",

@@ -116,3 +116,35 @@ def test_a_rest_of_an_epoch_is_read_by_the_same_workers() -> None:
     rest = [row.tolist() for batch in batches for row in batch]
     assert rest == whole[4:]
     assert {row[0] for row in rest} == {7.0, 8.0}
+
+
+class ByEpoch(Dataset[Any]):
+    """Gives (index, epoch): another set of rows in each epoch."""
+
+    epoch = 0
+
+    def __init__(self, is_deterministic: bool) -> None:
+        self.is_deterministic = is_deterministic
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.tensor([index, self.epoch])
+
+
+@pytest.mark.parametrize("first", [0, 2], ids=["from the start", "resumed"])
+@pytest.mark.parametrize("known", [False, True], ids=["", "draws nothing"])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_that_persist_hear_of_each_epoch(
+    workers: int, known: bool, first: int
+) -> None:
+    options = {"num_workers": workers, "persistent_workers": workers > 0}
+    loader: Any = DataLoader(ByEpoch(known), 2, **options)
+    reader = EpochLoader(loader, SEED)
+    for epoch in (first, 3, 4):
+        rows = [row.tolist() for batch in reader.start(epoch) for row in batch]
+        assert rows == [[index, epoch] for index in range(6)]

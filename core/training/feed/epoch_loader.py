@@ -33,6 +33,7 @@ from training.feed.sample_seeds import (
     drawing_from,
     draws_nothing,
     epoch_seed,
+    set_epoch,
 )
 from training.feed.unsaved_generators import warn_of_generators
 from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
@@ -161,7 +162,9 @@ class EpochLoader:
         loader: Any = self.loader
         if not skip and loader_state is not None and not self._users:
             loader.load_state_dict(loader_state)  # as it was when the epoch was set
-        _set_epoch(loader, epoch)
+        # The data set, too: some choose their rows by the epoch.
+        for part in (loader, *samplers_of(loader), getattr(loader, "dataset", None)):
+            set_epoch(part, epoch)
         if self.reading is not self.loader:
             _begin(self.reading, epoch)
         with drawing_from(epoch_seed(self.seed, epoch)):
@@ -288,14 +291,17 @@ def _seeded(loader: Any, seed: int) -> Any:
     is_known = getattr(dataset, "is_deterministic", False) or (
         loader.collate_fn in (default_collate, default_convert)
     )
-    if not (is_known and draws_nothing(dataset)):
-        dataset = SeededSamples(dataset, seed, is_shared=loader.persistent_workers)
+    lasts = loader.persistent_workers
+    # Workers that persist hear of an epoch by what is wrapped around the data set.
+    is_told = lasts and hasattr(dataset, "set_epoch")
+    if is_told or not (is_known and draws_nothing(dataset)):
+        dataset = SeededSamples(dataset, seed, is_shared=lasts)
     indices = _indices_of(loader)
     # A sampler that is not known may draw from the global generators.
     if any(type(each) not in PLAIN_SAMPLERS for each in samplers_of(loader)):
         indices = SeededOrder(indices, seed)
     issued = Issued.to(loader, indices)
-    copy = copied(loader, dataset, issued, loader.persistent_workers)
+    copy = copied(loader, dataset, issued, lasts)
     if dataset is not loader.dataset:
         copy.worker_init_fn = ShowsOwnDataset(loader.worker_init_fn)
     return copy
@@ -376,11 +382,3 @@ def _user_generators(
         ):
             found.append(generator)
     return found
-
-
-def _set_epoch(loader: Any, epoch: int) -> None:
-    # The data set, too: some choose their rows by the epoch.
-    for part in (loader, *samplers_of(loader), getattr(loader, "dataset", None)):
-        set_epoch = getattr(part, "set_epoch", None)
-        if callable(set_epoch):
-            set_epoch(epoch)

@@ -49,8 +49,18 @@ def draws_nothing(dataset: Any) -> bool:
     return type(dataset) in (TensorDataset, list, tuple)
 
 
+def set_epoch(part: Any, epoch: int) -> None:
+    """Tell ``part`` of a loader the epoch (from 0), if it has a ``set_epoch``."""
+    own = getattr(part, "set_epoch", None)
+    if callable(own):
+        own(epoch)
+
+
 class SeededSamples(Dataset[Any]):
     """A map-style dataset that seeds the generators before it loads a sample.
+
+    In a worker that persists it also calls the dataset's ``set_epoch``, which the main
+    process calls for its own copy only.
 
     Args:
         dataset: what is loaded from.
@@ -63,6 +73,7 @@ class SeededSamples(Dataset[Any]):
         self.dataset = dataset
         self._seed = seed
         self._epoch: int | torch.Tensor = 0
+        self._told = 0  # the epoch that this process's copy of the dataset knows
         # A worker that persists has a copy of this object from the first epoch.
         if is_shared:
             zero = torch.zeros((), dtype=torch.int64)
@@ -74,7 +85,8 @@ class SeededSamples(Dataset[Any]):
             self.__getitems__ = self._load_batch
 
     def begin(self, epoch: int) -> None:
-        """Seed the samples of ``epoch`` (from 0) from now on."""
+        """Seed the samples of ``epoch`` (from 0), which the dataset knows already."""
+        self._told = epoch
         if isinstance(self._epoch, torch.Tensor):
             self._epoch.fill_(epoch)
         else:
@@ -100,7 +112,11 @@ class SeededSamples(Dataset[Any]):
     def _reseed(self, index: Any) -> None:
         # Not hash(): of a text it differs from process to process.
         number = index if isinstance(index, int) else zlib.crc32(repr(index).encode())
-        seed_host(epoch_seed(epoch_seed(self._seed, int(self._epoch)), number))
+        epoch = int(self._epoch)
+        if epoch != self._told:
+            self._told = epoch
+            set_epoch(self.dataset, epoch)
+        seed_host(epoch_seed(epoch_seed(self._seed, epoch), number))
 
 
 class ShowsOwnDataset:

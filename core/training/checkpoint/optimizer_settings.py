@@ -32,8 +32,6 @@ def optimizer_settings(
     """
     live = optimizer.param_groups
     groups = live if configured is None else configured
-    # torch leaves that key where a scheduler was ever built.
-    is_scheduled = any("initial_lr" in group for group in live)
     settings: dict[str, Any] = {
         "optimizer": type(optimizer).__name__,
         GROUPS: group_names(optimizer, names)[: len(groups)],
@@ -42,9 +40,27 @@ def optimizer_settings(
         if name not in HOW:
             values = [_plain(group.get(name)) for group in groups]
             settings[f"optimizer.{name}"] = values
-    if is_scheduled:
+    if is_scheduled(optimizer):
         settings["optimizer.lr"] = None
     return settings
+
+
+def is_scheduled(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a scheduler was ever built for it: torch leaves a key then."""
+    return any("initial_lr" in group for group in optimizer.param_groups)
+
+
+def unschedule(settings: dict[str, Any], groups: Sequence[dict[str, Any]]) -> None:
+    """Turn the rates that a schedule left into rates of groups that have none.
+
+    Args:
+        settings: of a checkpoint.
+        groups: its optimizer's; those that joined stand last.
+    """
+    for group in groups:
+        group.pop("initial_lr", None)
+    rates = [_plain(group.get("lr")) for group in groups]
+    settings["optimizer.lr"] = rates[: len(settings.get(GROUPS, groups))]
 
 
 def aligned(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
 from training.checkpoint.fitting import check_optimizer
-from training.checkpoint.optimizer_settings import GROUPS, aligned
+from training.checkpoint.optimizer_settings import (
+    GROUPS,
+    aligned,
+    is_scheduled,
+    unschedule,
+)
 from training.checkpoint.optimizer_state import (
     Names,
     SavedGroup,
@@ -171,7 +176,7 @@ class Comparison:
 
     Args:
         trainer: whose settings are compared.
-        state: of the checkpoint.
+        state: of the checkpoint; where its schedule is gone, its rates are made plain.
         source: its name, for messages.
         allowed: names of settings that may differ.
     Attributes:
@@ -189,6 +194,9 @@ class Comparison:
         allowed: Collection[str],
     ) -> None:
         self._trainer, self._source, self._allowed = trainer, source, allowed
+        self._lost_schedule = _lost_schedule(trainer, state)
+        if self._lost_schedule:
+            unschedule(state["settings"], state["optimizer"]["param_groups"])
         self._saved, self._joined = state["settings"], _joined(state)
         self._plugins = state.get("distributions", {})
         self._is_inside_epoch = bool(state["progress"]["batch"])
@@ -227,7 +235,11 @@ class Comparison:
 
     def _consented(self, own: Mapping[str, Any]) -> list[Change]:
         pair = aligned(self._saved, own, self._joined)
-        changes = differences(*pair) + _missing_plugins(self._trainer, self._plugins)
+        changes = differences(*pair)
+        if self._lost_schedule:
+            notes = {"optimizer.lr": "as a schedule left it"}
+            changes = [replace(c, note=notes.get(c.name, "")) for c in changes]
+        changes += _missing_plugins(self._trainer, self._plugins)
         known = [*own, *CHANGED_BY_HOOKS, *(change.name for change in changes)]
         check_names(self._allowed, known)
         require_consent(changes, self._allowed, self._source)
@@ -299,6 +311,18 @@ def _missing_plugins(
         for name, entry in saved.items()
         if entry.get("alters_training") and name not in trainer.plugins
     ]
+
+
+def _lost_schedule(trainer: Checkpointable, state: Mapping[str, Any]) -> bool:
+    """Whether a plugin moved the saved rates that is gone, and none moves them now."""
+    plugins = trainer.plugins.values()
+    return (
+        state["settings"].get("optimizer.lr", ()) is None
+        and bool(_missing_plugins(trainer, state.get("distributions", {})))
+        and not is_scheduled(trainer.optimizer)
+        # One that builds its schedule in ``on_setup`` has left no trace by now.
+        and not any("optimizer" in getattr(p, "mutates", ()) for p in plugins)
+    )
 
 
 def _adapt_optimizer(

@@ -50,17 +50,20 @@ class Change:
         name: its dotted name, as ``allow_changes`` takes it.
         was: its value in the checkpoint.
         now: its value in this run.
+        note: of the former value, for the sentence; "" for none.
     """
 
     name: str
     was: Any
     now: Any
+    note: str = ""
 
     def __str__(self) -> str:
         was, now = _short(self.was), _short(self.now)
         if was == now:  # what was left out is what differs
             was, now = repr(self.was), repr(self.now)
-        return f"{self.name} was {was}, is {now}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.name} was {was}{note}, is {now}"
 
 
 #: Settings that are read off the loader.

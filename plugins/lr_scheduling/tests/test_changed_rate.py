@@ -13,16 +13,22 @@ from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import CheckpointError, Trainer
 
 
-def scheduled(lr: float, **options: Any) -> Trainer:
-    """Return a trainer of 4 steps whose rate a schedule moves."""
+def scheduled(*rates: float, **options: Any) -> Trainer:
+    """Return a trainer of 4 steps whose rate a schedule moves; of type None: none."""
     model = nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    parts = [[model.weight], [model.bias]] if rates[1:] else [[*model.parameters()]]
+    optimizer = torch.optim.SGD(
+        [{"params": each, "lr": r} for each, r in zip(parts, rates, strict=True)]
+    )
     kind = options.pop("type")
+    plugins = []
     if kind == "object":
         made: Any = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
-        plugin = LearningRateSchedulerCallback(made, **options)
-    else:
-        plugin = LearningRateSchedulerCallback(type=kind, **options)
+        plugins.append(LearningRateSchedulerCallback(made, **options))
+    elif kind is not None:
+        if kind == "step":
+            options |= {"step_size": 2, "gamma": 0.5}
+        plugins.append(LearningRateSchedulerCallback(type=kind, **options))
     return Trainer(
         model=model,
         train_dataloader=[(torch.ones(1, 1),)] * 2,
@@ -30,13 +36,13 @@ def scheduled(lr: float, **options: Any) -> Trainer:
         num_epochs=2,
         device="cpu",
         step_fn=lambda model, batch: model(batch[0]).square().mean(),
-        callbacks=[plugin],
+        callbacks=plugins,
         seed=0,
     )
 
 
-def saved(folder: Path, kind: str) -> Path:
-    trainer = scheduled(0.1, type=kind)
+def saved(folder: Path, kind: str, *rates: float) -> Path:
+    trainer = scheduled(*(rates or [0.1]), type=kind)
     trainer.max_steps = 2
     trainer.train()
     trainer.num_epochs, trainer.max_steps = 2, None
@@ -77,3 +83,41 @@ def test_with_consent_the_rate_is_the_chosen_one(
     trainer.load_checkpoint(path)
     trainer.train()
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+#: Two of four steps have halved the rates.
+HALVED = ["step", "object"]
+
+
+@pytest.mark.parametrize("kind", HALVED)
+def test_where_the_schedule_is_dropped_the_rate_it_left_is_a_setting_like_any_other(
+    tmp_path: Path, kind: str
+) -> None:
+    path = saved(tmp_path, kind, 0.2, 0.4)
+    without = ["plugins.lr_scheduling"]
+    told = r"optimizer.lr was \[0.1, 0.2\] \(as a schedule left it\), is \[0.03, 0.2\]"
+    trainer = scheduled(0.03, 0.2, type=None)
+    with pytest.raises(CheckpointError, match=told):
+        trainer.load_checkpoint(path, allow_changes=without)
+    receipt = trainer.load_checkpoint(path, allow_changes=[*without, "optimizer.lr"])
+    assert "as a schedule left it" in str(receipt)
+    trainer.train()
+    groups = trainer.optimizer.param_groups
+    assert [group["lr"] for group in groups] == [0.03, 0.2]
+    # From here on it is a run without a schedule, whose rates are compared.
+    later = trainer.save_checkpoint(tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match=r"lr was \[0.03, 0.2\], is 0.5"):
+        scheduled(0.5, 0.5, type=None).load_checkpoint(later)
+
+
+@pytest.mark.parametrize("kind", HALVED)
+def test_where_another_schedule_moves_the_rates_they_are_no_change(
+    tmp_path: Path, kind: str
+) -> None:
+    path = saved(tmp_path, kind)
+    trainer = scheduled(0.1, type="constant", on_schedule_change="new")
+    receipt = trainer.load_checkpoint(path)
+    assert receipt is not None
+    assert not receipt.changes
+    trainer.train()
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.1

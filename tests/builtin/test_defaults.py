@@ -159,6 +159,32 @@ def test_ctrl_c_says_that_there_is_nothing_to_go_on_from() -> None:
     assert "there is no checkpoint to go on from" in interrupted()
 
 
+class InterruptsAtOnce(Callback):
+    """Presses Ctrl-C before the first step."""
+
+    def on_train_begin(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("resume", "told"),
+    [
+        (None, "it had saved no checkpoint yet; start it in the same way to begin"),
+        (LAST, f"it had gone on from {LAST} and has saved none since; start it in"),
+    ],
+)
+def test_ctrl_c_before_the_first_step_says_what_the_same_command_does(
+    resume: str | None, told: str
+) -> None:
+    options: dict[str, Any] = {"num_epochs": 2, "plugins": [KEEPS]}
+    interrupted(**options)
+    options["save_dir"] = "other"  # whose folder has none
+    trainer = make_trainer(None, None, InterruptsAtOnce(), **options)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer.train(resume=resume)
+    assert told in caught.value.__notes__[0]
+
+
 def test_ctrl_c_stays_what_was_raised_where_a_plugin_cannot_tell() -> None:
     class Mute(Callback):
         hook_api = ">=1.1,<2"

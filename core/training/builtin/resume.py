@@ -131,15 +131,32 @@ def way_on(trainer: Resumable) -> str:
     for _, answer in answers:
         file = (answer or {}).get("paths", {}).get("last_checkpoint")
         if file is not None:
-            if Path(file).is_relative_to(Path.cwd()):
-                file = str(Path(file).relative_to(Path.cwd()))
+            file = _from_here(Path(file))
             told = f"the newest checkpoint is {file}; go on with the same options and"
             command = trainer.resume_command or f"trainer.train(resume={file!r})"
             return f"{at}; {told}: {command}"
+    if trainer.resumed_from is not None:
+        # May be of another folder, where the command's `auto` would not look.
+        file = _from_here(trainer.resumed_from)
+        return (
+            f"{at}; it had gone on from {file} and has saved none since; start it in "
+            "the same way to go on from there"
+        )
+    if trainer.bus.listeners("resume_candidates"):
+        return (
+            f"{at}; it had saved no checkpoint yet; start it in the same way to begin "
+            "again"
+        )
     return (
         f"{at}; there is no checkpoint to go on from: it takes a plugin that keeps "
         "some, such as checkpointing"
     )
+
+
+def _from_here(file: Path) -> str:
+    """Return the path as a person here would type it."""
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def _found(

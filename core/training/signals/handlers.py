@@ -105,7 +105,7 @@ def interruption(number: signal.Signals) -> BaseException:
     return Terminated(number)
 
 
-def is_insistent(error: BaseException) -> bool:
+def is_insistent(error: BaseException | None) -> bool:
     """Whether a second signal raised it: whoever is told of it waits for nothing.
 
     What ends a run after its last checkpoint is of the same type, and is none.

@@ -25,14 +25,16 @@ class Signals(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def make(folder: Path, step: int, **options: object) -> Trainer:
+def make(
+    folder: Path, step: int, before: Callback | None = None, **options: object
+) -> Trainer:
     model = nn.Linear(1, 1)
     return Trainer(
         model,
         [torch.ones(1, 1)] * 4,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
         step_fn=lambda model, batch: model(batch).square().mean(),
-        callbacks=[Signals(step)],
+        callbacks=[Signals(step), *filter(None, [before])],
         plugins=[{"checkpointing": {"monitor": None, **options}}],
         num_epochs=2,
         save_dir=folder,
@@ -62,7 +64,36 @@ def test_the_next_run_takes_it_away_and_one_that_ends_leaves_none(
     assert not (tmp_path / "RESUMABLE").exists()
 
 
-def test_without_a_checkpoint_there_is_nothing_to_resume(
+class SignalsBefore(Callback):
+    """Tells the process to end, before the first step."""
+
+    def on_train_begin(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_before_the_first_checkpoint_it_says_that_the_same_command_starts_again(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(SystemExit):
+        make(tmp_path, 99, before=SignalsBefore()).train()
+    content = json.loads((tmp_path / "RESUMABLE").read_text())
+    assert content == {"signal": "SIGTERM", "step": 0, "file": None}
+
+
+def test_before_a_checkpoint_of_its_own_a_resumed_run_goes_on_where_it_had(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(SystemExit):
+        make(tmp_path / "a", 3).train()
+    (source,) = (tmp_path / "a" / "checkpoints").glob("*.pt")
+    trainer = make(tmp_path / "b", 99, before=SignalsBefore())
+    with pytest.raises(SystemExit):
+        trainer.train(resume=source)
+    content = json.loads((tmp_path / "b" / "RESUMABLE").read_text())
+    assert content == {"signal": "SIGTERM", "step": 3, "file": str(source)}
+
+
+def test_a_mistake_before_any_checkpoint_is_nothing_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused() -> None:

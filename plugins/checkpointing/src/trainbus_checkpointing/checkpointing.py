@@ -132,7 +132,7 @@ class ModelCheckpointCallback(Callback):
         self.weights = weights
         self._restored: dict[str, Any] = {}
         self._saver: Saver | None = None
-        self._leaves = False
+        self._error: BaseException | None = None
         self._lock: RunLock | None = None
         self._late: CheckpointError | None = None
 
@@ -171,7 +171,7 @@ class ModelCheckpointCallback(Callback):
     def on_setup(self, trainer: Trainer) -> None:
         """Make the folder, wherever its path leads now; forget an earlier run."""
         self._claim.require_free()
-        self._saver, self._leaves = None, False
+        self._saver = self._error = None
         folder = self._folder(trainer).absolute()
         for other in trainer.plugins.values():
             if isinstance(other, ModelCheckpointCallback) and other._uses(folder):
@@ -283,8 +283,8 @@ class ModelCheckpointCallback(Callback):
         self._finish(trainer, wait=True)
 
     def on_exception(self, error: BaseException) -> None:
-        """Remember to leave at once: a second signal does not wait for a write."""
-        self._leaves = is_insistent(error)
+        """Remember it: a second signal does not wait for a write."""
+        self._error = error
 
     def on_close(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written, and let go of the folder."""
@@ -293,10 +293,10 @@ class ModelCheckpointCallback(Callback):
         try:
             if self._saver is not None:
                 self._saver.store.abandon_parts()
-                self._finish_on_main(trainer, wait=not self._leaves)
+                self._finish_on_main(trainer, wait=not is_insistent(self._error))
         finally:
             if self._saver is not None and trainer.stop_owner == "signal":
-                resumable.write(trainer, self._saver.store)
+                resumable.write(trainer, self._saver.store, self._error)
             self._claim.release(trainer)
 
     def resume_candidates(self, trainer: Trainer) -> list[tuple[Path, str | None]]:

@@ -21,18 +21,21 @@ log = logging.getLogger(__name__)
 RESUMABLE = "RESUMABLE"
 
 
-def write(trainer: Trainer, store: Store) -> None:
-    """Write it into ``trainer.save_dir``, if there is a checkpoint to go on from.
+def write(trainer: Trainer, store: Store, error: BaseException | None) -> None:
+    """Write it into ``trainer.save_dir``, also if no checkpoint was saved yet.
 
     Args:
-        trainer: of a run that a signal has ended.
+        trainer: of a run that was told to end by a signal.
         store: of its checkpoints.
+        error: what has ended it; where it is a mistake and nothing was saved, a run
+            that is started again would come to it again.
     """
-    if store.last is None:
+    file = store.path("last") or trainer.resumed_from
+    if file is None and not isinstance(error, SystemExit | KeyboardInterrupt):
         return
     signal = str(trainer.stop_reason).partition(" ")[0]  # "SIGTERM received"
-    file, step = store.path("last"), store.last.step
-    content = {"signal": signal, "step": step, "file": str(file)}
+    step = trainer.step if store.last is None else store.last.step
+    content = {"signal": signal, "step": step, "file": file and str(file)}
     try:
         write_json(Path(trainer.save_dir) / RESUMABLE, content)
     except OSError as error:  # the run itself is saved

@@ -63,5 +63,5 @@ def make_trainer(tmp_path):
             **options,
         )
 
-    make.fixed, make.save_at = Fixed, SaveAt
+    make.fixed, make.save_at, make.data = Fixed, SaveAt, DATA
     return make

@@ -138,6 +138,80 @@ def test_a_missing_log_is_written_anew_from_the_history(
         assert (tmp_path / "log.1.csv").read_text() == foreign
 
 
+def losses_of(trainer):
+    return [str(row["train_loss"]) for row in trainer.history]
+
+
+@pytest.mark.parametrize("step", [2, 6], ids=["in the first epoch", "in a later one"])
+@pytest.mark.parametrize("length", [2, 4], ids=["another length", "the same steps"])
+def test_the_log_of_another_run_is_kept_beside_on_resume(
+    make_trainer, tmp_path, step, length
+):
+    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
+    make_trainer(make_trainer.save_at(step, saved)).train()
+    other = [(x + 1, y) for x, y in make_trainer.data[:length]]
+    make_trainer(CSVLoggerCallback(path), num_epochs=3, loader=other).train()
+    earlier = path.read_text()
+
+    resumed = make_trainer(CSVLoggerCallback(path))
+    resumed.load_checkpoint(saved)
+    resumed.train()
+    assert [row["train_loss"] for row in rows_of(path)] == losses_of(resumed)
+    assert (tmp_path / "log.1.csv").read_text() == earlier
+
+
+def test_a_run_resumed_in_its_first_epoch_touches_nothing_before_its_first_row(
+    make_trainer, tmp_path
+):
+    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
+    make_trainer(make_trainer.save_at(2, saved)).train()
+    path.write_text("mine\n")
+
+    class Stops(Callback):
+        def on_step_end(self):
+            raise KeyboardInterrupt
+
+    resumed = make_trainer(CSVLoggerCallback(path), Stops())
+    resumed.load_checkpoint(saved)
+    with pytest.raises(KeyboardInterrupt):
+        resumed.train()
+    assert path.read_text() == "mine\n"
+    assert [each.name for each in tmp_path.glob("*.csv")] == ["log.csv"]
+
+
+def test_rows_that_the_log_lacks_are_made_up_on_resume(make_trainer, tmp_path):
+    path, saved = tmp_path / "log.csv", tmp_path / "half.pt"
+    save = make_trainer.save_at(10, saved)
+    make_trainer(CSVLoggerCallback(path), save, num_epochs=3).train()
+    path.write_bytes(b"".join(path.read_bytes().splitlines(True)[:2]) + b"2,8")
+    resumed = make_trainer(CSVLoggerCallback(path), num_epochs=3)
+    resumed.load_checkpoint(saved)
+    resumed.train()
+    assert [row["train_loss"] for row in rows_of(path)] == losses_of(resumed)
+    assert not (tmp_path / "log.1.csv").exists()
+
+
+def test_a_column_that_a_reader_has_added_stays_on_resume(make_trainer, tmp_path):
+    path = begun(make_trainer, tmp_path)
+    header, first, _ = path.read_text().splitlines()
+    path.write_text(f"{header},remark\n{first},good\n")
+    assert_logs_both_epochs(make_trainer, path)
+    assert [row["remark"] for row in rows_of(path)] == ["good", ""]
+
+
+def test_a_log_removed_meanwhile_is_written_anew_with_the_next_row(
+    make_trainer, tmp_path
+):
+    path = tmp_path / "log.csv"
+
+    class Removes(Callback):
+        def on_epoch_begin(self):
+            path.unlink(missing_ok=True)
+
+    make_trainer(CSVLoggerCallback(path), Removes()).train()
+    assert [row["epoch"] for row in rows_of(path)] == ["1", "2"]
+
+
 @pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "fresh"])
 @pytest.mark.parametrize(
     ("make", "is_kept"),
@@ -194,7 +268,9 @@ class FillsTheDisk(Callback):
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
 
 
-def test_a_row_that_was_written_in_part_spoils_no_later_one(make_trainer, tmp_path):
+def test_a_row_that_was_written_in_part_is_made_up_with_the_next_one(
+    make_trainer, tmp_path
+):
     path = tmp_path / "run" / "training_log.csv"
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -206,6 +282,6 @@ def test_a_row_that_was_written_in_part_spoils_no_later_one(make_trainer, tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     rows = rows_of(path)
-    assert [row["epoch"] for row in rows] == ["1", "3", "4"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     losses = [each["train_loss"] for each in trainer.history]
-    assert [float(row["train_loss"]) for row in rows] == [losses[0], *losses[2:]]
+    assert [float(row["train_loss"]) for row in rows] == losses

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +23,13 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 def _logged(path: Path) -> None:
-    log = CSVLoggerCallback(path)
-    log.on_epoch_end({"epoch": 1})
+    _end_epoch(CSVLoggerCallback(path), 1)
+
+
+def _end_epoch(log: CSVLoggerCallback, epoch: int) -> None:
+    rows = [{"epoch": number + 1} for number in range(epoch)]
+    trainer: Any = SimpleNamespace(history=rows)
+    log.on_epoch_end(trainer, rows[-1])
 
 
 @pytest.fixture
@@ -70,11 +76,11 @@ def test_c14_a_link_that_takes_the_place_of_a_log_is_not_appended_to(
     tmp_path: Path, victim: Path
 ) -> None:
     log = CSVLoggerCallback(tmp_path / "a.csv")
-    log.on_epoch_end({"epoch": 1})
+    _end_epoch(log, 1)
     log.path.unlink()
     log.path.symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links") as caught:
-        log.on_epoch_end({"epoch": 2})
+        _end_epoch(log, 2)
     assert caught.value.errno == errno.ELOOP
     assert victim.read_text() == "precious"
 

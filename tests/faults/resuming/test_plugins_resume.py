@@ -109,7 +109,7 @@ def test_r6_counters_rates_rows_and_points_after_eight_kills_are_those_of_no_kil
     straight = trainer_of(whole, schedule, None)
     straight.train()
     assert straight.stop_owner == "early_stopping"
-    deaths = sorted({12, 30, *random.Random(6).sample(range(5, straight.step), 6)})
+    deaths = sorted({12, 42, *random.Random(6).sample(range(5, straight.step), 6)})
     for death in [*deaths, None]:
         trainer = trainer_of(broken, schedule, death)
         plugin = trainer.plugins["checkpointing"]

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,12 @@ class CSVLoggerCallback(Callback):
 
     Columns are those of the first row; a metric that appears later adds one, and the
     file is replaced by one with the new header. A NaN or infinite value is an empty
-    cell, and the column ``notes`` says what it was. A fresh run renames a file that is
-    already there (``training_log.csv`` to ``training_log.1.csv``) when its first row is
-    due; a resumed run drops the rows that are not in its restored history, and goes on.
-    If the file is gone, a resumed run writes it anew from the history. One run writes
-    it at a time: ``<filename>.lock`` beside it keeps others out.
+    cell, and the column ``notes`` says what it was. A run whose history is empty
+    renames a file that is already there (``training_log.csv`` to
+    ``training_log.1.csv``) when its first row is due. A resumed run with a history does
+    so at once, unless the file's rows are its own; then it drops those after the
+    checkpoint, and writes from the history what is missing. So does the row after one
+    that failed. One run writes it at a time: ``<filename>.lock`` keeps others out.
 
     Args:
         filename: path of the file, relative to the working directory; None:
@@ -54,7 +56,7 @@ class CSVLoggerCallback(Callback):
         #: Where the rows go; known from ``on_setup`` on.
         self.path = named_path(filename or "training_log.csv")
         self._columns: list[str] = []
-        self._is_fresh = True
+        self._is_fresh = True  # what is there may be an earlier log
         self._is_torn = False  # a row may be there in part
         self._claim = Claim("csv plugin", "csv.filename")
 
@@ -93,15 +95,15 @@ class CSVLoggerCallback(Callback):
         self._claim.left(self.path)
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
-        """Drop what a resumed run will do again; a fresh run touches nothing yet."""
-        self._is_fresh = not resumed
+        """Make the file that of the history; with none, touch nothing yet."""
+        self._is_fresh = True
         self._columns, self._is_torn = [], False
-        if resumed:
+        if resumed and trainer.history:
             self._claim.confirm()
-            self._resume(trainer)
+            self._resume(cells_of(trainer))
             self._claim.left(self.path)
 
-    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Append a row and wait until it is on the disk.
 
         Raises:
@@ -112,11 +114,9 @@ class CSVLoggerCallback(Callback):
             self._set_aside()
             self._is_fresh = False
         row = as_cells(metrics)
-        new = [name for name in row if name not in self._columns]
-        if new or self._is_torn:
-            columns = self._columns + new
-            rows = read_rows(self.path)[1] if self._columns else []
-            self._replace(columns, [*rows, row])
+        is_new = not row.keys() <= set(self._columns)
+        if is_new or self._is_torn or not self.path.is_file():
+            self._replace(*self._read(), cells_of(trainer))
         else:
             self._is_torn = True  # as long as it is not known to be whole
             with open(self.path, "ab", opener=_without_links) as file:
@@ -134,25 +134,22 @@ class CSVLoggerCallback(Callback):
         default = save_dir / "training_log.csv"
         return named_path(default if self._filename is None else self._filename)
 
-    def _resume(self, trainer: Trainer) -> None:
-        columns, rows = read_rows(self.path) if self.path.is_file() else ([], [])
-        if "step" not in columns:  # gone, or not a log of a run
-            self._set_aside()
-            rows = [as_cells(row) for row in trainer.history]
-            if rows:
-                logger.warning("%s is written anew from the history", self.path)
-            columns = list(dict.fromkeys(name for row in rows for name in row))
-        else:
-            done = {(str(row["epoch"]), str(row["step"])) for row in trainer.history}
-            kept = [row for row in rows if (row.get("epoch"), row["step"]) in done]
-            if len(kept) < len(rows):
-                logger.info(
-                    "%s: dropped %d rows that the run will write again",
-                    *(self.path, len(rows) - len(kept)),
-                )
-            rows = kept
-        if columns:
-            self._replace(columns, rows)
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        return read_rows(self.path) if self.path.is_file() else ([], [])
+
+    def _resume(self, history: Sequence[Mapping[str, str]]) -> None:
+        columns, rows = self._read()
+        if "step" not in columns or not are_of(history, rows):
+            self._set_aside()  # if it is not gone
+            columns, rows = [], []
+            logger.warning("%s is written anew from the history", self.path)
+        elif len(rows) > len(history):
+            logger.info(
+                "%s: dropped %d rows that the run will write again",
+                *(self.path, len(rows) - len(history)),
+            )
+        self._is_fresh = False
+        self._replace(columns, rows, history)
 
     def _set_aside(self) -> None:
         """Rename an earlier log to the next free number."""
@@ -164,8 +161,20 @@ class CSVLoggerCallback(Callback):
         self.path.rename(aside)
         logger.info("%s was there and is now %s", self.path, aside.name)
 
-    def _replace(self, columns: list[str], rows: Sequence[Mapping[str, str]]) -> None:
-        """Write the whole file at once: readers see the old one or the new one."""
+    def _replace(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Mapping[str, str]],
+        history: Sequence[Mapping[str, str]],
+    ) -> None:
+        """Write the whole file at once: readers see the old one or the new one.
+
+        Its rows are those of the history; what else ``rows`` of the file say stays.
+        """
+        nothing: Mapping[str, str] = {}
+        pairs = zip_longest(rows[: len(history)], history, fillvalue=nothing)
+        rows = [{**row, **cells} for row, cells in pairs]
+        columns = list(dict.fromkeys(chain(columns, *rows)))
         header = dict(zip(columns, columns, strict=True))
         text = as_text(columns, [header, *rows])
         write_durably(self.path, lambda file: file.write(text.encode()))
@@ -194,6 +203,22 @@ def as_cells(metrics: Mapping[str, Any]) -> dict[str, str]:
     if notes:
         cells[NOTES] = "; ".join(notes)
     return cells
+
+
+def cells_of(trainer: Trainer) -> list[dict[str, str]]:
+    """Return the rows of the history so far, as the file has them."""
+    return [as_cells(row) for row in trainer.history]
+
+
+def are_of(
+    history: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, str]]
+) -> bool:
+    """Whether ``rows`` are those of a run with this history, as far as both go."""
+    return all(
+        row.get(name, "") == cell
+        for row, cells in zip(rows, history, strict=False)
+        for name, cell in cells.items()
+    )
 
 
 def as_text(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:

@@ -30,7 +30,8 @@ from training.bus.made_parts import noted
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
 from training.checkpoint.optimizer_state import check_optimizer, options_of
-from training.checkpoint.resume import Receipt, restore
+from training.checkpoint.receipt import Receipt
+from training.checkpoint.resume import restore
 from training.checkpoint.resumption import Resumption
 from training.checkpoint_io import write_checkpoint
 from training.errors import CheckpointError, ConfigError

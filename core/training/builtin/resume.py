@@ -17,7 +17,7 @@ from training.hardware.launch import job, number_of_restarts
 from training.messages.error_texts import error_text
 
 if TYPE_CHECKING:
-    from training.checkpoint.resume import Receipt
+    from training.checkpoint.receipt import Receipt
 
 __all__ = ["AUTO", "go_on", "resume", "started_at", "way_on"]
 

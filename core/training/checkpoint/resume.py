@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
@@ -24,7 +24,7 @@ from training.checkpoint.optimizer_state import (
     names_of,
     saved_groups,
 )
-from training.checkpoint.plugin_states import MISSING
+from training.checkpoint.receipt import RETURNED, Receipt, receipt_of
 from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
     Change,
@@ -40,10 +40,8 @@ from training.checkpoint.state import (
     for_rank,
     restore_model,
 )
-from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import WAYS, keep_kernels
-from training.messages.tables import count
 from training.modules.plain_names import some
 
 if TYPE_CHECKING:
@@ -59,49 +57,6 @@ POSITION_MOVES = {
     *("dataset", "dataset_length", "sampler"),
     *("batch_size", "drop_last", "batches_per_epoch"),
 }
-#: Its state may be of another time than all else.
-RETURNED = "plugin {} was away and goes on with its state from an earlier checkpoint"
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a resumed run took over, and what differs from the run that was saved.
-
-    Attributes:
-        path: the checkpoint.
-        epoch: completed epochs in it.
-        step: attempted updates in it.
-        changes: settings that differ.
-        added: plugins that are active and were not; they start afresh.
-        returned: the same, with a state from before they were away.
-        removed: plugins that were active and are not; their state is carried along.
-        upgraded: ``"name 1.0 -> 1.1"`` of plugins of another version.
-        stopped_by: who had ended the saved run and why, or None.
-        metadata: what the saved run carried, as ``trainer.metadata``.
-    """
-
-    path: str
-    epoch: int
-    step: int
-    changes: tuple[Change, ...] = ()
-    added: tuple[str, ...] = ()
-    returned: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    upgraded: tuple[str, ...] = ()
-    stopped_by: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        done = count(self.epoch, "epoch")
-        lines = [f"resumed from {self.path}: step {self.step}, {done} complete"]
-        lines += [f"setting {change}" for change in self.changes]
-        lines += [f"plugin {name} is new and starts afresh" for name in self.added]
-        lines += [RETURNED.format(name) for name in self.returned]
-        lines += [f"plugin {name} is no longer active" for name in self.removed]
-        lines += [f"plugin {each}" for each in self.upgraded]
-        if self.stopped_by is not None:
-            lines.append(f"that run was stopped by {self.stopped_by}")
-        return "\n  ".join(lines)
 
 
 def restore(
@@ -130,7 +85,7 @@ def restore(
     # Before anything is adapted: it tells of the file as it is.
     comparison = Comparison(trainer, state, source, allowed)
     saved, own, changes = state["settings"], comparison.own, comparison.changes
-    receipt = _receipt(trainer, state, changes, source)
+    receipt = receipt_of(trainer, state, changes, source)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
     # After consent: of another optimizer the saved state is not looked at.
     if not OPTIMIZER_IS_ANOTHER & consented:
@@ -366,39 +321,3 @@ def _adapt_position(
         *(progress["epoch"] + 1, progress["batch"], batch),
     )
     progress["batch"] = batch
-
-
-def _receipt(
-    trainer: Checkpointable,
-    state: Mapping[str, Any],
-    changes: list[Change],
-    source: str,
-) -> Receipt:
-    was, now = state.get("distributions", {}), describe_plugins(trainer.plugins)
-    both = [name for name in now if name in was]
-    new = [name for name in now if name not in was and "distributions" in state]
-    returned = [
-        name
-        for name in new
-        if MISSING not in state["plugins"].get(name, {MISSING: ""})
-        and hasattr(trainer.plugins[name], "load_state_dict")
-    ]
-    # The last one: a run may have been stopped and gone on before.
-    ends = [request for request in state["requests"] if request[0] == "stop"]
-    stopped = ends[-1] if ends and ends[-1][1] not in ("signal", "trainer") else None
-    return Receipt(
-        path=source,
-        epoch=state["progress"]["epoch"],
-        step=state["progress"]["step"],
-        changes=tuple(c for c in changes if not c.name.startswith("plugins.")),
-        added=tuple(name for name in new if name not in returned),
-        returned=tuple(returned),
-        removed=tuple(name for name in was if name not in now),
-        upgraded=tuple(
-            f"{name} {was[name].get('version')} -> {now[name]['version']}"
-            for name in both
-            if was[name].get("version") != now[name]["version"]
-        ),
-        stopped_by=stopped and f"{stopped[1]}: {stopped[2]}",
-        metadata=state.get("metadata", {}),
-    )

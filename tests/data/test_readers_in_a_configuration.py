@@ -298,7 +298,8 @@ class Packed:
         return 12
     def __getitem__(self, index):
         content = (self.root / '0.png').read_bytes()
-        return {'image': content, 'question': 'what?', 'answer': self.answer * (index + 1)}
+        answer = self.answer * (index + 1)
+        return {'image': content, 'question': 'what?', 'answer': answer}
     def place(self, index):
         return f'packed:#{index + 1}'
 """

@@ -171,7 +171,7 @@ class ModelCheckpointCallback(Callback):
     def on_setup(self, trainer: Trainer) -> None:
         """Make the folder, wherever its path leads now; forget an earlier run."""
         self._claim.require_free()
-        self._saver = self._error = None
+        self._saver = None
         folder = self._folder(trainer).absolute()
         for other in trainer.plugins.values():
             if isinstance(other, ModelCheckpointCallback) and other._uses(folder):
@@ -233,9 +233,8 @@ class ModelCheckpointCallback(Callback):
         """
         if self.async_save:
             self._look_at_saves(trainer)
-        is_due = self.cadence.is_step_due(trainer.step)
-        if is_due and not trainer.ends_epoch:  # else its end comes next
-            trainer.request_checkpoint(when.REASON_STEPS)
+        if self.cadence.is_step_due(trainer.step) and not trainer.ends_epoch:
+            trainer.request_checkpoint(when.REASON_STEPS)  # else its end comes next
 
     def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Ask for a boundary when an evaluation inside an epoch found a candidate."""
@@ -288,15 +287,16 @@ class ModelCheckpointCallback(Callback):
 
     def on_close(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written, and let go of the folder."""
+        error, self._error = self._error, None  # its traceback holds what the run did
         if not self._claim.is_of(trainer):
             return  # of a run that was refused
         try:
             if self._saver is not None:
                 self._saver.store.abandon_parts()
-                self._finish_on_main(trainer, wait=not is_insistent(self._error))
+                self._finish_on_main(trainer, wait=not is_insistent(error))
         finally:
             if self._saver is not None and trainer.stop_owner == "signal":
-                resumable.write(trainer, self._saver.store, self._error)
+                resumable.write(trainer, self._saver.store, error)
             self._claim.release(trainer)
 
     def resume_candidates(self, trainer: Trainer) -> list[tuple[Path, str | None]]:

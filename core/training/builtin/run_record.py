@@ -1,7 +1,7 @@
 """Leave a record of each run: its configuration, history, summary, and its starts.
 
 The record of an earlier run in the same folder is never lost: it moves to
-``earlier/001`` and so on when a new run begins there.
+``earlier/001`` and so on when a new run begins there, or another one is resumed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from training.discovery.provenance import describe_plugins
 from training.discovery.shipped import VERSION
 from training.errors import ConfigError
 from training.files.claim import Claim
-from training.files.durable import write_durably, write_json
+from training.files.durable import finite, write_durably, write_json
 from training.files.lock import FolderLostError
 from training.files.named_paths import barrier
 from training.messages.error_texts import error_text
@@ -98,7 +98,7 @@ class RunRecord(Callback):
         self._claim.left(self._folder / CONFIG)
 
     def on_train_begin(self, trainer: Checkpointable, resumed: bool) -> None:
-        """Put an earlier record aside, and write what this run will do.
+        """Put the record of another run aside, and write what this run will do.
 
         Raises:
             ConfigError: a resumed run finds a folder in place of its record.
@@ -106,7 +106,8 @@ class RunRecord(Callback):
         self._claim.confirm()
         if resumed:
             _require_files(self._folder)
-        else:
+        rows = read_rows(self._folder / HISTORY) if resumed else []
+        if not resumed or not are_of(trainer.history, rows):
             _put_aside(self._folder)
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         text = self.head + text
@@ -114,7 +115,7 @@ class RunRecord(Callback):
             self._folder / CONFIG, lambda file: file.write(text.encode()) and None
         )
         self._claim.left(self._folder / CONFIG)
-        self._starts = read_starts(self._folder / STARTS) if resumed else []
+        self._starts = read_rows(self._folder / STARTS) if resumed else []
         self._starts.append(start_of(trainer))
         if _is_measured_on_others(self._starts):
             self.facts.pop("floors", None)  # they are of the rows of this start only
@@ -224,15 +225,28 @@ def _is_measured_on_others(starts: Sequence[Mapping[str, Any]]) -> bool:
     return any(each not in (None, known[-1]) for each in known)
 
 
-def read_starts(path: Path) -> list[dict[str, Any]]:
-    """Return the starts so far; none, with a warning, where they cannot be read."""
+def are_of(
+    history: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether recorded rows are those of a run with this history, as far as both go.
+
+    Those of a run without any may be another run's.
+    """
+    if not history:
+        return not rows
+    pairs = zip(rows, finite(history), strict=False)
+    return all(row == own for row, own in pairs)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the starts or epochs so far; none, with a warning, if unreadable."""
     if not path.exists():  # of a release that did not record them
         return []
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, list) and all(isinstance(each, dict) for each in found):
             return found
-        told = "it is no list of starts"
+        told = "it is no list of rows"
     except (OSError, ValueError, RecursionError) as error:
         told = error_text(error)
     log.warning("%s is begun anew, since it cannot be read: %s", path, told)

@@ -22,13 +22,13 @@ def recorded(folder: Path, *plugins: Any, **options: Any) -> Trainer:
 
 
 class Ends(Callback):
-    """Stops the run, fails, or saves and is killed, after its fifth step."""
+    """Stops the run, fails, or saves and is killed, after a step."""
 
-    def __init__(self, how: str) -> None:
-        self.how = how
+    def __init__(self, how: str, step: int) -> None:
+        self.how, self.step = how, step
 
     def on_step_end(self, trainer: Trainer) -> None:
-        if trainer.step != 5:
+        if trainer.step != self.step:
             return
         if self.how == "stops":
             trainer.request_stop("had enough")
@@ -45,8 +45,8 @@ class Ends(Callback):
             raise KeyboardInterrupt
 
 
-def ended(folder: Path, how: str) -> RunFolder:
-    trainer = recorded(folder, Ends(how))
+def ended(folder: Path, how: str, step: int = 5) -> RunFolder:
+    trainer = recorded(folder, Ends(how, step))
     if how == "stops":
         trainer.train()
     else:
@@ -107,6 +107,22 @@ def test_a_fresh_run_puts_the_starts_of_the_earlier_one_aside(tmp_path: Path) ->
     assert [run.state for run in find_runs(tmp_path)] == ["failed", "finished"]
     assert len(read_run(tmp_path).starts) == 1
     assert len(read_run(tmp_path / "earlier" / "001").starts) == 1
+
+
+@pytest.mark.parametrize("step", [1, 5], ids=["in the first epoch", "in a later one"])
+def test_a_run_resumed_where_another_was_since_puts_its_record_aside(
+    tmp_path: Path, step: int
+) -> None:
+    ended(tmp_path, "is killed", step)
+    recorded(tmp_path).train()
+    other = (tmp_path / "history.json").read_bytes()
+    resumed = recorded(tmp_path)
+    resumed.load_checkpoint(tmp_path / "half.pt")
+    resumed.train()
+    aside = tmp_path / "earlier" / "002"
+    assert (aside / "history.json").read_bytes() == other
+    assert [each["steps"] for each in read_run(aside).starts] == [0]
+    assert [each["steps"] for each in read_run(tmp_path).starts] == [step]
 
 
 def test_what_plugins_cost_is_recorded_where_it_is_measured(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ from training.modules.frozen_weights import FrozenWeights
 from training.modules.train_mode import Modes, keep_frozen
 from training.recipes.recipe import Recipe
 from training.run import Run, Validation
+from training.signals.holding import held
 from training.view import MetricValue, Request
 from training.weighing.make_weigher import weigher_of
 from training.weighing.weigher import LossPer
@@ -275,15 +276,16 @@ class Trainer:
                 "train() was called while a run of this trainer is under way; call it "
                 "when that has ended, or build another trainer"
             )
-        if resume is not None:
-            go_on(self, resume)
-        self._check_settings()  # they may be others since
-        if not self._run.is_waiting:
-            self._run = self._new_run()
-        elif self._run.resumption is not None:
-            self._run.resumption.check()  # settings may be others since
-        self._remember_options()
-        self._run()
+        with held():  # reading a checkpoint lasts
+            if resume is not None:
+                go_on(self, resume)
+            self._check_settings()  # they may be others since
+            if not self._run.is_waiting:
+                self._run = self._new_run()
+            elif self._run.resumption is not None:
+                self._run.resumption.check()  # settings may be others since
+            self._remember_options()
+            self._run()
 
     resume_command: str | None = None  #: To type after a signal; None: in Python.
     # What plugins were built from, and with; another one would be without effect.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from training.signals.heard import HANGING_UP, SAVING, STOPPING
+from training.signals.holding import was_noted
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ def handled(
                     "and the signal asks for no checkpoint",
                     number.name,
                 )
+            elif was_noted(former[number].handler, number):
+                handler(number, None)
         yield
     finally:
         for each in former.values():

@@ -324,3 +324,45 @@ class Forgets(Callback):
             if parameter.grad is not None:
                 parameter.grad.mul_(self.count)
 """
+
+
+EARLY = """
+import os
+import signal
+
+from training import Callback
+
+
+class Early(Callback):
+    name = "early"
+
+    def __init__(self) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"),
+    [("false", 0), ("true", -signal.SIGUSR1)],
+    ids=["is saved for at the first boundary", "ends at once where it is to end a run"],
+)
+def test_sigusr1_while_a_run_is_built(workplace: Path, setting: str, code: int) -> None:
+    (workplace / "early.py").write_text(EARLY)
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "training", "run", "run.yaml"),
+            *("-p", "./early.py:Early", "--set", MORE),
+            *("--set", f"training.stop_on_sigusr1={setting}"),
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
+    if code == 0:
+        first, *_ = checkpoints(workplace)
+        state = read_checkpoint(first)
+        assert ("checkpoint", "SIGUSR1 received") in [
+            (kind, reason) for kind, _, reason, *_ in state["requests"]
+        ]

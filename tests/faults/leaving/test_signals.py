@@ -251,6 +251,33 @@ def test_p14_an_error_of_the_run_stays_the_one_that_is_raised() -> None:
     assert closed_by(TERM, fails=True) == (ValueError, 1, 1)
 
 
+READS = """
+import os, signal
+from faults.runs import build
+from training import Callback
+
+class Reads(Callback):
+    hook_api = ">=1.1,<2"
+
+    def resume_candidates(self, trainer):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return []
+
+trainer = build(Reads())
+trainer.train(resume="auto")
+print(trainer.requests[0].kind, trainer.requests[0].step, trainer.step)
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_p14_sigusr1_while_a_checkpoint_is_looked_for_asks_the_run_that_begins(
+    tmp_path: Path,
+) -> None:
+    ended = python(READS, cwd=tmp_path)
+    assert ended.stdout == "checkpoint 0 12\n", ended.stderr
+    assert ended.returncode == -signal.SIGUSR1, "what stood there is there again"
+
+
 def python(
     code: str, *, before: list[str] | None = None, cwd: Path
 ) -> subprocess.CompletedProcess[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,8 @@ from training.app.cli.results import new_file
 from training.app.config.from_arguments import load
 from training.discovery.parts import named_part
 from training.errors import CheckpointError, ConfigError
+from training.signals.handlers import interruption
+from training.signals.holding import held
 
 if TYPE_CHECKING:
     from training.app.config.load import Config
@@ -48,26 +51,29 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.resume == "":
         raise ConfigError("--resume is empty; use --resume auto or --resume FILE")
     trace = new_file(arguments.profile_trace, "--profile-trace")
-    config = load(arguments)
-    say(title(config))  # at once: torch takes seconds to load, and data may
-    from training.app.building.factory import build_trainer
-    from training.app.cli import report
-    from training.app.config.load import as_mapping
-    from training.app.prove.profile import profiled
-    from training.builtin.resume import started_at
+    with held() as sigusr1:
+        config = load(arguments)
+        if config.training.stop_on_sigusr1 and sigusr1.let_go():
+            raise interruption(signal.SIGUSR1)
+        say(title(config))  # at once: torch takes seconds to load, and data may
+        from training.app.building.factory import build_trainer
+        from training.app.cli import report
+        from training.app.config.load import as_mapping
+        from training.app.prove.profile import profiled
+        from training.builtin.resume import started_at
 
-    with _watchdog(arguments):
-        trainer = build_trainer(config)
-        file = shlex.quote(arguments.config)
-        trainer.resume_command = f"{launcher()} run {file} --resume auto"
-        record = trainer.plugins["run_record"]
-        say(report.header(trainer, as_mapping(config), record.facts))
-        if told := started_at(trainer, arguments.resume, arguments.allow_changes):
-            say(told)
-        with profiled(trainer, arguments.profile_plugins, trace):
-            trainer.train()
-    if trainer.is_main:
-        print(report.closing(record.summary, record.example))
+        with _watchdog(arguments):
+            trainer = build_trainer(config)
+            file = shlex.quote(arguments.config)
+            trainer.resume_command = f"{launcher()} run {file} --resume auto"
+            record = trainer.plugins["run_record"]
+            say(report.header(trainer, as_mapping(config), record.facts))
+            if told := started_at(trainer, arguments.resume, arguments.allow_changes):
+                say(told)
+            with profiled(trainer, arguments.profile_plugins, trace):
+                trainer.train()
+        if trainer.is_main:
+            print(report.closing(record.summary, record.example))
 
 
 def title(config: Config) -> str:

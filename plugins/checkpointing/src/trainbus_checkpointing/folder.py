@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from trainbus_checkpointing.filename import SUFFIXES
-from training import ConfigError
+from training import CheckpointError, ConfigError
 from training.plugin import CAN_ASK, STATE, Strategy, open_file, temporary_beside
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,16 @@ def usable(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"checkpointing.save_dir is {str(folder)!r}, which cannot be written to "
             f"({error.strerror or error}); choose another folder"
+        ) from error
+
+
+def require_there(folder: Path, error: OSError) -> None:
+    """Raise ``CheckpointError`` where ``folder`` is gone, which caused ``error``."""
+    if not folder.exists():
+        raise CheckpointError(
+            f"the folder of checkpoints {str(folder)!r} is gone (moved or deleted "
+            "while the run was on); put it back and resume, or choose another "
+            "checkpointing.save_dir"
         ) from error
 
 

@@ -292,6 +292,7 @@ class Store:
             write_json(self.folder / LAST, {**pointer, "digest": entry.digest})
             self._evict(needed)
         except OSError as error:
+            files.require_there(self.folder, error)
             raise CheckpointError(
                 f"the list of checkpoints in {str(self.folder)!r} could not be written "
                 f"({error}); free space or choose another checkpointing.save_dir; "
@@ -303,6 +304,7 @@ class Store:
         try:
             self._lock.confirm(self._manifest.is_as_left)
         except OSError as error:
+            files.require_there(self.folder, error)
             raise CheckpointError(
                 f"{str(self._lock.path)!r} cannot be read ({error}), so nothing was "
                 f"saved; {self._last_good()}"

@@ -302,8 +302,9 @@ def check_savable(trainer: Checkpointable) -> None:
     """Say before the first step what no checkpoint of this run could hold.
 
     Raises:
-        ConfigError: an option of the optimizer, a setting or metadata is it, and there
-            is a plugin that saves; without one it is a warning.
+        ConfigError: an option of the optimizer, a setting or metadata is it, or the
+            optimizer's state is none that could be loaded, and there is a plugin that
+            saves; without one it is a warning.
     """
     groups = [
         {name: value for name, value in group.items() if name != "params"}
@@ -314,14 +315,26 @@ def check_savable(trainer: Checkpointable) -> None:
         "settings": settings_of(trainer),
         "metadata": trainer.metadata,
     }
-    is_saved = trainer.bus.on_checkpoint is not None
-    for name, part in parts.items():
-        foreign = foreign_value(plain(part), name)
-        if foreign is None:
-            continue
-        if is_saved:
-            raise ConfigError(describe_foreign(*foreign))
-        log.warning("this run cannot be saved: %s", describe_foreign(*foreign))
+    found = [foreign_value(plain(part), name) for name, part in parts.items()]
+    problems = [describe_foreign(*each) for each in found if each is not None]
+    for problem in (*problems, *_lacking(trainer.optimizer)):
+        if trainer.bus.on_checkpoint is not None:
+            raise ConfigError(problem)
+        log.warning("this run cannot be saved: %s", problem)
+
+
+def _lacking(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return a clause for what a checkpoint needs of an optimizer that it lacks."""
+    state = optimizer.state_dict()  # a wrapper may have one of its own
+    needed = {"state": dict, "param_groups": list}
+    return [
+        f"the state_dict() of the optimizer, a {type(optimizer).__name__}, has no "
+        f"{name!r} but {', '.join(map(str, state))}, and no run could load it; have it "
+        "return 'state' and 'param_groups' as torch's optimizers do, or use the "
+        "optimizer inside of it"
+        for name, kind in needed.items()
+        if not isinstance(state.get(name), kind)
+    ]
 
 
 def _is_whole(number: Any) -> bool:

@@ -1,4 +1,4 @@
-"""R9: an optimizer that ``step_fn`` steps is in no checkpoint, and told of."""
+"""R9: an optimizer that is in no checkpoint, or keeps a state of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from toy import regression_batches
 
-from training import Callback, Trainer
+from training import Callback, ConfigError, Trainer
+from training.callbacks import ModelCheckpointCallback
 
 SENTENCE = "whose state no checkpoint holds"
 
@@ -129,3 +130,38 @@ def test_r9_a_callback_that_keeps_its_optimizer_resumes_to_the_bit(
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, rest.model.state_dict()[name])
     assert SENTENCE not in caplog.text
+
+
+class Lookahead(torch.optim.SGD):
+    """Keeps the state of what it wraps under another name."""
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        return {"fast_state": state["state"], "param_groups": state["param_groups"]}
+
+
+def of_its_own(kind: Any, **options: Any) -> Trainer:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+    return Trainer(
+        model,
+        regression_batches(),
+        optimizer=kind(model.parameters()),
+        loss_fn=nn.functional.mse_loss,
+        device="cpu",
+        **options,
+    )
+
+
+def test_r9_an_optimizer_whose_state_no_run_could_load_is_told_before_the_first_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sentence = "Lookahead, has no 'state' but fast_state, param_groups, and no run"
+    saves = ModelCheckpointCallback(tmp_path, monitor="train_loss")
+    trainer = of_its_own(Lookahead, callbacks=[saves])
+    with pytest.raises(ConfigError, match=sentence):
+        trainer.train()
+    assert trainer.step == 0
+    of_its_own(Lookahead).train()
+    assert "this run cannot be saved: the state_dict() of the optimizer" in caplog.text
+    assert sentence in caplog.text

@@ -135,9 +135,11 @@ def _check_options(
     is_right = _is_alike(rate, 0.0)
     require(is_right, f"{at}.initial_lr", rate, "a finite number")
     for name in saved.keys() - own.keys() - set(HOW):
-        value = saved[name]
-        is_right = is_json(value) or isinstance(value, Tensor)
-        require(is_right, f"{at}.{name}", value, "an option")
+        require(_is_option(saved[name]), f"{at}.{name}", saved[name], "an option")
+
+
+def _is_option(value: Any) -> bool:
+    return is_json(value) or isinstance(value, Tensor)
 
 
 def _is_alike(saved: Any, own: Any) -> bool:
@@ -148,8 +150,10 @@ def _is_alike(saved: Any, own: Any) -> bool:
         return is_finite(saved)
     if isinstance(own, (tuple, list)):
         # Betas are a tuple, or a list once they were staged for a thread.
-        is_row = isinstance(saved, (tuple, list)) and len(saved) == len(own)
-        return is_row and all(map(_is_alike, saved, own))
+        is_row = isinstance(saved, (tuple, list))
+        if is_row and isinstance(own, list) and len(saved) != len(own):
+            return all(map(_is_option, saved))  # one that steps extend
+        return is_row and len(saved) == len(own) and all(map(_is_alike, saved, own))
     if own is None or saved is None or isinstance(own, bool):
         return saved is None or isinstance(saved, (bool, int, float, str)) == (
             own is None or isinstance(saved, bool)

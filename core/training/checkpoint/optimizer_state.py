@@ -7,6 +7,7 @@ that holds its value: ``"model.layers.0.weight"``, ``"loss.scale"``.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,9 +79,9 @@ def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 
 def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options without parameters, in tensors that nobody moves in place."""
+    """Return options without parameters, in copies that nobody changes in place."""
     return {
-        name: value.clone() if isinstance(value, Tensor) else value
+        name: value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
         for name, value in options.items()
         if name != "params"
     }

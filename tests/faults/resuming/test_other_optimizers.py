@@ -140,6 +140,20 @@ class Lookahead(torch.optim.SGD):
         return {"fast_state": state["state"], "param_groups": state["param_groups"]}
 
 
+class Remembers(torch.optim.SGD):
+    """Steps by a list among its options, which each step extends."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.param_groups[0]["past"] = []
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        past = self.param_groups[0]["past"]
+        past.append(len(past) + 1.0)
+        self.param_groups[0]["lr"] = 0.1 / sum(past)
+        super().step()
+
+
 def of_its_own(kind: Any, **options: Any) -> Trainer:
     torch.manual_seed(0)
     model = nn.Linear(4, 1)
@@ -165,3 +179,16 @@ def test_r9_an_optimizer_whose_state_no_run_could_load_is_told_before_the_first_
     of_its_own(Lookahead).train()
     assert "this run cannot be saved: the state_dict() of the optimizer" in caplog.text
     assert sentence in caplog.text
+
+
+def test_r9_a_list_among_its_options_that_steps_extend_is_restored(
+    tmp_path: Path,
+) -> None:
+    whole, part, rest = (of_its_own(Remembers, max_steps=each) for each in (4, 2, 4))
+    whole.train()
+    part.train()
+    part.save_checkpoint(tmp_path / "a.pt")
+    rest.load_checkpoint(tmp_path / "a.pt")
+    rest.train()
+    assert rest.optimizer.param_groups[0]["past"] == [1.0, 2.0, 3.0, 4.0]
+    assert torch.equal(whole.model.weight, rest.model.weight)  # type: ignore[arg-type]

@@ -186,7 +186,10 @@ def _check_states(
             require(is_right, f"{here}[{name!r}]", value, "a tensor with data")
         for name, sample in (wanted or {}).items():
             require(name in kept, here, [*kept], f"with {name}")
-            _check_alike(kept[name], sample, parameter, f"{here}[{name!r}]")
+            # Its momentum is sparse where gradients are, as an embedding's can be.
+            layouts = {torch.strided, parameter.layout}
+            layouts |= {torch.sparse_coo} if kind is torch.optim.SGD else set()
+            _check_alike(kept[name], sample, parameter, layouts, f"{here}[{name!r}]")
 
 
 def _made_by_a_step(
@@ -228,7 +231,9 @@ def _sample_shape(dims: int) -> tuple[int, ...]:
     return tuple(range(2, 2 + dims))
 
 
-def _check_alike(value: Any, sample: Any, parameter: Tensor, at: str) -> None:
+def _check_alike(
+    value: Any, sample: Any, parameter: Tensor, layouts: set[torch.layout], at: str
+) -> None:
     """A tensor is shaped as ``sample`` is, in terms of its parameter's shape."""
     if not isinstance(sample, Tensor):
         return
@@ -245,11 +250,14 @@ def _check_alike(value: Any, sample: Any, parameter: Tensor, at: str) -> None:
         shape = tuple(theirs if size == of else size for size, of, theirs in pairs)
     is_right = (
         isinstance(value, Tensor)
-        and value.layout in (torch.strided, parameter.layout)
+        and value.layout in layouts
         and tuple(value.shape) == shape
         and (not sample.is_floating_point() or same_numbers(value, parameter))
     )
-    require(is_right, at, value, f"a tensor of {shape} for {tuple(parameter.shape)}")
+    dtype = f"of {parameter.dtype} " if sample.is_floating_point() else ""
+    own_layout = getattr(value, "layout", None)
+    layout = own_layout if own_layout in layouts else parameter.layout
+    require(is_right, at, value, f"a {layout} tensor {dtype}{shape}")
 
 
 def _is_single(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from toy import regression_batches
 
-from training import Callback, ConfigError, Trainer
+from training import Callback, CheckpointError, ConfigError, Trainer
 from training.callbacks import ModelCheckpointCallback
 
 SENTENCE = "whose state no checkpoint holds"
@@ -192,3 +193,64 @@ def test_r9_a_list_among_its_options_that_steps_extend_is_restored(
     rest.train()
     assert rest.optimizer.param_groups[0]["past"] == [1.0, 2.0, 3.0, 4.0]
     assert torch.equal(whole.model.weight, rest.model.weight)  # type: ignore[arg-type]
+
+
+class Bags(nn.Module):
+    """Has an embedding with sparse gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.bag, self.head = nn.EmbeddingBag(20, 4, sparse=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (rows, 2) logits of (rows, 5) indices."""
+        made: Tensor = self.head(self.bag(x))
+        return made
+
+
+def sparse(max_steps: int) -> Trainer:
+    draw = torch.Generator().manual_seed(9)
+    x = torch.randint(0, 20, (6, 4, 5), generator=draw)
+    y = torch.randint(0, 2, (6, 4), generator=draw)
+    model = Bags()
+    return Trainer(
+        model,
+        list(zip(x, y, strict=True)),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        loss_fn=nn.functional.cross_entropy,
+        max_steps=max_steps,
+        num_epochs=2,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_r9_a_sparse_momentum_resumes_to_the_bit(step: int, tmp_path: Path) -> None:
+    whole, part, rest = sparse(9), sparse(step), sparse(9)
+    whole.train()
+    part.train()
+    part.save_checkpoint(tmp_path / "a.pt")
+    rest.load_checkpoint(tmp_path / "a.pt")
+    rest.train()
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, rest.model.state_dict()[name])
+    one, other = (each.optimizer.state_dict()["state"][0] for each in (whole, rest))
+    one, other = one["momentum_buffer"], other["momentum_buffer"]
+    assert one.is_sparse
+    assert other.is_sparse
+    assert torch.equal(one.to_dense(), other.to_dense())
+
+
+def test_r9_a_momentum_of_other_numbers_is_refused_with_both(tmp_path: Path) -> None:
+    part = sparse(1)
+    part.train()
+    state = part.optimizer.state[part.optimizer.param_groups[0]["params"][0]]
+    state["momentum_buffer"] = state["momentum_buffer"].long()
+    part.save_checkpoint(tmp_path / "a.pt")
+    sentence = (
+        "is a torch.sparse_coo tensor of torch.int64 (20, 4), not a torch.sparse_coo "
+        "tensor of torch.float32 (20, 4)"
+    )
+    with pytest.raises(CheckpointError, match=re.escape(sentence)):
+        sparse(9).load_checkpoint(tmp_path / "a.pt")

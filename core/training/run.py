@@ -17,6 +17,7 @@ from training.checkpoint.settings import require_same
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
 from training.feed.persistent_workers import ending
+from training.feed.unsaved_generators import warn_of_drawn
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
 from training.hardware.rng import rank_seed, seed_everything
 from training.loop.loop import Loop
@@ -244,6 +245,10 @@ class Run:
         # Main's, who may call more plugins, hold for all.
         self.state.metrics.known_names = trainer.strategy.on_main(lambda: names)
         check_savable(trainer)
+        # A plugin that has a generator is trusted to keep its state.
+        plugins = [getattr(each, "__dict__", {}) for each in trainer.plugins.values()]
+        kept = [part for attributes in plugins for part in attributes.values()]
+        warn_of_drawn(trainer.criterion.generators, [*order.saved_generators, *kept])
         modules = {"model": trainer.model, **trainer.criterion.modules()}
         self.state.unsaved_buffers.append(UnsavedBuffers(modules))
         return feed, window

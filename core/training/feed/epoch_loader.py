@@ -132,6 +132,11 @@ class EpochLoader:
             return None
         return self.watched.latest
 
+    @property
+    def saved_generators(self) -> list[torch.Generator]:
+        """The generators that the user passed, which checkpoints hold."""
+        return self._users
+
     def generator_states(self) -> list[torch.Tensor]:
         """Return the states as they are now of the generators that the user passed."""
         return [generator.get_state() for generator in self._users]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -37,13 +37,36 @@ def warn_of_generators(parts: Iterable[Any], managed: list[torch.Generator]) -> 
             )
 
 
+def warn_of_drawn(generators: Mapping[str, Any], kept: Iterable[Any]) -> None:
+    """Warn of the generators that computing a loss draws from and nobody saves.
+
+    Args:
+        generators: by place, as ``Criterion`` has found them.
+        kept: what is saved, generators or not.
+    """
+    saved = {id(each) for each in kept}
+    if names := [at for at, each in generators.items() if id(each) not in saved]:
+        log.warning(
+            "the loss or the model keeps a random generator of its own (%s), which no "
+            "checkpoint holds: a resumed run will draw its numbers from the beginning; "
+            "draw from the global generators of random, numpy or torch instead, or "
+            "keep its state in a callback with state_dict() and load_state_dict()",
+            ", ".join(names),
+        )
+
+
 def generators_in(part: Any) -> dict[str, Any]:
     """Return the random generators that ``part`` keeps, by the attribute's name."""
+    # Attributes only: what a closure or a list holds is not looked for.
+    values = getattr(part, "__dict__", {})
+    return {name: value for name, value in values.items() if is_generator(value)}
+
+
+def is_generator(value: Any) -> bool:
+    """Whether it is a random generator of python, torch or numpy."""
     kinds: tuple[Any, ...] = (random.Random, torch.Generator)
     # Not imported here: without an import there is none of its generators.
     if "numpy" in sys.modules:
         numpy_random = sys.modules["numpy"].random
         kinds += (numpy_random.Generator, numpy_random.RandomState)
-    # Attributes only: what a closure or a list holds is not looked for.
-    values = getattr(part, "__dict__", {})
-    return {name: value for name, value in values.items() if isinstance(value, kinds)}
+    return isinstance(value, kinds)

@@ -1,16 +1,18 @@
 """What a loss keeps: the modules and parameters behind ``loss_fn`` or ``step_fn``.
 
 They belong to the run as the model does: an optimizer may move them, and buffers may
-count. An optimizer that is found there does not: who wants to warn of it can ask for
-it. They are looked for where a function can hold them: itself a module or a method
-of one, arguments of a ``functools.partial``, attributes of a callable object, closures,
-defaults, and globals that the function reads; lists and mappings of them included.
+count. An optimizer or a random generator that is found there does not: who wants to
+warn of it can ask for it. They are looked for where a function can hold them: itself a
+module or a method of one, arguments of a ``functools.partial``, attributes of a
+callable object, closures, defaults, and globals that the function reads; lists and
+mappings of them included.
 """
 
 from __future__ import annotations
 
 import dis
 import functools
+import itertools
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from training.feed.unsaved_generators import is_generator
 from training.loop.forward_checks import name_of
 from training.modules.plain_names import load_weights, weights_of
 
@@ -43,6 +46,8 @@ class Criterion:
             part of) the model or contains it; else None.
         optimizers: those that ``function``, a module that it holds, or the model has,
             by place; the run's own may be among them.
+        generators: random generators that they have, by place; not those of a module
+            that saves an extra state.
         name: of the function, or of its class; of a model that returns its own loss.
     """
 
@@ -52,14 +57,17 @@ class Criterion:
         self.name = "the model's own" if function is None else name_of(function)
         self._held: dict[str, Held] = {}
         own: set[Any] = set(model.modules())
-        self.optimizers: dict[str, Optimizer] = dict(_optimizers_of(model, "model"))
-        for place, held in _search(function, "", set()):
-            if isinstance(held, Optimizer):
-                if held not in self.optimizers.values():
-                    self.optimizers.setdefault(place, held)
-                continue
+        self.optimizers: dict[str, Optimizer] = {}
+        self.generators: dict[str, Any] = {}
+        found = itertools.chain(_kept_by(model, "model"), _search(function, "", set()))
+        for place, held in found:
+            if not isinstance(held, Held):
+                is_stepped = isinstance(held, Optimizer)
+                others = self.optimizers if is_stepped else self.generators
+                if all(held is not known for known in others.values()):
+                    others.setdefault(place, held)
             # A step_fn may close over the model or its parts: those are saved with it.
-            if held not in own:
+            elif held not in own:
                 self._held.setdefault(place, held)
         self.module: nn.Module | None = None
         # Else it would be moved, and put into modes, a second time.
@@ -133,25 +141,27 @@ def _joined(place: str, name: str) -> str:
     return f"{place}.{name}" if place and name else place or name
 
 
-def _optimizers_of(module: nn.Module, place: str) -> Iterator[tuple[str, Optimizer]]:
+def _kept_by(module: nn.Module, place: str) -> Iterator[tuple[str, Any]]:
+    """Yield (place, optimizer or generator) of a module's attributes."""
     for inner, part in module.named_modules():
+        # What it saves by itself is its own.
+        saves = type(part).get_extra_state is not nn.Module.get_extra_state
         for name, value in vars(part).items():
-            if isinstance(value, Optimizer):
+            if isinstance(value, Optimizer) or (not saves and is_generator(value)):
                 yield _joined(_joined(place, inner), name), value
 
 
-def _search(
-    value: Any, place: str, seen: set[int]
-) -> Iterator[tuple[str, Held | Optimizer]]:
+def _search(value: Any, place: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """Yield (place, what is held) for what can be reached from a function."""
     if id(value) in seen:
         return
     # Closures and attributes may lead in a circle.
     seen.add(id(value))
-    if isinstance(value, (nn.Module, Optimizer)) or _is_leaf(value):
+    is_held = isinstance(value, (nn.Module, Optimizer)) or _is_leaf(value)
+    if is_held or is_generator(value):
         yield place, value
         if isinstance(value, nn.Module):
-            yield from _optimizers_of(value, place)
+            yield from _kept_by(value, place)
         return
     for name, item in _reachable(value, is_function=not place):
         yield from _search(item, _joined(place, name), seen)

@@ -54,11 +54,17 @@ def refuse_one_shot(dataloader: Any, name: str) -> None:
             f"{name} is a {type(dataloader).__name__}, which cannot be iterated; pass "
             "a DataLoader or a list of batches"
         )
-    if isinstance(dataloader, Iterator):
-        raise ConfigError(
-            f"{name} is an iterator ({type(dataloader).__name__}), exhausted after one "
-            "epoch; pass something that can be iterated again, such as a DataLoader"
-        )
+    parts = {name: (dataloader, "a DataLoader")}
+    for sampler in samplers_of(dataloader):
+        # A class of samplers may go back to its beginning in __iter__.
+        if not isinstance(sampler, Sampler):
+            parts[f"a sampler of {name}"] = sampler, "a list of indices"
+    for what, (part, way) in parts.items():
+        if isinstance(part, Iterator):
+            raise ConfigError(
+                f"{what} is an iterator ({type(part).__name__}), exhausted after one "
+                f"epoch; pass something that can be iterated again, such as {way}"
+            )
 
 
 #: Samplers whose only randomness is the generator they are given.

@@ -164,7 +164,8 @@ class Run:
     @property
     def is_extra_evaluation(self) -> bool:
         """Whether a run with more steps would not measure what is measured here."""
-        return self.loop is not None and self.loop.is_at_early_end
+        loop = self.loop  # the run may go on: a plugin may raise max_steps
+        return loop is not None and loop.is_at_early_end and loop.row_is_due
 
     @property
     def watched(self) -> Watched | None:

@@ -95,13 +95,16 @@ def test_its_last_weights_may_be_the_best(tmp_path: Path) -> None:
 
 
 class Notes(Callback):
-    """Notes which evaluations are extra ones."""
+    """Notes which evaluations are extra ones, and may let the run go on after one."""
 
-    def __init__(self) -> None:
+    def __init__(self, more: int = 0) -> None:
         self.seen: list[tuple[int, bool]] = []
+        self.more = more
 
     def on_metrics(self, trainer: Trainer) -> None:
         self.seen.append((trainer.step, trainer.is_extra_evaluation))
+        if trainer.is_extra_evaluation and self.more:
+            trainer.max_steps, self.more = self.more, 0
 
 
 @pytest.mark.parametrize(
@@ -119,3 +122,9 @@ def test_an_evaluation_is_extra_where_a_run_with_more_steps_has_none(
     notes = Notes()
     build(tmp_path, notes, **how).train()
     assert notes.seen == seen
+
+
+def test_where_the_run_goes_on_after_one_the_next_is_none(tmp_path: Path) -> None:
+    notes = Notes(more=11)
+    build(tmp_path, notes, every=5, max_steps=4).train()
+    assert notes.seen == [(4, True), (5, False), (6, False), (10, False), (11, True)]

@@ -271,9 +271,11 @@ def _missing_plugins(
 def _lost_schedule(trainer: Checkpointable, state: Mapping[str, Any]) -> bool:
     """Whether a plugin moved the saved rates that is gone, and none moves them now."""
     plugins = trainer.plugins.values()
+    was = state.get("distributions", {}).items()
+    gone = [entry.get("mutates") for name, entry in was if name not in trainer.plugins]
     return (
         state["settings"].get("optimizer.lr", ()) is None
-        and bool(_missing_plugins(trainer, state.get("distributions", {})))
+        and any("optimizer" in (what or "") for what in gone)
         and not is_scheduled(trainer.optimizer)
         # One that builds its schedule in ``on_setup`` has left no trace by now.
         and not any("optimizer" in getattr(p, "mutates", ()) for p in plugins)

@@ -124,6 +124,8 @@ def validation_data(loaders: Any) -> Any:
     """
     sets = {n: getattr(v, "dataset", None) for n, v in loaders_by_name(loaders).items()}
     prints = {n: plain(getattr(each, "fingerprint", None)) for n, each in sets.items()}
+    # What a foreign class calls so may be anything: a method, say.
+    prints = {n: p if isinstance(p, (str, int)) else None for n, p in prints.items()}
     if all(each is None for each in prints.values()):
         return None
     return prints.get("", prints)

@@ -109,6 +109,7 @@ def _own_state(trainer: Checkpointable) -> dict[str, Any]:
                 "alters_training": bool(
                     getattr(trainer.plugins[name], "alters_training", False)
                 ),
+                "mutates": ", ".join(getattr(trainer.plugins[name], "mutates", ())),
             }
             for name, entry in describe_plugins(trainer.plugins).items()
         },

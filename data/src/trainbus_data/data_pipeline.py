@@ -132,9 +132,9 @@ class DataPipeline:
                     part, num_rows, self.family, self.processor, self.config
                 )
                 self._rows[split] = part
-                shown: list[Any] = [row.values for row in part]
+                shown: Sequence[Any] = [row.values for row in part]
             else:
-                shown = SampledRows(part, NUM_SHOWN)[:]
+                shown = SampledRows(part, NUM_SHOWN)  # held by nobody: a row at a time
             self.family.split = split
             self.family.prepare(self.processor, shown)
             datasets[split] = RowsDataset(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
-from training import CheckpointError, Trainer
+from training import Callback, CheckpointError, Trainer
 
 
 def scheduled(*rates: float, **options: Any) -> Trainer:
@@ -108,6 +108,50 @@ def test_where_the_schedule_is_dropped_the_rate_it_left_is_a_setting_like_any_ot
     later = trainer.save_checkpoint(tmp_path / "b.pt")
     with pytest.raises(CheckpointError, match=r"lr was \[0.03, 0.2\], is 0.5"):
         scheduled(0.5, 0.5, type=None).load_checkpoint(later)
+
+
+class Own(Callback):
+    """Moves the rates by a schedule of its own, and declares nothing."""
+
+    def on_setup(self, trainer: Trainer) -> None:
+        self.schedule = torch.optim.lr_scheduler.StepLR(trainer.optimizer, 2, gamma=0.5)
+
+    def on_step_end(self) -> None:
+        self.schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.schedule.last_epoch}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.schedule.last_epoch = state["epoch"]
+
+
+class Other(Callback):
+    """Alters training, and no rate."""
+
+    name = "other"
+    alters_training = True
+
+
+def test_a_rate_that_a_plugin_which_stays_has_moved_is_no_change(
+    tmp_path: Path,
+) -> None:
+    def build(*callbacks: Callback) -> Trainer:
+        trainer = scheduled(0.1, type=None)
+        trainer.bus.register_all([(None, each) for each in callbacks])
+        return trainer
+
+    first = build(Own(), Other())
+    first.max_steps = 2
+    first.train()
+    first.max_steps = None
+    path = first.save_checkpoint(tmp_path / "a.pt")
+    resumed = build(Own())
+    receipt = resumed.load_checkpoint(path, allow_changes=["plugins.other"])
+    assert receipt is not None
+    assert "optimizer.lr" not in str(receipt)
+    resumed.train()
+    assert resumed.optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
 
 
 @pytest.mark.parametrize("kind", HALVED)

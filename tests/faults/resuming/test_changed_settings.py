@@ -139,7 +139,17 @@ def test_r3_the_same_validation_rows_are_not_told_nor_those_that_nobody_knows(
     assert "other rows" not in caplog.text
 
 
-def judged_by(fingerprint: str, several: bool = False) -> Any:
+@pytest.mark.parametrize("odd", [len, b"a", object()])
+def test_what_another_library_calls_a_fingerprint_of_validation_is_none_here(
+    tmp_path: Path, odd: Any
+) -> None:
+    build(SavesEverywhere(tmp_path), val_dataloader=judged_by(odd)).train()
+    receipt = build(val_dataloader=judged_by(odd)).load_checkpoint(tmp_path / "0-4.pt")
+    assert receipt is not None
+    assert not receipt.changes
+
+
+def judged_by(fingerprint: Any, several: bool = False) -> Any:
     """Return a validation loader whose data has that fingerprint, or two of them."""
     loader = loader_of()
     loader.dataset.fingerprint = fingerprint

@@ -20,7 +20,8 @@ class SampledRows(Sequence[dict[str, Any]]):
     """Rows drawn by chance, always the same, and the first of each target, in order.
 
     Which they are is looked up when they are first asked for. Of more than ``most``
-    rows the targets are all read then: 6 us a row, 60 bytes of memory a target.
+    rows the targets are all read then: 6 us a row, 60 bytes of memory a target. Where
+    they are more than ``most`` themselves, as captions are, none is added.
 
     Args:
         rows: all.
@@ -55,10 +56,12 @@ class SampledRows(Sequence[dict[str, Any]]):
         )
         if self._target is None:
             return np.sort(drawn)
-        return np.union1d(drawn, _first_of_each(self._rows.values_of(self._target)))
+        first = _first_of_each(self._rows.values_of(self._target), self._most)
+        return np.union1d(drawn, first)
 
 
-def _first_of_each(values: Iterable[Any]) -> list[int]:
+def _first_of_each(values: Iterable[Any], most: int) -> list[int]:
+    """Return the first places of each value; none of more than ``most``, as texts."""
     seen: set[int] = set()
     first = []
     for number, value in enumerate(values):
@@ -66,4 +69,6 @@ def _first_of_each(values: Iterable[Any]) -> list[int]:
         if digest not in seen:
             seen.add(digest)
             first.append(number)
+            if len(first) > most:  # no names to choose from, but texts of their own
+                return []
     return first

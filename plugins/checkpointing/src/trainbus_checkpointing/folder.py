@@ -51,7 +51,7 @@ def usable(folder: Path) -> Iterator[None]:
 
 def require_there(folder: Path, error: OSError) -> None:
     """Raise ``CheckpointError`` where ``folder`` is gone, which caused ``error``."""
-    if not folder.exists():
+    if isinstance(error, FileNotFoundError) and not os.path.isdir(folder):
         raise CheckpointError(
             f"the folder of checkpoints {str(folder)!r} is gone (moved or deleted "
             "while the run was on); put it back and resume, or choose another "

@@ -81,12 +81,9 @@ def _set_between_runs(trainer: Any, name: str, value: Any) -> None:
                 f"any more; set it before train(){' or in on_setup' * is_late}, or "
                 "change what it holds"
             )
-        value = _CHECKS.get(name, _as_it_is)(value)
+        if name in _CHECKS:
+            value = _CHECKS[name](value)
     object.__setattr__(trainer, name, value)
-
-
-def _as_it_is(value: T) -> T:
-    return value
 
 
 def set_between_runs(cls: type[T]) -> type[T]:

@@ -66,7 +66,7 @@ class Change:
         return f"{self.name} was {was}{note}, is {now}"
 
 
-#: Settings that are read off the loader.
+#: Settings that are read off the loaders.
 OF_LOADER = (
     *("dataset", "dataset_length", "sampler", "batch_size", "drop_last"),
     "validation",
@@ -122,13 +122,18 @@ def validation_data(loaders: Any) -> Any:
 
     None where no loader tells one.
     """
-    sets = {n: getattr(v, "dataset", None) for n, v in loaders_by_name(loaders).items()}
-    prints = {n: plain(getattr(each, "fingerprint", None)) for n, each in sets.items()}
-    # What a foreign class calls so may be anything: a method, say.
-    prints = {n: p if isinstance(p, (str, int)) else None for n, p in prints.items()}
+    named = loaders_by_name(loaders).items()
+    prints = {name: _fingerprint_of(loader) for name, loader in named}
     if all(each is None for each in prints.values()):
         return None
     return prints.get("", prints)
+
+
+def _fingerprint_of(loader: Any) -> str | int | None:
+    data = getattr(loader, "dataset", None)
+    # What a foreign class calls so may be anything: a method, say.
+    value = plain(getattr(data, "fingerprint", None))
+    return value if isinstance(value, (str, int)) else None
 
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change]:

@@ -213,6 +213,20 @@ def test_predictions_cost_no_second_forward():
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(("metrics", "number"), [(["loss"], 0), (["loss", "f1"], 1)])
+def test_a_model_is_hooked_once_an_evaluation_and_not_for_its_loss(metrics, number):
+    model, hooks = Classifier(), []
+    register = model.register_forward_hook
+    model.register_forward_hook = lambda hook: hooks.append(hook) or register(hook)
+    evaluator = Evaluator(
+        model, metrics=metrics, compute_loss=lambda b: (model(**b).loss, 2.0)
+    )
+    batch = {"inputs": torch.zeros(2, 3), "labels": torch.tensor([0, 1])}
+    evaluator.evaluate([batch] * 3)
+    assert len(hooks) == number
+    assert not model._forward_hooks
+
+
 class Tokens(nn.Module):
     """Returns given logits (B, T, C); ``generates`` makes it a decoder-only model."""
 

@@ -49,6 +49,7 @@ class Classes:
         self._targets: list[Tensor] = []
         self._following: list[Tensor] = []  # the label behind each of them
         self._open: tuple[int, ...] | None = None  # a shape that fits two places
+        self._kind: tuple[Any, ...] = ()  # shapes and dtype of the batch before
         self._told_place: int | None = None  # by the loss, once all is counted
 
     def add(
@@ -163,19 +164,27 @@ class Classes:
 
     def _add_highest(self, logits: Tensor | None, labels: Any) -> Tensor:
         """Keep the classes of the highest logits; return their labels."""
-        places = list(self._predicted)
-        if (
-            logits is not None
-            and isinstance(labels, Tensor)
-            and not labels.is_floating_point()
-        ):
-            shape = logits.shape
-            places = [p for p in places if _without(shape, p) == labels.shape]
-        else:
-            places = []
-        if not places:
+        if logits is None or not isinstance(labels, Tensor):
             raise _misfit(logits, labels, list(self._predicted))
-        assert logits is not None
+        kind = logits.shape, labels.shape, labels.dtype
+        if kind != self._kind:  # mostly all batches are alike
+            self._find_places(logits, labels)
+            self._kind = kind
+        highest: dict[int, Tensor] = {}  # of (B, C) both places are one
+        for place, kept in self._predicted.items():
+            dim = place % logits.dim()
+            if dim not in highest:
+                highest[dim] = logits.argmax(dim).reshape(-1)
+            kept.append(highest[dim])
+        return labels
+
+    def _find_places(self, logits: Tensor, labels: Tensor) -> None:
+        """Leave the places that fit labels of this shape, too."""
+        places = [
+            p for p in self._predicted if _without(logits.shape, p) == labels.shape
+        ]
+        if not places or labels.is_floating_point():
+            raise _misfit(logits, labels, list(self._predicted))
         if logits.shape[places[0]] == 1:
             raise ConfigError(
                 f"accuracy and f1 need a logit for each class, but the logits "
@@ -185,13 +194,6 @@ class Classes:
         if len(places) > 1 and logits.dim() > 2:
             self._open = tuple(logits.shape)
         self._predicted = {place: self._predicted[place] for place in places}
-        highest: dict[int, Tensor] = {}  # of (B, C) both places are one
-        for place, kept in self._predicted.items():
-            dim = place % logits.dim()
-            if dim not in highest:
-                highest[dim] = logits.argmax(dim).reshape(-1)
-            kept.append(highest[dim])
-        return labels  # type: ignore[no-any-return]  # or nothing fits
 
     def _look_at_shift(
         self, loss: Tensor | None, logits: Tensor | None, labels: Tensor, use: LabelUse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -107,7 +108,8 @@ class Evaluator:
         needs_classes = self.metrics != ("loss",)
         num_batches = 0
         # Not inference_mode: a tensor that a module caches would break training.
-        with evaluating(self.model), torch.no_grad():
+        taps = self._runner.with_outputs() if needs_classes else nullcontext()
+        with evaluating(self.model), torch.no_grad(), taps:
             for batch, samples, counts in portions(dataloader):
                 num_batches += 1
                 moved = batch_to_device(batch, device)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,6 +71,8 @@ class ModelRunner:
             loss_per, self._mean_loss, loss_fn, step_fn is None, by_losses=True
         )
         self._weigher.prepare(model, torch.device("cpu"))
+        self._is_computing = False  # a loss, from a pass whose outputs count
+        self._outputs: Any = None
 
     def place(self) -> torch.device:
         """Put the model on its device; return that."""
@@ -90,6 +93,9 @@ class ModelRunner:
     ) -> tuple[Tensor | None, float, Any]:
         """Return (mean loss or None, weight, the model's outputs) of a batch.
 
+        What computes a loss keeps the outputs to itself: there they are None, except
+        ``with_outputs``.
+
         Args:
             batch: on the host, where it is weighed: a count costs no wait there.
             moved: the same on the device.
@@ -98,10 +104,11 @@ class ModelRunner:
             is_weighed: whether anybody asks for the weight; else it is 1.
         """
         if self._compute_loss is not None:
-            compute: Any = self._compute_loss
+            compute = self._compute_loss
             given = {"samples": samples, "moved": moved}
             keywords = {name: given[name] for name in self._taken}
-            return self._tap(lambda given: compute(given, **keywords), batch)
+            found: tuple[Tensor, float, Any] = self._compute(compute, batch, **keywords)
+            return found
         weight = 1.0
         if is_weighed:
             self._weigher.prepare(self.model, device)
@@ -109,9 +116,7 @@ class ModelRunner:
         forward = self._forward
         loss: Tensor | None
         if forward is not None:
-            loss, weight, outputs = self._tap(
-                lambda given: forward(self.model, given, weight)[:2], moved
-            )
+            loss, weight, outputs = self._compute(forward, self.model, moved, weight)
         else:
             loss, outputs = self._loss_and_outputs(moved)
         if self._weigher.is_sum and weight and loss is not None:
@@ -146,20 +151,31 @@ class ModelRunner:
         weigher = self._weigher if trainer is None else trainer.state.weigher
         return weigher.label_use
 
-    def _tap(self, compute_loss: ComputeLoss, batch: Any) -> tuple[Tensor, float, Any]:
-        """Compute the loss, and read what the model returned on the way.
+    @contextmanager
+    def with_outputs(self) -> Iterator[None]:
+        """Read what the model returns meanwhile, whatever the loss is made of.
 
-        So predictions cost no second forward, whatever the loss is made of.
+        So predictions cost no second forward. The hook is there for all batches: to put
+        it there for each costs more than its calls.
         """
-        returned: list[Any] = []
-        handle = self.model.register_forward_hook(
-            lambda module, inputs, outputs: returned.append(outputs)
-        )
+        handle = self.model.register_forward_hook(self._note)
         try:
-            loss, weight = compute_loss(batch)
+            yield
         finally:
             handle.remove()
-        return loss, weight, returned[-1] if returned else None
+
+    def _note(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        if self._is_computing:  # else it generates, or is measured
+            self._outputs = outputs
+
+    def _compute(self, compute_loss: Any, *given: Any, **named: Any) -> Any:
+        """Return (loss, weight, the model's outputs if they are read)."""
+        self._is_computing = True
+        try:
+            loss, weight, *_ = compute_loss(*given, **named)
+            return loss, weight, self._outputs
+        finally:
+            self._is_computing, self._outputs = False, None  # nothing is kept
 
 
 def _trainer_of(compute_loss: ComputeLoss) -> Trainer | None:

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader, Dataset
 from toy import DEVICES, assert_equal_weights, weights_of
 
-from training import Callback, CheckpointError, Trainer
+from training import Callback, CheckpointError, EvaluationCallback, Trainer
 from training.hardware.rng import rng_state
 from training.weighing.untouched import untouched
 
@@ -127,6 +127,46 @@ def test_w3_a_measured_run_is_that_with_the_unit_said_to_the_bit() -> None:
     for own, other in zip(seen.seen[:5], expected.seen[:5], strict=True):
         assert own == other
     assert seen.seen[6] == expected.seen[6]
+
+
+def draws_noise(
+    scale: float, loss_per: str | None = "labels", *callbacks: Callback
+) -> tuple[Trainer, Tensor]:
+    """Train with a step that closes over a generator; return its state, too."""
+    torch.manual_seed(0)
+    model, noise = nn.Linear(3, 2), torch.Generator().manual_seed(5)
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, labels = batch
+        blurred = x + scale * torch.randn(x.shape, generator=noise)
+        return nn.functional.cross_entropy(model(blurred), labels)
+
+    batches = [(torch.randn(4, 3), torch.tensor([0, 1, 1, -100])) for _ in range(3)]
+    trainer = Trainer(
+        *(model, batches, batches if callbacks else None),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=step,
+        loss_per=loss_per,
+        num_epochs=2,
+        device="cpu",
+        gradient_accumulation_steps=2,
+        callbacks=callbacks,
+    )
+    trainer.train()
+    return trainer, noise.get_state()
+
+
+def test_a_measurement_draws_nothing_from_a_generator_of_step_fn() -> None:
+    measured, said = draws_noise(0.0, None), draws_noise(0.0)
+    assert measured[0].state.weigher.settings()["unit"] == "labels"
+    assert torch.equal(measured[1], said[1])
+
+
+def test_an_evaluation_draws_nothing_from_a_generator_of_step_fn() -> None:
+    evaluated = draws_noise(1.0, "labels", EvaluationCallback(every_n_steps=1))
+    alone = draws_noise(1.0)
+    assert torch.equal(evaluated[1], alone[1])
+    assert_equal_weights(evaluated[0].model, alone[0].model)
 
 
 class Adversaries(nn.Module):

@@ -82,13 +82,13 @@ class Criterion:
         """Return every module that the function holds."""
         return [held for held in self._held.values() if isinstance(held, nn.Module)]
 
-    def beside(self, own: Optimizer) -> list[nn.Module | Optimizer]:
-        """Return what computing the loss may move: modules, and optimizers but ``own``.
+    def beside(self, own: Optimizer) -> list[Any]:
+        """Return what computing the loss may move: modules, optimizers, generators.
 
-        That one may have a large state, and no step function has to step it.
+        Not ``own``: that may have a large state, and no step function has to step it.
         """
         others = [each for each in self.optimizers.values() if each is not own]
-        return [*self.held_modules(), *others]
+        return [*self.held_modules(), *others, *self.generators.values()]
 
     def to(self, device: torch.device) -> None:
         """Move the loss's own module; what a function merely uses is its owner's."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from training.feed.unsaved_generators import is_generator
 from training.hardware.float32_precision import using_tf32
 from training.weighing.cut import first_half
 from training.weighing.measure import Measurement
@@ -40,8 +41,9 @@ def look(
     modules += [each for each in subject.beside if isinstance(each, nn.Module)]
     modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
     optimizers = [each for each in subject.beside if isinstance(each, Optimizer)]
+    drawn = [each for each in subject.beside if is_generator(each)]
     with (
-        untouched(modules, subject.loader, optimizers=optimizers) as kept,
+        untouched(modules, subject.loader, True, optimizers, drawn) as kept,
         torch.inference_mode(False),
         using_tf32(False),
     ):

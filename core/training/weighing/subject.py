@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from training.hardware.strategy import Strategy
 from training.weighing.candidates import Counts
@@ -36,7 +35,7 @@ class Subject:
         loss_fn: a module with buffers, perhaps.
         has_own_loss: whether the model computes its loss itself.
         by_losses: compare losses, as an evaluation without gradients does.
-        beside: further modules and optimizers that computing the loss may move.
+        beside: modules, optimizers and generators that computing the loss may move.
         autocast: what the run computes in, for models that run in nothing else.
         strategy: by which processes the run is computed; all of them look.
         in_full: whether to compute in full precision where the model can.
@@ -50,7 +49,7 @@ class Subject:
     loss_fn: Any = None
     has_own_loss: bool = True
     by_losses: bool = False
-    beside: Sequence[nn.Module | Optimizer] = ()
+    beside: Sequence[Any] = ()
     autocast: Precision | None = None
     strategy: Strategy = field(default_factory=Strategy)
     in_full: bool = True

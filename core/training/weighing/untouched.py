@@ -38,6 +38,7 @@ class Kept:
         loader: its generators and those of its data set and samplers are kept, too.
         keeps_parameters: False: nothing that is done moves them.
         optimizers: that a step function may step by itself.
+        generators: that it may draw from, beside those of modules.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Kept:
         loader: Any = None,
         keeps_parameters: bool = True,
         optimizers: Sequence[Optimizer] = (),
+        generators: Sequence[Any] = (),
     ) -> None:
         self._modules = list(
             dict.fromkeys(m for each in modules for m in each.modules())
@@ -72,7 +74,8 @@ class Kept:
             for p in parameters
         ]
         self._optimizers = [(each, _copied(each)) for each in optimizers]
-        self._generators = _states_in([*parts_of(loader, MAY_DRAW), *self._modules])
+        parts = [*parts_of(loader, MAY_DRAW), *self._modules]
+        self._generators = _states_in(parts, generators)
         self._card = _card_of(self._modules)
         self._drawn = rng_state(self._card)
 
@@ -129,9 +132,10 @@ def untouched(
     loader: Any = None,
     keeps_parameters: bool = True,
     optimizers: Sequence[Optimizer] = (),
+    generators: Sequence[Any] = (),
 ) -> Iterator[Kept]:
     """Put everything back at the end, whatever happens; arguments as ``Kept``."""
-    kept = Kept(list(modules), loader, keeps_parameters, optimizers)
+    kept = Kept(list(modules), loader, keeps_parameters, optimizers, generators)
     try:
         yield kept
     finally:
@@ -139,12 +143,13 @@ def untouched(
 
 
 @contextmanager
-def undrawn(loader: Any) -> Iterator[None]:
-    """Put back at the end what is drawn from the generators of ``loader`` meanwhile.
+def undrawn(loader: Any, generators: Iterable[Any] = ()) -> Iterator[None]:
+    """Put back at the end what is drawn from ``generators`` meanwhile.
 
-    Those of its data set and samplers, too; not the global ones.
+    And from those of ``loader``, its data set and samplers; not from the global ones.
+    A validation may draw from the very ones that training draws from.
     """
-    states = _states_in(parts_of(loader, MAY_DRAW))
+    states = _states_in(parts_of(loader, MAY_DRAW), generators)
     try:
         yield
     finally:
@@ -194,9 +199,9 @@ def _is_same(buffer: Tensor, value: Tensor) -> bool:
     )
 
 
-def _states_in(parts: list[Any]) -> list[tuple[Any, Any]]:
-    """Return each generator that one of ``parts`` keeps, and its state, if any."""
-    found = [g for part in parts for g in generators_in(part).values()]
+def _states_in(parts: list[Any], others: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Return ``others`` and each generator of ``parts``, and its state, if any."""
+    found = [g for part in parts for g in generators_in(part).values()] + [*others]
     return [(g, _state_of(g)) for g in found if not isinstance(g, random.SystemRandom)]
 
 

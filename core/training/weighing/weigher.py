@@ -63,7 +63,7 @@ class Weigher(EachBatch):
         self._forward, self._loss_fn = forward, loss_fn
         self._has_own_loss, self._by_losses = has_own_loss, by_losses
         self._counts = Counts(loss_fn)
-        self.beside: Sequence[Any] = ()  # modules, optimizers that a loss may move
+        self.beside: Sequence[Any] = ()  # what a loss may move
         self.autocast: Any = None  # what the run computes in
         self._strategy = Strategy()
         self._model: nn.Module | None = None

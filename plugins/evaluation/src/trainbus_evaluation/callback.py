@@ -190,7 +190,7 @@ class EvaluationCallback(Callback):
 
     def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float] | None:
         """Return the metrics, or None at an epoch end that is not due."""
-        with undrawn(trainer.train_dataloader):  # validation may share a generator
+        with undrawn(trainer.train_dataloader, trainer.criterion.generators.values()):
             return self.measure(trainer) if self.is_due(trainer, reason) else None
 
     def on_exception(self) -> None:
@@ -281,6 +281,7 @@ class EvaluationCallback(Callback):
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             with (
                 rng_of_main(trainer.strategy),
+                undrawn(None, trainer.criterion.generators.values()),
                 untouched(modules, loader, keeps_parameters=False),
                 trainer.modes.evaluation(),
             ):

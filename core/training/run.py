@@ -165,7 +165,7 @@ class Run:
     def is_extra_evaluation(self) -> bool:
         """Whether a run with more steps would not measure what is measured here."""
         loop = self.loop  # the run may go on: a plugin may raise max_steps
-        return loop is not None and loop.is_at_early_end and loop.row_is_due
+        return loop is not None and loop.is_extra and loop.row_is_due
 
     @property
     def watched(self) -> Watched | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from training import (
     Callback,
@@ -35,8 +36,22 @@ def stopper(restores: bool = False) -> Callback:
     )
 
 
+class Stream(IterableDataset[Any]):
+    """The rows of a data set one after another; it has no length."""
+
+    def __init__(self, rows: TensorDataset) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.rows[index] for index in range(len(self.rows)))
+
+
 def build(
-    folder: Path, decider: Callback, every: int | None = None, **how: Any
+    folder: Path,
+    decider: Callback,
+    every: int | None = None,
+    is_stream: bool = False,
+    **how: Any,
 ) -> Trainer:
     """Return a run whose validation loss soon stops falling."""
     generator = torch.Generator().manual_seed(3)
@@ -44,9 +59,11 @@ def build(
     targets = inputs.sum(1, keepdim=True)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+    rows = TensorDataset(inputs, targets)
+    loader: Any = DataLoader(rows, 4, shuffle=True)
     return Trainer(
         model,
-        DataLoader(TensorDataset(inputs, targets), 4, shuffle=True),
+        DataLoader(Stream(rows), 4) if is_stream else loader,
         val_dataloader=DataLoader(TensorDataset(inputs + 0.5, targets), 8),
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
         loss_fn=nn.functional.mse_loss,
@@ -69,17 +86,18 @@ def ended(trainer: Trainer) -> list[Any]:
     return [trainer.step, trainer.stop_owner, rate, weights]
 
 
-@pytest.mark.parametrize("every", [None, 4])
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("every", [None, 3, 4])
 @pytest.mark.parametrize("decider", [plateau, stopper])
 @pytest.mark.parametrize("steps", [1, 2, 4, 8, STEPS, 2 * STEPS + 3])
 def test_r1_a_run_that_max_steps_ended_decides_as_one_that_went_on(
-    tmp_path: Path, decider: Any, steps: int, every: int | None
+    tmp_path: Path, decider: Any, steps: int, every: int | None, is_stream: bool
 ) -> None:
-    straight = build(tmp_path / "straight", decider(), every)
+    straight = build(tmp_path / "straight", decider(), every, is_stream)
     straight.train()
     assert straight.step < 6 * STEPS or straight.optimizer.param_groups[0]["lr"] < 0.1
-    build(tmp_path, decider(), every, max_steps=steps).train()
-    goes_on = build(tmp_path, decider(), every)
+    build(tmp_path, decider(), every, is_stream, max_steps=steps).train()
+    goes_on = build(tmp_path, decider(), every, is_stream)
     goes_on.train(resume="auto")
     assert ended(goes_on) == ended(straight)
 

@@ -45,8 +45,8 @@ class Loop:
         is_in_window: whether batches were seen since the last boundary.
         is_evaluating: whether metrics are being measured.
         row_is_due: whether an epoch has been evaluated whose row is still to come.
-        is_at_early_end: whether ``max_steps`` alone is why metrics are measured here,
-            inside an epoch.
+        is_extra: whether a run with more steps does not measure at the epoch's end at
+            hand, or has done so: ``max_steps`` alone ends it, or has ended it before.
     """
 
     def __init__(
@@ -66,8 +66,7 @@ class Loop:
         self.bus = bus
         self.modes = modes
         self._catch_up = catch_up
-        self.is_in_window = self.is_evaluating = self.row_is_due = False
-        self.is_at_early_end = False
+        self.is_in_window = self.is_evaluating = self.row_is_due = self.is_extra = False
 
     def run(self) -> None:
         """Run until the plan is done or a request ends it."""
@@ -240,9 +239,11 @@ class Loop:
             self.feed.end_epoch(before.batch)
         asked = requests.take("evaluation")
         reason = "epoch_end" if complete else "max_steps"
-        if asked is not None:
-            reason = f"{reason}; {asked}"
-        self.is_at_early_end = not complete and asked is None
+        # Without a length: where a run has ended, the next may find nothing more.
+        is_again = progress.decided == progress.step
+        self.is_extra = asked is None and (is_again or not complete)
+        progress.decided = -1 if self.is_extra else progress.step
+        reason = reason if asked is None else f"{reason}; {asked}"
         try:
             metrics = self._evaluate(reason, {"train_loss": train_loss})
         except Abandoned:

@@ -22,6 +22,8 @@ class Progress:
         skipped_windows: windows without an update: overflow, zero weight, non-finite.
         nonfinite_windows: those among them with a non-finite loss or gradient.
         lr: learning rate of the latest window, of the first parameter group.
+        decided: step of the latest evaluation at an epoch's end, or at ``max_steps``
+            inside one, that decisions count; -1: the latest was an extra one.
     """
 
     epoch: int = 0
@@ -34,6 +36,7 @@ class Progress:
     skipped_windows: int = 0
     nonfinite_windows: int = 0
     lr: float = 0.0
+    decided: int = -1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counters by name; reads the loss from the device."""

@@ -35,6 +35,7 @@ def with_progress(state: dict[str, Any], values: dict[str, Any]) -> dict[str, An
         pytest.param({"update": 6}, "update", id="more updates than windows"),
         pytest.param({"batch": 4}, "batch", id="more batches than an epoch has"),
         pytest.param({"weight_sum": -1.0}, "weight_sum", id="a weight below 0"),
+        pytest.param({"decided": "x"}, "decided", id="a step that is text"),
     ],
 )
 def test_c13_counters_that_do_not_fit_one_another_are_named(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable
@@ -22,7 +22,7 @@ from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
 from training.hardware.rng import rank_seed, seed_everything
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window
-from training.loop.metrics import known_names
+from training.loop.metrics import delivered_twice
 from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note
 from training.modules.train_mode import keep_frozen
@@ -239,7 +239,7 @@ class Run:
         weigher.prepare(
             trainer.model, trainer.device, feed.reading, batches_a_window, window
         )
-        names = known_names(
+        names = _known_names(
             dict(bus.collect("metric_names", trainer=trainer)),
             [impl.plugin_name for impl in bus.listeners("evaluate")],
         )
@@ -342,3 +342,23 @@ class Run:
     def _is_done(self) -> bool:
         progress = self.state.progress
         return self.length.is_over(progress.epoch, progress.step)
+
+
+def _known_names(
+    declared: Mapping[str, Collection[str] | None], producers: Iterable[str]
+) -> frozenset[str] | None:
+    """Return the metrics a run will produce; None when a producer does not say.
+
+    Raises:
+        PluginError: two plugins declared one name.
+    """
+    # The kernel's own: a plugin that delivers it, too, is a second one.
+    owners = {"train_loss": "trainer"}
+    for plugin, own in declared.items():
+        for name in own or ():
+            if owners.setdefault(name, plugin) != plugin:
+                raise delivered_twice(name, owners[name], plugin)
+    # One that does not say may yet deliver any name: nothing can be refused.
+    if any(declared.get(producer) is None for producer in producers):
+        return None
+    return frozenset(owners)

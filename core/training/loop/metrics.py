@@ -87,26 +87,6 @@ def _unknown(name: str, owner: str, known: Iterable[str]) -> MetricError:
     )
 
 
-def known_names(
-    declared: Mapping[str, Collection[str] | None], producers: Iterable[str]
-) -> frozenset[str] | None:
-    """Return the metrics a run will produce; None when a producer does not say.
-
-    Raises:
-        PluginError: two plugins declared one name.
-    """
-    # The kernel's own: a plugin that delivers it, too, is a second one.
-    owners = {"train_loss": "trainer"}
-    for plugin, own in declared.items():
-        for name in own or ():
-            if owners.setdefault(name, plugin) != plugin:
-                raise _delivered_twice(name, owners[name], plugin)
-    # One that does not say may yet deliver any name: nothing can be refused.
-    if any(declared.get(producer) is None for producer in producers):
-        return None
-    return frozenset(owners)
-
-
 def merge_metrics(
     results: Iterable[tuple[str, Mapping[str, float] | None]],
 ) -> dict[str, tuple[float, str]]:
@@ -120,12 +100,13 @@ def merge_metrics(
         for name, value in (result or {}).items():
             # Which of two values decides must not be a matter of order.
             if name in merged:
-                raise _delivered_twice(name, merged[name][1], producer)
+                raise delivered_twice(name, merged[name][1], producer)
             merged[name] = value, producer
     return merged
 
 
-def _delivered_twice(name: str, one: str, other: str) -> PluginError:
+def delivered_twice(name: str, one: str, other: str) -> PluginError:
+    """Return the error of a metric that two producers have."""
     return PluginError(
         f"metric {name!r} comes from both {one!r} and {other!r}; rename or switch off "
         "one of them"

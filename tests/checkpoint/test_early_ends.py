@@ -36,6 +36,10 @@ def stopper(restores: bool = False) -> Callback:
     )
 
 
+def restorer() -> Callback:
+    return stopper(restores=True)
+
+
 class Stream(IterableDataset[Any]):
     """The rows of a data set one after another; it has no length."""
 
@@ -88,7 +92,7 @@ def ended(trainer: Trainer) -> list[Any]:
 
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("every", [None, 3, 4])
-@pytest.mark.parametrize("decider", [plateau, stopper])
+@pytest.mark.parametrize("decider", [plateau, stopper, restorer])
 @pytest.mark.parametrize("steps", [1, 2, 4, 8, STEPS, 2 * STEPS + 3])
 def test_r1_a_run_that_max_steps_ended_decides_as_one_that_went_on(
     tmp_path: Path, decider: Any, steps: int, every: int | None, is_stream: bool

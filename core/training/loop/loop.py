@@ -67,23 +67,34 @@ class Loop:
         self.modes = modes
         self._catch_up = catch_up
         self.is_in_window = self.is_evaluating = self.row_is_due = self.is_extra = False
+        self._end_is_announced = True
 
     def run(self) -> None:
         """Run until the plan is done or a request ends it."""
         trainer, requests = self.trainer, self.state.requests
         requests.agree()
-        # A run that is over trains nothing: what it saves is what was loaded.
-        if trainer.is_stopping:
+        if self._owes_row():
+            self._run_epoch()
+        elif trainer.is_stopping:  # it trains nothing: what it saves is what was loaded
             self._catch_up()
             self._restore_rng()
         while not trainer.is_stopping:
             self._run_epoch()
+        if not self._end_is_announced:  # the stop came while the last one was heard
+            self._announce_checkpoint("stop")
         if requests.asked and requests.signal is None:
             try:
                 self._serve_requests()  # what was asked for at the last boundary
                 self._save_if_asked()
             except Abandoned:
                 self._announce_checkpoint("stop")
+
+    def _owes_row(self) -> bool:
+        """Whether a signal ended the run before the evaluation at ``max_steps``."""
+        at, limit = self.state.progress, self.trainer.max_steps
+        is_inside = at.batch > 0 and self.state.requests.stop is None
+        is_told = any(row["step"] == at.step for row in self.state.history[-1:])
+        return is_inside and not is_told and limit is not None and at.step >= limit
 
     def _restore_rng(self) -> None:
         if self.state.owed:
@@ -126,8 +137,8 @@ class Loop:
         accumulation = trainer.gradient_accumulation_steps
         length, index = trainer.batches_per_epoch, progress.batch
         weigher = self.state.weigher
-        if trainer.is_stopping:
-            return False
+        if trainer.is_stopping:  # after the last batch it may owe the epoch's end
+            return index == length and requests.stop is None
         for inputs, host, origin in batches:
             if index == length and self.trainer.is_stopping:
                 return False  # it had said that there are no more
@@ -206,13 +217,8 @@ class Loop:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""
         # Waits for the device: who measures or saves needs the true counters.
         self.state.verdicts.settle()
-        requests = self.state.requests
-        if (reason := requests.take("evaluation")) is not None:
-            try:
-                self._evaluate(reason)
-            except Abandoned:
-                requests.asked["evaluation"] = reason
-                raise
+        if (reason := self.state.requests.take("evaluation")) is not None:
+            self._evaluate(reason)
         if not self.trainer.is_stopping:  # else with the one that ends the run
             self._save_if_asked()
 
@@ -238,28 +244,19 @@ class Loop:
             progress.loss_sum = progress.weight_sum = 0.0
             self.feed.end_epoch(before.batch)
         asked = requests.take("evaluation")
-        reason = "epoch_end" if complete else "max_steps"
         # Without a length: where a run has ended, the next may find nothing more.
         is_again = progress.decided == progress.step
         self.is_extra = asked is None and (is_again or not complete)
         progress.decided = -1 if self.is_extra else progress.step
-        reason = reason if asked is None else f"{reason}; {asked}"
+        end = "epoch_end" if complete else "max_steps"
         try:
-            metrics = self._evaluate(reason, {"train_loss": train_loss})
+            metrics = self._evaluate(asked, end, {"train_loss": train_loss})
         except Abandoned:
             progress.go_back(before)
             self.feed.reopen_epoch()
-            if asked is not None:
-                requests.asked["evaluation"] = asked
             raise
-        row = {
-            "epoch": number,
-            "step": progress.step,
-            "update": progress.update,
-            "lr": progress.lr,
-            **metrics,
-            "seconds": seconds,
-        }
+        counted = {name: getattr(progress, name) for name in ("step", "update", "lr")}
+        row = {"epoch": number, **counted, **metrics, "seconds": seconds}
         state.history.append(row)
         if self.bus.on_epoch_end is not None:
             self.bus.on_epoch_end(self.trainer, MappingProxyType(row))
@@ -267,9 +264,10 @@ class Loop:
         self._save_if_asked()
 
     def _evaluate(
-        self, reason: str, own: Mapping[str, float] | None = None
+        self, asked: str | None, end: str = "", own: Mapping[str, float] | None = None
     ) -> dict[str, float]:
         """Collect metrics, record them with their origin, and let deciders decide."""
+        reason = "; ".join(filter(None, (end, asked)))
         trainer, progress = self.trainer, self.state.progress
         results: list[tuple[str, Any]] = [("trainer", own)]
         # Training draws the same numbers however often it is measured; and one that is
@@ -279,6 +277,10 @@ class Loop:
         try:
             with self.modes.evaluation():
                 results += self.bus.collect("evaluate", trainer=trainer, reason=reason)
+        except Abandoned:
+            if asked is not None:
+                self.state.requests.asked["evaluation"] = asked
+            raise
         finally:
             load_rng_state(drawn, trainer.device)
             self.is_evaluating = False
@@ -295,6 +297,7 @@ class Loop:
 
     def _announce_checkpoint(self, reason: str) -> None:
         self.state.requests.agree()
+        self._end_is_announced = self.trainer.is_stopping
         if self.bus.on_checkpoint is not None:
             self.bus.on_checkpoint(self.trainer, reason)
         self.state.requests.agree()

@@ -152,11 +152,11 @@ class EarlyStoppingCallback(Callback):
             return
         value = float(metrics[self.monitor])
         rule = self.rule
-        here = value, rule.mode, rule.min_delta, trainer.step, trainer.epoch
+        self._end = None
         if trainer.is_extra_evaluation:  # a run that goes on does not have it
-            self._end = replace(self.progress)
-            self._end.check(*here)
+            self._see_end(trainer, value)
             return
+        here = value, rule.mode, rule.min_delta, trainer.step, trainer.epoch
         is_best = self.progress.check(*here)
         if is_best and self.restore_best_weights:
             self._weights.take(trainer)
@@ -179,6 +179,10 @@ class EarlyStoppingCallback(Callback):
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Put back the best weights, whatever ended the run."""
+        latest = trainer.metrics.get(self.monitor)
+        if latest is not None and latest.step == trainer.step:
+            # Of a run that was over when it was loaded nothing was heard in this one.
+            self._see_end(trainer, latest.value)
         if self._seen.checks == 0 and trainer.step > 0:
             names = ", ".join(sorted(trainer.metrics)) or "nothing"
             log.warning(
@@ -238,6 +242,11 @@ class EarlyStoppingCallback(Callback):
         self.progress = progress
         self._weights.copy = state.get("weights")
         self._weights.loss = state.get("loss")
+
+    def _see_end(self, trainer: Trainer, value: float) -> None:
+        """Let weights that are the best at the run's end be that; decide nothing."""
+        rule, self._end = self.rule, replace(self.progress)
+        self._end.check(value, rule.mode, rule.min_delta, trainer.step, trainer.epoch)
 
     def _reset(self) -> None:
         self.progress, self._end = Progress(), None

@@ -378,8 +378,8 @@ class EvaluationCallback(Callback):
         Twice at one step would count twice for whoever counts checks. Where a run ends
         inside an epoch it is asked for, too: one with more steps would measure there.
         """
-        is_last = trainer.ends_epoch
-        return is_last and self._is_epoch_due(trainer, trainer.epoch + 1)
+        is_end = trainer.ends_epoch and trainer.stop_owner != "signal"  # which skips it
+        return is_end and self._is_epoch_due(trainer, trainer.epoch + 1)
 
 
 def _check_evaluator(evaluator: Any, keep_predictions: bool, **options: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -201,6 +203,23 @@ def test_what_is_missing_is_said_on_the_page_and_beside_it(
     page = page_of(run)
     assert words in page.parts["How it ended"]
     assert words in capsys.readouterr().out
+
+
+def test_predictions_of_before_the_last_start_are_not_shown_unless_named(
+    write_run: Any, tmp_path: Path
+) -> None:
+    run = write_run()
+    rows = run / "predictions.jsonl"
+    start = datetime.fromisoformat("2026-01-02T01:02:03+00:00").timestamp()
+    os.utime(rows, (start, start))
+    assert "Predictions" in page_of(run).parts
+    os.utime(rows, (start - 1, start - 1))
+    parts = page_of(run).parts
+    assert "Predictions" not in parts
+    words = "predictions.jsonl is older than the last start (2026-01-02 01:02:03)"
+    assert words in parts["How it ended"]
+    options = ("--out", str(tmp_path / "new.html"), "--predictions", str(rows))
+    assert "Predictions" in page_of(run, options=options).parts
 
 
 def test_an_unfinished_run_of_an_early_release_has_a_page(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ SUMMARY = "summary.json"
 STARTS = "starts.json"
 EARLIER = "earlier"
 LOCK = "record.lock"
+#: What commands make of a run's weights, and look for or leave beside its record.
+MADE_OF_IT = ("predictions.*", "report.html")
 #: Plugin name -> its answer to ``summary``.
 Answers = Mapping[str, Mapping[str, Any]]
 
@@ -331,11 +333,15 @@ def others_of(answers: Answers) -> dict[str, dict[str, Any]]:
 
 
 def _put_aside(folder: Path) -> None:
-    """Move the record of an earlier run to ``earlier/NNN``, the next free number."""
+    """Move the record of an earlier run to ``earlier/NNN``, the next free number.
+
+    What was made of its weights goes along: it would be taken for the new run's.
+    """
     old = [folder / name for name in (CONFIG, HISTORY, SUMMARY, STARTS)]
     old = [path for path in old if path.exists()]
     if not old:
         return
+    old += [path for pattern in MADE_OF_IT for path in folder.glob(pattern)]
     number = 1
     while (folder / EARLIER / f"{number:03d}").exists():
         number += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def write_report(
     Args:
         runs: at least one.
         predictions: files of rows, as many as runs, in order; none: those in their
-            folders, where they are.
+            folders, where they are and no older than the last start.
         target: the file.
     Returns:
         What could not be shown, a sentence each; the page says it, too.
@@ -70,9 +71,13 @@ def write_report(
         for index, (run, name) in enumerate(zip(runs, names_of(runs), strict=True))
     ]
     for index, each in enumerate(told):
-        given = predictions[index] if predictions else each.run.path / PREDICTIONS
-        if predictions or given.is_file():
-            _add_predictions(each, given)
+        if predictions:
+            _add_predictions(each, predictions[index])
+        elif (own := each.run.path / PREDICTIONS).is_file():
+            if note := _older_weights(each.run, own):
+                each.notes.append(f"predictions are not shown: {note}")
+            else:
+                _add_predictions(each, own)
     text = (
         _environment()
         .get_template("report.html.j2")
@@ -189,6 +194,24 @@ def floors_of(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
                 if isinstance(scores, Mapping)
             }
     return {}
+
+
+def _older_weights(run: RunFolder, path: Path) -> str:
+    """Return why rows may be of weights that the run no longer has, or ``""``.
+
+    Where no start is recorded, or its time is none, nothing is known against them.
+    """
+    try:
+        start = datetime.fromisoformat(run.starts[-1]["time"])
+        if datetime.fromtimestamp(path.stat().st_mtime, UTC) >= start:
+            return ""
+    except (LookupError, TypeError, ValueError):
+        return ""
+    return (
+        f"{PREDICTIONS} is older than the last start ({start:%Y-%m-%d %H:%M:%S}), "
+        "and may be of other weights; delete it and evaluate anew, or name it with "
+        "--predictions"
+    )
 
 
 def _add_predictions(told: Told, path: Path) -> None:

@@ -109,6 +109,24 @@ def test_a_fresh_run_puts_the_starts_of_the_earlier_one_aside(tmp_path: Path) ->
     assert len(read_run(tmp_path / "earlier" / "001").starts) == 1
 
 
+def test_what_was_made_of_the_weights_of_an_earlier_run_goes_with_its_record(
+    tmp_path: Path,
+) -> None:
+    made = ("predictions.jsonl", "predictions.json", "report.html")
+    for name in made:
+        (tmp_path / name).write_text(name)
+    ended(tmp_path, "is killed")
+    assert all((tmp_path / name).exists() for name in made)  # no run was there before
+    resumed = recorded(tmp_path)
+    resumed.load_checkpoint(tmp_path / "half.pt")
+    resumed.train()
+    assert all((tmp_path / name).exists() for name in made)  # it is the same run
+    recorded(tmp_path).train()
+    assert not any((tmp_path / name).exists() for name in made)
+    kept = [(tmp_path / "earlier/001" / name).read_text() for name in made]
+    assert kept == list(made)
+
+
 @pytest.mark.parametrize("step", [1, 5], ids=["in the first epoch", "in a later one"])
 def test_a_run_resumed_where_another_was_since_puts_its_record_aside(
     tmp_path: Path, step: int

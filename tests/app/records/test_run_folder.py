@@ -256,6 +256,31 @@ def test_whether_more_is_better_is_told_by_the_history(
     assert (run.best[0].is_high, run.best[0].epoch) == (is_high, 2)
 
 
+@pytest.mark.parametrize(
+    ("plugins", "values", "is_high"),
+    [
+        pytest.param([{"x": {"monitor": "s", "mode": "min"}}], [3.0], False, id="min"),
+        pytest.param([{"x": {"monitor": "s", "mode": "max"}}], [3.0], True, id="max"),
+        pytest.param([{"x": {"monitor": "s", "mode": "max"}}], [], True, id="no row"),
+        pytest.param(["x"], [3.0, 3.0], False, id="nobody and nothing says so"),
+        pytest.param([{"x": {"monitor": "s"}}], [3.0, 1.0], True, id="no mode"),
+        pytest.param(
+            [{"x": {"monitor": "t", "mode": "min"}}], [3.0, 1.0], True, id="of another"
+        ),
+    ],
+)
+def test_whether_more_is_better_is_told_by_who_watches_before_the_history(
+    plugins: list[Any], values: list[float], is_high: bool
+) -> None:
+    run = RunFolder(
+        Path(),
+        config={"plugins": plugins},
+        history=[{"s": value} for value in values],
+        summary={"best": [{"monitor": "s", "value": 3.0}]},
+    )
+    assert run.best[0].is_high is is_high
+
+
 def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: b")
     with pytest.raises(ConfigError, match=r"holds no record of a run"):

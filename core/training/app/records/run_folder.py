@@ -124,21 +124,25 @@ class RunFolder:
         ended = self.starts[-1].get("ended")
         return ended.get(name) if isinstance(ended, Mapping) else None
 
-    def _best_so_far(self) -> Iterator[Best]:
-        """Yield the best of each metric that a plugin of the configuration watches."""
+    def _watched(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield each metric that a plugin of the configuration watches, its options."""
         plugins = self.config.get("plugins")
         for entry in plugins if isinstance(plugins, list) else ():
             for options in entry.values() if isinstance(entry, Mapping) else ():
                 name = options.get("monitor") if isinstance(options, Mapping) else None
-                if not isinstance(name, str):
-                    continue
-                rows = [row for row in self.history if _number(row.get(name))]
-                if not rows:
-                    continue
-                mode = options.get("mode", "min")  # as plugins that watch have it
-                best = (max if mode == "max" else min)(rows, key=lambda row: row[name])
-                epoch = _count(best.get("epoch"))
-                yield Best(name, float(best[name]), epoch, mode == "max")
+                if isinstance(name, str):
+                    yield name, options
+
+    def _best_so_far(self) -> Iterator[Best]:
+        """Yield the best of each metric that is watched."""
+        for name, options in self._watched():
+            rows = [row for row in self.history if _number(row.get(name))]
+            if not rows:
+                continue
+            mode = options.get("mode", "min")  # as plugins that watch have it
+            best = (max if mode == "max" else min)(rows, key=lambda row: row[name])
+            epoch = _count(best.get("epoch"))
+            yield Best(name, float(best[name]), epoch, mode == "max")
 
     @property
     def final(self) -> dict[str, float]:
@@ -147,9 +151,16 @@ class RunFolder:
         return {str(name): float(v) for name, v in row.items() if _number(v)}
 
     def _is_high(self, name: str, best: float) -> bool:
-        """Whether more is better: nobody says so, but its history tells."""
+        """Whether more is better: as who watches it was told, else as its history has.
+
+        Neither says so where values do not differ: less is better, as for plugins that
+        watch.
+        """
+        for watched, options in self._watched():
+            if watched == name and "mode" in options:
+                return bool(options["mode"] == "max")
         values = [v for row in self.history if _number(v := row.get(name))]
-        return not values or best >= max(values)
+        return min(values, default=best) < best >= max(values, default=best)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,23 @@ def test_the_page_of_several_runs_stands_in_the_folder_of_all(write_run: Any) ->
     assert not (runs[0] / "report.html").exists()
 
 
+@pytest.mark.parametrize("names", ["a", "ab"], ids=["of one run", "of several"])
+def test_a_report_is_written_anew_and_a_file_that_is_none_is_left_alone(
+    write_run: Any, names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [write_run(name) for name in names]
+    target = (runs[0] if len(runs) == 1 else runs[0].parent) / "report.html"
+    for _ in range(2):
+        assert main(["report", *map(str, runs)]) == 0
+    target.write_text("<title>my report of trainbus</title>")
+    assert main(["report", *map(str, runs)]) == 2
+    assert "exists and is no report of trainbus" in capsys.readouterr().err
+    assert target.read_text() == "<title>my report of trainbus</title>"
+    target.unlink()
+    target.symlink_to("gone")
+    assert main(["report", *map(str, runs)]) == 2
+
+
 HOSTILE = (
     "</title><script>alert(1)</script><img src=http://a.b onerror=x>'\"&{{7*7}}$\\"
 )

@@ -43,7 +43,8 @@ def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     report.add_argument(
         "--out",
         metavar="FILE",
-        help="a new .html file (default: report.html in RUN, written anew)",
+        help="a new .html file (default: report.html in RUN, of several in the folder "
+        "that holds them all; a report that is there is written anew)",
     )
     report.add_argument(
         "--predictions",

@@ -12,7 +12,7 @@ import pytest
 Command = Callable[..., tuple[int, str, str]]
 
 SOURCE = '''
-from training import Callback, Task
+from training import Callback, ModelFamily, Task
 
 class Parity(Task):
     """Odd or even."""
@@ -31,6 +31,23 @@ class Watch(Callback):
 
     def on_epoch_end(self) -> None: ...
 
+class Net(ModelFamily):
+    """A net."""
+
+    tasks = ("parity",)
+
+    def __init__(self, scale: float = 1.0) -> None: ...
+
+    def build(self, rows, *, width: int = 8, seed: int = 0):
+        """Return a fresh one.
+
+        Args:
+            width: of the hidden layer.
+        """
+
+    def collate(self, processor, rows): ...
+    def predict(self, model, processor, batch): ...
+
 class Lines:
     """Rows of lines."""
 
@@ -47,6 +64,7 @@ watch = lab_kinds:Lines
 parts = lab_kinds:Lines
 [trainbus.models]
 parts = lab_kinds:Lines
+net = lab_kinds:Net
 """
 
 
@@ -71,6 +89,7 @@ def test_the_list_has_a_column_of_kinds(command: Command) -> None:
         ("watch", "reader"),
         ("parity", "task"),
         ("half", "task"),
+        ("net", "model"),
         ("parts", "model"),
         ("parts", "reader"),
     }
@@ -83,6 +102,19 @@ def test_show_tells_what_a_task_holds_and_takes(command: Command) -> None:
     assert "target        odd\n" in out
     assert "base: int  = 10" in out
     assert "hooks" not in out
+
+
+def test_show_tells_what_the_build_of_a_family_takes(command: Command) -> None:
+    code, out, _ = command("plugins", "show", "net")
+    assert code == 0
+    own, build = out.partition("  options\n")[2].split("  options below model.build\n")
+    assert own.split() == ["scale:", "float", "=", "1.0"]
+    assert build.splitlines() == [
+        "    width: int  = 8",
+        "        of the hidden layer.",
+        "    seed: int  = 0",
+    ]
+    assert "model.build" not in command("plugins", "show", "parity")[1]
 
 
 @pytest.mark.parametrize("action", ["show", "why", "check"])

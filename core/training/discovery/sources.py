@@ -63,6 +63,7 @@ class SourceFacts:
         hooks: the events it listens to, in firing order.
         wrappers: those among them that it surrounds.
         options: of the constructor, in its order.
+        build_options: of ``build``, where a model family makes a fresh model.
         attributes: class attributes with literal values, those of bases included.
         unread: names of class attributes with computed values.
         misspelt: methods that start with ``on_`` and are no hook.
@@ -77,6 +78,7 @@ class SourceFacts:
     hooks: tuple[str, ...]
     wrappers: tuple[str, ...]
     options: tuple[Option, ...]
+    build_options: tuple[Option, ...]
     attributes: Mapping[str, Any]
     unread: tuple[str, ...]
     misspelt: tuple[str, ...]
@@ -152,6 +154,7 @@ def read_class(module: str, name: str, file: Path | None = None) -> SourceFacts:
         hooks,
         tuple(hook for hook in heard if "wrapper=True" in heard[hook][1]),
         tuple(_options(found)),
+        tuple(_build_options(found)),
         attributes,
         tuple(unread),
         tuple(k for k in misspelt if is_certain and k not in HOOKS),
@@ -275,7 +278,21 @@ def _options(found: _Found) -> Iterator[Option]:
             if "ClassVar" not in kind and "init=False" not in _text(item.value):
                 yield Option(name, kind, _default(item.value), told.get(name, ""))
         return
-    given = found.methods["__init__"][0].args
+    yield from _parameters(found.methods["__init__"][0], told)
+
+
+def _build_options(found: _Found) -> Iterator[Option]:
+    """Yield what ``build`` of a family takes by keyword only: its options."""
+    if "build" in found.methods:
+        function = found.methods["build"][0]
+        names = {argument.arg for argument in function.args.kwonlyargs}
+        told = documented(ast.get_docstring(function) or "")
+        yield from (o for o in _parameters(function, told) if o.name in names)
+
+
+def _parameters(function: Function, told: Mapping[str, str]) -> Iterator[Option]:
+    """Yield the parameters of a method, but for ``self``."""
+    given = function.args
     positional = [*given.posonlyargs, *given.args]
     missing = [None] * (len(positional) - len(given.defaults))
     pairs = zip(positional, [*missing, *given.defaults], strict=True)

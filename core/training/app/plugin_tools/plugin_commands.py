@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from training.app.plugin_tools.active import Choice, choices, parts
 from training.app.plugin_tools.plugin_facts import (
@@ -22,6 +22,7 @@ from training.app.plugin_tools.plugin_facts import (
 from training.bus.order import unmet_relations
 from training.discovery import installed
 from training.discovery.sources import (
+    Option,
     SourceError,
     SourceFacts,
     UnknownSourceError,
@@ -78,11 +79,12 @@ def show_plugins(arguments: argparse.Namespace) -> None:
     print(f"{info.name}: {facts.doc.partition(chr(10))[0]}")
     print("\n".join(f"  {label:<13} {text}" for label, text in _traits(info, facts)))
     print("  options")
-    for option in facts.options:
-        default = "required" if option.default is None else f"= {option.default}"
-        print(f"    {option.name}: {option.type or 'any'}  {default}")
-        if option.doc:
-            print(f"        {option.doc}")
+    for line in _option_lines(facts.options):
+        print(line)
+    if "model" in facts.kinds and facts.build_options:
+        print("  options below model.build")
+        for line in _option_lines(facts.build_options):
+            print(line)
     if kind != installed.CALLBACK:
         return
     print("    id: str  what the instance is called; tells two of a kind apart")
@@ -242,6 +244,14 @@ def _traits(
     yield "state", facts.state or "none"
     yield "on failure", str(says.get("failure", "fatal"))
     yield "processes", str(says.get("ranks", "all"))
+
+
+def _option_lines(options: Iterable[Option]) -> Iterator[str]:
+    for option in options:
+        default = "required" if option.default is None else f"= {option.default}"
+        yield f"    {option.name}: {option.type or 'any'}  {default}"
+        if option.doc:
+            yield f"        {option.doc}"
 
 
 def _words(value: object) -> str:

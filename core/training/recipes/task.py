@@ -21,6 +21,8 @@ class Task:
         fields: name -> kind of the values that a row has: ``text``, ``texts``, ``id``,
             or what else the pipeline reads; with ``?`` a row may do without.
         target: the field that is predicted; ``predict`` does without it.
+        instead: field -> another, from which ``complete`` makes it where a row has that
+            one alone.
         metrics: what ``score`` and ``summarise`` return.
         default_family: the family of a run that names none; the task's own name where
             its class is a ``ModelFamily``, too.
@@ -28,6 +30,7 @@ class Task:
 
     fields: ClassVar[Mapping[str, str]]
     target: ClassVar[str]
+    instead: ClassVar[Mapping[str, str]] = {}
     metrics: tuple[str, ...] = ()
     default_family: ClassVar[str] = ""
 

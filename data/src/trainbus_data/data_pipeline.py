@@ -284,6 +284,10 @@ class DataPipeline:
         if split == "test" and self.task.target not in needed:
             names.pop(self.task.target, None)
         others = [each for each in self._resolve() if each != split]
+        for field, other in self.task.instead.items():
+            if field in needed and field not in names:
+                there = look(self._reader(split), [names.get(other, other)])
+                needed = [n for n in needed if n != field or there.absent]
         wanted = [*names.values(), *(name for name in needed if name not in names)]
         refuse_absent(
             look(self._reader(split), wanted),

@@ -15,6 +15,7 @@ from training.documents.document import dotted
 from training.documents.yaml_file import parse_yaml_value
 from training.errors import DataError, did_you_mean
 from training.files.named_paths import named_path, open_file
+from training.recipes.task import Task
 
 __all__ = ["Recognised", "recognise"]
 
@@ -163,12 +164,13 @@ def tasks_for(
         given: field -> its column, where somebody said so.
     """
     fitting: list[tuple[int, int, str, dict[str, str]]] = []
-    for name, fields in _tasks().items():
+    for name, task in _tasks().items():
+        fields = task.fields
         needed = [f for f, kind in fields.items() if _is_needed(kind)]
         matched = {f: given.get(f) or column_of(f, columns) for f in fields}
         taken = {f: column for f, column in matched.items() if column is not None}
-        if all(field in taken for field in needed):
-            own = sum(taken[field] == field for field in needed)
+        if all(f in taken or task.instead.get(f) in taken for f in needed):
+            own = sum(taken.get(field) == field for field in needed)
             fitting.append((-len(needed), -own, name, taken))
     return {name: taken for *_, name, taken in sorted(fitting, key=lambda e: e[:3])}
 
@@ -184,7 +186,7 @@ def column_of(field: str, columns: Sequence[str]) -> str | None:
 
 def _require(fields: Mapping[str, str], columns: Sequence[str], place: object) -> None:
     """Refuse fields that no task has, and columns that the rows do not have."""
-    known = sorted({field for each in _tasks().values() for field in each})
+    known = sorted({field for each in _tasks().values() for field in each.fields})
     for field, column in fields.items():
         if field not in known:
             raise DataError(
@@ -198,10 +200,10 @@ def _require(fields: Mapping[str, str], columns: Sequence[str], place: object) -
             )
 
 
-def _tasks() -> dict[str, Mapping[str, str]]:
-    """Return name -> fields of all tasks that are installed and can be loaded."""
+def _tasks() -> dict[str, type[Task]]:
+    """Return the tasks, by name, that are installed and can be loaded."""
     names = sorted({info.name for info in installed("task") if not info.trouble})
-    return {name: find_part("task", name, "task").fields for name in names}
+    return {name: find_part("task", name, "task") for name in names}
 
 
 def _is_needed(kind: Any) -> bool:
@@ -210,8 +212,13 @@ def _is_needed(kind: Any) -> bool:
 
 def _wishes() -> list[str]:
     return [
-        f"{name} takes {', '.join(f for f, kind in fields.items() if _is_needed(kind))}"
-        for name, fields in _tasks().items()
+        f"{name} takes "
+        + ", ".join(
+            f"{field} or {task.instead[field]}" if field in task.instead else field
+            for field, kind in task.fields.items()
+            if _is_needed(kind)
+        )
+        for name, task in _tasks().items()
     ]
 
 

@@ -99,6 +99,9 @@ class RowChecks:
 
     def _refuse_missing(self, values: Mapping[str, Any]) -> None:
         missing = [n for n in self._required if self.name_of(n) not in values]
+        if missing:  # few rows lack one: the others need not ask
+            has = {name for name in self._kinds if self.name_of(name) in values}
+            missing = [n for n in missing if self._task.instead.get(n) not in has]
         if not missing:
             return
         keys = [self.name_of(name) for name in missing]

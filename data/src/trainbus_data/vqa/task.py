@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -42,6 +43,7 @@ class VQA(Task):
         "kind": "text?",
     }
     target = "answer"
+    instead: ClassVar = {"answer": "answers"}
     metrics: tuple[str, ...] = ("accuracy", "exact_match")
     default_family = "blip"
 
@@ -51,7 +53,9 @@ class VQA(Task):
             self.metrics = ("anls", *self.metrics)
 
     def complete(self, row: dict[str, Any]) -> None:
-        """Give a row with an answer the lists of answers and the kind that it lacks."""
+        """Give a row the answer, the list of answers and the kind that it lacks."""
+        if "answers" in row and "answer" not in row:  # of equally frequent the first
+            row["answer"] = Counter(row["answers"]).most_common(1)[0][0]
         if "answer" in row:
             row.setdefault("answers", [row["answer"]])
             row.setdefault("kind", kind_of(row["answer"]))

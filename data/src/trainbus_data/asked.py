@@ -19,20 +19,22 @@ from training.recipes.task import Task
 __all__ = ["asked_row", "batch_of"]
 
 
-def asked_row(task: Task, fields: Mapping[str, str], max_pixels: int) -> dict[str, Any]:
+def asked_row(
+    task: Task, given: Mapping[str, str], max_pixels: int, names: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the row of these fields; files are relative to the working directory.
 
+    Args:
+        task: says what a row holds.
+        given: the values, by the task's names of fields or by those in ``names``.
+        max_pixels: a picture with more is refused.
+        names: field -> what the files of the run called it, where that differs.
     Raises:
-        ConfigError: a field is missing, or none of the task's.
+        ConfigError: a field is missing, given twice, or none of the task's.
         DataError: a value cannot be used.
     """
     wanted = required_fields(task, needs_target=False)
-    for name in fields:
-        if name not in task.fields:
-            raise ConfigError(
-                f"--field {name}: the task has no such field"
-                f"{did_you_mean(name, task.fields)}; it needs: {', '.join(wanted)}"
-            )
+    fields = _by_field(task, given, names, wanted)
     missing = [name for name in wanted if name not in fields]
     if missing:
         more = " ".join(f"--field {name}=..." for name in missing)
@@ -45,6 +47,28 @@ def asked_row(task: Task, fields: Mapping[str, str], max_pixels: int) -> dict[st
         return checks.read(fields, "asked:1")
     except UnusableRow as error:
         raise DataError(f"--field {error}") from error
+
+
+def _by_field(
+    task: Task, given: Mapping[str, str], names: Mapping[str, str], wanted: list[str]
+) -> dict[str, str]:
+    """Return the values by the task's names, which count more than the files'."""
+    field_of = {names[field]: field for field in task.fields if field in names}
+    field_of |= {field: field for field in task.fields}
+    written: dict[str, str] = {}
+    for name in given:
+        if name not in field_of:
+            needed = (f"{f} (or {names[f]})" if f in names else f for f in wanted)
+            raise ConfigError(
+                f"--field {name}: the task has no such field"
+                f"{did_you_mean(name, field_of)}; it needs: {', '.join(needed)}"
+            )
+        first = written.setdefault(field_of[name], name)
+        if first != name:
+            raise ConfigError(
+                f"--field {first} and --field {name} are one field; keep one"
+            )
+    return {field: given[name] for field, name in written.items()}
 
 
 def batch_of(family: ModelFamily, processor: Any, row: Mapping[str, Any]) -> Batch:

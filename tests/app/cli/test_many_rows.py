@@ -116,6 +116,35 @@ def test_every_row_is_answered_as_alone_in_order_with_its_fields(
     ]
 
 
+@pytest.mark.parametrize("name", ["question", "asked"])
+def test_one_row_is_asked_by_the_tasks_names_or_by_the_files(
+    name: str, command: Command
+) -> None:
+    fields = ("--field", "image=own/red.png", "--field", f"{name}=what color?")
+    given = ("predict", "--checkpoint", "model.pt", "--device", "cpu")
+    code, out, err = command(*given, *fields)
+    assert code == 0, err
+    assert ask(command, "rows/train.jsonl")[0] == 0
+    assert out == lines_of("said.jsonl")[0]["prediction"] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["image", "aksed"], "aksed: the task has no such field (did you mean 'asked'"),
+        (["image", "x"], "no such field; it needs: image, question (or asked)"),
+        (["question", "asked"], "--field question and --field asked are one field"),
+    ],
+)
+def test_a_field_of_no_name_or_of_both_is_refused(
+    names: list[str], words: str, command: Command
+) -> None:
+    fields = (part for name in names for part in ("--field", f"{name}=a"))
+    code, _, err = command("predict", "--checkpoint", "model.pt", *fields)
+    assert code == 2
+    assert words in err
+
+
 def test_rows_of_which_some_have_the_target_get_the_same_predictions(
     command: Command,
 ) -> None:

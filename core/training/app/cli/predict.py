@@ -49,7 +49,9 @@ def predict(arguments: argparse.Namespace) -> None:
     # Rows before weights: a mistake in them shows in a moment, not after minutes.
     if target is None:
         asked = import_module("trainbus_data.asked")
-        row = asked.asked_row(parts[0], fields, _max_pixels(saved, source))
+        row = asked.asked_row(
+            parts[0], fields, _max_pixels(saved, source), _names(saved, source)
+        )
     else:
         predictions = import_module("trainbus_data.predictions")
         predictions.require_form(target, "--out", parts[0])
@@ -102,14 +104,19 @@ def _rows(given: str, task: Task, config: Mapping[str, Any], source: str) -> Any
     rows: Any = named_path(given)
     if given.lstrip().startswith("{"):
         rows = parse_yaml_value(given, "--rows")
+    most, bad = _max_pixels(config, source), _on_bad_row(config, source)
+    asked = import_module("trainbus_data.asked_rows")
+    return asked.AskedRows(rows, task, _names(config, source), most, *bad)
+
+
+def _names(config: Mapping[str, Any], source: str) -> Mapping[str, str]:
+    """Return what the files of the run call the task's fields."""
     names = config.get("data", {}).get("fields", {})
     if not isinstance(names, Mapping) or not all(
         isinstance(each, str) for each in (*names, *names.values())
     ):
         raise _unreadable(source, "fields", names, "a mapping of names to names")
-    most, bad = _max_pixels(config, source), _on_bad_row(config, source)
-    asked = import_module("trainbus_data.asked_rows")
-    return asked.AskedRows(rows, task, names, most, *bad)
+    return names
 
 
 def _say_written(target: Path, rows: Any) -> None:

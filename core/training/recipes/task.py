@@ -15,7 +15,7 @@ class Task:
     ``./file.py:Class``; its constructor's arguments are its options. A method
     ``submission(record)``, which it may do without, returns the JSON value that a
     server takes of a row with its ``prediction``; files of predictions that end in
-    ``.json`` are a list of these.
+    ``.json`` are a list of these, of rows that have an id where ``fields`` name one.
 
     Attributes:
         fields: name -> kind of the values that a row has: ``text``, ``texts``, ``id``,

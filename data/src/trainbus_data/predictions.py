@@ -7,11 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.errors import ConfigError
+from trainbus_data.rows.row_checks import MadeId
+from training.errors import ConfigError, DataError
 from training.files.durable import finite, write_durably
 from training.recipes.task import Task
 
-__all__ = ["RECORDS", "SUBMISSION", "require_form", "require_suffix", "write_records"]
+__all__ = [
+    "RECORDS",
+    "SUBMISSION",
+    "require_form",
+    "require_ids",
+    "require_suffix",
+    "write_records",
+]
 
 #: Suffix of a file with a record a line, and of one in the form that servers take.
 RECORDS, SUBMISSION = ".jsonl", ".json"
@@ -44,6 +52,25 @@ def require_form(path: Path, option: str, task: Task | type[Task]) -> None:
         )
 
 
+def require_ids(
+    path: Path, records: Iterable[Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield rows as they are; in the form for servers each has an id of its own.
+
+    Raises:
+        DataError: names the first that has none.
+    """
+    for record in records:
+        made = [k for k, v in record.items() if isinstance(v, MadeId)]
+        if made and _is_submission(path):
+            raise DataError(
+                f"{str(path)!r}: the row {record[made[0]]!r} has no {made[0]} of its "
+                "own, by which a server knows it; give each row one, or name a file "
+                f"that ends in {RECORDS}"
+            )
+        yield record
+
+
 def write_records(path: Path, records: Iterable[Mapping[str, Any]], task: Task) -> None:
     """Write rows with their predictions as they come, all or nothing.
 
@@ -52,10 +79,12 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]], task: Task) 
             ``.json``; else a line for each.
         records: each row with its ``prediction``.
         task: of the rows.
+    Raises:
+        DataError: a row for a server has no id of its own.
     """
     submission = getattr(task, "submission", None)
     if _is_submission(path) and submission is not None:
-        chunks = _listed(map(submission, records))
+        chunks = _listed(map(submission, require_ids(path, records)))
     else:
         chunks = (_as_json(record) + b"\n" for record in records)
     write_durably(path, lambda file: file.writelines(chunks))

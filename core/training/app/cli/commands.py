@@ -117,8 +117,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     config, split = load(arguments), arguments.split
     if target is not None:
         place = config.place(("task",))
-        name, _ = named_part(config.task, place)
-        task = find_part("task", name, place)
+        task = find_part("task", named_part(config.task, place)[0], place)
         predictions.require_form(target, "--predictions", task)
     state = read_state(arguments.checkpoint)
     described = description(state, arguments.checkpoint)
@@ -127,6 +126,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         described = None  # built here as it was for the run, which fill() makes sure of
     parts = build_parts(config, described, state["model"], source, is_whole)
     fill(parts.model, state, arguments.checkpoint)
+    if target is not None:  # of more rows, it is told when they are written
+        list(predictions.require_ids(target, parts.pipeline.rows(split)[:2000]))
     loaders = {
         "validation": parts.pipeline.get_val_dataloader,
         "test": parts.pipeline.get_test_dataloader,

@@ -12,12 +12,18 @@ from trainbus_data.rows.json_lines import UnusableRow, show
 from training.errors import ConfigError, did_you_mean
 from training.recipes.task import Task
 
-__all__ = ["KINDS", "RowChecks", "required_fields"]
+__all__ = ["KINDS", "MadeId", "RowChecks", "required_fields"]
 
 #: Kinds of values that a task's fields may have.
 KINDS = ("text", "texts", "id", "picture")
 #: Paths of pictures that are remembered, so that a picture's other rows need not ask.
 MAX_RESOLVED = 1 << 18
+
+
+class MadeId(str):
+    """The id of a row that has none: its file and line, which nobody else knows."""
+
+    __slots__ = ()
 
 
 def required_fields(task: Task, needs_target: bool) -> list[str]:
@@ -124,7 +130,7 @@ class RowChecks:
     def _identify(self, name: str, given: Any, place: str) -> str | int:
         if given is None:
             file, _, line = place.rpartition(":")
-            given = f"{Path(file).stem}-{line}"
+            given = MadeId(f"{Path(file).stem}-{line}")
         if isinstance(given, bool) or not isinstance(given, str | int):
             raise UnusableRow(
                 f"{name} is {show(given)}; write a string or a whole number"

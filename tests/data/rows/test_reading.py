@@ -64,6 +64,11 @@ def test_a_harmless_oddity_is_accepted(tmp_path, lines):
     [
         pytest.param("{'image': 1}", "is not JSON", id="no JSON"),
         pytest.param('{"image": "a.png", "ques', "cut off", id="a truncated line"),
+        pytest.param(
+            json.dumps(GOOD) + ",",
+            "remove what follows the object, such as a comma",
+            id="a comma at the end",
+        ),
         pytest.param("[1]", "is [1] (a list)", id="a list"),
         pytest.param('"x"', "write a JSON object", id="a word"),
         pytest.param(json.dumps(GOOD)[:-1] + ', "x": NaN}', "NaN", id="a NaN literal"),

@@ -64,6 +64,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise
     except json.JSONDecodeError as error:
         end = "; the line seems cut off" if not raw.rstrip().endswith(b"}") else ""
+        if error.msg.startswith("Extra data"):
+            end = "; remove what follows the object, such as a comma"
         raise UnusableRow(
             f"is not JSON: {error.msg} at column {error.colno}{end}"
         ) from error

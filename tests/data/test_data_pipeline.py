@@ -208,6 +208,12 @@ def test_a_missing_file_is_an_error_that_says_how_to_get_it(tmp_path):
         DataPipeline({"root": str(root), "train": "train.jsonl"}).rows("train")
 
 
+def test_a_missing_file_below_the_root_is_told_as_it_is_written():
+    words = r"data\.train is 'no\.csv' \(relative to data\.root '\.\.'\), which is not"
+    with pytest.raises(DataError, match=words):
+        DataPipeline({"root": "..", "train": "no.csv"}).rows("train")
+
+
 def break_image(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
 

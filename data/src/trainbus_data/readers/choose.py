@@ -62,7 +62,8 @@ def open_reader(
         source: a path, or one reader's name over its options.
         settings: of the section; a reader with an option of such a name gets it.
         locate: turns a path in the configuration into words, for messages.
-        root: what relative paths among the options are relative to.
+        root: what relative paths among the options are relative to; ``source`` is
+            below it already.
     Raises:
         PluginError: the reader or an option is unknown, or does not fit.
         DataError: there is nothing to read, or not in that form.
@@ -73,7 +74,7 @@ def open_reader(
         at = (*at, name)
     else:
         if not source.exists():
-            raise DataError(how_to_get(split, source))
+            raise DataError(how_to_get(split, source, root))
         name, options = reader_of(source), {"path": str(source)}
     cls = find_part("reader", name, locate(at))
     parameters = parameters_of(cls)
@@ -96,9 +97,12 @@ def _takes_path(annotation: Any) -> bool:
     )
 
 
-def how_to_get(split: str, path: Path) -> str:
-    """Return the error for a missing file, with the way to it."""
-    problem = f"data.{split} is {str(path)!r}, which is not a file here ({Path.cwd()})"
+def how_to_get(split: str, path: Path, root: Path | None = None) -> str:
+    """Return the error for a missing file, as it was written, with the way to it."""
+    given = repr(str(path))
+    if root is not None and path.is_relative_to(root):
+        given = f"{str(path.relative_to(root))!r} (relative to data.root {str(root)!r})"
+    problem = f"data.{split} is {given}, which is not a file here ({Path.cwd()})"
     if "easy_vqa" in str(path).lower().replace("-", "_"):
         return (
             f"{problem}; get the set with: git clone "

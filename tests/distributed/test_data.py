@@ -182,11 +182,18 @@ def unseeded_sampler() -> dict[str, Any]:
     return language(DataLoader(Texts(), batch_size=2, sampler=order))
 
 
+def unseeded_after_the_first_batch() -> dict[str, Any]:
+    """The longest rows first, and then those that a process draws for itself."""
+    rest = [[2, 3], [4, 5]] if os.environ["RANK"] == "0" else [[4, 5], [2, 3]]
+    return language(DataLoader(Texts(), batch_sampler=[[0, 1], *rest]))
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (unseeded, "does not yield the same batch on all"),
-        (unseeded_sampler, "does not yield the same batch on all"),
+        (unseeded, "does not yield the same batches on all"),
+        (unseeded_sampler, "does not yield the same batches on all"),
+        (unseeded_after_the_first_batch, "does not yield the same batches on all"),
         (longer, "ends on 1 of 2"),
     ],
 )

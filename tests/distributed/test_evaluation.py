@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import Ranks
+from ranks import RankError, Ranks
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -75,7 +76,7 @@ def history(kind: str, **options: Any) -> list[dict[str, float]]:
     trainer = Trainer(
         model,
         points(),
-        LOADERS[kind](),
+        {**LOADERS, **DIFFERENT}[kind](),
         optimizer=torch.optim.SGD(model.parameters(), 0.1),
         loss_fn=nn.functional.cross_entropy,
         num_epochs=2,
@@ -88,6 +89,29 @@ def history(kind: str, **options: Any) -> list[dict[str, float]]:
     )
     trainer.train()
     return [{**row, "seconds": 0.0} for row in trainer.history]
+
+
+class Told(list[Any]):
+    """Batches that tell the same number in each process, whatever there are."""
+
+    def __len__(self) -> int:
+        return 3
+
+
+def by_index(*batches: list[int]) -> Any:
+    return DataLoader(Points(), batch_sampler=Told(batches))
+
+
+def is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+#: Loaders of another order, or another length, in each process.
+DIFFERENT: dict[str, Any] = {
+    "the first batch": lambda: by_index([0] if is_main() else [1]),
+    "those after it": lambda: by_index([0], *([[1], [2]] if is_main() else [[2], [1]])),
+    "the end": lambda: by_index([0], *([[1]] if is_main() else [])),
+}
 
 
 def left_by(kind: str) -> int:
@@ -194,6 +218,12 @@ class Answers(nn.Module):
 class Batch(dict[str, Any]):
     rows: list[dict[str, Any]]
     loss_weight: float
+
+
+@pytest.mark.parametrize("kind", DIFFERENT)
+def test_d22_loaders_that_differ_are_refused(two: Ranks, kind: str) -> None:
+    with pytest.raises(RankError, match="val_dataloader does not yield"):
+        two.run(history, kind)
 
 
 def questions(indices: list[int]) -> Batch:

@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import BatchSampler, DataLoader
 
 from training.errors import DataError
-from training.feed.divided_loader import check_same, refuse_divided
+from training.feed.divided_loader import check_same, checked, refuse_divided
 from training.feed.epoch_loader import can_skip, copied
 from training.feed.persistent_workers import end_workers
 from training.feed.share import Share, sliced
@@ -76,18 +76,19 @@ class ValidationShare:
         return copied(loader, loader.dataset, issued, loader.persistent_workers)
 
     def _by_index(self, batches: Iterator[Any]) -> Iterator[Any]:
+        return checked(self._with_indices(batches), self.strategy, "val_dataloader")
+
+    def _with_indices(self, batches: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         assert self._issued is not None
         is_plain = type(self.loader.batch_sampler) is BatchSampler  # type: ignore[attr-defined]
         for number in count():
             batch = next(batches, None)
             part = None if batch is None else self._issued.at(number)
-            if number == 0 and part is not None:
-                check_same(self.strategy, part.whole, "val_dataloader")
             if part is None:
                 return
             self.stands_in = part.stands_in
             self.samples = len(part) if is_plain else None
-            yield batch
+            yield batch, part.whole
 
     def _sliced(self, batches: Iterator[Any]) -> Iterator[Any]:
         rank, size = self.strategy.rank, self.strategy.size

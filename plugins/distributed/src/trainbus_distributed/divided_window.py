@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from trainbus_distributed.strategy import GroupStrategy
 
 #: Weight, loss, losses that are not finite, names of parts that are new, who asks, who
-#: listens before the step.
-OWN_SUMS = 6
+#: listens before the step, buffers that begin to move.
+OWN_SUMS = 7
 
 
 class Spoilt(Exception):
@@ -81,6 +81,7 @@ class DividedWindow(Window):
         """
         if self.num_batches == 0:
             self._begin()
+            self._strategy.buffers.begin()
         self._group.begin_pass()
         is_stand_in = isinstance(weight, StandIn)
         is_last = self._ends(self.num_batches + 1)
@@ -180,10 +181,13 @@ class DividedWindow(Window):
         """
         own = [self._weight_sum, float(self._loss_sum), float(self._bad_loss)]
         own.append(float(not self._part_sums.keys() <= set(self._names)))
-        asking = self._strategy.asking
+        asking, buffers = self._strategy.asking, self._strategy.buffers
         own += float(asking is None or asking.may_ask), float(listens)
+        own.append(float(buffers.have_news()))
         sums = self._group.sum([*own, *self._sums_of_parts()], "of a window")
-        weight, loss, num_bad, num_new, num_asking, num_listening = sums[:OWN_SUMS]
+        weight, loss, num_bad, num_new, num_asking, num_listening, num_moving = sums[
+            :OWN_SUMS
+        ]
         of_parts: Sequence[float] = sums[OWN_SUMS:]
         if asking is not None:
             asking.may_come = bool(num_asking)
@@ -200,7 +204,9 @@ class DividedWindow(Window):
         self._loss_sum, self._weight_sum = loss, weight
         self._expected = self._group.size * self._divided_by
         self._global_divisor.follow(weight)
-        self._strategy.share_buffers()
+        if num_moving:
+            buffers.agree()
+        buffers.share()  # before anybody looks
         return weight, bool(num_bad), bool(num_listening)
 
     def _correction(self) -> float:

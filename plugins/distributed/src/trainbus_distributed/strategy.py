@@ -11,15 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from trainbus_distributed.alike import require_same_model
+from trainbus_distributed.buffers import MovingBuffers
 from trainbus_distributed.divided_window import DividedWindow
 from trainbus_distributed.exchange import average
 from trainbus_distributed.farewell import lost_words
 from trainbus_distributed.group import Group
-from trainbus_distributed.module_facts import (
-    keeps_statistics,
-    looking_across_rows,
-    parts_of,
-)
+from trainbus_distributed.module_facts import looking_across_rows, parts_of
 from trainbus_distributed.waiting import OutOfStepError, asker, place
 from training import ConfigError, PluginError
 from training.plugin import GradientCheck, Strategy, record_failure
@@ -51,7 +48,7 @@ class GroupStrategy(Strategy):
         self.data = data
         self._is_on_main = False
         self._reported: BaseException | None = None
-        self._with_buffers: list[nn.Module] = []
+        self.buffers = MovingBuffers([], group)
 
     @property
     def rank(self) -> int:
@@ -216,16 +213,8 @@ class GroupStrategy(Strategy):
             )
 
     def watch_buffers(self, *modules: nn.Module) -> None:
-        """Let buffers follow main from here on, if any part keeps statistics."""
-        parts = [part for module in modules for part in module.modules()]
-        keeps = any(map(keeps_statistics, modules))
-        self._with_buffers = [p for p in parts if p._buffers] if keeps else []
-
-    def share_buffers(self) -> None:
-        """Give all main's buffers: at the end of a window, before anybody looks."""
-        if self._with_buffers:
-            held = (b for part in self._with_buffers for b in part._buffers.values())
-            self.group.share_main([b for b in held if b is not None])
+        """Let buffers that passes move follow main, from the first window on."""
+        self.buffers = MovingBuffers(modules, self.group)
 
     def exchanges(self, is_last: bool) -> bool:
         """Whether gradients are exchanged in a batch.

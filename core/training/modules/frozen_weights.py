@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training.errors import CheckpointError
 from training.modules.plain_names import as_plain, plain_name, some, weights_of
 
-__all__ = ["LEFT_OUT", "FrozenWeights", "complete"]
+__all__ = ["LEFT_OUT", "FrozenWeights", "complete", "is_whole"]
 
 #: The part of a checkpoint that names what is not in it.
 LEFT_OUT = "left_out"
@@ -61,11 +61,18 @@ class FrozenWeights:
                 "nothing was saved: a sharded checkpoint leaves no weights out; save "
                 "all of them, or with distributed.checkpoint 'full'"
             )
+        if not names:
+            return dict(state)
         if names != self._names:
             self._names, self._digest = names, digest_of(model, names)
         left = {name: value for name, value in model.items() if name not in set(names)}
         part = {"names": names, "digest": self._digest}
         return {**state, "model": left, LEFT_OUT: part}
+
+
+def is_whole(state: Mapping[str, Any]) -> bool:
+    """Whether no weight was left out of a checkpoint; its part may be there, empty."""
+    return LEFT_OUT not in state or not state[LEFT_OUT]["names"]
 
 
 def complete(model: nn.Module, state: dict[str, Any], source: str) -> None:
@@ -80,7 +87,7 @@ def complete(model: nn.Module, state: dict[str, Any], source: str) -> None:
     """
     state["model"] = as_plain(model, state["model"])
     part = state.pop(LEFT_OUT, None)
-    if part is None:
+    if part is None or not part["names"]:
         return
     own = weights_of(model)
     missing = [name for name in part["names"] if name not in own]

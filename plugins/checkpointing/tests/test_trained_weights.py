@@ -12,7 +12,7 @@ from torch import nn
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, CheckpointError, Trainer
-from training.plugin import read_checkpoint
+from training.plugin import read_checkpoint, write_checkpoint
 
 
 class Adapted(nn.Module):
@@ -95,6 +95,35 @@ def test_its_weights_alone_can_be_taken(tmp_path: Path) -> None:
     trainer.load_checkpoint(source, weights_only=True)
     saved = read_checkpoint(source)["model"]["adapter.weight"]
     assert torch.equal(trainer.model.adapter.weight, saved)
+
+
+@pytest.mark.parametrize("has_part", [False, True], ids=["as written", "empty part"])
+def test_with_nothing_frozen_a_file_is_whole_and_a_run_goes_on_from_it(
+    tmp_path: Path, has_part: bool
+) -> None:
+    def thawed(folder: str, *others: Any) -> Trainer:
+        trainer = build(tmp_path / folder, *others)
+        trainer.model.base.requires_grad_(True)
+        return trainer
+
+    through = thawed("through")
+    through.train()
+    stopped = thawed("stopped", Stops())
+    stopped.train()
+    source = stopped.plugins["checkpointing"].last_path
+    state = read_checkpoint(source)
+    assert "left_out" not in state
+    if has_part:  # as earlier releases wrote it
+        write_checkpoint(source, {**state, "left_out": {"names": [], "digest": ""}})
+    resumed = thawed("resumed")
+    resumed.load_checkpoint(source)
+    resumed.train()
+    assert resumed.step == 6
+    ended = resumed.model.state_dict()
+    assert all(
+        torch.equal(ended[name], value)
+        for name, value in through.model.state_dict().items()
+    )
 
 
 def other_base(trainer: Trainer) -> None:

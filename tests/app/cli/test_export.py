@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoProcessor, BlipForQuestionAnswering
 
 from training import Trainer
-from training.checkpoint_io import read_checkpoint
+from training.checkpoint_io import read_checkpoint, write_checkpoint
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -35,6 +35,18 @@ def test_a_file_holds_every_weight_under_its_name(
     weights, saved = load_file("w.safetensors"), read_checkpoint(checkpoint)["model"]
     assert weights.keys() == saved.keys()
     assert all(torch.equal(weights[name], saved[name]) for name in saved)
+
+
+def test_a_file_that_left_nothing_out_is_exported_whole(
+    checkpoint: Path, workplace: Path, command: Command
+) -> None:
+    state = {**read_checkpoint(checkpoint), "left_out": {"names": [], "digest": ""}}
+    write_checkpoint(workplace / "a.pt", state)
+    for target in ("w.safetensors", "folder"):
+        code, _, err = command("export", "a.pt", target)
+        assert code == 0, err
+    weights = load_file(workplace / "w.safetensors")
+    assert weights.keys() == state["model"].keys()
 
 
 def test_a_folder_is_read_by_transformers_alone(

@@ -110,7 +110,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from training.app.cli.report import metric_table
     from training.discovery.parts import find_part
     from training.layout import read_state
-    from training.modules.frozen_weights import LEFT_OUT
+    from training.modules.frozen_weights import is_whole
 
     predictions = import_module("trainbus_data.predictions")
     target = new_file(arguments.predictions, "--predictions")
@@ -121,10 +121,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         predictions.require_form(target, "--predictions", task)
     state = read_state(arguments.checkpoint)
     described = description(state, arguments.checkpoint)
-    source, is_whole = arguments.checkpoint, LEFT_OUT not in state
-    if not is_whole and config.model.name is None:
+    source, has_all = arguments.checkpoint, is_whole(state)
+    if not has_all and config.model.name is None:
         described = None  # built here as it was for the run, which fill() makes sure of
-    parts = build_parts(config, described, state["model"], source, is_whole)
+    parts = build_parts(config, described, state["model"], source, has_all)
     fill(parts.model, state, arguments.checkpoint)
     if target is not None:  # of more rows, it is told when they are written
         list(predictions.require_ids(target, parts.pipeline.rows(split)[:2000]))

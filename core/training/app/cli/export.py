@@ -64,9 +64,9 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
     from training.checkpoint.part_checks import is_dense, shown
     from training.checkpoint.state import warn_of_nonfinite
     from training.files.durable import write_durably
-    from training.modules.frozen_weights import LEFT_OUT
+    from training.modules.frozen_weights import is_whole
 
-    if LEFT_OUT in state:
+    if not is_whole(state):
         raise CheckpointError(
             f"{source!r} holds trained weights alone, of which no {SUFFIX} file is "
             "made; name a folder for the whole model, or pass --adapter"
@@ -106,7 +106,7 @@ def _write_pretrained(
     """
     from training.app.building.recipe import rebuild
     from training.app.cli.commands import description, fill
-    from training.modules.frozen_weights import LEFT_OUT
+    from training.modules.frozen_weights import is_whole
 
     described = description(state, source)
     if described is None:
@@ -115,8 +115,7 @@ def _write_pretrained(
             f"write for from_pretrained; name a file instead: {out}{SUFFIX}"
         )
     saved = state.get("metadata", {}).get("config", {})
-    is_whole = LEFT_OUT not in state
-    made = rebuild(described, source, state["model"], saved, None, is_whole)
+    made = rebuild(described, source, state["model"], saved, None, is_whole(state))
     fill(made.model, state, source)
     adapters, model = import_module("trainbus_models.lora"), made.model
     has_adapter = adapters.has_lora(model)

@@ -31,7 +31,7 @@ def predict(arguments: argparse.Namespace) -> None:
     from training.app.building.recipe import named_parts, rebuild
     from training.hardware.device import choose_device
     from training.layout import read_state
-    from training.modules.frozen_weights import LEFT_OUT
+    from training.modules.frozen_weights import is_whole
 
     fields = _fields(arguments)
     target = _target(arguments, fields)
@@ -57,8 +57,7 @@ def predict(arguments: argparse.Namespace) -> None:
         predictions.require_form(target, "--out", parts[0])
         size = _batch_size(saved, source)
         rows = _rows(arguments.rows, parts[0], saved, source)
-    is_whole = LEFT_OUT not in state
-    made = rebuild(described, source, state["model"], saved, parts, is_whole)
+    made = rebuild(described, source, state["model"], saved, parts, is_whole(state))
     fill(made.model, state, source)
     made.model.to(device).eval()
     if target is None:

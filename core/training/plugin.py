@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from training.loop.window_result import WindowResult
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
-    from training.modules.frozen_weights import FrozenWeights
+    from training.modules.frozen_weights import FrozenWeights, complete
     from training.modules.plain_names import as_plain, load_weights, weights_of
     from training.modules.train_mode import evaluating
     from training.plain import plain
@@ -120,6 +120,7 @@ _MODULES = {
     "check_weights": "training.checkpoint.state",
     "checked_answer": "training.hooks.answers",
     "choose_device": "training.hardware.device",
+    "complete": "training.modules.frozen_weights",
     "complete_folder": "training.checkpoint_io",
     "count": "training.messages.tables",
     "did_you_mean": "training.errors",
@@ -211,6 +212,7 @@ __all__ = [
     "check_weights",
     "checked_answer",
     "choose_device",
+    "complete",
     "complete_folder",
     "count",
     "did_you_mean",

@@ -127,6 +127,36 @@ def test_last_holds_live_weights_and_the_trainer_ends_with_the_best(
     assert is_equal(trainer.model, measures.live[2])
 
 
+@pytest.mark.parametrize("is_touched", [False, True], ids=["as it was", "written to"])
+def test_the_best_come_back_from_a_file_without_the_frozen_ones_if_those_are_as_then(
+    tmp_path: Path, is_touched: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Touches(Callback):
+        mutates = ("parameters",)
+
+        def on_step_end(self, trainer: Trainer) -> None:
+            if is_touched and trainer.step == 4:
+                trainer.model.layers[3].bias.add_(1.0)  # after the best
+
+    model = Regression()
+    model.layers[3].bias.requires_grad_(False)
+    measures = Measures(1.0, 2.0, 3.0)
+    trainer = make_trainer(
+        model,
+        regression_batches(2),
+        measures,
+        Touches(),
+        ModelCheckpointCallback(tmp_path, weights="trained"),
+        EarlyStoppingCallback(restore_best_weights=True),
+        num_epochs=3,
+    )
+    trainer.train()
+    step = 6 if is_touched else 2
+    assert trainer.weights_are == ("live" if is_touched else "best@2")
+    assert is_equal(trainer.model, measures.live[step])
+    assert ("the model's other 1 weights are not those" in caplog.text) == is_touched
+
+
 def test_a_signal_leaves_live_weights_for_the_run_to_go_on_with() -> None:
     class Terminate(Callback):
         def on_epoch_end(self, trainer: Trainer) -> None:

@@ -15,6 +15,7 @@ from training import CheckpointError
 from training.plugin import (
     as_plain,
     check_weights,
+    complete,
     glimpse,
     load_weights,
     read_checkpoint,
@@ -138,14 +139,14 @@ class BestWeights:
             return None
         try:
             state = read_checkpoint(path)
+            complete(trainer.model, state, str(path))  # frozen ones may not be in it
         except CheckpointError as error:
             log.warning("%s: %s", self._owner, error)
             return None
         if why := self._unfit(state, best):
             log.warning("%s: %s %s; it is not used", self._owner, path, why)
             return None
-        weights = as_plain(trainer.model, state["model"])
-        part = trainer.strategy.own(weights, weights_of(trainer.model))
+        part = trainer.strategy.own(state["model"], weights_of(trainer.model))
         return part, state.get("loss")
 
     def _unfit(self, state: Mapping[str, Any], best: Progress) -> str | None:

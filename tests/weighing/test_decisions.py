@@ -176,6 +176,9 @@ def test_a_unit_that_there_is_not_is_refused(loss_per: Any, told: str) -> None:
         pytest.param(lambda batch: -1, "returned the weight -1", id="no amount"),
         pytest.param(lambda batch: "3", "returned the weight '3'", id="text"),
         pytest.param(lambda batch: True, "returned the weight True", id="a truth"),
+        pytest.param(lambda batch: None, "returned the weight None", id="nothing"),
+        pytest.param(lambda batch: [3], r"returned the weight \[3\]", id="a list"),
+        pytest.param(lambda batch: 10**400, "returned the weight 100", id="too large"),
     ],
 )
 def test_what_a_batch_does_not_tell_is_refused(loss_per: Any, told: str) -> None:

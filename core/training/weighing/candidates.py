@@ -54,8 +54,8 @@ def checked(given: Any, what: str) -> float:
     is_number = not isinstance(given, (bool, str, bytes))
     try:
         weight = float(given) if is_number else math.nan
-    except (TypeError, ValueError):
-        weight = math.nan
+    except (TypeError, ValueError, OverflowError):
+        weight, is_number = math.nan, False
     if not 0.0 <= weight < math.inf:
         shown = weight if is_number else repr(given)
         raise DataError(

@@ -24,6 +24,7 @@ def fake_trainer(optimizer, num_epochs=2, steps_per_epoch=5, max_steps=None):
         epoch=0,
         step=0,
         update=0,
+        batches_seen=0,
         is_extra_evaluation=False,
         require_metric=lambda name, owner: None,
     )

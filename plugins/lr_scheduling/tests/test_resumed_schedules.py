@@ -86,9 +86,9 @@ def changed(choice, **options):
         type="linear", on_schedule_change=choice, **options
     )
     resumed = fake_trainer(make_optimizer(0.5), num_epochs=4)
+    resumed.step = resumed.update = resumed.batches_seen = 4
     begin(new, resumed, resumed=True)
     new.load_state_dict(old.state_dict())
-    resumed.step = resumed.update = 4
     return new, resumed
 
 
@@ -147,6 +147,7 @@ def test_a_saved_t_max_does_not_replace_the_configured_one_silently():
     trainer.optimizer.step()
     old.driver.advance()
     rescaled, trainer = make_cosine(50, on_schedule_change="rescale")
+    trainer.epoch, trainer.step, trainer.update = 1, 5, 5
     rescaled.load_state_dict(old.state_dict())
     expected = 0.5 * (1 + math.cos(math.pi / 50))
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(expected)

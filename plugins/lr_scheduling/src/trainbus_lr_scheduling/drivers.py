@@ -44,11 +44,20 @@ class Driver(Protocol):
     def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         """Go on exactly as the run that saved these, with its settings."""
 
-    def restart(self, progress: Mapping[str, Any]) -> None:
-        """Begin the configured schedule here, over what is left of the run."""
+    def restart(self, place: int) -> None:
+        """Begin the configured schedule here, over what is left of the run.
 
-    def rescale(self, progress: Mapping[str, Any]) -> None:
-        """Go on as if the whole run had been configured as it is now."""
+        Args:
+            place: advances of the run, as planned now, that are over.
+        """
+
+    def rescale(self, progress: Mapping[str, Any], place: int) -> None:
+        """Go on as if the whole run had been configured as it is now.
+
+        Args:
+            progress: as saved; what a plateau has seen is kept.
+            place: advances of the run, as planned now, that are over.
+        """
 
 
 def set_lr(group: dict[str, Any], lr: float) -> None:
@@ -118,15 +127,15 @@ class ClosedForm:
         self._saved_settings = dict(settings)
         self._begin(Schedule(**fields), progress["began_at"], progress["advances"])
 
-    def restart(self, progress: Mapping[str, Any]) -> None:
-        """Begin anew here; a total shrinks to the updates that are left."""
+    def restart(self, place: int) -> None:
+        """Begin anew here; a total shrinks to the advances that are left."""
         self._set_base_lrs(self._base_lrs)
-        self._begin(self._configured, progress["advances"], progress["advances"])
+        self._begin(self._configured, place, place)
 
-    def rescale(self, progress: Mapping[str, Any]) -> None:
-        """Keep the number of advances under the configured schedule."""
+    def rescale(self, progress: Mapping[str, Any], place: int) -> None:
+        """Go on at ``place`` of the configured schedule."""
         self._set_base_lrs(self._base_lrs)
-        self._begin(self._configured, 0, progress["advances"])
+        self._begin(self._configured, 0, place)
 
     def _begin(self, schedule: Schedule, began_at: int, advances: int) -> None:
         if schedule.total is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainbus_lr_scheduling.checks import (
+    advances_over,
     check_combination,
     check_floor,
     check_object,
@@ -131,7 +132,7 @@ class LearningRateSchedulerCallback(Callback):
             "cooldown": cooldown,
         }
         self._driver: Driver | None = None
-        self._group_places: Callable[[], Sequence[int | None]] = tuple
+        self._trainer: Trainer | None = None
         self._epoch_mark = self._update_mark = 0  # at the last advance per epoch
 
     @property
@@ -188,7 +189,7 @@ class LearningRateSchedulerCallback(Callback):
 
     def on_setup(self, trainer: Trainer) -> None:
         """Build the schedule and set the rates of the first update."""
-        self._group_places = lambda: trainer.group_places
+        self._trainer = trainer
         self._check_floor(max(base_lrs(trainer.optimizer)))
         schedule = self.schedule(trainer)
         if schedule is not None:
@@ -233,7 +234,7 @@ class LearningRateSchedulerCallback(Callback):
         is_new = trainer.epoch > self._epoch_mark
         if is_new and trainer.update > self._update_mark:
             self.driver.advance()
-        self._epoch_mark, self._update_mark = trainer.epoch, trainer.update
+        self._set_marks(trainer)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Say how far short of its end skipped updates left the schedule."""
@@ -268,20 +269,29 @@ class LearningRateSchedulerCallback(Callback):
         if not state:
             return
         check_state(state)
-        state = in_order(state, self._group_places())
+        trainer = self._trainer
+        assert trainer is not None, "on_setup has not run"
+        state = in_order(state, trainer.group_places)
         if (state["kind"], state["interval"]) == (self._kind(), self.interval):
             self.driver.check(state["settings"], state["progress"])
         change = self._change(state)
+        self._epoch_mark = state["epoch_mark"]
+        self._update_mark = state["update_mark"]
         if change is None:
             self.driver.resume(state["settings"], state["progress"])
         else:
-            self._resolve(change, state)
-        self._epoch_mark = state["epoch_mark"]
-        self._update_mark = state["update_mark"]
+            self._resolve(change, state, trainer)
 
     def _begin(self) -> None:
         self._epoch_mark = self._update_mark = 0
         self.driver.start()
+
+    def _begin_here(self, trainer: Trainer) -> None:
+        self.driver.restart(advances_over(trainer, self.interval))
+        self._set_marks(trainer)
+
+    def _set_marks(self, trainer: Trainer) -> None:
+        self._epoch_mark, self._update_mark = trainer.epoch, trainer.update
 
     def _kind(self) -> str:
         return self.type or f"{self.scheduler.__class__.__name__} object"
@@ -294,7 +304,9 @@ class LearningRateSchedulerCallback(Callback):
             self.driver.settings, state["settings"]
         )
 
-    def _resolve(self, change: tuple[str, Any, Any], state: Mapping[str, Any]) -> None:
+    def _resolve(
+        self, change: tuple[str, Any, Any], state: Mapping[str, Any], trainer: Trainer
+    ) -> None:
         name, here, there = change
         choice = self.on_schedule_change
         is_other_kind = name in ("type", "interval")
@@ -313,9 +325,11 @@ class LearningRateSchedulerCallback(Callback):
         if choice == "keep":
             self.driver.resume(state["settings"], state["progress"])
         elif choice == "new":
-            self.driver.restart(state["progress"])
+            self._begin_here(trainer)
         else:
-            self.driver.rescale(state["progress"])
+            place = advances_over(trainer, self.interval)
+            self.driver.rescale(state["progress"], place)
+            self._set_marks(trainer)
 
     def _build_plateau(self, optimizer: Optimizer) -> ReduceLROnPlateau:
         rates = base_lrs(optimizer)

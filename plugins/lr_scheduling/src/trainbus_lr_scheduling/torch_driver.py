@@ -125,23 +125,23 @@ class TorchDriver:
         for group, base in zip(groups, state.get("base_lrs", ()), strict=False):
             group["initial_lr"] = copied(base)
 
-    def restart(self, progress: Mapping[str, Any]) -> None:
+    def restart(self, place: int) -> None:
         """Begin the configured schedule here; its length stays as it was built."""
         self.start()
 
-    def rescale(self, progress: Mapping[str, Any]) -> None:
+    def rescale(self, progress: Mapping[str, Any], place: int) -> None:
         """Replay the configured scheduler; a plateau keeps what it has seen."""
         if isinstance(self._scheduler, ReduceLROnPlateau):
             learnt = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
             seen = {name: progress["state"][name] for name in learnt}
             self._load({**self._fresh, **seen})
+            self._advances = progress["advances"]
         else:
             self.start()
             with warnings.catch_warnings():  # "before optimizer.step()": a replay
                 warnings.simplefilter("ignore")
-                for _ in range(progress["advances"]):
+                for _ in range(place):
                     self.advance()
-        self._advances = progress["advances"]
 
     def _configured(self) -> dict[str, Any]:
         arguments = {"arguments": self._arguments} if self._arguments else {}

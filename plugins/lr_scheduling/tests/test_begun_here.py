@@ -92,6 +92,23 @@ ALL = {
 }
 
 
+@pytest.mark.parametrize(
+    ("schedule", "each"), [(PER_UPDATE, 1), (PER_EPOCH, 4)], ids=["updates", "epochs"]
+)
+@pytest.mark.parametrize("end", [16, 18])
+def test_a_schedule_that_is_added_when_resuming_ends_with_the_run(
+    path: Path, schedule: dict[str, Any], each: int, end: int
+) -> None:
+    rates(path, None, end, is_resumed=False)
+    used = rates(path, schedule)
+    left = 40 - end
+    whole = falling(-(-left // each), each)
+    assert used == pytest.approx(whole[len(whole) - left :])
+    rates(path, None, end, is_resumed=False)
+    halves = rates(path, schedule, end=30) + rates(path, schedule)
+    assert halves == used
+
+
 @pytest.mark.parametrize("saved", ALL)
 def test_a_new_schedule_of_updates_ends_with_the_run(path: Path, saved: str) -> None:
     rates(path, ALL[saved], end=16, is_resumed=False)

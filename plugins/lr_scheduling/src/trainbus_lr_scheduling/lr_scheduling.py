@@ -133,6 +133,7 @@ class LearningRateSchedulerCallback(Callback):
         }
         self._driver: Driver | None = None
         self._trainer: Trainer | None = None
+        self._is_loaded = False
         self._epoch_mark = self._update_mark = 0  # at the last advance per epoch
 
     @property
@@ -189,7 +190,7 @@ class LearningRateSchedulerCallback(Callback):
 
     def on_setup(self, trainer: Trainer) -> None:
         """Build the schedule and set the rates of the first update."""
-        self._trainer = trainer
+        self._trainer, self._is_loaded = trainer, False
         self._check_floor(max(base_lrs(trainer.optimizer)))
         schedule = self.schedule(trainer)
         if schedule is not None:
@@ -205,11 +206,13 @@ class LearningRateSchedulerCallback(Callback):
         self._begin()
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
-        """Check the monitored metric; without a checkpoint begin at the beginning."""
+        """Check the monitored metric; begin what no checkpoint says where to go on."""
         if self.is_plateau:
             trainer.require_metric(self.monitor, "lr_scheduling.monitor")
         if not resumed:
             self._begin()
+        elif not self._is_loaded:  # the run that was saved had no schedule
+            self._begin_here(trainer)
 
     @heard_if(lambda self: self._counts_updates)
     def on_step_end(self, applied: bool) -> None:
@@ -281,6 +284,7 @@ class LearningRateSchedulerCallback(Callback):
             self.driver.resume(state["settings"], state["progress"])
         else:
             self._resolve(change, state, trainer)
+        self._is_loaded = True
 
     def _begin(self) -> None:
         self._epoch_mark = self._update_mark = 0

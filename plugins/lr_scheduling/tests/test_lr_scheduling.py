@@ -179,6 +179,37 @@ def test_a_run_of_unknown_length_is_refused_where_it_matters(options, is_refused
         callback.on_setup(trainer)
 
 
+COSINE = r"\.type is 'cosine', "
+FRACTION = r"\.warmup is 0\.1, a fraction of the run, "
+EPOCHS = (
+    r".*epochs, but max_steps is set .*; use interval 'step', or num_epochs in place"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"type": "cosine", "warmup": 0.1}, COSINE + ".*; set max_steps, or use type"),
+        (
+            {"type": "constant", "warmup": 0.1},
+            FRACTION + ".*; set max_steps, or use a whole warmup",
+        ),
+        ({"type": "cosine", "interval": "epoch"}, COSINE + EPOCHS),
+        (
+            {"type": "constant", "interval": "epoch", "warmup": 0.1},
+            FRACTION + EPOCHS,
+        ),
+    ],
+)
+def test_what_needs_the_length_is_named_with_a_way_that_helps(options, message):
+    most = 8 if "interval" in options else None
+    trainer = fake_trainer(make_optimizer(1.0), steps_per_epoch=None, max_steps=most)
+    with pytest.raises(ConfigError, match=message):
+        LearningRateSchedulerCallback(**options).on_setup(trainer)
+    ways = {"interval": "step"} if most else {"type": "constant", "warmup": 1}
+    LearningRateSchedulerCallback(**options | ways).on_setup(trainer)
+
+
 @pytest.mark.parametrize("kind", ["cosine", "linear", "plateau"])
 def test_a_floor_above_every_rate_is_refused_since_none_would_move(kind):
     callback = LearningRateSchedulerCallback(type=kind, min_lr=0.5)

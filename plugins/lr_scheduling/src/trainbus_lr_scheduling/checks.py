@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from trainbus_lr_scheduling.course import rates_over
 from trainbus_lr_scheduling.lengths import first_part, scheduler_length
+from trainbus_lr_scheduling.schedules import NEEDS_TOTAL
 from trainbus_lr_scheduling.units import Plan, why_updates
 from training import ConfigError
 from training.plugin import epochs_begun, foreign_value
@@ -272,6 +273,29 @@ def check_floor(min_lr: float, rate: float) -> None:
             f"{rate:g}, which then never falls; use a lower one, or min_factor, a "
             "fraction of the rate"
         )
+
+
+def check_needs_no_total(kind: str, warmup: float, interval: str) -> None:
+    """Raise ``ConfigError`` for what depends on a length, in a run that has none."""
+    if kind in NEEDS_TOTAL:
+        what = f"type is {kind!r}"
+        else_use = "type 'constant', 'step' or 'plateau' with a whole warmup"
+    elif 0 < warmup < 1:
+        what = f"warmup is {warmup}, a fraction of the run"
+        else_use = "a whole warmup"
+    else:
+        return
+    if interval == "step":
+        raise ConfigError(
+            f"lr_scheduling.{what}, which needs the number of updates, but the "
+            f"training loader has no length; set max_steps, or use {else_use}"
+        )
+    # Without max_steps the number of epochs is num_epochs.
+    raise ConfigError(
+        f"lr_scheduling.{what}, which needs the number of epochs, but max_steps is set "
+        "and the training loader has no length; use interval 'step', or num_epochs in "
+        "place of max_steps"
+    )
 
 
 def planned_advances(trainer: Trainer | PlannedRun, interval: str) -> int | None:

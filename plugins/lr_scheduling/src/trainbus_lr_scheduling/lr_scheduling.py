@@ -19,6 +19,7 @@ from trainbus_lr_scheduling.checks import (
     advances_over,
     check_combination,
     check_floor,
+    check_needs_no_total,
     check_object,
     check_savable,
     check_source,
@@ -171,13 +172,8 @@ class LearningRateSchedulerCallback(Callback):
         if self.type is None or self.is_plateau:
             return None
         total = planned_advances(trainer, self.interval)
-        needs_total = self.type in NEEDS_TOTAL or 0 < self.warmup < 1
-        if needs_total and total is None:
-            raise ConfigError(
-                f"lr_scheduling.type is {self.type!r}, which needs the number of "
-                "updates, but the training loader has no length; set max_steps, or "
-                "use type 'constant', 'step' or 'plateau' with a whole warmup"
-            )
+        if total is None:
+            check_needs_no_total(self.type, self.warmup, self.interval)
         return Schedule(
             type=self.type,
             total=total if self.type in NEEDS_TOTAL else None,

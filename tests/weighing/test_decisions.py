@@ -38,11 +38,8 @@ def mean_of_labels(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def said(caplog: Any) -> str:
     """Return what the package has logged about weights."""
-    return "\n".join(
-        record.getMessage()
-        for record in caplog.records
-        if record.name == "training.weighing"
-    )
+    own = [each for each in caplog.records if each.name == "training.weighing"]
+    return "\n".join(each.getMessage() for each in own)
 
 
 def test_one_line_says_what_was_found(caplog: Any) -> None:
@@ -177,7 +174,6 @@ def test_a_unit_that_there_is_not_is_refused(loss_per: Any, told: str) -> None:
         pytest.param(lambda batch: "3", "returned the weight '3'", id="text"),
         pytest.param(lambda batch: True, "returned the weight True", id="a truth"),
         pytest.param(lambda batch: None, "returned the weight None", id="nothing"),
-        pytest.param(lambda batch: [3], r"returned the weight \[3\]", id="a list"),
         pytest.param(lambda batch: 10**400, "returned the weight 100", id="too large"),
     ],
 )

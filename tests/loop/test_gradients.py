@@ -65,6 +65,24 @@ def test_every_kind_is_scaled(gradients: list[Tensor]) -> None:
         assert torch.equal(dense(parameter), gradient.to_dense() * 0.5)
 
 
+DOUBLES = {
+    "dense": [torch.tensor([3.0, 4.0], dtype=torch.float64)],
+    "complex": [torch.tensor([3.0 + 4.0j], dtype=torch.complex128).conj()],
+    "sparse": [sparse([1.0, 2.0, 3.0], [0, 0, 3], torch.float64)],
+    "beside others": [torch.ones(2, dtype=torch.float64), torch.ones(2)],
+}
+
+
+@pytest.mark.parametrize("gradients", DOUBLES.values(), ids=DOUBLES.keys())
+def test_doubles_are_scaled_as_doubles(gradients: list[Tensor]) -> None:
+    parameters = parameters_with(gradients)
+    assert GradientCheck(parameters).finite(1 / 3)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        expected = gradient.to_dense() * (1 / 3)
+        rtol = 1e-15 if gradient.dtype != torch.float32 else 1e-6
+        torch.testing.assert_close(dense(parameter), expected, rtol=rtol, atol=0.0)
+
+
 @pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("gradients", GRADIENTS.values(), ids=GRADIENTS.keys())
 def test_a_bad_value_in_any_kind_is_found(gradients: list[Tensor], bad: float) -> None:

@@ -78,15 +78,19 @@ class DDPStrategy(GroupStrategy):
         self._trained = [p for p in step.parameters() if p.requires_grad]
         self._exchanged = set(map(id, self._trained))
 
-        def computed(_: nn.Module, batch: Any, weight: float) -> Any:
-            try:
-                return ddp(batch, weight)
-            except RuntimeError as error:
-                if "find_unused_parameters" not in str(error):
-                    raise
-                raise ConfigError(self._unused()) from error
+        return lambda _, batch, weight: ddp(batch, weight)
 
-        return computed
+    def require_exchanged(self) -> None:
+        """Raise ``ConfigError`` where a parameter got no gradient in the pass at hand.
+
+        DDP by itself tells only in the next pass: each process would have stepped on
+        gradients of its own before, and saved that.
+        """
+        assert self._ddp is not None
+        try:
+            self._ddp.reducer._check_reducer_finalized()
+        except RuntimeError as error:
+            raise ConfigError(self._unused()) from error
 
     def _unused(self) -> str:
         """Say what DDP waits for in vain, and the way out."""
@@ -100,8 +104,8 @@ class DDPStrategy(GroupStrategy):
                 "it before train()"
             )
         return (
-            "a parameter that trains got no gradient in the window before, and DDP "
-            "waits for each: say distributed.find_unused_parameters: true if the "
+            "a parameter that trains got no gradient in this window, and DDP waits for "
+            "each: say distributed.find_unused_parameters: true if the "
             "forward pass leaves some out, or freeze them before train()"
         )
 

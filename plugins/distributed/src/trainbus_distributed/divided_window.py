@@ -101,6 +101,8 @@ class DividedWindow(Window):
             scaled = self._scaled(loss, factor, exchanges)
             if scaled is not None:
                 scaled.backward()  # type: ignore[no-untyped-call]
+        if exchanges:
+            self._strategy.require_exchanged()
         self._has_exchanged = exchanges
         return loss
 

@@ -241,6 +241,9 @@ class GroupStrategy(Strategy):
         """
         return loss * 0.0
 
+    def require_exchanged(self) -> None:
+        """Raise ``ConfigError`` where a pass that exchanges has left gradients out."""
+
     def exchanged(self, parameter: nn.Parameter) -> bool:
         """Whether the engine itself exchanges this parameter's gradient."""
         return False

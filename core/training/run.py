@@ -316,7 +316,7 @@ class Run:
         )
         if self.bus.on_train_begin is not None:
             self.bus.on_train_begin(trainer, self.resumption is not None)
-        if self._is_done():
+        if self._is_done() and not self.loop.owes_row():
             log.warning(
                 "nothing to train: %d epochs, %d steps were already done; raise "
                 "num_epochs or max_steps to go on",

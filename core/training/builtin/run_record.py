@@ -45,8 +45,8 @@ SUMMARY = "summary.json"
 STARTS = "starts.json"
 EARLIER = "earlier"
 LOCK = "record.lock"
-#: What commands make of a run's weights, and look for or leave beside its record.
-MADE_OF_IT = ("predictions.*", "report.html")
+#: What a command makes of a run's weights, and another one looks for beside its record.
+MADE_OF_IT = "predictions.json*"
 #: Plugin name -> its answer to ``summary``.
 Answers = Mapping[str, Mapping[str, Any]]
 
@@ -341,7 +341,8 @@ def _put_aside(folder: Path) -> None:
     old = [path for path in old if path.exists()]
     if not old:
         return
-    old += [path for pattern in MADE_OF_IT for path in folder.glob(pattern)]
+    # By suffix, too: a file that is being written has another one.
+    old += [p for p in folder.glob(MADE_OF_IT) if p.suffix.startswith(".json")]
     number = 1
     while (folder / EARLIER / f"{number:03d}").exists():
         number += 1

@@ -121,8 +121,8 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
         value = progress.get(name, 0)
         require(is_count(value), f"progress.{name}", value, COUNT)
     decided = progress.get("decided", -1)
-    is_right = is_count(decided) or (type(decided) is int and decided == -1)
-    require(is_right, "progress.decided", decided, f"-1 or {COUNT}")
+    is_right = type(decided) is int and -1 <= decided <= progress["step"]
+    require(is_right, "progress.decided", decided, "-1 or a step so far")
     require(
         is_number(progress["loss_sum"]),
         *("progress.loss_sum", progress["loss_sum"], "a number"),

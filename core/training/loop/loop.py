@@ -73,7 +73,7 @@ class Loop:
         """Run until the plan is done or a request ends it."""
         trainer, requests = self.trainer, self.state.requests
         requests.agree()
-        if self._owes_row():
+        if self.owes_row():
             self._run_epoch()
         elif trainer.is_stopping:  # it trains nothing: what it saves is what was loaded
             self._catch_up()
@@ -89,12 +89,12 @@ class Loop:
             except Abandoned:
                 self._announce_checkpoint("stop")
 
-    def _owes_row(self) -> bool:
+    def owes_row(self) -> bool:
         """Whether a signal ended the run before the evaluation at ``max_steps``."""
         at, limit = self.state.progress, self.trainer.max_steps
         is_inside = at.batch > 0 and self.state.requests.stop is None
         is_told = any(row["step"] == at.step for row in self.state.history[-1:])
-        return is_inside and not is_told and limit is not None and at.step >= limit
+        return is_inside and not is_told and at.step == limit
 
     def _restore_rng(self) -> None:
         if self.state.owed:

@@ -115,6 +115,8 @@ def digest_of(weights: Mapping[str, Any], names: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name in names:
         value = weights[name].detach()
+        if hasattr(value, "full_tensor"):  # sharded: all processes are here
+            value = value.full_tensor()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         flat = value.cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(flat.numpy().data)

@@ -36,6 +36,11 @@ class Watch(Callback):
             trainer.save_checkpoint(self.path)
 
 
+def loss_of(model: nn.Module, batch: Any) -> torch.Tensor:
+    loss: torch.Tensor = model(batch[0]).square().mean()
+    return loss
+
+
 def rates(
     path: Path,
     schedule: dict[str, Any] | None,
@@ -58,11 +63,10 @@ def rates(
             torch.utils.data.TensorDataset(torch.zeros(ROWS, 1)), batch_size=batch_size
         ),
         optimizer=optimizer,
-        step_fn=lambda model, batch: model(batch[0]).square().mean(),
         callbacks=plugins,
         device="cpu",
         seed=0,
-        **{"num_epochs": 10, **options},
+        **{"num_epochs": 10, "step_fn": loss_of, **options},
     )
     if is_resumed:
         trainer.load_checkpoint(path, allow_changes=["batch_size"])
@@ -107,6 +111,19 @@ def test_a_schedule_that_is_added_when_resuming_ends_with_the_run(
     rates(path, None, end, is_resumed=False)
     halves = rates(path, schedule, end=30) + rates(path, schedule)
     assert halves == used
+
+
+@pytest.mark.parametrize("saved", [None, {"type": "cosine"}], ids=["added", "new"])
+def test_updates_that_were_skipped_before_it_are_none_that_are_left(
+    path: Path, saved: Any
+) -> None:
+    calls = iter(range(16))
+
+    def skipping(model: nn.Module, batch: Any) -> torch.Tensor:
+        return loss_of(model, batch) * (float("nan") if next(calls) < 4 else 1.0)
+
+    rates(path, saved, 16, is_resumed=False, nonfinite="skip", step_fn=skipping)
+    assert rates(path, PER_UPDATE, nonfinite="skip") == pytest.approx(falling(24))
 
 
 @pytest.mark.parametrize("saved", ALL)

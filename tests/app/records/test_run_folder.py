@@ -112,8 +112,9 @@ def test_a_fresh_run_puts_the_starts_of_the_earlier_one_aside(tmp_path: Path) ->
 def test_what_was_made_of_the_weights_of_an_earlier_run_goes_with_its_record(
     tmp_path: Path,
 ) -> None:
-    made = ("predictions.jsonl", "predictions.json", "report.html")
-    for name in made:
+    made = ("predictions.jsonl", "predictions.json")
+    others = ("predictions.py", "predictions.jsonl.1f2e3d4c.tmp-7", "report.html")
+    for name in (*made, *others):
         (tmp_path / name).write_text(name)
     ended(tmp_path, "is killed")
     assert all((tmp_path / name).exists() for name in made)  # no run was there before
@@ -123,6 +124,7 @@ def test_what_was_made_of_the_weights_of_an_earlier_run_goes_with_its_record(
     assert all((tmp_path / name).exists() for name in made)  # it is the same run
     recorded(tmp_path).train()
     assert not any((tmp_path / name).exists() for name in made)
+    assert all((tmp_path / name).exists() for name in others)  # of somebody, or new
     kept = [(tmp_path / "earlier/001" / name).read_text() for name in made]
     assert kept == list(made)
 

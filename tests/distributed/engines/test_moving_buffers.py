@@ -29,6 +29,8 @@ class Centre(nn.Module):
         self.layer = nn.Linear(4, 4)
         self.center: Tensor
         self.register_buffer("center", torch.zeros(2, 4))
+        if way == "still":
+            self.center[1] = float("nan")  # which equals nothing, itself included
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer(x)

@@ -72,13 +72,15 @@ def goes_on(folder: Path, trainer: Trainer) -> Trainer:
 
 @pytest.mark.parametrize("steps", [9, 6, 12])
 def test_p1_the_evaluation_at_max_steps_is_made_by_the_run_that_goes_on(
-    tmp_path: Path, steps: int
+    tmp_path: Path, caplog: Any, steps: int
 ) -> None:
     whole = trainer_of(tmp_path / "whole", max_steps=steps)
     whole.train()
     with pytest.raises(SystemExit, match="143"):
         trainer_of(tmp_path, Tells("evaluate", steps), max_steps=steps).train()
+    caplog.clear()
     rest = goes_on(tmp_path, trainer_of(tmp_path, max_steps=steps))
+    assert "nothing to train" not in caplog.text
     assert [row["step"] for row in rest.history] == [
         row["step"] for row in whole.history
     ]
@@ -96,6 +98,30 @@ def test_p1_a_signal_in_an_epochs_last_step_leaves_its_evaluation_to_the_rest(
     rest = goes_on(tmp_path, trainer_of(tmp_path, every=3))
     assert "val_loss" in rest.history[0]
     assert_same_end(end_of(rest), end_of(whole), "the end")
+
+
+@pytest.mark.parametrize("hook", ["on_batch_end", "evaluate"])
+def test_p1_what_is_due_by_steps_at_max_steps_is_left_to_a_run_with_more(
+    tmp_path: Path, hook: str
+) -> None:
+    whole = trainer_of(tmp_path / "whole", every=3)
+    whole.train()
+    tells = Tells(hook, 5 if hook == "on_batch_end" else 6)
+    with pytest.raises(SystemExit, match="143"):
+        trainer_of(tmp_path, tells, every=3, max_steps=6).train()
+    rest = goes_on(tmp_path, trainer_of(tmp_path, every=3))
+    assert "val_loss" in rest.history[0]
+    assert_same_end(end_of(rest), end_of(whole), "the end")
+
+
+def test_a_run_that_is_behind_its_max_steps_owes_nothing(
+    tmp_path: Path, caplog: Any
+) -> None:
+    with pytest.raises(SystemExit, match="143"):
+        trainer_of(tmp_path, Tells("on_batch_end", 8)).train()
+    rest = goes_on(tmp_path, trainer_of(tmp_path, max_steps=8))
+    assert (rest.step, [row["step"] for row in rest.history]) == (9, [6])
+    assert "nothing to train" in caplog.text
 
 
 @pytest.mark.parametrize("step", [6, 12])

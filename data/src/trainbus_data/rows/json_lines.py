@@ -65,7 +65,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         end = "; the line seems cut off" if not raw.rstrip().endswith(b"}") else ""
         if error.msg.startswith("Extra data"):
-            end = "; remove what follows the object, such as a comma"
+            end = "; remove what follows there, such as a comma"
         raise UnusableRow(
             f"is not JSON: {error.msg} at column {error.colno}{end}"
         ) from error

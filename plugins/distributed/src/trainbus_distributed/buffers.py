@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -103,7 +102,7 @@ class MovingBuffers:
         if self._values is None:
             return False
         values, part = self._values[place], self._parts[place]
-        return not all(torch.equal(v, part.get_buffer(n)) for n, v in values.items())
+        return not all(_is_same(v, part.get_buffer(n)) for n, v in values.items())
 
     def _tell(self, place: int, is_same: bool) -> None:
         part = self._parts[place]
@@ -127,6 +126,13 @@ def _versions(part: nn.Module) -> dict[str, tuple[Tensor | None, int]]:
         name: (b, 0 if b is None or b.is_inference() else b._version)
         for name, b in part._buffers.items()
     }
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether both hold the same numbers; NaN is one."""
+    if one.shape != other.shape:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def _kinds(part: nn.Module) -> list[Any]:

@@ -135,10 +135,11 @@ class BestWeights:
         """
         assert best.best_step is not None
         path = _find_checkpoint(trainer, best.best_step)
-        if path is None:
+        state = None if path is None else self._read(path)
+        # Before it is completed, which all do together where weights are sharded.
+        if not all(trainer.strategy.gather(state is not None)) or state is None:
             return None
         try:
-            state = read_checkpoint(path)
             complete(trainer.model, state, str(path))  # frozen ones may not be in it
         except CheckpointError as error:
             log.warning("%s: %s", self._owner, error)
@@ -148,6 +149,13 @@ class BestWeights:
             return None
         part = trainer.strategy.own(state["model"], weights_of(trainer.model))
         return part, state.get("loss")
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        try:
+            return read_checkpoint(path)
+        except CheckpointError as error:
+            log.warning("%s: %s", self._owner, error)
+            return None
 
     def _unfit(self, state: Mapping[str, Any], best: Progress) -> str | None:
         """Return why the state of a checkpoint is not that of the best check, or None.

@@ -373,13 +373,13 @@ class EvaluationCallback(Callback):
         return is_last or bool(self.every_n_epochs and epoch % self.every_n_epochs == 0)
 
     def _is_due_soon(self, trainer: Trainer) -> bool:
-        """Whether this step ends an epoch that is evaluated anyway.
+        """Whether this step ends an epoch that is evaluated in every run.
 
         Twice at one step would count twice for whoever counts checks. Where a run ends
         inside an epoch it is asked for, too: one with more steps would measure there.
         """
-        is_end = trainer.ends_epoch and trainer.stop_owner != "signal"  # which skips it
-        return is_end and self._is_epoch_due(trainer, trainer.epoch + 1)
+        every = self.every_n_epochs
+        return bool(trainer.ends_epoch and every and (trainer.epoch + 1) % every == 0)
 
 
 def _check_evaluator(evaluator: Any, keep_predictions: bool, **options: Any) -> None:

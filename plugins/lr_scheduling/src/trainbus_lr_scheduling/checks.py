@@ -314,15 +314,15 @@ def advances_over(trainer: Trainer, interval: str) -> int:
     """Return how many of a resumed run's planned advances are over.
 
     By what is left, since the saved counters may be of another unit, or of steps of
-    another length. Skipped updates are no advances.
+    another length. Skipped updates are among them.
     """
     length, planned = trainer.steps_per_epoch, planned_advances(trainer, interval)
     if length is None or planned is None:
-        return trainer.update if interval == "step" else trainer.epoch
+        return trainer.step if interval == "step" else trainer.epoch
     done = -(-trainer.batches_seen // trainer.gradient_accumulation_steps)
     left = length * (trainer.num_epochs - trainer.epoch) - done
     if trainer.max_steps is not None:
         left = min(left, trainer.max_steps - trainer.step)
     if interval == "epoch":
         return planned - epochs_begun(left + done % length, length)
-    return max(0, planned - left - (trainer.step - trainer.update))
+    return planned - left

@@ -328,6 +328,8 @@ class LearningRateSchedulerCallback(Callback):
             self._begin_here(trainer)
         else:
             place = advances_over(trainer, self.interval)
+            if self.interval == "step":  # a skipped update was no advance
+                place = max(0, place - (trainer.step - trainer.update))
             self.driver.rescale(state["progress"], place)
             self._set_marks(trainer)
 

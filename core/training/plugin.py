@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from training.modules.plain_names import as_plain, load_weights, weights_of
     from training.modules.train_mode import evaluating
     from training.plain import plain
-    from training.planned.length import epochs_begun, num_batches
+    from training.planned.length import epochs_begun, num_batches, num_windows
     from training.planned.planned_run import Plan, PlannedRun
     from training.signals.handlers import is_insistent
     from training.signals.shield import iterate_shielded, shielded
@@ -148,6 +148,7 @@ _MODULES = {
     "named_path": "training.files.named_paths",
     "number_started": "training.hardware.launch",
     "num_batches": "training.planned.length",
+    "num_windows": "training.planned.length",
     "open_file": "training.files.named_paths",
     "plain": "training.plain",
     "portions": "training.feed.validation_share",
@@ -239,6 +240,7 @@ __all__ = [
     "metric_of",
     "named_path",
     "num_batches",
+    "num_windows",
     "number_started",
     "open_file",
     "plain",

@@ -25,7 +25,7 @@ class RunLength(NamedTuple):
     def steps_per_epoch(self) -> int | None:
         """Windows of one epoch; the last one may hold fewer batches."""
         batches = self.batches_per_epoch
-        return None if batches is None else -(-batches // self.accumulation)
+        return None if batches is None else num_windows(batches, self.accumulation)
 
     @property
     def total_steps(self) -> int | None:
@@ -61,6 +61,11 @@ def num_batches(dataloader: Iterable[Any]) -> int | None:
         return len(dataloader)  # type: ignore[arg-type]
     except (TypeError, NotImplementedError):
         return None
+
+
+def num_windows(batches: int, accumulation: int) -> int:
+    """Return in how many windows an epoch's first batches lie."""
+    return -(-batches // accumulation)
 
 
 def epochs_begun(steps: int, per_epoch: int) -> int:

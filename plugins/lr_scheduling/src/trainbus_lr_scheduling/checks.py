@@ -15,7 +15,7 @@ from trainbus_lr_scheduling.lengths import first_part, scheduler_length
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL
 from trainbus_lr_scheduling.units import Plan, why_updates
 from training import ConfigError
-from training.plugin import epochs_begun, foreign_value
+from training.plugin import epochs_begun, foreign_value, num_windows
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -319,7 +319,7 @@ def advances_over(trainer: Trainer, interval: str) -> int:
     length, planned = trainer.steps_per_epoch, planned_advances(trainer, interval)
     if length is None or planned is None:
         return trainer.step if interval == "step" else trainer.epoch
-    done = -(-trainer.batches_seen // trainer.gradient_accumulation_steps)
+    done = num_windows(trainer.batches_seen, trainer.gradient_accumulation_steps)
     left = length * (trainer.num_epochs - trainer.epoch) - done
     if trainer.max_steps is not None:
         left = min(left, trainer.max_steps - trainer.step)

@@ -120,9 +120,6 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     for name in ("skipped_windows", "nonfinite_windows"):
         value = progress.get(name, 0)
         require(is_count(value), f"progress.{name}", value, COUNT)
-    decided = progress.get("decided", -1)
-    is_right = type(decided) is int and -1 <= decided <= progress["step"]
-    require(is_right, "progress.decided", decided, "-1 or a step so far")
     require(
         is_number(progress["loss_sum"]),
         *("progress.loss_sum", progress["loss_sum"], "a number"),
@@ -138,6 +135,9 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     ):
         wanted = f"within the {most} windows it is a part of"
         require(value <= most, f"progress.{name}", progress.get(name), wanted)
+    decided = progress.get("decided", -1)
+    is_right = type(decided) is int and -1 <= decided <= step
+    require(is_right, "progress.decided", decided, "-1 or a step so far")
     wanted = f"within the {step} windows of the run, of which each epoch has one"
     require(progress["epoch"] <= step, "progress.epoch", progress["epoch"], wanted)
     # It would be in the mean of the epoch that begins.

@@ -66,7 +66,7 @@ def test_a_harmless_oddity_is_accepted(tmp_path, lines):
         pytest.param('{"image": "a.png", "ques', "cut off", id="a truncated line"),
         pytest.param(
             json.dumps(GOOD) + ",",
-            "remove what follows the object, such as a comma",
+            "remove what follows there, such as a comma",
             id="a comma at the end",
         ),
         pytest.param("[1]", "is [1] (a list)", id="a list"),

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from training.signals.shield import iterate_shielded, shielded
     from training.view import MetricValue
     from training.weighing.candidates import LabelUse
-    from training.weighing.untouched import undrawn, untouched
+    from training.weighing.untouched import is_same_tensor, undrawn, untouched
     from training.weighing.weigher import LossPer, Weigher
 
 # Name -> module that defines it.
@@ -137,6 +137,7 @@ _MODULES = {
     "is_count": "training.checkpoint.part_checks",
     "is_finite": "training.checkpoint.part_checks",
     "is_insistent": "training.signals.handlers",
+    "is_same_tensor": "training.weighing.untouched",
     "iterate_shielded": "training.signals.shield",
     "load_rng_state": "training.hardware.rng",
     "load_weights": "training.modules.plain_names",
@@ -230,6 +231,7 @@ __all__ = [
     "is_count",
     "is_finite",
     "is_insistent",
+    "is_same_tensor",
     "iterate_shielded",
     "load_rng_state",
     "load_weights",

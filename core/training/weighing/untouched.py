@@ -91,7 +91,8 @@ class Kept:
                 for name, value in values.items():
                     buffer = buffers[name]
                     assert buffer is not None
-                    if not _is_same(buffer, value):
+                    # Else untouched, so that versions and views stay as they are.
+                    if not is_same_tensor(buffer, value):
                         buffer.copy_(value)
         for optimizer, (groups, state) in self._optimizers:
             for group, options in zip(optimizer.param_groups, groups, strict=True):
@@ -187,14 +188,14 @@ def _card_of(modules: list[nn.Module]) -> torch.device | None:
     return None
 
 
-def _is_same(buffer: Tensor, value: Tensor) -> bool:
-    """Whether nothing is to be done, so that versions and views stay as they are."""
-    return buffer.shape == value.shape and bool(
-        torch.equal(buffer, value)
+def is_same_tensor(one: Tensor, other: Tensor) -> bool:
+    """Whether both have one shape and the same numbers, NaN included; waits."""
+    return one.shape == other.shape and bool(
+        torch.equal(one, other)
         or (
-            buffer.is_floating_point()
-            and torch.equal(buffer.isnan(), value.isnan())
-            and torch.equal(buffer.nan_to_num(), value.nan_to_num())
+            one.is_floating_point()
+            and torch.equal(one.isnan(), other.isnan())
+            and torch.equal(one.nan_to_num(), other.nan_to_num())
         )
     )
 

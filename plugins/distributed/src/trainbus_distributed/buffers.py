@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainbus_distributed.group import Group
+from training.plugin import is_same_tensor
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class MovingBuffers:
         if self._values is None:
             return False
         values, part = self._values[place], self._parts[place]
-        return not all(_is_same(v, part.get_buffer(n)) for n, v in values.items())
+        return not all(is_same_tensor(v, part.get_buffer(n)) for n, v in values.items())
 
     def _tell(self, place: int, is_same: bool) -> None:
         part = self._parts[place]
@@ -126,13 +127,6 @@ def _versions(part: nn.Module) -> dict[str, tuple[Tensor | None, int]]:
         name: (b, 0 if b is None or b.is_inference() else b._version)
         for name, b in part._buffers.items()
     }
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    """Whether both hold the same numbers; NaN is one."""
-    if one.shape != other.shape:
-        return False
-    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def _kinds(part: nn.Module) -> list[Any]:

@@ -350,7 +350,14 @@ def test_a_group_that_joins_is_cleared_checked_corrected_and_clipped() -> None:
         assert torch.allclose(a, b, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), "3", True])
+@pytest.mark.parametrize(
+    "weight",
+    [
+        *(-1.0, float("nan"), float("inf"), "3", True, None),
+        pytest.param(10**400, id="too large for a float"),
+        pytest.param(torch.ones(2), id="several"),
+    ],
+)
 def test_a_weight_that_is_no_amount_is_refused(weight: Any) -> None:
     def step(model: nn.Module, batch: Any) -> dict[str, Any]:
         return {"loss": model(*batch)["loss"], "weight": weight}

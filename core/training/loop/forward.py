@@ -172,7 +172,11 @@ class _StepForward:
             given = result["weight"]
             # float() would take "3" and True, and hide the mistake.
             # A device sync if it is a CUDA tensor.
-            weight = math.nan if isinstance(given, (bool, str, bytes)) else float(given)
+            is_number = not isinstance(given, (bool, str, bytes))
+            try:
+                weight = float(given) if is_number else math.nan
+            except (TypeError, ValueError, OverflowError):
+                weight = math.nan
             # NaN fails this comparison, too.
             if not 0.0 <= weight < math.inf:
                 raise ConfigError(

@@ -35,6 +35,8 @@ HEAD = "image,question,answer\n"
         pytest.param('a,b\n"x\ny",z\n', {"a": "x\ny", "b": "z"}, id="a line end"),
         pytest.param('a,b\nsay "no",z\n', {"a": 'say "no"', "b": "z"},
                      id="quotes within"),
+        pytest.param('a,b\n "no" it says,z\n', {"a": ' "no" it says', "b": "z"},
+                     id="and at its beginning"),
         pytest.param("a,b\r\n1,2\r\n", {"a": "1", "b": "2"}, id="CRLF"),
         pytest.param("a,b\n1,2", {"a": "1", "b": "2"}, id="no end of the last"),
         pytest.param("\ufeffa,b\n1,2\n", {"a": "1", "b": "2"}, id="a byte order mark"),
@@ -88,6 +90,8 @@ def test_a_place_is_where_a_row_begins(tmp_path):
         ("1", "has 1 cells, where the head has 2; a cell that holds ','"),
         ("1,2,3", "has 3 cells, where the head has 2; a cell that holds ','"),
         ("\"['x']\",2", "a is \"['x']\" (a string), a list in brackets; separate"),
+        ('1, "x"', "has a blank before the double quote in ' \"x\"'"),
+        ('1, "x, y"', "has a blank before the double quote in ' \"x'"),
         ('"Stop" sign,2', "is no CSV: ',' expected after '\"'"),
     ],
 )
@@ -120,6 +124,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
         r":1: .*separated by ';', write .*separator: \";\"",
     ),
     "tabs": ("one\ttwo\n1\t2\n", r"separated by '\\t'.*separator: \"\\t\""),
+    "a blank before a quote": ('a, "b"\n1,2\n', ":1: the head has a blank before"),
     "one column of others": ("one;two\n1\n", ":1: the head is one column, 'one;two'"),
 }
 

@@ -21,6 +21,8 @@ __all__ = ["CsvTable"]
 
 #: Between the items of a cell that holds a list.
 BETWEEN_ITEMS = ";"
+#: A quote opens a cell only as its very first character: these stay, and divide none.
+_BLANK_THEN_QUOTES = re.compile(r'\s+"[^"]*"\s*')
 #: A first line of Excel's, which says what separates cells.
 _SAYS = re.compile(r"\s*sep=([^\w\"])\s*$", re.IGNORECASE)
 
@@ -109,7 +111,11 @@ class _Table:
         cells: list[str] = []
         while not any(cells):
             try:
-                cells = [cell.strip() for cell in next(reader)]
+                cells = next(reader)
+                told = _quoted_too_late(cells, self._separator)
+                if told:
+                    raise DataError(f"{self._path}:{reader.line_num}: the head {told}")
+                cells = [cell.strip() for cell in cells]
                 if reader.line_num == 1 and _SAYS.match(self._separator.join(cells)):
                     cells = []  # no head: it says what stands between cells
             except StopIteration:
@@ -146,6 +152,8 @@ class _Table:
                 yield str(place), self._row(cells, head)
 
     def _row(self, cells: list[str], head: list[str]) -> dict[str, Any] | UnusableRow:
+        if told := _quoted_too_late(cells, self._separator, len(head)):
+            return UnusableRow(told)
         if len(cells) != len(head):
             return UnusableRow(
                 f"has {len(cells)} cells, where the head has {len(head)}; a cell that "
@@ -189,6 +197,26 @@ class _Table:
                     f"> utf8{self._path.suffix}"
                 )
         return DataError(f"{self._path} is not UTF-8")
+
+
+def _quoted_too_late(
+    cells: list[str], separator: str, wanted: int | None = None
+) -> str | None:
+    """Return what is wrong with a cell in quotes behind a blank; None: there is none.
+
+    Args:
+        cells: of a row, as read.
+        separator: between them.
+        wanted: how many there are to be; with another number half a quoted cell tells.
+    """
+    for cell in cells:
+        is_half = wanted not in (None, len(cells)) and cell.lstrip().startswith('"')
+        if _BLANK_THEN_QUOTES.fullmatch(cell) or (is_half and cell[0].isspace()):
+            return (
+                f"has a blank before the double quote in {show(cell)}, which makes the "
+                f"quotes part of the text; write the quote right behind {separator!r}"
+            )
+    return None
 
 
 def _declared(path: Path) -> str | None:

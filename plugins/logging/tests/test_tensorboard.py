@@ -62,7 +62,7 @@ def test_curves_metrics_and_settings_are_there(make_trainer, tmp_path):
         TensorBoardCallback(every_n_steps=3),
         measured,
         max_grad_norm=1.0,
-        metadata={"task": "vqa"},
+        metadata={"task": "vqa", "root": "图/\udcff"},
     )
     trainer.train()
     log = load(tmp_path / "run" / "tensorboard" / "run")
@@ -79,7 +79,9 @@ def test_curves_metrics_and_settings_are_there(make_trainer, tmp_path):
     assert "metric/train_loss" not in log.Tags()["scalars"]
     settings = text(log, "run/settings")[0].removeprefix("```json\n")
     assert json.loads(settings.removesuffix("\n```"))["num_epochs"] == 2
-    assert '"task": "vqa"' in text(log, "run/config")[0]
+    config = text(log, "run/config")[0]
+    assert '"task": "vqa"' in config
+    assert r'"root": "图/\udcff"' in config
 
 
 def test_every_parameter_group_has_its_rate(make_trainer, tmp_path):

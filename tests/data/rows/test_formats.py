@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from trainbus_data.rows.indexed_rows import index_rows
 from trainbus_data.rows.reading import BadRow, read_rows, settle_bad_rows
@@ -101,6 +102,16 @@ def test_json_lines_are_read(tmp_path, content):
     assert bad == []
 
 
+def test_the_reader_to_write_names_a_file_as_a_person_and_yaml_read_it(tmp_path):
+    path = tmp_path / "图 🙂\u2028.json"
+    path.write_text(json.dumps(ARRAY), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_rows(path)
+    told = str(caught.value).partition("read it with ")[2]
+    assert "图 🙂" in told
+    assert yaml.safe_load(told) == {"json": {"path": str(path)}}
+
+
 # Answers.
 
 
@@ -128,6 +139,7 @@ def test_answers_are_texts_or_objects_as_annotated(tmp_path, answers, read):
         (["a", "", "b"], "answers[1] is empty"),
         ([{"answer": "a"}, {"answer": " "}], "answers[1].answer is empty"),
         ([{"answer": 3}], "answers[0].answer is 3; write a string"),
+        ([{"answer": ["红\u202e"]}], 'answers[0].answer is ["红\\u202e"] (a list)'),
         ([{"text": "a"}], "answers[0] is {"),
         ([["a"]], "answers[0] is ["),
         ([None], "answers[0] is null"),

@@ -147,7 +147,8 @@ def _records(
 def _show(answer: Mapping[str, Any]) -> None:
     """Print a prediction alone, for programs that read it; how sure it is beside it."""
     said = answer["prediction"]
-    print(said if isinstance(said, str) else json.dumps(said), flush=True)
+    text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+    print(text, flush=True)
     for name, value in answer.items():
         if name != "prediction":
             print(f"trainbus: {name} {value:.4g}", file=sys.stderr)

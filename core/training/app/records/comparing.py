@@ -30,7 +30,7 @@ def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, str):
         yield key, value
     else:
-        yield key, json.dumps(value, default=str)
+        yield key, json.dumps(value, default=str, ensure_ascii=False)
 
 
 def different_settings(runs: Sequence[RunFolder]) -> dict[str, list[str]]:

@@ -203,4 +203,8 @@ def _of_table(path: Path, text: str) -> Format | None:
 
 def _scalar(text: str) -> str:
     """Return a text as YAML has it, in quotes where it must be."""
-    return text if re.fullmatch(r"[\w/.-]*[\w/-]", text) else json.dumps(text)
+    if re.fullmatch(r"[\w/.-]*[\w/-]", text):
+        return text
+    # YAML does not take JSON's two halves of a character beyond 16 bits.
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)

@@ -95,7 +95,10 @@ def unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def show(value: Any) -> str:
     """Return a value as a person would write it, cut at 40 characters."""
-    text = ascii(value) if isinstance(value, str) else json.dumps(value)
+    is_text = isinstance(value, str)
+    text = repr(value) if is_text else json.dumps(value, ensure_ascii=False)
+    # What a terminal would act on or could not encode; of a text `repr` sees to it.
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     kinds = {"dict": "an object", "list": "a list", "str": "a string"}
     kind = kinds.get(type(value).__name__)
     text = text if len(text) <= 40 else text[:37] + "..."

@@ -58,4 +58,4 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Value]]:
     elif isinstance(value, (str, bool, int, float)):
         yield key, value
     elif value is not None:
-        yield key, json.dumps(value, default=str)
+        yield key, json.dumps(value, default=str, ensure_ascii=False)

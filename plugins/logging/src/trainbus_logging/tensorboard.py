@@ -295,7 +295,9 @@ class TensorBoardCallback(Callback):
 
     def _write_text(self, tag: str, values: Mapping[str, Any], step: int) -> None:
         assert self._writer is not None
-        text = json.dumps(values, indent=2, default=str)
+        text = json.dumps(values, indent=2, default=str, ensure_ascii=False)
+        # Half a character, as a path that is not UTF-8 holds, is not written as it is.
+        text = text.encode("utf-8", "backslashreplace").decode()
         self._writer.add_text(tag, f"```json\n{text}\n```", step)
 
 

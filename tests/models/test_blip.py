@@ -10,6 +10,7 @@ from tape import TapeRecorder
 from transformers import AutoModelForVisualQuestionAnswering, BlipForQuestionAnswering
 
 from trainbus_models.blip.build import build_blip
+from trainbus_models.blip.family import Blip
 from training import ConfigError, Trainer
 
 QUESTIONS = ["is it red?", "what color is this large shape?"]
@@ -195,6 +196,22 @@ def test_known_words_and_spelt_ones_come_back(text, decoded):
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == decoded
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        pytest.param("红色", "红色", id="ideographs"),
+        pytest.param("3个苹果", "3个苹果", id="with a number"),
+        pytest.param("青い", "青い", id="with kana"),
+        pytest.param("红色\uff1f", "红色\uff1f", id="with a mark"),
+        pytest.param("ipad 红色", "ipad 红色", id="a word before stays apart"),
+        pytest.param("dark red 3", "dark red 3", id="words stay apart"),
+    ],
+)
+def test_ideographs_are_read_without_blanks_between_them(text, read):
+    built = build_blip([text], hidden_size=16, num_attention_heads=2)
+    assert Blip().echo(built["processor"], text) == read
 
 
 @pytest.mark.parametrize(

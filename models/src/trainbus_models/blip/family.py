@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from trainbus_models.blip.decoding import texts_of
 from trainbus_models.pretrained import check_folder, load_processor, load_weights
 from trainbus_models.processor_files import described_processor, processor_of
 from trainbus_models.sizes import (
@@ -200,7 +201,7 @@ class Blip(ModelFamily):
             tokenizer = processor.tokenizer
             ids = tokenizer(value)["input_ids"]
             is_known = tokenizer.unk_token_id not in ids
-            self._echoes[value] = _texts(processor, [ids])[0] if is_known else value
+            self._echoes[value] = texts_of(processor, [ids])[0] if is_known else value
         return self._echoes[value]
 
     def predict(
@@ -222,7 +223,7 @@ class Blip(ModelFamily):
             num_beams: 1 decodes greedily.
         """
         options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
-        return _texts(processor, _generate(model, batch, options))
+        return texts_of(processor, _generate(model, batch, options))
 
     def predict_with_confidence(
         self,
@@ -246,7 +247,7 @@ class Blip(ModelFamily):
         made = _generate(model, batch, options | WITH_LOGITS)
         config: Any = model.config
         sure = mean_log_probabilities(made, 1, [config.text_config.sep_token_id])
-        return list(zip(_texts(processor, made.sequences), sure, strict=True))
+        return list(zip(texts_of(processor, made.sequences), sure, strict=True))
 
     def describe(self, model: nn.Module, processor: Any) -> dict[str, Any]:
         """Return the configuration, and the files of the processor as text."""
@@ -337,12 +338,6 @@ def _generate(model: Any, batch: Mapping[str, Any], options: Mapping[str, Any]) 
     """Return what ``generate`` makes of the batch without its answers."""
     asked = {key: v for key, v in batch.items() if key not in ANSWER_KEYS}
     return model.generate(**asked, **options, do_sample=False)
-
-
-def _texts(processor: Any, ids: Any) -> list[str]:
-    """Return the texts of (B, T) token ids, without special tokens."""
-    texts = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [text.strip() for text in texts]
 
 
 def _start_token_of(name: str, processor: Any) -> int:

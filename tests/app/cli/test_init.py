@@ -154,6 +154,21 @@ def test_columns_may_be_named(workplace: Path, command: Command) -> None:
     assert config["data"]["fields"] == {"image": "bild", "label": "farbe"}
 
 
+def test_what_validation_rows_add_stands_there_as_comments(
+    workplace: Path, command: Command
+) -> None:
+    command("init", str(captions(workplace / "rows").relative_to(workplace)))
+    file = workplace / "config.yaml"
+    lines = file.read_text().replace("# validation: FILE ", "validation: rows/c.jsonl")
+    lines = lines.replace("{monitor: null}  # with them ", "").replace(
+        "# - eval", "- eval"
+    )
+    file.write_text(lines)
+    _, out, _ = command("plan", "config.yaml")
+    assert "evaluations  10:" in out
+    assert "conflicts: none found" in out
+
+
 @pytest.mark.parametrize(
     ("field", "words"),
     [

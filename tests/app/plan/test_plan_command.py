@@ -221,6 +221,24 @@ def test_watching_a_metric_without_evaluation_is_a_conflict(
     assert "lr_scheduling" not in out.partition("\nconflicts\n")[2]
 
 
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_validation_rows_that_nobody_measures_are_told_of(
+    is_measured: bool,
+    planned: Path,
+    command: Command,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    changes = ["run.yaml", "-p", "no:early_stopping", "--set"]
+    changes += ["plugins.checkpointing.monitor=null"]
+    changes += [] if is_measured else ["-p", "no:evaluation"]
+    told = "there are validation rows, but no plugin evaluates"
+    _, out, _ = command("plan", *changes)
+    assert (told in out) is not is_measured
+    code, _, err = command("run", *changes, "--set", "training.num_epochs=1")
+    assert code == 0, err
+    assert (told in caplog.text) is not is_measured
+
+
 def test_max_steps_inside_an_epoch_is_planned(planned: Path, command: Command) -> None:
     _, out, _ = command("plan", "run.yaml", "--set", "training.max_steps=5")
     assert "5 in all, if none is skipped" in out

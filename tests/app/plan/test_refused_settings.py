@@ -98,7 +98,7 @@ def test_what_a_run_refuses_a_plan_tells(
             id="a compiler that does not",
         ),
         pytest.param(
-            set_to("plugins=[csv: {filename: new/deep/log.csv}]"),
+            set_to("plugins=[evaluation, csv: {filename: new/deep/log.csv}]"),
             id="folders that are still to be made",
         ),
         pytest.param(set_to("training.device=cuda"), id="a device of another machine"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ TRAINING_ARGUMENTS = (
     "freeze",
     "use_tensorboard",
 )
+
+log = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Config
 
@@ -160,10 +163,17 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))
     # With validation rows and nobody to measure, the kernel would enable evaluation.
     is_evaluated = any(hasattr(each, "evaluate") for each in instances)
+    validation = parts.pipeline.get_val_dataloader()
+    if validation is not None and not is_evaluated:
+        log.warning(
+            "there are validation rows, but no plugin evaluates: nothing is measured; "
+            "enable the plugin 'evaluation'"
+        )
+        validation = None
     return Trainer(
         model=parts.model,
         train_dataloader=parts.pipeline.get_train_dataloader(),
-        val_dataloader=parts.pipeline.get_val_dataloader() if is_evaluated else None,
+        val_dataloader=validation,
         optimizer=build_optimizer(parts.model, config.training.optimizer),
         callbacks=[*(callbacks or ()), record],
         seed=config.seed,

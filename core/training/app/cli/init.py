@@ -62,8 +62,9 @@ MEASURED = """\
 """
 BLIND = """\
   # Without validation rows nothing is measured: the last checkpoint is kept.
-  - lr_scheduling: {type: cosine, warmup: 0.05}  # a fraction of the run
-  - checkpointing: {monitor: null}
+  # - evaluation                # {metrics}; with validation rows
+  - lr_scheduling: {{type: cosine, warmup: 0.05}}  # a fraction of the run
+  - checkpointing: {{monitor: null}}  # with them {{monitor: val_loss, mode: min}}
 """
 
 
@@ -124,7 +125,7 @@ def _configuration(arguments: argparse.Namespace, rows: Any, task: str) -> str:
         data += f"  fields: {_value(renamed)}  # our name: the name in the file\n"
     kind = "  type: chat\n  max_answer_length: 64         # tokens\n"
     others = [name for name in rows.tasks if name != task]
-    is_measured = "validation" in rows.splits
+    plugins = MEASURED if "validation" in rows.splits else BLIND
     return TEMPLATE.format(
         source=arguments.rows,
         told=f"{rows.num_rows:,} rows, read by {rows.reader}",
@@ -134,9 +135,7 @@ def _configuration(arguments: argparse.Namespace, rows: Any, task: str) -> str:
         data=data,
         model=MODEL.format(kind=kind if rows.is_chat else ""),
         save_dir=_value(f"runs/{Path(arguments.out).stem}"),
-        plugins=MEASURED.format(metrics=", ".join(cls.metrics))
-        if is_measured
-        else BLIND,
+        plugins=plugins.format(metrics=", ".join(cls.metrics)),
     )
 
 

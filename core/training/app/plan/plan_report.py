@@ -18,6 +18,7 @@ from training.app.plan.planning import (
     file_conflicts,
     length_conflicts,
     setting_conflicts,
+    validation_conflicts,
 )
 from training.builtin.run_record import CONFIG, HISTORY, SUMMARY
 from training.bus.bus import Bus
@@ -98,6 +99,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
     conflicts = [
         *setting_conflicts(settings, run.plugins),
         *length_conflicts(run),
+        *validation_conflicts(run),
         *(sentence for plan in plans for sentence in plan.conflicts),
         *file_conflicts(run.save_dir, [path for plan in plans for path in plan.files]),
     ]

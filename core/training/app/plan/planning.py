@@ -29,6 +29,7 @@ __all__ = [
     "file_conflicts",
     "length_conflicts",
     "setting_conflicts",
+    "validation_conflicts",
 ]
 
 #: What a plugin that measures a task's metrics reports beside them.
@@ -129,6 +130,16 @@ def file_conflicts(save_dir: Path, files: Iterable[Path]) -> Iterator[str]:
                 f"nothing can be written to {str(folder)!r}, for {str(found)!r} is no "
                 "folder that can be written; choose another one"
             )
+
+
+def validation_conflicts(run: PlannedRun) -> Iterator[str]:
+    """Yield a sentence if rows would be read for a measurement that nobody makes."""
+    # None: one that evaluates does not say what it measures.
+    if run.has_validation and run.metrics is not None and not run.metrics:
+        yield (
+            "there are validation rows, but no plugin evaluates: nothing is measured; "
+            "enable the plugin 'evaluation'"
+        )
 
 
 def length_conflicts(run: PlannedRun) -> Iterator[str]:

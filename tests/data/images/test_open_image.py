@@ -129,6 +129,8 @@ def truncated_jpeg() -> bytes:
         pytest.param(b"<html>no</html>", "is no image; it starts with b'<html>",
                      id="a web page"),
         pytest.param(truncated_jpeg(), "cannot be decoded", id="cut short"),
+        pytest.param(b"\x89PNG\r\n\x1a\n123", "cannot be decoded: it begins as PNG",
+                     id="cut off in its head"),
     ],
 )  # fmt: skip
 def test_a_broken_image_is_refused_with_the_reason(tmp_path, content, reason):

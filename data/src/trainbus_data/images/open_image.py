@@ -178,4 +178,8 @@ def _what_it_is(source: str | Path | bytes) -> str:
         start = file.read(16)
     if not start:
         return "is an empty file"
+    for name in FORMATS:
+        _, accepts = Image.OPEN[name]  # filled by the first image that was opened
+        if accepts is not None and accepts(start) is True:
+            return f"cannot be decoded: it begins as {name} does, but is damaged"
     return f"is no image; it starts with {start!r}, and read are: {', '.join(FORMATS)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,12 @@ from typing import Any, ClassVar
 from training.recipes.task import Task
 
 __all__ = ["Captioning", "words_of"]
+
+#: Kana and ideographs.
+_ALONE = re.compile(
+    "[\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+    "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 
 
 class Captioning(Task):
@@ -57,11 +64,12 @@ def words_of(text: Any) -> list[str]:
     """Return the words of a text, lower-cased, in the Unicode form NFC.
 
     Blanks and punctuation part them; vowel signs, which Unicode counts as marks, and
-    symbols do not. A text without words is one itself, as it is written.
+    symbols do not. Each ideograph and each kana is a word, since nothing parts those of
+    Chinese and Japanese. A text without words is one itself, as it is written.
     """
     text = unicodedata.normalize("NFC", str(text).lower()).strip()
     letters = (" " if unicodedata.category(c)[0] == "P" else c for c in text)
-    return "".join(letters).split() or [text]
+    return _ALONE.sub(r" \g<0> ", "".join(letters)).split() or [text]
 
 
 def _overlap(said: Sequence[str], right: Sequence[str]) -> float:

@@ -27,6 +27,7 @@ from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note
 from training.modules.train_mode import keep_frozen
 from training.modules.unsaved_buffers import UnsavedBuffers
+from training.modules.unsaved_numbers import UnsavedNumbers
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption
 from training.signals.shield import shielded
@@ -251,7 +252,7 @@ class Run:
         kept = [part for attributes in plugins for part in attributes.values()]
         warn_of_drawn(trainer.criterion.generators, [*order.saved_generators, *kept])
         modules = {"model": trainer.model, **trainer.criterion.modules()}
-        self.state.unsaved_buffers.append(UnsavedBuffers(modules))
+        self.state.unsaved.extend((UnsavedBuffers(modules), UnsavedNumbers(modules)))
         return feed, window
 
     def _require_same(self) -> None:

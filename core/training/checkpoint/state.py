@@ -56,8 +56,8 @@ def capture(trainer: Checkpointable, whole: bool = True) -> dict[str, Any]:
         PluginError: the same, in the state of a plugin.
     """
     strategy = trainer.strategy
-    for buffers in trainer.state.unsaved_buffers:
-        buffers.warn_of_moved()
+    for watched in trainer.state.unsaved:
+        watched.warn_of_moved()
     # Users' code among it, which may raise on one process: before any waits for others.
     own = strategy.on_each(lambda: _own_state(trainer))
     place = _place_in(own, strategy.data)

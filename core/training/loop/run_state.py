@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from training.bus.bus import Bus
     from training.hardware.strategy import Strategy
     from training.modules.unsaved_buffers import UnsavedBuffers
+    from training.modules.unsaved_numbers import UnsavedNumbers
     from training.weighing.weigher import Weigher
 
 #: What a checkpoint holds for the first iterator of the run that goes on.
@@ -43,7 +44,7 @@ class RunState:
             for one that is not in it; empty where that has no names.
         owed: what a loaded checkpoint holds for the first iterator (``data``,
             ``loader``, ``rng``); empty as soon as that stands.
-        unsaved_buffers: those that no checkpoint holds, watched from set-up on.
+        unsaved: what modules move and no checkpoint holds, watched from set-up on.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class RunState:
         self.joining_groups: list[Any] = []
         self.group_places: list[int | None] = []
         self.owed: dict[str, Any] = {}
-        self.unsaved_buffers: list[UnsavedBuffers] = []
+        self.unsaved: list[UnsavedBuffers | UnsavedNumbers] = []
 
     @property
     def update(self) -> int:

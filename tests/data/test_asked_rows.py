@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image
 
+from trainbus_data.asked import batch_of
 from trainbus_data.asked_rows import AskedRows
 from training import Batch, DataError, ModelFamily, Task
 
@@ -25,6 +26,11 @@ class Opens(ModelFamily):
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.shown: list[str] = []
+
+    def prepare(self, processor: Any, rows: Sequence[Any]) -> None:
+        assert not self.sizes, "before any is answered"
+        self.shown += [row["word"] for row in rows]
 
     def collate(self, processor: Any, rows: Sequence[Any]) -> Batch:
         for row in rows:
@@ -34,6 +40,11 @@ class Opens(ModelFamily):
             assert "said" not in row
         self.sizes.append(len(rows))
         return Batch({}, [*rows], 0)
+
+
+class NoPicture:
+    def open(self) -> None:
+        """Open nothing."""
 
 
 GOOD = {"image": "red.png", "word": "a", "said": "b"}
@@ -59,6 +70,16 @@ def asked(tmp_path: Path) -> Any:
 def places(rows: AskedRows, family: Opens, size: int = 2) -> list[int]:
     """Return how many rows each batch has."""
     return [len(some) for some, _ in rows.batches(family, None, size)]
+
+
+def test_a_family_sees_the_rows_first_and_may_warn_of_what_it_cuts(asked: Any) -> None:
+    family = Opens()
+    rows = [GOOD, BROKEN, GOOD | {"word": "long"}]
+    assert places(asked(rows), family) == [1, 1]
+    assert family.shown == ["a", "a", "long"]
+    family = Opens()
+    batch_of(family, None, {"image": NoPicture(), "word": "b"})
+    assert family.shown == ["b"]
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         if (chosen.index or 0) >= found:
             raise ConfigError(
                 f"device is {str(device)!r}, but PyTorch sees {found} CUDA devices; "
-                "use 'cpu', or None to take what there is"
+                "use 'cpu', or leave it out to take what there is"
             )
     elif chosen.type == "meta" or (chosen.type == "cpu" and chosen.index):
         raise ConfigError(
             f"device is {str(device)!r}, which is none to train on; use "
-            "'cpu', 'cuda', 'cuda:N' or None to choose"
+            "'cpu', 'cuda' or 'cuda:N', or leave it out"
         )
     elif chosen.type != "cpu":
         _require(chosen)
@@ -43,7 +43,7 @@ def named_device(device: str | torch.device) -> torch.device:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"device is {device!r}; use 'cpu', 'cuda', 'cuda:N' or None to choose"
+            f"device is {device!r}; use 'cpu', 'cuda' or 'cuda:N', or leave it out"
         ) from error
 
 
@@ -54,5 +54,5 @@ def _require(device: torch.device) -> None:
     except Exception as error:  # each kind has errors of its own
         raise ConfigError(
             f"device is {str(device)!r}, which PyTorch cannot use here; use 'cpu', "
-            "'cuda', 'cuda:N' or None to choose"
+            "'cuda' or 'cuda:N', or leave it out"
         ) from error

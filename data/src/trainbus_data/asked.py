@@ -77,6 +77,7 @@ def batch_of(family: ModelFamily, processor: Any, row: Mapping[str, Any]) -> Bat
     Raises:
         DataError: a picture of it cannot be used.
     """
+    family.prepare(processor, [row])  # it warns of a text that will be cut
     try:
         return family.collate(processor, [row])
     except ImageFault as fault:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from trainbus_data.data_pipeline import NUM_SHOWN
 from trainbus_data.dataset import picture_fault
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.readers.choose import open_reader
@@ -78,6 +79,7 @@ class AskedRows:
         self._policy = on_bad_row, max_bad_fraction
         #: Those that can be used, by number; empty where they are too many.
         self._held: dict[int, Row] = {}
+        self._shown: list[Row] = []
         self._bad = self._check()
         self._num_early = len(self._bad)
         self._settle()
@@ -104,6 +106,8 @@ class AskedRows:
         Raises:
             DataError: no row can be used; names their places.
         """
+        # Before any is answered, as those of a run: it warns of texts that will be cut.
+        family.prepare(processor, [self._asked(row) for row in self._shown])
         usable = (index for index in range(len(self)) if index not in self._bad)
         num_answered = 0
         while chunk := list(islice(usable, size)):
@@ -135,10 +139,7 @@ class AskedRows:
 
         Else each that can be used alone, which costs time and changes no prediction.
         """
-        asked = [
-            {name: v for name, v in row.values.items() if name != self._target}
-            for _, row in rows
-        ]
+        asked = [self._asked(row) for _, row in rows]
         try:
             batch = family.collate(processor, asked)
         except (ImageFault, DataError) as error:
@@ -149,6 +150,9 @@ class AskedRows:
                 self._leave_out(*rows[0], error)
         else:
             yield rows, batch
+
+    def _asked(self, row: Row) -> dict[str, Any]:
+        return {name: v for name, v in row.values.items() if name != self._target}
 
     def _leave_out(self, index: int, row: Row, error: Exception) -> None:
         reason = str(error)
@@ -181,8 +185,11 @@ class AskedRows:
                 reason = str(error)
             if reason:
                 bad[index] = BadRow.at(self._reader.place(index), reason)
-            elif is_held:
-                self._held[index] = row
+            else:
+                if is_held:
+                    self._held[index] = row
+                if len(self._shown) < NUM_SHOWN:
+                    self._shown.append(row)
         return bad
 
 

@@ -202,6 +202,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "cut off in a row": (cut([{"a": 1}], 10), ":3: is not JSON: Expecting .* cut off"),
     "cut off between rows": ('[{"a": 1}', r":1: .*column 10; the file seems cut off"),
     "a comma too many": ('[{"a": 1},\n]', ":1: is not JSON: Illegal trailing comma"),
+    "an open text": ('[{"a": "b', ":1: is not JSON: .* string starting at column"),
     "a comma too few": ('[{"a": 1}\n{"a": 2}]', ":2: is not JSON: Expecting ',' delim"),
     "more behind it": ('[{"a": 1}]\n[]', ":2: is not JSON: Extra data at column 1"),
     "a text": ('"a"', r":1: is 'a' \(a string\); write a list of rows"),
@@ -257,3 +258,6 @@ def test_a_line_that_is_no_row_hurts_no_other(tmp_path):
     with pytest.raises(UnusableRow, match="is not JSON: Expecting value at column"):
         rows[1]
     assert rows.place(1).endswith(":2")
+    rows = JsonLines(write(tmp_path, '{"a": 0}\n{"a": "b'))
+    with pytest.raises(UnusableRow, match="string starting at column 7"):
+        rows[1]

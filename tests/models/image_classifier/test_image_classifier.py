@@ -99,8 +99,8 @@ def test_labels_that_no_training_row_has_are_told(tiny, split: str, caplog) -> N
     rows = [*ROWS[:5], ROWS[0] | {"label": "mauve"}, {"image": ROWS[0]["image"]}]
     family.prepare(tiny[1], rows)
     assert caplog.messages == [
-        f"1 of 6 {split} rows that were looked at have labels that no training row "
-        "has: mauve (1); they are left out of val_loss and count as wrong"
+        f"1 of 6 {split} rows that were looked at have labels that the model is not "
+        "trained on: mauve (1); they are left out of val_loss and count as wrong"
     ]
     caplog.clear()
     family.prepare(tiny[1], ROWS)

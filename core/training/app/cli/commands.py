@@ -9,7 +9,7 @@ import argparse
 import shlex
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -149,16 +149,23 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if not loader.is_weighed:
         scores.pop("val_loss", None)  # of no row: nan
     print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
-    told = (
-        metric_table({"value": scores}, floors)
-        if scores
-        else [
-            f"no row has a value of {parts.recipe.task.target!r}: nothing is measured"
-        ]
-    )
-    print("\n".join(told))
+    told = [*_judged(records, parts.recipe.task.target, loader.is_weighed)]
+    print("\n".join(told + (metric_table({"value": scores}, floors) if scores else [])))
     if target is not None:
         print(f"predictions: {target}")
+
+
+def _judged(
+    records: Sequence[Mapping[str, Any]], target: str, has_loss: bool
+) -> Iterator[str]:
+    """Yield lines on rows that nothing is measured on, as they lack the target."""
+    judged = sum(row.get(target) is not None for row in records)
+    if not judged:
+        yield f"no row has a value of {target!r}: nothing is measured"
+    elif judged < len(records):
+        yield f"{judged:,} of them have a value of {target!r}: these are measured"
+        if not has_loss:
+            yield "val_loss is left out: no batch has a value in each of its rows"
 
 
 def convert_easy_vqa(arguments: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from trainbus_data.rows.json_lines import (
     UnusableRow,
     refuse_constant,
+    said_of,
     show,
     unique_pairs,
 )
@@ -138,7 +139,7 @@ class JsonItems:
         except UnusableRow:
             raise
         except json.JSONDecodeError as error:
-            raise self._broken(error.pos, error.msg) from error
+            raise self._broken(error.pos, said_of(error)) from error
         except RecursionError as error:
             raise self._broken(at, "nested too deeply") from error
         except ValueError as error:  # a whole number of thousands of digits

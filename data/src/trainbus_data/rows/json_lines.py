@@ -67,7 +67,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         if error.msg.startswith("Extra data"):
             end = "; remove what follows there, such as a comma"
         raise UnusableRow(
-            f"is not JSON: {error.msg} at column {error.colno}{end}"
+            f"is not JSON: {said_of(error)} at column {error.colno}{end}"
         ) from error
     except RecursionError as error:
         raise UnusableRow("is nested too deeply") from error
@@ -91,6 +91,11 @@ def unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise UnusableRow(f"has the key {twice!r} twice")
     return values
+
+
+def said_of(error: json.JSONDecodeError) -> str:
+    """Return what is wrong, without the place, which some messages lead up to."""
+    return error.msg.removesuffix(" at")
 
 
 def show(value: Any) -> str:

@@ -141,7 +141,7 @@ class ImageClassifier(TransformersFamily):
         return model.eval(), processor
 
     def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Warn of labels that no training row has.
+        """Warn of labels that the model is not trained on.
 
         Raises:
             DataError: no validation row has another one.
@@ -153,11 +153,12 @@ class ImageClassifier(TransformersFamily):
             return
         told = (
             f"{unknown.total():,} of {labels.total():,} {self.split} rows that were "
-            f"looked at have labels that no training row has: {_counted(unknown)}"
+            f"looked at have labels that the model is not trained on: "
+            f"{_counted(unknown)}"
         )
         if self.split == "validation" and unknown == labels:
             raise DataError(
-                f"{told}; name rows with the labels of training: "
+                f"{told}; name rows with the labels of its training: "
                 f"{_listed(processor.label_names)}"
             )
         logger.warning("%s; they are left out of val_loss and count as wrong", told)

@@ -159,7 +159,7 @@ def _judged(
     records: Sequence[Mapping[str, Any]], target: str, has_loss: bool
 ) -> Iterator[str]:
     """Yield lines on rows that nothing is measured on, as they lack the target."""
-    judged = sum(row.get(target) is not None for row in records)
+    judged = sum(target in row for row in records)
     if not judged:
         yield f"no row has a value of {target!r}: nothing is measured"
     elif judged < len(records):

@@ -87,6 +87,31 @@ def vqa_accuracy(prediction: str, answers: Sequence[str | Mapping[str, Any]]) ->
     return sum(scores) / len(scores)
 
 
+def answer_scores(
+    prediction: str,
+    answer: str,
+    echo: str,
+    answers: Sequence[str | Mapping[str, Any]] = (),
+) -> dict[str, float]:
+    """Return the ``accuracy`` and the ``exact_match`` of one answer, in [0, 1].
+
+    Args:
+        prediction: the model's answer.
+        answer: the one that is learnt.
+        echo: what a model that knows ``answer`` is decoded to.
+        answers: those of annotators: of several the official accuracy counts, of one
+            or none whether the prediction is ``answer`` or ``echo``, normalised.
+    """
+    if len(answers) > 1:
+        accuracy = vqa_accuracy(prediction, answers)
+        if not answer.isascii() and normalise(prediction) == normalise(echo):
+            # Who cannot say the answer's accents is right without them.
+            accuracy = max(accuracy, vqa_accuracy(answer, answers))
+    else:
+        accuracy = float(normalise(prediction) in {normalise(answer), normalise(echo)})
+    return {"accuracy": accuracy, "exact_match": float(prediction == echo)}
+
+
 @lru_cache(maxsize=4096)  # of 20 us; few answers are most of a set's
 def normalise(text: str) -> str:
     """Return ``text`` without punctuation and articles, numbers as digits."""

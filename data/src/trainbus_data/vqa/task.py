@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-from trainbus_data.vqa.accuracy import normalise, vqa_accuracy
+from trainbus_data.vqa.accuracy import answer_scores
 from trainbus_data.vqa.baselines import answer_floors
 from training.recipes.task import Task
 
@@ -65,15 +65,7 @@ class VQA(Task):
         answer = str(row["answer"])
         echo = str(row.get("echo", answer))
         answers = row.get("answers") or ()
-        if len(answers) > 1:
-            accuracy = vqa_accuracy(prediction, answers)
-            if not answer.isascii() and normalise(prediction) == normalise(echo):
-                # Who cannot say the answer's accents is right without them.
-                accuracy = max(accuracy, vqa_accuracy(answer, answers))
-        else:
-            right = {normalise(answer), normalise(echo)}
-            accuracy = float(normalise(prediction) in right)
-        scores = {"accuracy": accuracy, "exact_match": float(prediction == echo)}
+        scores = answer_scores(prediction, answer, echo, answers)
         if self.metric == "anls":
             scores["anls"] = max(_likeness(prediction, a) for a in answers or [answer])
         return scores

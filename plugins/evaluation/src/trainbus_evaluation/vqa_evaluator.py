@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.generated import AnswerTexts, question_of
 from trainbus_evaluation.task_evaluator import TaskEvaluator
-from trainbus_evaluation.vqa_accuracy import normalise, vqa_accuracy
+from trainbus_evaluation.vqa_accuracy import answer_scores
 from training import ConfigError, checked_options
 
 METRICS = ("loss", "accuracy", "exact_match")
@@ -102,20 +102,10 @@ class VQAEvaluator(TaskEvaluator):
         answer = str(row["answer"])
         is_decoded = row.get("_is_decoded", False)
         reference = answer if is_decoded else self._texts.reference(answer)
-        answers = row.get("answers") or ()
-        if len(answers) > 1:
-            score = vqa_accuracy(prediction, answers)
-            if not answer.isascii() and normalise(prediction) == normalise(reference):
-                # Who cannot say the answer's accents is right without them.
-                score = max(score, vqa_accuracy(answer, answers))
-        else:
-            right = {normalise(answer), normalise(reference)}
-            score = float(normalise(prediction) in right)
         return {
             **{name: value for name, value in row.items() if name != "_is_decoded"},
             "prediction": prediction,
-            "accuracy": score,
-            "exact_match": float(prediction == reference),
+            **answer_scores(prediction, answer, reference, row.get("answers") or ()),
         }
 
     def _scores(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from training.checkpoint.resumption import Resumption
+    from training.feed.epoch_loader import EpochLoader
     from training.feed.workers import Watched
     from training.loop.forward import Forward
     from training.loop.precision import Precision
@@ -221,8 +222,8 @@ class Run:
             seed_everything(seed)
 
     def _set_up(self) -> tuple[Feed, Window]:
-        """Let plugins wrap and prepare; then learn which metrics will be produced."""
-        trainer, bus, weigher = self.trainer, self.bus, self.state.weigher
+        """Let plugins wrap and prepare; then make what trains, and look at it all."""
+        trainer, bus = self.trainer, self.bus
         module = wrapped_module(trainer, bus)
         self._wrap_loaders()
         self._require_same()
@@ -234,26 +235,39 @@ class Run:
         self._require_same()  # again: a plugin may have frozen a layer on one of them
         check_optimizer(trainer, tell_untrained=True)
         self.window = window = self._make_window(module)
+        self._prepare_weigher(feed, window)
+        self._learn_metric_names()
+        check_savable(trainer)
+        self._watch_unsaved(order)
+        return feed, window
+
+    def _prepare_weigher(self, feed: Feed, window: Window) -> None:
+        trainer = self.trainer
         batches_a_window = trainer.gradient_accumulation_steps
         if self.batches_per_epoch:
             batches_a_window = min(batches_a_window, self.batches_per_epoch)
-        weigher.prepare(
+        self.state.weigher.prepare(
             trainer.model, trainer.device, feed.reading, batches_a_window, window
         )
+
+    def _learn_metric_names(self) -> None:
+        bus = self.bus
         names = _known_names(
-            dict(bus.collect("metric_names", trainer=trainer)),
+            dict(bus.collect("metric_names", trainer=self.trainer)),
             [impl.plugin_name for impl in bus.listeners("evaluate")],
         )
         # Main's, who may call more plugins, hold for all.
-        self.state.metrics.known_names = trainer.strategy.on_main(lambda: names)
-        check_savable(trainer)
+        self.state.metrics.known_names = self.trainer.strategy.on_main(lambda: names)
+
+    def _watch_unsaved(self, order: EpochLoader) -> None:
+        """Warn of what is drawn from and in no checkpoint; watch what may move."""
+        trainer = self.trainer
         # A plugin that has a generator is trusted to keep its state.
         plugins = [getattr(each, "__dict__", {}) for each in trainer.plugins.values()]
         kept = [part for attributes in plugins for part in attributes.values()]
         warn_of_drawn(trainer.criterion.generators, [*order.saved_generators, *kept])
         modules = {"model": trainer.model, **trainer.criterion.modules()}
         self.state.unsaved.extend((UnsavedBuffers(modules), UnsavedNumbers(modules)))
-        return feed, window
 
     def _require_same(self) -> None:
         if self.trainer.strategy.is_divided:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Inner(nn.Linear):
             self.heat *= 0.9
         elif self.what == "is filled once":
             self.heat = 2.0
+        elif self.what == "is not a number":
+            self.odd = math.nan
         elif self.what == "comes late":
             self.late = getattr(self, "late", 0) + 1
         return super().forward(x * self.heat)
@@ -72,6 +75,7 @@ def trained(inner: nn.Module, path: Path) -> None:
         pytest.param(Inner("cools"), 1, id="it moves all the time"),
         pytest.param(Inner("is filled once"), 0, id="a cache"),
         pytest.param(Inner("rests"), 0, id="it rests"),
+        pytest.param(Inner("is not a number"), 0, id="NaN"),
         pytest.param(Saved("cools"), 0, id="it is saved"),
     ],
 )

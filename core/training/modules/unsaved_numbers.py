@@ -59,7 +59,8 @@ class UnsavedNumbers:
                 if is_saved or kind.__module__.startswith("torch."):
                     continue
                 for name, value in vars(module).items():
-                    if type(value) in (int, float):
+                    # NaN, which differs from itself, is none.
+                    if type(value) in (int, float) and value == value:
                         full = f"{path}.{name}" if path else name
                         found[f"{part}.{plain_name(whole, full)}"] = value
         return found

@@ -11,10 +11,15 @@ from training.errors import did_you_mean
 from training.messages.tables import count
 from training.planned.length import RunLength
 
-__all__ = ["Boundary", "Plan", "PlannedRun"]
+__all__ = ["NOBODY_EVALUATES", "Boundary", "Plan", "PlannedRun"]
 
 #: Boundaries are gone through one by one, in a few seconds.
 MOST_STEPS = 1_000_000
+#: What is said where validation rows are given and nothing is made of them.
+NOBODY_EVALUATES = (
+    "there are validation rows, but no plugin evaluates: nothing is measured; enable "
+    "the plugin 'evaluation'"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,11 +185,11 @@ class AskedRows:
                 reason = str(error)
             if reason:
                 bad[index] = BadRow.at(self._reader.place(index), reason)
-            else:
-                if is_held:
-                    self._held[index] = row
-                if len(self._shown) < NUM_SHOWN:
-                    self._shown.append(row)
+                continue
+            if is_held:
+                self._held[index] = row
+            if len(self._shown) < NUM_SHOWN:
+                self._shown.append(row)
         return bad
 
 

@@ -156,6 +156,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     from training.app.building.recipe import described
     from training.builtin.defaults import SILENT
     from training.builtin.run_record import RunRecord
+    from training.planned.planned_run import NOBODY_EVALUATES
     from training.trainer import Trainer
 
     parts = build_parts(config, plugins=named)
@@ -165,10 +166,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     is_evaluated = any(hasattr(each, "evaluate") for each in instances)
     validation = parts.pipeline.get_val_dataloader()
     if validation is not None and not is_evaluated:
-        log.warning(
-            "there are validation rows, but no plugin evaluates: nothing is measured; "
-            "enable the plugin 'evaluation'"
-        )
+        log.warning("%s", NOBODY_EVALUATES)
         validation = None
     return Trainer(
         model=parts.model,

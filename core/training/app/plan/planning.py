@@ -21,7 +21,7 @@ from training.errors import TrainbusError
 from training.files.named_paths import barrier
 from training.messages.error_texts import text_of
 from training.messages.tables import count
-from training.planned.planned_run import Plan, PlannedRun
+from training.planned.planned_run import NOBODY_EVALUATES, Plan, PlannedRun
 
 __all__ = [
     "ask_for_plans",
@@ -136,10 +136,7 @@ def validation_conflicts(run: PlannedRun) -> Iterator[str]:
     """Yield a sentence if rows would be read for a measurement that nobody makes."""
     # None: one that evaluates does not say what it measures.
     if run.has_validation and run.metrics is not None and not run.metrics:
-        yield (
-            "there are validation rows, but no plugin evaluates: nothing is measured; "
-            "enable the plugin 'evaluation'"
-        )
+        yield NOBODY_EVALUATES
 
 
 def length_conflicts(run: PlannedRun) -> Iterator[str]:

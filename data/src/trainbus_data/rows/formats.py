@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from trainbus_data.rows.json_lines import MAX_LINE_BYTES
 from training.errors import DataError
 from training.files.named_paths import open_file
+from training.messages.error_texts import printable
 
 __all__ = ["KEYED", "Format", "format_of", "reader_line", "refuse_other_formats"]
 
@@ -206,5 +207,4 @@ def _scalar(text: str) -> str:
     if re.fullmatch(r"[\w/.-]*[\w/-]", text):
         return text
     # YAML does not take JSON's two halves of a character beyond 16 bits.
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
+    return printable(json.dumps(text, ensure_ascii=False))

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from training.errors import DataError
 from training.files.named_paths import open_file
+from training.messages.error_texts import printable
 
 __all__ = [
     "UnusableRow",
@@ -101,9 +102,7 @@ def said_of(error: json.JSONDecodeError) -> str:
 def show(value: Any) -> str:
     """Return a value as a person would write it, cut at 40 characters."""
     is_text = isinstance(value, str)
-    text = repr(value) if is_text else json.dumps(value, ensure_ascii=False)
-    # What a terminal would act on or could not encode; of a text `repr` sees to it.
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    text = repr(value) if is_text else printable(json.dumps(value, ensure_ascii=False))
     kinds = {"dict": "an object", "list": "a list", "str": "a string"}
     kind = kinds.get(type(value).__name__)
     text = text if len(text) <= 40 else text[:37] + "..."

@@ -27,6 +27,7 @@ __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "MIGRATIONS",
+    "NOWHERE",
     "UnreadableError",
     "complete_folder",
     "migrate",
@@ -47,6 +48,8 @@ FORMAT = "trainbus-checkpoint"
 FORMAT_VERSION = 1
 #: Format -> what turns a state of it into one of the next; docs/checkpoint-format.md.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+#: (epoch, step) of a file that does not tell its own: before every other.
+NOWHERE = (-1, -1)
 
 
 def write_checkpoint(path: str | Path, state: dict[str, Any]) -> Path:
@@ -179,12 +182,12 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def position_of(path: str | Path) -> tuple[int, int]:
-    """Return (epoch, step) of the state in ``path``, (-1, -1) if it does not tell."""
+    """Return (epoch, step) of the state in ``path``, else ``NOWHERE``."""
     try:
         progress = glimpse(path)["progress"]
         return int(progress["epoch"]), int(progress["step"])
     except Exception:  # not even a checkpoint; whoever reads it will say so
-        return -1, -1
+        return NOWHERE
 
 
 def glimpse(path: str | Path) -> dict[str, Any]:

@@ -94,6 +94,19 @@ def test_candidates_are_tried_in_bus_order_until_one_can_be_read(
     assert trainer.resumed_from == whole
 
 
+def test_a_torn_file_sets_nobody_back_who_has_come_furthest(tmp_path: Path) -> None:
+    early = saved(tiny_trainer(save_dir=tmp_path), "early.pt")
+    trained = tiny_trainer(save_dir=tmp_path)
+    trained.train()
+    whole = saved(trained, "whole.pt")
+    torn = tmp_path / "torn.pt"
+    torn.write_bytes(whole.read_bytes()[:-1])
+    offers = Offers("a", (early, None)), Offers("b", (torn, None), (whole, None))
+    trainer = tiny_trainer(*offers, save_dir=tmp_path)
+    resume(trainer, "auto")
+    assert trainer.resumed_from == whole
+
+
 def test_who_has_none_yet_lets_the_run_start_afresh(tmp_path: Path) -> None:
     trainer = tiny_trainer(Offers("a"), save_dir=tmp_path)
     assert "starting afresh" in resume(trainer, "auto")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.compare import first_difference
-from training.checkpoint_io import UnreadableError, glimpse
+from training.checkpoint_io import NOWHERE, UnreadableError, glimpse, position_of
 from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.files.named_paths import named_path
 from training.hardware.launch import job, number_of_restarts
@@ -206,8 +206,18 @@ def _candidates(trainer: Resumable) -> Iterator[tuple[Path, str | None]]:
             "resume: auto finds nothing without a plugin that keeps checkpoints; "
             "enable checkpointing, or name a file in its place"
         )
-    for _, found in trainer.bus.collect("resume_candidates", trainer=trainer):
-        yield from found or ()
+    answers = trainer.bus.collect("resume_candidates", trainer=trainer)
+    found = [list(each or ()) for _, each in answers]
+    if len(found) > 1:  # of equals bus order decides
+        found.sort(key=_reached, reverse=True)
+    for each in found:
+        yield from each
+
+
+def _reached(candidates: Iterable[tuple[Path, str | None]]) -> tuple[int, int]:
+    """Return (epoch, step) of the first of one plugin's files that tells it."""
+    sound = (position_of(path) for path, problem in candidates if problem is None)
+    return next((position for position in sound if position != NOWHERE), NOWHERE)
 
 
 def _receipt(trainer: Resumable, receipt: Receipt | None) -> str:

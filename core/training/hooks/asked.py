@@ -52,7 +52,8 @@ def resume_candidates(
     Returns: files, the best choice first, each with None or what is wrong with it; the
         first one that can be read is loaded, and the others are told of. None or
         nothing: there is none yet.
-    Order: bus order: files of the first listener are tried first.
+    Order: of several listeners the one whose first sound file has come furthest goes
+        first; of equals bus order decides.
     Errors: the run does not start, whatever ``on_failure`` says.
     """
 

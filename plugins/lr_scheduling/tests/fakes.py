@@ -14,6 +14,7 @@ def make_optimizer(*rates):
 def fake_trainer(optimizer, num_epochs=2, steps_per_epoch=5, max_steps=None):
     total = None if steps_per_epoch is None else num_epochs * steps_per_epoch
     return SimpleNamespace(
+        plugins={},
         optimizer=optimizer,
         group_places=[],
         num_epochs=num_epochs,

@@ -7,7 +7,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
-from training import Callback, PluginError, Trainer
+from training import Callback, ConfigError, PluginError, Trainer
 
 BATCHES = [(torch.ones(2, 3), torch.zeros(2, 1))] * 4
 
@@ -75,6 +75,20 @@ def test_two_schedules_are_refused(tmp_path):
             [LearningRateSchedulerCallback(type="linear")],
             scheduler_length=2,
         )
+
+
+@pytest.mark.parametrize("scheduler_length", [None, 2])
+def test_two_schedules_are_refused_under_names_of_their_own(tmp_path, scheduler_length):
+    names = ["other", "mine"] if scheduler_length is None else ["mine"]
+    trainer = make_trainer(
+        tmp_path,
+        plugins=[
+            (name, LearningRateSchedulerCallback(type="linear")) for name in names
+        ],
+        scheduler_length=scheduler_length,
+    )
+    with pytest.raises(ConfigError, match="both set learning rates"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("steps", [3, 4, 6])

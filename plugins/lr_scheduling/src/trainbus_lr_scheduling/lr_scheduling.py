@@ -187,6 +187,7 @@ class LearningRateSchedulerCallback(Callback):
     def on_setup(self, trainer: Trainer) -> None:
         """Build the schedule and set the rates of the first update."""
         self._trainer, self._is_loaded = trainer, False
+        self._refuse_another(trainer)
         self._check_floor(max(base_lrs(trainer.optimizer)))
         schedule = self.schedule(trainer)
         if schedule is not None:
@@ -200,6 +201,16 @@ class LearningRateSchedulerCallback(Callback):
             self._driver = TorchDriver(self.scheduler, trainer.optimizer)
             check_savable(self.scheduler, self.driver.progress()["state"])
         self._begin()
+
+    def _refuse_another(self, trainer: Trainer) -> None:
+        kind = LearningRateSchedulerCallback
+        both = [name for name, p in trainer.plugins.items() if isinstance(p, kind)]
+        if len(both) > 1:
+            raise ConfigError(
+                f"the plugins {' and '.join(map(repr, both))} both set learning rates, "
+                "each over what the other has set; keep one (a warmup is an option of "
+                "each type)"
+            )
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Check the monitored metric; begin what no checkpoint says where to go on."""

@@ -9,6 +9,7 @@ import pytest
 from bus.named import Named, emit
 
 from training import Bus, Callback, PluginError
+from training.bus.order import solve_order
 
 
 @pytest.mark.parametrize("value", ["csv", 5, None, (1,), [["csv"]]])
@@ -58,10 +59,21 @@ def test_before_and_after_beat_the_alphabet(arrival: tuple[int, ...]) -> None:
     bus.register_all([(None, plugins[index]) for index in arrival])
     emit(bus)
     assert heard == ["c", "b", "a"]
-    assert bus.order_reasons == {
+    assert solve_order(bus.plugins)[1] == {
         ("b", "a"): "'a' declares after 'b'",
         ("c", "b"): "'c' declares before 'b'",
     }
+
+
+def test_a_relation_reaches_a_plugin_that_runs_under_another_name() -> None:
+    bus, heard = Bus(), []
+    kind = type("Rates", (Named,), {"name": "rates"})
+    renamed = kind("b", heard)  # as by `plugin.name = "b"`
+    given = kind("rates", heard)
+    log = Named("log", heard, before=("rates",))
+    last = type("Late", (kind,), {})("late", heard, after=("rates",))
+    bus.register_all([(None, log), (None, renamed), ("a", given), (None, last)])
+    assert list(bus.plugins) == ["log", "a", "b", "late"]
 
 
 def test_an_order_that_runs_in_a_circle_is_refused_and_changes_nothing() -> None:

@@ -127,6 +127,16 @@ def test_the_order_names_every_listener_and_the_reason_of_each_edge(
     assert out.splitlines()[-1].startswith("without a reason given, plugins are called")
 
 
+def test_the_order_knows_a_plugin_that_has_an_id_by_its_class(
+    mine: str, tmp_path: Path, command: Command
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(json.dumps({"plugins": [{"csv": {"id": "table"}}, mine]}))
+    _, out, _ = command("plugins", "list", str(config), "--order")
+    assert "\non_epoch_end: table, Mine, " in out
+    assert "\n    'Mine' declares after 'csv'\n" in out
+
+
 def test_the_order_says_what_it_cannot_know(tmp_path: Path, command: Command) -> None:
     (tmp_path / "mine.py").write_text(MINE.replace('("csv",)', "tuple(['csv'])"))
     _, out, _ = command("plugins", "list", "--order", "-p", f"{tmp_path}/mine.py:Mine")

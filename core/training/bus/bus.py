@@ -40,7 +40,6 @@ from training.messages.error_texts import repr_of
 
 if TYPE_CHECKING:
     from training.bus.meter import Meter
-    from training.bus.order import Reasons
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +64,6 @@ class Bus(Slots):
         self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[str, Any] = {}  # all, in bus order
         self._chosen: dict[str, Any] = {}  # without those built in
-        #: Why the order is what it is.
-        self.order_reasons: Reasons = {}
         #: Failures of isolated plugins in this run so far, by name.
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
@@ -110,7 +107,7 @@ class Bus(Slots):
                 )
             known[name] = plugin
             added[name] = hooks_of(self._manager, plugin, name)
-        ordered, reasons = bus_order(known)  # may refuse, so before pluggy knows any
+        ordered = bus_order(known)  # may refuse, so before pluggy knows any
         try:
             for name, hooks in added.items():
                 self._manager.register(hooks, name)
@@ -118,7 +115,7 @@ class Bus(Slots):
             for name in filter(self._manager.has_plugin, added):
                 self._manager.unregister(name=name)
             raise
-        self._adopt(ordered, reasons)
+        self._adopt(ordered)
         for told in unmet_relations(self._chosen):
             if told not in self._told:
                 log.warning("%s", told)
@@ -186,7 +183,7 @@ class Bus(Slots):
         plugin = rest.pop(name)
         self._manager.unregister(name=name)
         at_hand, self._compiled = self._compiled, {}  # one may be under way
-        self._adopt(*bus_order(rest))
+        self._adopt(bus_order(rest))
         for slot in at_hand.values():
             silence(slot, name)
         return plugin, last
@@ -352,11 +349,10 @@ class Bus(Slots):
             except Exception as error:
                 log.warning("plugin %r failed in on_close: %s", name, repr_of(error))
 
-    def _adopt(self, ordered: dict[str, Any], reasons: Reasons) -> None:
+    def _adopt(self, ordered: dict[str, Any]) -> None:
         """Take over the plugins in solved order, which the manager has by now."""
         self._plugins = ordered
         self._chosen = not_built_in(ordered)
-        self.order_reasons = reasons
         self.isolated = names_declaring("failure", "isolate", ordered)
         self.main_only = names_declaring("ranks", "main", ordered)
         self._forget_slots()

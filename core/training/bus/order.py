@@ -45,12 +45,13 @@ def unmet_relations(plugins: Mapping[str, Any]) -> list[str]:
     A name of a plugin that is absent is allowed; one that is nearly that of a plugin
     that is there is probably wrong.
     """
+    known = _meant(plugins)
     return [
         f"plugin {name!r} declares {key} {other!r}, which is not there{hint}"
         for name, plugin in plugins.items()
         for key in RELATIONS
         for other in getattr(plugin, key, ())
-        if other not in plugins and (hint := did_you_mean(other, plugins))
+        if other not in known and (hint := did_you_mean(other, known))
     ]
 
 
@@ -65,16 +66,28 @@ def warn_of_unasked(hook: str, name: str, listeners: Sequence[Any]) -> None:
         )
 
 
-def bus_order(plugins: Mapping[str, Any]) -> tuple[dict[str, Any], Reasons]:
-    """Return ``plugins`` as ``solve_order`` does, between those built in; and why."""
+def _meant(plugins: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return each name that a relation may say -> the plugins that go by it.
+
+    They do by the name they run under, and by that of their class.
+    """
+    meant: dict[str, list[str]] = {}
+    for name, plugin in plugins.items():
+        given = name, getattr(plugin, "name", name), getattr(type(plugin), "name", name)
+        for each in {each for each in given if isinstance(each, str)}:
+            meant.setdefault(each, []).append(name)
+    return meant
+
+
+def bus_order(plugins: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``plugins`` as ``solve_order`` does, between those built in."""
     # Those built in are solved with nobody: no `before` of a plugin moves them.
     chosen = not_built_in(plugins)
     built_in = [name for name in plugins if name not in chosen]
     order = [name for name in built_in if not plugins[name].is_last]
-    solved, reasons = solve_order(chosen)
-    order += solved
+    order += solve_order(chosen)[0]
     order += [name for name in built_in if plugins[name].is_last]
-    return {name: plugins[name] for name in order}, reasons
+    return {name: plugins[name] for name in order}
 
 
 def not_built_in(plugins: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,21 +100,22 @@ def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
 
     Ties are broken by name, never by installation or list order, so that equal
     selections give equal runs. Names of absent plugins are allowed: they bind once
-    such a plugin joins.
+    such a plugin joins. One that runs under another name keeps its class's relations.
 
     Raises:
         PluginError: the relations run in a circle.
     """
     edges: dict[str, set[str]] = {name: set() for name in sorted(plugins)}
-    reasons: Reasons = {}
+    meant, reasons = _meant(plugins), Reasons()
     for name in edges:
         for key in RELATIONS:
-            for other in getattr(plugins[name], key, ()):
-                if other not in edges:
-                    continue
-                first, second = (name, other) if key == "before" else (other, name)
-                edges[second].add(first)
-                reasons[first, second] = f"{name!r} declares {key} {other!r}"
+            for said in getattr(plugins[name], key, ()):
+                for other in meant.get(said, ()):
+                    if other == name:  # of the kind of which it wants to follow others
+                        continue
+                    first, second = (name, other) if key == "before" else (other, name)
+                    edges[second].add(first)
+                    reasons[first, second] = f"{name!r} declares {key} {said!r}"
     sorter = graphlib.TopologicalSorter(edges)
     try:
         sorter.prepare()

@@ -293,4 +293,4 @@ def _order_lines(chosen: Mapping[str, Choice], found: Sequence[Entry]) -> Iterat
 def _run_record() -> Standing:
     """Return what `trainbus run` adds to the chosen plugins; it comes after ours."""
     facts = read_class("training.builtin.run_record", "RunRecord")
-    return Standing(facts, (), tuple(sorted(installed.SHIPPED)))
+    return Standing(facts, after=tuple(sorted(installed.SHIPPED)))

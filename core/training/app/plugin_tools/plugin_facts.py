@@ -180,14 +180,16 @@ class Standing:
     """Stands in for a plugin where only its order matters."""
 
     facts: SourceFacts
+    name: Any = None
     before: Any = ()
     after: Any = ()
 
 
 def standing_in(facts: SourceFacts) -> Standing:
-    """Return what orders the plugin: its declared relations."""
+    """Return what orders the plugin: its name, and its declared relations."""
     says = facts.attributes
-    return Standing(facts, says.get("before", ()), says.get("after", ()))
+    relations = says.get("before", ()), says.get("after", ())
+    return Standing(facts, says.get("name"), *relations)
 
 
 def order_of(plugins: Mapping[str, Standing]) -> list[tuple[str, list[str], list[str]]]:

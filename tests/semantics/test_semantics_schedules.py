@@ -117,6 +117,21 @@ def test_the_logged_rate_is_the_used_one_for_all_groups(tmp_path: Path) -> None:
     assert f",{used(trainer)[2]}," in (tmp_path / "log.csv").read_text()
 
 
+def test_the_logged_rate_is_the_used_one_where_a_plugin_sets_it_before_the_step() -> (
+    None
+):
+    steps = Steps()
+
+    class Halves(Callback):
+        def on_before_step(self, trainer: Trainer) -> None:
+            for group in trainer.optimizer.param_groups:
+                group["lr"] /= 2
+
+    trainer = build(Halves(), steps)
+    trainer.train()
+    assert steps.logged == used(trainer)
+
+
 @pytest.mark.parametrize("is_also_a_callback", [False, True])
 def test_a_scheduler_moves_every_group_once_an_epoch_however_it_is_passed(
     is_also_a_callback: bool,

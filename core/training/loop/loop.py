@@ -185,11 +185,11 @@ class Loop:
             is_last: whether the epoch may end here.
         """
         trainer, bus, progress = self.trainer, self.bus, self.state.progress
-        lr = float(trainer.optimizer.param_groups[0]["lr"])
         before_step = bus.on_before_step
         # None where nobody listens: the window then need not look before it clips.
         result = self.window.step(before_step and (lambda: before_step(trainer)))
         self.is_in_window = False
+        lr = float(trainer.optimizer.param_groups[0]["lr"])  # as a listener has left it
         if result.verdict is None:
             progress.count(bool(result.applied))
         else:  # it may be that of an earlier one that ends the run

@@ -56,6 +56,21 @@ def test_the_summary_puts_together_what_all_plugins_say(tmp_path: Path) -> None:
     assert found["results"] == {"c": {"pruned": 3}}
 
 
+def test_a_metric_that_one_wants_low_and_one_high_has_two_best_values(
+    tmp_path: Path,
+) -> None:
+    plugins = (
+        Says("high", {"best": {"val_loss": 2.0}}),
+        Says("low", {"best": {"val_loss": 1.0}}),
+    )
+    recorded(tmp_path, *plugins, metrics={"val_loss": [2.0, 1.0]}).train()
+    told = [
+        (best["watched_by"], best["value"], best["row"]["epoch"])
+        for best in summary(tmp_path)["best"]
+    ]
+    assert told == [(["high"], 2.0, 1), (["low"], 1.0, 2)]
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

@@ -266,14 +266,15 @@ def best_rows(
 ) -> list[dict[str, Any]]:
     """Return for each watched metric who watches it, and the epoch of its best value.
 
-    Which direction is better is for those to know who watch it.
+    Which direction is better is for those to know who watch it: a metric that some
+    want low and some want high has two.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[tuple[str, float], dict[str, Any]] = {}
     for name, answer in answers.items():
         for monitor, value in answer.get("best", {}).items():
             row = next((r for r in history if r.get(monitor) == value), None)
             best = found.setdefault(
-                monitor,
+                (monitor, value),
                 {
                     "monitor": monitor,
                     "value": value,

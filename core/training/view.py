@@ -87,7 +87,8 @@ class TrainerView(Protocol):
         plugins: name -> instance of every active plugin, in bus order.
         bus: asks the hooks that a plugin asks in its own time: ``bus.collect(name,
             ...)``, or ``bus.<name>(...)``, which is None while nobody listens;
-            ``bus.unregister(name)`` takes a plugin out.
+            ``bus.name_of(plugin)`` is its name in the run, and
+            ``bus.unregister(name)`` takes it out.
         epoch: completed epochs.
         step: attempted updates.
         update: applied updates; on CUDA this may wait for those that are under way.

@@ -33,7 +33,8 @@ def build(*callbacks: Any, num_epochs: int = 8) -> Trainer:
         model,
         [(torch.ones(2, 1), torch.ones(2, 1))] * 3,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        callbacks=callbacks,
+        callbacks=[each for each in callbacks if not isinstance(each, tuple)],
+        plugins=[each for each in callbacks if isinstance(each, tuple)],
         num_epochs=num_epochs,
         device="cpu",
         seed=0,
@@ -88,6 +89,38 @@ def test_best_weights_are_restored_whatever_ended_the_run_but_not_on_an_exceptio
     with pytest.raises(RuntimeError, match="third epoch"):
         failed.train()
     assert failed.weights_are == "live"
+
+
+def test_the_best_weights_are_those_of_the_last_that_puts_its_own_back():
+    seen = Records()
+    least = EarlyStoppingCallback(restore_best_weights=True)
+    most = EarlyStoppingCallback(restore_best_weights=True, mode="max")
+    losses = Evaluates(0.5, 0.4, 0.6)
+    trainer = build(losses, seen, ("a", least), ("b", most), num_epochs=3)
+    trainer.train()
+    assert (least.best_step, most.best_step) == (6, 9)
+    assert trainer.weights_are == "best@9"
+    assert torch.equal(trainer.model.weight, seen.weights[2])
+
+
+def test_one_that_has_an_id_does_not_take_the_checkpoint_of_another_run(tmp_path):
+    class Finds(Callback):
+        hook_api = ">=1.1,<2"
+
+        def find_checkpoint(self, step: int) -> Any:
+            return tmp_path / "other.pt" if step == 3 else None
+
+    stopper = EarlyStoppingCallback(restore_best_weights=True)
+    other = build(Evaluates(0.9), ("loss", stopper), num_epochs=1)
+    other.train()
+    other.save_checkpoint(tmp_path / "other.pt")
+    stopper = EarlyStoppingCallback(restore_best_weights=True)
+    seen = Records()
+    run = build(Evaluates(0.5, 0.6), seen, ("loss", stopper), Finds(), num_epochs=2)
+    torch.nn.init.constant_(run.model.weight, 5.0)
+    run.train()
+    assert run.weights_are == "best@3"
+    assert torch.equal(run.model.weight, seen.weights[0])
 
 
 def test_a_stopped_run_stays_stopped_when_resumed_and_goes_on_with_more_patience(

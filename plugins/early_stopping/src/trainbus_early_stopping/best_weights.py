@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 class BestWeights:
     """Keeps weights and buffers of model and loss of one moment; puts them back.
 
-    Args:
+    Attributes:
         owner: name of the plugin, for messages and to recognise its checkpoints.
     """
 
     def __init__(self, owner: str) -> None:
-        self._owner = owner
+        self.owner = owner
         #: State of the model on the CPU, or None while no copy is held.
         self.copy: dict[str, Any] | None = None
         #: The same of the loss; None also in the copies of releases that took none.
@@ -67,9 +67,7 @@ class BestWeights:
         try:
             check_weights(plain, own, "model", source)
         except CheckpointError as error:
-            raise CheckpointError(
-                f"{self._owner}: its best weights: {error}"
-            ) from error
+            raise CheckpointError(f"{self.owner}: its best weights: {error}") from error
         # A checkpoint holds them whole; from here on as the model has them.
         self.copy = trainer.strategy.own(plain, own)
 
@@ -102,9 +100,10 @@ class BestWeights:
         """
         step = best.best_step
         if step is None:
-            log.warning("%s: no finite value was seen; live weights stay", self._owner)
+            log.warning("%s: no finite value was seen; live weights stay", self.owner)
             return
-        if step != trainer.step:
+        # Another plugin may have put other weights in the place of the last ones.
+        if step != trainer.step or trainer.weights_are != "live":
             saved = self._saved(trainer, best)
             if not all(trainer.strategy.gather(saved is not None)):
                 saved = None
@@ -113,7 +112,7 @@ class BestWeights:
                 log.warning(
                     "%s: neither a checkpoint nor a copy of the best step %d is left; "
                     "live weights stay",
-                    *(self._owner, step),
+                    *(self.owner, step),
                 )
                 return
             load_weights(trainer.model, as_plain(trainer.model, weights))
@@ -121,7 +120,7 @@ class BestWeights:
                 log.warning(
                     "%s: what is left of the best step %d is of an earlier release, "
                     "which kept nothing of the loss; its live weights stay",
-                    *(self._owner, step),
+                    *(self.owner, step),
                 )
             trainer.criterion.load_state_dict(loss or {})
         trainer.weights_are = f"best@{step}"
@@ -142,10 +141,10 @@ class BestWeights:
         try:
             complete(trainer.model, state, str(path))  # frozen ones may not be in it
         except CheckpointError as error:
-            log.warning("%s: %s", self._owner, error)
+            log.warning("%s: %s", self.owner, error)
             return None
         if why := self._unfit(state, best):
-            log.warning("%s: %s %s; it is not used", self._owner, path, why)
+            log.warning("%s: %s %s; it is not used", self.owner, path, why)
             return None
         part = trainer.strategy.own(state["model"], weights_of(trainer.model))
         return part, state.get("loss")
@@ -154,7 +153,7 @@ class BestWeights:
         try:
             return read_checkpoint(path)
         except CheckpointError as error:
-            log.warning("%s: %s", self._owner, error)
+            log.warning("%s: %s", self.owner, error)
             return None
 
     def _unfit(self, state: Mapping[str, Any], best: Progress) -> str | None:
@@ -163,7 +162,7 @@ class BestWeights:
         A file that a signal had written before the check is none: nobody could tell
         it from one of another run.
         """
-        own = state.get("plugins", {}).get(self._owner, {}).get("progress", {})
+        own = state.get("plugins", {}).get(self.owner, {}).get("progress", {})
         if own and own.get("best_seen") != best.best_seen:
             return "is from before that check, or of another run"
         if state.get("progress", {}).get("step") != best.best_step:

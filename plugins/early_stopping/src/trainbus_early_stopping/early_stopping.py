@@ -89,7 +89,8 @@ class EarlyStoppingCallback(Callback):
         self.progress = Progress()
         #: With the check that the end of a run inside an epoch has brought; not saved.
         self._end: Progress | None = None
-        self._weights = BestWeights(self.name)
+        self._called = self.name  # in the run; another where it has an id
+        self._weights = BestWeights(self._called)
         self._has_run = False
 
     @property
@@ -122,14 +123,15 @@ class EarlyStoppingCallback(Callback):
             return frozenset()
         return frozenset({step})
 
-    def on_setup(self) -> None:
+    def on_setup(self, trainer: Trainer) -> None:
         """Forget an earlier run of this instance; restored state arrives later."""
         self._has_run = True
+        self._called = self._weights.owner = trainer.bus.name_of(self) or self.name
         self._reset()
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Start afresh, or decide again whether a stopped run stays stopped."""
-        trainer.require_metric(self.monitor, f"{self.name}.monitor")
+        trainer.require_metric(self.monitor, f"{self._called}.monitor")
         if not resumed:
             self._reset()
             return
@@ -143,7 +145,9 @@ class EarlyStoppingCallback(Callback):
             remedy = self.rule.remedy(cause, self.progress)
             trainer.request_stop(f"stopped before this resume: {reason}; {remedy}")
             return
-        log.warning("%s: going on with a run that had stopped: %s", self.name, reason)
+        log.warning(
+            "%s: going on with a run that had stopped: %s", self._called, reason
+        )
         self.progress.note_stop(None, None)
 
     def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
@@ -164,7 +168,7 @@ class EarlyStoppingCallback(Callback):
         if is_nonfinite:
             log.warning(
                 "%s: %s is %s at step %d, which counts as no improvement",
-                *(self.name, self.monitor, value, trainer.step),
+                *(self._called, self.monitor, value, trainer.step),
             )
         cause = self._cause(trainer, is_nonfinite)
         reason = rule.reason(cause, self.progress) if cause else None
@@ -187,7 +191,7 @@ class EarlyStoppingCallback(Callback):
             names = ", ".join(sorted(trainer.metrics)) or "nothing"
             log.warning(
                 "%s: %r was never measured and could not stop the run; it reported %s",
-                *(self.name, self.monitor, names),
+                *(self._called, self.monitor, names),
             )
         if self.restore_best_weights:
             self._weights.restore(trainer, self._seen)
@@ -229,13 +233,13 @@ class EarlyStoppingCallback(Callback):
                 f"the state of early_stopping has version {version!r:.60}; "
                 f"this plugin reads {STATE_VERSION}: use the release that wrote it"
             )
-        progress = progress_in(state, self.name)
+        progress = progress_in(state, self._called)
         saved = state["monitor"], state["mode"]
         if saved != (self.monitor, self.rule.mode):
             log.warning(
                 "%s: the checkpoint watched %r (%s), this run watches %r (%s); "
                 "its progress starts afresh",
-                *(self.name, *saved, self.monitor, self.rule.mode),
+                *(self._called, *saved, self.monitor, self.rule.mode),
             )
             self._reset()
             return

@@ -29,7 +29,7 @@ from training.bus.bus import Bus
 from training.bus.made_parts import noted
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
-from training.checkpoint.optimizer_state import check_optimizer, options_of
+from training.checkpoint.optimizer_state import ConfiguredOptions, check_optimizer
 from training.checkpoint.receipt import Receipt
 from training.checkpoint.resume import restore
 from training.checkpoint.resumption import Resumption
@@ -160,7 +160,7 @@ class Trainer:
         self.model = checked_model(model)
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, model)
         self.bus = Bus()
-        self.configured_groups: list[dict[str, Any]] | None = None
+        self._configured = ConfiguredOptions()
         keep_frozen(model, optimizer)
         self.train_dataloader = train_dataloader
         self._val_dataloader = named_loaders(val_dataloader)
@@ -255,11 +255,12 @@ class Trainer:
                 f"{str(path)!r} was not loaded: a run is under way, whose place stays; "
                 "load it before train(), or take weights alone (weights_only=True)"
             )
-        self._remember_options()
+        self._configured.look_at(self.optimizer)
         run = self._new_run(named_path(path))
         receipt, rest = restore(self, run.state, state, str(path), allow_changes)
         self._drawn_seed = state["settings"]["seed"]
         self._run = run.go_on_from(rest)
+        self._configured.leave(self.optimizer)
         return receipt
 
     def train(self, resume: str | Path | None = None) -> None:
@@ -284,8 +285,11 @@ class Trainer:
                 self._run = self._new_run()
             elif self._run.resumption is not None:
                 self._run.resumption.check()  # settings may be others since
-            self._remember_options()
-            self._run()
+            self._configured.look_at(self.optimizer)
+            try:
+                self._run()
+            finally:
+                self._configured.leave(self.optimizer)
 
     resume_command: str | None = None  #: To type after a signal; None: in Python.
     # What plugins were built from, and with; another one would be without effect.
@@ -318,6 +322,7 @@ class Trainer:
     feed: Feed | None = shown("_run.feed")
     loop: Loop | None = shown("_run.loop")
     train_seconds: float = shown("_run.seconds")
+    configured_groups: list[dict[str, Any]] | None = shown("_configured.groups")
     precision: str = shown("_precision.name")
     grad_scaler: torch.amp.GradScaler | None = shown("_precision.scaler")
     plugins: Mapping[str, Any] = shown("bus.plugins")
@@ -391,7 +396,3 @@ class Trainer:
         weigher.autocast = self.autocast
         state = RunState(self.bus, weigher, self.strategy, resumed_from)
         return Run(self, state, self._val_dataloader, self._forward, self._precision)
-
-    def _remember_options(self) -> None:
-        """Note the optimizer's options as configured, before training moves any."""
-        self.configured_groups = self.configured_groups or options_of(self.optimizer)

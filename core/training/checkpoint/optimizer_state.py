@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from training.checkpoint.compare import first_difference
 from training.errors import CheckpointError, ConfigError
 from training.loop.criterion import Criterion
 from training.modules.plain_names import plain_name, some
@@ -85,6 +86,38 @@ def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in options.items()
         if name != "params"
     }
+
+
+class ConfiguredOptions:
+    """The optimizer's options as a person has set them, whatever training has moved.
+
+    Attributes:
+        groups: one mapping for each parameter group; None before they were looked at.
+    """
+
+    def __init__(self) -> None:
+        self.groups: list[dict[str, Any]] | None = None
+        self._of: torch.optim.Optimizer | None = None
+        self._left: list[dict[str, Any]] = []
+
+    def look_at(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take over what was set since training or loading has left the optimizer."""
+        now = options_of(optimizer)
+        if self.groups is None or self._of is not optimizer:
+            self.groups, self._of = now, optimizer
+        else:
+            # Not strict: a group that has joined since is progress and no setting.
+            for own, left, group in zip(self.groups, self._left, now, strict=False):
+                own |= {
+                    name: value
+                    for name, value in group.items()
+                    if first_difference(left.get(name), value) is not None
+                }
+        self._left = now
+
+    def leave(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note the options as training or loading leaves them."""
+        self._left = options_of(optimizer)
 
 
 def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:

@@ -52,6 +52,32 @@ def test_its_failures_are_counted_for_each_run_by_itself() -> None:
     assert list(bus.plugins) == ["a"]
 
 
+def off(bus: Bus) -> None:
+    """Let a run switch off whoever fails, and begin the next."""
+    bus.begin_run(None)
+    for _ in range(3):
+        emit(bus)
+    assert not bus.plugins
+
+
+def test_one_that_was_switched_off_is_back_in_the_next_run() -> None:
+    bus, fails = Bus(), Fails("a")
+    bus.register(fails)
+    off(bus)
+    off(bus)
+    bus.begin_run(None)
+    assert bus.plugins == {"a": fails}
+
+
+def test_one_that_was_switched_off_leaves_its_name_to_who_has_taken_it() -> None:
+    bus, other = Bus(), Named("a")
+    bus.register(Fails("a"))
+    off(bus)
+    bus.register(other)
+    bus.begin_run(None)
+    assert bus.plugins == {"a": other}
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
 def test_isolation_does_not_hold_back_an_exit(error: BaseException) -> None:
     bus, fails = Bus(), Fails("a")

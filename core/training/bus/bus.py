@@ -64,6 +64,7 @@ class Bus(Slots):
         self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[str, Any] = {}  # all, in bus order
         self._chosen: dict[str, Any] = {}  # without those built in
+        self._off: dict[str, Any] = {}  # those that failed too often in this run
         #: Failures of isolated plugins in this run so far, by name.
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
@@ -141,6 +142,8 @@ class Bus(Slots):
         self._run = trainer
         self._closed.clear()
         self.failures.clear()
+        off, self._off = self._off, {}  # who failed in an earlier run hears this one
+        self.register_all((n, off[n]) for n in off.keys() - self._plugins.keys())
         self.made = [part for part in self.made if part[2] == "make_strategy"]
 
     @property
@@ -341,7 +344,7 @@ class Bus(Slots):
 
     def _switch_off(self, name: str, hook: str, arguments: Mapping[str, Any]) -> None:
         """Take a failing plugin out; let it release what it holds."""
-        _, last = self._take_out(name)
+        self._off[name], last = self._take_out(name)
         for impl in last if hook != "on_close" else ():
             self._closed.add(impl)
             try:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +92,10 @@ class Loop:
 
     def owes_row(self) -> bool:
         """Whether a signal ended the run before the evaluation at ``max_steps``."""
-        at, limit = self.state.progress, self.trainer.max_steps
+        at, limit = self.state.progress, self.trainer.max_steps or inf
         is_inside = at.batch > 0 and self.state.requests.stop is None
         is_told = any(row["step"] == at.step for row in self.state.history[-1:])
-        return is_inside and not is_told and at.step == limit
+        return is_inside and not is_told and at.step >= limit
 
     def _restore_rng(self) -> None:
         if self.state.owed:
@@ -165,13 +166,11 @@ class Loop:
                     return False  # its grace is short; what is asked for is saved, too
                 if index == length:
                     continue  # what was asked for is granted at the epoch's end
-                ended = requests.stop is not None or progress.step == trainer.max_steps
+                is_over = progress.step >= (trainer.max_steps or inf)
                 # Without a length only the next batch tells whether the epoch is over.
-                if requests.asked and (
-                    requests.stop or (length is not None and not ended)
-                ):
+                if requests.asked and (requests.stop or (length and not is_over)):
                     self._serve_requests()
-                if ended or requests.stop is not None:
+                if is_over or requests.stop is not None:
                     return False
         if window.num_batches:  # the last window is stepped with its own weight
             self._end_window(index, is_last=True)
@@ -210,7 +209,7 @@ class Loop:
         # Looked at, not called: alone a step shall cost nothing for it.
         if self.state.requests.are_shared:
             # At the end all agree: a signal shall not wait for its evaluation.
-            ends = is_last or progress.step == trainer.max_steps
+            ends = is_last or progress.step >= (trainer.max_steps or inf)
             self.state.requests.agree(may_be_told=not ends)
 
     def _serve_requests(self) -> None:

@@ -75,15 +75,28 @@ def test_what_would_have_no_effect_cannot_be_set(name: str, value: Any) -> None:
     assert getattr(trainer, name) is before
 
 
-#: What a run has read by ``on_setup``, with another value for it.
-OF_A_RUN = {
+#: What a trainer is built around, with another value for it.
+OF_A_TRAINER = {
     "model": nn.Linear(4, 1),
     "criterion": None,
     "modes": None,
-    "optimizer": torch.optim.SGD([torch.zeros(1)], lr=5.0),
-    "train_dataloader": [],
     "device": torch.device("meta"),
     "bus": None,
+}
+#: Arguments that it has taken up as it was built.
+TAKEN_UP = [
+    "loss_fn",
+    "step_fn",
+    "callbacks",
+    "evaluator",
+    "loss_per",
+    "fp16",
+    "compile",
+]
+#: What a run has read by ``on_setup``, with another value for it.
+OF_A_RUN = {
+    "optimizer": torch.optim.SGD([torch.zeros(1)], lr=5.0),
+    "train_dataloader": [],
     "seed": 5,
     "save_dir": "elsewhere",
     "stop_on_sigusr1": True,
@@ -96,8 +109,49 @@ LATE = ["metric_names", "on_train_begin", "on_epoch_begin", "on_train_end"]
 
 
 def test_all_that_a_run_reads_once_is_tried_here() -> None:
+    assert set(OF_A_TRAINER) == arguments._OF_A_TRAINER
     assert set(OF_A_RUN) == arguments._OF_A_RUN
     assert set(OF_A_WINDOW) == arguments._OF_A_WINDOW
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [*OF_A_TRAINER.items(), *((name, None) for name in TAKEN_UP)]
+)
+def test_what_a_trainer_was_built_with_cannot_be_set(name: str, value: Any) -> None:
+    trainer = make_trainer()
+    trainer.train()
+    with pytest.raises(
+        AttributeError, match=rf"^trainer\.{name} cannot .* build another"
+    ):
+        setattr(trainer, name, value)
+
+
+def test_a_misspelt_setting_is_refused_and_an_own_attribute_is_kept() -> None:
+    trainer: Any = make_trainer()
+    with pytest.raises(AttributeError, match=r"'max_step' \(did you mean 'max_steps'"):
+        trainer.max_step = 3
+    trainer.model_name = "mine"
+    assert trainer.model_name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        pytest.param(lambda own: None, "optimizer is None", id="none"),
+        pytest.param(torch.optim.LBFGS, "needs a closure", id="a closure"),
+        pytest.param(
+            lambda own: torch.optim.SGD(own, lr=torch.tensor(NAN)), "lr", id="no rate"
+        ),
+    ],
+)
+def test_an_optimizer_set_on_a_trainer_is_checked_when_it_trains(
+    optimizer: Any, words: str
+) -> None:
+    trainer = make_trainer()
+    trainer.optimizer = optimizer(trainer.model.parameters())
+    with pytest.raises(ConfigError, match=words):
+        trainer.train()
+    assert trainer.step == 0
 
 
 @pytest.mark.parametrize(
@@ -157,6 +211,26 @@ def test_what_is_read_again_may_be_set_in_a_run() -> None:
     trainer = make_trainer(None, None, Shortens(), num_epochs=5)
     trainer.train()
     assert trainer.epoch == 2
+
+
+@pytest.mark.parametrize("length", [None, 4])
+def test_a_run_whose_max_steps_a_hook_lowers_below_the_count_ends(
+    length: int | None,
+) -> None:
+    class Lowers(Callback):
+        def on_batch_end(self, trainer: Trainer) -> None:
+            if trainer.step == 2:
+                trainer.max_steps = 1
+
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            yield from (regression_batches() if length else regression_batches() * 99)
+
+    data = regression_batches() if length else Stream()
+    loader: Any = data if length else torch.utils.data.DataLoader(data, batch_size=None)
+    trainer = make_trainer(None, loader, Lowers(), num_epochs=3)
+    trainer.train()
+    assert trainer.step == 3
 
 
 def test_the_norm_that_is_set_in_on_setup_clips() -> None:

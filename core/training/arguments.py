@@ -5,6 +5,7 @@ And what would have no effect is refused when it is set.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 import math
@@ -62,10 +63,12 @@ def shown(path: str) -> Any:
     return property(attrgetter(path), refuse)
 
 
+#: What a trainer has placed, looked through or registered as it was built.
+_OF_A_TRAINER = {"model", "criterion", "modes", "device", "bus"}
 #: What a run, or a plugin that is set up earlier, has read by ``on_setup``.
 _OF_A_RUN = {
-    *("model", "criterion", "modes", "optimizer", "train_dataloader", "device", "bus"),
-    *("seed", "save_dir", "stop_on_sigusr1", "gradient_accumulation_steps"),
+    *("optimizer", "train_dataloader", "seed", "save_dir", "stop_on_sigusr1"),
+    "gradient_accumulation_steps",
 }
 #: What it reads after that, once.
 _OF_A_WINDOW = {"max_grad_norm", "nonfinite"}
@@ -73,6 +76,8 @@ _OF_A_WINDOW = {"max_grad_norm", "nonfinite"}
 
 def _set_between_runs(trainer: Any, name: str, value: Any) -> None:
     run = vars(trainer).get("_run")
+    if run is not None:
+        _refuse_unheard(trainer, name)
     if run is not None and trainer.bus.is_in_run:
         is_late = name in _OF_A_WINDOW
         if name in _OF_A_RUN or (is_late and run.is_set_up):
@@ -84,6 +89,20 @@ def _set_between_runs(trainer: Any, name: str, value: Any) -> None:
         if name in _CHECKS:
             value = _CHECKS[name](value)
     object.__setattr__(trainer, name, value)
+
+
+def _refuse_unheard(trainer: Any, name: str) -> None:
+    """Refuse a name that a trainer which is built would not look at any more."""
+    given = inspect.signature(type(trainer)).parameters
+    if name in _OF_A_TRAINER or (name in given and not hasattr(trainer, name)):
+        raise AttributeError(
+            f"trainer.{name} cannot be set: it was taken up as the trainer was built; "
+            "build another one, or change what it holds"
+        )
+    # Only what nearly is one: plugins may keep something of their own on a trainer.
+    near = difflib.get_close_matches(name, {*given, *_CHECKS}, n=1, cutoff=0.9)
+    if near and not hasattr(trainer, name):
+        raise AttributeError(f"a trainer has no {name!r} (did you mean {near[0]!r}?)")
 
 
 def set_between_runs(cls: type[T]) -> type[T]:

@@ -14,6 +14,7 @@ from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
 from training.checkpoint.optimizer_state import check_optimizer
 from training.checkpoint.settings import require_same
+from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
 from training.feed.persistent_workers import ending
@@ -128,6 +129,19 @@ class Run:
         """Let this run take over what was loaded, when it begins; return it."""
         self.resumption, self.is_waiting = resumption, True
         return self
+
+    def require_begun(self) -> None:
+        """Refuse to begin anew after a loaded run that never went on.
+
+        Raises:
+            CheckpointError: its weights are in the model, and its place is lost.
+        """
+        if self.resumption is not None and not self.resumption.has_gone_on:
+            raise CheckpointError(
+                f"the run that was loaded from {str(self.state.resumed_from)!r} ended "
+                "before it went on; load it again, as with train(resume=...), or build "
+                "another Trainer to begin anew"
+            )
 
     @property
     def batches_per_epoch(self) -> int | None:

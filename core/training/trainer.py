@@ -281,15 +281,14 @@ class Trainer:
             if resume is not None:
                 go_on(self, resume)
             self._check_settings()  # they may be others since
+            self.optimizer = checked_optimizer(self.optimizer, self.precision)
             if not self._run.is_waiting:
+                self._run.require_begun()
                 self._run = self._new_run()
             elif self._run.resumption is not None:
                 self._run.resumption.check()  # settings may be others since
-            self._configured.look_at(self.optimizer)
-            try:
+            with self._configured.moved(self.optimizer):
                 self._run()
-            finally:
-                self._configured.leave(self.optimizer)
 
     resume_command: str | None = None  #: To type after a signal; None: in Python.
     # What plugins were built from, and with; another one would be without effect.

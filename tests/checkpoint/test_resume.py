@@ -360,3 +360,29 @@ def test_outside_the_main_thread_no_handler_is_installed() -> None:
     thread.start()
     thread.join()
     assert set(seen) == {True}
+
+
+@pytest.mark.parametrize("hook", ["wrap_model", "on_setup", "on_train_begin"])
+def test_a_loaded_run_whose_set_up_fails_does_not_begin_anew_unsaid(
+    hook: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pt"
+    run(StopAt(5, path))
+    straight = run()
+
+    seen: list[Trainer] = []
+
+    def fails(self: Any, trainer: Trainer) -> None:
+        if not seen:
+            seen.append(trainer)
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        run(type("Fails", (Callback,), {hook: fails})(), load=path)
+    again = seen[0]
+    with pytest.raises(CheckpointError, match="ended before it went on; load it again"):
+        again.train()
+    again.train(resume=path)
+    assert again.step == straight.step
+    assert_equal_state(capture(again)["model"], capture(straight)["model"])
+    again.train()  # anew, once it has gone on

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,15 @@ class ConfiguredOptions:
     def leave(self, optimizer: torch.optim.Optimizer) -> None:
         """Note the options as training or loading leaves them."""
         self._left = options_of(optimizer)
+
+    @contextmanager
+    def moved(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """Look at what was set before the block, and note what is left after it."""
+        self.look_at(optimizer)
+        try:
+            yield
+        finally:
+            self.leave(optimizer)
 
 
 def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:

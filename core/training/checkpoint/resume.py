@@ -155,7 +155,7 @@ class Comparison:
         self._saved, self._joined = state["settings"], _joined(state)
         self._plugins = state.get("distributions", {})
         self._is_inside_epoch = bool(state["progress"]["batch"])
-        self._filled = {"model": trainer.model, "optimizer": trainer.optimizer}
+        self._filled = trainer.optimizer
         self.own = self._settings()
         self.changes = self._consented(self.own)
 
@@ -164,14 +164,13 @@ class Comparison:
 
         Raises:
             CheckpointError: what is set now would have been refused on loading, or
-                what was loaded is in another model, optimizer or loader.
+                what was loaded is in another optimizer or loader.
         """
-        for name, part in self._filled.items():
-            if getattr(self._trainer, name) is not part:
-                raise CheckpointError(
-                    f"trainer.{name} was replaced after checkpoint {self._source!r} "
-                    "was loaded into the earlier one; load it again"
-                )
+        if self._trainer.optimizer is not self._filled:
+            raise CheckpointError(
+                f"trainer.optimizer was replaced after checkpoint {self._source!r} was "
+                "loaded into the earlier one; load it again"
+            )
         own = self._settings()
         self._consented(own)
         moved = [c for c in differences(self.own, own) if c.name in POSITION_MOVES]

@@ -89,6 +89,11 @@ class Resumption:
                         f"allow_changes=['optimizer.{name}']"
                     )
 
+    @property
+    def has_gone_on(self) -> bool:
+        """Whether the run went on from where the checkpoint had left it."""
+        return self._before is None
+
     def show_configured(self) -> None:
         """Give the optimizer its options as configured, which an earlier run moved."""
         self._give_options(self._configured)

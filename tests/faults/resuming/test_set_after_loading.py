@@ -174,13 +174,10 @@ def test_r3_an_option_of_the_optimizer_that_would_be_lost_is_named(
     assert f"allow_changes=['optimizer.{name}']" in message
 
 
-@pytest.mark.parametrize("name", ["model", "optimizer"])
-def test_r3_a_part_that_was_not_there_on_loading_is_named(
-    saved: Path, name: str
-) -> None:
-    trainer, other = loaded(saved), build()
-    setattr(trainer, name, getattr(other, name))
-    with pytest.raises(CheckpointError, match=rf"trainer\.{name} was replaced after"):
+def test_r3_an_optimizer_that_was_not_there_on_loading_is_named(saved: Path) -> None:
+    trainer = loaded(saved)
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
+    with pytest.raises(CheckpointError, match=r"trainer\.optimizer was replaced after"):
         trainer.train()
 
 

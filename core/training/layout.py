@@ -39,6 +39,13 @@ LAYOUT: dict[str, Any] = {
     "requests": list,
     "plugins": dict,
 }
+
+
+def _check_weights_are(label: Any, state: Mapping[str, Any]) -> None:
+    """Which weights a plugin had put in place."""
+    parts.require(isinstance(label, str), "weights_are", label, "text")
+
+
 #: Part -> what looks at its values; those that a file may lack stand here, too.
 CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "settings": check_settings,
@@ -59,6 +66,7 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "plugins": parts.check_plugins,
     "distributions": parts.check_distributions,
     "metadata": parts.check_metadata,
+    "weights_are": _check_weights_are,
 }
 #: What each of ``ranks`` has of its own, and may have.
 RANK, OF_RANK = {"rng": LAYOUT["rng"]}, ("rng", "data")

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 #: Its state may be of another time than all else.
 RETURNED = "plugin {} was away and goes on with its state from an earlier checkpoint"
+#: A run that goes on from there is none that anybody has seen.
+REPLACED = (
+    "its weights are {!r}, which a plugin had put in the place of those of its step: "
+    "what goes on from them is another run"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class Receipt:
         removed: plugins that were active and are not; their state is carried along.
         upgraded: ``"name 1.0 -> 1.1"`` of plugins of another version.
         stopped_by: who had ended the saved run and why, or None.
+        weights_are: ``"live"``, or which weights a plugin had put in place.
         metadata: what the saved run carried, as ``trainer.metadata``.
     """
 
@@ -44,11 +50,14 @@ class Receipt:
     removed: tuple[str, ...] = ()
     upgraded: tuple[str, ...] = ()
     stopped_by: str | None = None
+    weights_are: str = "live"
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         done = count(self.epoch, "epoch")
         lines = [f"resumed from {self.path}: step {self.step}, {done} complete"]
+        if self.weights_are != "live":
+            lines.append(REPLACED.format(self.weights_are))
         lines += [f"setting {change}" for change in self.changes]
         lines += [f"plugin {name} is new and starts afresh" for name in self.added]
         lines += [RETURNED.format(name) for name in self.returned]
@@ -98,6 +107,7 @@ def receipt_of(
             for name in both
             if was[name].get("version") != now[name]["version"]
         ),
+        weights_are=state.get("weights_are", "live"),
         stopped_by=stopped and f"{stopped[1]}: {stopped[2]}",
         metadata=state.get("metadata", {}),
     )

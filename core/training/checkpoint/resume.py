@@ -24,7 +24,7 @@ from training.checkpoint.optimizer_state import (
     names_of,
     saved_groups,
 )
-from training.checkpoint.receipt import RETURNED, Receipt, receipt_of
+from training.checkpoint.receipt import REPLACED, RETURNED, Receipt, receipt_of
 from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
     Change,
@@ -114,6 +114,8 @@ def restore(
                 "rows; train into another save_dir for values of these rows alone",
                 source,
             )
+    if receipt.weights_are != "live":
+        log.warning("checkpoint %r: %s", source, REPLACED.format(receipt.weights_are))
     for name in receipt.returned:
         log.warning("%s", RETURNED.format(name))
     # A unit that is said is compared at once; a measured one, on the first batch.

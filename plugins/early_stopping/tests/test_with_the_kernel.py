@@ -103,6 +103,25 @@ def test_the_best_weights_are_those_of_the_last_that_puts_its_own_back():
     assert torch.equal(trainer.model.weight, seen.weights[2])
 
 
+def test_a_file_saved_after_the_best_weights_are_back_says_so_when_it_is_loaded(
+    tmp_path, caplog
+):
+    trainer = build(
+        Evaluates(0.4, 0.5), EarlyStoppingCallback(restore_best_weights=True)
+    )
+    trainer.num_epochs = 2
+    trainer.train()
+    trainer.save_checkpoint(tmp_path / "final.pt")
+    again = build(Evaluates(0.4, 0.5, 0.6), EarlyStoppingCallback(), num_epochs=3)
+    told = again.load_checkpoint(tmp_path / "final.pt")
+    assert told.weights_are == "best@3"
+    for text in (str(told), caplog.text):
+        assert "its weights are 'best@3', which a plugin had put in the place" in text
+    again.train()
+    again.save_checkpoint(tmp_path / "live.pt")
+    assert again.load_checkpoint(tmp_path / "live.pt").weights_are == "live"
+
+
 def test_one_that_has_an_id_does_not_take_the_checkpoint_of_another_run(tmp_path):
     class Finds(Callback):
         hook_api = ">=1.1,<2"

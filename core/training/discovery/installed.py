@@ -14,7 +14,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +40,9 @@ __all__ = [
     "load",
     "load_file",
     "name_of",
+    "provider",
     "use_folder",
+    "way_out",
 ]
 
 #: Plugins that this project publishes, and the distribution that holds each.
@@ -137,10 +139,9 @@ def find(name: str, where: str = "plugins", kind: str = CALLBACK) -> PluginInfo:
             )
         return found[0]
     if found:
-        owners = " and ".join(f"{one.distribution} {one.version}" for one in found)
+        owners = " and ".join(provider(one) for one in found)
         raise PluginError(
-            f"{where}: {NOUNS[kind]} {name!r} is provided by {owners}; uninstall one "
-            "of them"
+            f"{where}: {NOUNS[kind]} {name!r} is provided by {owners}; {way_out(found)}"
         )
     names = sorted({info.name for info in everything})
     shipped = SHIPPED if kind == CALLBACK else {}  # the others come with the kernel
@@ -152,6 +153,27 @@ def find(name: str, where: str = "plugins", kind: str = CALLBACK) -> PluginInfo:
         f"{where}: {NOUNS[kind]} {name!r} is not installed{hint}; "
         f"installed are: {', '.join(names) or 'none'}"
     )
+
+
+def provider(info: PluginInfo) -> str:
+    """Return who provides it: a distribution, or a file that nobody installed."""
+    if _is_dropped_in(info):
+        return info.value or info.path
+    return f"{info.distribution} {info.version}"
+
+
+def way_out(rivals: Iterable[PluginInfo]) -> str:
+    """Return what ends a clash of names; a file cannot be uninstalled."""
+    file = next((info for info in rivals if _is_dropped_in(info)), None)
+    if file is None:
+        return "uninstall one of them"
+    if file.trouble:
+        return f"mend or rename {file.path}"
+    return f"give {file.value} another `name`"
+
+
+def _is_dropped_in(info: PluginInfo) -> bool:
+    return info.distribution == str(Path(info.path).parent)
 
 
 def _class_wanted(name: str) -> str:

@@ -6,6 +6,7 @@ here imports pydantic, nor yaml before a file is read: listing plugins is quick.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ DEFAULT_PLUGINS = ("progress", "csv", "evaluation", "checkpointing")
 
 class PluginList(Document):
     """Plugins of a document that lists them, and so replaces earlier ones."""
+
+
+class PluginNamed(Document):
+    """What one ``-p`` says: a plugin goes by the name that it brings along."""
 
 
 def sources(
@@ -59,7 +64,9 @@ def gather(
         changes.append(_split_plugins(document, is_list))
         replace_named(whole, document)
         whole.merge(document)
-    return whole, [_default_plugins(whole, set(taken)), *changes]
+    changes.insert(0, _default_plugins(whole, set(taken)))
+    _refuse_displacing(changes)
+    return whole, changes
 
 
 def _name_plugins(document: Document) -> bool:
@@ -89,7 +96,7 @@ def _name_plugins(document: Document) -> bool:
 
 def _split_plugins(document: Document, is_list: bool) -> Document:
     """Move the plugins of ``document`` into a document of their own."""
-    plugins = PluginList() if is_list else Document()
+    plugins = PluginList() if is_list else type(document)()
     given = document.tree.get("plugins", {})
     if not isinstance(given, dict):
         raise ConfigError(
@@ -138,6 +145,28 @@ def _default_plugins(whole: Document, taken: Collection[str]) -> Document:
     return defaults
 
 
+def _refuse_displacing(changes: Iterable[Document]) -> None:
+    """Refuse a plugin of ``-p`` whose name another one has that is enabled."""
+    enabled: dict[str, tuple[str, str]] = {}
+    for change in changes:
+        if isinstance(change, PluginList):
+            enabled.clear()
+        for name, entry in change.tree.get("plugins", {}).items():
+            origin = change.origin(("plugins", name))
+            if entry is None:
+                enabled.pop(name, None)
+            elif (use := entry.get("use")) is not None:
+                other, place = enabled.get(name, (use, ""))
+                is_other = os.path.abspath(use) != os.path.abspath(other)
+                if is_other and isinstance(change, PluginNamed):
+                    raise PluginError(
+                        f"{origin}: it is called {name!r}, as is {other} ({place}); "
+                        "give a class of yours another `name`, or switch the other "
+                        f"off before it: -p no:{name}"
+                    )
+                enabled[name] = use, origin or "a default of trainbus run"
+
+
 def _chosen(plugins: Iterable[str], option: str = "-p ") -> Iterator[Document]:
     """Yield what each ``-p`` says: a name to enable, ``no:NAME`` to switch off."""
     for text in plugins:
@@ -148,7 +177,7 @@ def _chosen(plugins: Iterable[str], option: str = "-p ") -> Iterator[Document]:
                 f"{option}{text}: name a plugin, as in: -p csv, -p no:csv"
             )
         name = installed.name_of(use)
-        document = Document()
+        document = PluginNamed()
         chosen = None if is_off else {"use": use}
         document.set(("plugins", name), chosen, f"{option}{text}")
         yield document

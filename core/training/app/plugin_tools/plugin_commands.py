@@ -148,7 +148,8 @@ def why_plugins(arguments: argparse.Namespace) -> None:
         state = f"{state}, and broken: {entry.why}"
     elif entry is None and not installed.is_file(choice.use):
         state = f"{state}, and not installed"
-    print(f"{choice.name} is {state}")
+    is_namesake = choice.use != choice.name and installed.is_known(choice.name)
+    print(f"{choice.name}{f', {choice.use},' if is_namesake else ''} is {state}")
     for sentence in choice.trail:
         print(f"  {sentence}")
 

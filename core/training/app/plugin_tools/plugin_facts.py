@@ -161,8 +161,9 @@ def _entry(
     except SourceError as error:
         facts, trouble = None, str(error)
     if rivals:
-        others = ", ".join(f"{one.distribution} {one.version}" for one in rivals)
-        trouble = f"{info.name!r} is also provided by {others}; uninstall one of them"
+        others = ", ".join(installed.provider(one) for one in rivals)
+        end = installed.way_out([info, *rivals])
+        trouble = f"{info.name!r} is also provided by {others}; {end}"
     if trouble:
         return Entry(info, facts, "broken", trouble)
     if not is_callback:
@@ -172,6 +173,9 @@ def _entry(
     active = [choice for choice in mine if choice.is_active]
     said = [choice.trail[-1] for choice in active or mine if choice.trail]
     why = "; ".join(dict.fromkeys(said)) or "nobody chose it"
+    namesake = chosen.get(info.name)
+    if not mine and namesake is not None and namesake.is_active:
+        why = f"its name is that of {namesake.use}, {namesake.trail[-1]}"
     return Entry(info, facts, "active" if active else "off", why)
 
 

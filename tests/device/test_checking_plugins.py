@@ -28,6 +28,13 @@ class Asks(Callback):
     def __init__(self, every: int):
         self.every = every
 
+class Wants(Callback):
+    hook_api = ">=1.0,<2"
+
+    def __init__(self, place: str = ""):
+        if not place:
+            raise ValueError("name a place")
+
 class Leaves(Callback):
     hook_api = ">=1.0,<2"
 
@@ -41,7 +48,7 @@ def test_check_says_which_named_plugin_waits_for_a_gpu_and_where(
 ) -> None:
     file = tmp_path / "waiting.py"
     file.write_text(PLUGINS)
-    kinds = ("Quiet", "Reads", "Declares", "Asks", "Leaves")
+    kinds = ("Quiet", "Reads", "Declares", "Leaves")
     code, out, err = command("plugins", "check", *(f"{file}:{kind}" for kind in kinds))
     told = out.replace(f"{file}:", "").splitlines()
     assert code == 2
@@ -57,9 +64,25 @@ def test_check_says_which_named_plugin_waits_for_a_gpu_and_where(
         "Declares: good",
         "  waits for the device in on_batch_end: the next batch depends on it",
     ]
-    assert told[5] == "Asks: good"
-    assert told[6].startswith("  whether a GPU would wait for it is unknown: ")
-    assert "every" in told[6]
     # It ends the process that tries it, not this one.
-    assert told[7].startswith("Leaves: ")
-    assert told[7] != "Leaves: good"
+    assert told[5].startswith("Leaves: ")
+    assert told[5] != "Leaves: good"
+
+
+def test_who_cannot_be_made_without_options_is_not_called_good(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "waiting.py"
+    file.write_text(PLUGINS)
+    code, out, _ = command("plugins", "check", f"{file}:Asks", f"{file}:Wants")
+    assert (code, out.replace(f"{file}:", "").splitlines()) == (
+        0,
+        [
+            "Asks: imported, but not constructed",
+            "  it needs every; give options in a test, as in "
+            "assert_plugin_conforms(lambda: Asks(every=...))",
+            "Wants: imported, but not constructed",
+            "  ValueError: name a place; give options in a test, as in "
+            "assert_plugin_conforms(lambda: Wants(...))",
+        ],
+    )

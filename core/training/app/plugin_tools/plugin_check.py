@@ -10,19 +10,30 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import Parameter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from training.app.plugin_tools.plugin_facts import Named
 from training.discovery import installed
 from training.discovery.installed import CALLBACK
+from training.discovery.signature import parameters_of, signature_mistakes
 from training.errors import TrainbusError
 from training.messages.error_texts import error_text, text_of
 
-__all__ = ["check"]
+__all__ = ["Finding", "check"]
 
 #: Seconds for the imports of all plugins, torch alone takes some; and for each family,
 #: which may be tried on rows. Who hangs on two processes is ended by who tries it.
 TIMEOUT, TRIAL = 240.0, 120.0
+
+
+class Finding(NamedTuple):
+    """What is wrong with a plugin, what else to say, and a word if all is well."""
+
+    trouble: str = ""
+    remark: str = ""
+    verdict: str = "good"
 
 
 def check(
@@ -30,11 +41,10 @@ def check(
     folders: Sequence[str] = (),
     timeout: float = TIMEOUT,
     is_tried: bool = False,
-) -> dict[Named, tuple[str, str]]:
-    """Return (kind, name) -> what is wrong with that plugin, ``""`` if nothing.
+) -> dict[Named, Finding]:
+    """Return (kind, name) -> what was found of that plugin.
 
-    And what else is to be said of it. A plugin that ends the process is found out; the
-    others are checked in a new one.
+    A plugin that ends the process is found out; the others are checked in a new one.
 
     Args:
         names: kinds and names of the plugins to check.
@@ -43,7 +53,7 @@ def check(
             family is among them.
         is_tried: whether callbacks that are good take part in small runs, too.
     """
-    results: dict[Named, tuple[str, str]] = {}
+    results: dict[Named, Finding] = {}
     while left := [name for name in names if name not in results]:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report"
@@ -57,9 +67,9 @@ def check(
             kind, name, found = json.loads(line)
             begun = kind, name
             if found is not None:
-                results[begun] = found[0], found[1]
+                results[begun] = Finding(*found)
         if begun not in results:
-            results[begun] = f"importing it {ending}", ""
+            results[begun] = Finding(f"importing it {ending}")
     return {name: results[name] for name in names}
 
 
@@ -93,14 +103,13 @@ def _call(
     return f"ends the process with exit code {ended.returncode}: {last}"
 
 
-def _checked(kind: str, name: str) -> tuple[str, str]:
+def _checked(kind: str, name: str) -> Finding:
     """Return what is wrong with an installed plugin, and what else is to be said.
 
     Nothing is constructed yet but a model family that brings rows to try it on.
     """
     from training.app.plugin_tools.family_trial import REMARKS, tried
     from training.bus.bus import Bus
-    from training.discovery.signature import signature_mistakes
     from training.recipes.class_checks import class_mistakes
 
     try:
@@ -111,23 +120,47 @@ def _checked(kind: str, name: str) -> tuple[str, str]:
         else:
             mistakes = class_mistakes(kind, cls)
         if kind == "model" and not mistakes:
-            return tried(cls)
+            return Finding(*tried(cls))
     except TrainbusError as error:
-        return text_of(error), ""
+        return Finding(text_of(error))
     except Exception as error:
-        return error_text(error), ""
-    return "; ".join(mistakes), "" if mistakes else REMARKS.get(kind, "")
+        return Finding(error_text(error))
+    return Finding("; ".join(mistakes), "" if mistakes else REMARKS.get(kind, ""))
 
 
-def _tried(name: str) -> tuple[str, str]:
-    """Return what is wrong with a plugin on two processes, or where a GPU waits."""
+def _tried(name: str) -> Finding:
+    """Return what is wrong with a plugin on two processes, or where a GPU waits.
+
+    It is made without options; who cannot be made so is not tried.
+    """
     from training.app.plugin_tools.wait_trial import waits_remark
 
     cls = installed.load(installed.find(name, "plugins check", CALLBACK))
+    if why := _unmade(cls):
+        return Finding("", why, "imported, but not constructed")
     trial = import_module("training.testing.many_processes").trial
     with tempfile.TemporaryDirectory() as folder:
         mistakes: list[str] = trial(cls, Path(folder))
-    return "; ".join(mistakes), "" if mistakes else waits_remark(cls)
+    return Finding("; ".join(mistakes), "" if mistakes else waits_remark(cls))
+
+
+def _unmade(cls: type[Any]) -> str:
+    """Return why no instance is made without options, ``""`` if one is."""
+    needed = [
+        name
+        for name, parameter in parameters_of(cls).items()
+        if parameter.default is Parameter.empty
+    ]
+    try:
+        cls()
+    except Exception as error:
+        options = ", ".join(f"{name}=..." for name in needed)
+        why = f"it needs {' and '.join(needed)}" if needed else error_text(error)
+        return (
+            f"{why}; give options in a test, as in "
+            f"assert_plugin_conforms(lambda: {cls.__name__}({options or '...'}))"
+        )
+    return ""
 
 
 def _main(arguments: Sequence[str]) -> None:
@@ -137,7 +170,7 @@ def _main(arguments: Sequence[str]) -> None:
         installed.use_folder(folder)
     with open(report, "a", encoding="utf-8", buffering=1) as file:
 
-        def write(kind: str, name: str, found: tuple[str, str] | None) -> None:
+        def write(kind: str, name: str, found: Finding | None) -> None:
             file.write(json.dumps([kind, name, found]) + "\n")
 
         for kind, name in zip(names[::2], names[1::2], strict=True):
@@ -146,7 +179,7 @@ def _main(arguments: Sequence[str]) -> None:
                 found = _checked(kind, name)
                 write(kind, name, found)
                 # Behind its result, which stands even where the run never ends.
-                if int(is_tried) and kind == CALLBACK and not found[0]:
+                if int(is_tried) and kind == CALLBACK and not found.trouble:
                     write(kind, name, _tried(name))
 
 

@@ -110,12 +110,12 @@ def check_plugins(arguments: argparse.Namespace) -> None:
     ]
     named = named or sorted({(info.kind, info.name) for info in everything})
     results = check(named, arguments.folders, is_tried=bool(arguments.names))
-    for (kind, name), (trouble, remark) in results.items():
+    for (kind, name), found in results.items():
         what = name if kind == installed.CALLBACK else f"{name} ({kind})"
-        print(f"{what}: {trouble or 'good'}")
-        if remark:
-            print(f"  {remark}")
-    broken = [name for (_, name), (trouble, _) in results.items() if trouble]
+        print(f"{what}: {found.trouble or found.verdict}")
+        if found.remark:
+            print(f"  {found.remark}")
+    broken = [name for (_, name), found in results.items() if found.trouble]
     if broken:
         raise PluginError(f"{len(broken)} of {len(results)}: {', '.join(broken)}")
 

@@ -1,4 +1,4 @@
-"""Two plugins of one name: which takes part is never decided without a word."""
+"""Names of plugins: whose one is, and which nobody could say."""
 
 from __future__ import annotations
 
@@ -79,3 +79,25 @@ def test_the_way_out_of_a_clash_with_a_file_is_in_the_file(
     (tmp_path / "csv.py").write_text("class (")
     with pytest.raises(PluginError, match=f"; mend or rename {tmp_path}/csv.py"):
         installed.find("csv")
+
+
+@pytest.mark.parametrize("name", ["lab.watch", "no:watch", "lab,watch"])
+def test_a_name_that_no_command_line_can_say_is_broken(
+    name: str,
+    install: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Command,
+) -> None:
+    site = install("lab", "1.0", f"{name} = lab_named:Mine")
+    (site / "lab_named.py").write_text(MINE)
+    words = rf"its name '{name}' has a '.', which parts words on a command line; rename"
+    with pytest.raises(PluginError, match=words):
+        installed.find(name)
+    assert "which parts words" in command("plugins", "list")[1]
+    (tmp_path / "own").mkdir()
+    own = MINE.replace('"csv"', f'"own {name}"')
+    (tmp_path / "own" / "mine.py").write_text(own)
+    monkeypatch.setattr(installed, "_FOLDERS", [tmp_path / "own"])
+    with pytest.raises(PluginError, match="rename it where it is announced"):
+        installed.find(f"own {name}")

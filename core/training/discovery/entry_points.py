@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["CALLBACK", "KINDS", "PluginInfo", "announced"]
+__all__ = ["CALLBACK", "KINDS", "PluginInfo", "announced", "name_mistake"]
 
 CALLBACK = "callback"
 #: What is announced -> the entry-point group for it. A name is unique within its group.
@@ -64,6 +64,20 @@ def announced() -> list[PluginInfo]:
     path changes: a command asks for each name that its configuration has.
     """
     return list(_announced(tuple(_stamp(entry) for entry in sys.path)))
+
+
+def name_mistake(name: str, kind: str) -> str:
+    """Return why ``-p`` and ``--set`` could not name a plugin so, ``""`` if they could.
+
+    Other kinds are values in a configuration, and never part of a key.
+    """
+    parting = [sign for sign in ".,:" if sign in name]
+    if kind != CALLBACK or not parting:
+        return ""
+    return (
+        f"its name {name!r} has a {parting[0]!r}, which parts words on a command line; "
+        "rename it where it is announced"
+    )
 
 
 def _stamp(entry: str) -> tuple[str, int]:
@@ -125,12 +139,13 @@ def _read(distribution: metadata.Distribution) -> Iterator[PluginInfo]:
     for entry in entries:
         if entry.group not in kinds:
             continue
-        value, path, trouble = entry.value, "", ""
+        value, path, kind = entry.value, "", kinds[entry.group]
+        trouble = name_mistake(entry.name, kind)
         if match := _VALUE.fullmatch(value):
             value, path = ":".join(match.groups()), _locate(match[1])
         else:
             trouble = f"its entry point is {value!r}, but must be 'module:Class'"
-        told = (value, path, (), trouble, kinds[entry.group])
+        told = (value, path, (), trouble, kind)
         yield PluginInfo(entry.name, name, version, *told)
 
 

@@ -20,7 +20,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from training.discovery.entry_points import CALLBACK, KINDS, PluginInfo, announced
+from training.discovery.entry_points import (
+    CALLBACK,
+    KINDS,
+    PluginInfo,
+    announced,
+    name_mistake,
+)
 from training.errors import PluginError, did_you_mean
 from training.files.named_paths import named_path
 from training.messages.error_texts import error_text
@@ -167,7 +173,7 @@ def way_out(rivals: Iterable[PluginInfo]) -> str:
     file = next((info for info in rivals if _is_dropped_in(info)), None)
     if file is None:
         return "uninstall one of them"
-    if file.trouble:
+    if not file.value:  # no valid code
         return f"mend or rename {file.path}"
     return f"give {file.value} another `name`"
 
@@ -314,7 +320,9 @@ def _in_folders() -> list[PluginInfo]:
             for name, facts in classes.items():
                 called = str(facts.attributes.get("name") or name)
                 place = (str(folder), "-", f"{file}:{name}", str(file))
-                found += [PluginInfo(called, *place, kind=kind) for kind in facts.kinds]
+                for kind in facts.kinds:
+                    told = (), name_mistake(called, kind), kind
+                    found.append(PluginInfo(called, *place, *told))
     return found
 
 

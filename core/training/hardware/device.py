@@ -7,34 +7,39 @@ import torch
 from training.errors import ConfigError
 
 
-def choose_device(device: str | torch.device | None) -> torch.device:
+def choose_device(
+    device: str | torch.device | None, place: str = "device"
+) -> torch.device:
     """Return the device that is meant: CUDA when there is one, for ``None``.
 
+    Args:
+        device: as it was named, at ``place``, for the message.
+        place: the argument or setting.
     Raises:
         ConfigError: the text names no device, or one that is not there.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = named_device(device)
+    chosen = named_device(device, place)
     if chosen.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= found:
             raise ConfigError(
-                f"device is {str(device)!r}, but PyTorch sees {found} CUDA devices; "
+                f"{place} is {str(device)!r}, but PyTorch sees {found} CUDA devices; "
                 "use 'cpu', or leave it out to take what there is"
             )
     elif chosen.type == "meta" or (chosen.type == "cpu" and chosen.index):
         raise ConfigError(
-            f"device is {str(device)!r}, which is none to train on; use "
+            f"{place} is {str(device)!r}, which is none to train on; use "
             "'cpu', 'cuda' or 'cuda:N', or leave it out"
         )
     elif chosen.type != "cpu":
-        _require(chosen)
+        _require(chosen, place)
     return chosen
 
 
-def named_device(device: str | torch.device) -> torch.device:
-    """Return the device that is named, whether it is there or not.
+def named_device(device: str | torch.device, place: str = "device") -> torch.device:
+    """Return the device that is named at ``place``, whether it is there or not.
 
     Raises:
         ConfigError: the text names no device.
@@ -43,16 +48,16 @@ def named_device(device: str | torch.device) -> torch.device:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"device is {device!r}; use 'cpu', 'cuda' or 'cuda:N', or leave it out"
+            f"{place} is {device!r}; use 'cpu', 'cuda' or 'cuda:N', or leave it out"
         ) from error
 
 
-def _require(device: torch.device) -> None:
+def _require(device: torch.device, place: str) -> None:
     """Refuse a device of another kind that this build of torch cannot use."""
     try:
         torch.empty(0, device=device)
     except Exception as error:  # each kind has errors of its own
         raise ConfigError(
-            f"device is {str(device)!r}, which PyTorch cannot use here; use 'cpu', "
+            f"{place} is {str(device)!r}, which PyTorch cannot use here; use 'cpu', "
             "'cuda' or 'cuda:N', or leave it out"
         ) from error

@@ -60,7 +60,16 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
             [*RUN, "--set", "plugins=null"], 2, "plugins is null, but", id="null"
         ),
         pytest.param(
-            [*RUN, "--set", "training.device=cuda:99"], 2, "cuda:99", id="a device"
+            [*RUN, "--set", "training.device=cuda:99"],
+            2,
+            "--set: training.device is 'cuda:99'",
+            id="a device that is not there",
+        ),
+        pytest.param(
+            ["plan", "run.yaml", "--set", "training.device=gpu"],
+            2,
+            "--set: training.device is 'gpu'",
+            id="no device",
         ),
         pytest.param(
             [*RUN, "--set", "model.freeze=[vison_model]"],

@@ -64,7 +64,7 @@ def build_parts(
     from training.hardware.device import choose_device
     from training.hardware.rng import seed_everything
 
-    device = choose_device(config.training.device)
+    device = choose_device(config.training.device, config.place(("training", "device")))
     seed_everything(config.seed)
     task, family = make_recipe(config, plugins)
     pipeline = make_pipeline(config, config.data, task, family, device)

@@ -233,7 +233,7 @@ def _measure(config: Config, model: Any, recipe: Any, loader: Any) -> dict[str, 
         from training.callbacks import TaskEvaluator
     except ImportError as error:
         raise PluginError(str(error)) from error
-    device = choose_device(config.training.device)
+    device = choose_device(config.training.device, config.place(("training", "device")))
     entries = [each for each in config.plugins.values() if each.use == "evaluation"]
     options = entries[0].options if entries else {}
     answers = {name: options[name] for name in ANSWER_OPTIONS if name in options}

@@ -35,7 +35,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
     fields = _fields(arguments)
     target = _target(arguments, fields)
-    device = choose_device(arguments.device)
+    device = choose_device(arguments.device, "--device")
     source = arguments.checkpoint
     state = read_state(source)
     described = description(state, source)

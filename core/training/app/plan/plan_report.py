@@ -56,7 +56,8 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
     rows, batches, beginning, kinds = _count_data(config, task, family)
     settings = config.training
     if settings.device is not None:
-        named_device(settings.device)  # it need not be one of this machine
+        # It need not be one of this machine.
+        named_device(settings.device, config.place(("training", "device")))
     run = evaluated(
         bus,
         PlannedRun(

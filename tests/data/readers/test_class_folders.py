@@ -57,6 +57,13 @@ def test_another_layout_is_told_in_a_sentence(tmp_path, names, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_link_that_leads_nowhere_is_no_class_left_out(tmp_path):
+    folder = make(tmp_path / "d", "cat/1.png")
+    (folder / "dog").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"d/dog is a link that leads nowhere, to '"):
+        ClassFolders(folder)
+
+
 def test_a_missing_folder_is_told(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*no: No such file"):
         ClassFolders(tmp_path / "no")

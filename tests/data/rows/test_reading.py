@@ -127,6 +127,10 @@ def test_a_link_out_of_the_root_is_refused(tmp_path):
     (inside / "a.png").symlink_to(tmp_path / "a.png")
     _, bad = read_rows(write(inside, json.dumps(GOOD)))
     assert "outside" in bad[0].reason
+    (tmp_path / "a.png").unlink()
+    _, bad = read_rows(write(inside, json.dumps(GOOD)))
+    gone = str(tmp_path / "a.png")
+    assert bad[0].reason == f"image 'a.png' is a link that leads nowhere, to {gone!r}"
 
 
 def test_a_wider_root_allows_images_beside_the_rows_folder(tmp_path):

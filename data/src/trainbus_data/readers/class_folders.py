@@ -46,6 +46,12 @@ def _classes_of(path: Path) -> list[str]:
     entries = _entries_of(path)
     pictures = [e.name for e in entries if e.name.lower().endswith(SUFFIXES)]
     classes = sorted(e.name for e in entries if e.is_dir())
+    astray = [e.path for e in entries if e.is_symlink() and not os.path.exists(e.path)]
+    if astray:  # it may be a class, which would be missing without a word
+        raise DataError(
+            f"{astray[0]} is a link that leads nowhere, to "
+            f"{os.path.realpath(astray[0])!r}; mend or remove it"
+        )
     if pictures:
         raise DataError(
             f"{path / pictures[0]} lies beside the folders of classes, not in one of "

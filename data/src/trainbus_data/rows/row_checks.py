@@ -147,8 +147,13 @@ class RowChecks:
         if text not in self._resolved:
             if "\0" in text:
                 raise UnusableRow(f"{name} holds a NUL character")
-            path = os.path.realpath(os.path.join(self._folder, text))
+            named = os.path.join(self._folder, text)
+            path = os.path.realpath(named)
             if os.path.commonpath([self._root, path]) != self._root:
+                if os.path.islink(named) and not os.path.lexists(path):
+                    raise UnusableRow(
+                        f"{name} {text!r} is a link that leads nowhere, to {path!r}"
+                    )
                 raise UnusableRow(
                     f"{name} {text!r} lies outside {self._root}; set data.root to a "
                     "folder that holds both rows and images"

@@ -53,13 +53,15 @@ def require_form(path: Path, option: str, task: Task | type[Task]) -> None:
 
 
 def require_ids(
-    path: Path, records: Iterable[Mapping[str, Any]]
+    path: Path, records: Iterable[Mapping[str, Any]], task: Task
 ) -> Iterator[Mapping[str, Any]]:
     """Yield rows as they are; in the form for servers each has an id of its own.
 
     Raises:
-        DataError: names the first that has none.
+        DataError: names the first that has none, or that of another one.
     """
+    ids = [name for name, kind in task.fields.items() if kind.rstrip("?") == "id"]
+    seen = set[tuple[str, Any]]()
     for record in records:
         made = [k for k, v in record.items() if isinstance(v, MadeId)]
         if made and _is_submission(path):
@@ -68,6 +70,15 @@ def require_ids(
                 "own, by which a server knows it; give each row one, or name a file "
                 f"that ends in {RECORDS}"
             )
+        own = [(k, record[k]) for k in ids if k in record and _is_submission(path)]
+        for each in own:
+            if each in seen:
+                raise DataError(
+                    f"{str(path)!r}: two rows have the {each[0]} {each[1]!r}, by which "
+                    "a server knows one; give each its own, or name a file that ends "
+                    f"in {RECORDS}"
+                )
+            seen.add(each)
         yield record
 
 
@@ -80,11 +91,11 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]], task: Task) 
         records: each row with its ``prediction``.
         task: of the rows.
     Raises:
-        DataError: a row for a server has no id of its own.
+        DataError: a row for a server has no id, or that of another one.
     """
     submission = getattr(task, "submission", None)
     if _is_submission(path) and submission is not None:
-        chunks = _listed(map(submission, require_ids(path, records)))
+        chunks = _listed(map(submission, require_ids(path, records, task)))
     else:
         chunks = (_as_json(record) + b"\n" for record in records)
     write_durably(path, lambda file: file.writelines(chunks))

@@ -70,3 +70,12 @@ def test_an_id_of_the_same_text_that_a_row_has_is_its_own(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "said.json").read_text()) == [
         {"question_id": "ask-1", "answer": "red"}
     ]
+
+
+def test_two_rows_of_one_id_are_refused_in_the_form_for_servers(tmp_path: Path) -> None:
+    records = [{"question_id": 5, "prediction": word} for word in ("red", "blue")]
+    with pytest.raises(DataError, match="two rows have the question_id 5, by which"):
+        write_records(tmp_path / "said.json", records, VQA())
+    assert not list(tmp_path.iterdir())
+    write_records(tmp_path / "said.jsonl", records, VQA())
+    assert len((tmp_path / "said.jsonl").read_text().splitlines()) == 2

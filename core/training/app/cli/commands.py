@@ -127,7 +127,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     parts = build_parts(config, described, state["model"], source, has_all)
     fill(parts.model, state, arguments.checkpoint)
     if target is not None:  # of more rows, it is told when they are written
-        list(predictions.require_ids(target, parts.pipeline.rows(split)[:2000]))
+        list(
+            predictions.require_ids(
+                target, parts.pipeline.rows(split)[:2000], parts.recipe.task
+            )
+        )
     loaders = {
         "validation": parts.pipeline.get_val_dataloader,
         "test": parts.pipeline.get_test_dataloader,

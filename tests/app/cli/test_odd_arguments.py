@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from training.app.cli.argument_checks import refusal_of
+from training.app.cli.command_line import build_parser
 from training.files.durable import write_json
 from training.files.named_paths import path_mistake
 
@@ -206,6 +207,20 @@ def test_the_system_refuses_a_path_that_was_named(
 ) -> None:
     refusal = refusal_of(error, NAMED)
     assert (refusal is None) if told is None else (told in str(refusal))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("predict --checkpoint c --rows r --out full", "--out 'full' cannot"),
+        ("plan c -p full", "--plugin 'full' cannot"),
+        ("export c full", "the argument 'full' cannot"),
+    ],
+)
+def test_it_names_the_option_that_the_path_is_of(line: str, told: str) -> None:
+    arguments = build_parser().parse_args(line.split())
+    refusal = refusal_of(OSError(28, "no space left", "full"), arguments)
+    assert str(refusal).startswith(told)
 
 
 def test_a_file_that_a_plugin_misses_below_a_named_path_is_its_own_mistake() -> None:

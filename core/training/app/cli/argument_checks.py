@@ -36,7 +36,8 @@ def require_arguments(arguments: argparse.Namespace) -> None:
     for name, text in _texts(arguments):
         mistake = _text_mistake(name, text) if name in WORDS else path_mistake(text)
         if mistake:
-            raise ConfigError(f"the argument {shown(text)} cannot be used: {mistake}")
+            label = _label(name, arguments)
+            raise ConfigError(f"{label} {shown(text)} cannot be used: {mistake}")
 
 
 def values_by_field(texts: Iterable[str]) -> dict[str, str]:
@@ -116,8 +117,14 @@ def _named(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Yield (what it is, text) of all that was named, here and in the configuration."""
     for name, text in _texts(arguments):
         if name not in WORDS:
-            yield "the argument", text
+            yield _label(name, arguments), text
     yield from _settings(getattr(arguments, "settings", {}), "")
+
+
+def _label(name: str, arguments: argparse.Namespace) -> str:
+    """Return the option that an argument is of; one that stands bare has none."""
+    options: Mapping[str, str] = getattr(arguments, "options", {})
+    return options.get(name, "the argument")
 
 
 def _settings(value: Any, key: str) -> Iterator[tuple[str, str]]:

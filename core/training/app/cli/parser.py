@@ -27,12 +27,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse all arguments, or name the option nearest to one that there is not."""
+        """Parse all arguments, or name the option nearest to one that there is not.
+
+        What is found has ``options``, too: name of an argument -> the option it is of.
+        """
         found, others = self.parse_known_args(args, namespace)
+        called = _called(self, sys.argv[1:] if args is None else args)
+        optional = [each for each in called._actions if each.option_strings]
+        found.options = {each.dest: each.option_strings[-1] for each in optional}
         if others:
-            called = _called(self, sys.argv[1:] if args is None else args)
             option = next((o.partition("=")[0] for o in others if o[:1] == "-"), "")
-            options = [each for a in called._actions for each in a.option_strings]
+            options = [each for a in optional for each in a.option_strings]
             hint = did_you_mean(option, options)
             called.error(f"unrecognized arguments: {' '.join(others)}{hint}")
         return found

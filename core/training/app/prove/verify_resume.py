@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.bus.callback import Callback
+from training.discovery.installed import SHIPPED
+from training.discovery.signature import RESERVED
 from training.errors import CheckpointError, ConfigError, DataError, TrainbusError
-from training.files.named_paths import named_path
+from training.files.named_paths import named_path, path_mistake
 from training.messages.error_texts import text_of
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["verify_resume"]
 
-#: Options of plugins that lead out of the run's folder; left out here.
+#: Options of plugins that lead out of the run's folder; moved into it here.
 PLACES = {"save_dir", "log_dir", "folder", "path"}
 #: Exit codes of a process -> the error that it ended with; any other is a failure.
 REFUSALS = {each.exit_code: each for each in (ConfigError, DataError)}
@@ -60,7 +63,7 @@ def verify_resume(arguments: argparse.Namespace) -> None:
 
     if min(arguments.before, arguments.after) < 1:
         raise ConfigError("--before and --after count steps; use 1 or more")
-    mapping = _kept_inside(as_mapping(load(arguments)))
+    mapping = as_mapping(load(arguments))
     places = [str(named_path(folder).absolute()) for folder in arguments.folders]
     end = arguments.before + arguments.after
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as name:
@@ -105,24 +108,44 @@ HINTS = {
 }
 
 
-def _kept_inside(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration without places that lead out of its folder."""
+def _kept_inside(mapping: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the configuration with places inside ``folder`` for those outside.
+
+    What a plugin names stays apart from what another one does. A file that is there may
+    be read or written, so that a third party's plugin gets a copy, as large as it is.
+    """
     plugins = []
-    for item in mapping.get("plugins", []):
+    for index, item in enumerate(mapping.get("plugins", [])):
         if isinstance(item, Mapping):
             ((name, options),) = item.items()
-            leave = PLACES | ({"filename"} if name == "csv" else set())
-            item = {name: {k: v for k, v in options.items() if k not in leave}}
+            moved = PLACES | ({"filename"} if name == "csv" else set())
+            inside = dict(options)
+            for key, value in options.items():
+                is_own = key in RESERVED or not isinstance(value, str)
+                is_file = not is_own and _is_file(value)
+                if is_own or not (key in moved or (is_file and name not in SHIPPED)):
+                    continue
+                place = folder / f"plugin-{index}" / key / Path(value).name
+                inside[key] = str(place)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                # The resumed run goes on with what the killed one left.
+                if is_file and name not in SHIPPED and not place.exists():
+                    shutil.copy(os.path.expanduser(value), place)
+            item = {name: inside}
         plugins.append(item)
-    return {**mapping, "plugins": plugins}
+    training = {**mapping.get("training", {}), "save_dir": str(folder)}
+    return {**mapping, "plugins": plugins, "training": training}
+
+
+def _is_file(text: str) -> bool:
+    return not path_mistake(text) and os.path.isfile(os.path.expanduser(text))
 
 
 def _run(folder: Path, name: str, mapping: dict[str, Any], **plan: Any) -> Any:
     """Train in a process of its own; return the end state, None if it was killed."""
     import torch
 
-    training = {**mapping.get("training", {}), "save_dir": str(folder / name)}
-    order = {**plan, "config": {**mapping, "training": training}}
+    order = {**plan, "config": _kept_inside(mapping, folder / name)}
     order |= {"middle": str(folder / f"{name}.pt"), "out": str(folder / "out.pt")}
     (folder / "order.json").write_text(json.dumps(order))
     code = "from training.app.prove.verify_resume import child; child()"

@@ -1,0 +1,55 @@
+"""``verify-resume`` leaves the files of the real runs as they are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+WRITES = """
+from pathlib import Path
+from training import Callback
+
+class Writes(Callback):
+    def __init__(self, path: str, log: str) -> None:
+        self.path, self.log = Path(path), Path(log)
+
+    def on_step_end(self) -> None:
+        assert self.log.read_text().startswith("real")
+        self.log.write_text(self.log.read_text() + "a step")
+        self.path.write_text("written over")
+"""
+PLUGINS = """
+plugins:
+  - evaluation
+  - csv: {filename: one.csv}
+  - csv: {filename: two.csv, id: second}
+  - checkpointing: {save_dir: best}
+  - checkpointing: {save_dir: last, id: keeper}
+  - ./writes.py:Writes: {path: model.txt, log: real.txt}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_plugins_write_goes_elsewhere_and_stays_apart(
+    workplace: Path,
+    command: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    (workplace / "writes.py").write_text(WRITES)
+    config, _, _ = (workplace / "run.yaml").read_text().partition("plugins:")
+    (workplace / "own.yaml").write_text(config + PLUGINS)
+    for name in ("real.txt", "model.txt"):
+        (workplace / name).write_text("real")
+    before = sorted(workplace.iterdir())
+    code, out, err = command("verify-resume", "own.yaml", "--before", "1")
+    assert (code, "bit-identical" in out) == (0, True), err
+    assert "checkpointing, keeper" in out
+    for name in ("real.txt", "model.txt"):
+        assert (workplace / name).read_text() == "real"
+    assert sorted(workplace.iterdir()) == before

@@ -162,7 +162,8 @@ def on_batch_begin(trainer: TrainerView, batch: int, inputs: Any) -> None:
     Args:
         trainer: the running trainer.
         batch: index of the batch in its epoch, from 0.
-        inputs: the batch on the device, as the model will get it.
+        inputs: the batch on the device, as the model will get it; weighed by now, so
+            that labels are masked in ``wrap_dataloader``, not here.
     Returns: ignored.
     Order: none promised between plugins.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.

@@ -17,6 +17,7 @@ def fake_trainer(optimizer, num_epochs=2, steps_per_epoch=5, max_steps=None):
         plugins={},
         optimizer=optimizer,
         group_places=[],
+        resumed_from=None,
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,
         max_steps=max_steps,

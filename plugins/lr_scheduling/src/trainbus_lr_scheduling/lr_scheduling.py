@@ -34,6 +34,12 @@ from trainbus_lr_scheduling.drivers import (
     in_order,
     set_lr,
 )
+from trainbus_lr_scheduling.left import (
+    note_left,
+    put_back_full_rates,
+    refuse_set_rates,
+    take_up_set_rates,
+)
 from trainbus_lr_scheduling.plan import plan_of_plateau, plan_of_schedule
 from trainbus_lr_scheduling.saved import check_state
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advances
@@ -186,8 +192,9 @@ class LearningRateSchedulerCallback(Callback):
 
     def on_setup(self, trainer: Trainer) -> None:
         """Build the schedule and set the rates of the first update."""
-        self._trainer, self._is_loaded = trainer, False
         self._refuse_another(trainer)
+        self._heed_set_rates(trainer)
+        self._trainer, self._is_loaded = trainer, False
         self._check_floor(max(base_lrs(trainer.optimizer)))
         schedule = self.schedule(trainer)
         if schedule is not None:
@@ -201,6 +208,15 @@ class LearningRateSchedulerCallback(Callback):
             self._driver = TorchDriver(self.scheduler, trainer.optimizer)
             check_savable(self.scheduler, self.driver.progress()["state"])
         self._begin()
+
+    def _heed_set_rates(self, trainer: Trainer) -> None:
+        optimizer = trainer.optimizer
+        if trainer.resumed_from is not None:  # then the checkpoint has the rates
+            put_back_full_rates(optimizer)
+        elif self.scheduler is None:
+            take_up_set_rates(optimizer)
+        else:
+            refuse_set_rates(self.scheduler, optimizer)
 
     def _refuse_another(self, trainer: Trainer) -> None:
         kind = LearningRateSchedulerCallback
@@ -255,6 +271,12 @@ class LearningRateSchedulerCallback(Callback):
                 "updates were skipped",
                 skipped,
             )
+
+    def on_close(self) -> None:
+        """Note the rates that the run leaves: another one will have been set."""
+        if self._trainer is not None:
+            note_left(self._trainer.optimizer)
+            self._trainer = None  # a run that ends before its set-up leaves none
 
     def state_dict(self) -> dict[str, Any]:
         """Return settings and progress of the schedule, and the epoch it is in."""

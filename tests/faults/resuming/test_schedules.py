@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import (
 )
 from toy import Regression
 
-from trainbus_lr_scheduling.torch_driver import parts_of
+from trainbus_lr_scheduling.groups import parts_of
 from training import Callback, CheckpointError, ConfigError, Trainer
 
 # torch says so of its own doing, where a row of schedulers is inside another.

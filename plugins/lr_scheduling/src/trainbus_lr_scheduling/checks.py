@@ -113,6 +113,15 @@ def check_combination(
         )
 
 
+def check_owner(scheduler: object, owner: object, optimizer: object) -> None:
+    """Raise ``ConfigError`` for a scheduler whose optimizer is not the run's."""
+    if owner is not optimizer:
+        raise ConfigError(
+            f"lr_scheduling: the {type(scheduler).__name__} belongs to another "
+            "optimizer than the run's; build it with the one that the Trainer gets"
+        )
+
+
 def check_object(
     scheduler: Any, interval: str, is_said: bool, trainer: Trainer
 ) -> None:
@@ -125,15 +134,10 @@ def check_object(
             scheduler was built with must not contradict it.
         trainer: the run.
     Raises:
-        ConfigError: another optimizer, a schedule that would end inside the run, or one
-            that counts updates where nobody said so.
+        ConfigError: a schedule that would end inside the run, or one that counts
+            updates where nobody said so.
     """
     name, optimizer = type(scheduler).__name__, trainer.optimizer
-    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
-        raise ConfigError(
-            f"lr_scheduling: the {name} belongs to another optimizer than the run's; "
-            "build it with the optimizer that the Trainer gets"
-        )
     if isinstance(scheduler, ReduceLROnPlateau):
         return
     planned = planned_advances(trainer, interval)

@@ -21,6 +21,7 @@ from trainbus_lr_scheduling.checks import (
     check_floor,
     check_needs_no_total,
     check_object,
+    check_owner,
     check_savable,
     check_source,
     planned_advances,
@@ -34,6 +35,7 @@ from trainbus_lr_scheduling.drivers import (
     in_order,
     set_lr,
 )
+from trainbus_lr_scheduling.groups import check_groups
 from trainbus_lr_scheduling.left import (
     note_left,
     put_back_full_rates,
@@ -193,6 +195,8 @@ class LearningRateSchedulerCallback(Callback):
     def on_setup(self, trainer: Trainer) -> None:
         """Build the schedule and set the rates of the first update."""
         self._refuse_another(trainer)
+        if self.scheduler is not None:
+            self._check_owner(trainer.optimizer)
         self._heed_set_rates(trainer)
         self._trainer, self._is_loaded = trainer, False
         self._check_floor(max(base_lrs(trainer.optimizer)))
@@ -203,11 +207,25 @@ class LearningRateSchedulerCallback(Callback):
         elif self.scheduler is None:
             plateau = self._build_plateau(trainer.optimizer)
             self._driver = TorchDriver(plateau, trainer.optimizer)
-        elif self._driver is None:  # in a later run the object is no longer fresh
-            check_object(self.scheduler, self.interval, self._is_said, trainer)
-            self._driver = TorchDriver(self.scheduler, trainer.optimizer)
-            check_savable(self.scheduler, self.driver.progress()["state"])
+        else:
+            self._take_object(trainer)
         self._begin()
+
+    def _check_owner(self, optimizer: Optimizer) -> None:
+        driver = self._driver
+        moved = driver.optimizer if isinstance(driver, TorchDriver) else optimizer
+        check_owner(
+            self.scheduler, getattr(self.scheduler, "optimizer", moved), optimizer
+        )
+        check_groups(self.scheduler, optimizer)
+
+    def _take_object(self, trainer: Trainer) -> None:
+        if self._driver is not None:
+            self.driver.start()  # what is looked at is fresh, in a later run, too
+        check_object(self.scheduler, self.interval, self._is_said, trainer)
+        if self._driver is None:
+            self._driver = TorchDriver(self.scheduler, trainer.optimizer)
+        check_savable(self.scheduler, self.driver.progress()["state"])
 
     def _heed_set_rates(self, trainer: Trainer) -> None:
         optimizer = trainer.optimizer

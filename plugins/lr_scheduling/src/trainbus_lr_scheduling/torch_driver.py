@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR, ReduceLROnPlateau
 
 from trainbus_lr_scheduling.drivers import set_lr
+from trainbus_lr_scheduling.groups import check_groups, parts_of
 from trainbus_lr_scheduling.saved import check_kept, require
 from training import CheckpointError, ConfigError
 from training.plugin import foreign_value, has_names, is_finite, plain
@@ -30,12 +31,13 @@ class TorchDriver:
     Args:
         scheduler: an object with ``step()``; its state now counts as the beginning, and
             as what was configured. Without ``state_dict`` its attributes are its state.
-        optimizer: the one whose rates it moves.
+        optimizer: the one whose rates it moves; a group that joins later has the rate
+            that it joins with as its full one.
     """
 
     def __init__(self, scheduler: Any, optimizer: Optimizer) -> None:
         self._scheduler = scheduler
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._fresh = self._state()
         self._groups = [
             {name: copied(group[name]) for name in MOVED if name in group}
@@ -62,9 +64,10 @@ class TorchDriver:
     def start(self) -> None:
         """Put scheduler, rates and momentum back to the beginning."""
         self._settings, self._advances = self._configured(), 0
+        self._note_joined()
         self._load(self._fresh)
         for group, options in zip(
-            self._optimizer.param_groups, self._groups, strict=False
+            self.optimizer.param_groups, self._groups, strict=False
         ):
             group.update({n: copied(v) for n, v in options.items() if n != "lr"})
             set_lr(group, float(options["lr"]))
@@ -73,22 +76,24 @@ class TorchDriver:
         """Step the scheduler, with ``value`` if it follows a metric.
 
         Raises:
-            ConfigError: somebody else has stepped it since.
+            ConfigError: somebody else has stepped it since, or a group has joined that
+                it cannot follow.
         """
         self._require_untouched()
+        self._note_joined()
         self._advances += 1
         if value is None:
             self._scheduler.step()
         else:
             self._scheduler.step(value)
-        for group in self._optimizer.param_groups:  # a function may count with numpy
+        for group in self.optimizer.param_groups:  # a function may count with numpy
             if type(group["lr"]) is not float:
                 group["lr"] = plain(group["lr"])
         self._place = self._places()
 
     def progress(self) -> dict[str, Any]:
         """Return the scheduler's state, the rates, and how often it was stepped."""
-        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         return {"advances": self._advances, "state": self._state(), "rates": rates}
 
     def check(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
@@ -118,7 +123,7 @@ class TorchDriver:
         self._advances = progress["advances"]
         state = progress["state"]
         self._load(state)
-        groups = self._optimizer.param_groups
+        groups = self.optimizer.param_groups
         rates = progress.get("rates") or state.get("_last_lr", ())
         for group, rate in zip(groups, rates, strict=False):
             set_lr(group, float(rate))
@@ -143,6 +148,13 @@ class TorchDriver:
                 for _ in range(place):
                     self.advance()
 
+    def _note_joined(self) -> None:
+        """Note the full rates of groups that have joined since the last look."""
+        for group in self.optimizer.param_groups[len(self._groups) :]:
+            check_groups(self._scheduler, self.optimizer)
+            rate = group.setdefault("initial_lr", copied(group["lr"]))
+            self._groups.append({"lr": copied(rate), "initial_lr": copied(rate)})
+
     def _configured(self) -> dict[str, Any]:
         arguments = {"arguments": self._arguments} if self._arguments else {}
         return {**self._fresh, **arguments}
@@ -159,7 +171,7 @@ class TorchDriver:
         return {
             name: value
             for name, value in vars(self._scheduler).items()
-            if value is not self._optimizer
+            if value is not self.optimizer
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:
@@ -183,13 +195,6 @@ class TorchDriver:
                 "it, too; take its step() out of your hooks and functions, or do not "
                 "pass it to the Trainer"
             )
-
-
-def parts_of(scheduler: Any) -> Iterator[Any]:
-    """Yield a scheduler and, to any depth, those that it is made of."""
-    yield scheduler
-    for part in getattr(scheduler, "_schedulers", ()):
-        yield from parts_of(part)
 
 
 def arguments_of(scheduler: Any) -> list[Any]:

@@ -85,6 +85,71 @@ def test_the_model_keeps_the_average_if_asked_to(tiny_trainer):
     assert trainer.weights_are == "ema"
 
 
+class Trains(Callback):
+    """Has the first layer frozen in some epochs."""
+
+    mutates = ("parameters",)
+
+    def __init__(self, frozen):
+        self.frozen = frozen
+
+    def on_epoch_begin(self, trainer):
+        trainer.model.layers[0].requires_grad_(trainer.epoch not in self.frozen)
+
+
+def frozen_at_first(trainer):
+    trainer.model.layers[0].requires_grad_(False)
+    return trainer
+
+
+def test_a_layer_that_is_thawed_begins_at_its_weight(tiny_trainer):
+    ema = EmaCallback(decay=0.5, warmup=False)
+    trainer = frozen_at_first(tiny_trainer(ema, Trains({0}), num_epochs=2))
+    thawed = trainer.model.layers[0].weight
+    begun = []
+
+    class Looks(Callback):
+        after = ("ema",)
+
+        def on_step_end(self, trainer):
+            if "layers.0.weight" in ema.average:
+                begun.append((ema.average["layers.0.weight"].clone(), thawed.clone()))
+
+    trainer.bus.register(Looks())
+    trainer.train()
+    (average, weight), (later, moved) = begun[:2]
+    assert torch.equal(average, weight)
+    torch.testing.assert_close(later, 0.5 * average + 0.5 * moved)
+
+
+def test_a_layer_that_is_frozen_stays_in_the_average(tiny_trainer):
+    ema, watch = EmaCallback(decay=0.9, warmup=False, keep_average=True), Watch()
+    trainer = tiny_trainer(ema, watch, Trains({1}), num_epochs=2)
+    expected = weights_of(trainer)
+    trainer.train()
+    for weights in watch.steps:
+        expected = [0.9 * a + 0.1 * w for a, w in zip(expected, weights, strict=True)]
+    for mine, theirs in zip(weights_of(trainer), expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_resumed_run_has_the_average_of_a_layer_that_was_thawed(
+    tiny_trainer, tmp_path
+):
+    whole, half, rest = (EmaCallback(decay=0.9) for _ in range(3))
+    for ema, num_epochs in ((whole, 3), (half, 2)):
+        trainer = frozen_at_first(tiny_trainer(ema, Trains({0}), num_epochs=num_epochs))
+        trainer.train()
+    trainer.save_checkpoint(tmp_path / "half.pt")
+    resumed = frozen_at_first(tiny_trainer(rest, Trains({0}), num_epochs=3))
+    resumed.load_checkpoint(tmp_path / "half.pt")
+    resumed.train()
+    assert rest.average.keys() == whole.average.keys()
+    assert all(
+        torch.equal(rest.average[name], whole.average[name]) for name in rest.average
+    )
+
+
 def test_a_decay_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"ema\.decay is 1, but must be less than 1"):
         EmaCallback(decay=1)

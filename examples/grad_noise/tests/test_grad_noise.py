@@ -20,10 +20,11 @@ class Gradients(Callback):
         self.value, self.seen = value, []
 
     def on_before_step(self, trainer):
-        for weight in trainer.model.parameters():
+        weights = [w for w in trainer.model.parameters() if w.grad is not None]
+        for weight in weights:
             if self.value is not None:
                 weight.grad.fill_(self.value)
-        flat = [weight.grad.flatten() for weight in trainer.model.parameters()]
+        flat = [weight.grad.flatten() for weight in weights]
         self.seen.append(torch.cat(flat).clone())
 
 
@@ -79,6 +80,23 @@ def test_a_step_with_gradients_that_are_not_finite_is_left_out(tiny_trainer):
     )
     trainer.train()
     assert math.isfinite(trainer.history[0]["grad_norm"])
+
+
+def test_a_layer_that_is_thawed_counts_from_then_on(tiny_trainer):
+    class Thaws(Callback):
+        mutates = ("parameters",)
+
+        def on_epoch_begin(self, trainer):
+            trainer.model.layers[0].requires_grad_(trainer.epoch > 0)
+
+    gradients = Gradients()
+    trainer = tiny_trainer(Thaws(), gradients, GradientNoiseCallback(), num_epochs=2)
+    trainer.model.layers[0].requires_grad_(False)
+    trainer.train()
+    for row, epoch in zip(trainer.history, (0, 1), strict=True):
+        seen = gradients.seen[4 * epoch : 4 * epoch + 4]
+        norm = sum(float(each.square().sum()) for each in seen) / 4
+        assert row["grad_norm"] == pytest.approx(norm**0.5, rel=1e-5)
 
 
 class InParts(Strategy):

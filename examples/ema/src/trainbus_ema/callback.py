@@ -20,9 +20,11 @@ class EmaCallback(Callback):
     """Average the trained weights over steps; swap the average in for evaluation.
 
     After each applied update ``average = decay * average + (1 - decay) * weights``,
-    in place, on the device, for floating-point parameters that are trained. With
-    ``warmup`` the decay of update n is at most (1 + n) / (10 + n), so that the first
-    weights are soon forgotten (as in TensorFlow's ExponentialMovingAverage).
+    in place, on the device, for floating-point parameters that are trained. One that is
+    thawed in mid-run begins at its weight then; one that is frozen stays in the
+    average. With ``warmup`` the decay of update n is at most (1 + n) / (10 + n), so
+    that the first weights are soon forgotten (as in TensorFlow's
+    ExponentialMovingAverage).
 
     Args:
         decay: share of the average that each update keeps, in [0, 1).
@@ -60,10 +62,9 @@ class EmaCallback(Callback):
 
     def on_setup(self, trainer: Trainer) -> None:
         """Begin with the weights as they are."""
-        self.num_updates, self._strategy = 0, trainer.strategy
-        self.average = {
-            name: weight.detach().clone() for name, weight in _trained(trainer).items()
-        }
+        self.num_updates, self.average = 0, {}
+        self._model, self._strategy = trainer.model, trainer.strategy
+        self._averaged()
 
     @torch.no_grad()
     def on_step_end(self, trainer: Trainer, applied: bool) -> None:
@@ -74,7 +75,7 @@ class EmaCallback(Callback):
         decay = self.decay
         if self.warmup:
             decay = min(decay, (1 + self.num_updates) / (10 + self.num_updates))
-        weights = _trained(trainer)
+        weights = self._averaged()
         torch._foreach_lerp_(
             [self.average[name] for name in weights], list(weights.values()), 1 - decay
         )
@@ -91,20 +92,20 @@ class EmaCallback(Callback):
     @contextmanager
     def swapped_in(self, trainer: Trainer) -> Iterator[None]:
         """Give the model the average inside; its own weights are back after."""
-        before = {name: w.detach().clone() for name, w in _trained(trainer).items()}
+        before = {name: w.detach().clone() for name, w in self._averaged().items()}
         was = trainer.weights_are
-        _copy(self.average, trainer)
+        self._put(self.average)
         trainer.weights_are = "ema"
         try:
             yield
         finally:
-            _copy(before, trainer)
+            self._put(before)
             trainer.weights_are = was
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Leave the average in the model, if asked to."""
         if self.keep_average:
-            _copy(self.average, trainer)
+            self._put(self.average)
             trainer.weights_are = "ema"
 
     def state_dict(self) -> dict[str, Any]:
@@ -114,23 +115,30 @@ class EmaCallback(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the average of a checkpoint; it is copied to the device."""
         self.num_updates = int(state["num_updates"])
+        # Not only what is trained: what the saved run had thawed is frozen still.
+        like = {
+            name: weight.detach().clone()
+            for name, weight in self._model.named_parameters()
+            if name in state["average"]
+        }
         # Saved whole; where weights are sharded, this process keeps its part.
-        average = self._strategy.own(dict(state["average"]), self.average)
-        for name, saved in average.items():
-            if name in self.average:
-                self.average[name].copy_(saved)
+        average = self._strategy.own(dict(state["average"]), like)
+        self.average |= {name: mine.copy_(average[name]) for name, mine in like.items()}
 
+    def _averaged(self) -> dict[str, Tensor]:
+        """Return weights by name: all of the average, in which new ones begin."""
+        weights: dict[str, Tensor] = {
+            name: weight
+            for name, weight in self._model.named_parameters()
+            if name in self.average
+            or (weight.requires_grad and weight.is_floating_point())
+        }
+        for name in weights:
+            if name not in self.average:
+                self.average[name] = weights[name].detach().clone()
+        return weights
 
-def _trained(trainer: Trainer) -> dict[str, Tensor]:
-    return {
-        name: weight
-        for name, weight in trainer.model.named_parameters()
-        if weight.requires_grad and weight.is_floating_point()
-    }
-
-
-@torch.no_grad()
-def _copy(source: Mapping[str, Tensor], trainer: Trainer) -> None:
-    for name, weight in _trained(trainer).items():
-        if name in source:
-            weight.copy_(source[name])
+    @torch.no_grad()
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        for name, weight in self._averaged().items():
+            weight.copy_(values[name])

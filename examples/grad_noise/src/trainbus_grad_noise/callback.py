@@ -52,7 +52,7 @@ class GradientNoiseCallback(Callback):
                 "grad_noise adds up whole gradients, and each process has a part of "
                 "them; use engine ddp, or leave grad_noise out"
             )
-        self._reset(trainer)
+        self._reset(trainer.device)
 
     def metric_names(self) -> list[str]:
         """Return what ``evaluate`` delivers."""
@@ -73,7 +73,11 @@ class GradientNoiseCallback(Callback):
         self._squares += torch.where(is_finite, square, 0.0)
         self._count += is_finite
         for name, gradient in gradients.items():
-            self._sum[name] += torch.where(is_finite, gradient, 0.0)
+            finite = torch.where(is_finite, gradient, 0.0)
+            if name in self._sum:
+                self._sum[name] += finite
+            else:  # the first of the epoch, or of a layer that was thawed in it
+                self._sum[name] = finite
 
     def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float] | None:
         """Return the epoch's two numbers, and begin the next; waits for the device."""
@@ -83,7 +87,7 @@ class GradientNoiseCallback(Callback):
         assert self._count is not None
         count, squares = float(self._count), float(self._squares)
         shared = sum(float(total.square().sum()) for total in self._sum.values())
-        self._reset(trainer)
+        self._reset(trainer.device)
         if count < 2:
             return {"grad_norm": squares**0.5, "grad_noise": float("nan")}
         mean_square = squares / count
@@ -106,15 +110,12 @@ class GradientNoiseCallback(Callback):
         assert self._count is not None
         self._squares.copy_(state["squares"])
         self._count.copy_(state["count"])
-        for name, total in state["sum"].items():
-            if name in self._sum:
-                self._sum[name].copy_(total)
-
-    def _reset(self, trainer: Trainer) -> None:
-        self._squares = torch.zeros((), device=trainer.device)
-        self._count = torch.zeros((), device=trainer.device)
+        device = self._squares.device
         self._sum = {
-            name: torch.zeros_like(weight, dtype=torch.float32)
-            for name, weight in trainer.model.named_parameters()
-            if weight.requires_grad
+            name: total.to(device, copy=True) for name, total in state["sum"].items()
         }
+
+    def _reset(self, device: torch.device) -> None:
+        self._squares = torch.zeros((), device=device)
+        self._count = torch.zeros((), device=device)
+        self._sum = {}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainbus_ema import EmaCallback
-from training import Callback
+from training import Callback, ConfigError
 
 
 class Watch(Callback):
@@ -153,3 +153,43 @@ def test_a_resumed_run_has_the_average_of_a_layer_that_was_thawed(
 def test_a_decay_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"ema\.decay is 1, but must be less than 1"):
         EmaCallback(decay=1)
+
+
+class Restores(Callback):
+    """Says, as early stopping does, whether it puts the best weights back."""
+
+    name = "stopper"
+
+    def __init__(self, restores):
+        self.restore_best_weights = restores
+
+
+@pytest.mark.parametrize(
+    ("options", "restores", "warns"),
+    [
+        pytest.param({}, True, True, id="the average is measured"),
+        pytest.param({"evaluate_with_average": False}, True, False, id="it is not"),
+        pytest.param({"keep_average": True}, False, False, id="nothing is restored"),
+    ],
+)
+def test_best_weights_of_another_loss_than_the_measured_one_are_warned_of(
+    tiny_trainer, caplog, options, restores, warns
+):
+    stopper = Restores(restores)
+    trainer = tiny_trainer(EmaCallback(**options), stopper)
+    trainer.train()
+    said = [each for each in caplog.messages if "but restores" in each]
+    assert len(said) == warns
+    assert all("turn off ema.evaluate_with_average" in each for each in said)
+
+
+def test_keeping_the_average_is_refused_where_the_best_weights_are_restored(
+    tiny_trainer,
+):
+    stopper = Restores(True)
+    trainer = tiny_trainer(EmaCallback(keep_average=True), stopper)
+    with pytest.raises(
+        ConfigError,
+        match=r"ema\.keep_average and stopper\.restore_best_weights .* turn one off",
+    ):
+        trainer.train()

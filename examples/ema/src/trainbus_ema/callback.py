@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -10,10 +11,12 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from training import Callback, checked_options, hookimpl
+from training import Callback, ConfigError, checked_options, hookimpl
 
 if TYPE_CHECKING:
     from training import Trainer
+
+log = logging.getLogger(__name__)
 
 
 class EmaCallback(Callback):
@@ -61,7 +64,12 @@ class EmaCallback(Callback):
         self.num_updates = 0
 
     def on_setup(self, trainer: Trainer) -> None:
-        """Begin with the weights as they are."""
+        """Begin with the weights as they are.
+
+        Raises:
+            ConfigError: ``keep_average``, beside a plugin that puts back the best.
+        """
+        self._look_at_restorers(trainer)
         self.num_updates, self.average = 0, {}
         self._model, self._strategy = trainer.model, trainer.strategy
         self._averaged()
@@ -124,6 +132,25 @@ class EmaCallback(Callback):
         # Saved whole; where weights are sharded, this process keeps its part.
         average = self._strategy.own(dict(state["average"]), like)
         self.average |= {name: mine.copy_(average[name]) for name, mine in like.items()}
+
+    def _look_at_restorers(self, trainer: Trainer) -> None:
+        own = trainer.bus.name_of(self) or self.name
+        for name, plugin in trainer.plugins.items():
+            if getattr(plugin, "restore_best_weights", False) is not True:
+                continue
+            if self.keep_average:
+                raise ConfigError(
+                    f"{own}.keep_average and {name}.restore_best_weights both put "
+                    "weights in the model at the end, one over the other; turn one off"
+                )
+            if self.evaluate_with_average:
+                log.warning(
+                    "%s: %s finds the best step by measuring the average, but restores "
+                    "that step's trained weights, whose loss is another; turn off "
+                    "%s.evaluate_with_average to measure what is restored, or "
+                    "%s.restore_best_weights and turn on %s.keep_average",
+                    *(own, name, own, name, own),
+                )
 
     def _averaged(self) -> dict[str, Tensor]:
         """Return weights by name: all of the average, in which new ones begin."""

@@ -72,6 +72,12 @@ def of_loss(returned: Callable[[Tensor], Any]) -> Callable[[Any, Any], Any]:
             of_loss(lambda loss: loss.long()), "a loss of torch.int64", id="a count"
         ),
         pytest.param(
+            of_loss(lambda loss: loss * (1 + 0j)),
+            "a loss of torch.complex64; return the mean loss of the batch, a 0-d "
+            "tensor, of a real type",
+            id="a complex number",
+        ),
+        pytest.param(
             functools.partial(cross_entropy, reduction="none"),
             "loss_fn (cross_entropy) returned a tensor",
             id="a partial function by its name",
@@ -137,6 +143,13 @@ def test_outputs_that_a_loss_lets_go_of_are_free_at_once(kind: str) -> None:
     model = Rounds(3, 2)
     make_forward(lets_go, None)(model, batch, 1.0)
     assert freed == [True]
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_training_where_gradients_are_off_is_refused(off: Any) -> None:
+    with off():
+        message = refusal(nn.Linear(3, 2), BATCHES, loss_fn=cross_entropy)
+    assert "call train() outside of that" in message
 
 
 def test_a_batch_of_weight_zero_needs_no_gradient() -> None:

@@ -143,8 +143,13 @@ def _checked(
 
     In an evaluation, and where nothing counts, it needs no gradient.
     """
-    # Three attributes a batch; what is wrong is found out where one of them fails.
-    if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+    # Few attributes a batch; what is wrong is found out where one of them fails.
+    if (
+        not isinstance(loss, Tensor)
+        or loss.dim()
+        or not loss.requires_grad
+        or loss.dtype.is_complex
+    ):
         check_loss(loss, weight, role, source, returned)
     return loss  # type: ignore[no-any-return]  # the check raises for anything else
 

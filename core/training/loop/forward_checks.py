@@ -91,6 +91,8 @@ def check_loss(
             f"{who} returned {inside}a tensor of shape {tuple(loss.shape)} without a "
             f"scalar loss; {way_out}"
         )
+    if loss.is_complex():
+        way_out += ", of a real type such as float32"
     if not loss.is_floating_point():
         raise ConfigError(f"{who} returned a loss of {loss.dtype}; {way_out}")
     raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from training.errors import PluginError
+from training.errors import ConfigError, PluginError
 from training.hardware import readback
 from training.hardware.optimizer_kernels import prepare_momentum
 from training.hardware.strategy import Strategy
@@ -33,7 +33,15 @@ def choose_window(
     device to do nothing (those with ``fused=True``), with parameters on one device and
     the policy ``"stop"``: a dropped window must be known before the next one, or the
     schedule would go wrong. Else it is ``NotedWindow``.
+
+    Raises:
+        ConfigError: gradients are turned off where the run begins.
     """
+    if not torch.is_grad_enabled():
+        raise ConfigError(
+            "training begins where gradients are turned off (torch.no_grad, "
+            "inference_mode or set_grad_enabled(False)); call train() outside of that"
+        )
     # Before the choice: it may unfuse the optimizer.
     prepare_momentum(optimizer)
     if not readback.reads_wait(precision.device):

@@ -65,3 +65,21 @@ def test_a_state_that_is_no_mapping_is_told_once(
     assert str(raised.value).split("\n")[1:] == [
         "state: state_dict returned list; return a mapping"
     ]
+
+
+class AddsNoise(Callback):
+    """Changes its batches in place, and carries nothing."""
+
+    name = "noise"
+    hook_api = ">=1.0,<2"
+    mutates = ("rng",)
+    alters_training = True
+
+    def on_batch_begin(self, inputs: Any) -> None:
+        inputs[0].add_(torch.randn_like(inputs[0]))
+
+
+def test_a_batch_that_is_changed_in_place_is_no_state(
+    assert_plugin_conforms: Callable[..., None],
+) -> None:
+    assert_plugin_conforms(AddsNoise)

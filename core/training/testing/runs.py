@@ -11,7 +11,12 @@ import torch
 
 from training.builtin.defaults import SILENT
 from training.bus.meter import Meter
-from training.testing.toys import MetricSource, TinyModel, tiny_batches
+from training.testing.toys import (
+    FreshBatches,
+    MetricSource,
+    TinyModel,
+    tiny_batches,
+)
 from training.trainer import Trainer
 
 __all__ = ["Event", "Heard", "run_events", "tiny_trainer"]
@@ -31,7 +36,7 @@ def tiny_trainer(
         callbacks: plugin instances.
         save_dir: the run's folder.
         num_epochs: passes over the batches.
-        num_batches: batches of two rows in an epoch.
+        num_batches: batches of two rows in an epoch, made anew in each.
         metrics: name -> values, one an evaluation; by default ``val_loss`` is measured
             on the model. Ignored where a callback listens to ``evaluate`` itself, or a
             ``val_dataloader`` is given.
@@ -45,7 +50,7 @@ def tiny_trainer(
     if metrics is not None or not is_measured:
         everybody.append(MetricSource(metrics))
     settings: dict[str, Any] = {
-        "train_dataloader": tiny_batches(num_batches),
+        "train_dataloader": FreshBatches(tiny_batches(num_batches)),
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
         "device": "cpu",
         "seed": 0,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +45,18 @@ def tiny_batches(num_batches: int = 4, size: int = 2, seed: int = 1) -> list[Any
         )
         for _ in range(num_batches)
     ]
+
+
+class FreshBatches(list[Any]):
+    """Batches that are copied as they are given out, as a loader makes them anew.
+
+    On a CPU those of a list are the run's own tensors: a plugin that changes them in
+    place changes the data of later epochs, which no checkpoint holds.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield a copy of each."""
+        return map(copy.deepcopy, super().__iter__())
 
 
 class MetricSource(Callback):

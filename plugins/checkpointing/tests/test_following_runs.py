@@ -64,6 +64,56 @@ def test_resuming_an_earlier_checkpoint_leaves_the_later_branch_alone(begun, tmp
     assert len(files(tmp_path)) == 4
 
 
+def offered(trainer) -> list[str]:
+    return [path.name for path, _ in trainer.plugin.resume_candidates(trainer)]
+
+
+def finished(begun, folder):
+    """Return a run of three epochs, each with its checkpoint."""
+    trainer = begun(save_dir=folder, save_top_k=-1)
+    for value in (3.0, 2.0, 1.0):
+        trainer.run_epoch(val_loss=value)
+    return trainer
+
+
+def test_a_run_that_dies_before_its_first_save_is_not_taken_for_the_one_before(
+    begun, tmp_path, caplog
+):
+    old = finished(begun, tmp_path)
+    assert offered(old)[0] == "checkpoint-003-1.0000.pt"
+    fresh = begun(save_dir=tmp_path)
+    assert offered(fresh) == []
+    assert "has saved nothing yet; 3 checkpoints there are of others" in caplog.text
+    assert len(files(tmp_path)) == 3
+
+
+def test_a_branch_that_dies_before_its_first_save_goes_on_where_it_began(
+    begun, tmp_path
+):
+    finished(begun, tmp_path)
+    source = tmp_path / "checkpoint-002-2.0000.pt"
+    for _ in range(2):  # it may die more than once
+        branch = begun(resume=source, save_dir=tmp_path, save_top_k=-1)
+        assert offered(branch) == [source.name, "checkpoint-001-3.0000.pt"]
+
+
+def test_a_run_whose_own_checkpoints_are_damaged_does_not_go_on_with_another(
+    begun, tmp_path
+):
+    finished(begun, tmp_path)
+    fresh = begun(save_dir=tmp_path)
+    fresh.run_epoch(val_loss=1.0)
+    fresh.plugin.last_path.write_bytes(b"cut")
+    ((path, problem),) = fresh.plugin.resume_candidates(fresh)
+    assert path == fresh.plugin.last_path
+    assert "it has 3 bytes" in problem
+
+
+def test_a_run_that_goes_on_from_its_newest_is_offered_all_that_it_has(begun, tmp_path):
+    newest = finished(begun, tmp_path).plugin.last_path
+    assert len(offered(begun(resume=newest, save_dir=tmp_path, save_top_k=-1))) == 3
+
+
 def test_a_resume_from_a_file_outside_the_folder_recognises_its_run(begun, tmp_path):
     first = begun(save_dir=tmp_path / "a")
     first.run_epoch(val_loss=1.0)

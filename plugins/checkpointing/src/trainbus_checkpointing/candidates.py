@@ -17,21 +17,31 @@ log = logging.getLogger(__name__)
 def candidates(folder: Path) -> list[tuple[Path, str | None]]:
     """Return (file, None or what is wrong with it): listed ones first, newest first.
 
-    Files that no manifest lists come last, the one that got furthest first: a crash may
-    have come between a file and its entry, or taken the manifest.
+    Of those listed only the newest run's, with what it goes on from: an earlier run, or
+    a branch that it left, is another. Files that no manifest lists come last, the one
+    that got furthest first: a crash may have come between a file and its entry, or
+    taken the manifest.
     """
     if not folder.is_dir():
         return []
     try:
-        listed = Manifest.read(folder).entries[::-1]
+        manifest = Manifest.read(folder)
     except (CheckpointError, OSError) as error:
         log.warning("checkpointing: %s", error)
-        listed = []
-    found = [(folder / entry.file, _problem(folder, entry)) for entry in listed]
-    names = {entry.file for entry in listed}
+        manifest = Manifest(folder)
+    own = manifest.current[::-1]
+    found = [(folder / entry.file, _problem(folder, entry)) for entry in own]
+    names = {entry.file for entry in manifest.entries}
     strangers = [folder / name for name in files.unlisted(folder, names)]
     strangers.sort(key=position_of, reverse=True)
-    return found + [(path, None) for path in strangers]
+    found += [(path, None) for path in strangers]
+    if manifest.entries and not found:
+        log.warning(
+            "checkpointing: the newest run in %s has saved nothing yet; %d checkpoints "
+            "there are of others: name one to go on from it, such as %s",
+            *(folder, len(manifest.entries), manifest.entries[-1].file),
+        )
+    return found
 
 
 def _problem(folder: Path, entry: Entry) -> str | None:

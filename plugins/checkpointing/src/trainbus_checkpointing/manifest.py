@@ -74,8 +74,8 @@ class Manifest:
             return cls(folder)
         except (ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"{str(path)!r} is no readable list of checkpoints ({error}); move "
-                "it away, the checkpoints beside it stay as they are"
+                f"{str(path)!r} is no readable list of checkpoints ({error}); the "
+                "checkpoints beside it stay as they are"
             ) from error
 
     @property

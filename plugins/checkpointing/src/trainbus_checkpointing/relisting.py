@@ -1,4 +1,4 @@
-"""List a resumed run's files anew when their list was damaged.
+"""List a resumed run's files anew when their list is missing or was damaged.
 
 Only files that are known to be of that run: the one it goes on from, and those that the
 plugin's state in it names. All others stay as they are, and are never deleted.

@@ -129,15 +129,14 @@ class Store:
                 when the checkpoint itself is not listed.
         """
         self._lock.confirm()
-        manifest, was_damaged = _read_or_move_aside(self.folder)
-        self._lists = Lists(manifest)
+        self._lists = Lists(_read_or_move_aside(self.folder))
         self._manifest.drop_incomplete()
         self._source = run = None
         known = list(hints)
         if resumed_from is not None and _is_in(resumed_from, self.folder):
             self._source = resumed_from.name
             known.insert(0, (self._source, position[1]))
-            if was_damaged:
+            if not self._manifest.run:  # no list, or one that was damaged
                 self._manifest.entries = relisted(self.folder, known)
         elif resumed_from is not None:
             self._lists.elsewhere = _beside(resumed_from, position)
@@ -385,15 +384,12 @@ def _beside(source: Path, position: tuple[int, int]) -> Manifest | None:
     return manifest
 
 
-def _read_or_move_aside(folder: Path) -> tuple[Manifest, bool]:
-    """Return the manifest of ``folder``, and whether it was damaged.
-
-    A damaged one is renamed and kept; the one returned is empty.
-    """
+def _read_or_move_aside(folder: Path) -> Manifest:
+    """Return the manifest of ``folder``; a damaged one is renamed and kept."""
     try:
-        return Manifest.read(folder), False
+        return Manifest.read(folder)
     except CheckpointError as error:
         aside = folder / files.free_name(folder, "manifest.damaged.json")
         log.warning("checkpointing: %s; it is now %s", error, aside.name)
         os.replace(folder / MANIFEST, aside)
-        return Manifest(folder), True
+        return Manifest(folder)

@@ -54,16 +54,6 @@ def take_up_set_rates(optimizer: Optimizer) -> None:
             )
 
 
-def put_back_full_rates(optimizer: Optimizer) -> None:
-    """Give the groups the full rates of the last run, if there was one here.
-
-    A run that is resumed is shown the options from before the first one.
-    """
-    for _, group, noted in _groups(optimizer):
-        if noted is not None:
-            group["initial_lr"] = noted[0]
-
-
 def refuse_set_rates(scheduler: Any, optimizer: Optimizer) -> None:
     """Refuse a rate that a scheduler object, which begins at its own, would pass over.
 

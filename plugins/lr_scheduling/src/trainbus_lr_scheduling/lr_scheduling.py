@@ -38,7 +38,6 @@ from trainbus_lr_scheduling.drivers import (
 from trainbus_lr_scheduling.groups import check_groups
 from trainbus_lr_scheduling.left import (
     note_left,
-    put_back_full_rates,
     refuse_set_rates,
     take_up_set_rates,
 )
@@ -228,13 +227,12 @@ class LearningRateSchedulerCallback(Callback):
         check_savable(self.scheduler, self.driver.progress()["state"])
 
     def _heed_set_rates(self, trainer: Trainer) -> None:
-        optimizer = trainer.optimizer
-        if trainer.resumed_from is not None:  # then the checkpoint has the rates
-            put_back_full_rates(optimizer)
-        elif self.scheduler is None:
-            take_up_set_rates(optimizer)
+        if trainer.resumed_from is not None:
+            return  # the rates are as configured, and the checkpoint has its own
+        if self.scheduler is None:
+            take_up_set_rates(trainer.optimizer)
         else:
-            refuse_set_rates(self.scheduler, optimizer)
+            refuse_set_rates(self.scheduler, trainer.optimizer)
 
     def _refuse_another(self, trainer: Trainer) -> None:
         kind = LearningRateSchedulerCallback

@@ -22,17 +22,13 @@ def average(parameters: Sequence[nn.Parameter], group: Group) -> None:
     """
     own = [float(p.grad is not None) for p in parameters]
     used = group.sum(own, "of used gradients")
-    kinds: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
+    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for parameter, count in zip(parameters, used, strict=True):
-        if not count:
-            continue
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        elif parameter.grad.is_sparse:  # others may have other rows
-            parameter.grad = parameter.grad.to_dense()
-        kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
-    for those in kinds.values():
-        _average_together([p.grad for p in those if p.grad is not None], group)
+        if count:
+            kind = parameter.device, parameter.dtype
+            kinds.setdefault(kind, []).append(_dense_gradient(parameter))
+    for gradients in kinds.values():
+        _average_together(gradients, group)
 
 
 def fingerprint(parameters: Sequence[nn.Parameter]) -> float:
@@ -51,14 +47,19 @@ def follow_main(parameters: Sequence[nn.Parameter], group: Group) -> None:
         lambda: [p.grad is not None for p in parameters], "of used gradients"
     )
     for parameter, is_used in zip(parameters, used, strict=True):
-        if not is_used:
+        if is_used:
+            group.share_main([_dense_gradient(parameter).detach()])
+        else:
             parameter.grad = None
-            continue
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        elif parameter.grad.is_sparse:  # others may have other rows
-            parameter.grad = parameter.grad.to_dense()
-        group.share_main([parameter.grad.detach()])
+
+
+def _dense_gradient(parameter: nn.Parameter) -> Tensor:
+    """Give it a gradient that other processes have; with all rows, as theirs differ."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    elif parameter.grad.is_sparse:
+        parameter.grad = parameter.grad.to_dense()
+    return parameter.grad
 
 
 def _average_together(gradients: list[Tensor], group: Group) -> None:

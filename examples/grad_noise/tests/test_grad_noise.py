@@ -99,6 +99,21 @@ def test_a_layer_that_is_thawed_counts_from_then_on(tiny_trainer):
         assert row["grad_norm"] == pytest.approx(norm**0.5, rel=1e-5)
 
 
+def test_what_the_optimizer_does_not_step_does_not_count(tiny_trainer):
+    def norms(groups):
+        model = tiny_trainer().model
+        first, last = model.layers[0], model.layers[3]
+        last.requires_grad_(len(groups) > 1)
+        optimizer = torch.optim.SGD(first.parameters(), lr=1e-9)
+        trainer = tiny_trainer(
+            GradientNoiseCallback(), model=model, optimizer=optimizer, num_epochs=2
+        )
+        trainer.train()
+        return [row["grad_norm"] for row in trainer.history]
+
+    assert norms(["first"]) == norms(["first", "and one that no group has"])
+
+
 class InParts(Strategy):
     """Of a process that has a part of each tensor."""
 

@@ -18,12 +18,12 @@ class GradientNoiseCallback(Callback):
     """Deliver ``grad_norm`` and ``grad_noise`` with every epoch's metrics.
 
     ``grad_norm`` is the root mean square 2-norm of the gradients of the epoch's steps,
-    before clipping. ``grad_noise`` compares how much they differ from one another with
-    what they share: tr(S) / |G|^2, where the mean of n gradients g_i estimates G and
-    S is their covariance (the simple noise scale of McCandlish et al. 2018,
-    arXiv:1812.06162, in units of steps). Around 1 or above, a larger batch would make
-    better steps; far below 1, it would only cost more. Weights move during an epoch,
-    which counts as noise: read it as an upper bound.
+    of what the optimizer steps, before clipping. ``grad_noise`` compares how much they
+    differ from one another with what they share: tr(S) / |G|^2, where the mean of n
+    gradients g_i estimates G and S is their covariance (the simple noise scale of
+    McCandlish et al. 2018, arXiv:1812.06162, in units of steps). Around 1 or above, a
+    larger batch would make better steps; far below 1, it would only cost more. Weights
+    move during an epoch, which counts as noise: read it as an upper bound.
 
     Steps whose gradients are not finite are left out. NaN says that there were fewer
     than two steps, or no common direction.
@@ -63,10 +63,14 @@ class GradientNoiseCallback(Callback):
         """Add this step's gradients to the sums; nothing is read."""
         assert self._squares is not None
         assert self._count is not None
+        # Others are never cleared: theirs are of all steps so far.
+        stepped = {
+            p for group in trainer.optimizer.param_groups for p in group["params"]
+        }
         gradients = {
             name: weight.grad.float()
             for name, weight in trainer.model.named_parameters()
-            if weight.grad is not None
+            if weight.grad is not None and weight in stepped
         }
         square = torch.stack([g.square().sum() for g in gradients.values()]).sum()
         is_finite = square.isfinite()

@@ -194,3 +194,28 @@ def test_a_plateau_begins_again_at_the_full_rate_of_a_later_group() -> None:
             callback.on_metrics(trainer, {"val_loss": 1.0})
         assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.05]
         callback.on_close()
+
+
+@pytest.mark.parametrize("is_object", [False, True], ids=["type", "object"])
+def test_a_plateau_with_floors_by_group_follows_a_later_one_or_refuses_it(
+    is_object: bool,
+) -> None:
+    optimizer = make_optimizer(1.0)
+    options: dict[str, Any] = {"factor": 0.5, "patience": 0}
+    if is_object:
+        plateau = ReduceLROnPlateau(optimizer, min_lr=[0.3], **options)
+        callback = LearningRateSchedulerCallback(plateau)
+    else:
+        options |= {"type": "plateau", "min_factor": 0.3}
+        callback = LearningRateSchedulerCallback(**options)
+    trainer = fake_trainer(optimizer)
+    begin(callback, trainer)
+    add_group(optimizer)
+    if is_object:
+        with pytest.raises(ConfigError, match="1 parameter group and cannot follow"):
+            callback.on_metrics(trainer, {"val_loss": 1.0})
+        return
+    for _ in range(4):
+        callback.on_metrics(trainer, {"val_loss": 1.0})
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == pytest.approx([0.3, 0.03])

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import (
     LambdaLR,
     MultiplicativeLR,
     OneCycleLR,
+    ReduceLROnPlateau,
     SequentialLR,
 )
 from torch.optim.swa_utils import SWALR
@@ -42,8 +43,12 @@ def check_groups(scheduler: Any, optimizer: Optimizer) -> None:
     """
     parts, now = list(parts_of(scheduler)), len(optimizer.param_groups)
     built = [len(part.base_lrs) for part in parts if hasattr(part, "base_lrs")]
+    is_fixed = any(isinstance(part, FIXED) for part in parts)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        built = [len(scheduler.min_lrs)]
+        is_fixed = scheduler.default_min_lr is None  # a floor for each group
     others = [number for number in built if number != now]
-    if others and any(isinstance(part, FIXED) for part in parts):
+    if others and is_fixed:
         raise ConfigError(
             f"lr_scheduling: the {type(scheduler).__name__} was built for an optimizer "
             f"with {count(others[0], 'parameter group')} and cannot follow the {now} "

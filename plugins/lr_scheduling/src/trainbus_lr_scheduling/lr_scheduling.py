@@ -204,8 +204,7 @@ class LearningRateSchedulerCallback(Callback):
             warn_of_warmup(schedule.warmup, planned_advances(trainer, self.interval))
             self._driver = ClosedForm(trainer.optimizer, schedule)
         elif self.scheduler is None:
-            plateau = self._build_plateau(trainer.optimizer)
-            self._driver = TorchDriver(plateau, trainer.optimizer)
+            self._driver = self._plateau_driver(trainer.optimizer)
         else:
             self._take_object(trainer)
         self._begin()
@@ -382,9 +381,13 @@ class LearningRateSchedulerCallback(Callback):
             self.driver.rescale(state["progress"], place)
             self._set_marks(trainer)
 
-    def _build_plateau(self, optimizer: Optimizer) -> ReduceLROnPlateau:
+    def _plateau_driver(self, optimizer: Optimizer) -> TorchDriver:
         rates = base_lrs(optimizer)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             set_lr(group, rate)  # a restored rate is progress, not a setting
-        floors = [max(self.min_lr, self.min_factor * rate) for rate in rates]
-        return ReduceLROnPlateau(optimizer, min_lr=floors, **self._plateau)
+        floors = [*map(self._floor, rates)]
+        plateau = ReduceLROnPlateau(optimizer, min_lr=floors, **self._plateau)
+        return TorchDriver(plateau, optimizer, self._floor)
+
+    def _floor(self, rate: float) -> float:
+        return max(self.min_lr, self.min_factor * rate)

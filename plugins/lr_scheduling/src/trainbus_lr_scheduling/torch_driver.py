@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -33,10 +33,16 @@ class TorchDriver:
             as what was configured. Without ``state_dict`` its attributes are its state.
         optimizer: the one whose rates it moves; a group that joins later has the rate
             that it joins with as its full one.
+        floor: lowest rate by full rate, for a plateau whose groups have each their own.
     """
 
-    def __init__(self, scheduler: Any, optimizer: Optimizer) -> None:
-        self._scheduler = scheduler
+    def __init__(
+        self,
+        scheduler: Any,
+        optimizer: Optimizer,
+        floor: Callable[[float], float] | None = None,
+    ) -> None:
+        self._scheduler, self._floor = scheduler, floor
         self.optimizer = optimizer
         self._fresh = self._state()
         self._groups = [
@@ -151,9 +157,14 @@ class TorchDriver:
     def _note_joined(self) -> None:
         """Note the full rates of groups that have joined since the last look."""
         for group in self.optimizer.param_groups[len(self._groups) :]:
-            check_groups(self._scheduler, self.optimizer)
+            if self._floor is None:
+                check_groups(self._scheduler, self.optimizer)
             rate = group.setdefault("initial_lr", copied(group["lr"]))
             self._groups.append({"lr": copied(rate), "initial_lr": copied(rate)})
+        if self._floor is not None:
+            floors = self._scheduler.min_lrs
+            late = self._groups[len(floors) :]
+            floors += [self._floor(float(options["initial_lr"])) for options in late]
 
     def _configured(self) -> dict[str, Any]:
         arguments = {"arguments": self._arguments} if self._arguments else {}

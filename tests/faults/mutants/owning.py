@@ -104,7 +104,7 @@ MUTANTS = [
         "P12",
         "the best is forgotten with its list",
         STORE,
-        "            if was_damaged:",
+        "            if not self._manifest.run:",
         "            if False:",
         LISTS,
         "test_p12_a_resumed_run",

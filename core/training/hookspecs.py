@@ -192,8 +192,8 @@ def on_batch_end(trainer: TrainerView, batch: int, logs: LazyLogs) -> None:
 def on_before_step(trainer: TrainerView) -> None:
     """Fire when a window's gradients are complete; change gradients here only.
 
-    State: ``.grad`` holds the weighted mean over the window, unscaled, not clipped;
-        ``trainer.step`` does not yet count the window.
+    State: ``.grad`` of what the optimizer steps is the weighted mean over the window,
+        unscaled, not clipped; ``trainer.step`` does not yet count the window.
     Args:
         trainer: the running trainer.
     Returns: ignored.

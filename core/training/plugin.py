@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from training.feed.workers import draw_as_if_new
     from training.files.claim import Claim
     from training.files.durable import temporary_beside, write_durably, write_json
-    from training.files.holder import CAN_ASK
+    from training.files.leftovers import sweep_leftovers
     from training.files.lock import FolderLostError, RunLock, stamp_of
     from training.files.named_paths import named_path, open_file
     from training.hardware.device import choose_device
@@ -85,7 +85,6 @@ if TYPE_CHECKING:
 # Name -> module that defines it.
 _MODULES = {
     "BegunSave": "training.hardware.strategy",
-    "CAN_ASK": "training.files.holder",
     "Claim": "training.files.claim",
     "FolderLostError": "training.files.lock",
     "FrozenWeights": "training.modules.frozen_weights",
@@ -164,6 +163,7 @@ _MODULES = {
     "shielded": "training.signals.shield",
     "stamp_of": "training.files.lock",
     "strategy_of": "training.feed.validation_share",
+    "sweep_leftovers": "training.files.leftovers",
     "table": "training.messages.tables",
     "temporary_beside": "training.files.durable",
     "tensors_of": "training.feed.batches",
@@ -179,7 +179,6 @@ _MODULES = {
 
 __all__ = [
     "BegunSave",
-    "CAN_ASK",
     "Claim",
     "FolderLostError",
     "FrozenWeights",
@@ -258,6 +257,7 @@ __all__ = [
     "shielded",
     "stamp_of",
     "strategy_of",
+    "sweep_leftovers",
     "table",
     "temporary_beside",
     "tensors_of",

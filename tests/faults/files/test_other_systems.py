@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from processes import python
 
-from trainbus_checkpointing import folder as folders
 from training import ConfigError
 from training.files import holder as holding
+from training.files import leftovers
 from training.files import lock as locking
 from training.files.holder import start_of
 from training.files.lock import RunLock
@@ -88,7 +88,7 @@ def test_p10_nobody_is_asked_for_by_number_where_that_would_end_him(
 
     monkeypatch.setattr(os, "kill", kill)
     monkeypatch.setattr(locking, "fcntl", None)
-    for module in (holding, locking, folders):
+    for module in (holding, locking, leftovers):
         monkeypatch.setattr(module, "CAN_ASK", False)
     monkeypatch.setattr(holding.os.path, "isdir", lambda path: False)  # no /proc
     assert start_of(2**22 + 1) is None
@@ -96,7 +96,7 @@ def test_p10_nobody_is_asked_for_by_number_where_that_would_end_him(
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
-    assert folders.sweep_leftovers(tmp_path) == [old]
+    assert leftovers.sweep_leftovers(tmp_path) == [old]
     theirs = RunLock(tmp_path / "run.lock", "save_dir", beat=0.02)
     theirs.holder = replace(theirs.holder, pid=os.getppid(), started=None)
     theirs.acquire()

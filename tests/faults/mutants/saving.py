@@ -8,6 +8,7 @@ IO = "training.checkpoint_io"
 CRAFTED = "faults/files/test_crafted.py"
 FOLDER = "trainbus_checkpointing.folder"
 HOLDER = "training.files.holder"
+LEFTOVERS = "training.files.leftovers"
 
 MUTANTS = [
     Mutant(
@@ -142,7 +143,7 @@ MUTANTS = [
     Mutant(
         "C9",
         "litter of a live process is deleted",
-        FOLDER,
+        LEFTOVERS,
         "        os.kill(pid, 0)  # signal 0 asks, it does not signal\n    except",
         "        raise ProcessLookupError\n    except",
         COMMIT,
@@ -151,7 +152,7 @@ MUTANTS = [
     Mutant(
         "C9",
         "litter of a dead process stays",
-        FOLDER,
+        LEFTOVERS,
         "    except (ProcessLookupError, OverflowError):\n        return False",
         "    except (ProcessLookupError, OverflowError):\n        return True",
         COMMIT,

@@ -41,6 +41,7 @@ from training.plugin import (
     heard_if,
     is_insistent,
     named_path,
+    sweep_leftovers,
 )
 
 if TYPE_CHECKING:
@@ -122,9 +123,8 @@ class ModelCheckpointCallback(Callback):
             every_n_steps,
         )
         self.ranking = Ranking(monitor, mode, save_top_k)
-        self.filename = FilenameTemplate(
-            default_template(monitor) if filename is None else filename
-        )
+        template = default_template(monitor) if filename is None else filename
+        self.filename = FilenameTemplate(template)
         self.on_save_error = on_save_error
         self.carry_best = carry_best
         self.async_save = async_save
@@ -197,7 +197,7 @@ class ModelCheckpointCallback(Callback):
         files.prepare(folder)
         with files.usable(folder):
             self._lock = self._claim.take(folder / LOCK, trainer)
-            files.sweep_leftovers(folder)
+            sweep_leftovers(folder)
         resumable.remove(Path(trainer.save_dir))
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:

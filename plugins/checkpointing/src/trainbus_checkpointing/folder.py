@@ -1,4 +1,4 @@
-"""The folder of checkpoints: made, swept, looked into. Only ``remove`` deletes."""
+"""The folder of checkpoints: made, and looked into. Only ``remove`` deletes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import platform
-import re
 import shutil
 import time
 import zipfile
@@ -17,12 +16,9 @@ from pathlib import Path
 
 from trainbus_checkpointing.filename import SUFFIXES
 from training import CheckpointError, ConfigError
-from training.plugin import CAN_ASK, STATE, Strategy, open_file, temporary_beside
+from training.plugin import STATE, Strategy, open_file, temporary_beside
 
 log = logging.getLogger(__name__)
-
-_LEFTOVER = re.compile(r"\.tmp-(\d+)$")
-_STARTED = time.time()  # seconds; an older file with our pid is a predecessor's
 
 
 def prepare(folder: Path) -> None:
@@ -57,21 +53,6 @@ def require_there(folder: Path, error: OSError) -> None:
             "while the run was on); put it back and resume, or choose another "
             "checkpointing.save_dir"
         ) from error
-
-
-def sweep_leftovers(folder: Path) -> list[Path]:
-    """Delete ``*.tmp-<pid>`` of processes that are gone; return what was deleted."""
-    swept = []
-    for path in sorted(folder.iterdir()):
-        match = _LEFTOVER.search(path.name)
-        with contextlib.suppress(OSError):  # somebody else may have swept it
-            if match is None or _is_in_use(path, int(match[1])):
-                continue
-            _delete(path)
-            swept.append(path)
-    if swept:
-        log.info("checkpointing: removed %d leftovers in %s", len(swept), folder)
-    return swept
 
 
 def require_shared(folder: Path, strategy: Strategy, patience: float = 10.0) -> None:
@@ -143,19 +124,13 @@ def remove(folder: Path, name: str) -> None:
             # All of it goes at once; what is left of it then is swept one day.
             draft = temporary_beside(path)
             os.rename(path, draft)
-            path = draft
-        _delete(path)
+            shutil.rmtree(draft)
+        else:
+            path.unlink()
     except FileNotFoundError:
         pass
     except OSError as error:
         log.warning("checkpointing: %s stays: %s", path, error)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def size_of(path: Path) -> int:
@@ -183,18 +158,3 @@ def digest_of(path: Path) -> str:
     with open_file(path) as file, zipfile.ZipFile(file) as archive:
         records = [[i.filename, i.file_size, i.CRC] for i in archive.infolist()]
     return hashlib.sha256(json.dumps(records).encode()).hexdigest()
-
-
-def _is_in_use(path: Path, pid: int) -> bool:
-    """Whether the process that was writing ``path`` may still be at it."""
-    # In a container every process may have the same number; and where nobody can be
-    # asked for by number, what is open cannot be deleted either.
-    if pid == os.getpid() or not CAN_ASK:
-        return path.stat().st_mtime >= _STARTED
-    try:
-        os.kill(pid, 0)  # signal 0 asks, it does not signal
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

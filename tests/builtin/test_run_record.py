@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from training import Callback, PluginError, Trainer
 from training.builtin.kept_record import KeptRecord
 from training.builtin.run_record import RunRecord
+from training.callbacks import CSVLoggerCallback, ModelCheckpointCallback
 from training.testing import tiny_trainer
 
 
@@ -114,3 +116,17 @@ def test_a_run_that_ended_well_is_recorded_whatever_plugins_say(
     found = summary(tmp_path)
     assert (found["status"], found["steps"] > 0) == ("finished", True)
     assert "plugin 'odd'" in caplog.text
+
+
+def test_what_a_killed_run_was_writing_goes_when_the_next_one_begins(
+    tmp_path: Path,
+) -> None:
+    names = ("config.yaml", "history.json", "summary.json", "starts.json")
+    ours = [*names, "training_log.csv", "RESUMABLE"]
+    gone, here = 2**22 + 1, os.getppid()  # numbers of processes
+    kept = {f"notes.txt.00000000.tmp-{gone}", f"config.yaml.00000000.tmp-{here}"}
+    for name in {*kept, *(f"{each}.0123abcd.tmp-{gone}" for each in ours)}:
+        (tmp_path / name).write_text("half")
+    plugins = CSVLoggerCallback(), ModelCheckpointCallback(monitor=None)
+    recorded(tmp_path, *plugins).train()
+    assert {path.name for path in tmp_path.glob("*.tmp-*")} == kept

@@ -27,6 +27,7 @@ from training.discovery.shipped import VERSION
 from training.errors import ConfigError
 from training.files.claim import Claim
 from training.files.durable import finite, write_durably, write_json
+from training.files.leftovers import sweep_leftovers
 from training.files.lock import FolderLostError
 from training.files.named_paths import barrier
 from training.messages.error_texts import error_text
@@ -92,6 +93,7 @@ class RunRecord(Callback):
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._claim.take(self._folder / LOCK, trainer)
+            sweep_leftovers(self._folder, (CONFIG, HISTORY, SUMMARY, STARTS))
         except OSError as error:
             raise ConfigError(
                 f"training.save_dir is {str(trainer.save_dir)!r}, which cannot be "

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.plugin import write_json
+from training.plugin import sweep_leftovers, write_json
 
 if TYPE_CHECKING:
     from trainbus_checkpointing.store import Store
@@ -46,5 +46,7 @@ def remove(save_dir: Path) -> None:
     """Take it away: a run has begun."""
     try:
         (save_dir / RESUMABLE).unlink(missing_ok=True)
+        if save_dir.is_dir():
+            sweep_leftovers(save_dir, [RESUMABLE])
     except OSError as error:
         log.warning("checkpointing: an old %s stays: %s", RESUMABLE, error)

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from training import ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Claim, Plan, named_path, open_file, write_durably
+from training.plugin import (
+    Claim,
+    Plan,
+    named_path,
+    open_file,
+    sweep_leftovers,
+    write_durably,
+)
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -87,6 +94,7 @@ class CSVLoggerCallback(Callback):
         lock = self.path.with_name(f"{self.path.name}.lock")
         try:
             self._claim.take(lock, trainer)
+            sweep_leftovers(self.path.parent, [self.path.name])
         except OSError as error:
             raise ConfigError(
                 f"csv.filename is {str(self.path)!r}, whose folder cannot be written "

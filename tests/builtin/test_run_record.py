@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -130,3 +131,26 @@ def test_what_a_killed_run_was_writing_goes_when_the_next_one_begins(
     plugins = CSVLoggerCallback(), ModelCheckpointCallback(monitor=None)
     recorded(tmp_path, *plugins).train()
     assert {path.name for path in tmp_path.glob("*.tmp-*")} == kept
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "starts.json"])
+def test_a_record_whose_first_write_failed_is_made_up_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    failures = []
+    replace = os.replace
+
+    def full_once(source: str, target: str) -> None:
+        if Path(target).name == name and not failures:
+            failures.append(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            raise failures[0]
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full_once)
+    tiny_trainer(KeptRecord(), save_dir=tmp_path).train()
+    assert failures
+    assert summary(tmp_path)["status"] == "finished"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"config.yaml", "history.json", "starts.json"} <= names
+    (start,) = json.loads((tmp_path / "starts.json").read_text())
+    assert start["ended"]["status"] == "finished"

@@ -55,9 +55,15 @@ class KeptRecord(RunRecord):
             log.warning("no record of this run is kept: %s", error)
 
     def on_train_begin(self, trainer: Checkpointable, resumed: bool) -> None:
-        """Write the settings."""
-        if self._is_kept:
+        """Write the settings; what fails is made up for with the next file."""
+        if not self._is_kept:
+            return
+        try:
             super().on_train_begin(trainer, resumed)
+        except OSError as error:
+            if self._started is None:  # the record of an earlier run is in the way
+                raise
+            log.warning("the record is written at a later time: %s", error)
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
         """Write the history so far."""

@@ -76,6 +76,7 @@ class RunRecord(Callback):
         self._started: tuple[float, float] | None = None
         #: Each time that the run was started or resumed, and how that ended.
         self._starts: list[dict[str, Any]] = []
+        self._owes_config = False  # it goes ahead of the next file
         self._folder = Path()
         self._claim = Claim("run record", "training.save_dir")
 
@@ -86,7 +87,7 @@ class RunRecord(Callback):
             ConfigError: it cannot be written, or another run records itself there.
         """
         self._claim.require_free()
-        self.summary, self._started = {}, None
+        self.summary, self._started, self._owes_config = {}, None, False
         self._folder = trainer.save_dir.absolute()
         if mistake := folder_mistake(trainer.save_dir):
             raise ConfigError(mistake)
@@ -113,18 +114,13 @@ class RunRecord(Callback):
         rows = read_rows(self._folder / HISTORY) if resumed else []
         if not resumed or not are_of(trainer.history, rows):
             _put_aside(self._folder)
-        text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
-        text = self.head + text
-        write_durably(
-            self._folder / CONFIG, lambda file: file.write(text.encode()) and None
-        )
-        self._claim.left(self._folder / CONFIG)
         self._starts = read_rows(self._folder / STARTS) if resumed else []
         self._starts.append(start_of(trainer))
         if _is_measured_on_others(self._starts):
             self.facts.pop("floors", None)  # they are of the rows of this start only
-        self._write(STARTS, self._starts)
         self._started = time.perf_counter(), _cpu_seconds()
+        self._owes_config = True
+        self._write(STARTS, self._starts)
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
         """Write the history so far.
@@ -165,7 +161,18 @@ class RunRecord(Callback):
 
     def _write(self, name: str, content: Any) -> None:
         self._claim.confirm()
+        if self._owes_config:
+            self._write_config()
         write_json(self._folder / name, content)
+
+    def _write_config(self) -> None:
+        text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        text = self.head + text
+        write_durably(
+            self._folder / CONFIG, lambda file: file.write(text.encode()) and None
+        )
+        self._claim.left(self._folder / CONFIG)
+        self._owes_config = False
 
     def _summarise(
         self, trainer: Checkpointable, status: str, answers: Answers

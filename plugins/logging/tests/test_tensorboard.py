@@ -146,6 +146,33 @@ def test_a_resumed_run_goes_on_in_its_folder_without_double_points(
     assert len(points(log, "loss/train_epoch")) == 2
 
 
+def test_a_run_whose_folder_was_renamed_goes_on_in_its_curves(make_trainer, tmp_path):
+    save = make_trainer.save_at(6, tmp_path / "run" / "half.pt")
+    make_trainer(TensorBoardCallback(every_n_steps=1), save).train()
+    moved = (tmp_path / "run").rename(tmp_path / "other")
+    backdate(moved / "tensorboard" / "run")
+    resumed = make_trainer(TensorBoardCallback(every_n_steps=1))
+    resumed.save_dir = moved
+    resumed.load_checkpoint(moved / "half.pt")
+    resumed.train()
+    (folder,) = (moved / "tensorboard").iterdir()
+    assert [step for step, _ in points(load(folder), "loss/train")] == [*range(1, 9)]
+
+
+def test_a_branch_in_a_folder_of_its_own_leaves_shared_curves_alone(
+    make_trainer, tmp_path
+):
+    logs, saved = tmp_path / "logs", tmp_path / "half.pt"
+    save = make_trainer.save_at(6, saved)
+    make_trainer(TensorBoardCallback(logs, every_n_steps=1), save).train()
+    branch = make_trainer(TensorBoardCallback(logs, every_n_steps=1))
+    branch.save_dir = tmp_path / "branch"
+    branch.load_checkpoint(saved)
+    branch.train()
+    assert len(points(load(logs / "run"), "loss/train")) == 8
+    assert len(points(load(logs / "branch"), "loss/train")) == 2
+
+
 def test_a_cadence_below_one_is_refused():
     with pytest.raises(ConfigError, match="every_n_steps is 0"):
         TensorBoardCallback(every_n_steps=0)

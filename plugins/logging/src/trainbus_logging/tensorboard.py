@@ -154,6 +154,8 @@ class TensorBoardCallback(Callback):
         before = self._root / self._run_name  # as earlier releases had it
         if resumed and has_curves(before) and not has_curves(self.log_dir):
             self.log_dir = before
+        if resumed and self._root.is_relative_to(trainer.save_dir.absolute()):
+            self.log_dir = moved_along(self.log_dir, self._run_name)
         purge_step = trainer.step + 1 if resumed else None
         try:
             self._writer = _import_writer()(str(self.log_dir), purge_step=purge_step)
@@ -319,6 +321,25 @@ def folder_of(log_dir: Path, save_dir: Path, run_name: str) -> Path:
 def has_curves(folder: Path) -> bool:
     """Whether event files lie in ``folder`` itself."""
     return any(folder.glob("events.out.tfevents.*"))
+
+
+def moved_along(folder: Path, run_name: str) -> Path:
+    """Return ``folder``, or where it has no curves those of before it was renamed.
+
+    Args:
+        folder: of the curves of a resumed run, inside of its ``save_dir``.
+        run_name: of that run; the name of ``folder`` ends in its number.
+    """
+    if has_curves(folder):
+        return folder
+    number = run_name.removeprefix("run")
+    usual = re.escape(folder.name.removesuffix(number))
+    found = [
+        path
+        for path in folder.parent.glob(f"*{number}")
+        if has_curves(path) and not re.fullmatch(rf"{usual}(-\d+)?", path.name)
+    ]
+    return found[0] if len(found) == 1 else folder  # of several, nobody can tell
 
 
 def free_run_name(log_dir: Path, save_dir: Path) -> str:

@@ -126,6 +126,19 @@ def test_what_a_trainer_was_built_with_cannot_be_set(name: str, value: Any) -> N
         setattr(trainer, name, value)
 
 
+def test_a_subclass_keeps_what_it_takes_besides() -> None:
+    class Distils(Trainer):
+        def __init__(self, *given: Any, teacher: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            self.teacher = self._metadata = self.models = teacher
+
+    toy = make_trainer()
+    options = {"optimizer": toy.optimizer, "device": "cpu"}
+    trainer = Distils(toy.model, regression_batches(), teacher="wise", **options)
+    trainer.train()
+    assert trainer.teacher == "wise"
+
+
 def test_a_misspelt_setting_is_refused_and_an_own_attribute_is_kept() -> None:
     trainer: Any = make_trainer()
     with pytest.raises(AttributeError, match=r"'max_step' \(did you mean 'max_steps'"):

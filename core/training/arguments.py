@@ -65,6 +65,8 @@ def shown(path: str) -> Any:
 
 #: What a trainer has placed, looked through or registered as it was built.
 _OF_A_TRAINER = {"model", "criterion", "modes", "device", "bus"}
+#: What it is built of; a subclass may keep what it takes besides.
+_ARGUMENTS: set[str] = set()
 #: What a run, or a plugin that is set up earlier, has read by ``on_setup``.
 _OF_A_RUN = {
     *("optimizer", "train_dataloader", "seed", "save_dir", "stop_on_sigusr1"),
@@ -93,15 +95,15 @@ def _set_between_runs(trainer: Any, name: str, value: Any) -> None:
 
 def _refuse_unheard(trainer: Any, name: str) -> None:
     """Refuse a name that a trainer which is built would not look at any more."""
-    given = inspect.signature(type(trainer)).parameters
-    if name in _OF_A_TRAINER or (name in given and not hasattr(trainer, name)):
+    is_own = hasattr(trainer, name)
+    if name in _OF_A_TRAINER or (name in _ARGUMENTS and not is_own):
         raise AttributeError(
             f"trainer.{name} cannot be set: it was taken up as the trainer was built; "
             "build another one, or change what it holds"
         )
-    # Only what nearly is one: plugins may keep something of their own on a trainer.
-    near = difflib.get_close_matches(name, {*given, *_CHECKS}, n=1, cutoff=0.9)
-    if near and not hasattr(trainer, name):
+    # Only what nearly is one: others may keep something of their own on a trainer.
+    near = difflib.get_close_matches(name, _CHECKS, n=1, cutoff=0.9)
+    if near and not is_own and not name.startswith("_"):
         raise AttributeError(f"a trainer has no {name!r} (did you mean {near[0]!r}?)")
 
 
@@ -111,6 +113,7 @@ def set_between_runs(cls: type[T]) -> type[T]:
     That would change what records and checkpoints say, and nothing that is trained. A
     method of the class would let type checkers take any attribute for one of its own.
     """
+    _ARGUMENTS.update(inspect.signature(cls).parameters)
     cls.__setattr__ = _set_between_runs  # type: ignore[method-assign]
     return cls
 

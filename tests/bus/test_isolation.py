@@ -78,6 +78,20 @@ def test_one_that_was_switched_off_leaves_its_name_to_who_has_taken_it() -> None
     assert bus.plugins == {"a": other}
 
 
+def test_a_run_that_it_cannot_come_back_to_is_refused_and_can_be_begun_again() -> None:
+    bus, fails = Bus(), Fails("a", after=("b",))
+    bus.register(fails)
+    off(bus)
+    bus.call_all("on_close", trainer=None)
+    bus.register(Named("b", after=("a",)))
+    for _ in range(2):
+        with pytest.raises(PluginError, match="in a circle"):
+            bus.begin_run(None)
+    bus.unregister("b")
+    bus.begin_run(None)
+    assert bus.plugins == {"a": fails}
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
 def test_isolation_does_not_hold_back_an_exit(error: BaseException) -> None:
     bus, fails = Bus(), Fails("a")

@@ -76,6 +76,23 @@ def test_a_relation_reaches_a_plugin_that_runs_under_another_name() -> None:
     assert list(bus.plugins) == ["log", "a", "b", "late"]
 
 
+def test_relations_by_class_make_no_circle_of_plugins_that_are_alike() -> None:
+    follows = type("Follows", (Named,), {"name": "log"})
+    alike = [(name, follows(name, after=("log",))) for name in ("b", "a")]
+    bus = Bus()
+    bus.register_all([*alike, ("log", follows("log"))])
+    assert list(bus.plugins) == ["log", "a", "b"]
+
+
+def test_a_relation_to_a_name_in_the_run_holds_over_one_to_its_class() -> None:
+    kind = type("Kind", (Named,), {"name": "kind"})
+    bus = Bus()
+    first, last = kind("first"), kind("last")
+    middle = Named("middle", before=("kind",), after=("first",))
+    bus.register_all([(None, each) for each in (last, first, middle)])
+    assert list(bus.plugins) == ["first", "middle", "last"]
+
+
 def test_an_order_that_runs_in_a_circle_is_refused_and_changes_nothing() -> None:
     bus = Bus()
     bus.register(Named("a", after=("b",)))

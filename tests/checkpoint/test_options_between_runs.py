@@ -67,6 +67,25 @@ def test_who_rolls_back_and_sets_nothing_goes_on_as_it_was(tmp_path: Path) -> No
     assert trainer.optimizer.param_groups[0]["lr"] == 0.1 / 4
 
 
+def test_what_another_trainer_has_moved_nobody_has_set(tmp_path: Path) -> None:
+    class Halves(Callback):
+        def on_epoch_end(self, trainer: Trainer) -> None:
+            set_rate(trainer, 0.05)
+
+    trainer = build(tmp_path, callbacks=[Saves(tmp_path)])
+    trainer.train()
+    Trainer(
+        trainer.model,
+        regression_batches(4),
+        optimizer=trainer.optimizer,
+        callbacks=[Halves()],
+        device="cpu",
+    ).train()
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.05
+    trainer.train(resume=tmp_path / "1.pt")
+    assert [row["lr"] for row in trainer.history] == [0.1, 0.1]
+
+
 def test_checkpoints_of_a_second_run_are_of_the_rate_that_was_set_for_it(
     tmp_path: Path,
 ) -> None:

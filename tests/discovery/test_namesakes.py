@@ -41,11 +41,12 @@ def run(tmp_path: Path) -> str:
 def test_a_class_in_a_file_does_not_displace_a_plugin_of_its_name(
     mine: str, run: str, tmp_path: Path
 ) -> None:
-    words = r"it is called 'csv', as is csv \(a default of trainbus run\); .*-p no:csv"
-    with pytest.raises(PluginError, match=words):
+    words = r"it is called 'csv', as is csv \(a default of trainbus run\); .*: "
+    with pytest.raises(PluginError, match=words + "-p no:csv$"):
         load_config(run, (), [mine])
-    with pytest.raises(PluginError, match=words):
+    with pytest.raises(PluginError, match=words + "no:csv ahead of it$"):
         load_config(run, environment=mine)
+    load_config(run, environment=f"no:csv,{mine}")
     (tmp_path / "other.py").write_text(MINE)
     with pytest.raises(PluginError, match=r"as is \S*mine.py:Mine \(-p "):
         load_config(run, (), ["no:csv", mine, f"{tmp_path}/other.py:Mine"])

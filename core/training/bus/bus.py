@@ -139,11 +139,12 @@ class Bus(Slots):
 
     def begin_run(self, trainer: Any) -> None:
         """Note whose run is on until ``call_all`` closes everybody; keep its engine."""
+        # Who failed in an earlier run hears this one.
+        self.register_all((n, p) for n, p in self._off.items() if n not in self._chosen)
+        self._off.clear()
         self._run = trainer
         self._closed.clear()
         self.failures.clear()
-        off, self._off = self._off, {}  # who failed in an earlier run hears this one
-        self.register_all((n, off[n]) for n in off.keys() - self._plugins.keys())
         self.made = [part for part in self.made if part[2] == "make_strategy"]
 
     @property

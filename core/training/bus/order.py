@@ -108,10 +108,12 @@ def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
     edges: dict[str, set[str]] = {name: set() for name in sorted(plugins)}
     meant, reasons = _meant(plugins), Reasons()
     for name in edges:
+        explicit = {n for key in RELATIONS for n in getattr(plugins[name], key, ())}
         for key in RELATIONS:
             for said in getattr(plugins[name], key, ()):
                 for other in meant.get(said, ()):
-                    if other == name:  # of the kind of which it wants to follow others
+                    # By its class: not where its own name is said, nor to its like.
+                    if other != said and (other in explicit or name in meant[said]):
                         continue
                     first, second = (name, other) if key == "before" else (other, name)
                     edges[second].add(first)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,10 @@ def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+#: Options of each optimizer as a run, of whichever trainer, or loading has left them.
+LEFT: WeakKeyDictionary[Any, list[dict[str, Any]]] = WeakKeyDictionary()
+
+
 class ConfiguredOptions:
     """The optimizer's options as a person has set them, whatever training has moved.
 
@@ -99,7 +104,6 @@ class ConfiguredOptions:
     def __init__(self) -> None:
         self.groups: list[dict[str, Any]] | None = None
         self._of: torch.optim.Optimizer | None = None
-        self._left: list[dict[str, Any]] = []
 
     def look_at(self, optimizer: torch.optim.Optimizer) -> None:
         """Take over what was set since training or loading has left the optimizer."""
@@ -108,17 +112,18 @@ class ConfiguredOptions:
             self.groups, self._of = now, optimizer
         else:
             # Not strict: a group that has joined since is progress and no setting.
-            for own, left, group in zip(self.groups, self._left, now, strict=False):
+            every = zip(self.groups, LEFT[optimizer], now, strict=False)
+            for own, left, group in every:
                 own |= {
                     name: value
                     for name, value in group.items()
                     if first_difference(left.get(name), value) is not None
                 }
-        self._left = now
+        LEFT[optimizer] = now
 
     def leave(self, optimizer: torch.optim.Optimizer) -> None:
         """Note the options as training or loading leaves them."""
-        self._left = options_of(optimizer)
+        LEFT[optimizer] = options_of(optimizer)
 
     @contextmanager
     def moved(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:

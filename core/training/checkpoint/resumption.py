@@ -62,7 +62,7 @@ class Resumption:
         self._names = state.get("optimizer", {}).get("names", ())
         # Renewed by ``check``: what hooks switch from there on is told apart by it.
         self._before: dict[str, list[str]] | None = switches(trainer)
-        parts = ("optimizer", "scaler", *CHANGED_BY_HOOKS)
+        parts = ("optimizer", "scaler", "weights_are", *CHANGED_BY_HOOKS)
         self.parked = {part: state[part] for part in parts if part in state}
         # As loaded: plugins see the configured ones meanwhile.
         self._options = options_of(trainer.optimizer)
@@ -107,6 +107,7 @@ class Resumption:
             self._note_places()
             # Last: the loaded options name the kernels of the saved run.
             keep_kernels(trainer.optimizer, self._configured)
+        self.parked.pop("weights_are", None)  # from here on they are this run's
         scaler = self.parked.pop("scaler", None)
         if trainer.grad_scaler is not None and scaler:
             trainer.grad_scaler.load_state_dict(scaler)

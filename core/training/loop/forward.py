@@ -144,12 +144,8 @@ def _checked(
     In an evaluation, and where nothing counts, it needs no gradient.
     """
     # Few attributes a batch; what is wrong is found out where one of them fails.
-    if (
-        not isinstance(loss, Tensor)
-        or loss.dim()
-        or not loss.requires_grad
-        or loss.dtype.is_complex
-    ):
+    is_number = isinstance(loss, Tensor) and not loss.dim()
+    if not is_number or not loss.requires_grad or loss.dtype.is_complex:
         check_loss(loss, weight, role, source, returned)
     return loss  # type: ignore[no-any-return]  # the check raises for anything else
 

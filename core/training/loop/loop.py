@@ -92,10 +92,10 @@ class Loop:
 
     def owes_row(self) -> bool:
         """Whether a signal ended the run before the evaluation at ``max_steps``."""
-        at, limit = self.state.progress, self.trainer.max_steps or inf
+        at, limit = self.state.progress, self.trainer.max_steps
         is_inside = at.batch > 0 and self.state.requests.stop is None
         is_told = any(row["step"] == at.step for row in self.state.history[-1:])
-        return is_inside and not is_told and at.step >= limit
+        return is_inside and not is_told and at.step == limit
 
     def _restore_rng(self) -> None:
         if self.state.owed:

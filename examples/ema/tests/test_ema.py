@@ -160,8 +160,8 @@ class Restores(Callback):
 
     name = "stopper"
 
-    def __init__(self, restores):
-        self.restore_best_weights = restores
+    def __init__(self, restores, monitor="val_loss"):
+        self.restore_best_weights, self.monitor = restores, monitor
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,11 @@ def test_best_weights_of_another_loss_than_the_measured_one_are_warned_of(
     said = [each for each in caplog.messages if "but restores" in each]
     assert len(said) == warns
     assert all("turn off ema.evaluate_with_average" in each for each in said)
+
+
+def test_a_loss_of_training_is_not_measured_with_the_average(tiny_trainer, caplog):
+    tiny_trainer(EmaCallback(), Restores(True, "train_loss")).train()
+    assert "but restores" not in caplog.text
 
 
 def test_keeping_the_average_is_refused_where_the_best_weights_are_restored(

@@ -62,7 +62,8 @@ class FakeTrainer:
             self.epoch, self.step = state["counters"]
             self.resumed_from = resume
             self.plugin.load_state_dict(state["plugins"]["checkpointing"])
-        self.plugin.on_train_begin(self, resume is not None)
+        self.plugin.on_train_begin(self)
+        self.plugin.on_epoch_begin()
         return self
 
     def measure(self, **metrics: float) -> None:

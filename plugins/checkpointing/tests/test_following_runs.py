@@ -87,6 +87,19 @@ def test_a_run_that_dies_before_its_first_save_is_not_taken_for_the_one_before(
     assert len(files(tmp_path)) == 3
 
 
+def test_a_run_that_is_refused_before_it_trains_hides_nothing(begun, tmp_path):
+    old = finished(begun, tmp_path)
+    whole = offered(old)
+    plugin = old.plugin
+    plugin.on_close(old)
+    plugin.on_setup(old)
+    old.epoch = old.step = 0
+    plugin.on_train_begin(old)  # and another plugin refuses the run
+    assert offered(old) == whole
+    plugin.on_epoch_begin()
+    assert offered(old) == []
+
+
 def test_a_branch_that_dies_before_its_first_save_goes_on_where_it_began(
     begun, tmp_path
 ):

@@ -45,7 +45,7 @@ class FakeTrainer:
 def begun(trainer: Any = None, **options: Any) -> tuple[EarlyStoppingCallback, Any]:
     trainer = trainer or FakeTrainer()
     stopper = EarlyStoppingCallback(**options)
-    stopper.on_setup(trainer)
+    stopper.on_setup()
     stopper.on_train_begin(trainer, resumed=False)
     return stopper, trainer
 
@@ -57,7 +57,7 @@ def resumed(
     trainer.epoch, trainer.step = epoch, 2 * epoch
     torch.nn.init.constant_(trainer.model.weight, trainer.step)
     stopper = EarlyStoppingCallback(**options)
-    stopper.on_setup(trainer)
+    stopper.on_setup()
     stopper.load_state_dict(state)
     stopper.on_train_begin(trainer, resumed=True)
     return stopper, trainer

@@ -309,7 +309,7 @@ def test_a_new_run_of_the_same_instance_starts_afresh():
     stopper, trainer = begun(patience=2)
     for value in (1.0, 2.0):
         trainer.run_epoch(stopper, val_loss=value)
-    stopper.on_setup(FakeTrainer())
+    stopper.on_setup()
     stopper.on_train_begin(FakeTrainer(), resumed=False)
     assert stopper.progress.wait == 0
     assert stopper.best_value is None

@@ -117,6 +117,9 @@ def test_a_file_saved_after_the_best_weights_are_back_says_so_when_it_is_loaded(
     assert told.weights_are == "best@3"
     for text in (str(told), caplog.text):
         assert "its weights are 'best@3', which a plugin had put in the place" in text
+    again.save_checkpoint(tmp_path / "copy.pt")
+    told = again.load_checkpoint(tmp_path / "copy.pt")
+    assert told.weights_are == "best@3"
     again.train()
     again.save_checkpoint(tmp_path / "live.pt")
     assert again.load_checkpoint(tmp_path / "live.pt").weights_are == "live"

@@ -219,3 +219,39 @@ def test_beside_a_scheduler_object_it_is_refused_until_one_is_built_for_it(
     trainer, rates = build()
     for _ in range(2):
         assert used_by(trainer, rates)[0][0] == 0.04
+
+
+class Wrapped(torch.optim.Optimizer):
+    """One around another, without the parts that torch's own ``__init__`` gives it."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.optimizer, self.model = inner, inner.model  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.optimizer, name)
+
+    def step(self, closure: Any = None) -> Any:
+        return self.optimizer.step(closure)
+
+    def load_state_dict(self, state: Any) -> None:
+        self.optimizer.load_state_dict(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+
+def test_an_optimizer_around_another_is_scheduled_run_after_run() -> None:
+    trainer, rates = typed("linear", Wrapped(optimizer_of(1.0)))
+    expected = [TYPES["linear"][1]]
+    assert used_by(trainer, rates) == used_by(trainer, rates) == expected
+
+
+def test_a_group_without_parameters_keeps_its_rate() -> None:
+    optimizer = optimizer_of(1.0)
+    for _ in range(2):
+        optimizer.param_groups.append({**optimizer.param_groups[0], "params": []})
+    trainer, rates = typed("linear", optimizer)
+    first = used_by(trainer, rates)
+    assert used_by(trainer, rates) == first

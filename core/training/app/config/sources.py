@@ -159,10 +159,12 @@ def _refuse_displacing(changes: Iterable[Document]) -> None:
                 other, place = enabled.get(name, (use, ""))
                 is_other = os.path.abspath(use) != os.path.abspath(other)
                 if is_other and isinstance(change, PluginNamed):
+                    by_option = str(origin).startswith("-p ")
+                    way = f"-p no:{name}" if by_option else f"no:{name} ahead of it"
                     raise PluginError(
                         f"{origin}: it is called {name!r}, as is {other} ({place}); "
                         "give a class of yours another `name`, or switch the other "
-                        f"off before it: -p no:{name}"
+                        f"off before it: {way}"
                     )
                 enabled[name] = use, origin or "a default of trainbus run"
 

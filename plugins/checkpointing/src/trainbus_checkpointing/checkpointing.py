@@ -200,7 +200,7 @@ class ModelCheckpointCallback(Callback):
             sweep_leftovers(folder)
         resumable.remove(Path(trainer.save_dir))
 
-    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+    def on_train_begin(self, trainer: Trainer) -> None:
         """Refuse unknown metrics; open the folder for this run."""
         if self.monitor is not None:
             trainer.require_metric(self.monitor, f"{self.name}.monitor")
@@ -210,10 +210,6 @@ class ModelCheckpointCallback(Callback):
         store = saver.store
         if self.weights == "trained":
             saver.frozen = FrozenWeights(trainer.model)
-        if not resumed:
-            with files.usable(store.folder):
-                store.on_main(lambda: store.begin(None, (0, 0)))
-            return
         best, last = self._restored.get("best"), self._restored.get("last")
         source: Path | None = trainer.resumed_from
         hints = [(each["file"], each["step"]) for each in (best, last) if each]
@@ -223,6 +219,10 @@ class ModelCheckpointCallback(Callback):
             saver.saved_at = position
         if self.carry_best and best and not store.best and self._watches_the_same():
             saver.baseline = best["value"]
+
+    def on_epoch_begin(self) -> None:
+        """Let the run be known for the newest, also if it dies before it saves."""
+        self._set_up.begin()
 
     @heard_if(lambda self: self.async_save or self.cadence.every_n_steps)
     def on_step_end(self, trainer: Trainer) -> None:

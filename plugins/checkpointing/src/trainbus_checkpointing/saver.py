@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainbus_checkpointing.cadence import Boundary
 from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate, as_folder
+from trainbus_checkpointing.folder import usable
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.store import Store
 from training.plugin import FrozenWeights, Staging, capture, write_checkpoint
@@ -39,6 +40,14 @@ class Saver:
         self.baseline: float | None = None
         #: (epoch, step) of the state that was saved, or loaded, last.
         self.saved_at: tuple[int, int] | None = None
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Note, the first time, that the run trains; all processes call it."""
+        if not self._has_begun:
+            self._has_begun = True
+            with usable(self.store.folder):
+                self.store.on_main(self.store.note_run)
 
     def is_candidate(self, trainer: Trainer) -> bool:
         """Whether a fresh value of the monitored metric would enter the best k."""

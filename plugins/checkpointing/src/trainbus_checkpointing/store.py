@@ -120,7 +120,7 @@ class Store:
         position: tuple[int, int],
         hints: Iterable[tuple[str, int]] = (),
     ) -> None:
-        """Read what the folder holds and open a run in it, on disk after others.
+        """Read what the folder holds and open a run in it.
 
         Args:
             resumed_from: the checkpoint that was loaded, or None.
@@ -145,9 +145,12 @@ class Store:
         if run is None and self._source is not None:
             run = self._manifest.run  # an unlisted file in here: of the newest run
         self._manifest.begin_run(run, position)
-        if self._manifest.run > 1:  # a crash before its first save leaves this run
-            self._list(self._manifest.entries)
         self._report()
+
+    def note_run(self) -> None:
+        """List the run where others were before it: it may die before it saves."""
+        if self._manifest.run > 1:
+            self._list(self._manifest.entries)
 
     def add(
         self,

@@ -123,14 +123,14 @@ class EarlyStoppingCallback(Callback):
             return frozenset()
         return frozenset({step})
 
-    def on_setup(self, trainer: Trainer) -> None:
+    def on_setup(self) -> None:
         """Forget an earlier run of this instance; restored state arrives later."""
         self._has_run = True
-        self._called = self._weights.owner = trainer.bus.name_of(self) or self.name
         self._reset()
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Start afresh, or decide again whether a stopped run stays stopped."""
+        self._called = self._weights.owner = trainer.bus.name_of(self) or self.name
         trainer.require_metric(self.monitor, f"{self._called}.monitor")
         if not resumed:
             self._reset()

@@ -18,6 +18,8 @@ from training import ConfigError
 
 logger = logging.getLogger(__name__)
 
+#: Of a torch optimizer: what is to be called once it has loaded a state.
+LOADED = "_optimizer_load_state_dict_post_hooks"
 #: Optimizer -> first parameter of a group -> its full rate and the rate it was left at.
 _left: WeakKeyDictionary[Optimizer, dict[int, tuple[float, float]]]
 _left = WeakKeyDictionary()
@@ -25,12 +27,12 @@ _left = WeakKeyDictionary()
 
 def note_left(optimizer: Optimizer) -> None:
     """Note the groups' rates as those that a run has left."""
-    if optimizer not in _left:
+    if optimizer not in _left and hasattr(optimizer, LOADED):  # no wrapper has it
         optimizer.register_load_state_dict_post_hook(_note_loaded)
     _left[optimizer] = {
         _key(group): (float(group["initial_lr"]), float(group["lr"]))
         for group in optimizer.param_groups
-        if "initial_lr" in group
+        if "initial_lr" in group and group["params"]
     }
 
 
@@ -88,7 +90,7 @@ def _groups(
 
 
 def _key(group: dict[str, Any]) -> int:
-    return next(map(id, group["params"]), 0)
+    return next(map(id, group["params"]), 0)  # 0 is noted for none
 
 
 def _is_same(a: float, b: float) -> bool:

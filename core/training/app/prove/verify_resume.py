@@ -118,23 +118,27 @@ def _kept_inside(mapping: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for index, item in enumerate(mapping.get("plugins", [])):
         if isinstance(item, Mapping):
             ((name, options),) = item.items()
-            moved = PLACES | ({"filename"} if name == "csv" else set())
-            inside = dict(options)
-            for key, value in options.items():
-                is_own = key in RESERVED or not isinstance(value, str)
-                is_file = not is_own and _is_file(value)
-                if is_own or not (key in moved or (is_file and name not in SHIPPED)):
-                    continue
-                place = folder / f"plugin-{index}" / key / Path(value).name
-                inside[key] = str(place)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                # The resumed run goes on with what the killed one left.
-                if is_file and name not in SHIPPED and not place.exists():
-                    shutil.copy(os.path.expanduser(value), place)
-            item = {name: inside}
+            own = folder / f"plugin-{index}"
+            item = {name: {k: _moved(name, k, v, own) for k, v in options.items()}}
         plugins.append(item)
     training = {**mapping.get("training", {}), "save_dir": str(folder)}
     return {**mapping, "plugins": plugins, "training": training}
+
+
+def _moved(plugin: str, option: str, value: Any, folder: Path) -> Any:
+    """Return the option's value, or if it names a place or file one in ``folder``."""
+    if option in RESERVED or not isinstance(value, str):
+        return value
+    is_place = option in PLACES or (plugin, option) == ("csv", "filename")
+    is_copied = plugin not in SHIPPED and _is_file(value)
+    if not is_place and not is_copied:
+        return value
+    place = folder / option / Path(value).name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # The resumed run goes on with what the killed one left.
+    if is_copied and not place.exists():
+        shutil.copy(os.path.expanduser(value), place)
+    return str(place)
 
 
 def _is_file(text: str) -> bool:

@@ -143,8 +143,8 @@ class EmaCallback(Callback):
                     f"{own}.keep_average and {name}.restore_best_weights both put "
                     "weights in the model at the end, one over the other; turn one off"
                 )
-            is_measured = getattr(plugin, "monitor", None) != "train_loss"
-            if self.evaluate_with_average and is_measured:
+            is_evaluated = getattr(plugin, "monitor", None) != "train_loss"
+            if self.evaluate_with_average and is_evaluated:
                 log.warning(
                     "%s: %s finds the best step by measuring the average, but restores "
                     "that step's trained weights, whose loss is another; turn off "

@@ -89,8 +89,7 @@ class EarlyStoppingCallback(Callback):
         self.progress = Progress()
         #: With the check that the end of a run inside an epoch has brought; not saved.
         self._end: Progress | None = None
-        self._called = self.name  # in the run; another where it has an id
-        self._weights = BestWeights(self._called)
+        self._weights = BestWeights(self.name)
         self._has_run = False
 
     @property
@@ -102,6 +101,11 @@ class EarlyStoppingCallback(Callback):
     def best_step(self) -> int | None:
         """``trainer.step`` at which ``best_value`` was measured."""
         return self._seen.best_step
+
+    @property
+    def _called(self) -> str:
+        """Its name in the run, once that has begun: its id, if it has one."""
+        return self._weights.owner
 
     @property
     def _seen(self) -> Progress:
@@ -130,7 +134,7 @@ class EarlyStoppingCallback(Callback):
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Start afresh, or decide again whether a stopped run stays stopped."""
-        self._called = self._weights.owner = trainer.bus.name_of(self) or self.name
+        self._weights.owner = trainer.bus.name_of(self) or self.name
         trainer.require_metric(self.monitor, f"{self._called}.monitor")
         if not resumed:
             self._reset()

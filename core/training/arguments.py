@@ -101,9 +101,11 @@ def _refuse_unheard(trainer: Any, name: str) -> None:
             f"trainer.{name} cannot be set: it was taken up as the trainer was built; "
             "build another one, or change what it holds"
         )
+    if is_own or name.startswith("_"):
+        return
     # Only what nearly is one: others may keep something of their own on a trainer.
     near = difflib.get_close_matches(name, _CHECKS, n=1, cutoff=0.9)
-    if near and not is_own and not name.startswith("_"):
+    if near:
         raise AttributeError(f"a trainer has no {name!r} (did you mean {near[0]!r}?)")
 
 

@@ -7,7 +7,10 @@ the optimizer that has its options and no parameters.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,9 +21,11 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from training import ConfigError
 from training.plugin import load_rng_state, rng_state
 
-#: Steps of a copy at most: half a second. Functions are asked here and there instead.
+#: Steps of a copy at most: half a second. A formula is asked here and there instead.
 MOST_STEPS = 50_000
 MOST_POINTS = 1_000
+#: How a torch scheduler that has a formula is asked for the rates at ``last_epoch``.
+FORMULA = "_get_closed_form_lr"
 
 
 def rates_over(
@@ -32,7 +37,7 @@ def rates_over(
         scheduler: fresh.
         optimizer: the one whose rates it moves.
         advances: updates or epochs; one rate for each, or at 1,000 points between the
-            first and the last where the schedule is a function of their number.
+            first and the last where a formula tells the rate at any of them.
     Returns: the highest rate of the groups at each point; None for a scheduler of one's
         own, for one that cannot be copied, or where it would take too long.
     Raises:
@@ -42,33 +47,62 @@ def rates_over(
         return None
     drawn = rng_state()  # a function may draw
     try:
-        if type(scheduler).get_lr is LambdaLR.get_lr:
-            return _asked(scheduler, advances)
+        rate_at = _formula(scheduler, optimizer)
+        if rate_at is not None:
+            return _asked(rate_at, scheduler, advances)
         return _stepped(scheduler, optimizer, advances)
     finally:
         load_rng_state(drawn)
 
 
-def _asked(scheduler: Any, advances: int) -> list[float]:
+def _formula(
+    scheduler: LRScheduler, optimizer: Optimizer
+) -> Callable[[int], float] | None:
+    """Return what tells the highest rate after any number of advances, if it can."""
+    kind = type(scheduler)
+    if isinstance(scheduler, LambdaLR) and kind.get_lr is LambdaLR.get_lr:
+        return partial(_of_functions, scheduler)
+    # That of the class whose steps it tells: one that inherits it has others.
+    stepping = next(each for each in kind.__mro__ if "get_lr" in vars(each))
+    if FORMULA not in vars(stepping) or kind.step is not LRScheduler.step:
+        return None
+    try:
+        twin, groups = _twin(scheduler, optimizer)
+    except Exception:  # an attribute that cannot be copied: stepping it says no more
+        return None
+    first, formula = twin.last_epoch, getattr(twin, FORMULA)
+
+    def rate_at(advance: int) -> float:
+        twin.last_epoch = first + advance
+        return max(map(float, formula()))
+
+    # Somebody may have set another rate since, from which steps would go on.
+    now = max(float(group["lr"]) for group in groups)
+    return rate_at if math.isclose(rate_at(0), now, rel_tol=1e-6) else None
+
+
+def _of_functions(scheduler: LambdaLR, advance: int) -> float:
+    pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    return max(float(base) * float(function(advance)) for base, function in pairs)
+
+
+def _asked(
+    rate_at: Callable[[int], float], scheduler: LRScheduler, advances: int
+) -> list[float]:
     count = min(advances, MOST_POINTS)
     points = [at * (advances - 1) // max(1, count - 1) for at in range(count)]
     rates = []
     for point in [*points, advances]:  # the last one is set, but not used any more
         try:
-            rates.append(
-                max(
-                    float(base) * float(function(point))
-                    for base, function in zip(
-                        scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-                    )
-                )
-            )
+            rates.append(rate_at(point))
         except Exception as error:
             raise _ends(scheduler, point, advances, error) from error
     return rates[:-1]
 
 
-def _stepped(scheduler: Any, optimizer: Optimizer, advances: int) -> list[float] | None:
+def _stepped(
+    scheduler: LRScheduler, optimizer: Optimizer, advances: int
+) -> list[float] | None:
     if advances > MOST_STEPS:
         return None
     try:

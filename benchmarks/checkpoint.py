@@ -22,7 +22,7 @@ import environment
 import torch
 from torch import nn
 
-from training.checkpoint.staging import Staging
+from trainbus_checkpointing.staging import Staging
 from training.checkpoint.state import capture
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 from training.trainer import Trainer

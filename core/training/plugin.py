@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from training.bus.conditions import heard_if
     from training.checkpoint.part_checks import has_names, is_count, is_finite
     from training.checkpoint.plugin_states import require_state
-    from training.checkpoint.staging import Staging
     from training.checkpoint.state import capture, check_weights
-    from training.checkpoint.storable import foreign_value
+    from training.checkpoint.storable import SEQUENCES, foreign_value
     from training.checkpoint_io import (
         complete_folder,
         glimpse,
@@ -102,10 +101,10 @@ _MODULES = {
     "PlannedRun": "training.planned.planned_run",
     "Readback": "training.hardware.readback",
     "RunLock": "training.files.lock",
+    "SEQUENCES": "training.checkpoint.storable",
     "STATE": "training.archive.shards",
     "SingleWindow": "training.loop.single_window",
     "StandIn": "training.feed.share",
-    "Staging": "training.checkpoint.staging",
     "StepFn": "training.loop.forward",
     "Strategy": "training.hardware.strategy",
     "UnreadWindow": "training.loop.deferred_window",
@@ -196,9 +195,9 @@ __all__ = [
     "PlannedRun",
     "Readback",
     "RunLock",
+    "SEQUENCES",
     "STATE",
     "SingleWindow",
-    "Staging",
     "StandIn",
     "StepFn",
     "Strategy",

@@ -12,8 +12,9 @@ from trainbus_checkpointing.cadence import Boundary
 from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate, as_folder
 from trainbus_checkpointing.folder import usable
 from trainbus_checkpointing.retention import Entry
+from trainbus_checkpointing.staging import Staging
 from trainbus_checkpointing.store import Store
-from training.plugin import FrozenWeights, Staging, capture, write_checkpoint
+from training.plugin import FrozenWeights, capture, write_checkpoint
 
 if TYPE_CHECKING:
     from training import Trainer

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.checkpoint.staging import ALIGNMENT, Staging, blocks_of
+from trainbus_checkpointing.staging import ALIGNMENT, Staging, blocks_of
 
 MIB = 1 << 20
 #: Bytes of the tensors of three states: of layers of width 768, and a large embedding.

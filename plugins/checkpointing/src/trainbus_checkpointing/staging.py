@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
-from training.checkpoint.storable import SEQUENCES
+from training.plugin import SEQUENCES
 
 #: Bytes that each tensor begins at a multiple of: enough for every type.
 ALIGNMENT = 64

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device, tensors_of
     from training.feed.share import StandIn
-    from training.feed.structure import sample_sizes
-    from training.feed.unsaved_generators import generators_in
     from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.feed.validation_share import (
         portions,
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from training.files.claim import Claim
     from training.files.durable import temporary_beside, write_durably, write_json
     from training.files.leftovers import sweep_leftovers
-    from training.files.lock import FolderLostError, RunLock, stamp_of
+    from training.files.lock import FolderLostError, RunLock
     from training.files.named_paths import named_path, open_file
     from training.hardware.device import choose_device
     from training.hardware.launch import number_started
@@ -127,7 +125,6 @@ _MODULES = {
     "epochs_begun": "training.planned.length",
     "evaluating": "training.modules.train_mode",
     "foreign_value": "training.checkpoint.storable",
-    "generators_in": "training.feed.unsaved_generators",
     "glimpse": "training.checkpoint_io",
     "guarded": "training.messages.guarded_streams",
     "has_names": "training.checkpoint.part_checks",
@@ -157,10 +154,8 @@ _MODULES = {
     "require_state": "training.checkpoint.plugin_states",
     "rng_of_main": "training.feed.validation_share",
     "rng_state": "training.hardware.rng",
-    "sample_sizes": "training.feed.structure",
     "share_of": "training.feed.validation_share",
     "shielded": "training.signals.shield",
-    "stamp_of": "training.files.lock",
     "strategy_of": "training.feed.validation_share",
     "sweep_leftovers": "training.files.leftovers",
     "table": "training.messages.tables",
@@ -221,7 +216,6 @@ __all__ = [
     "epochs_begun",
     "evaluating",
     "foreign_value",
-    "generators_in",
     "glimpse",
     "guarded",
     "has_names",
@@ -251,10 +245,8 @@ __all__ = [
     "require_state",
     "rng_of_main",
     "rng_state",
-    "sample_sizes",
     "share_of",
     "shielded",
-    "stamp_of",
     "strategy_of",
     "sweep_leftovers",
     "table",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint.compare import first_difference
+from training.checkpoint.optimizer_types import load_as_saved
 from training.errors import CheckpointError, ConfigError
 from training.loop.criterion import Criterion
 from training.modules.plain_names import plain_name, some
@@ -347,8 +348,7 @@ def restore_groups(
             state["state"].pop(index, None)
             if name in group.state:
                 state["state"][index] = group.state[name]
-    # It casts each state to its parameter's device and type.
-    optimizer.load_state_dict(state)
+    load_as_saved(optimizer, state)
 
 
 def _with_groups(

@@ -24,6 +24,7 @@ from training.checkpoint.optimizer_state import (
     names_of,
     saved_groups,
 )
+from training.checkpoint.optimizer_types import follow_weights, load_as_saved
 from training.checkpoint.receipt import REPLACED, RETURNED, Receipt, receipt_of
 from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
@@ -101,7 +102,7 @@ def restore(
     optimizer = None
     if "optimizer" in state:
         names = names_of(trainer)
-        moments = _own_part(trainer, state["optimizer"], names)
+        moments = _own_part(trainer, state, names)
         optimizer, left = fitted(moments, trainer.optimizer, names)
         loaded.joining_groups[:] = left
     # Free ones, too: who reads the log later sees what was not the same.
@@ -203,9 +204,10 @@ class Comparison:
 
 
 def _own_part(
-    trainer: Checkpointable, saved: Mapping[str, Any], names: Names
+    trainer: Checkpointable, state: Mapping[str, Any], names: Names
 ) -> dict[str, Any]:
-    """Return the optimizer's state as its parameters are: in parts, or whole."""
+    """Return the optimizer's state as its parameters are: typed, in parts, or whole."""
+    saved = state["optimizer"]
     numbers = [number for g in saved["param_groups"] for number in g["params"]]
     if "names" in saved:
         known = {name: parameter for parameter, name in names.items()}
@@ -213,14 +215,20 @@ def _own_part(
     else:  # of an earlier release: by position
         own = [p for g in trainer.optimizer.param_groups for p in g["params"]]
     like = dict(zip(numbers, own, strict=False))
-    return {**saved, "state": trainer.strategy.own(saved["state"], like)}
+    weights = {
+        f"{part}.{name}": value
+        for part in ("model", "loss")
+        for name, value in state.get(part, {}).items()
+    }
+    typed = follow_weights(saved["state"], weights, like, names)
+    return {**saved, "state": trainer.strategy.own(typed, like)}
 
 
 def _load_optimizer(
     trainer: Checkpointable, state: dict[str, Any], source: str
 ) -> None:
     try:
-        trainer.optimizer.load_state_dict(state)
+        load_as_saved(trainer.optimizer, state)
     except ValueError as error:
         raise CheckpointError(
             f"checkpoint {source!r} does not fit this optimizer ({error}); build it as "

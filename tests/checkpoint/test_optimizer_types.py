@@ -1,0 +1,148 @@
+"""Each tensor of an optimizer's state comes back in the type that it was saved in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import ASGD, SGD, NAdam, Optimizer
+
+from training import Trainer
+
+
+class MasterWeights(Optimizer):
+    """Steps fp32 copies of its weights, leaving out elements that a mask names."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.01})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state["master"] = parameter.detach().float().clone()
+                    state["mask"] = parameter > 0
+                    state["past"] = [torch.zeros_like(state["master"])]
+                state["past"][0].add_(parameter.grad.float())
+                moved = state["past"][0] * group["lr"]
+                moved[state["mask"]] *= 0.5
+                parameter.copy_(state["master"].sub_(moved))
+
+
+class Accumulated(SGD):
+    """Keeps sums in double beside weights in single precision."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        super().step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                total = state.setdefault("total", torch.zeros(parameter.shape).double())
+                total += parameter.double() / 3
+                parameter.sub_((total * 1e-3).to(parameter.dtype))
+
+
+MAKERS: dict[str, tuple[torch.dtype, Callable[[Any], Optimizer]]] = {
+    "master weights": (torch.bfloat16, MasterWeights),
+    "sums in double": (torch.float32, lambda p: Accumulated(p, lr=0.05)),
+    "NAdam": (torch.bfloat16, lambda p: NAdam(p, lr=0.01)),
+    "ASGD": (torch.bfloat16, lambda p: ASGD(p, lr=0.01)),
+}
+
+
+def trainer_of(
+    kind: torch.dtype, make: Callable[[Any], Optimizer], max_steps: int
+) -> Trainer:
+    torch.manual_seed(0)
+    model = nn.Linear(6, 4).to(kind)
+    rows = torch.randn(4, 6, 10).to(kind)
+    return Trainer(
+        model,
+        [(each[:, :6], each[:, 6:]) for each in rows],
+        optimizer=make(model.parameters()),
+        loss_fn=nn.functional.mse_loss,
+        num_epochs=9,
+        max_steps=max_steps,
+        seed=1,
+        device="cpu",
+        plugins=["no:progress", "no:run_record"],
+    )
+
+
+def everything(trainer: Trainer) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, dict):
+            for each in value.values():
+                add(each)
+        elif isinstance(value, list):
+            for each in value:
+                add(each)
+
+    add(trainer.model.state_dict())
+    add(trainer.optimizer.state_dict()["state"])
+    return found
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_state_of_other_types_than_its_weights_goes_on_bit_for_bit(
+    name: str, tmp_path: Path
+) -> None:
+    straight = trainer_of(*MAKERS[name], max_steps=11)
+    straight.train()
+    first = trainer_of(*MAKERS[name], max_steps=5)
+    first.train()
+    first.save_checkpoint(tmp_path / "a.pt")
+    second = trainer_of(*MAKERS[name], max_steps=11)
+    second.train(resume=tmp_path / "a.pt")
+    expected, found = everything(straight), everything(second)
+    assert [each.dtype for each in found] == [each.dtype for each in expected]
+    assert all(map(torch.equal, found, expected))
+
+
+def test_where_the_weights_have_another_type_the_state_is_cast_along(
+    tmp_path: Path,
+) -> None:
+    first = trainer_of(torch.float32, lambda p: SGD(p, lr=0.1, momentum=0.9), 5)
+    first.train()
+    first.save_checkpoint(tmp_path / "a.pt")
+    second = trainer_of(torch.bfloat16, lambda p: SGD(p, lr=0.1, momentum=0.9), 6)
+    second.load_checkpoint(tmp_path / "a.pt")
+    assert {each.dtype for each in everything(second)} == {torch.bfloat16}
+    second.train()
+
+
+def test_a_group_that_joins_again_leaves_the_others_types_alone(tmp_path: Path) -> None:
+    def joining(max_steps: int) -> Trainer:
+        trainer = trainer_of(*MAKERS["master weights"], max_steps)
+        weight, bias = trainer.model.parameters()
+        trainer.optimizer = MasterWeights([weight])
+        trainer.bus.register(Joins(bias), name="joins")
+        return trainer
+
+    class Joins:
+        alters_training = True
+
+        def __init__(self, parameter: Any) -> None:
+            self.parameter = parameter
+
+        def on_epoch_begin(self, trainer: Any) -> None:
+            if trainer.epoch == 1 and len(trainer.optimizer.param_groups) == 1:
+                trainer.optimizer.add_param_group({"params": [self.parameter]})
+
+    straight, first, second = joining(11), joining(6), joining(11)
+    straight.train()
+    first.train()
+    first.save_checkpoint(tmp_path / "a.pt")
+    second.train(resume=tmp_path / "a.pt")
+    assert all(map(torch.equal, everything(second), everything(straight)))

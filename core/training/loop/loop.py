@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -109,10 +109,13 @@ class Loop:
         # Between epochs before the event, so that a hook may change it for this one.
         if not skip:
             self._catch_up()
+            self._restore_rng()
         if self.bus.on_epoch_begin is not None:
             self.bus.on_epoch_begin(self.trainer)
         self._catch_up()  # the saved epoch had begun
         self.modes.train()
+        if owed and not skip:  # a hook may have drawn, as it would have
+            owed["rng"] = rng_state(self.trainer.device)
         batches = self.feed.start(progress.epoch, skip, owed)
         self._restore_rng()  # now that the iterator stands: making it draws numbers
         owed.clear()
@@ -230,14 +233,11 @@ class Loop:
         state, progress, requests = self.state, self.state.progress, self.state.requests
         state.verdicts.settle()
         weight = progress.weight_sum
-        # The one read of the loss in an epoch.
-        train_loss = float(progress.loss_sum) / weight if weight else float("nan")
+        train_loss = float(progress.loss_sum) / weight if weight else nan  # a read
         # A copy, to go back to if the run leaves during the evaluation.
         number, before = progress.epoch + 1, replace(progress)
         if not weight:
-            log.warning(
-                "epoch %d trained nothing: no item counted, or all were dropped", number
-            )
+            log.warning("epoch %d trained nothing: no item counted or stayed", number)
         if complete:
             progress.epoch, progress.batch = number, 0
             progress.loss_sum = progress.weight_sum = 0.0

@@ -7,8 +7,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from faults.runs import assert_same_end, build, end_of, loader_of
+import torch
+from faults.runs import SavesEverywhere, assert_same_end, build, end_of, loader_of
 from tensorboard.summary.writer import event_file_writer
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -130,3 +132,36 @@ def test_r6_counters_rates_rows_and_points_after_eight_kills_are_those_of_no_kil
         ours, theirs = trainer.plugins[name], straight.plugins[name]
         assert ours.state_dict() == theirs.state_dict()
     assert trainer.weights_are == straight.weights_are
+
+
+class DrawsAsEpochsBegin(Callback):
+    """Draws from all generators as each epoch begins, and keeps nothing."""
+
+    mutates = ("rng",)
+
+    def __init__(self) -> None:
+        self.drawn: list[tuple[float, ...]] = []
+
+    def on_epoch_begin(self) -> None:
+        numbers = random.random(), float(np.random.rand()), float(torch.rand(()))
+        self.drawn.append(numbers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", ["1-6", "1-9", "2-12"])
+def test_what_a_hook_draws_as_an_epoch_begins_is_drawn_on_resuming_as_well(
+    tmp_path: Path, name: str, workers: int
+) -> None:
+    def run(*others: Any) -> tuple[Trainer, DrawsAsEpochsBegin]:
+        draws = DrawsAsEpochsBegin()
+        loader = loader_of(workers=workers)
+        return build(draws, *others, loader=loader, num_epochs=3), draws
+
+    straight, drawn = run(SavesEverywhere(tmp_path))
+    straight.train()
+    resumed, drawn_again = run()
+    resumed.train(resume=tmp_path / f"{name}.pt")
+    assert_same_end(end_of(resumed), end_of(straight), "state")
+    at_ends = {"1-6": 1, "1-9": 1, "2-12": 2}[name]
+    if name != "1-9":  # inside the epoch it has begun, and is not asked to be drawn for
+        assert drawn_again.drawn == drawn.drawn[at_ends:]

@@ -118,11 +118,11 @@ def test_a_plugin_that_hangs_is_named_with_its_stack(
     ("place", "words"),
     [
         pytest.param("import", "plugin './late.py:Late' in its import", id="import"),
-        pytest.param("constructor", "plugin plugins.Late in its constr", id="built"),
+        pytest.param("constructor", "plugin 'plugins.Late' in its constr", id="built"),
         pytest.param("make_strategy", "'hangs' in make_strategy", id="no step yet"),
         pytest.param("wrap_model", "plugin 'hangs' in wrap_model", id="a service"),
         pytest.param("evaluate", "plugin 'hangs' in evaluate", id="a collection"),
-        pytest.param("on_epoch_end", "the wrapper of plugin 'hangs'", id="around"),
+        pytest.param("on_epoch_end", "plugin 'hangs' in its wrapper of", id="around"),
         pytest.param("state_dict", "plugin 'hangs' in state_dict", id="state asked"),
         pytest.param("load_state_dict", "plugin 'hangs' in load_st", id="state given"),
         pytest.param("on_close", "plugin 'hangs' in on_close", id="teardown"),

@@ -12,14 +12,11 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from types import CodeType, FrameType
+from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
-from training.bus import wrappers
-from training.bus.bus import Bus
-from training.bus.slots import FILE_PREFIX
-from training.checkpoint import plugin_states
+from training.bus.on_stack import CALLERS, Call, Callers, plugins_on_stack
 from training.discovery import installed, specs
 from training.errors import EXIT_USER_CODE
 
@@ -30,19 +27,11 @@ log = logging.getLogger(__name__)
 #: Looks in the time after which a call counts as hanging.
 LOOKS = 4
 
-#: A function of the kernel that calls plugins -> words from its local variables.
-CALLERS: Mapping[CodeType, Callable[[Mapping[str, Any]], str]] = {
-    Bus._call.__code__: lambda at: f"plugin {at['impl'].plugin_name!r} in {at['hook']}",
-    wrappers.scope.__wrapped__.__code__: lambda at: (  # type: ignore[attr-defined]
-        f"the wrapper of plugin {at['wrapper'].plugin_name!r} in {at['hook']}"
-    ),
-    specs.construct.__code__: lambda at: f"plugin {at['path']} in its constructor",
-    installed.load.__code__: lambda at: f"plugin {at['info'].name!r} in its import",
-    installed.load_file.__code__: lambda at: f"plugin {at['name']!r} in its import",
-    plugin_states.state_of.__code__: lambda at: f"plugin {at['name']!r} in state_dict",
-    plugin_states.give_state.__code__: lambda at: (
-        f"plugin {at['name']!r} in load_state_dict"
-    ),
+#: Functions of the kernel that make plugins, beside those that call them.
+MAKERS: Callers = {
+    specs.construct.__code__: lambda at: (at["path"], None, "its constructor"),
+    installed.load.__code__: lambda at: (at["info"].name, None, "its import"),
+    installed.load_file.__code__: lambda at: (at["name"], None, "its import"),
 }
 
 
@@ -79,39 +68,25 @@ class Watchdog:
         last: FrameType | None = None
         looks = 0
         while not self._done.wait(self.seconds / LOOKS):
-            frame = _calling_frame(sys._current_frames().get(thread))
+            # Made anew: a room that is imported meanwhile calls plugins, too.
+            callers = {**CALLERS, **MAKERS}
+            calls = plugins_on_stack(sys._current_frames().get(thread), callers)
+            frame, call = next(calls, (None, None))
             looks = looks + 1 if frame is not None and frame is last else 0
             last = frame
-            if frame is not None and looks == LOOKS:
-                self._report(frame)
+            if frame is not None and call is not None and looks == LOOKS:
+                self._report(call, _step(frame.f_locals))
 
-    def _report(self, frame: FrameType) -> None:
+    def _report(self, call: Call, step: str) -> None:
+        name, _, place = call
         log.warning(
-            "%s takes more than %g s%s; this is where:",
-            *(_words(frame), self.seconds, _step(frame.f_locals)),
+            "plugin %r in %s takes more than %g s%s; this is where:",
+            *(name, place, self.seconds, step),
         )
         faulthandler.dump_traceback(all_threads=True)
         if self.abort:
             log.error("the watchdog ends the process")
             os._exit(EXIT_USER_CODE)
-
-
-def _calling_frame(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame that calls a plugin, if there is one."""
-    while frame is not None and frame.f_code not in CALLERS and not _is_slot(frame):
-        frame = frame.f_back
-    return frame
-
-
-def _is_slot(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(FILE_PREFIX)
-
-
-def _words(frame: FrameType) -> str:
-    if not _is_slot(frame):
-        return CALLERS[frame.f_code](frame.f_locals)
-    impl = frame.f_globals["owner"].get(frame.f_lineno)
-    return f"plugin {impl and impl.plugin_name!r} in {frame.f_code.co_name}"
 
 
 def _step(at: Mapping[str, Any]) -> str:

@@ -20,15 +20,14 @@ from training.bus.order import bus_order, not_built_in, unmet_relations, warn_of
 from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
 from training.bus.slots import (
-    CALLERS,
     Slots,
+    call,
     compile_slot,
     describe,
     late,
     note_culprit,
     note_plugin,
     plugin_of,
-    plugins_on_stack,
     silence,
 )
 from training.bus.wrappers import surrounded
@@ -134,7 +133,7 @@ class Bus(Slots):
         """
         plugin, last = self._take_out(name)
         for impl in filter(self._is_to_close, last if self.is_in_run else ()):
-            self._call(impl, "on_close", {"trainer": self._run})
+            call(impl, "on_close", {"trainer": self._run}, self._meter)
         return plugin
 
     def begin_run(self, trainer: Any) -> None:
@@ -171,7 +170,10 @@ class Bus(Slots):
 
     def caller(self) -> str:
         """Return the name of the plugin that is being called, ``"user"`` for none."""
-        for name, plugin in plugins_on_stack(sys._getframe(1)):
+        # Asked seldom, by requests: what every step needs stays without it.
+        from training.bus.on_stack import plugins_on_stack
+
+        for _, (name, plugin, _) in plugins_on_stack(sys._getframe(1)):
             if self._plugins.get(name) is plugin:  # else another bus's, around this
                 return name
         return "user"
@@ -268,7 +270,7 @@ class Bus(Slots):
         if name not in self._plugins:
             return None  # an earlier one took it out
         try:
-            result = self._call(impl, hook, arguments)
+            result = call(impl, hook, arguments, self._meter)
             return answer(name, checked_answer(hook, name, result))
         except BaseException as error:
             if name in self.isolated and isinstance(error, Exception):
@@ -306,14 +308,6 @@ class Bus(Slots):
         self._meter = meter
         self._forget_slots()
 
-    def _call(
-        self, impl: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]
-    ) -> Any:
-        given = [arguments[name] for name in impl.argnames]
-        if self._meter is None:
-            return impl.function(*given)  # no meter, no cost
-        return self._meter.for_call(impl.plugin_name, hook)(impl.function, *given)
-
     def survive(
         self,
         name: str,
@@ -349,7 +343,7 @@ class Bus(Slots):
         for impl in last if hook != "on_close" else ():
             self._closed.add(impl)
             try:
-                self._call(impl, "on_close", arguments)
+                call(impl, "on_close", arguments, self._meter)
             except Exception as error:
                 log.warning("plugin %r failed in on_close: %s", name, repr_of(error))
 
@@ -394,6 +388,3 @@ class Bus(Slots):
                 return inner(*args)
 
         return wrapped
-
-
-CALLERS[Bus._call.__code__] = lambda at: (at["impl"].plugin_name, plugin_of(at["impl"]))

@@ -8,8 +8,8 @@ then. Failure isolation and time accounting are compiled in only where asked for
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping
-from types import CodeType, FrameType, TracebackType
+from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -26,10 +26,6 @@ FILE_PREFIX = "<bus slot "
 
 #: Kept: the runs of a process mostly have the same plugins.
 _compile = functools.lru_cache(maxsize=256)(compile)
-
-#: Functions of the kernel that call plugins, beside the slots -> (name, plugin) that a
-#: call is for, from its local variables. The modules that define them fill it.
-CALLERS: dict[CodeType, Callable[[Mapping[str, Any]], tuple[str, Any]]] = {}
 
 #: (name, plugin, hook, error, hook arguments) -> None, for a failure to go on after.
 OnFailure = Callable[[str, Any, str, Exception, Mapping[str, Any]], None]
@@ -140,26 +136,22 @@ def compile_slot(
     return slot
 
 
+def call(
+    impl: pluggy.HookImpl,
+    hook: str,
+    arguments: Mapping[str, Any],
+    meter: Meter | None,
+) -> Any:
+    """Return what one listener says, where each is to be asked by itself."""
+    given = [arguments[name] for name in impl.argnames]
+    if meter is None:
+        return impl.function(*given)  # no meter, no cost
+    return meter.for_call(impl.plugin_name, hook)(impl.function, *given)
+
+
 def plugin_of(impl: pluggy.HookImpl) -> Any:
     """Return the plugin that ``impl`` belongs to; pluggy holds its ``Hooks``."""
     return getattr(impl.plugin, "trainbus_plugin", impl.plugin)
-
-
-def plugins_on_stack(frame: FrameType | None) -> Iterator[tuple[str, Any]]:
-    """Yield (name, plugin) of those that are being called, from ``frame`` outwards.
-
-    The kernel's own frames tell it, so that it does not matter how a plugin's method
-    is written, nor what it called in turn.
-    """
-    while frame is not None:
-        code = frame.f_code
-        if code.co_filename.startswith(FILE_PREFIX):
-            impl = frame.f_globals["owner"].get(frame.f_lineno)
-            if impl is not None:
-                yield impl.plugin_name, plugin_of(impl)
-        elif code in CALLERS:
-            yield CALLERS[code](frame.f_locals)
-        frame = frame.f_back
 
 
 def silence(slot: Callable[..., Any], plugin_name: str) -> None:

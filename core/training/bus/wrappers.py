@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from training.bus.slots import CALLERS, note_culprit, plugin_of
+from training.bus.slots import note_culprit
 from training.messages.error_texts import add_note, notes_of, repr_of
 
 if TYPE_CHECKING:
@@ -91,9 +90,3 @@ def surrounded(
             scopes.enter_context(scope(wrapper, hook, arguments, meter))
         # Open for the caller; had one raised, those before it would be closed by now.
         return scopes.pop_all()
-
-
-CALLERS[inspect.unwrap(scope).__code__] = lambda at: (
-    at["wrapper"].plugin_name,
-    plugin_of(at["wrapper"]),
-)

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.bus.slots import CALLERS, note_plugin
+from training.bus.on_stack import CALLERS
+from training.bus.slots import note_plugin
 from training.checkpoint.part_checks import shown
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import CheckpointError, PluginError
@@ -203,5 +204,5 @@ def _copied(value: Any) -> Any:
     return value
 
 
-for function in (state_of, give_state):
-    CALLERS[function.__code__] = lambda at: (at["name"], at["plugin"])
+CALLERS[state_of.__code__] = lambda at: (at["name"], at["plugin"], "state_dict")
+CALLERS[give_state.__code__] = lambda at: (at["name"], at["plugin"], "load_state_dict")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.archive.shards import STATE, digest_of
     from training.bus.conditions import heard_if
     from training.checkpoint.part_checks import has_names, is_count, is_finite
-    from training.checkpoint.plugin_states import require_state
+    from training.checkpoint.plugin_states import require_state, require_version
     from training.checkpoint.state import capture, check_weights
     from training.checkpoint.storable import SEQUENCES, foreign_value
     from training.checkpoint_io import (
@@ -152,6 +152,7 @@ _MODULES = {
     "read_checkpoint": "training.checkpoint_io",
     "record_failure": "training.hardware.strategy",
     "require_state": "training.checkpoint.plugin_states",
+    "require_version": "training.checkpoint.plugin_states",
     "rng_of_main": "training.feed.validation_share",
     "rng_state": "training.hardware.rng",
     "share_of": "training.feed.validation_share",
@@ -243,6 +244,7 @@ __all__ = [
     "read_checkpoint",
     "record_failure",
     "require_state",
+    "require_version",
     "rng_of_main",
     "rng_state",
     "share_of",

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from toy import make_trainer
 
-from training import Callback, Trainer
-from training.checkpoint.plugin_states import MISSING
+from training import Callback, CheckpointError, Trainer
+from training.checkpoint.plugin_states import MISSING, require_version
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 
 
@@ -118,3 +118,12 @@ def test_until_a_run_goes_on_what_was_loaded_is_saved_again(tmp_path: Path) -> N
     waits.load_checkpoint(tmp_path / "1.pt")
     path = waits.save_checkpoint(tmp_path / "again.pt")
     assert read_checkpoint(path)["plugins"] == {"Warms": {"steps": 1}}
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"version": 2}, {"version": "1"}, {"version": True}]
+)
+def test_a_state_of_another_version_is_refused(state: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="the state of mine has version"):
+        require_version("mine", state, 1)
+    require_version("mine", {"version": 1}, 1)

@@ -158,6 +158,24 @@ def _say_differing(name: str) -> None:
     )
 
 
+def require_version(plugin: str, state: Mapping[str, Any], known: int) -> None:
+    """Refuse a plugin's state of another release; for use in ``load_state_dict``.
+
+    Args:
+        plugin: whose state it is.
+        state: with a whole number as ``version``.
+        known: the version that the plugin writes, and the only one that it reads.
+    Raises:
+        CheckpointError: it has another version, or none.
+    """
+    version = state.get("version")
+    if type(version) is not int or version != known:
+        raise CheckpointError(
+            f"the state of {plugin} has version {version!r:.60}, but this plugin reads "
+            f"{known}; use the release that wrote it"
+        )
+
+
 def require_state(
     plugin: str, is_right: bool, at: str, value: Any, wanted: str
 ) -> None:

@@ -301,7 +301,8 @@ def test_before_a_run_there_is_no_state():
 
 
 def test_state_of_another_version_is_refused():
-    with pytest.raises(CheckpointError, match="version 99"):
+    told = "early_stopping has version 99, but this plugin reads 1; use the release"
+    with pytest.raises(CheckpointError, match=told):
         EarlyStoppingCallback().load_state_dict({"version": 99})
 
 

@@ -41,6 +41,7 @@ from training.plugin import (
     heard_if,
     is_insistent,
     named_path,
+    require_version,
     sweep_leftovers,
 )
 
@@ -334,12 +335,7 @@ class ModelCheckpointCallback(Callback):
             CheckpointError: the state has a version that this plugin does not read, or
                 holds what no run can have saved.
         """
-        version = state.get("version")
-        if type(version) is not int or version != STATE_VERSION:
-            raise CheckpointError(
-                f"the state of checkpointing has version {version!r:.60}, but "
-                f"this plugin reads {STATE_VERSION}; use the release that wrote it"
-            )
+        require_version(self.name, state, STATE_VERSION)
         check_state(self.name, state)
         self._restored = dict(state)
 

@@ -18,9 +18,9 @@ from trainbus_early_stopping.best_weights import BestWeights
 from trainbus_early_stopping.progress import Progress
 from trainbus_early_stopping.rule import Cause, StopRule
 from trainbus_early_stopping.saved import progress_in
-from training import CheckpointError, checked_options
+from training import checked_options
 from training.callbacks import Callback
-from training.plugin import Plan
+from training.plugin import Plan, require_version
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -231,12 +231,7 @@ class EarlyStoppingCallback(Callback):
             CheckpointError: the state has a version that this plugin does not read, or
                 holds what no run can have saved.
         """
-        version = state.get("version")
-        if type(version) is not int or version != STATE_VERSION:
-            raise CheckpointError(
-                f"the state of early_stopping has version {version!r:.60}; "
-                f"this plugin reads {STATE_VERSION}: use the release that wrote it"
-            )
+        require_version(self._called, state, STATE_VERSION)
         progress = progress_in(state, self._called)
         saved = state["monitor"], state["mode"]
         if saved != (self.monitor, self.rule.mode):

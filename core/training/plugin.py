@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from training.plain import plain
     from training.planned.length import epochs_begun, num_batches, num_windows
     from training.planned.planned_run import Plan, PlannedRun
+    from training.recipes.kinds import slug
     from training.signals.handlers import is_insistent
     from training.signals.shield import iterate_shielded, shielded
     from training.view import MetricValue
@@ -157,6 +158,7 @@ _MODULES = {
     "rng_state": "training.hardware.rng",
     "share_of": "training.feed.validation_share",
     "shielded": "training.signals.shield",
+    "slug": "training.recipes.kinds",
     "strategy_of": "training.feed.validation_share",
     "sweep_leftovers": "training.files.leftovers",
     "table": "training.messages.tables",
@@ -249,6 +251,7 @@ __all__ = [
     "rng_state",
     "share_of",
     "shielded",
+    "slug",
     "strategy_of",
     "sweep_leftovers",
     "table",

@@ -13,7 +13,11 @@ SHARES = ("accuracy", "exact_match")
 
 
 def slug(kind: object) -> str:
-    """Return a kind as metrics write it: ``"yes/no"`` is ``yes_no``."""
+    """Return a kind as metrics write it: ``"yes/no"`` is ``yes_no``.
+
+    Who measures by kind, tells floors or plans a run calls it so: else a floor is of no
+    metric.
+    """
     return "".join(c if c.isalnum() else "_" for c in str(kind).strip()).lower()
 
 

@@ -15,7 +15,13 @@ from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.metrics import WeightedMean
 from training import ConfigError, checked_options
-from training.plugin import batch_to_device, evaluating, portions, strategy_of
+from training.plugin import (
+    batch_to_device,
+    evaluating,
+    portions,
+    slug,
+    strategy_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -242,8 +248,7 @@ class TaskEvaluator:
 
     def _kind_name(self, kind: Any) -> str:
         """Return the metric's name of a kind: ``"yes/no"`` is ``accuracy/yes_no``."""
-        slug = "".join(c if c.isalnum() else "_" for c in str(kind).strip()).lower()
-        return f"{self._by_kind}/{slug}"
+        return f"{self._by_kind}/{slug(kind)}"
 
 
 def means_of(

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainbus_logging.csv_file import (
+    append_rows,
+    as_cells,
+    read_rows,
+    replace_rows,
+    set_aside,
+)
 from training import ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import (
-    Claim,
-    Plan,
-    named_path,
-    open_file,
-    sweep_leftovers,
-    write_durably,
-)
+from training.plugin import Claim, Plan, named_path, sweep_leftovers
 
 if TYPE_CHECKING:
     from training import Trainer
     from training.plugin import PlannedRun
 
 logger = logging.getLogger(__name__)
-
-#: The column that tells what an empty cell stands for.
-NOTES = "notes"
 
 
 class CSVLoggerCallback(Callback):
@@ -119,7 +113,7 @@ class CSVLoggerCallback(Callback):
         """
         self._claim.confirm()
         if self._is_fresh:
-            self._set_aside()
+            set_aside(self.path)
             self._is_fresh = False
         row = as_cells(metrics)
         is_new = not row.keys() <= set(self._columns)
@@ -127,10 +121,7 @@ class CSVLoggerCallback(Callback):
             self._replace(*self._read(), cells_of(trainer))
         else:
             self._is_torn = True  # as long as it is not known to be whole
-            with open(self.path, "ab", opener=_without_links) as file:
-                file.write(as_text(self._columns, [row]).encode())
-                file.flush()
-                os.fsync(file.fileno())
+            append_rows(self.path, self._columns, [row])
         self._is_torn = False
         self._claim.left(self.path)
 
@@ -148,7 +139,7 @@ class CSVLoggerCallback(Callback):
     def _resume(self, history: Sequence[Mapping[str, str]]) -> None:
         columns, rows = self._read()
         if "step" not in columns or not are_of(history, rows):
-            self._set_aside()  # if it is not gone
+            set_aside(self.path)  # if it is not gone
             columns, rows = [], []
             logger.warning("%s is written anew from the history", self.path)
         elif len(rows) > len(history):
@@ -158,16 +149,6 @@ class CSVLoggerCallback(Callback):
             )
         self._is_fresh = False
         self._replace(columns, rows, history)
-
-    def _set_aside(self) -> None:
-        """Rename an earlier log to the next free number."""
-        if not self.path.exists():
-            return
-        number = 1
-        while (aside := self.path.with_suffix(f".{number}{self.path.suffix}")).exists():
-            number += 1
-        self.path.rename(aside)
-        logger.info("%s was there and is now %s", self.path, aside.name)
 
     def _replace(
         self,
@@ -183,9 +164,7 @@ class CSVLoggerCallback(Callback):
         pairs = zip_longest(rows[: len(history)], history, fillvalue=nothing)
         rows = [{**row, **cells} for row, cells in pairs]
         columns = list(dict.fromkeys(chain(columns, *rows)))
-        header = dict(zip(columns, columns, strict=True))
-        text = as_text(columns, [header, *rows])
-        write_durably(self.path, lambda file: file.write(text.encode()))
+        replace_rows(self.path, columns, rows)
         self._columns = columns
 
 
@@ -198,19 +177,6 @@ def _mistake(path: Path) -> str:
         # Set aside, it would be gone for all programs.
         return f"csv.filename is {str(path)!r}, which is a device; name a file"
     return ""
-
-
-def as_cells(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Return a row's cells as text; floats keep every digit, non-finite ones none."""
-    cells, notes = {}, []
-    for name, value in metrics.items():
-        is_bad = isinstance(value, float) and not math.isfinite(value)
-        cells[name] = "" if is_bad or value is None else str(value)
-        if is_bad:
-            notes.append(f"{name}={value}")
-    if notes:
-        cells[NOTES] = "; ".join(notes)
-    return cells
 
 
 def cells_of(trainer: Trainer) -> list[dict[str, str]]:
@@ -227,30 +193,3 @@ def are_of(
         for row, cells in zip(rows, history, strict=False)
         for name, cell in cells.items()
     )
-
-
-def as_text(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
-    """Return CSV lines of ``rows``; a column that a row lacks is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([row.get(name, "") for name in columns] for row in rows)
-    return text.getvalue()
-
-
-def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return columns and complete rows of a CSV file; a torn last line is left out."""
-    with open_file(path) as file:  # a pipe or a device is not waited for
-        text = file.read().decode(errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    lines = list(csv.reader(io.StringIO(whole)))
-    if not lines:
-        return [], []
-    columns, *rows = lines
-    return columns, [
-        dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)
-    ]
-
-
-def _without_links(path: str, flags: int) -> int:
-    """Open the file itself: somebody may have put a symbolic link in its place."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -252,7 +252,7 @@ def test_mistakes_in_policy_and_options_come_together_with_their_places() -> Non
         build_plugins([{"csv": {"on_failure": "ignore", "file_name": "a"}}])
     assert str(caught.value).splitlines() == [
         "plugins.csv.file_name is no option (did you mean 'filename'?); the options "
-        "are: filename",
+        "are: filename, every_n_steps",
         "plugins.csv.on_failure is 'ignore'; choose one of: fatal, isolate",
     ]
 

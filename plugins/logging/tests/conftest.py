@@ -43,7 +43,14 @@ class SaveAt(Callback):
 
 @pytest.fixture
 def make_trainer(tmp_path):
-    def make(*callbacks, num_epochs=2, loader=DATA, groups=1, **options):
+    def make(
+        *callbacks,
+        num_epochs=2,
+        loader=DATA,
+        groups=1,
+        loss_fn=cross_entropy,
+        **options,
+    ):
         torch.manual_seed(0)
         model = nn.Linear(3, 2)
         parameters = [model.parameters()]
@@ -54,7 +61,7 @@ def make_trainer(tmp_path):
             model,
             loader,
             optimizer=optimizer,
-            loss_fn=cross_entropy,
+            loss_fn=loss_fn,
             callbacks=list(callbacks),
             num_epochs=num_epochs,
             device="cpu",

@@ -9,6 +9,7 @@ from trainbus_logging import CSVLoggerCallback, ProgressBarCallback, TensorBoard
     "make",
     [
         pytest.param(CSVLoggerCallback, id="csv"),
+        pytest.param(lambda: CSVLoggerCallback(every_n_steps=1), id="csv of steps"),
         pytest.param(ProgressBarCallback, id="progress"),
         pytest.param(TensorBoardCallback, id="tensorboard"),
     ],

@@ -55,7 +55,7 @@ def trainer_of(folder: Path, schedule: dict[str, Any], dies_at: int | None) -> T
         Dies(dies_at),
         EarlyStoppingCallback(patience=4, restore_best_weights=True),
         ModelCheckpointCallback(folder / "checkpoints", save_top_k=2, every_n_steps=4),
-        CSVLoggerCallback(folder / "log.csv"),
+        CSVLoggerCallback(folder / "log.csv", every_n_steps=2),
         TensorBoardCallback(folder / "tb", every_n_steps=1),
         loader=loader_of(),
         num_epochs=len(VALUES),
@@ -125,6 +125,8 @@ def test_r6_counters_rates_rows_and_points_after_eight_kills_are_those_of_no_kil
             trainer.train()
     assert_same_end(end_of(trainer), end_of(straight), "state")
     assert rows_of(broken) == rows_of(whole)
+    steps = whole / "log.steps.csv"
+    assert (broken / steps.name).read_bytes() == steps.read_bytes()
     points = points_of(whole)
     assert len(points["loss/train"]) == straight.step
     assert points_of(broken) == points

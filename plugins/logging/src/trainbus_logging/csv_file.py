@@ -33,13 +33,17 @@ def as_cells(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def append_rows(
-    path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]
+    path: Path,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, str]],
+    durably: bool = True,
 ) -> None:
-    """Append lines to a file that is there, and wait until they are on the disk."""
+    """Append lines to a file that is there; ``durably``: until all is on the disk."""
     with open(path, "ab", opener=_without_links) as file:
         file.write(as_text(columns, rows).encode())
         file.flush()
-        os.fsync(file.fileno())
+        if durably:
+            os.fsync(file.fileno())
 
 
 def replace_rows(

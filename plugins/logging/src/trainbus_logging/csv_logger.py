@@ -1,4 +1,7 @@
-"""Write one CSV row an epoch; never lose an earlier log, never write a row twice."""
+"""Write a CSV row an epoch, and one every so many steps to a file beside it.
+
+An earlier log is never lost, and no row is written twice.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,40 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from trainbus_logging.csv_file import (
+    NOTES,
     append_rows,
     as_cells,
     read_rows,
     replace_rows,
     set_aside,
 )
+from trainbus_logging.step_rows import StepRows
 from training import ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Claim, Plan, named_path, sweep_leftovers
+from training.plugin import (
+    Claim,
+    Plan,
+    heard_if,
+    named_path,
+    require_state,
+    sweep_leftovers,
+)
 
 if TYPE_CHECKING:
     from training import Trainer
-    from training.plugin import PlannedRun
+    from training.plugin import LazyLogs, PlannedRun
 
 logger = logging.getLogger(__name__)
+
+#: Values of a step that keep their names as columns; others are below ``train/``.
+LOGGED = ("loss", "lr", "grad_norm")
+#: Columns of a step's row that no metric may have: it is below ``metric/`` there.
+TAKEN = ("step", "epoch", *LOGGED, NOTES)
 
 
 class CSVLoggerCallback(Callback):
@@ -39,33 +58,73 @@ class CSVLoggerCallback(Callback):
     checkpoint, and writes from the history what is missing. So does the row after one
     that failed. One run writes it at a time: ``<filename>.lock`` keeps others out.
 
+    With ``every_n_steps`` there is a second file of the same ways beside it,
+    ``training_log.steps.csv``. It has a row for each N-th step: ``step``, the ``epoch``
+    under way, ``loss``, ``lr`` of the first group, ``grad_norm`` where gradients are
+    clipped, and ``train/<name>`` for what ``step_fn`` returns beside the loss; and one
+    for each step at which something was measured, in or at the end of an epoch. Both
+    of one step are one row. Rows wait until there are 100, or something is measured;
+    by each checkpoint, and at the end, all are on the disk.
+
     Args:
         filename: path of the file, relative to the working directory; None:
             ``training_log.csv`` in the run's ``save_dir``.
+        every_n_steps: steps between rows of the second file; None: there is none. No
+            row makes the run wait for the device.
     Raises:
-        ConfigError: ``filename`` is no path.
+        ConfigError: ``filename`` is no path, or ``every_n_steps`` below 1.
     """
 
     name = "csv"
     failure = "isolate"  # a run is worth more than its log
     ranks = "main"
     hook_api = ">=1.1,<2"
+    before = ("checkpointing",)  # whose checkpoint has no row that the file has not
 
     @checked_options
-    def __init__(self, filename: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        filename: str | os.PathLike[str] | None = None,
+        every_n_steps: Annotated[int, Ge(1)] | None = None,
+    ) -> None:
         self._filename = filename
+        self.every_n_steps = every_n_steps
         #: Where the rows go; known from ``on_setup`` on.
         self.path = named_path(filename or "training_log.csv")
         self._columns: list[str] = []
         self._is_fresh = True  # what is there may be an earlier log
         self._is_torn = False  # a row may be there in part
         self._claim = Claim("csv plugin", "csv.filename")
+        self._steps = StepRows(steps_path(self.path))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the latest row of a step, by which its file is known again."""
+        last = self._steps.last_row()
+        return {"last_row": last} if last else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember the latest row of a step.
+
+        Raises:
+            CheckpointError: it is none.
+        """
+        row = state.get("last_row", {})
+        is_right = isinstance(row, Mapping) and all(
+            isinstance(each, str) for each in (*row, *row.values())
+        )
+        is_right = is_right and (not row or row.get("step", "").isdecimal())
+        wanted = "the cells of a step's row by column"
+        require_state(self.name, is_right, "last_row", row, wanted)
+        self._steps.load(row)
 
     def plan(self, run: PlannedRun) -> Plan:
         """Return what a run writes, or why it cannot; touches nothing."""
         path = self._place(run.save_dir)
-        mistake = _mistake(path.absolute())
-        return Plan(files={path: ""}, conflicts=[mistake] if mistake else [])
+        files = [path, steps_path(path)] if self.every_n_steps else [path]
+        mistake = self._mistake(path.absolute())
+        return Plan(
+            files=dict.fromkeys(files, ""), conflicts=[mistake] if mistake else []
+        )
 
     def on_setup(self, trainer: Trainer) -> None:
         """Fix the path, so that a later change of folder does not move it; lock it.
@@ -76,7 +135,8 @@ class CSVLoggerCallback(Callback):
         """
         self._claim.require_free()
         self.path = self._place(trainer.save_dir).absolute()
-        if mistake := _mistake(self.path):
+        self._steps = StepRows(steps_path(self.path))
+        if mistake := self._mistake(self.path):
             raise ConfigError(mistake)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +148,8 @@ class CSVLoggerCallback(Callback):
         lock = self.path.with_name(f"{self.path.name}.lock")
         try:
             self._claim.take(lock, trainer)
-            sweep_leftovers(self.path.parent, [self.path.name])
+            names = [self.path.name, self._steps.path.name]
+            sweep_leftovers(self.path.parent, names)
         except OSError as error:
             raise ConfigError(
                 f"csv.filename is {str(self.path)!r}, whose folder cannot be written "
@@ -104,6 +165,51 @@ class CSVLoggerCallback(Callback):
             self._claim.confirm()
             self._resume(cells_of(trainer))
             self._claim.left(self.path)
+        if not resumed:
+            self._steps = StepRows(self._steps.path)
+        elif self.every_n_steps:
+            self._claim.confirm()
+            self._steps.resume()
+
+    @heard_if(lambda self: self.every_n_steps)
+    def on_step_end(self, trainer: Trainer, logs: LazyLogs) -> None:
+        """Note the step, if it is due.
+
+        Raises:
+            FolderLostError: another run writes there by now.
+        """
+        if not self.every_n_steps or trainer.step % self.every_n_steps:
+            return
+        if self._steps.are_many:  # not with this one, at which more may be measured
+            self._write_steps(durably=False)
+        columns = {name: name if name in LOGGED else f"train/{name}" for name in logs}
+        values = {column: logs.later(name) for name, column in columns.items()}
+        self._steps.add(trainer.step, epoch_of(trainer), values)
+
+    @heard_if(lambda self: self.every_n_steps)
+    def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """Put what an evaluation has measured into the row of the step.
+
+        Raises:
+            FolderLostError: another run writes there by now.
+        """
+        values = {
+            f"metric/{name}" if name in TAKEN else name: value
+            for name, value in metrics.items()
+            if name != "train_loss"  # it is the epoch's
+        }
+        if values:
+            self._steps.add(trainer.step, epoch_of(trainer), values)
+            self._write_steps(durably=False)
+
+    @heard_if(lambda self: self.every_n_steps)
+    def on_checkpoint(self) -> None:
+        """Wait until the rows of all steps so far are on the disk.
+
+        Raises:
+            FolderLostError: another run writes there by now.
+        """
+        self._write_steps(durably=True)
 
     def on_epoch_end(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Append a row and wait until it is on the disk.
@@ -126,12 +232,32 @@ class CSVLoggerCallback(Callback):
         self._claim.left(self.path)
 
     def on_close(self, trainer: Trainer) -> None:
-        """Let others write there."""
-        self._claim.release(trainer)
+        """Write the rows that wait, as those of a run that failed; let others write.
+
+        Raises:
+            FolderLostError: another run writes there by now.
+        """
+        try:
+            if self.every_n_steps and self._claim.is_of(trainer):
+                self._write_steps(durably=True)
+        finally:
+            self._claim.release(trainer)
+
+    def _write_steps(self, durably: bool) -> None:
+        self._claim.confirm()
+        self._steps.write(durably)
 
     def _place(self, save_dir: Path) -> Path:
         default = save_dir / "training_log.csv"
         return named_path(default if self._filename is None else self._filename)
+
+    def _mistake(self, path: Path) -> str:
+        """Return why no log can be at ``path``, or no steps' beside it."""
+        mistake = _mistake(path)
+        if self.every_n_steps and not mistake:
+            told = "csv.every_n_steps writes to"
+            mistake = _mistake(steps_path(path), told)
+        return mistake
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         return read_rows(self.path) if self.path.is_file() else ([], [])
@@ -168,14 +294,24 @@ class CSVLoggerCallback(Callback):
         self._columns = columns
 
 
-def _mistake(path: Path) -> str:
+def steps_path(path: Path) -> Path:
+    """Return where rows of steps go beside a log: ``log.csv``, ``log.steps.csv``."""
+    return path.with_name(f"{path.stem}.steps{path.suffix}")
+
+
+def epoch_of(trainer: Trainer) -> int:
+    """Return the epoch that the latest step is one of, from 1."""
+    return max(1, trainer.epoch + (trainer.batches_seen > 0))
+
+
+def _mistake(path: Path, told: str = "csv.filename is") -> str:
     """Return why ``path`` can be no log, ``""`` if it can be one."""
     if path.is_dir():
-        return f"csv.filename is {str(path)!r}, which is a folder"
+        return f"{told} {str(path)!r}, which is a folder"
     is_device = path.is_char_device() or path.is_block_device()
     if is_device and not path.is_symlink():
         # Set aside, it would be gone for all programs.
-        return f"csv.filename is {str(path)!r}, which is a device; name a file"
+        return f"{told} {str(path)!r}, which is a device; name a file"
     return ""
 
 

@@ -1,0 +1,170 @@
+"""Rows of single steps in a CSV file: what was logged, and what was measured there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from trainbus_logging.csv_file import (
+    NOTES,
+    append_rows,
+    as_cells,
+    read_rows,
+    replace_rows,
+    set_aside,
+)
+from training.plugin import Readback
+
+logger = logging.getLogger(__name__)
+
+#: Rows that wait for one another: a write costs more than a row.
+MOST_WAITING = 100
+
+
+class StepRows:
+    """The file of steps: a row for each, in order, written some at a time.
+
+    Args:
+        path: of the file; what is there is touched when the first row is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        #: Cells of the latest row, by which the file is known again; none: no row yet.
+        self._last: dict[str, str] = {}
+        self._waiting: dict[int, dict[str, Any]] = {}  # step -> values, or on their way
+        self._columns: list[str] = []
+        self._is_fresh = True  # what is there may be an earlier log
+        self._is_torn = False  # a row may be there in part
+        self._is_synced = True  # nothing is written that is not on the disk
+
+    def add(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        """Put values into the row of ``step``; ``Readback`` ones may be on their way.
+
+        Args:
+            step: no earlier one than that of the call before.
+            epoch: that is under way, from 1.
+            values: by column.
+        """
+        row = self._waiting.setdefault(step, {"step": step, "epoch": epoch})
+        row.update(values)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether as many rows wait as are worth a write."""
+        return len(self._waiting) >= MOST_WAITING
+
+    def last_row(self) -> dict[str, str]:
+        """Return the cells of the latest row; waits for what is on its way."""
+        for row in list(self._waiting.values())[-1:]:
+            return self._merged(self._last, _settled(row))
+        return self._last
+
+    def write(self, durably: bool) -> None:
+        """Write the rows that wait.
+
+        Args:
+            durably: wait for values that are on their way, and until all is on the
+                disk. Else rows from the first on whose values are not here stay.
+        """
+        ready = []
+        for step, row in self._waiting.items():
+            if not durably and not _is_here(row):
+                break
+            ready.append((step, _settled(row)))
+        if not ready and (self._is_synced or not durably or not self.path.is_file()):
+            return
+        if self._is_fresh:
+            set_aside(self.path)
+            self._is_fresh = False
+        rows = [row for _, row in ready]
+        is_new = not set(chain(*rows)) <= set(self._columns)
+        is_again = bool(rows) and rows[0]["step"] == self._last.get("step")
+        if is_new or is_again or self._is_torn or not self.path.is_file():
+            columns, earlier = self._read()
+            self._replace(columns, [*earlier, *rows])
+        else:
+            self._is_torn, self._is_synced = True, False  # as long as it is not known
+            append_rows(self.path, self._columns, rows, durably)
+            self._is_synced = durably
+        self._is_torn = False
+        for step, row in ready:
+            del self._waiting[step]
+            self._last = self._merged(self._last, row)
+
+    def load(self, last: Mapping[str, str]) -> None:
+        """Take over what ``last_row`` was when the run was saved."""
+        self._last = dict(last)
+
+    def resume(self) -> None:
+        """Go on behind the latest row, dropping those after it.
+
+        A file without that row is another run's, or has lost some: it is set aside.
+        """
+        if not self._last:  # it has no row yet
+            return
+        columns, rows = self._read()
+        last, self._last = self._last, {}
+        kept = [row for row in rows if _is_until(int(last["step"]), row)]
+        end = kept[-1] if kept else {}
+        if any(end.get(name, "") != last[name] for name in last if name != NOTES):
+            logger.warning(
+                "%s has no row of step %s as this run wrote it, and begins anew",
+                *(self.path, last["step"]),
+            )
+            return
+        if len(rows) > len(kept):
+            logger.info(
+                "%s: dropped %d rows that the run will write again",
+                *(self.path, len(rows) - len(kept)),
+            )
+        self._is_fresh, self._last = False, last
+        self._replace(columns, kept)
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        columns, rows = read_rows(self.path) if self.path.is_file() else ([], [])
+        if "step" in columns:
+            return columns, rows
+        set_aside(self.path)  # if it is not gone
+        return [], []
+
+    def _replace(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        """Write the whole file, of several rows of a step one."""
+        by_step: dict[str, dict[str, str]] = {}
+        for row in rows:
+            by_step[row["step"]] = self._merged(by_step.get(row["step"], {}), row)
+        columns = list(dict.fromkeys(chain(columns, *by_step.values())))
+        replace_rows(self.path, columns, list(by_step.values()))
+        self._columns, self._is_synced = columns, True
+
+    @staticmethod
+    def _merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+        """Return ``new``, and of the same step what ``old`` has beside it."""
+        if old.get("step") != new["step"]:
+            return dict(new)
+        notes = [row[NOTES].split("; ") for row in (old, new) if row.get(NOTES)]
+        told = {NOTES: "; ".join(dict.fromkeys(chain(*notes)))} if notes else {}
+        return {**old, **new, **told}
+
+
+def _is_here(row: Mapping[str, Any]) -> bool:
+    return all(each.is_here for each in row.values() if isinstance(each, Readback))
+
+
+def _settled(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a row; waits for values that are on their way."""
+    return as_cells(
+        {
+            name: value.value() if isinstance(value, Readback) else value
+            for name, value in row.items()
+        }
+    )
+
+
+def _is_until(step: int, row: Mapping[str, str]) -> bool:
+    """Whether it is the row of a step up to ``step``; those of other files are not."""
+    cell = row.get("step", "")
+    return cell.isdecimal() and int(cell) <= step

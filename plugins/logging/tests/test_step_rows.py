@@ -2,6 +2,8 @@
 
 import csv
 import math
+import resource
+import signal
 
 import pytest
 import torch
@@ -34,6 +36,16 @@ class MeasuresEach(Callback):
         if reason == "epoch_end":
             return None
         return {self.measured: trainer.step / 8}
+
+
+class MeasuresBefore(MeasuresEach):
+    """Measures before each epoch."""
+
+    def on_step_end(self):
+        pass
+
+    def on_epoch_begin(self, trainer):
+        trainer.request_evaluation("test")
 
 
 class SavesEach(Callback):
@@ -147,14 +159,7 @@ def test_what_is_measured_at_an_epochs_end_stands_there_too(
 def test_what_is_measured_between_two_epochs_joins_the_row_that_is_written(
     run, tmp_path
 ):
-    class Asks(MeasuresEach):
-        def on_step_end(self):
-            pass
-
-        def on_epoch_begin(self, trainer):
-            trainer.request_evaluation("test")
-
-    run(Asks(0), num_epochs=2, every=10)
+    run(MeasuresBefore(0), num_epochs=2, every=10)
     found = [(r["step"], r["epoch"], r["val_loss"]) for r in rows_of(tmp_path)]
     assert found == [("0", "1", "0.0"), ("10", "1", "1.25"), ("20", "2", "")]
 
@@ -311,6 +316,46 @@ def test_a_torn_last_line_is_dropped_on_resume(run, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole + b"10,1,0.")
     run(resume=tmp_path / "6.pt")
+    assert path.read_bytes() == whole
+
+
+def test_notes_of_a_row_that_is_measured_later_stay(run, tmp_path):
+    class Bad(MeasuresBefore):
+        def evaluate(self, trainer, reason):
+            return super().evaluate(trainer, reason) and {"val_loss": math.nan}
+
+    bad = [*LOADER[:9], (torch.full((2, 3), math.nan), LOADER[0][1])]
+    run(Bad(0), loader=bad, nonfinite="skip", num_epochs=2, every=10)
+    notes = ["val_loss=nan", "loss=nan; val_loss=nan", "loss=nan"]
+    assert column(tmp_path, "notes") == notes
+
+
+class FillsTheDisk(Callback):
+    """Leaves room for the beginning of a row alone, at the checkpoint of a step."""
+
+    before = ("csv",)
+
+    def __init__(self, path, step):
+        self.path, self.step = path, step
+
+    def on_checkpoint(self, trainer):
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        is_full = trainer.step == self.step
+        room = self.path.stat().st_size + 9 if is_full else most
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+
+
+def test_rows_that_were_written_in_part_are_made_up_with_the_next_ones(run, tmp_path):
+    path = tmp_path / "log.steps.csv"
+    run(every=1, num_epochs=3)
+    whole = path.read_bytes()
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        run(FillsTheDisk(path, 20), every=1, num_epochs=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
     assert path.read_bytes() == whole
 
 

@@ -173,6 +173,15 @@ MUTANTS = [
     ),
     Mutant(
         "R6",
+        "rows of steps after the checkpoint stay",
+        "trainbus_logging.step_rows",
+        "cell.isdecimal() and int(cell) <= step",
+        "cell.isdecimal()",
+        PLUGINS,
+        "test_r6 and linear",
+    ),
+    Mutant(
+        "R6",
         "points after the checkpoint stay",
         "trainbus_logging.tensorboard",
         "trainer.step + 1 if resumed else None",

@@ -129,10 +129,11 @@ SHIPPED_HEAD = f"""\
 
 {NOTICE}
 
-What each hooks, keeps, changes and may raise. None of them has a privilege: all pass
-`assert_plugin_conforms`, the kit for [everybody's plugins](writing-a-plugin.md), and a
-third party's plugin of the same hooks can replace each. Options:
-`trainbus plugins show NAME`.
+What each hooks, keeps, changes and may raise. The bus treats them as any other: all pass
+`assert_plugin_conforms`, the kit for [everybody's plugins](writing-a-plugin.md), and another
+plugin of the same hooks can take the place of each. Four read more of a trainer than the
+[promised view](api/plugins.md) has: evaluation, early stopping, LR scheduling and
+distributed, which are released with it. Options: `trainbus plugins show NAME`.
 
 """
 

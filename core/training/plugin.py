@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from training.recipes.kinds import slug
     from training.signals.handlers import is_insistent
     from training.signals.shield import iterate_shielded, shielded
-    from training.view import MetricValue
+    from training.view import MetricValue, TrainerView
     from training.weighing.candidates import LabelUse
     from training.weighing.untouched import is_same_tensor, undrawn, untouched
     from training.weighing.weigher import LossPer, Weigher
@@ -108,6 +108,7 @@ _MODULES = {
     "Strategy": "training.hardware.strategy",
     "UnreadWindow": "training.loop.deferred_window",
     "Weigher": "training.weighing.weigher",
+    "TrainerView": "training.view",
     "Window": "training.loop.window",
     "WindowResult": "training.loop.window_result",
     "as_plain": "training.modules.plain_names",
@@ -201,6 +202,7 @@ __all__ = [
     "Strategy",
     "UnreadWindow",
     "Weigher",
+    "TrainerView",
     "Window",
     "WindowResult",
     "as_plain",

@@ -263,11 +263,14 @@ class Trainer:
         self._configured.leave(self.optimizer)
         return receipt
 
-    def train(self, resume: str | Path | None = None) -> None:
+    def train(
+        self, resume: str | Path | None = None, allow_changes: Collection[str] = ()
+    ) -> None:
         """Train until the plan is done or a plugin's request ends it.
 
         Starts afresh, or goes on after ``load_checkpoint``, or from ``resume``: a
-        checkpoint, or with ``"auto"`` the newest valid one of this run, if any.
+        checkpoint, or with ``"auto"`` the newest valid one of this run, if any;
+        ``allow_changes`` then are those of ``load_checkpoint``.
         SIGTERM, SIGHUP and SIGINT end it at the next boundary, after a checkpoint, with
         ``SystemExit(143)``, ``SystemExit(129)`` and ``KeyboardInterrupt``; SIGUSR1 asks
         for one, or with ``stop_on_sigusr1`` ends it, too, with ``SystemExit(138)``.
@@ -278,8 +281,7 @@ class Trainer:
                 "when that has ended, or build another trainer"
             )
         with held():  # reading a checkpoint lasts
-            if resume is not None:
-                go_on(self, resume)
+            go_on(self, resume, allow_changes)
             self._check_settings()  # they may be others since
             self.optimizer = checked_optimizer(self.optimizer, self.precision)
             if not self._run.is_waiting:

@@ -213,6 +213,22 @@ def test_training_goes_on_from_a_checkpoint(resume: str) -> None:
     assert trainer.resumed_from is not None
 
 
+def test_a_changed_setting_can_be_consented_to_as_training_goes_on() -> None:
+    options: dict[str, Any] = {"num_epochs": 2, "plugins": [KEEPS]}
+    interrupted(**options, seed=1)
+    trainer = make_trainer(None, None, **options, seed=2)
+    with pytest.raises(CheckpointError, match=r"allow_changes=\['seed'\]"):
+        trainer.train(resume="auto")
+    trainer.train(resume="auto", allow_changes=["seed"])
+    assert (trainer.epoch, trainer.seed) == (2, 2)
+
+
+def test_consent_without_a_checkpoint_is_refused() -> None:
+    trainer = make_trainer(None, None)
+    with pytest.raises(ConfigError, match=r"\['seed'\], of no use without resume"):
+        trainer.train(allow_changes=["seed"])
+
+
 def test_what_was_taken_over_is_told_where_nobody_has_set_up_logging(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -91,13 +91,26 @@ def resume(trainer: Resumable, choice: str, allowed: Collection[str] = ()) -> st
     return _resume_newest(trainer, _found(trainer), allowed)
 
 
-def go_on(trainer: Resumable, choice: str | Path) -> None:
-    """Load what ``train(resume=...)`` is given; tell what was taken over.
+def go_on(
+    trainer: Resumable, choice: str | Path | None, allowed: Collection[str] = ()
+) -> None:
+    """Load what ``train(resume=...)`` is given, if anything; tell what was taken over.
 
+    Args:
+        trainer: ready to train; takes the state.
+        choice: ``"auto"``, a path, or None.
+        allowed: settings that may differ, as ``load_checkpoint`` takes them.
     Raises:
-        ConfigError: it is neither ``"auto"`` nor a path.
+        ConfigError: it is neither of these, or there is nothing to allow changes to.
         CheckpointError: there is no such file; and as ``resume``.
     """
+    if choice is None:
+        if allowed:
+            raise ConfigError(
+                f"allow_changes is {allowed!r}, of no use without resume; pass the "
+                "checkpoint, too, or give it to load_checkpoint"
+            )
+        return
     if not isinstance(choice, str | os.PathLike):
         raise ConfigError(
             f"resume is {choice!r}, a {type(choice).__name__}; pass 'auto', the path "
@@ -115,7 +128,7 @@ def go_on(trainer: Resumable, choice: str | Path) -> None:
             f"resume is {str(choice)!r}, and there is no such file for rank {blind}; "
             "keep checkpoints where all processes see them"
         )
-    told = started_at(trainer, str(choice))
+    told = started_at(trainer, str(choice), allowed)
     if trainer.is_main:
         log.warning("%s", told)  # seen also where nobody has set up logging
 

@@ -29,6 +29,9 @@ class Metrics(Mapping[str, MetricValue]):
     def __len__(self) -> int:
         return len(self._latest)
 
+    def __repr__(self) -> str:
+        return repr(self._latest)
+
     def record_all(
         self, merged: Mapping[str, tuple[float, str]], step: int, epoch: int
     ) -> dict[str, float]:

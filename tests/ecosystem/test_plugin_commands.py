@@ -123,7 +123,10 @@ def test_the_order_names_every_listener_and_the_reason_of_each_edge(
         "    'Mine' declares after 'csv'",
         "    'run_record' declares after 'csv'",
     ]
-    assert "\non_checkpoint: checkpointing\n" in out
+    assert (
+        "\non_checkpoint: csv, checkpointing\n"
+        "    'csv' declares before 'checkpointing'\n"
+    ) in out
     assert out.splitlines()[-1].startswith("without a reason given, plugins are called")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, StackDataset, Subset, get_worker_info
 
 from training.feed.epoch_loader import EpochLoader
 from training.feed.sample_seeds import epoch_seed
@@ -91,6 +91,24 @@ def test_what_worker_init_fn_sets_is_seen_and_the_numbers_stay(
         if index % size == 0:
             seed_host(epoch_seed(epoch_seed(SEED, 1), index))
         assert row[2] == pytest.approx(random.random())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: Subset(Rows(), range(8)), id="a part"),
+        pytest.param(lambda: Subset(Subset(Rows(), range(8)), range(8)), id="twice"),
+        pytest.param(lambda: StackDataset(Rows(), Rows()), id="pairs"),
+        pytest.param(lambda: Subset(StackDataset(a=Rows()), range(8)), id="named"),
+    ],
+)
+def test_a_sample_draws_the_same_however_large_its_batch_is(make: Any) -> None:
+    def numbers(batch_size: int) -> list[Any]:
+        loader = DataLoader(make(), batch_size=batch_size, collate_fn=keep)
+        batches = EpochLoader(loader, SEED).start(1)
+        return [repr(row) for batch in batches for row in batch]
+
+    assert numbers(1) == numbers(2) == numbers(4)
 
 
 @pytest.mark.parametrize("init", [None, open_in_worker], ids=["none", "one"])

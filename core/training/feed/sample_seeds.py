@@ -18,6 +18,7 @@ from torch.utils.data import (
     ConcatDataset,
     Dataset,
     Sampler,
+    StackDataset,
     Subset,
     TensorDataset,
     get_worker_info,
@@ -56,6 +57,17 @@ def set_epoch(part: Any, epoch: int) -> None:
         own(epoch)
 
 
+def _loads_by_the_batch(dataset: Any) -> bool:
+    # torch's own always have the method, and go item by item if no inside has it.
+    if type(dataset) is Subset:
+        return _loads_by_the_batch(dataset.dataset)
+    if type(dataset) is StackDataset:
+        parts: Any = dataset.datasets
+        named = parts if isinstance(parts, dict) else dict(enumerate(parts))
+        return any(map(_loads_by_the_batch, named.values()))
+    return hasattr(dataset, "__getitems__")
+
+
 class SeededSamples(Dataset[Any]):
     """A map-style dataset that seeds the generators before it loads a sample.
 
@@ -78,9 +90,7 @@ class SeededSamples(Dataset[Any]):
         if is_shared:
             zero = torch.zeros((), dtype=torch.int64)
             self._epoch = zero.share_memory_()  # type: ignore[no-untyped-call]
-        # A Subset always has the method, and goes item by item if its inside has none.
-        inner = dataset.dataset if type(dataset) is Subset else dataset
-        if hasattr(inner, "__getitems__"):
+        if _loads_by_the_batch(dataset):
             # On the instance: torch asks with hasattr whether batches load at once.
             self.__getitems__ = self._load_batch
 

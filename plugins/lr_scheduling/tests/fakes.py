@@ -15,6 +15,7 @@ def fake_trainer(optimizer, num_epochs=2, steps_per_epoch=5, max_steps=None):
     total = None if steps_per_epoch is None else num_epochs * steps_per_epoch
     return SimpleNamespace(
         plugins={},
+        bus=SimpleNamespace(name_of=lambda plugin: plugin.name),
         optimizer=optimizer,
         group_places=[],
         resumed_from=None,

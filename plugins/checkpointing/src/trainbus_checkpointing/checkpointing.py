@@ -203,10 +203,11 @@ class ModelCheckpointCallback(Callback):
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Refuse unknown metrics; open the folder for this run."""
+        called = trainer.bus.name_of(self) or self.name  # its id, if it has one
         if self.monitor is not None:
-            trainer.require_metric(self.monitor, f"{self.name}.monitor")
+            trainer.require_metric(self.monitor, f"{called}.monitor")
         for field in self.filename.metric_fields:
-            trainer.require_metric(field, f"{self.name}.filename")
+            trainer.require_metric(field, f"{called}.filename")
         saver, position = self._set_up, (trainer.epoch, trainer.step)
         store = saver.store
         if self.weights == "trained":

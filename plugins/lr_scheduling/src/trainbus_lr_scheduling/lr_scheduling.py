@@ -246,7 +246,8 @@ class LearningRateSchedulerCallback(Callback):
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Check the monitored metric; begin what no checkpoint says where to go on."""
         if self.is_plateau:
-            trainer.require_metric(self.monitor, "lr_scheduling.monitor")
+            called = trainer.bus.name_of(self) or self.name
+            trainer.require_metric(self.monitor, f"{called}.monitor")
         if not resumed:
             self._begin()
         elif not self._is_loaded:  # the run that was saved had no schedule

@@ -16,6 +16,7 @@ from training import (
     Callback,
     CheckpointError,
     ConfigError,
+    MetricError,
     PluginError,
     ProgressBarCallback,
 )
@@ -211,6 +212,22 @@ def test_training_goes_on_from_a_checkpoint(resume: str) -> None:
     losses = [[row["train_loss"] for row in t.history] for t in (trainer, straight)]
     assert losses[0] == losses[1]
     assert trainer.resumed_from is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("early_stopping", {}),
+        ("checkpointing", {}),
+        ("lr_scheduling", {"type": "plateau"}),
+    ],
+)
+def test_who_watches_a_metric_that_nobody_measures_is_called_by_its_id(
+    name: str, options: dict[str, Any]
+) -> None:
+    plugin = {name: {"id": "mine", "monitor": "val_f1", **options}}
+    with pytest.raises(MetricError, match=r"^mine\.monitor"):
+        make_trainer(None, None, plugins=[plugin]).train()
 
 
 def test_a_changed_setting_can_be_consented_to_as_training_goes_on() -> None:

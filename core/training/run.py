@@ -281,7 +281,8 @@ class Run:
         kept = [part for attributes in plugins for part in attributes.values()]
         warn_of_drawn(trainer.criterion.generators, [*order.saved_generators, *kept])
         modules = {"model": trainer.model, **trainer.criterion.modules()}
-        self.state.unsaved.extend((UnsavedBuffers(modules), UnsavedNumbers(modules)))
+        numbers = UnsavedNumbers(modules, trainer.optimizer)
+        self.state.unsaved.extend((UnsavedBuffers(modules), numbers))
 
     def _require_same(self) -> None:
         if self.trainer.strategy.is_divided:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from training import Callback, Trainer
 
-TOLD = "attributes of modules: model.inner.heat;"
+TOLD = "plain attributes: model.inner.heat;"
 
 
 class Saves(Callback):
@@ -54,14 +55,39 @@ class Saved(Inner):
         self.heat = state
 
 
-def trained(inner: nn.Module, path: Path) -> None:
+class Counts(torch.optim.SGD):
+    """Looks ahead every third step, by a count that it keeps where ``place`` says."""
+
+    def __init__(self, place: str, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.01)
+        self.place, self.calls = place, 0
+
+    def step(self, closure: Any = None) -> Any:
+        if self.place == "attribute":
+            self.calls += 1
+        elif self.place == "group":
+            self.param_groups[0].setdefault("calls", 0)
+            self.param_groups[0]["calls"] += 1
+        return super().step()
+
+
+class Keeps(Counts):
+    """Has it in a ``state_dict`` of its own."""
+
+    def state_dict(self) -> Any:
+        return super().state_dict() | {"calls": self.calls}
+
+
+def trained(
+    inner: nn.Module, path: Path, make_optimizer: Any = torch.optim.SGD
+) -> None:
     model = nn.Sequential()
     model.inner = inner
     x = torch.arange(3.0).view(3, 1)
     Trainer(
         model,
         [(x, x)],
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        optimizer=make_optimizer(model.parameters()),
         loss_fn=nn.functional.mse_loss,
         callbacks=[Saves(path)],
         num_epochs=4,
@@ -91,4 +117,20 @@ def test_r8_one_that_the_first_pass_makes_is_named_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained(Inner("comes late"), tmp_path / "a.pt")
-    assert "attributes of modules: model.inner.late;" in caplog.text
+    assert "plain attributes: model.inner.late;" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "count"),
+    [
+        pytest.param(Counts, "attribute", 1, id="an attribute"),
+        pytest.param(Counts, "group", 0, id="an option of its group"),
+        pytest.param(Counts, "nowhere", 0, id="it rests"),
+        pytest.param(Keeps, "attribute", 0, id="it is saved"),
+    ],
+)
+def test_r8_a_number_that_an_optimizer_counts_by_itself_is_named(
+    kind: Any, place: str, count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(nn.Linear(1, 1), tmp_path / "a.pt", partial(kind, place))
+    assert caplog.text.count("plain attributes: optimizer.calls;") == count

@@ -1,11 +1,13 @@
-"""Name the numbers that modules count in Python, which no checkpoint holds."""
+"""Name numbers that modules or an optimizer count in Python: in no checkpoint."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from training.modules.plain_names import plain_name, some
 
@@ -15,16 +17,20 @@ log = logging.getLogger(__name__)
 
 
 class UnsavedNumbers:
-    """The numbers among the plain attributes of modules, as they are when it is made.
+    """The numbers among plain attributes, as they are when it is made.
 
-    Not those of torch's own modules, nor of one that has a ``get_extra_state``.
+    Not those of torch's own classes, nor of a module that has a ``get_extra_state``, or
+    an optimizer that has a ``state_dict`` of its own.
 
     Args:
         modules: part -> module, such as the model.
+        optimizer: that of the run.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._modules = dict(modules)
+    def __init__(
+        self, modules: Mapping[str, nn.Module], optimizer: Optimizer | None = None
+    ) -> None:
+        self._modules, self._optimizer = dict(modules), optimizer
         self._before = self._numbers()
         self._moved: set[str] = set()
 
@@ -43,24 +49,41 @@ class UnsavedNumbers:
         if again := sorted(moved & self._moved):
             log.warning(
                 "training moves numbers that no checkpoint holds, since they are plain "
-                "attributes of modules: %s; a resumed run begins with others; keep "
-                "each in a buffer, or return it from get_extra_state()",
+                "attributes: %s; a resumed run begins with others; keep each of a "
+                "module in a buffer, or return it from get_extra_state(), and each of "
+                "the optimizer in a group or in its state",
                 some(again),
             )
-            self._modules = {}
+            self._modules, self._optimizer = {}, None
         self._moved = moved
 
     def _numbers(self) -> dict[str, int | float]:
-        found = {}
+        return {
+            f"{holder}.{name}": value
+            for holder, attributes in self._holders()
+            for name, value in attributes.items()
+            # NaN, which differs from itself, is none.
+            if type(value) in (int, float) and value == value
+        }
+
+    def _holders(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield name and attributes of each that no checkpoint asks for its numbers."""
         for part, whole in self._modules.items():
             for path, module in whole.named_modules():
-                kind = type(module)
-                is_saved = kind.get_extra_state is not nn.Module.get_extra_state
-                if is_saved or kind.__module__.startswith("torch."):
-                    continue
-                for name, value in vars(module).items():
-                    # NaN, which differs from itself, is none.
-                    if type(value) in (int, float) and value == value:
-                        full = f"{path}.{name}" if path else name
-                        found[f"{part}.{plain_name(whole, full)}"] = value
-        return found
+                is_saved = _is_own(module, nn.Module, "get_extra_state")
+                if not is_saved and not _is_of_torch(module):
+                    name = f"{part}.{plain_name(whole, path)}" if path else part
+                    yield name, vars(module)
+        optimizer = self._optimizer
+        if not isinstance(optimizer, Optimizer) or _is_of_torch(optimizer):
+            return
+        if not _is_own(optimizer, Optimizer, "state_dict"):
+            yield "optimizer", vars(optimizer)
+
+
+def _is_own(holder: Any, base: type, method: str) -> bool:
+    return getattr(type(holder), method) is not getattr(base, method)
+
+
+def _is_of_torch(holder: Any) -> bool:
+    return type(holder).__module__.startswith("torch.")

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
     from training.modules.frozen_weights import FrozenWeights, complete
-    from training.modules.plain_names import as_plain, load_weights, weights_of
+    from training.modules.plain_names import as_plain, load_weights, some, weights_of
     from training.modules.train_mode import evaluating
     from training.plain import plain
     from training.planned.length import epochs_begun, num_batches, num_windows
@@ -160,6 +160,7 @@ _MODULES = {
     "share_of": "training.feed.validation_share",
     "shielded": "training.signals.shield",
     "slug": "training.recipes.kinds",
+    "some": "training.modules.plain_names",
     "strategy_of": "training.feed.validation_share",
     "sweep_leftovers": "training.files.leftovers",
     "table": "training.messages.tables",
@@ -254,6 +255,7 @@ __all__ = [
     "share_of",
     "shielded",
     "slug",
+    "some",
     "strategy_of",
     "sweep_leftovers",
     "table",

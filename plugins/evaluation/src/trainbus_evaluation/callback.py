@@ -12,7 +12,12 @@ from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.numbers import name_in_run, numbers_of
 from trainbus_evaluation.reading import WhileStaying
-from trainbus_evaluation.sanity import FirstBatches, first_batches, way_to_gradients
+from trainbus_evaluation.sanity import (
+    FirstBatches,
+    first_batches,
+    way_to_gradients,
+    without_trace,
+)
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
@@ -25,10 +30,8 @@ from training.plugin import (
     heard_if,
     loaders_by_name,
     merge_metrics,
-    rng_of_main,
     share_of,
     undrawn,
-    untouched,
 )
 
 if TYPE_CHECKING:
@@ -277,14 +280,8 @@ class EvaluationCallback(Callback):
         None where a loader keeps its position, which a look would move.
         """
         found: dict[str, float] = {}
-        modules = [trainer.model, *trainer.criterion.held_modules()]
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
-            with (
-                rng_of_main(trainer.strategy),
-                undrawn(None, trainer.criterion.generators.values()),
-                untouched(modules, loader, keeps_parameters=False),
-                trainer.modes.evaluation(),
-            ):
+            with without_trace(trainer, loader):
                 first = first_batches(loader, self.sanity_batches)
                 if first is None:
                     return None

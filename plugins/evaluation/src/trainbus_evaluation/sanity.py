@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from training.plugin import iterate_shielded, shielded
+from training.plugin import (
+    iterate_shielded,
+    rng_of_main,
+    shielded,
+    some,
+    undrawn,
+    untouched,
+)
+
+if TYPE_CHECKING:
+    from training import Trainer
+
+log = logging.getLogger(__name__)
+
+#: Bytes of parameters up to which copies are kept for the look.
+MOST_BYTES = 2**31
 
 
 class FirstBatches:
@@ -58,6 +77,47 @@ def _apart(loader: DataLoader[Any]) -> DataLoader[Any]:
         num_workers=min(loader.num_workers, 1),
     )
     return apart
+
+
+@contextmanager
+def without_trace(trainer: Trainer, loader: Iterable[Any]) -> Iterator[None]:
+    """Evaluate below this what is only looked at: modes, buffers and draws come back.
+
+    Parameters that move come back, too, and are warned of, since an evaluation in the
+    run keeps no copy of them. Here one is kept, for so long, unless they are too large.
+    """
+    modules = [trainer.model, *trainer.criterion.held_modules()]
+    with (
+        rng_of_main(trainer.strategy),
+        undrawn(None, trainer.criterion.generators.values()),
+        untouched(modules, loader, keeps_parameters=False),
+        trainer.modes.evaluation(),
+    ):
+        copies = _copies_of(modules)
+        yield
+        moved = [name for name, pair in copies.items() if not torch.equal(*pair)]
+        for name in moved:
+            parameter, copied = copies[name]
+            parameter.copy_(copied)
+    if moved:
+        log.warning(
+            "evaluating changes the parameters %s, so that a run that measures more "
+            "often, or is resumed, is another one: a step_fn runs in evaluations, too, "
+            "and what it does for training belongs below `if model.training:` (and an "
+            "embedding with max_norm changes in any forward pass)",
+            some(sorted(moved)),
+        )
+
+
+def _copies_of(modules: Iterable[nn.Module]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return name -> parameter and copy of all; none of what is large, or in parts."""
+    named = {name: p for m in modules for name, p in m.named_parameters()}
+    sizes = [p.numel() * p.element_size() for p in named.values()]
+    if sum(sizes) > MOST_BYTES or any(
+        type(p) is not nn.Parameter for p in named.values()
+    ):
+        return {}
+    return {name: (p.detach(), p.detach().clone()) for name, p in named.items()}
 
 
 def way_to_gradients(error: Exception) -> str:

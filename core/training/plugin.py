@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from training.plain import plain
     from training.planned.length import epochs_begun, num_batches, num_windows
     from training.planned.planned_run import Plan, PlannedRun
+    from training.recipes.better import gain
     from training.recipes.kinds import slug
     from training.signals.handlers import is_insistent
     from training.signals.shield import iterate_shielded, shielded
@@ -127,6 +128,7 @@ _MODULES = {
     "epochs_begun": "training.planned.length",
     "evaluating": "training.modules.train_mode",
     "foreign_value": "training.checkpoint.storable",
+    "gain": "training.recipes.better",
     "glimpse": "training.checkpoint_io",
     "guarded": "training.messages.guarded_streams",
     "has_names": "training.checkpoint.part_checks",
@@ -222,6 +224,7 @@ __all__ = [
     "epochs_begun",
     "evaluating",
     "foreign_value",
+    "gain",
     "glimpse",
     "guarded",
     "has_names",

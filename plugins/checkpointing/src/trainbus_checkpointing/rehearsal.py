@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from trainbus_checkpointing import cadence as when
 from trainbus_checkpointing.cadence import Boundary, Cadence
 from trainbus_checkpointing.retention import KEEP_ALL, Entry, Ranking
+from training.plugin import gain
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Rehearsal:
 
     def __init__(self, cadence: Cadence, ranking: Ranking, improves: bool) -> None:
         self._cadence, self._ranking = cadence, ranking
-        better = -1.0 if ranking.mode == "min" else 1.0
+        better = gain(1.0, 0.0, ranking.mode)  # one up, or one down
         self._direction = better if improves else -better
         self._value = 0.0
         self._ranked: list[Entry] = []

@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from training.plugin import gain
+
 #: ``save_top_k`` that keeps everything.
 KEEP_ALL = -1
 
@@ -60,7 +62,7 @@ class Ranking:
 
     def beats(self, value: float, other: float) -> bool:
         """Whether ``value`` is strictly better."""
-        return value < other if self.mode == "min" else value > other
+        return gain(value, other, self.mode) > 0
 
     def sorted(self, entries: Sequence[Entry]) -> list[Entry]:
         """Return the ranked ones of ``entries`` (oldest first), best first.
@@ -70,11 +72,11 @@ class Ranking:
         ranked = [entry for entry in entries if entry.is_ranked]
         if self.monitor is None:
             return ranked[::-1]
-        sign = 1.0 if self.mode == "min" else -1.0
 
+        # What 0 would gain on it: the less, the better the value.
         def key(entry: Entry) -> tuple[bool, float]:
             value = entry.value(self.monitor)
-            return value is None, 0.0 if value is None else sign * value
+            return value is None, 0.0 if value is None else gain(0.0, value, self.mode)
 
         return sorted(ranked, key=key)  # stable: equal ones stay oldest first
 

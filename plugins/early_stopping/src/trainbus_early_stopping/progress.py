@@ -7,6 +7,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from training.plugin import gain
+
 
 def improved(value: float, best: float, mode: str, min_delta: float) -> bool:
     """Whether ``value`` beats ``best`` by more than ``min_delta`` (same unit as both).
@@ -14,10 +16,9 @@ def improved(value: float, best: float, mode: str, min_delta: float) -> bool:
     A gain of exactly ``min_delta`` is none, also where rounding made it a little more:
     1.0 - 0.999 is 0.0010000000000000009. NaN never improves.
     """
-    gain = best - value if mode == "min" else value - best
     if min_delta > 0:
         min_delta += 4 * sys.float_info.epsilon * max(abs(value), abs(best))
-    return gain > min_delta
+    return gain(value, best, mode) > min_delta
 
 
 @dataclass

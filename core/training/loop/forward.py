@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from training.loop.forward_checks import (
     checked_part,
     explain_call,
 )
+from training.recipes.weight import checked_weight
 
 #: Named values beside the loss, means like it: 0-d tensors or floats.
 Parts = Mapping[str, Tensor | float]
@@ -26,6 +26,9 @@ LossFn = Callable[[Any, Any], Tensor]
 StepFn = Callable[[nn.Module, Any], Any]
 
 NO_PARTS: Parts = {}
+#: Whatever is less is a finite float.
+MANY = 1e300
+_WEIGHT = ("step_fn returned the weight", ConfigError)
 
 
 def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
@@ -171,19 +174,9 @@ class _StepForward:
             return self._loss(loss_in(result), weight, result), weight, NO_PARTS
         if "weight" in result:
             given = result["weight"]
-            # float() would take "3" and True, and hide the mistake.
-            # A device sync if it is a CUDA tensor.
-            is_number = not isinstance(given, (bool, str, bytes))
-            try:
-                weight = float(given) if is_number else math.nan
-            except (TypeError, ValueError, OverflowError):
-                weight = math.nan
-            # NaN fails this comparison, too.
-            if not 0.0 <= weight < math.inf:
-                raise ConfigError(
-                    f"step_fn returned the weight {given!r}; return the number of "
-                    "items that the mean loss is a mean over, 0 or more"
-                )
+            # The usual kinds pay for no call more; a device sync if it is on CUDA.
+            is_usual = type(given) in (int, float) and 0 <= given < MANY
+            weight = float(given) if is_usual else checked_weight(given, *_WEIGHT)
         if "loss_sum" in result:
             if "weight" not in result:
                 raise ConfigError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from training.errors import DataError
 from training.feed.structure import fields_of, samples_of
+from training.recipes.weight import checked_weight
 from training.weighing.units import (
     ELEMENTS,
     MASK,
@@ -41,28 +42,9 @@ def said_weight(batch: Any) -> float | None:
         DataError: it is negative, infinite or no number.
     """
     given = getattr(batch, "loss_weight", None)
-    return None if given is None else checked(given, "a batch has the loss_weight")
-
-
-def checked(given: Any, what: str) -> float:
-    """Return a weight as a number.
-
-    Raises:
-        DataError: it is negative, infinite or no number.
-    """
-    # float() would take "3" and True, and hide the mistake.
-    is_number = not isinstance(given, (bool, str, bytes))
-    try:
-        weight = float(given) if is_number else math.nan
-    except (TypeError, ValueError, OverflowError):
-        weight, is_number = math.nan, False
-    if not 0.0 <= weight < math.inf:
-        shown = weight if is_number else repr(given)
-        raise DataError(
-            f"{what} {shown}; make it the number of items that "
-            "the mean loss is a mean over, 0 or more"
-        )
-    return weight
+    if given is None:
+        return None
+    return checked_weight(given, "a batch has the loss_weight", DataError)
 
 
 def labels_of(batch: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.messages.error_texts import add_note
+from training.recipes.weight import checked_weight
 
 #: Name -> words for a sentence, those that are preferred first where several fit.
 UNITS = {
@@ -86,13 +87,14 @@ def check_unit(name: str, setting: str = "loss_per") -> str:
 
 
 def naming_loss_per(function: Callable[[Any], float]) -> Callable[[Any], float]:
-    """Return ``function`` whose errors say that they come from ``loss_per``."""
+    """Return ``function``, checked; its errors say that they come from ``loss_per``."""
 
     def weigh(batch: Any) -> float:
         try:
-            return function(batch)
+            given = function(batch)
         except Exception as error:
             add_note(error, f"raised by loss_per, given a {type(batch).__name__}")
             raise
+        return checked_weight(given, "loss_per returned the weight", ConfigError)
 
     return weigh

@@ -13,7 +13,7 @@ from torch import nn
 from training.errors import CheckpointError, ConfigError
 from training.hardware.strategy import Strategy
 from training.weighing import sentences
-from training.weighing.candidates import Counts, LabelUse, checked, needed, said_weight
+from training.weighing.candidates import Counts, LabelUse, needed, said_weight
 from training.weighing.later_looks import LaterLooks, is_belied
 from training.weighing.told import Told
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
@@ -161,14 +161,14 @@ class Weigher(EachBatch):
             batch: may say it itself, as ``loss_weight``.
             issued: the indices of its samples, where a sampler issued them.
         Raises:
-            ConfigError: several batches make a window, and nothing is known.
+            ConfigError: a window has several, nothing being known; ``loss_per`` is off.
             DataError: the batch does not tell how many there are.
         """
         said = said_weight(batch)
         if said is not None:
             return said
         if self._function is not None:
-            return checked(self._function(batch), "loss_per returned the weight")
+            return self._function(batch)
         samples = None if issued is None else len(issued)
         if not self._told.is_settled and self._model is not None:
             return self._measured(batch, issued, samples)

@@ -1,0 +1,36 @@
+"""What the weight of a mean loss may be, whoever says it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from training.errors import TrainbusError
+
+__all__ = ["checked_weight"]
+
+
+def checked_weight(given: Any, what: str, error: type[TrainbusError]) -> float:
+    """Return a weight as a number; waits for the device if it is a CUDA tensor.
+
+    Args:
+        given: the number of items that a mean loss is a mean over.
+        what: who said it, as the beginning of a sentence that ends with the weight.
+        error: what is raised: ``DataError`` where the batch itself said it.
+    Raises:
+        TrainbusError: of that kind: it is negative, infinite or no number.
+    """
+    # float() would take "3" and True, and hide the mistake.
+    is_number = not isinstance(given, (bool, str, bytes))
+    try:
+        weight = float(given) if is_number else math.nan
+    except (TypeError, ValueError, OverflowError):
+        weight, is_number = math.nan, False
+    # NaN fails this comparison, too.
+    if not 0.0 <= weight < math.inf:
+        shown = weight if is_number else repr(given)
+        raise error(
+            f"{what} {shown}; make it the number of items that "
+            "the mean loss is a mean over, 0 or more"
+        )
+    return weight

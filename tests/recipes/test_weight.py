@@ -1,0 +1,72 @@
+"""A weight that is none ends a run alike, whoever says it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+from toy import make_trainer, regression_batches
+
+from training import ConfigError, DataError
+from training.recipes.batch import Batch
+
+
+def stepping(weight: Any) -> dict[str, Any]:
+    def step(model: nn.Module, batch: Any) -> dict[str, Any]:
+        return {"loss": model(*batch)["loss"], "weight": weight}
+
+    return {"step_fn": step}
+
+
+def weighing(weight: Any) -> dict[str, Any]:
+    return {"loss_per": lambda batch: weight}
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.layer(x[:, :1]).mean()}
+
+
+def carrying(weight: Any) -> dict[str, Any]:
+    x, _ = regression_batches(1, 8)[0]
+    return {"model": Named(), "batches": [Batch({"x": x}, [], weight)]}
+
+
+@pytest.mark.parametrize(
+    ("speaks", "error", "code", "who"),
+    [
+        pytest.param(stepping, ConfigError, 2, "step_fn returned", id="step_fn"),
+        pytest.param(weighing, ConfigError, 2, "loss_per returned", id="loss_per"),
+        pytest.param(carrying, DataError, 3, "a batch has", id="the batch"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("weight", "shown"),
+    [
+        pytest.param(-1, "-1", id="below 0"),
+        pytest.param(float("nan"), "nan", id="NaN"),
+        pytest.param("3", "'3'", id="text"),
+        pytest.param(True, "True", id="a truth"),
+        pytest.param([], "[]", id="no number"),
+        pytest.param(10**400, "100", id="too large"),
+    ],
+)
+def test_a_weight_that_is_no_amount_is_refused_whoever_says_it(
+    weight: Any,
+    shown: str,
+    speaks: Callable[[Any], dict[str, Any]],
+    error: type[Exception],
+    code: int,
+    who: str,
+) -> None:
+    told = rf"{who} the (loss_)?weight {re.escape(shown)}.*; make it the number of"
+    with pytest.raises(error, match=told) as caught:
+        make_trainer(**speaks(weight)).train()
+    assert vars(type(caught.value))["exit_code"] == code

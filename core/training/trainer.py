@@ -247,7 +247,7 @@ class Trainer:
         """
         state = read_by_all(self.strategy, path, weights_only)
         if weights_only:
-            snapshot.check_model(self, state, str(path))
+            snapshot.check_model(self.model, state, str(path))
             snapshot.restore_model(self, state)
             return None
         if self.bus.is_in_run:

@@ -81,7 +81,7 @@ def restore(
         CheckpointError: the run differs where nobody consented, or does not fit.
     """
     # Weights first: of another model nothing else is worth comparing.
-    check_model(trainer, state, source)
+    check_model(trainer.model, state, source)
     check_loss(trainer, state, source)
     # Before anything is adapted: it tells of the file as it is.
     comparison = Comparison(trainer, state, source, allowed)

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from training.checkpoint.catch_up import switches
 from training.checkpoint.fitting import has_finite, misfit
 from training.checkpoint.optimizer_state import named_state, names_of
@@ -176,18 +178,18 @@ def _position(trainer: Checkpointable) -> dict[str, Any]:
     }
 
 
-def check_model(trainer: Checkpointable, state: dict[str, Any], source: str) -> None:
+def check_model(model: nn.Module, state: dict[str, Any], source: str) -> None:
     """Compare names and shapes of the weights; the model is not changed.
 
     Args:
-        trainer: its model is to take them.
+        model: is to take them.
         state: completed in place where frozen weights were left out of it.
         source: the checkpoint, for messages.
     Raises:
         CheckpointError: names or shapes differ; says which.
     """
-    complete(trainer.model, state, source)
-    check_weights(state["model"], weights_of(trainer.model), "model", source)
+    complete(model, state, source)
+    check_weights(state["model"], weights_of(model), "model", source)
 
 
 def check_loss(trainer: Checkpointable, state: Mapping[str, Any], source: str) -> None:

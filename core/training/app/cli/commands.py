@@ -216,13 +216,11 @@ def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
     Raises:
         CheckpointError: names, shapes or kinds of numbers differ; says which.
     """
-    from training.checkpoint.state import check_weights
-    from training.modules.frozen_weights import complete
-    from training.modules.plain_names import load_weights, weights_of
+    from training.checkpoint.state import check_model
+    from training.modules.plain_names import load_weights
 
     whole = dict(state)
-    complete(model, whole, source)
-    check_weights(whole["model"], weights_of(model), "model", source)
+    check_model(model, whole, source)
     load_weights(model, whole["model"])
 
 

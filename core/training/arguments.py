@@ -40,6 +40,7 @@ __all__ = [
     "checked_norm",
     "checked_optimizer",
     "checked_policy",
+    "checked_reason",
     "checked_seed",
     "set_between_runs",
     "shown",
@@ -130,6 +131,16 @@ def checked_count(name: str, value: Any) -> int:
     if not _is_whole(number) or number < 1:
         raise ConfigError(f"{name} is {number!r}; use a whole number of at least 1")
     return int(number)
+
+
+def checked_reason(kind: str, reason: Any) -> str:
+    """Return why something is asked for, as the text that a checkpoint can hold."""
+    if not isinstance(reason, str):
+        raise ConfigError(
+            f"the reason of request_{kind} is {reason!r}; pass a text, such as "
+            "str(error)"
+        )
+    return str(reason)
 
 
 def checked_seed(value: Any) -> int | None:

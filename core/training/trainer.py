@@ -17,6 +17,7 @@ from training.arguments import (
     checked_metadata,
     checked_model,
     checked_optimizer,
+    checked_reason,
     checked_settings,
     set_between_runs,
     shown,
@@ -372,15 +373,15 @@ class Trainer:
 
     def request_stop(self, reason: str) -> None:
         """End training at the next boundary; the first request is the one kept."""
-        self.state.requests.ask("stop", reason)
+        self.state.requests.ask("stop", checked_reason("stop", reason))
 
     def request_checkpoint(self, reason: str) -> None:
         """Fire ``on_checkpoint`` at the next boundary, or the one being served."""
-        self.state.requests.ask("checkpoint", reason)
+        self.state.requests.ask("checkpoint", checked_reason("checkpoint", reason))
 
     def request_evaluation(self, reason: str) -> None:
         """Fire ``evaluate`` and ``on_metrics`` at the next boundary."""
-        self.state.requests.ask("evaluation", reason)
+        self.state.requests.ask("evaluation", checked_reason("evaluation", reason))
 
     def abandon_if_leaving(self) -> None:
         """End an evaluation that a signal makes pointless; between its batches."""

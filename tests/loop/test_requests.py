@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toy import make_trainer, regression_batches
 
-from training import Callback, Trainer, hookimpl
+from training import Callback, ConfigError, Trainer, hookimpl
 from training.bus.meter import Meter
 from training.loop.requests import MOST_REQUESTS
 
@@ -348,3 +350,27 @@ def test_requests_of_a_long_run_stay_few_and_every_stop_among_them() -> None:
     assert MOST_REQUESTS < len(kept) <= 2 * MOST_REQUESTS
     latest = [str(number) for number in range(3 * MOST_REQUESTS)][-MOST_REQUESTS:]
     assert [request.reason for request in kept][-MOST_REQUESTS:] == latest
+
+
+@pytest.mark.parametrize("kind", ["stop", "checkpoint", "evaluation"])
+@pytest.mark.parametrize("reason", [None, 5, ValueError("boom"), Path("x")], ids=repr)
+def test_a_reason_that_is_no_text_is_refused_where_it_is_asked(
+    kind: str, reason: Any
+) -> None:
+    def ask(trainer: Trainer) -> None:
+        getattr(trainer, f"request_{kind}")(reason)
+
+    trainer = make_trainer(None, None, asks_in("on_step_end", ask))
+    told = f"the reason of request_{kind} is {reason!r}; pass a text"
+    with pytest.raises(ConfigError, match=re.escape(told)) as raised:
+        trainer.train()
+    assert (trainer.step, trainer.requests) == (1, ())
+    assert any("on_step_end" in note for note in raised.value.__notes__)
+
+
+def test_a_reason_is_kept_as_text_of_no_other_class() -> None:
+    trainer = make_trainer(
+        None, None, asks_in("on_step_end", lambda t: t.request_stop(np.str_("enough")))
+    )
+    trainer.train()
+    assert type(trainer.stop_reason) is str

@@ -81,6 +81,13 @@ def test_a_state_that_holds_itself_is_named_and_not_saved(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_a_tuple_as_a_key_is_named_and_not_said_to_be_too_deep(tmp_path: Path) -> None:
+    with pytest.raises(
+        PluginError, match=r"a key of best.* is builtins.tuple \('a', 1\), .* as keys"
+    ):
+        make_trainer(None, None, Keeps({("a", 1): 2})).save_checkpoint(tmp_path / "a")
+
+
 PLAIN = [
     None,
     True,

@@ -21,6 +21,8 @@ SEQUENCES = frozenset({list, tuple, set})
 TENSORS = frozenset({Tensor, torch.nn.Parameter})
 #: Lists and mappings inside of one another.
 DEEPEST = 100
+_KEY = "a key of "
+_KEPT = "keep tensors, numbers, strings, lists and dicts"
 
 
 def foreign_value(
@@ -44,7 +46,7 @@ def foreign_value(
         for key, item in value.items():
             # A key of a class of its own is pickled as that, like any value.
             if type(key) not in PLAIN:
-                return f"a key of {path or 'it'}", key
+                return f"{_KEY}{path or 'it'}", key
             inner = f"{path}[{key!r}]" if path or not isinstance(key, str) else key
             found = foreign_value(item, inner, depth + 1, parts)
             if found is not None:
@@ -63,15 +65,15 @@ def foreign_value(
 
 def describe_foreign(path: str, value: Any) -> str:
     """Return a clause that names the value, its class, and what to keep instead."""
-    kind = type(value)
-    if kind in MAPPINGS | SEQUENCES:
+    kind, is_key = type(value), path.startswith(_KEY)
+    if kind in MAPPINGS | SEQUENCES and not is_key:
         return (
             f"{path[:60]}... is inside of more than {DEEPEST} lists and mappings, or "
             "inside of itself; keep a flat state"
         )
     return (
         f"{path} is {kind.__module__}.{kind.__qualname__} {_short(value)}, which a "
-        "checkpoint cannot hold; keep tensors, numbers, strings, lists and dicts"
+        f"checkpoint cannot hold; {'use texts or numbers as keys' if is_key else _KEPT}"
     )
 
 

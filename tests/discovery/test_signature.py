@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import enum
+import sys
+import typing
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from typing_extensions import TypedDict
 
 from training.discovery.installed import BrokenPluginError
 from training.discovery.signature import fitted
@@ -103,6 +107,69 @@ def test_an_option_of_another_type_is_refused(
     _, (((name,), text),) = fitted(Typed, options)
     assert name == option
     assert words in text
+
+
+@dataclass
+class Noise:
+    sigma: float = 0.1
+
+
+@dataclass
+class Noises:
+    first: Noise
+
+
+class Sizes(TypedDict, total=False):
+    width: int
+
+
+class Old(typing.TypedDict, total=False):
+    width: int
+
+
+class Grouped:
+    def __init__(
+        self,
+        noise: Noise | None = None,
+        one: Noise = Noise(),  # noqa: B008
+        many: Sequence[Noise] = (),
+        deep: Noises | None = None,
+        sizes: Sizes | None = None,
+        old: Old | None = None,
+    ) -> None:
+        self.values = dict(locals())
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "place"),
+    [
+        pytest.param("noise", {"sigm": 0.5}, ("noise", "sigm"), id="or None"),
+        pytest.param("one", {"sigm": 0.5}, ("one", "sigm"), id="a dataclass"),
+        pytest.param("many", [{"sigm": 1.0}], ("many", 0, "sigm"), id="a list"),
+        pytest.param(
+            "deep", {"first": {"sigm": 1.0}}, ("deep", "first", "sigm"), id="nested"
+        ),
+        pytest.param("sizes", {"widht": 1}, ("sizes", "widht"), id="a typed dict"),
+    ],
+)
+def test_a_misspelt_key_inside_of_an_option_is_refused(
+    option: str, given: Any, place: tuple[Any, ...]
+) -> None:
+    _, ((path, text),) = fitted(Grouped, {option: given})
+    assert (path, text) == (place, " is not a setting")
+
+
+def test_good_keys_make_the_object() -> None:
+    plugin = built(Grouped, {"one": {"sigma": 1}, "many": [{"sigma": 2.0}]})
+    assert plugin.values["one"] == Noise(1.0)
+    assert list(plugin.values["many"]) == [Noise(2.0)]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="it can be checked there")
+def test_a_typed_dict_that_cannot_be_checked_is_refused() -> None:
+    _, ((path, text),) = fitted(Grouped, {"old": {"widht": 1}})
+    assert path == ("old",)
+    assert "typing_extensions.TypedDict" in text
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -239,10 +239,16 @@ def _checked(parameter: inspect.Parameter, value: Any) -> tuple[Any, list[Mistak
     value = plain(value)
     if parameter.annotation is Any or value is parameter.default:
         return value, []
-    from pydantic import ValidationError
+    from pydantic import PydanticUserError, ValidationError
 
     try:
         return _converted(parameter.annotation, value), []
+    except PydanticUserError as error:
+        if error.code != "typed-dict-version":
+            raise
+        told = " is of a typing.TypedDict, which cannot be checked before Python 3.12; "
+        told += "have its class use typing_extensions.TypedDict"
+        return value, [((parameter.name,), told)]
     except ValidationError as error:
         from training.documents.mistakes import mistakes_in
 
@@ -269,12 +275,20 @@ def _converted(annotation: Any, value: Any) -> Any:
 
 
 def _adapter(make: Any, annotation: Any) -> Any:
-    """Return a validator of ``annotation``, or None where there can be none."""
-    from pydantic import ConfigDict, PydanticUserError
+    """Return a validator of ``annotation``, or None where there can be none.
 
+    It takes no key that a dataclass has no field for; a pydantic class decides itself.
+    """
+    from pydantic import ConfigDict, PydanticUserError
+    from typing_extensions import TypeAliasType
+
+    # A dataclass itself would take no configuration, but its alias does.
+    alias = TypeAliasType("alias", annotation)
     try:
-        return make(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        return make(
+            alias, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+        )
     except PydanticUserError as error:
-        if error.code != "type-adapter-config-unused":
-            return None
-    return make(annotation)  # a model or dataclass brings its own configuration
+        if error.code == "typed-dict-version":
+            raise
+        return None

@@ -160,8 +160,7 @@ class Trainer:
         self._weigher_of = partial(weigher_of, loss_per, self._forward, loss_fn, is_own)
         self.model = checked_model(model)
         self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, model)
-        self.bus = Bus()
-        self._configured = ConfiguredOptions()
+        self.bus, self._configured = Bus(), ConfiguredOptions()
         keep_frozen(model, optimizer)
         self.train_dataloader = train_dataloader
         self._val_dataloader = named_loaders(val_dataloader)

@@ -218,6 +218,56 @@ def test_w3_another_optimizer_that_a_step_moves_is_put_back(window: int) -> None
     assert_equal_weights(measured, said)
 
 
+class Followed(nn.Module):
+    """Has a teacher, moved through ``.data``, and a critic that a callback steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.critic = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.teacher = nn.Linear(6, 6).requires_grad_(False)
+        self.other = torch.optim.SGD(self.critic.parameters(), lr=0.1)
+
+    def step(self, _: nn.Module, batch: Tensor) -> Tensor:
+        """Return the loss of the first; the others learn beside it."""
+        self.teacher.weight.data.mul_(0.9).add_(self.first.weight.data, alpha=0.1)
+        (self.critic(batch) - batch).square().mean().backward()
+        return (self.first(batch) - batch).square().mean()
+
+
+class StepsCritic(Callback):
+    """Steps the critic, whose state it would keep."""
+
+    alters_training = True
+
+    def __init__(self, model: Followed) -> None:
+        self.optimizer = model.other
+
+    def on_step_end(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_w3_a_teacher_moved_by_data_and_gradients_of_others_are_put_back(
+    window: int,
+) -> None:
+    def trained(**options: Any) -> Followed:
+        model = Followed()
+        Trainer(
+            *(model, [torch.randn(size, 6) for size in (4, 4, 4, 6)]),
+            optimizer=torch.optim.SGD(model.first.parameters(), lr=0.1),
+            step_fn=model.step,
+            gradient_accumulation_steps=window,
+            callbacks=[StepsCritic(model)],
+            device="cpu",
+            **options,
+        ).train()
+        return model
+
+    assert_equal_weights(trained(), trained(loss_per="samples"))
+
+
 class DrawsInPassing(Restless):
     """Its dropout is a function, which no mode of a module holds back."""
 
@@ -248,7 +298,8 @@ def test_w3_the_generator_of_the_card_is_put_back(
     with FakeTensorMode():  # says that it is on a card, and holds no number
         parameter = nn.Parameter(torch.empty(2, device="cuda:0"))
     before = drawn.get_state()
-    with untouched([nn.Sequential(nn.Linear(1, 1), nn.ParameterList([parameter]))]):
+    modules = [nn.Sequential(nn.Linear(1, 1), nn.ParameterList([parameter]))]
+    with untouched(modules, keeps_parameters=False):
         torch.rand(1, generator=drawn)
         assert not torch.equal(drawn.get_state(), before)
     assert torch.equal(drawn.get_state(), before)

@@ -28,10 +28,11 @@ MAY_DRAW = ("dataset", *SAMPLERS)
 
 
 class Kept:
-    """What passes through ``modules`` may move; ``.grad`` is not among it.
+    """What passes through ``modules`` may move.
 
     Parameters are among it, since a forward pass may move them: those of a teacher that
-    follows its student. They cost a copy, freed before the first step.
+    follows its student. They cost a copy, freed before the first step. So is ``.grad``:
+    a step function may call ``backward`` for what another optimizer steps.
 
     Args:
         modules: the model, and what a loss holds beside it; parts are included.
@@ -73,6 +74,10 @@ class Kept:
             (p, p._version, p.detach().clone() if is_small else None)
             for p in parameters
         ]
+        self._grads = [
+            (p, p.grad, p.grad.clone() if is_small and p.grad is not None else None)
+            for p in parameters
+        ]
         self._optimizers = [(each, _copied(each)) for each in optimizers]
         parts = [*parts_of(loader, MAY_DRAW), *self._modules]
         self._generators = _states_in(parts, generators)
@@ -102,7 +107,9 @@ class Kept:
 
     def _put_parameters_back(self) -> None:
         for place, (parameter, version, value) in enumerate(self._parameters):
-            if parameter._version == version:
+            # By value, too: what is written through ``.data`` counts no version.
+            is_same = value is None or is_same_tensor(parameter, value)
+            if parameter._version == version and is_same:
                 continue
             if value is None:
                 raise ConfigError(
@@ -122,6 +129,10 @@ class Kept:
     def put_back(self) -> None:
         """Put everything back."""
         self.put_buffers_back()
+        for parameter, grad, value in self._grads:
+            parameter.grad = grad
+            if grad is not None and value is not None:
+                grad.detach().copy_(value)
         self.put_modes_back()
         _give_back(self._generators)
         load_rng_state(self._drawn, self._card)

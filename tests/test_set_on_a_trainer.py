@@ -143,6 +143,8 @@ def test_a_misspelt_setting_is_refused_and_an_own_attribute_is_kept() -> None:
     trainer: Any = make_trainer()
     with pytest.raises(AttributeError, match=r"'max_step' \(did you mean 'max_steps'"):
         trainer.max_step = 3
+    with pytest.raises(AttributeError, match=r"'should_stop' .* 'request_stop"):
+        trainer.should_stop = True
     trainer.model_name = "mine"
     assert trainer.model_name == "mine"
 

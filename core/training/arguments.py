@@ -106,6 +106,7 @@ def _refuse_unheard(trainer: Any, name: str) -> None:
         return
     # Only what nearly is one: others may keep something of their own on a trainer.
     near = difflib.get_close_matches(name, _CHECKS, n=1, cutoff=0.9)
+    near += ["request_stop(reason)"] * (name == "should_stop")  # ends other trainers
     if near:
         raise AttributeError(f"a trainer has no {name!r} (did you mean {near[0]!r}?)")
 
@@ -137,8 +138,7 @@ def checked_reason(kind: str, reason: Any) -> str:
     """Return why something is asked for, as the text that a checkpoint can hold."""
     if not isinstance(reason, str):
         raise ConfigError(
-            f"the reason of request_{kind} is {reason!r}; pass a text, such as "
-            "str(error)"
+            f"the reason of request_{kind} is {reason!r}; pass text, such as str(error)"
         )
     return str(reason)
 

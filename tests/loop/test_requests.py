@@ -361,7 +361,7 @@ def test_a_reason_that_is_no_text_is_refused_where_it_is_asked(
         getattr(trainer, f"request_{kind}")(reason)
 
     trainer = make_trainer(None, None, asks_in("on_step_end", ask))
-    told = f"the reason of request_{kind} is {reason!r}; pass a text"
+    told = f"the reason of request_{kind} is {reason!r}; pass text"
     with pytest.raises(ConfigError, match=re.escape(told)) as raised:
         trainer.train()
     assert (trainer.step, trainer.requests) == (1, ())

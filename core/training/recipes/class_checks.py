@@ -37,6 +37,15 @@ def _task_mistakes(cls: type[Any]) -> list[str]:
         return [f"its fields are {fields!r}; write a mapping of names to kinds"]
     if target not in fields:
         return [f"its target {target!r} is none of its fields: {', '.join(fields)}"]
+    metrics = cls.metrics
+    if isinstance(metrics, str):
+        return [f"its metrics are {metrics!r}; write names in a tuple"]
+    if isinstance(metrics, tuple) and (
+        own := {"loss", "val_loss"}.intersection(metrics)
+    ):
+        return [
+            f"its metrics have {min(own)!r}, which is measured anyway; leave it out"
+        ]
     return []
 
 

@@ -23,7 +23,8 @@ class Task:
         target: the field that is predicted; ``predict`` does without it.
         instead: field -> another, from which ``complete`` makes it where a row has that
             one alone.
-        metrics: what ``score`` and ``summarise`` return.
+        metrics: what ``score`` and ``summarise`` return, without the loss; one that no
+            row has is refused where it is measured.
         default_family: the family of a run that names none; the task's own name where
             its class is a ``ModelFamily``, too.
     """

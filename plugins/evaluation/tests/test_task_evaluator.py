@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -74,21 +75,38 @@ class Rows(dict[str, Any]):
         super().__init__(x=torch.zeros(len(kinds)))
 
 
-def judged(*kinds: list[str], caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what is told of evaluations of rows of these kinds."""
-    task = SimpleNamespace(
-        metrics=("accuracy",),
-        target="answer",
-        score=lambda said, row: {"accuracy": float(said == row["answer"])},
-        summarise=lambda records: {},
-    )
+class Scored:
+    """A task that scores as it is told to."""
+
+    metrics: Any = ("accuracy",)
+    target = "answer"
+
+    def __init__(self, given: Any = None, summary: Any = None) -> None:
+        self.given = given or (
+            lambda said, row: {"accuracy": float(said == row["answer"])}
+        )
+        self.summary = {} if summary is None else summary
+
+    def score(self, said: str, row: dict[str, Any]) -> Any:
+        return self.given(said, row)
+
+    def summarise(self, records: list[dict[str, Any]]) -> Any:
+        return self.summary
+
+
+def measuring(task: Scored) -> TaskEvaluator:
     recipe = SimpleNamespace(
         task=task,
         family=Echoes(),
         processor=None,
         predict=lambda model, batch, number: ["yes"] * number,
     )
-    measure = TaskEvaluator(nn.Linear(1, 1), recipe)
+    return TaskEvaluator(nn.Linear(1, 1), recipe)
+
+
+def judged(*kinds: list[str], caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what is told of evaluations of rows of these kinds."""
+    measure = measuring(Scored())
     for each in kinds:
         measure.evaluate([Rows(each)])
     return caplog.messages
@@ -105,3 +123,46 @@ def test_kinds_that_share_a_metric_are_told_once(caplog) -> None:
 
 def test_kinds_of_their_own_metric_are_not_told(caplog) -> None:
     assert judged(["yes", "no", "yes"], caplog=caplog) == []
+
+
+@pytest.mark.parametrize("metrics", ["accuracy", ("loss",), ("accuracy", "val_loss")])
+def test_metrics_that_could_not_be_measured_are_refused(metrics: Any) -> None:
+    task = Scored()
+    task.metrics = metrics
+    with pytest.raises(ConfigError, match="the metrics of the task Scored are"):
+        measuring(task)
+
+
+@pytest.mark.parametrize("scores", [{"accuracy": None}, {"accuracy": "1"}, None, 1.0])
+def test_scores_that_are_no_numbers_name_the_task(scores: Any) -> None:
+    measure = measuring(Scored(lambda said, row: scores))
+    with pytest.raises(ConfigError, match=r"^score of the task Scored returned "):
+        measure.evaluate([Rows(["a"])])
+
+
+def test_a_summary_that_is_no_number_names_the_task() -> None:
+    with pytest.raises(ConfigError, match=r"^summarise of the task Scored returned "):
+        measuring(Scored(summary={"f1": "high"})).evaluate([Rows(["a"])])
+
+
+@pytest.mark.parametrize("value", [1, True, np.float32(1.0), np.True_, torch.ones(())])
+def test_numbers_of_any_library_are_scores(value: Any) -> None:
+    measure = measuring(Scored(lambda said, row: {"accuracy": value}))
+    assert float(measure.evaluate([Rows(["a"])])["accuracy"]) == 1.0
+
+
+def test_a_declared_metric_that_no_row_has_is_refused() -> None:
+    measure = measuring(Scored(lambda said, row: {"acuracy": 1.0}))
+    with pytest.raises(ConfigError, match="Scored declares the metric 'accuracy', but"):
+        measure.evaluate([Rows(["a"])])
+
+
+def test_a_metric_may_be_of_all_rows_together() -> None:
+    measure = measuring(Scored(lambda said, row: {}, summary={"accuracy": 0.5}))
+    assert measure.evaluate([Rows(["a"])])["accuracy"] == 0.5
+
+
+def test_rows_without_a_label_need_no_score() -> None:
+    batch = Rows(["a"])
+    del batch.rows[0]["answer"]
+    assert "accuracy" not in measuring(Scored()).evaluate([batch])

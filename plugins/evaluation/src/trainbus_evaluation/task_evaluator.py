@@ -14,6 +14,11 @@ from torch import Tensor, nn
 from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.metrics import WeightedMean
+from trainbus_evaluation.task_scores import (
+    check_delivered,
+    checked_scores,
+    declared_metrics,
+)
 from training import ConfigError, checked_options
 from training.plugin import (
     batch_to_device,
@@ -62,7 +67,7 @@ class TaskEvaluator:
         *,
         compute_loss: ComputeLoss | None = None,
     ) -> None:
-        known = ("loss", *recipe.task.metrics)
+        known = ("loss", *declared_metrics(recipe.task))
         self._start(model, known if metrics is None else metrics, known)
         self._runner = ModelRunner(model, device, compute_loss=compute_loss)
         self._recipe = recipe
@@ -212,17 +217,17 @@ class TaskEvaluator:
             return {}
         family, processor = self._recipe.family, self._recipe.processor
         echo = family.echo(processor, row[self._target])
-        scores: dict[str, float] = self._recipe.task.score(
-            prediction, {**row, "echo": echo}
-        )
-        return scores
+        task = self._recipe.task
+        found = task.score(prediction, {**row, "echo": echo})
+        return checked_scores(task, "score", found)
 
     def _scores(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the means of all scores, of the first metric by kind, and the rest."""
-        found = self._means(records)
-        for name, value in self._recipe.task.summarise(records).items():
-            if name in self.metrics:
-                found[name] = value
+        task, found = self._recipe.task, self._means(records)
+        summary = checked_scores(task, "summarise", task.summarise(records))
+        found |= {name: v for name, v in summary.items() if name in self.metrics}
+        if any(self._target in record for record in records):
+            check_delivered(task, self.metrics, found)
         return found
 
     def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -1,0 +1,68 @@
+"""Whether a task measures what it declares, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from torch import Tensor
+
+from training import ConfigError
+from training.plugin import plain
+
+
+def declared_metrics(task: Any) -> tuple[str, ...]:
+    """Return a task's metrics.
+
+    Raises:
+        ConfigError: they are no tuple of names, or one is the name of the loss.
+    """
+    metrics: Sequence[str] = task.metrics
+    taken = {"loss", "val_loss"}.intersection(metrics)
+    if isinstance(metrics, str) or taken:
+        raise ConfigError(
+            f"the metrics of the task {_name(task)} are {metrics!r}; write a tuple of "
+            "names, such as ('accuracy',), without 'loss' and 'val_loss'"
+        )
+    return tuple(metrics)
+
+
+def checked_scores(task: Any, method: str, found: Any) -> dict[str, Any]:
+    """Return what ``score`` or ``summarise`` of a task returned.
+
+    Raises:
+        ConfigError: it is no mapping of names to numbers.
+    """
+    is_mapping = isinstance(found, Mapping)
+    if not is_mapping or not all(_is_number(value) for value in found.values()):
+        raise ConfigError(
+            f"{method} of the task {_name(task)} returned {found!r}; return a mapping "
+            "of metrics to numbers"
+        )
+    return dict(found)
+
+
+def check_delivered(task: Any, wanted: Sequence[str], found: Collection[str]) -> None:
+    """Refuse a metric that rows were scored for and that none of them has.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    missing = [name for name in wanted if name != "loss" and name not in found]
+    if missing:
+        raise ConfigError(
+            f"the task {_name(task)} declares the metric {missing[0]!r}, but neither "
+            "its score nor its summarise returned it for any row; return it, or take "
+            "it out of metrics"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return isinstance(plain(value), Real)
+
+
+def _name(task: Any) -> str:
+    return type(task).__name__

@@ -99,3 +99,79 @@ def test_d6_a_batch_without_any_label_weighs_nothing_wherever_it_stands(
         assert found[0] == updates
         assert found[1] == pytest.approx(loss, rel=1e-6)
         assert found[2] == pytest.approx(weights, abs=1e-6)
+
+
+def masked_mean(model: nn.Module, batch: Any) -> dict[str, Any]:
+    """Return a mean over rows that a mask keeps: NaN where it keeps none."""
+    inputs, targets, mask = batch
+    losses = (model(inputs)[:, 0] - targets) ** 2
+    return {"loss": (losses * mask).sum() / mask.sum(), "weight": float(mask.sum())}
+
+
+def masked(plugins: list[Any], window: int) -> list[float]:
+    """Return the weights of a run whose second process gets rows without weight."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+    inputs, mask = torch.randn(32, 6), torch.ones(32)
+    mask[torch.arange(32) % 8 >= 4] = 0
+    mask[24:] = 1
+    Trainer(
+        model,
+        DataLoader(TensorDataset(inputs, inputs.sum(1), mask), batch_size=8),
+        optimizer=torch.optim.SGD(model.parameters(), 0.05),
+        step_fn=masked_mean,
+        gradient_accumulation_steps=window,
+        plugins=plugins,
+        num_epochs=2,
+        device="cpu",
+    ).train()
+    return nn.utils.parameters_to_vector(model.parameters()).tolist()
+
+
+@pytest.mark.parametrize("window", [1, 2])
+@pytest.mark.parametrize("finds_unused", [False, True])
+def test_d12_a_mean_over_nothing_moves_nothing_also_where_unused_ones_are_found(
+    two: Ranks, finds_unused: bool, window: int
+) -> None:
+    plugin = {"distributed": {"find_unused_parameters": finds_unused}}
+    alone = masked([], window)
+    for found in two.run(masked, [plugin], window):
+        assert found == pytest.approx(alone, abs=1e-6)
+
+
+class Looked(nn.Module):
+    """Looks words up in a table whose gradients are sparse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(50, 8, sparse=True), nn.Linear(8, 3)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.head(self.table(words).mean(1))
+
+
+def sparse(plugins: list[Any], rows: int, window: int) -> list[float]:
+    """Return the weights of a run of so many rows, four a batch."""
+    torch.manual_seed(1)
+    model = Looked()
+    words, labels = torch.randint(0, 50, (rows, 5)), torch.randint(0, 3, (rows,))
+    Trainer(
+        model,
+        DataLoader(TensorDataset(words, labels), batch_size=4),
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        loss_fn=nn.functional.cross_entropy,
+        gradient_accumulation_steps=window,
+        plugins=plugins,
+        num_epochs=2,
+        device="cpu",
+    ).train()
+    return nn.utils.parameters_to_vector(model.parameters()).tolist()
+
+
+@pytest.mark.parametrize(("rows", "window"), [(17, 1), (17, 2), (16, 1)])
+def test_d12_an_empty_part_gives_a_sparse_table_a_sparse_gradient(
+    two: Ranks, rows: int, window: int
+) -> None:
+    alone = sparse([], rows, window)
+    for found in two.run(sparse, ["distributed"], rows, window):
+        assert found == pytest.approx(alone, abs=1e-6)

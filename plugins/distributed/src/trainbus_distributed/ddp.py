@@ -77,6 +77,9 @@ class DDPStrategy(GroupStrategy):
         )
         self._trained = [p for p in step.parameters() if p.requires_grad]
         self._exchanged = set(map(id, self._trained))
+        # As DDP itself finds them: it waits for a sparse gradient of each.
+        parts = [m for m in step.modules() if getattr(m, "sparse", False)]
+        self._sparse = {id(getattr(part, "weight", None)) for part in parts}
 
         return lambda _, batch, weight: ddp(batch, weight)
 
@@ -119,11 +122,32 @@ class DDPStrategy(GroupStrategy):
     def empty_loss(self, loss: Tensor, exchanges: bool) -> Tensor | None:
         """Return a 0 of all parameters: DDP waits for each, and 0/0 has no gradient."""
         if self._finds_unused:  # DDP has told already which ones it does not wait for
-            return super().empty_loss(loss, exchanges)
+            return self._without_gradients(loss * 0.0)
         if not exchanges:
             return None
-        zeros = [(p.real if p.is_complex() else p).sum() * 0.0 for p in self._trained]
-        return torch.stack([zero.float() for zero in zeros]).sum()
+        return torch.stack([self._zero_of(p).float() for p in self._trained]).sum()
+
+    def _zero_of(self, parameter: nn.Parameter) -> Tensor:
+        if id(parameter) in self._sparse:
+            first = torch.zeros(1, dtype=torch.int64, device=parameter.device)
+            looked_up = nn.functional.embedding(first, parameter, sparse=True)
+            return looked_up.sum() * 0.0
+        real = parameter.real if parameter.is_complex() else parameter
+        return real.sum() * 0.0
+
+    def _without_gradients(self, loss: Tensor) -> Tensor:
+        """Return ``loss``, whose backward pass gives zeros in place of what is NaN."""
+        trained = [p for p in self._trained if p.requires_grad]
+        # Of the tensor, so before it is added up, and before DDP takes it.
+        hooks = [p.register_hook(torch.zeros_like) for p in trained]  # type: ignore[no-untyped-call]
+
+        def forget() -> None:
+            for hook in hooks:
+                hook.remove()
+
+        engine: Any = torch.autograd.Variable._execution_engine
+        loss.register_hook(lambda _: engine.queue_callback(forget))  # type: ignore[no-untyped-call]
+        return loss
 
     def exchanged(self, parameter: nn.Parameter) -> bool:
         """Whether it trained when DDP was set up."""

@@ -101,6 +101,16 @@ def test_rows_are_plain_values(tmp_path, lay):
 
 
 @needs_datasets
+def test_a_row_of_no_class_lacks_the_label(tmp_path):
+    features = datasets.Features({"label": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = datasets.Dataset.from_dict({"label": [1, -1, 0]}, features=features)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    read = HuggingFace(tmp_path / "rows.parquet")
+    assert list(read) == [{"label": "dog"}, {}, {"label": "cat"}]
+    assert list(read.column("label")) == ["dog", None, "cat"]
+
+
+@needs_datasets
 def test_pictures_with_metadata_are_rows(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()

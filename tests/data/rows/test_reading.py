@@ -1,10 +1,13 @@
 """Rows are read strictly; every bad one is reported with file, line and reason."""
 
 import json
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from trainbus_data.rows.json_lines import show
 from trainbus_data.rows.reading import BadRow, read_rows, settle_bad_rows
 from trainbus_data.vqa.task import kind_of
 from training.errors import DataError
@@ -174,3 +177,15 @@ def test_bad_rows_are_settled_by_policy(num_bad, policy, cap, message, caplog):
 )  # fmt: skip
 def test_the_kind_follows_from_the_answer(answer, kind):
     assert kind_of(answer) == kind
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        pytest.param(b"ab", "\"b'ab'\"", id="bytes"),
+        pytest.param({"at": date(2024, 5, 1)}, "datetime.date(2024, 5, 1)", id="date"),
+        pytest.param(Decimal("1.5"), "Decimal('1.5')", id="decimal"),
+    ],
+)
+def test_a_value_that_json_does_not_know_can_be_shown(value, shown):
+    assert shown in show(value)

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class HuggingFace:
                 self._rows = self._rows.cast_column(name, undecoded)
                 self._turns[name] = _picture
             elif isinstance(feature, package.ClassLabel):
-                self._turns[name] = feature.int2str
+                self._turns[name] = partial(_class_name, feature)
         self.num_bytes = int(self._rows.data.nbytes)
 
     def __len__(self) -> int:
@@ -75,11 +75,12 @@ class HuggingFace:
         """Return a row, or raise IndexError."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
-        return {
+        turned = {
             name: self._turns[name](value) if name in self._turns else value
             for name, value in self._rows[index].items()
             if value is not None
         }
+        return {name: value for name, value in turned.items() if value is not None}
 
     def column(self, name: str) -> Iterator[Any]:
         """Yield one value of every row, None where it is missing; reads no other."""
@@ -98,6 +99,11 @@ class HuggingFace:
     def fingerprint(self) -> str:
         """Tell these rows from others: a digest of up to 1,000, evenly spread."""
         return fingerprint_of(len(self), self.__getitem__)
+
+
+def _class_name(feature: Any, number: int) -> str | None:
+    """Return the name of a class; None for -1, which is how no label is written."""
+    return None if number == -1 else str(feature.int2str(number))
 
 
 def _package() -> Any:

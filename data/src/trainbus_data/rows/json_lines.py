@@ -101,8 +101,10 @@ def said_of(error: json.JSONDecodeError) -> str:
 
 def show(value: Any) -> str:
     """Return a value as a person would write it, cut at 40 characters."""
-    is_text = isinstance(value, str)
-    text = repr(value) if is_text else printable(json.dumps(value, ensure_ascii=False))
+    if isinstance(value, str):
+        text = repr(value)
+    else:  # Parquet holds bytes, dates and decimals, too
+        text = printable(json.dumps(value, ensure_ascii=False, default=repr))
     kinds = {"dict": "an object", "list": "a list", "str": "a string"}
     kind = kinds.get(type(value).__name__)
     text = text if len(text) <= 40 else text[:37] + "..."

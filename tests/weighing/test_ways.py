@@ -218,3 +218,26 @@ def test_w4_a_masked_prompt_does_not_hide_the_shift(make: Any, unit: str) -> Non
     trainer = kind.trainer((8,))
     trainer.train()
     assert list(trainer.state.weigher.settings()["live"]) == [unit]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_w1_a_mean_over_the_harder_two_of_four_is_refused(seed: int) -> None:
+    """Neighbours among four make two cuts, which agree on it for every other batch."""
+
+    def step(model: nn.Module, batch: list[Tensor]) -> Tensor:
+        losses = (model(batch[0]) - batch[1]).square().mean(1)
+        return losses.topk(len(losses) // 2)[0].mean()
+
+    torch.manual_seed(seed)
+    model, data = nn.Linear(6, 4), TensorDataset(torch.randn(40, 6), torch.randn(40, 4))
+    trainer = Trainer(
+        model,
+        DataLoader(data, batch_size=4),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.05),
+        step_fn=step,
+        gradient_accumulation_steps=2,
+        device="cpu",
+        plugins=["no:progress", "no:run_record"],
+    )
+    with pytest.raises(ConfigError, match="no mean over samples"):
+        trainer.train()

@@ -157,7 +157,7 @@ MUTANTS = [
         "R5",
         "the optimizer's moments are lost",
         "training.checkpoint.resume",
-        "trainer.optimizer.load_state_dict(state)",
+        "load_as_saved(trainer.optimizer, state)",
         "trainer.optimizer.state.clear()",
         MATRIX,
         "test_r5",

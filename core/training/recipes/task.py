@@ -24,7 +24,7 @@ class Task:
         instead: field -> another, from which ``complete`` makes it where a row has that
             one alone.
         metrics: what ``score`` and ``summarise`` return, without the loss; one that no
-            row has is refused where it is measured.
+            row has is warned of where it is measured.
         default_family: the family of a run that names none; the task's own name where
             its class is a ``ModelFamily``, too.
     """

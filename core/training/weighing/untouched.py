@@ -106,20 +106,18 @@ class Kept:
             optimizer.state.update({p: copy.deepcopy(each) for p, each in state})
 
     def _put_parameters_back(self) -> None:
-        for place, (parameter, version, value) in enumerate(self._parameters):
-            # By value, too: what is written through ``.data`` counts no version.
-            is_same = value is None or is_same_tensor(parameter, value)
-            if parameter._version == version and is_same:
-                continue
-            if value is None:
+        for parameter, version, value in self._parameters:
+            if value is not None:
+                # Through ``.data``, as some write to it: that counts no version, so
+                # none tells who did; nor does it wait for the device to compare.
+                parameter.data.copy_(value)
+            elif parameter._version != version:
                 raise ConfigError(
                     f"computing the loss changes a parameter of shape "
                     f"{tuple(parameter.shape)}, and the model is too large to keep a "
                     "copy while the loss is measured; say with loss_per what it is a "
                     "mean over"
                 )
-            parameter.copy_(value)
-            self._parameters[place] = parameter, parameter._version, value
 
     def put_modes_back(self) -> None:
         """Give each module its mode back."""

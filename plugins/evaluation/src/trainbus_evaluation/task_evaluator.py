@@ -15,9 +15,9 @@ from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.metrics import WeightedMean
 from trainbus_evaluation.task_scores import (
-    check_delivered,
     checked_scores,
     declared_metrics,
+    warn_of_missing,
 )
 from training import ConfigError, checked_options
 from training.plugin import (
@@ -93,7 +93,7 @@ class TaskEvaluator:
         self.metrics = checked_metrics(metrics, tuple(known))
         #: The rows that were answered last, each with its prediction and scores.
         self.records: list[dict[str, Any]] = []
-        self._has_told = False
+        self._has_told = self._has_told_of_missing = False
         #: The metric that is also reported by kind, if it is measured.
         self._by_kind = next((name for name in known[1:2] if name in self.metrics), "")
 
@@ -226,8 +226,9 @@ class TaskEvaluator:
         task, found = self._recipe.task, self._means(records)
         summary = checked_scores(task, "summarise", task.summarise(records))
         found |= {name: v for name, v in summary.items() if name in self.metrics}
-        if any(self._target in record for record in records):
-            check_delivered(task, self.metrics, found)
+        is_scored = any(self._target in record for record in records)
+        if is_scored and not self._has_told_of_missing:
+            self._has_told_of_missing = warn_of_missing(task, self.metrics, found)
         return found
 
     def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

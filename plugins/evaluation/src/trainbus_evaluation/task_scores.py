@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from training import ConfigError
 from training.plugin import plain
+
+logger = logging.getLogger(__name__)
 
 
 def declared_metrics(task: Any) -> tuple[str, ...]:
@@ -43,19 +46,17 @@ def checked_scores(task: Any, method: str, found: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def check_delivered(task: Any, wanted: Sequence[str], found: Collection[str]) -> None:
-    """Refuse a metric that rows were scored for and that none of them has.
-
-    Raises:
-        ConfigError: there is one.
-    """
+def warn_of_missing(task: Any, wanted: Sequence[str], found: Collection[str]) -> bool:
+    """Warn of a metric that no row has that was scored; return whether there is one."""
     missing = [name for name in wanted if name != "loss" and name not in found]
     if missing:
-        raise ConfigError(
-            f"the task {_name(task)} declares the metric {missing[0]!r}, but neither "
-            "its score nor its summarise returned it for any row; return it, or take "
-            "it out of metrics"
+        logger.warning(
+            "the task %s declares the metric %r, but neither its score nor its "
+            "summarise returned it for any of the rows that were measured; return it, "
+            "or take it out of metrics",
+            *(_name(task), missing[0]),
         )
+    return bool(missing)
 
 
 def _is_number(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from ranks import Ranks
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from training import Callback, Trainer
@@ -101,77 +101,94 @@ def test_d6_a_batch_without_any_label_weighs_nothing_wherever_it_stands(
         assert found[2] == pytest.approx(weights, abs=1e-6)
 
 
-def masked_mean(model: nn.Module, batch: Any) -> dict[str, Any]:
-    """Return a mean over rows that a mask keeps: NaN where it keeps none."""
-    inputs, targets, mask = batch
-    losses = (model(inputs)[:, 0] - targets) ** 2
-    return {"loss": (losses * mask).sum() / mask.sum(), "weight": float(mask.sum())}
-
-
-def masked(plugins: list[Any], window: int) -> list[float]:
-    """Return the weights of a run whose second process gets rows without weight."""
-    torch.manual_seed(1)
-    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
-    inputs, mask = torch.randn(32, 6), torch.ones(32)
-    mask[torch.arange(32) % 8 >= 4] = 0
-    mask[24:] = 1
-    Trainer(
-        model,
-        DataLoader(TensorDataset(inputs, inputs.sum(1), mask), batch_size=8),
-        optimizer=torch.optim.SGD(model.parameters(), 0.05),
-        step_fn=masked_mean,
-        gradient_accumulation_steps=window,
-        plugins=plugins,
-        num_epochs=2,
-        device="cpu",
-    ).train()
-    return nn.utils.parameters_to_vector(model.parameters()).tolist()
-
-
-@pytest.mark.parametrize("window", [1, 2])
-@pytest.mark.parametrize("finds_unused", [False, True])
-def test_d12_a_mean_over_nothing_moves_nothing_also_where_unused_ones_are_found(
-    two: Ranks, finds_unused: bool, window: int
-) -> None:
-    plugin = {"distributed": {"find_unused_parameters": finds_unused}}
-    alone = masked([], window)
-    for found in two.run(masked, [plugin], window):
-        assert found == pytest.approx(alone, abs=1e-6)
-
-
-class Looked(nn.Module):
-    """Looks words up in a table whose gradients are sparse."""
+class Paths(nn.Module):
+    """Has a layer for odd batches only, and one for none."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.head = nn.Embedding(50, 8, sparse=True), nn.Linear(8, 3)
+        torch.manual_seed(1)
+        self.always, self.odd, self.never = (nn.Linear(6, 4) for _ in range(3))
 
-    def forward(self, words: torch.Tensor) -> torch.Tensor:
-        return self.head(self.table(words).mean(1))
+    def forward(self, inputs: Tensor, is_odd: Tensor) -> Tensor:
+        """Return (B, 4) outputs."""
+        outputs = self.always(inputs)
+        return outputs + self.odd(inputs) if bool(is_odd[0]) else outputs
 
 
-def sparse(plugins: list[Any], rows: int, window: int) -> list[float]:
-    """Return the weights of a run of so many rows, four a batch."""
-    torch.manual_seed(1)
-    model = Looked()
-    words, labels = torch.randint(0, 50, (rows, 5)), torch.randint(0, 3, (rows,))
+def masked_step(model: nn.Module, batch: Any) -> dict[str, Any]:
+    """Return a mean over the rows that count, 0 / 0 where none does."""
+    inputs, is_odd, mask = batch
+    values = model(inputs, is_odd).square().sum(1)
+    return {"loss": (values * mask).sum() / mask.sum(), "weight": float(mask.sum())}
+
+
+def masked(accumulation: int, options: dict[str, Any]) -> list[list[float]]:
+    """Return the weights after a run in which parts of batches count nothing.
+
+    Args:
+        accumulation: batches a window.
+        options: of the distributed plugin.
+    """
+    model = Paths()
+    mask = torch.ones(16)
+    mask[[2, 3, 4, 5]] = 0  # the second process's in the first, the first's in another
+    is_odd = torch.arange(16) // 4 % 2 == 1
+    rows = TensorDataset(torch.randn(16, 6), is_odd, mask)
     Trainer(
         model,
-        DataLoader(TensorDataset(words, labels), batch_size=4),
-        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        DataLoader(rows, batch_size=4),
+        optimizer=torch.optim.SGD(model.parameters(), 0.01),
+        step_fn=masked_step,
+        gradient_accumulation_steps=accumulation,
+        plugins=[{"distributed": options}],
+        device="cpu",
+    ).train()
+    return [parameter.flatten().tolist() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_d9_a_part_that_weighs_nothing_moves_nothing_where_parameters_go_unused(
+    two: Ranks, accumulation: int
+) -> None:
+    options = {"find_unused_parameters": True}
+    alone = masked(accumulation, options)
+    for found in two.run(masked, accumulation, options):
+        for weights, expected in zip(found, alone, strict=True):
+            assert weights == pytest.approx(expected, abs=1e-6)
+
+
+def embedded(kind: str, finds: bool) -> list[float]:
+    """Return the embeddings after a run whose last batch has one row.
+
+    Args:
+        kind: of the sparse layer.
+        finds: whether unused parameters are looked for.
+    """
+    torch.manual_seed(1)
+    embedding = getattr(nn, kind)(9, 4, sparse=True)
+    pool = nn.Flatten() if kind == "Embedding" else nn.Identity()
+    model = nn.Sequential(embedding, pool, nn.LazyLinear(3))
+    inputs, labels = torch.randint(0, 9, (9, 5)), torch.randint(0, 3, (9,))
+    model(inputs)
+    sparse = torch.optim.SparseAdam([embedding.weight], 0.1)
+    Trainer(
+        model,
+        DataLoader(TensorDataset(inputs, labels), batch_size=4),
+        optimizer=sparse,
         loss_fn=nn.functional.cross_entropy,
-        gradient_accumulation_steps=window,
-        plugins=plugins,
+        plugins=[{"distributed": {"find_unused_parameters": finds}}],
         num_epochs=2,
         device="cpu",
     ).train()
-    return nn.utils.parameters_to_vector(model.parameters()).tolist()
+    weights: list[float] = embedding.weight.flatten().tolist()
+    return weights
 
 
-@pytest.mark.parametrize(("rows", "window"), [(17, 1), (17, 2), (16, 1)])
-def test_d12_an_empty_part_gives_a_sparse_table_a_sparse_gradient(
-    two: Ranks, rows: int, window: int
+@pytest.mark.parametrize("finds", [False, True])
+@pytest.mark.parametrize("kind", ["Embedding", "EmbeddingBag"])
+def test_d9_an_empty_part_has_a_sparse_gradient_where_a_layer_has(
+    two: Ranks, kind: str, finds: bool
 ) -> None:
-    alone = sparse([], rows, window)
-    for found in two.run(sparse, ["distributed"], rows, window):
-        assert found == pytest.approx(alone, abs=1e-6)
+    alone = embedded(kind, finds)
+    for found in two.run(embedded, kind, finds):
+        assert found == pytest.approx(alone, abs=1e-5)

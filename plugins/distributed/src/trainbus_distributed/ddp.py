@@ -51,6 +51,7 @@ class DDPStrategy(GroupStrategy):
         self._ddp: DistributedDataParallel | None = None
         self._trained: list[nn.Parameter] = []
         self._exchanged: set[int] = set()
+        self._sparse: set[int] = set()
 
     def place(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
@@ -77,9 +78,8 @@ class DDPStrategy(GroupStrategy):
         )
         self._trained = [p for p in step.parameters() if p.requires_grad]
         self._exchanged = set(map(id, self._trained))
-        # As DDP itself finds them: it waits for a sparse gradient of each.
-        parts = [m for m in step.modules() if getattr(m, "sparse", False)]
-        self._sparse = {id(getattr(part, "weight", None)) for part in parts}
+        layers = [m for m in step.modules() if getattr(m, "sparse", False)]
+        self._sparse = {id(p) for m in layers for p in m.parameters(recurse=False)}
 
         return lambda _, batch, weight: ddp(batch, weight)
 
@@ -120,38 +120,49 @@ class DDPStrategy(GroupStrategy):
         return no_sync
 
     def empty_loss(self, loss: Tensor, exchanges: bool) -> Tensor | None:
-        """Return a 0 of all parameters: DDP waits for each, and 0/0 has no gradient."""
-        if self._finds_unused:  # DDP has told already which ones it does not wait for
-            return self._without_gradients(loss * 0.0)
-        if not exchanges:
+        """Return a 0 of what DDP waits for: a mean over nothing has NaN gradients.
+
+        That is each parameter, or each that the pass used where DDP looks for these.
+        """
+        awaited = self._trained
+        if self._finds_unused:
+            used = leaves_of(loss)
+            awaited = [p for p in awaited if id(p) in used]
+            if not awaited:
+                return super().empty_loss(loss, exchanges)
+        elif not exchanges:
             return None
-        return torch.stack([self._zero_of(p).float() for p in self._trained]).sum()
+        return torch.stack([self._zero_of(p) for p in awaited]).sum()
 
     def _zero_of(self, parameter: nn.Parameter) -> Tensor:
+        """Return a 0 whose gradient is as the layer's own: DDP expects a sparse one."""
+        values: Tensor = parameter
         if id(parameter) in self._sparse:
-            first = torch.zeros(1, dtype=torch.int64, device=parameter.device)
-            looked_up = nn.functional.embedding(first, parameter, sparse=True)
-            return looked_up.sum() * 0.0
-        real = parameter.real if parameter.is_complex() else parameter
-        return real.sum() * 0.0
-
-    def _without_gradients(self, loss: Tensor) -> Tensor:
-        """Return ``loss``, whose backward pass gives zeros in place of what is NaN."""
-        trained = [p for p in self._trained if p.requires_grad]
-        # Of the tensor, so before it is added up, and before DDP takes it.
-        hooks = [p.register_hook(torch.zeros_like) for p in trained]  # type: ignore[no-untyped-call]
-
-        def forget() -> None:
-            for hook in hooks:
-                hook.remove()
-
-        engine: Any = torch.autograd.Variable._execution_engine
-        loss.register_hook(lambda _: engine.queue_callback(forget))  # type: ignore[no-untyped-call]
-        return loss
+            none = torch.empty(0, dtype=torch.long, device=parameter.device)
+            values = nn.functional.embedding(none, parameter, sparse=True)
+        values = values.real if values.is_complex() else values
+        return (values.sum() * 0.0).float()
 
     def exchanged(self, parameter: nn.Parameter) -> bool:
         """Whether it trained when DDP was set up."""
         return id(parameter) in self._exchanged
+
+
+def leaves_of(loss: Tensor) -> set[int]:
+    """Return the ids of the leaves whose gradients a backward pass would compute."""
+    nodes = {loss.grad_fn}
+    waiting = list(nodes)
+    leaves = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            continue
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        following = {n for n, _ in node.next_functions} - nodes
+        nodes |= following
+        waiting += following
+    return leaves
 
 
 class Step(nn.Module):

@@ -138,8 +138,11 @@ class CSVLoggerCallback(Callback):
         self._steps = StepRows(steps_path(self.path))
         if mistake := self._mistake(self.path):
             raise ConfigError(mistake)
+        folder = self.path.parent
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if folder.is_symlink():
+                folder.stat()  # one that leads nowhere "exists" to mkdir
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
                 f"csv.filename is {str(self.path)!r}, whose folder cannot be made: "

@@ -29,10 +29,12 @@ class MasterWeights(Optimizer):
                     state["master"] = parameter.detach().float().clone()
                     state["mask"] = parameter > 0
                     state["past"] = [torch.zeros_like(state["master"])]
+                    state["pair"] = (state["master"] / 3, 1)
                 state["past"][0].add_(parameter.grad.float())
                 moved = state["past"][0] * group["lr"]
                 moved[state["mask"]] *= 0.5
-                parameter.copy_(state["master"].sub_(moved))
+                state["master"].sub_(moved).add_(state["pair"][0], alpha=1e-3)
+                parameter.copy_(state["master"])
 
 
 class Accumulated(SGD):
@@ -47,6 +49,25 @@ class Accumulated(SGD):
                 total = state.setdefault("total", torch.zeros(parameter.shape).double())
                 total += parameter.double() / 3
                 parameter.sub_((total * 1e-3).to(parameter.dtype))
+
+
+class Compressed(SGD):
+    """Saves its momentum scaled and in half precision, and loads it as it was."""
+
+    def state_dict(self) -> Any:
+        saved = super().state_dict()
+        states = saved["state"].items()
+        return saved | {
+            "state": {
+                number: {"momentum_buffer": (state["momentum_buffer"] * 64).half()}
+                for number, state in states
+            }
+        }
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["momentum_buffer"] = state["momentum_buffer"].float() / 64
 
 
 MAKERS: dict[str, tuple[torch.dtype, Callable[[Any], Optimizer]]] = {
@@ -85,7 +106,7 @@ def everything(trainer: Trainer) -> list[Tensor]:
         elif isinstance(value, dict):
             for each in value.values():
                 add(each)
-        elif isinstance(value, list):
+        elif isinstance(value, (list, tuple)):
             for each in value:
                 add(each)
 
@@ -120,6 +141,22 @@ def test_where_the_weights_have_another_type_the_state_is_cast_along(
     second.load_checkpoint(tmp_path / "a.pt")
     assert {each.dtype for each in everything(second)} == {torch.bfloat16}
     second.train()
+
+
+def test_an_optimizer_that_loads_by_itself_is_left_to_that(tmp_path: Path) -> None:
+    first, second = (
+        trainer_of(torch.float32, lambda p: Compressed(p, lr=0.1, momentum=0.9), 5)
+        for _ in range(2)
+    )
+    first.train()
+    first.save_checkpoint(tmp_path / "a.pt")
+    second.load_checkpoint(tmp_path / "a.pt")
+    for one, other in zip(
+        first.optimizer.state.values(), second.optimizer.state.values(), strict=True
+    ):
+        momentum = other["momentum_buffer"]
+        assert momentum.dtype == torch.float32
+        assert torch.allclose(momentum, one["momentum_buffer"], rtol=1e-3)
 
 
 def test_a_group_that_joins_again_leaves_the_others_types_alone(tmp_path: Path) -> None:

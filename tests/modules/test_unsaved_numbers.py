@@ -56,7 +56,7 @@ class Saved(Inner):
 
 
 class Counts(torch.optim.SGD):
-    """Looks ahead every third step, by a count that it keeps where ``place`` says."""
+    """Counts its steps where ``place`` says."""
 
     def __init__(self, place: str, parameters: Any) -> None:
         super().__init__(parameters, lr=0.01)

@@ -18,6 +18,9 @@ from torch import Tensor
 def load_as_saved(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load ``state``, each tensor in its own type, on the device that torch chooses.
 
+    An optimizer that loads by itself, or whose loading is hooked, is left to that: it
+    may keep its state in another form than it is saved in.
+
     Args:
         optimizer: of the run.
         state: as its ``state_dict`` returns it.
@@ -25,12 +28,23 @@ def load_as_saved(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) ->
         ValueError: the groups are not those of ``optimizer``.
     """
     optimizer.load_state_dict(dict(state))
+    if not _is_loaded_by_torch(optimizer):
+        return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     for parameter, number in zip(parameters, numbers, strict=True):
         if parameter in optimizer.state and number in state["state"]:
             own = optimizer.state[parameter]
             optimizer.state[parameter] = _in_types_of(state["state"][number], own)
+
+
+def _is_loaded_by_torch(optimizer: Any) -> bool:
+    hooks = ("pre", "post")
+    names = [f"_optimizer_load_state_dict_{each}_hooks" for each in hooks]
+    is_own = getattr(type(optimizer), "load_state_dict", None)
+    return is_own is torch.optim.Optimizer.load_state_dict and not any(
+        getattr(optimizer, name, ()) for name in names
+    )
 
 
 def follow_weights(
@@ -63,7 +77,9 @@ def _cast(saved: Any, kind: torch.dtype) -> Any:
     if isinstance(saved, Mapping):
         # A count of steps stays as it is, as in torch.
         return {n: v if n == "step" else _cast(v, kind) for n, v in saved.items()}
-    return [_cast(each, kind) for each in saved] if isinstance(saved, list) else saved
+    if type(saved) in (list, tuple):
+        return type(saved)(_cast(each, kind) for each in saved)
+    return saved
 
 
 def _in_types_of(saved: Any, own: Any) -> Any:
@@ -74,6 +90,9 @@ def _in_types_of(saved: Any, own: Any) -> Any:
     if isinstance(saved, Mapping) and isinstance(own, dict):
         # In place: an optimizer may have a reference to it.
         own |= {n: _in_types_of(saved[n], own[n]) for n in own.keys() & saved.keys()}
-    elif isinstance(saved, list) and isinstance(own, list) and len(saved) == len(own):
-        own[:] = map(_in_types_of, saved, own)
+    elif type(saved) in (list, tuple) and type(own) is type(saved):
+        mended = map(_in_types_of, saved, own)
+        if isinstance(own, tuple):
+            return tuple(mended)
+        own[:] = mended
     return own

@@ -107,11 +107,12 @@ class Kept:
 
     def _put_parameters_back(self) -> None:
         for parameter, version, value in self._parameters:
-            if value is not None:
+            is_plain = type(parameter) in (Tensor, nn.Parameter)
+            if value is not None and (is_plain or parameter._version != version):
                 # Through ``.data``, as some write to it: that counts no version, so
                 # none tells who did; nor does it wait for the device to compare.
                 parameter.data.copy_(value)
-            elif parameter._version != version:
+            elif parameter._version != version:  # no copy is there
                 raise ConfigError(
                     f"computing the loss changes a parameter of shape "
                     f"{tuple(parameter.shape)}, and the model is too large to keep a "

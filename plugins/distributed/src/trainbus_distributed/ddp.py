@@ -78,8 +78,9 @@ class DDPStrategy(GroupStrategy):
         )
         self._trained = [p for p in step.parameters() if p.requires_grad]
         self._exchanged = set(map(id, self._trained))
-        layers = [m for m in step.modules() if getattr(m, "sparse", False)]
-        self._sparse = {id(p) for m in layers for p in m.parameters(recurse=False)}
+        tables = (nn.Embedding, nn.EmbeddingBag)  # by which DDP itself knows them
+        layers = [m for m in step.modules() if isinstance(m, tables) and m.sparse]
+        self._sparse = {id(layer.weight) for layer in layers}
 
         return lambda _, batch, weight: ddp(batch, weight)
 

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from training.plugin import (
+    is_same_tensor,
     iterate_shielded,
     rng_of_main,
     shielded,
@@ -93,12 +93,14 @@ def without_trace(trainer: Trainer, loader: Iterable[Any]) -> Iterator[None]:
         untouched(modules, loader, keeps_parameters=False),
         trainer.modes.evaluation(),
     ):
-        copies = _copies_of(modules)
-        yield
-        moved = [name for name, pair in copies.items() if not torch.equal(*pair)]
-        for name in moved:
-            parameter, copied = copies[name]
-            parameter.copy_(copied)
+        copies, moved = _copies_of(modules), set()
+        try:
+            yield
+        finally:
+            for name, parameter, copied in copies:
+                if not is_same_tensor(parameter.detach(), copied):
+                    parameter.data.copy_(copied)
+                    moved.add(name)
     if moved:
         log.warning(
             "evaluating changes the parameters %s, so that a run that measures more "
@@ -109,15 +111,13 @@ def without_trace(trainer: Trainer, loader: Iterable[Any]) -> Iterator[None]:
         )
 
 
-def _copies_of(modules: Iterable[nn.Module]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return name -> parameter and copy of all; none of what is large, or in parts."""
-    named = {name: p for m in modules for name, p in m.named_parameters()}
-    sizes = [p.numel() * p.element_size() for p in named.values()]
-    if sum(sizes) > MOST_BYTES or any(
-        type(p) is not nn.Parameter for p in named.values()
-    ):
-        return {}
-    return {name: (p.detach(), p.detach().clone()) for name, p in named.items()}
+def _copies_of(modules: Iterable[nn.Module]) -> list[tuple[str, nn.Parameter, Tensor]]:
+    """Return name, parameter and copy of all; none of what is large, or in parts."""
+    named = {p: name for m in modules for name, p in m.named_parameters()}
+    is_large = sum(p.numel() * p.element_size() for p in named) > MOST_BYTES
+    if is_large or any(type(p) is not nn.Parameter for p in named):
+        return []
+    return [(name, p, p.detach().clone()) for p, name in named.items()]
 
 
 def way_to_gradients(error: Exception) -> str:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
-from torch import Tensor
-
 from training import ConfigError
-from training.plugin import plain
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +56,14 @@ def warn_of_missing(task: Any, wanted: Sequence[str], found: Collection[str]) ->
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.numel() == 1
-    return isinstance(plain(value), Real)
+    """Whether it is one, of whatever library; a text that reads as one is none."""
+    if isinstance(value, (str, bytes)):
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def _name(task: Any) -> str:

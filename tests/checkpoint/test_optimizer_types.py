@@ -183,3 +183,55 @@ def test_a_group_that_joins_again_leaves_the_others_types_alone(tmp_path: Path) 
     first.save_checkpoint(tmp_path / "a.pt")
     second.train(resume=tmp_path / "a.pt")
     assert all(map(torch.equal, everything(second), everything(straight)))
+
+
+def test_hooks_on_loading_have_the_last_word_and_find_the_own_types(
+    tmp_path: Path,
+) -> None:
+    def halved(optimizer: Any, state: Any) -> Any:
+        states = state["state"].items()
+        halves = {n: s | {"master": s["master"] * 0.5} for n, s in states}
+        return state | {"state": halves}
+
+    def see(optimizer: Any) -> None:
+        seen.extend(each["master"].dtype for each in optimizer.state.values())
+
+    seen: list[torch.dtype] = []
+    first = trainer_of(*MAKERS["master weights"], max_steps=5)
+    first.train()
+    first.save_checkpoint(tmp_path / "a.pt")
+    second = trainer_of(*MAKERS["master weights"], max_steps=5)
+    second.optimizer.register_load_state_dict_pre_hook(halved)
+    second.optimizer.register_load_state_dict_post_hook(see)
+    second.load_checkpoint(tmp_path / "a.pt")
+    assert seen == [torch.float32] * 2
+    for one, other in zip(
+        first.optimizer.state.values(), second.optimizer.state.values(), strict=True
+    ):
+        assert torch.equal(other["master"], one["master"] * 0.5)
+
+
+def test_an_optimizer_that_ran_with_a_schedule_loads_each_type_too(
+    tmp_path: Path,
+) -> None:
+    trainer = trainer_of(*MAKERS["master weights"], max_steps=5)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(trainer.optimizer, 0.9)
+    scheduled = Trainer(
+        trainer.model,
+        trainer.train_dataloader,
+        optimizer=trainer.optimizer,
+        scheduler=schedule,
+        loss_fn=nn.functional.mse_loss,
+        max_steps=5,
+        num_epochs=9,
+        device="cpu",
+        save_dir=tmp_path,
+        plugins=["no:progress", "no:run_record"],
+    )
+    scheduled.train()
+    scheduled.save_checkpoint(tmp_path / "b.pt")
+    saved = everything(scheduled)
+    scheduled.load_checkpoint(tmp_path / "b.pt")
+    found = everything(scheduled)
+    assert [each.dtype for each in found] == [each.dtype for each in saved]
+    assert all(map(torch.equal, found, saved))

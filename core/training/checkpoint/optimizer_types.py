@@ -14,12 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: How torch loads; a class of its own may have another way.
+LOADS = torch.optim.Optimizer.load_state_dict
+
 
 def load_as_saved(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load ``state``, each tensor in its own type, on the device that torch chooses.
 
-    An optimizer that loads by itself, or whose loading is hooked, is left to that: it
-    may keep its state in another form than it is saved in.
+    Hooks on the optimizer's loading meet what was saved: those before it have the last
+    word on what is loaded, those after it find it in its own types. An optimizer that
+    loads by itself is left to that: it may keep its state in another form.
 
     Args:
         optimizer: of the run.
@@ -27,24 +31,32 @@ def load_as_saved(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) ->
     Raises:
         ValueError: the groups are not those of ``optimizer``.
     """
-    optimizer.load_state_dict(dict(state))
-    if not _is_loaded_by_torch(optimizer):
+    if getattr(type(optimizer), "load_state_dict", None) is not LOADS:
+        optimizer.load_state_dict(dict(state))
         return
+    given: dict[str, Any] = {}
+    hooks = (
+        optimizer.register_load_state_dict_pre_hook(lambda _, last: given.update(last)),
+        optimizer.register_load_state_dict_post_hook(
+            lambda loaded: _give_types_back(loaded, given), prepend=True
+        ),
+    )
+    try:
+        optimizer.load_state_dict(dict(state))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _give_types_back(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     for parameter, number in zip(parameters, numbers, strict=True):
         if parameter in optimizer.state and number in state["state"]:
             own = optimizer.state[parameter]
             optimizer.state[parameter] = _in_types_of(state["state"][number], own)
-
-
-def _is_loaded_by_torch(optimizer: Any) -> bool:
-    hooks = ("pre", "post")
-    names = [f"_optimizer_load_state_dict_{each}_hooks" for each in hooks]
-    is_own = getattr(type(optimizer), "load_state_dict", None)
-    return is_own is torch.optim.Optimizer.load_state_dict and not any(
-        getattr(optimizer, name, ()) for name in names
-    )
 
 
 def follow_weights(

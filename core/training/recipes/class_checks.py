@@ -8,7 +8,7 @@ from typing import Any
 from training.recipes.family import CONFIDENCES, ModelFamily
 from training.recipes.task import Task
 
-__all__ = ["class_mistakes", "confidence_mistake"]
+__all__ = ["class_mistakes", "confidence_mistake", "metrics_mistake"]
 
 #: Kind -> attributes that its classes have, themselves or from a base below the two.
 NEEDED = {
@@ -37,16 +37,21 @@ def _task_mistakes(cls: type[Any]) -> list[str]:
         return [f"its fields are {fields!r}; write a mapping of names to kinds"]
     if target not in fields:
         return [f"its target {target!r} is none of its fields: {', '.join(fields)}"]
-    metrics = cls.metrics
-    if isinstance(metrics, str):
-        return [f"its metrics are {metrics!r}; write names in a tuple"]
-    if isinstance(metrics, tuple) and (
-        own := {"loss", "val_loss"}.intersection(metrics)
+    return [mistake] if (mistake := metrics_mistake(cls)) else []
+
+
+def metrics_mistake(task: Any) -> str:
+    """Return what a task, or its class, says wrongly of its metrics, else ""."""
+    metrics = task.metrics
+    if isinstance(metrics, property):  # of a class: each task has its own
+        return ""
+    if not isinstance(metrics, (tuple, list)) or not all(
+        isinstance(name, str) for name in metrics
     ):
-        return [
-            f"its metrics have {min(own)!r}, which is measured anyway; leave it out"
-        ]
-    return []
+        return f"its metrics are {metrics!r}; write names in a tuple"
+    if own := {"loss", "val_loss"}.intersection(metrics):
+        return f"its metrics have {min(own)!r}, which is measured anyway; leave it out"
+    return ""
 
 
 def _family_mistakes(kind: str, cls: type[Any]) -> list[str]:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from training.errors import PluginError
-from training.recipes.class_checks import confidence_mistake
+from training.errors import ConfigError, PluginError
+from training.recipes.class_checks import confidence_mistake, metrics_mistake
 from training.recipes.family import CONFIDENCES
 
 if TYPE_CHECKING:
@@ -30,11 +30,18 @@ class Recipe:
         task: scores predictions.
         family: makes them.
         processor: of the model, as the family takes it.
+    Raises:
+        ConfigError: the task's metrics are no tuple of names.
     """
 
     task: Task
     family: ModelFamily
     processor: Any
+
+    def __post_init__(self) -> None:
+        """Check the metrics here, which a task may choose when it is made."""
+        if mistake := metrics_mistake(self.task):
+            raise ConfigError(f"{type(self.task).__name__}: {mistake}")
 
     @property
     def confidence(self) -> str:

@@ -125,14 +125,6 @@ def test_kinds_of_their_own_metric_are_not_told(caplog) -> None:
     assert judged(["yes", "no", "yes"], caplog=caplog) == []
 
 
-@pytest.mark.parametrize("metrics", ["accuracy", ("loss",), ("accuracy", "val_loss")])
-def test_metrics_that_could_not_be_measured_are_refused(metrics: Any) -> None:
-    task = Scored()
-    task.metrics = metrics
-    with pytest.raises(ConfigError, match="the metrics of the task Scored are"):
-        measuring(task)
-
-
 @pytest.mark.parametrize("scores", [{"accuracy": None}, {"accuracy": "1"}, None, 1.0])
 def test_scores_that_are_no_numbers_name_the_task(scores: Any) -> None:
     measure = measuring(Scored(lambda said, row: scores))

@@ -16,7 +16,6 @@ from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.metrics import WeightedMean
 from trainbus_evaluation.task_scores import (
     checked_scores,
-    declared_metrics,
     warn_of_missing,
 )
 from training import ConfigError, checked_options
@@ -67,7 +66,7 @@ class TaskEvaluator:
         *,
         compute_loss: ComputeLoss | None = None,
     ) -> None:
-        known = ("loss", *declared_metrics(recipe.task))
+        known = ("loss", *recipe.task.metrics)
         self._start(model, known if metrics is None else metrics, known)
         self._runner = ModelRunner(model, device, compute_loss=compute_loss)
         self._recipe = recipe

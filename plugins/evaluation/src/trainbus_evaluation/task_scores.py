@@ -11,22 +11,6 @@ from training import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def declared_metrics(task: Any) -> tuple[str, ...]:
-    """Return a task's metrics.
-
-    Raises:
-        ConfigError: they are no tuple of names, or one is the name of the loss.
-    """
-    metrics: Sequence[str] = task.metrics
-    taken = {"loss", "val_loss"}.intersection(metrics)
-    if isinstance(metrics, str) or taken:
-        raise ConfigError(
-            f"the metrics of the task {_name(task)} are {metrics!r}; write a tuple of "
-            "names, such as ('accuracy',), without 'loss' and 'val_loss'"
-        )
-    return tuple(metrics)
-
-
 def checked_scores(task: Any, method: str, found: Any) -> dict[str, Any]:
     """Return what ``score`` or ``summarise`` of a task returned.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+
+from training.hardware.rng import is_generator
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,3 @@ def generators_in(part: Any) -> dict[str, Any]:
     # Attributes only: what a closure or a list holds is not looked for.
     values = getattr(part, "__dict__", {})
     return {name: value for name, value in values.items() if is_generator(value)}
-
-
-def is_generator(value: Any) -> bool:
-    """Whether it is a random generator of python, torch or numpy."""
-    kinds: tuple[Any, ...] = (random.Random, torch.Generator)
-    # Not imported here: without an import there is none of its generators.
-    if "numpy" in sys.modules:
-        numpy_random = sys.modules["numpy"].random
-        kinds += (numpy_random.Generator, numpy_random.RandomState)
-    return isinstance(value, kinds)

@@ -1,4 +1,4 @@
-"""The global random generators that a run draws from."""
+"""The random generators that a run draws from, the global ones first of all."""
 
 from __future__ import annotations
 
@@ -87,3 +87,13 @@ def seeded_rng_state(seed: int, device: torch.device | None = None) -> dict[str,
         return rng_state(device)
     finally:
         load_rng_state(before, device)
+
+
+def is_generator(value: Any) -> bool:
+    """Whether it is a random generator of python, torch or numpy."""
+    kinds: tuple[Any, ...] = (random.Random, torch.Generator)
+    # Not imported here: without an import there is none of its generators.
+    if "numpy" in sys.modules:
+        numpy_random = sys.modules["numpy"].random
+        kinds += (numpy_random.Generator, numpy_random.RandomState)
+    return isinstance(value, kinds)

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from training.feed.unsaved_generators import is_generator
 from training.hardware.float32_precision import using_tf32
+from training.hardware.rng import is_generator
 from training.weighing.cut import first_half
 from training.weighing.measure import Measurement
 from training.weighing.subject import Look, Subject

@@ -224,6 +224,8 @@ class Followed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.heat, self.is_warm = 1.0, False
+        self.cooled = torch.tensor(1.0)  # its extra state
         self.first, self.critic = nn.Linear(6, 6), nn.Linear(6, 6)
         self.teacher = nn.Linear(6, 6).requires_grad_(False)
         self.other = torch.optim.SGD(self.critic.parameters(), lr=0.1)
@@ -232,7 +234,15 @@ class Followed(nn.Module):
         """Return the loss of the first; the others learn beside it."""
         self.teacher.weight.data.mul_(0.9).add_(self.first.weight.data, alpha=0.1)
         (self.critic(batch) - batch).square().mean().backward()
-        return (self.first(batch) - batch).square().mean()
+        self.heat *= 0.9 if self.is_warm else 0.5
+        self.is_warm, self.cooled = True, self.cooled.mul_(0.8)
+        return (self.first(batch) * self.heat - batch * self.cooled).square().mean()
+
+    def get_extra_state(self) -> Tensor:
+        return self.cooled
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.cooled = state.clone()
 
 
 class StepsCritic(Callback):
@@ -249,7 +259,7 @@ class StepsCritic(Callback):
 
 
 @pytest.mark.parametrize("window", [1, 2])
-def test_w3_a_teacher_moved_by_data_and_gradients_of_others_are_put_back(
+def test_w3_a_teacher_gradients_of_others_and_numbers_are_put_back(
     window: int,
 ) -> None:
     def trained(**options: Any) -> Followed:

@@ -32,7 +32,8 @@ class Kept:
 
     Parameters are among it, since a forward pass may move them: those of a teacher that
     follows its student. They cost a copy, freed before the first step. So is ``.grad``:
-    a step function may call ``backward`` for what another optimizer steps.
+    a step function may call ``backward`` for what another optimizer steps. And numbers
+    and flags among a module's attributes, and its extra state where it has one.
 
     Args:
         modules: the model, and what a loss holds beside it; parts are included.
@@ -58,6 +59,10 @@ class Kept:
         self._values = [
             {name: b.detach().clone() for name, b in buffers.items() if b is not None}
             for buffers in self._buffers
+        ]
+        self._numbers = [_numbers_of(module) for module in self._modules]
+        self._extra = [
+            (m, copy.deepcopy(m.get_extra_state())) for m in _with_extra(self._modules)
         ]
         for module in self._modules:
             if any(map(is_lazy, module.parameters(recurse=False))):
@@ -85,7 +90,10 @@ class Kept:
         self._drawn = rng_state(self._card)
 
     def put_buffers_back(self) -> None:
-        """Give each buffer its object and its values back; before every pass."""
+        """Give each buffer its object and its values back; before every pass.
+
+        And all else that is no mode, gradient or generator.
+        """
         with torch.no_grad():
             self._put_parameters_back()
             for module, buffers, values in zip(
@@ -99,6 +107,10 @@ class Kept:
                     # Else untouched, so that versions and views stay as they are.
                     if not is_same_tensor(buffer, value):
                         buffer.copy_(value)
+        for module, numbers in zip(self._modules, self._numbers, strict=True):
+            vars(module).update(numbers)
+        for module, saved in self._extra:
+            module.set_extra_state(copy.deepcopy(saved))
         for optimizer, (groups, state) in self._optimizers:
             for group, options in zip(optimizer.param_groups, groups, strict=True):
                 group.update(options)
@@ -181,6 +193,25 @@ def quiet_train_mode(model: nn.Module, kept: Kept) -> None:
     for module in model.modules():
         if isinstance(module, (_BatchNorm, _DropoutNd)):
             module.eval()
+
+
+def _numbers_of(module: nn.Module) -> dict[str, Any]:
+    """Return the numbers and flags among a module's attributes, by name."""
+    attributes = vars(module).items()
+    found = {n: v for n, v in attributes if type(v) in (bool, int, float)}
+    found.pop("training", None)  # its mode goes its own way
+    return found
+
+
+def _with_extra(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """Yield those that save and load a state beside their tensors."""
+    for module in modules:
+        own = type(module)
+        if (
+            own.get_extra_state is not nn.Module.get_extra_state
+            and own.set_extra_state is not nn.Module.set_extra_state
+        ):
+            yield module
 
 
 def _copied(optimizer: Optimizer) -> tuple[list[dict[str, Any]], list[Any]]:

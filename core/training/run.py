@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable
@@ -280,8 +281,9 @@ class Run:
         plugins = [getattr(each, "__dict__", {}) for each in trainer.plugins.values()]
         kept = [part for attributes in plugins for part in attributes.values()]
         warn_of_drawn(trainer.criterion.generators, [*order.saved_generators, *kept])
-        modules = {"model": trainer.model, **trainer.criterion.modules()}
-        numbers = UnsavedNumbers(modules, trainer.optimizer)
+        modules = {"model": trainer.model, **trainer.criterion.held_modules()}
+        beside = partial(trainer.criterion.plain, [*trainer.plugins.values(), *kept])
+        numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
         self.state.unsaved.extend((UnsavedBuffers(modules), numbers))
 
     def _require_same(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from training import Callback, Trainer
 
-TOLD = "plain attributes: model.inner.heat;"
+TOLD = "attributes or variables: model.inner.heat;"
 
 
 class Saves(Callback):
@@ -117,7 +117,7 @@ def test_r8_one_that_the_first_pass_makes_is_named_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained(Inner("comes late"), tmp_path / "a.pt")
-    assert "plain attributes: model.inner.late;" in caplog.text
+    assert "attributes or variables: model.inner.late;" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,116 @@ def test_r8_a_number_that_an_optimizer_counts_by_itself_is_named(
     kind: Any, place: str, count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained(nn.Linear(1, 1), tmp_path / "a.pt", partial(kind, place))
-    assert caplog.text.count("plain attributes: optimizer.calls;") == count
+    assert caplog.text.count("attributes or variables: optimizer.calls;") == count
+
+
+STATE: dict[str, Tensor] = {}
+CENTER = torch.zeros(1)
+CALLS = 0
+
+
+class Own:
+    """What a step function has beside it; ``what`` says what it does there."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.heat, self.last = what, 1.0, 0.0
+        self.center = torch.zeros(1)
+        self.held: dict[str, Any] = {"center": torch.zeros(1)}
+        self.bank = Inner("rests").requires_grad_(False)
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        x, y = batch
+        loss = nn.functional.mse_loss(model(x) * self.heat + self.center, y)
+        with torch.no_grad():
+            match self.what:
+                case "cools":
+                    self.heat *= 0.9
+                case "adds":
+                    self.center += 0.1
+                case "replaces":
+                    self.center = self.center * 0.9 + 0.1
+                case "adds in a mapping":
+                    self.held["center"] += 0.1
+                case "notes":
+                    self.last = float(loss)
+                    self.noted = loss.detach()
+                    self.held["loss"] = loss.detach()
+                case "counts in a module":
+                    self.bank.calls = getattr(self.bank, "calls", 0) + 1
+                case "adds to a global":
+                    CENTER.add_(0.1)
+                case "sets a global":
+                    set_calls()
+                case "adds to its bank":
+                    self.bank.bias.add_(0.1)
+        return loss
+
+
+def set_calls() -> None:
+    global CALLS
+    CALLS += 1
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        pytest.param("cools", "Own.heat", id="a number"),
+        pytest.param("adds", "Own.center", id="a tensor in place"),
+        pytest.param("replaces", "Own.center", id="another tensor each time"),
+        pytest.param("adds in a mapping", "Own.held.center", id="one in a mapping"),
+        pytest.param("adds to a global", "Own.CENTER", id="a global tensor"),
+        pytest.param("sets a global", "Own.CALLS", id="a global number"),
+        pytest.param("counts in a module", "loss.bank.calls", id="a module's number"),
+        pytest.param("notes", "", id="what it only notes"),
+        pytest.param("adds to its bank", "", id="what is saved"),
+        pytest.param("rests", "", id="it rests"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda own: own, lambda own: lambda *a: own(*a)])
+def test_r8_what_a_step_function_moves_and_no_checkpoint_holds_is_named(
+    wrap: Any, what: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, x = nn.Linear(1, 1), torch.arange(3.0).view(3, 1)
+    Trainer(
+        model,
+        [(x, x)],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        step_fn=wrap(Own(what)),
+        callbacks=[Saves(tmp_path / "a.pt")],
+        num_epochs=4,
+        device="cpu",
+    ).train()
+    assert caplog.text.count("moves numbers") == bool(told)
+    assert told.rpartition(".")[2] in caplog.text
+
+
+def test_r8_a_number_of_a_plugin_that_a_step_function_reads_is_its_own_affair(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Heats(Callback):
+        def __init__(self) -> None:
+            self.heat = 1.0
+
+        def on_epoch_begin(self) -> None:
+            self.heat *= 0.9
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"heat": self.heat}
+
+        def load_state_dict(self, state: Any) -> None:
+            self.heat = state["heat"]
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        return nn.functional.mse_loss(model(batch[0]) * heats.heat, batch[1])
+
+    model, x, heats = nn.Linear(1, 1), torch.arange(3.0).view(3, 1), Heats()
+    Trainer(
+        model,
+        [(x, x)],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        step_fn=step,
+        callbacks=[heats, Saves(tmp_path / "a.pt")],
+        num_epochs=4,
+        device="cpu",
+    ).train()
+    assert "moves numbers" not in caplog.text

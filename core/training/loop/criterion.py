@@ -5,13 +5,13 @@ count. An optimizer or a random generator that is found there does not: who want
 warn of it can ask for it. They are looked for where a function can hold them: itself a
 module or a method of one, arguments of a ``functools.partial``, attributes of a
 callable object, closures, defaults, and globals that the function reads; lists and
-mappings of them included.
+mappings of them included, and of objects, namespaces, classes and modules of Python
+the attributes that it reads.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.loop.forward_checks import name_of
+from training.modules.frozen_weights import WHOLE, mark_of
 from training.modules.plain_names import load_weights, weights_of
-from training.modules.reachable import joined, kept_by, search
+from training.modules.reachable import joined, kept_by, reachable
+from training.modules.unsaved_buffers import holds_numbers
 
 Held = nn.Module | Tensor
 
@@ -49,8 +51,10 @@ class Criterion:
         own: set[Any] = set(model.modules())
         self.optimizers: dict[str, Optimizer] = {}
         self.generators: dict[str, Any] = {}
-        found = itertools.chain(kept_by(model, "model"), search(function, "", set()))
-        for place, held in found:
+        self._function = function
+        for place, held in [*kept_by(model, "model"), *reachable(function)[0]]:
+            if _is_plain(held):
+                continue
             if not isinstance(held, Held):
                 is_stepped = isinstance(held, Optimizer)
                 others = self.optimizers if is_stepped else self.generators
@@ -68,9 +72,13 @@ class Criterion:
         """Return ``{"loss": module}`` for a loss that is a module of its own."""
         return {} if self.module is None else {"loss": self.module}
 
-    def held_modules(self) -> list[nn.Module]:
-        """Return every module that the function holds."""
-        return [held for held in self._held.values() if isinstance(held, nn.Module)]
+    def held_modules(self) -> dict[str, nn.Module]:
+        """Return every module that the function is or holds, by place below "loss"."""
+        return {
+            joined("loss", place): held
+            for place, held in self._held.items()
+            if isinstance(held, nn.Module)
+        }
 
     def beside(self, own: Optimizer) -> list[Any]:
         """Return what computing the loss may move: modules, optimizers, generators.
@@ -78,7 +86,34 @@ class Criterion:
         Not ``own``: that may have a large state, and no step function has to step it.
         """
         others = [each for each in self.optimizers.values() if each is not own]
-        return [*self.held_modules(), *others, *self.generators.values()]
+        return [*self.held_modules().values(), *others, *self.generators.values()]
+
+    def plain(self, passed_over: Iterable[Any]) -> dict[tuple[str, int], Any]:
+        """Return what tells whether a number or tensor that is not saved has moved.
+
+        By place, and by object for tensors that no function reads by that name: a loss
+        that is kept for a log is another one each time, and nothing comes of it.
+
+        Args:
+            passed_over: objects whose numbers are saved by others.
+        """
+        found, read = reachable(self._function, passed_over)
+        saved = [*self._model.parameters(), *self._model.buffers()]
+        known = {id(each) for each in [*saved, *self.tensors().values()]}
+        marks: dict[tuple[str, int], Any] = {}
+        for place, value in found:
+            is_read = place.rpartition(".")[2] in read
+            if isinstance(value, Tensor):
+                if (
+                    id(value) not in known
+                    and type(value) in WHOLE
+                    and holds_numbers(value)
+                ):
+                    mark = id(value), *mark_of(value)
+                    marks[joined(self.name, place), 0 if is_read else id(value)] = mark
+            elif is_read and _is_plain(value):
+                marks[joined(self.name, place), 0] = value
+        return marks
 
     def to(self, device: torch.device) -> None:
         """Move the loss's own module; what a function merely uses is its owner's."""
@@ -125,3 +160,10 @@ class Criterion:
                 if (full := joined(place, name)) in state
             }
             load_weights(held, own, strict=False)
+
+
+def _is_plain(value: Any) -> bool:
+    # What was computed belongs to a graph of some step, not to a state.
+    if isinstance(value, Tensor):
+        return not (value.is_leaf and value.requires_grad)
+    return type(value) in (int, float)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dis
 import functools
+import inspect
+import itertools
 import sysconfig
-from collections.abc import Iterator
-from types import CodeType, FunctionType, MethodType
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,10 +17,14 @@ from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
 
-#: Their functions are not read for what they hold.
-LIBRARIES = tuple(
-    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+#: Their functions are not read for what they hold; nor are ours.
+LIBRARIES = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")),
+    sysconfig.get_path("platlib"),
+    str(Path(__file__).parents[1]),
 )
+#: What an instruction is called that reads a variable or an attribute.
+READS = {"LOAD_ATTR", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD"}
 #: Longer lists and mappings are data, not parts of a loss.
 MOST_ITEMS = 100
 
@@ -37,28 +44,49 @@ def kept_by(module: nn.Module, place: str) -> Iterator[tuple[str, Any]]:
                 yield joined(joined(place, inner), name), value
 
 
-def search(value: Any, place: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Yield (place, what is held) for what can be reached from a function."""
+def reachable(
+    function: Any, passed_over: Iterable[Any] = ()
+) -> tuple[list[tuple[str, Any]], set[str]]:
+    """Return (place, what is there) for all that counts, and the names that are read.
+
+    What counts is modules, optimizers, random generators, tensors and numbers. Of an
+    object, a namespace, a class or a module of Python it is what one of the functions
+    on the way reads by name; of what is called itself it is all attributes.
+
+    Args:
+        function: which is called, or None.
+        passed_over: objects that are not looked into.
+    """
+    read: set[str] = set()
+    while True:
+        known = len(read)
+        found = list(_search(function, "", set(map(id, passed_over)), read))
+        if len(read) == known:  # else a function has named more of what was seen
+            return found, read
+
+
+def _search(
+    value: Any, place: str, seen: set[int], read: set[str]
+) -> Iterator[tuple[str, Any]]:
+    if type(value) in (int, float):
+        yield place, value
+        return  # one object may be many numbers
     if id(value) in seen:
         return
     # Closures and attributes may lead in a circle.
     seen.add(id(value))
-    is_held = isinstance(value, (nn.Module, Optimizer)) or _is_leaf(value)
-    if is_held or is_generator(value):
+    if isinstance(value, (nn.Module, Optimizer, Tensor)) or is_generator(value):
         yield place, value
         if isinstance(value, nn.Module):
             yield from kept_by(value, place)
         return
-    for name, item in _reachable(value, is_function=not place):
-        yield from search(item, joined(place, name), seen)
+    for name, item in _parts_of(value, not place, read):
+        yield from _search(item, joined(place, name), seen, read)
 
 
-def _is_leaf(value: Any) -> bool:
-    # What was computed belongs to a graph of some step, not to a state.
-    return isinstance(value, Tensor) and value.is_leaf and value.requires_grad
-
-
-def _reachable(value: Any, is_function: bool) -> Iterator[tuple[str, Any]]:
+def _parts_of(
+    value: Any, is_function: bool, read: set[str]
+) -> Iterator[tuple[str, Any]]:
     if isinstance(value, functools.partial):
         yield "", value.func
         yield from ((str(number), item) for number, item in enumerate(value.args))
@@ -69,14 +97,34 @@ def _reachable(value: Any, is_function: bool) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, FunctionType):
         # What a library reads is its own affair, and far too much to look at.
         if is_function or not value.__code__.co_filename.startswith(LIBRARIES):
+            read.update(_names_read(value.__code__))
             yield from _variables(value)
     elif isinstance(value, (list, tuple, dict)):
         if len(value) <= MOST_ITEMS:
             items = value.items() if isinstance(value, dict) else enumerate(value)
-            yield from ((str(name), item) for name, item in items)
-    elif is_function and hasattr(value, "__dict__"):  # a callable object, its method
-        yield from vars(value).items()
-        yield "", vars(type(value)).get("__call__")
+            yield from ((str(name), item) for name, item in list(items))
+    elif not _is_opaque(value):
+        own = getattr(value, "__dict__", {})
+        names = own if is_function else {"__wrapped__", *read}
+        yield from [(name, item) for name, item in own.items() if name in names]
+        cls = value if isinstance(value, type) else type(value)
+        for name in ("__call__", *sorted(read)):
+            yield "", _function(cls, name)
+
+
+def _is_opaque(value: Any) -> bool:
+    """Whether nothing in it is looked for: what Python, a library or we have made."""
+    if isinstance(value, ModuleType):
+        return (getattr(value, "__file__", None) or LIBRARIES[0]).startswith(LIBRARIES)
+    made_by = type(value).__module__.partition(".")[0]
+    return made_by in ("builtins", "training") and not isinstance(value, type)
+
+
+def _function(cls: type, name: str) -> Any:
+    """Return the function behind a method or property of a class, None without one."""
+    found = inspect.getattr_static(cls, name, None)
+    found = getattr(found, "__func__", getattr(found, "fget", found))
+    return found if isinstance(found, FunctionType) else None
 
 
 def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -90,17 +138,16 @@ def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
     for number, item in enumerate(function.__defaults__ or ()):
         yield f"default{number}", item
     yield from (function.__kwdefaults__ or {}).items()
-    for name in _globals_read(function.__code__):
+    for name in _names_read(function.__code__):
         if name in function.__globals__:
             yield name, function.__globals__[name]
 
 
-def _globals_read(code: CodeType) -> Iterator[str]:
-    for each in dis.get_instructions(code):
-        # Not co_names: those are the names of attributes, too.
-        if each.opname == "LOAD_GLOBAL":
-            yield each.argval
+@functools.lru_cache(maxsize=1000)
+def _names_read(code: CodeType) -> tuple[str, ...]:
+    """Return the variables and attributes that a function, or one in it, reads."""
+    # Not co_names: those are the names of what is only written, too.
+    read = [each.argval for each in dis.get_instructions(code) if each.opname in READS]
     # Lambdas inside have code of their own.
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _globals_read(constant)
+    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
+    return tuple(dict.fromkeys(itertools.chain(read, *map(_names_read, inner))))

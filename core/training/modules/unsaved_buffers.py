@@ -62,12 +62,13 @@ class UnsavedBuffers:
                 for name in sorted(module._non_persistent_buffers_set):
                     value = module._buffers.get(name)
                     # Parts of one, as of a sharded model, are not read.
-                    if type(value) in WHOLE and _holds_numbers(value):
+                    if type(value) in WHOLE and holds_numbers(value):
                         full = f"{path}.{name}" if path else name
                         yield f"{part}.{plain_name(whole, full)}", value
 
 
-def _holds_numbers(value: Tensor) -> bool:
+def holds_numbers(value: Tensor) -> bool:
+    """Whether it has numbers of its own, and counts how often they are written to."""
     has_data = value.device.type != "meta" and value.layout is torch.strided
     # One of inference mode counts no versions.
     is_odd = value.is_complex() or value.is_quantized or value.is_inference()

@@ -1,9 +1,9 @@
-"""Name numbers that modules or an optimizer count in Python: in no checkpoint."""
+"""Name what modules, an optimizer or a loss count in Python: in no checkpoint."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -25,14 +25,18 @@ class UnsavedNumbers:
     Args:
         modules: part -> module, such as the model.
         optimizer: that of the run.
+        beside: returns what tells whether others have moved, by name and object.
     """
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], optimizer: Optimizer | None = None
+        self,
+        modules: Mapping[str, nn.Module],
+        optimizer: Optimizer | None = None,
+        beside: Callable[[], Mapping[tuple[str, int], Any]] = dict,
     ) -> None:
-        self._modules, self._optimizer = dict(modules), optimizer
+        self._modules, self._optimizer, self._beside = dict(modules), optimizer, beside
         self._before = self._numbers()
-        self._moved: set[str] = set()
+        self._moved: set[tuple[str, int]] = set()
 
     def warn_of_moved(self) -> None:
         """Warn, once, of those that have moved between saves, twice in a row.
@@ -46,24 +50,30 @@ class UnsavedNumbers:
         self._before = now
         if not moved:  # nothing was trained since the last save
             return
-        if again := sorted(moved & self._moved):
+        if again := sorted({name for name, _ in moved & self._moved}):
             log.warning(
                 "training moves numbers that no checkpoint holds, since they are plain "
-                "attributes: %s; a resumed run begins with others; keep each of a "
-                "module in a buffer, or return it from get_extra_state(), and each of "
-                "the optimizer in a group or in its state",
+                "attributes or variables: %s; a resumed run begins with others; keep "
+                "each of a module in a buffer, or return it from get_extra_state(), "
+                "each of the optimizer in a group or in its state, and each of a "
+                "step_fn or loss_fn in a buffer of a module that it uses",
                 some(again),
             )
-            self._modules, self._optimizer = {}, None
+            self._modules, self._optimizer, self._beside = {}, None, dict
         self._moved = moved
 
-    def _numbers(self) -> dict[str, int | float]:
-        return {
-            f"{holder}.{name}": value
+    def _numbers(self) -> dict[tuple[str, int], Any]:
+        numbers: dict[tuple[str, int], Any] = {
+            (f"{holder}.{name}", 0): value
             for holder, attributes in self._holders()
             for name, value in attributes.items()
-            # NaN, which differs from itself, is none.
-            if type(value) in (int, float) and value == value
+            if type(value) in (int, float)
+        }
+        # NaN, which differs from itself, is none.
+        return {
+            name: value
+            for name, value in (numbers | dict(self._beside())).items()
+            if value == value
         }
 
     def _holders(self) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +71,52 @@ def step_of_global(model: nn.Module, batch: Any) -> Tensor:
     return GLOBAL[0].step(model, batch)
 
 
+def step_of_class(model: nn.Module, batch: Any) -> Tensor:
+    return Shared.loss.step(model, batch)
+
+
+class Shared:
+    """Has the loss in an attribute of the class."""
+
+    loss: Learnt
+
+
+class Outer:
+    """Has an object that has the loss behind a property, beside what nobody reads."""
+
+    def __init__(self, loss: Learnt) -> None:
+        self.inner = SimpleNamespace(_loss=loss, tape=nn.Linear(1, 1))
+
+    @property
+    def loss(self) -> Any:
+        return self.inner._loss
+
+    def apply(self, model: nn.Module, batch: Any) -> Tensor:
+        found: Tensor = self.loss.step(model, batch)
+        return found
+
+
+def of_class(loss: Learnt) -> Any:
+    Shared.loss = loss
+    return step_of_class
+
+
+def of_namespace(loss: Learnt) -> Any:
+    args = SimpleNamespace(loss=loss)
+    return lambda model, batch: args.loss.step(model, batch)
+
+
+def of_object(loss: Learnt) -> Any:
+    args = SimpleNamespace(outer=Outer(loss))
+    return lambda model, batch: args.outer.apply(model, batch)
+
+
+def of_python_module(loss: Learnt) -> Any:
+    own = ModuleType("own")
+    own.__file__, own.loss = "own.py", loss  # type: ignore[attr-defined]
+    return lambda model, batch: own.loss.step(model, batch)  # type: ignore[attr-defined]
+
+
 GLOBAL: list[Learnt] = []
 
 
@@ -91,6 +138,10 @@ PLACES: dict[str, Callable[[Learnt], Any]] = {
     "the method of an object": lambda loss: Steps(loss).__call__,
     "a module around both": lambda loss: Whole(loss).step,
     "a global": of_global,
+    "a namespace": of_namespace,
+    "an attribute of a class": of_class,
+    "an object in a namespace": of_object,
+    "a module of Python": of_python_module,
     "a compiled module": lambda loss: torch.compile(loss, backend="eager"),
 }
 

@@ -86,7 +86,7 @@ def without_trace(trainer: Trainer, loader: Iterable[Any]) -> Iterator[None]:
     Parameters that move come back, too, and are warned of, since an evaluation in the
     run keeps no copy of them. Here one is kept, for so long, unless they are too large.
     """
-    modules = [trainer.model, *trainer.criterion.held_modules()]
+    modules = [trainer.model, *trainer.criterion.held_modules().values()]
     with (
         rng_of_main(trainer.strategy),
         undrawn(None, trainer.criterion.generators.values()),

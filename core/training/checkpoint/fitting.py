@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ from training.checkpoint.part_checks import (
 )
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import WAYS
-from training.modules.plain_names import some
+from training.modules.plain_names import plain_name, some
+from training.modules.reachable import joined
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -50,6 +52,39 @@ def misfit(name: str, saved: Any, own: Any, whose: str) -> str | None:
     if not is_same or not same_numbers(saved, own):
         return f"{name} is {shown(saved)}, the {whose}'s {shown(own)}"
     return None
+
+
+def reshaped(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the saved buffers that have another shape, and will be loaded so.
+
+    An observer of ranges or a queue may grow with what it sees. Its class then loads by
+    itself, which a copy of it has to show.
+
+    Args:
+        model: wrapped or not; it is not changed.
+        saved: plain name -> value.
+    """
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        names = {
+            name: full
+            for name, value in module._buffers.items()
+            if (full := plain_name(model, joined(path, name))) in saved
+            and getattr(saved[full], "shape", None) != getattr(value, "shape", None)
+        }
+        if names and _loads(module, {n: saved[full] for n, full in names.items()}):
+            found |= {full: saved[full] for full in names.values()}
+    return found
+
+
+def _loads(module: nn.Module, values: Mapping[str, Any]) -> bool:
+    """Whether a module takes values of other shapes than it has."""
+    if type(module)._load_from_state_dict is nn.Module._load_from_state_dict:
+        return False
+    trial, mistakes = copy.deepcopy(module), [[], [], []]  # type: ignore[var-annotated]
+    state = {**module.state_dict(), **values}
+    trial._load_from_state_dict(state, "", {}, False, *mistakes)
+    return not mistakes[2]
 
 
 def has_finite(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from training.checkpoint.catch_up import switches
-from training.checkpoint.fitting import has_finite, misfit
+from training.checkpoint.fitting import has_finite, misfit, reshaped
 from training.checkpoint.optimizer_state import named_state, names_of
 from training.checkpoint.plugin_states import (
     collect_states,
@@ -189,7 +189,10 @@ def check_model(model: nn.Module, state: dict[str, Any], source: str) -> None:
         CheckpointError: names or shapes differ; says which.
     """
     complete(model, state, source)
-    check_weights(state["model"], weights_of(model), "model", source)
+    own = weights_of(model)
+    check_weights(
+        state["model"], own | reshaped(model, state["model"]), "model", source
+    )
 
 
 def check_loss(trainer: Checkpointable, state: Mapping[str, Any], source: str) -> None:

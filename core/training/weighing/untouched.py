@@ -106,6 +106,8 @@ class Kept:
                     assert buffer is not None
                     # Else untouched, so that versions and views stay as they are.
                     if not is_same_tensor(buffer, value):
+                        if buffer.shape != value.shape:  # it has grown in place
+                            buffer.resize_(value.shape)
                         buffer.copy_(value)
         for module, numbers in zip(self._modules, self._numbers, strict=True):
             vars(module).update(numbers)

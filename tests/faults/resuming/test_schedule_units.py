@@ -187,3 +187,11 @@ def test_a_rate_set_since_is_where_the_steps_go_on_from() -> None:
     for group in optimizer.param_groups:
         group["lr"] = 0.5
     assert rates_over(scheduler, optimizer, 2) == [0.5, pytest.approx(0.05)]
+
+
+def test_a_function_is_asked_from_the_epoch_on_that_it_was_built_to_go_on_at() -> None:
+    optimizer = make_optimizer(Regression())
+    for group in optimizer.param_groups:
+        group["initial_lr"] = 0.1
+    scheduler = LambdaLR(optimizer, lambda n: 1 / (1 + n), last_epoch=2)
+    assert rates_over(scheduler, optimizer, 2) == pytest.approx([0.1 / 4, 0.1 / 5])

@@ -83,7 +83,8 @@ def _formula(
 
 def _of_functions(scheduler: LambdaLR, advance: int) -> float:
     pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-    return max(float(base) * float(function(advance)) for base, function in pairs)
+    at = scheduler.last_epoch + advance  # it may have been built to go on at another
+    return max(float(base) * float(function(at)) for base, function in pairs)
 
 
 def _asked(

@@ -180,11 +180,15 @@ def replace(layer: nn.Linear) -> None:
     layer.weight.data = layer.weight.data * 2
 
 
+def follow(layer: nn.Linear) -> None:
+    layer.weight.data.mul_(0.9)  # no version counts it
+
+
 def thaw(layer: nn.Linear) -> None:
     layer.weight.requires_grad_(True)
 
 
-@pytest.mark.parametrize("touch", [write, replace, thaw])
+@pytest.mark.parametrize("touch", [write, replace, follow, thaw])
 def test_a_frozen_weight_that_somebody_touches_is_in_the_file(
     tmp_path: Path, touch: Callable[[nn.Linear], None]
 ) -> None:

@@ -30,6 +30,7 @@ from torch.optim.lr_scheduler import (
     ExponentialLR,
     LambdaLR,
     LinearLR,
+    MultiplicativeLR,
     MultiStepLR,
     SequentialLR,
     StepLR,
@@ -195,3 +196,45 @@ def test_a_function_is_asked_from_the_epoch_on_that_it_was_built_to_go_on_at() -
         group["initial_lr"] = 0.1
     scheduler = LambdaLR(optimizer, lambda n: 1 / (1 + n), last_epoch=2)
     assert rates_over(scheduler, optimizer, 2) == pytest.approx([0.1 / 4, 0.1 / 5])
+
+
+class Warms:
+    """A function that counts its calls by itself, below another."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, epoch: int) -> float:
+        self.calls += 1
+        return min(1.0, self.calls / 10)
+
+
+def of_closure() -> Callable[[int], float]:
+    calls, inner = [0], Warms()
+
+    def warm(epoch: int) -> float:
+        calls[0] += 1
+        return min(calls[0] / 10, inner(epoch))
+
+    return lambda epoch: warm(epoch)
+
+
+def of_default() -> Callable[[int], float]:
+    def warm(epoch: int, own: Any = Warms()) -> float:  # noqa: B008
+        return float(own(epoch))
+
+    return warm
+
+
+@pytest.mark.parametrize("make", [Warms, of_closure, of_default])
+@pytest.mark.parametrize("kind", [LambdaLR, MultiplicativeLR])
+def test_functions_that_count_by_themselves_are_not_moved_by_looking(
+    kind: Any, make: Any
+) -> None:
+    looked_at, left_alone = (make_optimizer(Regression()) for _ in range(2))
+    schedulers = kind(looked_at, make()), kind(left_alone, make())
+    rates_over(schedulers[0], looked_at, 5)
+    for _ in range(3):
+        for scheduler in schedulers:
+            scheduler.step()
+        assert schedulers[0].get_last_lr() == schedulers[1].get_last_lr()

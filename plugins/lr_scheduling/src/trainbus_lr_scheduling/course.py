@@ -6,7 +6,6 @@ the optimizer that has its options and no parameters.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from trainbus_lr_scheduling.copied import copied
 from training import ConfigError
 from training.plugin import load_rng_state, rng_state
 
@@ -60,16 +60,18 @@ def _formula(
 ) -> Callable[[int], float] | None:
     """Return what tells the highest rate after any number of advances, if it can."""
     kind = type(scheduler)
-    if isinstance(scheduler, LambdaLR) and kind.get_lr is LambdaLR.get_lr:
-        return partial(_of_functions, scheduler)
+    is_of_functions = isinstance(scheduler, LambdaLR) and kind.get_lr is LambdaLR.get_lr
     # That of the class whose steps it tells: one that inherits it has others.
     stepping = next(each for each in kind.__mro__ if "get_lr" in vars(each))
-    if FORMULA not in vars(stepping) or kind.step is not LRScheduler.step:
+    is_formula = FORMULA in vars(stepping) and kind.step is LRScheduler.step
+    if not is_of_functions and not is_formula:
         return None
     try:
         twin, groups = _twin(scheduler, optimizer)
     except Exception:  # an attribute that cannot be copied: stepping it says no more
         return None
+    if is_of_functions:
+        return partial(_of_functions, twin)
     first, formula = twin.last_epoch, getattr(twin, FORMULA)
 
     def rate_at(advance: int) -> float:
@@ -147,4 +149,4 @@ def _twin(scheduler: Any, optimizer: Optimizer) -> tuple[Any, list[dict[str, Any
     memo: dict[int, Any] = {id(optimizer): stand_in}
     for group in optimizer.param_groups:  # weights are shared, should they be met
         memo.update({id(parameter): parameter for parameter in group["params"]})
-    return copy.deepcopy(scheduler, memo), groups
+    return copied(scheduler, memo), groups

@@ -117,8 +117,19 @@ def test_s2_a_plateau_has_torch_s_own_rates_fresh_and_from_every_boundary(
     assert_rates(trainer, optimizer.used, tmp_path)
 
 
+def in_closure(optimizer: Any, warm: int = 4) -> Any:
+    return torch_schedulers.LambdaLR(optimizer, lambda n: min(1.0, max(0.1, n / warm)))
+
+
+def in_default(optimizer: Any, warm: int = 4) -> Any:
+    return torch_schedulers.LambdaLR(
+        optimizer, lambda n, own=warm: min(1.0, max(0.1, n / own))
+    )
+
+
+@pytest.mark.parametrize("warmup", [warmup, in_closure, in_default])
 def test_s2_other_arguments_of_a_function_are_not_resumed_in_silence(
-    tmp_path: Path,
+    warmup: Callable[..., Any], tmp_path: Path
 ) -> None:
     trainer_of(warmup, Saves(tmp_path)).train()
 

@@ -39,6 +39,18 @@ def copied(scheduler: LRScheduler, memo: dict[int, Any]) -> Any:
     return copy.deepcopy(scheduler, memo)
 
 
+def bound_values(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of closure and defaults; nothing of what is no function."""
+    if not isinstance(function, FunctionType):
+        return
+    code, defaults = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount]
+    yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
+    yield from (function.__kwdefaults__ or {}).items()
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        yield from ((name, content) for content in _contents(cell))
+
+
 def _functions_in(value: Any, seen: set[int]) -> Iterator[FunctionType]:
     if id(value) in seen:
         return

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR, ReduceLROnPlateau
 
+from trainbus_lr_scheduling.copied import MOST_VALUES, bound_values
 from trainbus_lr_scheduling.drivers import set_lr
 from trainbus_lr_scheduling.groups import check_groups, parts_of
 from trainbus_lr_scheduling.saved import check_kept, require
@@ -211,20 +212,33 @@ class TorchDriver:
 def arguments_of(scheduler: Any) -> list[Any]:
     """Return what was bound to the functions of a scheduler, which is in no state.
 
-    transformers' ``get_..._schedule_with_warmup`` binds warmup and length so.
+    transformers' ``get_..._schedule_with_warmup`` binds warmup and length in a partial,
+    others have them in a closure or as defaults.
     """
-    functions = [
-        function
+    bound = [
+        copied(each)
         for part in parts_of(scheduler)
         if isinstance(part, (LambdaLR, MultiplicativeLR))
         for function in part.lr_lambdas
-    ]
-    bound = [
-        copied([function.args, function.keywords])
-        for function in functions
-        if isinstance(function, functools.partial)
+        for each in _bound_to(function)
     ]
     return [each for each in bound if foreign_value(each) is None]
+
+
+def _bound_to(function: Any) -> Iterator[Any]:
+    """Yield arguments of partials, and constants of closure and defaults by name."""
+    if isinstance(function, functools.partial):
+        yield [function.args, function.keywords]
+        function = function.func
+    constants = {n: v for n, v in bound_values(function) if _is_constant(v)}
+    if constants:
+        yield constants
+
+
+def _is_constant(value: Any) -> bool:
+    if type(value) in (list, tuple) and len(value) <= MOST_VALUES:
+        return all(map(_is_constant, value))
+    return type(plain(value)) in (bool, int, float, str)
 
 
 def copied(value: Any) -> Any:

@@ -241,3 +241,23 @@ def test_w1_a_mean_over_the_harder_two_of_four_is_refused(seed: int) -> None:
     )
     with pytest.raises(ConfigError, match="no mean over samples"):
         trainer.train()
+
+
+class Noisy(nn.Module):
+    """A mean over rows of what dropout leaves of the outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self.dropout(outputs), targets)
+
+
+def test_dropout_of_a_loss_rests_while_it_is_measured_as_that_of_a_model_does() -> None:
+    noisy = Noisy()
+    kind = Kind(Perceptron, classes(), stacked, {"loss_fn": noisy})
+    trainer = kind.trainer(SPLIT, times=2)
+    trainer.train()
+    assert trainer.state.weigher.settings()["unit"] == "samples"
+    assert noisy.dropout.training

@@ -247,7 +247,7 @@ class Measurement:
         """Eval mode, unless the loss has another form there, or is none."""
         model = self._subject.model
         with torch.enable_grad():  # a step function may differentiate by itself
-            model.eval()
+            self._into_eval()
             try:
                 quiet = float(self._loss(batch)[0].detach())
             except Exception:
@@ -261,8 +261,14 @@ class Measurement:
                     raise
                 loud = quiet
         if quiet is not None and _is_close(quiet, loud):
-            model.eval()
+            self._into_eval()
         return quiet is None or abs(quiet - loud) > SAME * abs(loud)
+
+    def _into_eval(self) -> None:
+        """Put the model, and modules that the loss has beside it, into eval mode."""
+        for module in (self._subject.model, *self._subject.beside):
+            if isinstance(module, nn.Module):
+                module.eval()
 
     def _whole(self, batch: Any, found: Look, is_random: bool) -> Tensor:
         """Return the gradient of the batch, or its loss where there is none to be had.
@@ -278,7 +284,7 @@ class Measurement:
                 try:
                     return self._gradient(batch)
                 except NoGradientError:
-                    model.eval()
+                    self._into_eval()
             found.reasons.append(str(error))
         if self._is_half:
             raise NoGradientError("the losses of half precision tell nothing")

@@ -41,6 +41,8 @@ class Kept:
         keeps_parameters: False: nothing that is done moves them.
         optimizers: that a step function may step by itself.
         generators: that it may draw from, beside those of modules.
+    Attributes:
+        modules: all of ``modules`` and in them.
     """
 
     def __init__(
@@ -51,20 +53,20 @@ class Kept:
         optimizers: Sequence[Optimizer] = (),
         generators: Sequence[Any] = (),
     ) -> None:
-        self._modules = list(
+        self.modules = list(
             dict.fromkeys(m for each in modules for m in each.modules())
         )
-        self._modes = [module.training for module in self._modules]
-        self._buffers = [dict(module._buffers) for module in self._modules]
+        self._modes = [module.training for module in self.modules]
+        self._buffers = [dict(module._buffers) for module in self.modules]
         self._values = [
             {name: b.detach().clone() for name, b in buffers.items() if b is not None}
             for buffers in self._buffers
         ]
-        self._numbers = [_numbers_of(module) for module in self._modules]
+        self._numbers = [_numbers_of(module) for module in self.modules]
         self._extra = [
-            (m, copy.deepcopy(m.get_extra_state())) for m in _with_extra(self._modules)
+            (m, copy.deepcopy(m.get_extra_state())) for m in _with_extra(self.modules)
         ]
-        for module in self._modules:
+        for module in self.modules:
             if any(map(is_lazy, module.parameters(recurse=False))):
                 raise ConfigError(
                     f"the {type(module).__name__} has parameters without a shape yet, "
@@ -84,9 +86,9 @@ class Kept:
             for p in parameters
         ]
         self._optimizers = [(each, _copied(each)) for each in optimizers]
-        parts = [*parts_of(loader, MAY_DRAW), *self._modules]
+        parts = [*parts_of(loader, MAY_DRAW), *self.modules]
         self._generators = _states_in(parts, generators)
-        self._card = _card_of(self._modules)
+        self._card = _card_of(self.modules)
         self._drawn = rng_state(self._card)
 
     def put_buffers_back(self) -> None:
@@ -97,7 +99,7 @@ class Kept:
         with torch.no_grad():
             self._put_parameters_back()
             for module, buffers, values in zip(
-                self._modules, self._buffers, self._values, strict=True
+                self.modules, self._buffers, self._values, strict=True
             ):
                 module._buffers.clear()
                 module._buffers.update(buffers)
@@ -109,7 +111,7 @@ class Kept:
                         if buffer.shape != value.shape:  # it has grown in place
                             buffer.resize_(value.shape)
                         buffer.copy_(value)
-        for module, numbers in zip(self._modules, self._numbers, strict=True):
+        for module, numbers in zip(self.modules, self._numbers, strict=True):
             vars(module).update(numbers)
         for module, saved in self._extra:
             module.set_extra_state(copy.deepcopy(saved))
@@ -136,7 +138,7 @@ class Kept:
 
     def put_modes_back(self) -> None:
         """Give each module its mode back."""
-        for module, mode in zip(self._modules, self._modes, strict=True):
+        for module, mode in zip(self.modules, self._modes, strict=True):
             module.training = mode
 
     def put_back(self) -> None:
@@ -184,15 +186,16 @@ def undrawn(loader: Any, generators: Iterable[Any] = ()) -> Iterator[None]:
 def quiet_train_mode(model: nn.Module, kept: Kept) -> None:
     """Put ``model`` into train mode, but dropout and BatchNorm into eval mode.
 
-    A run's model is in train mode already, but for what rests; one that was found in
-    eval mode goes into train mode as a whole, but for what is frozen.
+    Those of what is kept beside it, such as a loss, too. A run's model is in train mode
+    already, but for what rests; one that was found in eval mode goes into train mode as
+    a whole, but for what is frozen.
     """
     kept.put_modes_back()
     if not model.training:
         model.train()
         for module in frozen_modules(model).values():
             module.eval()
-    for module in model.modules():
+    for module in kept.modules:
         if isinstance(module, (_BatchNorm, _DropoutNd)):
             module.eval()
 

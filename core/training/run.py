@@ -282,7 +282,7 @@ class Run:
         kept = [part for attributes in plugins for part in attributes.values()]
         warn_of_drawn(trainer.criterion.generators, [*order.saved_generators, *kept])
         modules = {"model": trainer.model, **trainer.criterion.held_modules()}
-        beside = partial(trainer.criterion.plain, [*trainer.plugins.values(), *kept])
+        beside = partial(trainer.criterion.reached, [*trainer.plugins.values(), *kept])
         numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
         self.state.unsaved.extend((UnsavedBuffers(modules), numbers))
 

@@ -246,3 +246,115 @@ def test_r8_a_number_of_a_plugin_that_a_step_function_reads_is_its_own_affair(
         device="cpu",
     ).train()
     assert "moves numbers" not in caplog.text
+
+
+class Slow(torch.optim.SGD):
+    """Keeps slow weights in a list, and what ``name`` says as an attribute."""
+
+    def __init__(self, parameters: Any, inner: Any = None) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.own = list(self.param_groups[0]["params"])
+        self.slow = [each.detach().clone() for each in self.own]
+        self.inner = inner
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        super().step()
+        for slow, fast in zip(self.slow, self.own, strict=True):
+            slow.lerp_(fast, 0.5)
+            fast.copy_(slow)
+
+
+class KeepsAll(Slow):
+    """Has it all in a ``state_dict`` of its own."""
+
+    def state_dict(self) -> Any:
+        return super().state_dict() | {"slow": self.slow}
+
+
+def test_r8_tensors_that_an_optimizer_keeps_in_a_list_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(nn.Linear(1, 1), tmp_path / "a.pt", Slow)
+    assert "variables: optimizer.slow.0, optimizer.slow.1;" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [pytest.param(Slow, 1), pytest.param(KeepsAll, 0)]
+)
+@pytest.mark.parametrize(
+    "inner",
+    [
+        pytest.param(torch.Generator(), id="a generator"),
+        pytest.param(
+            torch.optim.SGD([torch.zeros(1, requires_grad=True)]), id="an optimizer"
+        ),
+    ],
+)
+def test_r8_an_optimizer_or_generator_inside_of_the_optimizer_is_named_at_once(
+    kind: Any,
+    count: int,
+    inner: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trained(nn.Linear(1, 1), tmp_path / "a.pt", partial(kind, inner=inner))
+    assert caplog.text.count(f"the {kind.__name__} keeps inner, whose state") == count
+
+
+class Centers(nn.Linear):
+    """Keeps a mean of its outputs, or a mask of them, as a plain tensor."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(1, 1)
+        self.what = what
+        self.center, self.mask = torch.zeros(1), torch.zeros(3, 1)
+        self.last = torch.zeros(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        if self.what == "a mean":
+            self.center = self.center * 0.9 + 0.1 * out.detach().mean(0)
+        elif self.what == "a mask":
+            self.mask = torch.ones_like(x)
+        elif self.what == "notes":
+            self.last = out.detach().mean(0)
+        return out - self.center + self.mask
+
+
+@pytest.mark.parametrize(
+    ("what", "count"),
+    [
+        pytest.param("a mean", 1, id="a mean"),
+        pytest.param("a mask", 0, id="the same numbers again"),
+        pytest.param("notes", 0, id="what it only writes"),
+    ],
+)
+def test_r8_a_plain_tensor_that_a_module_moves_is_named(
+    what: str, count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(Centers(what), tmp_path / "a.pt")
+    assert caplog.text.count("variables: model.inner.center;") == count
+    assert caplog.text.count("moves numbers") == count
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_r8_a_metric_in_a_module_is_named_unless_it_is_saved(
+    is_saved: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torchmetrics = pytest.importorskip("torchmetrics")
+
+    class Weighs(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(1, 1)
+            self.mean = torchmetrics.MeanMetric()
+            self.mean.persistent(is_saved)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            self.mean.update(out.detach())
+            mean: Tensor = self.mean.compute()
+            return out / (1 + mean.square())
+
+    trained(Weighs(), tmp_path / "a.pt")
+    assert caplog.text.count("persistent(True) of a metric") == (not is_saved)

@@ -19,10 +19,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.loop.forward_checks import name_of
-from training.modules.frozen_weights import WHOLE, mark_of
 from training.modules.plain_names import load_weights, weights_of
-from training.modules.reachable import joined, kept_by, reachable
-from training.modules.unsaved_buffers import holds_numbers
+from training.modules.reachable import Found, joined, kept_by, reachable
 
 Held = nn.Module | Tensor
 
@@ -88,32 +86,13 @@ class Criterion:
         others = [each for each in self.optimizers.values() if each is not own]
         return [*self.held_modules().values(), *others, *self.generators.values()]
 
-    def plain(self, passed_over: Iterable[Any]) -> dict[tuple[str, int], Any]:
-        """Return what tells whether a number or tensor that is not saved has moved.
-
-        By place, and by object for tensors that no function reads by that name: a loss
-        that is kept for a log is another one each time, and nothing comes of it.
+    def reached(self, passed_over: Iterable[Any]) -> dict[str, Found]:
+        """Return what can be reached from the function now, by the function's name.
 
         Args:
-            passed_over: objects whose numbers are saved by others.
+            passed_over: objects that others save.
         """
-        found, read = reachable(self._function, passed_over)
-        saved = [*self._model.parameters(), *self._model.buffers()]
-        known = {id(each) for each in [*saved, *self.tensors().values()]}
-        marks: dict[tuple[str, int], Any] = {}
-        for place, value in found:
-            is_read = place.rpartition(".")[2] in read
-            if isinstance(value, Tensor):
-                if (
-                    id(value) not in known
-                    and type(value) in WHOLE
-                    and holds_numbers(value)
-                ):
-                    mark = id(value), *mark_of(value)
-                    marks[joined(self.name, place), 0 if is_read else id(value)] = mark
-            elif is_read and _is_plain(value):
-                marks[joined(self.name, place), 0] = value
-        return marks
+        return {self.name: reachable(self._function, passed_over)}
 
     def to(self, device: torch.device) -> None:
         """Move the loss's own module; what a function merely uses is its owner's."""

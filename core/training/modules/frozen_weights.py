@@ -36,7 +36,7 @@ class FrozenWeights:
         # Tied parameters go by several names.
         named = model.named_parameters(remove_duplicate=False)
         self._frozen = {
-            plain_name(model, name): (value, mark_of(value), _sample_of(value))
+            plain_name(model, name): (value, mark_of(value), sample_of(value))
             for name, value in named
             if not value.requires_grad
         }
@@ -61,7 +61,7 @@ class FrozenWeights:
             and not value.requires_grad
             and mark_of(value) == mark
             # Waits for the device once a weight.
-            and torch.equal(_sample_of(value), sample)
+            and torch.equal(sample_of(value), sample)
         )
         if any(type(model[name]) not in WHOLE for name in names):
             raise CheckpointError(
@@ -117,7 +117,7 @@ def mark_of(value: Tensor) -> tuple[int, int]:
     return value.data_ptr(), value._version
 
 
-def _sample_of(value: Tensor) -> Tensor:
+def sample_of(value: Tensor) -> Tensor:
     """Return a copy of 64 of its numbers, or of the part here, spread over all."""
     local: Tensor = getattr(value, "to_local", value.detach)()
     local = local.detach()

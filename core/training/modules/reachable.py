@@ -7,7 +7,7 @@ import functools
 import inspect
 import itertools
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -27,6 +27,13 @@ LIBRARIES = (
 READS = {"LOAD_ATTR", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD"}
 #: Longer lists and mappings are data, not parts of a loss.
 MOST_ITEMS = 100
+#: And lists in lists.
+MOST_LEVELS = 4
+CONTAINERS = (list, tuple, dict)
+NUMBERS = (int, float)
+
+#: (place, what is there), and the names of attributes and variables that are read.
+Found = tuple[list[tuple[str, Any]], Collection[str]]
 
 
 def joined(place: str, name: str) -> str:
@@ -44,9 +51,45 @@ def kept_by(module: nn.Module, place: str) -> Iterator[tuple[str, Any]]:
                 yield joined(joined(place, inner), name), value
 
 
-def reachable(
-    function: Any, passed_over: Iterable[Any] = ()
-) -> tuple[list[tuple[str, Any]], set[str]]:
+def held_in(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (place, what is there) for all that counts in lists and mappings."""
+    if _counts(value):
+        yield place, value
+    elif place.count(".") < MOST_LEVELS:  # deeper is data, or a list that is in itself
+        for name, item in _items_of(value):
+            yield from held_in(item, joined(place, name))
+
+
+def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the attributes that torch's own class does not have.
+
+    None of one that saves by itself: it has a ``state_dict`` of its own.
+    """
+    if type(optimizer).state_dict is not Optimizer.state_dict:
+        return {}
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if name not in ("defaults", "param_groups", "state")
+        and not name.startswith("_optimizer_")
+    }
+
+
+@functools.lru_cache(maxsize=1000)
+def names_read_by(cls: type) -> frozenset[str]:
+    """Return the attributes and variables that methods of a class, or a base, read."""
+    methods = [
+        each
+        for base in cls.__mro__
+        for each in vars(base).values()
+        if isinstance(each, FunctionType) and not _is_library(each)
+    ]
+    return frozenset(
+        itertools.chain.from_iterable(_names_read(each.__code__) for each in methods)
+    )
+
+
+def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
     """Return (place, what is there) for all that counts, and the names that are read.
 
     What counts is modules, optimizers, random generators, tensors and numbers. Of an
@@ -68,20 +111,33 @@ def reachable(
 def _search(
     value: Any, place: str, seen: set[int], read: set[str]
 ) -> Iterator[tuple[str, Any]]:
-    if type(value) in (int, float):
+    if type(value) in NUMBERS:
         yield place, value
         return  # one object may be many numbers
     if id(value) in seen:
         return
     # Closures and attributes may lead in a circle.
     seen.add(id(value))
-    if isinstance(value, (nn.Module, Optimizer, Tensor)) or is_generator(value):
+    if _counts(value):
         yield place, value
         if isinstance(value, nn.Module):
             yield from kept_by(value, place)
         return
     for name, item in _parts_of(value, not place, read):
         yield from _search(item, joined(place, name), seen, read)
+
+
+def _items_of(value: Any) -> list[tuple[str, Any]]:
+    """Return (name, item) of a short list or mapping."""
+    if not isinstance(value, CONTAINERS) or len(value) > MOST_ITEMS:
+        return []
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return [(str(name), item) for name, item in items]
+
+
+def _counts(value: Any) -> bool:
+    is_part = isinstance(value, (nn.Module, Optimizer, Tensor))
+    return is_part or type(value) in NUMBERS or is_generator(value)
 
 
 def _parts_of(
@@ -96,13 +152,11 @@ def _parts_of(
         yield "", value.__func__
     elif isinstance(value, FunctionType):
         # What a library reads is its own affair, and far too much to look at.
-        if is_function or not value.__code__.co_filename.startswith(LIBRARIES):
+        if is_function or not _is_library(value):
             read.update(_names_read(value.__code__))
             yield from _variables(value)
-    elif isinstance(value, (list, tuple, dict)):
-        if len(value) <= MOST_ITEMS:
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            yield from ((str(name), item) for name, item in list(items))
+    elif isinstance(value, CONTAINERS):
+        yield from _items_of(value)
     elif not _is_opaque(value):
         own = getattr(value, "__dict__", {})
         names = own if is_function else {"__wrapped__", *read}
@@ -110,6 +164,10 @@ def _parts_of(
         cls = value if isinstance(value, type) else type(value)
         for name in ("__call__", *sorted(read)):
             yield "", _function(cls, name)
+
+
+def _is_library(function: FunctionType) -> bool:
+    return function.__code__.co_filename.startswith(LIBRARIES)
 
 
 def _is_opaque(value: Any) -> bool:

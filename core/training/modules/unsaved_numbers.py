@@ -1,4 +1,4 @@
-"""Name what modules, an optimizer or a loss count in Python: in no checkpoint."""
+"""Name what modules, an optimizer or a loss move in Python: in no checkpoint."""
 
 from __future__ import annotations
 
@@ -6,44 +6,62 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from training.hardware.rng import is_generator
+from training.modules.frozen_weights import WHOLE, mark_of, sample_of
 from training.modules.plain_names import plain_name, some
+from training.modules.reachable import (
+    NUMBERS,
+    Found,
+    held_in,
+    names_read_by,
+    own_attributes,
+)
+from training.modules.unsaved_buffers import holds_numbers
 
 __all__ = ["UnsavedNumbers"]
 
 log = logging.getLogger(__name__)
 
+#: What torch keeps in each module: it is saved, or no number.
+OF_MODULES = frozenset(vars(nn.Module()))
+
 
 class UnsavedNumbers:
-    """The numbers among plain attributes, as they are when it is made.
+    """The numbers and tensors among plain attributes, as they are when it is made.
 
     Not those of torch's own classes, nor of a module that has a ``get_extra_state``, or
-    an optimizer that has a ``state_dict`` of its own.
+    an optimizer that has a ``state_dict`` of its own, nor of a metric that is saved.
+    Optimizers and random generators in the optimizer are warned of at once.
 
     Args:
         modules: part -> module, such as the model.
         optimizer: that of the run.
-        beside: returns what tells whether others have moved, by name and object.
+        beside: returns name of a function -> what can be reached from it.
     """
 
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
         optimizer: Optimizer | None = None,
-        beside: Callable[[], Mapping[tuple[str, int], Any]] = dict,
+        beside: Callable[[], Mapping[str, Found]] = dict,
     ) -> None:
         self._modules, self._optimizer, self._beside = dict(modules), optimizer, beside
-        self._before = self._numbers()
+        if isinstance(optimizer, Optimizer):
+            _warn_of_inner(optimizer)
+        self._before = self._marks()
         self._moved: set[tuple[str, int]] = set()
 
     def warn_of_moved(self) -> None:
         """Warn, once, of those that have moved between saves, twice in a row.
 
-        Once alone may be a cache that has been filled; it is filled again.
+        Once alone may be a cache that has been filled; it is filled again. Waits for
+        the device once for each tensor among them.
         """
-        now = self._numbers()
+        now = self._marks()
         moved = {
             name for name, value in now.items() if self._before.get(name) != value
         } & self._before.keys()
@@ -55,45 +73,114 @@ class UnsavedNumbers:
                 "training moves numbers that no checkpoint holds, since they are plain "
                 "attributes or variables: %s; a resumed run begins with others; keep "
                 "each of a module in a buffer, or return it from get_extra_state(), "
-                "each of the optimizer in a group or in its state, and each of a "
-                "step_fn or loss_fn in a buffer of a module that it uses",
+                "each of the optimizer in a group or in its state, each of a step_fn "
+                "or loss_fn in a buffer of a module that it uses, and call "
+                "persistent(True) of a metric",
                 some(again),
             )
             self._modules, self._optimizer, self._beside = {}, None, dict
         self._moved = moved
 
-    def _numbers(self) -> dict[tuple[str, int], Any]:
-        numbers: dict[tuple[str, int], Any] = {
-            (f"{holder}.{name}", 0): value
-            for holder, attributes in self._holders()
-            for name, value in attributes.items()
-            if type(value) in (int, float)
-        }
-        # NaN, which differs from itself, is none.
-        return {
-            name: value
-            for name, value in (numbers | dict(self._beside())).items()
-            if value == value
-        }
+    def _marks(self) -> dict[tuple[str, int], Any]:
+        """Return what tells whether each has moved, by name.
 
-    def _holders(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        And by object for tensors that nobody reads by that name: a loss that is kept
+        for a log is another one each time, and nothing comes of it.
+        """
+        saved = {_storage_of(each) for each in self._saved() if holds_numbers(each)}
+        marks: dict[tuple[str, int], Any] = {}
+        for holder, (found, read) in self._holders():
+            for place, value in found:
+                name, is_read = f"{holder}.{place}", place.rpartition(".")[2] in read
+                if isinstance(value, Tensor):
+                    if _is_plain(value) and _storage_of(value) not in saved:
+                        marks[name, 0 if is_read else id(value)] = _Mark(value)
+                # NaN, which differs from itself, is none.
+                elif type(value) in NUMBERS and is_read and value == value:
+                    marks[name, 0] = value
+        return marks
+
+    def _saved(self) -> Iterator[Tensor]:
+        """Yield what is saved, and gradients: another tensor may be a view of them."""
+        for module in self._modules.values():
+            for parameter in module.parameters():
+                yield parameter
+                if parameter.grad is not None:
+                    yield parameter.grad
+            yield from module.buffers()
+        for state in getattr(self._optimizer, "state", {}).values():
+            yield from (each for _, each in held_in(state) if isinstance(each, Tensor))
+
+    def _holders(self) -> Iterator[tuple[str, Found]]:
         """Yield name and attributes of each that no checkpoint asks for its numbers."""
         for part, whole in self._modules.items():
             for path, module in whole.named_modules():
-                is_saved = _is_own(module, nn.Module, "get_extra_state")
-                if not is_saved and not _is_of_torch(module):
+                saves = type(module).get_extra_state is not nn.Module.get_extra_state
+                if not saves and not _is_of_torch(module) and not _is_kept(module):
                     name = f"{part}.{plain_name(whole, path)}" if path else part
-                    yield name, vars(module)
+                    own = {n: v for n, v in vars(module).items() if n not in OF_MODULES}
+                    yield name, _found_in(own, type(module))
+        yield from self._beside().items()
         optimizer = self._optimizer
-        if not isinstance(optimizer, Optimizer) or _is_of_torch(optimizer):
-            return
-        if not _is_own(optimizer, Optimizer, "state_dict"):
-            yield "optimizer", vars(optimizer)
+        if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
+            yield "optimizer", _found_in(own_attributes(optimizer), type(optimizer))
 
 
-def _is_own(holder: Any, base: type, method: str) -> bool:
-    return getattr(type(holder), method) is not getattr(base, method)
+def _warn_of_inner(optimizer: Optimizer) -> None:
+    inner = [
+        place
+        for place, each in held_in(own_attributes(optimizer))
+        if is_generator(each)
+        or (isinstance(each, Optimizer) and each.state is not optimizer.state)
+    ]
+    if inner:
+        log.warning(
+            "the %s keeps %s, whose state no checkpoint holds, so that a resumed run "
+            "is another one: return it from its state_dict(), and take it back in "
+            "load_state_dict()",
+            *(type(optimizer).__name__, some(inner)),
+        )
+
+
+def _found_in(attributes: Mapping[str, Any], cls: type) -> Found:
+    """Return what is in attributes; whoever counts in one of them reads it somehow."""
+    numbers = {n for n, value in attributes.items() if type(value) in NUMBERS}
+    return list(held_in(dict(attributes))), names_read_by(cls) | numbers
 
 
 def _is_of_torch(holder: Any) -> bool:
     return type(holder).__module__.startswith("torch.")
+
+
+def _is_kept(module: nn.Module) -> bool:
+    """Whether it is a metric of torchmetrics that is in its ``state_dict``."""
+    flags = vars(module).get("_persistent")
+    return isinstance(flags, dict) and bool(flags) and all(flags.values())
+
+
+def _is_plain(value: Tensor) -> bool:
+    # One that requires gradients is saved, or was computed in some step.
+    return type(value) in WHOLE and not value.requires_grad and holds_numbers(value)
+
+
+def _storage_of(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()
+
+
+class _Mark:
+    """Tells whether a tensor was written to, or replaced by one of other numbers."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._mark = id(value), *mark_of(value)
+        self._sample = value.shape, sample_of(value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Mark):
+            return NotImplemented
+        if self._mark[0] == other._mark[0]:
+            return self._mark == other._mark
+        # Of another size it is a cache, which is filled again as it is needed.
+        same_shape = self._sample[0] == other._sample[0]
+        return not same_shape or torch.equal(self._sample[1], other._sample[1])
+
+    __hash__ = None  # type: ignore[assignment]

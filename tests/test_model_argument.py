@@ -42,21 +42,25 @@ def test_what_cannot_be_trained_is_refused_with_what_to_pass(
         Trainer(make(), regression_batches(), optimizer=optimizer, device="cpu")
 
 
-def lazy(**options: Any) -> Trainer:
-    model = nn.LazyLinear(1)
-    return Trainer(
-        model,
-        regression_batches(),
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        loss_fn=nn.functional.mse_loss,
-        device="cpu",
-        **options,
-    )
+@pytest.mark.parametrize("kind", [nn.LazyLinear, nn.LazyBatchNorm1d])
+def test_a_lazy_module_is_refused_until_it_has_its_shape(kind: Any) -> None:
+    options: Any = {} if kind is nn.LazyBatchNorm1d else {"out_features": 1}
+    model = nn.Sequential(nn.Linear(4, 4), kind(**options), nn.LazyLinear(1))
 
+    def made() -> Trainer:
+        return Trainer(
+            model,
+            regression_batches(),
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            loss_fn=nn.functional.mse_loss,
+            device="cpu",
+        )
 
-def test_a_lazy_module_is_not_measured_and_trains_where_nothing_is() -> None:
-    with pytest.raises(ConfigError, match=r"the LazyLinear has .* or say loss_per"):
-        lazy().train()
-    trainer = lazy(loss_per="samples")
+    with pytest.raises(
+        ConfigError, match=r"^model\.1 is still without shapes \(Lazy.*run one"
+    ):
+        made()
+    model(regression_batches()[0][0])
+    trainer = made()
     trainer.train()
     assert trainer.update == 4

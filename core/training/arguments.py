@@ -1,7 +1,4 @@
-"""Check what a ``Trainer`` is given: what would fail later is refused when passed.
-
-And what would have no effect is refused when it is set.
-"""
+"""Refuse when passed what would fail later, and when set what would do nothing."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
@@ -220,20 +218,22 @@ def checked_model(model: Any) -> nn.Module:
     """Return the model, unless it is none whose parts can be reached.
 
     Raises:
-        ConfigError: it is no module but its class, say, or TorchScript.
+        ConfigError: it is no module but its class, say, or TorchScript, or lazy.
     """
     if not isinstance(model, nn.Module):
-        is_class = isinstance(model, type)
-        what = f"the class {model.__name__}" if is_class else f"{model!r:.80}"
-        raise ConfigError(f"model is {what}; pass an instance of torch.nn.Module")
+        what = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
+        raise ConfigError(f"model is {what:.80}; pass an instance of torch.nn.Module")
     for name, part in model.named_modules():
+        own, why = (*part._parameters.values(), *part._buffers.values()), ""
         if isinstance(part, torch.jit.ScriptModule):
+            why = "TorchScript ({}), whose parts cannot be reached to train and save "
+            why += "them; pass what it was made from, with compile=True for its speed"
+        elif any(map(is_lazy, own)):
+            why = "still without shapes ({}), which no checkpoint could be loaded "
+            why += "into; run one batch through the model before"
+        if why:
             at = f"model.{name}" if name else "model"
-            raise ConfigError(
-                f"{at} is TorchScript ({type(part).__name__}), whose parts cannot be "
-                "reached to train and save them; pass the module that it was made "
-                "from, with compile=True for its speed"
-            )
+            raise ConfigError(f"{at} is {why.format(type(part).__name__)}")
     return model
 
 
@@ -358,13 +358,12 @@ def check_savable(trainer: Checkpointable) -> None:
 def _lacking(optimizer: torch.optim.Optimizer) -> list[str]:
     """Return a clause for what a checkpoint needs of an optimizer that it lacks."""
     state = optimizer.state_dict()  # a wrapper may have one of its own
-    needed = {"state": dict, "param_groups": list}
     return [
         f"the state_dict() of the optimizer, a {type(optimizer).__name__}, has no "
         f"{name!r} but {', '.join(map(str, state))}, and no run could load it; have it "
         "return 'state' and 'param_groups' as torch's optimizers do, or use the "
         "optimizer inside of it"
-        for name, kind in needed.items()
+        for name, kind in {"state": dict, "param_groups": list}.items()
         if not isinstance(state.get(name), kind)
     ]
 

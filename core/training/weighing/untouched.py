@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from training.errors import ConfigError
@@ -66,13 +65,6 @@ class Kept:
         self._extra = [
             (m, copy.deepcopy(m.get_extra_state())) for m in _with_extra(self.modules)
         ]
-        for module in self.modules:
-            if any(map(is_lazy, module.parameters(recurse=False))):
-                raise ConfigError(
-                    f"the {type(module).__name__} has parameters without a shape yet, "
-                    "and what the loss is a mean over is measured before the first "
-                    "step; run one batch through the model first, or say loss_per"
-                )
         kept = modules if keeps_parameters else []
         parameters = list(dict.fromkeys(p for m in kept for p in m.parameters()))
         size = sum(p.numel() * p.element_size() for p in parameters)

@@ -88,3 +88,47 @@ def test_measuring_the_loss_leaves_the_buffer_as_long_as_it_was() -> None:
     measured.train()
     said.train()
     assert_equal_weights(measured.model, said.model)
+
+
+class Late(nn.Module):
+    """Has a running mean that is None until the first batch."""
+
+    mean: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.register_buffer("mean", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        now = out.detach().mean(0)
+        self.mean = now if self.mean is None else self.mean * 0.9 + now * 0.1
+        return out - self.mean
+
+
+def test_a_buffer_that_the_first_batch_makes_comes_back(tmp_path: Path) -> None:
+    straight, first, second = (trainer_of(Late(), n) for n in (9, 2, 9))
+    straight.train()
+    first.train()
+    first.save_checkpoint(tmp_path / "a.pt")
+    second.train(resume=tmp_path / "a.pt")
+    assert_equal_weights(second.model, straight.model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [(Queue, 1), (LoadsItself, 0), (Late, 0), (nn.BatchNorm1d, 0)]
+)
+def test_a_buffer_whose_shape_could_not_be_loaded_is_named_when_it_is_saved(
+    kind: type[nn.Module],
+    count: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    part = kind(2) if kind is nn.BatchNorm1d else kind()
+    trainer = trainer_of(part, 3, loss_per="samples")
+    trainer.train()
+    for name in "ab":
+        trainer.save_checkpoint(tmp_path / f"{name}.pt")
+    assert caplog.text.count("changes the shape of buffers: model.0.seen;") == count
+    assert caplog.text.count("changes the shape") == count

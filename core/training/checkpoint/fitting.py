@@ -57,8 +57,8 @@ def misfit(name: str, saved: Any, own: Any, whose: str) -> str | None:
 def reshaped(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the saved buffers that have another shape, and will be loaded so.
 
-    An observer of ranges or a queue may grow with what it sees. Its class then loads by
-    itself, which a copy of it has to show.
+    One that is None takes any. An observer of ranges or a queue may grow with what it
+    sees; its class then loads by itself, which a copy of it has to show.
 
     Args:
         model: wrapped or not; it is not changed.
@@ -66,14 +66,15 @@ def reshaped(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for path, module in model.named_modules():
-        names = {
-            name: full
+        others = {
+            name: saved[full]
             for name, value in module._buffers.items()
             if (full := plain_name(model, joined(path, name))) in saved
             and getattr(saved[full], "shape", None) != getattr(value, "shape", None)
         }
-        if names and _loads(module, {n: saved[full] for n, full in names.items()}):
-            found |= {full: saved[full] for full in names.values()}
+        grown = {n: v for n, v in others.items() if module._buffers[n] is not None}
+        taken = others if _loads(module, grown) else others.keys() - grown.keys()
+        found |= {plain_name(model, joined(path, n)): others[n] for n in taken}
     return found
 
 

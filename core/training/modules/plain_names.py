@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from training.hardware.strategy import PARALLEL
 
@@ -42,7 +43,16 @@ def weights_of(model: nn.Module, keep_vars: bool = False) -> dict[str, Any]:
 def load_weights(
     model: nn.Module, weights: Mapping[str, Any], strict: bool = True
 ) -> None:
-    """Give ``model`` weights under plain names, however it is wrapped."""
+    """Give ``model`` weights under plain names, however it is wrapped.
+
+    A buffer that is None, as one that the first batch makes, is made for them.
+    """
+    for path, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            full = plain_name(model, f"{path}.{name}" if path else name)
+            if buffer is None and isinstance(weights.get(full), Tensor):
+                at = next(model.parameters(), weights[full]).device
+                module._buffers[name] = torch.empty_like(weights[full], device=at)
     state = {
         name: weights[plain]
         for name in model.state_dict()

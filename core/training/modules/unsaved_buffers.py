@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from training.modules.frozen_weights import WHOLE, digest_of, mark_of
 from training.modules.plain_names import plain_name, some
+from training.modules.reachable import joined
 
 __all__ = ["UnsavedBuffers"]
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 class UnsavedBuffers:
     """The buffers that are in no ``state_dict``, as they are when this is made.
 
-    Reads all of them once: a millisecond a megabyte.
+    Reads all of them once: a millisecond a megabyte. And the shapes of the others.
 
     Args:
         modules: part -> module, such as the model.
@@ -31,12 +32,25 @@ class UnsavedBuffers:
             name: (mark_of(value), value.shape, digest_of({"": value}, [""]))
             for name, value in self._buffers()
         }
+        self._shapes = self._loaded_shapes()
 
     def warn_of_moved(self) -> None:
         """Warn, once, of those that hold other numbers by now.
 
-        Reads only those that somebody has written to.
+        Reads only those that somebody has written to. And of those that are saved with
+        another shape than the model is built with, which torch refuses to load.
         """
+        now = self._loaded_shapes()
+        if grown := [
+            n for n, shape in self._shapes.items() if now.get(n, shape) != shape
+        ]:
+            log.warning(
+                "training changes the shape of buffers: %s; the model as it is built "
+                "cannot load them from a checkpoint; keep them at one size, begin with "
+                "None, or have their module load them (_load_from_state_dict)",
+                some(grown),
+            )
+            self._shapes = {}
         moved = [
             name for name, value in self._buffers() if self._has_moved(name, value)
         ]
@@ -56,6 +70,17 @@ class UnsavedBuffers:
             return False
         return digest_of({"": value}, [""]) != digest
 
+    def _loaded_shapes(self) -> dict[str, torch.Size]:
+        """Return the shapes of saved buffers; no module of them loads by itself."""
+        return {
+            f"{part}.{plain_name(whole, joined(path, name))}": each.shape
+            for part, whole in self._modules.items()
+            for path, module in whole.named_modules()
+            if type(module)._load_from_state_dict is nn.Module._load_from_state_dict
+            for name, each in module._buffers.items()
+            if each is not None and name not in module._non_persistent_buffers_set
+        }
+
     def _buffers(self) -> Iterator[tuple[str, Tensor]]:
         for part, whole in self._modules.items():
             for path, module in whole.named_modules():
@@ -63,8 +88,7 @@ class UnsavedBuffers:
                     value = module._buffers.get(name)
                     # Parts of one, as of a sharded model, are not read.
                     if type(value) in WHOLE and holds_numbers(value):
-                        full = f"{path}.{name}" if path else name
-                        yield f"{part}.{plain_name(whole, full)}", value
+                        yield f"{part}.{plain_name(whole, joined(path, name))}", value
 
 
 def holds_numbers(value: Tensor) -> bool:

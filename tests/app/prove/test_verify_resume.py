@@ -53,3 +53,36 @@ def test_what_plugins_write_goes_elsewhere_and_stays_apart(
     for name in ("real.txt", "model.txt"):
         assert (workplace / name).read_text() == "real"
     assert sorted(workplace.iterdir()) == before
+
+
+FORGETS = """
+from training import Callback
+
+class Forgets(Callback):
+    mutates = ("optimizer",)
+
+    def on_setup(self) -> None:
+        self.count = 0
+
+    def on_step_end(self, trainer) -> None:
+        self.count += 1
+        trainer.optimizer.param_groups[0]["lr"] = 1e-2 / self.count
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_plugin_that_changes_training_and_keeps_no_state_is_named_first(
+    workplace: Path,
+    command: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    (workplace / "forgets.py").write_text(FORGETS)
+    config, _, _ = (workplace / "run.yaml").read_text().partition("plugins:")
+    plugins = "plugins:\n  - ./forgets.py:Forgets\n"
+    (workplace / "own.yaml").write_text(config + plugins)
+    code, _, err = command("verify-resume", "own.yaml", "--before", "1")
+    assert code != 0
+    assert "the resumed run is another one" in err
+    assert "Forgets may change training and keeps no state: return what it" in err

@@ -90,7 +90,7 @@ def verify_resume(arguments: argparse.Namespace) -> None:
         if found is not None:
             raise CheckpointError(
                 f"the resumed run is another one: {found} (straight and resumed, after "
-                f"step {done}); {HINTS.get(part, 'this is a bug, please report it')}"
+                f"step {done}); {_hint(part, straight['forgetful'])}"
             )
         print(f"equal: {part}{_size(part, resumed[part])}")
     more = done - arguments.before
@@ -100,12 +100,24 @@ def verify_resume(arguments: argparse.Namespace) -> None:
 HINTS = {
     "batches": "a dataset that keeps its own generator, or a loader that cannot skip, "
     "gives other samples: draw from python's, numpy's or torch's global generators",
-    "model": "an operation that is not deterministic; try "
+    "model": "an operation that is not deterministic: try "
     "torch.use_deterministic_algorithms(True)",
+    "optimizer": "an option or state of it is set by what no checkpoint holds",
     "rng": "something draws random numbers a different number of times",
     "plugins": "the plugin's state_dict and load_state_dict do not return and take all "
     "that it has learnt",
 }
+
+
+def _hint(part: str, forgetful: list[str]) -> str:
+    """Return what may be the cause, plugins without a state first."""
+    hint = HINTS.get(part, "this is a bug, please report it")
+    if part not in ("batches", "model", "optimizer") or not forgetful:
+        return hint
+    return (
+        f"{', '.join(forgetful)} may change training and keeps no state: return what "
+        f"it counts from state_dict() and take it back in load_state_dict(); or {hint}"
+    )
 
 
 def _kept_inside(mapping: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -196,7 +208,14 @@ def _obey() -> None:
     trainer.train()
     state = capture(trainer)
     state["plugins"].pop(Probe.name, None)
-    torch.save({**state, "batches": probe.batches}, order["out"])
+    forgetful = [
+        name
+        for name, each in trainer.plugins.items()
+        if name not in state["plugins"]
+        and any(getattr(each, said, None) for said in ("mutates", "alters_training"))
+    ]
+    kept = {"batches": probe.batches, "forgetful": forgetful}
+    torch.save({**state, **kept}, order["out"])
 
 
 class Probe(Callback):

@@ -239,9 +239,10 @@ def check_weights(
         if names
     ]
     if problems:
+        added = " before a Trainer is made, with what a hook adds" if unexpected else ""
         raise CheckpointError(
             f"checkpoint {source!r} does not fit this {what}; {'; '.join(problems)}: "
-            f"build the {what} as it was when the checkpoint was written"
+            f"build the {what} as it was when the checkpoint was written{added}"
         )
     warn_of_nonfinite(saved, own, what, source)
 

@@ -155,11 +155,11 @@ class Trainer:
         refuse_one_shot(train_dataloader, "train_dataloader")
         refuse_several(train_dataloader)
         self.device = choose_device(device)
-        self._forward = make_forward(loss_fn, step_fn)
-        is_own = loss_fn is None and step_fn is None
-        self._weigher_of = partial(weigher_of, loss_per, self._forward, loss_fn, is_own)
+        forward = self._forward = make_forward(loss_fn, step_fn)
+        how = step_fn if loss_fn is None else loss_fn
+        self._weigher_of = partial(weigher_of, loss_per, forward, loss_fn, how is None)
         self.model = checked_model(model)
-        self.criterion = Criterion(step_fn if loss_fn is None else loss_fn, model)
+        self.criterion = Criterion(how, model, callbacks or ())
         self.bus, self._configured = Bus(), ConfiguredOptions()
         keep_frozen(model, optimizer)
         self.train_dataloader = train_dataloader

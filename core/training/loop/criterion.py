@@ -31,6 +31,7 @@ class Criterion:
     Args:
         function: ``loss_fn`` or ``step_fn``; None: nothing is kept.
         model: its own weights are left out.
+        callbacks: what they hold is in their states.
     Attributes:
         module: the module that ``function`` is or is a method of, unless that is (a
             part of) the model or contains it; else None.
@@ -41,7 +42,12 @@ class Criterion:
         name: of the function, or of its class; of a model that returns its own loss.
     """
 
-    def __init__(self, function: Callable[..., Any] | None, model: nn.Module) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any] | None,
+        model: nn.Module,
+        callbacks: Iterable[Any] = (),
+    ) -> None:
         owner = getattr(function, "__self__", function)
         self._model = model
         self.name = "the model's own" if function is None else name_of(function)
@@ -50,7 +56,8 @@ class Criterion:
         self.optimizers: dict[str, Optimizer] = {}
         self.generators: dict[str, Any] = {}
         self._function = function
-        for place, held in [*kept_by(model, "model"), *reachable(function)[0]]:
+        found, _ = reachable(function, callbacks)
+        for place, held in [*kept_by(model, "model"), *found]:
             if _is_plain(held):
                 continue
             if not isinstance(held, Held):

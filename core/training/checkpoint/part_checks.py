@@ -145,12 +145,6 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
         is_right = progress["loss_sum"] == 0
         wanted = "0, as before the first batch of an epoch"
         require(is_right, "progress.loss_sum", progress["loss_sum"], wanted)
-    # Here, since a position behind the end would yield an empty epoch.
-    length = state["settings"].get("batches_per_epoch")
-    if is_count(length):
-        wanted = f"within the {length} batches of an epoch"
-        is_right = progress["batch"] <= length
-        require(is_right, "progress.batch", progress["batch"], wanted)
 
 
 def check_model(model: Mapping[str, Any], state: Mapping[str, Any]) -> None:

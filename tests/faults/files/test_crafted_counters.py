@@ -33,7 +33,6 @@ def with_progress(state: dict[str, Any], values: dict[str, Any]) -> dict[str, An
         pytest.param(NEW_EPOCH | {"loss_sum": 1e300}, "loss_sum", id="a huge loss"),
         pytest.param({"epoch": 6}, "epoch", id="more epochs than windows"),
         pytest.param({"update": 6}, "update", id="more updates than windows"),
-        pytest.param({"batch": 4}, "batch", id="more batches than an epoch has"),
         pytest.param({"weight_sum": -1.0}, "weight_sum", id="a weight below 0"),
         pytest.param({"decided": "x"}, "decided", id="a step that is text"),
     ],

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.runs import Augmented, SavesEverywhere
+from faults.runs import (
+    Augmented,
+    SavesEverywhere,
+    assert_same_end,
+    build,
+    end_of,
+    loader_of,
+)
 from torch.utils.data import DataLoader, IterableDataset, Sampler, default_collate
 from toy import Regression, make_trainer, regression_batches
 
@@ -45,6 +53,13 @@ class Stream:
         return iter(regression_batches(self.number))
 
 
+class Understated(Stream):
+    """Says that it has 5 batches, however many it has."""
+
+    def __len__(self) -> int:
+        return 5
+
+
 class Stateful(Stream):
     """As a loader that learned to keep its position after the run was saved."""
 
@@ -63,6 +78,15 @@ class Cuts(Callback):
 
     def wrap_dataloader(self, dataloader: Any, stage: str) -> Any:
         return list(dataloader)[: self.number]
+
+
+class Halves(Callback):
+    """Wraps the loader into one of batches of half the size."""
+
+    alters_training = True
+
+    def wrap_dataloader(self, dataloader: Any, stage: str) -> Any:
+        return loader_of(batch_size=1)
 
 
 def without_number(rows: Any) -> Any:
@@ -87,6 +111,7 @@ LOADERS: dict[str, Any] = {
     "a sampler without a length": unsized,
     "a sampler without a length, in workers": lambda n: unsized(n, workers=1),
     "an iterable without a length": Stream,
+    "an iterable whose length is too small": Understated,
 }
 
 
@@ -126,6 +151,19 @@ def test_r3_one_that_ends_at_it_or_after_it_is_not(
     trainer.load_checkpoint(at_batch_7(make(9)))
     trainer.train()
     assert (trainer.step, trainer.epoch) == (number, 1)
+
+
+def test_r3_a_position_behind_the_stated_length_is_one(tmp_path: Path) -> None:
+    """A plugin makes the batches smaller after the length was read."""
+    run = partial(build, Halves(), loader=loader_of(), num_epochs=1)
+    straight = run(SavesEverywhere(tmp_path))
+    straight.train()
+    assert straight.step == 11
+    for path in tmp_path.iterdir():
+        trainer = run()
+        trainer.load_checkpoint(path)
+        trainer.train()
+        assert_same_end(end_of(trainer), end_of(straight), path.name)
 
 
 def test_r3_one_that_a_plugin_cuts_is_refused(at_batch_7: Any) -> None:

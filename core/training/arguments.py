@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from training.checkpoint.optimizer_state import options_of, state_dict_of
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import ConfigError
@@ -338,12 +339,8 @@ def check_savable(trainer: Checkpointable) -> None:
             optimizer's state is none that could be loaded, and there is a plugin that
             saves; without one it is a warning.
     """
-    groups = [
-        {name: value for name, value in group.items() if name != "params"}
-        for group in trainer.optimizer.param_groups
-    ]
     parts: dict[str, Any] = {
-        "the optimizer's param_groups": groups,
+        "the optimizer's param_groups": options_of(trainer.optimizer),
         "settings": settings_of(trainer),
         "metadata": trainer.metadata,
     }
@@ -357,7 +354,7 @@ def check_savable(trainer: Checkpointable) -> None:
 
 def _lacking(optimizer: torch.optim.Optimizer) -> list[str]:
     """Return a clause for what a checkpoint needs of an optimizer that it lacks."""
-    state = optimizer.state_dict()  # a wrapper may have one of its own
+    state = state_dict_of(optimizer)  # a wrapper may have one of its own
     return [
         f"the state_dict() of the optimizer, a {type(optimizer).__name__}, has no "
         f"{name!r} but {', '.join(map(str, state))}, and no run could load it; have it "

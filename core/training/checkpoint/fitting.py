@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from training.checkpoint.optimizer_settings import HOW
-from training.checkpoint.optimizer_state import counterparts, group_names, names_of
+from training.checkpoint.optimizer_settings import HOW, origins
+from training.checkpoint.optimizer_state import (
+    configured_names,
+    counterparts,
+    names_of,
+)
 from training.checkpoint.part_checks import (
     WrongValue,
     is_dense,
@@ -111,7 +115,7 @@ def check_optimizer(
     try:
         for name in state.get("trainable", ()):
             require(name in known, "trainable", name, "the name of a parameter")
-        for place, group in zip(_places(trainer, saved), live, strict=True):
+        for place, group in zip(_places(trainer, state), live, strict=True):
             at = f"optimizer.param_groups[{place}]"
             listed = saved["param_groups"][place]
             _check_options(at, listed, group, state["settings"])
@@ -125,16 +129,16 @@ def check_optimizer(
         ) from wrong
 
 
-def _places(trainer: Checkpointable, saved: Mapping[str, Any]) -> list[int]:
+def _places(trainer: Checkpointable, state: Mapping[str, Any]) -> list[int]:
     """Return for each configured group the index of the saved one."""
-    groups = trainer.optimizer.param_groups[: len(trainer.configured_groups or ())]
+    saved, groups = state["optimizer"], trainer.configured_groups or []
     sizes = [len(group["params"]) for group in groups]
     if "names" not in saved:  # of an earlier release: by position
         found = [len(group["params"]) for group in saved["param_groups"]]
         require(found == sizes, "sizes of optimizer.param_groups", found, str(sizes))
         return list(range(len(sizes)))
-    own = group_names(trainer.optimizer, names_of(trainer))[: len(groups)]
-    places = counterparts(own, saved["names"])
+    own = configured_names(trainer)[: len(groups)]
+    places = counterparts(own, origins(state))
     for names, place in zip(own, places, strict=True):
         wanted = f"there with the group of {some(names)}"
         require(place is not None, "optimizer.names", saved["names"], wanted)
@@ -148,6 +152,8 @@ def _in_saved_order(
     if "names" not in saved:
         return list(own)
     parameters = {name: parameter for parameter, name in names_of(trainer).items()}
+    for name in saved["names"][place]:
+        require(name in parameters, "optimizer.names", name, "the name of a parameter")
     return [parameters[name] for name in saved["names"][place]]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.checkpoint.optimizer_state import SavedGroup, counterparts, group_names
+from training.checkpoint.optimizer_state import SavedGroup, counterparts, known_names
 from training.hardware.optimizer_kernels import WAYS
 
 #: Options that are not compared, or as names.
@@ -26,15 +26,15 @@ def optimizer_settings(
     Args:
         optimizer: its groups tell whether a schedule moves the rates: then the schedule
             compares them, and ``optimizer.lr`` is None.
-        configured: the options before training changed any; None: those of now. A group
-            that joined since is progress and no setting.
+        configured: the groups before training changed any; None: those of now. A group
+            that joined since, or lost parameters, is progress and no setting.
         names: of the parameters.
     """
     live = optimizer.param_groups
     groups = live if configured is None else configured
     settings: dict[str, Any] = {
         "optimizer": type(optimizer).__name__,
-        GROUPS: group_names(optimizer, names)[: len(groups)],
+        GROUPS: known_names(groups, names),
     }
     for name in dict.fromkeys(name for group in groups for name in group):
         if name not in HOW:
@@ -48,6 +48,16 @@ def optimizer_settings(
 def is_scheduled(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a scheduler was ever built for it: torch leaves a key then."""
     return any("initial_lr" in group for group in optimizer.param_groups)
+
+
+def origins(state: Mapping[str, Any]) -> list[list[str]]:
+    """Return names in each group of a checkpoint, of configured ones as configured."""
+    names = state["optimizer"]["names"]
+    configured = state["settings"].get(GROUPS, [])[: len(names)]
+    # Sizes in place of names: of an earlier release.
+    if not all(isinstance(each, list) for each in configured):
+        return list(names)
+    return [*configured, *names[len(configured) :]]
 
 
 def unschedule(settings: dict[str, Any], groups: Sequence[dict[str, Any]]) -> None:

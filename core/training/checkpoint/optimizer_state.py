@@ -11,7 +11,7 @@ import copy
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint.compare import first_difference
-from training.checkpoint.optimizer_types import load_as_saved
 from training.errors import CheckpointError, ConfigError
 from training.loop.criterion import Criterion
 from training.modules.plain_names import plain_name, some
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Names = Mapping[Tensor, str]
+#: What a group holds beside its options.
+PARAMETERS = ("params", "param_names")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def parameter_names(model: nn.Module, criterion: Criterion) -> dict[Tensor, str]
     return named
 
 
-def group_names(optimizer: torch.optim.Optimizer, names: Names) -> list[list[str]]:
+def group_names(groups: Sequence[Mapping[str, Any]], names: Names) -> list[list[str]]:
     """Return for each group the names of its parameters, in order.
 
     Raises:
@@ -73,8 +74,20 @@ def group_names(optimizer: torch.optim.Optimizer, names: Names) -> list[list[str
     """
     return [
         [_named(p, names, at, index) for at, p in enumerate(group["params"])]
-        for index, group in enumerate(optimizer.param_groups)
+        for index, group in enumerate(groups)
     ]
+
+
+def configured_names(run: Checkpointable) -> list[list[str]]:
+    """Return the names in each group: configured ones have all they were built with."""
+    names, configured = names_of(run), run.configured_groups or []
+    late = run.optimizer.param_groups[len(configured) :]
+    return [*known_names(configured, names), *group_names(late, names)]
+
+
+def known_names(groups: Sequence[Mapping[str, Any]], names: Names) -> list[list[str]]:
+    """Return ``group_names`` without parameters that are not in the model any more."""
+    return [[names[p] for p in group["params"] if p in names] for group in groups]
 
 
 def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -91,15 +104,15 @@ def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-#: Options of each optimizer as a run, of whichever trainer, or loading has left them.
+#: Groups of each optimizer as a run, of whichever trainer, or loading has left them.
 LEFT: WeakKeyDictionary[Any, list[dict[str, Any]]] = WeakKeyDictionary()
 
 
 class ConfiguredOptions:
-    """The optimizer's options as a person has set them, whatever training has moved.
+    """The optimizer's groups as a person has set them, whatever training has moved.
 
     Attributes:
-        groups: one mapping for each parameter group; None before they were looked at.
+        groups: options and parameters of each; None before they were looked at.
     """
 
     def __init__(self) -> None:
@@ -108,7 +121,7 @@ class ConfiguredOptions:
 
     def look_at(self, optimizer: torch.optim.Optimizer) -> None:
         """Take over what was set since training or loading has left the optimizer."""
-        now = options_of(optimizer)
+        now = _as_they_are(optimizer)
         if self.groups is None or self._of is not optimizer:
             self.groups, self._of = now, optimizer
         else:
@@ -118,13 +131,13 @@ class ConfiguredOptions:
                 own |= {
                     name: value
                     for name, value in group.items()
-                    if first_difference(left.get(name), value) is not None
+                    if _is_another(left.get(name), value)
                 }
         LEFT[optimizer] = now
 
     def leave(self, optimizer: torch.optim.Optimizer) -> None:
         """Note the options as training or loading leaves them."""
-        LEFT[optimizer] = options_of(optimizer)
+        LEFT[optimizer] = _as_they_are(optimizer)
 
     @contextmanager
     def moved(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
@@ -134,6 +147,23 @@ class ConfiguredOptions:
             yield
         finally:
             self.leave(optimizer)
+
+
+def _as_they_are(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    pairs = zip(options_of(optimizer), optimizer.param_groups, strict=True)
+    return [{**options, "params": Members(group["params"])} for options, group in pairs]
+
+
+class Members(tuple[Tensor, ...]):
+    """Parameters, of which it matters which they are, not what numbers they hold."""
+
+    __slots__ = ()
+
+
+def _is_another(was: Any, value: Any) -> bool:
+    if isinstance(value, Members):
+        return list(map(id, was)) != list(map(id, value))
+    return first_difference(was, value) is not None
 
 
 def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
@@ -154,7 +184,7 @@ def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
             f"the optimizer steps {len(steps)} parameters, none of them of this "
             f"{type(run.model).__name__}; build it with this model's parameters()"
         )
-    known = {name for names in group_names(run.optimizer, names) for name in names}
+    known = {name for names in group_names(groups, names) for name in names}
     if not tell_untrained:
         return
     # Those of a loaded run that join later are not forgotten ones.
@@ -192,20 +222,55 @@ def _told_of_others(run: Checkpointable) -> set[Tensor]:
     return {parameter for group in groups for parameter in group["params"]}
 
 
+@contextmanager
+def set_aside(optimizer: torch.optim.Optimizer) -> Iterator[dict[Tensor, Any]]:
+    """Keep states whose parameter is in no group away: torch's state_dict() fails."""
+    own = {p for group in optimizer.param_groups for p in group["params"]}
+    state = getattr(optimizer, "state", {})  # a wrapper may have none
+    apart = {
+        p: state.pop(p) for p in [*state] if isinstance(p, Tensor) and p not in own
+    }
+    try:
+        yield apart
+    finally:
+        if apart:  # asked for anew: loading has put another mapping in its place
+            optimizer.state.update(apart)
+
+
+def state_dict_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the optimizer's ``state_dict``: of the parameters in its groups."""
+    with set_aside(optimizer):
+        # A new mapping around the same tensors: nothing is copied here.
+        return dict(optimizer.state_dict())
+
+
 def named_state(
     optimizer: torch.optim.Optimizer, names: Names, joining: Sequence[SavedGroup] = ()
 ) -> dict[str, Any]:
     """Return the optimizer's ``state_dict`` with ``names``, a list for each group.
+
+    States of parameters that are in no group any more are in a last one, without
+    options: they may join again.
 
     Args:
         optimizer: its tensors are not copied.
         names: of the parameters.
         joining: groups of a checkpoint that are yet to join; they are in it, too.
     """
-    # A new mapping around the same tensors: nothing is copied here.
-    state = dict(optimizer.state_dict())
-    state["names"] = group_names(optimizer, names)
-    return _with_groups(state, joining) if joining else state
+    state = state_dict_of(optimizer)
+    with set_aside(optimizer) as apart:
+        left = {names[p]: each for p, each in apart.items() if p in names}
+    state["names"] = group_names(optimizer.param_groups, names)
+    moved = {name for group in joining for name in group.names}
+    left = {name: each for name, each in left.items() if name not in moved}
+    if not joining and not left:
+        return state
+    own = [
+        replace(group, names=[name for name in group.names if name not in moved])
+        for group in saved_groups(state)
+    ]
+    late = [*joining, *([SavedGroup(list(left), {}, left)] if left else [])]
+    return _with_groups(_without_groups(state), [*own, *late])
 
 
 def saved_groups(saved: Mapping[str, Any]) -> list[SavedGroup]:
@@ -235,120 +300,54 @@ def counterparts(
 
 
 def fitted(
-    saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, names: Names
+    saved: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer,
+    names: Names,
+    origins: Sequence[Collection[str]],
 ) -> tuple[dict[str, Any], list[SavedGroup]]:
     """Return a saved state in the order of ``optimizer``, and the groups left over.
 
     The state of an earlier release has no names: it is returned as it is, and goes by
-    position.
+    position. A group has the states of all its parameters, whichever they were in.
 
+    Args:
+        saved: of a checkpoint.
+        optimizer: its groups are as configured.
+        names: of its parameters.
+        origins: names in the saved groups, of configured ones as they were configured.
     Raises:
         CheckpointError: a state belongs to several parameters, whose order is another.
     """
     if "names" not in saved:
         return dict(saved), []
-    groups, own = saved_groups(saved), group_names(optimizer, names)
-    places = counterparts(own, saved["names"])
-    # Keys that are text are no parameter's: an optimizer may keep more of its own.
-    state = {k: v for k, v in saved["state"].items() if not isinstance(k, int)}
-    whole: dict[str, Any] = {"state": state, "param_groups": [], "names": []}
+    groups, own = saved_groups(saved), group_names(optimizer.param_groups, names)
+    places = counterparts(own, origins)
+    states = {name: state for group in groups for name, state in group.state.items()}
+    whole = _without_groups(saved)
     for names_here, place, live in zip(
         own, places, optimizer.param_groups, strict=True
     ):
-        if place is None:  # nothing was saved of it
-            options = {k: v for k, v in live.items() if k != "params"}
-            group = SavedGroup(names_here, options, {})
-        else:
-            group = groups[place]
-            if group.names != names_here:
-                _check_separate(group, names_here, live["params"])
+        # Nothing was saved of a group without a place.
+        options = live if place is None else groups[place].options
+        here = (
+            {} if place is None else {n: states[n] for n in names_here if n in states}
+        )
+        if place is not None and groups[place].names != names_here:
+            _check_separate(here, names_here, live["params"])
         # Whether there are names is up to how this optimizer was built.
-        options = {k: v for k, v in group.options.items() if k != "param_names"}
+        own_options = {k: v for k, v in options.items() if k not in PARAMETERS}
         if "param_names" in live:
-            options["param_names"] = live["param_names"]
-        whole = _with_groups(whole, [SavedGroup(names_here, options, group.state)])
+            own_options["param_names"] = live["param_names"]
+        whole = _with_groups(whole, [SavedGroup(names_here, own_options, here)])
     del whole["names"]
-    extra = {k: v for k, v in saved.items() if k not in (*whole, "names")}
     # Groups without a counterpart had joined the saved run: they are to join again.
-    left = [g for i, g in enumerate(groups) if g.names and i not in places]
-    return {**whole, **extra}, left
+    return whole, [g for i, g in enumerate(groups) if g.names and i not in places]
 
 
-def join(
-    optimizer: torch.optim.Optimizer,
-    names: Names,
-    joining: Sequence[SavedGroup],
-    saved: Sequence[Sequence[str]],
-) -> None:
-    """Let groups of a checkpoint join, or take over one that a plugin added again.
-
-    Args:
-        optimizer: of the run.
-        names: of the parameters.
-        joining: the groups.
-        saved: names of all groups of the checkpoint, in order.
-    Raises:
-        CheckpointError: their parameters are in other groups by now, or are gone.
-    """
-    parameters = {name: parameter for parameter, name in names.items()}
-    for group in joining:
-        own = group_names(optimizer, names)
-        # A plugin has let it join again by itself.
-        if counterparts([group.names], own) != [None]:
-            continue
-        taken = set(group.names) & {name for each in own for name in each}
-        gone = set(group.names) - parameters.keys()
-        if taken or gone:
-            raise CheckpointError(
-                f"a parameter group joined the saved run with {some(group.names)}, but "
-                f"{some(sorted(taken or gone))} is "
-                f"{'in another group' if taken else 'not in the model'} now; let the "
-                "same group join, or load with weights_only=True"
-            )
-        keep = ("param_names",) if "param_names" in optimizer.param_groups[0] else ()
-        options = {
-            name: value
-            for name, value in group.options.items()
-            if name != "param_names" or keep
-        }
-        own_parameters: list[Any] = [parameters[name] for name in group.names]
-        if keep:
-            named = options.pop("param_names", group.names)
-            own_parameters = list(zip(named, own_parameters, strict=True))
-        optimizer.add_param_group({**options, "params": own_parameters})
-    # The order of groups is that of sums over them, such as the norm to clip by.
-    own = group_names(optimizer, names)
-    joined = counterparts(own, [group.names for group in joining])
-    is_new = [place is None for place in counterparts(own, saved)]
-    # By id: a group is a dict, which is no key.
-    ranks = {
-        id(group): (is_new[at], joined[at] is not None, joined[at] or 0)
-        for at, group in enumerate(optimizer.param_groups)
-    }
-    optimizer.param_groups.sort(key=lambda group: ranks[id(group)])
-    restore_groups(optimizer, names, joining)
-
-
-def restore_groups(
-    optimizer: torch.optim.Optimizer, names: Names, joining: Sequence[SavedGroup]
-) -> None:
-    """Give the joined groups their saved options and states; others keep theirs."""
-    state, own = optimizer.state_dict(), group_names(optimizer, names)
-    state = {**state, "state": dict(state["state"])}
-    for group, (place,) in zip(
-        joining, (counterparts([g.names], own) for g in joining), strict=True
-    ):
-        assert place is not None, "it has joined"
-        live = state["param_groups"][place]
-        kept = {k: live[k] for k in ("params", "param_names") if k in live}
-        options = {k: v for k, v in group.options.items() if k != "param_names"}
-        state["param_groups"][place] = {**options, **kept}
-        for index, name in zip(live["params"], own[place], strict=True):
-            # Where nothing was saved, nothing shall be left.
-            state["state"].pop(index, None)
-            if name in group.state:
-                state["state"][index] = group.state[name]
-    load_as_saved(optimizer, state)
+def _without_groups(state: Mapping[str, Any]) -> dict[str, Any]:
+    # Keys that are text are no parameter's: an optimizer may keep more of its own.
+    more = {k: v for k, v in state["state"].items() if not isinstance(k, int)}
+    return {**state, "state": more, "param_groups": [], "names": []}
 
 
 def _with_groups(
@@ -384,11 +383,11 @@ def _named(parameter: Tensor, names: Names, at: int, index: int) -> str:
 
 
 def _check_separate(
-    group: SavedGroup, names: Sequence[str], parameters: Sequence[Tensor]
+    states: Mapping[str, Any], names: Sequence[str], parameters: Sequence[Tensor]
 ) -> None:
     """Refuse another order where a state is larger than its parameter (LBFGS)."""
     sizes = {n: p.numel() for n, p in zip(names, parameters, strict=True)}
-    for name, state in group.state.items():
+    for name, state in states.items():
         for value in state.values() if isinstance(state, Mapping) else ():
             # LBFGS: flat rows of all parameters, cut at places that nobody notes.
             if isinstance(value, Tensor) and value.numel() > max(1, sizes[name]):

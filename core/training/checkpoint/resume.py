@@ -13,14 +13,16 @@ from training.checkpoint.optimizer_settings import (
     GROUPS,
     aligned,
     is_scheduled,
+    origins,
     unschedule,
 )
 from training.checkpoint.optimizer_state import (
+    PARAMETERS,
     Names,
     SavedGroup,
+    configured_names,
     counterparts,
     fitted,
-    group_names,
     names_of,
     saved_groups,
 )
@@ -91,7 +93,7 @@ def restore(
     # After consent: of another optimizer the saved state is not looked at.
     if not OPTIMIZER_IS_ANOTHER & consented:
         check_optimizer(trainer, state, source)
-    _leave_joined(trainer)
+    _regroup_as_configured(trainer)
     # The state is fitted to the run before it is parked for it.
     _adapt_optimizer(trainer, state, consented)
     for part in CHANGED_BY_HOOKS:
@@ -103,7 +105,8 @@ def restore(
     if "optimizer" in state:
         names = names_of(trainer)
         moments = _own_part(trainer, state, names)
-        optimizer, left = fitted(moments, trainer.optimizer, names)
+        saved_names = origins(state) if "names" in moments else ()
+        optimizer, left = fitted(moments, trainer.optimizer, names, saved_names)
         loaded.joining_groups[:] = left
     # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:
@@ -242,20 +245,21 @@ def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:
     """Return the groups that joined the saved run after its training had begun."""
     if "names" not in state["optimizer"]:
         return []
-    groups = saved_groups(state["optimizer"])
-    places = counterparts(
-        [group.names for group in groups], state["settings"].get(GROUPS, [])
-    )
-    return [g for g, place in zip(groups, places, strict=True) if place is None]
+    configured = len(state["settings"].get(GROUPS, []))
+    late = saved_groups(state["optimizer"])[configured:]
+    return [group for group in late if group.options]  # else it is no group
 
 
-def _leave_joined(trainer: Checkpointable) -> None:
-    """Take groups out that joined an earlier run of this trainer."""
+def _regroup_as_configured(trainer: Checkpointable) -> None:
+    """Take groups out that joined an earlier run of this trainer, and mend others."""
     configured, optimizer = trainer.configured_groups or (), trainer.optimizer
+    for group, own in zip(optimizer.param_groups, configured, strict=False):
+        group |= {name: list(own[name]) for name in PARAMETERS if name in own}
     late = optimizer.param_groups[len(configured) :]
     if late:
         del optimizer.param_groups[len(configured) :]
-        parameters = [p for group in late for p in group["params"]]
+        known = {p for group in configured for p in group["params"]}
+        parameters = [p for g in late for p in g["params"] if p not in known]
         for parameter in parameters:
             # torch's state_dict() fails on a state whose parameter is in no group.
             optimizer.state.pop(parameter, None)
@@ -304,8 +308,7 @@ def _adapt_optimizer(
     configured = trainer.configured_groups or []
     groups = state["optimizer"]["param_groups"]
     if "names" in state["optimizer"]:
-        own_names = group_names(trainer.optimizer, names_of(trainer))
-        places = counterparts(own_names, state["optimizer"]["names"])
+        places = counterparts(configured_names(trainer), origins(state))
     else:
         places = list(range(len(groups)))
     for place, own in zip(places, configured, strict=True):

@@ -6,14 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-from training.checkpoint.catch_up import CHANGED_BY_HOOKS, catch_up, switches
+from training.checkpoint.catch_up import (
+    CHANGED_BY_HOOKS,
+    catch_up,
+    restore_groups,
+    switches,
+)
+from training.checkpoint.optimizer_settings import origins
 from training.checkpoint.optimizer_state import (
+    configured_names,
     counterparts,
     group_names,
     kept_options,
     names_of,
     options_of,
-    restore_groups,
 )
 from training.checkpoint.plugin_states import restore_states
 from training.errors import CheckpointError
@@ -60,6 +66,7 @@ class Resumption:
         self._trainer, self._compare = trainer, compare
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._names = state.get("optimizer", {}).get("names", ())
+        self._origins = origins(state) if self._names else []
         # Renewed by ``check``: what hooks switch from there on is told apart by it.
         self._before: dict[str, list[str]] | None = switches(trainer)
         parts = ("optimizer", "scaler", "weights_are", *CHANGED_BY_HOOKS)
@@ -138,8 +145,12 @@ class Resumption:
     def _restore_joined(self) -> None:
         """Give groups that have joined again by now what was saved of them."""
         names, optimizer = names_of(self._trainer), self._trainer.optimizer
-        own, joining = group_names(optimizer, names), self._trainer.state.joining_groups
-        is_here = [counterparts([group.names], own) != [None] for group in joining]
+        joining = self._trainer.state.joining_groups
+        own = group_names(optimizer.param_groups, names)
+        is_here = [
+            bool(group.options) and counterparts([group.names], own) != [None]
+            for group in joining
+        ]
         if any(is_here):
             restore_groups(optimizer, names, list(compress(joining, is_here)))
             joining[:] = [
@@ -149,6 +160,5 @@ class Resumption:
     def _note_places(self) -> None:
         """Note where each group stood in the checkpoint, which a schedule goes by."""
         if self._names:
-            own = group_names(self._trainer.optimizer, names_of(self._trainer))
-            places = counterparts(own, self._names)
+            places = counterparts(configured_names(self._trainer), self._origins)
             self._trainer.state.group_places[:] = places

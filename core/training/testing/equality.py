@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.checkpoint.compare import first_difference
+from training.checkpoint.optimizer_state import state_dict_of
 
 __all__ = ["difference", "run_difference", "state_of"]
 
@@ -25,7 +26,7 @@ def run_difference(one: Any, two: Any, name: str) -> str:
     """
     for what, values in (
         ("weights", [t.model.state_dict() for t in (one, two)]),
-        ("optimizer", [t.optimizer.state_dict() for t in (one, two)]),
+        ("optimizer", [state_dict_of(t.optimizer) for t in (one, two)]),
         ("history", [[_timeless(row) for row in t.history] for t in (one, two)]),
         ("stop_owner", [t.stop_owner for t in (one, two)]),
         ("state", [state_of(t, name) for t in (one, two)]),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from training.bus.callback import Callback
+from training.checkpoint.optimizer_state import state_dict_of
 from training.testing.case import Case
 from training.testing.equality import difference
 from training.testing.probes import CostProbe, MutationProbe, Probe, ReadProbe
@@ -111,6 +112,6 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
     """Return what no observer may change."""
     return {
         "weights": trainer.model.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
+        "optimizer": state_dict_of(trainer.optimizer),
         "train_loss": [row["train_loss"] for row in trainer.history],
     }

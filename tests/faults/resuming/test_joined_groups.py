@@ -1,9 +1,11 @@
-"""R11: a group that joined the optimizer joins again when the run is resumed."""
+"""R11: groups that a run has changed are as they were when it is resumed."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +174,131 @@ def test_r11_what_the_checkpoint_says_of_gradients_is_told_and_may_be_declined(
         assert trainer.model.first.weight.requires_grad == is_trained
         told = "trained or not as in the checkpoint, not as this run set them"
         assert (told in caplog.text) == is_trained
+
+
+class Moves(Callback):
+    """Takes the first layer out of its group, into a new one or another, or none."""
+
+    def __init__(self, when: str, to: str) -> None:
+        self.when, self.to = when, to
+
+    def move(self, trainer: Trainer) -> None:
+        groups, first = trainer.optimizer.param_groups, trainer.model.first
+        own = set(first.parameters())
+        groups[0]["params"] = [p for p in groups[0]["params"] if p not in own]
+        named: Any = list(first.parameters())
+        if "param_names" in groups[0]:
+            named = list(first.named_parameters("first"))
+            groups[0]["param_names"] = groups[0]["param_names"][2:]
+        if self.to == "a new group":
+            trainer.optimizer.add_param_group({"params": named, "weight_decay": 0.0})
+        if self.to == "the other group":
+            groups[1]["params"] += first.parameters()
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        group = trainer.optimizer.param_groups[0]["params"]
+        is_there = trainer.model.first.weight in set(group)
+        due = {
+            "when its epoch begins": trainer.epoch == 1,
+            "when it is there": trainer.epoch >= 1,
+            "and back": trainer.epoch == 1,
+        }
+        if is_there and due.get(self.when):
+            self.move(trainer)
+        if self.when == "and back" and trainer.epoch == 2 and not is_there:
+            group += trainer.model.first.parameters()
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if self.when == "inside an epoch" and trainer.step == 8:
+            self.move(trainer)
+
+
+MOVED = ("no group", "a new group", "the other group")
+MOVES = (
+    *product(("when its epoch begins", "when it is there", "inside an epoch"), MOVED),
+    ("and back", "no group"),
+)
+
+
+def moving(when: str, to: str, *callbacks: Any, is_named: bool = False) -> Any:
+    net = Net()
+    rows: list[Any] = list(net.named_parameters() if is_named else net.parameters())
+    groups = [{"params": rows[:4]}, {"params": rows[4:], "lr": 0.02}]
+    optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.5)
+    return trainer_of(net, optimizer, Moves(when, to), *callbacks, max_grad_norm=0.5)
+
+
+def sizes_of(trainer: Trainer) -> list[int]:
+    return [len(group["params"]) for group in trainer.optimizer.param_groups]
+
+
+@pytest.mark.parametrize(("when", "to"), MOVES)
+def test_r11_every_boundary_resumes_a_run_in_which_parameters_move(
+    tmp_path: Path, when: str, to: str
+) -> None:
+    straight = moving(when, to, SavesEverywhere(tmp_path))
+    straight.train()
+    expected = end_of(straight)
+    assert len(expected["moments"]) == 6
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 18
+    for path in files:
+        trainer = moving(when, to)
+        trainer.load_checkpoint(path)
+        trainer.train()
+        found = first_difference(end_of(trainer), expected)
+        assert found is None, f"{path.name}: {found}"
+        assert sizes_of(trainer) == sizes_of(straight)
+
+
+@pytest.mark.parametrize("to", MOVED)
+def test_r11_a_trainer_goes_back_to_before_parameters_had_moved(
+    tmp_path: Path, to: str
+) -> None:
+    trainer = moving("inside an epoch", to, SavesEverywhere(tmp_path))
+    trainer.train()
+    expected, sizes = copy.deepcopy(end_of(trainer)), sizes_of(trainer)
+    for path in ("0-3.pt", "1-9.pt"):
+        trainer.load_checkpoint(tmp_path / path)
+        trainer.train()
+        assert first_difference(end_of(trainer), expected) is None, path
+        assert sizes_of(trainer) == sizes
+
+
+def test_r11_parameters_move_in_an_optimizer_that_names_them(tmp_path: Path) -> None:
+    run = partial(moving, "inside an epoch", "a new group", is_named=True)
+    straight = run(SavesEverywhere(tmp_path))
+    straight.train()
+    trainer = run()
+    trainer.load_checkpoint(tmp_path / "1-9.pt")
+    trainer.train()
+    assert first_difference(end_of(trainer), end_of(straight)) is None
+    names, expected = (
+        [group["param_names"] for group in each.optimizer.param_groups]
+        for each in (trainer, straight)
+    )
+    assert names == expected
+
+
+def test_r11_a_save_leaves_the_states_of_what_is_in_no_group(tmp_path: Path) -> None:
+    trainer = moving("when its epoch begins", "no group", SavesEverywhere(tmp_path))
+    trainer.train()
+    assert trainer.model.first.weight in trainer.optimizer.state
+    saved = torch.load(tmp_path / "2-17.pt", weights_only=True)["optimizer"]
+    assert saved["names"][2:] == [["model.first.weight", "model.first.bias"]]
+    assert [len(group) > 1 for group in saved["param_groups"]] == [True, True, False]
+
+
+def test_r11_a_run_in_which_parameters_have_moved_is_trained_on(tmp_path: Path) -> None:
+    trainer = moving("inside an epoch", "no group", SavesEverywhere(tmp_path))
+    trainer.train()
+    trainer.train()
+    assert trainer.step == 18
+    resumed = moving("inside an epoch", "no group")
+    resumed.load_checkpoint(tmp_path / "1-9.pt")
+    resumed.save_checkpoint(tmp_path / "again.pt")
+    one, again = (
+        torch.load(tmp_path / name, weights_only=True)["optimizer"]
+        for name in ("1-9.pt", "again.pt")
+    )
+    assert first_difference(one, again) is None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from training.checkpoint.optimizer_state import options_of, state_dict_of
+from training.checkpoint.plugin_states import check_states
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.errors import ConfigError
@@ -337,7 +338,7 @@ def check_savable(trainer: Checkpointable) -> None:
     Raises:
         ConfigError: an option of the optimizer, a setting or metadata is it, or the
             optimizer's state is none that could be loaded, and there is a plugin that
-            saves; without one it is a warning.
+            saves; without one it is a warning. PluginError: a plugin's state is it.
     """
     parts: dict[str, Any] = {
         "the optimizer's param_groups": options_of(trainer.optimizer),
@@ -350,6 +351,7 @@ def check_savable(trainer: Checkpointable) -> None:
         if trainer.bus.on_checkpoint is not None:
             raise ConfigError(problem)
         log.warning("this run cannot be saved: %s", problem)
+    check_states(trainer)
 
 
 def _lacking(optimizer: torch.optim.Optimizer) -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toy import make_trainer
 
-from training import Callback, CheckpointError, Trainer
+from training import Callback, CheckpointError, PluginError, Trainer
 from training.checkpoint.plugin_states import MISSING, require_version
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 
@@ -110,6 +111,48 @@ def test_one_whose_state_was_lost_is_new_and_starts_afresh(tmp_path: Path) -> No
     receipt = trainer.load_checkpoint(write_checkpoint(tmp_path / "lost.pt", state))
     assert receipt is not None
     assert (receipt.returned, receipt.added) == ((), ("Warms",))
+
+
+class Best(Callback):
+    """Keeps a number of numpy, from when it is asked to on."""
+
+    name = "best"
+
+    def __init__(self, begins: str = "at once") -> None:
+        self.begins = begins
+        if begins == "at once":
+            self.value = np.float32("inf")
+
+    def on_train_begin(self) -> None:
+        self.value = np.float32(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: Any) -> None:
+        raise AssertionError("nothing was saved")
+
+
+def test_a_state_that_no_checkpoint_can_hold_is_told_before_the_first_step(
+    tmp_path: Path,
+) -> None:
+    trainer = make_trainer(None, None, Best(), Saves(tmp_path))
+    with pytest.raises(PluginError, match=r"'best' .* value is numpy\.float32"):
+        trainer.train()
+    assert trainer.step == 0
+
+
+def test_a_state_that_is_not_there_before_training_is_told_of_at_a_save(
+    tmp_path: Path,
+) -> None:
+    trainer = make_trainer(None, None, Best("in training"), Saves(tmp_path))
+    with pytest.raises(PluginError, match=r"'best' .* value is numpy\.float32"):
+        trainer.train()
+    assert trainer.step == 1
+
+
+def test_a_state_that_nobody_saves_may_be_anything() -> None:
+    assert resumed(None, Best()).step == 4
 
 
 def test_until_a_run_goes_on_what_was_loaded_is_saved_again(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISSING",
+    "check_states",
     "collect_states",
     "digests_of",
     "require_state",
@@ -64,6 +65,26 @@ def collect_states(trainer: Checkpointable) -> dict[str, Any]:
         if state:
             states[name] = state
     return states
+
+
+def check_states(trainer: Checkpointable) -> None:
+    """Say before the first step whose state no checkpoint could hold, as it is then.
+
+    Raises:
+        PluginError: as ``collect_states``, and there is a plugin that saves.
+    """
+    if trainer.bus.on_checkpoint is None:
+        return
+    for name, plugin in trainer.plugins.items():
+        is_called = hasattr(plugin, "state_dict") and trainer.bus.calls(name)
+        if not is_called or name in trainer.bus.isolated:
+            continue
+        try:
+            state_of(name, plugin, trainer)
+        except PluginError:
+            raise
+        except Exception:
+            continue  # it may have none before training begins; a save will tell
 
 
 def restore_states(trainer: Checkpointable) -> None:

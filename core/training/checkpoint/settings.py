@@ -103,6 +103,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         **optimizer_settings(
             trainer.optimizer, trainer.configured_groups, names_of(trainer)
         ),
+        **(trainer.recipe.settings if trainer.recipe else {}),
         "num_epochs": trainer.num_epochs,
         "max_steps": trainer.max_steps,
         "device": trainer.device.type,

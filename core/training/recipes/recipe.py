@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from training.errors import ConfigError, PluginError
@@ -30,6 +31,8 @@ class Recipe:
         task: scores predictions.
         family: makes them.
         processor: of the model, as the family takes it.
+        settings: by dotted name, what decides the function that the model computes; a
+            resume compares them.
     Raises:
         ConfigError: the task's metrics are no tuple of names.
     """
@@ -37,6 +40,7 @@ class Recipe:
     task: Task
     family: ModelFamily
     processor: Any
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the metrics here, which a task may choose when it is made."""

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from training.app.building.recipe import add_adapters, make_recipe, rebuild
+from training.app.building.recipe import (
+    add_adapters,
+    make_recipe,
+    model_settings,
+    rebuild,
+)
 from training.app.config.load import Config
 from training.errors import CheckpointError
 from training.recipes.family import ModelFamily
@@ -86,7 +91,8 @@ def build_parts(
         )
     if config.model.lora and description is None:  # else it came with them
         add_adapters(model, config.model.lora, ("model", "lora"), config.place)
-    return Parts(pipeline, model, Recipe(task, family, processor))
+    settings = model_settings(config, task, family)
+    return Parts(pipeline, model, Recipe(task, family, processor, settings))
 
 
 def make_pipeline(

@@ -9,16 +9,26 @@ Format 1 said ``model_type`` beside what the one family of then described.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from inspect import Parameter
+from pathlib import PurePath
 from typing import Any
 
 from training.app.config.load import Config
 from training.app.config.recipe_checks import DEFAULT_TASK, OF_EVERY_MODEL, ONCE_HERE
 from training.discovery.parts import build_pair, build_part, find_part, named_part
 from training.discovery.provenance import announcement_of
+from training.discovery.signature import (
+    fitted,
+    fitted_call,
+    keyword_only,
+    parameters_of,
+)
 from training.discovery.specs import Locate
 from training.documents.document import Key, dotted
 from training.errors import CheckpointError, ConfigError, did_you_mean
@@ -32,6 +42,7 @@ __all__ = [
     "add_adapters",
     "described",
     "make_recipe",
+    "model_settings",
     "named_parts",
     "rebuild",
 ]
@@ -115,6 +126,45 @@ def described(config: Config, recipe: Recipe, model: Any) -> dict[str, Any]:
         "freeze": config.model.freeze,
         "lora": config.model.lora,
     }
+
+
+def model_settings(config: Config, task: Task, family: Any) -> dict[str, Any]:
+    """Return by dotted name the options that decide what the model computes.
+
+    With their defaults: an option left out and the same one written out are equal.
+    """
+    model, cls = config.model, type(family)
+    own = model.options
+    if family is task:  # made once, of the task's options
+        own = named_part(config.task, "task")[1]
+    settings = _resolved("model", parameters_of(cls), own, fitted(cls, own)[0])
+    if model.build is not None:
+        values, _ = fitted_call(cls.build, model.build)
+        names = keyword_only(cls.build)
+        found = _resolved("model.build", names, model.build, values)
+        found.pop("model.build.seed", None)  # the checkpoint has the weights
+        settings |= found
+    if model.lora is not None:
+        cls = import_module("trainbus_models.lora").Lora
+        values, _ = fitted(cls, model.lora)
+        settings |= _resolved("model.lora", parameters_of(cls), model.lora, values)
+    return settings
+
+
+def _resolved(
+    at: str,
+    parameters: Mapping[str, Parameter],
+    given: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what is given and the other defaults, where JSON has them; no paths."""
+    defaults = {name: each.default for name, each in parameters.items()}
+    found = {}
+    for name, value in {**defaults, **given}.items():
+        if not isinstance(values.get(name), PurePath):  # says where, not what
+            with suppress(TypeError):  # a default may be anything
+                found[f"{at}.{name}"] = json.loads(json.dumps(value))
+    return found
 
 
 def add_adapters(

@@ -1,0 +1,102 @@
+"""A run goes on with the model that it had, or with another one by consent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training.checkpoint_io import read_checkpoint, write_checkpoint
+
+Command = Callable[..., tuple[int, str, str]]
+RESUME = ("run", "run.yaml", "--set", "training.num_epochs=2", "--resume")
+
+
+def newest(workplace: Path) -> Path:
+    """Return the newest checkpoint of the run in ``out``."""
+    folder = workplace / "out/checkpoints"
+    listed = json.loads((folder / "manifest.json").read_text())["checkpoints"]
+    return Path(folder, listed[-1]["file"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "allowed"),
+    [
+        pytest.param(
+            "model.build.num_attention_heads=1",
+            "model.build.num_attention_heads was 2, is 1",
+            "model.build.num_attention_heads",
+            id="another function of the same weights",
+        ),
+        pytest.param(
+            "model.build.dropout=0.9",
+            "model.build.dropout was 0.0, is 0.9",
+            "model.build",
+            id="one that had its default",
+        ),
+        pytest.param(
+            "model.max_question_length=3",
+            "model.max_question_length was 32, is 3",
+            "model",
+            id="an option of the family",
+        ),
+    ],
+)
+def test_another_option_of_the_model_is_refused_unless_it_is_allowed(
+    workplace: Path, command: Command, change: str, told: str, allowed: str
+) -> None:
+    command("run", "run.yaml")
+    changed = (*RESUME, "auto", "--set", change)
+    code, _, err = command(*changed)
+    assert (code, told in err) == (4, True), err
+    code, out, err = command(*changed, "--allow-change", allowed)
+    assert (code, f"setting {told}" in out) == (0, True), err
+
+
+@pytest.mark.parametrize(
+    "same", ["model.build.dropout=0.0", "model.build.seed=7", "model.freeze=[]"]
+)
+def test_a_default_that_is_written_out_and_a_seed_of_the_weights_are_no_change(
+    workplace: Path, command: Command, same: str
+) -> None:
+    command("run", "run.yaml")
+    code, out, err = command(*RESUME, "auto", "--set", same)
+    assert (code, "setting model" in out) == (0, False), err
+
+
+def test_a_checkpoint_that_knows_no_options_of_its_model_is_resumed_with_any(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml")
+    state = read_checkpoint(newest(workplace))
+    settings = state["settings"]
+    state["settings"] = {k: v for k, v in settings.items() if k[:6] != "model."}
+    state["metadata"] = {}
+    write_checkpoint("old.pt", state)
+    code, _, err = command(*RESUME, "old.pt", "--set", "model.build.dropout=0.9")
+    assert code == 0, err
+
+
+def test_a_run_goes_on_whose_model_has_moved_to_another_folder(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml")
+    command("export", str(newest(workplace)), "here")
+    loads = CONFIG.replace("NAME", "here")
+    (workplace / "run.yaml").write_text(loads)
+    command("run", "run.yaml")
+    Path("here").rename("there")
+    (workplace / "run.yaml").write_text(loads.replace("here", "there"))
+    code, out, err = command(*RESUME, "auto")
+    assert (code, "setting model" in out) == (0, False), err
+    assert "config model.name was 'here', is 'there'" in out
+
+
+CONFIG = """\
+data: {train: rows/train.jsonl, validation: rows/val.jsonl, batch_size: 2}
+model: {name: NAME}
+training: {num_epochs: 1, save_dir: loaded, device: cpu}
+plugins: [evaluation, checkpointing: {monitor: accuracy, mode: max}]
+"""

@@ -206,6 +206,25 @@ def test_another_monitor_after_a_resume_ranks_by_its_own_values(begun, tmp_path)
     assert second.plugin.best_value == 0.9
 
 
+@pytest.mark.parametrize("change", [{"monitor": "accuracy"}, {"mode": "max"}])
+def test_what_was_best_by_another_monitor_or_mode_is_never_deleted(
+    begun, tmp_path, caplog, change
+):
+    first = begun(save_dir=tmp_path, save_top_k=2)
+    for value in (1.0, 2.0, 3.0):
+        first.run_epoch(val_loss=value, accuracy=value)
+    last = first.plugin.last_path
+    for _ in range(2):  # the second start goes on with the new one
+        trainer = begun(resume=last, save_dir=tmp_path, save_top_k=2, **change)
+        for step in (1.0, 2.0):
+            value = trainer.epoch * (-step if "monitor" in change else step)
+            trainer.run_epoch(val_loss=value, accuracy=value)
+        last = trainer.plugin.last_path
+    assert short(tmp_path).startswith("c1 c2 c")
+    assert caplog.text.count("ranked by 'val_loss' (min), and from here on by") == 1
+    assert "checkpoint-001-1.0000.pt, checkpoint-002-2.0000.pt" in caplog.text
+
+
 def test_a_resume_that_trains_no_further_writes_nothing(begun, tmp_path):
     first = begun(save_dir=tmp_path)
     first.run_epoch(val_loss=1.0)

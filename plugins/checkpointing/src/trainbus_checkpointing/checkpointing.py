@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -213,13 +214,19 @@ class ModelCheckpointCallback(Callback):
         if self.weights == "trained":
             saver.frozen = FrozenWeights(trainer.model)
         best, last = self._restored.get("best"), self._restored.get("last")
-        source: Path | None = trainer.resumed_from
         hints = [(each["file"], each["step"]) for each in (best, last) if each]
+        watched = {k: v for k, v in self._restored.items() if k in ("monitor", "mode")}
+        before = replace(self.ranking, **watched)
+
+        def begin() -> None:
+            store.begin(trainer.resumed_from, position, hints)
+            before.spare(store.entries, self.ranking)
+
         with files.usable(store.folder):
-            store.on_main(lambda: store.begin(source, position, hints))
+            store.on_main(begin)
         if store.last and (store.last.epoch, store.last.step) == position:
             saver.saved_at = position
-        if self.carry_best and best and not store.best and self._watches_the_same():
+        if self.carry_best and best and not store.best and before == self.ranking:
             saver.baseline = best["value"]
 
     def on_epoch_begin(self) -> None:
@@ -386,10 +393,6 @@ class ModelCheckpointCallback(Callback):
         # Not Path.resolve, which raises where links go round in a circle.
         used = self._saver and os.path.realpath(self._saver.store.folder)
         return used == os.path.realpath(folder)
-
-    def _watches_the_same(self) -> bool:
-        saved = self._restored["monitor"], self._restored["mode"]
-        return saved == (self.monitor, self.ranking.mode)
 
 
 def _pointer(entry: Entry) -> dict[str, Any]:

@@ -210,6 +210,7 @@ def _entry(item: _Content) -> Entry:
         num_bytes=item.count("num_bytes"),
         digest=item.text("digest"),
         run=item.count("run"),
+        is_spared=item.get("is_spared") is True,  # earlier releases spared none
         metrics={name: _finite(value) for name, value in metrics.items()},
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from training.plugin import gain
+
+log = logging.getLogger(__name__)
 
 #: ``save_top_k`` that keeps everything.
 KEEP_ALL = -1
@@ -27,6 +30,7 @@ class Entry:
         num_bytes: size of the file.
         digest: of names, sizes and CRC32s of all its records.
         run: number of the run in this folder that it belongs to.
+        is_spared: was among the best by another monitor or mode, and is never deleted.
     """
 
     file: str
@@ -38,6 +42,7 @@ class Entry:
     num_bytes: int = 0
     digest: str = ""
     run: int = 0
+    is_spared: bool = False
     metrics: dict[str, float | None] = field(default_factory=dict)
 
     def value(self, monitor: str | None) -> float | None:
@@ -85,16 +90,26 @@ class Ranking:
         ranked = self.sorted(entries)
         return ranked if self.keep == KEEP_ALL else ranked[: self.keep]
 
+    def measured(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return those kept that have a finite value, best first."""
+        return [e for e in self.kept(entries) if e.value(self.monitor) is not None]
+
     def best(self, entries: Sequence[Entry]) -> Entry | None:
         """Return the best of those kept with a finite value, or None."""
-        return next(
-            (
-                entry
-                for entry in self.kept(entries)
-                if entry.value(self.monitor) is not None
-            ),
-            None,
-        )
+        return next(iter(self.measured(entries)), None)
+
+    def spare(self, entries: Sequence[Entry], now: Ranking) -> None:
+        """Let none of its best be deleted because the run now ranks in another way."""
+        best = self.measured(entries) if self != now else []
+        for entry in best:
+            entry.is_spared = True
+        if best:
+            log.warning(
+                "checkpointing: the run's checkpoints were ranked by %r (%s), and from "
+                "here on by %r (%s); what was best stays until you delete it: %s",
+                *(self.monitor, self.mode, now.monitor, now.mode),
+                ", ".join(entry.file for entry in best),
+            )
 
     def enters(self, value: float, entries: Sequence[Entry]) -> bool:
         """Whether a new checkpoint of ``value`` would be among the best ``keep``.
@@ -112,6 +127,6 @@ class Ranking:
     def evicted(
         self, entries: Sequence[Entry], protected: Collection[str]
     ) -> list[Entry]:
-        """Return the entries that are neither kept nor named in ``protected``."""
+        """Return the entries neither kept, nor spared, nor named in ``protected``."""
         stay = {entry.file for entry in self.kept(entries)} | set(protected)
-        return [entry for entry in entries if entry.file not in stay]
+        return [e for e in entries if not e.is_spared and e.file not in stay]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -133,20 +134,50 @@ def test_what_a_killed_run_was_writing_goes_when_the_next_one_begins(
     assert {path.name for path in tmp_path.glob("*.tmp-*")} == kept
 
 
+def fails(monkeypatch: pytest.MonkeyPatch, name: str, times: float = 1) -> list[str]:
+    """Let the disk be full for the first ``times`` writes of a file; return them."""
+    failures: list[str] = []
+    replace = os.replace
+
+    def full(source: str, target: str) -> None:
+        if Path(target).name == name and len(failures) < times:
+            failures.append(target)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    return failures
+
+
+def test_an_epoch_whose_record_cannot_be_written_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = fails(monkeypatch, "history.json")
+    trainer = recorded(tmp_path)
+    trainer.train()
+    assert failures
+    assert caplog.text.count("the history is written at a later time: ") == 1
+    rows = json.loads((tmp_path / "history.json").read_text())
+    assert [row["epoch"] for row in rows] == list(range(1, trainer.epoch + 1))
+    assert summary(tmp_path)["status"] == "finished"
+
+
+def test_a_record_that_cannot_be_written_to_the_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails(monkeypatch, "history.json", times=math.inf)
+    trainer = recorded(tmp_path)
+    with pytest.raises(OSError, match=r"No space left on device.*history\.json"):
+        trainer.train()
+    assert trainer.epoch == trainer.num_epochs
+    assert summary(tmp_path)["status"].startswith("failed: ")
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "starts.json"])
 def test_a_record_whose_first_write_failed_is_made_up_for_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    failures = []
-    replace = os.replace
-
-    def full_once(source: str, target: str) -> None:
-        if Path(target).name == name and not failures:
-            failures.append(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-            raise failures[0]
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", full_once)
+    failures = fails(monkeypatch, name)
     tiny_trainer(KeptRecord(), save_dir=tmp_path).train()
     assert failures
     assert summary(tmp_path)["status"] == "finished"

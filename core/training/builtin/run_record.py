@@ -123,12 +123,15 @@ class RunRecord(Callback):
         self._write(STARTS, self._starts)
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
-        """Write the history so far.
+        """Write the history so far; what fails is made up for with the next file.
 
         Raises:
             FolderLostError: another run records itself there by now.
         """
-        self._write(HISTORY, trainer.history)
+        try:
+            self._write(HISTORY, trainer.history)
+        except OSError as error:  # no row is lost: the trainer has all
+            log.warning("the history is written at a later time: %s", error)
 
     def on_train_end(self, trainer: Checkpointable) -> None:
         """Write the history, and the summary of a run that ended well."""

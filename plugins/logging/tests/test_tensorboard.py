@@ -6,7 +6,7 @@ import math
 import pytest
 
 from trainbus_logging import TensorBoardCallback
-from training import ConfigError
+from training import Callback, ConfigError
 from training.plugin import LazyLogs, Readback
 
 reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -117,6 +117,32 @@ def test_nothing_is_read_from_the_device_between_the_points(make_trainer):
         logs = Looks({"loss": 1.0, "lr": 0.1})
         board.on_step_end(trainer, logs)
         assert logs.count == looks
+
+
+class Away(Callback):
+    """Puts a file in the place of the event files' folder for the second epoch."""
+
+    def on_epoch_begin(self, trainer):
+        folder = trainer.save_dir / "tensorboard" / "run"
+        if trainer.epoch == 1:
+            folder.rename(trainer.save_dir / "aside")
+            folder.touch()
+        if trainer.epoch == 2:
+            folder.unlink()
+            (trainer.save_dir / "aside").rename(folder)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_event_files_that_cannot_be_written_for_a_time_cost_only_that_time(
+    make_trainer, tmp_path, caplog
+):
+    board = TensorBoardCallback(every_n_steps=1)
+    make_trainer(board, Away(), num_epochs=4).train()
+    log = load(tmp_path / "run" / "tensorboard" / "run")
+    assert [step for step, _ in points(log, "loss/train_epoch")] == [4, 12, 16]
+    assert {1, 2, 3, *range(9, 17)} <= {step for step, _ in points(log, "loss/train")}
+    (told,) = caplog.messages
+    assert "values are lost until it can be, and then go to a new event file" in told
 
 
 def test_a_second_run_in_the_same_folder_stays_apart(make_trainer, tmp_path):

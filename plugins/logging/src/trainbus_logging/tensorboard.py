@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -10,6 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +21,7 @@ from trainbus_logging.hyperparameters import hyperparameters, settings_of
 from trainbus_logging.shown_rows import Row, ShownRows
 from training import ConfigError, PluginError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, named_path, require_state
+from training.plugin import Plan, named_path, require_state, write_durably
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 RUN_NAME = re.compile(r"(?:run-[0-9]+)?")
 #: Letters of the run's folder in its name.
 MOST_LETTERS = 60
+#: Bytes that can be written before a new event file is begun after an error.
+ROOM = 1 << 16
 #: Values of a step -> their tags; others are below ``train/``.
 STEP_TAGS = {"loss": "loss/train", "grad_norm": "grad_norm"}
 #: Columns of a history row that are no metrics -> their tags; others have none.
@@ -68,7 +72,8 @@ class TensorBoardCallback(Callback):
     A run writes to a folder below ``log_dir`` that is named like its ``save_dir``; if
     it holds curves already, to ``<name>-2`` and so on, so that both stay readable. A
     resumed run goes on in its own folder and hides the points after the step that it
-    resumes from.
+    resumes from. After an event file that could not be written, as on a full disk, the
+    curves go on in a new one once that can be; what came between is lost.
 
     Args:
         log_dir: folder for those of runs, relative to the working directory; None:
@@ -101,6 +106,7 @@ class TensorBoardCallback(Callback):
         self.log_dir = named_path(log_dir or "tensorboard")
         self._run_name = ""
         self._writer: SummaryWriter | None = None
+        self._is_lost = False  # what it wrote could not be written
         self._due: deque[tuple[str, Readback, int]] = deque()  # tag, value, step
         self._root = self.log_dir  # what `tensorboard --logdir` is to be given
         self._hyperparameters: dict[str, Any] | None = None  # to be written
@@ -164,8 +170,8 @@ class TensorBoardCallback(Callback):
                 f"tensorboard.log_dir is {str(self.log_dir)!r}, which cannot be "
                 f"written: {error.strerror}"
             ) from error
-        self._worst = []
-        self._writer.add_custom_scalars(LAYOUT)
+        self._worst, self._is_lost = [], False
+        self._put("add_custom_scalars", LAYOUT)
         self._hyperparameters = hyperparameters(trainer)
         self._write_text("run/settings", settings_of(trainer), trainer.step)
         if trainer.metadata:
@@ -209,8 +215,7 @@ class TensorBoardCallback(Callback):
         for name, tag in EPOCH_TAGS.items():
             if name in metrics:
                 self._write(tag, float(metrics[name]), trainer.step)
-        if self._writer is not None:
-            self._writer.flush()
+        self._put("flush")
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Show the worst rows of the last evaluation."""
@@ -226,9 +231,9 @@ class TensorBoardCallback(Callback):
         self._write_due()
         if self._hyperparameters is not None:
             self._write_hyperparameters([])
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        if self._writer is not None:
+            self._put("close")
+        self._writer, self._is_lost = None, False
 
     def _place(self, save_dir: Path) -> Path:
         default = save_dir / "tensorboard"
@@ -262,45 +267,63 @@ class TensorBoardCallback(Callback):
     def _write_hyperparameters(self, tags: Iterable[str]) -> None:
         """Write the settings, once, as what ``tags`` are compared by."""
         settings, self._hyperparameters = self._hyperparameters, None
-        writer: Any = self._writer  # the types of torch know nothing of its file
-        if writer is None:
-            return
         from torch.utils.tensorboard import summary
 
         make: Any = summary.hparams
         # Not add_hparams(), which writes them to a further run beside this one.
         for each in make(settings, dict.fromkeys(tags, 0.0)):
-            writer.file_writer.add_summary(each)
+            self._put("file_writer.add_summary", each)
 
     def _show(self, tag: str, shown: ShownRows, rows: Sequence[Row], step: int) -> None:
         """Write rows as text, and those with pictures as pictures."""
+        self._put("add_text", tag, shown.table(rows), step)
         if self._writer is None:
             return
-        self._writer.add_text(tag, shown.table(rows), step)
         for number, row in enumerate(rows, 1):
             try:
                 cards = shown.cards(row)
             except Exception as error:  # as many kinds as there are decoders
                 told = f"step {step}: {tag}/{number} is not shown: {error}"
-                self._writer.add_text("notes", told, step)
+                self._put("add_text", "notes", told, step)
                 continue
             for card in cards:
-                self._writer.add_image(f"{tag}/{number}", card, step, dataformats="HWC")
+                name = f"{tag}/{number}"
+                self._put("add_image", name, card, step, dataformats="HWC")
 
     def _write(self, tag: str, value: float, step: int) -> None:
-        if self._writer is None:
-            return
         if math.isfinite(value):
-            self._writer.add_scalar(tag, value, step)
+            self._put("add_scalar", tag, value, step)
         else:
-            self._writer.add_text("notes", f"step {step}: {tag} is {value}", step)
+            self._put("add_text", "notes", f"step {step}: {tag} is {value}", step)
 
     def _write_text(self, tag: str, values: Mapping[str, Any], step: int) -> None:
-        assert self._writer is not None
         text = json.dumps(values, indent=2, default=str, ensure_ascii=False)
         # Half a character, as a path that is not UTF-8 holds, is not written as it is.
         text = text.encode("utf-8", "backslashreplace").decode()
-        self._writer.add_text(tag, f"```json\n{text}\n```", step)
+        self._put("add_text", tag, f"```json\n{text}\n```", step)
+
+    def _put(self, method: str, *args: Any, **options: Any) -> None:
+        """Call a method of the writer, if there is one.
+
+        One whose file could not be written fails ever after: another takes its place.
+        """
+        try:
+            if self._is_lost:
+                _require_room(self.log_dir)
+                self._writer = _import_writer()(str(self.log_dir))
+                self._is_lost = False
+            if self._writer is not None:
+                attrgetter(method)(self._writer)(*args, **options)
+        except OSError as error:
+            if self._writer is not None:
+                logger.warning(
+                    "tensorboard: %s cannot be written (%s); values are lost until it "
+                    "can be, and then go to a new event file",
+                    *(self.log_dir, error),
+                )
+                with contextlib.suppress(OSError):  # its thread ends
+                    attrgetter("file_writer.close")(self._writer)()
+            self._writer, self._is_lost = None, True
 
 
 def tag_of(metric: str) -> str:
@@ -351,6 +374,11 @@ def free_run_name(log_dir: Path, save_dir: Path) -> str:
     if number > 1:
         logger.info("%s holds curves of this run already; it is %s", log_dir, name)
     return name
+
+
+def _require_room(folder: Path) -> None:
+    """Raise OSError if no event file can be written; a writer that tries leaves one."""
+    write_durably(folder / "room", lambda file: file.write(bytes(ROOM))).unlink()
 
 
 def _import_writer() -> type[SummaryWriter]:

@@ -136,6 +136,23 @@ def test_a_link_out_of_the_root_is_refused(tmp_path):
     assert bad[0].reason == f"image 'a.png' is a link that leads nowhere, to {gone!r}"
 
 
+def test_a_folder_behind_a_link_names_where_it_leads_and_the_root_that_would_do(
+    tmp_path,
+):
+    tmp_path = tmp_path.resolve()
+    for name in ("shared", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "shared" / "a.png").write_bytes(b"")
+    (tmp_path / "mine" / "train").symlink_to(tmp_path / "shared")
+    path = write(tmp_path / "mine", json.dumps(GOOD | {"image": "train/a.png"}))
+    _, bad = read_rows(path)
+    picture = str(tmp_path / "shared" / "a.png")
+    assert f"'train/a.png' leads by a link to {picture!r}, outside" in bad[0].reason
+    assert f"set data.root to {str(tmp_path)!r}, which holds" in bad[0].reason
+    rows, bad = read_rows(path, root=tmp_path)
+    assert (len(rows), bad) == (1, [])
+
+
 def test_a_wider_root_allows_images_beside_the_rows_folder(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()

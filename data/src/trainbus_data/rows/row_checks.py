@@ -149,14 +149,17 @@ class RowChecks:
                 raise UnusableRow(f"{name} holds a NUL character")
             named = os.path.join(self._folder, text)
             path = os.path.realpath(named)
-            if os.path.commonpath([self._root, path]) != self._root:
+            common = os.path.commonpath([self._root, path])
+            if common != self._root:
                 if os.path.islink(named) and not os.path.lexists(path):
                     raise UnusableRow(
                         f"{name} {text!r} is a link that leads nowhere, to {path!r}"
                     )
+                is_direct = path == os.path.normpath(named)
+                how = "lies" if is_direct else f"leads by a link to {path!r},"
                 raise UnusableRow(
-                    f"{name} {text!r} lies outside {self._root}; set data.root to a "
-                    "folder that holds both rows and images"
+                    f"{name} {text!r} {how} outside {self._root}; set data.root to "
+                    f"{common!r}, which holds rows and images, or move the images"
                 )
             if len(self._resolved) == MAX_RESOLVED:
                 self._resolved.clear()

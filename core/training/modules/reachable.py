@@ -7,6 +7,7 @@ import functools
 import inspect
 import itertools
 import sysconfig
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -103,28 +104,27 @@ def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
     read: set[str] = set()
     while True:
         known = len(read)
-        found = list(_search(function, "", set(map(id, passed_over)), read))
+        found = list(_search(function, set(map(id, passed_over)), read))
         if len(read) == known:  # else a function has named more of what was seen
             return found, read
 
 
-def _search(
-    value: Any, place: str, seen: set[int], read: set[str]
-) -> Iterator[tuple[str, Any]]:
-    if type(value) in NUMBERS:
-        yield place, value
-        return  # one object may be many numbers
-    if id(value) in seen:
-        return
-    # Closures and attributes may lead in a circle.
-    seen.add(id(value))
-    if _counts(value):
-        yield place, value
-        if isinstance(value, nn.Module):
-            yield from kept_by(value, place)
-        return
-    for name, item in _parts_of(value, not place, read):
-        yield from _search(item, joined(place, name), seen, read)
+def _search(function: Any, seen: set[int], read: set[str]) -> Iterator[tuple[str, Any]]:
+    queue = deque([("", function)])
+    while queue:  # the nearest places first: their names are the shorter ones
+        place, value = queue.popleft()
+        if type(value) in NUMBERS:  # one object may be many numbers
+            yield place, value
+        elif id(value) not in seen:
+            # Closures and attributes may lead in a circle.
+            seen.add(id(value))
+            if _counts(value):
+                yield place, value
+                if isinstance(value, nn.Module):
+                    yield from kept_by(value, place)
+                continue
+            for name, item in _parts_of(value, not place, read):
+                queue.append((joined(place, name), item))
 
 
 def _items_of(value: Any) -> list[tuple[str, Any]]:

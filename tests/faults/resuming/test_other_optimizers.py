@@ -82,7 +82,7 @@ def make(place: str = "a callback", **options: Any) -> Trainer:
         regression_batches(),
         optimizer=main,
         step_fn=uses_main if place == "the run's" else step_fn or critic.step,
-        callbacks=[critic] if place == "a callback" else [],
+        callbacks=[critic] if place in ("a callback", "the run's") else [],
         num_epochs=2,
         device="cpu",
         **options,

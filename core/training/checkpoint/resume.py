@@ -30,8 +30,10 @@ from training.checkpoint.optimizer_types import follow_weights, load_as_saved
 from training.checkpoint.receipt import REPLACED, RETURNED, Receipt, receipt_of
 from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
+    DESCRIPTION,
     Change,
     check_names,
+    described_otherwise,
     differences,
     is_allowed,
     require_consent,
@@ -160,6 +162,7 @@ class Comparison:
             unschedule(state["settings"], state["optimizer"]["param_groups"])
         self._saved, self._joined = state["settings"], _joined(state)
         self._plugins = state.get("distributions", {})
+        self._metadata = state.get("metadata", {})
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._filled = trainer.optimizer
         self.own = self._settings()
@@ -199,8 +202,11 @@ class Comparison:
         if self._lost_schedule:
             notes = {"optimizer.lr": "as a schedule left it"}
             changes = [replace(c, note=notes.get(c.name, "")) for c in changes]
+        if self._trainer.recipe is not None:  # else metadata are the caller's own words
+            described = self._metadata, self._trainer.metadata
+            changes += described_otherwise(*described, changes)
         changes += _missing_plugins(self._trainer, self._plugins)
-        known = [*own, *CHANGED_BY_HOOKS, *(change.name for change in changes)]
+        known = [*own, *CHANGED_BY_HOOKS, DESCRIPTION, *(each.name for each in changes)]
         check_names(self._allowed, known)
         require_consent(changes, self._allowed, self._source)
         return changes

@@ -7,7 +7,9 @@ loss, validation rows and the numbers of workers and processes may change freely
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,10 @@ IMPLIES = {
     "frozen": ("optimizer.groups",),
     "optimizer": ("optimizer.",),
 }
+#: What a family says of the model that it has made, such as its labels and words.
+DESCRIPTION = "model.description"
+#: Of the library's models: where they were read, and by which release.
+ORIGIN = frozenset({"_name_or_path", "transformers_version"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,65 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change
         if change.name not in implied
         and not ("optimizer." in implied and change.name.startswith("optimizer."))
     ]
+
+
+def described_otherwise(
+    saved: Mapping[str, Any], own: Mapping[str, Any], changes: Collection[Change]
+) -> list[Change]:
+    """Return the first difference between how two models are described, if any.
+
+    Labels or words that were learnt anew from other rows stand at other numbers, and
+    the old weights would be asked for those.
+
+    Args:
+        saved: the metadata of the checkpoint.
+        own: that of the run.
+        changes: of the settings; of the same rows another option explains the rest.
+    """
+    names = [change.name for change in changes]
+    if any(each.startswith("model.") for each in names) and not any(
+        each.startswith("dataset") for each in names
+    ):
+        return []
+    told = [each.get("model") for each in (saved, own)]
+    was, now = (each.get("model") if isinstance(each, dict) else None for each in told)
+    found = _first_told(was, now, "")
+    return [found] if found else []
+
+
+def _first_told(was: Any, now: Any, at: str) -> Change | None:
+    was, now = _in_parts(was), _in_parts(now)
+    pairs: list[tuple[str, Any, Any]] = []
+    if isinstance(was, dict) and isinstance(now, dict):
+        inner = f"{at}." if at else ""
+        pairs = [
+            (f"{inner}{n}", was[n], now[n]) for n in was if n in now.keys() - ORIGIN
+        ]
+        # One in the place of another: a release may tell more than one before it did.
+        sides = (was, now), (now, was)
+        was, now = (next((n for n in a if n not in b), None) for a, b in sides)
+    elif isinstance(was, list) and isinstance(now, list):
+        both = enumerate(zip(was, now, strict=False))
+        pairs = [(f"{at}[{number}]", *pair) for number, pair in both]
+        was, now, at = len(was), len(now), f"items of {at}"
+    for path, one, other in pairs:
+        if found := _first_told(one, other, path):
+            return found
+    is_same = was is None or now is None or was == now
+    return None if is_same else Change(DESCRIPTION, was, now, at)
+
+
+def _in_parts(value: Any) -> Any:
+    """Return the text of a file as what JSON makes of it, or as its lines."""
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            read = json.loads(value)
+            value = read if isinstance(read, (dict, list)) else value
+    if isinstance(value, str) and "\n" in value:
+        return value.splitlines()
+    if isinstance(value, dict):
+        return {str(name): each for name, each in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def require_same(trainer: Checkpointable, validation: Mapping[str, Any]) -> None:

@@ -79,24 +79,38 @@ def test_a_checkpoint_that_knows_no_options_of_its_model_is_resumed_with_any(
     assert code == 0, err
 
 
-def test_a_run_goes_on_whose_model_has_moved_to_another_folder(
+def test_where_the_weights_came_from_may_change(
     workplace: Path, command: Command
 ) -> None:
     command("run", "run.yaml")
     command("export", str(newest(workplace)), "here")
-    loads = CONFIG.replace("NAME", "here")
-    (workplace / "run.yaml").write_text(loads)
-    command("run", "run.yaml")
+    more = ("--set", "training.num_epochs=2")
+    code, out, err = command(
+        *RESUME, "auto", "--set", "model={name: here, build: null}", *more
+    )
+    assert (code, "setting model" in out) == (0, False), err
     Path("here").rename("there")
-    (workplace / "run.yaml").write_text(loads.replace("here", "there"))
-    code, out, err = command(*RESUME, "auto")
+    more = ("--set", "training.num_epochs=3")
+    code, out, err = command(
+        *RESUME, "auto", "--set", "model={name: there, build: null}", *more
+    )
     assert (code, "setting model" in out) == (0, False), err
     assert "config model.name was 'here', is 'there'" in out
 
 
-CONFIG = """\
-data: {train: rows/train.jsonl, validation: rows/val.jsonl, batch_size: 2}
-model: {name: NAME}
-training: {num_epochs: 1, save_dir: loaded, device: cpu}
-plugins: [evaluation, checkpointing: {monitor: accuracy, mode: max}]
-"""
+def test_labels_that_other_rows_move_are_refused_unless_it_is_allowed(
+    workplace: Path, command: Command
+) -> None:
+    rows = workplace / "rows/train.jsonl"
+    text = rows.read_text().replace('"answer"', '"label"')
+    for name in ("train", "val"):
+        (workplace / f"rows/{name}.jsonl").write_text(text)
+    task = ("--set", "task=image_classification")
+    command("run", "run.yaml", *task)
+    rows.write_text(text.replace('"label": "red"', '"label": "black"'))
+    resume = (*RESUME, "auto", *task, "--allow-change", "dataset")
+    told = "model.description was 'blue' (config.id2label.0), is 'black'"
+    code, _, err = command(*resume)
+    assert (code, told in err) == (4, True), err
+    code, out, err = command(*resume, "--allow-change", "model.description")
+    assert (code, f"setting {told}" in out) == (0, True), err

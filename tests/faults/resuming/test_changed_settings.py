@@ -204,3 +204,13 @@ def test_r3_another_loss_is_accepted_and_told(
     receipt = build(step_fn=now).load_checkpoint(tmp_path / "0-4.pt")
     assert receipt is not None
     assert [str(c) for c in receipt.changes] == ([told] if told else [])
+
+
+def test_r3_what_python_code_says_of_its_model_in_metadata_is_its_own(
+    tmp_path: Path,
+) -> None:
+    was, now = ({"model": {"model": {"note": each}}} for each in ("a", "b"))
+    build(SavesEverywhere(tmp_path), metadata=was).train()
+    receipt = build(metadata=now).load_checkpoint(tmp_path / "0-4.pt")
+    assert receipt is not None
+    assert not receipt.changes

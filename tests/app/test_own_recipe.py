@@ -246,6 +246,31 @@ def test_a_file_of_rows_is_answered_some_with_the_target_some_without(
     assert len(Path("n.jsonl").read_text().splitlines()) == 30
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "setting"),
+    [
+        pytest.param(
+            "n = self.start", "n = 1 + self.start", "dataset", id="other rows"
+        ),
+        pytest.param("str(count)", '"v2"', "dataset_source", id="another fingerprint"),
+    ],
+)
+def test_a_run_is_resumed_on_other_rows_by_the_consent_that_the_page_names(
+    command: Command, was: str, now: str, setting: str
+) -> None:
+    assert f"(`{setting}`)" in PAGE.read_text(encoding="utf-8")
+    assert command("run", "run.yaml")[0] == 0
+    code = Path("own.py").read_text().replace(was, now)
+    Path("own.py").write_text(code)
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    ended, _, err = command("run", "run.yaml", "--resume", saved)
+    assert (ended, f"(--allow-change {setting})" in err) == (4, True), err
+    ended, _, err = command(
+        "run", "run.yaml", "--resume", saved, "--allow-change", setting
+    )
+    assert ended == 0, err
+
+
 def test_a_task_without_a_form_for_servers_is_refused_before_any_row_is_answered(
     command: Command,
 ) -> None:

@@ -129,6 +129,16 @@ def test_an_empty_list_enables_nothing(tmp_path: Path) -> None:
         pytest.param(
             "seeds: 1", "5: seeds is not a setting .did you mean 'seed'", id="key"
         ),
+        pytest.param(
+            "lr_scheduling: {warmup: 5}",
+            "5: lr_scheduling is a plugin.*: write plugins.lr_scheduling.warmup$",
+            id="a plugin's option, as its errors name it",
+        ),
+        pytest.param(
+            "log: 5\nplugins: [csv: {id: log}]",
+            "5: log is a plugin.*: write plugins.log.OPTION$",
+            id="a plugin under a name of its own",
+        ),
         pytest.param("seed: -1", "5: seed is -1, but must be at least 0", id="range"),
         pytest.param("seed: true", "5: seed is true, but must be a whole", id="bool"),
         pytest.param(

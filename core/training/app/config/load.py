@@ -134,6 +134,15 @@ def _validate(whole: Document) -> Config:
     if family and isinstance(whole.get(("model",)), dict):
         whole.tree["model"].setdefault("type", family)
     values = {**whole.tree, "plugins": specs}
+    for name in [*values]:
+        is_plugin = name in specs or installed.is_known(name)
+        if is_plugin and name not in Config.model_fields:
+            given = values.pop(name)
+            option = next(iter(given if isinstance(given, dict) else ()), "OPTION")
+            mistakes.append(
+                f"{whole.place((name,))} is a plugin, whose options stand below "
+                f"plugins: write plugins.{name}.{option}"
+            )
     try:
         config = Config.model_validate(values)
     except ValidationError as error:

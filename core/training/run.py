@@ -242,7 +242,8 @@ class Run:
         module = wrapped_module(trainer, bus)
         self._wrap_loaders()
         self._require_same()
-        order = epoch_loader(self._loader, trainer.order_seed, trainer.strategy)
+        users, strategy = trainer.train_dataloader, trainer.strategy
+        order = epoch_loader(self._loader, trainer.order_seed, strategy, users)
         self.feed = feed = Feed(order, trainer.device, self.batches_per_epoch)
         if bus.on_setup is not None:
             bus.on_setup(trainer)

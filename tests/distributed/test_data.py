@@ -271,6 +271,30 @@ def test_d4_who_ends_early_stands_in_until_all_have_ended(
     assert are_equal(first, second)
 
 
+class Drawn(IterableDataset[Any]):
+    """Draws its rows, and notes them."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for _ in range(6):
+            self.rows.append(int(torch.randint(ROWS, ())))
+            yield batch_of(self.rows[-1:])
+
+
+def rows_drawn() -> list[int]:
+    drawn = Drawn()
+    trained(lambda: language(DataLoader(drawn, batch_size=None)), {"data": "own"})
+    return drawn.rows
+
+
+def test_d4_own_rows_that_are_drawn_are_others_on_each_process(two: Ranks) -> None:
+    first, second = two.run(rows_drawn)
+    assert len(first) == len(second) >= 6
+    assert first != second
+
+
 def none_of_its_own() -> dict[str, Any]:
     return language(own_parts() if os.environ["RANK"] == "0" else [])
 

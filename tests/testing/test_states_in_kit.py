@@ -43,10 +43,33 @@ class KeepsNoState(Named):
             next(trainer.model.parameters()).add_(self.steps)
 
 
+class Kept:
+    """Reads another loader once, and gives out the same batches in each epoch."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.batches: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __iter__(self) -> Any:
+        self.batches = self.batches or list(self.inner)
+        return iter(self.batches)
+
+
+class KeepsTheFirstEpoch(Named):
+    alters_training = True
+
+    def wrap_dataloader(self, dataloader: Any) -> Any:
+        return Kept(dataloader)
+
+
 @pytest.mark.parametrize(
     ("plugin", "words"),
     [
         (HoldsALock, r"state: .* inner\['lock'\] is _thread.lock .* cannot hold; keep"),
+        (KeepsTheFirstEpoch, "resume: after a resume at epoch_1_step_4.*, weights"),
         (KeepsNoState, "resume: .* in what state_dict returns, and load_state_dict"),
     ],
 )

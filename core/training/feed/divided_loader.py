@@ -15,6 +15,7 @@ from training.errors import ConfigError, DataError
 from training.feed.epoch_loader import EpochLoader, can_skip, samplers_of
 from training.feed.sample_seeds import SeededOrder, apart_from, epoch_seed
 from training.feed.share import Share, digest, sliced
+from training.hardware.rng import rank_seed
 from training.hardware.strategy import Strategy
 
 #: Returns the iterator of an epoch.
@@ -23,23 +24,27 @@ Begin = Callable[[], Iterator[Any]]
 _NONE: Any = object()
 
 
-def epoch_loader(loader: Iterable[Any], seed: int, strategy: Strategy) -> EpochLoader:
+def epoch_loader(
+    loader: Iterable[Any], seed: int, strategy: Strategy, users: Any = None
+) -> EpochLoader:
     """Return what iterates ``loader``, or this process's part of each of its batches.
 
     Args:
         loader: as for ``EpochLoader``.
         seed: the run's seed, the same on all processes.
         strategy: says which process this is, and whose part its loader yields.
+        users: as for ``EpochLoader``.
     Raises:
         ConfigError: it would be divided twice.
     """
     if not strategy.is_divided:
-        return EpochLoader(loader, seed)
+        return EpochLoader(loader, seed, users)
     if strategy.data == "own":
-        return OwnBatches(loader, seed, strategy)
+        return OwnBatches(loader, seed, strategy, users)
     refuse_divided(loader, "train_dataloader")
     has_indices = can_skip(loader) and loader.batch_sampler is not None  # type: ignore[attr-defined]
-    return (SharedIndices if has_indices else SlicedBatches)(loader, seed, strategy)
+    kind = SharedIndices if has_indices else SlicedBatches
+    return kind(loader, seed, strategy, users)
 
 
 def refuse_divided(loader: Any, name: str) -> None:
@@ -59,13 +64,16 @@ class DividedLoader(EpochLoader):
         loader: as for ``EpochLoader``.
         seed: the run's seed, the same on all processes.
         strategy: of many processes.
+        users: as for ``EpochLoader``.
     Attributes:
         whole: the batch that came last, undivided; None where only its indices are
             known.
     """
 
-    def __init__(self, loader: Iterable[Any], seed: int, strategy: Strategy) -> None:
-        super().__init__(loader, seed)
+    def __init__(
+        self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any = None
+    ) -> None:
+        super().__init__(loader, seed, users)
         self._strategy = strategy
         self._stands_in = False
         self.whole: Any = None
@@ -158,8 +166,10 @@ def checked(
 class SharedIndices(DividedLoader):
     """Each process loads its own samples: the indices of each batch are divided."""
 
-    def __init__(self, loader: Iterable[Any], seed: int, strategy: Strategy) -> None:
-        super().__init__(loader, seed, strategy)
+    def __init__(
+        self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any = None
+    ) -> None:
+        super().__init__(loader, seed, strategy, users)
         outer = self.reading.batch_sampler
         if isinstance(outer.indices, SeededOrder):
             outer = outer.indices
@@ -206,6 +216,13 @@ class OwnBatches(DividedLoader):
 
     An epoch ends when all have ended: one agreement a batch.
     """
+
+    def __init__(
+        self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any = None
+    ) -> None:
+        super().__init__(loader, seed, strategy, users)
+        if strategy.rank:  # else all processes would draw the same rows
+            self.drawn_seed = rank_seed(seed, strategy.rank)
 
     def _first(self, skip: int, loader_state: Any) -> int:
         if loader_state is not None:

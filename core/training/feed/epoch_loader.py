@@ -30,6 +30,7 @@ from training.feed.sample_seeds import (
     SeededSamples,
     ShowsOwnDataset,
     apart,
+    apart_from,
     drawing_from,
     draws_nothing,
     epoch_seed,
@@ -93,14 +94,16 @@ class EpochLoader:
     Args:
         loader: a ``DataLoader`` or any re-iterable of batches.
         seed: the run's seed.
+        users: what the user passed, which ``loader`` may read unseen; None: that.
     """
 
-    def __init__(self, loader: Iterable[Any], seed: int) -> None:
+    def __init__(self, loader: Iterable[Any], seed: int, users: Any = None) -> None:
         refuse_one_shot(loader, "train_dataloader")
         self.loader = loader
-        self.seed = seed
-        self._own = _give_generators(loader)
-        self._users = _user_generators(loader, self._own)
+        self.seed = self.drawn_seed = seed
+        is_all = users is None or users is loader or _is_stateful(loader)
+        self._loaders = [loader] if is_all else [loader, users]
+        self._own, self._users = _generators_in(self._loaders)
         #: What is iterated: ``loader``, or a copy that knows what it reads.
         self.reading = _seeded(loader, seed)
         self._loader_states: dict[int, Any] = {}
@@ -111,10 +114,11 @@ class EpochLoader:
         self.epoch_state: list[torch.Tensor] = []
         if not self.is_exact:
             log.warning(
-                "train_dataloader is a %s, which can neither skip nor tell its "
+                "train_dataloader%s is a %s, which can neither skip nor tell its "
                 "position: a resume inside an epoch will read and drop the batches "
                 "before it and may not be exact; a DataLoader over a map-style dataset "
                 "is, as is a loader with state_dict and load_state_dict",
+                ", as wrap_dataloader returned it," if not is_all else "",
                 type(loader).__name__,
             )
         # A loader with a state of its own is trusted to save what it keeps.
@@ -122,8 +126,7 @@ class EpochLoader:
             if any(getattr(loader, "generator", None) is each for each in self._users):
                 log.warning(TWO_STATES, type(loader).__name__)
         else:
-            inside = [getattr(loader, "dataset", None), *samplers_of(loader)]
-            warn_of_generators(inside, [*self._own, *self._users])
+            warn_of_generators(self._all_parts(), [*self._own, *self._users])
 
     @property
     def is_exact(self) -> bool:
@@ -173,8 +176,7 @@ class EpochLoader:
         loader: Any = self.loader
         if not skip and loader_state is not None and not self._users:
             loader.load_state_dict(loader_state)  # as it was when the epoch was set
-        # The data set, too: some choose their rows by the epoch.
-        for part in (loader, *samplers_of(loader), getattr(loader, "dataset", None)):
+        for part in self._all_parts():
             set_epoch(part, epoch)
         if self.reading is not self.loader:
             _begin(self.reading, epoch)
@@ -188,6 +190,12 @@ class EpochLoader:
         The loader itself may be ahead: the next batch is fetched before it is due.
         """
         return self._loader_states.get(batch)
+
+    def _all_parts(self) -> list[Any]:
+        """Return all that may tell an order, each once; a data set may choose rows."""
+        parts = [part for each in self._loaders for part in parts_of(each)]
+        parts += [getattr(each, "dataset", None) for each in self._loaders]
+        return list({id(part): part for part in parts}.values())
 
     def _iterate(self, epoch: int, skip: int, loader_state: Any) -> Iterator[Any]:
         if _is_stateful(self.loader):
@@ -205,8 +213,11 @@ class EpochLoader:
             issued = _indices_of(loader)
             self.watched = Watched(batches, issued, skip, loader.num_workers)
             return iter(self.watched)
-        # Neither an index nor a state leads there: every batch is loaded again.
-        batches = iter(loader)
+        # Neither an index nor a state leads there: every batch is loaded again, and
+        # draws again what it drew, be it at the first batch or at each.
+        is_plain = type(loader) in (list, tuple)
+        seed = epoch_seed(self.drawn_seed, epoch)
+        batches = iter(loader) if is_plain else apart_from(seed, lambda: iter(loader))
         _read_and_drop(batches, skip)
         return batches
 
@@ -369,27 +380,19 @@ class _Given(torch.Generator):
     """A generator of ours, which a later run of the same loader must know as such."""
 
 
-def _give_generators(loader: Iterable[Any]) -> list[torch.Generator]:
-    """Give each shuffling sampler without a generator one of ours; return ours."""
-    given: list[torch.Generator] = []
-    for sampler in samplers_of(loader):
-        generator = getattr(sampler, "generator", loader)
-        if generator is None:
-            sampler.generator = generator = _Given()
-        if isinstance(generator, _Given) and generator not in given:
-            given.append(generator)
-    return given
-
-
-def _user_generators(
-    loader: Iterable[Any], ours: list[torch.Generator]
-) -> list[torch.Generator]:
-    found: list[torch.Generator] = []
-    for part in (loader, *samplers_of(loader)):
-        generator = getattr(part, "generator", None)
-        # By identity: a loader and its sampler mostly share one.
-        if isinstance(generator, torch.Generator) and not any(
-            generator is known for known in (*ours, *found)
-        ):
-            found.append(generator)
-    return found
+def _generators_in(
+    loaders: Iterable[Any],
+) -> tuple[list[torch.Generator], list[torch.Generator]]:
+    """Give shuffling samplers without a generator one; return (ours, the user's)."""
+    # By identity: a loader and its sampler mostly share one.
+    found: dict[int, torch.Generator] = {}
+    for loader in loaders:
+        for part in parts_of(loader):
+            generator = getattr(part, "generator", loader)
+            if generator is None and part is not loader:
+                part.generator = generator = _Given()
+            if isinstance(generator, torch.Generator):
+                found[id(generator)] = generator
+    all_of = found.values()
+    users = [each for each in all_of if not isinstance(each, _Given)]
+    return [each for each in all_of if each not in users], users

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
 from training.bus.registration import checked_name
 from training.testing.runs import tiny_trainer
+from training.testing.toys import tiny_batches
 from training.trainer import Trainer
 
 __all__ = ["Case"]
@@ -34,6 +38,13 @@ class Case:
         """Return a trainer that writes to the folder ``name`` of this check."""
         options = {**self.options, **changes}
         return tiny_trainer(*plugins, save_dir=self.folder / name, **options)
+
+    def shuffled(self) -> Case:
+        """Return one whose runs read a shuffling ``DataLoader``, if none is given."""
+        batches = tiny_batches(self.options.get("num_batches", 4))
+        rows = TensorDataset(*map(torch.cat, zip(*batches, strict=True)))
+        loader = DataLoader(rows, batch_size=2, shuffle=True)
+        return replace(self, options={"train_dataloader": loader, **self.options})
 
     def name_of(self, plugin: Any) -> str:
         """Return what the plugin is called in a run."""

@@ -21,6 +21,7 @@ from faults.runs import (
 )
 from torch.utils.data import (
     DataLoader,
+    DistributedSampler,
     RandomSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
@@ -50,6 +51,11 @@ def weighted() -> Any:
     weights = [1.0] * 5 + [3.0] * 6
     sampler = WeightedRandomSampler(weights, 11, generator=seeded())
     return DataLoader(ROWS, 2, sampler=sampler)
+
+
+def told() -> Any:
+    """Return a loader whose sampler shuffles by the epoch that it is told."""
+    return DataLoader(ROWS, 2, sampler=DistributedSampler(ROWS, 1, 0))
 
 
 LOADERS: dict[str, Callable[[], Any]] = {
@@ -288,3 +294,55 @@ def test_r1_an_evaluation_inside_the_epoch_draws_nothing_from_the_loaders_genera
     for path in files[1::3] if "workers" in kind else files:
         end = resumed(path, ambient=5, **sharing(kind))
         assert_same_end(end, end_of(straight), f"{kind}, {path.name}")
+
+
+class Passes:
+    """Reads another loader inside of a generator, as a filter or a mixup does."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __iter__(self) -> Any:
+        yield from self.inner
+
+
+class Wraps(Callback):
+    """Gives the run batches that pass through a loader of its own."""
+
+    def wrap_dataloader(self, dataloader: Any) -> Any:
+        return Passes(dataloader)
+
+
+@pytest.mark.parametrize("make", [loader_of, shuffled, drawn_twice, told])
+def test_r1_what_a_plugin_wraps_resumes_in_the_order_of_the_loader_in_it(
+    tmp_path: Path, make: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = build(loader=make(), num_epochs=3)
+    plain.train()
+    straight = build(SavesEverywhere(tmp_path), Wraps(), loader=make(), num_epochs=3)
+    straight.train()
+    assert "as wrap_dataloader returned it, is a Passes" in caplog.text
+    assert straight.plugins["ids"].seen == plain.plugins["ids"].seen
+    for path in sorted(tmp_path.iterdir()):
+        run = build(Wraps(), loader=make(), num_epochs=3, ambient=5)
+        run.load_checkpoint(path)
+        run.train()
+        assert_same_end(end_of(run), end_of(straight), path.name)
+
+
+def test_r1_a_loader_of_the_users_that_draws_when_it_is_read_resumes(
+    tmp_path: Path,
+) -> None:
+    straight = build(SavesEverywhere(tmp_path), loader=Passes(loader_of()))
+    straight.train()
+    first, second = (
+        [ids for epoch, *ids in straight.plugins["ids"].seen if epoch == each]
+        for each in (0, 1)
+    )
+    assert first != second
+    for path in sorted(tmp_path.iterdir()):
+        end = resumed(path, loader=Passes(loader_of()), ambient=5)
+        assert_same_end(end, end_of(straight), path.name)

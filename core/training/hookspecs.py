@@ -250,22 +250,21 @@ def on_metrics(trainer: TrainerView, metrics: Mapping[str, float]) -> None:
     State: as in ``evaluate``; ``trainer.metrics`` also knows who measured when.
     Args:
         trainer: the running trainer; ``request_stop(reason)`` ends the run.
-        metrics: what this evaluation delivered, and ``train_loss`` at an epoch
-            end; read-only. A name that is not in it was not measured this time. Of an
-            evaluation that only ``max_steps`` has brought decide nothing:
-            ``trainer.is_extra_evaluation``.
+        metrics: what this evaluation delivered, and ``train_loss`` at an epoch end;
+            read-only. A name that is not there was not measured. By those that only
+            ``max_steps`` has brought decide nothing: ``trainer.is_extra_evaluation``.
     Returns: ignored.
-    Order: none promised between plugins; saving belongs in ``on_checkpoint``, and is
-        refused here at an epoch's end: the history row is still to come.
+    Order: none promised; saving is refused at an epoch's end: its row is to come.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
     """
 
 
 @hookspec
 def on_epoch_end(trainer: TrainerView, metrics: Mapping[str, float]) -> None:
-    """Fire once after an epoch's evaluation and decisions: the place to report.
+    """Fire after an epoch's evaluation and decisions: the place to report.
 
-    State: ``trainer.epoch`` counts this epoch (1 after the first).
+    State: ``trainer.epoch`` counts this epoch (1 after the first); not a part of one,
+        as ``max_steps`` ends it (``trainer.is_extra_evaluation``): its end is to come.
     Args:
         trainer: the running trainer.
         metrics: the row just appended to ``trainer.history``; read-only.

@@ -146,6 +146,20 @@ def test_an_evaluation_is_extra_where_a_run_with_more_steps_has_none(
     assert notes.seen == seen
 
 
+@pytest.mark.parametrize("every", [None, 4])
+def test_a_part_of_an_epoch_is_told_from_a_whole_one_whatever_was_measured(
+    tmp_path: Path, every: int | None
+) -> None:
+    class Ends(Callback):
+        def on_epoch_end(self, trainer: Trainer) -> None:
+            told.append((trainer.step, trainer.epoch, trainer.is_extra_evaluation))
+
+    told: list[tuple[int, int, bool]] = []
+    build(tmp_path, Ends(), every, max_steps=8).train()
+    build(tmp_path, Ends(), every, num_epochs=2).train(resume="auto")
+    assert told == [(6, 1, False), (8, 1, True), (12, 2, False)]
+
+
 def test_where_the_run_goes_on_after_one_the_next_is_none(tmp_path: Path) -> None:
     notes = Notes(more=11)
     build(tmp_path, notes, every=5, max_steps=4).train()

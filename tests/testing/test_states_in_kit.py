@@ -43,6 +43,37 @@ class KeepsNoState(Named):
             next(trainer.model.parameters()).add_(self.steps)
 
 
+class AveragesEpochs(Named):
+    """Averages the weights of what it takes for ends of epochs, also of half a one."""
+
+    mutates = ("parameters",)
+
+    def on_setup(self) -> None:
+        self.count, self.mean = 0, torch.zeros(())
+
+    @torch.no_grad()
+    def on_epoch_end(self, trainer: Any) -> None:
+        weight = next(trainer.model.parameters())
+        self.count += 1
+        self.mean = self.mean + (weight - self.mean) / self.count
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: Any) -> None:
+        next(trainer.model.parameters()).copy_(self.mean)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.count, self.mean = state["count"], state["mean"]
+
+
+class AveragesWholeEpochs(AveragesEpochs):
+    def on_epoch_end(self, trainer: Any) -> None:
+        if not trainer.is_extra_evaluation:
+            super().on_epoch_end(trainer)
+
+
 class Kept:
     """Reads another loader once, and gives out the same batches in each epoch."""
 
@@ -70,6 +101,7 @@ class KeepsTheFirstEpoch(Named):
     [
         (HoldsALock, r"state: .* inner\['lock'\] is _thread.lock .* cannot hold; keep"),
         (KeepsTheFirstEpoch, "resume: after a resume at epoch_1_step_4.*, weights"),
+        (AveragesEpochs, "resume: after an end by max_steps inside an epoch, weights"),
         (KeepsNoState, "resume: .* in what state_dict returns, and load_state_dict"),
     ],
 )
@@ -106,3 +138,9 @@ def test_a_batch_that_is_changed_in_place_is_no_state(
     assert_plugin_conforms: Callable[..., None],
 ) -> None:
     assert_plugin_conforms(AddsNoise)
+
+
+def test_who_leaves_out_what_max_steps_has_cut_short_conforms(
+    assert_plugin_conforms: Callable[..., None],
+) -> None:
+    assert_plugin_conforms(AveragesWholeEpochs)

@@ -47,7 +47,7 @@ class Loop:
         is_evaluating: whether metrics are being measured.
         row_is_due: whether an epoch has been evaluated whose row is still to come.
         is_extra: whether a run with more steps does not measure at the epoch's end at
-            hand, or has done so: ``max_steps`` alone ends it, or has ended it before.
+            hand, or has done so; in ``on_epoch_end``, whether it is of a part.
     """
 
     def __init__(
@@ -257,6 +257,7 @@ class Loop:
         counted = {name: getattr(progress, name) for name in ("step", "update", "lr")}
         row = {"epoch": number, **counted, **metrics, "seconds": seconds}
         state.history.append(row)
+        self.is_extra = not complete  # also where somebody asked for the metrics
         if self.bus.on_epoch_end is not None:
             self.bus.on_epoch_end(self.trainer, MappingProxyType(row))
         self._announce_checkpoint("epoch_end" if complete else "stop")

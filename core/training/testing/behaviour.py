@@ -18,7 +18,7 @@ from training.discovery.signature import signature_mistakes
 from training.messages.error_texts import notes_of, repr_of
 from training.testing.case import Case
 from training.testing.equality import difference, run_difference
-from training.view import TrainerView
+from training.trainer import Trainer
 
 __all__ = [
     "check_neighbours",
@@ -75,7 +75,8 @@ def check_state(case: Case) -> list[str]:
 def check_resume(case: Case) -> list[str]:
     """Whether a run resumed at any boundary ends like the one that went through.
 
-    Its batches are shuffled: a plugin may keep some, or read them in its own order.
+    Its batches are shuffled: a plugin may keep some, or read them in its own order. One
+    that ``max_steps`` ends inside an epoch goes on like it, too.
     """
     case = case.shuffled()
     plugin = case.make()
@@ -96,7 +97,25 @@ def check_resume(case: Case) -> list[str]:
             "; what it carries from one call to the next must be in what state_dict "
             "returns, and load_state_dict take it over"
         )
-    return problems[:3]
+    return problems[:3] or _cut_short(case, whole, saver.watched)
+
+
+def _cut_short(case: Case, whole: Trainer, name: str) -> list[str]:
+    """Return how a run differs from ``whole`` that had an end inside its last epoch."""
+    cut = whole.step - 1
+    if not whole.steps_per_epoch or cut % whole.steps_per_epoch == 0:
+        return []
+    ends = BoundarySaver(case.folder / "ends", name, cut=cut)
+    case.trainer("cut", case.make(), ends).train()
+    again = BoundarySaver(case.folder / "again", name, keep=False)
+    run = case.trainer(f"ends/{ends.saved[-1].name}/run", case.make(), again)
+    run.load_checkpoint(ends.saved[-1] / "checkpoint.pt")
+    run.train()
+    # The row of the part stays in the history, and may be the best in a state.
+    found = run_difference(run, whole, name, ignored=("history", "state"))
+    says = "after an end by max_steps inside an epoch, "
+    way = "; there on_epoch_end fires, too: ask trainer.is_extra_evaluation"
+    return [says + found + way] if found else []
 
 
 def check_second_run(case: Case) -> list[str]:
@@ -148,19 +167,25 @@ class BoundarySaver(Callback):
             the run had written by then.
         watched: name of the plugin under test; saving comes after it.
         keep: False asks for the same boundaries and saves nothing.
+        cut: the step after which ``max_steps`` ends the run, whatever was planned.
     """
 
     name = "kit_saver"
 
-    def __init__(self, folder: Path, watched: str, keep: bool = True) -> None:
+    def __init__(
+        self, folder: Path, watched: str, keep: bool = True, cut: int | None = None
+    ) -> None:
         self.folder = folder
         self.watched = watched
         self.after = (watched,)  # type: ignore[misc]
         self.keep = keep
+        self.cut = cut
         self.saved: list[Path] = []
 
-    def on_step_end(self, trainer: TrainerView) -> None:
+    def on_step_end(self, trainer: Any) -> None:
         """Ask for a boundary."""
+        if trainer.step == self.cut:
+            trainer.max_steps = self.cut
         trainer.request_checkpoint("every step")
 
     def on_checkpoint(self, trainer: Any, reason: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from training.checkpoint.compare import first_difference
@@ -16,13 +16,14 @@ def difference(one: Any, two: Any, path: str = "") -> str:
     return first_difference(one, two, path or "value", ignored=frozenset()) or ""
 
 
-def run_difference(one: Any, two: Any, name: str) -> str:
+def run_difference(one: Any, two: Any, name: str, ignored: Collection[str] = ()) -> str:
     """Return where two finished runs differ, be it in who stopped them.
 
     Args:
         one: a trainer.
         two: another one, on the same toy data.
         name: the plugin whose state is compared.
+        ignored: what is not, by the names below.
     """
     for what, values in (
         ("weights", [t.model.state_dict() for t in (one, two)]),
@@ -31,7 +32,7 @@ def run_difference(one: Any, two: Any, name: str) -> str:
         ("stop_owner", [t.stop_owner for t in (one, two)]),
         ("state", [state_of(t, name) for t in (one, two)]),
     ):
-        if found := difference(*values):
+        if what not in ignored and (found := difference(*values)):
             return f"{what}: {found}"
     return ""
 

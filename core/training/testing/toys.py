@@ -84,7 +84,9 @@ class MetricSource(Callback):
 
     def evaluate(self, trainer: TrainerView) -> dict[str, float]:
         """Return this evaluation's values."""
-        index, self._count = self._count, self._count + 1
+        index = self._count
+        # A run that goes on from there does not have it.
+        self._count += not trainer.is_extra_evaluation
         if self.series is not None:
             return {
                 name: float(values[min(index, len(values) - 1)])

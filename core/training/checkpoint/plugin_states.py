@@ -71,7 +71,7 @@ def check_states(trainer: Checkpointable) -> None:
     """Say before the first step whose state no checkpoint could hold, as it is then.
 
     Raises:
-        PluginError: as ``collect_states``, and there is a plugin that saves.
+        PluginError: it holds what no checkpoint can, and there is a plugin that saves.
     """
     if trainer.bus.on_checkpoint is None:
         return
@@ -80,11 +80,11 @@ def check_states(trainer: Checkpointable) -> None:
         if not is_called or name in trainer.bus.isolated:
             continue
         try:
-            state_of(name, plugin, trainer)
-        except PluginError:
-            raise
+            state = plugin.state_dict()
         except Exception:
             continue  # it may have none before training begins; a save will tell
+        if isinstance(state, Mapping):
+            _require_storable(name, state, trainer)
 
 
 def restore_states(trainer: Checkpointable) -> None:
@@ -128,13 +128,17 @@ def state_of(name: str, plugin: Any, trainer: Checkpointable) -> dict[str, Any]:
             "return a mapping, empty for no state"
         )
     # Here, where the plugin is known, and not when the file is written.
+    _require_storable(name, state, trainer)
+    return dict(state)
+
+
+def _require_storable(name: str, state: Any, trainer: Checkpointable) -> None:
     foreign = foreign_value(dict(state), parts=trainer.strategy.parts)
     if foreign is not None:
         raise PluginError(
             f"plugin {name!r} returned a state_dict in which "
             f"{describe_foreign(*foreign)}"
         )
-    return dict(state)
 
 
 def give_state(name: str, plugin: Any, state: Any, trainer: Checkpointable) -> None:
@@ -244,4 +248,5 @@ def _copied(value: Any) -> Any:
 
 
 CALLERS[state_of.__code__] = lambda at: (at["name"], at["plugin"], "state_dict")
+CALLERS[check_states.__code__] = CALLERS[state_of.__code__]
 CALLERS[give_state.__code__] = lambda at: (at["name"], at["plugin"], "load_state_dict")

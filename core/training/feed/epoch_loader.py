@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 
 from training.errors import ConfigError
-from training.feed.parts import parts_of
+from training.feed.parts import SAMPLERS, parts_of
 from training.feed.permutation import Permutation
 from training.feed.sample_seeds import (
     SeededOrder,
@@ -68,6 +68,8 @@ def refuse_one_shot(dataloader: Any, name: str) -> None:
             )
 
 
+#: Where a loader has what may draw, or choose rows by the epoch.
+INSIDE = ("dataset", "collate_fn", *SAMPLERS)
 #: Samplers whose only randomness is the generator they are given.
 PLAIN_SAMPLERS = (
     BatchSampler,
@@ -87,9 +89,8 @@ class EpochLoader:
     seeded for each epoch. A generator that the user passed is left in charge; a
     checkpoint holds its state at the epoch's start, between two epochs as it is. A
     map-style dataset that may draw random numbers draws them from (seed, epoch,
-    index), in whichever process.
-    ``set_epoch`` is called where the loader, its sampler or its batch sampler offers
-    it. A loader with ``state_dict`` and ``load_state_dict`` restores itself.
+    index), in whichever process. ``set_epoch`` is called where a part offers it. A
+    loader with ``state_dict`` and ``load_state_dict`` restores itself.
 
     Args:
         loader: a ``DataLoader`` or any re-iterable of batches.
@@ -193,8 +194,7 @@ class EpochLoader:
 
     def _all_parts(self) -> list[Any]:
         """Return all that may tell an order, each once; a data set may choose rows."""
-        parts = [part for each in self._loaders for part in parts_of(each)]
-        parts += [getattr(each, "dataset", None) for each in self._loaders]
+        parts = [part for each in self._loaders for part in parts_of(each, INSIDE)]
         return list({id(part): part for part in parts}.values())
 
     def _iterate(self, epoch: int, skip: int, loader_state: Any) -> Iterator[Any]:
@@ -291,8 +291,9 @@ def can_skip(loader: Any) -> bool:
 
 
 def _is_stateful(loader: Any) -> bool:
-    # The protocol of torchdata's StatefulDataLoader.
-    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+    # The protocol of torchdata's StatefulDataLoader; one of accelerate may be without.
+    has_state = getattr(loader, "use_stateful_dataloader", True)
+    return has_state and all(hasattr(loader, f"{n}state_dict") for n in ("", "load_"))
 
 
 def _draws_in_this_process(loader: DataLoader[Any]) -> bool:

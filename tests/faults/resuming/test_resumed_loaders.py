@@ -26,6 +26,7 @@ from torch.utils.data import (
     IterableDataset,
     Sampler,
     TensorDataset,
+    default_collate,
 )
 from toy import regression_batches
 
@@ -130,6 +131,16 @@ def test_r1_a_collate_function_that_draws_resumes_to_the_same_state(
     assert_same_end(end, end_of(straight), f"{workers} workers")
 
 
+class Collates:
+    """Makes batches as usual, and has a generator for it."""
+
+    def __init__(self) -> None:
+        self.chance = random.Random(0)
+
+    def __call__(self, rows: Any) -> Any:
+        return default_collate(rows)
+
+
 class Private(Sampler[int]):
     """Shuffles with a generator that nobody else sees."""
 
@@ -144,7 +155,7 @@ class Private(Sampler[int]):
 
 
 @pytest.mark.parametrize("name", ["rng", "generator"])
-@pytest.mark.parametrize("where", ["data set", "sampler", "neither"])
+@pytest.mark.parametrize("where", ["data set", "sampler", "collate_fn", "neither"])
 def test_r8_a_generator_that_no_checkpoint_holds_is_named_at_the_start(
     caplog: pytest.LogCaptureFixture, where: str, name: str
 ) -> None:
@@ -152,11 +163,13 @@ def test_r8_a_generator_that_no_checkpoint_holds_is_named_at_the_start(
     if where == "data set":
         setattr(dataset, name, np.random.default_rng(0))
     sampler = Private() if where == "sampler" else None
-    build(loader=DataLoader(dataset, 2, sampler=sampler), num_epochs=1).train()
+    collate = Collates() if where == "collate_fn" else None
+    loader = DataLoader(dataset, 2, sampler=sampler, collate_fn=collate)
+    build(loader=loader, num_epochs=1).train()
     said = "keeps a random generator of its own"
     assert (said in caplog.text) == (where != "neither")
     assert (f"({name})" in caplog.text) == (where == "data set")
-    assert ("(chance)" in caplog.text) == (where == "sampler")
+    assert ("(chance)" in caplog.text) == (where in ("sampler", "collate_fn"))
 
 
 class Counting(Sampler[int]):

@@ -35,6 +35,8 @@ class Holder:
         namespace: where the number counts, ``<kernel>/<space>``; None in the locks of
             releases that did not say.
         token: random; None in the locks of releases that had none.
+        file: inode of the lock that it wrote itself into, by which that is told from a
+            copy; None in the locks of releases that did not say.
     """
 
     host: str
@@ -42,6 +44,7 @@ class Holder:
     started: str | None = None
     namespace: str | None = None
     token: str | None = None
+    file: str | None = None
 
     @classmethod
     def of_now(cls) -> Holder:

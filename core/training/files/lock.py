@@ -16,6 +16,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from training.errors import CheckpointError, ConfigError
@@ -202,11 +203,12 @@ class RunLock:
         """
         content = os.read(descriptor, MOST_BYTES)
         other = Holder.parse(content)
+        self.holder = replace(self.holder, file=str(os.fstat(descriptor).st_ino))
         if other is not None and self._is_alive(other, is_locked):
             raise self._is_in_use(other)
         if content and not (other and other.is_near and other.pid == self.holder.pid):
             log.warning(
-                "taking over %s from %s, which is gone",
+                "taking over %s from %s, which is gone or at work elsewhere",
                 *(self.path, other or "an unknown run"),
             )
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -227,14 +229,17 @@ class RunLock:
         if other.is_near and other.pid == self.holder.pid:
             return False
         if other.is_near and CAN_ASK:
-            return other.is_running
+            # Of a copied folder, if it should have the system's lock and has not. Where
+            # such a lock may be lost and files change their numbers, a touch tells.
+            is_copy = is_locked and other.file not in (None, self.holder.file)
+            return other.is_running and (not is_copy or self._is_touched())
         if other.is_of_this_kernel and is_locked:
             return False  # it would have the lock
         return self._is_touched()
 
     def _is_touched(self) -> bool:
-        """Whether another machine touches the lock while it is watched."""
-        log.warning("%s is of another host; watching it", self.path)
+        """Whether another machine or process touches the lock while it is watched."""
+        log.warning("%s is of another host, or a copy; watching it", self.path)
         before, until = self._touched(), time.monotonic() + self._watch
         while time.monotonic() < until:
             if self._touched() != before:

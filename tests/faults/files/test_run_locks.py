@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sys
 import threading
 from dataclasses import replace
@@ -76,6 +77,24 @@ def test_c8_the_name_alone_refuses_where_nothing_can_be_locked(tmp_path: Path) -
     lock = holder(tmp_path, pid=parent, started=start_of(parent))
     with pytest.raises(ConfigError, match=f"in use by process {parent}"):
         lock.acquire()
+
+
+def test_c8_a_copy_of_a_lock_is_taken_over_though_its_holder_is_at_work(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parent, path = os.getppid(), tmp_path / "run.lock"
+    path.touch()
+    number = str(path.stat().st_ino)
+    first = holder(tmp_path, pid=parent, started=start_of(parent), file=number)
+    with pytest.raises(ConfigError, match=f"in use by process {parent}"):
+        first.acquire()
+    (tmp_path / "copy").mkdir()
+    copied = Path(shutil.copy(path, tmp_path / "copy"))
+    second = RunLock(copied, "save_dir", beat=0.05, watch=0.3)
+    second.acquire()
+    assert "or a copy; watching it" in caplog.text
+    assert Holder.parse(copied.read_bytes()) == second.holder
+    second.release()
 
 
 def test_c8_a_lock_that_another_host_touches_is_respected(tmp_path: Path) -> None:

@@ -53,8 +53,10 @@ listeners and the reason of each edge.
 **Around an event.** `@hookimpl(wrapper=True)` above a hook that yields once makes it a
 scope: it runs before all listeners and, after them, from the `yield` on. An error of a
 listener arrives at the `yield`, for cleaning up; it is raised afterwards whatever the
-wrapper does. Scopes are for time, locks and swapped weights. An error of a wrapper itself
-always ends the run. `on_exception` and `on_close` call everybody and have no scopes.
+wrapper does. So put back in `finally` what was changed before: `try: yield`, `finally:`. A
+signal leaves an evaluation by an error, and the run is saved then: weights that were swapped in
+would be what it trains on from there. Scopes are for time, locks and swapped weights. An error of a
+wrapper itself always ends the run. `on_exception` and `on_close` call everybody and have no scopes.
 
 **What would never be called is refused** when a plugin is registered, in one sentence: an
 unknown hook or argument, an argument with a default or by keyword only, `async def`, a

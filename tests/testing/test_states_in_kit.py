@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from training import Callback
+from training import Callback, hookimpl
 
 
 class Named(Callback):
@@ -74,6 +75,35 @@ class AveragesWholeEpochs(AveragesEpochs):
             super().on_epoch_end(trainer)
 
 
+class MeasuresZeros(Named):
+    """Swaps weights for an evaluation, and back where that comes to its end."""
+
+    mutates = ("parameters",)
+
+    @hookimpl(wrapper=True)
+    def evaluate(self, trainer: Any) -> Any:
+        own = self.swap(trainer.model)
+        answers = yield
+        trainer.model.load_state_dict(own)
+        return answers
+
+    def swap(self, model: Any) -> dict[str, Any]:
+        own = copy.deepcopy(model.state_dict())
+        for value in model.state_dict().values():
+            value.zero_()
+        return own
+
+
+class PutsThemBack(MeasuresZeros):
+    @hookimpl(wrapper=True)
+    def evaluate(self, trainer: Any) -> Any:
+        own = self.swap(trainer.model)
+        try:
+            return (yield)
+        finally:
+            trainer.model.load_state_dict(own)
+
+
 class Kept:
     """Reads another loader once, and gives out the same batches in each epoch."""
 
@@ -102,6 +132,10 @@ class KeepsTheFirstEpoch(Named):
         (HoldsALock, r"state: .* inner\['lock'\] is _thread.lock .* cannot hold; keep"),
         (KeepsTheFirstEpoch, "resume: after a resume at epoch_1_step_4.*, weights"),
         (AveragesEpochs, "resume: after an end by max_steps inside an epoch, weights"),
+        (
+            MeasuresZeros,
+            "neighbours: an evaluation that is left, .* weights, .*finally",
+        ),
         (KeepsNoState, "resume: .* in what state_dict returns, and load_state_dict"),
     ],
 )
@@ -140,7 +174,8 @@ def test_a_batch_that_is_changed_in_place_is_no_state(
     assert_plugin_conforms(AddsNoise)
 
 
-def test_who_leaves_out_what_max_steps_has_cut_short_conforms(
-    assert_plugin_conforms: Callable[..., None],
+@pytest.mark.parametrize("plugin", [AveragesWholeEpochs, PutsThemBack])
+def test_who_leaves_out_parts_of_epochs_or_swaps_in_a_try_conforms(
+    plugin: type[Any], assert_plugin_conforms: Callable[..., None]
 ) -> None:
-    assert_plugin_conforms(AveragesWholeEpochs)
+    assert_plugin_conforms(plugin)

@@ -15,6 +15,8 @@ from training.bus.callback import Callback
 from training.bus.registration import api_mistake
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.signature import signature_mistakes
+from training.hardware.rng import rng_state
+from training.loop.requests import Abandoned
 from training.messages.error_texts import notes_of, repr_of
 from training.testing.case import Case
 from training.testing.equality import difference, run_difference
@@ -132,7 +134,10 @@ def check_second_run(case: Case) -> list[str]:
 
 
 def check_neighbours(case: Case) -> list[str]:
-    """Whether it closes without an error when another plugin raises."""
+    """Whether it closes without an error when another plugin raises.
+
+    And whether it has put back by then what it had changed for an evaluation.
+    """
     problems = []
     for kind in (RuntimeError, KeyboardInterrupt):
         for hook in RAISING:
@@ -149,7 +154,20 @@ def check_neighbours(case: Case) -> list[str]:
                     for note in notes_of(raised)
                     if note.startswith("then ")
                 ]
-    return problems
+    return problems + _left_changed(case)
+
+
+def _left_changed(case: Case) -> list[str]:
+    """Return what differs where an evaluation is left, as for a signal, and saved."""
+    plugin = case.make()
+    leaves = LeavesEvaluation(case.name_of(plugin))
+    case.trainer("left", plugin, leaves).train()
+    return [
+        f"an evaluation that is left, as for a signal, leaves other {what}, and the "
+        "run is saved: put back in `finally` around the `yield` what was changed for it"
+        for what, value in leaves.saved.items()
+        if difference(leaves.found[what], value)
+    ]
 
 
 def _raising(error: BaseException) -> Any:
@@ -157,6 +175,47 @@ def _raising(error: BaseException) -> Any:
         raise error
 
     return raise_it
+
+
+class LeavesEvaluation(Callback):
+    """Leaves the first evaluation after a step, and compares what is saved then.
+
+    Args:
+        watched: name of the plugin under test; this one is called after it.
+    """
+
+    name = "kit_leaves"
+
+    def __init__(self, watched: str) -> None:
+        self.after = (watched,)  # type: ignore[misc]
+        self.found: dict[str, Any] = {}
+        self.saved: dict[str, Any] = {}
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Note what an evaluation finds."""
+        self.found = _seen(trainer)
+
+    def evaluate(self, trainer: Trainer) -> None:
+        """Leave it, and the run."""
+        if self.found:
+            trainer.request_stop("as a signal does")
+            raise Abandoned
+
+    def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+        """Note what is saved."""
+        if reason == "stop":
+            self.saved = _seen(trainer)
+
+
+def _seen(trainer: Trainer) -> dict[str, Any]:
+    model = trainer.model
+    return {
+        "weights": {k: v.detach().clone() for k, v in model.state_dict().items()},
+        "modes": [module.training for module in model.modules()],
+        "requires_grad": [each.requires_grad for each in model.parameters()],
+        "random numbers": rng_state(trainer.device),
+        "weights_are": trainer.weights_are,
+    }
 
 
 class BoundarySaver(Callback):

@@ -203,6 +203,14 @@ def check_loss(trainer: Checkpointable, state: Mapping[str, Any], source: str) -
     """
     own = trainer.criterion.state_dict()
     if "loss" in state:
+        late = [n for n in trainer.criterion.far_names() if n not in state["loss"]]
+        if late:
+            log.warning(
+                "checkpoint %r has nothing of these, which the loss reaches by an "
+                "attribute: %s; they start afresh",
+                *(source, some(sorted(late))),
+            )
+        own = {name: value for name, value in own.items() if name not in late}
         check_weights(state["loss"], own, "loss", source)
     elif own:
         log.warning(
@@ -239,7 +247,8 @@ def check_weights(
         if names
     ]
     if problems:
-        added = " before a Trainer is made, with what a hook adds" if unexpected else ""
+        added = " before a Trainer is made, with what a hook adds"
+        added = added if unexpected and what == "model" else ""
         raise CheckpointError(
             f"checkpoint {source!r} does not fit this {what}; {'; '.join(problems)}: "
             f"build the {what} as it was when the checkpoint was written{added}"

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from training.loop.forward_checks import name_of
 from training.modules.plain_names import load_weights, weights_of
-from training.modules.reachable import Found, joined, kept_by, reachable
+from training.modules.reachable import Found, joined, kept_by, near, reachable
 
 Held = nn.Module | Tensor
 
@@ -57,6 +57,9 @@ class Criterion:
         self.generators: dict[str, Any] = {}
         self._function = function
         found, _ = reachable(function, callbacks)
+        # By the names that they had before attributes of objects were looked at, too.
+        self._near = near(function)
+        found = [(self._near.get(id(held), place), held) for place, held in found]
         for place, held in [*kept_by(model, "model"), *found]:
             if _is_plain(held):
                 continue
@@ -92,6 +95,14 @@ class Criterion:
         """
         others = [each for each in self.optimizers.values() if each is not own]
         return [*self.held_modules().values(), *others, *self.generators.values()]
+
+    def far_names(self) -> set[str]:
+        """Return names of what only an attribute of an object leads to."""
+        places = [place for place in self._held if place not in self._near.values()]
+        names = self.tensors()
+        return {
+            n for n in names if any(n == at or n.startswith(f"{at}.") for at in places)
+        }
 
     def reached(self, passed_over: Iterable[Any]) -> dict[str, Found]:
         """Return what can be reached from the function now, by the function's name.

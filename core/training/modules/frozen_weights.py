@@ -118,13 +118,15 @@ def mark_of(value: Tensor) -> tuple[int, int]:
 
 
 def sample_of(value: Tensor) -> Tensor:
-    """Return a copy of 64 of its numbers, or of the part here, spread over all."""
+    """Return bytes of 64 of its numbers, or of the part here, spread over all."""
     local: Tensor = getattr(value, "to_local", value.detach)()
     local = local.detach()
     if local.layout is not torch.strided or local.is_meta or local.is_quantized:
         return torch.empty(0)
     flat = local.reshape(-1)
-    return flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE].clone()
+    some_of = flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE]
+    # As bytes: not every type can be compared, and NaN differs from itself.
+    return some_of.clone().contiguous().view(torch.uint8)
 
 
 def digest_of(weights: Mapping[str, Any], names: Iterable[str]) -> str:

@@ -7,25 +7,31 @@ import functools
 import inspect
 import itertools
 import sysconfig
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
 
-#: Their functions are not read for what they hold; nor are ours.
+#: Where libraries are, torch's neighbours and ourselves among them: their functions are
+#: not read for what they hold.
 LIBRARIES = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")),
-    sysconfig.get_path("platlib"),
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")),
+    *(sysconfig.get_path(name) for name in ("purelib", "platlib")),
+    str(Path(torch.__file__).parents[1]),
     str(Path(__file__).parents[1]),
 )
-#: What an instruction is called that reads a variable or an attribute.
+SITES = ("site-packages", "dist-packages")
+#: What an instruction is called that reads, or writes, a variable or an attribute.
 READS = {"LOAD_ATTR", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD"}
+WRITES = {"STORE_ATTR", "STORE_DEREF", "STORE_GLOBAL"}
+#: More than this is no longer what a loss is made of.
+MOST_OBJECTS = 10_000
 #: Longer lists and mappings are data, not parts of a loss.
 MOST_ITEMS = 100
 #: And lists in lists.
@@ -33,8 +39,19 @@ MOST_LEVELS = 4
 CONTAINERS = (list, tuple, dict)
 NUMBERS = (int, float)
 
-#: (place, what is there), and the names of attributes and variables that are read.
+#: (place, what is there), and the names that a function reads and then writes.
 Found = tuple[list[tuple[str, Any]], Collection[str]]
+
+
+class Names(NamedTuple):
+    """Names in the code of a function: of globals, all that it reads, and updates.
+
+    Updated is what it reads before it writes it: what it was matters.
+    """
+
+    globals: tuple[str, ...]
+    read: frozenset[str]
+    updated: frozenset[str]
 
 
 def joined(place: str, name: str) -> str:
@@ -77,21 +94,27 @@ def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1000)
-def names_read_by(cls: type) -> frozenset[str]:
-    """Return the attributes and variables that methods of a class, or a base, read."""
+def names_updated_by(cls: type) -> frozenset[str]:
+    """Return names that a method of a class, or of a base, reads and then writes."""
     methods = [
         each
         for base in cls.__mro__
         for each in vars(base).values()
         if isinstance(each, FunctionType) and not _is_library(each)
     ]
-    return frozenset(
-        itertools.chain.from_iterable(_names_read(each.__code__) for each in methods)
-    )
+    updated = [_names_in(each.__code__).updated for each in methods]
+    return frozenset(itertools.chain.from_iterable(updated))
+
+
+def near(function: Any) -> dict[int, str]:
+    """Return id -> place of what is found without looking into objects."""
+    search = _Search(function, is_far=False)
+    found = search.found()
+    return {id(each): at for at, each in found if type(each) not in NUMBERS}
 
 
 def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
-    """Return (place, what is there) for all that counts, and the names that are read.
+    """Return (place, what is there) for all that counts, and the names of updates.
 
     What counts is modules, optimizers, random generators, tensors and numbers. Of an
     object, a namespace, a class or a module of Python it is what one of the functions
@@ -101,30 +124,69 @@ def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
         function: which is called, or None.
         passed_over: objects that are not looked into.
     """
-    read: set[str] = set()
+    search = _Search(function, passed_over)
     while True:
-        known = len(read)
-        found = list(_search(function, set(map(id, passed_over)), read))
-        if len(read) == known:  # else a function has named more of what was seen
-            return found, read
+        known = len(search.read)
+        found = list(search.found())
+        if len(search.read) == known:  # else a function has named more of what was seen
+            return found, search.updated
 
 
-def _search(function: Any, seen: set[int], read: set[str]) -> Iterator[tuple[str, Any]]:
-    queue = deque([("", function)])
-    while queue:  # the nearest places first: their names are the shorter ones
-        place, value = queue.popleft()
-        if type(value) in NUMBERS:  # one object may be many numbers
-            yield place, value
-        elif id(value) not in seen:
-            # Closures and attributes may lead in a circle.
-            seen.add(id(value))
-            if _counts(value):
+class _Search:
+    """Looks for what can be reached; ``read`` and ``updated`` grow as it does."""
+
+    def __init__(
+        self, function: Any, passed_over: Iterable[Any] = (), is_far: bool = True
+    ) -> None:
+        self._function, self._is_far = function, is_far
+        self._passed = set(map(id, passed_over))
+        self.read: set[str] = set()
+        self.updated: set[str] = set()
+
+    def found(self) -> Iterator[tuple[str, Any]]:
+        """Yield (place, what is there), each once."""
+        # Closures and attributes may lead in a circle.
+        seen, stack = set(self._passed), [iter([("", self._function)])]
+        while stack and len(seen) < MOST_OBJECTS:
+            place, value = next(stack[-1], (None, None))
+            if place is None:
+                stack.pop()
+            elif type(value) in NUMBERS:  # one object may be many numbers
                 yield place, value
-                if isinstance(value, nn.Module):
-                    yield from kept_by(value, place)
-                continue
-            for name, item in _parts_of(value, not place, read):
-                queue.append((joined(place, name), item))
+            elif id(value) not in seen:
+                seen.add(id(value))
+                if _counts(value):
+                    yield place, value
+                    if isinstance(value, nn.Module):
+                        yield from kept_by(value, place)
+                    continue
+                parts = list(self._parts_of(value, is_function=not place))
+                stack.append(iter([(joined(place, n), part) for n, part in parts]))
+
+    def _parts_of(self, value: Any, is_function: bool) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, functools.partial):
+            yield "", value.func
+            yield from ((str(number), item) for number, item in enumerate(value.args))
+            yield from value.keywords.items()
+        elif isinstance(value, MethodType):
+            yield "", value.__self__
+            yield "", value.__func__
+        elif isinstance(value, FunctionType):
+            # What a library reads is its own affair, and far too much to look at.
+            if is_function or not _is_library(value):
+                names = _names_in(value.__code__)
+                self.read |= names.read
+                self.updated |= names.updated
+                yield from _variables(value, names.globals)
+        elif isinstance(value, CONTAINERS):
+            yield from _items_of(value)
+        elif (self._is_far or is_function) and not _is_opaque(value):
+            own = getattr(value, "__dict__", {})
+            names_of = own if is_function else {"__wrapped__", *self.read}
+            yield from [(name, item) for name, item in own.items() if name in names_of]
+            cls = value if isinstance(value, type) else type(value)
+            for name in ("__call__", *sorted(self.read if self._is_far else ())):
+                yield "", _function(cls, name)
 
 
 def _items_of(value: Any) -> list[tuple[str, Any]]:
@@ -140,40 +202,18 @@ def _counts(value: Any) -> bool:
     return is_part or type(value) in NUMBERS or is_generator(value)
 
 
-def _parts_of(
-    value: Any, is_function: bool, read: set[str]
-) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, functools.partial):
-        yield "", value.func
-        yield from ((str(number), item) for number, item in enumerate(value.args))
-        yield from value.keywords.items()
-    elif isinstance(value, MethodType):
-        yield "", value.__self__
-        yield "", value.__func__
-    elif isinstance(value, FunctionType):
-        # What a library reads is its own affair, and far too much to look at.
-        if is_function or not _is_library(value):
-            read.update(_names_read(value.__code__))
-            yield from _variables(value)
-    elif isinstance(value, CONTAINERS):
-        yield from _items_of(value)
-    elif not _is_opaque(value):
-        own = getattr(value, "__dict__", {})
-        names = own if is_function else {"__wrapped__", *read}
-        yield from [(name, item) for name, item in own.items() if name in names]
-        cls = value if isinstance(value, type) else type(value)
-        for name in ("__call__", *sorted(read)):
-            yield "", _function(cls, name)
-
-
 def _is_library(function: FunctionType) -> bool:
-    return function.__code__.co_filename.startswith(LIBRARIES)
+    return _is_of_library(function.__code__.co_filename)
+
+
+def _is_of_library(path: str) -> bool:
+    return path.startswith(LIBRARIES) or any(site in path for site in SITES)
 
 
 def _is_opaque(value: Any) -> bool:
     """Whether nothing in it is looked for: what Python, a library or we have made."""
     if isinstance(value, ModuleType):
-        return (getattr(value, "__file__", None) or LIBRARIES[0]).startswith(LIBRARIES)
+        return _is_of_library(getattr(value, "__file__", None) or LIBRARIES[0])
     made_by = type(value).__module__.partition(".")[0]
     return made_by in ("builtins", "training") and not isinstance(value, type)
 
@@ -185,8 +225,10 @@ def _function(cls: type, name: str) -> Any:
     return found if isinstance(found, FunctionType) else None
 
 
-def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of closure, defaults and the globals that are read."""
+def _variables(
+    function: FunctionType, names: Iterable[str]
+) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of closure, defaults and the globals of these names."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     for name, cell in cells:
         try:
@@ -196,16 +238,29 @@ def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
     for number, item in enumerate(function.__defaults__ or ()):
         yield f"default{number}", item
     yield from (function.__kwdefaults__ or {}).items()
-    for name in _names_read(function.__code__):
+    for name in names:
         if name in function.__globals__:
             yield name, function.__globals__[name]
 
 
 @functools.lru_cache(maxsize=1000)
-def _names_read(code: CodeType) -> tuple[str, ...]:
-    """Return the variables and attributes that a function, or one in it, reads."""
-    # Not co_names: those are the names of what is only written, too.
-    read = [each.argval for each in dis.get_instructions(code) if each.opname in READS]
+def _names_in(code: CodeType) -> Names:
+    # Not co_names: those are of variables and attributes alike, read or written.
+    used: list[str] = []
+    read: set[str] = set()
+    updated: set[str] = set()
+    for each in dis.get_instructions(code):
+        if each.opname in READS:
+            read.add(each.argval)
+        elif each.opname in WRITES and each.argval in read:
+            updated.add(each.argval)
+        if each.opname == "LOAD_GLOBAL":
+            used.append(each.argval)
     # Lambdas inside have code of their own.
-    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
-    return tuple(dict.fromkeys(itertools.chain(read, *map(_names_read, inner))))
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            names = _names_in(inner)
+            used += names.globals
+            read |= names.read
+            updated |= names.updated
+    return Names(tuple(dict.fromkeys(used)), frozenset(read), frozenset(updated))

@@ -17,7 +17,7 @@ from training.modules.reachable import (
     NUMBERS,
     Found,
     held_in,
-    names_read_by,
+    names_updated_by,
     own_attributes,
 )
 from training.modules.unsaved_buffers import holds_numbers
@@ -54,9 +54,10 @@ class UnsavedNumbers:
             _warn_of_inner(optimizer)
         self._before = self._marks()
         self._moved: set[tuple[str, int]] = set()
+        self._told: set[str] = set()
 
     def warn_of_moved(self) -> None:
-        """Warn, once, of those that have moved between saves, twice in a row.
+        """Warn, once of each, of those that have moved between saves, twice in a row.
 
         Once alone may be a cache that has been filled; it is filled again. Waits for
         the device once for each tensor among them.
@@ -68,35 +69,38 @@ class UnsavedNumbers:
         self._before = now
         if not moved:  # nothing was trained since the last save
             return
-        if again := sorted({name for name, _ in moved & self._moved}):
+        again = sorted({name for name, _ in moved & self._moved} - self._told)
+        if again:
             log.warning(
                 "training moves numbers that no checkpoint holds, since they are plain "
-                "attributes or variables: %s; a resumed run begins with others; keep "
-                "each of a module in a buffer, or return it from get_extra_state(), "
-                "each of the optimizer in a group or in its state, each of a step_fn "
-                "or loss_fn in a buffer of a module that it uses, and call "
-                "persistent(True) of a metric",
+                "attributes or variables: %s; a resumed run begins with others, and is "
+                "another run where they decide about training; keep each of a module "
+                "in a buffer, or return it from get_extra_state(), each of the "
+                "optimizer in a group or in its state, each of a step_fn or loss_fn in "
+                "a buffer of a module that it uses, and call persistent(True) of a "
+                "metric",
                 some(again),
             )
-            self._modules, self._optimizer, self._beside = {}, None, dict
+            self._told.update(again)
         self._moved = moved
 
     def _marks(self) -> dict[tuple[str, int], Any]:
         """Return what tells whether each has moved, by name.
 
-        And by object for tensors that nobody reads by that name: a loss that is kept
-        for a log is another one each time, and nothing comes of it.
+        And by object for tensors that no function reads and then replaces: an input or
+        a loss that is kept there is another one each time, and nothing comes of it.
         """
         saved = {_storage_of(each) for each in self._saved() if holds_numbers(each)}
         marks: dict[tuple[str, int], Any] = {}
-        for holder, (found, read) in self._holders():
+        for holder, (found, updated) in self._holders():
             for place, value in found:
-                name, is_read = f"{holder}.{place}", place.rpartition(".")[2] in read
+                name = f"{holder}.{place}"
+                is_updated = place.rpartition(".")[2] in updated
                 if isinstance(value, Tensor):
                     if _is_plain(value) and _storage_of(value) not in saved:
-                        marks[name, 0 if is_read else id(value)] = _Mark(value)
+                        marks[name, 0 if is_updated else id(value)] = _Mark(value)
                 # NaN, which differs from itself, is none.
-                elif type(value) in NUMBERS and is_read and value == value:
+                elif type(value) in NUMBERS and is_updated and value == value:
                     marks[name, 0] = value
         return marks
 
@@ -145,7 +149,7 @@ def _warn_of_inner(optimizer: Optimizer) -> None:
 def _found_in(attributes: Mapping[str, Any], cls: type) -> Found:
     """Return what is in attributes; whoever counts in one of them reads it somehow."""
     numbers = {n for n, value in attributes.items() if type(value) in NUMBERS}
-    return list(held_in(dict(attributes))), names_read_by(cls) | numbers
+    return list(held_in(dict(attributes))), names_updated_by(cls) | numbers
 
 
 def _is_of_torch(holder: Any) -> bool:

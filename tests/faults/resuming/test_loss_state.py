@@ -341,23 +341,3 @@ def test_a_function_of_a_library_is_not_read_for_modules() -> None:
         device="cpu",
     )
     assert trainer.criterion.state_dict() == {}
-
-
-def test_what_a_callback_holds_is_in_its_own_state_alone() -> None:
-    class Follows(Callback):
-        def __init__(self) -> None:
-            self.teacher = Learnt()
-
-    def step(model: nn.Module, batch: Any) -> Tensor:
-        return follows.teacher.step(model, batch)
-
-    model, follows = Regression(), Follows()
-    trainer = Trainer(
-        model,
-        loader_of(),
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        step_fn=step,
-        callbacks=[follows],
-        device="cpu",
-    )
-    assert trainer.criterion.state_dict() == {}

@@ -143,6 +143,8 @@ class Asks(Good):
 
 class AsksAndHalvesMomenta(Asks):
     def on_epoch_end(self, trainer: Any) -> None:
+        if trainer.is_extra_evaluation:
+            return
         for state in trainer.optimizer.state.values():
             state["momentum_buffer"].mul_(0.5)
 

@@ -212,12 +212,11 @@ class EpochLoader:
             issued = _indices_of(loader)
             self.watched = Watched(batches, issued, skip, loader.num_workers)
             return iter(self.watched)
-        # Neither an index nor a state leads there: every batch is loaded again, and
-        # draws again, which costs 0.1 ms; workers draw for themselves.
-        is_plain = type(loader) in (list, tuple)
-        is_plain |= type(loader) is DataLoader and loader.num_workers > 0
-        seed = epoch_seed(self.drawn_seed, epoch)
-        batches = iter(loader) if is_plain else apart_from(seed, lambda: iter(loader))
+        # Neither an index nor a state leads there: every batch is loaded again. What
+        # wraps another loader mostly draws the order for its first one.
+        seed, iterator = epoch_seed(self.drawn_seed, epoch), iter(loader)
+        first = itertools.islice(apart_from(seed, lambda: iterator), 1)
+        batches = itertools.chain(first, iterator)
         _read_and_drop(batches, skip)
         return batches
 

@@ -177,17 +177,16 @@ class SeededOrder(Sampler[Any]):
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Let torch's own generator draw from ``seed``, and the run draw on as it was.
+    """Let the global CPU generators draw from ``seed``, and the run draw on as it was.
 
-    Making a DataLoader's iterator draws its workers' seed from that generator.
+    Making a DataLoader's iterator draws its workers' seed from torch's.
     """
-    ambient = torch.random.get_rng_state()
-    # Only the CPU generator: manual_seed would reset the CUDA generators too.
-    torch.default_generator.manual_seed(seed)
+    outside = _states()
     try:
+        seed_host(seed)
         yield
     finally:
-        torch.random.set_rng_state(ambient)
+        _set_states(outside)
 
 
 def apart(
@@ -227,13 +226,9 @@ def apart_from(seed: int, make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         seed: of the generators that making and iterating draw from.
         make: returns the iterator.
     """
-    outside = _states()
-    try:
-        seed_host(seed)
+    with drawing_from(seed):
         iterator = make()
         own = _states()
-    finally:
-        _set_states(outside)
     return apart(lambda: iterator, own)
 
 

@@ -90,7 +90,9 @@ class UnsavedNumbers:
         And by object for tensors that no function reads and then replaces: an input or
         a loss that is kept there is another one each time, and nothing comes of it.
         """
-        saved = {_storage_of(each) for each in self._saved() if holds_numbers(each)}
+        # Of parts of one, as of a sharded model, nobody can have another view.
+        whole = [each for each in self._saved() if type(each) in WHOLE]
+        saved = {_storage_of(each) for each in whole if holds_numbers(each)}
         marks: dict[tuple[str, int], Any] = {}
         for holder, (found, updated) in self._holders():
             for place, value in found:

@@ -154,7 +154,7 @@ def check_neighbours(case: Case) -> list[str]:
                     for note in notes_of(raised)
                     if note.startswith("then ")
                 ]
-    return problems + _left_changed(case)
+    return problems or _left_changed(case)
 
 
 def _left_changed(case: Case) -> list[str]:

@@ -212,7 +212,7 @@ def _obey() -> None:
         name
         for name, each in trainer.plugins.items()
         if name not in state["plugins"]
-        and any(getattr(each, said, None) for said in ("mutates", "alters_training"))
+        and (getattr(each, "mutates", None) or getattr(each, "alters_training", None))
     ]
     kept = {"batches": probe.batches, "forgetful": forgetful}
     torch.save({**state, **kept}, order["out"])

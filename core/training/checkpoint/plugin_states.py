@@ -73,8 +73,8 @@ def check_states(trainer: Checkpointable) -> None:
     Raises:
         PluginError: it holds what no checkpoint can, and there is a plugin that saves.
     """
-    if trainer.bus.on_checkpoint is None:
-        return
+    if trainer.bus.on_checkpoint is None or trainer.strategy.is_divided:
+        return  # of many processes a save tells, on which all agree
     for name, plugin in trainer.plugins.items():
         is_called = hasattr(plugin, "state_dict") and trainer.bus.calls(name)
         if not is_called or name in trainer.bus.isolated:

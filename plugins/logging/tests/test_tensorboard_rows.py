@@ -46,7 +46,7 @@ def recipe(*, has_pictures):
     if has_pictures:
         fields = {"image": "picture", **fields}
     task = types.SimpleNamespace(fields=fields, target="answer", metrics=("hit", "f1"))
-    return types.SimpleNamespace(task=task, confidence="probability")
+    return types.SimpleNamespace(task=task, confidence="probability", settings={})
 
 
 class Predicts(Callback):

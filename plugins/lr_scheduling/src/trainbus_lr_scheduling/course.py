@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from trainbus_lr_scheduling.copied import copied
+from trainbus_lr_scheduling.schedule_functions import copy_with_functions
 from training import ConfigError
 from training.plugin import load_rng_state, rng_state
 
@@ -149,4 +149,4 @@ def _twin(scheduler: Any, optimizer: Optimizer) -> tuple[Any, list[dict[str, Any
     memo: dict[int, Any] = {id(optimizer): stand_in}
     for group in optimizer.param_groups:  # weights are shared, should they be met
         memo.update({id(parameter): parameter for parameter in group["params"]})
-    return copied(scheduler, memo), groups
+    return copy_with_functions(scheduler, memo), groups

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR, ReduceLROnPlateau
 
-from trainbus_lr_scheduling.copied import MOST_VALUES, bound_values
 from trainbus_lr_scheduling.drivers import set_lr
 from trainbus_lr_scheduling.groups import check_groups, parts_of
 from trainbus_lr_scheduling.saved import check_kept, require
+from trainbus_lr_scheduling.schedule_functions import MOST_VALUES, bound_values
 from training import CheckpointError, ConfigError
 from training.plugin import foreign_value, has_names, is_finite, plain
 

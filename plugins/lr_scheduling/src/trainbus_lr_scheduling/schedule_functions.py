@@ -1,4 +1,4 @@
-"""A copy of a scheduler whose functions count and draw by themselves.
+"""The functions of a scheduler: what is bound to them, and a copy that has its own.
 
 ``copy.deepcopy`` takes a function for a constant: what it counts in its closure or its
 defaults would be that of the run.
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 MOST_VALUES = 1_000
 
 
-def copied(scheduler: LRScheduler, memo: dict[int, Any]) -> Any:
+def copy_with_functions(scheduler: LRScheduler, memo: dict[int, Any]) -> Any:
     """Return a copy, with copies of the functions that it holds.
 
     What is large or no plain value in their closures, such as a model, is shared.

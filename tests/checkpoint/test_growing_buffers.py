@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,18 @@ def test_measuring_the_loss_leaves_the_buffer_as_long_as_it_was() -> None:
     measured.train()
     said.train()
     assert_equal_weights(measured.model, said.model)
+
+
+def test_what_fits_is_loaded_without_a_copy_of_its_module(tmp_path: Path) -> None:
+    def locked() -> LoadsItself:
+        queue = LoadsItself()
+        queue.lock = threading.Lock()  # which nobody can copy
+        return queue
+
+    first, second = trainer_of(locked(), 2), trainer_of(locked(), 9)
+    first.save_checkpoint(tmp_path / "a.pt")
+    second.load_checkpoint(tmp_path / "a.pt")
+    assert_equal_weights(second.model, first.model)
 
 
 class Late(nn.Module):

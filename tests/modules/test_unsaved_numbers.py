@@ -40,6 +40,9 @@ class Inner(nn.Linear):
             self.heat = 2.0
         elif self.what == "is not a number":
             self.odd = math.nan
+        elif self.what == "cools among many":
+            self.heat *= 0.9
+            vars(self).update({f"option{number}": number for number in range(200)})
         elif self.what == "comes late":
             self.late = getattr(self, "late", 0) + 1
         return super().forward(x * self.heat)
@@ -99,6 +102,7 @@ def trained(
     ("inner", "count"),
     [
         pytest.param(Inner("cools"), 1, id="it moves all the time"),
+        pytest.param(Inner("cools among many"), 1, id="many attributes"),
         pytest.param(Inner("is filled once"), 0, id="a cache"),
         pytest.param(Inner("rests"), 0, id="it rests"),
         pytest.param(Inner("is not a number"), 0, id="NaN"),

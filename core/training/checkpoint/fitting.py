@@ -77,13 +77,14 @@ def reshaped(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Tensor]:
             and getattr(saved[full], "shape", None) != getattr(value, "shape", None)
         }
         grown = {n: v for n, v in others.items() if module._buffers[n] is not None}
-        taken = others if _loads(module, grown) else others.keys() - grown.keys()
+        is_taken = not grown or _loads(module, grown)
+        taken = others if is_taken else others.keys() - grown.keys()
         found |= {plain_name(model, joined(path, n)): others[n] for n in taken}
     return found
 
 
 def _loads(module: nn.Module, values: Mapping[str, Any]) -> bool:
-    """Whether a module takes values of other shapes than it has."""
+    """Whether a module takes values of other shapes than it has; copies it."""
     if type(module)._load_from_state_dict is nn.Module._load_from_state_dict:
         return False
     trial, mistakes = copy.deepcopy(module), [[], [], []]  # type: ignore[var-annotated]

@@ -48,11 +48,11 @@ def load_weights(
     A buffer that is None, as one that the first batch makes, is made for them.
     """
     for path, module in model.named_modules():
-        for name, buffer in module._buffers.items():
-            full = plain_name(model, f"{path}.{name}" if path else name)
-            if buffer is None and isinstance(weights.get(full), Tensor):
-                at = next(model.parameters(), weights[full]).device
-                module._buffers[name] = torch.empty_like(weights[full], device=at)
+        for name in [n for n, buffer in module._buffers.items() if buffer is None]:
+            saved = weights.get(plain_name(model, f"{path}.{name}" if path else name))
+            if isinstance(saved, Tensor):
+                at = next(model.parameters(), saved).device
+                module._buffers[name] = torch.empty_like(saved, device=at)
     state = {
         name: weights[plain]
         for name in model.state_dict()

@@ -133,9 +133,10 @@ class UnsavedNumbers:
 
 
 def _warn_of_inner(optimizer: Optimizer) -> None:
+    found, _ = _found_in(own_attributes(optimizer), type(optimizer))
     inner = [
         place
-        for place, each in held_in(own_attributes(optimizer))
+        for place, each in found
         if is_generator(each)
         or (isinstance(each, Optimizer) and each.state is not optimizer.state)
     ]
@@ -151,7 +152,11 @@ def _warn_of_inner(optimizer: Optimizer) -> None:
 def _found_in(attributes: Mapping[str, Any], cls: type) -> Found:
     """Return what is in attributes; whoever counts in one of them reads it somehow."""
     numbers = {n for n, value in attributes.items() if type(value) in NUMBERS}
-    return list(held_in(dict(attributes))), names_updated_by(cls) | numbers
+    # One by one: a long list is data, but a class may have many attributes.
+    found = [
+        each for name, value in attributes.items() for each in held_in(value, name)
+    ]
+    return found, names_updated_by(cls) | numbers
 
 
 def _is_of_torch(holder: Any) -> bool:

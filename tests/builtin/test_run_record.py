@@ -185,3 +185,19 @@ def test_a_record_whose_first_write_failed_is_made_up_for_later(
     assert {"config.yaml", "history.json", "starts.json"} <= names
     (start,) = json.loads((tmp_path / "starts.json").read_text())
     assert start["ended"]["status"] == "finished"
+
+
+def test_a_history_that_is_on_the_disk_is_not_written_again_at_the_end(
+    tmp_path: Path,
+) -> None:
+    path, seen = tmp_path / "history.json", []
+
+    class Looks(Callback):
+        after = ("run_record",)
+
+        def on_epoch_end(self) -> None:
+            seen.append(path.stat().st_mtime_ns)
+
+    tiny_trainer(RunRecord({}, {}), Looks(), save_dir=tmp_path, num_epochs=2).train()
+    assert len(set(seen)) == 2
+    assert path.stat().st_mtime_ns == seen[-1]

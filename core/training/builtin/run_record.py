@@ -77,6 +77,7 @@ class RunRecord(Callback):
         #: Each time that the run was started or resumed, and how that ended.
         self._starts: list[dict[str, Any]] = []
         self._owes_config = False  # it goes ahead of the next file
+        self._recorded: list[Any] | None = None  # the history as it stands in its file
         self._folder = Path()
         self._claim = Claim("run record", "training.save_dir")
 
@@ -88,6 +89,7 @@ class RunRecord(Callback):
         """
         self._claim.require_free()
         self.summary, self._started, self._owes_config = {}, None, False
+        self._recorded = None
         self._folder = trainer.save_dir.absolute()
         if mistake := folder_mistake(trainer.save_dir):
             raise ConfigError(mistake)
@@ -129,13 +131,13 @@ class RunRecord(Callback):
             FolderLostError: another run records itself there by now.
         """
         try:
-            self._write(HISTORY, trainer.history)
+            self._write_history(trainer)
         except OSError as error:  # no row is lost: the trainer has all
             log.warning("the history is written at a later time: %s", error)
 
     def on_train_end(self, trainer: Checkpointable) -> None:
         """Write the history, and the summary of a run that ended well."""
-        self._write(HISTORY, trainer.history)
+        self._write_history(trainer)
         try:
             answers = ask_plugins(trainer)
         except Exception:
@@ -161,6 +163,13 @@ class RunRecord(Callback):
     def on_close(self, trainer: Checkpointable) -> None:
         """Let other runs record themselves there."""
         self._claim.release(trainer)
+
+    def _write_history(self, trainer: Checkpointable) -> None:
+        """Write what is not in the file yet: a disk is waited for."""
+        history = finite(trainer.history)
+        if history != self._recorded:
+            self._write(HISTORY, history)
+            self._recorded = history
 
     def _write(self, name: str, content: Any) -> None:
         self._claim.confirm()

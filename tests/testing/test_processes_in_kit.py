@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -111,16 +111,18 @@ class RefusesAtOnce(Named):
 
 
 class RightEverywhere(Named):
-    """Decides by main's clock, writes on main and in a file of each rank."""
+    """Decides by main's clock, writes on main, in a file of each rank and in none."""
 
     def on_step_end(self, trainer: Trainer) -> None:
         is_late = trainer.strategy.on_main(lambda: time.time() > self.began)
         if is_late and trainer.step == 3:
             trainer.request_stop("it is late")
 
-    def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    def on_train_end(self, trainer: Trainer) -> None:
         trainer.save_dir.mkdir(parents=True, exist_ok=True)
         (trainer.save_dir / f"rank{trainer.rank}.txt").write_text("own")
+        with tempfile.TemporaryFile() as file, tempfile.NamedTemporaryFile() as named:
+            file.write(named.name.encode())
         path = trainer.save_dir / "all.txt"
         trainer.strategy.on_main(lambda: path.write_text("one"))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
@@ -33,6 +34,11 @@ _READS = {
     *("item", "tolist", "numpy", "cpu", "nonzero", "is_nonzero"),
     *("__float__", "__int__", "__bool__", "__index__", "__array__", "__contains__"),
 }
+# Devices, as they are asked for, that are the host whatever the run is on.
+_HOST = (None, "cpu")
+
+# What puts a tensor of the host elsewhere, which a CPU does not show.
+_MOVES = ("to", "cuda")
 
 
 @dataclass(slots=True)
@@ -157,19 +163,40 @@ class ReadProbe(Probe):
 
 
 class _Reads(TorchFunctionMode):
-    """Notes calls of tensor methods that wait for the device."""
+    """Notes calls of tensor methods that wait for the device.
+
+    What a call makes of numbers alone and names no device for lies on the host, as does
+    what is made of that: to read it waits for nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[str] = []
+        self._on_host: list[Tensor] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in _READS:
+        given = _pytree.tree_leaves((args, kwargs))
+        is_on_host = all(
+            any(each is own for own in self._on_host)
+            for each in given
+            if isinstance(each, Tensor)
+        )
+        if name in _READS and not is_on_host:
             self.seen.append(f"Tensor.{name}")
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
+        made = [
+            each for each in _pytree.tree_leaves(result) if isinstance(each, Tensor)
+        ]
+        if name in _MOVES:  # on a CPU it is the same one
+            self._on_host = [own for own in self._on_host if own is not result]
+        elif is_on_host and kwargs.get("device") in _HOST:
+            made = _pytree.tree_leaves(result)
+            self._on_host += [each for each in made if isinstance(each, Tensor)]
+        return result
 
 
 class _CountedLogs(LazyLogs):

@@ -103,7 +103,8 @@ class SeenByRank(Probe):
 
     def _note(self, path: Any) -> None:
         whole = os.path.abspath(os.fsdecode(path))
-        if not whole.startswith(("/dev/", "/proc/")):
+        # A file without a name is opened by that of its folder.
+        if not whole.startswith(("/dev/", "/proc/")) and not os.path.isdir(whole):
             self.written.setdefault(whole, self.hook)
 
     def _speed_up(self, plugin: Any) -> None:

@@ -30,6 +30,12 @@ def plateau() -> Callback:
     )
 
 
+def falls_each_epoch() -> Callback:
+    return LearningRateSchedulerCallback(
+        type="step", interval="epoch", step_size=1, gamma=0.5
+    )
+
+
 def stopper(restores: bool = False) -> Callback:
     return EarlyStoppingCallback(
         patience=2, min_delta=0.3, restore_best_weights=restores
@@ -103,6 +109,20 @@ def test_r1_a_run_that_max_steps_ended_decides_as_one_that_went_on(
     build(tmp_path, decider(), every, is_stream, max_steps=steps).train()
     goes_on = build(tmp_path, decider(), every, is_stream)
     goes_on.train(resume="auto")
+    assert ended(goes_on) == ended(straight)
+
+
+@pytest.mark.parametrize("steps", [STEPS - 1, STEPS, STEPS + 2, 2 * STEPS])
+def test_r1_a_rate_that_falls_each_epoch_falls_as_in_a_run_that_went_on(
+    tmp_path: Path, steps: int
+) -> None:
+    # Without a length only the next batch tells that an epoch is over.
+    build(tmp_path, falls_each_epoch(), is_stream=True, max_steps=steps).train()
+    goes_on = build(tmp_path, falls_each_epoch(), is_stream=True)
+    goes_on.train(resume="auto")
+    straight = build(tmp_path / "straight", falls_each_epoch(), is_stream=True)
+    straight.train()
+    assert straight.optimizer.param_groups[0]["lr"] == 0.1 * 0.5**6
     assert ended(goes_on) == ended(straight)
 
 

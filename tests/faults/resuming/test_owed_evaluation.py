@@ -77,7 +77,14 @@ def ended(trainer: Trainer) -> list[Any]:
     return [best, saved.best_value, stopper.best_value, trainer.weights_are, weights]
 
 
-@pytest.mark.parametrize("monitor", ["val_loss", None])
+@pytest.mark.parametrize(
+    "saving",
+    [
+        pytest.param({}, id="the best only"),
+        pytest.param({"monitor": None, "save_best_only": False}, id="by age"),
+        pytest.param({"save_best_only": False, "every_n_steps": EVERY}, id="all"),
+    ],
+)
 @pytest.mark.parametrize(
     ("step", "inside"),
     [
@@ -88,9 +95,8 @@ def ended(trainer: Trainer) -> list[Any]:
     ],
 )
 def test_the_best_is_kept_wherever_a_signal_ends_the_run(
-    tmp_path: Path, step: int, inside: bool, monitor: str | None
+    tmp_path: Path, step: int, inside: bool, saving: dict[str, Any]
 ) -> None:
-    saving = {"monitor": monitor, "save_best_only": monitor is not None}
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     trainer = build(whole, **saving)
     trainer.train()

@@ -55,9 +55,11 @@ class Saver:
         ranking, entries = self.store.ranking, self.store.expected
         value = fresh_metrics(trainer).get(ranking.monitor or "")
         if value is None or any(
-            entry.is_ranked and entry.step == trainer.step for entry in entries
+            entry.step == trainer.step and entry.value(ranking.monitor) is not None
+            for entry in entries
+            if entry.is_ranked
         ):
-            return False  # stale, or these weights are in already
+            return False  # stale, or these weights are in already, by a value
         if self.baseline is not None and not ranking.beats(value, self.baseline):
             return False
         return ranking.enters(value, entries)

@@ -276,7 +276,8 @@ class LearningRateSchedulerCallback(Callback):
         is_new = trainer.epoch > self._epoch_mark
         if is_new and trainer.update > self._update_mark:
             self.driver.advance()
-        self._set_marks(trainer)
+        if is_new:  # the end of a part of an epoch counts no update as looked at
+            self._set_marks(trainer)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Say how far short of its end skipped updates left the schedule."""

@@ -16,7 +16,6 @@ from training.arguments import (
     checked_folder,
     checked_metadata,
     checked_model,
-    checked_optimizer,
     checked_reason,
     checked_settings,
     set_between_runs,
@@ -50,6 +49,7 @@ from training.loop.loop import Loop
 from training.loop.precision import Precision
 from training.loop.run_state import RunState
 from training.modules.frozen_weights import FrozenWeights
+from training.modules.optimizer_checks import checked_optimizer
 from training.modules.train_mode import Modes, keep_frozen
 from training.recipes.recipe import Recipe
 from training.run import Run, Validation

@@ -1,0 +1,96 @@
+"""Refuse an optimizer that cannot be stepped as a run steps it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.errors import ConfigError
+from training.plain import plain
+
+
+def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
+    """Return the optimizer, unless it cannot be stepped as a run steps it.
+
+    Foreign numbers among its options become Python's own, in place.
+
+    Args:
+        optimizer: what was passed.
+        precision: of the run.
+    Raises:
+        ConfigError: it is none, needs a closure, keeps other weights to train than to
+            evaluate, has a group without a usable rate, or cannot be scaled as fp16.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        if isinstance(optimizer, (list, tuple)):
+            raise ConfigError(
+                f"optimizer is a {type(optimizer).__name__} of {len(optimizer)}; pass "
+                "one, with a group of parameters for each part of the model"
+            )
+        raise ConfigError(
+            f"optimizer is {optimizer!r:.80}; pass a torch optimizer, such as "
+            "AdamW(model.parameters(), lr=1e-3)"
+        )
+    name = type(optimizer).__name__
+    if _needs_closure(optimizer):
+        raise ConfigError(
+            f"the optimizer is {name}, whose step() needs a closure that computes the "
+            "loss again, and a step here is made of gradients that are there; use one "
+            "that steps without, such as AdamW or SGD"
+        )
+    inner = getattr(optimizer, "optimizer", optimizer)  # wrappers have both methods
+    if all(callable(getattr(inner, each, None)) for each in ("train", "eval")):
+        raise ConfigError(
+            f"the optimizer is {name}, which has train() and eval(): it keeps other "
+            "weights to train than to evaluate and save, and going from one to the "
+            "other rounds them; use AdamW or SGD, with a plugin that averages weights"
+        )
+    plain_options(optimizer)
+    for index, group in enumerate(optimizer.param_groups):
+        _check_rate(name, index, group)
+        if precision == "fp16" and any(p.is_complex() for p in group["params"]):
+            raise ConfigError(
+                f"precision is 'fp16', and group {index} of the optimizer has complex "
+                "parameters, whose gradients torch's loss scaler does not take; use "
+                "'bf16' or 'fp32'"
+            )
+    return optimizer
+
+
+def plain_options(optimizer: torch.optim.Optimizer) -> None:
+    """Turn foreign numbers among an optimizer's options into Python's, in place."""
+    for options in (optimizer.defaults, *optimizer.param_groups):
+        for name, value in options.items():
+            if name != "params":
+                options[name] = plain(value)
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether ``step`` cannot be called without an argument, as that of LBFGS."""
+    # The class's: a scheduler replaces the method by a wrapper that hides its form.
+    _, *rest = inspect.signature(type(optimizer).step).parameters.values()
+    return any(
+        each.default is each.empty
+        and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        for each in rest
+    )
+
+
+def _check_rate(name: str, index: int, group: Mapping[str, Any]) -> None:
+    rate: Any = group.get("lr")
+    is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if not is_number and not (isinstance(rate, Tensor) and rate.numel() == 1):
+        raise ConfigError(
+            f"group {index} of {name} has the lr {rate!r}; give the optimizer a "
+            "number, which a run logs and schedules (transformers' Adafactor: with "
+            "relative_step=False)"
+        )
+    if not math.isfinite(rate):  # one read at set-up where it is a tensor on a device
+        raise ConfigError(
+            f"group {index} of {name} has the lr {float(rate)}; use a finite number"
+        )

@@ -330,3 +330,52 @@ def test_an_optimizer_of_another_model_is_refused() -> None:
             regression_batches(),
             optimizer=torch.optim.SGD(Regression().parameters(), lr=0.1),
         )
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_max_steps_alone_is_how_long_a_run_is(
+    accumulation: int, has_length: bool
+) -> None:
+    batches = regression_batches(4)
+    how = {"gradient_accumulation_steps": accumulation, "max_steps": 11}
+    data = batches if has_length else Unsized(batches)
+    trainer = make_trainer(None, data, **how)
+    trainer.train()
+    assert trainer.step == 11
+    assert trainer.num_epochs == (-(-11 // -(-4 // accumulation)) if has_length else 11)
+
+
+def test_max_steps_alone_counts_the_batches_that_a_plugin_leaves() -> None:
+    class Halves(Callback):
+        def wrap_dataloader(self, dataloader: Any, stage: str) -> Any:
+            return list(dataloader)[::2]
+
+    trainer = make_trainer(None, regression_batches(4), Halves(), max_steps=11)
+    trainer.train()
+    assert (trainer.num_epochs, trainer.step) == (6, 11)
+    trainer.max_steps = 13
+    trainer.train()
+    assert (trainer.num_epochs, trainer.step) == (7, 13)
+
+
+def test_epochs_that_are_given_end_a_run_before_its_max_steps() -> None:
+    trainer = make_trainer(None, regression_batches(4), num_epochs=2, max_steps=11)
+    trainer.train()
+    assert (trainer.num_epochs, trainer.step) == (2, 8)
+
+
+def test_a_run_that_is_given_no_length_has_one_epoch() -> None:
+    trainer = make_trainer(None, regression_batches(4))
+    trainer.train()
+    assert (trainer.num_epochs, trainer.step) == (1, 4)
+
+
+class Unsized:
+    """Batches of which nobody knows how many there are."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)

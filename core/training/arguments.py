@@ -24,6 +24,7 @@ from training.errors import ConfigError
 from training.files.named_paths import named_path
 from training.loop.window import NONFINITE_POLICIES
 from training.plain import plain
+from training.planned.length import epochs_for, num_windows
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -40,6 +41,7 @@ __all__ = [
     "checked_policy",
     "checked_reason",
     "checked_seed",
+    "Epochs",
     "set_between_runs",
     "shown",
 ]
@@ -60,6 +62,27 @@ def shown(path: str) -> Any:
         )
 
     return property(attrgetter(path), refuse)
+
+
+class Epochs:
+    """``trainer.num_epochs``: what was set, or what ``max_steps`` takes, or 1.
+
+    Told anew each time: only a run that is set up knows how many batches it reads.
+    """
+
+    def __get__(self, trainer: Any, _: object) -> int:
+        """Return how many passes a run makes in all."""
+        given: int | None = vars(trainer)["num_epochs"]
+        if given is not None:
+            return given
+        batches = getattr(trainer, "batches_per_epoch", None)
+        window = trainer.gradient_accumulation_steps
+        steps = None if batches is None else num_windows(batches, window)
+        return epochs_for(trainer.max_steps, steps, usual=1)
+
+    def __set__(self, trainer: Any, value: int | None) -> None:
+        """Set a number of passes, or None."""
+        vars(trainer)["num_epochs"] = value
 
 
 #: What a trainer has placed, looked through or registered as it was built.
@@ -130,6 +153,10 @@ def checked_count(name: str, value: Any) -> int:
     if not _is_whole(number) or number < 1:
         raise ConfigError(f"{name} is {number!r}; use a whole number of at least 1")
     return int(number)
+
+
+def _count_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else checked_count(name, value)
 
 
 def checked_reason(kind: str, reason: Any) -> str:
@@ -245,7 +272,8 @@ def checked_settings(trainer: Checkpointable) -> dict[str, Any]:
     Raises:
         ConfigError: a setting is none that a run can have; says which.
     """
-    return {name: check(getattr(trainer, name)) for name, check in _CHECKS.items()}
+    given = vars(trainer)  # as it was set, which is None where ``Epochs`` tells more
+    return {name: check(given[name]) for name, check in _CHECKS.items()}
 
 
 def checked_folder(save_dir: Any) -> Path:
@@ -261,8 +289,8 @@ def checked_folder(save_dir: Any) -> Path:
 
 #: What may be set on a trainer that is built, and some of it inside a run.
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "num_epochs": partial(checked_count, "num_epochs"),
-    "max_steps": lambda n: None if n is None else checked_count("max_steps", n),
+    "num_epochs": partial(_count_or_none, "num_epochs"),
+    "max_steps": partial(_count_or_none, "max_steps"),
     "gradient_accumulation_steps": partial(
         checked_count, "gradient_accumulation_steps"
     ),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.arguments import (
+    Epochs,
     checked_flag,
     checked_folder,
     checked_metadata,
@@ -66,8 +67,7 @@ class Trainer:
     ``view.TrainerView`` has what plugins see of it.
 
     Args:
-        model: any module; called with a batch unless ``step_fn`` says otherwise. It is
-            moved to the device.
+        model: any module, moved to the device; called with a batch, or by ``step_fn``.
         train_dataloader: re-iterable of batches: mappings, tuples or tensors.
         val_dataloader: re-iterable of batches for evaluation. With it, and unless a
             plugin listens to ``evaluate``, the evaluation plugin measures every epoch.
@@ -77,7 +77,8 @@ class Trainer:
         scheduler: a torch LR scheduler, stepped once an epoch by the LR plugin.
         callbacks: instances with hook methods; they need no entry point.
         evaluator: object with ``evaluate(dataloader) -> mapping``, run every epoch.
-        num_epochs: passes over ``train_dataloader`` in all, not in addition.
+        num_epochs: passes over ``train_dataloader`` in all, not in addition; None: 1,
+            or as many as ``max_steps`` takes.
         fp16: the same as ``precision="fp16"``.
         gradient_accumulation_steps: batches of one optimizer attempt, at least 1.
         max_grad_norm: 2-norm that gradients are clipped to; None or 0: no clipping.
@@ -97,8 +98,7 @@ class Trainer:
             ``{name: {option: value}}``. ``progress`` and ``run_record`` (in
             ``save_dir``) are on unless ``"no:NAME"`` or another of the name is passed.
         processor: turns what rows hold into inputs and back; carried for plugins.
-        recipe: task, family and processor, where a configuration named them; carried
-            for plugins.
+        recipe: task, family, processor of a configuration; carried for plugins.
         metadata: JSON values that every checkpoint carries.
         nonfinite: ``"stop"`` raises on a NaN or infinite loss or gradient, ``"skip"``
             drops that window; the weights stay untouched either way.
@@ -108,8 +108,7 @@ class Trainer:
         compile: compile the forward pass: True, or arguments of ``torch.compile``.
         cuda_graphs: record the work of a step once and replay it, which takes the
             launching of kernels off the CPU. Python in the forward pass then runs only
-            while recording, so it must not depend on data. The plugin ``cuda_graphs``
-            does it, and a warning says where it cannot be done.
+            while recording, so it must not depend on data. A warning says why not.
         loss_per: what the loss of a batch is a mean over: ``"samples"``, ``"labels"``,
             ``"shifted_labels"``, ``"sum"``, ... (see ``weighing/units``), or a function
             ``batch -> float``. None: what the batch or ``step_fn`` says, else it is
@@ -127,7 +126,7 @@ class Trainer:
         scheduler: Any = None,
         callbacks: Sequence[Any] | None = None,
         evaluator: Any = None,
-        num_epochs: int = 1,
+        num_epochs: int | None = None,
         fp16: bool = False,
         gradient_accumulation_steps: int = 1,
         max_grad_norm: float | None = None,
@@ -292,6 +291,7 @@ class Trainer:
             with self._configured.moved(self.optimizer):
                 self._run()
 
+    num_epochs = Epochs()
     resume_command: str | None = None  #: To type after a signal; None: in Python.
     # What plugins were built from, and with; another one would be without effect.
     scheduler: Any = shown("_scheduler")

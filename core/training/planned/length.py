@@ -68,6 +68,14 @@ def num_windows(batches: int, accumulation: int) -> int:
     return -(-batches // accumulation)
 
 
+def epochs_for(max_steps: int | None, steps_per_epoch: int | None, usual: int) -> int:
+    """Return how many passes a run makes that was given no number of them.
+
+    As many as ``max_steps`` takes: without a length at most one a step.
+    """
+    return epochs_begun(max_steps, steps_per_epoch or 1) if max_steps else usual
+
+
 def epochs_begun(steps: int, per_epoch: int) -> int:
     """Return in how many epochs the first ``steps`` steps of a run lie."""
     return -(-steps // per_epoch)

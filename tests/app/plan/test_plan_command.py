@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,6 +178,31 @@ def test_a_conflict_is_named(
     code, out, err = command("plan", "run.yaml", *sets)
     assert (code, err) == (0, "")
     assert told in out.partition("\nconflicts\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs", "steps"),
+    [
+        pytest.param(["num_epochs=null", "max_steps=9"], 5, 9, id="max_steps alone"),
+        pytest.param(["num_epochs=null"], 3, 6, id="neither"),
+        pytest.param(["num_epochs=2", "max_steps=9"], 2, 4, id="the fewer of both"),
+    ],
+)
+def test_a_run_is_as_long_as_is_planned(
+    changes: list[str],
+    epochs: int,
+    steps: int,
+    planned: Path,
+    command: Command,
+) -> None:
+    sets = [word for each in changes for word in ("--set", f"training.{each}")]
+    sets += ["--set", "plugins.lr_scheduling.warmup=0"]
+    _, out, _ = command("plan", "run.yaml", *sets)
+    assert f"{epochs} epochs of 4 batches" in out
+    code, _, err = command("run", "run.yaml", *sets)
+    assert code == 0, err
+    (summary,) = planned.rglob("summary.json")
+    assert json.loads(summary.read_text())["steps"] == steps
 
 
 def test_without_validation_rows_no_check_is_counted(

@@ -61,6 +61,10 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 
 
+#: Of a run that says nothing of its length.
+USUAL_EPOCHS = 3
+
+
 class Section(BaseModel):
     """Base of all sections: no unknown key, no silent conversion, no later change."""
 
@@ -138,7 +142,8 @@ class TrainingConfig(Section):
     """The loop: how long, how precise, where to.
 
     Attributes:
-        num_epochs: passes over the training rows.
+        num_epochs: passes over the training rows; None: 3, or as many as
+            ``max_steps`` takes.
         max_steps: steps after which training ends, whatever the epoch; None: no limit.
         precision: number format of the forward and backward pass.
         gradient_accumulation_steps: batches of one optimizer step.
@@ -159,7 +164,7 @@ class TrainingConfig(Section):
 
     older_keys: ClassVar = GUIDE_KEYS
 
-    num_epochs: Count = 3
+    num_epochs: Count | None = None
     max_steps: Count | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_accumulation_steps: Count = 1
@@ -173,6 +178,14 @@ class TrainingConfig(Section):
     cuda_graphs: bool = False
     loss_per: Annotated[str, AfterValidator(_unit)] | None = None
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_an_end(cls, given: Any) -> Any:
+        lengths = ("num_epochs", "max_steps")
+        if isinstance(given, dict) and all(given.get(each) is None for each in lengths):
+            return {**given, "num_epochs": USUAL_EPOCHS}
+        return given
 
 
 class Config(Section):

@@ -28,6 +28,7 @@ from training.errors import ConfigError
 from training.hardware.device import named_device
 from training.hardware.launch import number_started
 from training.messages.tables import count
+from training.planned.length import epochs_for, num_windows
 from training.planned.planned_run import Plan, PlannedRun
 from training.recipes.family import ModelFamily
 from training.recipes.kinds import slug
@@ -58,11 +59,12 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
     if settings.device is not None:
         # It need not be one of this machine.
         named_device(settings.device, config.place(("training", "device")))
+    steps = num_windows(batches, settings.gradient_accumulation_steps)
     run = evaluated(
         bus,
         PlannedRun(
             batches,
-            settings.num_epochs,
+            settings.num_epochs or epochs_for(settings.max_steps, steps, usual=1),
             settings.max_steps,
             settings.gradient_accumulation_steps,
             settings.save_dir,

@@ -112,7 +112,8 @@ def check_optimizer(
     optimizer, saved = trainer.optimizer, state["optimizer"]
     # Groups that joined since are no settings: they leave before the state goes in.
     live = optimizer.param_groups[: len(trainer.configured_groups or ())]
-    known = set(names_of(trainer).values())
+    names = names_of(trainer)
+    known, types = set(names.values()), _types_of(names, state)
     try:
         for name in state.get("trainable", ()):
             require(name in known, "trainable", name, "the name of a parameter")
@@ -122,12 +123,25 @@ def check_optimizer(
             _check_options(at, listed, group, state["settings"])
             # Keys in the file are numbers in the file's own order.
             own = _in_saved_order(trainer, saved, place, group["params"])
-            _check_states(type(optimizer), listed, own, saved["state"], at)
+            _check_states(type(optimizer), listed, own, types, saved["state"], at)
     except WrongValue as wrong:
         raise CheckpointError(
             f"checkpoint {source!r} does not fit this optimizer: {wrong}; build it as "
             "it was, or load with weights_only=True"
         ) from wrong
+
+
+def _types_of(
+    names: Mapping[Tensor, str], state: Mapping[str, Any]
+) -> dict[Tensor, torch.dtype]:
+    """Return the types of the saved weights, by this run's parameters."""
+    types = {}
+    for parameter, name in names.items():
+        part, _, own = name.partition(".")
+        types[parameter] = getattr(
+            state.get(part, {}).get(own), "dtype", parameter.dtype
+        )
+    return types
 
 
 def _places(trainer: Checkpointable, state: Mapping[str, Any]) -> list[int]:
@@ -210,6 +224,7 @@ def _check_states(
     kind: type[torch.optim.Optimizer],
     group: Mapping[str, Any],
     parameters: Sequence[Tensor],
+    types: Mapping[Tensor, torch.dtype],
     states: Mapping[Any, Any],
     at: str,
 ) -> None:
@@ -232,7 +247,9 @@ def _check_states(
             # Its momentum is sparse where gradients are, as an embedding's can be.
             layouts = {torch.strided, parameter.layout}
             layouts |= {torch.sparse_coo} if kind is torch.optim.SGD else set()
-            _check_alike(kept[name], sample, parameter, layouts, f"{here}[{name!r}]")
+            weight = types.get(parameter, parameter.dtype)
+            like = sample, parameter, weight, layouts
+            _check_alike(kept[name], *like, f"{here}[{name!r}]")
 
 
 def _made_by_a_step(
@@ -275,9 +292,14 @@ def _sample_shape(dims: int) -> tuple[int, ...]:
 
 
 def _check_alike(
-    value: Any, sample: Any, parameter: Tensor, layouts: set[torch.layout], at: str
+    value: Any,
+    sample: Any,
+    parameter: Tensor,
+    weight: torch.dtype,
+    layouts: set[torch.layout],
+    at: str,
 ) -> None:
-    """A tensor is shaped as ``sample`` is, in terms of its parameter's shape."""
+    """A tensor is as ``sample`` is, in terms of its parameter and its saved type."""
     if not isinstance(sample, Tensor):
         return
     if sample.dim() == 0 and parameter.dim() > 0:
@@ -296,6 +318,12 @@ def _check_alike(
         and value.layout in layouts
         and tuple(value.shape) == shape
         and (not sample.is_floating_point() or same_numbers(value, parameter))
+        # Torch computes with both at once; a number alone has a type of its own, and
+        # with weights that change theirs all is cast.
+        and (
+            not (own and sample.is_floating_point() and weight == parameter.dtype)
+            or value.dtype == weight
+        )
     )
     dtype = f"of {parameter.dtype} " if sample.is_floating_point() else ""
     own_layout = getattr(value, "layout", None)

@@ -296,10 +296,11 @@ def test_a_version_that_was_not_known_is_no_reason_to_refuse(
         (("exp_avg",), torch.zeros(5)),
         (("exp_avg",), REMOVED),
         (("exp_avg_sq",), torch.zeros(3, 2, dtype=torch.complex64)),
+        (("exp_avg",), torch.zeros(3, 2, dtype=torch.float64)),
         (("step",), float("nan")),
         (("step",), torch.tensor(-1.0)),
     ],
-    ids=["shape", "removed", "complex", "nan", "negative"],
+    ids=["shape", "removed", "complex", "double", "nan", "negative"],
 )
 def test_c13_a_state_that_the_optimizer_does_not_keep_is_named(
     saved: dict[str, Any], tmp_path: Path, path: Place, value: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from trainbus_evaluation import Evaluator
 from training import Trainer
 from training.errors import ConfigError
 
@@ -213,3 +215,85 @@ def test_a_step_that_differentiates_by_itself_is_measured() -> None:
     one = [(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))]
     split = trained(batches, step_fn=step)
     assert apart(split, trained(one, step_fn=step, window=1)) < 1e-5
+
+
+LEFT_OUT = -100
+Step = Callable[[nn.Module, Any], Tensor]
+
+
+def of_tokens(net: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(net(batch[0]).reshape(-1, 4), batch[1].reshape(-1))
+
+
+def of_rows(net: nn.Module, batch: Any) -> Tensor:
+    """Return the mean over rows of each one's own mean."""
+    logits, labels = net(batch[0]).transpose(1, 2), batch[1]
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    kept = labels != LEFT_OUT
+    return ((losses * kept).sum(1) / kept.sum(1)).mean()
+
+
+def tagged() -> Batches:
+    """Return four full rows, four without their first label, and four with gaps."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (12, 8), generator=generator)
+    labels[4:, 0], labels[8:, 1:3], labels[9, :5] = LEFT_OUT, LEFT_OUT, LEFT_OUT
+    rows = torch.randn(12, 8, 5, generator=generator)
+    rows[4:] *= 4
+    return [(rows[at : at + 4], labels[at : at + 4]) for at in (0, 4, 8)]
+
+
+def whole(step: Step, net: nn.Module, batches: Batches) -> float:
+    parts = zip(*batches, strict=True)
+    with torch.no_grad():
+        return float(step(net, tuple(torch.cat(each) for each in parts)))
+
+
+def watching(
+    step: Step, batches: Batches, held_out: Batches | None = None, **options: Any
+) -> Trainer:
+    """Return a run that changes no weight, so that all its epochs measure alike."""
+    torch.manual_seed(1)
+    net = nn.Linear(5, 4)
+    how = {"step_fn": step, "val_dataloader": held_out, "device": "cpu", **options}
+    return Trainer(
+        net, batches, optimizer=torch.optim.SGD(net.parameters(), 0.0), **how
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1)])
+@pytest.mark.parametrize("step", [of_tokens, of_rows])
+def test_no_mean_over_batches_holds_two_units(
+    step: Step, order: tuple[int, ...]
+) -> None:
+    batches = [tagged()[at] for at in order]
+    full = tagged()[:1] * 2
+    trainer = watching(step, full, batches, num_epochs=2)
+    trainer.train()
+    right = whole(step, trainer.model, batches)
+    told = [row["val_loss"] for row in trainer.history]
+    assert told == pytest.approx([right] * 2, rel=1e-6)
+    trainer = watching(step, batches, num_epochs=2)
+    trainer.train()
+    # Where no cut tells the unit it is said that samples count.
+    by_samples = sum(whole(step, trainer.model, [each]) for each in batches) / 3
+    pure = [pytest.approx(each, rel=1e-6) for each in (right, by_samples)]
+    first, second = (row["train_loss"] for row in trainer.history)
+    assert first in pure
+    assert second == pytest.approx(first, rel=1e-6)
+    assert Evaluator(trainer.model, step_fn=step).evaluate(batches)["loss"] in pure
+
+
+def test_a_run_that_goes_on_counts_in_the_measure_that_it_began_with(
+    tmp_path: Path,
+) -> None:
+    batches = tagged()
+    straight = watching(of_rows, batches)
+    straight.train()
+    cut = watching(of_rows, batches, max_steps=1, save_dir=tmp_path)
+    cut.train()
+    cut.save_checkpoint(tmp_path / "one.pt")
+    goes_on = watching(of_rows, batches)
+    goes_on.train(resume=tmp_path / "one.pt")
+    assert goes_on.history[-1]["train_loss"] == straight.history[-1]["train_loss"]
+    assert goes_on.state.weigher.settings() == straight.state.weigher.settings()

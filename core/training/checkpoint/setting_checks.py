@@ -76,8 +76,9 @@ def _check_weighing(kept: Any) -> None:
         require(is_count(kept[name]), f"{at}.{name}", kept[name], COUNT)
     later = kept.get("later")  # a file of an earlier release has none
     require(later is None or is_count(later), f"{at}.later", later, COUNT)
-    settled = kept["is_settled"]
-    require(isinstance(settled, bool), f"{at}.is_settled", settled, "a bool")
+    for name in ("is_settled", "has_waited"):
+        known = kept.get(name, False)  # a file of an earlier release lacks the latter
+        require(isinstance(known, bool), f"{at}.{name}", known, "a bool")
 
 
 def _is_unit(name: str) -> bool:

@@ -21,6 +21,7 @@ class Told:
         scale: of the amounts, so that they go on from those of an earlier unit.
         cuts: that have told something.
         batches: that were looked at.
+        has_waited: whether batches counted that nobody had to look at.
         is_settled: whether no batch is looked at any more to find the unit.
         is_defined: whether that is since torch defines the loss: nothing was measured.
         expected: the unit of a checkpoint, to compare with what the next batch tells.
@@ -33,6 +34,7 @@ class Told:
     scale: float = 1.0
     cuts: int = 0
     batches: int = 0
+    has_waited: bool = False
     is_settled: bool = False
     is_defined: bool = False
     expected: str | None = None
@@ -55,8 +57,23 @@ class Told:
         is_found = bool(self.live) or self.is_defined
         return True if either == {"shifted_labels"} else False if is_found else None
 
-    def settle_without_unit(self) -> None:
-        """Look at no batch any more: none tells a unit, or each says its weight."""
+    def on_scale(self, unit: str) -> float:
+        """Return what puts an amount of ``unit``, or batches, on that of those before.
+
+        Amounts of the first batch say it: it counts as much by any unit.
+        """
+        before = self.live.get(self.unit or "")
+        now = 1.0 if unit == "batches" else self.live.get(unit)
+        return self.scale * before / now if before and now else self.scale
+
+    def settle_without_unit(self, counted: str | None = None) -> None:
+        """Look at no batch any more: none tells a unit, or each says its weight.
+
+        Args:
+            counted: samples or batches, where none tells it.
+        """
+        is_first = self.batches <= 1 and not self.has_waited
+        self.scale = 1.0 if is_first or counted is None else self.on_scale(counted)
         self.is_settled, self.live, self.unit = True, {}, None
 
     def settings(self) -> dict[str, Any]:
@@ -68,6 +85,7 @@ class Told:
             "scale": self.scale,
             "cuts": self.cuts,
             "batches": self.batches,
+            "has_waited": self.has_waited,
             "is_settled": self.is_settled or self.expected is not None,
             "is_defined": self.is_defined,
             "later": self.later.number,
@@ -84,6 +102,7 @@ class Told:
             scale=float(saved["scale"]),
             cuts=int(saved["cuts"]),
             batches=int(saved["batches"]),
+            has_waited=saved.get("has_waited", False),
             is_settled=saved["is_settled"] and unit is None,  # and stays so
             is_defined=saved.get("is_defined", False),
             expected=unit if saved["is_settled"] else None,

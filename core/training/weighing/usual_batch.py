@@ -72,11 +72,9 @@ def usual_weight(
         unit: the one that weighs; None: samples.
         live: unit -> amount in the first batch, of all that it may be, ``unit`` first;
             empty where that is known.
-        scale: of the weight, unless it is samples for want of a unit.
+        scale: of the weight.
         ask: weighs any other batch.
     """
-    if unit in (None, "sum") and not live:
-        scale = 1.0
     live = live or {unit or "samples": 1.0}
     (first, before), *others = (
         (_counter(counts, each), amount) for each, amount in live.items()

@@ -78,7 +78,7 @@ class Weigher(EachBatch):
         unit = None if callable(said) else said
         self._told = Told(unit, is_settled=said is not None)
         self._reasons, self._num_empty = [], 0  # type: list[str], int
-        self._allows_change = self._has_samples = self._has_waited = False
+        self._allows_change = self._has_samples = False
         self.weigh = self.ask
 
     def prepare(
@@ -150,7 +150,7 @@ class Weigher(EachBatch):
         told = self._told
         left = told.live if len(told.live) > 1 else {}
         is_first = told.unit == next(iter(left), told.unit)
-        if is_first and (told.is_settled or (self._has_waited and self._may_wait)):
+        if is_first and (told.is_settled or (told.has_waited and self._may_wait)):
             how = self._counts, told.unit, left, told.scale
             self.weigh = usual_weight(*how, self.ask)
 
@@ -205,14 +205,14 @@ class Weigher(EachBatch):
                 log.warning("evaluation counts by %s: %s", self.verdict, error)
         if self._told.is_settled or self._model is None:
             return self._amount(batch, samples)
-        waits = self._has_waited and not self._need_not_be_measured(batch, samples)
+        waits = self._told.has_waited and not self._need_not_be_measured(batch, samples)
         if self._told.unit is not None and not waits:
             return self._amount(batch, samples)
         if (unit := self._counts.defined(batch)) is None:
             live = self._look(batch, issued, None).live  # before anything was trained
             unit = live[0] if live else "samples"
         amount = self._counts(unit, batch, samples)
-        return 1.0 if amount is None else amount
+        return 1.0 if amount is None else self._told.on_scale(unit) * amount
 
     def describe(self, batch: Any, issued: Any = None) -> str:
         """Return in a sentence what ``batch`` tells, whatever anybody says."""
@@ -221,7 +221,7 @@ class Weigher(EachBatch):
     def _amount(self, batch: Any, samples: int | None) -> float:
         if self._told.unit is None or self._told.unit == "sum":
             amount = self._counts("samples", batch, samples)
-            return 1.0 if amount is None else amount
+            return self._told.scale * (1.0 if amount is None else amount)
         amount = self._counts(self._told.unit, batch, samples)
         return self._told.scale * needed(amount, self._told.unit, batch)
 
@@ -252,7 +252,6 @@ class Weigher(EachBatch):
         return self._amount(batch, samples)
 
     def _refuse_differing(self, batch: Any, samples: int | None, seen: Look) -> None:
-        """Refuse a batch that units left make weigh differently."""
         if not self._counts.go_together(self._told.live, batch, samples):
             self._unknown(sentences.undecided(self._told.live, seen.reasons))
 
@@ -271,7 +270,7 @@ class Weigher(EachBatch):
             self._told.live = {unit: float(n) for unit, n in amounts.items()}
             self._told.unit = next(iter(self._told.live), None)
         if self._need_not_be_measured(batch, samples):
-            self._has_waited = True
+            self._told.has_waited = True
             return self._amount(batch, samples)
         self.weigh = self.ask
         seen = self._look(batch, issued, list(self._told.live))
@@ -282,12 +281,12 @@ class Weigher(EachBatch):
         lacks = len(there) < len(self._told.live)
         if seen.is_empty and lacks and self._num_empty < MOST_BATCHES:
             self._num_empty += 1
-            if not (self._told.batches or self._has_waited):
+            if not (self._told.batches or self._told.has_waited):
                 self._told = Told()  # the next one is the first
             return 0.0  # a mean over nothing
         self._told.batches += 1
         self._reasons += seen.reasons
-        is_first = self._told.batches == 1 and not self._has_waited
+        is_first = self._told.batches == 1 and not self._told.has_waited
         if seen.is_none:
             self._unknown(sentences.none(seen))
         elif seen.turns:
@@ -387,9 +386,10 @@ class Weigher(EachBatch):
         """Refuse, where it matters; else warn, and count samples or batches."""
         if self._batches_a_window > 1:
             raise self._refusal(why)
-        self._told.settle_without_unit()
         words = sentences.evaluated if self._by_losses else sentences.warning
-        log.warning("%s", words(why, "samples" if self._has_samples else "batches"))
+        counted = "samples" if self._has_samples else "batches"
+        self._told.settle_without_unit(counted)
+        log.warning("%s", words(why, counted))
 
     def _refusal(self, why: str) -> ConfigError:
         return ConfigError(sentences.refusal(self._batches_a_window, why))

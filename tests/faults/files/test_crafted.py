@@ -319,6 +319,7 @@ def test_c13_a_state_that_the_optimizer_does_not_keep_is_named(
         (("r",), float("nan")),
         (("cuts",), REMOVED),
         (("is_settled",), "yes"),
+        (("has_waited",), "yes"),
         ((), "samples"),
     ],
     ids=lambda each: ".".join(each) or "all" if isinstance(each, tuple) else "",

@@ -48,6 +48,18 @@ def test_a_trainer_shows_progress_and_leaves_a_record(
     assert settings["plugins"] == list(trainer.plugins)
 
 
+def test_a_command_says_in_a_sentence_that_python_built_what_a_record_is_of(
+    tmp_path: Path, command: Any
+) -> None:
+    make_trainer(None, None, num_epochs=1, save_dir=tmp_path).train()
+    config = str(tmp_path / "config.yaml")
+    for words in (["run", config], ["evaluate", config, "--checkpoint", "last.pt"]):
+        code, _, told = command(*words)
+        assert code == 2
+        assert "model is a Regression that was built in Python" in told
+        assert len(told.splitlines()) == 1
+
+
 class Own(Callback):
     """Stands in for a default, by its name."""
 

@@ -59,6 +59,26 @@ def test_the_page_says_who_stopped_the_run_and_why(write_run: Any) -> None:
     assert "rows 4 train plan 3 epochs at 0.1" in ended
 
 
+@pytest.mark.parametrize(
+    ("data", "command"),
+    [
+        ({"validation": "rows.csv"}, "evaluate DEMO/config.yaml --checkpoint"),
+        ({"synthetic": {"seed": 0}}, "evaluate DEMO/config.yaml --checkpoint"),
+        ({"test": "rows.csv"}, "--checkpoint CHECKPOINT --split test --predictions"),
+        ({"train": "rows.csv", "validation": None}, ""),
+        (None, ""),
+    ],
+)
+def test_the_way_to_predictions_is_told_where_rows_are_known(
+    write_run: Any, data: dict[str, Any] | None, command: str
+) -> None:
+    run = write_run(config={"data": data})
+    (run / "predictions.jsonl").unlink(missing_ok=True)
+    words = " ".join(page_of(run).parts.values()).replace(str(run), "DEMO")
+    assert ("trainbus evaluate" in words) == bool(command)
+    assert command in words
+
+
 def test_kinds_stand_beside_their_floors(write_run: Any) -> None:
     kinds = page_of(write_run()).parts["By kind, beside what answers without looking"]
     assert "accuracy 0.7500 0.1250" in kinds

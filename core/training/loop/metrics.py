@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import astuple
 from typing import Any
 
-from training.errors import MetricError, PluginError, did_you_mean
+from training.errors import MetricError, PluginError
 from training.view import MetricValue
 
 
@@ -82,11 +82,12 @@ class Metrics(Mapping[str, MetricValue]):
 
 
 def _unknown(name: str, owner: str, known: Iterable[str]) -> MetricError:
+    from training.messages.missing_metric import way_to  # late: it is seldom needed
+
     names = sorted(known)
-    is_unmeasured = names == ["train_loss"] and name.startswith("val_")
-    way = "; pass validation data" if is_unmeasured else did_you_mean(name, names)
     return MetricError(
-        f"{owner} watches {name!r}, but this run reports: {', '.join(names)}{way}"
+        f"{owner} watches {name!r}, but this run reports: {', '.join(names)}"
+        f"{way_to(name, names)}"
     )
 
 

@@ -147,6 +147,34 @@ def test_names_are_known_before_the_first_step(evaluator, metric, is_refused):
         trainer.train()
 
 
+@pytest.mark.parametrize(
+    ("evaluator", "metric", "way"),
+    [
+        (
+            Calls(mae=1.0),
+            "val_loss",
+            "train_loss; val_loss is the 'loss' that",
+        ),
+        (
+            Calls(mae=1.0),
+            "val_loss/clean",
+            "return it, too, as in Evaluator",
+        ),
+        (Calls(mae=1.0), "mean", r"reports: mae, train_loss\n"),
+        (None, "f1", r"EvaluationCallback\(metrics=\['f1'\]\) measures f1\n"),
+        (None, "val_accuracy", r"\(metrics=\['accuracy'\]\) measures accuracy\n"),
+        (None, "val_los", r"\(did you mean 'val_loss'\?\)\n"),
+    ],
+)
+def test_a_metric_that_can_be_had_is_refused_with_the_way_to_it(evaluator, metric, way):
+    trainer = make_trainer(EvaluationCallback(evaluator), extra=[Watches(metric)])
+    if evaluator is not None:
+        evaluator.trainer = trainer
+    with pytest.raises(MetricError, match=way):
+        trainer.train()
+    assert trainer.step == 0
+
+
 def test_a_run_without_validation_data_is_refused_before_the_first_step():
     trainer = make_trainer(EvaluationCallback(), val_dataloader=None)
     with pytest.raises(ConfigError, match="val_dataloader is None"):

@@ -8,6 +8,7 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
     LambdaLR,
     LinearLR,
     OneCycleLR,
@@ -305,6 +306,15 @@ def from_transformers(optimizer, num_warmup, num_training):
             "step",
             ["is 14 advances long"],
             id="parts that are longer together",
+        ),
+        pytest.param(
+            lambda o: CosineAnnealingWarmRestarts(o, 11),
+            "step",
+            ["cycle of the CosineAnnealingWarmRestarts is 11 advances long"],
+            id="a cycle that is longer than the run",
+        ),
+        pytest.param(
+            lambda o: CosineAnnealingWarmRestarts(o, 10), "step", [], id="one cycle"
         ),
         pytest.param(
             lambda o: LambdaLR(o, lambda n: 1.0), "step", [], id="one without a length"

@@ -89,7 +89,7 @@ def write_report(
             plan_of=plan_of,
             kinds=kinds_of(runs),
             floors=floors_of(runs),
-            predictions_name=PREDICTIONS,
+            evaluate_command=evaluate_command,
             version=training.__version__,
         )
     )
@@ -132,6 +132,23 @@ def plan_of(run: RunFolder) -> list[tuple[str, str]]:
         "plan": plan,
     }
     return [(title, text) for title, text in told.items() if text]
+
+
+def evaluate_command(run: RunFolder) -> str:
+    """Return what to type for rows with predictions; ``""`` where there are no rows.
+
+    None are known of a run that Python built.
+    """
+    data = run.config.get("data")
+    given = data.items() if isinstance(data, Mapping) else ()
+    named = {name for name, value in given if value}
+    split = "" if named & {"validation", "synthetic"} else " --split test"
+    if split and "test" not in named:
+        return ""
+    return (
+        f"trainbus evaluate {run.path}/config.yaml --checkpoint CHECKPOINT{split} "
+        f"--predictions {run.path}/{PREDICTIONS}"
+    )
 
 
 def settings_of(runs: Sequence[RunFolder]) -> dict[str, list[str]]:

@@ -62,6 +62,25 @@ def test_the_printed_commands_work_as_printed(
     assert "4 validation rows" in report
 
 
+@pytest.mark.parametrize("others", ["", ", test: rows/val.jsonl"])
+def test_without_validation_rows_they_are_of_those_that_the_run_has(
+    workplace: Path, command: Command, others: str
+) -> None:
+    text = (workplace / "run.yaml").read_text().partition("plugins:")[0]
+    text = text.replace(", validation: rows/val.jsonl", others)
+    text += "plugins: [checkpointing: {monitor: train_loss}]\n"
+    (workplace / "run.yaml").write_text(text)
+    code, out, told = command("run", "run.yaml")
+    assert code == 0, told
+    assert command(*printed_command(out, "predict"))[0] == 0
+    if not others:
+        assert "trainbus evaluate" not in out
+        return
+    code, report, _ = command(*printed_command(out, "evaluate"))
+    assert code == 0
+    assert "4 test rows" in report
+
+
 def test_a_warning_reads_as_a_sentence_of_the_command_line(workplace: Path) -> None:
     text = (
         "import logging, sys; from training.app.cli import command_line as c;"

@@ -68,6 +68,14 @@ FOR_UPDATES: dict[str, tuple[Callable[[Any], Any], str]] = {
         "leaves its warmup",
     ),
     "CyclicLR": (lambda o: CyclicLR(o, 0.01, 0.1, step_size_up=20), "its warmup"),
+    "restarts": (lambda o: CosineAnnealingWarmRestarts(o, 30), "cycle is 30 advances"),
+    "restarts in batches": (lambda o: CosineAnnealingWarmRestarts(o, 60), "is 60"),
+    "restarts after a warmup": (
+        lambda o: SequentialLR(
+            o, [LinearLR(o, total_iters=2), CosineAnnealingWarmRestarts(o, 60)], [2]
+        ),
+        "cycle is 62 advances",
+    ),
 }
 FOR_EPOCHS: dict[str, Callable[[Any], Any]] = {
     "the length of the run": lambda o: CosineAnnealingLR(o, T_max=EPOCHS),
@@ -81,7 +89,8 @@ FOR_EPOCHS: dict[str, Callable[[Any], Any]] = {
     "a constant": lambda o: LambdaLR(o, lambda n: 1.0),
     "OneCycleLR": lambda o: one_cycle(o, EPOCHS),
     "a warmup of one epoch": lambda o: LinearLR(o, 0.5, total_iters=1),
-    "restarts": lambda o: CosineAnnealingWarmRestarts(o, 10),
+    "restarts for later": lambda o: CosineAnnealingWarmRestarts(o, 10),
+    "restarts": lambda o: CosineAnnealingWarmRestarts(o, EPOCHS),
     "a table of epochs": lambda o: LambdaLR(o, lambda n: [1, 0.5, 0.1, 0][n]),
 }
 

@@ -131,7 +131,7 @@ def data_facts(pipeline: Any, task: Task, judged: str = "validation") -> dict[st
     Returns:
         ``rows``: their number by split; ``floors``: what answers score on ``judged``
         that look at nothing, but for sets too large to hold; ``example``: a row of
-        ``judged`` as ``predict`` takes it, by field.
+        ``judged``, or else a training row, as ``predict`` takes it, by field.
     """
     rows = {split: pipeline.rows(split) for split in ("train", "validation", "test")}
     facts: dict[str, Any] = {
@@ -142,8 +142,9 @@ def data_facts(pipeline: Any, task: Task, judged: str = "validation") -> dict[st
         floors = task.floors(rows["train"], rows[judged])
         if floors:
             facts["floors"] = floors
-    if rows[judged]:
-        facts["example"] = pipeline.example(judged)
+    asked = [split for split in (judged, "train") if rows[split]]
+    if asked:
+        facts["example"] = pipeline.example(asked[0])
     return facts
 
 

@@ -143,10 +143,12 @@ def _next_commands(
     if checkpoint and example:
         fields = [f"--field={name}={value}" for name, value in example.items()]
         commands.append(["trainbus", "predict", "--checkpoint", checkpoint, *fields])
-    if checkpoint:
-        commands.append(
-            ["trainbus", "evaluate", paths["config"], "--checkpoint", checkpoint]
-        )
+    rows = summary["data"].get("rows", {})
+    options = {"validation": [], "test": ["--split", "test"]}
+    split = next((options[name] for name in options if name in rows), None)
+    if checkpoint and split is not None:
+        measured = [paths["config"], "--checkpoint", checkpoint, *split]
+        commands.append(["trainbus", "evaluate", *measured])
     if "tensorboard" in paths:
         commands.append(["tensorboard", "--logdir", paths["tensorboard"]])
     if not commands:

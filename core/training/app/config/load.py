@@ -124,6 +124,12 @@ def _merge_plugins(whole: Document, change: Document) -> None:
 
 def _validate(whole: Document) -> Config:
     """Return the checked configuration; all mistakes come in one error."""
+    if whole.has(("model", "class")) and whole.has(("model", "weights")):
+        raise ConfigError(  # in place of a sentence for each key of such a record
+            f"{whole.place(('model',))} is a {whole.get(('model', 'class'))} that was "
+            "built in Python, where alone it can be built again; run and measure it "
+            "there, as with Evaluator(model, loss_fn=...).evaluate(loader)"
+        )
     mistakes: list[str] = []
     specs = {
         name: PluginSpec(entry["use"], name, entry.get("options", {}))

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, Lt, MinLen
 
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
+from trainbus_evaluation.given import check_given, warn_of_another_model
 from trainbus_evaluation.numbers import name_in_run, numbers_of
 from trainbus_evaluation.reading import WhileStaying
 from trainbus_evaluation.sanity import (
@@ -98,7 +99,7 @@ class EvaluationCallback(Callback):
     ) -> None:
         if evaluator is not None:
             options = {"class_dim": class_dim, "shift_labels": shift_labels}
-            _check_evaluator(evaluator, keep_predictions, metrics=metrics, **options)
+            check_given(evaluator, keep_predictions, metrics=metrics, **options)
         self.metrics = metrics
         if metrics is not None:  # no others then
             chosen = (name for name in metrics if name != "loss")
@@ -144,6 +145,8 @@ class EvaluationCallback(Callback):
                 f"the evaluator's device is '{device}', but the run is on "
                 f"'{trainer.device}'; leave the evaluator's device out"
             )
+        if given is not None:
+            warn_of_another_model(given, trainer)
         self._seen = self._try_out(trainer) if self.sanity_batches else None
 
     def metric_names(self, trainer: Trainer) -> list[str] | None:
@@ -377,20 +380,3 @@ class EvaluationCallback(Callback):
         """
         every = self.every_n_epochs
         return bool(trainer.ends_epoch and every and (trainer.epoch + 1) % every == 0)
-
-
-def _check_evaluator(evaluator: Any, keep_predictions: bool, **options: Any) -> None:
-    if not callable(getattr(evaluator, "evaluate", None)):
-        raise ConfigError(
-            f"evaluator is {evaluator!r}, which has no evaluate(dataloader) method"
-        )
-    for option, value in options.items():
-        if value is not None:
-            raise ConfigError(
-                f"evaluation.{option} is given beside an evaluator; set them on the "
-                "evaluator"
-            )
-    if keep_predictions and not isinstance(evaluator, TaskEvaluator):
-        raise ConfigError(
-            "evaluation.keep_predictions needs a TaskEvaluator or a VQAEvaluator"
-        )

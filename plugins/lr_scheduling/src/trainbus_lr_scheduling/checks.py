@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from trainbus_lr_scheduling.course import rates_over
-from trainbus_lr_scheduling.lengths import first_part, scheduler_length
+from trainbus_lr_scheduling.lengths import first_cycle, first_part, scheduler_length
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL
 from trainbus_lr_scheduling.units import Plan, why_updates
 from training import ConfigError
@@ -152,6 +152,12 @@ def check_object(
             "lr_scheduling: the first part of the %s is %d advances long, but with "
             "interval %r this run has %d: it never gets to the rest",
             *(name, part, interval, planned),
+        )
+    elif (cycle := first_cycle(scheduler)) > planned:
+        logger.warning(
+            "lr_scheduling: the first cycle of the %s is %d advances long, but with "
+            "interval %r this run has %d: it never restarts; make it at most %d",
+            *(name, cycle, interval, planned, planned),
         )
     rates = [float(group["lr"]) for group in trainer.optimizer.param_groups]
     if interval == "epoch" and not any(rates):

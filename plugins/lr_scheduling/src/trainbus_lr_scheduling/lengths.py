@@ -7,6 +7,7 @@ from numbers import Integral
 
 from torch.optim.lr_scheduler import (
     ConstantLR,
+    CosineAnnealingWarmRestarts,
     LambdaLR,
     LinearLR,
     LRScheduler,
@@ -44,6 +45,14 @@ def first_part(scheduler: LRScheduler) -> int:
     if isinstance(scheduler, LambdaLR):
         return _argument(scheduler, "num_warmup_steps") or 0
     return 0
+
+
+def first_cycle(scheduler: LRScheduler) -> int:
+    """Return after how many advances the rate is first restarted; 0 if it never is."""
+    if isinstance(scheduler, SequentialLR):
+        last = first_cycle(scheduler._schedulers[-1])
+        return last and scheduler._milestones[-1] + last
+    return scheduler.T_0 if isinstance(scheduler, CosineAnnealingWarmRestarts) else 0
 
 
 def _argument(scheduler: LambdaLR, name: str) -> int | None:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from trainbus_lr_scheduling.lengths import first_part, scheduler_length
+from trainbus_lr_scheduling.lengths import first_cycle, first_part, scheduler_length
 
 #: Of the highest rate: above it a warmup counts as over.
 NEARLY_ALL = 0.9
@@ -49,8 +49,13 @@ def why_updates(
         return None
     run = f"this run has {plan.epochs} epochs and {plan.updates} updates"
     # Lengths in batches are those of people who forgot about accumulation.
-    if length is not None and 0.9 * plan.updates <= length <= 1.1 * plan.batches:
+    least, most = 0.9 * plan.updates, 1.1 * plan.batches
+    if length is not None and least <= length <= most:
         return f"it is {length} advances long, and {run}"
+    cycle = first_cycle(scheduler)
+    # By epochs it never restarts, by updates after about an epoch or several.
+    if cycle > plan.epochs and least / plan.epochs <= cycle <= most:
+        return f"its first cycle is {cycle} advances long, and {run}"
     if warmup >= plan.epochs:
         return f"its first part is {warmup} advances long, and {run}"
     if length is not None or by_epochs is None or by_updates is None:

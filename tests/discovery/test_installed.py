@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -151,3 +152,25 @@ def test_a_file_that_does_not_deliver_is_refused(
     (tmp_path / "bad.py").write_text("nonsense\n")
     with pytest.raises(PluginError, match=words):
         installed.load_file(name)
+
+
+def test_a_file_that_misses_its_neighbour_is_told_where_python_has_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    (folder / "lying_beside.py").write_text("class Base: ...\n")
+    file = folder / "mine.py"
+    file.write_text("from lying_beside import Base\nclass Mine(Base): ...\n")
+    with pytest.raises(PluginError) as caught:
+        installed.load_file(f"{file}:Mine")
+    way = f"No module named 'lying_beside'; it lies .* PYTHONPATH='{folder}'$"
+    assert re.search(way, str(caught.value))
+    monkeypatch.syspath_prepend(folder)
+    assert installed.load_file(f"{file}:Mine").__name__ == "Mine"
+
+
+def test_a_module_that_is_nowhere_gets_no_way(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import lying_nowhere\n")
+    with pytest.raises(PluginError, match=r"No module named 'lying_nowhere'$"):
+        installed.load_file(f"{tmp_path}/mine.py:Mine")

@@ -22,6 +22,9 @@ WORDS = {
     *("state_dict", "load_state_dict", "data", "training", "Trainer", "step_fn"),
     *("plugins", '"no:progress"', '"auto"', "train(resume=...)"),
     *("torchrun", "trainbus evaluate", "trainbus predict --rows FILE --out FILE"),
+    *("paths.best_checkpoint", "summary.json", "weights_only"),
+    'model.load_state_dict(torch.load(FILE, weights_only=True)["model"])',
+    'EvaluationCallback(metrics=["accuracy", "f1"])',
     *("trainbus export FILE OUT", "--resume auto", "--profile-plugins"),
 }
 
@@ -45,6 +48,8 @@ def is_ours(name: str) -> bool:
         return rest in inspect.signature(DistributedCallback).parameters
     if first == "trainer":
         return hasattr(Trainer, rest)
+    if first in training.__all__:
+        return hasattr(getattr(training, first), rest)
     section = Config.model_fields.get(first)
     return section is not None and rest in section.annotation.model_fields
 

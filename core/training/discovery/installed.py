@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -256,7 +257,7 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
     except (Exception, SystemExit) as error:
         raise BrokenPluginError(
             f"{where}: plugin file {file_name!r} cannot be imported: "
-            f"{error_text(error)}"
+            f"{error_text(error)}{_way_to_neighbour(error, path.parent)}"
         ) from error
     if not hasattr(module, class_name):
         own = [
@@ -344,6 +345,17 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _way_to_neighbour(error: BaseException, folder: Path) -> str:
+    """Return what lets a file import the module that it misses and that lies there."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    if not name or not any((folder / each).exists() for each in (name, f"{name}.py")):
+        return ""
+    return (
+        "; it lies beside that file, where Python does not look by itself: start with "
+        f"PYTHONPATH={shlex.quote(str(folder))}"
+    )
 
 
 def _checked_class(loaded: Any, owner: str) -> type[Any]:

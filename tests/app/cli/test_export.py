@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoProcessor, BlipForQuestionAnswering
 
+import training
 from training import Trainer
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 
@@ -62,18 +63,34 @@ def test_a_folder_is_read_by_transformers_alone(
     assert all(torch.equal(own[name], saved[name]) for name in saved)
 
 
-def test_a_checkpoint_of_ones_own_model_exports_as_a_file_only(
-    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Linear:
+    """Return a model made in Python, whose checkpoint is ``a.pt``."""
     monkeypatch.chdir(tmp_path)
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = Trainer(model, [(torch.ones(1, 2),)], optimizer=optimizer, device="cpu")
     trainer.save_checkpoint("a.pt")
+    return model
+
+
+def test_a_checkpoint_of_ones_own_model_predicts_by_the_line_that_the_refusal_names(
+    own_model: nn.Linear, command: Command
+) -> None:
+    code, _, err = command("predict", "--checkpoint", "a.pt", "--field", "x=1")
+    assert code == 4
+    model = nn.Linear(2, 1)
+    exec(err.partition("fill it: ")[2], {"model": model, "training": training})
+    assert torch.equal(model.weight, own_model.weight)
+
+
+def test_a_checkpoint_of_ones_own_model_exports_as_a_file_only(
+    own_model: nn.Linear, command: Command
+) -> None:
     code, _, err = command("export", "a.pt", "folder")
     assert (code, "name a file instead: folder.safetensors" in err) == (4, True)
     assert command("export", "a.pt", "folder.safetensors")[0] == 0
-    assert torch.equal(load_file("folder.safetensors")["weight"], model.weight.data)
+    assert torch.equal(load_file("folder.safetensors")["weight"], own_model.weight)
 
 
 @pytest.mark.parametrize(

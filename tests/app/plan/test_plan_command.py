@@ -73,6 +73,16 @@ def test_the_plan_reads_like_this_and_writes_nothing(
     assert files_of(planned) == before
 
 
+def test_rows_that_all_have_one_label_are_a_conflict(
+    planned: Path, command: Command
+) -> None:
+    rows = planned / "rows/train.jsonl"
+    rows.write_text((rows.read_text().splitlines()[0] + "\n") * 4)
+    code, out, _ = command("plan", "run.yaml")
+    assert code == 0
+    assert "\nconflicts\n  every training row has the same answer, 'red': there" in out
+
+
 def test_synthetic_pictures_are_counted_without_being_kept(
     planned: Path, command: Command
 ) -> None:

@@ -123,6 +123,7 @@ def test_the_reader_to_write_names_a_file_as_a_person_and_yaml_read_it(tmp_path)
         pytest.param(
             [{"answer": "a", "answer_confidence": "maybe"}, "b"], ["a", "b"], id="both"
         ),
+        pytest.param([3, {"answer": 3}, "3"], ["3", "3", "3"], id="whole numbers"),
     ],
 )
 def test_answers_are_texts_or_objects_as_annotated(tmp_path, answers, read):
@@ -138,7 +139,7 @@ def test_answers_are_texts_or_objects_as_annotated(tmp_path, answers, read):
     [
         (["a", "", "b"], "answers[1] is empty"),
         ([{"answer": "a"}, {"answer": " "}], "answers[1].answer is empty"),
-        ([{"answer": 3}], "answers[0].answer is 3; write a string"),
+        ([{"answer": 3.0}], "answers[0].answer is 3.0; write a string or a whole"),
         ([{"answer": ["红\u202e"]}], 'answers[0].answer is ["红\\u202e"] (a list)'),
         ([{"text": "a"}], "answers[0] is {"),
         ([["a"]], "answers[0] is ["),

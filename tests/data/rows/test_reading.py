@@ -44,6 +44,18 @@ def test_a_row_keeps_its_own_id_answers_and_kind(tmp_path):
     assert rows[0].kind == "colour"
 
 
+def test_a_whole_number_is_its_text_as_in_a_table_and_that_is_told_once_a_file(
+    tmp_path, caplog
+):
+    labels = [3, "3", 10, -1, 3]
+    path = write(tmp_path, *(json.dumps(GOOD | {"answer": one}) for one in labels))
+    rows, bad = read_rows(path)
+    assert bad == []
+    assert [row.answer for row in rows] == ["3", "3", "10", "-1", "3"]
+    (told,) = caplog.messages
+    assert "rows.jsonl:1: answer is the number 3; whole numbers are taken as" in told
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -84,15 +96,17 @@ def test_a_harmless_oddity_is_accepted(tmp_path, lines):
             "lacks 'answer' (did you mean 'anwser'?",
             id="a misspelt key",
         ),
-        pytest.param(json.dumps(GOOD | {"answer": 2}), "answer is 2", id="a number"),
+        pytest.param(json.dumps(GOOD | {"answer": 2.0}), "is 2.0", id="a fraction"),
         pytest.param(json.dumps(GOOD | {"answer": " "}), "is empty", id="no answer"),
         pytest.param(json.dumps(GOOD | {"image": None}), "is null", id="a null"),
+        pytest.param(json.dumps(GOOD | {"image": 3}), "image is 3", id="a picture 3"),
+        pytest.param(json.dumps(GOOD | {"answer": True}), "is true", id="a truth"),
         pytest.param(
             json.dumps(GOOD | {"question": "\ud800"}), "surrogate", id="half a pair"
         ),
         pytest.param(json.dumps(GOOD | {"answers": []}), "answers is []", id="[]"),
         pytest.param(
-            json.dumps(GOOD | {"answers": ["a", 1]}), "answers[1] is 1", id="mixed"
+            json.dumps(GOOD | {"answers": ["a", True]}), "[1] is true", id="mixed"
         ),
         pytest.param(
             json.dumps(GOOD | {"question_id": True}), "question_id is true", id="bool"

@@ -41,8 +41,10 @@ def predict(arguments: argparse.Namespace) -> None:
     described = description(state, source)
     if described is None:
         raise CheckpointError(
-            f"{source!r} does not say how its model was made; only runs "
-            "of `trainbus run` or create_trainer_from_config write that"
+            f"{source!r} does not say how its model was made, as those of `trainbus "
+            "run` do; if it is of a run in Python, make the model there and fill it: "
+            f"model.load_state_dict(training.plugin.read_checkpoint({source!r})"
+            "['model'])"
         )
     saved = _saved_config(state, source)
     parts = named_parts(described, source, saved)

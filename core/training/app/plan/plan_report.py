@@ -27,6 +27,7 @@ from training.discovery.specs import build_plugins
 from training.errors import ConfigError
 from training.hardware.device import named_device
 from training.hardware.launch import number_started
+from training.messages.error_texts import shown
 from training.messages.tables import count
 from training.planned.length import epochs_for, num_windows
 from training.planned.planned_run import Plan, PlannedRun
@@ -54,7 +55,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
     bus = Bus()
     bus.register_all(plugins)
     task, family = make_recipe(config, plugins)
-    rows, batches, beginning, kinds = _count_data(config, task, family)
+    rows, batches, beginning, kinds, alike = _count_data(config, task, family)
     settings = config.training
     if settings.device is not None:
         # It need not be one of this machine.
@@ -100,6 +101,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
         lines.append(f"  {label:<12} {first}")
         lines += [f"  {'':<12} {line}" for line in more]
     conflicts = [
+        *alike,
         *setting_conflicts(settings, run.plugins),
         *length_conflicts(run),
         *validation_conflicts(run),
@@ -112,8 +114,8 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
 
 def _count_data(
     config: Config, task: Task, family: ModelFamily
-) -> tuple[dict[str, int], int, list[str], set[str] | None]:
-    """Return rows by split, batches of an epoch, which rows come first, and kinds.
+) -> tuple[dict[str, int], int, list[str], set[str] | None, list[str]]:
+    """Return rows by split, batches, which rows come first, kinds, and conflicts.
 
     Synthetic pictures that were not drawn yet are drawn in a temporary folder.
 
@@ -140,6 +142,14 @@ def _count_data(
         if not pipeline.is_indexed("validation"):
             judged = pipeline.rows("validation")
             kinds = {slug(row["kind"]) for row in judged if row.get("kind")}
+        target, alike = task.target, []
+        if not pipeline.is_indexed("train"):
+            learnt = {str(row.get(target)) for row in pipeline.rows("train")}
+            if len(learnt) == 1:
+                alike.append(
+                    f"every training row has the same {target}, {shown(*learnt)}: "
+                    "there is nothing to tell apart; add rows with another one"
+                )
     if batches == 0:
         raise ConfigError(
             f"{count(rows['train'], 'training row')} make no batch of "
@@ -151,6 +161,7 @@ def _count_data(
         batches,
         told,
         kinds,
+        alike,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from training.errors import ConfigError, did_you_mean
 from training.recipes.task import Task
 
 __all__ = ["KINDS", "MadeId", "RowChecks", "required_fields"]
+
+logger = logging.getLogger(__name__)
 
 #: Kinds of values that a task's fields may have.
 KINDS = ("text", "texts", "id", "picture")
@@ -70,6 +73,7 @@ class RowChecks:
         self._max_pixels = max_pixels
         self._place_of_id: dict[Any, str] | None = {} if is_whole else None
         self._resolved: dict[str, str] = {}
+        self._has_told = False
         self._kinds = {name: kind.rstrip("?") for name, kind in task.fields.items()}
         self._required = required_fields(task, needs_target)
         self._refuse_unknown_kinds()
@@ -87,7 +91,7 @@ class RowChecks:
             if kind == "id":
                 row[name] = self._identify(name, values.get(key), place)
             elif key in values:
-                row[name] = self._value(kind, name, values[key])
+                row[name] = self._value(kind, name, values[key], place)
         self._task.complete(row)
         return row
 
@@ -119,13 +123,23 @@ class RowChecks:
             f"row needs {needed}"
         )
 
-    def _value(self, kind: str, name: str, value: Any) -> Any:
+    def _value(self, kind: str, name: str, value: Any, place: str) -> Any:
         if kind == "texts":
             return _texts(value, name)
-        if kind == "picture" and isinstance(value, bytes):
+        if kind == "text":
+            if type(value) is int and not self._has_told:
+                self._has_told = True
+                logger.warning(
+                    "%s: %s is the number %d; whole numbers are taken as texts, here "
+                    "'%d', as in a table",
+                    *(place, self.name_of(name), value, value),
+                )
+            return _text(value, name)
+        if isinstance(value, bytes):
             return EmbeddedPicture(value, self._max_pixels)
-        text = _text(value, name)
-        return self._picture(text, name) if kind == "picture" else text
+        if not isinstance(value, str):
+            raise UnusableRow(f"{name} is {show(value)}; write a string")
+        return self._picture(_text(value, name), name)
 
     def _identify(self, name: str, given: Any, place: str) -> str | int:
         if given is None:
@@ -183,8 +197,10 @@ def _texts(value: Any, name: str) -> list[str]:
 
 
 def _text(value: Any, name: str) -> str:
+    if type(value) is int:  # not so true, and no fraction: 3.0 has several texts
+        return str(value)
     if not isinstance(value, str):
-        raise UnusableRow(f"{name} is {show(value)}; write a string")
+        raise UnusableRow(f"{name} is {show(value)}; write a string or a whole number")
     text = value.strip()
     if not text:
         raise UnusableRow(f"{name} is empty")

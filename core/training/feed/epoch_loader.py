@@ -36,6 +36,7 @@ from training.feed.sample_seeds import (
     draws_nothing,
     epoch_seed,
     set_epoch,
+    told_in,
 )
 from training.feed.unsaved_generators import warn_of_generators
 from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
@@ -321,9 +322,9 @@ def _seeded(loader: Any, seed: int) -> Any:
     )
     lasts = loader.persistent_workers
     # Workers that persist hear of an epoch by what is wrapped around the data set.
-    is_told = lasts and hasattr(dataset, "set_epoch")
+    is_told = lasts and any(hasattr(each, "set_epoch") for each in told_in(loader))
     if is_told or not (is_known and draws_nothing(dataset)):
-        dataset = SeededSamples(dataset, seed, is_shared=lasts)
+        dataset = SeededSamples(dataset, seed, loader.collate_fn, is_shared=lasts)
     indices = _indices_of(loader)
     # A sampler that is not known may draw from the global generators.
     if any(type(each) not in PLAIN_SAMPLERS for each in samplers_of(loader)):

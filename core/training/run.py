@@ -281,7 +281,7 @@ class Run:
         # A plugin that has a generator is trusted to keep its state.
         plugins = [getattr(each, "__dict__", {}) for each in trainer.plugins.values()]
         kept = [part for attributes in plugins for part in attributes.values()]
-        warn_of_drawn(trainer.criterion.generators, [*order.saved_generators, *kept])
+        warn_of_drawn(trainer.criterion.generators, [*order.generators, *kept])
         modules = {"model": trainer.model, **trainer.criterion.held_modules()}
         beside = partial(trainer.criterion.reached, [*trainer.plugins.values(), *kept])
         numbers = UnsavedNumbers(modules, trainer.optimizer, beside)

@@ -166,3 +166,37 @@ def test_workers_that_persist_hear_of_each_epoch(
     for epoch in (first, 3, 4):
         rows = [row.tolist() for batch in reader.start(epoch) for row in batch]
         assert rows == [[index, epoch] for index in range(6)]
+
+
+class AlsoTold:
+    """Makes a batch, and adds the epoch that it knows."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __call__(self, rows: list[torch.Tensor]) -> list[list[int]]:
+        return [[*row.tolist(), self.epoch] for row in rows]
+
+
+@pytest.mark.parametrize("first", [0, 2], ids=["from the start", "resumed"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="forked"),
+        pytest.param(
+            {"multiprocessing_context": "spawn"}, id="spawned", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_so_do_a_data_set_in_another_one_and_the_collate_function(
+    options: dict[str, Any], first: int
+) -> None:
+    options = {"num_workers": 2, "persistent_workers": True, **options}
+    dataset = Subset(ByEpoch(True), range(6))
+    loader: Any = DataLoader(dataset, 2, collate_fn=AlsoTold(), **options)
+    reader = EpochLoader(loader, SEED)
+    for epoch in (first, 3, 4):
+        rows = [row for batch in reader.start(epoch) for row in batch]
+        assert rows == [[index, epoch, epoch] for index in range(6)]

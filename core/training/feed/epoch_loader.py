@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -35,6 +36,7 @@ from training.feed.sample_seeds import (
     draws_nothing,
     epoch_seed,
     set_epoch,
+    told_in,
 )
 from training.feed.unsaved_generators import warn_of_generators
 from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
@@ -68,8 +70,8 @@ def refuse_one_shot(dataloader: Any, name: str) -> None:
             )
 
 
-#: Where a loader has what may draw, or choose rows by the epoch.
-INSIDE = ("dataset", "collate_fn", *SAMPLERS)
+#: Where a loader, also one of accelerate's, has what may draw, or choose rows by epoch.
+INSIDE = ("dataset", "collate_fn", "base_dataloader", *SAMPLERS)
 #: Samplers whose only randomness is the generator they are given.
 PLAIN_SAMPLERS = (
     BatchSampler,
@@ -89,8 +91,9 @@ class EpochLoader:
     seeded for each epoch. A generator that the user passed is left in charge; a
     checkpoint holds its state at the epoch's start, between two epochs as it is. A
     map-style dataset that may draw random numbers draws them from (seed, epoch,
-    index), in whichever process. ``set_epoch`` is called where a part offers it. A
-    loader with ``state_dict`` and ``load_state_dict`` restores itself.
+    index), in whichever process. ``set_epoch`` is called where a part offers it;
+    workers that persist begin anew where they would not hear of it. A loader with
+    ``state_dict`` and ``load_state_dict`` restores itself.
 
     Args:
         loader: a ``DataLoader`` or any re-iterable of batches.
@@ -104,7 +107,8 @@ class EpochLoader:
         self.seed = self.drawn_seed = seed
         is_all = users is None or users is loader or _is_stateful(loader)
         self._loaders = [loader] if is_all else [loader, users]
-        self._own, self._users = _generators_in(self._loaders)
+        #: ``generators`` are those that the user passed, which checkpoints hold.
+        self._own, self.generators = _generators_in(self._loaders)
         #: What is iterated: ``loader``, or a copy that knows what it reads.
         self.reading = _seeded(loader, seed)
         self._loader_states: dict[int, Any] = {}
@@ -122,12 +126,21 @@ class EpochLoader:
                 ", as wrap_dataloader returned it," if not is_all else "",
                 type(loader).__name__,
             )
+        parts = [] if self.is_exact else self._all_parts()
+        loaders = [each for each in parts if isinstance(each, DataLoader)]
+        # Their own: a loader of another library may show that of one inside.
+        self._lasting = [o for o in loaders if vars(o).get("persistent_workers")]
+        if self._lasting:
+            log.warning(
+                "train_dataloader gets new workers in each epoch, persistent or not: "
+                "only those of a plain DataLoader over a map-style dataset hear of it"
+            )
         # A loader with a state of its own is trusted to save what it keeps.
         if _is_stateful(loader):
-            if any(getattr(loader, "generator", None) is each for each in self._users):
+            if any(getattr(loader, "generator", None) is o for o in self.generators):
                 log.warning(TWO_STATES, type(loader).__name__)
         else:
-            warn_of_generators(self._all_parts(), [*self._own, *self._users])
+            warn_of_generators(self._all_parts(), [*self._own, *self.generators])
 
     @property
     def is_exact(self) -> bool:
@@ -142,14 +155,9 @@ class EpochLoader:
             return None
         return self.watched.latest
 
-    @property
-    def saved_generators(self) -> list[torch.Generator]:
-        """The generators that the user passed, which checkpoints hold."""
-        return self._users
-
     def generator_states(self) -> list[torch.Tensor]:
         """Return the states as they are now of the generators that the user passed."""
-        return [generator.get_state() for generator in self._users]
+        return [generator.get_state() for generator in self.generators]
 
     def start(
         self,
@@ -170,15 +178,17 @@ class EpochLoader:
         for generator in self._own:
             generator.manual_seed(epoch_seed(self.seed, epoch))
         # Those of the user have a history: they go on from the states saved.
-        for generator, saved in zip(self._users, state or [], strict=False):
+        for generator, saved in zip(self.generators, state or [], strict=False):
             generator.set_state(saved)
         # Before the iterator is made: that draws from them already.
         self.epoch_state = self.generator_states()
         loader: Any = self.loader
-        if not skip and loader_state is not None and not self._users:
+        if not skip and loader_state is not None and not self.generators:
             loader.load_state_dict(loader_state)  # as it was when the epoch was set
         for part in self._all_parts():
             set_epoch(part, epoch)
+        for each in self._lasting:
+            each._iterator = None  # ends them
         if self.reading is not self.loader:
             _begin(self.reading, epoch)
         with drawing_from(epoch_seed(self.seed, epoch)):
@@ -201,15 +211,16 @@ class EpochLoader:
             return self._iterate_stateful(epoch, skip, loader_state)
         loader: Any = self.reading
         if can_skip(loader):
-            rest = _without_first(loader, skip) if skip else loader
+            issued, rest = _indices_of(loader), loader
+            if skip:  # no worker of it persists: the next epoch is read whole
+                rest = copied(loader, loader.dataset, _Rest(issued, skip), False)
             # First, as a new iterator would: the order is drawn from what comes after.
             draw_as_if_new(rest)
             # Without workers the samples would draw from what dropout draws from.
-            is_apart = _draws_in_this_process(loader)
+            is_apart = not loader.num_workers and type(loader.dataset) is SeededSamples
             batches: Iterator[Any] = (
                 apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
             )
-            issued = _indices_of(loader)
             self.watched = Watched(batches, issued, skip, loader.num_workers)
             return iter(self.watched)
         # Neither an index nor a state leads there: every batch is loaded again. What
@@ -295,10 +306,6 @@ def _is_stateful(loader: Any) -> bool:
     return has_state and all(hasattr(loader, f"{n}state_dict") for n in ("", "load_"))
 
 
-def _draws_in_this_process(loader: DataLoader[Any]) -> bool:
-    return isinstance(loader.dataset, SeededSamples) and loader.num_workers == 0
-
-
 def _seeded(loader: Any, seed: int) -> Any:
     """Return a loader of the same batches whose randomness (seed, epoch) decides."""
     if not can_skip(loader):
@@ -315,18 +322,18 @@ def _seeded(loader: Any, seed: int) -> Any:
     )
     lasts = loader.persistent_workers
     # Workers that persist hear of an epoch by what is wrapped around the data set.
-    is_told = lasts and hasattr(dataset, "set_epoch")
+    is_told = lasts and any(hasattr(each, "set_epoch") for each in told_in(loader))
     if is_told or not (is_known and draws_nothing(dataset)):
-        dataset = SeededSamples(dataset, seed, is_shared=lasts)
+        dataset = SeededSamples(dataset, seed, loader.collate_fn, is_shared=lasts)
     indices = _indices_of(loader)
     # A sampler that is not known may draw from the global generators.
     if any(type(each) not in PLAIN_SAMPLERS for each in samplers_of(loader)):
         indices = SeededOrder(indices, seed)
     issued = Issued.to(loader, indices)
-    copy = copied(loader, dataset, issued, lasts)
+    reading = copied(loader, dataset, issued, lasts)
     if dataset is not loader.dataset:
-        copy.worker_init_fn = ShowsOwnDataset(loader.worker_init_fn)
-    return copy
+        reading.worker_init_fn = ShowsOwnDataset(loader.worker_init_fn)
+    return reading
 
 
 def _begin(loader: Any, epoch: int) -> None:
@@ -342,33 +349,14 @@ def _indices_of(loader: Any) -> Any:
     return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
 
 
-def _without_first(loader: Any, skip: int) -> DataLoader[Any]:
-    """Return a loader of the remaining batches that loads no skipped one."""
-    # Workers of the rest of one epoch do not persist: the next is read whole.
-    return copied(loader, loader.dataset, _Rest(_indices_of(loader), skip), False)
-
-
-def copied(
-    loader: Any, dataset: Any, indices: Any, persistent_workers: bool
-) -> DataLoader[Any]:
+def copied(loader: Any, dataset: Any, indices: Any, persistent_workers: bool) -> Any:
     """Return ``loader`` with other data and indices: neither can be set again."""
-    is_batched = loader.batch_sampler is not None
-    # batch_size None: single samples, as a loader without batching gives them.
-    order: dict[str, Any] = {"batch_size": None, "sampler": indices}
-    return DataLoader(
-        dataset,
-        **({"batch_sampler": indices} if is_batched else order),
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=persistent_workers,
-        in_order=True,  # else nobody could tell which batches are left
-    )
+    other = copy.copy(loader)
+    parts = {"dataset": dataset, "persistent_workers": persistent_workers}
+    parts["sampler" if loader.batch_sampler is None else "batch_sampler"] = indices
+    # in_order: else nobody could tell which batches are left.
+    vars(other).update(parts, in_order=True, _iterator=None)
+    return other
 
 
 def samplers_of(loader: Any) -> list[Any]:

@@ -24,6 +24,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from training.feed.parts import parts_of
 from training.feed.unsaved_counts import counts_in, warn_of_counts
 from training.hardware.rng import seed_host
 
@@ -57,6 +58,11 @@ def set_epoch(part: Any, epoch: int) -> None:
         own(epoch)
 
 
+def told_in(loader: Any) -> list[Any]:
+    """Return what workers have of ``loader`` and may tell an epoch to."""
+    return parts_of(loader, ("dataset", "collate_fn"))[1:]
+
+
 def _loads_by_the_batch(dataset: Any) -> bool:
     # torch's own always have the method, and go item by item if no inside has it.
     if type(dataset) is Subset:
@@ -71,18 +77,22 @@ def _loads_by_the_batch(dataset: Any) -> bool:
 class SeededSamples(Dataset[Any]):
     """A map-style dataset that seeds the generators before it loads a sample.
 
-    In a worker that persists it also calls the dataset's ``set_epoch``, which the main
-    process calls for its own copy only.
+    In a worker that persists it also calls ``set_epoch`` of the dataset, of what that
+    has inside, and of the collate function: the main process calls its own copies only.
 
     Args:
         dataset: what is loaded from.
         seed: the run's seed.
+        collate_fn: what makes batches of the samples.
         is_shared: whether workers outlive an epoch; then they read it from memory
             that they share with the main process.
     """
 
-    def __init__(self, dataset: Any, seed: int, is_shared: bool = False) -> None:
+    def __init__(
+        self, dataset: Any, seed: int, collate_fn: Any, is_shared: bool = False
+    ) -> None:
         self.dataset = dataset
+        self.collate_fn = collate_fn
         self._seed = seed
         self._epoch: int | torch.Tensor = 0
         self._told = 0  # the epoch that this process's copy of the dataset knows
@@ -125,7 +135,8 @@ class SeededSamples(Dataset[Any]):
         epoch = int(self._epoch)
         if epoch != self._told:
             self._told = epoch
-            set_epoch(self.dataset, epoch)
+            for each in told_in(self):
+                set_epoch(each, epoch)
         seed_host(epoch_seed(epoch_seed(self._seed, epoch), number))
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler
 
 from training.errors import DataError
 from training.feed.divided_loader import check_same, checked, refuse_divided
@@ -70,7 +70,7 @@ class ValidationShare:
         if self._reading is not self.loader:
             end_workers(self._reading, kills)
 
-    def _divided(self, loader: Any) -> DataLoader[Any]:
+    def _divided(self, loader: Any) -> Any:
         share = Share(loader.batch_sampler, self.strategy.rank, self.strategy.size)
         self._issued = issued = Issued.to(loader, share)
         return copied(loader, loader.dataset, issued, loader.persistent_workers)

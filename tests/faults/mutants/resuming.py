@@ -202,7 +202,7 @@ MUTANTS = [
         "R8",
         "a generator that no checkpoint holds is not named",
         "training.feed.epoch_loader",
-        "warn_of_generators(self._all_parts(), [*self._own, *self._users])",
+        "warn_of_generators(self._all_parts(), [*self._own, *self.generators])",
         "pass",
         "faults/resuming/test_resumed_loaders.py",
         "test_r8_a_generator",

@@ -228,17 +228,17 @@ def on_step_end(trainer: TrainerView, logs: LazyLogs, applied: bool) -> None:
 def evaluate(trainer: TrainerView, reason: str) -> Mapping[str, float] | None:
     """Measure the model; fire at each epoch end and when evaluation was requested.
 
-    State: at an epoch end ``trainer.epoch`` already counts the epoch.
+    State: at an epoch end ``trainer.epoch`` already counts the epoch. The model, and a
+        loss that is a module, are in eval mode and no gradients are recorded (what
+        needs them uses ``torch.enable_grad()``); after, each module has its own mode.
     Args:
-        trainer: the running trainer; its ``val_dataloader`` is there to use, of
-            several a mapping of names to loaders.
+        trainer: the running one, whose ``val_dataloader`` may map names to loaders.
         reason: at an epoch's end ``"epoch_end"``, or ``"max_steps"`` where the run ends
-            inside one, followed by ``"; "`` and what was asked for, if it was; else the
-            reasons given to ``request_evaluation``, joined by ``"; "``.
+            inside one; then the reasons of ``request_evaluation``, joined by ``"; "``.
     Returns: metrics by name, or None when not due; results of all plugins are
         merged, and a name delivered twice is an error that names both.
-    Order: none promised between plugins. Leave the modules' modes as found, and call
-        ``trainer.abandon_if_leaving()`` between batches: a signal need not wait then.
+    Order: none promised between plugins. Call ``trainer.abandon_if_leaving()`` between
+        batches: a signal need not wait then.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
     """
 

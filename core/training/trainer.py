@@ -67,7 +67,7 @@ class Trainer:
     ``view.TrainerView`` has what plugins see of it.
 
     Args:
-        model: any module, moved to the device; called with a batch, or by ``step_fn``.
+        model: put on the device; called with batches unless ``step_fn`` says otherwise.
         train_dataloader: re-iterable of batches: mappings, tuples or tensors.
         val_dataloader: re-iterable of batches for evaluation. With it, and unless a
             plugin listens to ``evaluate``, the evaluation plugin measures every epoch.
@@ -76,7 +76,8 @@ class Trainer:
         optimizer: a torch optimizer over the model's parameters; required.
         scheduler: a torch LR scheduler, stepped once an epoch by the LR plugin.
         callbacks: instances with hook methods; they need no entry point.
-        evaluator: object with ``evaluate(dataloader) -> mapping``, run every epoch.
+        evaluator: object with ``evaluate(dataloader) -> mapping``, run every epoch, the
+            model in eval mode and without gradients.
         num_epochs: passes over ``train_dataloader`` in all, not in addition; None: 1,
             or as many as ``max_steps`` takes.
         fp16: the same as ``precision="fp16"``.

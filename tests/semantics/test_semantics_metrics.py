@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from trainbus_evaluation import EvaluationCallback
-from training import Trainer
+from training import Callback, Trainer
 
 ROWS, CLASSES = 23, 4  # 23 = 3 * 7 + 2 = 2 * 10 + 3: a last batch of another size
 
@@ -123,3 +123,27 @@ def test_evaluation_gives_every_module_its_own_mode_back() -> None:
     ).train()
     expected = {name: name != "body.1" for name, _ in model.named_modules()}
     assert seen == [expected] * 8
+
+
+def test_a_plugin_of_ones_own_measures_in_eval_mode_and_records_no_gradients() -> None:
+    during: list[tuple[bool, bool]] = []
+    after: list[tuple[bool, bool]] = []
+
+    class Measures(Callback):
+        def evaluate(self, trainer: Any) -> dict[str, float]:
+            during.append((trainer.model.training, torch.is_grad_enabled()))
+            return {"val_loss": 1.0}
+
+        def on_metrics(self, trainer: Any) -> None:
+            after.append((trainer.model.training, torch.is_grad_enabled()))
+
+    model = nn.Linear(5, CLASSES)
+    Trainer(
+        model=model,
+        train_dataloader=[(torch.randn(4, 5), torch.arange(4) % CLASSES)],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=nn.functional.cross_entropy,
+        callbacks=[Measures()],
+        device="cpu",
+    ).train()
+    assert (during, after) == ([(False, False)], [(True, True)])

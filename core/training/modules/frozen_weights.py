@@ -85,6 +85,8 @@ def is_whole(state: Mapping[str, Any]) -> bool:
 def complete(model: nn.Module, state: dict[str, Any], source: str) -> None:
     """Put into ``state`` what was left out of it: the weights that ``model`` has.
 
+    And those that go by a second name, as of tied layers: libraries write one of them.
+
     Args:
         model: what will take the weights.
         state: of a checkpoint; changed in place. Its weights then have plain names.
@@ -92,7 +94,12 @@ def complete(model: nn.Module, state: dict[str, Any], source: str) -> None:
     Raises:
         CheckpointError: the model has others there than the run that was saved.
     """
-    state["model"] = as_plain(model, state["model"])
+    saved = state["model"] = as_plain(model, state["model"])
+    live = weights_of(model, keep_vars=True)
+    known = {id(live[name]): value for name, value in saved.items() if name in live}
+    for name, weight in live.items():
+        if isinstance(weight, Tensor) and id(weight) in known:
+            saved.setdefault(name, known[id(weight)])
     part = state.pop(LEFT_OUT, None)
     if part is None or not part["names"]:
         return

@@ -63,10 +63,11 @@ class Modes:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Give every module its mode back after; the loss is in eval mode meanwhile."""
-        with _modes_kept(*self._roots.values()):
-            if "loss" in self._roots:
-                self._roots["loss"].eval()
+        """Measure: in eval mode, without gradients; each mode is as before after."""
+        # Not inference_mode: a tensor that a module caches would break training.
+        with _modes_kept(*self._roots.values()), torch.no_grad():
+            for root in self._roots.values():
+                root.eval()
             yield
 
     def _rest(self) -> set[nn.Module]:

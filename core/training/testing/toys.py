@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from training.bus.callback import Callback
-from training.modules.train_mode import evaluating
 from training.view import TrainerView
 
 FEATURES = 4
@@ -92,8 +91,7 @@ class MetricSource(Callback):
                 name: float(values[min(index, len(values) - 1)])
                 for name, values in self.series.items()
             }
-        with evaluating(trainer.model), torch.no_grad():
-            losses = [trainer.compute_loss(batch)[0] for batch in self._batches]
+        losses = [trainer.compute_loss(batch)[0] for batch in self._batches]
         return {"val_loss": float(torch.stack(losses).mean())}
 
     def state_dict(self) -> dict[str, Any]:

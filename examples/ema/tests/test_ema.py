@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from trainbus_ema import EmaCallback
-from training import Callback, ConfigError
+from training import Callback, ConfigError, ModelCheckpointCallback
+from training.plugin import read_checkpoint
 
 
 class Watch(Callback):
@@ -198,3 +199,37 @@ def test_keeping_the_average_is_refused_where_the_best_weights_are_restored(
         match=r"ema\.keep_average and stopper\.restore_best_weights .* turn one off",
     ):
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("options", "ranks", "warns"),
+    [
+        pytest.param({}, {}, True, id="the average is measured"),
+        pytest.param({"evaluate_with_average": False}, {}, False, id="it is not"),
+        pytest.param({}, {"save_top_k": 0}, False, id="no best is kept"),
+        pytest.param({}, {"monitor": None}, False, id="nothing is ranked"),
+        pytest.param({}, {"monitor": "train_loss"}, False, id="training is ranked"),
+    ],
+)
+def test_files_that_are_ranked_by_other_weights_than_they_hold_are_warned_of(
+    tiny_trainer, tmp_path, caplog, options, ranks, warns
+):
+    saver = ModelCheckpointCallback(tmp_path, **ranks)
+    tiny_trainer(EmaCallback(**options), saver, num_epochs=1).train()
+    said = [each for each in caplog.messages if "ranks its files" in each]
+    assert len(said) == warns
+    assert all("turn off ema.evaluate_with_average" in each for each in said)
+
+
+def test_the_average_is_taken_out_of_a_file_as_the_readme_says(tiny_trainer, tmp_path):
+    ema = EmaCallback(decay=0.5)
+    trainer = tiny_trainer(ema, num_epochs=1)
+    trainer.train()
+    trainer.save_checkpoint(tmp_path / "a.pt")
+    model = tiny_trainer().model
+    state = read_checkpoint(tmp_path / "a.pt")
+    model.load_state_dict(state["model"])
+    found = model.load_state_dict(state["plugins"]["ema"]["average"], strict=False)
+    assert not found.unexpected_keys
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, ema.average[name])

@@ -284,6 +284,25 @@ def test_a_loss_that_differentiates_is_told_how_to_do_so_in_an_evaluation():
     with pytest.raises(RuntimeError, match="does not require grad") as raised:
         make_trainer(EvaluationCallback(), loss_fn=None, step_fn=step).train()
     (note,) = (each for each in raised.value.__notes__ if "this was the first" in each)
-    assert "torch.enable_grad(), and let it step nothing" in note
+    assert "torch.enable_grad(), and let a step_fn step nothing" in note
     assert "sanity_batches" not in note
     make_trainer(EvaluationCallback(), loss_fn=None, step_fn=works).train()
+
+
+@pytest.mark.parametrize("sanity_batches", [0, 1])
+def test_an_evaluator_measures_in_eval_mode_and_records_no_gradients(sanity_batches):
+    found = []
+
+    class Looks:
+        def evaluate(self, dataloader):
+            loss = trainer.compute_loss(next(iter(dataloader)))[0]
+            found.append((trainer.model.training, loss.requires_grad))
+            with torch.enable_grad():  # what needs gradients asks for them
+                assert trainer.compute_loss(next(iter(dataloader)))[0].requires_grad
+            trainer.model.train()  # nor does this reach the next evaluation
+            return {"loss": loss.item()}
+
+    callback = EvaluationCallback(Looks(), sanity_batches=sanity_batches)
+    trainer = make_trainer(callback)
+    trainer.train()
+    assert found == [(False, False)] * (2 + sanity_batches)

@@ -69,7 +69,7 @@ class EmaCallback(Callback):
         Raises:
             ConfigError: ``keep_average``, beside a plugin that puts back the best.
         """
-        self._look_at_restorers(trainer)
+        self._look_at_neighbours(trainer)
         self.num_updates, self.average = 0, {}
         self._model, self._strategy = trainer.model, trainer.strategy
         self._averaged()
@@ -133,9 +133,20 @@ class EmaCallback(Callback):
         average = self._strategy.own(dict(state["average"]), like)
         self.average |= {name: mine.copy_(average[name]) for name, mine in like.items()}
 
-    def _look_at_restorers(self, trainer: Trainer) -> None:
+    def _look_at_neighbours(self, trainer: Trainer) -> None:
         own = trainer.bus.name_of(self) or self.name
         for name, plugin in trainer.plugins.items():
+            ranking = getattr(plugin, "ranking", None)  # as checkpointing has one
+            is_ranked = getattr(ranking, "keep", 0) != 0
+            by = getattr(ranking, "monitor", None) or "train_loss"
+            if self.evaluate_with_average and is_ranked and by != "train_loss":
+                log.warning(
+                    "%s: %s ranks its files by measuring the average (%s), but the "
+                    "weights in them are the trained ones, whose %s is another; turn "
+                    "off %s.evaluate_with_average to rank by what is saved, or take "
+                    "the average out of a file, where it is plugins.%s.average",
+                    *(own, name, by, by, own, own),
+                )
             if getattr(plugin, "restore_best_weights", False) is not True:
                 continue
             if self.keep_average:

@@ -57,9 +57,9 @@ class EvaluationCallback(Callback):
     it gets wrong costs no epoch. Nothing of that stays: no metric, number or buffer.
 
     Args:
-        evaluator: any object with ``evaluate(dataloader) -> mapping``; values that are
-            no numbers are dropped. Without a ``metric_names(dataloader)`` it is taken
-            to deliver the names that it delivers for the first batches.
+        evaluator: any object with ``evaluate(dataloader) -> mapping``, called in eval
+            mode without gradients; values that are no numbers are dropped. Without a
+            ``metric_names(dataloader)`` its names are those the first batches give.
         metrics: what the evaluator that is built measures, the loss always among it:
             ``loss``, and metrics of the run's task, or of ``VQAEvaluator`` or
             ``Evaluator``. None: all of a task and of ``VQAEvaluator``, only the loss

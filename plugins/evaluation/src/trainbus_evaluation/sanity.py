@@ -125,6 +125,7 @@ def way_to_gradients(error: Exception) -> str:
     if "does not require grad" not in str(error):
         return ""
     return (
-        "evaluations record no gradients: put what a step_fn differentiates below "
-        "torch.enable_grad(), and let it step nothing while model.training is False"
+        "evaluations record no gradients: put what is differentiated below "
+        "torch.enable_grad(), and let a step_fn step nothing while model.training is "
+        "False"
     )

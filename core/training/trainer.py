@@ -78,8 +78,7 @@ class Trainer:
         callbacks: instances with hook methods; they need no entry point.
         evaluator: object with ``evaluate(dataloader) -> mapping``, run every epoch, the
             model in eval mode and without gradients.
-        num_epochs: passes over ``train_dataloader`` in all, not in addition; None: 1,
-            or as many as ``max_steps`` takes.
+        num_epochs: passes over the data in all; None: what ``max_steps`` takes, else 1.
         fp16: the same as ``precision="fp16"``.
         gradient_accumulation_steps: batches of one optimizer attempt, at least 1.
         max_grad_norm: 2-norm that gradients are clipped to; None or 0: no clipping.

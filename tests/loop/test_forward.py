@@ -99,6 +99,7 @@ def test_a_loss_that_is_none_is_told_with_the_function_that_returned(
             lambda loss: {"los": loss}, "of 'los' (did you mean 'loss'?)", id="misspelt"
         ),
         pytest.param(lambda loss: {}, "a mapping of", id="an empty mapping"),
+        pytest.param(lambda loss: {"logits": loss}, "'logits' without", id="no slip"),
         pytest.param(lambda loss: {"loss": loss[None]}, "shape (1,)", id="a vector"),
         pytest.param(
             lambda loss: {"loss_sum": loss.item(), "weight": 4},
@@ -374,3 +375,20 @@ def test_a_loss_in_a_tuple_is_told_with_how_to_name_it() -> None:
     way = "return a mapping or an object with it as 'loss' .*, or take it out in a step"
     with pytest.raises(ConfigError, match=f"Pairs returned a tuple of .*; {way}"):
         trainer.train()
+
+
+class Labelled(Named):
+    """Has a loss where it is given labels, as models of transformers do."""
+
+    def forward(self, pixels: Tensor, labels: Any = None) -> dict[str, Tensor]:
+        loss = {} if labels is None else super().forward(pixels, labels)
+        return {**loss, "logits": self.linear(pixels)}
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.Module.train, functools.partial(torch.compile, backend="eager")]
+)
+def test_a_batch_without_the_labels_that_a_model_takes_is_told_so(wrap: Any) -> None:
+    message = refusal(wrap(Labelled()), [{"pixels": X}])
+    told = "Labelled takes 'labels' and returned no loss without them, but a batch has"
+    assert f"the model {told} only 'pixels'; add 'labels'" in message

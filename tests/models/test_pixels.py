@@ -126,3 +126,41 @@ def test_a_processor_that_keeps_the_aspect_ratio_is_refused():
     processor = BlipImageProcessorPil(size={"shortest_edge": 32})
     with pytest.raises(ConfigError, match=r"set model\.image_size"):
         PixelCache(processor, MIB)
+
+
+@pytest.mark.parametrize("side", [8, 20, 32, 64, 128])
+def test_a_normalisation_is_read_where_resizing_swallows_bytes(noisy_paths, side):
+    from transformers.models.convnext.image_processing_pil_convnext import (
+        ConvNextImageProcessorPil,
+    )
+
+    processor = ConvNextImageProcessorPil(size={"shortest_edge": side})
+    images = [Image.open(path) for path in noisy_paths]
+    expected = processor(images=images, return_tensors="pt")["pixel_values"]
+    store = PixelCache(processor, 0)
+    pixels = store.get([Picture(path) for path in noisy_paths])
+    assert torch.equal(store.normalise(pixels), expected)
+
+
+@pytest.mark.parametrize(
+    ("resized", "normalised", "why"),
+    [
+        (lambda bytes_: bytes_ // 2, lambda numbers: numbers, "all 128 comes out"),
+        (
+            lambda bytes_: bytes_,
+            lambda numbers: (numbers - numbers.mean()) / (numbers.std() + 1e-3),
+            "differing numbers of one byte",
+        ),
+    ],
+    ids=["no byte above 127", "by each row's own mean"],
+)
+def test_a_normalisation_that_is_none_of_bytes_is_refused(resized, normalised, why):
+    def processor(images, do_rescale=True, **_):
+        pixels = resized(images.transpose(2, 0, 1))
+        if do_rescale:
+            rows = [normalised(row / 255) for row in np.moveaxis(pixels, 1, 0)]
+            pixels = np.stack(rows, axis=1)
+        return {"pixel_values": [pixels[:, :24, :24]]}
+
+    with pytest.raises(ConfigError, match=why):
+        PixelCache(processor, 0)

@@ -12,6 +12,7 @@ from training.errors import ConfigError
 from training.loop.forward_checks import (
     Role,
     check_function,
+    check_labels,
     check_loss,
     checked_part,
     explain_call,
@@ -98,8 +99,9 @@ def _own_loss(
     model: nn.Module, batch: Any, weight: float
 ) -> tuple[Tensor, float, Parts]:
     outputs = call_model(model, batch)
-    loss = _checked(loss_in(outputs), weight, "model", model, outputs)
-    return loss, weight, NO_PARTS
+    if (loss := loss_in(outputs)) is None:
+        check_labels(model, batch)
+    return _checked(loss, weight, "model", model, outputs), weight, NO_PARTS
 
 
 def _with_loss_fn(

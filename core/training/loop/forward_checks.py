@@ -55,6 +55,18 @@ def check_function(role: Role, function: Any, *arguments: str) -> None:
         )
 
 
+def check_labels(model: nn.Module, batch: Any) -> None:
+    """Raise ``ConfigError`` if ``batch`` lacks the labels that ``model`` takes."""
+    inner = _bare(model)
+    takes = "labels" in inspect.signature(inner.forward).parameters
+    if takes and isinstance(batch, Mapping) and "labels" not in batch:
+        raise ConfigError(
+            f"the model {name_of(inner)} takes 'labels' and returned no loss without "
+            f"them, but a batch has only {_listed(batch)}; add 'labels' where batches "
+            "are collated, or pass loss_fn=... or step_fn=... to the Trainer"
+        )
+
+
 def check_loss(
     loss: Any, weight: float, role: Role, source: Any, returned: Any
 ) -> None:
@@ -144,9 +156,7 @@ def explain_call(
 
     An error from inside the model is none of that: nothing happens then.
     """
-    inner: Any = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
-    if isinstance(inner, PARALLEL):
-        inner = inner.module
+    inner = _bare(model)
     # Bound again, not read off the message: an error from inside looks alike.
     why = _misfit(inner.forward, arguments, entries)
     if why is None:
@@ -167,6 +177,11 @@ def explain_call(
     raise ConfigError(f"{takes}, but a batch gives it ({kinds}): {why}; {way}") from (
         error
     )
+
+
+def _bare(model: nn.Module) -> Any:
+    inner: Any = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    return inner.module if isinstance(inner, PARALLEL) else inner
 
 
 def _misfit(
@@ -217,7 +232,8 @@ def _described(returned: Any, role: Role, way_out: str) -> tuple[str, str]:
     if returned is None:
         return "None", f"{way_out} (is a return missing?)"
     if isinstance(returned, Mapping):
-        names = [name for name in returned if isinstance(name, str)]
+        # No logits are a misspelt loss, near as the words are.
+        names = [n for n in returned if isinstance(n, str) and n != "logits"]
         wanted = ("loss", "loss_sum")
         hint = next(filter(None, (did_you_mean(name, wanted) for name in names)), "")
         if role == "loss_fn":

@@ -214,9 +214,9 @@ class Weigher(EachBatch):
         amount = self._counts(unit, batch, samples)
         return 1.0 if amount is None else self._told.on_scale(unit) * amount
 
-    def describe(self, batch: Any, issued: Any = None) -> str:
-        """Return in a sentence what ``batch`` tells, whatever anybody says."""
-        return sentences.verdict(self._look(batch, issued, None))
+    def look(self, batch: Any, issued: Any = None) -> Look:
+        """Return what ``batch`` tells, whatever anybody says."""
+        return self._look(batch, issued, None)
 
     def _amount(self, batch: Any, samples: int | None) -> float:
         if self._told.unit is None or self._told.unit == "sum":

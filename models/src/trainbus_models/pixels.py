@@ -125,22 +125,39 @@ class PixelCache:
         return shapes.pop()
 
     def _read_table(self) -> npt.NDArray[np.float32]:
-        """Return what the processor makes of each byte, (3, 256), float32."""
+        """Return what the processor makes of each byte, (3, 256), float32.
+
+        Of a ramp, and then of one colour each: a resize may swallow what is in a ramp.
+        """
+        table = np.full((self.shape[0], 256), np.nan, dtype=np.float32)
+        self._read_off(table, np.arange(256, dtype=np.uint8))
+        for byte in np.flatnonzero(np.isnan(table).any(axis=0)):
+            self._read_off(table, np.array([byte], dtype=np.uint8))
+            if np.isnan(table[:, byte]).any():
+                raise ConfigError(
+                    f"a picture whose bytes are all {byte} comes out of the processor "
+                    "without that byte, or as NaN, so its normalisation cannot be "
+                    "read; use another processor"
+                )
+        return table
+
+    def _read_off(
+        self, table: npt.NDArray[np.float32], grey: npt.NDArray[np.uint8]
+    ) -> None:
+        """Write into ``table`` what becomes of the bytes of a picture of ``grey``."""
         channels, height, width = self.shape
-        flat = np.resize(np.arange(256, dtype=np.uint8), (height, width, 1))
-        image = np.repeat(flat, channels, axis=2)
+        image = np.repeat(np.resize(grey, (height, width, 1)), channels, axis=2)
         before = self._resize(image)
         out = self._processor(images=image, return_tensors="np", **self._size)
         after = np.asarray(out["pixel_values"][0], dtype=np.float32)
-        table = np.full((channels, 256), np.nan, dtype=np.float32)
-        for channel in range(channels):
-            table[channel, before[channel]] = after[channel]
-        if np.isnan(table).any():
-            raise ConfigError(
-                f"images of {height} x {width} pixels are too small to read the "
-                "processor's normalisation from; use at least 16 x 16"
-            )
-        return table
+        for values, bytes_, numbers in zip(table, before, after, strict=True):
+            values[bytes_] = numbers
+            if not np.array_equal(values[bytes_], numbers, equal_nan=True):
+                raise ConfigError(
+                    "the processor makes differing numbers of one byte of a picture, "
+                    "so its normalisation cannot be read; use a processor that "
+                    "normalises each byte alike"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoProcessor, BlipForQuestionAnswering
 
 import training
-from training import Trainer
+from training import ModelCheckpointCallback, Trainer
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 
 Command = Callable[..., tuple[int, str, str]]
@@ -63,6 +63,23 @@ def test_a_folder_is_read_by_transformers_alone(
     assert all(torch.equal(own[name], saved[name]) for name in saved)
 
 
+def _own_trainer(*callbacks: object) -> Trainer:
+    """Return a trainer of a model that no recipe built; half of it is frozen."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model[1].parameters(), lr=0.1)
+    return Trainer(
+        model,
+        [torch.ones(1, 2)],
+        optimizer=optimizer,
+        step_fn=lambda model, batch: model(batch).mean(),
+        device="cpu",
+        save_dir="out",
+        plugins=["no:progress"],
+        callbacks=list(callbacks),
+    )
+
+
 @pytest.fixture
 def own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Linear:
     """Return a model made in Python, whose checkpoint is ``a.pt``."""
@@ -91,6 +108,34 @@ def test_a_checkpoint_of_ones_own_model_exports_as_a_file_only(
     assert (code, "name a file instead: folder.safetensors" in err) == (4, True)
     assert command("export", "a.pt", "folder.safetensors")[0] == 0
     assert torch.equal(load_file("folder.safetensors")["weight"], own_model.weight)
+
+
+@pytest.mark.parametrize("target", ["folder", "w.safetensors"])
+def test_adapters_of_ones_own_whole_model_are_answered_with_the_command_that_works(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _own_trainer().save_checkpoint("a.pt")
+    code, _, err = command("export", "--adapter", "a.pt", target)
+    way = f"name a file instead, without --adapter: {Path(target).stem}.safetensors"
+    assert (code, way in err, "safetensors.safetensors" in err) == (4, True, False)
+
+
+def test_trained_weights_of_ones_own_model_are_sent_to_the_model_not_in_a_circle(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    callback = ModelCheckpointCallback(monitor=None, weights="trained")
+    _own_trainer(callback).train()
+    (file,) = Path("out", "checkpoints").glob("*.pt")
+    for arguments in (["w.safetensors"], ["folder"], ["--adapter", "folder"]):
+        *options, target = arguments
+        code, _, err = command("export", *options, str(file), target)
+        assert (code, "load_checkpoint(FILE, weights_only=True)" in err) == (4, True)
+    again = _own_trainer()
+    again.load_checkpoint(file, weights_only=True)
+    again.save_checkpoint("whole.pt")
+    assert command("export", "whole.pt", "w.safetensors")[0] == 0
 
 
 @pytest.mark.parametrize(

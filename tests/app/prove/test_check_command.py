@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from toy import Regression, assert_equal_weights, regression_batches, weights_of
 
@@ -84,6 +85,7 @@ def test_a_family_whose_weights_are_wrong_is_refused_by_name(
     code, out, err = command("check", "run.yaml", "--set", "data.batch_size=8")
     assert code == 2
     assert "model family 'blip'" in err
+    assert "make batch.loss_weight the number" in err
     assert "1 x 8" in out
     assert "same gradient" not in out
 
@@ -117,9 +119,45 @@ class InBatch(nn.Module):
 def test_a_loss_over_the_batch_as_a_whole_does_not_pass(precision: str) -> None:
     comparison = compare_splits(trainer_of(InBatch(), precision=precision))
     assert not comparison.agrees
-    with pytest.raises(ConfigError, match=r"model family 'pairs'.*3 \+ 5") as caught:
+    with pytest.raises(
+        ConfigError, match=r"'pairs'.*3 \+ 5.*no weight mends"
+    ) as caught:
         require_agreement(comparison, "pairs")
     assert caught.value.exit_code == 2
+
+
+class ByColumn(nn.Module):
+    """A row that is padded on the left has other positions beside a longer one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens, self.columns = nn.Embedding(8, 4), nn.Embedding(16, 4)
+        self.head = nn.Linear(4, 8)
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        columns = self.columns(torch.arange(input_ids.shape[1]))
+        logits = self.head(self.tokens(input_ids) + columns)
+        return {"loss": F.cross_entropy(logits.transpose(1, 2), labels)}
+
+
+def padded_on_the_left(rows: list[list[int]]) -> Batch:
+    longest = max(map(len, rows))
+    labels = torch.tensor([[-100] * (longest - len(row)) + row for row in rows])
+    tensors = {"input_ids": labels.clamp(min=0), "labels": labels}
+    return Batch(tensors, rows, int((labels >= 0).sum()))
+
+
+def test_a_right_weight_is_not_blamed_where_a_row_depends_on_the_others() -> None:
+    rows = [[1 + n % 7] * (1 + n * 5 % 9) for n in range(16)]
+    loader = DataLoader(rows, batch_size=8, collate_fn=padded_on_the_left)
+    comparison = compare_splits(
+        trainer_of(ByColumn(), loader=loader, gradient_accumulation_steps=2)
+    )
+    assert comparison.verdict.startswith("loss: a mean over labels, measured")
+    with pytest.raises(ConfigError, match=r"no weight mends.*padding") as caught:
+        require_agreement(comparison, "padded")
+    assert "loss_weight" not in str(caught.value)
 
 
 def test_a_mean_over_rows_passes_and_nothing_has_moved() -> None:

@@ -25,12 +25,14 @@ def export(arguments: argparse.Namespace) -> None:
 
     Of a sharded checkpoint also one file of all its state, from which a run goes on.
     """
+    from training.app.cli.commands import description
     from training.checkpoint_io import write_checkpoint
     from training.layout import read_state
+    from training.modules.frozen_weights import is_whole
 
     out = _new_path(named_path(arguments.out))
     checkpoint = named_path(arguments.checkpoint)
-    is_whole = out.suffix == WHOLE and checkpoint.is_dir()
+    is_sharded = out.suffix == WHOLE and checkpoint.is_dir()
     if out.suffix in FILES and checkpoint.is_file():
         raise ConfigError(
             f"{str(out)!r} is named as a file, and weights are written as {SUFFIX} or "
@@ -40,10 +42,18 @@ def export(arguments: argparse.Namespace) -> None:
         _require_utf8(out)
     state = read_state(arguments.checkpoint)
     progress = state["progress"]
-    if is_whole:
+    if is_sharded:
         write_checkpoint(out, state)
         print(f"{out}: all of {arguments.checkpoint}, in one file")
         return
+    if not is_whole(state) and description(state, arguments.checkpoint) is None:
+        raise CheckpointError(
+            f"{arguments.checkpoint!r} holds trained weights alone and does not say "
+            "how its model was made, so nothing can be exported; build the model as "
+            "for training, give it these with trainer.load_checkpoint(FILE, "
+            "weights_only=True), and save it with its save_pretrained, or with "
+            "trainer.save_checkpoint(NEW) for an export of NEW"
+        )
     if arguments.adapter:
         _write_pretrained(out, state, arguments.checkpoint, "adapter")
     elif out.suffix == SUFFIX:
@@ -110,9 +120,11 @@ def _write_pretrained(
 
     described = description(state, source)
     if described is None:
+        without = ", without --adapter" if form == "adapter" else ""
         raise CheckpointError(
             f"{source!r} does not say how its model was made, so there is no folder to "
-            f"write for from_pretrained; name a file instead: {out}{SUFFIX}"
+            f"write for from_pretrained; name a file instead{without}: "
+            f"{str(out).removesuffix(SUFFIX)}{SUFFIX}"
         )
     saved = state.get("metadata", {}).get("config", {})
     made = rebuild(described, source, state["model"], saved, None, is_whole(state))

@@ -7,9 +7,9 @@ over what its batches say they weigh, or when it depends on what else is in the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +22,8 @@ from training.loop.precision import Precision
 from training.loop.window import Window
 from training.messages.tables import count, table
 from training.modules.train_mode import evaluating
+from training.weighing import sentences, subject
+from training.weighing.candidates import Counts
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -57,6 +59,7 @@ class Comparison:
         other: the same rows in batches of unequal size.
         unweighted: as ``other``, but with every batch counted alike.
         verdict: what the loss is a mean over, as measured on the first batch.
+        no_weight_mends: whether they differ by weights of that unit, too.
     """
 
     num_rows: int
@@ -64,6 +67,7 @@ class Comparison:
     other: Split
     unweighted: Split
     verdict: str = ""
+    no_weight_mends: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -127,36 +131,65 @@ def compare_splits(trainer: Trainer) -> Comparison:
         return [(collate([dataset[i] for i in piece]), piece) for piece in pieces]
 
     trainer.state.weigher.prepare(trainer.model, trainer.device)
-    verdict = trainer.state.weigher.describe(*batches(sizes)[0])
-    first = _gradient(trainer, batches(sizes), trainer._forward)
-    second = _gradient(trainer, batches(others), trainer._forward)
-    alike = _gradient(trainer, batches(others), _unweighted(trainer._forward))
+    weigh = trainer.state.weigher
+    look = weigh.look(*batches(sizes)[0])
+    first = _gradient(trainer, batches(sizes), trainer._forward, weigh)
+    second = _gradient(trainer, batches(others), trainer._forward, weigh)
+    alike = _gradient(trainer, batches(others), _unweighted(trainer._forward), weigh)
     label = _label(others)
-    return Comparison(
+
+    def is_mended_by(unit: str) -> bool:
+        by = _by(unit, weigh._counts)
+        one, other = (
+            _gradient(trainer, batches(cut), trainer._forward, by)
+            for cut in (sizes, others)
+        )
+        return _split(label, other, one).difference <= LIMIT
+
+    found = Comparison(
         len(rows),
         _split(_label(sizes), first, first),
         _split(label, second, first),
         _split(f"{label}, all counted alike", alike, first),
-        verdict,
+        sentences.verdict(look),
     )
+    if found.agrees or look.said is not None or "sum" in look.live:
+        return found
+    if look.is_none:
+        is_mended = look.fit is None or look.fit.rest <= subject.LIMIT
+    else:
+        is_mended = not look.live or any(map(is_mended_by, look.live))
+    return replace(found, no_weight_mends=not is_mended)
 
 
 def require_agreement(comparison: Comparison, family: str) -> None:
     """Raise ``ConfigError`` that names the model family if the splits differ."""
     if comparison.agrees:
         return
+    way = (
+        "make batch.loss_weight the number of items that the model's loss is a mean "
+        "over"
+    )
+    if comparison.no_weight_mends:
+        way = (
+            "no weight mends it, since a row's loss depends on more than the row: on "
+            "the others of its batch (padding, positions, a mean over the batch) or on "
+            "random numbers; mend that"
+        )
     raise ConfigError(
         f"model family {family!r}: the gradient of {comparison.configured.label} rows "
         f"and that of {comparison.other.label} differ by "
         f"{comparison.other.difference:.1e} of its norm (limit {LIMIT:.0e}), so "
-        "gradient accumulation would change what is learnt; make batch.loss_weight "
-        "the number of items that the model's loss is a mean over, or train with "
-        "gradient_accumulation_steps 1 and batches of one size"
+        "gradient accumulation would change what is learnt; "
+        f"{way}, or train with gradient_accumulation_steps 1 and batches of one size"
     )
 
 
 def _gradient(
-    trainer: Trainer, batches: list[tuple[Any, list[Any]]], forward: Forward
+    trainer: Trainer,
+    batches: list[tuple[Any, list[Any]]],
+    forward: Forward,
+    weigh: Callable[[Any, Any], float],
 ) -> Tensor:
     """Return the gradient of one window as a vector (P,), float32, on the CPU.
 
@@ -164,6 +197,7 @@ def _gradient(
         trainer: its model is used.
         batches: each with the indices of its rows.
         forward: ``(model, batch, weight) -> (0-d mean loss, weight, parts)``.
+        weigh: ``(batch, indices) -> weight``.
     """
     groups = trainer.optimizer.param_groups
     parameters = [parameter for group in groups for parameter in group["params"]]
@@ -183,7 +217,7 @@ def _gradient(
 
     with evaluating(trainer.model), _exact(trainer.device):
         for batch, indices in batches:
-            weight = trainer.state.weigher(batch, indices)
+            weight = weigh(batch, indices)
             window.adds_up = trainer.state.weigher.is_sum
             window.backward(batch_to_device(batch, trainer.device), weight)
         window.step(keep)
@@ -201,6 +235,10 @@ def _exact(device: torch.device) -> AbstractContextManager[object]:
 
 def _unweighted(forward: Forward) -> Forward:
     return lambda model, batch, weight: (forward(model, batch, weight)[0], 1.0, {})
+
+
+def _by(unit: str, counts: Counts) -> Callable[[Any, Any], float]:
+    return lambda batch, indices: counts(unit, batch, len(indices)) or 0.0
 
 
 def _uneven(num_rows: int, most: int) -> list[int]:

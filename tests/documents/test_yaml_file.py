@@ -2,11 +2,16 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from training.documents.yaml_file import read_yaml, read_yaml_with_lines
+from training.documents.yaml_file import read_yaml_with_lines
 from training.errors import ConfigError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    return read_yaml_with_lines(path)[0]
 
 
 def write(tmp_path: Path, content: str | bytes) -> Path:

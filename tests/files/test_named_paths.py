@@ -19,7 +19,7 @@ from training import ConfigError, CSVLoggerCallback, DataError, ModelCheckpointC
 from training.app.config.schema import TrainingConfig
 from training.checkpoint_io import write_json
 from training.discovery.installed import use_folder
-from training.documents.yaml_file import read_yaml
+from training.documents.yaml_file import read_yaml_with_lines
 from training.files.named_paths import named_path, open_file
 
 
@@ -86,7 +86,7 @@ READERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
     "rows": (lambda path: list(lines_of(path)), DataError),
     "indexed rows": (LineIndex, DataError),
     "a picture": (lambda path: open_rgb(path, 100), ImageFault),
-    "a configuration": (read_yaml, ConfigError),
+    "a configuration": (read_yaml_with_lines, ConfigError),
     "any file": (open_file, OSError),
 }
 

@@ -18,7 +18,7 @@ import yaml
 from training.errors import ConfigError
 from training.files.named_paths import named_path, open_file
 
-__all__ = ["Lines", "parse_yaml_value", "read_yaml", "read_yaml_with_lines"]
+__all__ = ["Lines", "parse_yaml_value", "read_yaml_with_lines"]
 
 #: Path of a value, such as ``("plugins", 0, "csv")``, -> its line, from 1.
 Lines = dict[tuple[str | int, ...], int]
@@ -38,17 +38,6 @@ _TRUE = frozenset({"true", "True", "TRUE"})
 _FALSE = frozenset({"false", "False", "FALSE"})
 
 
-def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.
-
-    Raises:
-        ConfigError: the file is missing, larger than 1 MiB, not UTF-8, not YAML, not a
-            mapping at its top, or uses what ``read_yaml_with_lines`` refuses; the
-            message starts with ``file:line:column``.
-    """
-    return read_yaml_with_lines(path)[0]
-
-
 def read_yaml_with_lines(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], Lines]:
@@ -58,7 +47,9 @@ def read_yaml_with_lines(
     aliases that grow beyond 5,000 values or contain themselves, nesting deeper than 32.
 
     Raises:
-        ConfigError: as for ``read_yaml``.
+        ConfigError: the file is missing, larger than 1 MiB, not UTF-8, not YAML, not a
+            mapping at its top, or uses what is refused; the message starts with
+            ``file:line:column``.
     """
     name = os.fspath(path)
     text = _read_text(named_path(path))
@@ -88,7 +79,9 @@ def parse_yaml_value(text: str, name: str) -> Any:
         text: as a person would write it behind ``key:``.
         name: named in errors in place of a file.
     Raises:
-        ConfigError: as for ``read_yaml``.
+        ConfigError: the file is missing, larger than 1 MiB, not UTF-8, not YAML, not a
+            mapping at its top, or uses what is refused; the message starts with
+            ``file:line:column``.
     """
     try:
         node = _Composer(text, name).get_single_node()

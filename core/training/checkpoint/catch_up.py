@@ -166,16 +166,11 @@ def join(
                 f"{'in another group' if taken else 'not in the model'} now; let the "
                 "same group join, or load with weights_only=True"
             )
-        keep = ("param_names",) if "param_names" in optimizer.param_groups[0] else ()
-        options = {
-            name: value
-            for name, value in group.options.items()
-            if name != "param_names" or keep
-        }
+        options = dict(group.options)
+        own_names = options.pop("param_names", group.names)
         own_parameters: list[Any] = [parameters[name] for name in group.names]
-        if keep:
-            named = options.pop("param_names", group.names)
-            own_parameters = list(zip(named, own_parameters, strict=True))
+        if "param_names" in optimizer.param_groups[0]:
+            own_parameters = list(zip(own_names, own_parameters, strict=True))
         optimizer.add_param_group({**options, "params": own_parameters})
     # The order of groups is that of sums over them, such as the norm to clip by.
     own = group_names(optimizer.param_groups, names)

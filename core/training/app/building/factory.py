@@ -19,27 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["build_trainer", "create_trainer_from_config"]
 
-#: Arguments of ``create_trainer_from_config`` that stand below ``training`` in a file.
-TRAINING_ARGUMENTS = (
-    "num_epochs",
-    "max_steps",
-    "fp16",
-    "precision",
-    "gradient_accumulation_steps",
-    "max_grad_norm",
-    "save_dir",
-    "device",
-    "nonfinite",
-    "tf32",
-    "compile",
-    "cuda_graphs",
-    "loss_per",
-    "optimizer",
-    "scheduler",
-    "early_stopping",
-    "freeze",
-    "use_tensorboard",
-)
+#: Arguments of ``create_trainer_from_config`` that stand elsewhere in a file than below
+#: ``training``.
+ELSEWHERE = {
+    *("config", "data_config_path", "training_config_path", "callbacks", "plugins"),
+    *("task", "seed", "model_name", "model_type", "batch_size"),
+}
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +108,7 @@ def create_trainer_from_config(
         "seed": seed,
         "data": {"batch_size": batch_size},
         "model": {"name": model_name, "type": model_type},
-        "training": {name: given[name] for name in TRAINING_ARGUMENTS},
+        "training": {n: value for n, value in given.items() if n not in ELSEWHERE},
         "plugins": plugins,
     }
     sources = (config, data_config_path, training_config_path)

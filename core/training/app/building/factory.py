@@ -182,16 +182,13 @@ def _as_document(source: Source) -> Document:
 
 def _from_arguments(values: Mapping[str, Any]) -> Document:
     """Return what Python passed; None says nothing."""
-    document = Document()
-    document.tree = {
-        key: _plain(value) for key, value in values.items() if value is not None
-    }
+    tree = {key: _plain(value) for key, value in values.items()}
     for key in ("data", "model", "training"):
-        section = document.tree.get(key)
+        section = tree.get(key)
         if isinstance(section, dict):
-            document.tree[key] = {k: v for k, v in section.items() if v is not None}
-            if not document.tree[key]:
-                del document.tree[key]
+            tree[key] = {k: v for k, v in section.items() if v is not None} or None
+    document = Document()
+    document.tree = {key: value for key, value in tree.items() if value is not None}
     return document
 
 

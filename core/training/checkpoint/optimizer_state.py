@@ -327,15 +327,13 @@ def fitted(
     for names_here, place, live in zip(
         own, places, optimizer.param_groups, strict=True
     ):
-        # Nothing was saved of a group without a place.
-        options = live if place is None else groups[place].options
-        here = (
-            {} if place is None else {n: states[n] for n in names_here if n in states}
-        )
-        if place is not None and groups[place].names != names_here:
+        assert place is not None, "check_optimizer has found each"
+        here = {name: states[name] for name in names_here if name in states}
+        if groups[place].names != names_here:
             _check_separate(here, names_here, live["params"])
         # Whether there are names is up to how this optimizer was built.
-        own_options = {k: v for k, v in options.items() if k not in PARAMETERS}
+        saved_options = groups[place].options.items()
+        own_options = {k: v for k, v in saved_options if k not in PARAMETERS}
         if "param_names" in live:
             own_options["param_names"] = live["param_names"]
         whole = _with_groups(whole, [SavedGroup(names_here, own_options, here)])

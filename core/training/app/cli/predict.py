@@ -51,9 +51,8 @@ def predict(arguments: argparse.Namespace) -> None:
     # Rows before weights: a mistake in them shows in a moment, not after minutes.
     if target is None:
         asked = import_module("trainbus_data.asked")
-        row = asked.asked_row(
-            parts[0], fields, _max_pixels(saved, source), _names(saved, source)
-        )
+        most = _number(saved, "max_image_pixels", source)
+        row = asked.asked_row(parts[0], fields, most, _names(saved, source))
     else:
         predictions = import_module("trainbus_data.predictions")
         predictions.require_form(target, "--out", parts[0])
@@ -105,7 +104,8 @@ def _rows(given: str, task: Task, config: Mapping[str, Any], source: str) -> Any
     rows: Any = named_path(given)
     if given.lstrip().startswith("{"):
         rows = parse_yaml_value(given, "--rows")
-    most, bad = _max_pixels(config, source), _on_bad_row(config, source)
+    most = _number(config, "max_image_pixels", source)
+    bad = _on_bad_row(config, source)
     asked = import_module("trainbus_data.asked_rows")
     return asked.AskedRows(rows, task, _names(config, source), most, *bad)
 
@@ -175,10 +175,6 @@ def _saved_config(state: Mapping[str, Any], source: str) -> Mapping[str, Any]:
             )
         found.append(values)
     return found[0]
-
-
-def _max_pixels(config: Mapping[str, Any], source: str) -> int:
-    return _number(config, "max_image_pixels", source)
 
 
 def _batch_size(config: Mapping[str, Any], source: str) -> int:

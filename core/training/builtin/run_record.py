@@ -179,10 +179,8 @@ class RunRecord(Callback):
 
     def _write_config(self) -> None:
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
-        text = self.head + text
-        write_durably(
-            self._folder / CONFIG, lambda file: file.write(text.encode()) and None
-        )
+        content = (self.head + text).encode()
+        write_durably(self._folder / CONFIG, lambda file: file.write(content))
         self._claim.left(self._folder / CONFIG)
         self._owes_config = False
 

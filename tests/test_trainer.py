@@ -359,6 +359,16 @@ def test_max_steps_alone_counts_the_batches_that_a_plugin_leaves() -> None:
     assert (trainer.num_epochs, trainer.step) == (7, 13)
 
 
+def test_max_steps_alone_is_reached_whatever_a_loader_says_of_its_length() -> None:
+    class SaysMore(Unsized):
+        def __len__(self) -> int:
+            return 10
+
+    trainer = make_trainer(None, SaysMore(regression_batches(4)), max_steps=11)
+    trainer.train()
+    assert (trainer.step, trainer.stop_reason) == (11, "max_steps=11 reached")
+
+
 def test_epochs_that_are_given_end_a_run_before_its_max_steps() -> None:
     trainer = make_trainer(None, regression_batches(4), num_epochs=2, max_steps=11)
     trainer.train()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = [
     "check_savable",
     "checked_settings",
+    "epoch_limit",
+    "planned_end",
     "checked_count",
     "checked_flag",
     "checked_folder",
@@ -83,6 +85,19 @@ class Epochs:
     def __set__(self, trainer: Any, value: int | None) -> None:
         """Set a number of passes, or None."""
         vars(trainer)["num_epochs"] = value
+
+
+def epoch_limit(trainer: Any) -> int:
+    """Return after how many epochs a run ends, if its steps do not end it before."""
+    return vars(trainer)["num_epochs"] or trainer.max_steps or 1
+
+
+def planned_end(trainer: Any) -> str:
+    """Return which limit has ended a run."""
+    given, most = vars(trainer)["num_epochs"], trainer.max_steps
+    if most is not None and (given is None or trainer.epoch < given):
+        return f"max_steps={most} reached"
+    return f"num_epochs={trainer.num_epochs} reached"
 
 
 #: What a trainer has placed, looked through or registered as it was built.

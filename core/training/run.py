@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from training.arguments import check_savable
+from training.arguments import check_savable, epoch_limit, planned_end
 from training.builtin.defaults import wrapped_module
 from training.builtin.resume import Resumable, way_on
 from training.bus.conditions import is_heard
@@ -163,7 +163,7 @@ class Run:
         """How long the run is, as planned from what is known now."""
         return RunLength(
             self.batches_per_epoch,
-            self.trainer.num_epochs,
+            epoch_limit(self.trainer),
             self.trainer.gradient_accumulation_steps,
             self.trainer.max_steps,
         )
@@ -359,11 +359,7 @@ class Run:
         self.loop.run()
         if requests.signal is not None:
             raise interruption(requests.signal)
-        requests.finish(
-            f"max_steps={trainer.max_steps} reached"
-            if trainer.epoch < trainer.num_epochs
-            else f"num_epochs={trainer.num_epochs} reached"
-        )
+        requests.finish(planned_end(trainer))
         if self.bus.on_train_end is not None:
             self.bus.on_train_end(trainer)
         requests.agree()

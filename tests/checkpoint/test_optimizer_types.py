@@ -235,3 +235,25 @@ def test_an_optimizer_that_ran_with_a_schedule_loads_each_type_too(
     found = everything(scheduled)
     assert [each.dtype for each in found] == [each.dtype for each in saved]
     assert all(map(torch.equal, found, saved))
+
+
+def test_a_state_that_an_optimizer_made_before_its_weights_changed_type_is_taken(
+    tmp_path: Path,
+) -> None:
+    def made(num_epochs: int) -> Trainer:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 1)
+        optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
+        model.to(torch.bfloat16)
+        batches = [(torch.ones(2, 3).bfloat16(), torch.ones(2, 1).bfloat16())] * 2
+        how = {"loss_fn": torch.nn.functional.mse_loss, "device": "cpu"}
+        return Trainer(
+            model, batches, optimizer=optimizer, num_epochs=num_epochs, **how
+        )
+
+    straight, first, rest = made(2), made(1), made(2)
+    straight.train()
+    first.train()
+    first.save_checkpoint(tmp_path / "a.pt")
+    rest.train(resume=tmp_path / "a.pt")
+    assert torch.equal(rest.model.weight, straight.model.weight)

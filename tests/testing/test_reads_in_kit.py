@@ -33,7 +33,7 @@ class ADraw(Reads):
 
 class ADrawOfTheHost(Reads):
     def value(self, trainer: Any, inputs: Any) -> Any:
-        return torch.rand((3,), device="cpu").max().item()
+        return torch.rand(3).to(torch.float64).max().item()
 
 
 class ADrawOnTheDevice(Reads):
@@ -51,6 +51,13 @@ class ADrawAndTheBatch(Reads):
         return (inputs[0] * torch.rand(())).sum()
 
 
+class ADrawThatTakesOfTheBatch(Reads):
+    def value(self, trainer: Any, inputs: Any) -> Any:
+        drawn = torch.zeros(2)
+        drawn[0] = inputs[0].sum()
+        return drawn.tolist()[0]
+
+
 @pytest.mark.parametrize("plugin", [ADraw, ADrawOfTheHost])
 def test_a_number_that_a_hook_draws_on_the_host_makes_no_gpu_wait(
     plugin: type[Reads], tmp_path: Path
@@ -59,7 +66,8 @@ def test_a_number_that_a_hook_draws_on_the_host_makes_no_gpu_wait(
 
 
 @pytest.mark.parametrize(
-    "plugin", [ADrawOnTheDevice, ADrawThatIsMoved, ADrawAndTheBatch]
+    "plugin",
+    [ADrawOnTheDevice, ADrawThatIsMoved, ADrawAndTheBatch, ADrawThatTakesOfTheBatch],
 )
 def test_a_number_of_the_device_that_a_hook_reads_is_told(
     plugin: type[Reads], tmp_path: Path

@@ -284,8 +284,38 @@ def test_no_mean_over_batches_holds_two_units(
     assert Evaluator(trainer.model, step_fn=step).evaluate(batches)["loss"] in pure
 
 
+class OfNoUnit(nn.Module):
+    """Weighs each row's own mean by the root of its labels: no unit of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.net = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        losses = F.cross_entropy(
+            self.net(x).transpose(1, 2), labels, reduction="none"
+        ).sum(1)
+        kept = (labels != LEFT_OUT).sum(1)
+        shares = kept.sqrt() / kept.sqrt().sum()
+        return {"loss": (losses / kept * shares).sum()}
+
+
+def test_a_unit_that_later_batches_belie_leaves_no_two_in_one_mean() -> None:
+    names = ("x", "labels")
+    full, _, gaps = (dict(zip(names, each, strict=True)) for each in tagged())
+    batches, net = [full, full, gaps], OfNoUnit()
+    still = torch.optim.SGD(net.parameters(), lr=0.0)
+    trainer = Trainer(net, batches, optimizer=still, num_epochs=2, device="cpu")
+    trainer.train()
+    by_samples = sum(float(net(**each)["loss"].detach()) for each in batches) / 3
+    told = [row["train_loss"] for row in trainer.history]
+    assert told == pytest.approx([by_samples] * 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
 def test_a_run_that_goes_on_counts_in_the_measure_that_it_began_with(
-    tmp_path: Path,
+    tmp_path: Path, is_old: bool
 ) -> None:
     batches = tagged()
     straight = watching(of_rows, batches)
@@ -293,6 +323,10 @@ def test_a_run_that_goes_on_counts_in_the_measure_that_it_began_with(
     cut = watching(of_rows, batches, max_steps=1, save_dir=tmp_path)
     cut.train()
     cut.save_checkpoint(tmp_path / "one.pt")
+    if is_old:  # a file of a release that did not say it
+        state = torch.load(tmp_path / "one.pt", weights_only=True)
+        del state["settings"]["loss_per"]["has_waited"]
+        torch.save(state, tmp_path / "one.pt")
     goes_on = watching(of_rows, batches)
     goes_on.train(resume=tmp_path / "one.pt")
     assert goes_on.history[-1]["train_loss"] == straight.history[-1]["train_loss"]

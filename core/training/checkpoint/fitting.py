@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,8 +112,7 @@ def check_optimizer(
     optimizer, saved = trainer.optimizer, state["optimizer"]
     # Groups that joined since are no settings: they leave before the state goes in.
     live = optimizer.param_groups[: len(trainer.configured_groups or ())]
-    names = names_of(trainer)
-    known, types = set(names.values()), _types_of(names, state)
+    known, types = set(names_of(trainer).values()), _types_of(trainer, state)
     try:
         for name in state.get("trainable", ()):
             require(name in known, "trainable", name, "the name of a parameter")
@@ -132,15 +131,21 @@ def check_optimizer(
 
 
 def _types_of(
-    names: Mapping[Tensor, str], state: Mapping[str, Any]
-) -> dict[Tensor, torch.dtype]:
-    """Return the types of the saved weights, by this run's parameters."""
-    types = {}
-    for parameter, name in names.items():
+    trainer: Checkpointable, state: Mapping[str, Any]
+) -> dict[Tensor, Collection[torch.dtype]]:
+    """Return the types that a state as large as its parameter may have, if not all.
+
+    Torch computes with the two at once. With a weight that changes its type all is cast
+    along; what an optimizer made as it was built (Adagrad) may be of another one.
+    """
+    types: dict[Tensor, Collection[torch.dtype]] = {}
+    for parameter, name in names_of(trainer).items():
         part, _, own = name.partition(".")
-        types[parameter] = getattr(
-            state.get(part, {}).get(own), "dtype", parameter.dtype
-        )
+        weight = getattr(state.get(part, {}).get(own), "dtype", parameter.dtype)
+        if weight == parameter.dtype:
+            made = trainer.optimizer.state.get(parameter, {}).values()
+            kinds = {each.dtype for each in made if isinstance(each, Tensor)}
+            types[parameter] = {weight} | kinds
     return types
 
 
@@ -224,7 +229,7 @@ def _check_states(
     kind: type[torch.optim.Optimizer],
     group: Mapping[str, Any],
     parameters: Sequence[Tensor],
-    types: Mapping[Tensor, torch.dtype],
+    types: Mapping[Tensor, Collection[torch.dtype]],
     states: Mapping[Any, Any],
     at: str,
 ) -> None:
@@ -247,8 +252,7 @@ def _check_states(
             # Its momentum is sparse where gradients are, as an embedding's can be.
             layouts = {torch.strided, parameter.layout}
             layouts |= {torch.sparse_coo} if kind is torch.optim.SGD else set()
-            weight = types.get(parameter, parameter.dtype)
-            like = sample, parameter, weight, layouts
+            like = sample, parameter, types.get(parameter, ()), layouts
             _check_alike(kept[name], *like, f"{here}[{name!r}]")
 
 
@@ -295,11 +299,11 @@ def _check_alike(
     value: Any,
     sample: Any,
     parameter: Tensor,
-    weight: torch.dtype,
+    types: Collection[torch.dtype],
     layouts: set[torch.layout],
     at: str,
 ) -> None:
-    """A tensor is as ``sample`` is, in terms of its parameter and its saved type."""
+    """A tensor is as ``sample`` is, in terms of its parameter, of one of ``types``."""
     if not isinstance(sample, Tensor):
         return
     if sample.dim() == 0 and parameter.dim() > 0:
@@ -313,17 +317,14 @@ def _check_alike(
     if len(shape) == len(own):
         pairs = zip(shape, own, parameter.shape, strict=True)
         shape = tuple(theirs if size == of else size for size, of, theirs in pairs)
+    # A number alone has a type of its own.
+    is_free = not (own and sample.is_floating_point() and types)
     is_right = (
         isinstance(value, Tensor)
         and value.layout in layouts
         and tuple(value.shape) == shape
         and (not sample.is_floating_point() or same_numbers(value, parameter))
-        # Torch computes with both at once; a number alone has a type of its own, and
-        # with weights that change theirs all is cast.
-        and (
-            not (own and sample.is_floating_point() and weight == parameter.dtype)
-            or value.dtype == weight
-        )
+        and (is_free or value.dtype in types)
     )
     dtype = f"of {parameter.dtype} " if sample.is_floating_point() else ""
     own_layout = getattr(value, "layout", None)

@@ -350,7 +350,8 @@ def _import_file(path: Path) -> ModuleType:
 def _way_to_neighbour(error: BaseException, folder: Path) -> str:
     """Return what lets a file import the module that it misses and that lies there."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
-    if not name or not any((folder / each).exists() for each in (name, f"{name}.py")):
+    places = (f"{name}.py", f"{name}/**/*.py")  # a folder without any is no package
+    if not name or not any(next(folder.glob(each), None) for each in places):
         return ""
     return (
         "; it lies beside that file, where Python does not look by itself: start with "

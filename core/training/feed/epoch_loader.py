@@ -133,7 +133,8 @@ class EpochLoader:
         if self._lasting:
             log.warning(
                 "train_dataloader gets new workers in each epoch, persistent or not: "
-                "only those of a plain DataLoader over a map-style dataset hear of it"
+                "only those of a plain DataLoader over a map-style dataset hear of it; "
+                "what its dataset counts by itself begins anew: give it a set_epoch"
             )
         # A loader with a state of its own is trusted to save what it keeps.
         if _is_stateful(loader):

@@ -27,7 +27,7 @@ def way_to(name: str, names: Sequence[str]) -> str:
     is_loss = name.partition("/")[0] == "val_loss"
     if is_loss and not any(each.startswith("val_loss") for each in names):
         return (
-            "; val_loss is the 'loss' that the evaluator of the validation data "
-            "returns: return it, too, as in Evaluator(model).evaluate(loader) | own"
+            "; val_loss is the 'loss' of what evaluates val_dataloader: pass one, and "
+            "return 'loss', too, as in Evaluator(model).evaluate(loader) | own"
         )
     return did_you_mean(name, names)

@@ -145,9 +145,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _modes_kept(*roots: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for root in roots for module in root.modules()]
+    modes = {module: module.training for root in roots for module in root.modules()}
     try:
         yield
     finally:
-        for module, training in modes:
+        for root in roots:
+            root.train(modes[root])  # its own, which may do more, as merge weights
+        for module, training in modes.items():
             module.training = training

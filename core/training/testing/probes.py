@@ -34,11 +34,6 @@ _READS = {
     *("item", "tolist", "numpy", "cpu", "nonzero", "is_nonzero"),
     *("__float__", "__int__", "__bool__", "__index__", "__array__", "__contains__"),
 }
-# Devices, as they are asked for, that are the host whatever the run is on.
-_HOST = (None, "cpu")
-
-# What puts a tensor of the host elsewhere, which a CPU does not show.
-_MOVES = ("to", "cuda")
 
 
 @dataclass(slots=True)
@@ -191,12 +186,20 @@ class _Reads(TorchFunctionMode):
         made = [
             each for each in _pytree.tree_leaves(result) if isinstance(each, Tensor)
         ]
-        if name in _MOVES:  # on a CPU it is the same one
-            self._on_host = [own for own in self._on_host if own is not result]
-        elif is_on_host and kwargs.get("device") in _HOST:
+        if not is_on_host or _moves(name, args):  # also what is written to
+            gone = {id(each) for each in (*given, result)}
+            self._on_host = [own for own in self._on_host if id(own) not in gone]
+        elif kwargs.get("device") is None:
             made = _pytree.tree_leaves(result)
             self._on_host += [each for each in made if isinstance(each, Tensor)]
         return result
+
+
+def _moves(name: str, args: Sequence[Any]) -> bool:
+    """Whether a call may put a tensor elsewhere, which a CPU does not show."""
+    if name == "to":
+        return not all(isinstance(each, (torch.dtype, Tensor)) for each in args)
+    return name == "cuda"
 
 
 class _CountedLogs(LazyLogs):

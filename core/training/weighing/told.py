@@ -72,7 +72,7 @@ class Told:
         Args:
             counted: samples or batches, where none tells it.
         """
-        is_first = self.batches <= 1 and not self.has_waited
+        is_first = self.batches <= 1 and not (self.has_waited or self.is_settled)
         self.scale = 1.0 if is_first or counted is None else self.on_scale(counted)
         self.is_settled, self.live, self.unit = True, {}, None
 
@@ -102,7 +102,8 @@ class Told:
             scale=float(saved["scale"]),
             cuts=int(saved["cuts"]),
             batches=int(saved["batches"]),
-            has_waited=saved.get("has_waited", False),
+            # Files of earlier releases do not say it.
+            has_waited=saved.get("has_waited", bool(saved["live"]) > saved["batches"]),
             is_settled=saved["is_settled"] and unit is None,  # and stays so
             is_defined=saved.get("is_defined", False),
             expected=unit if saved["is_settled"] else None,

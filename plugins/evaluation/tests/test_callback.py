@@ -153,12 +153,12 @@ def test_names_are_known_before_the_first_step(evaluator, metric, is_refused):
         (
             Calls(mae=1.0),
             "val_loss",
-            "train_loss; val_loss is the 'loss' that",
+            "train_loss; val_loss is the 'loss' of what",
         ),
         (
             Calls(mae=1.0),
             "val_loss/clean",
-            "return it, too, as in Evaluator",
+            "return 'loss', too, as in Evaluator",
         ),
         (Calls(mae=1.0), "mean", r"reports: mae, train_loss\n"),
         (None, "f1", r"EvaluationCallback\(metrics=\['f1'\]\) measures f1\n"),
@@ -271,7 +271,8 @@ def test_a_number_out_of_range_is_refused_by_the_constructor(option, value):
         EvaluationCallback(**{option: value})
 
 
-def test_a_loss_that_differentiates_is_told_how_to_do_so_in_an_evaluation():
+@pytest.mark.parametrize("looks_first", [True, False])
+def test_a_loss_that_differentiates_is_told_how_to_do_so_in_an_evaluation(looks_first):
     def step(model, batch):
         rows = batch[0].clone().requires_grad_()
         loss = cross_entropy(model(rows), batch[1])
@@ -281,11 +282,13 @@ def test_a_loss_that_differentiates_is_told_how_to_do_so_in_an_evaluation():
         with torch.enable_grad():
             return step(model, batch)
 
+    evaluation = EvaluationCallback(sanity_batches=int(looks_first))
     with pytest.raises(RuntimeError, match="does not require grad") as raised:
-        make_trainer(EvaluationCallback(), loss_fn=None, step_fn=step).train()
-    (note,) = (each for each in raised.value.__notes__ if "this was the first" in each)
-    assert "torch.enable_grad(), and let a step_fn step nothing" in note
-    assert "sanity_batches" not in note
+        make_trainer(evaluation, loss_fn=None, step_fn=step).train()
+    notes = "\n".join(raised.value.__notes__)
+    assert "torch.enable_grad(), and let a step_fn step nothing" in notes
+    assert ("this was the first" in notes) == looks_first
+    assert "sanity_batches" not in notes
     make_trainer(EvaluationCallback(), loss_fn=None, step_fn=works).train()
 
 

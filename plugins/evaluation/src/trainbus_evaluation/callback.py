@@ -269,6 +269,8 @@ class EvaluationCallback(Callback):
         except Exception as error:
             if name:
                 error.add_note(f"in the evaluation of val_dataloader[{name!r}]")
+            if way := way_to_gradients(error):
+                error.add_note(way)
             raise
         if not isinstance(results, Mapping):
             raise ConfigError(
@@ -302,10 +304,10 @@ class EvaluationCallback(Callback):
         try:
             results = self._results(trainer, first, name)
         except Exception as error:
-            way = f"{self.name}.sanity_batches: 0 leaves it out"
+            way = f"; {self.name}.sanity_batches: 0 leaves it out"
             error.add_note(
-                "this was the first of the validation data, before training; "
-                f"{way_to_gradients(error) or way}"
+                "this was the first of the validation data, before training"
+                f"{'' if way_to_gradients(error) else way}"
             )
             raise
         numbers = numbers_of(results, name)

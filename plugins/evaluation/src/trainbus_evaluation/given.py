@@ -48,7 +48,7 @@ def warn_of_another_model(evaluator: Any, trainer: Trainer) -> None:
     if _parts([model, *_held_by(evaluator)]).isdisjoint(_parts(moved)):
         logger.warning(
             "the evaluator's model, a %s, shares no parameter with the %s that is "
-            "trained, so that it measures weights which training does not change; "
+            "trained, so that it seems to measure weights which training leaves alone; "
             "build the evaluator with the trained model, or keep a copy that follows "
             "it in an attribute of the callback that moves it",
             *(type(model).__name__, type(trainer.model).__name__),

@@ -183,9 +183,6 @@ class _Reads(TorchFunctionMode):
         if name in _READS and not is_on_host:
             self.seen.append(f"Tensor.{name}")
         result = func(*args, **kwargs)
-        made = [
-            each for each in _pytree.tree_leaves(result) if isinstance(each, Tensor)
-        ]
         if not is_on_host or _moves(name, args):  # also what is written to
             gone = {id(each) for each in (*given, result)}
             self._on_host = [own for own in self._on_host if id(own) not in gone]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import reprlib
-from collections.abc import Mapping, Sequence
-from types import MethodType
+from collections.abc import Mapping
 from typing import Any
 
 import pluggy
@@ -16,7 +15,7 @@ from training.bus.foreign_hooks import FOREIGN, hint_for
 from training.bus.order import relation_mistake
 from training.bus.ranks import ranks_mistake
 from training.bus.slots import describe
-from training.errors import PluginError, did_you_mean
+from training.errors import PluginError
 from training.hooks.hook_api import (
     API_VERSION,
     FAILURE_POLICIES,
@@ -29,8 +28,6 @@ from training.messages.error_texts import error_text
 
 log = logging.getLogger(__name__)
 
-#: Events at which everybody is called whatever happens, so nobody stands around them.
-TEARDOWN = ("on_exception", "on_close")
 #: Owners of requests that are no plugins.
 NOT_PLUGINS = ("signal", "trainer", "user")
 #: Reads the marks that ``hookimpl`` leaves.
@@ -146,11 +143,6 @@ def api_mistake(hook_api: Any) -> str:
     )
 
 
-def async_mistake(hook: str) -> str:
-    """Return what is wrong with a hook that is ``async def``."""
-    return f"{hook} is `async def`, which nobody awaits; write `def`"
-
-
 def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     """Return the implementations of ``plugin``; None in a hook's place is no hook.
 
@@ -159,7 +151,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
             filled, a value or a function of a kind that is not called, an object that
             has no hook at all, or ``ranks`` that the plugin cannot keep to.
     """
-    from training.bus.conditions import condition_mistake
+    from training.bus.methods import method_mistake
 
     hooks = Hooks(plugin)
     # dir(), not vars(): inherited hooks count, and what an instance was given.
@@ -185,12 +177,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
         if method is None:
             continue
         offered = getattr(manager.hook, hook).spec.argnames
-        complaint = (
-            _kind_mistake(method, hook, marks)
-            or condition_mistake(method, hook)
-            or _argument_mistake(method, hook, offered)
-        )
-        if complaint:
+        if complaint := method_mistake(method, hook, marks, offered):
             raise PluginError(
                 f"plugin {name!r} does not fit ({describe(plugin)}): {complaint}"
             )
@@ -210,65 +197,6 @@ def _marks_of(plugin: Any, attribute: str) -> Mapping[str, Any] | None:
         # Its methods need none; one that is not meant is its own, and it is told so.
         return {} if is_meant(attribute, plugin.hook_api) else None
     return marks
-
-
-def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
-    """Return why a value of this kind is not called as it stands, or ``""``."""
-    if not inspect.isfunction(method) and not isinstance(method, MethodType):
-        return (
-            f"{hook} is {reprlib.repr(method)}, and only methods and functions are "
-            "called; write `def`, None for no hook, or give it another name"
-        )
-    # Called, it would return a coroutine and do nothing, each step anew.
-    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
-        return async_mistake(hook)
-    if options.get("hookwrapper"):
-        return f"{hook} says hookwrapper=True; write wrapper=True and yield once"
-    if options.get("tryfirst") or options.get("trylast"):
-        which = "tryfirst" if options.get("tryfirst") else "trylast"
-        return f"{hook} says {which}; the order is declared with `before` and `after`"
-    if options.get("wrapper"):
-        if hook in TEARDOWN:
-            return f"{hook} cannot be wrapped, it is for cleaning up; listen to it"
-        if not inspect.isgeneratorfunction(method):
-            return f"{hook} says wrapper=True and does not yield; yield once"
-    # Called, it would return a generator; names may come from one.
-    elif inspect.isgeneratorfunction(method) and hook != "metric_names":
-        return f"{hook} yields; mark it with @hookimpl(wrapper=True), or return"
-    return ""
-
-
-def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
-    """Return what is wrong with the arguments of a hook, or ``""``."""
-    code = getattr(inspect.unwrap(method), "__code__", None)
-    named = () if code is None else code.co_varnames[: code.co_argcount]
-    for argument in inspect.signature(method).parameters.values():
-        # Allowed, and always empty.
-        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
-            continue
-        has_default = argument.default is not argument.empty
-        if argument.name not in offered and not has_default:
-            hint = did_you_mean(argument.name, offered)
-            return (
-                f"{hook} has no argument {argument.name!r}{hint}; it has: "
-                f"{', '.join(offered)}"
-            )
-        if argument.name in offered and has_default:
-            return (
-                f"it gives the argument {argument.name!r} of {hook} a default, which "
-                "would always win; remove it"
-            )
-        if argument.kind is argument.KEYWORD_ONLY and not has_default:
-            return (
-                f"{hook} takes {argument.name!r} by keyword only, and would not get "
-                "it; remove the `*` before it"
-            )
-        if argument.name in offered and argument.name not in named:
-            return (
-                f"{hook} hides its argument {argument.name!r} behind a partial or a "
-                "decorator; write a method that names it"
-            )
-    return ""
 
 
 def _refuse_deaf(plugin: Any) -> None:

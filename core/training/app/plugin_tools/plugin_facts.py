@@ -10,9 +10,10 @@ from typing import Any
 
 from training.app.plugin_tools.active import Choice
 from training.bus.foreign_hooks import hint_for
+from training.bus.methods import async_mistake
 from training.bus.order import relation_mistake, solve_order
 from training.bus.ranks import ranks_mistake
-from training.bus.registration import api_mistake, async_mistake
+from training.bus.registration import api_mistake
 from training.discovery import installed
 from training.discovery.installed import CALLBACK, PluginInfo
 from training.discovery.sources import (

@@ -91,8 +91,8 @@ class Trainer:
             module is moved to the device; what it keeps is saved and resumed.
         step_fn: ``(model, batch) -> loss``, or a mapping with ``loss`` (a mean) or
             ``loss_sum``, and ``weight``: the number of items behind it. Whatever else
-            it holds, 0-d tensors or numbers by name, are logged like the loss: at
-            ``on_batch_end``, and as means over a window at ``on_step_end``.
+            it holds, 0-d tensors or numbers by name, is logged as the loss is; means of
+            an epoch are ``train_<name>``, those of validation ``val_<name>``.
         max_steps: optimizer attempts after which training ends; None: no limit.
         plugins: installed plugins to enable, as in a configuration: names, or
             ``{name: {option: value}}``. ``progress`` and ``run_record`` (in
@@ -350,20 +350,20 @@ class Trainer:
         return self._precision.autocast()
 
     def compute_loss(
-        self, batch: Any, samples: int | None = None, moved: Any = None
+        self,
+        batch: Any,
+        samples: int | None = None,
+        moved: Any = None,
+        parts: dict[str, Tensor | float] | None = None,
     ) -> tuple[Tensor, float]:
-        """Return (0-d mean loss, weight) of one batch, as in training, no backward.
-
-        Args:
-            batch: on the host; weighed as in training.
-            samples: in it, where the caller knows; None: as its entries tell.
-            moved: the batch on the device, where the caller has it there already.
-        """
+        """Return (0-d mean loss, weight) of one batch, as ``TrainerView`` has it."""
         weigher = self.state.weigher
         weight = weigher.evaluated(batch, samples)
         with self.autocast():
             inputs = batch_to_device(batch, self.device) if moved is None else moved
-            loss, weight, _ = self._forward(self.model, inputs, weight)
+            loss, weight, beside = self._forward(self.model, inputs, weight)
+        if parts is not None:
+            parts.update(beside)
         return (loss / weight if weigher.is_sum and weight else loss), weight
 
     def require_metric(self, name: str, owner: str) -> None:

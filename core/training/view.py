@@ -170,7 +170,11 @@ class TrainerView(Protocol):
         """Return the context of the run's forward passes; does nothing in fp32."""
 
     def compute_loss(
-        self, batch: Any, samples: int | None = None, moved: Any = None
+        self,
+        batch: Any,
+        samples: int | None = None,
+        moved: Any = None,
+        parts: dict[str, Tensor | float] | None = None,
     ) -> tuple[Tensor, float]:
         """Return (0-d mean loss, weight) of one batch, as in training, no backward.
 
@@ -178,6 +182,7 @@ class TrainerView(Protocol):
             batch: on the host; weighed as in training.
             samples: in it, where the caller knows; None: as its entries tell.
             moved: the batch on the device, where the caller has it there already.
+            parts: takes what ``step_fn`` returned beside the loss, by name.
         """
 
     def save_checkpoint(self, path: str | Path) -> Path:

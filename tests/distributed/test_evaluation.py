@@ -91,6 +91,34 @@ def history(kind: str, **options: Any) -> list[dict[str, float]]:
     return [{**row, "seconds": 0.0} for row in trainer.history]
 
 
+def with_parts(model: nn.Module, batch: Any) -> dict[str, Any]:
+    """Return a loss with parts, one of them of some batches only."""
+    x, y = batch
+    found = {"loss": nn.functional.cross_entropy(model(x), y), "first": x[:, 0].mean()}
+    return (
+        found | ({"rare": x.sum()} if float(x[0, 0]) > 0 else {}) | {"weight": len(x)}
+    )
+
+
+def history_of_parts() -> list[dict[str, float]]:
+    """Return what two epochs come to of a step that returns more than its loss."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, CLASSES)
+    trainer = Trainer(
+        model,
+        points(),
+        points(shuffle=True),
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        step_fn=with_parts,
+        num_epochs=2,
+        seed=3,
+        device="cpu",
+        plugins=["distributed"],
+    )
+    trainer.train()
+    return [{**row, "seconds": 0.0} for row in trainer.history]
+
+
 class Told(list[Any]):
     """Batches that tell the same number in each process, whatever there are."""
 
@@ -177,6 +205,18 @@ def test_d22_metrics_are_those_of_one_process(two: Ranks, kind: str) -> None:
         for name in own:
             if name.startswith(("accuracy", "f1")):
                 assert row[name] == own[name]
+
+
+def test_d22_means_of_parts_are_those_of_one_process(two: Ranks) -> None:
+    alone = history_of_parts()
+    first, second = two.run(history_of_parts)
+    assert first == second
+    for own, row in zip(alone, first, strict=True):
+        assert {"train_first", "val_first"} <= row.keys()
+        assert row.keys() == own.keys()
+        # Of the rarer one each process's part of a batch may have another share.
+        for name in row.keys() - {"train_rare", "val_rare"}:
+            assert row[name] == pytest.approx(own[name], abs=1e-6)
 
 
 @pytest.mark.exhaustive

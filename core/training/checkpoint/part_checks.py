@@ -120,14 +120,15 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     for name in ("skipped_windows", "nonfinite_windows"):
         value = progress.get(name, 0)
         require(is_count(value), f"progress.{name}", value, COUNT)
-    require(
-        is_number(progress["loss_sum"]),
-        *("progress.loss_sum", progress["loss_sum"], "a number"),
-    )
+    loss = progress["loss_sum"]
+    require(is_number(loss), "progress.loss_sum", loss, "a number")
     for name in ("weight_sum", "lr"):
         value = progress.get(name, 0.0)
         is_right = is_finite(value) and (value >= 0 or name == "lr")
         require(is_right, f"progress.{name}", value, "a finite number of at least 0")
+    sums = progress.get("part_sums", {})
+    is_right = has_names(sums) and all(map(_is_sum, sums.values()))
+    require(is_right, "progress.part_sums", sums, "names of sums and weights")
     step, skipped = progress["step"], progress.get("skipped_windows", 0)
     for name, value, most in (
         ("update", progress["update"] + skipped, step),
@@ -142,9 +143,14 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     require(progress["epoch"] <= step, "progress.epoch", progress["epoch"], wanted)
     # It would be in the mean of the epoch that begins.
     if progress["batch"] == 0 and progress["weight_sum"] == 0:
-        is_right = progress["loss_sum"] == 0
-        wanted = "0, as before the first batch of an epoch"
-        require(is_right, "progress.loss_sum", progress["loss_sum"], wanted)
+        wanted = "empty, as before the first batch of an epoch"
+        for name, value in (("loss_sum", loss), ("part_sums", sums)):
+            require(not value, f"progress.{name}", value, wanted)
+
+
+def _is_sum(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2
+    return is_pair and is_number(value[0]) and is_finite(value[1]) and value[1] > 0
 
 
 def check_model(model: Mapping[str, Any], state: Mapping[str, Any]) -> None:

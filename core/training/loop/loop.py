@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from math import inf, nan
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from training.errors import DataError
 from training.hardware.rng import load_rng_state, rng_state
 from training.logs import LazyLogs
 from training.loop.requests import Abandoned
+from training.loop.window_result import united
 
 if TYPE_CHECKING:
     from training.bus.bus import Bus
@@ -66,9 +67,8 @@ class Loop:
         self.window = window
         self.bus = bus
         self.modes = modes
-        self._catch_up = catch_up
+        self._catch_up, self._end_is_announced = catch_up, True
         self.is_in_window = self.is_evaluating = self.row_is_due = self.is_extra = False
-        self._end_is_announced = True
 
     def run(self) -> None:
         """Run until the plan is done or a request ends it."""
@@ -204,6 +204,8 @@ class Loop:
             # On CUDA a sum on the device: nobody reads it before the epoch ends.
             progress.loss_sum = progress.loss_sum + result.loss_sum
             progress.weight_sum += result.weight
+            if result.part_sums:
+                progress.part_sums = united(progress.part_sums, result.part_sums)
         if bus.on_step_end is not None:
             logs = {"loss": result.loss, **result.parts, "lr": lr}
             if result.grad_norm is not None:
@@ -232,15 +234,13 @@ class Loop:
         """Evaluate, decide, report and save, in this order."""
         state, progress, requests = self.state, self.state.progress, self.state.requests
         state.verdicts.settle()
-        weight = progress.weight_sum
-        train_loss = float(progress.loss_sum) / weight if weight else nan  # a read
+        own = progress.means()  # reads of the device
         # A copy, to go back to if the run leaves during the evaluation.
         number, before = progress.epoch + 1, replace(progress)
-        if not weight:
+        if not progress.weight_sum:
             log.warning("epoch %d trained nothing: no item counted or stayed", number)
         if complete:
-            progress.epoch, progress.batch = number, 0
-            progress.loss_sum = progress.weight_sum = 0.0
+            progress.end_epoch()
             self.feed.end_epoch(before.batch)
         asked = requests.take("evaluation")
         # Without a length: where a run has ended, the next may find nothing more.
@@ -249,7 +249,7 @@ class Loop:
         progress.decided = -1 if self.is_extra else progress.step
         end = "epoch_end" if complete else "max_steps"
         try:
-            metrics = self._evaluate(asked, end, {"train_loss": train_loss})
+            metrics = self._evaluate(asked, end, own)
         except Abandoned:
             progress.go_back(before)
             self.feed.reopen_epoch()

@@ -11,9 +11,15 @@ from training.view import MetricValue
 
 
 class Metrics(Mapping[str, MetricValue]):
-    """The latest value of every metric, and which names a run will produce."""
+    """The latest value of every metric, and which names a run will produce.
 
-    def __init__(self) -> None:
+    Args:
+        has_parts: whether ``train_<name>`` may come of any name: of what a ``step_fn``
+            returns beside the loss.
+    """
+
+    def __init__(self, has_parts: bool = False) -> None:
+        self._has_parts = has_parts
         self._latest: dict[str, MetricValue] = {}
         #: Names that the run will produce; None when a producer does not say.
         self.known_names: frozenset[str] | None = None  # nobody was asked yet
@@ -46,8 +52,10 @@ class Metrics(Mapping[str, MetricValue]):
         Where a producer does not say its names, ``merged`` decides.
         """
         # Before the first step: a misspelt name would watch nothing for days.
-        if self.known_names is not None and name not in self.known_names:
-            raise _unknown(name, owner, self.known_names)
+        may_be_part = self._has_parts and name.startswith("train_")
+        names = self.known_names
+        if names is not None and name not in names and not may_be_part:
+            raise _unknown(name, owner, names)
         self._required[name] = owner
 
     def merged(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from training.loop.window_result import PartSums
 
 
 @dataclass(slots=True)
@@ -24,6 +28,8 @@ class Progress:
         lr: learning rate of the latest window, of the first parameter group.
         decided: step of the latest evaluation at an epoch's end, or at ``max_steps``
             inside one, that decisions count; -1: the latest was an extra one.
+        part_sums: as ``loss_sum`` and ``weight_sum``, of each part of the loss, over
+            the epoch's batches that had it; replaced, never changed.
     """
 
     epoch: int = 0
@@ -37,17 +43,33 @@ class Progress:
     nonfinite_windows: int = 0
     lr: float = 0.0
     decided: int = -1
+    part_sums: PartSums = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counters by name; reads the loss from the device."""
-        return {**asdict(self), "loss_sum": float(self.loss_sum)}
+        """Return the counters by name; reads the loss and its parts from the device."""
+        parts = {name: [float(s), n] for name, (s, n) in self.part_sums.items()}
+        return {**asdict(self), "loss_sum": float(self.loss_sum), "part_sums": parts}
+
+    def means(self) -> dict[str, float]:
+        """Return the epoch's mean loss, NaN of no item, and that of each part.
+
+        By the names of metrics. Reads each from the device.
+        """
+        loss = float(self.loss_sum) / self.weight_sum if self.weight_sum else math.nan
+        parts = {f"train_{k}": float(s) / n for k, (s, n) in self.part_sums.items()}
+        return {"train_loss": loss, **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over counters; names that this version does not know are ignored."""
-        for field in fields(self):
+        for each in fields(self):
             # By name: files of other releases have more of them, or fewer.
-            if field.name in state:
-                setattr(self, field.name, state[field.name])
+            if each.name in state:
+                setattr(self, each.name, state[each.name])
+
+    def end_epoch(self) -> None:
+        """Count a whole epoch, and begin the next one with empty sums."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.loss_sum, self.weight_sum, self.part_sums = 0.0, 0.0, {}
 
     def count(self, applied: bool) -> None:
         """Count an attempt, by whether it changed the weights."""
@@ -58,5 +80,5 @@ class Progress:
 
     def go_back(self, to: Progress) -> None:
         """Take over all counters of an earlier moment."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(to, field.name))
+        for each in fields(self):
+            setattr(self, each.name, getattr(to, each.name))

@@ -61,7 +61,7 @@ class RunState:
         is_alone = strategy.size == 1
         self.verdicts = Verdicts(self.progress, may_be_early=is_alone)
         self.history: list[dict[str, Any]] = []
-        self.metrics = Metrics()
+        self.metrics = Metrics(weigher.has_step)
         self.requests = Requests(bus, self.progress)
         if not is_alone:
             # Late: a run of one process need not import it.

@@ -39,7 +39,8 @@ class Verdicts:
     def add(self, verdict: Readback) -> None:
         """Note an attempt that the counters do not hold yet; take what has arrived."""
         at = self._progress  # without what verdicts count
-        before = at.step, at.batch, at.lr, at.loss_sum, at.weight_sum
+        sums = at.loss_sum, at.weight_sum, at.part_sums
+        before = at.step, at.batch, at.lr, *sums
         self._unsettled.append((before, verdict))
         self.settle(wait=False)
 
@@ -61,7 +62,8 @@ class Verdicts:
             outcome = verdict.value()
             if outcome == NONFINITE:
                 at = self._progress
-                at.step, at.batch, at.lr, at.loss_sum, at.weight_sum = before
+                at.step, at.batch, at.lr, *sums = before
+                at.loss_sum, at.weight_sum, at.part_sums = sums
                 # The device's note stays set, so no later attempt has moved a weight.
                 self._unsettled.clear()
                 raise NonFiniteError(refusal("a loss or gradient is NaN or infinite"))

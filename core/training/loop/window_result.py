@@ -11,6 +11,9 @@ from torch import Tensor
 
 from training.hardware.readback import LateFlag, Readback
 
+#: Name of a part -> sum of mean times weight, and sum of those weights.
+PartSums = Mapping[str, tuple[Tensor | float, float]]
+
 
 @dataclass(slots=True)
 class WindowResult:
@@ -31,7 +34,7 @@ class WindowResult:
     applied: bool | LateFlag
     loss_sum: Tensor | float
     weight: float
-    part_sums: Mapping[str, tuple[Tensor | float, float]]
+    part_sums: PartSums
     grad_norm: Tensor | None = None
     nonfinite: bool = False
     verdict: Readback | None = None
@@ -45,6 +48,18 @@ class WindowResult:
     def parts(self) -> dict[str, Tensor | float]:
         """The window's mean of each part, over the batches that had it."""
         return {name: total / n for name, (total, n) in self.part_sums.items()}
+
+
+def united(some: PartSums, others: PartSums) -> PartSums:
+    """Return the sums of both by name; they stay as they are: who kept them goes back.
+
+    On CUDA one kernel for each part, and no read.
+    """
+    sums = dict(some)
+    for name, (total, weight) in others.items():
+        before, counted = sums.get(name, (0.0, 0.0))
+        sums[name] = before + total, counted + weight
+    return sums
 
 
 def added(total: Tensor | float, mean: Tensor | float, weight: float) -> Tensor | float:

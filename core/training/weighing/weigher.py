@@ -62,6 +62,8 @@ class Weigher(EachBatch):
         self._function = naming_loss_per(loss_per) if callable(loss_per) else None
         self._forward, self._loss_fn = forward, loss_fn
         self._has_own_loss, self._by_losses = has_own_loss, by_losses
+        #: Whether a ``step_fn`` computes the loss.
+        self.has_step = not has_own_loss and loss_fn is None
         self._counts = Counts(loss_fn)
         self.beside: Sequence[Any] = ()  # what a loss may move
         self.autocast: Any = None  # what the run computes in
@@ -164,8 +166,7 @@ class Weigher(EachBatch):
             ConfigError: a window has several, nothing being known; ``loss_per`` is off.
             DataError: the batch does not tell how many there are.
         """
-        said = said_weight(batch)
-        if said is not None:
+        if (said := said_weight(batch)) is not None:
             return said
         if self._function is not None:
             return self._function(batch)
@@ -313,8 +314,7 @@ class Weigher(EachBatch):
         Then a ``step_fn``, which may do more than compute a loss, is called no more
         often than there are batches.
         """
-        is_step = not self._has_own_loss and self._loss_fn is None
-        return is_step and self._batches_a_window <= 1 and bool(self._told.live)
+        return self.has_step and self._batches_a_window <= 1 and bool(self._told.live)
 
     def _decide(self, seen: Look) -> None:
         """Believe the unit, or go on looking, or give up."""

@@ -34,6 +34,20 @@ def with_progress(state: dict[str, Any], values: dict[str, Any]) -> dict[str, An
         pytest.param({"epoch": 6}, "epoch", id="more epochs than windows"),
         pytest.param({"update": 6}, "update", id="more updates than windows"),
         pytest.param({"weight_sum": -1.0}, "weight_sum", id="a weight below 0"),
+        pytest.param(
+            {"part_sums": {"a": 1.0}}, "part_sums", id="a part without weight"
+        ),
+        pytest.param({"part_sums": {"a": [1.0, 0.0]}}, "part_sums", id="weight 0"),
+        pytest.param({"part_sums": {"a": ["x", 1.0]}}, "part_sums", id="a sum of text"),
+        pytest.param(
+            {"part_sums": {1: [1.0, 1.0]}}, "part_sums", id="a part of no name"
+        ),
+        pytest.param({"part_sums": 3}, "part_sums", id="sums that are none"),
+        pytest.param(
+            NEW_EPOCH | {"loss_sum": 0.0, "part_sums": {"a": [1.0, 1.0]}},
+            *("part_sums",),
+            id="a part before the first batch",
+        ),
         pytest.param({"decided": "x"}, "decided", id="a step that is text"),
     ],
 )

@@ -47,7 +47,8 @@ class EvaluationCallback(Callback):
     by the trainer's ``recipe``. Without that a ``VQAEvaluator`` measures a model that
     can generate when the trainer has a processor, else an ``Evaluator``; all take the
     loss from ``trainer.compute_loss``, so that it is the training loss on other data.
-    The evaluator's ``loss`` is ``val_loss`` in the run; other names stay. Of several
+    The evaluator's ``loss`` is ``val_loss`` in the run; other names stay. What a
+    ``step_fn`` returns beside it is ``val_<name>``. Of several
     validation loaders each is evaluated, and its name follows each metric's, as in
     ``val_loss/clean``. All forward passes, those of answers that are generated too,
     run under the run's autocast. The last epoch, and the last step under

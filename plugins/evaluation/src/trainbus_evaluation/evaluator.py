@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainbus_evaluation.classes import Classes
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
-from trainbus_evaluation.metrics import WeightedMean
+from trainbus_evaluation.metrics import LossMeans
 from training import ConfigError, DataError
 from training.plugin import (
     LossFn,
@@ -47,7 +47,8 @@ class Evaluator:
         metrics: which of ``loss``, ``accuracy``, ``f1`` to return.
         loss_fn: ``(outputs, targets) -> 0-d mean loss``. Without it a mapping's loss is
             the model's own, and that of (inputs, targets) is the cross entropy.
-        step_fn: ``(model, batch) -> loss``, as the Trainer's.
+        step_fn: ``(model, batch) -> loss``, as the Trainer's. Of what it returns beside
+            the loss ``evaluate`` has the means, as ``val_<name>``.
         compute_loss: ``batch -> (loss, weight)``, such as a trainer's method.
         class_dim: the dimension of the logits that counts the classes, such as 1 or
             -1; None: the one that the labels leave, and where two fit, that of torch's
@@ -90,9 +91,13 @@ class Evaluator:
         """The device that was asked for; None: where the model is."""
         return self._runner.device
 
-    def metric_names(self, dataloader: Iterable[Any]) -> tuple[str, ...]:
-        """Return the keys of what ``evaluate`` returns."""
-        return self.metrics
+    def metric_names(self, dataloader: Iterable[Any]) -> tuple[str, ...] | None:
+        """Return the keys of what ``evaluate`` returns.
+
+        None before the first batch, where a ``step_fn`` may return more than a loss.
+        """
+        parts = self._runner.part_names() if "loss" in self.metrics else ()
+        return None if parts is None else (*self.metrics, *parts)
 
     def evaluate(self, dataloader: Iterable[Any]) -> dict[str, float]:
         """Return the asked-for metrics of the model on ``dataloader``.
@@ -102,7 +107,7 @@ class Evaluator:
             ConfigError: batches or outputs do not fit the metrics.
         """
         device = self._runner.place()
-        loss = WeightedMean()
+        loss = LossMeans()
         classes = Classes(self.model, self.class_dim, self.shift_labels)
         use = None
         needs_classes = self.metrics != ("loss",)
@@ -117,7 +122,8 @@ class Evaluator:
                     batch, moved, device, samples, "loss" in self.metrics
                 )
                 if "loss" in self.metrics:
-                    loss.add(_required(mean, outputs), weight if counts else 0.0)
+                    given = weight if counts else 0.0, self._runner.parts
+                    loss.add(_required(mean, outputs), *given)
                 if needs_classes:
                     use = use or self._runner.label_use(batch)
                     classes.add(batch, moved, outputs, mean, use, counts)
@@ -130,7 +136,7 @@ class Evaluator:
         results = {"loss": loss.value()} if "loss" in self.metrics else {}
         if use is not None:
             results |= classes.results(self.metrics, use)
-        return {name: results[name] for name in self.metrics}
+        return {name: results[name] for name in self.metrics} | loss.parts()
 
 
 def checked_metrics(metrics: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:

@@ -41,9 +41,12 @@ class ModelRunner:
         loss_fn: ``(outputs, targets) -> 0-d mean loss``.
         step_fn: as the Trainer's.
         compute_loss: replaces both; it is given the batch on the host, and as ``moved``
-            on the device, if it takes that. A trainer's knows how labels are taken.
+            on the device, if it takes that, and may fill ``parts``. A trainer's knows
+            how labels are taken.
         loss_per: what the loss is a mean over, as the Trainer's; None: what batches
             say, else it is measured by the losses of the first one, or defined.
+    Attributes:
+        parts: what ``step_fn`` returned beside the loss of the batch at hand.
     Raises:
         ConfigError: the device is not there, or two losses are given.
     """
@@ -66,7 +69,9 @@ class ModelRunner:
         self._compute_loss = compute_loss
         self._trainer = None if compute_loss is None else _trainer_of(compute_loss)
         taken = inspect.signature(compute_loss).parameters if compute_loss else ()
-        self._taken = [name for name in ("samples", "moved") if name in taken]
+        self._taken = [n for n in ("samples", "moved", "parts") if n in taken]
+        self.parts: Parts = NO_PARTS
+        self._part_names: dict[str, None] | None = None
         self._weigher = Weigher(
             loss_per, self._mean_loss, loss_fn, step_fn is None, by_losses=True
         )
@@ -105,10 +110,12 @@ class ModelRunner:
         """
         if self._compute_loss is not None:
             compute = self._compute_loss
-            given = {"samples": samples, "moved": moved}
+            parts: dict[str, Tensor | float] = {}
+            given = {"samples": samples, "moved": moved, "parts": parts}
             keywords = {name: given[name] for name in self._taken}
-            found: tuple[Tensor, float, Any] = self._compute(compute, batch, **keywords)
-            return found
+            mean, weight, _, outputs = self._compute(compute, batch, **keywords)
+            self._take(parts)
+            return mean, weight, outputs
         weight = 1.0
         if is_weighed:
             self._weigher.prepare(self.model, device)
@@ -116,7 +123,10 @@ class ModelRunner:
         forward = self._forward
         loss: Tensor | None
         if forward is not None:
-            loss, weight, outputs = self._compute(forward, self.model, moved, weight)
+            loss, weight, parts, outputs = self._compute(
+                forward, self.model, moved, weight
+            )
+            self._take(parts)
         else:
             loss, outputs = self._loss_and_outputs(moved)
         if self._weigher.is_sum and weight and loss is not None:
@@ -147,9 +157,23 @@ class ModelRunner:
         is_given = self._forward is not None or self._compute_loss is not None
         if not is_given and not isinstance(batch, Mapping):  # the cross entropy of here
             return LabelUse(class_dim=1, is_shifted=False)
+        return self._weigher_of_loss.label_use
+
+    @property
+    def _weigher_of_loss(self) -> Weigher:
         trainer = self._trainer
-        weigher = self._weigher if trainer is None else trainer.state.weigher
-        return weigher.label_use
+        return self._weigher if trainer is None else trainer.state.weigher
+
+    def part_names(self) -> list[str] | None:
+        """Return ``val_<name>`` of all parts so far; None where any may yet come."""
+        if not self._weigher_of_loss.has_step:
+            return []
+        names = self._part_names
+        return None if names is None else [f"val_{name}" for name in names]
+
+    def _take(self, parts: Parts) -> None:
+        self.parts = parts
+        self._part_names = {**(self._part_names or {}), **dict.fromkeys(parts)}
 
     @contextmanager
     def with_outputs(self) -> Iterator[None]:
@@ -169,11 +193,11 @@ class ModelRunner:
             self._outputs = outputs
 
     def _compute(self, compute_loss: Any, *given: Any, **named: Any) -> Any:
-        """Return (loss, weight, the model's outputs if they are read)."""
+        """Return (loss, weight, parts or None, the model's outputs if read)."""
         self._is_computing = True
         try:
-            loss, weight, *_ = compute_loss(*given, **named)
-            return loss, weight, self._outputs
+            loss, weight, *more = compute_loss(*given, **named)
+            return loss, weight, more[0] if more else None, self._outputs
         finally:
             self._is_computing, self._outputs = False, None  # nothing is kept
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from training.plugin import Strategy
+from training.plugin import Parts, Strategy
 
 
 class WeightedMean:
@@ -20,28 +20,72 @@ class WeightedMean:
         self._sum: Tensor | float = 0.0
         self._weight = 0.0
 
-    def add(self, mean: Tensor, weight: float) -> None:
+    def add(self, mean: Tensor | float, weight: float) -> None:
         """Count a batch.
 
         Args:
-            mean: 0-d, the mean over the batch's items.
+            mean: 0-d, or a number: the mean over the batch's items.
             weight: their number; 0 leaves the batch out, whatever its mean.
         """
         if weight <= 0:
             return
         # On a CPU a float is cheaper than two more kernels; elsewhere it is a sync.
-        value = mean.item() if mean.device.type == "cpu" else mean.detach().double()
-        self._sum = self._sum + value * weight
+        if isinstance(mean, Tensor):
+            mean = mean.item() if mean.device.type == "cpu" else mean.detach().double()
+        self._sum = self._sum + mean * weight
         self._weight += weight
 
-    def unite(self, strategy: Strategy) -> None:
-        """Count what the other processes counted, too; all of them call it."""
-        if strategy.size > 1:
-            self._sum, self._weight = strategy.sum([float(self._sum), self._weight])
+    def add_sums(self, total: float, weight: float) -> None:
+        """Count what ``sums`` returned elsewhere."""
+        self._sum, self._weight = self._sum + total, self._weight + weight
+
+    def sums(self) -> tuple[float, float]:
+        """Return the sum of means times weights, and that of weights."""
+        return float(self._sum), self._weight
 
     def value(self) -> float:
         """Return the mean so far; NaN before anything counted."""
         return float(self._sum) / self._weight if self._weight else math.nan
+
+
+class LossMeans:
+    """The mean of a loss, and of each value that a step function returns beside it."""
+
+    def __init__(self) -> None:
+        self._loss = WeightedMean()
+        self._parts: dict[str, WeightedMean] = {}
+
+    def add(self, loss: Tensor, weight: float, parts: Parts) -> None:
+        """Count a batch.
+
+        Args:
+            loss: 0-d, the mean over the batch's items.
+            weight: their number; 0 leaves the batch out.
+            parts: means over the same items, by name.
+        """
+        self._loss.add(loss, weight)
+        for name, value in parts.items() if weight > 0 else ():
+            self._parts.setdefault(name, WeightedMean()).add(value, weight)
+
+    def unite(self, strategy: Strategy) -> None:
+        """Count what the other processes counted, too; all of them call it."""
+        if strategy.size == 1:
+            return
+        own = {name: part.sums() for name, part in self._parts.items()}
+        everywhere = strategy.gather((self._loss.sums(), own))
+        self._loss, self._parts = WeightedMean(), {}
+        for (total, weight), parts in everywhere:
+            self._loss.add_sums(total, weight)
+            for name, sums in parts.items():
+                self._parts.setdefault(name, WeightedMean()).add_sums(*sums)
+
+    def value(self) -> float:
+        """Return the mean loss so far; NaN before anything counted."""
+        return self._loss.value()
+
+    def parts(self) -> dict[str, float]:
+        """Return ``val_<name>`` of each part: its mean over the batches that had it."""
+        return {f"val_{name}": part.value() for name, part in self._parts.items()}
 
 
 def accuracy(predicted: Tensor, target: Tensor) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
-from trainbus_evaluation.metrics import WeightedMean
+from trainbus_evaluation.metrics import LossMeans
 from trainbus_evaluation.task_scores import (
     checked_scores,
     warn_of_missing,
@@ -105,9 +105,11 @@ class TaskEvaluator:
         """Return the keys of the numbers that ``evaluate`` returns.
 
         None if the kinds of rows cannot be known before, which takes a
-        ``dataloader.dataset`` with ``rows``.
+        ``dataloader.dataset`` with ``rows``; or what a ``step_fn`` may return.
         """
-        names = ["val_loss", *(name for name in self.metrics if name != "loss")]
+        if (parts := self._runner.part_names()) is None:
+            return None
+        names = ["val_loss", *parts, *(n for n in self.metrics if n != "loss")]
         if self._by_kind:
             rows = getattr(getattr(dataloader, "dataset", None), "rows", None)
             if not isinstance(rows, (list, tuple)):
@@ -131,7 +133,7 @@ class TaskEvaluator:
             ConfigError: a batch is no mapping, or the model returns no loss.
         """
         device = self._runner.place()
-        loss, answers = WeightedMean(), list[list[dict[str, Any]]]()
+        loss, answers = LossMeans(), list[list[dict[str, Any]]]()
         needs_answers = return_predictions or tuple(self.metrics) != ("loss",)
         num_batches = 0
         # Not inference_mode: a tensor that a module caches would break training.
@@ -140,7 +142,7 @@ class TaskEvaluator:
                 num_batches += 1
                 moved = batch_to_device(batch, device)
                 mean, weight = self._loss(batch, moved, device, samples)
-                loss.add(mean, weight if counts else 0.0)
+                loss.add(mean, weight if counts else 0.0, self._runner.parts)
                 if needs_answers:
                     answered = self._answer(batch, moved, return_predictions)
                     answers.append(answered if counts else [])
@@ -151,7 +153,7 @@ class TaskEvaluator:
         of_batches = zip(*strategy.gather(answers), strict=True)
         records = [row for parts in of_batches for part in parts for row in part]
         self.records = records
-        results: dict[str, Any] = {"val_loss": loss.value()}
+        results: dict[str, Any] = {"val_loss": loss.value(), **loss.parts()}
         results |= self._scores(records)
         if return_predictions:
             results["predictions"] = [record["prediction"] for record in records]

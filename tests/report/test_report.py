@@ -137,6 +137,22 @@ def test_several_runs_share_charts_and_show_settings_that_differ(
         assert sum("stroke-dasharray" in style for style in drawn) == 1
 
 
+def test_what_is_measured_in_training_and_validation_shares_a_chart(
+    write_run: Any,
+) -> None:
+    row = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": 3.0}
+    row |= {"train_acc": 0.5, "val_acc": 0.25, "val_acc/noisy": 0.125, "val_only": 1.0}
+    page = page_of(write_run(history=[row, {**row, "epoch": 2}]))
+    words = page.parts["Curves"]
+    assert re.findall(r"loss|\w*acc\b|val_only|learning rate", words) == [
+        *("loss", "acc", "val_only", "learning rate")
+    ]
+    styles = [str(a.get("style")) for tag, a in page.tags if tag == "path"]
+    drawn = [style for style in styles if "fill: none" in style and "#0072b2" in style]
+    assert len(drawn) == 2 + 3 + 1 + 1
+    assert sum("stroke-dasharray" in style for style in drawn) == 2  # of training
+
+
 def test_the_page_of_several_runs_stands_in_the_folder_of_all(write_run: Any) -> None:
     runs = write_run("a"), write_run("b")
     assert main(["report", *map(str, runs)]) == 0

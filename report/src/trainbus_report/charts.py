@@ -56,17 +56,23 @@ def colour_of(index: int) -> str:
 
 
 def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
-    """Return a chart of the losses, one of each metric, and one of the rate."""
+    """Return a chart of the losses, one of each metric, and one of the rate.
+
+    What is measured in training and in validation is one metric, as the losses are.
+    """
     names = dict.fromkeys(
         name for run in runs for row in run.history for name in row if _is_drawn(name)
     )
-    losses = [name for name in names if _is_loss(name)]
-    groups = {"loss": losses} if losses else {}
-    groups |= {name: [name] for name in names if not _is_loss(name)}
+    groups: dict[str, list[str]] = {"loss": []}  # first
+    for name in names:
+        groups.setdefault(_measured(name), []).append(name)
     if any("lr" in row for run in runs for row in run.history):
         groups["learning rate"] = ["lr"]
     charts = []
-    for title, columns in groups.items():
+    for measured, columns in groups.items():
+        # Of one column alone its own name tells more.
+        is_alone = len(columns) == 1 and measured not in ("loss", "learning rate")
+        title = columns[0] if is_alone else measured
         svg = _svg(runs, columns, title)
         if svg is not None:
             charts.append(Chart(title, svg))
@@ -74,12 +80,16 @@ def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
 
 
 def _is_drawn(name: str) -> bool:
-    """Whether a column has a chart: kinds and loaders have a table."""
-    return name not in COLUMNS and ("/" not in name or _is_loss(name))
+    """Whether a column has a chart: kinds of rows have a table."""
+    return name not in COLUMNS and ("/" not in name or _measured(name) != name)
 
 
-def _is_loss(name: str) -> bool:
-    return name == "train_loss" or name.partition("/")[0] == "val_loss"
+def _measured(name: str) -> str:
+    """Return what is measured: the column without the data that it is measured on."""
+    for data in ("train_", "val_"):
+        if name.startswith(data):
+            return name.removeprefix(data).partition("/")[0]
+    return name
 
 
 def _svg(
@@ -95,7 +105,7 @@ def _svg(
                 points = list(_points(run.history, column))
                 if points:
                     is_empty = False
-                    style = "--" if column == "train_loss" else "-"
+                    style = "--" if column.startswith("train_") else "-"
                     axes.plot(
                         *zip(*points, strict=True),
                         linestyle=style,

@@ -119,6 +119,26 @@ def test_who_always_asks_is_heard_a_few_times_a_boundary_and_the_run_ends(
     assert max(map(places.count, places)) <= 2
 
 
+@pytest.mark.parametrize("kind", ["evaluation", "checkpoint"])
+@pytest.mark.parametrize("hook", ["evaluate", "on_metrics", "on_checkpoint"])
+def test_what_is_asked_while_a_boundary_is_served_waits_for_the_next(
+    hook: str, kind: str
+) -> None:
+    def both(trainer: Trainer) -> None:
+        trainer.request_evaluation("first")
+        trainer.request_checkpoint("first")
+
+    again = asks_in(hook, lambda trainer: getattr(trainer, f"request_{kind}")("please"))
+    granted = Granted()
+    first = asks_in("on_step_end", both)
+    first.name = "first"
+    trainer = make_trainer(None, regression_batches(4), first, again, granted)
+    trainer.train()
+    # What comes before a checkpoint may still ask for it.
+    is_same = kind == "checkpoint" and hook != "on_checkpoint"
+    assert granted.places == {kind: [(0, 1 if is_same else 2)]}
+
+
 def test_a_decision_before_the_first_batch_ends_the_run_there() -> None:
     class Decides(Callback):
         def on_epoch_end(self, trainer: Trainer) -> None:

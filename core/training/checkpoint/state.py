@@ -20,7 +20,8 @@ from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
-from training.hardware.rng import rank_seed, rng_state, seeded_rng_state
+from training.hardware.draws import Draws
+from training.hardware.rng import rank_seed, seeded_rng_state
 from training.modules.frozen_weights import complete
 from training.modules.plain_names import (
     load_weights,
@@ -167,12 +168,14 @@ def for_rank(
 
 def _position(trainer: Checkpointable) -> dict[str, Any]:
     """Return what the next batch needs of generators and of the loader itself."""
-    state, feed = trainer.state, trainer.feed
+    state, feed, loop = trainer.state, trainer.feed, trainer.loop
     # What the loader would say now is of no batch of that run.
     if state.owed:  # by a run that was loaded and is to go on
         return dict(state.owed)
+    # Before its run and without one they are as they stand.
+    draws = Draws(trainer.device) if loop is None else loop.draws
     return {
-        "rng": rng_state(trainer.device),
+        "rng": draws.state(state.progress.place),
         "data": [] if feed is None else feed.data_state(),
         "loader": feed and feed.loader_state(state.progress.batch),
     }

@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from training.errors import DataError
-from training.hardware.rng import load_rng_state, rng_state
+from training.hardware.draws import Draws
+from training.hardware.rng import rng_state
 from training.logs import LazyLogs
 from training.loop.requests import Abandoned
 from training.loop.window_result import united
@@ -67,7 +68,11 @@ class Loop:
         self.window = window
         self.bus = bus
         self.modes = modes
+        self.draws = Draws(trainer.device)
         self._catch_up, self._end_is_announced = catch_up, True
+        at, measured = state.progress, state.metrics.values()
+        # Once at a boundary in an epoch: what is asked meanwhile waits for the next.
+        self._is_served = at.batch > 0 and any(v.step == at.step for v in measured)
         self.is_in_window = self.is_evaluating = self.row_is_due = self.is_extra = False
 
     def run(self) -> None:
@@ -78,7 +83,7 @@ class Loop:
             self._run_epoch()
         elif trainer.is_stopping:  # it trains nothing: what it saves is what was loaded
             self._catch_up()
-            self._restore_rng()
+            self.draws.restore(self.state.owed)
         while not trainer.is_stopping:
             self._run_epoch()
         if not self._end_is_announced:  # the stop came while the last one was heard
@@ -97,10 +102,6 @@ class Loop:
         is_told = any(row["step"] == at.step for row in self.state.history[-1:])
         return is_inside and not is_told and at.step == limit
 
-    def _restore_rng(self) -> None:
-        if self.state.owed:
-            load_rng_state(self.state.owed["rng"], self.trainer.device)
-
     def _run_epoch(self) -> None:
         """Run the epoch, or its remainder; stop inside it only at a boundary."""
         started = time.perf_counter()
@@ -109,7 +110,8 @@ class Loop:
         # Between epochs before the event, so that a hook may change it for this one.
         if not skip:
             self._catch_up()
-            self._restore_rng()
+            self.draws.restore(owed)
+            self.draws.keep(progress.place)  # who goes on from here hears it, too
         if self.bus.on_epoch_begin is not None:
             self.bus.on_epoch_begin(self.trainer)
         self._catch_up()  # the saved epoch had begun
@@ -117,7 +119,9 @@ class Loop:
         if owed and not skip:  # a hook may have drawn, as it would have
             owed["rng"] = rng_state(self.trainer.device)
         batches = self.feed.start(progress.epoch, skip, owed)
-        self._restore_rng()  # now that the iterator stands: making it draws numbers
+        self.draws.restore(
+            owed
+        )  # now that the iterator stands: making it draws numbers
         owed.clear()
         self.state.requests.agree()
         try:
@@ -146,7 +150,8 @@ class Loop:
         for inputs, host, origin in batches:
             if index == length and self.trainer.is_stopping:
                 return False  # it had said that there are no more
-            if requests.asked and not window.num_batches:  # no, the epoch goes on
+            # No, the epoch goes on.
+            if requests.asked and not (window.num_batches or self._is_served):
                 self._serve_requests()
                 if requests.stop is not None:
                     return False
@@ -180,17 +185,12 @@ class Loop:
         return True
 
     def _end_window(self, index: int, is_last: bool) -> None:
-        """Step the optimizer, count, announce, and let all learn what is asked for.
-
-        Args:
-            index: of the batch to come.
-            is_last: whether the epoch may end here.
-        """
+        """Step, count and announce; ``index`` is that of the batch to come."""
         trainer, bus, progress = self.trainer, self.bus, self.state.progress
         before_step = bus.on_before_step
         # None where nobody listens: the window then need not look before it clips.
         result = self.window.step(before_step and (lambda: before_step(trainer)))
-        self.is_in_window = False
+        self.is_in_window = self._is_served = False
         lr = float(trainer.optimizer.param_groups[0]["lr"])  # as a listener has left it
         if result.verdict is None:
             progress.count(bool(result.applied))
@@ -221,6 +221,7 @@ class Loop:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""
         # Waits for the device: who measures or saves needs the true counters.
         self.state.verdicts.settle()
+        self._is_served = True
         if (reason := self.state.requests.take("evaluation")) is not None:
             self._evaluate(reason)
         if not self.trainer.is_stopping:  # else with the one that ends the run
@@ -272,17 +273,15 @@ class Loop:
         results: list[tuple[str, Any]] = [("trainer", own)]
         # Training draws the same numbers however often it is measured; and one that is
         # abandoned is made again on resuming, from the same ones.
-        drawn, self.is_evaluating = rng_state(trainer.device), True
-        self.row_is_due = own is not None
+        self.is_evaluating, self.row_is_due = True, own is not None
         try:
-            with self.modes.evaluation():
+            with self.draws.put_back(), self.modes.evaluation():
                 results += self.bus.collect("evaluate", trainer=trainer, reason=reason)
         except Abandoned:
             if asked is not None:
                 self.state.requests.asked["evaluation"] = asked
             raise
         finally:
-            load_rng_state(drawn, trainer.device)
             self.is_evaluating = False
         # At an epoch's end each producer takes its turn, and the trainer itself.
         all_of = 1 + len(self.bus.listeners("evaluate")) if own else None
@@ -299,5 +298,6 @@ class Loop:
         self.state.requests.agree()
         self._end_is_announced = self.trainer.is_stopping
         if self.bus.on_checkpoint is not None:
-            self.bus.on_checkpoint(self.trainer, reason)
+            with self.draws.put_back(self.state.progress.place):
+                self.bus.on_checkpoint(self.trainer, reason)
         self.state.requests.agree()

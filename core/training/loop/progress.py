@@ -45,6 +45,11 @@ class Progress:
     decided: int = -1
     part_sums: PartSums = field(default_factory=dict)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where the run stands: completed epochs, and batches of the one at hand."""
+        return self.epoch, self.batch
+
     def state_dict(self) -> dict[str, Any]:
         """Return the counters by name; reads the loss and its parts from the device."""
         parts = {name: [float(s), n] for name, (s, n) in self.part_sums.items()}

@@ -106,3 +106,55 @@ def test_the_best_is_kept_wherever_a_signal_ends_the_run(
     resumed = build(parted, **saving)
     resumed.train(resume="auto")
     assert ended(resumed) == ended(trainer)
+
+
+class Again(Callback):
+    """Asks for one evaluation more, when the one at ``EVERY`` has been made."""
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+
+    def on_metrics(self, trainer: Trainer) -> None:
+        self.places.append(trainer.step)
+        if self.places.count(EVERY) == len(self.places) == 1:
+            trainer.request_evaluation("once more")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"places": self.places}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.places = list(state["places"])
+
+
+class Leaves(Callback):
+    """Asks the process to end where the run is saved, behind what was asked for."""
+
+    after = ("checkpointing",)
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        if trainer.step == EVERY:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(lambda: Kill(EVERY, inside=False), id="before the evaluation"),
+        pytest.param(lambda: Kill(EVERY, inside=True), id="inside the evaluation"),
+        pytest.param(Leaves, id="behind it"),
+        pytest.param(lambda: Kill(EVERY + 1, inside=False), id="at the one more"),
+    ],
+)
+def test_one_more_evaluation_is_made_where_it_was_without_a_signal(
+    tmp_path: Path, kill: Any
+) -> None:
+    saving = {"save_best_only": False, "every_n_steps": EVERY, "monitor": None}
+    again, whole = Again(), build(tmp_path / "whole", **saving)
+    whole.bus.register(again)
+    whole.train()
+    assert again.places[:3] == [EVERY, EVERY + 1, 6]
+    with pytest.raises(SystemExit):
+        build(tmp_path / "parted", Again(), kill(), **saving).train()
+    resumed = Again()
+    build(tmp_path / "parted", resumed, **saving).train(resume="auto")
+    assert resumed.places == again.places

@@ -167,3 +167,64 @@ def test_what_a_hook_draws_as_an_epoch_begins_is_drawn_on_resuming_as_well(
     at_ends = {"1-6": 1, "1-9": 1, "2-12": 2}[name]
     if name != "1-9":  # inside the epoch it has begun, and is not asked to be drawn for
         assert drawn_again.drawn == drawn.drawn[at_ends:]
+
+
+class StopsAsItBegins(Callback):
+    """Ends the run, or saves it, as its second epoch begins; behind who draws."""
+
+    after = ("DrawsAsEpochsBegin",)
+
+    def __init__(self, path: Path, stops: bool) -> None:
+        self.path, self.stops = path, stops
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        if trainer.epoch == 1:
+            ask = trainer.request_stop if self.stops else trainer.request_checkpoint
+            ask("here")
+
+    def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+        if trainer.epoch == 1 and reason == ("stop" if self.stops else "here"):
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_what_a_hook_drew_before_a_stop_at_an_epochs_beginning_is_drawn_again(
+    tmp_path: Path, stops: bool
+) -> None:
+    straight, drawn = build(num_epochs=3), DrawsAsEpochsBegin()
+    straight.bus.register(drawn)
+    straight.train()
+    build(
+        DrawsAsEpochsBegin(), StopsAsItBegins(tmp_path / "a.pt", stops), num_epochs=3
+    ).train()
+    resumed, again = build(num_epochs=3), DrawsAsEpochsBegin()
+    resumed.bus.register(again)
+    resumed.train(resume=tmp_path / "a.pt")
+    assert again.drawn == drawn.drawn[1:]
+    assert_same_end(end_of(resumed), end_of(straight), "state")
+
+
+class DrawsAtCheckpoints(Callback):
+    """Draws where the run is saved, before or behind who saves it."""
+
+    mutates = ("rng",)
+    on_checkpoint = DrawsAsEpochsBegin.on_epoch_begin
+
+    def __init__(self, name: str) -> None:
+        self.name, self.drawn = name, list[tuple[float, ...]]()
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+@pytest.mark.parametrize("at", ["1-6", "1-9", "2-12"])
+def test_what_is_drawn_where_a_run_is_saved_moves_neither_it_nor_the_next(
+    tmp_path: Path, at: str, name: str
+) -> None:
+    bare = build(num_epochs=3)
+    bare.train()
+    saving = SavesEverywhere(tmp_path)
+    straight = build(saving, DrawsAtCheckpoints(name), num_epochs=3)
+    straight.train()
+    assert_same_end(end_of(straight), end_of(bare), "state")
+    resumed = build(num_epochs=3)
+    resumed.train(resume=tmp_path / f"{at}.pt")
+    assert_same_end(end_of(resumed), end_of(straight), "state")

@@ -14,7 +14,7 @@ from training.builtin.resume import Resumable, way_on
 from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
 from training.checkpoint.optimizer_state import check_optimizer
-from training.checkpoint.settings import require_same
+from training.checkpoint.settings import lengths_of, require_same
 from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
@@ -171,7 +171,8 @@ class Run:
     @property
     def ends_epoch(self) -> bool:
         """Whether the latest step is the last of its epoch; False if unknown."""
-        return self.length.ends_epoch(self.state.progress.step)
+        at, length = self.state.progress, self.batches_per_epoch
+        return bool(at.step and length and at.batch in (0, length))
 
     @property
     def is_stopping(self) -> bool:
@@ -248,6 +249,7 @@ class Run:
         if bus.on_setup is not None:
             bus.on_setup(trainer)
         self.is_set_up = True
+        self.state.lengths = lengths_of(trainer)
         self._require_same()  # again: a plugin may have frozen a layer on one of them
         check_optimizer(trainer, tell_untrained=True)
         self.window = window = self._make_window(module)

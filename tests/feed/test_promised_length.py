@@ -86,3 +86,45 @@ def test_a_run_ends_at_max_steps_whatever_a_length_says(max_steps: int) -> None:
     trainer = make_trainer(None, Says(2, 5), num_epochs=9, max_steps=max_steps)
     trainer.train()
     assert (trainer.step, len(trainer.history)) == (max_steps, -(-max_steps // 5))
+
+
+class Ends(Callback):
+    """Notes at which steps an epoch is said to be over."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_step_end(self, trainer: Any) -> None:
+        if trainer.ends_epoch:
+            self.steps.append(trainer.step)
+
+
+@pytest.mark.parametrize(
+    ("batches", "accumulation", "ends"),
+    [(5, 4, [2, 4]), (8, 4, [2, 4]), (3, 4, [1, 2]), (1, 1, [1, 2])],
+)
+def test_the_last_step_of_an_epoch_is_known_as_it_ends(
+    batches: int, accumulation: int, ends: list[int]
+) -> None:
+    seen = Ends()
+    options = {"num_epochs": 2, "gradient_accumulation_steps": accumulation}
+    make_trainer(None, Says(batches, batches), seen, **options).train()
+    assert seen.steps == ends
+
+
+def test_the_last_step_is_that_of_an_epoch_as_long_as_it_is_now() -> None:
+    seen = Ends()
+    trainer = make_trainer(None, Says(2, 2), Lengthens(), seen, num_epochs=3)
+    trainer.train()
+    assert seen.steps == [row["step"] for row in trainer.history] == [3, 7, 12]
+
+
+def test_without_a_length_no_step_is_known_to_be_the_last() -> None:
+    seen = Ends()
+
+    class Unsized:
+        def __iter__(self) -> Iterator[Any]:
+            return iter(regression_batches(3))
+
+    make_trainer(None, Unsized(), seen).train()
+    assert seen.steps == []

@@ -66,16 +66,11 @@ def test_an_epoch_has_a_step_for_each_window_begun(
 ) -> None:
     length = RunLength(batches, num_epochs=2, accumulation=accumulation)
     assert (length.steps_per_epoch, length.last_window) == (steps, last)
-    assert [n for n in range(2 * steps + 1) if length.ends_epoch(n)] == [
-        steps,
-        2 * steps,
-    ]
 
 
 def test_a_loader_without_a_length_has_as_many_steps_as_max_steps() -> None:
     length = RunLength(None, num_epochs=2, accumulation=3, max_steps=7)
     assert (length.steps_per_epoch, length.total_steps) == (None, 7)
-    assert not length.ends_epoch(7)
     assert [length.is_over(1, 6), length.is_over(1, 7), length.is_over(2, 6)] == [
         *(False, True, True)
     ]

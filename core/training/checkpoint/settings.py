@@ -85,6 +85,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
     sampler = getattr(loader, "batch_sampler", None)
     batch_size = getattr(loader, "batch_size", None)
     dataset = getattr(loader, "dataset", None)
+    lengths = trainer.state.lengths or lengths_of(trainer)
     settings = {
         "seed": trainer.order_seed,
         "precision": trainer.precision,
@@ -97,11 +98,11 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "loss_per": trainer.state.weigher.settings(),
         "dataset": getattr(dataset, "fingerprint", None),
         "dataset_source": getattr(dataset, "source_fingerprint", None),
-        "dataset_length": _length(dataset),
+        "dataset_length": lengths.get("dataset_length"),
         "sampler": _sampler(loader),
         "batch_size": batch_size or getattr(sampler, "batch_size", None),
         "drop_last": getattr(sampler, "drop_last", None),
-        "batches_per_epoch": num_batches(loader),
+        "batches_per_epoch": lengths["batches_per_epoch"],
         "validation": validation_data(trainer.val_dataloader),
         "world_size": trainer.world_size,
         # Sorted: the order of layers is no setting.
@@ -119,9 +120,23 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         # Of this process's part; the file is that of all.
         for name in OF_LOADER:
             del settings[name]
-        settings["batches_per_epoch"] = trainer.batches_per_epoch
+        settings["batches_per_epoch"] = lengths["batches_per_epoch"]
     # As JSON has them: reading a file calls no class of numpy.
     return {name: plain(value) for name, value in settings.items()}
+
+
+def lengths_of(trainer: Checkpointable) -> dict[str, int | None]:
+    """Return how long the training data are now, by names of settings.
+
+    A sampler or a data set may be longer in each epoch: those of the run are those
+    that it was set up with.
+    """
+    loader: Any = trainer.train_dataloader
+    strategy = trainer.strategy
+    if strategy.is_divided and strategy.data == "own":  # of one process's part
+        return {"batches_per_epoch": trainer.batches_per_epoch}
+    rows = _length(getattr(loader, "dataset", None))
+    return {"dataset_length": rows, "batches_per_epoch": num_batches(loader)}
 
 
 def validation_data(loaders: Any) -> Any:

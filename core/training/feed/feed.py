@@ -71,8 +71,8 @@ class Feed:
         if batches != (self._promised or batches):
             log.warning(
                 "train_dataloader said %d batches an epoch and gave %d: schedules and "
-                "totals go by what it said; let its len() be what it yields in each "
-                "epoch, or leave __len__ out and pass max_steps",
+                "totals go by what it said as the run was set up; let its len() be "
+                "right, or pass max_steps, which holds where epochs differ, too",
                 *(self._promised, batches),
             )
             self._promised = None  # once is enough

@@ -44,6 +44,7 @@ class RunState:
             for one that is not in it; empty where that has no names.
         owed: what a loaded checkpoint holds for the first iterator (``data``,
             ``loader``, ``rng``); empty as soon as that stands.
+        lengths: those of the training data as the run was set up; empty before.
         unsaved: what modules move and no checkpoint holds, watched from set-up on.
     """
 
@@ -74,6 +75,7 @@ class RunState:
         self.joining_groups: list[Any] = []
         self.group_places: list[int | None] = []
         self.owed: dict[str, Any] = {}
+        self.lengths: dict[str, int | None] = {}
         self.unsaved: list[UnsavedBuffers | UnsavedNumbers] = []
 
     @property

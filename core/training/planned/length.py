@@ -44,10 +44,6 @@ class RunLength(NamedTuple):
             return None
         return batches % self.accumulation or min(batches, self.accumulation)
 
-    def ends_epoch(self, step: int) -> bool:
-        """Whether an epoch is over with ``step`` steps; False where nobody can tell."""
-        return bool(step and self.steps_per_epoch and step % self.steps_per_epoch == 0)
-
     def is_over(self, epoch: int, step: int) -> bool:
         """Whether all is done after so many complete epochs and steps."""
         return epoch >= self.num_epochs or (

@@ -19,7 +19,7 @@ from faults.runs import (
 from torch.utils.data import DataLoader, IterableDataset, Sampler, default_collate
 from toy import Regression, make_trainer, regression_batches
 
-from training import Callback, DataError, Trainer
+from training import Callback, CheckpointError, DataError, Trainer
 
 
 class Rows(IterableDataset[Any]):
@@ -184,3 +184,61 @@ def test_r3_one_without_a_saved_state_of_its_own_begins_at_the_position(
     short.load_checkpoint(at_batch_7(Stream(9)))
     with pytest.raises(DataError, match=REFUSED):
         short.train()
+
+
+class Curriculum(Sampler[int]):
+    """More rows in each epoch, and a length that is right in each."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 4 * (self.epoch + 1)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+
+class Grown(Augmented):
+    """More rows in each epoch."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 4 * (self.epoch + 1)
+
+
+CURRICULA: dict[str, Any] = {
+    "a sampler": lambda: DataLoader(Augmented(12), batch_size=2, sampler=Curriculum()),
+    "a data set": lambda: DataLoader(Grown(12), batch_size=2, shuffle=True),
+}
+
+
+@pytest.mark.parametrize("make", CURRICULA.values(), ids=CURRICULA)
+def test_r3_a_run_whose_epochs_grow_goes_on_at_every_boundary(
+    tmp_path: Path, make: Any
+) -> None:
+    straight = build(SavesEverywhere(tmp_path), loader=make(), num_epochs=3)
+    straight.train()
+    assert straight.step == 2 + 4 + 6
+    for path in tmp_path.iterdir():
+        trainer = build(loader=make(), num_epochs=3)
+        trainer.load_checkpoint(path)
+        trainer.train()
+        assert_same_end(end_of(trainer), end_of(straight), path.name)
+
+
+def test_r3_data_that_are_others_than_those_of_set_up_are_refused(
+    tmp_path: Path,
+) -> None:
+    """The control: what grew may not have begun longer."""
+    build(SavesEverywhere(tmp_path), loader=CURRICULA["a data set"]()).train()
+    other = CURRICULA["a data set"]()
+    other.dataset.epoch = 1
+    with pytest.raises(CheckpointError, match="dataset_length was 4, is 8"):
+        build(loader=other).load_checkpoint(next(tmp_path.iterdir()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def test_a_file_holds_every_weight_under_its_name(
     weights, saved = load_file("w.safetensors"), read_checkpoint(checkpoint)["model"]
     assert weights.keys() == saved.keys()
     assert all(torch.equal(weights[name], saved[name]) for name in saved)
+
+
+@pytest.mark.parametrize("target", ["folder", "w.safetensors"])
+def test_where_the_disk_takes_no_more_the_place_is_told_in_a_sentence(
+    checkpoint: Path, workplace: Path, command: Command, target: str
+) -> None:
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most[1]))  # as if it were full
+    try:
+        code, _, err = command("export", str(checkpoint), target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert code in (2, 3)
+    assert target in err
+    assert "Traceback" not in err
+    assert not (workplace / target).exists()
 
 
 def test_a_file_that_left_nothing_out_is_exported_whole(

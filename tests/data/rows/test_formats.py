@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -53,7 +54,7 @@ OTHERS = {
     ),
     "UTF-16": (LINES.encode("utf-16"), "UTF-16 text; .*iconv"),
     "UTF-16 without a mark": (LINES.encode("utf-16-le"), "UTF-16 text"),
-    "gzip": (gzip.compress(LINES.encode()), "gzip; unpack it: gunzip -k rows.jsonl"),
+    "gzip": (gzip.compress(LINES.encode()), "gunzip < rows.jsonl > unpacked-"),
     "bzip2": (bz2.compress(LINES.encode()), "compressed with bzip2"),
     "xz": (lzma.compress(LINES.encode()), "compressed with xz"),
     "CSV": (table(","), "cells are separated by ','"),
@@ -74,6 +75,26 @@ def test_another_format_is_named_once(tmp_path, content, words, reader):
     with pytest.raises(DataError, match=words) as caught:
         reader(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl.gz", "my rows.gz"])
+def test_the_command_that_unpacks_a_file_works_as_it_stands(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(LINES.encode()))
+    with pytest.raises(DataError, match="unpack it: ") as caught:
+        read_rows(path)
+    command = str(caught.value).partition("unpack it: ")[2]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    (new,) = set(tmp_path.iterdir()) - {path}
+    assert new.read_text() == LINES
+
+
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows.ods"])
+def test_a_spreadsheet_is_not_to_be_unpacked(tmp_path, name):
+    path = tmp_path / name
+    zipped(path)
+    with pytest.raises(DataError, match="is a spreadsheet; save its rows as CSV"):
+        read_rows(path)
 
 
 def test_a_zip_archive_is_named(tmp_path):

@@ -137,6 +137,20 @@ def test_labels_that_differ_in_their_unicode_form_only_are_told(caplog) -> None:
     ]
 
 
+def test_a_validation_label_in_another_unicode_form_is_told_as_such(caplog) -> None:
+    _, processor = classifier().build(relabelled(red="caf\u00e9"))
+    family = classifier()
+    family.split = "validation"
+    family.prepare(processor, relabelled(red="cafe\u0301"))
+    (told,) = caplog.messages
+    assert (
+        "in their Unicode form only from 'cafe\\u0301': write them alike (NFC)" in told
+    )
+    caplog.clear()
+    family.prepare(processor, relabelled(red="tea"))
+    assert "Unicode" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "rows",
     [

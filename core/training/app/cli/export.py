@@ -114,6 +114,8 @@ def _write_pretrained(
         form: of low-rank adapters, if there are some: ``merged`` into the model, or the
             ``adapter`` alone.
     """
+    from safetensors import SafetensorError
+
     from training.app.building.recipe import rebuild
     from training.app.cli.commands import description, fill
     from training.modules.frozen_weights import is_whole
@@ -145,6 +147,8 @@ def _write_pretrained(
                 f"{source!r} holds a model that no other program reads ({error}); name "
                 f"a file for its weights instead: {out}{SUFFIX}"
             ) from error
+        except SafetensorError as error:  # no OSError, also where a disk is full
+            raise OSError(str(error)) from error
 
 
 def _new_path(out: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +20,21 @@ __all__ = ["KEYED", "Format", "format_of", "reader_line", "refuse_other_formats"
 NUM_BYTES = 4096
 #: What a file begins with -> what it is, and the way out.
 _UNREAD = {
-    b"\x1f\x8b": "is compressed with gzip; unpack it: gunzip -k {name}",
+    # By a pipe: by name they take files only that end as theirs do.
+    b"\x1f\x8b": "is compressed with gzip; unpack it: gunzip < {name} > {new}",
     b"PK\x03\x04": "is a zip archive; unpack it: unzip {name}",
-    b"BZh": "is compressed with bzip2; unpack it: bunzip2 -k {name}",
-    b"\xfd7zXZ\x00": "is compressed with xz; unpack it: unxz -k {name}",
-    b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it: unzstd {name}",
+    b"BZh": "is compressed with bzip2; unpack it: bunzip2 < {name} > {new}",
+    b"\xfd7zXZ\x00": "is compressed with xz; unpack it: unxz < {name} > {new}",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it: unzstd < {name} > {new}",
     b"\x80\x04": "is a Python pickle, which is not read; write it as JSON lines",
     b"version https://git-lfs": "is a Git LFS pointer to the file; run: git lfs pull",
     b"<": "is a web page or XML; look at what was downloaded",
     b"\x89PNG": "is a picture; name the file of rows, or the folder of classes",
     b"\xff\xd8\xff": "is a picture; name the file of rows, or the folder of classes",
 }
+_PACKED = frozenset({".gz", ".bz2", ".xz", ".zst"})
+#: Of files that are archives inside.
+_SHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods"})
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{", b"[\x00", b"\x00[")
 #: Names of columns; a line with two of them is a head.
 _COLUMNS = frozenset(
@@ -125,9 +130,13 @@ def _of_folder(path: Path) -> Format:
 
 def _of_file(path: Path, start: bytes) -> Format | None:
     """Return what a file is whose content begins like this."""
+    if path.suffix.lower() in _SHEETS:
+        return Format("is a spreadsheet; save its rows as CSV")
     for magic, words in _UNREAD.items():
         if start.startswith(magic):
-            return Format(words.format(name=path.name))
+            plain = path.stem if path.suffix in _PACKED else f"unpacked-{path.name}"
+            names = {"name": shlex.quote(path.name), "new": shlex.quote(plain)}
+            return Format(words.format(**names))
     if start.startswith(_UTF_16):
         to = f"iconv -f UTF-16 -t UTF-8 {path.name} > utf8{path.suffix}"
         return Format(f"is UTF-16 text; write it as UTF-8: {to}")

@@ -150,8 +150,10 @@ def settle_bad_rows(
         more = way_out if may_skip and not is_all else ""
         raise DataError(f"{found}; mend them{more}:{listed}")
     if share > max_bad_fraction:
+        short = f"{share:.3f}"
+        told = short if float(short) > max_bad_fraction else f"{share:.9g}"
         raise DataError(
-            f"{found}, a share of {share:.3f}, but data.max_bad_fraction is "
+            f"{found}, a share of {told}, but data.max_bad_fraction is "
             f"{max_bad_fraction}:{listed}"
         )
     logger.warning("%s and are left out:%s", found, listed)

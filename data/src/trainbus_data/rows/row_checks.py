@@ -184,7 +184,10 @@ class RowChecks:
 def _texts(value: Any, name: str) -> list[str]:
     """Return a list of texts; of objects their ``answer`` is taken."""
     if not isinstance(value, list) or not value:
-        raise UnusableRow(f"{name} is {show(value)}; write a list of strings")
+        way = "write a list of strings"
+        if isinstance(value, str) and value:  # a cell of a table can hold no list
+            way += f"; of a CSV file: {{csv: {{path: FILE, lists: [{name}]}}}}"
+        raise UnusableRow(f"{name} is {show(value)}; {way}")
     texts = []
     for place, item in enumerate(value):
         at = f"{name}[{place}]"

@@ -156,6 +156,12 @@ class ImageClassifier(TransformersFamily):
             f"looked at have labels that the model is not trained on: "
             f"{_counted(unknown)}"
         )
+        trained = {unicodedata.normalize("NFC", each) for each in processor.label_names}
+        if alike := [n for n in unknown if unicodedata.normalize("NFC", n) in trained]:
+            told += (
+                f"; labels of its training differ in their Unicode form only from "
+                f"{_listed([ascii(each) for each in alike])}: write them alike (NFC)"
+            )
         if self.split == "validation" and unknown == labels:
             raise DataError(
                 f"{told}; name rows with the labels of its training: "

@@ -5,17 +5,26 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import reprlib
 from collections.abc import Mapping
 from types import FunctionType
 from typing import Any, Final
 
 from training.bus.callback import Callback
 from training.bus.foreign_hooks import FOREIGN, hint_for
+from training.bus.slots import describe
 from training.errors import PluginError, did_you_mean
 from training.hooks.hook_api import PROJECT, SINCE, is_meant
 from training.hookspecs import HOOKS
 
-__all__ = ["MUTABLES", "declared_mistake", "has_own", "refuse_misspelt_hooks"]
+__all__ = [
+    "MUTABLES",
+    "declared_mistake",
+    "has_own",
+    "refuse_deaf",
+    "refuse_misspelt_hooks",
+    "warn_of_unmarked",
+]
 
 log = logging.getLogger(__name__)
 
@@ -143,4 +152,38 @@ def _tell_of_newer(plugin: Callback, name: str, hook: str) -> None:
         "plugin %r has a method %r, which is a hook since API %s, and is not called: "
         "its hook_api (%s) allows older ones; if it is meant, say hook_api = '>=%s,<2'",
         *(name, hook, SINCE[hook], plugin.hook_api or "any", SINCE[hook]),
+    )
+
+
+def warn_of_unmarked(plugin: Any, name: str) -> None:
+    """Warn of hook-named methods that pluggy does not see, since nothing marks them."""
+    for hook in HOOKS:
+        method = getattr(type(plugin), hook, None)
+        is_marked = hasattr(method, f"{PROJECT}_impl")
+        if hook == "evaluate" or hook in SINCE:
+            continue  # what many an object calls a method of its own
+        if inspect.isfunction(method) and not is_marked:
+            log.warning(
+                "plugin %r defines %s, which is not marked and is never called; "
+                "put @training.hookimpl above it, or derive from training.Callback",
+                *(name, hook),
+            )
+
+
+def refuse_deaf(plugin: Any) -> None:
+    """Refuse an object that hears nothing and keeps nothing: it is no plugin."""
+    attributes = set(dir(type(plugin)))
+    if attributes & {*HOOKS, "state_dict"} - {"evaluate", *SINCE}:
+        return  # unmarked hooks are warned of
+    text = f"{reprlib.repr(plugin)} ({describe(plugin)})"
+    if isinstance(plugin, str):
+        raise PluginError(
+            f"{text} is no plugin but a name; pass an instance, or the name in plugins="
+        )
+    also = "".join(
+        f", but {each}{hint_for(each)}" for each in sorted(attributes & FOREIGN.keys())
+    )
+    raise PluginError(
+        f"{text} has no hook{also}; pass an instance of a class that "
+        "derives from training.Callback, or whose methods carry @training.hookimpl"
     )

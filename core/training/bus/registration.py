@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import pluggy
 
 from training.bus.callback import Callback
-from training.bus.foreign_hooks import FOREIGN, hint_for
+from training.bus.foreign_hooks import hint_for
 from training.bus.order import relation_mistake
 from training.bus.ranks import ranks_mistake
 from training.bus.slots import describe
@@ -20,13 +18,10 @@ from training.hooks.hook_api import (
     API_VERSION,
     FAILURE_POLICIES,
     PROJECT,
-    SINCE,
     is_meant,
 )
 from training.hookspecs import HOOKS
 from training.messages.error_texts import error_text
-
-log = logging.getLogger(__name__)
 
 #: Owners of requests that are no plugins.
 NOT_PLUGINS = ("signal", "trainer", "user")
@@ -79,7 +74,11 @@ def checked_name(plugin: Any, name: str | None) -> str:
             that is no tuple of names, a state that is never read.
     """
     # Late, here and in ``hooks_of``: how plugins declare is nothing to the loop.
-    from training.bus.declared import declared_mistake, refuse_misspelt_hooks
+    from training.bus.declared import (
+        declared_mistake,
+        refuse_misspelt_hooks,
+        warn_of_unmarked,
+    )
 
     # First: all that follows would be asked of the class.
     if inspect.isclass(plugin):
@@ -114,7 +113,7 @@ def checked_name(plugin: Any, name: str | None) -> str:
     if isinstance(plugin, Callback):
         refuse_misspelt_hooks(plugin, name)
     else:
-        _warn_of_unmarked(plugin, name)
+        warn_of_unmarked(plugin, name)
     return name
 
 
@@ -151,6 +150,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
             filled, a value or a function of a kind that is not called, an object that
             has no hook at all, or ``ranks`` that the plugin cannot keep to.
     """
+    from training.bus.declared import refuse_deaf
     from training.bus.methods import method_mistake
 
     hooks = Hooks(plugin)
@@ -186,7 +186,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     if complaint := ranks_mistake(plugin, hooks.heard):
         raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
     if not hooks.marks and not isinstance(plugin, Callback):
-        _refuse_deaf(plugin)
+        refuse_deaf(plugin)
     return hooks
 
 
@@ -197,37 +197,3 @@ def _marks_of(plugin: Any, attribute: str) -> Mapping[str, Any] | None:
         # Its methods need none; one that is not meant is its own, and it is told so.
         return {} if is_meant(attribute, plugin.hook_api) else None
     return marks
-
-
-def _refuse_deaf(plugin: Any) -> None:
-    """Refuse an object that hears nothing and keeps nothing: it is no plugin."""
-    attributes = set(dir(type(plugin)))
-    if attributes & {*HOOKS, "state_dict"} - {"evaluate", *SINCE}:
-        return  # unmarked hooks are warned of
-    text = f"{reprlib.repr(plugin)} ({describe(plugin)})"
-    if isinstance(plugin, str):
-        raise PluginError(
-            f"{text} is no plugin but a name; pass an instance, or the name in plugins="
-        )
-    also = "".join(
-        f", but {each}{hint_for(each)}" for each in sorted(attributes & FOREIGN.keys())
-    )
-    raise PluginError(
-        f"{text} has no hook{also}; pass an instance of a class that "
-        "derives from training.Callback, or whose methods carry @training.hookimpl"
-    )
-
-
-def _warn_of_unmarked(plugin: Any, name: str) -> None:
-    """Warn of hook-named methods that pluggy does not see, since nothing marks them."""
-    for hook in HOOKS:
-        method = getattr(type(plugin), hook, None)
-        is_marked = hasattr(method, f"{PROJECT}_impl")
-        if hook == "evaluate" or hook in SINCE:
-            continue  # what many an object calls a method of its own
-        if inspect.isfunction(method) and not is_marked:
-            log.warning(
-                "plugin %r defines %s, which is not marked and is never called; "
-                "put @training.hookimpl above it, or derive from training.Callback",
-                *(name, hook),
-            )

@@ -220,11 +220,9 @@ class Run:
             ):
                 self._train(feed, window)
         except BaseException:
-            if self.watched is not None:
-                self.watched.end()
+            feed.end(kills=True)
             raise
-        if self.watched is not None:
-            self.watched.release()
+        feed.end(kills=False)
 
     def _begin(self) -> None:
         trainer = self.trainer

@@ -114,6 +114,7 @@ class EpochLoader:
         self._loader_states: dict[int, Any] = {}
         #: The batches of the current epoch, where they come from indices.
         self.watched: Watched | None = None
+        self.unwatched: Any = None  # what reads them where they do not
         #: ``generator_states`` when the current epoch began; what a checkpoint inside
         #: of it needs besides (seed, epoch, batch).
         self.epoch_state: list[torch.Tensor] = []
@@ -226,7 +227,8 @@ class EpochLoader:
             return iter(self.watched)
         # Neither an index nor a state leads there: every batch is loaded again. What
         # wraps another loader mostly draws the order for its first one.
-        seed, iterator = epoch_seed(self.drawn_seed, epoch), iter(loader)
+        self.unwatched = iterator = iter(loader)
+        seed = epoch_seed(self.drawn_seed, epoch)
         first = itertools.islice(apart_from(seed, lambda: iterator), 1)
         batches = itertools.chain(first, iterator)
         _read_and_drop(batches, skip)
@@ -238,14 +240,15 @@ class EpochLoader:
         loader: Any = self.loader
         if skip and loader_state is not None:
             loader.load_state_dict(loader_state)
-        batches = iter(loader)
+        self.unwatched = batches = iter(loader)
         if loader_state is None:  # it had none when the run was saved
             _read_and_drop(batches, skip)
         elif not skip:
 
             def anew() -> Iterator[Any]:
                 with drawing_from(epoch_seed(self.seed, epoch)):
-                    return iter(loader)
+                    self.unwatched = iter(loader)
+                    return self.unwatched  # type: ignore[no-any-return]
 
             batches = _or_anew(batches, anew)
 

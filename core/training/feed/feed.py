@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.feed.batches import Arrived, device_batches
 from training.feed.epoch_loader import EpochLoader
-from training.feed.workers import Watched
+from training.feed.workers import Watched, kill_workers
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,19 @@ class Feed:
                 *(self._promised, batches),
             )
             self._promised = None  # once is enough
+
+    def end(self, kills: bool) -> None:
+        """Let go of what reads the epoch at hand.
+
+        Args:
+            kills: its workers; else they end by themselves (see ``Watched.release``).
+        """
+        order, watched = self._order, self.watched
+        if kills:
+            kill_workers(order.unwatched)
+        order.unwatched = None
+        if watched is not None:
+            watched.end() if kills else watched.release()
 
     def reopen_epoch(self) -> None:
         """Note that the run leaves before the end of the epoch was announced."""

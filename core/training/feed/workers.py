@@ -175,6 +175,9 @@ def kill_workers(batches: Any) -> None:
     for worker in batches._workers:
         worker.kill()
         worker.join(5)  # seconds; what a dead disk holds cannot be killed
+    for queue in batches._index_queues:  # each has a thread, which waits for a reader
+        queue.cancel_join_thread()
+        queue.close()
 
 
 def draw_as_if_new(loader: Any) -> None:

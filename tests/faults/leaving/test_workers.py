@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from faults.runs import Augmented, build, loader_of
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from training import Callback, DataError, Trainer
 
@@ -166,6 +167,33 @@ def test_p6_no_worker_for_validation_outlives_its_run(fails: bool) -> None:
     with pytest.raises(ZeroDivisionError) if fails else nullcontext():
         trainer.train()
     assert "val_loss" in trainer.history[0]
+    assert multiprocessing.active_children() == before
+
+
+class Streamed(IterableDataset[Any]):
+    """Rows without an index."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (Augmented(noise=False)[n % 11] for n in range(100))
+
+
+class FailsInside(Callback):
+    """Fails in the middle of an epoch."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("ends", [FailsInside, StopsInside])
+def test_p6_no_worker_of_a_data_set_without_indices_outlives_its_run(
+    ends: type[Callback],
+) -> None:
+    before = multiprocessing.active_children()
+    loader = DataLoader(Streamed(), batch_size=2, num_workers=2)
+    trainer = build(ends(), loader=loader)
+    with pytest.raises(ZeroDivisionError) if ends is FailsInside else nullcontext():
+        trainer.train()
+    assert trainer.step == 1
     assert multiprocessing.active_children() == before
 
 

@@ -180,6 +180,22 @@ def test_one_that_multiplies_rates_follows_a_later_group_from_its_own(
         assert used == [[1.0, 0.1], [0.5, 0.05], [0.25, 0.025]]
 
 
+def test_a_later_group_with_the_tensor_of_another_one_s_rate_has_its_full_rate() -> (
+    None
+):
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = SGD(parameters[:1], lr=torch.tensor(1.0))
+    callback = object_of(FOLLOWING["exponential"], optimizer)
+    trainer = fake_trainer(optimizer, 1, 6)
+    begin(callback, trainer)
+    run(callback, trainer, [True])
+    optimizer.add_param_group({"params": parameters[1:]})
+    run(callback, trainer, [True])
+    callback.on_close()
+    begin(callback, trainer)
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [1.0, 1.0]
+
+
 def test_a_plateau_begins_again_at_the_full_rate_of_a_later_group() -> None:
     optimizer = make_optimizer(1.0)
     plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=0)

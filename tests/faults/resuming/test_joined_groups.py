@@ -14,6 +14,7 @@ import torch
 from faults.nets import Net, end_of, first_difference, trainer_of
 from faults.runs import SavesEverywhere
 
+from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, CheckpointError, Trainer
 
 
@@ -114,6 +115,25 @@ def test_r11_every_boundary_resumes_a_run_in_which_a_group_joins(
         assert found is None, f"{path.name}: {found}"
     record_property("boundaries", len(files))
     assert len(files) == 18
+
+
+# One that is there at the set-up is a setting, which the checkpoint has not.
+@pytest.mark.parametrize("when", [when for when in WAYS if "set-up" not in when])
+def test_r11_a_schedule_takes_in_the_group_in_a_resumed_run_as_in_a_straight_one(
+    tmp_path: Path, when: str
+) -> None:
+    def trainer(*callbacks: Any) -> Any:
+        schedule = LearningRateSchedulerCallback(type="linear", interval="epoch")
+        return gradual(when, schedule, *callbacks)
+
+    straight = trainer(SavesEverywhere(tmp_path))
+    straight.train()
+    for path in sorted(tmp_path.iterdir()):
+        resumed = trainer()
+        resumed.load_checkpoint(path)
+        resumed.train()
+        found = first_difference(end_of(resumed), end_of(straight))
+        assert found is None, f"{path.name}: {found}"
 
 
 def test_r11_a_script_may_have_the_group_from_its_beginning(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ checkpoint holds both, so that a resume can tell when the settings have changed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from torch.optim import Optimizer
 
 from trainbus_lr_scheduling.saved import check_closed_form
 from trainbus_lr_scheduling.schedules import Schedule
+
+logger = logging.getLogger(__name__)
 
 #: What drivers and torch's schedulers keep as a list with one entry a group.
 BY_GROUP = frozenset(
@@ -68,12 +71,21 @@ def set_lr(group: dict[str, Any], lr: float) -> None:
         group["lr"] = lr
 
 
+def full_rate(group: dict[str, Any], optimizer: Optimizer) -> float:
+    """Return a group's full rate, remembered in the group as ``initial_lr``."""
+    if "initial_lr" not in group:
+        rate = group["lr"]
+        # Groups without a rate of their own share torch's tensor, moved or not.
+        others = optimizer.param_groups if isinstance(rate, Tensor) else []
+        alike = (each for each in others if each["lr"] is rate)
+        known = (each["initial_lr"] for each in alike if "initial_lr" in each)
+        group["initial_lr"] = float(next(known, rate))
+    return float(group["initial_lr"])
+
+
 def base_lrs(optimizer: Optimizer) -> list[float]:
     """Return each group's full rate, remembered in the group as ``initial_lr``."""
-    return [
-        float(group.setdefault("initial_lr", float(group["lr"])))
-        for group in optimizer.param_groups
-    ]
+    return [full_rate(group, optimizer) for group in optimizer.param_groups]
 
 
 class ClosedForm:
@@ -92,6 +104,8 @@ class ClosedForm:
         self._saved_settings: dict[str, Any] | None = None
         self._advances = 0
         self._began_at = 0
+        #: Groups that have joined since the last advance; their rates, and full ones.
+        self._joined: list[tuple[dict[str, Any], float, float]] = []
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -111,6 +125,11 @@ class ClosedForm:
         """Set the rates of the next update."""
         self._advances += 1
         self._apply()
+
+    def join(self, group: dict[str, Any]) -> None:
+        """Give a group that joins the run its rate from its first update on."""
+        self._set_rate(group)
+        self._joined.append((group, float(group["lr"]), group["initial_lr"]))
 
     def progress(self) -> dict[str, Any]:
         """Return the number of advances, and at which of them the schedule began."""
@@ -149,10 +168,29 @@ class ClosedForm:
             group["initial_lr"] = rate
 
     def _apply(self) -> None:
-        advances = self._advances - self._began_at
+        self._warn_of_set_rates()
+        self._joined.clear()
         for group in self._optimizer.param_groups:
-            base = group.setdefault("initial_lr", float(group["lr"]))
-            set_lr(group, self._schedule.lr_at(advances, base))
+            self._set_rate(group)
+
+    def _set_rate(self, group: dict[str, Any]) -> None:
+        advances = self._advances - self._began_at
+        full = full_rate(group, self._optimizer)
+        set_lr(group, self._schedule.lr_at(advances, full))
+
+    def _warn_of_set_rates(self) -> None:
+        """Warn of a group that got its rate after it had joined: that is no full one.
+
+        A resumed run could not tell it from a rate that was set at any other time.
+        """
+        for group, rate, full in self._joined:
+            if float(group["lr"]) != rate and group["initial_lr"] == full:
+                logger.warning(
+                    "lr_scheduling: the rate of a parameter group was set to %g after "
+                    "it had joined, but it follows from %g, which it joined with; give "
+                    "add_param_group the rate, as 'lr', or set its initial_lr, too",
+                    *(float(group["lr"]), full),
+                )
 
 
 def in_order(saved: Any, places: Sequence[int | None]) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -36,11 +37,8 @@ from trainbus_lr_scheduling.drivers import (
     set_lr,
 )
 from trainbus_lr_scheduling.groups import check_groups
-from trainbus_lr_scheduling.left import (
-    note_left,
-    refuse_set_rates,
-    take_up_set_rates,
-)
+from trainbus_lr_scheduling.joining import heard
+from trainbus_lr_scheduling.left import note_left, refuse_set_rates, take_up_set_rates
 from trainbus_lr_scheduling.plan import plan_of_plateau, plan_of_schedule
 from trainbus_lr_scheduling.saved import check_state
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advances
@@ -142,6 +140,7 @@ class LearningRateSchedulerCallback(Callback):
         self._driver: Driver | None = None
         self._trainer: Trainer | None = None
         self._is_loaded = False
+        self._hearing = ExitStack()  # of groups that join
         self._epoch_mark = self._update_mark = 0  # at the last advance per epoch
 
     @property
@@ -203,6 +202,7 @@ class LearningRateSchedulerCallback(Callback):
         if schedule is not None:
             warn_of_warmup(schedule.warmup, planned_advances(trainer, self.interval))
             self._driver = ClosedForm(trainer.optimizer, schedule)
+            self._hearing.enter_context(heard(trainer.optimizer, self._driver.join))
         elif self.scheduler is None:
             self._driver = self._plateau_driver(trainer.optimizer)
         else:
@@ -292,6 +292,7 @@ class LearningRateSchedulerCallback(Callback):
     def on_close(self) -> None:
         """Note the rates that the run leaves: another one will have been set."""
         if self._trainer is not None:
+            self._hearing.close()
             note_left(self._trainer.optimizer)
             self._trainer = None  # a run that ends before its set-up leaves none
 

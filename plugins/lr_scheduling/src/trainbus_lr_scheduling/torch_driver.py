@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR, ReduceLROnPlateau
 
-from trainbus_lr_scheduling.drivers import set_lr
+from trainbus_lr_scheduling.drivers import full_rate, set_lr
 from trainbus_lr_scheduling.groups import check_groups, parts_of
 from trainbus_lr_scheduling.saved import check_kept, require
 from trainbus_lr_scheduling.schedule_functions import MOST_VALUES, bound_values
@@ -160,8 +160,8 @@ class TorchDriver:
         for group in self.optimizer.param_groups[len(self._groups) :]:
             if self._floor is None:
                 check_groups(self._scheduler, self.optimizer)
-            rate = group.setdefault("initial_lr", copied(group["lr"]))
-            self._groups.append({"lr": copied(rate), "initial_lr": copied(rate)})
+            rate = full_rate(group, self.optimizer)
+            self._groups.append({"lr": rate, "initial_lr": rate})
         if self._floor is not None:
             floors = self._scheduler.min_lrs
             late = self._groups[len(floors) :]

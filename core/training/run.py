@@ -107,11 +107,11 @@ class Run:
         trainer, requests = self.trainer, self.state.requests
         failure: BaseException | None = None
         started = time.perf_counter()
-        self.bus.begin_run(trainer)
         save = None if trainer.stop_on_sigusr1 else requests.save_on_signal
         # Until all are closed.
         with handled(requests.stop_on_signal, save, requests.are_shared):
             try:
+                self.bus.begin_run(trainer)  # from here on no Ctrl-C raises
                 self._run()
                 if requests.signal is not None:
                     raise interruption(requests.signal)
@@ -119,8 +119,8 @@ class Run:
                 failure = noted(error, self.bus.made, self.state.progress.step)
             self.seconds = time.perf_counter() - started
             failure = tear_down(trainer, failure, self.watched)
-            if failure is None and requests.heard is not None:
-                failure = interruption(requests.heard)  # it came in closing
+        if failure is None and requests.heard is not None:
+            failure = interruption(requests.heard)  # it came in closing
         if failure is not None:
             if requests.heard is not None and trainer.is_main:
                 add_note(failure, way_on(trainer))

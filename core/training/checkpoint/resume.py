@@ -102,7 +102,7 @@ def restore(
         if is_allowed(part, allowed):
             state.pop(part, None)
     if state["progress"]["batch"] and consented & POSITION_MOVES:
-        _adapt_position(trainer, state, saved, own)
+        _adapt_position(state, saved, own)
     optimizer = None
     if "optimizer" in state:
         names = names_of(trainer)
@@ -324,9 +324,7 @@ def _adapt_optimizer(
             saved["initial_lr"] = float(own["lr"])
 
 
-def _adapt_position(
-    trainer: Checkpointable, state: dict[str, Any], saved: Mapping[str, Any], own: Any
-) -> None:
+def _adapt_position(state: dict[str, Any], saved: Mapping[str, Any], own: Any) -> None:
     """Move to the batch that begins with the same number of samples behind it."""
     progress, length = state["progress"], own["batches_per_epoch"]
     batch = progress["batch"]

@@ -117,13 +117,14 @@ class Requests:
 
         Of those to stop the first is the one kept, but for a signal.
         """
-        owner = owner or self._bus.caller()
-        if not self._bus.is_in_run:
-            log.warning(
-                "%s asks for %s (%s) outside of train(), where nothing is granted; ask "
-                "in a hook",
-                *(owner, kind, reason),
-            )
+        if owner is None:
+            owner = self._bus.caller()
+            if not self._bus.is_in_run:
+                log.warning(
+                    "%s asks for %s (%s) outside of train(), where nothing is granted; "
+                    "ask in a hook",
+                    *(owner, kind, reason),
+                )
         at = self._progress
         self._receive(Request(kind, owner, reason, at.step, at.epoch), signal)
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
+from training.signals.forks import given_back_in_forks
 from training.signals.heard import HANGING_UP, SAVING, STOPPING
 from training.signals.holding import was_noted
 
+if TYPE_CHECKING:
+    from training.signals.sigaction import Former
+
 log = logging.getLogger(__name__)
+
+Handler = Callable[[int, FrameType | None], None]
 
 _INSISTENT = "_trainbus_is_insistent"
 
@@ -41,6 +48,11 @@ def handled(
     ignored before stays ignored. Outside the main thread Python delivers no signals,
     and nothing is installed.
 
+    A process that is forked inside the block inherits the handlers but that of SIGTERM,
+    by which ``multiprocessing`` ends its own. The others come from a terminal or a
+    cluster that tells everybody: a first one leaves it at work, for which a hook may be
+    waiting.
+
     Args:
         on_stop: called with the signal that ends the run.
         on_save: called with each that asks for a checkpoint, or None.
@@ -51,9 +63,6 @@ def handled(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Here, since it loads ctypes: 5 ms that a command without a run need not pay.
-    from training.signals.sigaction import Former, is_ignored
-
     former: dict[int, Former] = {}
     heard: list[signal.Signals] = []
 
@@ -82,23 +91,39 @@ def handled(
     usr1 = stop if on_save is None else save
     handlers = {**dict.fromkeys(STOPPING, stop), **dict.fromkeys(SAVING, usr1)}
     try:
-        for number, handler in handlers.items():
-            if is_ignored(number):
-                continue
-            former[number] = Former(number, handler)
-            if former[number].is_below_python and handler is save:
-                former.pop(number).put_back()
-                log.warning(
-                    "%s has a handler below Python, such as faulthandler's; it stays, "
-                    "and the signal asks for no checkpoint",
-                    number.name,
-                )
-            elif was_noted(former[number].handler, number):
-                handler(number, None)
-        yield
+        _install(handlers, former, gives_way=save)
+        with given_back_in_forks(former.get(signal.SIGTERM)):
+            yield
     finally:
-        for each in former.values():
+        # No signal that still comes is a second one, which would raise and leave
+        # handlers behind. Nor is a Ctrl-C, until the last is put back: its own.
+        heard.clear()
+        for each in reversed(former.values()):
             each.put_back()
+
+
+def _install(
+    handlers: Mapping[signal.Signals, Handler],
+    former: dict[int, Former],
+    gives_way: Handler,
+) -> None:
+    """Install ``handlers``, and put into ``former`` at once what each has replaced."""
+    # Here, since it loads ctypes: 5 ms that a command without a run need not pay.
+    from training.signals.sigaction import Former, is_ignored
+
+    for number, handler in handlers.items():
+        if is_ignored(number):
+            continue
+        former[number] = Former(number, handler)
+        if former[number].is_below_python and handler is gives_way:
+            former.pop(number).put_back()
+            log.warning(
+                "%s has a handler below Python, such as faulthandler's; it stays, "
+                "and the signal asks for no checkpoint",
+                number.name,
+            )
+        elif was_noted(former[number].handler, number):
+            handler(number, None)
 
 
 def interruption(number: signal.Signals) -> BaseException:

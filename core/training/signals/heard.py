@@ -12,8 +12,9 @@ def _present(*names: str) -> tuple[signal.Signals, ...]:
 
 #: A closed terminal. The shell may tell of it as well as the system, so it comes twice.
 HANGING_UP = _present("SIGHUP")
-#: Signals that end the run after a checkpoint.
-STOPPING = (signal.SIGTERM, signal.SIGINT, *HANGING_UP)
+#: Signals that end the run after a checkpoint. Ctrl-C first: where no run hears it, it
+#: raises, and shall not between the others.
+STOPPING = (signal.SIGINT, signal.SIGTERM, *HANGING_UP)
 #: Signals that ask for a checkpoint.
 SAVING = _present("SIGUSR1")
 #: Signals that a run listens to.

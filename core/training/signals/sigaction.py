@@ -31,6 +31,7 @@ class Former:
 
     def __init__(self, number: signal.Signals, handler: Callable[..., None]) -> None:
         self._number = number
+        self._installed = handler
         self._action = _action(number)
         self.handler = signal.signal(number, handler)
         self.is_below_python = self.handler is None
@@ -43,6 +44,11 @@ class Former:
         signal.signal(self._number, self.handler or signal.SIG_DFL)
         if self._action is not None:
             _libc_sigaction()(self._number, self._action, None)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the handler that was installed for it stands there still."""
+        return signal.getsignal(self._number) is self._installed
 
 
 def is_ignored(number: signal.Signals) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,33 @@ def test_a_stop_while_a_checkpoint_that_is_not_due_is_announced_is_saved_for(
     trainer.train()
     assert trainer.step == 6
     assert saved(tmp_path) == ["last-epoch001-step6.pt"]
+
+
+class Nests(Callback):
+    """Makes a run in a hook, which is told, and goes on after it or not."""
+
+    def __init__(self, hook: str, folder: Path, goes_on: bool) -> None:
+        def nests(trainer: Trainer) -> None:
+            saves = ModelCheckpointCallback(folder / "inner", monitor=None)
+            with suppress(SystemExit if goes_on else ()):
+                build(saves, Tells("on_batch_end", 1)).train()
+
+        setattr(self, hook, nests)
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "does not"])
+@pytest.mark.parametrize(
+    "hook", ["on_epoch_begin", "on_step_end", "on_metrics", "on_epoch_end"]
+)
+def test_p1_of_a_run_in_a_hook_the_outer_one_saves_if_the_hook_goes_on(
+    tmp_path: Path, hook: str, goes_on: bool
+) -> None:
+    saves = ModelCheckpointCallback(tmp_path, monitor=None)
+    outer = build(saves, Nests(hook, tmp_path, goes_on))
+    with pytest.raises(SystemExit, match="143"):
+        outer.train()
+    assert saved(tmp_path / "inner") == ["last-epoch000-step2.pt"]
+    assert [name.split("-")[0] for name in saved(tmp_path)] == ["last"] * goes_on
 
 
 def test_a_run_that_is_over_has_its_best_weights_whenever_it_is_loaded(

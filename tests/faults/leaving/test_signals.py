@@ -9,7 +9,9 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,6 +20,8 @@ from faults.runs import build
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, Trainer
+from training.run import Run
+from training.signals import handlers, sigaction
 from training.signals.heard import HEARD
 from training.signals.sigaction import address_of
 
@@ -249,6 +253,49 @@ def test_p14_a_signal_that_comes_while_plugins_close_waits_until_all_are_closed(
 
 def test_p14_an_error_of_the_run_stays_the_one_that_is_raised() -> None:
     assert closed_by(TERM, fails=True) == (ValueError, 1, 1)
+
+
+def ends_with_ctrl_c(line: int) -> tuple[type | None, bool] | None:
+    """Send SIGINT at a line of code in which a run begins or ends.
+
+    Return what was raised, and whether all is as before; None: there is no such line.
+    """
+    before = [signal.getsignal(number) for number in HEARD]
+    trainer, passed, is_on = build(max_steps=1), 0, False
+    installs = {handlers.__file__, sigaction.__file__}
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal passed, is_on
+        if frame.f_code is Run.__call__.__code__:
+            is_on = event != "return"
+        elif not is_on or frame.f_code.co_filename not in installs:
+            return None
+        passed += event == "line"
+        if event == "line" and passed == line:
+            os.kill(os.getpid(), INT)
+        return trace
+
+    raised, former = None, sys.gettrace()
+    sys.settrace(trace)
+    try:
+        trainer.train()
+    except BaseException as error:
+        raised = type(error)
+    finally:
+        sys.settrace(former)
+    if passed < line:
+        return None
+    after = [signal.getsignal(number) for number in HEARD]
+    return raised, after == before and not trainer.bus.is_in_run
+
+
+def test_p14_a_ctrl_c_at_any_line_in_which_a_run_begins_or_ends_is_never_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = [*takewhile(bool, map(ends_with_ctrl_c, count(1)))]
+    assert len(found) > 100, "or it tries nothing"
+    assert set(found) == {(KeyboardInterrupt, True)}
+    assert "outside of train()" not in caplog.text
 
 
 READS = """

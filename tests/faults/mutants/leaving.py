@@ -10,6 +10,7 @@ LEAVING = "faults/leaving/test_leaving.py"
 SIGNALS = "faults/leaving/test_signals.py"
 SAVING_SIGNALS = "faults/leaving/test_saving_signals.py"
 PRINTING = "faults/leaving/test_printing.py"
+FORKED = "faults/leaving/test_forked.py"
 TEARDOWN = "faults/leaving/test_teardown.py"
 
 MUTANTS = [
@@ -217,12 +218,21 @@ MUTANTS = [
     ),
     Mutant(
         "P14",
+        "Ctrl-C raises between one handler and the next",
+        "training.signals.heard",
+        "(signal.SIGINT, signal.SIGTERM, *HANGING_UP)",
+        "(signal.SIGTERM, signal.SIGINT, *HANGING_UP)",
+        SIGNALS,
+        "test_p14_a_ctrl_c",
+    ),
+    Mutant(
+        "P14",
         "a signal that was ignored is heard",
         "training.signals.handlers",
-        "            if is_ignored(number):\n                continue\n",
+        "        if is_ignored(number):\n            continue\n",
         "",
         SIGNALS,
-        "test_p14_a_signal",
+        "test_p14_a_signal_that_was and SIGTERM",
     ),
     Mutant(
         "P14",
@@ -237,8 +247,8 @@ MUTANTS = [
         "P15",
         "a closed terminal ends the run without a checkpoint",
         "training.signals.heard",
-        "STOPPING = (signal.SIGTERM, signal.SIGINT, *HANGING_UP)",
-        "STOPPING = (signal.SIGTERM, signal.SIGINT)",
+        "STOPPING = (signal.SIGINT, signal.SIGTERM, *HANGING_UP)",
+        "STOPPING = (signal.SIGINT, signal.SIGTERM)",
         SIGNALS,
         "test_p15_a_closed",
     ),
@@ -314,5 +324,23 @@ MUTANTS = [
         "",
         SAVING_SIGNALS,
         "test_p17_the_last",
+    ),
+    Mutant(
+        "P18",
+        "a forked process hears SIGTERM as the run does",
+        "training.signals.forks",
+        "        former.put_back()\n",
+        "        pass\n",
+        FORKED,
+        "test_p18_sigterm",
+    ),
+    Mutant(
+        "P18",
+        "SIGTERM to a process that is not up yet is forgotten",
+        "training.signals.forks",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})",
+        "pass",
+        FORKED,
+        "test_p18_sigterm",
     ),
 ]

@@ -13,6 +13,9 @@ from torch import Tensor
 from training.errors import ConfigError
 from training.plain import plain
 
+#: What a group holds beside its options, each for each parameter.
+PARAMETERS = ("params", "param_names")
+
 
 def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
     """Return the optimizer, unless it cannot be stepped as a run steps it.

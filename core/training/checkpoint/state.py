@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from training.checkpoint.catch_up import switches
-from training.checkpoint.fitting import has_finite, misfit, reshaped
+from training.checkpoint.fitting import misfit, reshaped
 from training.checkpoint.optimizer_state import named_state, names_of
 from training.checkpoint.plugin_states import (
     collect_states,
@@ -21,6 +21,7 @@ from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
 from training.hardware.rng import rank_seed, rng_state, seeded_rng_state
+from training.modules.buffers import has_finite
 from training.modules.frozen_weights import complete
 from training.modules.plain_names import (
     load_weights,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -56,12 +56,8 @@ def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
     plain_options(optimizer)
     for index, group in enumerate(optimizer.param_groups):
         _check_rate(name, index, group)
-        if precision == "fp16" and any(p.is_complex() for p in group["params"]):
-            raise ConfigError(
-                f"precision is 'fp16', and group {index} of the optimizer has complex "
-                "parameters, whose gradients torch's loss scaler does not take; use "
-                "'bf16' or 'fp32'"
-            )
+        if precision == "fp16":
+            _check_scalable(index, group["params"])
     return optimizer
 
 
@@ -82,6 +78,22 @@ def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
         and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         for each in rest
     )
+
+
+def _check_scalable(index: int, parameters: Iterable[Tensor]) -> None:
+    """Refuse gradients that torch's loss scaler does not unscale."""
+    for kind in {p.dtype for p in parameters if p.requires_grad}:
+        if kind.is_complex:
+            found, way = "complex", "use 'bf16' or 'fp32'"
+        elif kind is torch.float16:
+            # Half as many bits to train; autocast casts what is computed by itself.
+            found, way = "float16", "call model.float() before building the optimizer"
+        else:
+            continue
+        raise ConfigError(
+            f"precision is 'fp16', and group {index} of the optimizer has {found} "
+            f"parameters, whose gradients torch's loss scaler does not take; {way}"
+        )
 
 
 def _check_rate(name: str, index: int, group: Mapping[str, Any]) -> None:

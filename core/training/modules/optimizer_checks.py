@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from training.errors import ConfigError
+from training.modules.plain_names import is_expanded
 from training.plain import plain
 
 #: What a group holds beside its options, each for each parameter.
@@ -27,7 +29,8 @@ def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
         precision: of the run.
     Raises:
         ConfigError: it is none, needs a closure, keeps other weights to train than to
-            evaluate, has a group without a usable rate, or cannot be scaled as fp16.
+            evaluate, has a group without a usable rate or with parameters that cannot
+            be written to, or cannot be scaled as fp16.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         if isinstance(optimizer, (list, tuple)):
@@ -56,6 +59,7 @@ def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
     plain_options(optimizer)
     for index, group in enumerate(optimizer.param_groups):
         _check_rate(name, index, group)
+        _check_writable(index, group["params"])
         if precision == "fp16":
             _check_scalable(index, group["params"])
     return optimizer
@@ -78,6 +82,20 @@ def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
         and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         for each in rest
     )
+
+
+def _check_writable(index: int, parameters: Iterable[Tensor]) -> None:
+    """Refuse what no step can write to; a fused kernel would write behind its end."""
+    for parameter in parameters:
+        # A lazy one has no shape yet; it is refused with its model.
+        if is_lazy(parameter) or not parameter.requires_grad:
+            continue
+        if is_expanded(parameter):
+            raise ConfigError(
+                f"group {index} of the optimizer has a parameter of shape "
+                f"{tuple(parameter.shape)} whose elements share memory, as expand() "
+                "lets them, so no step can write each; make it of a clone()"
+            )
 
 
 def _check_scalable(index: int, parameters: Iterable[Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,3 +159,17 @@ def test_layers_that_take_turns_train_as_by_hand(
             optimizer.step()
     for own, right in zip(weights_of(model), weights_of(by_hand), strict=True):
         torch.testing.assert_close(own, right)
+
+
+def test_names_of_frozen_parameters_leave_the_optimizer_with_them() -> None:
+    model = frozen_model()
+    named: Any = model.named_parameters()
+    trainer = Trainer(
+        model,
+        regression_batches(4),
+        optimizer=torch.optim.SGD(named, lr=0.1),
+        device="cpu",
+    )
+    (group,) = trainer.optimizer.param_groups
+    assert group["param_names"] == ["head.weight", "head.bias"]
+    assert group["params"] == [*model.head.parameters()]

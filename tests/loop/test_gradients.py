@@ -257,3 +257,24 @@ def test_a_bad_gradient_of_another_kind_ends_the_run_before_the_weights(
             device="cpu",
         ).train()
     assert torch.equal(parameter, before)
+
+
+def test_float16_parameters_under_fp16_are_refused_when_they_are_passed() -> None:
+    model = nn.Linear(4, 1).half()
+    frozen = nn.Parameter(torch.zeros(2, dtype=torch.float16), requires_grad=False)
+    model.register_parameter("frozen", frozen)
+
+    def trainer() -> Trainer:
+        return Trainer(
+            *(model, [torch.ones(2, 4)]),
+            loss_fn=nn.functional.mse_loss,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            precision="fp16",
+            device="cpu",
+        )
+
+    with pytest.raises(ConfigError, match=r"group 0 .* float16 .* model\.float\(\)"):
+        trainer()
+    model.float()
+    frozen.data = frozen.half()  # the scaler never meets its gradient
+    trainer()

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from toy import Regression, make_trainer
 
+from training import ConfigError
 from training.modules.plain_names import as_plain, plain_name, weights_of
 
 
@@ -101,3 +102,40 @@ def test_a_part_that_is_called_like_a_wrappers_is_left_alone() -> None:
     assert plain_name(model, "module.module.weight") == "module.weight"
     saved = weights_of(model)
     assert as_plain(model, saved).keys() == {"module.weight", "module.bias"}
+
+
+class Expanded(Regression):
+    """Has a frozen parameter and a mask whose elements share memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1).expand(3), requires_grad=False)
+        self.register_buffer("mask", torch.ones(1, 3).expand(2, 3))
+
+
+def test_what_is_expanded_is_loaded_into_memory_of_its_own(tmp_path: Path) -> None:
+    before, after = make_trainer(Expanded()), make_trainer(Expanded())
+    before.model.mask = torch.arange(6.0).view(2, 3)
+    before.train()
+    before.save_checkpoint(tmp_path / "a.pt")
+    mask, scale = after.model.mask, after.model.scale
+    after.load_checkpoint(tmp_path / "a.pt")
+    assert after.model.mask is mask
+    assert after.model.scale is scale
+    assert torch.equal(mask, before.model.mask)
+    assert torch.equal(scale, torch.ones(3))
+
+
+def test_an_expanded_parameter_stands_while_the_loss_is_measured() -> None:
+    trainer = make_trainer(Expanded(), gradient_accumulation_steps=3)
+    trainer.train()
+    assert trainer.model.scale.stride() == (0,)
+
+
+def test_an_expanded_parameter_to_train_is_refused_when_it_is_passed() -> None:
+    model = Expanded()
+    model.scale.requires_grad_(True)
+    with pytest.raises(ConfigError, match=r"shape \(3,\) .* share memory.* clone\(\)"):
+        make_trainer(model)
+    model.scale.data = model.scale.data.clone()
+    make_trainer(model)

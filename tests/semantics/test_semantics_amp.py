@@ -317,3 +317,81 @@ def test_finite_gradients_of_an_infinite_norm_are_no_update() -> None:
 
     with pytest.raises(NonFiniteError, match="a gradient is NaN or infinite"):
         make_trainer(None, None, Huge(), max_grad_norm=1.0).train()
+
+
+class Bypassed(nn.Module):
+    """On some calls its loss is of what the optimizer does not have."""
+
+    def __init__(self, *calls: int) -> None:
+        super().__init__()
+        self.inner, self.other = Regression(), nn.Parameter(torch.ones(()))
+        self.at, self.calls = calls, 0
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        self.calls += 1
+        inner: Tensor = self.inner(x, y)["loss"] * 0.01  # which overflows at no scale
+        return self.other * 1.0 if self.calls in self.at else inner
+
+
+class Empties(Callback):
+    """Takes all parameters out of the optimizer for an epoch."""
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        group = trainer.optimizer.param_groups[0]
+        if trainer.epoch == 1:
+            self.own, group["params"] = group["params"], []
+        if trainer.epoch == 2:
+            group["params"] = self.own
+
+
+@pytest.fixture(params=[False, True], ids=["reads cost nothing", "reads wait"])
+def waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads_wait = "training.hardware.readback.reads_wait"
+    monkeypatch.setattr(reads_wait, lambda device: request.param)
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize("fused", KINDS)
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0], ids=["no unscale", "unscale"])
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_window_without_a_gradient_leaves_the_loss_scale_alone(
+    fused: bool, max_grad_norm: float | None, listens: bool
+) -> None:
+    model = Bypassed(2, 4)
+    trainer = Trainer(
+        model,
+        regression_batches(4),
+        optimizer=torch.optim.AdamW(model.inner.parameters(), lr=0.1, fused=fused),
+        callbacks=[SpoilsGradient(-1)] if listens else [],
+        precision="fp16",
+        max_grad_norm=max_grad_norm,
+        loss_per="samples",  # it counts calls
+        device="cpu",
+    )
+    trainer.train()
+    assert (trainer.step, trainer.update) == (4, 4)  # as in fp32
+    assert trainer.grad_scaler is not None
+    state = trainer.grad_scaler.state_dict()
+    assert (state["scale"], state["_growth_tracker"]) == (65536.0, 2)
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize("fused", KINDS)
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0], ids=["no unscale", "unscale"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_run_goes_on_while_the_optimizer_has_no_parameter(
+    fused: bool, max_grad_norm: float | None, precision: str
+) -> None:
+    model = Bypassed()
+    trainer = Trainer(
+        model,
+        regression_batches(4),
+        optimizer=torch.optim.AdamW(model.inner.parameters(), lr=0.1, fused=fused),
+        callbacks=[Empties()],
+        precision=precision,
+        max_grad_norm=max_grad_norm,
+        num_epochs=3,
+        device="cpu",
+    )
+    trainer.train()
+    assert (trainer.step, trainer.update) == (12, 12)

@@ -116,11 +116,11 @@ def _regroup(
         is_moved = set(own[at]) != set(configured[at])  # by a hook of this run
         if set(wanted) == set(own[at]) or (is_moved and not is_inside_epoch):
             continue
-        group = live[at]
+        group, here = live[at], [n for n in wanted if n not in late]
         if "param_names" in group:
             of = dict(zip(group["params"], group["param_names"], strict=False))
-            group["param_names"] = [of.get(parameters[n], n) for n in wanted]
-        group["params"] = [parameters[n] for n in wanted if n not in late]
+            group["param_names"] = [of.get(parameters[n], n) for n in here]
+        group["params"] = [parameters[n] for n in here]
 
 
 def _restore_trainable(

@@ -93,14 +93,6 @@ def _loads(module: nn.Module, values: Mapping[str, Any]) -> bool:
     return not mistakes[2]
 
 
-def has_finite(value: Any) -> bool:
-    """Whether no number of a dense tensor is NaN or infinite; reads all of them."""
-    if not is_dense(value) or not (value.is_floating_point() or value.is_complex()):
-        return True
-    wide = value.float() if value.itemsize == 1 else value  # 8 bits have no isfinite
-    return bool(wide.isfinite().all())
-
-
 def check_optimizer(
     trainer: Checkpointable, state: Mapping[str, Any], source: str
 ) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from training.checkpoint.compare import first_difference
 from training.errors import CheckpointError, ConfigError
 from training.loop.criterion import Criterion
+from training.modules.optimizer_checks import PARAMETERS
 from training.modules.plain_names import plain_name, some
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Names = Mapping[Tensor, str]
-#: What a group holds beside its options.
-PARAMETERS = ("params", "param_names")
 
 
 @dataclass(frozen=True, slots=True)

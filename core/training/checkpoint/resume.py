@@ -17,7 +17,6 @@ from training.checkpoint.optimizer_settings import (
     unschedule,
 )
 from training.checkpoint.optimizer_state import (
-    PARAMETERS,
     Names,
     SavedGroup,
     configured_names,
@@ -47,6 +46,7 @@ from training.checkpoint.state import (
 )
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import WAYS, keep_kernels
+from training.modules.optimizer_checks import PARAMETERS
 from training.modules.plain_names import some
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from training.checkpoint.optimizer_state import (
 from training.checkpoint.plugin_states import restore_states
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import keep_kernels
+from training.modules.optimizer_checks import PARAMETERS
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -138,9 +139,11 @@ class Resumption:
         groups = self._trainer.optimizer.param_groups
         # Not strict: groups that join later were neither configured nor loaded.
         for group, options in zip(groups, given, strict=False):
-            for name in group.keys() - options.keys() - {"params"}:
+            # Which parameters are in it by now, and their names, is no option.
+            for name in group.keys() - options.keys() - set(PARAMETERS):
                 del group[name]  # such as the initial_lr of a schedule
-            group.update(kept_options(options))
+            kept = kept_options(options)
+            group.update({n: v for n, v in kept.items() if n not in PARAMETERS})
 
     def _restore_joined(self) -> None:
         """Give groups that have joined again by now what was saved of them."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from training.checkpoint.catch_up import switches
-from training.checkpoint.fitting import has_finite, misfit, reshaped
+from training.checkpoint.fitting import misfit, reshaped
 from training.checkpoint.optimizer_state import named_state, names_of
 from training.checkpoint.plugin_states import (
     collect_states,
@@ -22,6 +22,7 @@ from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
 from training.hardware.draws import Draws
 from training.hardware.rng import rank_seed, seeded_rng_state
+from training.modules.buffers import has_finite
 from training.modules.frozen_weights import complete
 from training.modules.plain_names import (
     load_weights,

@@ -25,10 +25,12 @@ class GradientCheck:
         for parameter in parameters:
             # The kernel takes lists of one device and one type.
             kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
+        # Of no parameter, where a plugin has emptied all groups, the host keeps notes.
+        devices = {device for device, _ in kinds} or {torch.device("cpu")}
         # Made once: each step would else allocate and fill them, on every device.
         self._scratch = {
             device: (torch.zeros((), device=device), torch.ones((), device=device))
-            for device in {device for device, _ in kinds}
+            for device in devices
         }
         self._found = [found for found, _ in self._scratch.values()]
         #: Parameters of a kind, their numbers of two parts, what a kernel is given.
@@ -46,6 +48,10 @@ class GradientCheck:
         """
         (found,) = self._found
         return found
+
+    def has_any(self) -> bool:
+        """Whether any parameter has a gradient; a loss scaler fails where none has."""
+        return any(parameter.grad is not None for parameter in self._parameters)
 
     def finite(self, factor: float = 1.0) -> bool:
         """Multiply all gradients by ``factor``; return whether all are finite."""
@@ -101,7 +107,8 @@ class GradientCheck:
         Its value stays as it is.
         """
         # A norm of no gradient at all is on the host.
-        found, one = self._scratch.get(number.device, self._kinds[0][2:])
+        elsewhere = next(iter(self._scratch.values()))
+        found, one = self._scratch.get(number.device, elsewhere)
         torch._amp_foreach_non_finite_check_and_unscale_(
             [number.to(found.device)], found, one
         )

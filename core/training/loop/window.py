@@ -134,8 +134,8 @@ class Window:
                 return self._result(applied=False, nonfinite=True)
             if self._weight_sum == 0.0:
                 return self._result(applied=False)
-            if self.precision.scaler is not None:
-                return self._scaled_step(self.precision.scaler, before_step)
+            if (scaler := self.precision.scaler) and self._check.has_any():
+                return self._scaled_step(scaler, before_step)
             return self._plain_step(before_step)
         finally:
             self.clear()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from training.errors import ConfigError
+from training.modules.plain_names import is_expanded
 from training.plain import plain
+
+#: What a group holds beside its options, each for each parameter.
+PARAMETERS = ("params", "param_names")
 
 
 def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
@@ -24,7 +29,8 @@ def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
         precision: of the run.
     Raises:
         ConfigError: it is none, needs a closure, keeps other weights to train than to
-            evaluate, has a group without a usable rate, or cannot be scaled as fp16.
+            evaluate, has a group without a usable rate or with parameters that cannot
+            be written to, or cannot be scaled as fp16.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         if isinstance(optimizer, (list, tuple)):
@@ -53,12 +59,9 @@ def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
     plain_options(optimizer)
     for index, group in enumerate(optimizer.param_groups):
         _check_rate(name, index, group)
-        if precision == "fp16" and any(p.is_complex() for p in group["params"]):
-            raise ConfigError(
-                f"precision is 'fp16', and group {index} of the optimizer has complex "
-                "parameters, whose gradients torch's loss scaler does not take; use "
-                "'bf16' or 'fp32'"
-            )
+        _check_writable(index, group["params"])
+        if precision == "fp16":
+            _check_scalable(index, group["params"])
     return optimizer
 
 
@@ -79,6 +82,36 @@ def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
         and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         for each in rest
     )
+
+
+def _check_writable(index: int, parameters: Iterable[Tensor]) -> None:
+    """Refuse what no step can write to; a fused kernel would write behind its end."""
+    for parameter in parameters:
+        # A lazy one has no shape yet; it is refused with its model.
+        if is_lazy(parameter) or not parameter.requires_grad:
+            continue
+        if is_expanded(parameter):
+            raise ConfigError(
+                f"group {index} of the optimizer has a parameter of shape "
+                f"{tuple(parameter.shape)} whose elements share memory, as expand() "
+                "lets them, so no step can write each; make it of a clone()"
+            )
+
+
+def _check_scalable(index: int, parameters: Iterable[Tensor]) -> None:
+    """Refuse gradients that torch's loss scaler does not unscale."""
+    for kind in {p.dtype for p in parameters if p.requires_grad}:
+        if kind.is_complex:
+            found, way = "complex", "use 'bf16' or 'fp32'"
+        elif kind is torch.float16:
+            # Half as many bits to train; autocast casts what is computed by itself.
+            found, way = "float16", "call model.float() before building the optimizer"
+        else:
+            continue
+        raise ConfigError(
+            f"precision is 'fp16', and group {index} of the optimizer has {found} "
+            f"parameters, whose gradients torch's loss scaler does not take; {way}"
+        )
 
 
 def _check_rate(name: str, index: int, group: Mapping[str, Any]) -> None:

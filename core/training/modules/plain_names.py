@@ -45,7 +45,8 @@ def load_weights(
 ) -> None:
     """Give ``model`` weights under plain names, however it is wrapped.
 
-    A buffer that is None, as one that the first batch makes, is made for them.
+    A buffer that is None, as one that the first batch makes, is made for them. What is
+    expanded gets memory for all its elements, since torch writes to nothing else.
     """
     for path, module in model.named_modules():
         for name in [n for n, buffer in module._buffers.items() if buffer is None]:
@@ -53,12 +54,22 @@ def load_weights(
             if isinstance(saved, Tensor):
                 at = next(model.parameters(), saved).device
                 module._buffers[name] = torch.empty_like(saved, device=at)
-    state = {
-        name: weights[plain]
-        for name in model.state_dict()
-        if (plain := plain_name(model, name)) in weights
-    }
+    state = {}
+    for name, held in model.state_dict(keep_vars=True).items():
+        if (plain := plain_name(model, name)) in weights:
+            state[name] = weights[plain]
+            if isinstance(held, Tensor) and is_expanded(held):
+                held.data = held.detach().clone()  # it stays the tensor others know
     model.load_state_dict(state, strict=strict)
+
+
+def is_expanded(tensor: Tensor) -> bool:
+    """Whether elements share memory, as ``expand`` lets them."""
+    has_strides = tensor.layout is torch.strided and not tensor.is_nested
+    return has_strides and any(
+        size > 1 and stride == 0
+        for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
 
 
 def as_plain(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Any]:

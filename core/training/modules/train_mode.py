@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import compress
 
 import torch
 from torch import nn
 
+from training.modules.optimizer_checks import PARAMETERS
 from training.modules.plain_names import plain_name, some
 
 log = logging.getLogger(__name__)
@@ -128,7 +130,9 @@ def keep_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     if not frozen:
         return
     for group in optimizer.param_groups:
-        group["params"] = [p for p in group["params"] if p not in frozen]
+        stays = [p not in frozen for p in group["params"]]
+        for each in group.keys() & PARAMETERS:
+            group[each] = list(compress(group[each], stays))
     for parameter in frozen:
         parameter.requires_grad_(False)
         parameter.grad = None

@@ -18,6 +18,7 @@ from training.errors import ConfigError
 from training.feed.parts import SAMPLERS, parts_of
 from training.feed.unsaved_generators import generators_in
 from training.hardware.rng import load_rng_state, rng_state
+from training.modules.plain_names import is_expanded
 from training.modules.train_mode import frozen_modules
 
 #: Bytes of parameters up to which copies are kept: some losses move a teacher.
@@ -69,8 +70,10 @@ class Kept:
         parameters = list(dict.fromkeys(p for m in kept for p in m.parameters()))
         size = sum(p.numel() * p.element_size() for p in parameters)
         is_small = size <= MOST_BYTES
+        # No pass can write to what is expanded, nor could its value go back.
+        copied = {p for p in parameters if is_small and not is_expanded(p)}
         self._parameters = [
-            (p, p._version, p.detach().clone() if is_small else None)
+            (p, p._version, p.detach().clone() if p in copied else None)
             for p in parameters
         ]
         self._grads = [

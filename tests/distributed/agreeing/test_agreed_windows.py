@@ -215,3 +215,61 @@ def test_d10_gradients_that_a_plugin_changes_on_one_rank_are_those_of_main(
     main = two.run(spoilt, "shift", 0, {})
     assert same(*main)
     assert not same(main[0], none[0]), "or it is no control"
+
+
+class Bypassed(nn.Module):
+    """In the window that is spoilt its loss is of what the optimizer does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.other = Regression(), nn.Parameter(torch.ones(()))
+        self.calls = 0
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        self.calls += 1
+        inner: Tensor = self.inner(x, y)["loss"] * 0.01  # which overflows at no scale
+        return self.other * 1.0 if self.calls == AT + 1 else inner
+
+
+class Adds(Spoils):
+    """Gives one rank a bad gradient where there was none."""
+
+    def on_before_step(self, trainer: Trainer) -> None:
+        if self.what == "gradient" and self.is_here(trainer):
+            weight = trainer.model.inner.layers[0].weight
+            weight.grad = torch.full_like(weight, float("nan"))
+
+
+def bypassed(what: str) -> tuple[list[Any], tuple[int, int]]:
+    """Train with a window without a gradient; return what is heard, and counts."""
+    model, adds = Bypassed(), Adds(what, 1)
+    trainer = Trainer(
+        *(model, regression_batches(5, 8)),
+        optimizer=torch.optim.SGD(model.inner.parameters(), lr=0.1),
+        callbacks=[adds],
+        plugins=[{"distributed": {"find_unused_parameters": True}}],
+        precision="fp16",
+        nonfinite="skip",
+        loss_per="samples",
+        device="cpu",
+    )
+    trainer.train()
+    return adds.heard, (trainer.update, trainer.state.progress.nonfinite_windows)
+
+
+def test_d12_a_window_without_a_gradient_leaves_the_scale_alone_on_all(
+    two: Ranks,
+) -> None:
+    first, second = two.run(bypassed, "none")
+    assert first == second
+    assert first[1] == (5, 0)
+    assert {heard[3] for heard in first[0]} == {65536.0}
+
+
+def test_d10_what_a_plugin_adds_to_such_a_window_on_one_rank_is_refused_on_all(
+    two: Ranks,
+) -> None:
+    first, second = two.run(bypassed, "gradient")
+    assert first == second
+    assert first[1] == (4, 1)
+    assert {heard[3] for heard in first[0]} == {65536.0}

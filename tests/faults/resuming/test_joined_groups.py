@@ -300,6 +300,28 @@ def test_r11_parameters_move_in_an_optimizer_that_names_them(tmp_path: Path) -> 
     assert names == expected
 
 
+class MovesAtSetUp(Moves):
+    """Takes the first layer out of its group as soon as a run goes on."""
+
+    def on_setup(self, trainer: Trainer) -> None:
+        if trainer.epoch >= 1:
+            self.move(trainer)
+
+
+def test_r11_names_stay_beside_what_a_hook_of_the_resumed_run_moves(
+    tmp_path: Path,
+) -> None:
+    moving("never", "no group", SavesEverywhere(tmp_path), is_named=True).train()
+    mover = MovesAtSetUp("never", "a new group")
+    trainer = moving("never", "no group", mover, is_named=True)
+    trainer.load_checkpoint(tmp_path / "1-9.pt")
+    trainer.train()
+    assert sizes_of(trainer) == [2, 2, 2]
+    names = {p: name for name, p in trainer.model.named_parameters()}
+    for group in trainer.optimizer.param_groups:
+        assert group["param_names"] == [names[p] for p in group["params"]]
+
+
 def test_r11_a_save_leaves_the_states_of_what_is_in_no_group(tmp_path: Path) -> None:
     trainer = moving("when its epoch begins", "no group", SavesEverywhere(tmp_path))
     trainer.train()

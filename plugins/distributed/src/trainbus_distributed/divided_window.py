@@ -124,12 +124,13 @@ class DividedWindow(Window):
                 return self._result(applied=False)
             self._exchange_rest()
             listen = partial(self._before_step, before_step) if is_heard else None
-            if self.precision.scaler is not None:
-                return self._scaled_step(self.precision.scaler, listen)
+            scaler = self.precision.scaler if self._check.has_any() else None
+            if scaler is not None:
+                return self._scaled_step(scaler, listen)
             return self._plain_step(listen)
         except Spoilt as spoilt:
-            if self.precision.scaler is not None:
-                self.precision.scaler.update()  # it has looked before
+            if scaler is not None:
+                scaler.update()  # it has looked before
             self._refuse(str(spoilt))
             return self._result(applied=False, nonfinite=True)
         finally:

@@ -14,11 +14,12 @@ from training.bus.callback import Callback
 from training.bus.foreign_hooks import FOREIGN, hint_for
 from training.bus.slots import describe
 from training.errors import PluginError, did_you_mean
-from training.hooks.hook_api import PROJECT, SINCE, is_meant
+from training.hooks.hook_api import API_VERSION, PROJECT, SINCE, is_meant
 from training.hookspecs import HOOKS
 
 __all__ = [
     "MUTABLES",
+    "api_mistake",
     "declared_mistake",
     "has_own",
     "refuse_deaf",
@@ -46,6 +47,31 @@ for _name, _default in vars(Callback).items():
         _KINDS[_name] = (str, *_COLLECTIONS)
     else:
         _KINDS[_name] = (str,)
+
+
+def api_mistake(hook_api: Any) -> str:
+    """Return what is wrong with a declared range of the hook API, ``""`` if nothing.
+
+    Args:
+        hook_api: a version range such as ``">=1.0,<2"``; None declares nothing.
+    """
+    if hook_api is None:
+        return ""
+    # Here, since most plugins declare no range.
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        hash(hook_api)  # what cannot be hashed is no text
+        fits = API_VERSION in SpecifierSet(hook_api)
+    except (InvalidSpecifier, AttributeError, TypeError):
+        return f"declares hook_api {hook_api!r}; write a range such as '>=1.0,<2'"
+    if fits:
+        return ""
+    major, _, _ = API_VERSION.partition(".")
+    return (
+        f"needs hook API {hook_api}, but this trainbus has {API_VERSION} and serves "
+        f"plugins written for >={major}.0,<={API_VERSION}; install releases that fit"
+    )
 
 
 def declared_mistake(plugin: Any) -> str:

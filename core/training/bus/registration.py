@@ -15,7 +15,6 @@ from training.bus.ranks import ranks_mistake
 from training.bus.slots import describe
 from training.errors import PluginError
 from training.hooks.hook_api import (
-    API_VERSION,
     FAILURE_POLICIES,
     PROJECT,
     is_meant,
@@ -75,6 +74,7 @@ def checked_name(plugin: Any, name: str | None) -> str:
     """
     # Late, here and in ``hooks_of``: how plugins declare is nothing to the loop.
     from training.bus.declared import (
+        api_mistake,
         declared_mistake,
         refuse_misspelt_hooks,
         warn_of_unmarked,
@@ -115,31 +115,6 @@ def checked_name(plugin: Any, name: str | None) -> str:
     else:
         warn_of_unmarked(plugin, name)
     return name
-
-
-def api_mistake(hook_api: Any) -> str:
-    """Return what is wrong with a declared range of the hook API, ``""`` if nothing.
-
-    Args:
-        hook_api: a version range such as ``">=1.0,<2"``; None declares nothing.
-    """
-    if hook_api is None:
-        return ""
-    # Here, since most plugins declare no range.
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
-    try:
-        hash(hook_api)  # what cannot be hashed is no text
-        fits = API_VERSION in SpecifierSet(hook_api)
-    except (InvalidSpecifier, AttributeError, TypeError):
-        return f"declares hook_api {hook_api!r}; write a range such as '>=1.0,<2'"
-    if fits:
-        return ""
-    major, _, _ = API_VERSION.partition(".")
-    return (
-        f"needs hook API {hook_api}, but this trainbus has {API_VERSION} and serves "
-        f"plugins written for >={major}.0,<={API_VERSION}; install releases that fit"
-    )
 
 
 def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:

@@ -12,7 +12,7 @@ import torch
 
 from training.bus.bus import Bus
 from training.bus.callback import Callback
-from training.bus.registration import api_mistake
+from training.bus.declared import api_mistake
 from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.signature import signature_mistakes
 from training.hardware.rng import rng_state

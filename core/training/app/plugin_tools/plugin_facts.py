@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from training.app.plugin_tools.active import Choice
+from training.bus.declared import api_mistake
 from training.bus.foreign_hooks import hint_for
 from training.bus.methods import async_mistake
 from training.bus.order import relation_mistake, solve_order
 from training.bus.ranks import ranks_mistake
-from training.bus.registration import api_mistake
 from training.discovery import installed
 from training.discovery.installed import CALLBACK, PluginInfo
 from training.discovery.sources import (

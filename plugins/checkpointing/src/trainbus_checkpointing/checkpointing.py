@@ -215,11 +215,12 @@ class ModelCheckpointCallback(Callback):
             saver.frozen = FrozenWeights(trainer.model)
         best, last = self._restored.get("best"), self._restored.get("last")
         hints = [(each["file"], each["step"]) for each in (best, last) if each]
+        measured = trainer.metrics if self._restored else {}
         watched = {k: v for k, v in self._restored.items() if k in ("monitor", "mode")}
         before = replace(self.ranking, **watched)
 
         def begin() -> None:
-            store.begin(trainer.resumed_from, position, hints)
+            store.begin(trainer.resumed_from, position, hints, measured)
             before.spare(store.entries, self.ranking)
 
         with files.usable(store.folder):
@@ -325,14 +326,13 @@ class ModelCheckpointCallback(Callback):
         if self._saver is None:
             return {}  # what a checkpoint brought is still with the trainer
         best, last = self._saver.store.best, self._saver.store.last
-        value = best.value(self.monitor) if best else None
         has_baseline = self._saver.baseline is not None
         carried = self._restored["best"] if has_baseline else None
         return {
             "version": STATE_VERSION,
             "monitor": self.monitor,
             "mode": self.ranking.mode,
-            "best": {**_pointer(best), "value": value} if best else carried,
+            "best": {**_pointer(best), "value": self.best_value} if best else carried,
             "last": last and _pointer(last),
         }
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from trainbus_checkpointing.folder import is_bare_name, size_of
 from trainbus_checkpointing.retention import Entry
 from training import CheckpointError, ConfigError
-from training.plugin import write_json
+from training.plugin import MetricValue, write_json
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,36 @@ class Manifest:
         """Return the run that lists ``file`` with a state of ``step``, or None."""
         for entry in self.entries:
             if entry.file == file and entry.step == step:
+                return entry.run
+        return None
+
+    def run_resumed(
+        self,
+        known: Iterable[tuple[str, int]],
+        position: tuple[int, int],
+        metrics: Mapping[str, MetricValue],
+    ) -> int | None:
+        """Return the run of the state that was resumed, or None.
+
+        Args:
+            known: (file, step) pairs that it had listed.
+            position: (epoch, step) of the state.
+            metrics: the latest in the state.
+        """
+        for file, step in known:
+            run = self.run_of(file, step)
+            if run is not None:
+                return run
+        # All may have gone for one that was listed after the state was saved: another
+        # plugin had its turn before at that boundary, or this one writes in a thread.
+        for entry in reversed(self.entries):
+            same = {
+                name: latest.value
+                for name, latest in metrics.items()
+                if latest.step == entry.step and math.isfinite(latest.value)
+            }
+            is_before = (entry.epoch, entry.step) <= position
+            if is_before and same and same.items() <= entry.metrics.items():
                 return entry.run
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,7 +16,7 @@ from trainbus_checkpointing.parts_in_flight import PartsInFlight
 from trainbus_checkpointing.relisting import relisted
 from trainbus_checkpointing.retention import Entry, Ranking
 from training import CheckpointError
-from training.plugin import BegunSave, RunLock, Strategy, write_json
+from training.plugin import BegunSave, MetricValue, RunLock, Strategy, write_json
 
 log = logging.getLogger(__name__)
 
@@ -118,20 +118,22 @@ class Store:
         self,
         resumed_from: Path | None,
         position: tuple[int, int],
-        hints: Iterable[tuple[str, int]] = (),
+        hints: Iterable[tuple[str, int]],
+        metrics: Mapping[str, MetricValue],
     ) -> None:
         """Read what the folder holds and open a run in it.
 
         Args:
             resumed_from: the checkpoint that was loaded, or None.
             position: (epoch, step) of its state, (0, 0) in a fresh run.
-            hints: (file, step) pairs that its run had written, to recognise that run
-                when the checkpoint itself is not listed.
+            hints: (file, step) pairs that its run had written, and
+            metrics: the latest that it had measured, both to recognise that run when
+                the checkpoint itself is not listed.
         """
         self._lock.confirm()
         self._lists = Lists(_read_or_move_aside(self.folder))
         self._manifest.drop_incomplete()
-        self._source = run = None
+        self._source = None
         known = list(hints)
         if resumed_from is not None and _is_in(resumed_from, self.folder):
             self._source = resumed_from.name
@@ -140,8 +142,7 @@ class Store:
                 self._manifest.entries = relisted(self.folder, known)
         elif resumed_from is not None:
             self._lists.elsewhere = _beside(resumed_from, position)
-        for file, step in known:
-            run = self._manifest.run_of(file, step) if run is None else run
+        run = self._manifest.run_resumed(known, position, metrics)
         if run is None and self._source is not None:
             run = self._manifest.run  # an unlisted file in here: of the newest run
         self._manifest.begin_run(run, position)

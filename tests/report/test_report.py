@@ -95,7 +95,7 @@ def test_a_floor_stands_beside_a_metric_of_its_unit_only(write_run: Any) -> None
 
 def test_costs_starts_and_settings_are_there(write_run: Any) -> None:
     parts = page_of(write_run()).parts
-    assert "csv 0.500 12.5 % 3 on_epoch_end" in parts["What plugins cost"]
+    assert "csv 0.500 6.2 % 3 on_epoch_end" in parts["What plugins cost"]
     starts = parts["Starts and resumes"]
     assert "2026-01-01 01:02:03 nothing: a fresh start" in starts
     assert "said nothing: killed, or the machine went down" in starts

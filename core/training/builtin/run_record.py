@@ -73,6 +73,8 @@ class RunRecord(Callback):
         self.example: dict[str, str] | None = facts.get("example")
         #: What summary.json holds; empty before the run has ended.
         self.summary: dict[str, Any] = {}
+        #: Steps that were done when this start began.
+        self.steps_before = 0
         self._started: tuple[float, float] | None = None
         #: Each time that the run was started or resumed, and how that ended.
         self._starts: list[dict[str, Any]] = []
@@ -121,6 +123,7 @@ class RunRecord(Callback):
         if _is_measured_on_others(self._starts):
             self.facts.pop("floors", None)  # they are of the rows of this start only
         self._started = time.perf_counter(), _cpu_seconds()
+        self.steps_before = trainer.step
         self._owes_config = True
         self._write(STARTS, self._starts)
 

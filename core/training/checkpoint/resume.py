@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
@@ -48,6 +49,7 @@ from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import WAYS, keep_kernels
 from training.modules.optimizer_checks import PARAMETERS
 from training.modules.plain_names import some
+from training.plain import plain
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -84,8 +86,8 @@ def restore(
     Raises:
         CheckpointError: the run differs where nobody consented, or does not fit.
     """
-    # Weights first: of another model nothing else is worth comparing.
-    check_model(trainer.model, state, source)
+    # Weights first: of another model only what made it so is worth comparing.
+    check_model(trainer.model, state, source, partial(_remade, trainer, state))
     check_loss(trainer, state, source)
     # Before anything is adapted: it tells of the file as it is.
     comparison = Comparison(trainer, state, source, allowed)
@@ -202,14 +204,27 @@ class Comparison:
         if self._lost_schedule:
             notes = {"optimizer.lr": "as a schedule left it"}
             changes = [replace(c, note=notes.get(c.name, "")) for c in changes]
-        if self._trainer.recipe is not None:  # else metadata are the caller's own words
-            described = self._metadata, self._trainer.metadata
-            changes += described_otherwise(*described, changes)
+        changes += _redescribed(self._trainer, self._metadata, changes)
         changes += _missing_plugins(self._trainer, self._plugins)
         known = [*own, *CHANGED_BY_HOOKS, DESCRIPTION, *(each.name for each in changes)]
         check_names(self._allowed, known)
         require_consent(changes, self._allowed, self._source)
         return changes
+
+
+def _redescribed(
+    trainer: Checkpointable, saved: Mapping[str, Any], changes: Collection[Change]
+) -> list[Change]:
+    if trainer.recipe is None:  # then metadata are the caller's own words
+        return []
+    return described_otherwise(saved, trainer.metadata, changes)
+
+
+def _remade(trainer: Checkpointable, state: Mapping[str, Any]) -> list[Change]:
+    """Return what made the run's model another one: its options, labels or words."""
+    own = trainer.recipe.settings if trainer.recipe else {}
+    changes = differences(state["settings"], plain(own))
+    return changes + _redescribed(trainer, state.get("metadata", {}), changes)
 
 
 def _own_part(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -182,21 +182,26 @@ def _position(trainer: Checkpointable) -> dict[str, Any]:
     }
 
 
-def check_model(model: nn.Module, state: dict[str, Any], source: str) -> None:
+def check_model(
+    model: nn.Module,
+    state: dict[str, Any],
+    source: str,
+    causes: Callable[[], Iterable[object]] = tuple,
+) -> None:
     """Compare names and shapes of the weights; the model is not changed.
 
     Args:
         model: is to take them.
         state: completed in place where frozen weights were left out of it.
         source: the checkpoint, for messages.
+        causes: returns what made another model of it, if anything is known to.
     Raises:
         CheckpointError: names or shapes differ; says which.
     """
     complete(model, state, source)
     own = weights_of(model)
-    check_weights(
-        state["model"], own | reshaped(model, state["model"]), "model", source
-    )
+    own |= reshaped(model, state["model"])
+    check_weights(state["model"], own, "model", source, causes)
 
 
 def check_loss(trainer: Checkpointable, state: Mapping[str, Any], source: str) -> None:
@@ -225,7 +230,11 @@ def check_loss(trainer: Checkpointable, state: Mapping[str, Any], source: str) -
 
 
 def check_weights(
-    saved: Mapping[str, Any], own: Mapping[str, Any], what: str, source: str
+    saved: Mapping[str, Any],
+    own: Mapping[str, Any],
+    what: str,
+    source: str,
+    causes: Callable[[], Iterable[object]] = tuple,
 ) -> None:
     """Compare names, shapes and kinds of tensors; warn of values that are not finite.
 
@@ -234,6 +243,7 @@ def check_weights(
         own: the same, of the part that is to take them.
         what: that part: ``"model"`` or ``"loss"``.
         source: the checkpoint, for messages.
+        causes: returns what to name before the weights that differ, if some do.
     Raises:
         CheckpointError: something differs; says which.
     """
@@ -251,10 +261,11 @@ def check_weights(
         if names
     ]
     if problems:
+        told = [*map(str, causes()), *problems]
         added = " before a Trainer is made, with what a hook adds"
         added = added if unexpected and what == "model" else ""
         raise CheckpointError(
-            f"checkpoint {source!r} does not fit this {what}; {'; '.join(problems)}: "
+            f"checkpoint {source!r} does not fit this {what}; {'; '.join(told)}: "
             f"build the {what} as it was when the checkpoint was written{added}"
         )
     warn_of_nonfinite(saved, own, what, source)

@@ -63,7 +63,7 @@ class FakeTrainer:
             self.resumed_from = resume
             self.plugin.load_state_dict(state["plugins"]["checkpointing"])
         self.plugin.on_train_begin(self)
-        self.plugin.on_epoch_begin()
+        self.plugin.on_epoch_begin(self)
         return self
 
     def measure(self, **metrics: float) -> None:

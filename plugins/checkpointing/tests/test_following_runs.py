@@ -96,7 +96,7 @@ def test_a_run_that_is_refused_before_it_trains_hides_nothing(begun, tmp_path):
     old.epoch = old.step = 0
     plugin.on_train_begin(old)  # and another plugin refuses the run
     assert offered(old) == whole
-    plugin.on_epoch_begin()
+    plugin.on_epoch_begin(old)
     assert offered(old) == []
 
 

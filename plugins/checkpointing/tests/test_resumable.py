@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from training import Callback, Trainer
+from training import Callback, CheckpointError, Trainer
 
 
 class Signals(Callback):
@@ -62,6 +62,50 @@ def test_the_next_run_takes_it_away_and_one_that_ends_leaves_none(
     (tmp_path / "RESUMABLE").write_text("of an earlier run")
     make(tmp_path, 99).train()
     assert not (tmp_path / "RESUMABLE").exists()
+
+
+def test_a_resumed_run_with_nothing_left_to_train_takes_it_away(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        make(tmp_path, 8).train()
+    assert (tmp_path / "RESUMABLE").exists()
+    resumed = make(tmp_path, 99)
+    resumed.train(resume="auto")
+    assert resumed.step == 8
+    assert not (tmp_path / "RESUMABLE").exists()
+
+
+class RefusesState(Callback):
+    """Refuses the state that it had saved, as a schedule does another one's."""
+
+    after = ("checkpointing",)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"total": 8}
+
+    def load_state_dict(self, state: object) -> None:
+        raise CheckpointError("total is 4 now but 8 in the checkpoint")
+
+
+class RefusesToBegin(Callback):
+    """Refuses to go on, as who watches a metric does where nobody measures it."""
+
+    after = ("checkpointing",)
+
+    def on_train_begin(self, resumed: bool) -> None:
+        if resumed:
+            raise CheckpointError("nothing measures 'total'")
+
+
+@pytest.mark.parametrize("refuses", [RefusesState, RefusesToBegin])
+def test_a_resume_that_is_refused_leaves_it(
+    tmp_path: Path, refuses: type[Callback]
+) -> None:
+    with pytest.raises(SystemExit):
+        make(tmp_path, 3, before=refuses()).train()
+    whole = (tmp_path / "RESUMABLE").read_bytes()
+    with pytest.raises(CheckpointError, match="total"):
+        make(tmp_path, 99, before=refuses()).train(resume="auto")
+    assert (tmp_path / "RESUMABLE").read_bytes() == whole
 
 
 class SignalsBefore(Callback):

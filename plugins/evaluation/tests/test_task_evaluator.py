@@ -39,6 +39,12 @@ def evaluator(family: Any, **options: Any) -> TaskEvaluator:
         pytest.param(
             Generates(), {"max_new_tokens": 3}, "max_new_tokens is 3", id="length"
         ),
+        pytest.param(
+            Classifies(),
+            {"num_beams": 3, "max_new_tokens": 3},
+            "max_new_tokens is 3",
+            id="of both the first, in each process",
+        ),
     ],
 )
 def test_an_option_that_predictions_do_not_follow_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -173,7 +174,10 @@ def costs_of(run: RunFolder) -> list[dict[str, Any]]:
         seconds[name] = seconds.get(name, 0.0) + spent
         calls[name] = calls.get(name, 0) + number
         hooks[name] = max(hooks.get(name, (0.0, "")), (spent, hook))
-    whole = run.seconds or sum(seconds.values()) or 1.0
+    own = run.summary.get("seconds")  # of the start that was measured, not of all
+    whole = sum(seconds.values()) or 1.0
+    if isinstance(own, (int, float)) and 0 < own < math.inf:
+        whole = own
     return [
         {
             "plugin": name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,3 +115,23 @@ def test_labels_that_other_rows_move_are_refused_unless_it_is_allowed(
     assert (code, told in err) == (4, True), err
     code, out, err = command(*resume, "--allow-change", "model.description")
     assert (code, f"setting {told}" in out) == (0, True), err
+
+
+def test_what_made_another_model_is_named_before_the_weights_that_differ(
+    workplace: Path, command: Command
+) -> None:
+    rows = workplace / "rows/train.jsonl"
+    text = rows.read_text().replace('"answer"', '"label"')
+    for name in ("train", "val"):
+        (workplace / f"rows/{name}.jsonl").write_text(text)
+    task = ("--set", "task=image_classification")
+    command("run", "run.yaml", *task)
+    resume = (*RESUME, "auto", *task)
+    _, _, err = command(*resume, "--set", "model.build.hidden_size=8")
+    told = r"this model; model\.build\.hidden_size was \d+, is 8; of another kind:"
+    assert re.search(told, err), err
+    rows.write_text(text.replace('"label": "red"', '"label": "blue"'))
+    told = r"this model; model\.description was 'red' .*, is 'white'; of another kind:"
+    for allowed in ("dataset", "model.description"):
+        code, _, err = command(*resume, "--allow-change", allowed)
+        assert (code, bool(re.search(told, err))) == (4, True), err

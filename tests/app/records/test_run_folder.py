@@ -84,6 +84,32 @@ def test_a_run_that_was_killed_is_unfinished_until_it_was_resumed(
     assert second["ended"]["stop_owner"] == "trainer"
 
 
+def test_the_epochs_of_a_start_that_was_killed_count_in_the_time_of_all(
+    tmp_path: Path,
+) -> None:
+    run = ended(tmp_path, "is killed")
+    (trained,) = [row["seconds"] for row in run.history]
+    assert run.seconds == trained
+    resumed = recorded(tmp_path)
+    resumed.load_checkpoint(tmp_path / "half.pt")
+    resumed.train()
+    run = read_run(tmp_path)
+    assert run.seconds == trained + run.summary["seconds"]
+
+
+def test_an_epoch_counts_in_the_start_that_ended_it(tmp_path: Path) -> None:
+    steps, before = (3, 6, 8), (0, 6, 4)
+    said = ({"seconds": 10.0}, None, {"seconds": 30.0})
+    rows = [
+        {"epoch": number, "step": step, "seconds": 1.0}
+        for number, step in enumerate(steps, start=1)
+    ]
+    starts = [{"steps": n, "ended": end} for n, end in zip(before, said, strict=True)]
+    assert RunFolder(tmp_path, history=rows, starts=starts[:2]).seconds == 11.0
+    # The third goes back to before what the second has trained, which is lost.
+    assert RunFolder(tmp_path, history=rows, starts=starts).seconds == 40.0
+
+
 def test_a_resumed_run_that_is_killed_is_not_taken_for_its_earlier_end(
     tmp_path: Path,
 ) -> None:

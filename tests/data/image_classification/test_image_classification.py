@@ -1,6 +1,9 @@
 """What a predicted label scores."""
 
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 from sklearn.metrics import f1_score
@@ -26,6 +29,26 @@ def test_macro_f1_is_that_of_the_field(seed):
     records = [{"label": label, "prediction": guess} for label, guess in pairs]
     expected = f1_score(labels, said, average="macro", zero_division=0)
     assert TASK.summarise(records) == {"macro_f1": pytest.approx(expected)}
+
+
+SCORES = """
+import random
+from trainbus_data.image_classification.task import ImageClassification
+
+draws = random.Random(0)
+pairs = [(draws.choice("abcdefghijk"), draws.choice("abcdefghijk")) for _ in range(97)]
+records = [{"label": label, "prediction": guess} for label, guess in pairs]
+print(ImageClassification().summarise(records))
+"""
+
+
+def test_macro_f1_is_the_same_to_the_bit_in_each_process():
+    told = set()
+    for seed in range(1, 5):  # of the order in which a set of texts is read
+        env = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        command = [sys.executable, "-c", SCORES]
+        told.add(subprocess.check_output(command, env=env, text=True))
+    assert len(told) == 1, told
 
 
 def test_the_floor_is_the_most_frequent_label():

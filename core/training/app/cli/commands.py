@@ -73,7 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
             with profiled(trainer, arguments.profile_plugins, trace):
                 trainer.train()
         if trainer.is_main:
-            print(report.closing(record.summary, record.example))
+            said = record.summary, record.example, record.steps_before
+            print(report.closing(*said))
 
 
 def title(config: Config) -> str:

@@ -55,19 +55,23 @@ def _wrapped(text: str) -> str:
     return f"\n{INDENT}".join(lines)
 
 
-def closing(summary: Mapping[str, Any], example: Mapping[str, str] | None) -> str:
+def closing(
+    summary: Mapping[str, Any], example: Mapping[str, str] | None, before: int = 0
+) -> str:
     """Return how the run ended, its metrics, and what to type next.
 
     Args:
         summary: what summary.json holds.
         example: a row as ``predict`` takes it, by field, for the command to try.
+        before: steps that were done when the run was resumed; the time is of the rest.
     """
     reason = f"{summary['stop_reason']} ({summary['stop_owner']})"
+    own = f", {summary['steps'] - before:,} of them now," if before else ""
     lines = [
         "",
         f"stopped   {reason}",
         f"trained   {count(summary['epochs'], 'epoch')}, "
-        f"{count(summary['steps'], 'step')} in "
+        f"{count(summary['steps'], 'step')}{own} in "
         f"{summary['seconds']:.1f} s, {summary['cpu_seconds']:.1f} s of CPU time",
         "",
         *_metrics(summary),

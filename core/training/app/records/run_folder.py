@@ -89,15 +89,26 @@ class RunFolder:
 
     @property
     def seconds(self) -> float | None:
-        """How long all its starts took; None where that is not known."""
-        ends = [start.get("ended") for start in self.starts]
-        told = [end.get("seconds") for end in ends if isinstance(end, Mapping)]
-        if not told:
-            told = [self.summary.get("seconds")]
+        """How long all its starts took; None where that is not known.
+
+        Of a start that did not come to say so, it is how long its epochs took.
+        """
+        told = list(self._seconds_of_starts()) or [self.summary.get("seconds")]
         if not any(map(_number, told)):
             told = [row.get("seconds") for row in self.history]
         known = [float(value) for value in told if _number(value)]
         return sum(known) if known else None
+
+    def _seconds_of_starts(self) -> Iterator[Any]:
+        rows = self.history
+        for start in reversed(self.starts):
+            begun, ended = _count(start.get("steps")) or 0, start.get("ended")
+            own = [row for row in rows if (_count(row.get("step")) or 0) > begun]
+            rows = [row for row in rows if (_count(row.get("step")) or 0) <= begun]
+            if isinstance(ended, Mapping):
+                yield ended.get("seconds")
+            else:
+                yield from (row.get("seconds") for row in own)
 
     @property
     def best(self) -> list[Best]:

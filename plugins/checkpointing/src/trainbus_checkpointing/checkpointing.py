@@ -200,7 +200,6 @@ class ModelCheckpointCallback(Callback):
         with files.usable(folder):
             self._lock = self._claim.take(folder / LOCK, trainer)
             sweep_leftovers(folder)
-        resumable.remove(Path(trainer.save_dir))
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Refuse unknown metrics; open the folder for this run."""
@@ -230,9 +229,9 @@ class ModelCheckpointCallback(Callback):
         if self.carry_best and best and not store.best and before == self.ranking:
             saver.baseline = best["value"]
 
-    def on_epoch_begin(self) -> None:
+    def on_epoch_begin(self, trainer: Trainer) -> None:
         """Let the run be known for the newest, also if it dies before it saves."""
-        self._set_up.begin()
+        self._set_up.begin(trainer)
 
     @heard_if(lambda self: self.async_save or self.cadence.every_n_steps)
     def on_step_end(self, trainer: Trainer) -> None:
@@ -289,6 +288,7 @@ class ModelCheckpointCallback(Callback):
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written."""
+        resumable.remove(trainer)  # no epoch may have begun
         self._finish(trainer, wait=True)
 
     def on_exception(self, error: BaseException) -> None:

@@ -42,8 +42,11 @@ def write(trainer: Trainer, store: Store, error: BaseException | None) -> None:
         log.warning("checkpointing: %s could not be written: %s", RESUMABLE, error)
 
 
-def remove(save_dir: Path) -> None:
-    """Take it away: a run has begun."""
+def remove(trainer: Trainer) -> None:
+    """Take it away: a run has begun, which nobody can refuse any more."""
+    if not trainer.is_main:
+        return
+    save_dir = Path(trainer.save_dir)
     try:
         (save_dir / RESUMABLE).unlink(missing_ok=True)
         if save_dir.is_dir():

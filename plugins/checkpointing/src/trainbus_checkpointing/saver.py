@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainbus_checkpointing import resumable
 from trainbus_checkpointing.cadence import Boundary
 from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate, as_folder
 from trainbus_checkpointing.folder import usable
@@ -43,10 +44,11 @@ class Saver:
         self.saved_at: tuple[int, int] | None = None
         self._has_begun = False
 
-    def begin(self) -> None:
+    def begin(self, trainer: Trainer) -> None:
         """Note, the first time, that the run trains; all processes call it."""
         if not self._has_begun:
             self._has_begun = True
+            resumable.remove(trainer)
             with usable(self.store.folder):
                 self.store.on_main(self.store.note_run)
 

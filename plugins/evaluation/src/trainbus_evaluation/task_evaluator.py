@@ -73,8 +73,8 @@ class TaskEvaluator:
         given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
         taken = inspect.signature(recipe.family.predict).parameters
         self._options = {name: given[name] for name in GENERATION if name in taken}
-        for name in GENERATION.keys() - taken.keys():
-            if given[name] != GENERATION[name]:
+        for name, usual in GENERATION.items():
+            if name not in taken and given[name] != usual:
                 kind = type(recipe.family).__name__
                 raise ConfigError(
                     f"{name} is {given[name]}, but predictions of the family {kind} do "

@@ -247,7 +247,7 @@ class Run:
         if bus.on_setup is not None:
             bus.on_setup(trainer)
         self.is_set_up = True
-        self.state.lengths = lengths_of(trainer)
+        self.state.lengths.update(lengths_of(trainer))
         self._require_same()  # again: a plugin may have frozen a layer on one of them
         check_optimizer(trainer, tell_untrained=True)
         self.window = window = self._make_window(module)

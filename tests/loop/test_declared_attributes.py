@@ -22,7 +22,8 @@ MANY = {"plugins", "callbacks", "instances", "everybody"}
 ONE = {"plugin", "callback"}
 #: Places that go through whatever a plugin has, to find its hooks or its relations.
 READERS = {
-    "core/training/bus/registration.py": {"attribute", "hook"},
+    "core/training/bus/registration.py": {"attribute"},
+    "core/training/bus/declared.py": {"hook"},
     "core/training/bus/order.py": {"key"},
     # Attributes that ``Callback`` declares, and options that a class declares there.
     "core/training/bus/ranks.py": {"what"},

@@ -12,8 +12,8 @@ MUTANTS = [
     Mutant(
         "R1",
         "the random generators are not restored",
-        "training.loop.loop",
-        'load_rng_state(self.state.owed["rng"], self.trainer.device)',
+        "training.hardware.draws",
+        'load_rng_state(owed["rng"], self._device)',
         "str(self)",
         MATRIX,
         "test_r1_every_boundary_of_every_kind and 1",

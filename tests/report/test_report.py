@@ -142,15 +142,18 @@ def test_what_is_measured_in_training_and_validation_shares_a_chart(
 ) -> None:
     row = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": 3.0}
     row |= {"train_acc": 0.5, "val_acc": 0.25, "val_acc/noisy": 0.125, "val_only": 1.0}
+    row |= {"accuracy": 0.5, "train_accuracy": 0.25, "val_accuracy": 0.5}
     page = page_of(write_run(history=[row, {**row, "epoch": 2}]))
     words = page.parts["Curves"]
-    assert re.findall(r"loss|\w*acc\b|val_only|learning rate", words) == [
-        *("loss", "acc", "val_only", "learning rate")
+    names = r"loss|\w*acc\b|\w*accuracy|val_only|learning rate"
+    assert re.findall(names, words) == [
+        *("loss", "acc", "val_only", "accuracy", "train_accuracy", "val_accuracy"),
+        "learning rate",
     ]
     styles = [str(a.get("style")) for tag, a in page.tags if tag == "path"]
     drawn = [style for style in styles if "fill: none" in style and "#0072b2" in style]
-    assert len(drawn) == 2 + 3 + 1 + 1
-    assert sum("stroke-dasharray" in style for style in drawn) == 2  # of training
+    assert len(drawn) == 2 + 3 + 1 + 3 + 1
+    assert sum("stroke-dasharray" in style for style in drawn) == 3  # of training
 
 
 def test_the_page_of_several_runs_stands_in_the_folder_of_all(write_run: Any) -> None:

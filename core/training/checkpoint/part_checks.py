@@ -136,16 +136,16 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     ):
         wanted = f"within the {most} windows it is a part of"
         require(value <= most, f"progress.{name}", progress.get(name), wanted)
-    decided = progress.get("decided", -1)
+    decided, served = progress.get("decided", -1), progress.get("served", False)
     is_right = type(decided) is int and -1 <= decided <= step
     require(is_right, "progress.decided", decided, "-1 or a step so far")
+    require(isinstance(served, bool), "progress.served", served, "True or False")
     wanted = f"within the {step} windows of the run, of which each epoch has one"
     require(progress["epoch"] <= step, "progress.epoch", progress["epoch"], wanted)
     # It would be in the mean of the epoch that begins.
     if progress["batch"] == 0 and progress["weight_sum"] == 0:
-        wanted = "empty, as before the first batch of an epoch"
         for name, value in (("loss_sum", loss), ("part_sums", sums)):
-            require(not value, f"progress.{name}", value, wanted)
+            require(not value, f"progress.{name}", value, "0 before a first batch")
 
 
 def _is_sum(value: Any) -> bool:

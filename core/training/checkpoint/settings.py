@@ -72,6 +72,8 @@ class Change:
         return f"{self.name} was {was}{note}, is {now}"
 
 
+#: Lengths that the data had as the run was set up, where they are others now.
+BEGUN_WITH = "begun_with"
 #: Settings that are read off the loaders.
 OF_LOADER = (
     *("dataset", "dataset_length", "sampler", "batch_size", "drop_last"),
@@ -85,7 +87,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
     sampler = getattr(loader, "batch_sampler", None)
     batch_size = getattr(loader, "batch_size", None)
     dataset = getattr(loader, "dataset", None)
-    lengths = trainer.state.lengths or lengths_of(trainer)
+    lengths = lengths_of(trainer)
     settings = {
         "seed": trainer.order_seed,
         "precision": trainer.precision,
@@ -121,16 +123,15 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         for name in OF_LOADER:
             del settings[name]
         settings["batches_per_epoch"] = lengths["batches_per_epoch"]
+    begun = trainer.state.lengths
+    if grown := {name: n for name, n in begun.items() if n != lengths.get(name)}:
+        settings[BEGUN_WITH] = grown
     # As JSON has them: reading a file calls no class of numpy.
     return {name: plain(value) for name, value in settings.items()}
 
 
 def lengths_of(trainer: Checkpointable) -> dict[str, int | None]:
-    """Return how long the training data are now, by names of settings.
-
-    A sampler or a data set may be longer in each epoch: those of the run are those
-    that it was set up with.
-    """
+    """Return how long the training data are now, by names of settings."""
     loader: Any = trainer.train_dataloader
     strategy = trainer.strategy
     if strategy.is_divided and strategy.data == "own":  # of one process's part
@@ -159,8 +160,13 @@ def _fingerprint_of(loader: Any) -> str | int | None:
 
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change]:
-    """Return what differs; names that either side does not know are left out."""
-    saved, own = _comparable(saved), _comparable(own)
+    """Return what differs; names that either side does not know are left out.
+
+    Data that have grown since the run was set up may be as long as they were then.
+    """
+    begun = saved.get(BEGUN_WITH, {})
+    as_begun = {name: n for name, n in begun.items() if own.get(name) == n}
+    saved, own = _comparable({**saved, **as_begun}), _comparable(own)
     changes = [
         Change(name, saved[name], own[name])
         for name in saved
@@ -275,7 +281,8 @@ def require_same(trainer: Checkpointable, validation: Mapping[str, Any]) -> None
 
 
 def _comparable(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return ``settings`` without what was only noted while a unit was measured."""
+    """Return ``settings`` without what only notes how the run came along."""
+    settings = {name: each for name, each in settings.items() if name != BEGUN_WITH}
     weighing = settings.get("loss_per")
     # How far a measurement had come is progress.
     return {**settings, "loss_per": weighing["unit"]} if weighing else settings

@@ -182,6 +182,7 @@ class EpochLoader:
         # Those of the user have a history: they go on from the states saved.
         for generator, saved in zip(self.generators, state or [], strict=False):
             generator.set_state(saved)
+        self.unwatched = None  # else its workers live until the new ones do
         # Before the iterator is made: that draws from them already.
         self.epoch_state = self.generator_states()
         loader: Any = self.loader

@@ -70,9 +70,6 @@ class Loop:
         self.modes = modes
         self.draws = Draws(trainer.device)
         self._catch_up, self._end_is_announced = catch_up, True
-        at, measured = state.progress, state.metrics.values()
-        # Once at a boundary in an epoch: what is asked meanwhile waits for the next.
-        self._is_served = at.batch > 0 and any(v.step == at.step for v in measured)
         self.is_in_window = self.is_evaluating = self.row_is_due = self.is_extra = False
 
     def run(self) -> None:
@@ -150,8 +147,8 @@ class Loop:
         for inputs, host, origin in batches:
             if index == length and self.trainer.is_stopping:
                 return False  # it had said that there are no more
-            # No, the epoch goes on.
-            if requests.asked and not (window.num_batches or self._is_served):
+            # The epoch goes on. Once a boundary: what is asked meanwhile waits.
+            if requests.asked and not (window.num_batches or progress.served):
                 self._serve_requests()
                 if requests.stop is not None:
                     return False
@@ -190,7 +187,7 @@ class Loop:
         before_step = bus.on_before_step
         # None where nobody listens: the window then need not look before it clips.
         result = self.window.step(before_step and (lambda: before_step(trainer)))
-        self.is_in_window = self._is_served = False
+        self.is_in_window = progress.served = False
         lr = float(trainer.optimizer.param_groups[0]["lr"])  # as a listener has left it
         if result.verdict is None:
             progress.count(bool(result.applied))
@@ -221,9 +218,9 @@ class Loop:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""
         # Waits for the device: who measures or saves needs the true counters.
         self.state.verdicts.settle()
-        self._is_served = True
         if (reason := self.state.requests.take("evaluation")) is not None:
             self._evaluate(reason)
+        self.state.progress.served = True
         if not self.trainer.is_stopping:  # else with the one that ends the run
             self._save_if_asked()
 

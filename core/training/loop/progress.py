@@ -28,6 +28,7 @@ class Progress:
         lr: learning rate of the latest window, of the first parameter group.
         decided: step of the latest evaluation at an epoch's end, or at ``max_steps``
             inside one, that decisions count; -1: the latest was an extra one.
+        served: whether requests were served at the boundary at hand, in an epoch.
         part_sums: as ``loss_sum`` and ``weight_sum``, of each part of the loss, over
             the epoch's batches that had it; replaced, never changed.
     """
@@ -43,6 +44,7 @@ class Progress:
     nonfinite_windows: int = 0
     lr: float = 0.0
     decided: int = -1
+    served: bool = False
     part_sums: PartSums = field(default_factory=dict)
 
     @property
@@ -53,7 +55,11 @@ class Progress:
     def state_dict(self) -> dict[str, Any]:
         """Return the counters by name; reads the loss and its parts from the device."""
         parts = {name: [float(s), n] for name, (s, n) in self.part_sums.items()}
-        return {**asdict(self), "loss_sum": float(self.loss_sum), "part_sums": parts}
+        served = (
+            self.served and self.batch > 0
+        )  # a begin is announced, and served, anew
+        own = {"loss_sum": float(self.loss_sum), "part_sums": parts, "served": served}
+        return {**asdict(self), **own}
 
     def means(self) -> dict[str, float]:
         """Return the epoch's mean loss, NaN of no item, and that of each part.

@@ -22,6 +22,8 @@ def has_finite(value: Any) -> bool:
         return True
     if not (value.is_floating_point() or value.is_complex()):
         return True
+    if value.is_nested:
+        return all(map(has_finite, value.unbind()))
     if value.layout is torch.sparse_coo:
         value = value._values()
     elif value.layout in COMPRESSED:

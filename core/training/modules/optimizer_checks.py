@@ -105,7 +105,9 @@ def _check_scalable(index: int, parameters: Iterable[Tensor]) -> None:
             found, way = "complex", "use 'bf16' or 'fp32'"
         elif kind is torch.float16:
             # Half as many bits to train; autocast casts what is computed by itself.
-            found, way = "float16", "call model.float() before building the optimizer"
+            found = "float16"
+            way = "call model.float() before building the optimizer, or "
+            way += "requires_grad_(False) of what stays as it is"
         else:
             continue
         raise ConfigError(

@@ -48,11 +48,13 @@ def _let_go() -> None:
 
 
 def _give_back() -> None:
-    for former in reversed(_replaced):
-        if not former.is_replaced:
-            break  # a handler of another's, which is not ours to take away
-        former.put_back()
-    _let_go()
+    try:
+        for former in reversed(_replaced):
+            if not former.is_replaced:
+                break  # a handler of another's, which is not ours to take away
+            former.put_back()
+    finally:
+        _let_go()
 
 
 if hasattr(os, "register_at_fork"):  # for good: nobody can take it back

@@ -65,7 +65,9 @@ def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
     )
     groups: dict[str, list[str]] = {"loss": []}  # first
     for name in names:
-        groups.setdefault(_measured(name), []).append(name)
+        measured = _measured(name)
+        # One that has the bare name is measured otherwise, and has a chart of its own.
+        groups.setdefault(name if measured in names else measured, []).append(name)
     if any("lr" in row for run in runs for row in run.history):
         groups["learning rate"] = ["lr"]
     charts = []

@@ -48,6 +48,7 @@ def with_progress(state: dict[str, Any], values: dict[str, Any]) -> dict[str, An
             *("part_sums",),
             id="a part before the first batch",
         ),
+        pytest.param({"served": 1}, "served", id="a flag that is a number"),
         pytest.param({"decided": "x"}, "decided", id="a step that is text"),
     ],
 )

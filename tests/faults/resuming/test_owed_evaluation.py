@@ -158,3 +158,46 @@ def test_one_more_evaluation_is_made_where_it_was_without_a_signal(
     resumed = Again()
     build(tmp_path / "parted", resumed, **saving).train(resume="auto")
     assert resumed.places == again.places
+
+
+class AsksAsItIsSaved(Again):
+    """Asks for its evaluation where the run is saved, before who saves it."""
+
+    before = ("Saves",)
+    on_metrics = None  # type: ignore[assignment]
+
+    def evaluate(self, trainer: Trainer) -> None:
+        self.places.append(trainer.step)
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        if trainer.step == EVERY:
+            trainer.request_evaluation("once more")
+
+
+class Saves(Callback):
+    """Saves inside an epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == EVERY - 1:
+            trainer.request_checkpoint("before")
+        if trainer.step == EVERY:
+            trainer.request_checkpoint("here")
+
+    def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+        if reason.startswith("here"):
+            trainer.save_checkpoint(self.path)
+
+
+def test_an_evaluation_asked_for_where_the_run_is_saved_is_made_where_it_was(
+    tmp_path: Path,
+) -> None:
+    again, file = AsksAsItIsSaved(), tmp_path / "here.pt"
+    whole = build(tmp_path / "whole", again, Saves(file))
+    whole.train()
+    assert EVERY + 1 in again.places
+    resumed = AsksAsItIsSaved()
+    build(tmp_path / "parted", resumed).train(resume=file)
+    assert resumed.places == again.places

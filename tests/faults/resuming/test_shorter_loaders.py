@@ -226,6 +226,7 @@ def test_r3_a_run_whose_epochs_grow_goes_on_at_every_boundary(
     straight = build(SavesEverywhere(tmp_path), loader=make(), num_epochs=3)
     straight.train()
     assert straight.step == 2 + 4 + 6
+    (tmp_path / "3-12.pt").unlink()  # from which nothing is read any more
     for path in tmp_path.iterdir():
         trainer = build(loader=make(), num_epochs=3)
         trainer.load_checkpoint(path)
@@ -233,7 +234,18 @@ def test_r3_a_run_whose_epochs_grow_goes_on_at_every_boundary(
         assert_same_end(end_of(trainer), end_of(straight), path.name)
 
 
-def test_r3_data_that_are_others_than_those_of_set_up_are_refused(
+def test_r3_data_that_are_as_long_as_they_were_when_it_was_saved_are_taken(
+    tmp_path: Path,
+) -> None:
+    build(SavesEverywhere(tmp_path), loader=CURRICULA["a data set"]()).train()
+    other = CURRICULA["a data set"]()
+    other.dataset.epoch = 1
+    trainer = build(loader=other, num_epochs=2)
+    trainer.load_checkpoint(tmp_path / "1-4.pt")
+    assert trainer.step == 4
+
+
+def test_r3_data_that_were_never_as_long_are_refused(
     tmp_path: Path,
 ) -> None:
     """The control: what grew may not have begun longer."""
@@ -241,4 +253,4 @@ def test_r3_data_that_are_others_than_those_of_set_up_are_refused(
     other = CURRICULA["a data set"]()
     other.dataset.epoch = 1
     with pytest.raises(CheckpointError, match="dataset_length was 4, is 8"):
-        build(loader=other).load_checkpoint(next(tmp_path.iterdir()))
+        build(loader=other).load_checkpoint(tmp_path / "0-1.pt")

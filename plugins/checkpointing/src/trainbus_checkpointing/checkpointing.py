@@ -29,7 +29,7 @@ from trainbus_checkpointing.filename import (
 from trainbus_checkpointing.plan import plan_of
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saved import check_state
-from trainbus_checkpointing.saver import Saver
+from trainbus_checkpointing.saver import Saver, measured_before
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
@@ -214,7 +214,7 @@ class ModelCheckpointCallback(Callback):
             saver.frozen = FrozenWeights(trainer.model)
         best, last = self._restored.get("best"), self._restored.get("last")
         hints = [(each["file"], each["step"]) for each in (best, last) if each]
-        measured = trainer.metrics if self._restored else {}
+        measured = measured_before(trainer) if self._restored else {}
         watched = {k: v for k, v in self._restored.items() if k in ("monitor", "mode")}
         before = replace(self.ranking, **watched)
 

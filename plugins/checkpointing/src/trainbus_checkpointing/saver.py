@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from trainbus_checkpointing.folder import usable
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.staging import Staging
 from trainbus_checkpointing.store import Store
-from training.plugin import FrozenWeights, capture, write_checkpoint
+from training.plugin import FrozenWeights, MetricValue, capture, write_checkpoint
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -142,3 +142,14 @@ def needed_steps(trainer: Trainer) -> set[int]:
     """Ask every plugin for the steps whose checkpoints must stay."""
     needed = trainer.bus.collect("needed_checkpoints", trainer=trainer)
     return {step for _, steps in needed for step in steps or ()}
+
+
+def measured_before(trainer: Trainer) -> Mapping[str, MetricValue]:
+    """Return what the run had measured that goes on, to know its files by.
+
+    Nothing where its checkpoint lies outside of ``save_dir``: another run's files, of
+    which one number may be the same, would be taken for its own.
+    """
+    source, folder = trainer.resumed_from, Path(trainer.save_dir).absolute()
+    is_own = source is not None and source.absolute().is_relative_to(folder)
+    return trainer.metrics if is_own else {}

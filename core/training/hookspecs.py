@@ -279,7 +279,8 @@ def on_epoch_end(trainer: TrainerView, metrics: Mapping[str, float]) -> None:
 def on_checkpoint(trainer: TrainerView, reason: str) -> None:
     """Fire when state is whole and may be written: the place to save.
 
-    State: a boundary: no partial gradients; every earlier event has finished.
+    State: a boundary: no partial gradients; every earlier event has finished. What is
+        drawn from the global generators is put back.
     Args:
         trainer: ``save_checkpoint(path)`` writes all state; ``is_stopping`` tells
             whether this is the last boundary of the run.

@@ -19,6 +19,7 @@ from toy import Regression, make_trainer, regression_batches, weights_of
 from trainbus_checkpointing import ModelCheckpointCallback
 from trainbus_early_stopping import EarlyStoppingCallback
 from trainbus_evaluation import EvaluationCallback
+from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, MetricError, Trainer
 from training.checkpoint_io import read_checkpoint
 
@@ -342,3 +343,44 @@ def test_a_metric_that_is_watched_from_set_up_on_is_missed_when_it_does_not_come
         with pytest.raises(MetricError, match=told):
             trainer.train()
     assert trainer.epoch == epochs
+
+
+class Accuracies(Callback):
+    """Delivers a metric under any name."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def metric_names(self) -> list[str]:
+        return [self.metric]
+
+    def evaluate(self, trainer: Trainer) -> dict[str, float]:
+        return {self.metric: 0.5}
+
+
+WATCHERS: dict[str, Any] = {
+    "early_stopping": lambda **k: EarlyStoppingCallback(**k),
+    "checkpointing": lambda **k: ModelCheckpointCallback(**k),
+    "lr_scheduling": lambda **k: LearningRateSchedulerCallback(type="plateau", **k),
+}
+WORST = "with mode 'min', so that the smallest value counts as the best; set mode to"
+
+
+@pytest.mark.parametrize("plugin", WATCHERS)
+def test_a_metric_that_is_watched_the_wrong_way_is_warned_of(
+    plugin: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, mode, is_told in (
+        ("val_accuracy", "min", True),
+        ("f1/clean", "min", True),
+        ("val_accuracy", "max", False),
+        ("facts", "min", False),
+        ("accuracy_loss", "min", False),
+    ):
+        caplog.clear()
+        watcher = WATCHERS[plugin](monitor=name, mode=mode)
+        trainer = make_trainer(
+            None, regression_batches(2), Accuracies(name), watcher, save_dir=tmp_path
+        )
+        trainer.train()
+        assert (f"{plugin} watches {name!r} {WORST}" in caplog.text) == is_told

@@ -116,9 +116,7 @@ class Loop:
         if owed and not skip:  # a hook may have drawn, as it would have
             owed["rng"] = rng_state(self.trainer.device)
         batches = self.feed.start(progress.epoch, skip, owed)
-        self.draws.restore(
-            owed
-        )  # now that the iterator stands: making it draws numbers
+        self.draws.restore(owed)  # now that an iterator stands: making one draws
         owed.clear()
         self.state.requests.agree()
         try:

@@ -55,9 +55,8 @@ class Progress:
     def state_dict(self) -> dict[str, Any]:
         """Return the counters by name; reads the loss and its parts from the device."""
         parts = {name: [float(s), n] for name, (s, n) in self.part_sums.items()}
-        served = (
-            self.served and self.batch > 0
-        )  # a begin is announced, and served, anew
+        # An epoch's begin is announced anew, and served.
+        served = self.served and self.batch > 0
         own = {"loss_sum": float(self.loss_sum), "part_sums": parts, "served": served}
         return {**asdict(self), **own}
 

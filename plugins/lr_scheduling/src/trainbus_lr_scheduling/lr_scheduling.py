@@ -45,7 +45,7 @@ from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advan
 from trainbus_lr_scheduling.torch_driver import TorchDriver
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, heard_if
+from training.plugin import Plan, heard_if, require_watched
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler  # or whatever has its methods
@@ -247,7 +247,8 @@ class LearningRateSchedulerCallback(Callback):
         """Check the monitored metric; begin what no checkpoint says where to go on."""
         if self.is_plateau:
             called = trainer.bus.name_of(self) or self.name
-            trainer.require_metric(self.monitor, f"{called}.monitor")
+            mode = getattr(self.scheduler, "mode", self._plateau["mode"])
+            require_watched(trainer, self.monitor, mode, called)
         if not resumed:
             self._begin()
         elif not self._is_loaded:  # the run that was saved had no schedule

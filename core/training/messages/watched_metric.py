@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from training.view import TrainerView
+from typing import Any
 
 __all__ = ["require_watched"]
 
@@ -19,9 +16,7 @@ LARGER = frozenset({"acc", "accuracy", "auc", "auroc", "bleu", "f1", "iou", "exa
 SMALLER = frozenset({"loss", "error"})
 
 
-def require_watched(
-    trainer: TrainerView, monitor: str | None, mode: str, owner: str
-) -> None:
+def require_watched(trainer: Any, monitor: str | None, mode: str, owner: str) -> None:
     """Refuse a monitor that nobody reports; warn where ``mode`` keeps the worst value.
 
     No mode is guessed from a name: what was set, or is usual, holds.

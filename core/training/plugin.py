@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from training.loop.window_result import WindowResult
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
-    from training.messages.watched_metric import require_watched
     from training.modules.frozen_weights import FrozenWeights, complete
     from training.modules.plain_names import as_plain, load_weights, some, weights_of
     from training.modules.train_mode import evaluating
@@ -158,7 +157,6 @@ _MODULES = {
     "record_failure": "training.hardware.strategy",
     "require_state": "training.checkpoint.plugin_states",
     "require_version": "training.checkpoint.plugin_states",
-    "require_watched": "training.messages.watched_metric",
     "rng_of_main": "training.feed.validation_share",
     "rng_state": "training.hardware.rng",
     "share_of": "training.feed.validation_share",
@@ -255,7 +253,6 @@ __all__ = [
     "record_failure",
     "require_state",
     "require_version",
-    "require_watched",
     "rng_of_main",
     "rng_state",
     "share_of",

@@ -366,9 +366,9 @@ class Trainer:
             parts.update(beside)
         return (loss / weight if weigher.is_sum and weight else loss), weight
 
-    def require_metric(self, name: str, owner: str) -> None:
+    def require_metric(self, name: str, owner: str, mode: str | None = None) -> None:
         """Raise ``MetricError`` with near matches if nobody will produce ``name``."""
-        self.state.metrics.require(name, owner)
+        self.state.metrics.require(name, owner, mode)
 
     def request_stop(self, reason: str) -> None:
         """End training at the next boundary; the first request is the one kept."""

@@ -196,8 +196,15 @@ class TrainerView(Protocol):
                 here would be another; nothing is lost.
         """
 
-    def require_metric(self, name: str, owner: str) -> None:
-        """Raise ``MetricError`` with near matches if nobody will produce ``name``."""
+    def require_metric(self, name: str, owner: str, mode: str | None = None) -> None:
+        """Raise ``MetricError`` with near matches if nobody will produce ``name``.
+
+        Args:
+            name: of the metric.
+            owner: who watches it, for messages, such as ``"early_stopping.monitor"``.
+            mode: ``"min"`` or ``"max"``, if it decides which value is the best; warns
+                of an accuracy, and its like, whose smallest value would be.
+        """
 
     def request_stop(self, reason: str) -> None:
         """End training at the next boundary; the first request is the one kept.

@@ -383,4 +383,4 @@ def test_a_metric_that_is_watched_the_wrong_way_is_warned_of(
             None, regression_batches(2), Accuracies(name), watcher, save_dir=tmp_path
         )
         trainer.train()
-        assert (f"{plugin} watches {name!r} {WORST}" in caplog.text) == is_told
+        assert (f"{plugin}.monitor watches {name!r} {WORST}" in caplog.text) == is_told

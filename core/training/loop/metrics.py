@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import astuple
 from typing import Any
 
 from training.errors import MetricError, PluginError
 from training.view import MetricValue
+
+log = logging.getLogger(__name__)
+
+#: Words in the names of metrics of which the largest value is the best.
+LARGER = frozenset({"acc", "accuracy", "auc", "auroc", "bleu", "f1", "iou", "exact"})
 
 
 class Metrics(Mapping[str, MetricValue]):
@@ -46,10 +53,11 @@ class Metrics(Mapping[str, MetricValue]):
             self._latest[name] = MetricValue(value, step, epoch, producer)
         return {name: value for name, (value, _) in merged.items()}
 
-    def require(self, name: str, owner: str) -> None:
+    def require(self, name: str, owner: str, mode: str | None) -> None:
         """Raise ``MetricError`` if it is known that nobody will produce ``name``.
 
-        Where a producer does not say its names, ``merged`` decides.
+        Where a producer does not say its names, ``merged`` decides. No mode is guessed
+        from a name: one that keeps the worst value is warned of, and holds.
         """
         # Before the first step: a misspelt name would watch nothing for days.
         may_be_part = self._has_parts and name.startswith("train_")
@@ -57,6 +65,13 @@ class Metrics(Mapping[str, MetricValue]):
         if names is not None and name not in names and not may_be_part:
             raise _unknown(name, owner, names)
         self._required[name] = owner
+        words = set(re.split(r"[^a-z0-9]+", name.lower()))
+        if mode == "min" and words & LARGER and not words & {"loss", "error"}:
+            log.warning(
+                "%s watches %r with mode 'min', so that the smallest value counts as "
+                "the best; set mode to 'max' if the largest is",
+                *(owner, name),
+            )
 
     def merged(
         self,
@@ -73,8 +88,7 @@ class Metrics(Mapping[str, MetricValue]):
             MetricError: all have delivered, and what is watched is not among it.
         """
         merged = merge_metrics(results)
-        delivered = [result for _, result in results if result is not None]
-        if len(delivered) == num_producers:
+        if sum(result is not None for _, result in results) == num_producers:
             for name, owner in self._required.items():
                 if name not in merged:
                     raise _unknown(name, owner, merged)

@@ -39,7 +39,7 @@ class FakeTrainer:
     def ends_epoch(self) -> bool:
         return self.step % self.steps_per_epoch == 0
 
-    def require_metric(self, name: str, owner: str) -> None:
+    def require_metric(self, name: str, owner: str, mode: object = None) -> None:
         if name not in self.known:
             raise MetricError(f"{owner} watches {name!r}, but there is: val_loss")
 

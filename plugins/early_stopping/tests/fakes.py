@@ -27,7 +27,7 @@ class FakeTrainer:
         self.stop_reason: str | None = None
         self.weights_are = "live"
 
-    def require_metric(self, name: str, owner: str) -> None:
+    def require_metric(self, name: str, owner: str, mode: object = None) -> None:
         if name not in ("val_loss", "accuracy"):
             raise MetricError(f"{owner} watches {name!r}, but there is: val_loss")
 

@@ -29,7 +29,7 @@ def fake_trainer(optimizer, num_epochs=2, steps_per_epoch=5, max_steps=None):
         update=0,
         batches_seen=0,
         is_extra_evaluation=False,
-        require_metric=lambda name, owner: None,
+        require_metric=lambda name, owner, mode: None,
     )
 
 

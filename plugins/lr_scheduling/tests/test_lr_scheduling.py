@@ -110,7 +110,7 @@ def test_a_plateau_counts_fresh_values_only(values, drops, is_object):
 
 
 def test_a_plateau_whose_metric_nobody_produces_is_refused():
-    def refuse(name, owner):
+    def refuse(name, owner, mode):
         raise MetricError(f"{owner} watches {name}")
 
     trainer = fake_trainer(make_optimizer(1.0))

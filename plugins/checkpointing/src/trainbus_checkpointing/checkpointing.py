@@ -43,7 +43,6 @@ from training.plugin import (
     is_insistent,
     named_path,
     require_version,
-    require_watched,
     sweep_leftovers,
 )
 
@@ -205,7 +204,8 @@ class ModelCheckpointCallback(Callback):
     def on_train_begin(self, trainer: Trainer) -> None:
         """Refuse unknown metrics; open the folder for this run."""
         called = trainer.bus.name_of(self) or self.name  # its id, if it has one
-        require_watched(trainer, self.monitor, self.ranking.mode, called)
+        if (name := self.monitor) is not None:
+            trainer.require_metric(name, f"{called}.monitor", self.ranking.mode)
         for field in self.filename.metric_fields:
             trainer.require_metric(field, f"{called}.filename")
         saver, position = self._set_up, (trainer.epoch, trainer.step)

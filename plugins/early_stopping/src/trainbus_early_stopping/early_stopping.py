@@ -20,7 +20,7 @@ from trainbus_early_stopping.rule import Cause, StopRule
 from trainbus_early_stopping.saved import progress_in
 from training import checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, require_version, require_watched
+from training.plugin import Plan, require_version
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -135,7 +135,8 @@ class EarlyStoppingCallback(Callback):
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Start afresh, or decide again whether a stopped run stays stopped."""
         self._weights.owner = trainer.bus.name_of(self) or self.name
-        require_watched(trainer, self.monitor, self.rule.mode, self._called)
+        owner = f"{self._called}.monitor"
+        trainer.require_metric(self.monitor, owner, self.rule.mode)
         if not resumed:
             self._reset()
             return

@@ -45,7 +45,7 @@ from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advan
 from trainbus_lr_scheduling.torch_driver import TorchDriver
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, heard_if, require_watched
+from training.plugin import Plan, heard_if
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler  # or whatever has its methods
@@ -248,7 +248,7 @@ class LearningRateSchedulerCallback(Callback):
         if self.is_plateau:
             called = trainer.bus.name_of(self) or self.name
             mode = getattr(self.scheduler, "mode", self._plateau["mode"])
-            require_watched(trainer, self.monitor, mode, called)
+            trainer.require_metric(self.monitor, f"{called}.monitor", mode)
         if not resumed:
             self._begin()
         elif not self._is_loaded:  # the run that was saved had no schedule

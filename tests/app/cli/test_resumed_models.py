@@ -99,16 +99,22 @@ def test_where_the_weights_came_from_may_change(
     assert "config model.name was 'here', is 'there'" in out
 
 
-def test_labels_that_other_rows_move_are_refused_unless_it_is_allowed(
-    workplace: Path, command: Command
-) -> None:
+@pytest.fixture
+def labelled(workplace: Path) -> Path:
+    """Rows to train on, and alike to validate on, with labels for answers."""
     rows = workplace / "rows/train.jsonl"
     text = rows.read_text().replace('"answer"', '"label"')
     for name in ("train", "val"):
         (workplace / f"rows/{name}.jsonl").write_text(text)
-    task = ("--set", "task=image_classification")
+    return rows
+
+
+def test_labels_that_other_rows_move_are_refused_unless_it_is_allowed(
+    labelled: Path, command: Command
+) -> None:
+    text, task = labelled.read_text(), ("--set", "task=image_classification")
     command("run", "run.yaml", *task)
-    rows.write_text(text.replace('"label": "red"', '"label": "black"'))
+    labelled.write_text(text.replace('"label": "red"', '"label": "black"'))
     resume = (*RESUME, "auto", *task, "--allow-change", "dataset")
     told = "model.description was 'blue' (config.id2label.0), is 'black'"
     code, _, err = command(*resume)
@@ -118,19 +124,15 @@ def test_labels_that_other_rows_move_are_refused_unless_it_is_allowed(
 
 
 def test_what_made_another_model_is_named_before_the_weights_that_differ(
-    workplace: Path, command: Command
+    labelled: Path, command: Command
 ) -> None:
-    rows = workplace / "rows/train.jsonl"
-    text = rows.read_text().replace('"answer"', '"label"')
-    for name in ("train", "val"):
-        (workplace / f"rows/{name}.jsonl").write_text(text)
-    task = ("--set", "task=image_classification")
+    text, task = labelled.read_text(), ("--set", "task=image_classification")
     command("run", "run.yaml", *task)
     resume = (*RESUME, "auto", *task)
     _, _, err = command(*resume, "--set", "model.build.hidden_size=8")
     told = r"this model; model\.build\.hidden_size was \d+, is 8; of another kind:"
     assert re.search(told, err), err
-    rows.write_text(text.replace('"label": "red"', '"label": "blue"'))
+    labelled.write_text(text.replace('"label": "red"', '"label": "blue"'))
     told = r"this model; model\.description was 'red' .*, is 'white'; of another kind:"
     for allowed in ("dataset", "model.description"):
         code, _, err = command(*resume, "--allow-change", allowed)

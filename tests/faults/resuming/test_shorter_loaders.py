@@ -234,23 +234,26 @@ def test_r3_a_run_whose_epochs_grow_goes_on_at_every_boundary(
         assert_same_end(end_of(trainer), end_of(straight), path.name)
 
 
-def test_r3_data_that_are_as_long_as_they_were_when_it_was_saved_are_taken(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def grown(tmp_path: Path) -> Any:
+    """Data that have grown once, beside checkpoints of a run over the same ones."""
     build(SavesEverywhere(tmp_path), loader=CURRICULA["a data set"]()).train()
-    other = CURRICULA["a data set"]()
-    other.dataset.epoch = 1
-    trainer = build(loader=other, num_epochs=2)
+    loader = CURRICULA["a data set"]()
+    loader.dataset.epoch = 1
+    return loader
+
+
+def test_r3_data_that_are_as_long_as_they_were_when_it_was_saved_are_taken(
+    tmp_path: Path, grown: Any
+) -> None:
+    trainer = build(loader=grown, num_epochs=2)
     trainer.load_checkpoint(tmp_path / "1-4.pt")
     assert trainer.step == 4
 
 
 def test_r3_data_that_were_never_as_long_are_refused(
-    tmp_path: Path,
+    tmp_path: Path, grown: Any
 ) -> None:
     """The control: what grew may not have begun longer."""
-    build(SavesEverywhere(tmp_path), loader=CURRICULA["a data set"]()).train()
-    other = CURRICULA["a data set"]()
-    other.dataset.epoch = 1
     with pytest.raises(CheckpointError, match="dataset_length was 4, is 8"):
-        build(loader=other).load_checkpoint(tmp_path / "0-1.pt")
+        build(loader=grown).load_checkpoint(tmp_path / "0-1.pt")

@@ -104,7 +104,7 @@ class Metrics(Mapping[str, MetricValue]):
 
 
 def _unknown(name: str, owner: str, known: Iterable[str]) -> MetricError:
-    from training.messages.missing_metric import way_to  # late: it is seldom needed
+    from training.messages.watched_metric import way_to  # late: it is seldom needed
 
     names = sorted(known)
     return MetricError(

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import astuple
 from typing import Any
 
 from training.errors import MetricError, PluginError
 from training.view import MetricValue
-
-log = logging.getLogger(__name__)
-
-#: Words in the names of metrics of which the largest value is the best.
-LARGER = frozenset({"acc", "accuracy", "auc", "auroc", "bleu", "f1", "iou", "exact"})
 
 
 class Metrics(Mapping[str, MetricValue]):
@@ -65,13 +58,10 @@ class Metrics(Mapping[str, MetricValue]):
         if names is not None and name not in names and not may_be_part:
             raise _unknown(name, owner, names)
         self._required[name] = owner
-        words = set(re.split(r"[^a-z0-9]+", name.lower()))
-        if mode == "min" and words & LARGER and not words & {"loss", "error"}:
-            log.warning(
-                "%s watches %r with mode 'min', so that the smallest value counts as "
-                "the best; set mode to 'max' if the largest is",
-                *(owner, name),
-            )
+        if mode == "min":
+            from training.messages.watched_metric import warn_of_smallest
+
+            warn_of_smallest(name, owner)
 
     def merged(
         self,

@@ -1,12 +1,21 @@
-"""How a run comes to report a metric that is watched and that it lacks."""
+"""What to say of a metric that is watched: it is lacking, or watched the wrong way."""
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 
 from training.errors import did_you_mean
 
-__all__ = ["way_to"]
+__all__ = ["warn_of_smallest", "way_to"]
+
+log = logging.getLogger(__name__)
+
+#: Words in the names of metrics of which the largest value is the best.
+LARGER = frozenset({"acc", "accuracy", "auc", "auroc", "bleu", "f1", "iou", "exact"})
+#: Words in the names of those of which it is not, whatever else is in them.
+SMALLER = frozenset({"loss", "error"})
 
 #: What ``EvaluationCallback`` measures only where it is asked to.
 ASKED_FOR = ("accuracy", "f1")
@@ -31,3 +40,19 @@ def way_to(name: str, names: Sequence[str]) -> str:
             "return 'loss', too, as in Evaluator(model).evaluate(loader) | own"
         )
     return did_you_mean(name, names)
+
+
+def warn_of_smallest(name: str, owner: str) -> None:
+    """Warn that the smallest value is to be the best, if by its name it is the worst.
+
+    Args:
+        name: what is watched.
+        owner: who watches it, as ``"early_stopping.monitor"``.
+    """
+    words = set(re.split(r"[^a-z0-9]+", name.lower()))
+    if words & LARGER and not words & SMALLER:
+        log.warning(
+            "%s watches %r with mode 'min', so that the smallest value counts as the "
+            "best; set mode to 'max' if the largest is",
+            *(owner, name),
+        )

@@ -19,7 +19,7 @@ from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
 from training.feed.persistent_workers import ending
-from training.feed.unsaved_generators import warn_of_drawn
+from training.feed.unsaved_generators import warn_of_drawn, warn_of_generators
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
 from training.hardware.rng import rank_seed, seed_everything
 from training.loop.loop import Loop
@@ -278,6 +278,7 @@ class Run:
     def _watch_unsaved(self, order: EpochLoader) -> None:
         """Warn of what is drawn from and in no checkpoint; watch what may move."""
         trainer = self.trainer
+        warn_of_generators(order)
         # A plugin that has a generator is trusted to keep its state.
         plugins = [getattr(each, "__dict__", {}) for each in trainer.plugins.values()]
         kept = [part for attributes in plugins for part in attributes.values()]

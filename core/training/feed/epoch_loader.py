@@ -38,16 +38,10 @@ from training.feed.sample_seeds import (
     set_epoch,
     told_in,
 )
-from training.feed.unsaved_generators import warn_of_generators
 from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
 from training.signals.shield import iterate_shielded
 
 log = logging.getLogger(__name__)
-
-TWO_STATES = (
-    "train_dataloader is a %s with a state of its own and a generator: both say in "
-    "which order it goes on, so a resume may not be exact; leave generator out"
-)
 
 
 def refuse_one_shot(dataloader: Any, name: str) -> None:
@@ -99,16 +93,20 @@ class EpochLoader:
         loader: a ``DataLoader`` or any re-iterable of batches.
         seed: the run's seed.
         users: what the user passed, which ``loader`` may read unseen; None: that.
+    Attributes:
+        has_state: whether the loader saves and restores itself.
+        own_generators: what we have given to samplers that had none.
+        generators: those that the user passed, which checkpoints hold.
     """
 
     def __init__(self, loader: Iterable[Any], seed: int, users: Any = None) -> None:
         refuse_one_shot(loader, "train_dataloader")
         self.loader = loader
         self.seed = self.drawn_seed = seed
-        is_all = users is None or users is loader or _is_stateful(loader)
+        self.has_state = _has_state(loader)
+        is_all = users is None or users is loader or self.has_state
         self._loaders = [loader] if is_all else [loader, users]
-        #: ``generators`` are those that the user passed, which checkpoints hold.
-        self._own, self.generators = _generators_in(self._loaders)
+        self.own_generators, self.generators = _generators_in(self._loaders)
         #: What is iterated: ``loader``, or a copy that knows what it reads.
         self.reading = _seeded(loader, seed)
         self._loader_states: dict[int, Any] = {}
@@ -127,7 +125,7 @@ class EpochLoader:
                 ", as wrap_dataloader returned it," if not is_all else "",
                 type(loader).__name__,
             )
-        parts = [] if self.is_exact else self._all_parts()
+        parts = [] if self.is_exact else self.parts()
         loaders = [each for each in parts if isinstance(each, DataLoader)]
         # Their own: a loader of another library may show that of one inside.
         self._lasting = [o for o in loaders if vars(o).get("persistent_workers")]
@@ -137,18 +135,12 @@ class EpochLoader:
                 "only those of a plain DataLoader over a map-style dataset hear of it; "
                 "what its dataset counts by itself begins anew: give it a set_epoch"
             )
-        # A loader with a state of its own is trusted to save what it keeps.
-        if _is_stateful(loader):
-            if any(getattr(loader, "generator", None) is o for o in self.generators):
-                log.warning(TWO_STATES, type(loader).__name__)
-        else:
-            warn_of_generators(self._all_parts(), [*self._own, *self.generators])
 
     @property
     def is_exact(self) -> bool:
         """Whether a resume inside an epoch is known to see the very same batches."""
         is_plain = isinstance(self.loader, (list, tuple))
-        return is_plain or can_skip(self.loader) or _is_stateful(self.loader)
+        return is_plain or can_skip(self.loader) or self.has_state
 
     @property
     def issued(self) -> Any:
@@ -177,7 +169,7 @@ class EpochLoader:
             loader_state: what ``loader_state(skip)`` returned in that run.
         """
         # Ours are functions of (seed, epoch): seeded anew, and in no checkpoint.
-        for generator in self._own:
+        for generator in self.own_generators:
             generator.manual_seed(epoch_seed(self.seed, epoch))
         # Those of the user have a history: they go on from the states saved.
         for generator, saved in zip(self.generators, state or [], strict=False):
@@ -188,7 +180,7 @@ class EpochLoader:
         loader: Any = self.loader
         if not skip and loader_state is not None and not self.generators:
             loader.load_state_dict(loader_state)  # as it was when the epoch was set
-        for part in self._all_parts():
+        for part in self.parts():
             set_epoch(part, epoch)
         for each in self._lasting:
             each._iterator = None  # ends them
@@ -205,12 +197,12 @@ class EpochLoader:
         """
         return self._loader_states.get(batch)
 
-    def _all_parts(self) -> Collection[Any]:
+    def parts(self) -> Collection[Any]:
         """Return all that may tell an order, each once; a data set may choose rows."""
         return {id(p): p for w in self._loaders for p in parts_of(w, INSIDE)}.values()
 
     def _iterate(self, epoch: int, skip: int, loader_state: Any) -> Iterator[Any]:
-        if _is_stateful(self.loader):
+        if self.has_state:
             return self._iterate_stateful(epoch, skip, loader_state)
         loader: Any = self.reading
         if can_skip(loader):
@@ -305,7 +297,7 @@ def can_skip(loader: Any) -> bool:
     )
 
 
-def _is_stateful(loader: Any) -> bool:
+def _has_state(loader: Any) -> bool:
     # The protocol of torchdata's StatefulDataLoader; one of accelerate may be without.
     has_state = getattr(loader, "use_stateful_dataloader", True)
     return has_state and all(hasattr(loader, f"{n}state_dict") for n in ("", "load_"))

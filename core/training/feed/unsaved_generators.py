@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from training.hardware.rng import is_generator
+
+if TYPE_CHECKING:
+    from training.feed.epoch_loader import EpochLoader
 
 log = logging.getLogger(__name__)
 
 
-def warn_of_generators(parts: Iterable[Any], managed: list[torch.Generator]) -> None:
-    """Warn of each generator that one of ``parts`` keeps and nobody saves.
+def warn_of_generators(order: EpochLoader) -> None:
+    """Warn of each generator that a part of a loader keeps and nobody saves.
 
     Each worker moves a copy of its own, so the main process could not save it either.
-
-    Args:
-        parts: data set and samplers of a loader.
-        managed: generators that are saved.
+    A loader with a state of its own is trusted to save what it keeps, once.
     """
-    for part in parts:
+    if order.has_state:
+        generator = getattr(order.loader, "generator", None)
+        if any(generator is each for each in order.generators):
+            log.warning(
+                "train_dataloader is a %s with a state of its own and a generator: "
+                "both say in which order it goes on, so a resume may not be exact; "
+                "leave generator out",
+                type(order.loader).__name__,
+            )
+        return
+    managed = [*order.own_generators, *order.generators]
+    for part in order.parts():
         names = [
             name
             for name, generator in generators_in(part).items()

@@ -201,9 +201,9 @@ MUTANTS = [
     Mutant(
         "R8",
         "a generator that no checkpoint holds is not named",
-        "training.feed.epoch_loader",
-        "warn_of_generators(self._all_parts(), [*self._own, *self.generators])",
-        "pass",
+        "training.run",
+        "        warn_of_generators(order)\n",
+        "",
         "faults/resuming/test_resumed_loaders.py",
         "test_r8_a_generator",
     ),

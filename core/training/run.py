@@ -118,11 +118,12 @@ class Run:
             except BaseException as error:
                 failure = noted(error, self.bus.made, self.state.progress.step)
             self.seconds = time.perf_counter() - started
+            is_kept = requests.failure is not None  # let go of in tearing down
             failure = tear_down(trainer, failure, self.watched)
         if failure is None and requests.heard is not None:
             failure = interruption(requests.heard)  # it came in closing
         if failure is not None:
-            if requests.heard is not None and trainer.is_main:
+            if (is_kept or requests.heard is not None) and trainer.is_main:
                 add_note(failure, way_on(trainer))
             raise failure
 
@@ -358,6 +359,8 @@ class Run:
                 trainer.step,
             )
         self.loop.run()
+        if requests.failure is not None:
+            raise requests.failure
         if requests.signal is not None:
             raise interruption(requests.signal)
         requests.finish(planned_end(trainer))

@@ -22,7 +22,9 @@ def tear_down(
     there was none, the first that is raised in closing is one. The strategy closes
     last: it tells the other processes what came of it all.
     """
-    bus = trainer.bus
+    bus, measuring = trainer.bus, trainer.state.requests.let_go()
+    if measuring is not None and failure is not None:
+        failure = _joined(measuring, failure, "saving what was trained before it")
     try:
         if failure is not None:
             failure = _reported(trainer, _explained(failure, watched))

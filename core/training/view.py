@@ -109,8 +109,8 @@ class TrainerView(Protocol):
             evaluation that waits for the next boundary; what is saved now is itself the
             checkpoint that was asked for.
         stop_reason: why training ended; None before and while it runs.
-        stop_owner: who ended it: a plugin's name, or ``"trainer"`` when the plan was
-            done.
+        stop_owner: who ended it: a plugin's name, ``"trainer"`` when the plan was
+            done, ``"signal"``, or ``"error"`` where an evaluation failed.
         is_stopping: whether the boundary at hand is the last one of the run.
         is_extra_evaluation: whether metrics are measured only because ``max_steps``
             ends the run inside an epoch. One with more steps would not measure here, so

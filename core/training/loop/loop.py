@@ -85,7 +85,7 @@ class Loop:
             self._run_epoch()
         if not self._end_is_announced:  # the stop came while the last one was heard
             self._announce_checkpoint("stop")
-        if requests.asked and requests.signal is None:
+        if requests.asked and not (requests.signal or requests.failure):
             try:
                 self._serve_requests()  # what was asked for at the last boundary
                 self._save_if_asked()
@@ -272,9 +272,11 @@ class Loop:
         try:
             with self.draws.put_back(), self.modes.evaluation():
                 results += self.bus.collect("evaluate", trainer=trainer, reason=reason)
-        except Abandoned:
+        except (Abandoned, Exception) as error:
             if asked is not None:
                 self.state.requests.asked["evaluation"] = asked
+            if self.state.requests.leave_for(error):
+                raise Abandoned from error
             raise
         finally:
             self.is_evaluating = False

@@ -36,6 +36,7 @@ class Requests:
         asked: kind -> reasons, for "checkpoint" and "evaluation", until granted.
         stop: what ends the run, or None.
         signal: for which the run leaves, or None.
+        failure: of an evaluation, for which it leaves, or None.
         heard: what this process was told, or None.
         are_shared: whether other processes may ask, too; see ``agreement``.
     """
@@ -49,6 +50,7 @@ class Requests:
         self.asked: dict[str, str] = {}
         self.stop: Request | None = None
         self.signal: Signals | None = None
+        self.failure: BaseException | None = None
         self.heard: Signals | None = None
 
     def agree(self, may_be_told: bool = False) -> None:
@@ -87,6 +89,23 @@ class Requests:
     def save_on_signal(self, number: Signals) -> None:
         """Ask for a checkpoint."""
         self.ask("checkpoint", f"{number.name} received", "signal")
+
+    def leave_for(self, error: BaseException) -> bool:
+        """Whether a failed evaluation ends the run by way of a stop, which is saved.
+
+        The training before it shall not be lost. Of several processes the others may
+        be at another place, where they could not save with this one.
+        """
+        if self.are_shared or isinstance(error, Abandoned):
+            return False
+        self.failure = error
+        self.ask("stop", "an evaluation failed", "error")
+        return True
+
+    def let_go(self) -> BaseException | None:
+        """Return ``failure``, and keep none: its traceback holds what it measured."""
+        failure, self.failure = self.failure, None
+        return failure
 
     def finish(self, reason: str) -> None:
         """Note that the plan is done, unless somebody has ended the run."""

@@ -1,4 +1,4 @@
-"""P1: a signal while an evaluation runs, or is due, does not wait for it."""
+"""P1: a signal waits for no evaluation, and one that fails costs no training."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ BATCHES = 9
 
 
 class Validation(list[Any]):
-    """Batches to evaluate, counted; sends SIGTERM at one of them."""
+    """Batches to evaluate, counted; at one of them it sends SIGTERM, or fails."""
 
-    def __init__(self, at: int | None = None) -> None:
+    def __init__(self, at: int | None = None, fails: bool = False) -> None:
         chance = torch.Generator().manual_seed(0)
         rows = [torch.randn(2, 4, generator=chance) for _ in range(BATCHES)]
         super().__init__((x, x.sum(1, keepdim=True), torch.zeros(2)) for x in rows)
-        self.at = at
+        self.at, self.fails = at, fails
         self.read = 0
 
     def __iter__(self) -> Any:
         for batch in super().__iter__():
             self.read += 1
+            if self.read == self.at and self.fails:
+                raise OSError("picture 17 cannot be read")
             if self.read == self.at:
                 signal.raise_signal(signal.SIGTERM)
             yield batch
@@ -47,11 +49,13 @@ class Tells(Callback):
             signal.raise_signal(signal.SIGTERM)
 
 
-def trainer_of(folder: Path, validation: Validation, *others: Any) -> Trainer:
+def trainer_of(
+    folder: Path, validation: Validation, *others: Any, **options: Any
+) -> Trainer:
     """Return a run of two epochs of six steps, evaluated every four steps."""
     return build(
         EvaluationCallback(every_n_steps=4, sanity_batches=0),
-        ModelCheckpointCallback(folder),
+        ModelCheckpointCallback(folder, **options),
         *others,
         val_dataloader=validation,
     )
@@ -76,7 +80,7 @@ def resumed(folder: Path) -> tuple[Trainer, int]:
     return trainer, validation.read
 
 
-@pytest.mark.parametrize(
+PLACES = pytest.mark.parametrize(
     ("evaluation", "step"),
     [
         pytest.param(1, 4, id="inside an epoch"),
@@ -84,6 +88,9 @@ def resumed(folder: Path) -> tuple[Trainer, int]:
         pytest.param(4, 12, id="at the end of the run"),
     ],
 )
+
+
+@PLACES
 def test_p1_a_signal_in_an_evaluation_ends_it_and_the_resumed_run_makes_it(
     tmp_path: Path, evaluation: int, step: int
 ) -> None:
@@ -100,6 +107,39 @@ def test_p1_a_signal_in_an_evaluation_ends_it_and_the_resumed_run_makes_it(
     rest, read = resumed(tmp_path / "cut")
     assert read == all_batches - begun
     assert_same_end(end_of(rest), end_of(whole), "the end")
+
+
+@PLACES
+@pytest.mark.parametrize("save_last", [True, False])
+def test_p1_an_evaluation_that_fails_costs_no_training_and_the_resumed_run_makes_it(
+    tmp_path: Path, evaluation: int, step: int, save_last: bool
+) -> None:
+    whole, all_batches = straight(tmp_path / "whole")
+    begun = (evaluation - 1) * BATCHES
+    validation = Validation(at=begun + 2, fails=True)
+    trainer = trainer_of(tmp_path / "cut", validation, save_last=save_last)
+    with pytest.raises(OSError, match="picture 17 cannot be read") as caught:
+        trainer.train()
+    last = trainer.plugins["checkpointing"].last_path
+    assert f"step {step}; the newest checkpoint is {last}" in caught.value.__notes__[-1]
+    assert (trainer.step, trainer.stop_owner) == (step, "error")
+    rest, read = resumed(tmp_path / "cut")
+    assert read == all_batches - begun
+    assert_same_end(end_of(rest), end_of(whole), "the end")
+
+
+def test_p1_an_evaluation_that_fails_is_the_error_also_where_saving_fails_then(
+    tmp_path: Path,
+) -> None:
+    class Fails(Callback):
+        def on_checkpoint(self) -> None:
+            raise ValueError("no room")
+
+    validation = Validation(at=2, fails=True)
+    trainer = trainer_of(tmp_path, validation, Fails())
+    with pytest.raises(OSError, match="picture 17 cannot be read") as caught:
+        trainer.train()
+    assert any("then saving" in n and "no room" in n for n in caught.value.__notes__)
 
 
 def test_p1_a_signal_before_an_evaluation_that_was_asked_for_leaves_it_to_the_rest(

@@ -19,7 +19,8 @@ class Boundary:
         epoch: completed epochs.
         step: attempted updates.
         is_stopping: whether it is the last boundary of the run.
-        is_interrupted: whether a signal ended the run: it is to be resumed.
+        is_interrupted: whether a signal, or an evaluation that failed, ended the run:
+            it is to be resumed.
     """
 
     reason: str

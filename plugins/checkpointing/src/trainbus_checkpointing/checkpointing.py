@@ -259,7 +259,7 @@ class ModelCheckpointCallback(Callback):
         if trainer.is_stopping:  # what is in flight may be of this very boundary
             self._finish(trainer, wait=True)
         position = trainer.epoch, trainer.step
-        is_interrupted = trainer.stop_owner == "signal"
+        is_interrupted = trainer.stop_owner in ("signal", "error")
         at = Boundary(reason, *position, trainer.is_stopping, is_interrupted)
         is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, at))
         if is_ranked is None:

@@ -239,6 +239,8 @@ class Run:
     def _set_up(self) -> tuple[Feed, Window]:
         """Let plugins wrap and prepare; then make what trains, and look at it all."""
         trainer, bus = self.trainer, self.bus
+        # First: who loads a checkpoint compares data that no hook has changed yet.
+        self.state.lengths.update(lengths_of(trainer))
         module = wrapped_module(trainer, bus)
         self._wrap_loaders()
         self._require_same()
@@ -248,7 +250,6 @@ class Run:
         if bus.on_setup is not None:
             bus.on_setup(trainer)
         self.is_set_up = True
-        self.state.lengths.update(lengths_of(trainer))
         self._require_same()  # again: a plugin may have frozen a layer on one of them
         check_optimizer(trainer, tell_untrained=True)
         self.window = window = self._make_window(module)

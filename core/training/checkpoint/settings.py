@@ -72,7 +72,7 @@ class Change:
         return f"{self.name} was {was}{note}, is {now}"
 
 
-#: Lengths that the data had as the run was set up, where they are others now.
+#: Lengths that the data had before the run was set up, where they are others now.
 BEGUN_WITH = "begun_with"
 #: Settings that are read off the loaders.
 OF_LOADER = (
@@ -162,7 +162,7 @@ def _fingerprint_of(loader: Any) -> str | int | None:
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change]:
     """Return what differs; names that either side does not know are left out.
 
-    Data that have grown since the run was set up may be as long as they were then.
+    Data that a hook or an epoch has changed may be as long as they were before.
     """
     begun = saved.get(BEGUN_WITH, {})
     as_begun = {name: n for name, n in begun.items() if own.get(name) == n}

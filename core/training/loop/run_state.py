@@ -44,7 +44,7 @@ class RunState:
             for one that is not in it; empty where that has no names.
         owed: what a loaded checkpoint holds for the first iterator (``data``,
             ``loader``, ``rng``); empty as soon as that stands.
-        lengths: those of the training data as the run was set up; empty before.
+        lengths: those of the training data before any hook changed them.
         unsaved: what modules move and no checkpoint holds, watched from set-up on.
     """
 

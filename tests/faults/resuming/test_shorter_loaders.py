@@ -234,6 +234,41 @@ def test_r3_a_run_whose_epochs_grow_goes_on_at_every_boundary(
         assert_same_end(end_of(trainer), end_of(straight), path.name)
 
 
+class ShortensAtSetUp(Callback):
+    """Leaves out the second half of the rows."""
+
+    def on_setup(self, trainer: Trainer) -> None:
+        rows: Any = trainer.train_dataloader
+        rows.dataset.number = 6
+
+
+class Shortened(Augmented):
+    """As many rows as it says."""
+
+    number = 12
+
+    def __len__(self) -> int:
+        return self.number
+
+
+def test_r3_a_run_whose_data_a_hook_shortens_at_set_up_goes_on_at_every_boundary(
+    tmp_path: Path,
+) -> None:
+    def trainer(*others: Any) -> Trainer:
+        loader = DataLoader(Shortened(12), batch_size=2, shuffle=True)
+        return build(ShortensAtSetUp(), *others, loader=loader, num_epochs=2)
+
+    straight = trainer(SavesEverywhere(tmp_path))
+    straight.train()
+    assert straight.step == 2 * 3
+    (tmp_path / "2-6.pt").unlink()  # from which nothing is read any more
+    for path in tmp_path.iterdir():
+        rest = trainer()
+        rest.load_checkpoint(path)
+        rest.train()
+        assert_same_end(end_of(rest), end_of(straight), path.name)
+
+
 @pytest.fixture
 def grown(tmp_path: Path) -> Any:
     """Data that have grown once, beside checkpoints of a run over the same ones."""

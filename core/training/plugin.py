@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from training.plain import plain
     from training.planned.length import epochs_begun, num_batches, num_windows
     from training.planned.planned_run import Plan, PlannedRun
+    from training.recipes.answer_texts import echo_of, texts_of
     from training.recipes.better import gain
     from training.recipes.kinds import slug
     from training.signals.handlers import is_insistent
@@ -125,6 +126,7 @@ _MODULES = {
     "did_you_mean": "training.errors",
     "draw_as_if_new": "training.feed.workers",
     "digest_of": "training.archive.shards",
+    "echo_of": "training.recipes.answer_texts",
     "epochs_begun": "training.planned.length",
     "evaluating": "training.modules.train_mode",
     "foreign_value": "training.checkpoint.storable",
@@ -166,6 +168,7 @@ _MODULES = {
     "strategy_of": "training.feed.validation_share",
     "sweep_leftovers": "training.files.leftovers",
     "table": "training.messages.tables",
+    "texts_of": "training.recipes.answer_texts",
     "temporary_beside": "training.files.durable",
     "tensors_of": "training.feed.batches",
     "undrawn": "training.weighing.untouched",
@@ -221,6 +224,7 @@ __all__ = [
     "did_you_mean",
     "draw_as_if_new",
     "digest_of",
+    "echo_of",
     "epochs_begun",
     "evaluating",
     "foreign_value",
@@ -264,6 +268,7 @@ __all__ = [
     "table",
     "temporary_beside",
     "tensors_of",
+    "texts_of",
     "undrawn",
     "untouched",
     "weights_of",

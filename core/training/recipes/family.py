@@ -91,7 +91,7 @@ class ModelFamily:
     def echo(self, processor: Any, value: Any) -> Any:
         """Return the prediction of a model that knows ``value``; itself by default.
 
-        Decoding may not give a text back as it was: ``"t-shirt"`` as ``"t - shirt"``.
+        Decoding may not give a text back as it was: ``"Red"`` as ``"red"``.
         """
         return value
 

@@ -95,6 +95,13 @@ def test_a_single_answer_scores(ids, answer, exact, accuracy):
     assert (results["exact_match"], results["accuracy"]) == (exact, accuracy)
 
 
+def test_blanks_that_word_pieces_put_into_an_answer_are_undone():
+    rows = [row("t-shirt", answers=["t-shirt"] * 4)]
+    results = evaluate([[T, DASH, SHIRT]], rows, return_predictions=True)
+    assert results["predictions"] == ["t-shirt"]
+    assert (results["exact_match"], results["accuracy"]) == (1.0, 1.0)
+
+
 def test_several_annotators_are_scored_officially():
     answers = ["yes"] * 3 + ["no"] * 7
     results = evaluate([[YES]], [row("no", answers=answers)])
@@ -137,7 +144,7 @@ def test_without_rows_the_labels_are_decoded():
     }
     evaluator = VQAEvaluator(Model([YES], [T, DASH, SHIRT]), Tokenizer())
     results = evaluator.evaluate([batch], return_predictions=True)
-    assert results["labels"] == ["yes", "t - shirt"]
+    assert results["labels"] == ["yes", "t-shirt"]
     assert results["exact_match"] == 1.0
     assert "_is_decoded" not in results["records"][0]
 

@@ -128,8 +128,15 @@ class PredictedRows:
         return [(*pair, number) for pair, number in wrong.most_common(MOST_MISTAKES)]
 
     def _pairs(self) -> list[tuple[str, str]]:
+        """Return what is true and what was said; the same where the task scores 1.
+
+        How an answer is written is the task's to forgive, as ``2`` for ``two``.
+        """
         labelled = (row for row in self.rows if self._task.target in row)
-        return [(self.true(row), self.said(row)) for row in labelled]
+        return [
+            (self.true(row), self.true(row) if self.score(row) == 1 else self.said(row))
+            for row in labelled
+        ]
 
 
 def read_predictions(path: Path, task: Task) -> PredictedRows:

@@ -1,9 +1,10 @@
-"""Too few annotators to score 1 by the official formula."""
+"""Few annotators: too few to score 1 by the official formula, and a single one."""
 
 from typing import Any
 
 import pytest
 
+from trainbus_data.vqa.accuracy import vqa_accuracy
 from trainbus_data.vqa.task import VQA
 
 
@@ -30,3 +31,32 @@ def test_rows_that_may_score_1_are_not_told(counts, caplog) -> None:
     four = {"question": "q", "answer": "car", "answers": ["car"] * 4}
     VQA().floors(rows(2), [four, *rows(2)])
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [("-", "+"), ("<", ">"), ("", "A"), ("", "?"), ("the", "A"), ("5", "-5"),
+     ("-5", "5"), ("5%", "-5%"), ("$5", "-$5")],
+)  # fmt: skip
+def test_what_normalising_would_make_alike_is_no_single_answer(said, answer) -> None:
+    assert VQA().score(said, {"answer": answer})["accuracy"] == 0.0
+    assert VQA().score(answer, {"answer": answer})["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [("a", "A"), ("A.", "A"), ("(b)", "B"), ("a cat", "Cat."), ("two", "2"),
+     ("- 5", "-5"), ("\u22125", "-5"), ("1,000", "1000"), ("- yes", "yes")],
+)  # fmt: skip
+def test_a_single_answer_may_be_written_otherwise(said, answer) -> None:
+    assert VQA().score(said, {"answer": answer})["accuracy"] == 1.0
+
+
+def test_the_accuracy_is_that_of_the_text_that_is_submitted() -> None:
+    """Whatever a model that knows the answer is decoded to; accents alone excepted."""
+    for answer, said in (("Red", "red"), ("b&w", "b & w"), ("t-shirt", "t - shirt")):
+        row = {"answer": answer, "echo": said, "answers": [answer] * 4}
+        assert VQA().score(said, row) == {"accuracy": 0.0, "exact_match": 1.0}
+        row["answers"] = [answer] * 4 + ["no"]
+        found = VQA().score(said, row)["accuracy"]
+        assert found == vqa_accuracy(said, row["answers"])

@@ -17,6 +17,7 @@ VQA_EVAL_REVISION = "GT-Vision-Lab/VQA a013f00 (2021-03-11)"
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
 _PERIOD_BEFORE_NO_DIGIT = re.compile(r"\.(?!\d)")
+_MINUS = re.compile(r"^[-\u2212]\s*(?=[$.]*\d)")  # a hyphen, or the sign itself
 _MAX_PERIODS = 32  # the official code passes a flag of that value as the count
 _ARTICLES = frozenset(("a", "an", "the"))
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
@@ -100,7 +101,8 @@ def answer_scores(
         answer: the one that is learnt.
         echo: what a model that knows ``answer`` is decoded to.
         answers: those of annotators: of several the official accuracy counts, of one
-            or none whether the prediction is ``answer`` or ``echo``, normalised.
+            or none whether the prediction is ``answer`` or ``echo``, normalised, but
+            -5 not as 5, nor as nothing what has marks or an article alone.
     """
     if len(answers) > 1:
         accuracy = vqa_accuracy(prediction, answers)
@@ -108,17 +110,32 @@ def answer_scores(
             # Who cannot say the answer's accents is right without them.
             accuracy = max(accuracy, vqa_accuracy(answer, answers))
     else:
-        accuracy = float(normalise(prediction) in {normalise(answer), normalise(echo)})
+        accuracy = float(_meant(prediction) in {_meant(answer), _meant(echo)})
     return {"accuracy": accuracy, "exact_match": float(prediction == echo)}
 
 
 @lru_cache(maxsize=4096)  # of 20 us; few answers are most of a set's
 def normalise(text: str) -> str:
     """Return ``text`` without punctuation and articles, numbers as digits."""
-    words = _without_punctuation(_flat(text)).lower().split()
-    words = [_NUMBERS.get(word, word) for word in words]
-    words = [word for word in words if word not in _ARTICLES]
+    words = [word for word in _words(text) if word not in _ARTICLES]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words)
+
+
+def _meant(text: str) -> str:
+    """Return ``text`` normalised, but for what would make it another answer.
+
+    Officially answers that agree, as a single one does, are not normalised at all; this
+    forgives how a text is written, but no other sign of a number and no other mark.
+    """
+    flat = _flat(text).lower()
+    number = _MINUS.sub("", flat)
+    sign = "-" if number != flat else ""
+    return sign + (normalise(number) or " ".join(_words(number)) or number)
+
+
+def _words(text: str) -> list[str]:
+    words = _without_punctuation(_flat(text)).lower().split()
+    return [_NUMBERS.get(word, word) for word in words]
 
 
 def _flat(text: str) -> str:

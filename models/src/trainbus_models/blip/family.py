@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from trainbus_models.blip.decoding import texts_of
 from trainbus_models.pretrained import check_folder, load_processor, load_weights
 from trainbus_models.processor_files import described_processor, processor_of
 from trainbus_models.sizes import (
@@ -21,6 +20,7 @@ from trainbus_models.sizes import (
     Side,
 )
 from training.errors import ConfigError
+from training.recipes.answer_texts import echo_of, texts_of
 from training.recipes.family import ModelFamily
 
 if TYPE_CHECKING:
@@ -192,16 +192,9 @@ class Blip(ModelFamily):
         return batch if self.is_fed_from_host else batch.finished()
 
     def echo(self, processor: Any, value: str) -> str:
-        """Return what a model that knows ``value`` would be decoded to.
-
-        Word pieces do not give the text back: ``"t-shirt"`` becomes ``"t - shirt"``. An
-        answer with an unknown token is its own echo, since decoding drops that.
-        """
+        """Return what a model that knows ``value`` would be decoded to."""
         if value not in self._echoes:
-            tokenizer = processor.tokenizer
-            ids = tokenizer(value)["input_ids"]
-            is_known = tokenizer.unk_token_id not in ids
-            self._echoes[value] = texts_of(processor, [ids])[0] if is_known else value
+            self._echoes[value] = echo_of(processor.tokenizer, value)
         return self._echoes[value]
 
     def predict(
@@ -223,7 +216,7 @@ class Blip(ModelFamily):
             num_beams: 1 decodes greedily.
         """
         options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
-        return texts_of(processor, _generate(model, batch, options))
+        return texts_of(processor.tokenizer, _generate(model, batch, options))
 
     def predict_with_confidence(
         self,
@@ -247,7 +240,9 @@ class Blip(ModelFamily):
         made = _generate(model, batch, options | WITH_LOGITS)
         config: Any = model.config
         sure = mean_log_probabilities(made, 1, [config.text_config.sep_token_id])
-        return list(zip(texts_of(processor, made.sequences), sure, strict=True))
+        return list(
+            zip(texts_of(processor.tokenizer, made.sequences), sure, strict=True)
+        )
 
     def describe(self, model: nn.Module, processor: Any) -> dict[str, Any]:
         """Return the configuration, and the files of the processor as text."""

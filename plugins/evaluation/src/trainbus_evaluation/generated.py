@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training import ConfigError
+from training.plugin import echo_of, texts_of
 
 IGNORED = -100
 #: Entries of a batch that only training feeds to the model.
@@ -111,10 +112,7 @@ class AnswerTexts:
 
     def decode(self, ids: Tensor | list[list[int]]) -> list[str]:
         """Return the texts of (B, T) token ids, without special tokens."""
-        texts: Iterable[str] = self._tokenizer.batch_decode(
-            ids, skip_special_tokens=True
-        )
-        return [text.strip() for text in texts]
+        return texts_of(self._tokenizer, ids)
 
     def of_labels(self, labels: Tensor) -> list[str]:
         """Return the texts of labels (B, T) with -100 where nothing counts."""
@@ -122,17 +120,9 @@ class AnswerTexts:
         return self.decode(rows)
 
     def reference(self, answer: str) -> str:
-        """Return what a model that knows ``answer`` would be decoded to.
-
-        Word pieces do not give the text back: ``"t-shirt"`` becomes ``"t - shirt"``. An
-        answer with an unknown token is its own reference, since decoding drops that.
-        """
+        """Return what a model that knows ``answer`` would be decoded to."""
         if answer not in self._references:
-            ids = self._tokenizer(answer)["input_ids"]
-            unknown = getattr(self._tokenizer, "unk_token_id", None)
-            is_known = unknown is None or unknown not in ids
-            decoded = self.decode([ids])[0] if is_known else answer
-            self._references[answer] = decoded
+            self._references[answer] = echo_of(self._tokenizer, answer)
         return self._references[answer]
 
 

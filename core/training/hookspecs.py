@@ -145,7 +145,8 @@ def on_train_begin(trainer: TrainerView, resumed: bool) -> None:
 def on_epoch_begin(trainer: TrainerView) -> None:
     """Fire before the first batch of an epoch (after a resume: of its remainder).
 
-    State: ``trainer.epoch`` counts completed epochs; this one is ``epoch + 1``.
+    State: ``trainer.epoch`` counts completed epochs; this one is ``epoch + 1``. Of a
+        remainder ``trainer.batches_seen`` is not 0: what is done once was done.
     Args:
         trainer: the running trainer.
     Returns: ignored.

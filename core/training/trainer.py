@@ -23,7 +23,7 @@ from training.arguments import (
     shown,
 )
 from training.builtin.compiling import compile_options, refuse_two_recorders
-from training.builtin.defaults import built_in, register_plugins
+from training.builtin.defaults import built_in, listed, register_plugins
 from training.builtin.placing import chosen_strategy, placed
 from training.builtin.resume import go_on
 from training.bus.bus import Bus
@@ -158,7 +158,7 @@ class Trainer:
         how = step_fn if loss_fn is None else loss_fn
         self._weigher_of = partial(weigher_of, loss_per, forward, loss_fn, how is None)
         self.model = checked_model(model)
-        self.criterion = Criterion(how, model, callbacks or ())
+        self.criterion = Criterion(how, model, given := listed(callbacks or ()))
         self.bus, self._configured = Bus(), ConfiguredOptions()
         keep_frozen(model, optimizer)
         self.train_dataloader = train_dataloader
@@ -179,7 +179,7 @@ class Trainer:
         check_optimizer(self)
         self.bus.register_all((None, each) for each in built_in(self._tf32, options))
         register_plugins(
-            *(self.bus, callbacks or (), plugins or (), scheduler),
+            *(self.bus, given, plugins or (), scheduler),
             *(self._val_dataloader, evaluator, self._cuda_graphs),
         )
         refuse_two_recorders(options, self.plugins)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import make_trainer
+import torch
+from torch import nn
+from toy import Regression, make_trainer, regression_batches
 
-from training import Bus, Callback, PluginError, hookimpl
+from training import Bus, Callback, PluginError, Trainer, hookimpl
 from training.bus import bus as bus_module
 from training.discovery.specs import build_plugins
 
@@ -273,15 +275,16 @@ def test_what_hears_nothing_is_no_plugin(thing: Any, words: str) -> None:
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_list_is_refused_in_a_sentence(argument: str, value: Any) -> None:
-    options = {argument: value}
-    if argument == "callbacks":
-        from training.builtin.defaults import listed
-
-        with pytest.raises(PluginError, match=r"callbacks is .*callbacks=\["):
-            listed(value)
-    else:
-        with pytest.raises(PluginError, match=r"plugins is .*plugins=\["):
-            make_trainer(**options)
+    model = Regression()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    told = rf"{argument} is .*{argument}=\["
+    for loss_fn in (
+        None,
+        nn.functional.mse_loss,
+    ):  # which is looked at for what it holds
+        given: dict[str, Any] = {"loss_fn": loss_fn, argument: value}
+        with pytest.raises(PluginError, match=told):
+            Trainer(model, regression_batches(1), optimizer=optimizer, **given)
 
 
 def test_an_instance_among_the_names_is_sent_to_callbacks() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
 
-from training import Callback, Trainer
+from training import Callback, ConfigError, Trainer
 
 SPLITS = [
     pytest.param([8], id="1 x 8"),
@@ -238,3 +238,32 @@ def test_no_clipping_computes_no_norm_and_keeps_gradients(
     ).train()
     assert model.p.item() == -1.0
     assert "grad_norm" not in recorder.logs[0]
+
+
+@pytest.mark.parametrize("cleared", ["model", "optimizer"])
+def test_a_step_fn_that_clears_the_gradients_of_its_window_is_refused(
+    cleared: str,
+) -> None:
+    model = Regression()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(model: nn.Module, batch: Any) -> Any:
+        (model if cleared == "model" else optimizer).zero_grad()
+        return model(*batch)["loss"]
+
+    def trainer(accumulation: int) -> Trainer:
+        return Trainer(
+            model,
+            regression_batches(4, 2),
+            optimizer=optimizer,
+            step_fn=step,
+            device="cpu",
+            gradient_accumulation_steps=accumulation,
+        )
+
+    trainer(1).train()  # a window of one batch has none to lose
+    refused = trainer(2)
+    told = r"step_fn cleared the gradients .*leave that out"
+    with pytest.raises(ConfigError, match=told):
+        refused.train()
+    assert refused.step == 0

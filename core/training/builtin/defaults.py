@@ -67,7 +67,7 @@ def register_plugins(
             ``cuda_graphs`` without its plugin installed.
         ImportError: an implied plugin is not installed; says what to install.
     """
-    named: list[tuple[str | None, Any]] = [(None, each) for each in listed(callbacks)]
+    named: list[tuple[str | None, Any]] = [(None, each) for each in callbacks]
     wanted, plugins = chosen_defaults(plugins)
     if plugins:
         from training.discovery.specs import build_plugins

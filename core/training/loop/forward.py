@@ -166,11 +166,24 @@ class _StepForward:
         self._step_fn = step_fn
         #: Names that were looked at before.
         self._names = {"loss", "loss_sum", "weight"}
+        #: A model, and its first parameter that trains.
+        self._first: tuple[nn.Module, nn.Parameter | None] | None = None
 
     def __call__(
         self, model: nn.Module, batch: Any, weight: float
     ) -> tuple[Tensor, float, Parts]:
+        if self._first is None or self._first[0] is not model:
+            trained = (p for p in model.parameters() if p.requires_grad)
+            self._first = model, next(trained, None)
+        first = self._first[1]
+        # Of the batches before it in the window, which nobody would miss.
+        gradient = None if first is None else first.grad
         result = self._step_fn(model, batch)
+        if first is not None and gradient is not None and first.grad is None:
+            raise ConfigError(
+                "step_fn cleared the gradients of its window, as zero_grad() does; "
+                "leave that out: the trainer does it between two windows"
+            )
         if not isinstance(result, Mapping) or hasattr(result, "loss"):
             # The loss itself, or a model's outputs with whatever else they hold.
             return self._loss(loss_in(result), weight, result), weight, NO_PARTS

@@ -240,6 +240,43 @@ def test_a_broken_image_is_named_with_its_row(make, tmp_path, cache_mb):
         only_batch(pipeline)
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_picture_cut_short_that_no_training_needs_is_found_before_it(
+    make, tmp_path, rows_file, split
+):
+    pipeline = make([row()], cache_mb=0, **{split: str(tmp_path / "train.jsonl")})
+    break_image(tmp_path / "red.png")
+    assert pipeline.rows("train")
+    with pytest.raises(DataError, match=r"train\.jsonl:1: image 'red\.png' cannot be"):
+        pipeline.rows(split)  # as a plan does; nothing is set up
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_worker_tells_of_a_bad_picture_in_the_same_sentence(
+    make, tmp_path, split, caplog
+):
+    caplog.set_level("DEBUG")
+
+    def told(num_workers: int) -> str:
+        pipeline = make(
+            [row("a.bmp")],
+            validation=str(tmp_path / "train.jsonl"),
+            cache_mb=0,
+            num_workers=num_workers,
+        )
+        pipeline.setup()
+        with pytest.raises(DataError) as caught:
+            next(iter(getattr(pipeline, f"get_{split}_dataloader")()))
+        return str(caught.value)
+
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.bmp")  # has no mark at its end
+    (tmp_path / "a.bmp").write_bytes((tmp_path / "a.bmp").read_bytes()[:999])
+    assert told(1) == told(0)
+    assert "train.jsonl:1: image 'a.bmp' cannot be decoded" in told(1)
+    assert told(1).endswith("; mend the picture, or leave out its row")
+    assert "in _worker_loop" in caplog.text
+
+
 @pytest.mark.parametrize("cache_mb", [1, 0])
 def test_skip_leaves_out_every_kind_of_bad_row_and_counts_them(
     make, tmp_path, cache_mb, caplog

@@ -109,7 +109,8 @@ class DataPipeline:
         """Read every configured split, check its pictures, and let the family see it.
 
         The first 64 MiB of pixels are decoded here, so that a small set's broken
-        pictures are named before training; with ``on_bad_row: skip`` all are. Of rows
+        pictures are named before training; with ``on_bad_row: skip`` all are. Those of
+        validation and test must all look whole: no training is lost to one. Of rows
         beyond ``index_above_mb`` only the first are checked, and the family sees 2,000
         drawn by chance. A second call does nothing.
 
@@ -314,7 +315,10 @@ class DataPipeline:
                 needs_target=split != "test",
             )
             if is_held:
-                self._rows[split] = list_rows(reader, checks, config)
+                # Rows that a run is judged by are met when an epoch has been trained;
+                # ``skip`` decodes all before that.
+                looks = split != "train" and config.on_bad_row == "error"
+                self._rows[split] = list_rows(reader, checks, config, looks)
             else:
                 self._rows[split] = IndexedRows(
                     reader, checks, config.on_bad_row, config.max_bad_fraction

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.rows.fingerprint import fingerprint_of
@@ -17,7 +18,24 @@ from training.recipes.batch import Batch
 from training.recipes.family import ModelFamily
 from training.recipes.reader import Reader
 
-__all__ = ["RowsDataset", "picture_fault"]
+__all__ = ["RowsDataset", "WorkerDataError", "picture_fault"]
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerDataError(DataError):
+    """A ``DataError`` of a worker, which says the same in the main process.
+
+    Torch makes an error of the same class there, of a text that is all of the worker's
+    traceback, with what the error says at its end.
+    """
+
+    def __init__(self, text: str) -> None:
+        own = f"\n{type(self).__module__}.{type(self).__qualname__}: "
+        trace, _, sentence = text.rpartition(own)
+        if trace:
+            logger.debug("%s", text)
+        super().__init__(sentence.removesuffix("\n") if trace else text)
 
 
 class RowsDataset(Dataset[int]):
@@ -92,9 +110,17 @@ class RowsDataset(Dataset[int]):
         """Return the batch of some rows.
 
         Raises:
-            DataError: a row or a picture cannot be used; names its place.
+            DataError: a row or a picture cannot be used; names its place. From a worker
+                it comes with its sentence alone.
         """
-        rows = [self._row(index) for index in indices]
+        try:
+            return self._collated([self._row(index) for index in indices])
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            raise WorkerDataError(str(error)) from error
+
+    def _collated(self, rows: Sequence[Row]) -> Batch:
         self._family.split = self._split
         try:
             return self._family.collate(
@@ -102,7 +128,8 @@ class RowsDataset(Dataset[int]):
             )
         except ImageFault as fault:
             place, reason = picture_fault(rows, fault)
-            raise DataError(str(BadRow.at(rows[place].place, reason))) from fault
+            row = BadRow.at(rows[place].place, reason)
+            raise DataError(f"{row}; mend the picture, or leave out its row") from fault
 
     def _row(self, index: int) -> Row:
         rows = self._rows

@@ -48,22 +48,42 @@ class ListedRows(Sequence[dict[str, Any]]):
         return self._rows[index].as_dict()
 
 
-def list_rows(reader: Reader, checks: RowChecks, config: DataConfig) -> list[Row]:
+def list_rows(
+    reader: Reader, checks: RowChecks, config: DataConfig, looks: bool
+) -> list[Row]:
     """Return the usable rows of a reader whose pictures are there.
 
+    Args:
+        reader: of the file.
+        checks: of its rows.
+        config: says which bad rows are borne.
+        looks: whether the files of pictures must look whole as well.
     Raises:
         DataError: a row cannot be used and ``config`` does not bear it.
     """
     rows, bad = read_all(reader, checks)
     pictures = {p.key: p for row in rows for p in row.pictures}
-    missing = {key for key, picture in pictures.items() if not picture.is_there}
+    told = {key: _fault(picture, looks) for key, picture in pictures.items()}
+    faults = {key: fault for key, fault in told.items() if fault}
     for row in rows:
-        gone = [n for n, v in row.values.items() if getattr(v, "key", None) in missing]
+        gone = [n for n, v in row.values.items() if getattr(v, "key", None) in faults]
         for name in gone[:1]:
             picture: Picture = row.values[name]
-            reason = f"{name} {str(picture)!r} {picture.mistake}"
+            reason = f"{name} {str(picture)!r} {faults[picture.key]}"
             bad.append(BadRow.at(row.place, reason))
     return _without(rows, bad, len(reader), config)
+
+
+def _fault(picture: Picture, looks: bool) -> str:
+    """Return why a picture cannot be used, as far as that is quickly seen."""
+    if not picture.is_there:
+        return picture.mistake
+    if looks:
+        try:
+            picture.look()
+        except ImageFault as fault:
+            return str(fault)
+    return ""
 
 
 def with_good_pictures(

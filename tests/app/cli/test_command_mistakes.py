@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -166,6 +167,23 @@ def test_a_mistake_is_told_without_a_traceback_and_writes_nothing(
     assert "Traceback" not in err
     assert err.startswith("trainbus: error: ")
     assert contents(workplace) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        pytest.param("vocab_size=9", r"take (\d+); write vocab_size: \1,", id="words"),
+        pytest.param("image_size=40", r"patch_size 16 does not divide; ", id="a side"),
+    ],
+)
+def test_what_a_builder_refuses_is_told_with_the_place_of_its_options(
+    option: str, words: str, workplace: Path, command: Command
+) -> None:
+    code, _, err = command("run", "run.yaml", "--set", f"model.build.{option}")
+    assert code == 2
+    name, value = option.split("=")
+    place = r"trainbus: error: run\.yaml:3: model\.build: "
+    assert re.match(f"{place}{name} is {value}, .*{words}", err), err
 
 
 def write_bad_rows(folder: Path) -> None:

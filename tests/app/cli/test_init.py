@@ -257,3 +257,98 @@ def test_a_class_that_is_called_as_a_split_is_a_class(
     code, out, err = command("init", "vehicles")
     assert code == 0, err
     assert "(folders, 8 rows of: image, label)" in out
+
+
+def _elsewhere(
+    workplace: Path, text: str, files: str, rows: str = "my rows/train.jsonl"
+) -> str:
+    """Write rows whose pictures, called ``text``, lie in ``files``; return the rows."""
+    for place, colour in enumerate(COLOURS):
+        picture = workplace / files.format(colour=colour, place=place)
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(workplace / f"rows/{colour}.png", picture)
+
+    def row(colour: str) -> dict[str, object]:
+        place = COLOURS.index(colour)
+        image = text.format(here=workplace, colour=colour, place=place)
+        return {"image": image, "question": "what color?", "answer": colour}
+
+    (workplace / rows).parent.mkdir(parents=True, exist_ok=True)
+    _lines(workplace / rows, row)
+    _lines((workplace / rows).with_name("val.jsonl"), row)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "root", "train"),
+    [
+        pytest.param(
+            "{here}/\u56fe #1/{colour}.png",
+            "\u56fe #1/{colour}.png",
+            ".",
+            "my rows/train.jsonl",
+            id="absolute paths",
+        ),
+        pytest.param(
+            "../../im \u00fc/{colour}.png",
+            "top/im \u00fc/{colour}.png",
+            "top",
+            "a/rows/train.jsonl",
+            id="beside the folder of rows",
+        ),
+        pytest.param(
+            "../../im{place}/{colour}.png",
+            "top/im{place}/{colour}.png",
+            "top",
+            "a/rows/train.jsonl",
+            id="in several folders",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_absolute", [False, True], ids=["", "rows from / on"])
+def test_the_folder_that_holds_rows_and_pictures_is_found(
+    text: str,
+    files: str,
+    root: str,
+    train: str,
+    is_absolute: bool,
+    workplace: Path,
+    command: Command,
+) -> None:
+    rows = _elsewhere(workplace, text, files, f"{root}/{train}")
+    code, _, err = command("init", str(workplace / rows) if is_absolute else rows)
+    assert code == 0, err
+    data = yaml.safe_load((workplace / "config.yaml").read_text())["data"]
+    assert data["root"] == (str(workplace / root) if is_absolute else root)
+    assert data["train"] == train
+    assert data["validation"] == train.replace("train", "val")
+    shorter = ["training.num_epochs=1", "model.build.hidden_size=16"]
+    options = [word for each in shorter for word in ("--set", each)]
+    code, _, err = command("run", "config.yaml", *options)
+    assert code == 0, err
+
+
+def test_so_it_is_where_a_reader_has_options(workplace: Path, command: Command) -> None:
+    _elsewhere(workplace, "../pictures/{colour}.png", "pictures/{colour}.png")
+    given = '{json: {path: "my rows/list.json", key: rows}}'
+    lines = (workplace / "my rows/train.jsonl").read_text().splitlines()
+    document = {"rows": [json.loads(line) for line in lines]}
+    (workplace / "my rows/list.json").write_text(json.dumps(document))
+    code, _, err = command("init", given)
+    assert code == 0, err
+    data = yaml.safe_load((workplace / "config.yaml").read_text())["data"]
+    assert data["root"] == "."
+    assert data["train"] == {"json": {"path": "my rows/list.json", "key": "rows"}}
+    assert command("plan", "config.yaml")[0] == 0
+
+
+def test_a_picture_that_is_missing_elsewhere_is_told_of_with_what_to_do(
+    workplace: Path, command: Command
+) -> None:
+    rows = _elsewhere(workplace, "../im/{colour}.png", "im/{colour}.png")
+    (workplace / "im/blue.png").unlink()
+    code, _, err = command("init", rows)
+    assert code == 3
+    assert "train.jsonl:3: image '../im/blue.png' does not exist" in err
+    assert "mend the rows and call it again" in err
+    assert not (workplace / "config.yaml").exists()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainbus_data.images.open_image import ImageFault, open_rgb
+from trainbus_data.images.open_image import ImageFault, looks_whole, open_rgb
 
 BIG = 10**9
 
@@ -146,3 +146,19 @@ def test_an_image_above_the_cap_is_refused_before_decoding(tmp_path: Path, side)
     Image.new("1", (side, side)).save(tmp_path / "a.png")
     with pytest.raises(ImageFault, match="pixels"):
         open_rgb(tmp_path / "a.png", 10_000)
+
+
+@pytest.mark.parametrize("more", [b"", bytes(300)], ids=["", "and zeros behind"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_a_file_looks_whole_with_both_ends_alone(kind, more):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, kind)
+    content = file.getvalue()
+    assert looks_whole(content + more, BIG)
+    assert not looks_whole(content, 60 * 70 - 1)
+    assert not looks_whole(content[:20], BIG)
+    if kind not in {"BMP", "TIFF"}:  # which say nothing at their ends
+        assert not looks_whole(content[: len(content) // 2], BIG)
+    assert not looks_whole(b"no image", BIG)
+    assert not looks_whole(b"", BIG)

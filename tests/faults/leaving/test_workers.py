@@ -274,6 +274,7 @@ def test_p6_an_error_in_the_data_set_keeps_its_type_and_names_the_samples(
     (note,) = caught.value.__notes__
     assert note.startswith("while batch 2 of the epoch, samples [4, 5]")
     assert ("from worker 0" in note) == (workers > 0)
+    assert ("in __getitem__" in str(caught.value)) == (workers > 0)
 
 
 @pytest.mark.parametrize("place", ["forward", "backward", "step"])

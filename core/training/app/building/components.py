@@ -18,7 +18,8 @@ from training.app.building.recipe import (
     rebuild,
 )
 from training.app.config.load import Config
-from training.errors import CheckpointError
+from training.errors import CheckpointError, ConfigError
+from training.messages.error_texts import text_of
 from training.recipes.family import ModelFamily
 from training.recipes.recipe import Recipe
 from training.recipes.task import Task
@@ -172,5 +173,9 @@ def _make_model(config: Config, pipeline: Any, family: Any) -> tuple[Any, Any]:
         takes_seed = "seed" in inspect.signature(family.build).parameters
         if takes_seed and options.get("seed") is None:
             options["seed"] = config.seed
-        made = family.build(rows, **options)
+        try:
+            made = family.build(rows, **options)
+        except ConfigError as error:  # a builder knows no file
+            place = config.place(("model", "build"))
+            raise ConfigError(f"{place}: {text_of(error)}") from error
     return made

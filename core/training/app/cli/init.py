@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import yaml
 from training.app.cli.argument_checks import values_by_field
 from training.app.cli.results import new_file
 from training.discovery.parts import find_part
-from training.errors import ConfigError, did_you_mean
+from training.errors import ConfigError, DataError, did_you_mean
+from training.messages.error_texts import add_note
 from training.recipes.task import Task
 
 __all__ = ["init"]
@@ -66,6 +68,10 @@ BLIND = """\
   - lr_scheduling: {{type: cosine, warmup: 0.05}}  # a fraction of the run
   - checkpointing: {{monitor: null}}  # with them {{monitor: val_loss, mode: min}}
 """
+NOTHING_WRITTEN = (
+    "init sets nothing and has written nothing: mend the rows and call it again, or "
+    "write a configuration that sets it"
+)
 
 
 def init(arguments: argparse.Namespace) -> None:
@@ -81,7 +87,11 @@ def init(arguments: argparse.Namespace) -> None:
     rows = import_module("trainbus_data.recognise").recognise(arguments.rows, fields)
     task = _chosen(list(rows.tasks), arguments.task)
     text = _configuration(arguments, rows, task)
-    lines = _planned(text)
+    try:
+        lines = _planned(text)
+    except DataError as error:  # which may speak of settings that could mend it
+        add_note(error, NOTHING_WRITTEN)
+        raise
     with out.open("x", encoding="utf-8") as file:  # whoever wrote it meanwhile keeps it
         file.write(text)
     told = f"{rows.reader}, {rows.num_rows:,} rows of: {', '.join(rows.columns)}"
@@ -114,10 +124,7 @@ def _chosen(tasks: list[str], wanted: str | None) -> str:
 def _configuration(arguments: argparse.Namespace, rows: Any, task: str) -> str:
     """Return the text of the file, with what may be chosen otherwise as comments."""
     cls: type[Task] = find_part("task", task, "task")
-    data = "".join(
-        f"  {split}: {_value(source if isinstance(source, dict) else str(source))}\n"
-        for split, source in rows.splits.items()
-    )
+    data = _sources(arguments.rows, rows.splits, _columns(cls, rows.tasks[task]))
     if "validation" not in rows.splits:
         data += "  # validation: FILE          # rows that a run is judged by\n"
     renamed = {k: v for k, v in rows.tasks[task].items() if k != v}
@@ -137,6 +144,28 @@ def _configuration(arguments: argparse.Namespace, rows: Any, task: str) -> str:
         save_dir=_value(f"runs/{Path(arguments.out).stem}"),
         plugins=plugins.format(metrics=", ".join(cls.metrics)),
     )
+
+
+def _columns(task: type[Task], columns: Mapping[str, str]) -> list[str]:
+    """Return the columns that hold pictures."""
+    kinds = task.fields
+    return [each for f, each in columns.items() if kinds[f].startswith("picture")]
+
+
+def _sources(given: str, splits: Mapping[str, Any], pictures: list[str]) -> str:
+    """Return the lines that name the rows, and the folder of all, if that is needed."""
+    module = import_module("trainbus_data.common_root")
+    root, lines = module.common_root(splits, pictures), ""
+    if root is not None:
+        splits = {split: module.below(each, root) for split, each in splits.items()}
+        here = Path.cwd()
+        is_moved_along = not Path(given).is_absolute() and root.is_relative_to(here)
+        told = root.relative_to(here) if is_moved_along else root
+        lines = f"  root: {_value(str(told))}  # what the paths below start from\n"
+    for split, source in splits.items():
+        text = _value(source if isinstance(source, dict) else str(source))
+        lines += f"  {split}: {text}\n"
+    return lines
 
 
 def _value(value: Any) -> str:

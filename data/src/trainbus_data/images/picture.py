@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from PIL import Image
 
-from trainbus_data.images.open_image import ImageFault, open_rgb
+from trainbus_data.images.open_image import ImageFault, looks_whole, open_rgb
 
 __all__ = ["MAX_PIXELS", "EmbeddedPicture", "Picture"]
 
@@ -53,6 +53,15 @@ class Picture(str):
     @property
     def _source(self) -> str | bytes:
         return self.key
+
+    def look(self) -> None:
+        """Decode the picture if its file does not look whole, which is quickly seen.
+
+        Raises:
+            ImageFault: it cannot be used.
+        """
+        if not looks_whole(self._source, self.max_pixels):
+            self.open()
 
     def open(self) -> Image.Image:
         """Return the decoded picture in mode RGB, upright.

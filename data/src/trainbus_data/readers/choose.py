@@ -15,7 +15,7 @@ from training.documents.document import Key
 from training.errors import DataError
 from training.recipes.reader import Reader
 
-__all__ = ["DEFAULT", "open_reader", "reader_of"]
+__all__ = ["DEFAULT", "open_reader", "path_options", "reader_of"]
 
 #: Suffix -> reader; whatever else a file is called, it is taken for JSON lines.
 SUFFIXES = {
@@ -79,14 +79,28 @@ def open_reader(
     cls = find_part("reader", name, locate(at))
     parameters = parameters_of(cls)
     if root is not None and isinstance(source, Mapping):
-        for key, parameter in parameters.items():
-            if isinstance(options.get(key), str) and _takes_path(parameter.annotation):
-                options[key] = str(root / os.path.expanduser(options[key]))
+        paths = path_options(name, options, locate(at))
+        options |= {key: str(root / path) for key, path in paths.items()}
     missing = {
         k: v for k, v in settings.items() if k in parameters and k not in options
     }
     reader: Reader = build_part(cls, {**options, **missing}, at, locate)
     return reader
+
+
+def path_options(name: str, options: Mapping[str, Any], place: str) -> dict[str, Path]:
+    """Return the options of a reader that are paths, ``~`` as the home folder.
+
+    Args:
+        name: of the reader.
+        options: as they were written.
+        place: where, for messages.
+    """
+    return {
+        key: Path(os.path.expanduser(options[key]))
+        for key, each in parameters_of(find_part("reader", name, place)).items()
+        if isinstance(options.get(key), str) and _takes_path(each.annotation)
+    }
 
 
 def _takes_path(annotation: Any) -> bool:

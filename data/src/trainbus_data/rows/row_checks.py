@@ -173,7 +173,8 @@ class RowChecks:
                 how = "lies" if is_direct else f"leads by a link to {path!r},"
                 raise UnusableRow(
                     f"{name} {text!r} {how} outside {self._root}; set data.root to "
-                    f"{common!r}, which holds rows and images, or move the images"
+                    f"{common!r}, which holds rows and images, and write the paths of "
+                    "rows, as in data.train, relative to it, or move the images"
                 )
             if len(self._resolved) == MAX_RESOLVED:
                 self._resolved.clear()

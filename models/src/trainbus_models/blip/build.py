@@ -144,8 +144,9 @@ def _learn_vocabulary(texts: Iterable[str], vocab_size: int) -> dict[str, int]:
     pieces = SPECIAL_TOKENS + letters + [f"##{letter}" for letter in letters]
     if len(pieces) > vocab_size:
         raise ConfigError(
-            f"vocab_size is {vocab_size}, but special tokens and single letters take "
-            f"{len(pieces)}; choose at least that"
+            f"vocab_size is {vocab_size}, but special tokens and the single letters of "
+            f"the texts take {len(pieces)}; write vocab_size: {len(pieces)}, or more "
+            "to hold whole words"
         )
     known = set(pieces)
     by_frequency = sorted(words, key=lambda word: (-words[word], word))

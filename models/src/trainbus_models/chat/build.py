@@ -149,7 +149,7 @@ def _learn_vocabulary(texts: Iterable[str], vocab_size: int) -> Any:
     if vocab_size < least:
         raise ConfigError(
             f"vocab_size is {vocab_size}, but bytes and special tokens take {least}; "
-            "choose at least that"
+            f"write vocab_size: {least}, or more to hold whole words"
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from training.planned.length import epochs_begun, num_batches, num_windows
     from training.planned.planned_run import Plan, PlannedRun
     from training.recipes.better import gain
+    from training.recipes.family import followed_options
     from training.recipes.kinds import slug
     from training.signals.handlers import is_insistent
     from training.signals.shield import iterate_shielded, shielded
@@ -127,6 +128,7 @@ _MODULES = {
     "digest_of": "training.archive.shards",
     "epochs_begun": "training.planned.length",
     "evaluating": "training.modules.train_mode",
+    "followed_options": "training.recipes.family",
     "foreign_value": "training.checkpoint.storable",
     "gain": "training.recipes.better",
     "glimpse": "training.checkpoint_io",
@@ -223,6 +225,7 @@ __all__ = [
     "digest_of",
     "epochs_begun",
     "evaluating",
+    "followed_options",
     "foreign_value",
     "gain",
     "glimpse",

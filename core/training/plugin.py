@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from training.planned.planned_run import Plan, PlannedRun
     from training.recipes.answer_texts import echo_of, texts_of
     from training.recipes.better import gain
+    from training.recipes.family import followed_options
     from training.recipes.kinds import slug
     from training.signals.handlers import is_insistent
     from training.signals.shield import iterate_shielded, shielded
@@ -129,6 +130,7 @@ _MODULES = {
     "echo_of": "training.recipes.answer_texts",
     "epochs_begun": "training.planned.length",
     "evaluating": "training.modules.train_mode",
+    "followed_options": "training.recipes.family",
     "foreign_value": "training.checkpoint.storable",
     "gain": "training.recipes.better",
     "glimpse": "training.checkpoint_io",
@@ -227,6 +229,7 @@ __all__ = [
     "echo_of",
     "epochs_begun",
     "evaluating",
+    "followed_options",
     "foreign_value",
     "gain",
     "glimpse",

@@ -328,6 +328,17 @@ def test_a_question_that_is_cut_is_told_once(make, caplog):
     assert f"{told} train; the longest has" in caplog.text
 
 
+def test_text_that_the_vocabulary_lacks_is_told_once_with_an_example(make, caplog):
+    answers = ["yes", "😀", "😀", "dark 红"]
+    pipeline = make([row(answer=answer) for answer in answers], batch_size=4)
+    only_batch(pipeline)
+    for _ in pipeline.get_train_dataloader():
+        pass
+    (told,) = caplog.messages
+    assert "text in 2 of 3 distinct answers of train, such as '😀': it" in told
+    assert "[UNK]" in told
+
+
 def test_the_rows_of_easy_vqa_become_batches(shared_folder, tiny):
     root = shared_folder / "data" / "easy_vqa"
     if not root.is_dir():

@@ -6,9 +6,11 @@ import pickle
 
 import pytest
 import torch
+from PIL import Image
 from tape import TapeRecorder
 from transformers import AutoModelForVisualQuestionAnswering, BlipForQuestionAnswering
 
+from trainbus_data.images.picture import Picture
 from trainbus_models.blip.build import build_blip
 from trainbus_models.blip.family import Blip
 from training import ConfigError, Trainer
@@ -94,6 +96,25 @@ def test_an_answer_longer_than_the_models_positions_is_refused(tiny, encode):
     for tokens in (most + 1, 10**22):
         with pytest.raises(ConfigError, match=f"is {tokens}, .* use at most {most}"):
             model.generate(**inputs, max_new_tokens=tokens)
+
+
+def test_an_answer_is_generated_as_long_as_it_is_learnt(tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    numbers = "one two three four five six seven eight nine ten eleven twelve"
+    row = {"question": "what?", "answer": numbers}
+    row["image"] = Picture(str(tmp_path / "red.png"))
+    family = Blip(max_answer_length=14)  # with a start and an end
+    model, processor = family.build([row], hidden_size=32, image_size=32)
+    batch = family.collate(processor, [row])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model.train()(**batch).loss.backward()
+        optimizer.step()
+    asked = model.eval(), processor, batch
+    assert family.predict(*asked) == [numbers]
+    assert family.predict_with_confidence(*asked)[0][0] == numbers
+    assert family.predict(*asked, max_new_tokens=3) == ["one two three"]
 
 
 def answers_of(model, inputs, num_beams):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from training.recipes.batch import Batch
     from training.recipes.task import Task
 
-__all__ = ["CONFIDENCES", "ModelFamily"]
+__all__ = ["CONFIDENCES", "ModelFamily", "followed_options"]
 
 #: What the number beside a prediction may be -> its least and its most.
 CONFIDENCES: Mapping[str, tuple[float, float]] = {
@@ -132,3 +133,13 @@ class ModelFamily:
                 raise NotImplementedError(f"{type(part).__name__}.save_pretrained")
             if save is not None:
                 save(folder)
+
+
+def followed_options(family: ModelFamily, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of generation that the family's predictions follow.
+
+    One that is None is left out: what the family takes then is its own.
+    """
+    taken = inspect.signature(family.predict).parameters
+    given = {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in given.items() if name in taken}

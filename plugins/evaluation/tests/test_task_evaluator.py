@@ -66,6 +66,41 @@ def test_others_are_taken(family: Any, options: dict[str, int]) -> None:
     assert evaluator(family, **options).metrics
 
 
+class IsCut(Classifies):
+    def predict(
+        self, model: Any, batch: Any, number: int, *, max_new_tokens: int = 2
+    ) -> list[str]:
+        return [" ".join(["a"] * max_new_tokens)] * number
+
+    def echo(self, processor: Any, value: str) -> str:
+        return value
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "told"),
+    [
+        pytest.param({}, "a a", 0, id="none"),
+        pytest.param({"max_new_tokens": None}, "a a", 0, id="none, said so"),
+        pytest.param({"max_new_tokens": 3}, "a a a", 0, id="as long as it takes"),
+        pytest.param({"max_new_tokens": 1}, "a", 1, id="too short"),
+    ],
+)
+def test_a_length_left_out_is_the_familys_and_one_that_cuts_answers_is_told_once(
+    options: dict[str, Any], said: str, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    family = IsCut()
+    recipe = SimpleNamespace(
+        task=Scored(), family=family, processor=None, predict=family.predict
+    )
+    measure = TaskEvaluator(nn.Linear(1, 1), recipe, metrics=["accuracy"], **options)
+    batch = Rows(["a"])
+    batch["labels"] = torch.tensor([[0, 1, 2, 3, -100]])
+    for _ in range(2):
+        measure.evaluate([batch])
+        assert [row["prediction"] for row in measure.records] == [said]
+    assert caplog.text.count("but a right answer takes 3") == told
+
+
 class Echoes(Classifies):
     def echo(self, processor: Any, value: str) -> str:
         return value

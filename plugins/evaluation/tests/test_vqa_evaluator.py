@@ -155,6 +155,30 @@ def test_generation_is_greedy_and_bounded_by_default():
     assert model.calls == [{"max_new_tokens": 10, "num_beams": 1, "do_sample": False}]
 
 
+@pytest.mark.parametrize(
+    ("options", "most", "told"),
+    [
+        pytest.param({}, 15, [], id="as long as the longest"),
+        pytest.param({"max_new_tokens": 13}, 13, [], id="its end alone is left out"),
+        pytest.param(
+            {"max_new_tokens": 4},
+            4,
+            ["max_new_tokens is 4, but a right answer takes 14 with its end: no "
+             "prediction can equal it; leave max_new_tokens out, or raise it"],
+            id="shorter, which is told once",
+        ),
+    ],
+)  # fmt: skip
+def test_an_answer_may_be_as_long_as_the_longest_label(options, most, told, caplog):
+    model = Model([YES], [NO])
+    long, short = batches_of([row("yes"), row("no")], size=1)
+    long["labels"] = torch.tensor([[DEC, *[YES] * 13, SEP, -100]])
+    VQAEvaluator(model, Tokenizer(), **options).evaluate([long, long, short])
+    assert [call["max_new_tokens"] for call in model.calls][:2] == [most] * 2
+    assert model.calls[2]["max_new_tokens"] == options.get("max_new_tokens", 10)
+    assert caplog.messages == told
+
+
 def test_nothing_is_generated_for_the_loss_alone():
     model = Model([YES])
     evaluator = VQAEvaluator(model, Tokenizer(), metrics=["loss"])

@@ -111,10 +111,10 @@ def test_evaluating_a_checkpoint_gives_what_training_measured(
     assert [record["answer"] for record in records] == ["red", "green", "blue", "white"]
 
 
-def test_answers_are_generated_alike_in_a_run_and_by_evaluate(
-    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
+@pytest.fixture
+def generations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Return a list that grows by how each batch of answers is generated."""
+    seen: list[tuple[Any, ...]] = []
     generate = BlipTextLMHeadModel.generate
 
     def noting(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -124,21 +124,62 @@ def test_answers_are_generated_alike_in_a_run_and_by_evaluate(
         return generate(self, *arguments, **options)
 
     monkeypatch.setattr(BlipTextLMHeadModel, "generate", noting)
-    settings = "[evaluation: {max_new_tokens: 3, num_beams: 2}, checkpointing]"
+    return seen
+
+
+def write_plugins(workplace: Path, evaluation: str) -> None:
     config = workplace / "run.yaml"
     text = config.read_text().partition("plugins:")[0]
-    config.write_text(f"{text}plugins: {settings}\n")
+    config.write_text(f"{text}plugins: [{evaluation}, checkpointing]\n")
+
+
+def test_answers_are_generated_alike_in_a_run_and_by_evaluate(
+    workplace: Path, command: Command, generations: list[Any]
+) -> None:
+    write_plugins(workplace, "evaluation: {max_new_tokens: 3, num_beams: 2}")
     options = ["--set", "training.precision=bf16", "--set", "training.tf32=true"]
     code, _, told = command("run", "run.yaml", *options)
     assert code == 0, told
-    in_run = set(seen)
-    seen.clear()
+    in_run = set(generations)
+    generations.clear()
     checkpoint = str(next(Path("out").rglob("*.pt")))
     code, _, told = command(
         "evaluate", "run.yaml", "--checkpoint", checkpoint, *options
     )
     assert code == 0, told
-    assert set(seen) == in_run == {(True, torch.bfloat16, 3, 2, "high")}
+    assert set(generations) == in_run == {(True, torch.bfloat16, 3, 2, "high")}
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "limits"),
+    [
+        pytest.param("evaluation", (12, 1), id="as long as they are learnt"),
+        pytest.param(
+            "evaluation: {max_new_tokens: 3, num_beams: 2}", (3, 2), id="as it says"
+        ),
+        pytest.param("evaluation: {num_beams: 2, id: mine}", (12, 2), id="in part"),
+    ],
+)
+def test_answers_are_generated_alike_in_a_run_and_by_predict(
+    workplace: Path,
+    command: Command,
+    generations: list[Any],
+    evaluation: str,
+    limits: tuple[int, int],
+) -> None:
+    write_plugins(workplace, evaluation)
+    code, _, told = command("run", "run.yaml", "--set", "model.max_answer_length=12")
+    assert code == 0, told
+    given = "predict", "--checkpoint", str(next(Path("out").rglob("*.pt")))
+    for asked in (
+        ("--image", "rows/red.png", "--question", "what color?"),
+        ("--rows", "rows/val.jsonl", "--out", "said.jsonl"),
+    ):
+        assert {each[2:4] for each in generations} == {limits}
+        generations.clear()
+        code, _, told = command(*given, *asked)
+        assert code == 0, told
+    assert {each[2:4] for each in generations} == {limits}
 
 
 def test_a_second_run_keeps_the_record_of_the_first(

@@ -263,6 +263,32 @@ def test_a_question_as_long_as_the_model_has_room_for_is_answered(
 
 
 @pytest.mark.parametrize(
+    ("plugins", "words"),
+    [
+        pytest.param(5, "plugins is int 5, not a list", id="a number"),
+        pytest.param(["csv", 5], "plugins.1 is 5", id="one that is a number"),
+        pytest.param(
+            [{"evaluation": {"num_beams": "2"}}],
+            "plugins.evaluation.num_beams is str '2'",
+            id="beams in text",
+        ),
+        pytest.param(
+            [{"evaluation": {"max_new_tokens": 0}}],
+            "plugins.evaluation.max_new_tokens is int 0",
+            id="an answer of no token",
+        ),
+    ],
+)
+def test_how_answers_were_generated_is_checked_before_any_is(
+    write: Callable[..., None], command: Command, plugins: Any, words: str
+) -> None:
+    write("metadata", "config", "plugins", value=plugins)
+    code, out, err = command(*PREDICT)
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert f"metadata.config.{words}" in err
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         pytest.param("batch_size", "2", id="a size in text"),

@@ -9,7 +9,7 @@ import argparse
 import shlex
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,10 @@ from training.signals.holding import held
 
 if TYPE_CHECKING:
     from training.app.config.load import Config
+    from training.discovery.specs import PluginSpec
 
 __all__ = [
+    "answer_options",
     "check",
     "convert_easy_vqa",
     "description",
@@ -211,6 +213,13 @@ def description(state: Mapping[str, Any], source: str) -> Mapping[str, Any] | No
     return found
 
 
+def answer_options(plugins: Iterable[PluginSpec]) -> dict[str, Any]:
+    """Return what the plugins of a run say of how its answers are generated."""
+    entries = [each for each in plugins if each.use == "evaluation"]
+    options = entries[0].options if entries else {}
+    return {name: options[name] for name in ANSWER_OPTIONS if name in options}
+
+
 def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
     """Give the model the weights of a checkpoint, all of them, as a resume would.
 
@@ -237,9 +246,7 @@ def _measure(config: Config, model: Any, recipe: Any, loader: Any) -> dict[str, 
     except ImportError as error:
         raise PluginError(str(error)) from error
     device = choose_device(config.training.device, config.place(("training", "device")))
-    entries = [each for each in config.plugins.values() if each.use == "evaluation"]
-    options = entries[0].options if entries else {}
-    answers = {name: options[name] for name in ANSWER_OPTIONS if name in options}
+    answers = answer_options(config.plugins.values())
     evaluator = TaskEvaluator(model, recipe, device, **answers)
     autocast = Precision(config.training.precision, device).autocast()
     with using_tf32(config.training.tf32), autocast:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.app.cli.argument_checks import values_by_field
-from training.app.cli.commands import description, fill
+from training.app.cli.commands import answer_options, description, fill
 from training.app.cli.counted import Counted
 from training.app.cli.results import new_file
+from training.discovery.specs import parse_specs
 from training.documents.yaml_file import parse_yaml_value
-from training.errors import CheckpointError, ConfigError, DataError
+from training.errors import CheckpointError, ConfigError, DataError, PluginError
 from training.files.named_paths import named_path
+from training.recipes.family import followed_options
 from training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def predict(arguments: argparse.Namespace) -> None:
         )
     saved = _saved_config(state, source)
     parts = named_parts(described, source, saved)
+    options = _answer_options(saved, source)
     # Rows before weights: a mistake in them shows in a moment, not after minutes.
     if target is None:
         asked = import_module("trainbus_data.asked")
@@ -63,11 +66,12 @@ def predict(arguments: argparse.Namespace) -> None:
     made.model.to(device).eval()
     if target is None:
         batch = asked.batch_of(made.family, made.processor, row)
-        _show(_predictions(made, batch, 1)[0])
+        _show(_predictions(made, batch, 1, options)[0])
     else:
         batches = rows.batches(made.family, made.processor, size)
         batches = Counted(batches, "answering", -(-len(rows) // size))
-        predictions.write_records(target, _records(made, batches), made.task)
+        records = _records(made, batches, options)
+        predictions.write_records(target, records, made.task)
         _say_written(target, rows)
 
 
@@ -137,11 +141,13 @@ def _say_written(target: Path, rows: Any) -> None:
 
 
 def _records(
-    made: Rebuilt, batches: Iterable[tuple[list[dict[str, Any]], Any]]
+    made: Rebuilt,
+    batches: Iterable[tuple[list[dict[str, Any]], Any]],
+    options: Mapping[str, int],
 ) -> Iterator[dict[str, Any]]:
     """Yield each row with its prediction, and how sure the family is of it."""
     for rows, batch in batches:
-        said = _predictions(made, batch, len(rows))
+        said = _predictions(made, batch, len(rows), options)
         for row, answer in zip(rows, said, strict=True):
             yield {**row, **answer}
 
@@ -194,6 +200,28 @@ def _on_bad_row(config: Mapping[str, Any], source: str) -> tuple[str, float]:
     return policy, share
 
 
+def _answer_options(config: Mapping[str, Any], source: str) -> dict[str, int]:
+    """Return how the run's evaluations had answers generated, where it says so."""
+    from training.checkpoint.part_checks import shown
+
+    told = f"{source!r} does not say how its answers were generated: metadata.config."
+    listed = config.get("plugins", [])
+    if not isinstance(listed, list):
+        raise CheckpointError(f"{told}plugins is {shown(listed)}, not a list")
+    try:
+        options = answer_options(parse_specs(listed))
+    except PluginError as error:
+        raise CheckpointError(f"{told}{error}") from error
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if type(value) is not int or not 1 <= value <= sys.maxsize:
+            raise CheckpointError(
+                f"{told}plugins.evaluation.{name} is {shown(value)}, not a whole "
+                f"number from 1 to {sys.maxsize:,}"
+            )
+    return given
+
+
 def _number(config: Mapping[str, Any], name: str, source: str) -> int:
     from training.app.config.schema import DataConfig
 
@@ -223,8 +251,12 @@ def _fields(arguments: argparse.Namespace) -> dict[str, str]:
     return values_by_field([*given, *arguments.fields])
 
 
-def _predictions(made: Rebuilt, batch: Any, number: int) -> list[dict[str, Any]]:
+def _predictions(
+    made: Rebuilt, batch: Any, number: int, options: Mapping[str, int]
+) -> list[dict[str, Any]]:
     """Return what the model says of each of the rows of a batch, as a recipe does.
+
+    Its answers are generated as those of the run's evaluations were.
 
     Raises:
         PluginError: the family does not answer each.
@@ -236,4 +268,5 @@ def _predictions(made: Rebuilt, batch: Any, number: int) -> list[dict[str, Any]]
     device = next((p.device for p in made.model.parameters()), torch.device("cpu"))
     recipe = Recipe(made.task, made.family, made.processor)
     with torch.inference_mode():
-        return recipe.answer(made.model, batch_to_device(batch, device), number)
+        given = made.model, batch_to_device(batch, device), number
+        return recipe.answer(*given, **followed_options(made.family, options))

@@ -45,7 +45,7 @@ class Blip(ModelFamily):
             without a model.
         image_size: side in pixels that pictures are resized to; None: the processor's.
         max_question_length: tokens every question is padded or cut to.
-        max_answer_length: tokens an answer is cut to.
+        max_answer_length: tokens an answer is cut to, and generated at most.
     """
 
     tasks = ("vqa",)
@@ -203,7 +203,7 @@ class Blip(ModelFamily):
         processor: Any,
         batch: Mapping[str, Any],
         *,
-        max_new_tokens: int = 10,
+        max_new_tokens: int | None = None,
         num_beams: int = 1,
     ) -> list[str]:
         """Return the generated answer of each row.
@@ -212,10 +212,11 @@ class Blip(ModelFamily):
             model: generates.
             processor: decodes.
             batch: of ``collate``.
-            max_new_tokens: longest answer in tokens, its end token included.
+            max_new_tokens: longest answer in tokens, its end token included; None: as
+                long as one is learnt.
             num_beams: 1 decodes greedily.
         """
-        options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        options = self._generation(max_new_tokens, num_beams)
         return texts_of(processor.tokenizer, _generate(model, batch, options))
 
     def predict_with_confidence(
@@ -224,7 +225,7 @@ class Blip(ModelFamily):
         processor: Any,
         batch: Mapping[str, Any],
         *,
-        max_new_tokens: int = 10,
+        max_new_tokens: int | None = None,
         num_beams: int = 1,
     ) -> list[tuple[str, float]]:
         """Return the same with the mean log-probability of its tokens.
@@ -236,7 +237,7 @@ class Blip(ModelFamily):
             mean_log_probabilities,
         )
 
-        options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        options = self._generation(max_new_tokens, num_beams)
         made = _generate(model, batch, options | WITH_LOGITS)
         config: Any = model.config
         sure = mean_log_probabilities(made, 1, [config.text_config.sep_token_id])
@@ -288,6 +289,12 @@ class Blip(ModelFamily):
             )
         self.start_token_id = model.config.text_config.bos_token_id
         return model  # type: ignore[no-any-return]
+
+    def _generation(self, max_new_tokens: int | None, num_beams: int) -> dict[str, int]:
+        """Return how answers are generated: as long as they are learnt, if not said."""
+        # That counts the start token, too, which is not generated.
+        most = self.max_answer_length if max_new_tokens is None else max_new_tokens
+        return {"max_new_tokens": most, "num_beams": num_beams}
 
     def _made_for(self, processor: Any) -> tuple[PixelCache, TokenCache, TokenCache]:
         """Return what is remembered of pictures, questions and answers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class TokenCache:
     Args:
         tokenizer: as AutoProcessor loads it.
         max_length: tokens kept, special ones included; longer texts are cut.
-        name: what the texts are, for the warning about cut ones.
+        name: what the texts are, for warnings.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, name: str) -> None:
@@ -53,30 +54,52 @@ class TokenCache:
         return ids.long(), mask.long()
 
     def prepare(self, texts: Iterable[str], split: str = "") -> None:
-        """Tokenise texts ahead, and warn where some of them are cut.
+        """Tokenise texts ahead, and warn where some are cut, or not in the vocabulary.
 
         Args:
             texts: of a split's rows.
             split: its name, for the warning.
         """
         unique = list(dict.fromkeys(texts))
+        of_all = f"of {len(unique)} distinct {self._name}s"
+        of_all += f" of {split}" if split else ""
         full: list[str] = []
+        unknown: list[str] = []
         for start in range(0, len(unique), CHUNK):
             chunk = unique[start : start + CHUNK]
-            lengths = self.of(chunk)[1].sum(dim=1).tolist()
-            pairs = zip(chunk, lengths, strict=True)
-            full += [text for text, length in pairs if length == self._max_length]
+            ids, mask = self.of(chunk)
+            full += compress(chunk, (mask.sum(dim=1) == self._max_length).tolist())
+            unknown += compress(chunk, self._are_unknown(ids).tolist())
+        self._warn_of_cut(full, of_all)
+        if unknown:
+            logger.warning(
+                "the tokenizer has no tokens for text in %d %s, such as %.60r: it is "
+                "read as %s, whatever it is; use a model whose vocabulary has it, or a "
+                "larger model.build.vocab_size",
+                *(len(unknown), of_all, unknown[0], self._tokenizer.unk_token),
+            )
+
+    def _are_unknown(self, ids: Tensor) -> Tensor:
+        """Return, for each row of (B, T) tokens, whether an unknown one is there."""
+        unknown = self._tokenizer.unk_token_id
+        return (ids == (-1 if unknown is None else unknown)).any(dim=1)
+
+    def _warn_of_cut(self, full: list[str], of_all: str) -> None:
+        """Warn of those that are longer than what is kept.
+
+        Args:
+            full: all of them, and maybe some that just fit.
+            of_all: how many texts there are.
+        """
         if not full:
             return
         needed = [len(ids) for ids in self._tokenizer(full)["input_ids"]]
         num_cut = sum(length > self._max_length for length in needed)
         if num_cut:
             logger.warning(
-                "model.max_%s_length is %d tokens, which cuts %d of %d distinct %ss%s; "
+                "model.max_%s_length is %d tokens, which cuts %d %s; "
                 "the longest has %d",
-                *(self._name, self._max_length, num_cut, len(unique), self._name),
-                f" of {split}" if split else "",
-                max(needed),
+                *(self._name, self._max_length, num_cut, of_all, max(needed)),
             )
 
     def _add(self, texts: Sequence[str]) -> None:

@@ -67,7 +67,8 @@ class EvaluationCallback(Callback):
             of ``Evaluator``.
         every_n_epochs: epochs between evaluations; None or 0: only the last one.
         every_n_steps: steps between further evaluations; None: none.
-        max_new_tokens: longest generated answer, in tokens.
+        max_new_tokens: longest generated answer, in tokens; None: as long as the model
+            family learns, or as ``VQAEvaluator`` has it.
         num_beams: beams of generated answers; 1 is greedy.
         keep_predictions: keep the last evaluation's rows in ``predictions``; those of
             several loaders say in ``loader`` which they are of.
@@ -91,7 +92,7 @@ class EvaluationCallback(Callback):
         metrics: Annotated[Sequence[str], MinLen(1)] | None = None,
         every_n_epochs: Annotated[int, Ge(0)] | None = 1,
         every_n_steps: Annotated[int, Ge(0)] | None = None,
-        max_new_tokens: Annotated[int, Ge(1)] = 10,
+        max_new_tokens: Annotated[int, Ge(1)] | None = None,
         num_beams: Annotated[int, Ge(1), Le(1000)] = 1,
         keep_predictions: bool = False,
         class_dim: int | None = None,

@@ -22,6 +22,17 @@ def question_of(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in batch.items() if name not in _ANSWER_KEYS}
 
 
+def longest_answer(labels: Any) -> int:
+    """Return the most labels that an answer of a batch has; 0 without any.
+
+    Args:
+        labels: (B, A), -100 where nothing counts, or anything else, which has none.
+    """
+    if not isinstance(labels, Tensor) or labels.ndim != 2 or not labels.numel():
+        return 0
+    return int((labels != IGNORED).sum(dim=1).max())
+
+
 class AnswerClasses:
     """Gives each answer, as a sequence of token ids, the number of its class.
 

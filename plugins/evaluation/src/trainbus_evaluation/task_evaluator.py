@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
+from trainbus_evaluation.generated import longest_answer
 from trainbus_evaluation.metrics import LossMeans
 from trainbus_evaluation.task_scores import (
     checked_scores,
@@ -22,6 +22,7 @@ from training import ConfigError, checked_options
 from training.plugin import (
     batch_to_device,
     evaluating,
+    followed_options,
     portions,
     slug,
     strategy_of,
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 #: Options of generated predictions, for a family whose ``predict`` takes them; beside
 #: another family whatever differs from these is refused.
-GENERATION = {"max_new_tokens": 10, "num_beams": 1}
+GENERATION = {"max_new_tokens": None, "num_beams": 1}
 
 
 class TaskEvaluator:
@@ -44,7 +45,8 @@ class TaskEvaluator:
         model: returns ``loss`` for a batch with labels.
         recipe: task, family and processor, such as a trainer's.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: where the model is.
-        max_new_tokens: longest prediction in tokens, where predictions are generated.
+        max_new_tokens: longest prediction in tokens, where predictions are generated;
+            None: the family's own length.
         num_beams: 1 decodes greedily.
         metrics: which of ``loss`` and the task's metrics to measure; None: all. The
             loss always is, and without the others nothing is predicted.
@@ -60,8 +62,8 @@ class TaskEvaluator:
         model: nn.Module,
         recipe: Any,
         device: str | torch.device | None = None,
-        max_new_tokens: Annotated[int, Ge(1)] = GENERATION["max_new_tokens"],
-        num_beams: Annotated[int, Ge(1)] = GENERATION["num_beams"],
+        max_new_tokens: Annotated[int, Ge(1)] | None = None,
+        num_beams: Annotated[int, Ge(1)] = 1,
         metrics: Sequence[str] | None = None,
         *,
         compute_loss: ComputeLoss | None = None,
@@ -71,10 +73,9 @@ class TaskEvaluator:
         self._runner = ModelRunner(model, device, compute_loss=compute_loss)
         self._recipe = recipe
         given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
-        taken = inspect.signature(recipe.family.predict).parameters
-        self._options = {name: given[name] for name in GENERATION if name in taken}
+        self._options = followed_options(recipe.family, given)
         for name, usual in GENERATION.items():
-            if name not in taken and given[name] != usual:
+            if name not in self._options and given[name] != usual:
                 kind = type(recipe.family).__name__
                 raise ConfigError(
                     f"{name} is {given[name]}, but predictions of the family {kind} do "
@@ -92,7 +93,7 @@ class TaskEvaluator:
         self.metrics = checked_metrics(metrics, tuple(known))
         #: The rows that were answered last, each with its prediction and scores.
         self.records: list[dict[str, Any]] = []
-        self._has_told = self._has_told_of_missing = False
+        self._has_told = self._has_told_of_missing = self._has_told_of_cut = False
         #: The metric that is also reported by kind, if it is measured.
         self._by_kind = next((name for name in known[1:2] if name in self.metrics), "")
 
@@ -200,6 +201,7 @@ class TaskEvaluator:
             moved: the same on the device.
             is_kept: whether to ask how sure the family is, too.
         """
+        self._warn_of_cut(batch, self._options.get("max_new_tokens"))
         rows: Sequence[Mapping[str, Any]] = batch.rows  # type: ignore[attr-defined]
         given = self.model, moved, len(rows)
         if is_kept:
@@ -211,6 +213,24 @@ class TaskEvaluator:
             {**row, **answer, **self._scored(row, answer["prediction"])}
             for row, answer in zip(rows, answers, strict=True)
         ]
+
+    def _warn_of_cut(self, batch: Mapping[str, Any], most: int | None) -> None:
+        """Tell, once, of an answer that is learnt and is too long to be generated.
+
+        Args:
+            batch: may have labels.
+            most: tokens that are generated at most; None: as many as are learnt.
+        """
+        if most is None or self._has_told_of_cut:
+            return
+        needed = longest_answer(batch.get("labels")) - 1  # the start may be a label
+        if needed - 1 > most:  # the end alone may lack
+            self._has_told_of_cut = True
+            logger.warning(
+                "max_new_tokens is %d, but a right answer takes %d with its end: no "
+                "prediction can equal it; leave max_new_tokens out, or raise it",
+                most, needed,
+            )  # fmt: skip
 
     def _scored(self, row: Mapping[str, Any], prediction: Any) -> dict[str, float]:
         """Return the task's scores of one row; none where nothing is labelled."""

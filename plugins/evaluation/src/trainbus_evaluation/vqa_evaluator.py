@@ -10,12 +10,14 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
-from trainbus_evaluation.generated import AnswerTexts, question_of
+from trainbus_evaluation.generated import AnswerTexts, longest_answer, question_of
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_accuracy import answer_scores
 from training import ConfigError, checked_options
 
 METRICS = ("loss", "accuracy", "exact_match")
+#: Tokens of an answer that is generated where all that are right are shorter.
+USUAL_LENGTH = 10
 
 
 class VQAEvaluator(TaskEvaluator):
@@ -31,7 +33,8 @@ class VQAEvaluator(TaskEvaluator):
         model: returns ``loss`` for a batch with ``labels``, and has ``generate``.
         processor: has a ``tokenizer``, or is one.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: where the model is.
-        max_new_tokens: longest answer in tokens, its end token included.
+        max_new_tokens: longest answer in tokens, its end token included; None: 10, or
+            as many as the longest answer of a batch has.
         num_beams: 1 decodes greedily.
         metrics: which of ``loss``, ``accuracy``, ``exact_match`` to measure; the loss
             always is, and without the others no answer is generated.
@@ -47,7 +50,7 @@ class VQAEvaluator(TaskEvaluator):
         model: nn.Module,
         processor: Any,
         device: str | torch.device | None = None,
-        max_new_tokens: Annotated[int, Ge(1)] = 10,
+        max_new_tokens: Annotated[int, Ge(1)] | None = None,
         num_beams: Annotated[int, Ge(1), Le(1000)] = 1,
         metrics: Sequence[str] = METRICS,
         *,
@@ -82,9 +85,13 @@ class VQAEvaluator(TaskEvaluator):
         self, batch: Mapping[str, Any], moved: Mapping[str, Any], is_kept: bool
     ) -> list[dict[str, Any]]:
         """Return the rows of a batch with predictions and scores."""
+        most = self.max_new_tokens
+        self._warn_of_cut(batch, most)
+        # No longer than that can be right.
+        usual = max(USUAL_LENGTH, longest_answer(batch["labels"]))
         ids = self.model.generate(  # type: ignore[operator]
             **question_of(moved),
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=usual if most is None else most,
             num_beams=self.num_beams,
             do_sample=False,
         )

@@ -269,6 +269,8 @@ def test_a_place_names_file_and_line_of_a_plugin_option(tmp_path: Path) -> None:
         f"{path}:7: plugins.early_stopping.patience"
     )
     assert config.place(("plugins", "csv", "filename")) == "--set: plugins.csv.filename"
+    config = load_config(written(tmp_path), ["plugins=[{csv: {filename: a}}]"])
+    assert config.place(("plugins", "csv", "filename")) == "--set: plugins.csv.filename"
 
 
 def test_plugin_errors_are_configuration_errors() -> None:

@@ -80,16 +80,17 @@ def _name_plugins(document: Document) -> bool:
 
     specs = parse_specs(listed, locate)
     origins = dict(document.origins)
+    places = [document.origin(("plugins", index)) for index in range(len(listed))]
     document.forget(("plugins",))
     document.tree["plugins"] = {}
     for index, spec in enumerate(specs):
         name = ("plugins", spec.id)
         entry = {"use": spec.use, "options": dict(spec.options)}
         document.tree["plugins"][spec.id] = entry
+        if place := places[index]:  # of the list, if it came as a whole
+            document.origins[name] = place
         for path, origin in origins.items():
-            if path == ("plugins", index):
-                document.origins[name] = origin
-            elif path[:3] == ("plugins", index, spec.use):
+            if path[:3] == ("plugins", index, spec.use):
                 document.origins[(*name, "options", *path[3:])] = origin
     return True
 

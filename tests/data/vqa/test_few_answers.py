@@ -60,3 +60,16 @@ def test_the_accuracy_is_that_of_the_text_that_is_submitted() -> None:
         row["answers"] = [answer] * 4 + ["no"]
         found = VQA().score(said, row)["accuracy"]
         assert found == vqa_accuracy(said, row["answers"])
+
+
+def test_a_right_answer_that_scores_0_is_told_of_once(caplog) -> None:
+    task = VQA()
+    row = {"answer": "Red", "echo": "red"}
+    task.score("red", {**row, "answers": ["Red"]})
+    task.score("red", {**row, "answers": ["Red", "Red", "Red", "pink"]})
+    task.score("blue", {**row, "answers": ["Red"] * 4})
+    assert caplog.messages == []
+    for _ in range(2):
+        task.score("red", {**row, "answers": ["Red"] * 4})
+    (told,) = caplog.messages
+    assert "'red' is what the tokenizer makes of the answer 'Red', and scores 0" in told

@@ -48,7 +48,7 @@ class VQA(Task):
     default_family = "blip"
 
     def __init__(self, metric: Literal["accuracy", "anls"] = "accuracy") -> None:
-        self.metric = metric
+        self.metric, self._has_told = metric, False
         if metric == "anls":
             self.metrics = ("anls", *self.metrics)
 
@@ -66,6 +66,14 @@ class VQA(Task):
         echo = str(row.get("echo", answer))
         answers = row.get("answers") or ()
         scores = answer_scores(prediction, answer, echo, answers)
+        if scores["exact_match"] and not scores["accuracy"] and not self._has_told:
+            self._has_told = True
+            logger.warning(
+                "%r is what the tokenizer makes of the answer %r, and scores 0 beside "
+                "those of several annotators, which the official accuracy takes as "
+                "they are written; write answers as the tokenizer does",
+                *(prediction, answer),
+            )
         if self.metric == "anls":
             scores["anls"] = max(_likeness(prediction, a) for a in answers or [answer])
         return scores

@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 from training.errors import ConfigError
-from training.feed.parts import SAMPLERS, parts_of
+from training.feed.parts import INSIDE, parts_of
 from training.feed.permutation import Permutation
 from training.feed.sample_seeds import (
     SeededOrder,
@@ -64,8 +64,6 @@ def refuse_one_shot(dataloader: Any, name: str) -> None:
             )
 
 
-#: Where a loader, also one of accelerate's, has what may draw, or choose rows by epoch.
-INSIDE = ("dataset", "collate_fn", "base_dataloader", *SAMPLERS)
 #: Samplers whose only randomness is the generator they are given.
 PLAIN_SAMPLERS = (
     BatchSampler,

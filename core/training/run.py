@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable, epoch_limit, planned_end
 from training.builtin.defaults import wrapped_module
 from training.builtin.resume import Resumable, way_on
+from training.builtin.unsaved import watch_unsaved
 from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
 from training.checkpoint.optimizer_state import check_optimizer
@@ -19,7 +20,7 @@ from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
 from training.feed.persistent_workers import ending
-from training.feed.unsaved_generators import warn_of_drawn, warn_of_generators
+from training.feed.unsaved_generators import drawn_in
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
 from training.hardware.rng import rank_seed, seed_everything
 from training.loop.loop import Loop
@@ -28,18 +29,16 @@ from training.loop.metrics import delivered_twice
 from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note
 from training.modules.train_mode import keep_frozen
-from training.modules.unsaved_buffers import UnsavedBuffers
-from training.modules.unsaved_numbers import UnsavedNumbers
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption
 from training.signals.shield import shielded
 from training.teardown import tear_down
+from training.weighing.untouched import undrawn
 
 if TYPE_CHECKING:
     from torch import nn
 
     from training.checkpoint.resumption import Resumption
-    from training.feed.epoch_loader import EpochLoader
     from training.feed.workers import Watched
     from training.loop.forward import Forward
     from training.loop.precision import Precision
@@ -91,7 +90,7 @@ class Run:
         self._precision = precision
         self.resumption: Resumption | None = None
         self.is_waiting = False
-        self.val_dataloader = val_dataloader
+        self.val_dataloader = self._passed = val_dataloader
         self._train_loader: Iterable[Any] | None = None  # what a plugin made of it
         self.feed: Feed | None = None
         self.window: Window | None = None
@@ -256,7 +255,7 @@ class Run:
         self._prepare_weigher(feed, window)
         self._learn_metric_names()
         check_savable(trainer)
-        self._watch_unsaved(order)
+        watch_unsaved(trainer, self.state, order, self._validation())
         return feed, window
 
     def _prepare_weigher(self, feed: Feed, window: Window) -> None:
@@ -277,18 +276,17 @@ class Run:
         # Main's, who may call more plugins, hold for all.
         self.state.metrics.known_names = self.trainer.strategy.on_main(lambda: names)
 
-    def _watch_unsaved(self, order: EpochLoader) -> None:
-        """Warn of what is drawn from and in no checkpoint; watch what may move."""
+    def _undrawn(self) -> AbstractContextManager[None]:
+        """Put back at the end what is drawn from generators of the loaders and loss."""
         trainer = self.trainer
-        warn_of_generators(order)
-        # A plugin that has a generator is trusted to keep its state.
-        plugins = [getattr(each, "__dict__", {}) for each in trainer.plugins.values()]
-        kept = [part for attributes in plugins for part in attributes.values()]
-        warn_of_drawn(trainer.criterion.generators, [*order.generators, *kept])
-        modules = {"model": trainer.model, **trainer.criterion.held_modules()}
-        beside = partial(trainer.criterion.reached, [*trainer.plugins.values(), *kept])
-        numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
-        self.state.unsaved.extend((UnsavedBuffers(modules), numbers))
+        loaders = [trainer.train_dataloader, self._loader, *self._validation()]
+        kept = trainer.criterion.generators.values()
+        return undrawn(None, [*drawn_in(loaders), *kept])
+
+    def _validation(self) -> list[Iterable[Any]]:
+        """Return the loaders that were passed, and what plugins made of them."""
+        both = self._passed, self.val_dataloader
+        return [loader for each in both for loader in loaders_by_name(each).values()]
 
     def _require_same(self) -> None:
         if self.trainer.strategy.is_divided:
@@ -350,6 +348,7 @@ class Run:
         self.loop = Loop(
             trainer, state, feed, window, self.bus, trainer.modes, self._catch_up
         )
+        self.loop.draws.undrawn = self._undrawn
         if self.bus.on_train_begin is not None:
             self.bus.on_train_begin(trainer, self.resumption is not None)
         if self._is_done() and not self.loop.owes_row():

@@ -112,6 +112,20 @@ def test_a_run_over_such_a_loader_resumes_equal_and_says_it_once(
         assert_same_end(end, end_of(straight), path.name)
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_set_epoch_is_asked_for_only_where_there_is_none(
+    is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Untold(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(range(4))
+
+    dataset: Any = Inside() if is_told else Untold()
+    EpochLoader(DataLoader(dataset, num_workers=1, persistent_workers=True), 3)
+    assert caplog.text.count(SAID) == 1
+    assert ("give it a set_epoch" in caplog.text) == (not is_told)
+
+
 @pytest.mark.parametrize("persistent", [False, True])
 def test_of_workers_that_hear_of_each_epoch_nothing_is_said(
     persistent: bool, caplog: pytest.LogCaptureFixture

@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 from training.errors import ConfigError
-from training.feed.parts import SAMPLERS, parts_of
+from training.feed.parts import INSIDE, parts_of
 from training.feed.permutation import Permutation
 from training.feed.sample_seeds import (
     SeededOrder,
@@ -64,8 +64,8 @@ def refuse_one_shot(dataloader: Any, name: str) -> None:
             )
 
 
-#: Where a loader, also one of accelerate's, has what may draw, or choose rows by epoch.
-INSIDE = ("dataset", "collate_fn", "base_dataloader", *SAMPLERS)
+#: What is said of a data set in new workers that has no ``set_epoch``.
+UNTOLD = "; what its dataset counts by itself begins anew: give it a set_epoch"
 #: Samplers whose only randomness is the generator they are given.
 PLAIN_SAMPLERS = (
     BatchSampler,
@@ -130,10 +130,12 @@ class EpochLoader:
         # Their own: a loader of another library may show that of one inside.
         self._lasting = [o for o in loaders if vars(o).get("persistent_workers")]
         if self._lasting:
+            told = [each for o in self._lasting for each in told_in(o)]
             log.warning(
                 "train_dataloader gets new workers in each epoch, persistent or not: "
-                "only those of a plain DataLoader over a map-style dataset hear of it; "
-                "what its dataset counts by itself begins anew: give it a set_epoch"
+                "only those of a plain DataLoader over a map-style dataset hear of "
+                "it%s",
+                "" if any(hasattr(each, "set_epoch") for each in told) else UNTOLD,
             )
 
     @property

@@ -6,6 +6,8 @@ from typing import Any
 
 #: Attributes under which a loader, and a sampler, has the next one.
 SAMPLERS = ("sampler", "batch_sampler")
+#: Where a loader, also one of accelerate's, has what may draw, or choose rows by epoch.
+INSIDE = ("dataset", "collate_fn", "base_dataloader", *SAMPLERS)
 
 
 def parts_of(whole: Any, names: tuple[str, ...] = SAMPLERS) -> list[Any]:

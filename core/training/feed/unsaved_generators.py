@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from training.feed.parts import INSIDE, parts_of
 from training.hardware.rng import is_generator
 
 if TYPE_CHECKING:
@@ -46,6 +47,25 @@ def warn_of_generators(order: EpochLoader) -> None:
             )
 
 
+def warn_of_validation(loader: Any) -> None:
+    """Warn of each generator of a validation loader that lasting workers draw from.
+
+    What the main process draws is put back after each evaluation, and new workers begin
+    with copies of what it has.
+    """
+    if not (getattr(loader, "num_workers", 0) and loader.persistent_workers):
+        return
+    for part in parts_of(loader, ("dataset", "collate_fn"))[1:]:
+        if names := generators_in(part):
+            log.warning(
+                "the %s of val_dataloader keeps a random generator of its own (%s), "
+                "of which workers that persist draw on in each evaluation, and no "
+                "checkpoint holds it: a resumed run will measure other numbers; leave "
+                "persistent_workers out",
+                *(type(part).__name__, ", ".join(names)),
+            )
+
+
 def warn_of_drawn(generators: Mapping[str, Any], kept: Iterable[Any]) -> None:
     """Warn of the generators that computing a loss draws from and nobody saves.
 
@@ -62,6 +82,12 @@ def warn_of_drawn(generators: Mapping[str, Any], kept: Iterable[Any]) -> None:
             "keep its state in a callback with state_dict() and load_state_dict()",
             ", ".join(names),
         )
+
+
+def drawn_in(loaders: Iterable[Any]) -> list[Any]:
+    """Return the random generators that parts of loaders keep."""
+    parts = [part for loader in loaders for part in parts_of(loader, INSIDE)]
+    return [each for part in parts for each in generators_in(part).values()]
 
 
 def generators_in(part: Any) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,10 +19,13 @@ class Draws:
 
     Args:
         device: of the run.
+    Attributes:
+        undrawn: puts back, too, what an evaluation draws from others than these.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self.undrawn: Callable[[], AbstractContextManager[None]] = nullcontext
         self._kept: dict[Any, dict[str, Any]] = {}  # place -> state
 
     def keep(self, place: Any) -> None:

@@ -20,7 +20,14 @@ from torch.optim import Optimizer
 
 from training.loop.forward_checks import name_of
 from training.modules.plain_names import load_weights, weights_of
-from training.modules.reachable import Found, joined, kept_by, near, reachable
+from training.modules.reachable import (
+    Found,
+    is_of_numpy,
+    joined,
+    kept_by,
+    near,
+    reachable,
+)
 
 Held = nn.Module | Tensor
 
@@ -163,4 +170,4 @@ def _is_plain(value: Any) -> bool:
     # What was computed belongs to a graph of some step, not to a state.
     if isinstance(value, Tensor):
         return not (value.is_leaf and value.requires_grad)
-    return type(value) in (int, float)
+    return type(value) in (int, float) or is_of_numpy(value)

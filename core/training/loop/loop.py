@@ -270,7 +270,8 @@ class Loop:
         # abandoned is made again on resuming, from the same ones.
         self.is_evaluating, self.row_is_due = True, own is not None
         try:
-            with self.draws.put_back(), self.modes.evaluation():
+            draws = self.draws
+            with draws.put_back(), draws.undrawn(), self.modes.evaluation():
                 results += self.bus.collect("evaluate", trainer=trainer, reason=reason)
         except (Abandoned, Exception) as error:
             if asked is not None:

@@ -6,10 +6,12 @@ import dis
 import functools
 import inspect
 import itertools
+import sys
 import sysconfig
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -30,13 +32,17 @@ SITES = ("site-packages", "dist-packages")
 #: What an instruction is called that reads, or writes, a variable or an attribute.
 READS = {"LOAD_ATTR", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD"}
 WRITES = {"STORE_ATTR", "STORE_DEREF", "STORE_GLOBAL"}
+#: What moves values about on the way from a container to its item.
+SHUFFLES = {"CACHE", "COPY", "DUP_TOP_TWO", "EXTENDED_ARG", "ROT_THREE", "SWAP"}
+#: Methods of a container after which it holds others, where it forgets some.
+APPENDS = {"append", "appendleft", "extend"}
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
 #: Longer lists and mappings are data, not parts of a loss.
 MOST_ITEMS = 100
 #: And lists in lists.
 MOST_LEVELS = 4
-CONTAINERS = (list, tuple, dict)
+CONTAINERS = (list, tuple, dict, deque)
 NUMBERS = (int, float)
 
 #: (place, what is there), and the names that a function reads and then writes.
@@ -46,7 +52,9 @@ Found = tuple[list[tuple[str, Any]], Collection[str]]
 class Names(NamedTuple):
     """Names in the code of a function: of globals, all that it reads, and updates.
 
-    Updated is what it reads before it writes it: what it was matters.
+    Updated is what it reads before it writes it: what it was matters. Items of a
+    container are among it, as ``held.center`` or, by a key that is no constant,
+    ``held.*``.
     """
 
     globals: tuple[str, ...]
@@ -78,6 +86,16 @@ def held_in(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
             yield from held_in(item, joined(place, name))
 
 
+def inside_of(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object of the user's that is no part, or none."""
+    # Of a notebook's classes there is no file.
+    file = getattr(sys.modules.get(type(value).__module__), "__file__", None) or ""
+    is_users = isinstance(value, SimpleNamespace) or not _is_of_library(file)
+    if _counts(value) or not is_users or isinstance(value, (ModuleType, type)):
+        return {}
+    return {} if _is_opaque(value) else getattr(value, "__dict__", {})
+
+
 def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
     """Return the attributes that torch's own class does not have.
 
@@ -93,15 +111,32 @@ def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
     }
 
 
+def is_updated(place: str, updated: Collection[str]) -> bool:
+    """Whether one of the names in ``updated`` is that of what is at a place."""
+    parts = place.split(".")
+    items = [f"{part}.*" for part in parts]
+    return any(n in updated for n in (parts[-1], ".".join(parts[-2:]), *items))
+
+
+def is_of_numpy(value: Any) -> bool:
+    """Whether it is a number or an array of numbers of numpy's, not a large one."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, (numpy.ndarray, numpy.number)):
+        return False
+    return value.dtype.kind in "iufc" and value.size <= MOST_OBJECTS
+
+
 @functools.lru_cache(maxsize=1000)
 def names_updated_by(cls: type) -> frozenset[str]:
     """Return names that a method of a class, or of a base, reads and then writes."""
-    methods = [
-        each
+    # Behind decorators: torch wraps the ``step`` of each optimizer.
+    own = [
+        inspect.unwrap(each)
         for base in cls.__mro__
         for each in vars(base).values()
-        if isinstance(each, FunctionType) and not _is_library(each)
+        if isinstance(each, FunctionType)
     ]
+    methods = [f for f in own if isinstance(f, FunctionType) and not _is_library(f)]
     updated = [_names_in(each.__code__).updated for each in methods]
     return frozenset(itertools.chain.from_iterable(updated))
 
@@ -178,6 +213,7 @@ class _Search:
                 self.read |= names.read
                 self.updated |= names.updated
                 yield from _variables(value, names.globals)
+                yield from [(n, v) for n, v in vars(value).items() if n in self.read]
         elif isinstance(value, CONTAINERS):
             yield from _items_of(value)
         elif (self._is_far or is_function) and not _is_opaque(value):
@@ -199,7 +235,8 @@ def _items_of(value: Any) -> list[tuple[str, Any]]:
 
 def _counts(value: Any) -> bool:
     is_part = isinstance(value, (nn.Module, Optimizer, Tensor))
-    return is_part or type(value) in NUMBERS or is_generator(value)
+    is_number = type(value) in NUMBERS or is_of_numpy(value)
+    return is_part or is_number or is_generator(value)
 
 
 def _is_library(function: FunctionType) -> bool:
@@ -256,6 +293,10 @@ def _names_in(code: CodeType) -> Names:
             updated.add(each.argval)
         if each.opname == "LOAD_GLOBAL":
             used.append(each.argval)
+    if "getattr" in used:  # what it reads is a constant
+        read |= {each for each in code.co_consts if isinstance(each, str)}
+        updated |= read & _written_in(code)
+    updated |= _items_updated_in(code)
     # Lambdas inside have code of their own.
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
@@ -264,3 +305,45 @@ def _names_in(code: CodeType) -> Names:
             read |= names.read
             updated |= names.updated
     return Names(tuple(dict.fromkeys(used)), frozenset(read), frozenset(updated))
+
+
+def _written_in(code: CodeType) -> set[str]:
+    return {i.argval for i in dis.get_instructions(code) if i.opname in WRITES}
+
+
+def _items_updated_in(code: CodeType) -> set[str]:
+    """Return items of containers that are read before they are written, by name.
+
+    And those of one that something is appended to and that is read besides.
+    """
+    # (name of what was loaded, constant), of each instruction so far; and how often.
+    loaded: list[tuple[str | None, Any]] = [(None, "*")] * 2
+    read: set[str] = set()
+    updated: set[str] = set()
+    named: list[str] = []
+    appended: list[str] = []
+    before = ""
+    for each in dis.get_instructions(code):
+        (container, _), (name, key) = loaded[-2:]
+        is_read = each.opname == "BINARY_SUBSCR" or each.argrepr == "[]"
+        if is_read and container:
+            read.add(f"{container}.{key}")
+            # As of ``+=``, which keeps both for the writing.
+            if before in ("COPY", "DUP_TOP_TWO"):
+                updated.add(f"{container}.{key}")
+        elif each.opname == "STORE_SUBSCR" and f"{container}.{key}" in read:
+            updated.add(f"{container}.{key}")
+        before = each.opname
+        if each.opname in READS and each.argval in APPENDS and name:
+            appended.append(name)
+        if is_read:
+            loaded.append((str(key), "*"))
+        elif each.opname in READS:
+            named.append(each.argval)
+            loaded.append((each.argval, "*"))
+        elif each.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
+            loaded.append((None, each.argval))
+        elif each.opname not in SHUFFLES:
+            loaded.append((None, "*"))
+    kept = {n for n in appended if named.count(n) > appended.count(n)}
+    return updated | {f"{name}.*" for name in kept}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from training.modules.reachable import (
     NUMBERS,
     Found,
     held_in,
+    inside_of,
+    is_of_numpy,
+    is_updated,
     names_updated_by,
     own_attributes,
 )
@@ -78,7 +81,8 @@ class UnsavedNumbers:
                 "in a buffer, or return it from get_extra_state(), each of the "
                 "optimizer in a group or in its state, each of a step_fn or loss_fn in "
                 "a buffer of a module that it uses, and call persistent(True) of a "
-                "metric",
+                "metric; what a callback sets anew, from the step or from its own "
+                "state, needs nothing",
                 some(again),
             )
             self._told.update(again)
@@ -97,12 +101,16 @@ class UnsavedNumbers:
         for holder, (found, updated) in self._holders():
             for place, value in found:
                 name = f"{holder}.{place}"
-                is_updated = place.rpartition(".")[2] in updated
+                counts = is_updated(place, updated)
                 if isinstance(value, Tensor):
                     if _is_plain(value) and _storage_of(value) not in saved:
-                        marks[name, 0 if is_updated else id(value)] = _Mark(value)
+                        marks[name, 0 if counts else id(value)] = _Mark(value)
+                elif is_of_numpy(value):
+                    if counts or _has_items_of(place, updated):
+                        # Of another size it is another one, as a cache.
+                        marks[name, value.size] = value.tobytes()
                 # NaN, which differs from itself, is none.
-                elif type(value) in NUMBERS and is_updated and value == value:
+                elif type(value) in NUMBERS and counts and value == value:
                     marks[name, 0] = value
         return marks
 
@@ -122,9 +130,9 @@ class UnsavedNumbers:
         for part, whole in self._modules.items():
             for path, module in whole.named_modules():
                 saves = type(module).get_extra_state is not nn.Module.get_extra_state
-                if not saves and not _is_of_torch(module) and not _is_kept(module):
+                own = {} if saves or _is_kept(module) else _own_of(module)
+                if own:
                     name = f"{part}.{plain_name(whole, path)}" if path else part
-                    own = {n: v for n, v in vars(module).items() if n not in OF_MODULES}
                     yield name, _found_in(own, type(module))
         yield from self._beside().items()
         optimizer = self._optimizer
@@ -154,9 +162,26 @@ def _found_in(attributes: Mapping[str, Any], cls: type) -> Found:
     numbers = {n for n, value in attributes.items() if type(value) in NUMBERS}
     # One by one: a long list is data, but a class may have many attributes.
     found = [
-        each for name, value in attributes.items() for each in held_in(value, name)
+        each
+        for name, value in attributes.items()
+        for each in (*held_in(value, name), *held_in(inside_of(value), name))
     ]
     return found, names_updated_by(cls) | numbers
+
+
+def _own_of(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes beside what is saved; of torch's own, numbers alone."""
+    own = {n: v for n, v in vars(module).items() if n not in OF_MODULES}
+    if not _is_of_torch(module):
+        return own
+    # What torch keeps for itself there, it makes anew.
+    numbers = {n: v for n, v in own.items() if type(v) in NUMBERS}
+    return {n: v for n, v in numbers.items() if not n.startswith("_")}
+
+
+def _has_items_of(place: str, updated: Collection[str]) -> bool:
+    """Whether an item of what is at a place is updated."""
+    return any(each.startswith(place.rpartition(".")[2] + ".") for each in updated)
 
 
 def _is_of_torch(holder: Any) -> bool:

@@ -15,16 +15,13 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from training.errors import ConfigError
-from training.feed.parts import SAMPLERS, parts_of
-from training.feed.unsaved_generators import generators_in
+from training.feed.unsaved_generators import drawn_in, generators_in
 from training.hardware.rng import load_rng_state, rng_state
 from training.modules.plain_names import is_expanded
 from training.modules.train_mode import frozen_modules
 
 #: Bytes of parameters up to which copies are kept: some losses move a teacher.
 MOST_BYTES = 2**31
-#: Where a loader has what may keep random generators.
-MAY_DRAW = ("dataset", *SAMPLERS)
 
 
 class Kept:
@@ -81,8 +78,8 @@ class Kept:
             for p in parameters
         ]
         self._optimizers = [(each, _copied(each)) for each in optimizers]
-        parts = [*parts_of(loader, MAY_DRAW), *self.modules]
-        self._generators = _states_in(parts, generators)
+        inner = [g for m in self.modules for g in generators_in(m).values()]
+        self._generators = _states_of([*drawn_in([loader]), *inner, *generators])
         self._card = _card_of(self.modules)
         self._drawn = rng_state(self._card)
 
@@ -169,9 +166,8 @@ def undrawn(loader: Any, generators: Iterable[Any] = ()) -> Iterator[None]:
     """Put back at the end what is drawn from ``generators`` meanwhile.
 
     And from those of ``loader``, its data set and samplers; not from the global ones.
-    A validation may draw from the very ones that training draws from.
     """
-    states = _states_in(parts_of(loader, MAY_DRAW), generators)
+    states = _states_of([*drawn_in([loader]), *generators])
     try:
         yield
     finally:
@@ -241,10 +237,11 @@ def is_same_tensor(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def _states_in(parts: list[Any], others: Iterable[Any]) -> list[tuple[Any, Any]]:
-    """Return ``others`` and each generator of ``parts``, and its state, if any."""
-    found = [g for part in parts for g in generators_in(part).values()] + [*others]
-    return [(g, _state_of(g)) for g in found if not isinstance(g, random.SystemRandom)]
+def _states_of(generators: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Return each of ``generators`` and its state, if it has one."""
+    # What the system draws has none.
+    kept = [g for g in generators if not isinstance(g, random.SystemRandom)]
+    return [(generator, _state_of(generator)) for generator in kept]
 
 
 def _give_back(states: list[tuple[Any, Any]]) -> None:

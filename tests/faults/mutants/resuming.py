@@ -201,8 +201,8 @@ MUTANTS = [
     Mutant(
         "R8",
         "a generator that no checkpoint holds is not named",
-        "training.run",
-        "        warn_of_generators(order)\n",
+        "training.builtin.unsaved",
+        "    warn_of_generators(order)\n",
         "",
         "faults/resuming/test_resumed_loaders.py",
         "test_r8_a_generator",

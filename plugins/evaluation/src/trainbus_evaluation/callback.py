@@ -32,7 +32,6 @@ from training.plugin import (
     loaders_by_name,
     merge_metrics,
     share_of,
-    undrawn,
 )
 
 if TYPE_CHECKING:
@@ -198,8 +197,7 @@ class EvaluationCallback(Callback):
 
     def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float] | None:
         """Return the metrics, or None at an epoch end that is not due."""
-        with undrawn(trainer.train_dataloader, trainer.criterion.generators.values()):
-            return self.measure(trainer) if self.is_due(trainer, reason) else None
+        return self.measure(trainer) if self.is_due(trainer, reason) else None
 
     def on_exception(self) -> None:
         """Kill the workers that read for this process: nobody waits for them."""

@@ -1,0 +1,254 @@
+"""A number or tensor that is moved inside of something else is named as well."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training import Callback, Trainer
+
+X = torch.arange(3.0).view(3, 1)
+
+
+class Saves(Callback):
+    """Saves after each epoch; calls ``moves`` after each step."""
+
+    def __init__(self, path: Path, moves: Any = None) -> None:
+        self.path, self.moves = path, moves
+
+    def on_step_end(self) -> None:
+        if self.moves is not None:
+            self.moves()
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+def train(path: Path, model: nn.Module, moves: Any = None, **options: Any) -> None:
+    if "step_fn" not in options:
+        options.setdefault("loss_fn", nn.functional.mse_loss)
+    options.setdefault("optimizer", torch.optim.SGD(model.parameters(), lr=0.01))
+    trainer = Trainer(
+        model,
+        [(X, X)],
+        callbacks=[Saves(path, moves)],
+        num_epochs=5,
+        device="cpu",
+        **options,
+    )
+    trainer.train()
+
+
+class Meter:
+    """What a user has to count in."""
+
+    def __init__(self) -> None:
+        self.n, self.count = 0, 0
+
+    def update(self) -> None:
+        self.count += 1
+
+
+class Holds(nn.Linear):
+    """Has containers, arrays and objects, and moves ``what``."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(1, 1)
+        self.what = what
+        self.state: dict[str, Any] = {"center": torch.zeros(1), "deep": {"n": 0}}
+        self.by_name = {"a": 1.0}
+        self.seen, self.noted = [0], [0]
+        self.array, self.number = np.zeros(2), np.float64(0)
+        self.own, self.space, self.meter = Meter(), SimpleNamespace(n=0), Meter()
+        self.logged: dict[str, Any] = {"loss": 0.0}
+        self.cache: dict[Any, Tensor] = {}
+        self.losses: deque[float] = deque(maxlen=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        mean = out.detach().mean(0)
+        match self.what:
+            case "item":
+                self.state["center"] = 0.9 * self.state["center"] + mean
+            case "item of an item":
+                self.state["deep"]["n"] += 1
+            case "variable key":
+                for name in self.by_name:
+                    self.by_name[name] = self.by_name[name] * 0.9
+            case "list":
+                self.seen[0] += 1
+            case "array":
+                self.array += mean.numpy()
+            case "items of an array":
+                self.array[0] += 1
+            case "number of numpy":
+                self.number += 1
+            case "object":
+                self.own.n += 1
+            case "namespace":
+                self.space.n += 1
+            case "notes":
+                self.logged["loss"] = mean.item()
+                self.noted[0] = int(mean * 1000)
+                self.losses.append(mean.item())
+                self.meter.update()
+            case "cache":
+                if x.shape not in self.cache:
+                    self.cache[x.shape] = torch.ones(1)
+                self.state["rows"] = self.cache[x.shape]
+        return out - self.state["center"] + x.shape[0] * self.logged.get("none", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("item", "model.state.center"),
+        ("item of an item", "model.state.deep.n"),
+        ("variable key", "model.by_name.a"),
+        ("list", "model.seen.0"),
+        ("array", "model.array"),
+        ("items of an array", "model.array"),
+        ("number of numpy", "model.number"),
+        ("object", "model.own.n"),
+        ("namespace", "model.space.n"),
+        ("notes", ""),
+        ("cache", ""),
+        ("rests", ""),
+    ],
+)
+def test_r8_what_a_module_moves_inside_of_something_is_named(
+    what: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path / "a.pt", Holds(what))
+    assert caplog.text.count("moves numbers") == bool(told)
+    assert not told or f"variables: {told};" in caplog.text
+
+
+KEPT = {"center": torch.zeros(1)}
+
+
+def steps() -> dict[str, Any]:
+    """Return step functions that move something in what they hold, by its place."""
+    state, counts, last = {"n": 0.0}, [0], deque([0.0], maxlen=1)
+    losses: dict[str, Any] = {"loss": 0.0}
+    recent: deque[float] = deque([0.0, 0.0], maxlen=2)
+
+    def loss_of(model: nn.Module, batch: Any) -> Tensor:
+        return nn.functional.mse_loss(model(batch[0]), batch[1])
+
+    def maps(model: nn.Module, batch: Any) -> Tensor:
+        state["n"] += 1
+        return loss_of(model, batch) * state["n"]
+
+    def lists(model: nn.Module, batch: Any) -> Tensor:
+        counts[0] = counts[0] + 1
+        return loss_of(model, batch)
+
+    def globally(model: nn.Module, batch: Any) -> Tensor:
+        KEPT["center"] = KEPT["center"] * 0.9 + 0.1
+        return loss_of(model, batch) * KEPT["center"].sum()
+
+    def queues(model: nn.Module, batch: Any) -> Tensor:
+        loss = loss_of(model, batch)
+        last.append(loss.item())
+        return loss / (1 + sum(last))
+
+    def itself(model: nn.Module, batch: Any) -> Tensor:
+        itself.n = getattr(itself, "n", 0) + 1  # type: ignore[attr-defined]
+        return loss_of(model, batch)
+
+    def notes(model: nn.Module, batch: Any) -> Tensor:
+        loss = loss_of(model, batch)
+        losses["loss"] = loss.item()
+        recent.append(loss.item())
+        return loss
+
+    return {
+        "maps.state.n": maps,
+        "lists.counts.0": lists,
+        "globally.KEPT.center": globally,
+        "queues.last.0": queues,
+        "itself.n": itself,
+        "": notes,
+    }
+
+
+@pytest.mark.parametrize("told", list(steps()))
+def test_r8_what_a_step_function_moves_inside_of_something_is_named(
+    told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path / "a.pt", nn.Linear(1, 1), step_fn=steps()[told])
+    assert caplog.text.count("moves numbers") == bool(told)
+    assert not told or f"variables: {told};" in caplog.text
+
+
+def test_r8_what_an_optimizer_moves_inside_of_something_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Counts(torch.optim.SGD):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, lr=0.01)
+            self.counts = {"n": 0}
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> Any:
+            self.counts["n"] += 1
+            return super().step(closure)
+
+    model = nn.Linear(1, 1)
+    train(tmp_path / "a.pt", model, optimizer=Counts(model.parameters()))
+    assert "variables: optimizer.counts.n;" in caplog.text
+
+
+def test_r8_a_number_of_a_module_of_torchs_that_a_callback_moves_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, loss = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.1)), nn.HuberLoss()
+
+    def moves() -> None:
+        model[1].p += 0.01  # type: ignore[operator, assignment]
+        loss.delta += 0.1
+
+    train(tmp_path / "a.pt", model, moves, loss_fn=loss)
+    assert "variables: loss.delta, model.1.p;" in caplog.text
+
+
+class Recurs(nn.LSTM):
+    """Torch's with one output."""
+
+    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(x)[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: nn.BatchNorm1d(1), id="running statistics"),
+        pytest.param(lambda: nn.BatchNorm1d(1, momentum=None), id="a running mean"),
+        pytest.param(lambda: Recurs(1, 1), id="flat weights"),
+        pytest.param(lambda: nn.LazyLinear(1), id="a lazy one"),
+        pytest.param(
+            lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(1, 1)),
+            id="a parametrization",
+        ),
+        pytest.param(
+            lambda: nn.utils.parametrizations.weight_norm(nn.Linear(1, 1)),
+            id="another one",
+        ),
+        pytest.param(lambda: nn.TransformerEncoderLayer(1, 1, 2), id="attention"),
+    ],
+)
+def test_r8_what_torchs_own_modules_move_needs_no_word(
+    make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = nn.Sequential(make(), nn.Linear(1, 1))
+    model(X)
+    train(tmp_path / "a.pt", model)
+    assert "moves numbers" not in caplog.text

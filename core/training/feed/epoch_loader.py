@@ -221,11 +221,10 @@ class EpochLoader:
             self.watched = Watched(batches, issued, skip, loader.num_workers)
             return iter(self.watched)
         # Neither an index nor a state leads there: every batch is loaded again. What
-        # wraps another loader mostly draws the order for its first one.
+        # wraps another loader mostly draws the order for its first one, and no more.
         self.unwatched = iterator = iter(loader)
         seed = epoch_seed(self.drawn_seed, epoch)
-        first = itertools.islice(apart_from(seed, lambda: iterator), 1)
-        batches = itertools.chain(first, iterator)
+        batches = apart_from(seed, lambda: iterator, until_quiet=True)
         _read_and_drop(batches, skip)
         return batches
 

@@ -201,7 +201,9 @@ def drawing_from(seed: int) -> Iterator[None]:
 
 
 def apart(
-    make: Callable[[], Iterator[Any]], own: list[Any] | None = None
+    make: Callable[[], Iterator[Any]],
+    own: list[Any] | None = None,
+    until_quiet: bool = False,
 ) -> Iterator[Any]:
     """Yield what ``make()`` yields, drawing from generator states of its own.
 
@@ -210,11 +212,14 @@ def apart(
     Args:
         make: returns the iterator; called with the first item.
         own: states to begin with; None: those of the run at the first item.
+        until_quiet: whether what comes after an item that drew nothing is yielded as it
+            is, at no cost.
     """
     iterator: Iterator[Any] | None = None
     while True:
         # At each item: what the run drew meanwhile must not be heard in here.
         outside = _states()
+        before = own
         try:
             if own is not None:
                 _set_states(own)
@@ -228,25 +233,38 @@ def apart(
             # Also where loading fails: its error leaves the run as it was.
             _set_states(outside)
         yield item
+        if until_quiet and before is not None and _are_same(before, own):
+            yield from iterator
 
 
-def apart_from(seed: int, make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+def apart_from(
+    seed: int, make: Callable[[], Iterator[Any]], until_quiet: bool = False
+) -> Iterator[Any]:
     """Return ``apart`` of ``make()``, which is called at once and draws from ``seed``.
 
     Args:
         seed: of the generators that making and iterating draw from.
         make: returns the iterator.
+        until_quiet: as for ``apart``.
     """
     with drawing_from(seed):
         iterator = make()
         own = _states()
-    return apart(lambda: iterator, own)
+    return apart(lambda: iterator, own, until_quiet)
 
 
 def _states() -> list[Any]:
     numpy = sys.modules.get("numpy")
     states = [random.getstate(), torch.get_rng_state()]
     return states if numpy is None else [*states, numpy.random.get_state()]
+
+
+def _are_same(some: list[Any], others: list[Any]) -> bool:
+    if some[0] != others[0] or not torch.equal(some[1], others[1]):
+        return False
+    # Of numpy, if it is loaded: (kind, words, position, ...) on both sides.
+    own = [(words.tobytes(), rest) for _, words, *rest in (*some[2:], *others[2:])]
+    return own[:1] == own[1:]
 
 
 def _set_states(states: list[Any]) -> None:

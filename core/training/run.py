@@ -92,6 +92,7 @@ class Run:
         self.resumption: Resumption | None = None
         self.is_waiting = False
         self.val_dataloader = val_dataloader
+        self._validation = loaders_by_name(val_dataloader).values()
         self._train_loader: Iterable[Any] | None = None  # what a plugin made of it
         self.feed: Feed | None = None
         self.window: Window | None = None
@@ -116,7 +117,9 @@ class Run:
                 if requests.signal is not None:
                     raise interruption(requests.signal)
             except BaseException as error:
-                failure = noted(error, self.bus.made, self.state.progress.step)
+                users = [trainer.train_dataloader, *self._validation]
+                at = self.state.progress.step
+                failure = noted(error, self.bus.made, at, users)
             self.seconds = time.perf_counter() - started
             failure = tear_down(trainer, failure, self.watched)
         if failure is None and requests.heard is not None:

@@ -115,7 +115,12 @@ class Run:
                 if requests.signal is not None:
                     raise interruption(requests.signal)
             except BaseException as error:
-                failure = noted(error, self.bus.made, self.state.progress.step)
+                users = (
+                    trainer.train_dataloader,
+                    *loaders_by_name(self._passed).values(),
+                )
+                at = self.state.progress.step
+                failure = noted(error, self.bus.made, at, users)
             self.seconds = time.perf_counter() - started
             is_kept = requests.failure is not None  # let go of in tearing down
             failure = tear_down(trainer, failure, self.watched)

@@ -212,6 +212,21 @@ def test_an_argument_that_cannot_be_seen_is_refused() -> None:
         Bus().register(Odd())
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(lambda self, *args, **kwargs: None, id="undone by a decorator"),
+        pytest.param(lambda self, **metrics: None, id="an argument with stars"),
+        pytest.param(lambda self, trainer, *metrics: None, id="beside another one"),
+    ],
+)
+def test_stars_that_would_stay_empty_are_refused_with_the_way_out(method: Any) -> None:
+    plugin = type("Odd", (Callback,), {"on_epoch_end": method})()
+    words = r"as \*+\w+, which stays empty; .*: trainer, metrics; .*functools\.wraps"
+    with pytest.raises(PluginError, match=words):
+        Bus().register(plugin)
+
+
 def test_a_decorated_method_and_one_on_the_instance_are_hooks() -> None:
     heard: list[Any] = []
 

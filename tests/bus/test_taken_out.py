@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 from toy import make_trainer
 
 from trainbus_checkpointing import ModelCheckpointCallback
@@ -173,6 +174,26 @@ def test_outside_of_a_run_nothing_is_closed(when: str) -> None:
     assert plugin.heard == []
     with pytest.raises(PluginError, match="no plugin is named 'heard'"):
         trainer.bus.unregister("heard")
+
+
+def test_one_whose_part_stays_in_the_run_is_not_taken_out_of_it() -> None:
+    class Around(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *given: Any) -> Any:
+            return self.inner(*given)
+
+    class Wraps(Heard):
+        def wrap_model(self, model: nn.Module) -> nn.Module:
+            return Around(model)
+
+    trainer = make_trainer(None, None, Wraps(), Takes("on_step_end"))
+    with pytest.raises(PluginError, match=r"what its wrap_model made stays; take it"):
+        trainer.train()
+    assert "heard" in trainer.plugins
+    trainer.bus.unregister("heard")  # the run is over
 
 
 def test_each_run_closes_again() -> None:

@@ -170,3 +170,121 @@ def test_a_state_of_another_version_is_refused(state: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="the state of mine has version"):
         require_version("mine", state, 1)
     require_version("mine", {"version": 1}, 1)
+
+
+class Counts(Callback):
+    """Counts steps in isolation, and may fail in one hook."""
+
+    name, failure = "counts", "isolate"
+    steps = 0
+
+    def __init__(self, hook: str = "") -> None:
+        if hook:
+            setattr(self, hook, self._fail)
+
+    def _fail(self) -> None:
+        raise OSError("full")
+
+    def on_step_end(self) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.steps = state["steps"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "path"), [("on_before_step", "4.pt"), ("on_setup", "1.pt")]
+)
+def test_a_checkpoint_without_the_state_of_one_switched_off_says_so_when_read(
+    hook: str, path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    resumed(None, Counts(hook), Saves(tmp_path))
+    resumed(tmp_path / path, again := Counts(), num_epochs=3)
+    why = f"switched off as {hook} raised OSError('full')"
+    assert f"the checkpoint has no state of plugin 'counts': {why}" in caplog.text
+    assert again.steps == 12 - int(path[0])
+
+
+def test_one_switched_off_before_it_has_its_state_leaves_that_in_checkpoints(
+    tmp_path: Path,
+) -> None:
+    resumed(None, Counts(), Saves(tmp_path))
+    resumed(tmp_path / "3.pt", Counts("on_setup"), Saves(tmp_path / "later"))
+    state = read_checkpoint(tmp_path / "later" / "4.pt")
+    assert state["plugins"] == {"counts": {"steps": 3}}
+
+
+class Hires(Callback):
+    """Registers another plugin in one hook, once a run."""
+
+    name = "a"
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self._hire)
+
+    def _hire(self, trainer: Trainer) -> None:
+        if "counts" not in trainer.plugins:
+            self.hired = Counts()
+            trainer.bus.register(self.hired)
+
+
+@pytest.mark.parametrize(
+    "hook", ["wrap_model", "on_setup", "on_train_begin", "on_epoch_begin"]
+)
+def test_one_that_another_registers_has_its_state_in_a_resumed_run_too(
+    hook: str, tmp_path: Path
+) -> None:
+    resumed(None, Hires(hook), Saves(tmp_path), num_epochs=2)
+    resumed(tmp_path / "6.pt", hires := Hires(hook), Saves(tmp_path), num_epochs=2)
+    assert hires.hired.steps == 8
+    assert read_checkpoint(tmp_path / "8.pt")["plugins"] == {"counts": {"steps": 8}}
+
+
+class Kept:
+    """Halves what a loader gives."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Any:
+        return ((x / 2, y) for x, y in self.loader)
+
+
+class Halves(Callback):
+    """Fails in isolation, and has put a loader of its own in place."""
+
+    name, failure, alters_training = "halves", "isolate", True
+
+    def __init__(self, passes_on: bool = False) -> None:
+        self.passes_on = passes_on
+
+    def wrap_dataloader(self, dataloader: Any) -> Any:
+        return dataloader if self.passes_on else Kept(dataloader)
+
+    def on_step_end(self) -> None:
+        raise OSError("full")
+
+
+def test_an_isolated_plugin_whose_part_stays_in_the_run_ends_it_in_place_of_leaving(
+    tmp_path: Path,
+) -> None:
+    trainer = make_trainer(None, None, Halves(), Saves(tmp_path))
+    with pytest.raises(OSError, match="full") as caught:
+        trainer.train()
+    assert "where what its wrap_dataloader made stays" in str(caught.value.__notes__)
+    assert trainer.step == 3
+    # What was saved until then lists it: no run goes on from there without it.
+    with pytest.raises(CheckpointError, match=r"plugins\.halves was 'active'"):
+        make_trainer(None, None).load_checkpoint(tmp_path / "2.pt")
+
+
+def test_one_that_returned_the_loader_it_was_given_has_nothing_that_stays() -> None:
+    trainer = resumed(None, Halves(passes_on=True))
+    assert trainer.step == 4
+    assert "halves" not in trainer.plugins

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 from toy import make_trainer
 
 from training import Callback, ConfigError, Trainer
@@ -191,3 +192,95 @@ def test_what_a_part_refuses_in_a_sentence_stands_alone() -> None:
     with pytest.raises(ConfigError) as caught:
         make_trainer(None, None, making("make_strategy", Refuses()))
     assert not getattr(caught.value, "__notes__", ())
+
+
+class Rows(Dataset[Any]):
+    """Eight rows; the sixth is broken, or raises inside of another data set."""
+
+    def __init__(self, inner: Any = None) -> None:
+        self.inner = inner
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        if self.inner is not None:
+            return self.inner[index]
+        if index == 5:
+            broken()
+        return torch.zeros(3), torch.zeros(1)
+
+
+class PassesOn:
+    """Gives out the batches of a loader inside."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Any:
+        yield from self.loader
+
+
+def collate(rows: Any) -> Any:
+    broken()
+
+
+def loading(make: Callable[[Any], Any], loader: Any) -> str:
+    """Train on what a plugin makes of ``loader``; return what stands on the error."""
+
+    class Wraps(Callback):
+        name = "makes"
+
+        def wrap_dataloader(self, dataloader: Any) -> Any:
+            return make(dataloader)
+
+    loss = nn.functional.mse_loss
+    with pytest.raises(OSError, match="broken") as caught:
+        make_trainer(nn.Linear(3, 1), loader, Wraps(), loss_fn=loss).train()
+    return "\n".join(caught.value.__notes__)
+
+
+MADE_OF_USERS: dict[str, Callable[[Any], Any]] = {
+    "batches that are passed on": PassesOn,
+    "another loader over the data set": lambda o: DataLoader(o.dataset, batch_size=2),
+    "a data set around it": lambda o: DataLoader(Rows(o.dataset), batch_size=2),
+    "the loader itself": lambda o: o,
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("make", MADE_OF_USERS.values(), ids=MADE_OF_USERS.keys())
+def test_the_users_data_that_raise_inside_of_a_part_blame_no_plugin(
+    make: Callable[[Any], Any], workers: int
+) -> None:
+    found = loading(make, DataLoader(Rows(), batch_size=2, num_workers=workers))
+    assert "raised by plugin" not in found
+    assert "while batch 2 of the epoch" in found
+
+
+MADE: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "a data set": (lambda _: DataLoader(Rows(), batch_size=2), "Rows.__getitem__"),
+    "one in a worker": (
+        lambda _: DataLoader(Rows(), batch_size=2, num_workers=1),
+        "Rows",
+    ),
+    "a collate function": (
+        lambda o: DataLoader(o.dataset, batch_size=2, collate_fn=collate),
+        "collate",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "told"), MADE.values(), ids=MADE.keys())
+def test_the_maker_of_a_loader_is_named_where_its_data_set_or_collation_raises(
+    make: Callable[[Any], Any], told: str
+) -> None:
+    x, y = torch.zeros(8, 3), torch.zeros(8, 1)
+    pairs: Any = list(zip(x, y, strict=True))
+    found = loading(make, DataLoader(pairs, batch_size=2))
+    assert "raised by plugin 'makes' (" in found
+    assert f"{told}, which its wrap_dataloader has made, at step" in found
+    assert "while batch " in found

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training import hookspecs
-from training.bus.order import bus_order, not_built_in, unmet_relations, warn_of_unasked
+from training.bus.order import bus_order, not_built_in, warn_of_unasked, warn_of_unmet
 from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
 from training.bus.slots import (
@@ -35,7 +35,7 @@ from training.errors import ConfigError, PluginError, did_you_mean
 from training.hooks.answers import checked_answer
 from training.hooks.asked import NEVER_MISSED
 from training.hookspecs import HOOKS, PROJECT
-from training.messages.error_texts import repr_of
+from training.messages.error_texts import add_note, repr_of
 
 if TYPE_CHECKING:
     from training.bus.meter import Meter
@@ -63,7 +63,8 @@ class Bus(Slots):
         self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[str, Any] = {}  # all, in bus order
         self._chosen: dict[str, Any] = {}  # without those built in
-        self._off: dict[str, Any] = {}  # those that failed too often in this run
+        #: Those that failed too often in this run, and why they are off.
+        self.off: dict[str, tuple[Any, str]] = {}
         #: Failures of isolated plugins in this run so far, by name.
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
@@ -116,10 +117,9 @@ class Bus(Slots):
                 self._manager.unregister(name=name)
             raise
         self._adopt(ordered)
-        for told in unmet_relations(self._chosen):
-            if told not in self._told:
-                log.warning("%s", told)
-                self._told.add(told)
+        if self._run is not None and self._run.resumption is not None:
+            self._run.resumption.give_to(added)
+        warn_of_unmet(self._chosen, self._told)
         return list(added)
 
     def unregister(self, name: str) -> Any:
@@ -128,9 +128,11 @@ class Bus(Slots):
         After that it is called no more, nor in the event at hand.
 
         Raises:
-            PluginError: no plugin has that name.
+            PluginError: no plugin has that name, or the run goes on with what it made.
             Exception: what its ``on_close`` raised; it is out all the same.
         """
+        if self.is_in_run and (made := self._lasting(name)):
+            raise PluginError(f"plugin {name!r} {made}; take it out before train()")
         plugin, last = self._take_out(name)
         for impl in filter(self._is_to_close, last if self.is_in_run else ()):
             call(impl, "on_close", {"trainer": self._run}, self._meter)
@@ -139,8 +141,9 @@ class Bus(Slots):
     def begin_run(self, trainer: Any) -> None:
         """Note whose run is on until ``call_all`` closes everybody; keep its engine."""
         # Who failed in an earlier run hears this one.
-        self.register_all((n, p) for n, p in self._off.items() if n not in self._chosen)
-        self._off.clear()
+        off = ((name, plugin) for name, (plugin, _) in self.off.items())
+        self.register_all(each for each in off if each[0] not in self._chosen)
+        self.off.clear()
         self._run = trainer
         self._closed.clear()
         self.failures.clear()
@@ -171,19 +174,15 @@ class Bus(Slots):
     def caller(self) -> str:
         """Return the name of the plugin that is being called, ``"user"`` for none."""
         # Asked seldom, by requests: what every step needs stays without it.
-        from training.bus.on_stack import plugins_on_stack
+        from training.bus.on_stack import caller_of
 
-        for _, (name, plugin, _) in plugins_on_stack(sys._getframe(1)):
-            if self._plugins.get(name) is plugin:  # else another bus's, around this
-                return name
-        return "user"
+        return caller_of(sys._getframe(1), self._plugins)
 
     def _take_out(self, name: str) -> tuple[Any, list[pluggy.HookImpl]]:
         """Take a plugin out; return it, and what it hears of ``on_close``."""
         if name not in self._plugins:
-            raise PluginError(
-                f"no plugin is named {name!r}{did_you_mean(name, self._plugins)}"
-            )
+            hint = did_you_mean(name, self._plugins)
+            raise PluginError(f"no plugin is named {name!r}{hint}")
         last = [each for each in self.listeners("on_close") if each.plugin_name == name]
         rest = dict(self._plugins)
         plugin = rest.pop(name)
@@ -222,13 +221,13 @@ class Bus(Slots):
 
         Args:
             hook: name of the event.
-            passed: name of the argument that each result but None takes the place of.
-            told: gets plugin name, argument and result.
+            passed: name of the argument that each other result but None replaces.
+            told: gets plugin name, argument and such a result.
             arguments: of the event.
         """
 
         def pass_on(name: str, result: Any) -> None:
-            if result is not None:
+            if result is not None and result is not arguments[passed]:
                 told(name, arguments[passed], result)
                 arguments[passed] = result
                 self.made.append((name, self._plugins.get(name), hook, result))
@@ -334,12 +333,22 @@ class Bus(Slots):
                 exc_info=error,
             )
         if (is_beginning or times >= MAX_FAILURES) and name in self._plugins:
+            # Switched off it would be in no checkpoint, and its part still in the run.
+            if hook != "on_close" and (made := self._lasting(name)):
+                add_note(error, f"plugin {name!r} {made}; its failure ends the run")
+                raise error
             log.warning("plugin %r failed %d times and is switched off", name, times)
+            self.off[name] = plugin, f"switched off as {hook} raised {repr_of(error)}"
             self._switch_off(name, hook, arguments)
+
+    def _lasting(self, name: str) -> str:
+        """Return why a plugin cannot leave a run that goes on, ``""`` if it can."""
+        made = next((hook for maker, _, hook, _ in self.made if maker == name), "")
+        return made and f"cannot leave the run, where what its {made} made stays"
 
     def _switch_off(self, name: str, hook: str, arguments: Mapping[str, Any]) -> None:
         """Take a failing plugin out; let it release what it holds."""
-        self._off[name], last = self._take_out(name)
+        _, last = self._take_out(name)
         for impl in last if hook != "on_close" else ():
             self._closed.add(impl)
             try:

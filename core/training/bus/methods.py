@@ -68,9 +68,16 @@ def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
     """Return what is wrong with the arguments of a hook, or ``""``."""
     code = getattr(inspect.unwrap(method), "__code__", None)
     named = () if code is None else code.co_varnames[: code.co_argcount]
-    for argument in inspect.signature(method).parameters.values():
-        # Allowed, and always empty.
+    arguments = inspect.signature(method).parameters
+    for argument in arguments.values():
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            # Beside what is named they may stand for what is not wanted.
+            if argument.name in offered or not arguments.keys() & set(offered):
+                return (
+                    f"{hook} takes all arguments as {argument}, which stays empty; "
+                    f"name those it needs, of: {', '.join(offered)}; a decorator that "
+                    "takes them so must use functools.wraps"
+                )
             continue
         has_default = argument.default is not argument.empty
         if argument.name not in offered and not has_default:

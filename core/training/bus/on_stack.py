@@ -34,6 +34,14 @@ CALLERS: dict[CodeType, Callable[[Mapping[str, Any]], Call]] = {
 }
 
 
+def caller_of(frame: FrameType | None, plugins: Mapping[str, Any]) -> str:
+    """Return which of ``plugins`` is being called in ``frame``, ``"user"`` for none."""
+    for _, (name, plugin, _) in plugins_on_stack(frame):
+        if plugins.get(name) is plugin:  # else another bus's, around this
+            return name
+    return "user"
+
+
 def plugins_on_stack(
     frame: FrameType | None, callers: Callers = CALLERS
 ) -> Iterator[tuple[FrameType, Call]]:

@@ -18,6 +18,7 @@ __all__ = [
     "solve_order",
     "unmet_relations",
     "warn_of_unasked",
+    "warn_of_unmet",
 ]
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,14 @@ def unmet_relations(plugins: Mapping[str, Any]) -> list[str]:
         for other in getattr(plugin, key, ())
         if other not in known and (hint := did_you_mean(other, known))
     ]
+
+
+def warn_of_unmet(plugins: Mapping[str, Any], told: set[str]) -> None:
+    """Say the sentences of ``unmet_relations`` that are not among those ``told``."""
+    for sentence in unmet_relations(plugins):
+        if sentence not in told:
+            log.warning("%s", sentence)
+            told.add(sentence)
 
 
 def warn_of_unasked(hook: str, name: str, listeners: Sequence[Any]) -> None:

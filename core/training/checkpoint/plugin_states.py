@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.bus.on_stack import CALLERS
@@ -37,7 +37,8 @@ MISSING = "state is missing"
 def collect_states(trainer: Checkpointable) -> dict[str, Any]:
     """Return the state of each plugin that keeps any; those not active are kept.
 
-    In place of the state of an isolated plugin that fails stands what was missing.
+    In place of that of an isolated plugin stands why it is missing, where the plugin
+    fails to tell it or was switched off: the run goes on, one that is resumed is told.
 
     Raises:
         PluginError: a plugin's state is no mapping, or holds what no checkpoint can.
@@ -64,6 +65,10 @@ def collect_states(trainer: Checkpointable) -> dict[str, Any]:
         states.pop(name, None)  # empty is a state, too, and no older one is
         if state:
             states[name] = state
+    for name, (plugin, why) in () if is_waiting else trainer.bus.off.items():
+        if name not in trainer.plugins and hasattr(plugin, "state_dict"):
+            # What was loaded for one that never took it over is there, and stays.
+            states.setdefault(name, {MISSING: why})
     return states
 
 
@@ -87,14 +92,18 @@ def check_states(trainer: Checkpointable) -> None:
             _require_storable(name, state, trainer)
 
 
-def restore_states(trainer: Checkpointable) -> None:
+def restore_states(trainer: Checkpointable, names: Iterable[str] | None = None) -> None:
     """Give each plugin a copy of what the loaded checkpoint holds for it.
 
     That is carried no more: from then on it is the plugin's own, while it takes part.
+
+    Args:
+        trainer: its run goes on.
+        names: of the plugins; None: all.
     """
     carried = trainer.state.carried_states
-    for name, plugin in list(trainer.plugins.items()):
-        state = carried.get(name)
+    for name in list(trainer.plugins if names is None else names):
+        plugin, state = trainer.plugins.get(name), carried.get(name)
         if state is None or not hasattr(plugin, "load_state_dict"):
             continue
         if not trainer.bus.calls(name):

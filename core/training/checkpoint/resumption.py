@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,8 @@ class Resumption:
        there, such as a schedule, begins with them (``show_configured``);
     2. after it the options that were loaded, all that is saved of groups that a plugin
        has let join again, and the loss scaler (``take_over``);
-    3. the states of plugins, which exist and are set up by now (``take_over``);
+    3. the states of plugins, which exist and are set up by now (``take_over``); of one
+       that another registers later, as it is registered (``give_to``);
     4. what hooks of the saved run had changed: before ``on_epoch_begin`` between two
        epochs, after it inside of one, where it changes that again (``catch_up``);
     5. the loader at its batch, then the random generators, since making an iterator
@@ -122,6 +123,11 @@ class Resumption:
         self.is_taken = True
         # Last: a plugin may look at the optimizer as it is given its state.
         restore_states(trainer)
+
+    def give_to(self, joined: Collection[str]) -> None:
+        """Give plugins their states that another one has registered meanwhile."""
+        if self.is_taken:  # else they are among those that exist by then
+            restore_states(self._trainer, joined)
 
     def catch_up(self) -> None:
         """Put back, the first time, what hooks of the saved run had changed."""

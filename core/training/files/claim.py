@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from training.errors import ConfigError
 from training.files.lock import RunLock, stamp_of
@@ -35,13 +36,18 @@ class Claim:
         """Lock the file ``path`` for the run of ``trainer``; return the lock.
 
         Raises:
-            ConfigError: another run has it.
+            ConfigError: another run has it, or another plugin of this one.
             OSError: its folder cannot be written to.
         """
-        lock = RunLock(path, self._option)
+        lock = RunLock(path, self._option, writer=(trainer, self._called(trainer)))
         lock.acquire()
         self._lock, self._trainer = lock, trainer
         return lock
+
+    def _called(self, trainer: Any) -> str:
+        """Return what the plugin goes by that is being called, as it takes a lock."""
+        name = trainer.bus.caller()
+        return self._plugin if name == "user" else f"plugin {name!r}"
 
     def is_of(self, trainer: object) -> bool:
         """Whether ``trainer`` has it: one whose run was refused has not."""

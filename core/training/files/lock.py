@@ -54,12 +54,19 @@ class RunLock:
         option: what the user would set to write elsewhere, such as ``csv.filename``.
         beat: seconds between two touches.
         watch: seconds after which an untouched lock of another machine is stale.
+        writer: the run, and what of it writes there, as others of that run are told.
     """
 
     def __init__(
-        self, path: Path, option: str, beat: float = BEAT, watch: float = WATCH
+        self,
+        path: Path,
+        option: str,
+        beat: float = BEAT,
+        watch: float = WATCH,
+        writer: tuple[object, str] | None = None,
     ) -> None:
         self.path = path
+        self.writer = writer
         self.option = option
         self.holder = Holder.of_now()
         self._beat, self._watch = beat, watch
@@ -217,6 +224,14 @@ class RunLock:
         os.fsync(descriptor)  # other machines shall see it
 
     def _is_in_use(self, other: Holder | None) -> ConfigError:
+        if other is not None and (lock := _held.get(other.token)) is not None:
+            run, name = lock.writer or (None, "")
+            is_ours = self.writer is not None and run is self.writer[0]
+            who = f"{name} of this run" if is_ours else str(other)
+            # No word of deleting what this very process holds.
+            return ConfigError(
+                f"{self.option} is in use by {who} ({str(self.path)!r}); choose another"
+            )
         return ConfigError(
             f"{self.option} is in use by {other or 'another run'}; choose another one, "
             f"or delete {str(self.path)!r} if that is not so"

@@ -64,8 +64,10 @@ def test_p10_a_second_writer_in_one_process_is_refused_and_nothing_is_touched(
 
     def second() -> None:
         before = content(tmp_path)
-        with pytest.raises(ConfigError, match=f"{option} is in use by another run of"):
+        told = f"{option} is in use by another run of"
+        with pytest.raises(ConfigError, match=told) as caught:
             run(tmp_path, make(tmp_path)).train()
+        assert "delete" not in str(caught.value)
         seen.append(content(tmp_path) == before)
         assert lock in before
 
@@ -75,6 +77,17 @@ def test_p10_a_second_writer_in_one_process_is_refused_and_nothing_is_touched(
     assert first.epoch == 2
     assert not (tmp_path / lock).exists()
     run(tmp_path, make(tmp_path)).train()  # once it is over, anybody may
+
+
+def test_p10_a_second_writer_of_one_run_is_told_which_plugin_has_the_file(
+    tmp_path: Path,
+) -> None:
+    first = csv(tmp_path)
+    first.name = "a"
+    with pytest.raises(ConfigError, match="in use by plugin 'a' of this run") as caught:
+        run(tmp_path, first, csv(tmp_path)).train()
+    assert "delete" not in str(caught.value)
+    assert not content(tmp_path)
 
 
 @pytest.mark.parametrize(

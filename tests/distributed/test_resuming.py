@@ -113,6 +113,27 @@ def test_d32_on_as_many_processes_every_boundary_goes_on_to_the_bit(
             assert "world_size" not in each["receipt"]
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"find_unused_parameters": True}], ids=["all are used", "looks"]
+)
+def test_d32_so_it_does_on_more_than_two_whose_sums_depend_on_their_order(
+    many: Ranks, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    left = many.run(straight_as, options, str(tmp_path))
+    right = many.run(all_resumed_as, options, str(tmp_path))
+    for rank, of_rank in enumerate(right):
+        for step, each in zip(STEPS, of_rank, strict=True):
+            assert difference(left[rank], each) is None, (rank, step)
+
+
+def straight_as(options: dict[str, Any], folder: str) -> dict[str, Any]:
+    return straight(0.3, folder, plugins=[{"distributed": options}])
+
+
+def all_resumed_as(options: dict[str, Any], folder: str) -> list[Any]:
+    return all_resumed(0.3, folder, plugins=[{"distributed": options}])
+
+
 def straight_with(dropout: float, folder: str, seed: int | None) -> dict[str, Any]:
     return straight(dropout, folder, seed=seed)
 

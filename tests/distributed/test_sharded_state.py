@@ -56,6 +56,12 @@ def test_d32_a_sharded_run_goes_on_to_the_bit_with_dropout(
     assert furthest(left[0], run(DDP, 0.3, None)) > CLOSE  # each draws its own
 
 
+def test_d32_so_it_does_on_more_than_two(many: Ranks, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.pt")
+    left = many.run(run, FSDP2, 0.3, path)
+    assert first_difference(left, many.run(run, FSDP2, 0.3, None, path)) is None
+
+
 def test_d29_the_file_of_a_sharded_run_is_that_of_one_process(
     two: Ranks, tmp_path: Path
 ) -> None:

@@ -81,8 +81,22 @@ class DDPStrategy(GroupStrategy):
         tables = (nn.Embedding, nn.EmbeddingBag)  # by which DDP itself knows them
         layers = [m for m in step.modules() if isinstance(m, tables) and m.sparse]
         self._sparse = {id(layer.weight) for layer in layers}
-
+        if not self._finds_unused:
+            self._rehearse(step)
         return lambda _, batch, weight: ddp(batch, weight)
+
+    def _rehearse(self, step: Step) -> None:
+        """Exchange gradients of 0: the model alone then decides how DDP lays them out.
+
+        After its first exchange DDP lays its buckets out anew, as gradients came; only
+        where it looks for unused ones it does not. From three processes on, where a
+        gradient lies decides the order in which its parts are added up: the first step
+        after a start would round otherwise than it does in a run that goes through.
+        """
+        assert self._ddp is not None
+        self._ddp(None, None)
+        self._zero_of_all(self._trained).backward()  # type: ignore[no-untyped-call]
+        step.zero_grad()
 
     def require_exchanged(self) -> None:
         """Raise ``ConfigError`` where a parameter got no gradient in the pass at hand.
@@ -133,7 +147,10 @@ class DDPStrategy(GroupStrategy):
                 return super().empty_loss(loss, exchanges)
         elif not exchanges:
             return None
-        return torch.stack([self._zero_of(p) for p in awaited]).sum()
+        return self._zero_of_all(awaited)
+
+    def _zero_of_all(self, parameters: Iterable[nn.Parameter]) -> Tensor:
+        return torch.stack([self._zero_of(p) for p in parameters]).sum()
 
     def _zero_of(self, parameter: nn.Parameter) -> Tensor:
         """Return a 0 whose gradient is as the layer's own: DDP expects a sparse one."""
@@ -194,6 +211,8 @@ class Step(nn.Module):
         self.loose = nn.ParameterList(loose)
         self._compute = compute
 
-    def forward(self, batch: Any, weight: float) -> Any:
-        """Return (0-d mean loss, weight, parts)."""
+    def forward(self, batch: Any, weight: float | None) -> Any:
+        """Return (0-d mean loss, weight, parts); nothing for no weight."""
+        if weight is None:
+            return None
         return self._compute(self.module, batch, weight)

@@ -90,7 +90,9 @@ class Run:
         self._precision = precision
         self.resumption: Resumption | None = None
         self.is_waiting = False
-        self.val_dataloader = self._passed = val_dataloader
+        self.val_dataloader = val_dataloader
+        passed = loaders_by_name(val_dataloader).values()
+        self._users = [trainer.train_dataloader, *passed]
         self._train_loader: Iterable[Any] | None = None  # what a plugin made of it
         self.feed: Feed | None = None
         self.window: Window | None = None
@@ -115,12 +117,8 @@ class Run:
                 if requests.signal is not None:
                     raise interruption(requests.signal)
             except BaseException as error:
-                users = (
-                    trainer.train_dataloader,
-                    *loaders_by_name(self._passed).values(),
-                )
                 at = self.state.progress.step
-                failure = noted(error, self.bus.made, at, users)
+                failure = noted(error, self.bus.made, at, self._users)
             self.seconds = time.perf_counter() - started
             is_kept = requests.failure is not None  # let go of in tearing down
             failure = tear_down(trainer, failure, self.watched)
@@ -284,14 +282,13 @@ class Run:
     def _undrawn(self) -> AbstractContextManager[None]:
         """Put back at the end what is drawn from generators of the loaders and loss."""
         trainer = self.trainer
-        loaders = [trainer.train_dataloader, self._loader, *self._validation()]
+        loaders = [self._users[0], self._loader, *self._validation()]
         kept = trainer.criterion.generators.values()
         return undrawn(None, [*drawn_in(loaders), *kept])
 
     def _validation(self) -> list[Iterable[Any]]:
         """Return the loaders that were passed, and what plugins made of them."""
-        both = self._passed, self.val_dataloader
-        return [loader for each in both for loader in loaders_by_name(each).values()]
+        return [*self._users[1:], *loaders_by_name(self.val_dataloader).values()]
 
     def _require_same(self) -> None:
         if self.trainer.strategy.is_divided:

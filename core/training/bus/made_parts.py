@@ -20,8 +20,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from training.bus.slots import FILE_PREFIX, note_plugin
 from training.errors import TrainbusError
-from training.feed.epoch_loader import INSIDE
-from training.feed.parts import parts_of
+from training.feed.parts import INSIDE, parts_of
 from training.messages.error_texts import notes_of
 
 #: The kernel itself.

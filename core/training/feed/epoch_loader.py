@@ -206,8 +206,7 @@ class EpochLoader:
 
     def _iterate(self, epoch: int, skip: int, loader_state: Any) -> Iterator[Any]:
         if self.has_state:
-            batches = self._iterate_stateful(epoch, skip, loader_state)
-            return _noted(batches, skip)
+            return _noted(self._iterate_stateful(epoch, skip, loader_state), skip)
         loader: Any = self.reading
         if can_skip(loader):
             issued, rest = _indices_of(loader), loader

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training.messages.error_texts import add_note, repr_of
+from training.signals.handlers import signal_of
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -28,6 +29,9 @@ def tear_down(
     try:
         if failure is not None:
             failure = _reported(trainer, _explained(failure, watched))
+            # Only now: where all have agreed on it, nobody is told.
+            if (number := signal_of(failure)) is not None:
+                trainer.state.requests.leave_for_signal(number)
             for later in bus.call_all("on_exception", trainer=trainer, error=failure):
                 add_note(failure, f"then on_exception failed: {repr_of(later)}")
     finally:  # also when the user does not want to wait for the above

@@ -86,6 +86,17 @@ class Requests:
         self.heard = self.heard or number
         self.ask("stop", f"{number.name} received", "signal", number)
 
+    def leave_for_signal(self, number: Signals) -> None:
+        """Let a signal be what ends the run, where no boundary comes to agree on it.
+
+        Args:
+            number: for which this process, or another one, has left at once.
+        """
+        if self.signal is None:
+            self.heard = self.heard or number
+            reason, at = f"{self.heard.name} received", self._progress
+            self.stop = Request("stop", "signal", reason, at.step, at.epoch)
+
     def save_on_signal(self, number: Signals) -> None:
         """Ask for a checkpoint."""
         self.ask("checkpoint", f"{number.name} received", "signal")

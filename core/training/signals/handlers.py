@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from training.errors import TrainbusError
 from training.signals.forks import given_back_in_forks
-from training.signals.heard import HANGING_UP, SAVING, STOPPING
+from training.signals.heard import HANGING_UP, HEARD, SAVING, STOPPING
 from training.signals.holding import was_noted
 
 if TYPE_CHECKING:
@@ -129,8 +130,19 @@ def _install(
 def interruption(number: signal.Signals) -> BaseException:
     """Return what to raise for a signal: exit code 130 for SIGINT, 128 + n else."""
     if number == signal.SIGINT:
-        return KeyboardInterrupt("interrupted")
+        error = KeyboardInterrupt("interrupted")
+        # A subclass would change Python's exit code, and other processes ask for it.
+        setattr(error, "exit_code", 128 + number)  # noqa: B010
+        return error
     return Terminated(number)
+
+
+def signal_of(error: BaseException) -> signal.Signals | None:
+    """Return the signal that ``error`` leaves for, raised here or told by a process."""
+    if not isinstance(error, (Terminated, KeyboardInterrupt, TrainbusError)):
+        return None
+    codes = {128 + number: number for number in HEARD}
+    return codes.get(getattr(error, "exit_code", 0))
 
 
 def is_insistent(error: BaseException | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 from ranks import Ranks, torchrun
 from toy import Regression, make_trainer, regression_batches
 
-from training import Callback, Trainer
+from training import Callback, TrainbusError, Trainer
 from training.signals.handlers import handled
 
 pytestmark = pytest.mark.distributed
@@ -268,6 +269,52 @@ def test_d19_who_insists_under_a_launcher_leaves_at_once(
 ) -> None:
     with pytest.raises(SystemExit):
         heard(*numbers)
+
+
+def insisted(folder: Path, *told: tuple[Any, ...]) -> list[Any]:
+    """Train until a process leaves at once; return its code, and who ended the run."""
+    saving = {"checkpointing": {"monitor": None, "every_n_steps": 4}}
+    callbacks = [Told(*each) for each in told]
+    for callback in callbacks:
+        callback.name = f"told_{callback.hook}"
+    trainer = make_trainer(
+        *(Regression(), regression_batches(6), *callbacks),
+        plugins=[{"distributed": {}}, saving],
+        save_dir=folder,
+    )
+    with pytest.raises((SystemExit, KeyboardInterrupt, TrainbusError)) as left:
+        trainer.train()
+    code: int = left.value.exit_code  # type: ignore[union-attr]
+    return [code, trainer.stop_owner, plainly(str(trainer.stop_reason))]
+
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("number", "told", "saved_at"),
+    [
+        pytest.param(TERM, [("on_step_end", TERM, 5, [0, 1], 3)], 4, id="all"),
+        pytest.param(TERM, [("on_step_end", TERM, 5, [1], 3)], 4, id="one"),
+        pytest.param(INT, [("on_step_end", INT, 2, [1], 3)], None, id="none saved"),
+        pytest.param(
+            TERM,
+            [("on_step_end", TERM, 5, [1], 1), ("on_checkpoint", TERM, 5, [1], 2)],
+            5,
+            id="one, as all leave",
+        ),
+    ],
+)
+def test_d37_a_run_that_leaves_at_once_says_that_a_signal_has_ended_it(
+    two: Ranks, tmp_path: Path, number: signal.Signals, told: Any, saved_at: int | None
+) -> None:
+    answers = two.run(insisted, tmp_path, *told)
+    two.close()  # they have parted
+    assert answers == [[CODES[number], "signal", f"{number.name} received"]] * 2
+    content = json.loads((tmp_path / "RESUMABLE").read_text())
+    file = content.pop("file")
+    assert content == {"signal": number.name, "step": saved_at or 2}
+    assert (file is None) == (saved_at is None)
 
 
 SCRIPT = """

@@ -31,7 +31,9 @@ def write(trainer: Trainer, store: Store, error: BaseException | None) -> None:
             that is started again would come to it again.
     """
     file = store.path("last") or trainer.resumed_from
-    if file is None and not isinstance(error, SystemExit | KeyboardInterrupt):
+    leaves = isinstance(error, SystemExit | KeyboardInterrupt)
+    # Another process may have left for a signal: its code is in this one's error.
+    if file is None and not leaves and getattr(error, "exit_code", 1) <= 128:
         return
     signal = str(trainer.stop_reason).partition(" ")[0]  # "SIGTERM received"
     step = trainer.step if store.last is None else store.last.step

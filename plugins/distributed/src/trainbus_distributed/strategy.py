@@ -19,7 +19,7 @@ from trainbus_distributed.group import Group
 from trainbus_distributed.module_facts import looking_across_rows, parts_of
 from trainbus_distributed.waiting import OutOfStepError, asker, place
 from training import ConfigError, PluginError
-from training.plugin import GradientCheck, Strategy, record_failure
+from training.plugin import GradientCheck, Strategy, is_insistent, record_failure
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -175,7 +175,8 @@ class GroupStrategy(Strategy):
     def _is_agreed(self, error: BaseException) -> bool:
         """Whether all processes leave alike, for a signal."""
         is_exit = isinstance(error, (SystemExit, KeyboardInterrupt))
-        return is_exit and self.trainer.stop_owner == "signal"
+        is_alone = is_insistent(error)  # the others may be waiting for it
+        return is_exit and not is_alone and self.trainer.stop_owner == "signal"
 
     def on_each(self, work: Callable[[], T]) -> T:
         """Let each process do ``work``."""

@@ -300,7 +300,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
         pytest.param(
             TERM,
             [("on_step_end", TERM, 5, [1], 1), ("on_checkpoint", TERM, 5, [1], 2)],
-            4,
+            5,
             id="one, as all leave",
         ),
     ],

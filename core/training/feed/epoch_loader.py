@@ -39,7 +39,6 @@ from training.feed.sample_seeds import (
     told_in,
 )
 from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
-from training.messages.error_texts import add_note
 from training.signals.shield import iterate_shielded
 
 log = logging.getLogger(__name__)
@@ -206,7 +205,7 @@ class EpochLoader:
 
     def _iterate(self, epoch: int, skip: int, loader_state: Any) -> Iterator[Any]:
         if self.has_state:
-            return _noted(self._iterate_stateful(epoch, skip, loader_state), skip)
+            return self._iterate_stateful(epoch, skip, loader_state)
         loader: Any = self.reading
         if can_skip(loader):
             issued, rest = _indices_of(loader), loader
@@ -223,9 +222,10 @@ class EpochLoader:
         # wraps another loader mostly draws the order for its first one, and no more.
         self.unwatched = iterator = iter(loader)
         seed = epoch_seed(self.drawn_seed, epoch)
-        batches = apart_from(seed, lambda: iterator, until_quiet=True)
+        drawing = apart_from(seed, lambda: iterator, until_quiet=True)
+        batches = itertools.chain(drawing, iterator)
         _read_and_drop(batches, skip)
-        return _noted(batches, skip)
+        return batches
 
     def _iterate_stateful(
         self, epoch: int, skip: int, loader_state: Any
@@ -259,17 +259,6 @@ class EpochLoader:
         if loader_state is not None:  # the run may stop before the first batch
             self._loader_states[skip] = loader_state
         return tracked()
-
-
-def _noted(batches: Iterator[Any], number: int) -> Iterator[Any]:
-    """Yield ``batches``, from ``number`` on; an error says which was being loaded."""
-    try:
-        for batch in batches:
-            yield batch
-            number += 1
-    except Exception as error:
-        add_note(error, f"while batch {number} of the epoch was loaded")
-        raise
 
 
 def _or_anew(

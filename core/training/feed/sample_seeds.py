@@ -212,8 +212,8 @@ def apart(
     Args:
         make: returns the iterator; called with the first item.
         own: states to begin with; None: those of the run at the first item.
-        until_quiet: whether what comes after an item that drew nothing is yielded as it
-            is, at no cost.
+        until_quiet: whether to end with an item that drew nothing: what comes after it
+            is to be read at no cost.
     """
     iterator: Iterator[Any] | None = None
     while True:
@@ -234,7 +234,7 @@ def apart(
             _set_states(outside)
         yield item
         if until_quiet and before is not None and _are_same(before, own):
-            yield from iterator
+            return
 
 
 def apart_from(

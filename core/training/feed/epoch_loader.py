@@ -39,7 +39,6 @@ from training.feed.sample_seeds import (
     told_in,
 )
 from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
-from training.messages.error_texts import add_note
 from training.signals.shield import iterate_shielded
 
 log = logging.getLogger(__name__)
@@ -204,8 +203,7 @@ class EpochLoader:
 
     def _iterate(self, epoch: int, skip: int, loader_state: Any) -> Iterator[Any]:
         if self.has_state:
-            batches = self._iterate_stateful(epoch, skip, loader_state)
-            return _noted(batches, skip)
+            return self._iterate_stateful(epoch, skip, loader_state)
         loader: Any = self.reading
         if can_skip(loader):
             issued, rest = _indices_of(loader), loader
@@ -215,7 +213,9 @@ class EpochLoader:
             draw_as_if_new(rest)
             # Without workers the samples would draw from what dropout draws from.
             is_apart = not loader.num_workers and type(loader.dataset) is SeededSamples
-            batches = apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
+            batches: Iterator[Any] = (
+                apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
+            )
             self.watched = Watched(batches, issued, skip, loader.num_workers)
             return iter(self.watched)
         # Neither an index nor a state leads there: every batch is loaded again. What
@@ -225,7 +225,7 @@ class EpochLoader:
         first = itertools.islice(apart_from(seed, lambda: iterator), 1)
         batches = itertools.chain(first, iterator)
         _read_and_drop(batches, skip)
-        return _noted(batches, skip)
+        return batches
 
     def _iterate_stateful(
         self, epoch: int, skip: int, loader_state: Any
@@ -259,17 +259,6 @@ class EpochLoader:
         if loader_state is not None:  # the run may stop before the first batch
             self._loader_states[skip] = loader_state
         return tracked()
-
-
-def _noted(batches: Iterator[Any], number: int) -> Iterator[Any]:
-    """Yield ``batches``, from ``number`` on; an error says which was being loaded."""
-    try:
-        for batch in batches:
-            yield batch
-            number += 1
-    except Exception as error:
-        add_note(error, f"while batch {number} of the epoch was loaded")
-        raise
 
 
 def _or_anew(

@@ -59,7 +59,8 @@ would be what it trains on from there. Scopes are for time, locks and swapped we
 wrapper itself always ends the run. `on_exception` and `on_close` call everybody and have no scopes.
 
 **What would never be called is refused** when a plugin is registered, in one sentence: an
-unknown hook or argument, an argument with a default or by keyword only, `async def`, a
+unknown hook or argument, an argument with a default, by keyword only or with stars (`*args`,
+`**kwargs` alone, as a decorator without `functools.wraps` leaves them), `async def`, a
 `yield` without the mark, `hookwrapper=True`, a hook's name on what is no function or method
 (None there is no hook), an object that hears nothing. So is what would say nothing to anybody:
 a class attribute or a state method that is nearly one of those below (`rank = "main"`), a value
@@ -77,7 +78,9 @@ condition. `on_exception` and `on_close`, and what is asked before a run begins
 (`make_strategy`, `resume_candidates`, `plan_evaluations`, `plan`), are refused with one.
 
 **Taken out.** Inside a run `trainer.bus.unregister(name)` closes the plugin: its `on_close`
-is called at once, once, and nothing after that, not even the rest of the event at hand.
+is called at once, once, and nothing after that, not even the rest of the event at hand. One
+whose window, wrapper or engine is in the run is not taken out of it: its part would stay. What
+`trainer.bus.register` adds to a run that goes on from a checkpoint gets its state there and then.
 
 **Errors.** What a hook raises carries a note with plugin, class, distribution, version,
 hook and step. The class attribute `failure`, or `on_failure` in a configuration, says
@@ -88,8 +91,9 @@ warning with the traceback, and the run goes on; after three failures in it, or 
 and SystemExit always end the run, and so does a `ConfigError` in `on_setup` or
 `on_train_begin`: nothing is lost yet, and the user can mend it. `state_dict` and
 `load_state_dict` are held to the same: a checkpoint is written without the state of an
-isolated plugin that fails, and says so when it is read; one that cannot take its state
-back is switched off. Observers are isolated; deciders and writers are fatal.
+isolated plugin that fails or was switched off, and says so when it is read; one that cannot
+take its state back is switched off. One whose part is in the run (`wrap_model`,
+`wrap_dataloader`, `make_window`, `make_strategy`) is not: the failure ends the run. Observers are isolated; deciders and writers are fatal.
 
 On the command line an exit of a plugin's own, with whatever code, ends with 1 and its
 traceback, and every error that a plugin raised comes with that note.

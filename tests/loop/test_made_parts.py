@@ -258,6 +258,8 @@ def test_the_users_data_that_raise_inside_of_a_part_blame_no_plugin(
 ) -> None:
     found = loading(make, DataLoader(Rows(), batch_size=2, num_workers=workers))
     assert "raised by plugin" not in found
+    # What hides its indices tells no batch.
+    assert ("while batch 2 of the epoch, samples" in found) is (make is not PassesOn)
 
 
 MADE: dict[str, tuple[Callable[[Any], Any], str]] = {

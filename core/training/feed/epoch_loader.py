@@ -215,7 +215,9 @@ class EpochLoader:
             draw_as_if_new(rest)
             # Without workers the samples would draw from what dropout draws from.
             is_apart = not loader.num_workers and type(loader.dataset) is SeededSamples
-            batches = apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
+            batches: Iterator[Any] = (
+                apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
+            )
             self.watched = Watched(batches, issued, skip, loader.num_workers)
             return iter(self.watched)
         # Neither an index nor a state leads there: every batch is loaded again. What

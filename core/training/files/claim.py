@@ -46,7 +46,8 @@ class Claim:
 
     def _called(self, trainer: Any) -> str:
         """Return what the plugin goes by that is being called, as it takes a lock."""
-        name = trainer.bus.caller()
+        bus = getattr(trainer, "bus", None)  # none where hooks are called by hand
+        name = "user" if bus is None else bus.caller()
         return self._plugin if name == "user" else f"plugin {name!r}"
 
     def is_of(self, trainer: object) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from training import Callback
+from training import Callback, ConfigError
 from training.app.cli import main
 from training.testing import CHECKS
+from training.testing.many_processes import trial
 
 Conforms = Callable[..., None]
 
@@ -227,3 +228,17 @@ def test_the_command_tells_of_two_names_and_of_failures_that_a_run_survives(
     assert told[2] == "same: good"
     assert told[3].startswith("fails: ")
     assert "AttributeError: no such thing" in told[3]
+
+
+class Refuses(Tried):
+    def on_setup(self) -> None:
+        raise ConfigError("name a place")
+
+
+def test_where_two_processes_cannot_be_the_command_tries_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    (told,) = trial(FailsInSteps, tmp_path / "fails")
+    assert told.startswith("AttributeError: no such thing raised by plugin 'tried'")
+    assert trial(Refuses, tmp_path / "refuses") == []

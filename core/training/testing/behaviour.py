@@ -17,7 +17,7 @@ from training.checkpoint.storable import describe_foreign, foreign_value
 from training.discovery.signature import signature_mistakes
 from training.hardware.rng import rng_state
 from training.loop.requests import Abandoned
-from training.messages.error_texts import notes_of, repr_of
+from training.messages.error_texts import add_note, notes_of, repr_of
 from training.testing.case import Case
 from training.testing.equality import difference, run_difference
 from training.trainer import Trainer
@@ -35,6 +35,12 @@ RAISING = (
     *("on_setup", "on_train_begin", "on_epoch_begin", "on_batch_begin"),
     *("on_batch_end", "on_before_step", "on_step_end", "evaluate", "on_metrics"),
     *("on_epoch_end", "on_checkpoint", "on_train_end"),
+)
+
+#: What there is to say of an error of who hears metrics.
+INSIDE = (
+    "an evaluation may be asked for inside an epoch, as after its first step here, and "
+    "has no train_loss"
 )
 
 
@@ -60,11 +66,12 @@ def check_state(case: Case) -> list[str]:
     state = plugin.state_dict()
     if not isinstance(state, Mapping):
         return [f"state_dict returned {type(state).__name__}; return a mapping"]
+    # First: what no checkpoint can hold may be of a kind that cannot be compared.
+    if (foreign := foreign_value(dict(state))) is not None:
+        return [f"in what state_dict returns {describe_foreign(*foreign)}"]
     problems = []
     if found := difference(dict(state), dict(plugin.state_dict())):
         problems.append(f"asking for the state changes it: {found}")
-    if (foreign := foreign_value(dict(state))) is not None:
-        return [*problems, f"in what state_dict returns {describe_foreign(*foreign)}"]
     file = io.BytesIO()
     torch.save(dict(state), file)
     file.seek(0)
@@ -84,15 +91,21 @@ def check_resume(case: Case) -> list[str]:
     plugin = case.make()
     saver = BoundarySaver(case.folder / "boundaries", case.name_of(plugin))
     whole = case.trainer("whole", plugin, saver)
-    whole.train()
+    try:
+        whole.train()
+    except Exception as error:
+        if "in on_metrics at step" in "".join(notes_of(error)):
+            add_note(error, INSIDE)
+        raise
     problems = []
     for boundary in saver.saved:
         fresh = case.make()
         again = BoundarySaver(case.folder / "resumed", saver.watched, keep=False)
         run = case.trainer(f"boundaries/{boundary.name}/run", fresh, again)
         run.load_checkpoint(boundary / "checkpoint.pt")
+        begun = run.step
         run.train()
-        if found := run_difference(run, whole, saver.watched):
+        if found := run_difference(run, whole, saver.watched, begun=begun):
             problems.append(f"after a resume at {boundary.name}, {found}")
     if problems:
         problems[0] += (
@@ -114,7 +127,8 @@ def _cut_short(case: Case, whole: Trainer, name: str) -> list[str]:
     run.load_checkpoint(ends.saved[-1] / "checkpoint.pt")
     run.train()
     # The row of the part stays in the history, and may be the best in a state.
-    found = run_difference(run, whole, name, ignored=("history", "state"))
+    part = ("history", "state", "requests")
+    found = run_difference(run, whole, name, ignored=part)
     says = "after an end by max_steps inside an epoch, "
     way = "; there on_epoch_end fires, too: ask trainer.is_extra_evaluation"
     return [says + found + way] if found else []
@@ -160,14 +174,27 @@ def check_neighbours(case: Case) -> list[str]:
 def _left_changed(case: Case) -> list[str]:
     """Return what differs where an evaluation is left, as for a signal, and saved."""
     plugin = case.make()
-    leaves = LeavesEvaluation(case.name_of(plugin))
+    name = case.name_of(plugin)
+    leaves = LeavesEvaluation(name, case.folder / "left.pt")
     case.trainer("left", plugin, leaves).train()
-    return [
+    problems = [
         f"an evaluation that is left, as for a signal, leaves other {what}, and the "
         "run is saved: put back in `finally` around the `yield` what was changed for it"
         for what, value in leaves.saved.items()
         if difference(leaves.found[what], value)
     ]
+    if problems or not leaves.saved:
+        return problems
+    run, whole = case.trainer("left", case.make()), case.trainer("stayed", case.make())
+    run.load_checkpoint(leaves.file)
+    begun = run.step
+    run.train()
+    whole.train()
+    # What was swapped in an earlier hook of the step was found so, too.
+    found = run_difference(run, whole, name, begun=begun)
+    says = "after an evaluation that is left, as for a signal, and a resume, "
+    way = "; change nothing for an evaluation before `evaluate`, and put it back there"
+    return [says + found + way] if found else []
 
 
 def _raising(error: BaseException) -> Any:
@@ -182,12 +209,14 @@ class LeavesEvaluation(Callback):
 
     Args:
         watched: name of the plugin under test; this one is called after it.
+        file: receives a checkpoint of what is saved then.
     """
 
     name = "kit_leaves"
 
-    def __init__(self, watched: str) -> None:
+    def __init__(self, watched: str, file: Path) -> None:
         self.after = (watched,)  # type: ignore[misc]
+        self.file = file
         self.found: dict[str, Any] = {}
         self.saved: dict[str, Any] = {}
 
@@ -205,6 +234,7 @@ class LeavesEvaluation(Callback):
         """Note what is saved."""
         if reason == "stop":
             self.saved = _seen(trainer)
+            trainer.save_checkpoint(self.file)
 
 
 def _seen(trainer: Trainer) -> dict[str, Any]:
@@ -220,6 +250,8 @@ def _seen(trainer: Trainer) -> dict[str, Any]:
 
 class BoundarySaver(Callback):
     """Asks for a boundary after each step, and saves the run at every one.
+
+    After the first step of an epoch it asks for an evaluation, too.
 
     Args:
         folder: receives a folder for each boundary: a checkpoint, and a copy of what
@@ -246,6 +278,8 @@ class BoundarySaver(Callback):
         if trainer.step == self.cut:
             trainer.max_steps = self.cut
         trainer.request_checkpoint("every step")
+        if trainer.step % (trainer.steps_per_epoch or 4) == 1:
+            trainer.request_evaluation("inside an epoch")
 
     def on_checkpoint(self, trainer: Any, reason: str) -> None:
         """Save."""

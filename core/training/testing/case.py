@@ -35,7 +35,13 @@ class Case:
     max_seconds: float
 
     def trainer(self, name: str, *plugins: Any, **changes: Any) -> Trainer:
-        """Return a trainer that writes to the folder ``name`` of this check."""
+        """Return a trainer that writes to the folder ``name`` of this check.
+
+        No failure of a plugin is passed over in it, be it isolated elsewhere.
+        """
+        for plugin in plugins:
+            if getattr(plugin, "failure", None) == "isolate":
+                plugin.failure = "fatal"
         options = {**self.options, **changes}
         return tiny_trainer(*plugins, save_dir=self.folder / name, **options)
 

@@ -7,9 +7,14 @@ from typing import TypeVar
 
 from training.messages.error_texts import error_text, notes_of
 
-__all__ = ["assert_passes", "require_known"]
+__all__ = ["assert_passes", "require_known", "told_of"]
 
 CaseT = TypeVar("CaseT")
+
+
+def told_of(error: BaseException) -> str:
+    """Return an error with its notes, which say whose it is, in one line."""
+    return f"{error_text(error)} {'; '.join(notes_of(error))}".strip()
 
 
 def require_known(skip: Collection[str], checks: Collection[str]) -> None:
@@ -47,8 +52,7 @@ def assert_passes(
             problems += [f"{name}: {problem}" for problem in check(case_of(name))]
         except Exception as error:
             cause = cause or error
-            notes = "; ".join(notes_of(error))
-            problems.append(f"{name}: {error_text(error)} {notes}".strip())
+            problems.append(f"{name}: {told_of(error)}")
         if name == decisive and problems:
             break
     if problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,14 +17,17 @@ def difference(one: Any, two: Any, path: str = "") -> str:
     return first_difference(one, two, path or "value", ignored=frozenset()) or ""
 
 
-def run_difference(one: Any, two: Any, name: str, ignored: Collection[str] = ()) -> str:
+def run_difference(
+    one: Any, two: Any, name: str, ignored: Collection[str] = (), begun: int = -1
+) -> str:
     """Return where two finished runs differ, be it in who stopped them.
 
     Args:
         one: a trainer.
         two: another one, on the same toy data.
-        name: the plugin whose state is compared.
+        name: the plugin whose state and requests are compared.
         ignored: what is not, by the names below.
+        begun: ``step`` from which one went on: there it may ask for something anew.
     """
     for what, values in (
         ("weights", [t.model.state_dict() for t in (one, two)]),
@@ -31,6 +35,7 @@ def run_difference(one: Any, two: Any, name: str, ignored: Collection[str] = ())
         ("history", [[_timeless(row) for row in t.history] for t in (one, two)]),
         ("stop_owner", [t.stop_owner for t in (one, two)]),
         ("state", [state_of(t, name) for t in (one, two)]),
+        ("requests", [_asked(t, name, begun) for t in (one, two)]),
     ):
         if what not in ignored and (found := difference(*values)):
             return f"{what}: {found}"
@@ -39,6 +44,15 @@ def run_difference(one: Any, two: Any, name: str, ignored: Collection[str] = ())
 
 def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "seconds"}
+
+
+def _asked(trainer: Any, name: str, begun: int) -> dict[str, int]:
+    """Return how often the plugin ``name`` asked for what, without ``begun``."""
+    return Counter(
+        f"{request.kind} asked for at step {request.step}"
+        for request in trainer.requests
+        if request.owner == name and request.step != begun
+    )
 
 
 def state_of(trainer: Any, name: str) -> Any:

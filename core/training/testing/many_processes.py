@@ -25,8 +25,8 @@ from training.bus.registration import checked_name
 from training.discovery.installed import installed
 from training.errors import ConfigError, MetricError, PluginError
 from training.hardware.launch import number_started
-from training.messages.error_texts import error_text
 from training.testing.case import Case
+from training.testing.checking import told_of
 from training.testing.seen_by_rank import SeenByRank
 
 __all__ = ["check_processes", "is_possible", "problems_of", "run_on_two"]
@@ -184,16 +184,21 @@ def _be_rank(
         except BaseException as raised:
             error = raised
             traceback.print_exception(raised)
-        is_refusal = isinstance(error, (ConfigError, MetricError))
-        is_refusal &= not isinstance(error, PluginError)
-        # What has trained was not refused: it dies, and hours may be lost.
-        is_refusal &= seen.trainer is None or seen.trainer.step == 0
-        seen.tell("" if error is None else error_text(error), is_refusal)
+        is_refusal = _is_refusal(error, seen.trainer)
+        seen.tell("" if error is None else told_of(error), is_refusal)
         code = 0
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # the end of the parent is not ours
+
+
+def _is_refusal(error: BaseException | None, trainer: Any) -> bool:
+    """Whether it says that a run cannot be so, before it has trained."""
+    is_of_settings = isinstance(error, (ConfigError, MetricError))
+    # What has trained was not refused: it dies, and hours may be lost.
+    is_early = trainer is None or trainer.step == 0
+    return is_of_settings and not isinstance(error, PluginError) and is_early
 
 
 def _ended(pids: Sequence[int]) -> list[int | None]:
@@ -237,15 +242,27 @@ def _free_port() -> int:
 
 
 def trial(cls: type, folder: Path) -> list[str]:
-    """Return what is wrong with a plugin on two processes, made without options.
+    """Return what is wrong with a plugin, made without options, on two processes.
+
+    Where there cannot be two, in a run of one.
 
     Args:
         cls: whose instances need none, else nothing is tried.
         folder: where the runs write.
     """
     try:
-        name = checked_name(cls(), None)
+        checked_name(cls(), None)
     except Exception:  # it needs options, which only who configures it knows
         return []
     case = Case(cls, folder, {}, 0.0)
-    return check_processes(case) if name else []
+    return check_processes(case) if is_possible() else _alone(case)
+
+
+def _alone(case: Case) -> list[str]:
+    trainer = None
+    try:
+        trainer = case.trainer("one", case.make())
+        trainer.train()
+    except Exception as error:
+        return [] if _is_refusal(error, trainer) else [told_of(error)]
+    return []

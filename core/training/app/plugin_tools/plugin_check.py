@@ -125,7 +125,25 @@ def _checked(kind: str, name: str) -> Finding:
         return Finding(text_of(error))
     except Exception as error:
         return Finding(error_text(error))
-    return Finding("; ".join(mistakes), "" if mistakes else REMARKS.get(kind, ""))
+    if mistakes:
+        return Finding("; ".join(mistakes))
+    return Finding("", REMARKS.get(kind, "") or _other_name(kind, name, cls))
+
+
+def _other_name(kind: str, name: str, cls: type[Any]) -> str:
+    """Return what to say of a plugin whose state has two names, ``""`` of others."""
+    from training.bus.registration import checked_name
+
+    if kind != CALLBACK or not hasattr(cls, "state_dict"):
+        return ""
+    chosen, own = installed.name_of(name), checked_name(object.__new__(cls), None)
+    if chosen == own:
+        return ""
+    return (
+        f"chosen by name it is {chosen!r} in a run, and as an instance in Python "
+        f"{own!r}: neither finds its state in a checkpoint of the other; say "
+        f"name = {chosen!r} in {cls.__name__}, or announce it as {own!r}"
+    )
 
 
 def _tried(name: str) -> Finding:
@@ -180,7 +198,9 @@ def _main(arguments: Sequence[str]) -> None:
                 write(kind, name, found)
                 # Behind its result, which stands even where the run never ends.
                 if int(is_tried) and kind == CALLBACK and not found.trouble:
-                    write(kind, name, _tried(name))
+                    tried = _tried(name)
+                    remarks = filter(None, (found.remark, tried.remark))
+                    write(kind, name, tried._replace(remark="\n  ".join(remarks)))
 
 
 if __name__ == "__main__":

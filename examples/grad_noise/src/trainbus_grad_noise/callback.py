@@ -83,15 +83,14 @@ class GradientNoiseCallback(Callback):
             else:  # the first of the epoch, or of a layer that was thawed in it
                 self._sum[name] = finite
 
-    def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float] | None:
-        """Return the epoch's two numbers, and begin the next; waits for the device."""
-        if reason != "epoch_end":
+    def evaluate(self, reason: str) -> dict[str, float] | None:
+        """Return the epoch's two numbers; waits for the device."""
+        if not reason.startswith("epoch_end"):  # others' reasons stand behind it
             return None
         assert self._squares is not None
         assert self._count is not None
         count, squares = float(self._count), float(self._squares)
         shared = sum(float(total.square().sum()) for total in self._sum.values())
-        self._reset(trainer.device)
         if count < 2:
             return {"grad_norm": squares**0.5, "grad_noise": float("nan")}
         mean_square = squares / count
@@ -101,6 +100,11 @@ class GradientNoiseCallback(Callback):
             "grad_norm": mean_square**0.5,
             "grad_noise": noise / signal if signal > 0 else float("nan"),
         }
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Begin the next; not in ``evaluate``, which may be left and come again."""
+        if not trainer.is_extra_evaluation:
+            self._reset(trainer.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of the epoch at hand."""

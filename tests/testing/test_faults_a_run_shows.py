@@ -1,0 +1,244 @@
+"""The kit finds what a real run would get wrong: failures, requests, metrics, names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from training import Callback, ConfigError
+from training.app.cli import main
+from training.testing import CHECKS
+from training.testing.many_processes import trial
+
+Conforms = Callable[..., None]
+
+
+class Tried(Callback):
+    name = "tried"
+    hook_api = ">=1.0,<2"
+
+
+class Isolated(Tried):
+    """Fails, and the run goes on."""
+
+    failure = "isolate"
+
+
+class FailsInSteps(Isolated):
+    def on_step_end(self) -> None:
+        raise AttributeError("no such thing")
+
+
+class FailsAtItsEnd(Isolated):
+    def on_close(self) -> None:
+        raise AttributeError("no such thing")
+
+
+class FailsAtLoading(Isolated):
+    def state_dict(self) -> dict[str, Any]:
+        return {"n": 1}
+
+    def load_state_dict(self, state: Any) -> None:
+        state["count"]
+
+
+class Best(Tried):
+    """Takes every metrics for those of an epoch."""
+
+    def on_metrics(self, metrics: Any) -> None:
+        self.last = metrics["train_loss"]
+
+
+class EveryThirdCall(Tried):
+    """Asks by a count that is in no state."""
+
+    def on_setup(self) -> None:
+        self.calls = 0
+
+    def on_step_end(self, trainer: Any) -> None:
+        self.calls += 1
+        if self.calls % 3 == 0:
+            trainer.request_evaluation("the third")
+
+
+class EveryThirdStep(Tried):
+    def on_train_begin(self, trainer: Any) -> None:
+        trainer.request_checkpoint("each time that it begins")
+
+    def on_step_end(self, trainer: Any) -> None:
+        if trainer.step % 3 == 0:
+            trainer.request_evaluation("the third")
+
+
+class Names(Tried):
+    told = ("acc",)
+
+    def metric_names(self) -> tuple[str, ...]:
+        return self.told
+
+    def evaluate(self) -> dict[str, float]:
+        return {"accuracy": 1.0}
+
+
+class NamesRightly(Names):
+    told = ("accuracy",)
+
+
+class NamesTooMany(Names):
+    told = ("accuracy", "f1")
+
+
+class SwapsBefore(Tried):
+    """Swaps weights as the epoch's last step ends, and back as metrics are there."""
+
+    mutates = ("parameters",)
+    own: Any = None
+
+    def on_setup(self) -> None:
+        self.own = None
+
+    @torch.no_grad()
+    def on_step_end(self, trainer: Any) -> None:
+        if trainer.ends_epoch:
+            self.own = [p.clone() for p in trainer.model.parameters()]
+            for weight in trainer.model.parameters():
+                weight.zero_()
+
+    @torch.no_grad()
+    def on_metrics(self, trainer: Any) -> None:
+        if self.own is not None:
+            for weight, own in zip(trainer.model.parameters(), self.own, strict=True):
+                weight.copy_(own)
+            self.own = None
+
+
+class KeepsState(Tried):
+    value: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: Any) -> None:
+        assert state["value"].layout == self.value.layout
+
+
+@pytest.mark.parametrize(
+    ("plugin", "check", "words"),
+    [
+        (FailsInSteps, "state", r"AttributeError: no such .*'tried'.* in on_step_end"),
+        (FailsAtItsEnd, "state", r"AttributeError: no such .*'tried'.* in on_close"),
+        (FailsAtLoading, "resume", r"KeyError: 'count' .*'tried'.*in load_state_dict"),
+        (FailsInSteps, "processes", r"no such thing .*'tried'.* in on_step_end"),
+        (Best, "resume", "KeyError: 'train_loss' .* in on_metrics .* inside an epoch"),
+        (EveryThirdCall, "resume", "step_1_.*, requests: .*evaluation asked for at"),
+        (Names, "answers", "evaluate delivers accuracy, which metric_names does not"),
+        (Names, "answers", "metric_names tells acc, which evaluate has not given"),
+        (NamesTooMany, "answers", "metric_names tells f1, which"),
+        (SwapsBefore, "neighbours", "an evaluation that is left, .*resume, weights: "),
+    ],
+)
+def test_the_kit_tells_of_what_a_run_would_get_wrong(
+    plugin: type[Any], check: str, words: str, assert_plugin_conforms: Conforms
+) -> None:
+    if check == "processes":
+        pytest.importorskip("trainbus_distributed")
+    with pytest.raises(AssertionError, match=f"{check}: .*{words}"):
+        assert_plugin_conforms(plugin, skip=set(CHECKS) - {check})
+
+
+@pytest.mark.parametrize("plugin", [Isolated, EveryThirdStep, NamesRightly])
+def test_who_does_so_rightly_conforms(
+    plugin: type[Any], assert_plugin_conforms: Conforms
+) -> None:
+    assert_plugin_conforms(plugin, skip=["processes", "cost"])
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("kind", ["coo", "csr", "csc", "bsr", "bsc"])
+def test_a_sparse_tensor_in_a_state_is_saved_loaded_and_compared(
+    kind: str, assert_plugin_conforms: Conforms
+) -> None:
+    plain = torch.eye(2)
+    blocks = {"blocksize": (1, 1)} if kind.startswith("bs") else {}
+    value = (
+        plain.to_sparse()
+        if kind == "coo"
+        else getattr(plain, f"to_sparse_{kind}")(*blocks.values())
+    )
+    sparse = type("Sparse", (KeepsState,), {"value": value})
+    assert_plugin_conforms(sparse, skip=set(CHECKS) - {"state", "answers", "resume"})
+
+
+def test_an_array_in_a_state_is_told_of_as_what_no_checkpoint_can_hold(
+    assert_plugin_conforms: Conforms,
+) -> None:
+    numpy = pytest.importorskip("numpy")
+    array = type("Array", (KeepsState,), {"value": numpy.arange(3)})
+    with pytest.raises(AssertionError) as raised:
+        assert_plugin_conforms(array, skip=set(CHECKS) - {"state", "answers"})
+    (told,) = str(raised.value).split("\n")[1:]
+    assert told.startswith("state: in what state_dict returns value is numpy.ndarray")
+
+
+ODD = """
+from training import Callback
+
+class Odd(Callback):
+    name = "odd_class"
+    hook_api = ">=1.0,<2"
+    def state_dict(self):
+        return {"n": 1}
+    def load_state_dict(self, state): ...
+
+class Same(Odd):
+    name = "same"
+
+class Fails(Odd):
+    name = "fails"
+    failure = "isolate"
+    def on_step_end(self):
+        raise AttributeError("no such thing")
+"""
+
+
+def test_the_command_tells_of_two_names_and_of_failures_that_a_run_survives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd_names.py").write_text(ODD)
+    facts = tmp_path / "odd_names-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: odd_names\nVersion: 1"
+    )
+    names = {"odd_entry": "Odd", "same": "Same", "fails": "Fails"}
+    lines = [f"{name} = odd_names:{cls}" for name, cls in names.items()]
+    (facts / "entry_points.txt").write_text("\n".join(["[trainbus]", *lines]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", ":".join(path))
+    assert main(["plugins", "check", "odd_entry", "same", "fails"]) == 2
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "odd_entry: good"
+    assert "it is 'odd_entry' in a run, and as an instance in Python 'odd_cl" in told[1]
+    assert told[2] == "same: good"
+    assert told[3].startswith("fails: ")
+    assert "AttributeError: no such thing" in told[3]
+
+
+class Refuses(Tried):
+    def on_setup(self) -> None:
+        raise ConfigError("name a place")
+
+
+def test_where_two_processes_cannot_be_the_command_tries_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    (told,) = trial(FailsInSteps, tmp_path / "fails")
+    assert told.startswith("AttributeError: no such thing raised by plugin 'tried'")
+    assert trial(Refuses, tmp_path / "refuses") == []

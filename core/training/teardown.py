@@ -24,8 +24,10 @@ def tear_down(
     last: it tells the other processes what came of it all.
     """
     bus, measuring = trainer.bus, trainer.state.requests.let_go()
-    if measuring is not None and failure is not None:
+    if measuring is not None and isinstance(failure, Exception):
         failure = _joined(measuring, failure, "saving what was trained before it")
+    elif measuring is not None and failure is not None:  # the user does not wait
+        add_note(failure, f"an evaluation had failed: {repr_of(measuring)}")
     try:
         if failure is not None:
             failure = _reported(trainer, _explained(failure, watched))

@@ -200,3 +200,31 @@ def test_so_do_a_data_set_in_another_one_and_the_collate_function(
     for epoch in (first, 3, 4):
         rows = [row for batch in reader.start(epoch) for row in batch]
         assert rows == [[index, epoch, epoch] for index in range(6)]
+
+
+@pytest.mark.parametrize("draws", [True, False])
+def test_what_can_neither_skip_nor_tell_its_place_is_asked_once_for_each_batch(
+    draws: bool,
+) -> None:
+    class Restarts:
+        """An iterator that would begin anew behind its end."""
+
+        def __init__(self) -> None:
+            self.left = iter(range(3))
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> float:
+            try:
+                return next(self.left) + (random.random() if draws else 0.0)
+            except StopIteration:
+                self.left = iter(range(3))
+                raise
+
+    class Loader:
+        def __iter__(self) -> Any:
+            return Restarts()
+
+    read = [int(each) for each in EpochLoader(Loader(), SEED).start(0)]
+    assert read == [0, 1, 2]

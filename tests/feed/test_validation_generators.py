@@ -94,3 +94,12 @@ def test_r8_a_generator_in_workers_for_validation_that_persist_is_named(
     loader = DataLoader(Noisy(), 2, num_workers=1, persistent_workers=persistent)
     build(Reads(), val_dataloader=loader, num_epochs=1).train()
     assert caplog.text.count("the Noisy of val_dataloader keeps") == persistent
+
+
+def test_a_loader_with_workers_may_say_nothing_of_how_long_they_live() -> None:
+    class Own(Passes):
+        num_workers = 2
+
+    trainer = build(Reads(), val_dataloader=Own(DataLoader(ROWS, 2)), num_epochs=1)
+    trainer.train()
+    assert trainer.history

@@ -252,3 +252,18 @@ def test_r8_what_torchs_own_modules_move_needs_no_word(
     model(X)
     train(tmp_path / "a.pt", model)
     assert "moves numbers" not in caplog.text
+
+
+def test_r8_an_attribute_that_getattr_does_not_name_is_no_number_that_moves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = SimpleNamespace(loss=0.0, high=0.0)
+
+    def step(model: Any, batch: Any) -> Any:
+        inner = getattr(model, "module", model)
+        loss = nn.functional.mse_loss(inner(batch[0]), batch[1])
+        last.loss = loss.item()
+        return loss + 0.0 * (last.loss > 1)
+
+    train(tmp_path / "a.pt", nn.Linear(1, 1), step_fn=step)
+    assert "plain attributes or variables" not in caplog.text

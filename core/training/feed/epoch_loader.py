@@ -224,8 +224,9 @@ class EpochLoader:
         # wraps another loader mostly draws the order for its first one, and no more.
         self.unwatched = iterator = iter(loader)
         seed = epoch_seed(self.drawn_seed, epoch)
-        drawing = apart_from(seed, lambda: iterator, until_quiet=True)
-        batches = itertools.chain(drawing, iterator)
+        left: list[Iterator[Any]] = []
+        drawing = apart_from(seed, lambda: iterator, left)
+        batches = itertools.chain.from_iterable(itertools.chain([drawing], left))
         _read_and_drop(batches, skip)
         return batches
 

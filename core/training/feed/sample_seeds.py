@@ -203,7 +203,7 @@ def drawing_from(seed: int) -> Iterator[None]:
 def apart(
     make: Callable[[], Iterator[Any]],
     own: list[Any] | None = None,
-    until_quiet: bool = False,
+    rest: list[Iterator[Any]] | None = None,
 ) -> Iterator[Any]:
     """Yield what ``make()`` yields, drawing from generator states of its own.
 
@@ -212,8 +212,8 @@ def apart(
     Args:
         make: returns the iterator; called with the first item.
         own: states to begin with; None: those of the run at the first item.
-        until_quiet: whether to end with an item that drew nothing: what comes after it
-            is to be read at no cost.
+        rest: gets the iterator where an item drew nothing: this ends there, and what is
+            left is to be read at no cost.
     """
     iterator: Iterator[Any] | None = None
     while True:
@@ -233,24 +233,27 @@ def apart(
             # Also where loading fails: its error leaves the run as it was.
             _set_states(outside)
         yield item
-        if until_quiet and before is not None and _are_same(before, own):
+        if rest is not None and before is not None and _are_same(before, own):
+            rest.append(iterator)
             return
 
 
 def apart_from(
-    seed: int, make: Callable[[], Iterator[Any]], until_quiet: bool = False
+    seed: int,
+    make: Callable[[], Iterator[Any]],
+    rest: list[Iterator[Any]] | None = None,
 ) -> Iterator[Any]:
     """Return ``apart`` of ``make()``, which is called at once and draws from ``seed``.
 
     Args:
         seed: of the generators that making and iterating draw from.
         make: returns the iterator.
-        until_quiet: as for ``apart``.
+        rest: as for ``apart``.
     """
     with drawing_from(seed):
         iterator = make()
         own = _states()
-    return apart(lambda: iterator, own, until_quiet)
+    return apart(lambda: iterator, own, rest)
 
 
 def _states() -> list[Any]:

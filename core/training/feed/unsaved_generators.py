@@ -53,7 +53,8 @@ def warn_of_validation(loader: Any) -> None:
     What the main process draws is put back after each evaluation, and new workers begin
     with copies of what it has.
     """
-    if not (getattr(loader, "num_workers", 0) and loader.persistent_workers):
+    persists = getattr(loader, "persistent_workers", False)
+    if not (persists and getattr(loader, "num_workers", 0)):
         return
     for part in parts_of(loader, ("dataset", "collate_fn"))[1:]:
         if names := generators_in(part):

@@ -273,6 +273,11 @@ class Loop:
             draws = self.draws
             with draws.put_back(), draws.undrawn(), self.modes.evaluation():
                 results += self.bus.collect("evaluate", trainer=trainer, reason=reason)
+            # At an epoch's end each producer takes its turn, and the trainer itself.
+            all_of = 1 + len(self.bus.listeners("evaluate")) if own else None
+            latest = self.state.metrics
+            # One set of numbers: all processes decide by those of the main one.
+            merged = trainer.strategy.on_main(lambda: latest.merged(results, all_of))
         except (Abandoned, Exception) as error:
             if asked is not None:
                 self.state.requests.asked["evaluation"] = asked
@@ -281,11 +286,6 @@ class Loop:
             raise
         finally:
             self.is_evaluating = False
-        # At an epoch's end each producer takes its turn, and the trainer itself.
-        all_of = 1 + len(self.bus.listeners("evaluate")) if own else None
-        latest = self.state.metrics
-        # One set of numbers: all processes decide by those of the main one.
-        merged = trainer.strategy.on_main(lambda: latest.merged(results, all_of))
         metrics = latest.record_all(merged, progress.step, progress.epoch)
         if metrics and self.bus.on_metrics is not None:
             self.bus.on_metrics(trainer, MappingProxyType(metrics))

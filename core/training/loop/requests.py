@@ -110,6 +110,8 @@ class Requests:
         if self.are_shared or isinstance(error, Abandoned):
             return False
         self.failure = error
+        if self.signal is None:
+            self.stop = None  # whoever asked before, for a run that went well
         self.ask("stop", "an evaluation failed", "error")
         return True
 

@@ -294,8 +294,9 @@ def _names_in(code: CodeType) -> Names:
         if each.opname == "LOAD_GLOBAL":
             used.append(each.argval)
     if "getattr" in used:  # what it reads is a constant
-        read |= {each for each in code.co_consts if isinstance(each, str)}
-        updated |= read & _written_in(code)
+        texts = {each for each in code.co_consts if isinstance(each, str)}
+        read |= texts
+        updated |= texts & _written_in(code)
     updated |= _items_updated_in(code)
     # Lambdas inside have code of their own.
     for inner in code.co_consts:

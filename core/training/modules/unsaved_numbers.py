@@ -81,8 +81,8 @@ class UnsavedNumbers:
                 "in a buffer, or return it from get_extra_state(), each of the "
                 "optimizer in a group or in its state, each of a step_fn or loss_fn in "
                 "a buffer of a module that it uses, and call persistent(True) of a "
-                "metric; what a callback sets anew, from the step or from its own "
-                "state, needs nothing",
+                "metric; what is only logged needs nothing, nor what a callback sets "
+                "anew, from the step or from its own state",
                 some(again),
             )
             self._told.update(again)

@@ -14,7 +14,7 @@ _BESIDE = "0-9\u3000-\u30ff\uff00-\uffef"
 _LETTER, _ALNUM = r"[^\W\d_]", r"[^\W_]"
 #: A text without an apostrophe that stands apart, or without a quotation mark.
 _NO_SINGLE, _NO_DOUBLE = r"((?:[^']|(?<=\w)'(?=\w))*", r'([^"]*'
-#: The blanks beside marks that nobody writes, and what stands there; in this order.
+#: Blanks that hardly anybody writes, and what stands there; in this order.
 _UNDONE = [
     (re.compile(pattern), written)
     for pattern, written in (
@@ -38,7 +38,7 @@ _UNDONE = [
         # Within a word: t-shirt, n/a, john's, o'clock, rock 'n' roll, a.m., site.com.
         (rf"(?<={_LETTER}) ?([-/]) ?(?={_LETTER})", r"\1"),
         (rf"(?<=\d) ?([-/]) ?(?={_ALNUM})", r"\1"),
-        (rf"(?<=\b{_LETTER}) ?([-/]) ?(?=\d)", r"\1"),  # but "from -5 to -1"
+        (r"(?<=^[b-hj-z]) ?([-/]) ?(?=\d)", r"\1"),  # b-52, but "a -5 degree day"
         (rf"(?<={_ALNUM}) ' (?=(?:s|t|m|d|ll|re|ve)(?!\w| '))", "'"),
         (r"(?<=\w) ' n ' (?=\w)", " 'n' "),
         (rf"^{_NO_SINGLE}\d) (?='{_NO_SINGLE}$))", r"\1"),
@@ -54,8 +54,8 @@ def texts_of(tokenizer: Any, ids: Any) -> list[str]:
     """Return the texts of (B, T) token ids, without special tokens.
 
     Word pieces are joined with blanks: those around ideographs and marks, each a piece
-    of its own, nobody has written. They are undone only where the tokenizer itself
-    cannot tell the two texts apart: one that keeps blanks has meant them.
+    of its own, hardly anybody has written. They are undone only where the tokenizer
+    itself cannot tell the two texts apart: one that keeps blanks has meant them.
     """
     # The library's clean-up joins both sides of every apostrophe, also of a quotation.
     is_cleaned = getattr(tokenizer, "clean_up_tokenization_spaces", False)

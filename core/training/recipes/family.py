@@ -22,6 +22,10 @@ CONFIDENCES: Mapping[str, tuple[float, float]] = {
     "mean_log_probability": (-math.inf, 0.0),
 }
 
+EMPTY = inspect.Parameter.empty
+#: How answers are generated where neither the run nor the family says it.
+USUAL = {"max_new_tokens": 10, "num_beams": 1}
+
 
 class ModelFamily:
     """A kind of model and its processor, whatever that is: ``None`` will do.
@@ -138,8 +142,12 @@ class ModelFamily:
 def followed_options(family: ModelFamily, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of generation that the family's predictions follow.
 
-    One that is None is left out: what the family takes then is its own.
+    One that is None is left out, and what the family takes then is its own; only of a
+    family that has none it is ``USUAL``.
     """
     taken = inspect.signature(family.predict).parameters
+    needed = {
+        n: v for n, v in USUAL.items() if n in taken and taken[n].default is EMPTY
+    }
     given = {name: value for name, value in options.items() if value is not None}
-    return {name: value for name, value in given.items() if name in taken}
+    return needed | {name: value for name, value in given.items() if name in taken}

@@ -193,7 +193,10 @@ def _left_changed(case: Case) -> list[str]:
     # What was swapped in an earlier hook of the step was found so, too.
     found = run_difference(run, whole, name, begun=begun)
     says = "after an evaluation that is left, as for a signal, and a resume, "
-    way = "; change nothing for an evaluation before `evaluate`, and put it back there"
+    way = (
+        "; change nothing for an evaluation before `evaluate`, put it back there, and "
+        "count in on_metrics or on_epoch_end: one that is left is made again"
+    )
     return [says + found + way] if found else []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ class Case:
         """
         for plugin in plugins:
             if getattr(plugin, "failure", None) == "isolate":
-                plugin.failure = "fatal"
+                with suppress(AttributeError):  # one that may not be set
+                    plugin.failure = "fatal"
         options = {**self.options, **changes}
         return tiny_trainer(*plugins, save_dir=self.folder / name, **options)
 

@@ -47,11 +47,15 @@ def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _asked(trainer: Any, name: str, begun: int) -> dict[str, int]:
-    """Return how often the plugin ``name`` asked for what, without ``begun``."""
+    """Return how often the plugin ``name`` asked for what, without ``begun``.
+
+    A checkpoint changes no run, and may be asked for by the clock.
+    """
     return Counter(
         f"{request.kind} asked for at step {request.step}"
         for request in trainer.requests
         if request.owner == name and request.step != begun
+        if request.kind != "checkpoint"
     )
 
 

@@ -84,8 +84,6 @@ class MetricSource(Callback):
     def evaluate(self, trainer: TrainerView) -> dict[str, float]:
         """Return this evaluation's values."""
         index = self._count
-        # A run that goes on from there does not have it.
-        self._count += not trainer.is_extra_evaluation
         if self.series is not None:
             return {
                 name: float(values[min(index, len(values) - 1)])
@@ -93,6 +91,11 @@ class MetricSource(Callback):
             }
         losses = [trainer.compute_loss(batch)[0] for batch in self._batches]
         return {"val_loss": float(torch.stack(losses).mean())}
+
+    def on_metrics(self, trainer: TrainerView) -> None:
+        """Count an evaluation that was not left."""
+        # A run that goes on from an extra one does not have it.
+        self._count += not trainer.is_extra_evaluation
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many evaluations there were."""

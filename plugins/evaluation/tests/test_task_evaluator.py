@@ -95,6 +95,9 @@ def test_a_length_left_out_is_the_familys_and_one_that_cuts_answers_is_told_once
     measure = TaskEvaluator(nn.Linear(1, 1), recipe, metrics=["accuracy"], **options)
     batch = Rows(["a"])
     batch["labels"] = torch.tensor([[0, 1, 2, 3, -100]])
+    measure.evaluate([batch])
+    assert not caplog.text  # the labels may be those of the question, too
+    batch["decoder_input_ids"] = batch["labels"]
     for _ in range(2):
         measure.evaluate([batch])
         assert [row["prediction"] for row in measure.records] == [said]

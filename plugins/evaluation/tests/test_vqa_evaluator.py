@@ -179,6 +179,17 @@ def test_an_answer_may_be_as_long_as_the_longest_label(options, most, told, capl
     assert caplog.messages == told
 
 
+def test_padding_is_no_part_of_an_answer(caplog):
+    model, tokenizer = Model([YES]), Tokenizer()
+    tokenizer.pad_token_id = 0
+    (batch,) = batches_of([row("yes")])
+    batch["labels"] = torch.tensor([[DEC, YES, SEP, *[0] * 29]])
+    for most in (None, 10):
+        VQAEvaluator(model, tokenizer, max_new_tokens=most).evaluate([batch])
+    assert [call["max_new_tokens"] for call in model.calls] == [10, 10]
+    assert caplog.messages == []
+
+
 def test_nothing_is_generated_for_the_loss_alone():
     model = Model([YES])
     evaluator = VQAEvaluator(model, Tokenizer(), metrics=["loss"])

@@ -68,6 +68,7 @@ def test_a_right_answer_that_scores_0_is_told_of_once(caplog) -> None:
     task.score("red", {**row, "answers": ["Red"]})
     task.score("red", {**row, "answers": ["Red", "Red", "Red", "pink"]})
     task.score("blue", {**row, "answers": ["Red"] * 4})
+    task.score("red", {"answer": "red", "echo": "red", "answers": ["blue"] * 4})
     assert caplog.messages == []
     for _ in range(2):
         task.score("red", {**row, "answers": ["Red"] * 4})

@@ -13,7 +13,7 @@ from faults.runs import assert_same_end, build, end_of
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from trainbus_evaluation import EvaluationCallback
-from training import Callback, Trainer
+from training import Callback, TrainbusError, Trainer
 
 BATCHES = 9
 
@@ -140,6 +140,48 @@ def test_p1_an_evaluation_that_fails_is_the_error_also_where_saving_fails_then(
     with pytest.raises(OSError, match="picture 17 cannot be read") as caught:
         trainer.train()
     assert any("then saving" in n and "no room" in n for n in caught.value.__notes__)
+
+
+def test_p1_an_evaluation_that_fails_is_what_ends_a_run_that_was_to_stop(
+    tmp_path: Path,
+) -> None:
+    class Stops(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step == 6:
+                trainer.request_stop("time is up")
+
+    validation = Validation(at=BATCHES + 2, fails=True)
+    trainer = trainer_of(tmp_path, validation, Stops(), save_last=False)
+    with pytest.raises(OSError, match="picture 17"):
+        trainer.train()
+    assert (trainer.stop_owner, trainer.step) == ("error", 6)
+    assert trainer.plugins["checkpointing"].last_path.name.endswith("step6.pt")
+
+
+def test_p1_who_does_not_wait_for_that_save_leaves_at_once(tmp_path: Path) -> None:
+    class Told(Callback):
+        def on_checkpoint(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer = trainer_of(tmp_path, Validation(at=2, fails=True), Told())
+    with pytest.raises(SystemExit, match="143") as caught:
+        trainer.train()
+    assert "an evaluation had failed: OSError" in str(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("name", ["val_los", "train_loss"])
+def test_p1_metrics_that_are_refused_cost_no_training(
+    tmp_path: Path, name: str
+) -> None:
+    class Delivers(Callback):
+        def evaluate(self) -> dict[str, float]:
+            return {name: 1.0}
+
+    trainer = build(Delivers(), ModelCheckpointCallback(tmp_path))
+    with pytest.raises(TrainbusError, match=name):
+        trainer.train()
+    assert trainer.plugins["checkpointing"].last_path.name.endswith("step6.pt")
 
 
 def test_p1_a_signal_before_an_evaluation_that_was_asked_for_leaves_it_to_the_rest(

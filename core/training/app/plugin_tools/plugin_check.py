@@ -134,9 +134,10 @@ def _other_name(kind: str, name: str, cls: type[Any]) -> str:
     """Return what to say of a plugin whose state has two names, ``""`` of others."""
     from training.bus.registration import checked_name
 
-    if kind != CALLBACK or not hasattr(cls, "state_dict"):
+    # A name may be given in the constructor.
+    if kind != CALLBACK or not hasattr(cls, "state_dict") or _unmade(cls):
         return ""
-    chosen, own = installed.name_of(name), checked_name(object.__new__(cls), None)
+    chosen, own = installed.name_of(name), checked_name(cls(), None)
     if chosen == own:
         return ""
     return (

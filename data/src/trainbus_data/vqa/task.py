@@ -66,7 +66,8 @@ class VQA(Task):
         echo = str(row.get("echo", answer))
         answers = row.get("answers") or ()
         scores = answer_scores(prediction, answer, echo, answers)
-        if scores["exact_match"] and not scores["accuracy"] and not self._has_told:
+        is_lost = scores["exact_match"] and not scores["accuracy"] and echo != answer
+        if is_lost and not self._has_told:
             self._has_told = True
             logger.warning(
                 "%r is what the tokenizer makes of the answer %r, and scores 0 beside "

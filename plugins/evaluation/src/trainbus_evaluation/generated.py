@@ -22,15 +22,21 @@ def question_of(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in batch.items() if name not in _ANSWER_KEYS}
 
 
-def longest_answer(labels: Any) -> int:
+def longest_answer(batch: Mapping[str, Any], processor: Any) -> int:
     """Return the most labels that an answer of a batch has; 0 without any.
 
     Args:
-        labels: (B, A), -100 where nothing counts, or anything else, which has none.
+        batch: has (B, A) ``labels`` of answers, -100 or padding where nothing counts.
+        processor: whose tokenizer tells what padding is.
     """
+    labels = batch.get("labels")
     if not isinstance(labels, Tensor) or labels.ndim != 2 or not labels.numel():
         return 0
-    return int((labels != IGNORED).sum(dim=1).max())
+    tokenizer = getattr(processor, "tokenizer", processor)
+    counted: Tensor = labels != IGNORED
+    if (padding := getattr(tokenizer, "pad_token_id", None)) is not None:
+        counted &= labels != padding
+    return int(counted.sum(dim=1).max())
 
 
 class AnswerClasses:

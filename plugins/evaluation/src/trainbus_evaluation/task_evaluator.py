@@ -201,7 +201,9 @@ class TaskEvaluator:
             moved: the same on the device.
             is_kept: whether to ask how sure the family is, too.
         """
-        self._warn_of_cut(batch, self._options.get("max_new_tokens"))
+        if "decoder_input_ids" in batch:  # else labels may cover the question, too
+            most = self._options.get("max_new_tokens")
+            self._warn_of_cut(batch, self._recipe.processor, most)
         rows: Sequence[Mapping[str, Any]] = batch.rows  # type: ignore[attr-defined]
         given = self.model, moved, len(rows)
         if is_kept:
@@ -214,16 +216,19 @@ class TaskEvaluator:
             for row, answer in zip(rows, answers, strict=True)
         ]
 
-    def _warn_of_cut(self, batch: Mapping[str, Any], most: int | None) -> None:
+    def _warn_of_cut(
+        self, batch: Mapping[str, Any], processor: Any, most: int | None
+    ) -> None:
         """Tell, once, of an answer that is learnt and is too long to be generated.
 
         Args:
             batch: may have labels.
+            processor: of the model.
             most: tokens that are generated at most; None: as many as are learnt.
         """
         if most is None or self._has_told_of_cut:
             return
-        needed = longest_answer(batch.get("labels")) - 1  # the start may be a label
+        needed = longest_answer(batch, processor) - 1  # the start may be a label
         if needed - 1 > most:  # the end alone may lack
             self._has_told_of_cut = True
             logger.warning(

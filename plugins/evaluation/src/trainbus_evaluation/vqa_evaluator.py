@@ -64,7 +64,7 @@ class VQAEvaluator(TaskEvaluator):
         self._start(model, metrics, METRICS)
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
-        self._texts = AnswerTexts(processor)
+        self._texts, self._processor = AnswerTexts(processor), processor
         self._runner = ModelRunner(model, device, compute_loss=compute_loss)
 
     @property
@@ -86,9 +86,9 @@ class VQAEvaluator(TaskEvaluator):
     ) -> list[dict[str, Any]]:
         """Return the rows of a batch with predictions and scores."""
         most = self.max_new_tokens
-        self._warn_of_cut(batch, most)
+        self._warn_of_cut(batch, self._processor, most)
         # No longer than that can be right.
-        usual = max(USUAL_LENGTH, longest_answer(batch["labels"]))
+        usual = max(USUAL_LENGTH, longest_answer(batch, self._processor))
         ids = self.model.generate(  # type: ignore[operator]
             **question_of(moved),
             max_new_tokens=usual if most is None else most,

@@ -143,3 +143,29 @@ def test_d18_what_is_asked_in_another_step_of_the_optimizer_is_granted_a_window_
     first, second = two.run(asked_inside, "stop", False, 2)
     assert first == second
     assert first[:4] == (0, 4, "user", 1)
+
+
+def heard_by_hooks() -> list[float]:
+    """Return the norms that a hook on an accumulated gradient hears in two steps."""
+    heard: list[float] = []
+
+    class Listens(Callback):
+        name = "Listens"
+
+        def on_setup(self, trainer: Trainer) -> None:
+            weight = next(trainer.model.parameters())
+            weight.register_post_accumulate_grad_hook(
+                lambda p: heard.append(float(p.grad.norm()))
+            )
+
+    trainer = make_trainer(
+        *(None, regression_batches(2, 4), Listens()), plugins=[{"distributed": {}}]
+    )
+    trainer.train()
+    return heard
+
+
+def test_d18_a_hook_on_a_gradient_hears_those_of_steps_alone(two: Ranks) -> None:
+    for heard in two.run(heard_by_hooks):
+        assert len(heard) == 2
+        assert all(heard)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,7 +95,8 @@ class DDPStrategy(GroupStrategy):
         """
         assert self._ddp is not None
         self._ddp(None, None)
-        self._zero_of_all(self._trained).backward()  # type: ignore[no-untyped-call]
+        with hooks_aside(self._trained):
+            self._zero_of_all(self._trained).backward()  # type: ignore[no-untyped-call]
         step.zero_grad()
 
     def require_exchanged(self) -> None:
@@ -164,6 +165,23 @@ class DDPStrategy(GroupStrategy):
     def exchanged(self, parameter: nn.Parameter) -> bool:
         """Whether it trained when DDP was set up."""
         return id(parameter) in self._exchanged
+
+
+@contextmanager
+def hooks_aside(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Call none of the hooks that users have put on gradients; DDP has its own way."""
+    kept = []
+    for parameter in parameters:
+        for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+            # Emptied, not replaced: autograd holds on to the mapping itself.
+            if hooks := getattr(parameter, name, None):
+                kept.append((hooks, dict(hooks)))
+                hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, own in kept:
+            hooks.update(own)
 
 
 def leaves_of(loss: Tensor) -> set[int]:

@@ -22,7 +22,7 @@ NUM_SPREAD = 100_000
 
 
 def common_root(
-    splits: Mapping[str, Path | Mapping[str, Any]], columns: Sequence[str]
+    splits: Mapping[str, Path | Mapping[str, Any]], kinds: Mapping[str, str]
 ) -> Path | None:
     """Return the folder that holds all rows and their pictures.
 
@@ -31,10 +31,11 @@ def common_root(
 
     Args:
         splits: split -> its file or folder, or a reader's name over its options.
-        columns: that name pictures.
+        kinds: column -> the kind of what it holds, as a task says it.
     Raises:
         DataError: a file cannot be read.
     """
+    columns = [each for each, kind in kinds.items() if kind.startswith("picture")]
     is_outside = False
     folders: set[str] = set()
     for split, source in splits.items():

@@ -124,7 +124,8 @@ def _chosen(tasks: list[str], wanted: str | None) -> str:
 def _configuration(arguments: argparse.Namespace, rows: Any, task: str) -> str:
     """Return the text of the file, with what may be chosen otherwise as comments."""
     cls: type[Task] = find_part("task", task, "task")
-    data = _sources(arguments.rows, rows.splits, _columns(cls, rows.tasks[task]))
+    kinds = {each: cls.fields[field] for field, each in rows.tasks[task].items()}
+    data = _sources(arguments.rows, rows.splits, kinds)
     if "validation" not in rows.splits:
         data += "  # validation: FILE          # rows that a run is judged by\n"
     renamed = {k: v for k, v in rows.tasks[task].items() if k != v}
@@ -146,16 +147,10 @@ def _configuration(arguments: argparse.Namespace, rows: Any, task: str) -> str:
     )
 
 
-def _columns(task: type[Task], columns: Mapping[str, str]) -> list[str]:
-    """Return the columns that hold pictures."""
-    kinds = task.fields
-    return [each for f, each in columns.items() if kinds[f].startswith("picture")]
-
-
-def _sources(given: str, splits: Mapping[str, Any], pictures: list[str]) -> str:
+def _sources(given: str, splits: Mapping[str, Any], kinds: Mapping[str, str]) -> str:
     """Return the lines that name the rows, and the folder of all, if that is needed."""
     module = import_module("trainbus_data.common_root")
-    root, lines = module.common_root(splits, pictures), ""
+    root, lines = module.common_root(splits, kinds), ""
     if root is not None:
         splits = {split: module.below(each, root) for split, each in splits.items()}
         here = Path.cwd()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import inspect
 import itertools
@@ -11,14 +10,15 @@ import sysconfig
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import Any, NamedTuple
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
+from training.modules.names_in_code import names_in
 
 #: Where libraries are, torch's neighbours and ourselves among them: their functions are
 #: not read for what they hold.
@@ -29,13 +29,6 @@ LIBRARIES = (
     str(Path(__file__).parents[1]),
 )
 SITES = ("site-packages", "dist-packages")
-#: What an instruction is called that reads, or writes, a variable or an attribute.
-READS = {"LOAD_ATTR", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD"}
-WRITES = {"STORE_ATTR", "STORE_DEREF", "STORE_GLOBAL"}
-#: What moves values about on the way from a container to its item.
-SHUFFLES = {"CACHE", "COPY", "DUP_TOP_TWO", "EXTENDED_ARG", "ROT_THREE", "SWAP"}
-#: Methods of a container after which it holds others, where it forgets some.
-APPENDS = {"append", "appendleft", "extend"}
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
 #: Longer lists and mappings are data, not parts of a loss.
@@ -47,19 +40,6 @@ NUMBERS = (int, float)
 
 #: (place, what is there), and the names that a function reads and then writes.
 Found = tuple[list[tuple[str, Any]], Collection[str]]
-
-
-class Names(NamedTuple):
-    """Names in the code of a function: of globals, all that it reads, and updates.
-
-    Updated is what it reads before it writes it: what it was matters. Items of a
-    container are among it, as ``held.center`` or, by a key that is no constant,
-    ``held.*``.
-    """
-
-    globals: tuple[str, ...]
-    read: frozenset[str]
-    updated: frozenset[str]
 
 
 def joined(place: str, name: str) -> str:
@@ -137,7 +117,7 @@ def names_updated_by(cls: type) -> frozenset[str]:
         if isinstance(each, FunctionType)
     ]
     methods = [f for f in own if isinstance(f, FunctionType) and not _is_library(f)]
-    updated = [_names_in(each.__code__).updated for each in methods]
+    updated = [names_in(each.__code__).updated for each in methods]
     return frozenset(itertools.chain.from_iterable(updated))
 
 
@@ -209,7 +189,7 @@ class _Search:
         elif isinstance(value, FunctionType):
             # What a library reads is its own affair, and far too much to look at.
             if is_function or not _is_library(value):
-                names = _names_in(value.__code__)
+                names = names_in(value.__code__)
                 self.read |= names.read
                 self.updated |= names.updated
                 yield from _variables(value, names.globals)
@@ -278,73 +258,3 @@ def _variables(
     for name in names:
         if name in function.__globals__:
             yield name, function.__globals__[name]
-
-
-@functools.lru_cache(maxsize=1000)
-def _names_in(code: CodeType) -> Names:
-    # Not co_names: those are of variables and attributes alike, read or written.
-    used: list[str] = []
-    read: set[str] = set()
-    updated: set[str] = set()
-    for each in dis.get_instructions(code):
-        if each.opname in READS:
-            read.add(each.argval)
-        elif each.opname in WRITES and each.argval in read:
-            updated.add(each.argval)
-        if each.opname == "LOAD_GLOBAL":
-            used.append(each.argval)
-    if "getattr" in used:  # what it reads is a constant
-        texts = {each for each in code.co_consts if isinstance(each, str)}
-        read |= texts
-        updated |= texts & _written_in(code)
-    updated |= _items_updated_in(code)
-    # Lambdas inside have code of their own.
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            names = _names_in(inner)
-            used += names.globals
-            read |= names.read
-            updated |= names.updated
-    return Names(tuple(dict.fromkeys(used)), frozenset(read), frozenset(updated))
-
-
-def _written_in(code: CodeType) -> set[str]:
-    return {i.argval for i in dis.get_instructions(code) if i.opname in WRITES}
-
-
-def _items_updated_in(code: CodeType) -> set[str]:
-    """Return items of containers that are read before they are written, by name.
-
-    And those of one that something is appended to and that is read besides.
-    """
-    # (name of what was loaded, constant), of each instruction so far; and how often.
-    loaded: list[tuple[str | None, Any]] = [(None, "*")] * 2
-    read: set[str] = set()
-    updated: set[str] = set()
-    named: list[str] = []
-    appended: list[str] = []
-    before = ""
-    for each in dis.get_instructions(code):
-        (container, _), (name, key) = loaded[-2:]
-        is_read = each.opname == "BINARY_SUBSCR" or each.argrepr == "[]"
-        if is_read and container:
-            read.add(f"{container}.{key}")
-            # As of ``+=``, which keeps both for the writing.
-            if before in ("COPY", "DUP_TOP_TWO"):
-                updated.add(f"{container}.{key}")
-        elif each.opname == "STORE_SUBSCR" and f"{container}.{key}" in read:
-            updated.add(f"{container}.{key}")
-        before = each.opname
-        if each.opname in READS and each.argval in APPENDS and name:
-            appended.append(name)
-        if is_read:
-            loaded.append((str(key), "*"))
-        elif each.opname in READS:
-            named.append(each.argval)
-            loaded.append((each.argval, "*"))
-        elif each.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
-            loaded.append((None, each.argval))
-        elif each.opname not in SHUFFLES:
-            loaded.append((None, "*"))
-    kept = {n for n in appended if named.count(n) > appended.count(n)}
-    return updated | {f"{name}.*" for name in kept}

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from training.planned.planned_run import Plan, PlannedRun
     from training.recipes.answer_texts import echo_of, texts_of
     from training.recipes.better import gain
-    from training.recipes.family import followed_options
+    from training.recipes.family import USUAL_GENERATION, followed_options
     from training.recipes.kinds import slug
     from training.signals.handlers import is_insistent
     from training.signals.shield import iterate_shielded, shielded
@@ -109,6 +109,7 @@ _MODULES = {
     "StandIn": "training.feed.share",
     "StepFn": "training.loop.forward",
     "Strategy": "training.hardware.strategy",
+    "USUAL_GENERATION": "training.recipes.family",
     "UnreadWindow": "training.loop.deferred_window",
     "Weigher": "training.weighing.weigher",
     "TrainerView": "training.view",
@@ -208,6 +209,7 @@ __all__ = [
     "StandIn",
     "StepFn",
     "Strategy",
+    "USUAL_GENERATION",
     "UnreadWindow",
     "Weigher",
     "TrainerView",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+from collections.abc import Iterable
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -33,21 +34,23 @@ class Names(NamedTuple):
 def names_in(code: CodeType) -> Names:
     """Return the names in the code of a function, and of functions inside of it."""
     # Not co_names: those are of variables and attributes alike, read or written.
+    instructions = list(dis.get_instructions(code))
     used: list[str] = []
     read: set[str] = set()
-    updated: set[str] = set()
-    for each in dis.get_instructions(code):
+    written: set[str] = set()
+    updated = _items_updated(instructions)
+    for each in instructions:
         if each.opname in READS:
             read.add(each.argval)
-        elif each.opname in WRITES and each.argval in read:
-            updated.add(each.argval)
+        elif each.opname in WRITES:
+            written.add(each.argval)
+            updated |= read & {each.argval}
         if each.opname == "LOAD_GLOBAL":
             used.append(each.argval)
     if "getattr" in used:  # what it reads is a constant
         texts = {each for each in code.co_consts if isinstance(each, str)}
         read |= texts
-        updated |= texts & _written_in(code)
-    updated |= _items_updated_in(code)
+        updated |= texts & written
     # Lambdas inside have code of their own.
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
@@ -58,11 +61,7 @@ def names_in(code: CodeType) -> Names:
     return Names(tuple(dict.fromkeys(used)), frozenset(read), frozenset(updated))
 
 
-def _written_in(code: CodeType) -> set[str]:
-    return {i.argval for i in dis.get_instructions(code) if i.opname in WRITES}
-
-
-def _items_updated_in(code: CodeType) -> set[str]:
+def _items_updated(instructions: Iterable[dis.Instruction]) -> set[str]:
     """Return items of containers that are read before they are written, by name.
 
     And those of one that something is appended to and that is read besides.
@@ -74,7 +73,7 @@ def _items_updated_in(code: CodeType) -> set[str]:
     named: list[str] = []
     appended: list[str] = []
     before = ""
-    for each in dis.get_instructions(code):
+    for each in instructions:
         (container, _), (name, key) = loaded[-2:]
         is_read = each.opname == "BINARY_SUBSCR" or each.argrepr == "[]"
         if is_read and container:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.recipes.batch import Batch
     from training.recipes.task import Task
 
-__all__ = ["CONFIDENCES", "ModelFamily", "followed_options"]
+__all__ = ["CONFIDENCES", "USUAL_GENERATION", "ModelFamily", "followed_options"]
 
 #: What the number beside a prediction may be -> its least and its most.
 CONFIDENCES: Mapping[str, tuple[float, float]] = {
@@ -24,7 +24,7 @@ CONFIDENCES: Mapping[str, tuple[float, float]] = {
 
 EMPTY = inspect.Parameter.empty
 #: How answers are generated where neither the run nor the family says it.
-USUAL = {"max_new_tokens": 10, "num_beams": 1}
+USUAL_GENERATION = {"max_new_tokens": 10, "num_beams": 1}
 
 
 class ModelFamily:
@@ -143,11 +143,13 @@ def followed_options(family: ModelFamily, options: Mapping[str, Any]) -> dict[st
     """Return the options of generation that the family's predictions follow.
 
     One that is None is left out, and what the family takes then is its own; only of a
-    family that has none it is ``USUAL``.
+    family that has none it is ``USUAL_GENERATION``.
     """
     taken = inspect.signature(family.predict).parameters
     needed = {
-        n: v for n, v in USUAL.items() if n in taken and taken[n].default is EMPTY
+        n: v
+        for n, v in USUAL_GENERATION.items()
+        if n in taken and taken[n].default is EMPTY
     }
     given = {name: value for name, value in options.items() if value is not None}
     return needed | {name: value for name, value in given.items() if name in taken}

@@ -117,10 +117,8 @@ class AnswerTexts:
     """
 
     def __init__(self, processor: Any) -> None:
-        self._tokenizer = getattr(processor, "tokenizer", processor)
-        if not callable(self._tokenizer) or not hasattr(
-            self._tokenizer, "batch_decode"
-        ):
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        if not callable(self.tokenizer) or not hasattr(self.tokenizer, "batch_decode"):
             raise ConfigError(
                 f"processor is {type(processor).__name__}, which has no tokenizer; "
                 "pass what load_model(..., load_processor=True) returns"
@@ -129,7 +127,7 @@ class AnswerTexts:
 
     def decode(self, ids: Tensor | list[list[int]]) -> list[str]:
         """Return the texts of (B, T) token ids, without special tokens."""
-        return texts_of(self._tokenizer, ids)
+        return texts_of(self.tokenizer, ids)
 
     def of_labels(self, labels: Tensor) -> list[str]:
         """Return the texts of labels (B, T) with -100 where nothing counts."""
@@ -139,7 +137,7 @@ class AnswerTexts:
     def reference(self, answer: str) -> str:
         """Return what a model that knows ``answer`` would be decoded to."""
         if answer not in self._references:
-            self._references[answer] = echo_of(self._tokenizer, answer)
+            self._references[answer] = echo_of(self.tokenizer, answer)
         return self._references[answer]
 
 

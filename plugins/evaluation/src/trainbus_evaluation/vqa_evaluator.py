@@ -14,10 +14,9 @@ from trainbus_evaluation.generated import AnswerTexts, longest_answer, question_
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_accuracy import answer_scores
 from training import ConfigError, checked_options
+from training.plugin import USUAL_GENERATION
 
 METRICS = ("loss", "accuracy", "exact_match")
-#: Tokens of an answer that is generated where all that are right are shorter.
-USUAL_LENGTH = 10
 
 
 class VQAEvaluator(TaskEvaluator):
@@ -64,7 +63,7 @@ class VQAEvaluator(TaskEvaluator):
         self._start(model, metrics, METRICS)
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
-        self._texts, self._processor = AnswerTexts(processor), processor
+        self._texts = AnswerTexts(processor)
         self._runner = ModelRunner(model, device, compute_loss=compute_loss)
 
     @property
@@ -85,13 +84,14 @@ class VQAEvaluator(TaskEvaluator):
         self, batch: Mapping[str, Any], moved: Mapping[str, Any], is_kept: bool
     ) -> list[dict[str, Any]]:
         """Return the rows of a batch with predictions and scores."""
-        most = self.max_new_tokens
-        self._warn_of_cut(batch, self._processor, most)
-        # No longer than that can be right.
-        usual = max(USUAL_LENGTH, longest_answer(batch, self._processor))
+        most, tokenizer = self.max_new_tokens, self._texts.tokenizer
+        self._warn_of_cut(batch, tokenizer, most)
+        if most is None:  # no longer than that can be right
+            usual = USUAL_GENERATION["max_new_tokens"]
+            most = max(usual, longest_answer(batch, tokenizer))
         ids = self.model.generate(  # type: ignore[operator]
             **question_of(moved),
-            max_new_tokens=usual if most is None else most,
+            max_new_tokens=most,
             num_beams=self.num_beams,
             do_sample=False,
         )

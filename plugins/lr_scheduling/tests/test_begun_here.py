@@ -178,3 +178,28 @@ def test_a_schedule_so_begun_resumes_exactly_twice(
     used += rates(path, schedule, end + 5)
     used += rates(path, schedule)
     assert used == whole
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("saved", [None, {"type": "step", "step_size": 9}])
+def test_a_fraction_of_warmup_is_one_of_the_updates_that_are_left(
+    path: Path, saved: Any, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    schedule = {"type": kind, "warmup": 0.25, "on_schedule_change": "new"}
+    rates(path, saved, 32, is_resumed=False)
+    used = rates(path, schedule)  # 8 updates are left, of 40
+    assert used[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    if kind == "linear":
+        assert used[2:] == pytest.approx(falling(6))
+    assert "never reached" not in caplog.text
+    rates(path, saved, 32, is_resumed=False)
+    halves = rates(path, schedule, end=33) + rates(path, schedule)
+    assert halves == used
+
+
+def test_a_warmup_that_is_longer_than_what_is_left_is_warned_of(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rates(path, None, 32, is_resumed=False)
+    rates(path, {"type": "linear", "warmup": 8, "on_schedule_change": "new"})
+    assert "lr_scheduling.warmup is 8 advances, but the run has 8 to go" in caplog.text

@@ -123,6 +123,20 @@ def test_a_choice_once_made_survives_the_next_resume(choice):
     )
 
 
+def test_a_state_from_before_its_warmup_was_kept_goes_on_as_it_did():
+    """Then the warmup was one of the whole run, wherever the schedule began."""
+    callback, trainer = changed("new", warmup=0.5)
+    run(callback, trainer, [True] * 3)
+    state = callback.state_dict()
+    assert state["progress"].pop("warmup") == 8
+    follower = LearningRateSchedulerCallback(type="linear", warmup=0.5)
+    resumed = fake_trainer(make_optimizer(0.5), num_epochs=4)
+    begin(follower, resumed, resumed=True)
+    follower.load_state_dict(state)
+    used = run(follower, resumed, [True])
+    assert used == [[pytest.approx(0.5 * 4 / 11)]]
+
+
 def test_a_changed_schedule_is_refused_and_both_values_named():
     with pytest.raises(
         CheckpointError, match="total is 20 now but 10 in the checkpoint"

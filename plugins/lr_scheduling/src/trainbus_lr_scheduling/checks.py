@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from trainbus_lr_scheduling.course import rates_over
 from trainbus_lr_scheduling.lengths import first_cycle, first_part, scheduler_length
-from trainbus_lr_scheduling.schedules import NEEDS_TOTAL
+from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, warmup_advances
 from trainbus_lr_scheduling.units import Plan, why_updates
 from training import ConfigError
 from training.plugin import epochs_begun, foreign_value, num_windows
@@ -255,19 +255,21 @@ def _tensor_in(value: Any, path: str) -> tuple[str, Tensor] | None:
     return next((each for each in found if each is not None), None)
 
 
-def warn_of_warmup(warmup: int, planned: int | None) -> None:
-    """Warn of a warmup that is not over when the run is.
+def checked_warmup(warmup: float, planned: int | None) -> int:
+    """Return a warmup in advances; warn of one that is not over when the run is.
 
     Args:
-        warmup: advances until the full rate.
-        planned: advances of the whole run, None if unknown.
+        warmup: as it is configured.
+        planned: advances of the run, or of what is left of it; None if unknown.
     """
-    if planned is not None and warmup >= planned:
+    advances = warmup_advances(warmup, planned)
+    if planned is not None and advances >= planned:
         logger.warning(
-            "lr_scheduling.warmup is %d advances, but the run has %d: the full rate is "
-            "never reached",
-            *(warmup, planned),
+            "lr_scheduling.warmup is %d advances, but the run has %d to go: the full "
+            "rate is never reached",
+            *(advances, planned),
         )
+    return advances
 
 
 def check_floor(min_lr: float, rate: float) -> None:
@@ -336,3 +338,12 @@ def advances_over(trainer: Trainer, interval: str) -> int:
     if interval == "epoch":
         return planned - epochs_begun(left + done % length, length)
     return planned - left
+
+
+def advances_left(place: int, trainer: Trainer, interval: str) -> int | None:
+    """Return how many advances are planned after the first ``place``; None if unknown.
+
+    At least one, as a schedule is made for no fewer.
+    """
+    planned = planned_advances(trainer, interval)
+    return None if planned is None else max(1, planned - place)

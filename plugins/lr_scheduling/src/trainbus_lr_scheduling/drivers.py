@@ -47,11 +47,12 @@ class Driver(Protocol):
     def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         """Go on exactly as the run that saved these, with its settings."""
 
-    def restart(self, place: int) -> None:
+    def restart(self, place: int, warmup: int) -> None:
         """Begin the configured schedule here, over what is left of the run.
 
         Args:
             place: advances of the run, as planned now, that are over.
+            warmup: advances from here until the full rate, if it is configured.
         """
 
     def rescale(self, progress: Mapping[str, Any], place: int) -> None:
@@ -132,8 +133,12 @@ class ClosedForm:
         self._joined.append((group, float(group["lr"]), group["initial_lr"]))
 
     def progress(self) -> dict[str, Any]:
-        """Return the number of advances, and at which of them the schedule began."""
-        return {"advances": self._advances, "began_at": self._began_at}
+        """Return the number of advances, at which of them it began, and its warmup."""
+        return {
+            "advances": self._advances,
+            "began_at": self._began_at,
+            "warmup": self._schedule.warmup,
+        }
 
     def check(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         """Look at every field of the schedule."""
@@ -144,12 +149,16 @@ class ClosedForm:
         fields = dict(settings)
         self._set_base_lrs(fields.pop("base_lrs"))
         self._saved_settings = dict(settings)
-        self._begin(Schedule(**fields), progress["began_at"], progress["advances"])
+        schedule = Schedule(**fields)
+        # Of a release that kept it for the whole run wherever it began.
+        warmup = progress.get("warmup", schedule.warmup)
+        schedule = replace(schedule, warmup=warmup)
+        self._begin(schedule, progress["began_at"], progress["advances"])
 
-    def restart(self, place: int) -> None:
+    def restart(self, place: int, warmup: int) -> None:
         """Begin anew here; a total shrinks to the advances that are left."""
         self._set_base_lrs(self._base_lrs)
-        self._begin(self._configured, place, place)
+        self._begin(replace(self._configured, warmup=warmup), place, place)
 
     def rescale(self, progress: Mapping[str, Any], place: int) -> None:
         """Go on at ``place`` of the configured schedule."""

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainbus_lr_scheduling.checks import (
+    advances_left,
     advances_over,
     check_combination,
     check_floor,
@@ -25,8 +26,8 @@ from trainbus_lr_scheduling.checks import (
     check_owner,
     check_savable,
     check_source,
+    checked_warmup,
     planned_advances,
-    warn_of_warmup,
 )
 from trainbus_lr_scheduling.drivers import (
     ClosedForm,
@@ -69,7 +70,7 @@ class LearningRateSchedulerCallback(Callback):
             for a scheduler object, unless the lengths it was built with show that it
             counts updates: then that has to be said. A plateau advances with each
             fresh metric.
-        warmup: advances until the full rate, or below 1 a fraction of the run.
+        warmup: advances until the full rate; below 1 a fraction of what is planned.
         min_lr: lowest rate after the warmup, absolute; a group whose own is lower
             keeps that.
         min_factor: lowest rate as a fraction of each group's rate; the larger counts.
@@ -200,7 +201,7 @@ class LearningRateSchedulerCallback(Callback):
         self._check_floor(max(base_lrs(trainer.optimizer)))
         schedule = self.schedule(trainer)
         if schedule is not None:
-            warn_of_warmup(schedule.warmup, planned_advances(trainer, self.interval))
+            checked_warmup(self.warmup, planned_advances(trainer, self.interval))
             self._driver = ClosedForm(trainer.optimizer, schedule)
             self._hearing.enter_context(heard(trainer.optimizer, self._driver.join))
         elif self.scheduler is None:
@@ -326,8 +327,7 @@ class LearningRateSchedulerCallback(Callback):
         if (state["kind"], state["interval"]) == (self._kind(), self.interval):
             self.driver.check(state["settings"], state["progress"])
         change = self._change(state)
-        self._epoch_mark = state["epoch_mark"]
-        self._update_mark = state["update_mark"]
+        self._epoch_mark, self._update_mark = state["epoch_mark"], state["update_mark"]
         if change is None:
             self.driver.resume(state["settings"], state["progress"])
         else:
@@ -339,7 +339,9 @@ class LearningRateSchedulerCallback(Callback):
         self.driver.start()
 
     def _begin_here(self, trainer: Trainer) -> None:
-        self.driver.restart(advances_over(trainer, self.interval))
+        place = advances_over(trainer, self.interval)
+        left = advances_left(place, trainer, self.interval)
+        self.driver.restart(place, checked_warmup(self.warmup, left))
         self._set_marks(trainer)
 
     def _set_marks(self, trainer: Trainer) -> None:

@@ -70,6 +70,8 @@ def check_closed_form(settings: Mapping[str, Any], progress: Mapping[str, Any]) 
     is_right = is_count(began_at, advances)
     wanted = f"a whole number within the {advances} advances"
     require(is_right, "progress.began_at", began_at, wanted)
+    warmup = progress.get("warmup", 0)
+    require(is_count(warmup), "progress.warmup", warmup, COUNT)
 
 
 def check_kept(saved: Any, own: Any, at: str) -> None:

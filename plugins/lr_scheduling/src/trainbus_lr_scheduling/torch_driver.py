@@ -137,7 +137,7 @@ class TorchDriver:
         for group, base in zip(groups, state.get("base_lrs", ()), strict=False):
             group["initial_lr"] = copied(base)
 
-    def restart(self, place: int) -> None:
+    def restart(self, place: int, warmup: int) -> None:
         """Begin the configured schedule here; its length stays as it was built."""
         self.start()
 

@@ -58,6 +58,16 @@ def test_a_value_that_is_no_number_is_an_empty_cell_with_a_note(make_trainer, tm
     assert second["notes"] == ""
 
 
+def test_a_metric_that_has_the_name_of_the_notes_keeps_its_values(
+    make_trainer, tmp_path
+):
+    own = make_trainer.fixed({"notes": 7.0, "f1": 0.5}, {"notes": 8.0, "f1": math.nan})
+    make_trainer(CSVLoggerCallback(), own).train()
+    rows = rows_of(tmp_path / "run" / "training_log.csv")
+    assert [row["metric/notes"] for row in rows] == ["7.0", "8.0"]
+    assert [row["notes"] for row in rows] == ["", "f1=nan"]
+
+
 def test_a_fresh_run_keeps_every_earlier_log(make_trainer, tmp_path):
     for epochs in (1, 2, 3):
         make_trainer(CSVLoggerCallback(), num_epochs=epochs).train()

@@ -20,9 +20,13 @@ NOTES = "notes"
 
 
 def as_cells(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Return a row's cells as text; floats keep every digit, non-finite ones none."""
+    """Return a row's cells as text; floats keep every digit, non-finite ones none.
+
+    A metric that has the name of the notes is below ``metric/``.
+    """
     cells, notes = {}, []
-    for name, value in metrics.items():
+    for metric, value in metrics.items():
+        name = f"metric/{metric}" if metric == NOTES else metric
         is_bad = isinstance(value, float) and not math.isfinite(value)
         cells[name] = "" if is_bad or value is None else str(value)
         if is_bad:

@@ -34,12 +34,12 @@ def alone(loss_fn, batch):
     return evaluator.evaluate([batch])
 
 
-def in_a_run(loss_fn, batch):
+def in_a_run(loss_fn, batch, *others):
     model = Predicts()
     trainer = Trainer(
         model,
         [batch],
-        val_dataloader=[batch],
+        val_dataloader=[*others, batch],
         optimizer=SGD(model.parameters(), lr=1e-6),
         loss_fn=loss_fn,
         plugins=[
@@ -93,6 +93,18 @@ def test_where_nothing_is_left_the_ignored_label_is_named():
     batch = (PREDICTED, torch.full((6,), 255))
     with pytest.raises(DataError, match="every label is 255"):
         alone(loss, batch)
+
+
+def test_a_first_batch_without_a_label_that_counts_ends_no_run():
+    nothing = PREDICTED, torch.full((6,), -100)
+    labelled = PREDICTED, torch.where(LABELS == X, -100, LABELS)
+    loss = nn.CrossEntropyLoss()
+    assert in_a_run(loss, labelled, nothing) == in_a_run(loss, labelled)
+
+
+def test_a_run_without_any_label_to_measure_ends_with_its_reason():
+    with pytest.raises(DataError, match="every label is -100"):
+        in_a_run(nn.CrossEntropyLoss(), (PREDICTED, torch.full((6,), -100)))
 
 
 def test_the_loss_of_a_run_tells_where_two_dimensions_may_count_classes():

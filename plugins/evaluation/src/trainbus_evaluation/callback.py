@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from annotated_types import Ge, Le, Lt, MinLen
 
+from trainbus_evaluation.classes import NoLabelError
 from trainbus_evaluation.evaluator import Evaluator
 from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.given import check_given, warn_of_another_model
@@ -282,9 +283,11 @@ class EvaluationCallback(Callback):
     def _try_out(self, trainer: Trainer) -> list[str] | None:
         """Evaluate the first batches; return the names that this gives.
 
-        None where a loader keeps its position, which a look would move.
+        None where a loader keeps its position, which a look would move, or where the
+        first batches have no label: later ones may.
         """
         found: dict[str, float] = {}
+        is_whole = True
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             with without_trace(trainer, loader):
                 first = first_batches(loader, self.sanity_batches)
@@ -293,10 +296,13 @@ class EvaluationCallback(Callback):
                 if len(first) == 0:
                     place = f"val_dataloader[{name!r}]" if name else "val_dataloader"
                     raise DataError(f"{place} gave no batch; give it some data")
-                found |= self._first_numbers(trainer, first, name)
+                try:
+                    found |= self._first_numbers(trainer, first, name)
+                except NoLabelError:
+                    is_whole = False
         found = checked_answer("evaluate", self.name, found)
         merge_metrics([("trainer", {"train_loss": 0.0}), (self.name, found)])
-        return list(found)
+        return list(found) if is_whole else None
 
     def _first_numbers(
         self, trainer: Trainer, first: FirstBatches, name: str

@@ -20,6 +20,10 @@ from training.plugin import LabelUse, Strategy
 PLACES = (1, -1)
 
 
+class NoLabelError(DataError):
+    """No label of what was evaluated counts."""
+
+
 class Classes:
     """Predicted and true class of everything labelled, on the device until the end.
 
@@ -131,14 +135,14 @@ class Classes:
             use: of the loss, whose place for classes decides where no batch does.
         Raises:
             ConfigError: nothing decides.
-            DataError: no label counts.
+            NoLabelError: no label counts.
         """
         predicted = torch.cat(self._predicted[self._place(use)])
         target = torch.cat(self._targets)
         counts = target != IGNORED  # one wait for the device, here
         predicted, target = predicted[counts], target[counts]
         if len(target) == 0:
-            raise DataError(
+            raise NoLabelError(
                 f"nothing to evaluate: every label is {use.ignored}, which the loss "
                 "ignores; check the evaluation data"
             )

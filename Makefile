@@ -74,7 +74,7 @@ pictures: $(VENV)/.installed-docs  ## Draw the README's pictures again, from rea
 	$(BIN)/python docs/pictures/terminal.py
 	$(BIN)/python docs/pictures/tensorboard.py
 
-wheels: $(VENV)/.installed  ## Build the seven wheels into dist/.
+wheels: $(VENV)/.installed  ## Build the wheels into dist/.
 	rm -rf build plugins/*/build  # what was deleted must not come back
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist . $(PROJECTS:%=./%)
 

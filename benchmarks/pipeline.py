@@ -94,10 +94,14 @@ def write_rows(path: Path, count: int) -> None:
 
 def open_rows(path: Path) -> dict[str, Any]:
     """Open a large file once, in this process; return what it took."""
-    from trainbus_data.rows.indexed_rows import index_rows
+    from trainbus_data.readers.json_lines import JsonLines
+    from trainbus_data.rows.indexed_rows import IndexedRows
+    from trainbus_data.rows.row_checks import RowChecks
+    from trainbus_data.vqa.task import VQA
 
     started = time.perf_counter()
-    rows = index_rows(path)
+    reader = JsonLines(path, index_above_mb=0)
+    rows = IndexedRows(reader, RowChecks(VQA(), reader.root))
     seconds = time.perf_counter() - started
     index = rows._reader._lines
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Write hooks.md and shipped-plugins.md from the code: ``python docs/generate.py``."""
+"""Write the pages that are made from the code: ``python docs/generate.py``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from reference_page import reference_page
 from training import hookspecs
 from training.discovery import installed
 from training.app.plugin_tools.plugin_facts import facts_of
@@ -284,7 +285,11 @@ def _attributes() -> Iterator[tuple[str, str, str]]:
         yield ast.unparse(node.target), ast.unparse(node.value), meaning
 
 
-PAGES = {"hooks.md": hooks_page, "shipped-plugins.md": shipped_page}
+PAGES = {
+    "hooks.md": hooks_page,
+    "reference.md": lambda: reference_page(NOTICE),
+    "shipped-plugins.md": shipped_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from training.discovery.installed import SHIPPED
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("core", "data", "models", "plugins", "tests")
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
@@ -87,3 +89,15 @@ def test_each_decision_is_one_page_in_the_index_with_the_same_headings() -> None
         assert re.findall(r"^## (.+)", text, re.M) == HEADINGS
         told[page.name] = text.split("\n")[0].removeprefix("# ")
     assert {file: title for title, file in rows} == told
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_plugin_page_sends_to_the_hooks_that_are_read_from_the_code(
+    name: str,
+) -> None:
+    folder = SHIPPED[name].removeprefix("trainbus-").replace("-", "_")
+    page = ROOT / "plugins" / folder / "README.md"
+    text = page.read_text(encoding="utf-8").partition("\n**Hooks**")[2]
+    link = f"../../docs/shipped-plugins.md#{name}"
+    assert link in text.partition("\n\n")[0]
+    assert leads(page, link)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import inspect
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from training import hookspecs
+from training.app.cli.command_line import build_parser
+from training.app.cli.parser import Commands
+from training.app.config.guide_keys import GUIDE_KEYS
+from training.app.config.schema import Config
+from training.discovery.specs import PluginSpec
 from training.hookspecs import HOOKS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -23,16 +30,51 @@ def pages() -> dict[str, Any]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)  # as where it is run as a script
+        spec.loader.exec_module(module)
     return dict(module.PAGES)
 
 
-@pytest.mark.parametrize("name", ["hooks.md", "shipped-plugins.md"])
+@pytest.mark.parametrize("name", ["hooks.md", "reference.md", "shipped-plugins.md"])
 def test_a_page_made_from_the_code_is_up_to_date(
     name: str, pages: dict[str, Any]
 ) -> None:
     told = (DOCS / name).read_text(encoding="utf-8")
     assert told == pages[name](), "run: make docs"
+
+
+def test_every_key_of_a_configuration_is_in_the_manual() -> None:
+    text = (DOCS / "reference.md").read_text(encoding="utf-8")
+    schema = Config.model_json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    sections.remove(schema["$defs"][PluginSpec.__name__])  # a file lists plugins
+    keys = [key for section in sections for key in section["properties"]]
+    assert [key for key in keys if f"| `{key}` |" not in text] == []
+    assert [key for key in GUIDE_KEYS if f" {key}: " not in text] == []
+
+
+def arguments(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, str]]:
+    """Yield each command with each of its arguments, as the help has them."""
+    for action in parser._actions:
+        if isinstance(action, Commands):
+            for word, each in action.choices.items():
+                yield from arguments(each, f"{name} {word}")
+        else:
+            for shown in action.option_strings or [str(action.metavar)]:
+                yield name, shown
+
+
+def test_every_argument_of_every_command_is_in_the_manual() -> None:
+    text = (DOCS / "reference.md").read_text(encoding="utf-8").replace("\\|", "|")
+    missing = [
+        (command, argument)
+        for command, argument in arguments(build_parser(), "trainbus")
+        if argument not in ("-h", "--help", "--version")
+        and f"`{argument}"
+        not in text.partition(f"### {command}\n")[2].partition("##")[0]
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,3 +184,14 @@ def test_a_promise_that_is_not_kept_is_told() -> None:
     assert failures("demo", kept | {"seconds": 121.0}) == [
         "seconds is 121.000, promised <= 120"
     ]
+
+
+def test_the_readme_has_each_script_and_the_days_of_the_results() -> None:
+    told = (FOLDER / "README.md").read_text(encoding="utf-8")
+    texts = {path.name: path.read_text() for path in FOLDER.glob("*.py")}
+    scripts = {name for name, text in texts.items() if "__main__" in text}
+    assert set(re.findall(r"^\| `(\w+\.py)` \|", told, re.M)) == scripts
+    results = [json.loads(path.read_text()) for path in FOLDER.glob("results/*.json")]
+    days = {result["date"].split()[0] for result in results}
+    measured = told.partition("\nMeasured on ")[2].partition("\n\n")[0]
+    assert set(re.findall(r"\d{4}-\d\d-\d\d", measured)) <= days

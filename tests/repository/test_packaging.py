@@ -177,7 +177,7 @@ def test_a_shipped_callback_is_named_like_its_entry_point(name):
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> list[Path]:
-    """Build the seven wheels from a copy, offline."""
+    """Build the wheels from a copy, offline."""
     pytest.importorskip("setuptools", reason="builds wheels; pip install -e '.[test]'")
     copy = tmp_path_factory.mktemp("source")
     skip = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*")

@@ -7,17 +7,16 @@ the drawing itself there are numbers alone.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.app.records.run_folder import RunFolder
+from training.app.records.run_folder import RunFolder, is_number
 from training.hooks.answers import COLUMNS
 
 __all__ = ["COLOURS", "Chart", "charts_of", "colour_of"]
@@ -133,10 +132,5 @@ def _points(
     """Yield (epoch, value); what is no number is left out."""
     for number, row in enumerate(history, 1):
         value, epoch = row.get(column), row.get("epoch", number)
-        if _is_number(value) and _is_number(epoch):
+        if is_number(value) and is_number(epoch):
             yield float(epoch), float(value)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from in_file import index_rows
 
-from trainbus_data.rows.indexed_rows import index_rows
 from trainbus_data.rows.reading import BadRow, read_rows, settle_bad_rows
 from training.errors import DataError
 

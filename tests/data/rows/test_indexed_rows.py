@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from in_file import index_rows
 
 from trainbus_data.data_pipeline import DataPipeline
 from trainbus_data.rows.cache import cache_folder
-from trainbus_data.rows.indexed_rows import index_rows
 from trainbus_data.rows.line_index import LineIndex
 from training.errors import DataError
 from training.feed.permutation import Permutation

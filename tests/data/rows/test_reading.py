@@ -33,7 +33,7 @@ def test_a_row_gets_id_answers_and_kind_when_it_has_none(tmp_path):
         "kind": "other",
         "image": "a.png",
     }
-    assert rows[0].image_path == str(tmp_path.resolve() / "a.png")
+    assert rows[0].pictures[0].key == str(tmp_path.resolve() / "a.png")
 
 
 def test_a_row_keeps_its_own_id_answers_and_kind(tmp_path):
@@ -172,7 +172,7 @@ def test_a_wider_root_allows_images_beside_the_rows_folder(tmp_path):
     inside.mkdir()
     path = write(inside, json.dumps(GOOD | {"image": "../a.png"}))
     rows, _ = read_rows(path, root=tmp_path)
-    assert rows[0].image_path == str(tmp_path.resolve() / "a.png")
+    assert rows[0].pictures[0].key == str(tmp_path.resolve() / "a.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])

@@ -23,7 +23,7 @@ def add_plugins(commands: Parsers[argparse.ArgumentParser]) -> None:
         help="print who hears each event, in order, and why in that order",
     )
     show = _action(actions, "show", "describe one plugin, from its source code")
-    show.add_argument("name", metavar="PLUGIN")
+    show.add_argument("name", metavar="PLUGIN", help="its name, or ./file.py:Class")
     _add_kind(show)
     _add_folder(show)
     check = _action(actions, "check", "import and validate plugins in another process")
@@ -31,7 +31,7 @@ def add_plugins(commands: Parsers[argparse.ArgumentParser]) -> None:
     _add_kind(check)
     _add_folder(check)
     why = _action(actions, "why", "say what switched a plugin on or off")
-    why.add_argument("name", metavar="PLUGIN")
+    why.add_argument("name", metavar="PLUGIN", help="its name, or ./file.py:Class")
     _add_kind(why)
     _add_source(why)
     new = _action(actions, "new", "write the project of a new plugin")

@@ -14,7 +14,7 @@ from training.errors import ConfigError
 from training.files.holder import MOST_BYTES, Holder
 from training.files.named_paths import named_path, open_file
 
-__all__ = ["RunFolder", "find_runs", "read_run"]
+__all__ = ["RunFolder", "find_runs", "is_number", "read_run"]
 
 CONFIG, HISTORY, SUMMARY = "config.yaml", "history.json", "summary.json"
 STARTS, LOCK = "starts.json", "record.lock"
@@ -94,9 +94,9 @@ class RunFolder:
         Of a start that did not come to say so, it is how long its epochs took.
         """
         told = list(self._seconds_of_starts()) or [self.summary.get("seconds")]
-        if not any(map(_number, told)):
+        if not any(map(is_number, told)):
             told = [row.get("seconds") for row in self.history]
-        known = [float(value) for value in told if _number(value)]
+        known = [float(value) for value in told if is_number(value)]
         return sum(known) if known else None
 
     def _seconds_of_starts(self) -> Iterator[Any]:
@@ -119,7 +119,7 @@ class RunFolder:
             return list(self._best_so_far())
         for each in told if isinstance(told, list) else ():
             value = each.get("value") if isinstance(each, Mapping) else None
-            if _number(value):
+            if is_number(value):
                 row = each.get("row")
                 epoch = row.get("epoch") if isinstance(row, Mapping) else None
                 name = _text(each.get("monitor"))
@@ -147,7 +147,7 @@ class RunFolder:
     def _best_so_far(self) -> Iterator[Best]:
         """Yield the best of each metric that is watched."""
         for name, options in self._watched():
-            rows = [row for row in self.history if _number(row.get(name))]
+            rows = [row for row in self.history if is_number(row.get(name))]
             if not rows:
                 continue
             mode = options.get("mode", "min")  # as plugins that watch have it
@@ -159,7 +159,7 @@ class RunFolder:
     def final(self) -> dict[str, float]:
         """The numbers of the last epoch."""
         row = self.history[-1] if self.history else {}
-        return {str(name): float(v) for name, v in row.items() if _number(v)}
+        return {str(name): float(v) for name, v in row.items() if is_number(v)}
 
     def _is_high(self, name: str, best: float) -> bool:
         """Whether more is better: as who watches it was told, else as its history has.
@@ -170,7 +170,7 @@ class RunFolder:
         for watched, options in self._watched():
             if watched == name and "mode" in options:
                 return bool(options["mode"] == "max")
-        values = [v for row in self.history if _number(v := row.get(name))]
+        values = [v for row in self.history if is_number(v := row.get(name))]
         return min(values, default=best) < best >= max(values, default=best)
 
 
@@ -282,7 +282,8 @@ def _is_locked(lock: Path) -> bool:
     return holder is not None and not holder.is_gone
 
 
-def _number(value: Any) -> TypeGuard[float]:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether what a record holds is a finite number, as a curve or a best value is."""
     is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_real and math.isfinite(value)
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import compress
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from trainbus_data.readers.json_lines import JsonLines
 from trainbus_data.rows.reading import BadRow, Row, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks
-from trainbus_data.vqa.task import VQA
 from training.errors import DataError
 from training.recipes.reader import Reader
 
-__all__ = ["HELD_MB", "IndexedRows", "index_rows", "is_large"]
+__all__ = ["HELD_MB", "IndexedRows", "is_large"]
 
 #: Rows that are checked before training, from the start.
 NUM_CHECKED = 2000
@@ -132,15 +129,3 @@ def is_large(reader: Reader, above_mb: int = HELD_MB) -> bool:
     """Whether the rows of a reader, as text, are more than so many MiB."""
     size = getattr(reader, "num_bytes", len(reader) * ROW_BYTES)
     return bool(size > above_mb << 20)
-
-
-def index_rows(
-    path: Path,
-    root: Path | None = None,
-    on_bad_row: Literal["error", "skip"] = "error",
-    max_bad_fraction: float = 0.0,
-) -> IndexedRows:
-    """Return the rows of a JSON-lines file that stay in it, as ``VQA`` has them."""
-    reader = JsonLines(path, index_above_mb=0)
-    checks = RowChecks(VQA(), reader.root, root)
-    return IndexedRows(reader, checks, on_bad_row, max_bad_fraction)

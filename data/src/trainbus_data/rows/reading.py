@@ -50,11 +50,6 @@ class Row:
         return int(self.place.rpartition(":")[2])
 
     @property
-    def image_path(self) -> str:
-        """The real path of its first picture."""
-        return self.pictures[0].key
-
-    @property
     def pictures(self) -> list[Picture]:
         """What it shows."""
         return [value for value in self.values.values() if isinstance(value, Picture)]

@@ -203,10 +203,11 @@ def test_what_a_row_may_do_without_need_be_in_one_split_only(tmp_path):
     assert len(made.rows("train")) == 1
 
 
-def test_a_test_set_does_without_the_target_under_any_name(tmp_path):
-    rows = LAYOUTS["jsonl"](tmp_path, [{"question": "a"}])
+@pytest.mark.parametrize("given", [{}, {"label": None}])
+def test_a_test_set_does_without_the_target_under_any_name(tmp_path, given):
+    rows = LAYOUTS["jsonl"](tmp_path, [{"question": "a"} | given])
     made = pipeline(Asked(), test=rows, fields={"answer": "label"})
-    assert len(made.rows("test")) == 1
+    assert [row.keys() for row in made.rows("test")] == [{"question", "number"}]
 
 
 def test_a_name_that_may_stand_in_rows_not_looked_at_is_warned_of(

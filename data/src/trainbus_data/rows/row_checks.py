@@ -74,7 +74,7 @@ class RowChecks:
         self._root = os.path.realpath(folder if root is None else root)
         self._names = dict(names or {})
         self._max_pixels = max_pixels
-        self._place_of_id: dict[Any, str] | None = {} if is_whole else None
+        self._place_of_id: dict[str, str] | None = {} if is_whole else None
         self._resolved: dict[str, str] = {}
         self._has_told = False
         self._kinds = {name: kind.rstrip("?") for name, kind in task.fields.items()}
@@ -163,7 +163,8 @@ class RowChecks:
                 f"{name} is {show(given)}; write a string or a whole number"
             )
         if self._place_of_id is not None:
-            first = self._place_of_id.setdefault(given, place)
+            # 7 and "7" are one id, as they are one label.
+            first = self._place_of_id.setdefault(str(given), place)
             if first != place:
                 line = first.rpartition(":")[2]
                 raise UnusableRow(f"{name} {given!r} is already used on line {line}")

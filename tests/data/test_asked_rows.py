@@ -13,6 +13,7 @@ from PIL import Image
 
 from trainbus_data.asked import batch_of
 from trainbus_data.asked_rows import AskedRows
+from trainbus_data.vqa.task import VQA
 from training import Batch, DataError, ModelFamily, Task
 
 
@@ -39,6 +40,13 @@ class Opens(ModelFamily):
                 raise DataError(f"the word {row['word']!r} is too long")
             assert "said" not in row
         self.sizes.append(len(rows))
+        return Batch({}, [*rows], 0)
+
+
+class Takes(ModelFamily):
+    """Takes rows of any task."""
+
+    def collate(self, processor: Any, rows: Sequence[Any]) -> Batch:
         return Batch({}, [*rows], 0)
 
 
@@ -108,6 +116,35 @@ def test_what_cannot_be_answered_is_left_out_and_named_in_the_end(
             found.settle()
     else:
         found.settle()
+
+
+@pytest.mark.parametrize("target", [None, "", " ", True, 1.5, [], {}])
+def test_a_target_that_cannot_be_used_costs_no_row_its_answer(
+    asked: Any, target: Any
+) -> None:
+    found = asked([GOOD, GOOD | {"said": target}])
+    assert [
+        row.get("said") for rows, _ in found.batches(Opens(), None, 2) for row in rows
+    ] == ["b", None]
+
+
+@pytest.mark.parametrize("answers", [None, [], [""], [{"answer": ""}], "red"])
+def test_nor_do_values_that_a_target_would_be_made_of(
+    asked: Any, tmp_path: Path, answers: Any
+) -> None:
+    asked([GOOD])  # makes the picture
+    path = tmp_path / "vqa.jsonl"
+    row = {"image": "red.png", "question": "a", "kind": None, "answers": answers}
+    path.write_text(json.dumps(row) + "\n")
+    found = AskedRows(path, VQA(), {}, 1000)
+    ((rows, _),) = found.batches(Takes(), None, 2)
+    assert rows[0].keys() == {"image", "question", "question_id"}
+
+
+@pytest.mark.parametrize("word", [None, "", True])
+def test_what_the_model_reads_is_refused_as_in_training(asked: Any, word: Any) -> None:
+    with pytest.raises(DataError, match=":2: word is "):
+        asked([GOOD, GOOD | {"word": word}])
 
 
 def test_good_rows_are_made_into_batches_once(asked: Any) -> None:

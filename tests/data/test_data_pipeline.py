@@ -11,8 +11,10 @@ from PIL import Image
 from trainbus_data.config import DataConfig
 from trainbus_data.data_pipeline import DataPipeline
 from trainbus_data.rows.reading import Row
+from trainbus_data.vqa.task import VQA
 from training.errors import ConfigError, DataError
 from training.recipes.batch import Batch
+from training.recipes.family import ModelFamily
 
 BOS = 5  # [DEC] in the tiny vocabulary
 
@@ -270,6 +272,27 @@ def test_a_worker_tells_of_a_bad_picture_in_the_same_sentence(
     assert told(1) == told(0)
     assert re.search(sentence, told(1))
     assert "in _worker_loop" in caplog.text
+
+
+class Refuses(ModelFamily):
+    def collate(self, processor, rows):
+        for each in rows:
+            if each["question"] == "bad":
+                raise DataError("the text 'bad' is refused")
+        return Batch({}, [*rows], 0)
+
+
+@pytest.mark.parametrize("question", ["is it red?", "bad"])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_a_family_refuses_is_told_with_the_place_of_its_row(
+    rows_file, num_workers, question
+):
+    rows = [row(), row("blue.png", question), row(question="bad")]
+    config = {"train": str(rows_file(rows)), "num_workers": num_workers}
+    pipeline = DataPipeline(config, task=VQA(), family=Refuses())
+    line = 2 if question == "bad" else 3  # found in setup, or in a batch
+    with pytest.raises(DataError, match=rf"train\.jsonl:{line}: the text 'bad' is"):
+        only_batch(pipeline)
 
 
 @pytest.mark.parametrize("cache_mb", [1, 0])

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainbus_models.blip.build import build_blip
 from trainbus_models.blip.family import Blip
+from trainbus_models.blip.tokens import TokenCache
 from training import VQAEvaluator
 from training.recipes.answer_texts import echo_of, texts_of
 
@@ -40,7 +41,7 @@ AMBIGUOUS = {
 
 @pytest.fixture(scope="module")
 def word_pieces():
-    texts = [*WRITTEN, *AMBIGUOUS, "red color", "红色"]
+    texts = [*WRITTEN, *AMBIGUOUS, "red color", "红色", "[sep] token", "[dec]"]
     built = build_blip(texts, hidden_size=16, num_attention_heads=2, vocab_size=4096)
     return built["processor"].tokenizer
 
@@ -64,6 +65,19 @@ def test_an_answer_comes_back_from_word_pieces_as_it_was_written(tokenizer):
 
 def test_what_may_be_meant_in_either_way_stays(tokenizer):
     assert {text: echo_of(tokenizer, text) for text in AMBIGUOUS} == AMBIGUOUS
+
+
+@pytest.mark.parametrize("text", ["[SEP] token", "[PAD]", "a [MASK]", "[DEC]"])
+def test_a_special_token_in_an_answer_is_text_as_any_other(word_pieces, text):
+    tokens = TokenCache(word_pieces, 12, "answer")
+    ids, mask = tokens.of([text], trim=True)
+    start, *own, end = ids[0].tolist()
+    special = word_pieces.all_special_ids
+    assert (start, end) == (word_pieces.cls_token_id, word_pieces.sep_token_id)
+    assert not set(own) & {*special}
+    assert mask.all()
+    assert echo_of(word_pieces, text) == text.lower()
+    assert texts_of(word_pieces, ids) == [text.lower()]
 
 
 @pytest.mark.parametrize("text", ["10 : 30", "50 %", "t - shirt", "红 色", "1, 000"])

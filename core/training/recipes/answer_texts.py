@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["echo_of", "texts_of"]
+__all__ = ["echo_of", "texts_of", "token_ids"]
 
 #: What word pieces hold one by one, as BERT's own tokenizer has it: ideographs.
 _IDEOGRAPH = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
@@ -71,10 +71,18 @@ def echo_of(tokenizer: Any, text: str) -> str:
     Word pieces do not give every text back: ``"Red"`` becomes ``"red"``. A text with an
     unknown token is its own echo, since decoding drops that.
     """
-    ids = tokenizer(text)["input_ids"]
+    ids = token_ids(tokenizer, text)
     unknown = getattr(tokenizer, "unk_token_id", None)
     is_known = unknown is None or unknown not in ids
     return texts_of(tokenizer, [ids])[0] if is_known else text
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the ids of a text, in which a ``[SEP]`` is text and ends nothing."""
+    knows = hasattr(tokenizer, "split_special_tokens")
+    options = {"split_special_tokens": True} if knows else {}
+    ids: list[int] = tokenizer(text, **options)["input_ids"]
+    return ids
 
 
 def _written(tokenizer: Any, text: str) -> str:
@@ -85,5 +93,5 @@ def _written(tokenizer: Any, text: str) -> str:
         written = pattern.sub(replacement, written)
     if written == text:
         return text
-    same = tokenizer(written)["input_ids"] == tokenizer(text)["input_ids"]
+    same = token_ids(tokenizer, written) == token_ids(tokenizer, text)
     return written if same else text

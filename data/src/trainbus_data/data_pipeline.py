@@ -17,7 +17,7 @@ from trainbus_data.images.picture import EmbeddedPicture, Picture
 from trainbus_data.listed_rows import ListedRows, list_rows, with_good_pictures
 from trainbus_data.pipeline_inputs import load_inputs
 from trainbus_data.readers.choose import open_reader
-from trainbus_data.rows.field_names import look, refuse_absent
+from trainbus_data.rows.field_names import look, refuse_absent, refuse_shown_target
 from trainbus_data.rows.indexed_rows import IndexedRows, is_large
 from trainbus_data.rows.reading import Row
 from trainbus_data.rows.row_checks import RowChecks, required_fields
@@ -266,7 +266,7 @@ class DataPipeline:
         return self._readers[split]
 
     def _refuse_fields(self) -> None:
-        """Refuse names of fields that the task lacks."""
+        """Refuse names of fields that the task lacks, or that show the target."""
         for field in self.config.fields:
             if field not in self.task.fields:
                 raise ConfigError(
@@ -274,6 +274,12 @@ class DataPipeline:
                     f"{did_you_mean(field, self.task.fields)}; its fields are: "
                     f"{', '.join(self.task.fields)}"
                 )
+        refuse_shown_target(
+            self.task.target,
+            required_fields(self.task, needs_target=False),
+            self.config.fields,
+            lambda field: self._locate(("data", "fields", field)),
+        )
 
     def _refuse_absent_fields(self, split: str) -> None:
         """Refuse names of fields that no row of ``split`` has.

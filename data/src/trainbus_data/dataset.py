@@ -18,7 +18,7 @@ from training.recipes.batch import Batch
 from training.recipes.family import ModelFamily
 from training.recipes.reader import Reader
 
-__all__ = ["RowsDataset", "WorkerDataError", "picture_fault"]
+__all__ = ["RowsDataset", "WorkerDataError", "picture_fault", "with_place"]
 
 logger = logging.getLogger(__name__)
 
@@ -130,10 +130,29 @@ class RowsDataset(Dataset[int]):
             place, reason = picture_fault(rows, fault)
             row = BadRow.at(rows[place].place, reason)
             raise DataError(f"{row}; mend the picture, or leave out its row") from fault
+        except DataError as error:
+            raise with_place(error, rows, self._family, self._processor) from error
 
     def _row(self, index: int) -> Row:
         rows = self._rows
         return rows.row(index) if isinstance(rows, IndexedRows) else rows[index]
+
+
+def with_place(
+    error: DataError, rows: Sequence[Row], family: ModelFamily, processor: Any
+) -> DataError:
+    """Return what a family says of a batch with the place of the row that it is about.
+
+    That is the first row which is no batch alone; where each is, the error as it was.
+    """
+    for row in rows:
+        try:
+            family.collate(processor, [row.as_dict()])
+        except DataError as own:
+            return DataError(str(BadRow.at(row.place, str(own))))
+        except ImageFault:
+            continue  # another fault than the one that is to be told
+    return error
 
 
 def picture_fault(rows: Sequence[Row], fault: ImageFault) -> tuple[int, str]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any, overload
 
 from trainbus_data.config import MIB, DataConfig
-from trainbus_data.dataset import picture_fault
+from trainbus_data.dataset import picture_fault, with_place
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.images.picture import Picture
 from trainbus_data.rows.reading import BadRow, Row, read_all, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks
+from training.errors import DataError
 from training.recipes.family import ModelFamily
 from training.recipes.reader import Reader
 
@@ -143,6 +144,8 @@ def _decode(
             keys = {picture.key for picture in rows.pop(place).pictures}
             own = {getattr(fault.picture, "key", "")}
             faults.update(dict.fromkeys(own & keys or keys, str(fault)))
+        except DataError as error:
+            raise with_place(error, rows, family, processor) from error
         else:
             return sum(v.numel() for v in batch.values() if v.is_floating_point())
     return 0

@@ -61,7 +61,7 @@ def require_ids(
         DataError: names the first that has none, or that of another one.
     """
     ids = [name for name, kind in task.fields.items() if kind.rstrip("?") == "id"]
-    seen = set[tuple[str, Any]]()
+    seen = set[tuple[str, str]]()
     for record in records:
         made = [k for k, v in record.items() if isinstance(v, MadeId)]
         if made and _is_submission(path):
@@ -70,13 +70,14 @@ def require_ids(
                 "own, by which a server knows it; give each row one, or name a file "
                 f"that ends in {RECORDS}"
             )
-        own = [(k, record[k]) for k in ids if k in record and _is_submission(path)]
-        for each in own:
+        own = [k for k in ids if k in record and _is_submission(path)]
+        for name in own:
+            each = name, str(record[name])  # 7 and "7" are one id, as labels are
             if each in seen:
                 raise DataError(
-                    f"{str(path)!r}: two rows have the {each[0]} {each[1]!r}, by which "
-                    "a server knows one; give each its own, or name a file that ends "
-                    f"in {RECORDS}"
+                    f"{str(path)!r}: two rows have the {name} {record[name]!r}, by "
+                    "which a server knows one; give each its own, or name a file that "
+                    f"ends in {RECORDS}"
                 )
             seen.add(each)
         yield record

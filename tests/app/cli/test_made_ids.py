@@ -72,8 +72,11 @@ def test_an_id_of_the_same_text_that_a_row_has_is_its_own(tmp_path: Path) -> Non
     ]
 
 
-def test_two_rows_of_one_id_are_refused_in_the_form_for_servers(tmp_path: Path) -> None:
-    records = [{"question_id": 5, "prediction": word} for word in ("red", "blue")]
+@pytest.mark.parametrize("names", [(5, 5), ("5", 5)])
+def test_two_rows_of_one_id_are_refused_in_the_form_for_servers(
+    names: tuple[Any, Any], tmp_path: Path
+) -> None:
+    records = [{"question_id": name, "prediction": "red"} for name in names]
     with pytest.raises(DataError, match="two rows have the question_id 5, by which"):
         write_records(tmp_path / "said.json", records, VQA())
     assert not list(tmp_path.iterdir())

@@ -159,6 +159,40 @@ def test_a_wrong_name_of_what_a_row_may_do_without_is_refused_too(
     assert "'sorts' (did you mean 'sort'?), which no row of" in refusal(made, split)
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"question": "answer"}, "question is 'answer'"),
+        ({"answer": "question"}, "answer is 'question'"),
+        ({"question": "label", "answer": "label"}, "question is 'label'"),
+    ],
+)
+def test_a_target_in_the_column_of_what_the_model_is_shown_is_refused(
+    tmp_path, fields, told, split
+):
+    row = {"question": "a", "answer": "b", "label": "c"}
+    made = pipeline(
+        Asked(), **{split: LAYOUTS["jsonl"](tmp_path, [row])}, fields=fields
+    )
+    assert refusal(made, split) == (
+        f"data: data.fields.{told}, which makes question and answer the same column, "
+        "so that a model would be shown what it is to predict; name a column for each"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"question": "answer", "answer": "question"}, {"kind": "answer"},
+     {"answer": "kind"}],
+)  # fmt: skip
+def test_names_may_be_swapped_and_rows_told_apart_by_their_target(tmp_path, fields):
+    row = {"question": "a", "answer": "b", "kind": "c"}
+    made = pipeline(Asked(), train=LAYOUTS["jsonl"](tmp_path, [row]), fields=fields)
+    (read,) = made.rows("train")
+    assert read["answer"] == row[fields.get("answer", "answer")]
+
+
 def test_what_a_row_may_do_without_need_be_in_one_split_only(tmp_path):
     row = {"question": "a", "answer": "b"}
     train = LAYOUTS["jsonl"](tmp_path, [row])
@@ -169,10 +203,11 @@ def test_what_a_row_may_do_without_need_be_in_one_split_only(tmp_path):
     assert len(made.rows("train")) == 1
 
 
-def test_a_test_set_does_without_the_target_under_any_name(tmp_path):
-    rows = LAYOUTS["jsonl"](tmp_path, [{"question": "a"}])
+@pytest.mark.parametrize("given", [{}, {"label": None}])
+def test_a_test_set_does_without_the_target_under_any_name(tmp_path, given):
+    rows = LAYOUTS["jsonl"](tmp_path, [{"question": "a"} | given])
     made = pipeline(Asked(), test=rows, fields={"answer": "label"})
-    assert len(made.rows("test")) == 1
+    assert [row.keys() for row in made.rows("test")] == [{"question", "number"}]
 
 
 def test_a_name_that_may_stand_in_rows_not_looked_at_is_warned_of(

@@ -137,6 +137,30 @@ def test_a_duplicated_id_names_the_first_line(tmp_path):
     assert bad[0].reason == "question_id 'q' is already used on line 1"
 
 
+@pytest.mark.parametrize("ids", [(7, "7"), ("7", 7)])
+def test_an_id_as_a_number_and_as_its_text_is_one_id(tmp_path, ids):
+    _, bad = read_rows(
+        write(tmp_path, *(json.dumps(GOOD | {"question_id": one}) for one in ids))
+    )
+    assert bad[0].reason == f"question_id {ids[1]!r} is already used on line 1"
+
+
+@pytest.mark.parametrize("name", ["kind", "answers", "question_id"])
+def test_null_is_no_value_of_what_a_row_may_do_without(tmp_path, name):
+    rows, bad = read_rows(
+        write(tmp_path, json.dumps(GOOD), json.dumps(GOOD | {name: None}))
+    )
+    assert bad == []
+    plain, row = (each.as_dict() | {"question_id": ""} for each in rows)
+    assert row == plain
+
+
+def test_answers_of_null_are_none_to_take_an_answer_from(tmp_path):
+    row = {"image": "a.png", "question": "b", "answers": None}
+    _, bad = read_rows(write(tmp_path, json.dumps(row)))
+    assert bad[0].reason.startswith("lacks 'answer'")
+
+
 def test_a_link_out_of_the_root_is_refused(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()

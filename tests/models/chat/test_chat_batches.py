@@ -92,6 +92,36 @@ def test_a_prompt_that_is_too_long_is_refused_and_never_cut(tiny, limit):
         chat(max_prompt_length=limit).collate(tiny[1], [ROWS[1], row])
 
 
+@pytest.mark.parametrize("name", ["question", "answer"])
+def test_a_text_with_a_pictures_token_is_refused_with_that_text(tiny, name):
+    row = ROWS[0] | {name: "<image>\nis it red?"}
+    with pytest.raises(DataError, match=r"'<image>\\nis it red\?' has '<image>' in it"):
+        chat().collate(tiny[1], [ROWS[1], row])
+    with pytest.raises(DataError, match=r"the text '<image> what"):
+        chat(prompt="<image> {question}").collate(tiny[1], ROWS)
+
+
+def test_texts_with_special_tokens_of_the_model_are_told_with_their_number(
+    tiny, caplog
+):
+    family = chat()
+    family.split = "train"
+    rows = [
+        *ROWS,
+        ROWS[0] | {"answer": "stop <end_of_utterance> now"},
+        ROWS[1] | {"question": "</s> is it red?"},
+        ROWS[2] | {"kind": "<s>"},  # which the prompt does not show
+    ]
+    family.prepare(tiny[1], bare(ROWS))
+    assert not caplog.messages
+    family.prepare(tiny[1], rows)
+    (told,) = caplog.messages
+    assert told.startswith(
+        f"2 of {len(rows)} rows of train have a special token of the model's in a "
+        "text, such as '<end_of_utterance>' in the answer 'stop <end_of_utterance> now'"
+    )
+
+
 def test_a_template_that_ends_in_a_blank_joins_no_token_to_the_answer(tiny):
     blank = TEMPLATE.replace("}}:", "}}: ").replace("Assistant:", "Assistant: ")
     processor = with_template(tiny, blank)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from training.errors import ConfigError, DataError, did_you_mean
 from training.recipes.reader import Reader
 
-__all__ = ["Looked", "look", "refuse_absent"]
+__all__ = ["Looked", "look", "refuse_absent", "refuse_shown_target"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,34 @@ def refuse_absent(
         )
     if told:
         raise ConfigError("\n".join(told))
+
+
+def refuse_shown_target(
+    target: str,
+    needed: Iterable[str],
+    names: Mapping[str, str],
+    locate: Callable[[str], str],
+) -> None:
+    """Refuse names by which a model would be shown what it is to predict.
+
+    What a row may do without is not looked at: a ``kind`` may well be the label.
+
+    Args:
+        target: the field that is predicted.
+        needed: the fields that every row must have.
+        names: field -> what files call it, where that differs.
+        locate: turns a field of ``names`` into where it was written.
+    Raises:
+        ConfigError: the target's column is that of another of ``needed``.
+    """
+    column = names.get(target, target)
+    for field in needed:
+        if field != target and names.get(field, field) == column:
+            raise ConfigError(
+                f"{locate(field if field in names else target)} is {column!r}, which "
+                f"makes {field} and {target} the same column, so that a model would "
+                "be shown what it is to predict; name a column for each"
+            )
 
 
 def _misnamed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class RowChecks:
         is_whole: every row is read once: then an id that is given twice is refused, at
             the cost of remembering them all.
         needs_target: whether a row without the task's target is refused.
+        unread: fields that nobody reads: a value of theirs that cannot be used is left
+            out, and costs no row.
     Raises:
         ConfigError: the task has a field of a kind that is not known.
     """
@@ -65,17 +67,19 @@ class RowChecks:
         max_pixels: int = MAX_PIXELS,
         is_whole: bool = False,
         needs_target: bool = True,
+        unread: Collection[str] = (),
     ) -> None:
         self._task = task
         self._folder = os.path.realpath(folder)
         self._root = os.path.realpath(folder if root is None else root)
         self._names = dict(names or {})
         self._max_pixels = max_pixels
-        self._place_of_id: dict[Any, str] | None = {} if is_whole else None
+        self._place_of_id: dict[str, str] | None = {} if is_whole else None
         self._resolved: dict[str, str] = {}
         self._has_told = False
         self._kinds = {name: kind.rstrip("?") for name, kind in task.fields.items()}
         self._required = required_fields(task, needs_target)
+        self._unread = unread
         self._refuse_unknown_kinds()
 
     def read(self, values: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -90,14 +94,23 @@ class RowChecks:
             key = self.name_of(name)
             if kind == "id":
                 row[name] = self._identify(name, values.get(key), place)
-            elif key in values:
-                row[name] = self._value(kind, name, values[key], place)
+            elif self._has(values, name):
+                try:
+                    row[name] = self._value(kind, name, values[key], place)
+                except UnusableRow:
+                    if name not in self._unread:
+                        raise
         self._task.complete(row)
         return row
 
     def name_of(self, field: str) -> str:
         """Return what the file calls a field."""
         return self._names.get(field, field)
+
+    def _has(self, values: Mapping[str, Any], field: str) -> bool:
+        """Whether there is a value: null is none of what a row may do without."""
+        key = self.name_of(field)
+        return key in values and (values[key] is not None or field in self._required)
 
     def _refuse_unknown_kinds(self) -> None:
         for name, kind in self._kinds.items():
@@ -110,7 +123,7 @@ class RowChecks:
     def _refuse_missing(self, values: Mapping[str, Any]) -> None:
         missing = [n for n in self._required if self.name_of(n) not in values]
         if missing:  # few rows lack one: the others need not ask
-            has = {name for name in self._kinds if self.name_of(name) in values}
+            has = {name for name in self._kinds if self._has(values, name)}
             missing = [n for n in missing if self._task.instead.get(n) not in has]
         if not missing:
             return
@@ -150,7 +163,8 @@ class RowChecks:
                 f"{name} is {show(given)}; write a string or a whole number"
             )
         if self._place_of_id is not None:
-            first = self._place_of_id.setdefault(given, place)
+            # 7 and "7" are one id, as they are one label.
+            first = self._place_of_id.setdefault(str(given), place)
             if first != place:
                 line = first.rpartition(":")[2]
                 raise UnusableRow(f"{name} {given!r} is already used on line {line}")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.recipes.answer_texts import token_ids
+
 __all__ = ["TokenCache"]
 
 logger = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ class TokenCache:
         """
         if not full:
             return
-        needed = [len(ids) for ids in self._tokenizer(full)["input_ids"]]
+        needed = [len(token_ids(self._tokenizer, text)) for text in full]
         num_cut = sum(length > self._max_length for length in needed)
         if num_cut:
             logger.warning(
@@ -114,6 +116,7 @@ class TokenCache:
             max_length=self._max_length,
             truncation=True,
             return_tensors="pt",
+            split_special_tokens=True,  # a "[SEP]" of a row is text, and ends none
         )
         first, end = len(self._row_of), len(self._row_of) + len(new)
         while end > len(self._ids):

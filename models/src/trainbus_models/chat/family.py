@@ -15,6 +15,8 @@ from trainbus_models.chat.tokens import (
     end_ids,
     prompt_of,
     read_prompts,
+    refuse_picture_tokens,
+    warn_of_special_tokens,
     with_answers,
 )
 from trainbus_models.pretrained import load_model, load_part
@@ -152,6 +154,11 @@ class Chat(TransformersFamily):
         )
         return model, processor
 
+    def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Warn of texts that the model does not read as they are written."""
+        read = [*turns.shown_fields(self._prompt), self.task.target]
+        warn_of_special_tokens(processor.tokenizer, rows, read, self.split)
+
     def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Return what the model's processor makes of pictures and prompts, and labels.
 
@@ -161,11 +168,13 @@ class Chat(TransformersFamily):
             pixel_values and others: as the model's processor makes them.
 
         Raises:
-            DataError: a prompt is too long.
+            DataError: a prompt is too long, or a text has a picture's token in it.
             ConfigError: the chat template does not fit.
         """
         asked = [turns.fill(self._prompt, row) for row in rows]
         answers = [row.get(self.task.target) for row in rows]
+        said = [str(answer) for answer in answers if answer is not None]
+        refuse_picture_tokens(processor, [*asked, *said])
         heads, tails = turns.render(processor, asked, answers)
         picture = turns.picture_field(self.task)
         pictures = [row[picture].open() for row in rows]

@@ -5,17 +5,31 @@ So training reads exactly the prompt that generation reads, one prompt width a b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainbus_models.chat.turns import render
-from training.errors import ConfigError
+from training.errors import ConfigError, DataError
 
-__all__ = ["answer_ids", "end_ids", "prompt_of", "read_prompts", "with_answers"]
+__all__ = [
+    "answer_ids",
+    "end_ids",
+    "prompt_of",
+    "read_prompts",
+    "refuse_picture_tokens",
+    "warn_of_special_tokens",
+    "with_answers",
+]
 
+logger = logging.getLogger(__name__)
+
+#: What a processor calls the tokens that stand for a picture, as far as it has them.
+PICTURE_TOKENS = ("image_token", "boi_token")
 #: The label of a token that is not learnt.
 IGNORED = -100
 
@@ -28,8 +42,7 @@ def end_ids(processor: Any) -> list[int]:
     """
     tokenizer = processor.tokenizer
     _, tails = render(processor, [""], ["x"])
-    added = tokenizer.added_tokens_decoder
-    special = {*tokenizer.all_special_ids, *(n for n, t in added.items() if t.special)}
+    special = _special_tokens(tokenizer)
     ids = tokenizer(tails[0], add_special_tokens=False)["input_ids"]
     found = [token for token in ids if token in special][:1]
     if tokenizer.eos_token_id is not None:
@@ -40,6 +53,64 @@ def end_ids(processor: Any) -> list[int]:
             "no answer would end; set the tokenizer's eos_token"
         )
     return list(dict.fromkeys(found))
+
+
+def _special_tokens(tokenizer: Any) -> dict[int, str]:
+    added = tokenizer.added_tokens_decoder.items()
+    named = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+    return {n: str(token) for n, token in added if token.special} | dict(named)
+
+
+def refuse_picture_tokens(processor: Any, texts: Iterable[str]) -> None:
+    """Refuse a text that has the token of a picture in it: there is no other picture.
+
+    Raises:
+        DataError: says which, and of what text.
+    """
+    own = {str(getattr(processor, name, None) or "") for name in PICTURE_TOKENS}
+    for text in texts:
+        for token in sorted(own - {""}):
+            if token in text:
+                raise DataError(
+                    f"the text {text[:60]!r} has {token!r} in it, which stands for the "
+                    "picture; take it out: the chat template writes it where the "
+                    "picture belongs"
+                )
+
+
+def warn_of_special_tokens(
+    tokenizer: Any,
+    rows: Sequence[Mapping[str, Any]],
+    fields: Sequence[str],
+    split: str,
+) -> None:
+    """Warn of texts that are not read as they are written, with their number.
+
+    Args:
+        tokenizer: reads its special tokens in any text.
+        rows: of a split.
+        fields: the texts that are read, of those that a row has.
+        split: its name, for the warning.
+    """
+    special = _special_tokens(tokenizer).values()
+    pattern = re.compile("|".join(re.escape(token) for token in special if token))
+    num_told = 0
+    first: tuple[str, ...] = ()
+    for row in rows:
+        for name in fields:
+            text = str(row.get(name, ""))
+            found = pattern.search(text)
+            if found and found[0]:
+                num_told += 1
+                first = first or (found[0], name, text)
+                break
+    if first:
+        logger.warning(
+            "%d of %d rows%s have a special token of the model's in a text, such as %r "
+            "in the %s %.60r: it is read as that token and not as text, and nothing of "
+            "an answer is learnt behind one that ends it; write it otherwise",
+            *(num_told, len(rows), f" of {split}" if split else "", *first),
+        )
 
 
 def read_prompts(

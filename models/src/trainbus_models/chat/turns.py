@@ -9,7 +9,14 @@ from typing import Any
 from training.errors import ConfigError, DataError, did_you_mean
 from training.recipes.task import Task
 
-__all__ = ["check_prompt", "default_prompt", "fill", "picture_field", "render"]
+__all__ = [
+    "check_prompt",
+    "default_prompt",
+    "fill",
+    "picture_field",
+    "render",
+    "shown_fields",
+]
 
 DESCRIBE = "Describe the picture."
 
@@ -50,20 +57,30 @@ def check_prompt(prompt: str, task: Task) -> None:
     """
     known = text_fields(task)
     try:
-        named = [name for _, name, _, _ in string.Formatter().parse(prompt)]
+        named = shown_fields(prompt)
     except ValueError as error:
         raise ConfigError(
             f"model.prompt is {prompt!r}, which is no format string ({error}); write "
             "fields as {name}, and braces as {{ and }}"
         ) from error
     for name in named:
-        if name is not None and name not in known:
+        if name not in known:
             hint = did_you_mean(name, known)
             listed = ", ".join(known) or "none"
             raise ConfigError(
                 f"model.prompt shows the field {name!r}{hint}; texts that it may show: "
                 f"{listed}"
             )
+
+
+def shown_fields(prompt: str) -> list[str]:
+    """Return the names of the fields whose texts a prompt shows.
+
+    Raises:
+        ValueError: it is no format string.
+    """
+    named = (name for _, name, _, _ in string.Formatter().parse(prompt))
+    return [name for name in named if name is not None]
 
 
 def render(

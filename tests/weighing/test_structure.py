@@ -1,27 +1,34 @@
-"""How many samples a batch holds: the right number, or none."""
+"""How many samples a batch holds, the right number or none, and in which dimension."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import namedtuple
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
 from transformers import BatchEncoding
+from weighing.zoo import Perceptron, difference, flat
 
+from trainbus_evaluation import Evaluator
+from training import Trainer
 from training.feed.structure import (
     CannotCutError,
     sample_sizes,
     samples_of,
     take,
 )
+from training.weighing.collated import holds_samples_second
+from training.weighing.cut import first_half
 
 THREE = torch.arange(6.0).reshape(3, 2)
 TEXTS = ["a", "b", "c"]
@@ -195,3 +202,169 @@ def test_the_sizes_of_a_sampler_without_a_length_are_not_known(
     data = TensorDataset(torch.zeros(10, 1))
     loader = DataLoader(data, batch_size=4, sampler=Unsized())
     assert [n for _, n in zip(loader, sample_sizes(loader), strict=False)] == [None] * 3
+
+
+LENGTHS = (3, 7, 5, 3, 8, 4, 6, 3, 5, 8, 4)
+
+
+def tagged(lengths: tuple[int, ...] = LENGTHS) -> list[Tensor]:
+    """Return one text a length: each position is its own label."""
+    g = torch.Generator().manual_seed(1)
+    return [torch.randint(1, 9, (length,), generator=g) for length in lengths]
+
+
+def padded(rows: list[Tensor], is_first: bool = False) -> Any:
+    """Return ids and labels, (T, N), or (N, T) where ``is_first``."""
+    return tuple(pad_sequence(rows, is_first, value) for value in (0, -100))
+
+
+class Tagger(nn.Module):
+    """From ids (T, N), or (N, T) where ``is_first``, to logits of nine classes."""
+
+    def __init__(self, is_first: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(9, 8), nn.Linear(8, 9)
+        self.recur = nn.GRU(8, 8, batch_first=is_first)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.head(self.recur(self.embed(ids))[0])  # type: ignore[no-any-return]
+
+
+def token_losses(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of each label, in their shape."""
+    return F.cross_entropy(outputs.movedim(-1, 1), labels, reduction="none")
+
+
+def by_tokens(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean over labels."""
+    return token_losses(outputs, labels).sum() / (labels != -100).sum()
+
+
+def by_texts(outputs: Tensor, labels: Tensor, dim: int = 1) -> Tensor:
+    """Return the mean over texts of the sum over each one's labels."""
+    return token_losses(outputs, labels).sum() / labels.shape[dim]
+
+
+#: Batches of four: none, or the first alone, or all are as long as they are wide.
+FIRST_SQUARE = (4, 2, 3, 4, *LENGTHS)
+
+
+@pytest.mark.parametrize("way", ["loss_fn", "step_fn"])
+@pytest.mark.parametrize("lengths", [LENGTHS, FIRST_SQUARE, (4,) * 11])
+@pytest.mark.parametrize(
+    ("loss", "unit"), [(by_tokens, "labels"), (by_texts, "samples")]
+)
+def test_samples_in_dimension_1_are_cut_there(
+    loss: Any, unit: str, lengths: tuple[int, ...], way: str
+) -> None:
+    """As torch's pad_sequence has them, and recurrent layers."""
+    step = lambda model, batch: loss(model(batch[0]), batch[1])  # noqa: E731
+    ends = []
+    for said in (None, unit):
+        model = Tagger()
+        loader: Any = DataLoader(tagged(lengths), batch_size=4, collate_fn=padded)  # type: ignore[arg-type]
+        Trainer(
+            model,
+            loader,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
+            gradient_accumulation_steps=3,
+            loss_per=said,
+            device="cpu",
+            **{way: loss if way == "loss_fn" else step},
+        ).train()
+        ends.append(flat(model))
+    assert difference(*ends) < 1e-6
+
+
+@pytest.mark.parametrize("way", ["loss_fn", "step_fn"])
+def test_losses_of_samples_in_dimension_1_are_reported_by_samples(way: str) -> None:
+    step = lambda model, batch: by_texts(model(batch[0]), batch[1])  # noqa: E731
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9))
+    given = {way: by_texts if way == "loss_fn" else step}
+    loader: Any = DataLoader(tagged(), batch_size=4, collate_fn=padded)  # type: ignore[arg-type]
+    with torch.no_grad():
+        right = sum(float(by_texts(model(x), y)) * x.shape[1] for x, y in loader) / 11
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    trainer = Trainer(
+        model, loader, val_dataloader=loader, optimizer=still, device="cpu", **given
+    )
+    trainer.train()
+    told = [trainer.history[-1][name] for name in ("train_loss", "val_loss")]
+    assert told == pytest.approx([right] * 2, rel=1e-6)
+    assert Evaluator(model, **given).evaluate(loader)["loss"] == pytest.approx(right)
+
+
+def test_what_has_no_labels_is_cut_in_dimension_1_and_counted_by_samples() -> None:
+    rows = list(torch.randn(22, 5, 6, generator=torch.Generator().manual_seed(0)))
+    updates = []
+    for size in (8, 22):
+        model = Perceptron(width=6)
+        before = flat(model)
+        loader: Any = DataLoader(rows, size, collate_fn=partial(torch.stack, dim=1))  # type: ignore[arg-type]
+        Trainer(
+            model,
+            loader,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            step_fn=lambda model, x: (model(x) - x).square().sum(0).mean(),
+            gradient_accumulation_steps=-(-22 // size),
+            device="cpu",
+        ).train()
+        updates.append(flat(model) - before)
+    assert difference(*updates) < 1e-5
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_samples_and_elements_are_told_by_rows_padded_by_themselves(
+    is_first: bool,
+) -> None:
+    """In one padded batch each text has as many elements as any other."""
+    loss = partial(by_texts, dim=0 if is_first else 1)
+    model, collate = Tagger(is_first), partial(padded, is_first=is_first)
+    loader: Any = DataLoader(tagged(), batch_size=4, collate_fn=collate)  # type: ignore[arg-type]
+    trainer = Trainer(
+        model,
+        loader,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=loss,
+        gradient_accumulation_steps=3,
+        device="cpu",
+    )
+    trainer.train()
+    assert list(trainer.state.weigher.settings()["live"]) == ["samples"]
+
+
+def without_last(rows: list[Tensor]) -> Tensor:
+    """Return a batch of all rows but a last one of several."""
+    return torch.stack(rows[: max(1, len(rows) - 1)])
+
+
+@pytest.mark.parametrize(
+    ("collate", "shape", "is_second"),
+    [
+        pytest.param(pad_sequence, (5,), True, id="texts shorter than the batch"),
+        pytest.param(pad_sequence, (4,), True, id="texts as many as long"),
+        pytest.param(torch.stack, (4,), False, id="rows as many as wide"),
+        pytest.param(torch.stack, (5,), False, id="rows"),
+        pytest.param(default_collate, (4,), False, id="torch's own"),
+        pytest.param(without_last, (4,), False, id="rows, one of them left out"),
+        pytest.param(lambda rows: torch.cat([*rows, *rows]), (4, 4), False, id="crops"),
+    ],
+)
+def test_the_dimension_of_samples_is_the_one_that_grows_with_them(
+    collate: Any, shape: tuple[int, ...], is_second: bool
+) -> None:
+    rows = list(torch.zeros(4, *shape))
+    loader: Any = DataLoader(rows, batch_size=4, collate_fn=collate)  # type: ignore[arg-type]
+    batch = next(iter(loader))
+    assert holds_samples_second(batch, range(4), loader) is is_second
+
+
+def test_half_of_a_batch_has_half_of_the_samples_in_dimension_1() -> None:
+    half = first_half({"x": torch.zeros(5, 8, 3), "lengths": torch.zeros(8)}, True)
+    assert {name: each.shape for name, each in half.items()} == {
+        "x": (5, 4, 3),
+        "lengths": (4,),
+    }

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import enum
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,27 @@ def take(batch: Any, rows: Sequence[int], num_rows: int) -> Any:
     return _take(batch, rows, num_rows, is_top=True)
 
 
+def may_be_second(batch: Any, samples: int) -> bool:
+    """Whether dimension 1 may hold the ``samples``, as in batches (time, sample).
+
+    It is as long in each entry that has one; entries of one dimension are so long.
+    """
+    shapes = [each.shape for each in _arrays_in(batch) if each.ndim]
+    is_wide = any(len(shape) > 1 for shape in shapes)
+    return is_wide and all(shape[:2][-1] == samples for shape in shapes)
+
+
+def turned(value: Any) -> Any:
+    """Return ``value`` with dimensions 0 and 1 of its tensors and arrays swapped."""
+    if isinstance(value, Tensor):
+        return value.transpose(0, 1).contiguous() if value.ndim > 1 else value
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value.swapaxes(0, 1)) if value.ndim > 1 else value
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(turned(item) for item in value)
+    return value if fields_of(value) is None else _with_fields(value, turned)
+
+
 def fields_of(value: Any) -> dict[str, Any] | None:
     """Return the entries of a mapping, named tuple, dataclass or object, by name."""
     if isinstance(value, Mapping):
@@ -116,6 +137,16 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     if isinstance(value, (Tensor, np.ndarray, tuple, list, WHOLE)):
         return None
     return getattr(value, "__dict__", None)
+
+
+def _arrays_in(value: Any) -> Iterator[Any]:
+    if isinstance(value, (Tensor, np.ndarray)):
+        yield value
+        return
+    if not isinstance(value, (list, tuple)):
+        value = (fields_of(value) or {}).values()
+    for item in value:
+        yield from _arrays_in(item)
 
 
 def _readings(value: Any, is_top: bool = False) -> Iterator[tuple[int, ...]]:
@@ -209,7 +240,9 @@ def _take(value: Any, rows: Sequence[int], num_rows: int, is_top: bool = False) 
                 f"a list of {len(value)} is not one of {num_rows} rows"
             )
         return type(value)(_take(item, rows, num_rows) for item in value)
-    return _take_fields(value, rows, num_rows)
+    if fields_of(value) is None:
+        raise CannotCutError(f"a {type(value).__name__} cannot be cut into rows")
+    return _with_fields(value, lambda item: _take(item, rows, num_rows))
 
 
 def _is_rows(value: Any, num_rows: int, is_top: bool) -> bool:
@@ -225,18 +258,16 @@ def _is_rows(value: Any, num_rows: int, is_top: bool) -> bool:
     return True
 
 
-def _take_fields(value: Any, rows: Sequence[int], num_rows: int) -> Any:
-    fields = fields_of(value)
-    if fields is None:
-        raise CannotCutError(f"a {type(value).__name__} cannot be cut into rows")
+def _with_fields(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a copy of what has fields, each of them changed."""
+    fields = fields_of(value) or {}
     if isinstance(value, tuple):
-        taken = (_take(item, rows, num_rows) for item in value)
-        return type(value)(*taken)
+        return type(value)(*map(change, value))
     part: Any = copy.copy(value)
     if isinstance(value, Mapping):
         for name, item in value.items():
-            part[name] = _take(item, rows, num_rows)
+            part[name] = change(item)
         return part
     for name, item in fields.items():  # set past a frozen dataclass's own guard
-        object.__setattr__(part, name, _take(item, rows, num_rows))
+        object.__setattr__(part, name, change(item))
     return part

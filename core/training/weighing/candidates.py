@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import DataError
-from training.feed.structure import fields_of, samples_of
+from training.feed.structure import fields_of, may_be_second, samples_of
 from training.recipes.weight import checked_weight
 from training.weighing.units import (
     ELEMENTS,
@@ -303,9 +303,9 @@ def _kept(issued: int, batch: Any) -> int:
     if labels is not None and labels.ndim > 1:
         return issued
     own = samples_of(batch)
-    if own is None or own > issued or not (labels is None or len(labels) == own):
+    if own is None or own >= issued or not (labels is None or len(labels) == own):
         return issued
-    return own
+    return issued if may_be_second(batch, issued) else own
 
 
 def _wide(batch: Any) -> dict[str, Any]:

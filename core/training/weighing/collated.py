@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate, default_convert
 
-from training.feed.structure import CannotCutError
+from training.feed.structure import CannotCutError, may_be_second, samples_of
 from training.signals.shield import iterate_shielded, shielded
 from training.weighing.candidates import Counts
 from training.weighing.cut import Cut, shares_of, some_of, turns_of
@@ -58,6 +58,40 @@ class Collated:
         sizes = len(few), len(more)
         shares = shares_of(self.amounts, (one, other), sizes, self._counts)
         return Cut((one, other), shares, sizes)
+
+
+def collates_by_itself(loader: Any) -> bool:
+    """Whether ``loader`` has a collate function that is not torch's own."""
+    collate = getattr(loader, "collate_fn", None)
+    return collate not in (None, default_collate, default_convert)
+
+
+def holds_samples_second(batch: Any, issued: Any, loader: Any) -> bool:
+    """Whether dimension 1 of ``batch`` holds its samples, as in (time, sample).
+
+    The sampler says how many they are. Where dimension 0 is as long by chance, or
+    samples may have been left out of it, one, two and three rows are collated: the
+    dimension that grows with them holds samples. Torch's own function stacks in 0.
+
+    Args:
+        batch: on the host.
+        issued: the indices of its samples, or None.
+        loader: as for ``Collated``.
+    """
+    samples = 0 if issued is None else len(issued)
+    if not may_be_second(batch, samples):
+        return False
+    if collates_by_itself(loader):
+        numbers = list(issued)[:3]
+        sizes = range(1, len(numbers) + 1)
+        try:
+            parts = load(loader, numbers, [range(size) for size in sizes])
+        except Exception:  # of a data set or function of the user's own
+            return samples_of(batch) != samples
+        both = list(zip(parts, sizes, strict=True))
+        is_first = all(samples_of(part) == size for part, size in both)
+        return not is_first and all(may_be_second(part, size) for part, size in both)
+    return samples_of(batch) != samples
 
 
 class _EachChoice:

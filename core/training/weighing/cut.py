@@ -18,7 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.feed.structure import CannotCutError, TooFewError, samples_of, take
+from training.feed.structure import (
+    CannotCutError,
+    TooFewError,
+    samples_of,
+    take,
+    turned,
+)
 from training.weighing.candidates import (
     NAMES,
     Counts,
@@ -62,23 +68,32 @@ class Rows:
         batch: on the host.
         samples: in it, as the sampler issued them, or None.
         counts: counts units.
+        is_second: whether they are in dimension 1.
     Raises:
         CannotCutError: the batch cannot be cut.
     """
 
     title = "cutting the batch into rows"
 
-    def __init__(self, batch: Any, samples: int | None, counts: Counts) -> None:
+    def __init__(
+        self,
+        batch: Any,
+        samples: int | None,
+        counts: Counts,
+        is_second: bool = False,
+    ) -> None:
         self.whole, self._counts = batch, counts
-        structural = samples_of(batch)
+        self._is_second = is_second
+        self._rows = turned(batch) if is_second else batch
+        structural = samples_of(self._rows)
         num_rows = samples if structural is None else structural
         if num_rows is None:
             raise CannotCutError(
                 f"how many samples a {type(batch).__name__} holds cannot be told"
             )
         self.num_rows = num_rows
-        take(batch, range(num_rows), num_rows)  # it can be cut
-        self._order = labelled(counts.by_row(batch, num_rows))
+        take(self._rows, range(num_rows), num_rows)  # it can be cut
+        self._order = labelled(counts.by_row(self._rows, num_rows))
         few = "fewer than two of its rows have labels"
         self.num_turns = turns_of(len(self._order), few)
         # A batch of crops may hold more rows than the sampler issued samples.
@@ -88,21 +103,24 @@ class Rows:
         """Return the parts; another cut for each ``turn`` below ``num_turns``."""
         chosen = set(some_of(self._order, turn))
         rows = [sorted(chosen), [r for r in range(self.num_rows) if r not in chosen]]
-        parts = [take(self.whole, each, self.num_rows) for each in rows]
+        parts = [take(self._rows, each, self.num_rows) for each in rows]
+        parts = [turned(each) for each in parts] if self._is_second else parts
         sizes = len(rows[0]), len(rows[1])
         shares = shares_of(self.amounts, parts, sizes, self._counts)
         return Cut((parts[0], parts[1]), shares, sizes)
 
 
-def first_half(batch: Any) -> Any:
+def first_half(batch: Any, is_second: bool) -> Any:
     """Return the first half of the rows, or None where that is not to be had."""
-    num_rows = samples_of(batch)
+    rows = turned(batch) if is_second else batch
+    num_rows = samples_of(rows)
     if num_rows is None or num_rows < 4:  # two of them are cut again
         return None
     try:
-        return take(batch, range(num_rows // 2), num_rows)
+        half = take(rows, range(num_rows // 2), num_rows)
     except CannotCutError:
         return None
+    return turned(half) if is_second else half
 
 
 class Masks:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from training.hardware.float32_precision import using_tf32
 from training.hardware.rng import is_generator
+from training.weighing.collated import holds_samples_second
 from training.weighing.cut import first_half
 from training.weighing.measure import Measurement
 from training.weighing.subject import Look, Subject
@@ -47,8 +48,10 @@ def look(
         torch.inference_mode(False),
         using_tf32(False),
     ):
+        is_second = holds_samples_second(batch, issued, subject.loader)
+        subject = replace(subject, is_second=is_second)
         part, found = batch, Measurement(subject, kept, live, turns).run(batch, issued)
-        while found.has_no_room and (part := first_half(part)) is not None:
+        while found.has_no_room and (part := first_half(part, is_second)) is not None:
             found = Measurement(subject, kept, live, turns).run(part, None)
         if found.has_no_room:  # rounding blurs it, but it may have room
             subject = replace(subject, in_full=False)

@@ -19,8 +19,9 @@ from training.feed.batches import batch_to_device
 from training.feed.structure import CannotCutError, TooFewError
 from training.messages.error_texts import error_text
 from training.weighing.candidates import labels_of
-from training.weighing.collated import Collated
+from training.weighing.collated import Collated, collates_by_itself
 from training.weighing.cut import (
+    Cut,
     Masks,
     Outputs,
     PartOfOutputs,
@@ -101,6 +102,7 @@ class Measurement:
             if found.turns:
                 break
         self._tell_apart(batch, samples, found)
+        self._tell_by_width(issued, found)
         self._look_at_column_0(batch, found)
         return found
 
@@ -109,11 +111,14 @@ class Measurement:
     ) -> Iterator[Callable[[], Any]]:
         subject, counts = self._subject, self._subject.counts
         allowed = self._may_mask(batch)
-        yield lambda: Rows(batch, samples, counts)
+        yield lambda: self._rows(batch, samples)
         yield lambda: Masks(batch, counts, allowed)
         yield lambda: Collated(subject.loader, issued, counts)
         if subject.loss_fn is not None:
             yield lambda: Outputs(batch, samples, counts)
+
+    def _rows(self, batch: Any, samples: int | None) -> Rows:
+        return Rows(batch, samples, self._subject.counts, self._subject.is_second)
 
     def _may_mask(self, batch: Any) -> bool:
         model = self._subject.model if self._subject.has_own_loss else nn.Module()
@@ -169,7 +174,7 @@ class Measurement:
         if self._by_losses:  # of a loss without a unit they would tell anything
             return
         try:
-            cut = Rows(batch, samples, self._subject.counts).cut(0)
+            cut = self._rows(batch, samples).cut(0)
             gradients, weights = [], []
             for part in cut.parts:
                 gradients.append(self._gradient(part))
@@ -194,13 +199,32 @@ class Measurement:
             return
         try:
             thinned = Masks(batch, self._subject.counts, True).thinned()
-            way = Rows(thinned, samples, self._subject.counts)
-            cut = way.cut(0)
-            one, other = (self._gradient(part) for part in cut.parts)
-            told = fit(self._gradient(thinned), one, other, self._is_half)
+            self._narrow(thinned, self._rows(thinned, samples).cut(0), found)
         except Exception as error:
             found.reasons.append(error_text(error))
+
+    def _tell_by_width(self, issued: Any, found: Look) -> None:
+        """One cut more, of rows collated again: fewer may be padded to a smaller width.
+
+        Rows of one width have the shares of their elements.
+        """
+        subject, has_width = self._subject, any("elements" in u for u in found.live)
+        is_told = found.is_none or found.by_losses or "samples" not in found.live
+        if is_told or not has_width or not collates_by_itself(subject.loader):
             return
+        try:
+            way = Collated(subject.loader, issued, subject.counts)
+            for cut in map(way.cut, range(way.num_turns)):
+                if len({cut.shares.get(unit) for unit in found.live}) > 1:
+                    self._narrow(way.whole, cut, found)
+                    return
+        except Exception as error:
+            found.reasons.append(error_text(error))
+
+    def _narrow(self, whole: Any, cut: Cut, found: Look) -> None:
+        """Keep the units that have the shares of one cut more, if that tells any."""
+        one, other = (self._gradient(part) for part in cut.parts)
+        told = fit(self._gradient(whole), one, other, self._is_half)
         if told is None or told.rest > (LIMIT_HALF if self._is_half else LIMIT):
             return
         right = [u for u in found.live if fits(cut.shares.get(u, (0.0, 0.0)), told)]

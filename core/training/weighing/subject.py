@@ -38,6 +38,7 @@ class Subject:
         beside: modules, optimizers and generators that computing the loss may move.
         autocast: what the run computes in, for models that run in nothing else.
         strategy: by which processes the run is computed; all of them look.
+        is_second: whether dimension 1 of the batch holds samples.
         in_full: whether to compute in full precision where the model can.
     """
 
@@ -52,6 +53,7 @@ class Subject:
     beside: Sequence[Any] = ()
     autocast: Precision | None = None
     strategy: Strategy = field(default_factory=Strategy)
+    is_second: bool = False
     in_full: bool = True
 
 

@@ -113,7 +113,7 @@ MUTANTS = [
         "W5",
         "labels are masked before rows are cut",
         f"{WEIGHING}.measure",
-        "        yield lambda: Rows(batch, samples, counts)\n",
+        "        yield lambda: self._rows(batch, samples)\n",
         "        yield lambda: Masks(batch, counts, allowed)\n",
         WAYS,
         "test_w5_rows",

@@ -130,7 +130,7 @@ def compare_splits(trainer: Trainer) -> Comparison:
         pieces = [list(itertools.islice(numbers, size)) for size in cut]
         return [(collate([dataset[i] for i in piece]), piece) for piece in pieces]
 
-    trainer.state.weigher.prepare(trainer.model, trainer.device)
+    trainer.state.weigher.prepare(trainer.model, trainer.device, loader)
     weigh = trainer.state.weigher
     look = weigh.look(*batches(sizes)[0])
     first = _gradient(trainer, batches(sizes), trainer._forward, weigh)

@@ -111,7 +111,7 @@ class Trainer:
             while recording, so it must not depend on data. A warning says why not.
         loss_per: what the loss of a batch is a mean over: ``"samples"``, ``"labels"``,
             ``"shifted_labels"``, ``"sum"``, ... (see ``weighing/units``), or a function
-            ``batch -> float``. None: what the batch or ``step_fn`` says, else it is
+            ``batch -> float``, where batch and ``step_fn`` do not say it. None: it is
             measured on the first batch, or defined (torch's own cross entropy).
     Raises:
         ConfigError: an argument does not fit; the message says which and how.

@@ -246,6 +246,42 @@ def test_a_file_of_rows_is_answered_some_with_the_target_some_without(
     assert len(Path("n.jsonl").read_text().splitlines()) == 30
 
 
+def test_the_loss_of_a_split_is_over_its_labelled_rows_however_they_are_batched(
+    command: Command,
+) -> None:
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    labelled = ["7,odd", "12,even", "8,even", "31,odd"]
+    rows = ["3,", labelled[0], "4,neither", *labelled[1:3], "5,", labelled[3]]
+    Path("some.csv").write_text("\n".join(["number,odd", *rows]))
+    Path("all.csv").write_text("\n".join(["number,odd", *labelled]))
+
+    def loss_of(name: str, size: int) -> str:
+        code, out, err = command(
+            *("evaluate", "run.yaml", "--checkpoint", saved, "--split", "test"),
+            *("--set", f"data.test={name}", "--set", f"data.eval_batch_size={size}"),
+        )
+        assert code == 0, err
+        (line,) = re.findall(r"^val_loss.*$", out, re.MULTILINE)
+        return line
+
+    assert {loss_of("some.csv", n) for n in (1, 2, 3, 7)} == {loss_of("all.csv", 4)}
+
+
+def test_a_loss_of_no_row_is_left_out_and_that_is_told(command: Command) -> None:
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = map(str, Path("out/checkpoints").glob("checkpoint-*.pt"))
+    Path("new.csv").write_text("number,odd\n3,neither\n4,neither\n")
+    code, out, err = command(
+        *("evaluate", "run.yaml", "--checkpoint", saved, "--split", "test"),
+        *("--set", "data.test=new.csv"),
+    )
+    assert code == 0, err
+    assert "left out: none of these rows is part of the model's loss" in out
+    assert not re.search(r"^val_loss  ", out, re.MULTILINE)
+    assert "accuracy" in out
+
+
 @pytest.mark.parametrize(
     ("was", "now", "setting"),
     [

@@ -11,9 +11,11 @@ from tape import TapeRecorder
 from transformers import AutoModelForVisualQuestionAnswering, BlipForQuestionAnswering
 
 from trainbus_data.images.picture import Picture
+from trainbus_data.vqa.task import VQA
 from trainbus_models.blip.build import build_blip
-from trainbus_models.blip.family import Blip
+from trainbus_models.blip.family import ANSWER_KEYS, Blip
 from training import ConfigError, Trainer
+from training.testing import FAMILY_CHECKS, assert_family_conforms
 
 QUESTIONS = ["is it red?", "what color is this large shape?"]
 ANSWERS = ["yes", "dark red"]
@@ -98,11 +100,15 @@ def test_an_answer_longer_than_the_models_positions_is_refused(tiny, encode):
             model.generate(**inputs, max_new_tokens=tokens)
 
 
+def picture(folder, colour):
+    Image.new("RGB", (32, 32), colour).save(folder / f"{colour}.png")
+    return Picture(str(folder / f"{colour}.png"))
+
+
 def test_an_answer_is_generated_as_long_as_it_is_learnt(tmp_path):
-    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
     numbers = "one two three four five six seven eight nine ten eleven twelve"
     row = {"question": "what?", "answer": numbers}
-    row["image"] = Picture(str(tmp_path / "red.png"))
+    row["image"] = picture(tmp_path, "red")
     family = Blip(max_answer_length=14)  # with a start and an end
     model, processor = family.build([row], hidden_size=32, image_size=32)
     batch = family.collate(processor, [row])
@@ -281,3 +287,25 @@ def test_its_training_step_can_be_recorded(tiny, encode, precision, monkeypatch)
     assert tape.replays == 2 * 5
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
+
+
+def test_a_row_without_an_answer_is_no_part_of_the_loss_of_its_batch(tmp_path):
+    rows = [
+        {"image": picture(tmp_path, colour), "question": question, "answer": answer}
+        for colour, answer in (("red", "dark red"), ("blue", "no"))
+        for question in QUESTIONS
+    ]
+    others = set(FAMILY_CHECKS) - {"mixed"}
+    assert_family_conforms(Blip(), VQA(), rows, skip=others, image_size=32)
+
+
+def test_an_answer_beside_a_row_without_one_is_learnt_as_alone(tmp_path):
+    asked = {"image": picture(tmp_path, "red"), "question": QUESTIONS[0]}
+    rows = [asked, asked | {"answer": "dark red"}, asked | {"answer": "no"}]
+    family = Blip()
+    _, processor = family.build(rows[1:], image_size=32)
+    batch, alone = family.collate(processor, rows), family.collate(processor, rows[1:])
+    assert batch["labels"][0].tolist() == [-100] * batch["labels"].shape[1]
+    for name in ANSWER_KEYS:
+        assert torch.equal(batch[name][1:], alone[name])
+    assert batch.loss_weight == alone.loss_weight

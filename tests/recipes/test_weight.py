@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 from toy import make_trainer, regression_batches
 
@@ -37,6 +38,35 @@ class Named(nn.Module):
 def carrying(weight: Any) -> dict[str, Any]:
     x, _ = regression_batches(1, 8)[0]
     return {"model": Named(), "batches": [Batch({"x": x}, [], weight)]}
+
+
+@pytest.mark.parametrize(
+    ("loss_per", "shown"),
+    [
+        pytest.param("samples", "'samples'", id="a unit"),
+        pytest.param(lambda batch: 8.0, "a function", id="a function"),
+    ],
+)
+def test_a_loss_per_that_batches_overrule_is_told_once_and_changes_nothing(
+    loss_per: Any, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trained(loss_per: Any) -> Tensor:
+        torch.manual_seed(0)
+        x, _ = regression_batches(1, 8)[0]
+        parts = [Batch({"x": x[:2]}, [], 2), Batch({"x": x[2:]}, [], 6)] * 2
+        made = make_trainer(
+            Named(), parts, loss_per=loss_per, gradient_accumulation_steps=2
+        )
+        made.train()
+        return made.model.layer.weight.detach()
+
+    alone = trained(None)
+    assert caplog.messages == []
+    assert torch.equal(trained(loss_per), alone)
+    assert caplog.messages == [
+        f"loss_per is {shown}, but a batch has the loss_weight 2, which counts: leave "
+        "loss_per out, or make batches without a loss_weight"
+    ]
 
 
 @pytest.mark.parametrize(

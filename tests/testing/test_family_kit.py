@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from completes import PAD, ROWS, Completes, Completion
+from completes import END, PAD, ROWS, Completes, Completion
 from torch import Tensor, nn
 
 from training import Batch
@@ -132,6 +132,40 @@ class NeedsTheTarget(Completes):
         return super().collate(processor, [{**r, "rest": r["rest"]} for r in rows])
 
 
+class LeavesTheBatch(Completes):
+    """Takes a batch for unlabelled as soon as one of its rows is."""
+
+    def collate(self, processor: str, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        if all("rest" in row for row in rows):
+            return super().collate(processor, rows)
+        batch = super().collate(processor, [{"start": row["start"]} for row in rows])
+        batch.rows = list(rows)
+        return batch
+
+
+class AsksTheFirst(Completes):
+    """Takes all rows of a batch for what its first is."""
+
+    def collate(self, processor: str, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        if "rest" in rows[0]:
+            rows = [{**row, "rest": row["rest"]} for row in rows]
+            return super().collate(processor, rows)
+        batch = super().collate(processor, [{"start": row["start"]} for row in rows])
+        batch.rows = list(rows)
+        return batch
+
+
+class LearnsNothingInstead(Completes):
+    """Teaches that a row without a target ends at once, and does not count it."""
+
+    def collate(self, processor: str, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        batch = super().collate(processor, rows)
+        if batch.loss_weight:
+            is_bare = torch.tensor(["rest" not in row for row in rows])
+            batch["labels"][is_bare, -1] = END
+        return batch
+
+
 class DescribesInTuples(Completes):
     def describe(self, model: Any, processor: str) -> dict[str, Any]:
         return super().describe(model, processor) | {"shape": (1, 2)}
@@ -201,6 +235,9 @@ FAULTS: dict[type[Completes], tuple[str, str]] = {
     LeavesTrainMode: ("influence", "predict changes the model"),
     TeachesSomethingElse: ("learning", "right of the same rows is 0.00"),
     NeedsTheTarget: ("target", "KeyError"),
+    LeavesTheBatch: ("mixed", "loss_weight is 0, and 9 without these rows"),
+    AsksTheFirst: ("mixed", "KeyError"),
+    LearnsNothingInstead: ("mixed", "they must be no part of it"),
     DescribesInTuples: ("description", "JSON changes what describe returns"),
     DescribesObjects: ("description", "describe returns no JSON values"),
     ForgetsItsWidth: ("description", "rebuild fails: RuntimeError"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from training.weighing.units import (
     SHIFTED_MASK,
     in_words,
 )
+
+log = logging.getLogger("training.weighing")
 
 #: Entries that may hold the targets, the usual one first.
 NAMES = ("labels", "label", "targets", "target", "y")
@@ -45,6 +48,26 @@ def said_weight(batch: Any) -> float | None:
     if given is None:
         return None
     return checked_weight(given, "a batch has the loss_weight", DataError)
+
+
+def overruling(loss_per: Any) -> Callable[[Any], float | None]:
+    """Return ``said_weight`` that warns, once, of a ``loss_per`` that does nothing."""
+    has_warned = loss_per is None
+
+    def said(batch: Any) -> float | None:
+        nonlocal has_warned
+        weight = said_weight(batch)
+        if weight is not None and not has_warned:
+            has_warned = True
+            given = repr(loss_per) if isinstance(loss_per, str) else "a function"
+            log.warning(
+                "loss_per is %s, but a batch has the loss_weight %g, which counts: "
+                "leave loss_per out, or make batches without a loss_weight",
+                *(given, weight),
+            )
+        return weight
+
+    return said
 
 
 def labels_of(batch: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 from training.errors import CheckpointError, ConfigError
 from training.hardware.strategy import Strategy
 from training.weighing import sentences
-from training.weighing.candidates import Counts, LabelUse, needed, said_weight
+from training.weighing.candidates import Counts, LabelUse, needed, overruling
 from training.weighing.later_looks import LaterLooks, is_belied
 from training.weighing.told import Told
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
@@ -60,6 +60,7 @@ class Weigher(EachBatch):
         check_loss_per(loss_per)
         self._loss_per = loss_per
         self._function = naming_loss_per(loss_per) if callable(loss_per) else None
+        self._said = overruling(loss_per)
         self._forward, self._loss_fn = forward, loss_fn
         self._has_own_loss, self._by_losses = has_own_loss, by_losses
         #: Whether a ``step_fn`` computes the loss.
@@ -128,9 +129,8 @@ class Weigher(EachBatch):
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""
         settings = self._told.settings()
-        if callable(self._loss_per):
-            kind = type(self._loss_per).__name__
-            settings["unit"] = getattr(self._loss_per, "__qualname__", kind)
+        if callable(given := self._loss_per):
+            settings["unit"] = getattr(given, "__qualname__", type(given).__name__)
         return settings
 
     def take_over(self, saved: Mapping[str, Any] | None, allows_change: bool) -> None:
@@ -166,7 +166,7 @@ class Weigher(EachBatch):
             ConfigError: a window has several, nothing being known; ``loss_per`` is off.
             DataError: the batch does not tell how many there are.
         """
-        if (said := said_weight(batch)) is not None:
+        if (said := self._said(batch)) is not None:
             return said
         if self._function is not None:
             return self._function(batch)
@@ -197,7 +197,7 @@ class Weigher(EachBatch):
             samples: in it, where that is known.
         """
         issued = None if samples is None else range(samples)
-        if said_weight(batch) is not None or self._function is not None:
+        if self._said(batch) is not None or self._function is not None:
             return self(batch, issued)
         if self._told.is_settled:
             try:

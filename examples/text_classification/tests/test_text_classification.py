@@ -38,6 +38,16 @@ def test_an_unseen_label_is_no_part_of_the_loss():
     assert batch.loss_weight == 1
 
 
+def test_a_text_without_a_label_is_no_part_of_the_loss_of_its_batch():
+    task = TextClassification()
+    model, processor = task.build(ROWS)
+    batch = task.collate(processor, [{"text": "hm"}, *ROWS])
+    assert batch.loss_weight == len(ROWS)
+    with torch.no_grad():
+        alone = model(**task.collate(processor, ROWS)).loss
+        assert float(model(**batch).loss) == pytest.approx(float(alone), rel=1e-5)
+
+
 def test_texts_are_cut_to_the_length_that_the_model_has():
     task = TextClassification(max_length=8)
     model, processor = task.build(ROWS)

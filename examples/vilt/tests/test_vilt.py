@@ -1,8 +1,11 @@
 """ViLT conforms, and its answers are those of the list."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
+from transformers import ViltForQuestionAnswering
 
 from trainbus_vilt import Vilt
 from training import Task
@@ -79,6 +82,26 @@ def test_an_answer_that_is_not_in_the_list_is_counted_and_not_learnt(caplog):
     assert batch.loss_weight == 1
 
 
+def test_a_row_without_an_answer_is_no_part_of_the_loss_of_its_batch():
+    made = family()
+    model, processor = made.build(ROWS)
+    bare = {key: value for key, value in ROWS[0].items() if key != "answer"}
+    batch, alone = made.collate(processor, [bare, *ROWS]), made.collate(processor, ROWS)
+    assert batch.loss_weight == len(ROWS)
+    with torch.no_grad():
+        assert torch.allclose(model(**batch).loss, model(**alone).loss, rtol=1e-5)
+
+
+def test_the_loss_is_the_librarys_where_every_row_has_an_answer():
+    made = family()
+    model, processor = made.build(ROWS)
+    library = ViltForQuestionAnswering(model.config).eval()
+    library.load_state_dict(model.state_dict())
+    batch = made.collate(processor, ROWS)
+    with torch.no_grad():
+        assert torch.allclose(model(**batch).loss, library(**batch).loss, rtol=1e-6)
+
+
 def test_an_answer_of_three_annotators_is_fully_right():
     made = family()
     _, processor = made.build(ROWS)
@@ -94,6 +117,8 @@ def test_a_saved_model_is_loaded_with_its_answers(tmp_path):
     made = family()
     model, processor = made.build(ROWS)
     made.export(model, processor, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["ViltForQuestionAnswering"]
     loaded, again = made.load(str(tmp_path), [])
     assert again.answers == processor.answers
     batch = made.collate(again, ROWS)

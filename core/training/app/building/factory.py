@@ -92,7 +92,8 @@ def create_trainer_from_config(
         tf32: whether fp32 products may round their factors to TF32.
         compile: compile the forward pass; True, or arguments of ``torch.compile``.
         cuda_graphs: record the work of a step once and replay it.
-        loss_per: what the loss of a batch is a mean over, such as ``samples``.
+        loss_per: what the loss of a batch is a mean over, such as ``samples``, where
+            batches do not say it, as those of model families do.
         optimizer: ``type`` (adamw, adam, sgd), ``lr``, ``weight_decay`` and so on.
         scheduler: ``type`` (cosine, linear, ...) and options of ``lr_scheduling``.
         early_stopping: ``enabled`` and options of ``early_stopping``.

@@ -165,14 +165,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def _judged(
     records: Sequence[Mapping[str, Any]], target: str, has_loss: bool
 ) -> Iterator[str]:
-    """Yield lines on rows that nothing is measured on, as they lack the target."""
+    """Yield lines on what is not measured, and on how many rows the rest is."""
     judged = sum(target in row for row in records)
     if not judged:
         yield f"no row has a value of {target!r}: nothing is measured"
     elif judged < len(records):
         yield f"{judged:,} of them have a value of {target!r}: these are measured"
-        if not has_loss:
-            yield "val_loss is left out: no batch has a value in each of its rows"
+    if judged and not has_loss:
+        yield "val_loss is left out: none of these rows is part of the model's loss"
 
 
 def convert_easy_vqa(arguments: argparse.Namespace) -> None:

@@ -157,8 +157,8 @@ class TrainingConfig(Section):
             it.
         compile: compile the forward pass; true, or arguments of ``torch.compile``.
         cuda_graphs: record the work of a step once and replay it.
-        loss_per: what the loss of a batch is a mean over, such as ``samples``; None:
-            what batches say, else it is measured.
+        loss_per: what the loss of a batch is a mean over, such as ``samples``, where
+            batches do not say it, as those of model families do; None: it is measured.
         optimizer: how weights are updated.
     """
 

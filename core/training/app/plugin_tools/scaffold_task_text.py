@@ -126,17 +126,17 @@ class $class_name(Task, ModelFamily):
             return WordCounts(self.num_buckets, len(labels)).eval(), labels
 
     def collate(self, processor: list[str], rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Return the model's arguments; without labels where rows have none."""
+        """Return the model's arguments; without labels where no row has one."""
         counts = torch.zeros(len(rows), self.num_buckets)
         for place, row in enumerate(rows):
             for word in row["text"].lower().split():
                 counts[place, zlib.crc32(word.encode()) % self.num_buckets] += 1
         tensors, kept = {"counts": counts}, [dict(row) for row in rows]
-        if not all("label" in row for row in rows):
+        if not any("label" in row for row in rows):
             return Batch(tensors, kept, 0)
-        numbers = {label: number for number, label in enumerate(processor)}
-        # -100 is no part of the loss: a label that training never had.
-        labels = torch.tensor([numbers.get(row["label"], -100) for row in rows])
+        numbers: dict[Any, int] = {label: n for n, label in enumerate(processor)}
+        # -100 is no part of the loss: no label, or one that training never had.
+        labels = torch.tensor([numbers.get(row.get("label"), -100) for row in rows])
         # The weight is the number of items that the model's loss is a mean over.
         return Batch({**tensors, "labels": labels}, kept, int((labels >= 0).sum()))
 
@@ -197,7 +197,8 @@ def test_a_wrong_weight_would_be_found():
 def test_a_label_that_training_never_had_is_no_part_of_the_loss():
     task = $class_name()
     _, labels = task.build(ROWS)
-    batch = task.collate(labels, [ROWS[0], {"text": "hm", "label": "odd"}])
-    assert batch["labels"].tolist() == [1, -100]
+    others = [{"text": "hm", "label": "odd"}, {"text": "of no label"}]
+    batch = task.collate(labels, [ROWS[0], *others])
+    assert batch["labels"].tolist() == [1, -100, -100]
     assert batch.loss_weight == 1
 '''

@@ -148,6 +148,30 @@ def check_target(case: FamilyCase) -> list[str]:
     return problems
 
 
+def check_mixed(case: FamilyCase) -> list[str]:
+    """Whether a row without the target leaves the loss of those beside it alone."""
+    problems = []
+    for start, words in enumerate(("the second", "the first")):
+        known = case.rows[start::2]
+        mixed: list[Mapping[str, Any]] = [*case.bare()]
+        mixed[start::2] = known
+        told = f"where every other row lacks the target, {words} being one, "
+        (loss, weight), (alone, least) = (_weighed(case, [r]) for r in (mixed, known))
+        if weight != least:
+            problems.append(
+                f"{told}loss_weight is {weight:g}, and {least:g} without these rows; "
+                "leave a row, not its batch, out of the loss, as by labels of -100"
+            )
+        elif weight and not math.isclose(loss, alone, rel_tol=TOLERANCE):
+            problems.append(
+                f"{told}the mean loss is {loss:.6f}, and {alone:.6f} without these "
+                "rows; they must be no part of it, as by labels of -100"
+            )
+        if (said := case.predict(mixed)) != (whole := case.predict(case.rows)):
+            problems.append(_differ(told[:-2], whole, said))
+    return problems[:2]
+
+
 def check_learning(case: FamilyCase) -> list[str]:
     """Whether what was learnt is what is predicted."""
     predictions = case.predict(case.rows)
@@ -287,6 +311,7 @@ FAMILY_CHECKS: Mapping[str, Callable[[FamilyCase], list[str]]] = {
     "prompt": check_prompt,
     "learning": check_learning,
     "target": check_target,
+    "mixed": check_mixed,
     "predictions": check_predictions,
     "confidence": check_confidence,
     "influence": check_influence,
@@ -313,7 +338,7 @@ def _weighed(
         for batch in batches
         if batch.loss_weight
     )
-    return summed / total, total
+    return summed / total if total else math.nan, total
 
 
 def _room_of_target(case: FamilyCase, row: Mapping[str, Any]) -> int | None:

@@ -26,11 +26,12 @@ def assert_family_conforms(
     """Run a model family through every check; fail with all that is wrong with it.
 
     Its model comes in float32 and eval mode. A batch is the model's arguments, its
-    rows, and the weight of its mean loss: cut in any way, rows have the same loss. Of a
-    row the target alone is learnt. A model that has learnt the rows predicts them,
-    whether it sees targets or not, and whatever else is in the batch; in doing so it
-    draws no random numbers and changes nothing. Worker processes can be given a copy of
-    the family and of the processor, and JSON values make both again.
+    rows, and the weight of its mean loss: cut in any way, beside rows without a target,
+    too, rows have the same loss. Of a row the target alone is learnt. A model that has
+    learnt the rows predicts them, whether it sees targets or not, and whatever else is
+    in the batch; in doing so it draws no random numbers and changes nothing. Worker
+    processes can be given a copy of the family and of the processor, and JSON values
+    make both again.
 
     Args:
         family: an instance; its ``task`` is set here.

@@ -78,17 +78,20 @@ class TextClassification(Task, ModelFamily):
         return model.eval(), Texts(tokenizer, labels)
 
     def collate(self, processor: Texts, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Return tokens and mask (B, T), and label numbers (B,), int64."""
+        """Return tokens and mask (B, T), and label numbers (B,), int64.
+
+        -100 is no part of the loss: no label, or one that training never had.
+        """
         read = processor.tokenizer.encode_batch([row["text"] for row in rows])
         tensors = {
             "input_ids": torch.tensor([each.ids for each in read]),
             "attention_mask": torch.tensor([each.attention_mask for each in read]),
         }
         kept = [dict(row) for row in rows]
-        if not all("label" in row for row in rows):
+        if not any("label" in row for row in rows):
             return Batch(tensors, kept, 0)
-        numbers = {label: number for number, label in enumerate(processor.labels)}
-        labels = torch.tensor([numbers.get(row["label"], -100) for row in rows])
+        numbers: dict[Any, int] = {name: n for n, name in enumerate(processor.labels)}
+        labels = torch.tensor([numbers.get(row.get("label"), -100) for row in rows])
         tensors["labels"] = labels
         return Batch(tensors, kept, int((labels != -100).sum()))  # its loss: a mean
 

@@ -41,10 +41,12 @@ class Vilt(ModelFamily):
 
     def load(self, name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
         """Return a fine-tuned model, its list of answers and its processor."""
-        from transformers import ViltForQuestionAnswering, ViltProcessor
+        from transformers import ViltProcessor
+
+        from trainbus_vilt.model import ViltVQA
 
         try:
-            model = ViltForQuestionAnswering.from_pretrained(
+            model = ViltVQA.from_pretrained(
                 name, dtype=torch.float32, trust_remote_code=False
             )
             processor = ViltProcessor.from_pretrained(name, trust_remote_code=False)
@@ -85,7 +87,12 @@ class Vilt(ModelFamily):
         return model, _with_answers(processor, model.config)
 
     def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Return pixels, tokens, their masks, and scores (B, answers), float32."""
+        """Return pixels, tokens, their masks, and scores (B, answers), float32.
+
+        A row without an answer has scores that the loss leaves out.
+        """
+        from trainbus_vilt.model import IGNORED
+
         made = processor(
             images=[row["image"].open() for row in rows],
             text=[row["question"] for row in rows],
@@ -95,15 +102,19 @@ class Vilt(ModelFamily):
             return_tensors="pt",
         )
         tensors, kept = dict(made), [dict(row) for row in rows]
-        if not all("answer" in row for row in rows):
+        if not any("answer" in row for row in rows):
             return Batch(tensors, kept, 0)
         tensors["labels"] = torch.zeros(len(rows), len(processor.answers))
         numbers = {answer: number for number, answer in enumerate(processor.answers)}
         for place, row in enumerate(rows):
+            if "answer" not in row:
+                tensors["labels"][place] = IGNORED
+                continue
             for answer, score in _scores(row).items():
                 if answer in numbers:
                     tensors["labels"][place, numbers[answer]] = score
-        return Batch(tensors, kept, len(rows))  # its loss: a mean over rows
+        weight = sum("answer" in row for row in rows)  # its loss: a mean over these
+        return Batch(tensors, kept, weight)
 
     def predict(self, model: Any, processor: Any, batch: Batch) -> list[str]:
         """Return the likeliest answer of each row."""
@@ -133,14 +144,16 @@ class Vilt(ModelFamily):
 
     def rebuild(self, description: Mapping[str, Any]) -> tuple[Any, Any]:
         """Return model and processor; the weights are random."""
-        from transformers import ViltConfig, ViltForQuestionAnswering, ViltProcessor
+        from transformers import ViltConfig, ViltProcessor
+
+        from trainbus_vilt.model import ViltVQA
 
         config = ViltConfig.from_dict(dict(description["config"]))
         with tempfile.TemporaryDirectory() as folder:
             for name, text in description["files"].items():
                 (Path(folder) / Path(name).name).write_text(text, "utf-8")
             processor = ViltProcessor.from_pretrained(folder, trust_remote_code=False)
-        return ViltForQuestionAnswering(config), _with_answers(processor, config)
+        return ViltVQA(config), _with_answers(processor, config)
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:

@@ -37,7 +37,9 @@ def small_processor(
 
 def small_model(tokenizer: Any, answers: Sequence[str], seed: int, **sizes: Any) -> Any:
     """Return a model in eval mode that chooses among ``answers``."""
-    from transformers import ViltConfig, ViltForQuestionAnswering
+    from transformers import ViltConfig
+
+    from trainbus_vilt.model import ViltVQA
 
     config = ViltConfig(
         vocab_size=len(tokenizer),
@@ -53,7 +55,7 @@ def small_model(tokenizer: Any, answers: Sequence[str], seed: int, **sizes: Any)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ViltForQuestionAnswering(config).eval()
+        return ViltVQA(config).eval()
 
 
 def _words(text: str) -> list[str]:

@@ -164,11 +164,14 @@ class Blip(ModelFamily):
             input_ids, attention_mask: (B, Q), int64.
             decoder_input_ids: (B, A), int64; the first is the model's start token.
             decoder_attention_mask: (B, A), int64.
-            labels: (B, A), int64; as decoder_input_ids, -100 at padding.
+            labels: (B, A), int64; as decoder_input_ids, -100 at padding and in rows
+                without an answer.
 
-        The last three are left out where a row has no answer. Pixels are bytes, uint8,
+        The last three are left out where no row has an answer. Pixels are bytes, uint8,
         where their normalising is left to the device.
         """
+        import torch
+
         from training.recipes.batch import Batch
 
         pixels, questions, answers = self._made_for(processor)
@@ -179,14 +182,16 @@ class Blip(ModelFamily):
             "attention_mask": mask,
         }
         weight = 0
-        if all("answer" in row for row in rows):
-            ids, mask = answers.of([row["answer"] for row in rows], trim=True)
+        is_known = torch.tensor(["answer" in row for row in rows])
+        if is_known.any():
+            ids, mask = answers.of([row.get("answer", "") for row in rows], trim=True)
             ids[:, 0] = self._start_of(processor)
             tensors["decoder_input_ids"] = ids
             tensors["decoder_attention_mask"] = mask
-            tensors["labels"] = ids.masked_fill(mask == 0, -100)
+            learnt = mask * is_known[:, None]
+            tensors["labels"] = ids.masked_fill(learnt == 0, -100)
             # The model predicts each token from those before: the first is no target.
-            weight = int(mask[:, 1:].sum())
+            weight = int(learnt[:, 1:].sum())
         kept: list[Any] = list(rows)
         batch = Batch(tensors, kept, weight, {"pixel_values": pixels.normalise})
         return batch if self.is_fed_from_host else batch.finished()

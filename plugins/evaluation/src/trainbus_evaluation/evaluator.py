@@ -53,8 +53,8 @@ class Evaluator:
         class_dim: the dimension of the logits that counts the classes, such as 1 or
             -1; None: the one that the labels leave, and where two fit, that of torch's
             cross entropy if this is the loss.
-        loss_per: what the loss of a batch is a mean over, as the Trainer's; None: what
-            the batch or ``step_fn`` says, else it is measured on the first batch, or
+        loss_per: what the loss of a batch is a mean over, as the Trainer's, where batch
+            and ``step_fn`` do not say it; None: it is measured on the first batch, or
             defined (torch's own cross entropy).
         shift_labels: whether logit t is of label t + 1, as where the next token is
             told, for logits (B, T, C) or (B, C, T) and labels (B, T); None: as the loss

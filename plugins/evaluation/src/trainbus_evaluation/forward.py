@@ -43,8 +43,8 @@ class ModelRunner:
         compute_loss: replaces both; it is given the batch on the host, and as ``moved``
             on the device, if it takes that, and may fill ``parts``. A trainer's knows
             how labels are taken.
-        loss_per: what the loss is a mean over, as the Trainer's; None: what batches
-            say, else it is measured by the losses of the first one, or defined.
+        loss_per: what the loss is a mean over, as the Trainer's, where batches do not
+            say it; None: it is measured by the losses of the first one, or defined.
     Attributes:
         parts: what ``step_fn`` returned beside the loss of the batch at hand.
     Raises:

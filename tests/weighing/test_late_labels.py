@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from training import Trainer
+from trainbus_evaluation import EvaluationCallback, Evaluator
+from training import Callback, Trainer
 
 LEFT_OUT = 0
 Batch = tuple[Tensor, Tensor]
@@ -88,3 +90,184 @@ def test_a_label_that_only_late_batches_have_is_left_out_where_that_is_said(
 
 def test_a_label_that_only_late_batches_have_is_counted_where_nobody_says() -> None:
     assert off_by(lambda: {"loss_fn": own_loss}) > 0.1
+
+
+IGNORED = -100
+
+
+def halves(*ignored: int) -> list[Batch]:
+    """Return six batches of four rows; the labels in those places do not count."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(24, 6, generator=generator)
+    labels = torch.randint(0, 4, (24,), generator=generator)
+    labels[list(ignored)] = IGNORED
+    return list(zip(inputs.split(4), labels.split(4), strict=True))
+
+
+def step(model: nn.Module, batch: Batch) -> Tensor:
+    return cross_entropy(model(batch[0]), batch[1])
+
+
+def stepping(batches: list[Batch], held_out: list[Batch], **options: Any) -> Trainer:
+    """Return a run of a ``step_fn``, a batch a step."""
+    torch.manual_seed(1)
+    model = nn.Linear(6, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    given = {"step_fn": step, "device": "cpu", "seed": 0, **options}
+    return Trainer(
+        *(model, batches), val_dataloader=held_out, optimizer=optimizer, **given
+    )
+
+
+def loss_of(model: nn.Module, batches: list[Batch]) -> float:
+    """Return the loss of all batches as one."""
+    inputs, labels = zip(*batches, strict=True)
+    with torch.no_grad():
+        return float(step(model, (torch.cat(inputs), torch.cat(labels))))
+
+
+#: The second batch has one label, which tells nothing by itself.
+ONE_LABEL = halves(1, 5, 6, 7, 8, 9)
+#: There it is the first.
+ONE_LABEL_FIRST = ONE_LABEL[1:] + ONE_LABEL[:1]
+NO_LABEL = halves(4, 5, 6, 7)
+
+
+@pytest.mark.parametrize("sanity", [0, 1])
+@pytest.mark.parametrize("held_out", [ONE_LABEL, NO_LABEL, NO_LABEL[1:]])
+def test_evaluated_batches_that_tell_nothing_count_as_the_others_do(
+    held_out: list[Batch], sanity: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation = EvaluationCallback(sanity_batches=sanity)
+    trainer = stepping(halves(), held_out, callbacks=[evaluation], num_epochs=2)
+    trainer.train()
+    expected = loss_of(trainer.model, held_out)
+    assert trainer.history[-1]["val_loss"] == pytest.approx(expected, rel=1e-6)
+    assert "evaluation counts" not in caplog.text
+
+
+def test_what_no_evaluated_batch_has_told_counts_by_one_unit_and_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trainer = stepping(halves(), ONE_LABEL_FIRST, num_epochs=3)
+    trainer.train()
+    means = [loss_of(trainer.model, [each]) for each in ONE_LABEL_FIRST]
+    by_samples = sum(means) / len(means)
+    assert trainer.history[-1]["val_loss"] == pytest.approx(by_samples, rel=1e-6)
+    told = [
+        each.getMessage() for each in caplog.records if "count" in each.getMessage()
+    ]
+    assert len(told) == 1
+    assert told[0].startswith(
+        "evaluation counts by samples: whether the loss is a mean"
+    )
+
+
+def test_before_training_a_batch_that_tells_nothing_counts_as_that_before_it() -> None:
+    trainer = stepping(halves(), halves())
+    for held_out in (ONE_LABEL, NO_LABEL, NO_LABEL[1:]):
+        evaluator = Evaluator(trainer.model, compute_loss=trainer.compute_loss)
+        expected = pytest.approx(loss_of(trainer.model, held_out), rel=1e-6)
+        assert evaluator.evaluate(held_out)["loss"] == expected
+
+
+def test_two_units_in_one_mean_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Before training nothing can be known of batches to come."""
+    trainer = stepping(halves(), halves())
+    for batch in ONE_LABEL_FIRST:
+        trainer.compute_loss(batch)
+    assert "this batch tells labels, and batches before it were counted" in caplog.text
+
+
+@pytest.mark.parametrize("num_left", [2, 4])
+def test_a_batch_without_a_label_weighs_nothing_where_no_unit_was_told(
+    num_left: int,
+) -> None:
+    """Not even the second, of two rows, tells whether it is labels or samples."""
+    inputs, labels = (torch.cat(each) for each in zip(*halves(1), strict=True))
+    batches = [(inputs[:4], labels[:4])]
+    batches += [(inputs[at : at + 2], labels[at : at + 2]) for at in range(4, 24, 2)]
+    for batch in batches[3:12:num_left]:
+        batch[1][:] = IGNORED
+    ends, losses = [], []
+    for said in (None, "labels"):
+        trainer = stepping(batches, batches, loss_per=said, num_epochs=2)
+        trainer.train()
+        ends.append(trainer.model.weight.detach())
+        losses.append(trainer.history[-1]["val_loss"])
+    assert torch.equal(*ends)
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # by samples: it is said
+
+
+def clamped(model: nn.Module, batch: Batch) -> Tensor:
+    """Return a mean over all rows, labelled or not."""
+    return cross_entropy(model(batch[0]), batch[1].clamp(min=0))
+
+
+def test_but_one_that_has_a_gradient_weighs_and_is_looked_at_once() -> None:
+    looked = []
+
+    def counted(model: nn.Module, batch: Batch) -> Tensor:
+        looked.append(batch)
+        return clamped(model, batch)
+
+    inputs, labels = (torch.cat(each) for each in zip(*halves(1), strict=True))
+    batches = [(inputs[:4], labels[:4])]
+    batches += [(inputs[at : at + 2], labels[at : at + 2]) for at in range(4, 24, 2)]
+    for batch in batches[3:]:
+        batch[1][:] = IGNORED
+    trainer = stepping(batches, None, step_fn=counted)  # type: ignore[arg-type]
+    trainer.train()
+    assert trainer.update == len(batches)
+    first = len(looked)
+    stepping(batches[:4], None, step_fn=counted).train()  # type: ignore[arg-type]
+    assert len(looked) - first == first - len(batches[4:])
+
+
+class SavesAt(Callback):
+    """Saves a checkpoint at a step of a run that goes on."""
+
+    name = "saves_at"
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            trainer.request_checkpoint("asked")
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("held_out", [ONE_LABEL, ONE_LABEL_FIRST])
+@pytest.mark.parametrize("at", [4, 8])
+def test_a_resumed_run_evaluates_by_what_evaluations_had_told(
+    held_out: list[Batch], at: int, tmp_path: Path
+) -> None:
+    """Its look before training, where that is the first evaluation, tells nothing."""
+    saves = SavesAt(at, tmp_path / "one.pt")
+    straight = stepping(halves(), held_out, callbacks=[saves], num_epochs=3)
+    straight.train()
+    goes_on = stepping(halves(), held_out, callbacks=[saves], num_epochs=3)
+    goes_on.train(resume=saves.path)
+    assert goes_on.history[-1]["val_loss"] == straight.history[-1]["val_loss"]
+    assert goes_on.state.weigher.settings() == straight.state.weigher.settings()
+
+
+def in_a_function(outputs: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(outputs, labels)
+
+
+@pytest.mark.parametrize("how", [{}, {"step_fn": None, "loss_fn": in_a_function}])
+def test_an_evaluation_decides_nothing_for_the_batches_that_are_trained_on(
+    how: dict[str, Any],
+) -> None:
+    """Neither while the unit is sought nor where several are left in the end."""
+    told = []
+    for held_out in (None, ONE_LABEL, ONE_LABEL_FIRST, NO_LABEL):
+        trainer = stepping(halves(), held_out, num_epochs=2, **how)  # type: ignore[arg-type]
+        trainer.train()
+        told.append(trainer.state.weigher.settings() | {"aside": None})
+    assert told[1:] == told[:1] * 3

@@ -51,12 +51,11 @@ def check_settings(settings: Mapping[str, Any], state: Mapping[str, Any]) -> Non
         value = settings[name]
         require(value is None or is_count(value), f"settings.{name}", value, COUNT)
     if settings.get("loss_per") is not None:
-        _check_weighing(settings["loss_per"])
+        _check_weighing(settings["loss_per"], "settings.loss_per")
 
 
-def _check_weighing(kept: Any) -> None:
+def _check_weighing(kept: Any, at: str) -> None:
     """What a batch counts by, and how far that was measured."""
-    at = "settings.loss_per"
     names = {"unit", "live", "r", "scale", "cuts", "batches", "is_settled"}
     is_right = has_names(kept) and names <= kept.keys()
     require(is_right, at, kept, "a mapping of what was measured")
@@ -79,6 +78,11 @@ def _check_weighing(kept: Any) -> None:
     for name in ("is_settled", "has_waited"):
         known = kept.get(name, False)  # a file of an earlier release lacks the latter
         require(isinstance(known, bool), f"{at}.{name}", known, "a bool")
+    undecided, aside = kept.get("undecided", []), kept.get("aside")
+    is_right = are_names(undecided) and all(_is_unit(name) for name in undecided)
+    require(is_right, f"{at}.undecided", undecided, "a list of units")
+    if aside is not None:
+        _check_weighing(aside, f"{at}.aside")
 
 
 def _is_unit(name: str) -> bool:

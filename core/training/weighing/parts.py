@@ -76,9 +76,8 @@ class PartWeigher(Weigher):
         since parts may take unequal numbers of passes.
         """
         said = said_weight(batch) is not None or self._function is not None
-        if not (said or self._told.is_settled) and self._strategy.passes_together:
-            return self._amount(batch, samples)
-        if said or not self._told.is_settled:
+        is_first = self._told.unit is None and not self._told.is_settled
+        if said or (is_first and not self._strategy.passes_together):
             return super().evaluated(batch, samples)
         if not self._counts.go_together(self._told.live, batch, samples):
             log.warning(

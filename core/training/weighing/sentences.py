@@ -152,6 +152,17 @@ def warning(why: str, counted: str) -> str:
     )
 
 
+def aside(unit: str, why: str) -> str:
+    """Return what is said of an evaluation whose batches differ from the run's."""
+    return f"evaluation counts by {unit}: {why}; {WAYS_OUT}, to have it exact"
+
+
+def mixed(unit: str, before: str) -> str:
+    """Return why a mean over the batches that were evaluated is none of one unit."""
+    own, theirs = in_words(unit), in_words(before)
+    return f"this batch tells {own}, and batches before it were counted by {theirs}"
+
+
 def evaluated(why: str, counted: str) -> str:
     """Return what is said of an evaluation without a trainer."""
     return f"{why}; the loss is the mean over {counted}: {WAYS_OUT}, to have it exact"

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from training.weighing import sentences
+from training.weighing.candidates import Counts, needed
 from training.weighing.later_looks import LaterLooks
+from training.weighing.units import in_words
+
+if TYPE_CHECKING:
+    from training.weighing.subject import Look
+
+log = logging.getLogger("training.weighing")
+
+#: Any batch holds some of these.
+ALWAYS_THERE = ("samples", "sum", "elements")
 
 
 @dataclass(slots=True)
@@ -26,6 +38,9 @@ class Told:
         is_defined: whether that is since torch defines the loss: nothing was measured.
         expected: the unit of a checkpoint, to compare with what the next batch tells.
         later: batches to look at again.
+        undecided: units that it may be besides, where nothing decides any more. A batch
+            that has none of one may yet be a mean over nothing.
+        aside: what batches that are not trained on have told, for those alone.
     """
 
     unit: str | None = None
@@ -39,11 +54,19 @@ class Told:
     is_defined: bool = False
     expected: str | None = None
     later: LaterLooks = field(default_factory=LaterLooks)
+    undecided: list[str] = field(default_factory=list)
+    aside: Told | None = None
 
     @property
     def is_nothing(self) -> bool:
         """Whether it is settled that no unit is known."""
         return self.is_settled and self.unit is None
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether no batch can tell anything more of what others count."""
+        is_one = self.is_settled and len(self.live) <= 1
+        return is_one and not self.undecided
 
     @property
     def is_shifted(self) -> bool | None:
@@ -66,6 +89,65 @@ class Told:
         now = 1.0 if unit == "batches" else self.live.get(unit)
         return self.scale * before / now if before and now else self.scale
 
+    def amount(self, counts: Counts, batch: Any, samples: int | None) -> float:
+        """Return what ``batch`` counts: by samples, where no unit is known.
+
+        Raises:
+            DataError: the batch does not tell.
+        """
+        if self.unit is None or self.unit == "sum":
+            amount = counts("samples", batch, samples)
+            return self.scale * (1.0 if amount is None else amount)
+        amount = counts(self.unit, batch, samples)
+        return self.scale * needed(amount, self.unit, batch)
+
+    def keep(self, live: list[str], is_first: bool) -> str:
+        """Go on with the units in ``live``, on the scale of the batches before.
+
+        Args:
+            live: what a batch has left of them.
+            is_first: whether no batch has counted so far.
+        Returns:
+            The unit that weighs now, unless nothing puts it on that scale.
+        """
+        left = {unit: self.live[unit] for unit in live if unit in self.live}
+        unit, before = next(iter(left)), self.unit
+        if before is not None and before != unit and not is_first:
+            if unit == "sum" or not (self.live[unit] and self.live[before]):
+                return unit
+            self.scale *= self.live[before] / self.live[unit]
+        self.live, self.unit, self.aside = left, unit, None
+        return unit
+
+    def holds_nothing(
+        self,
+        counts: Counts,
+        batch: Any,
+        samples: int | None,
+        look: Callable[[list[str]], Look],
+    ) -> bool:
+        """Whether ``batch`` is a mean over nothing, by a unit that was not decided."""
+        there = counts.present(self.undecided, batch, samples)
+        if there == self.undecided:
+            return False
+        if look(self.undecided).is_empty:
+            return True
+        self.undecided = there  # it is a mean over something else
+        return False
+
+    def beside(self) -> Told:
+        """Return a copy of what holds for batches that are not trained on."""
+        return replace(self.aside or self, aside=None, later=LaterLooks())
+
+    def settle_undecided(self) -> None:
+        """Count by the unit that is preferred, whatever batches tell from here on."""
+        self.undecided = [
+            unit
+            for unit, amount in self.live.items()
+            if amount and not unit.startswith(ALWAYS_THERE)
+        ]
+        self.live = {}
+
     def settle_without_unit(self, counted: str | None = None) -> None:
         """Look at no batch any more: none tells a unit, or each says its weight.
 
@@ -74,7 +156,9 @@ class Told:
         """
         is_first = self.batches <= 1 and not (self.has_waited or self.is_settled)
         self.scale = 1.0 if is_first or counted is None else self.on_scale(counted)
-        self.is_settled, self.live, self.unit = True, {}, None
+        if counted is not None:
+            self.settle_undecided()
+        self.is_settled, self.live, self.unit, self.aside = True, {}, None, None
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""
@@ -89,12 +173,14 @@ class Told:
             "is_settled": self.is_settled or self.expected is not None,
             "is_defined": self.is_defined,
             "later": self.later.number,
+            "undecided": list(self.undecided),
+            "aside": None if self.aside is None else self.aside.settings(),
         }
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> Told:
         """Return what ``settings`` has kept; its unit is to be compared."""
-        unit = saved["unit"]
+        unit, aside = saved["unit"], saved.get("aside")
         return cls(
             unit=unit,
             live={str(name): float(n) for name, n in saved["live"].items()},
@@ -108,4 +194,42 @@ class Told:
             is_defined=saved.get("is_defined", False),
             expected=unit if saved["is_settled"] else None,
             later=LaterLooks(saved.get("later")),
+            undecided=list(saved.get("undecided", ())),
+            aside=None if aside is None else cls.of(aside),
         )
+
+
+class Untrained:
+    """Weighs what is evaluated before any batch was trained on, each batch by itself.
+
+    Args:
+        counts: counts units.
+    """
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+        self._unit: str | None = None  # that the batch before was counted by
+
+    def weight(
+        self, batch: Any, samples: int | None, look: Callable[[], Look]
+    ) -> float:
+        """Return what ``batch`` counts; one that tells nothing, as that before it.
+
+        Args:
+            batch: on the host.
+            samples: in it, where that is known.
+            look: returns what it tells.
+        """
+        before, unit = self._unit, self._counts.defined(batch)
+        if unit is None:
+            seen = look()
+            if seen.is_empty and 0 in self._counts.all(batch, samples).values():
+                return 0.0
+            live = seen.live or [before or "samples"]
+            unit = before if before in live else live[0]
+        if before not in (None, unit):
+            why = sentences.mixed(unit, str(before))
+            log.warning("%s", sentences.aside(in_words(unit), why))
+        self._unit = unit
+        amount = self._counts(unit, batch, samples)
+        return 1.0 if amount is None else amount

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from training.hardware.strategy import Strategy
 from training.weighing import sentences
 from training.weighing.candidates import Counts, LabelUse, needed, overruling
 from training.weighing.later_looks import LaterLooks, is_belied
-from training.weighing.told import Told
+from training.weighing.told import Told, Untrained
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
 from training.weighing.usual_batch import EachBatch, usual_weight
 
@@ -81,7 +83,8 @@ class Weigher(EachBatch):
         unit = None if callable(said) else said
         self._told = Told(unit, is_settled=said is not None)
         self._reasons, self._num_empty = [], 0  # type: list[str], int
-        self._allows_change = self._has_samples = False
+        self._allows_change = self._has_samples = self._is_aside = False
+        self._untrained = Untrained(self._counts)
         self.weigh = self.ask
 
     def prepare(
@@ -147,9 +150,9 @@ class Weigher(EachBatch):
 
     def _find_usual(self) -> None:
         """Count usual batches at once from here on, if all there is to do is count."""
-        if self._function is not None or self._told.later.are_left:
-            return
         told = self._told
+        if self._function is not None or told.later.are_left or told.undecided:
+            return
         left = told.live if len(told.live) > 1 else {}
         is_first = told.unit == next(iter(left), told.unit)
         if is_first and (told.is_settled or (told.has_waited and self._may_wait)):
@@ -180,6 +183,9 @@ class Weigher(EachBatch):
     def _known(self, batch: Any, issued: Any, samples: int | None) -> float:
         if len(self._told.live) > 1:
             return self._compared(batch, issued, samples)
+        look = partial(self._look, batch, issued)
+        if self._told.holds_nothing(self._counts, batch, samples, look):
+            return 0.0
         return self._amount(batch, samples)
 
     def _look_again(self, batch: Any, issued: Any) -> None:
@@ -199,32 +205,25 @@ class Weigher(EachBatch):
         issued = None if samples is None else range(samples)
         if self._said(batch) is not None or self._function is not None:
             return self(batch, issued)
-        if self._told.is_settled:
-            try:
-                return self._known(batch, issued, samples)
-            except ConfigError as error:  # training is not concerned by this batch
-                log.warning("evaluation counts by %s: %s", self.verdict, error)
-        if self._told.is_settled or self._model is None:
+        run = self._told
+        if self._model is None or run.is_decided:
             return self._amount(batch, samples)
-        waits = self._told.has_waited and not self._need_not_be_measured(batch, samples)
-        if self._told.unit is not None and not waits:
-            return self._amount(batch, samples)
-        if (unit := self._counts.defined(batch)) is None:
-            live = self._look(batch, issued, None).live  # before anything was trained
-            unit = live[0] if live else "samples"
-        amount = self._counts(unit, batch, samples)
-        return 1.0 if amount is None else self._told.on_scale(unit) * amount
+        if run.unit is None and not run.is_settled:
+            look = partial(self._look, batch, issued, None)
+            return self._untrained.weight(batch, samples, look)
+        self._told, self._is_aside = run.beside(), True
+        try:
+            return self._known(batch, issued, samples)
+        finally:
+            self._told, self._is_aside = replace(run, aside=self._told), False
+            self._tell_window()
 
     def look(self, batch: Any, issued: Any = None) -> Look:
         """Return what ``batch`` tells, whatever anybody says."""
         return self._look(batch, issued, None)
 
     def _amount(self, batch: Any, samples: int | None) -> float:
-        if self._told.unit is None or self._told.unit == "sum":
-            amount = self._counts("samples", batch, samples)
-            return self._told.scale * (1.0 if amount is None else amount)
-        amount = self._counts(self._told.unit, batch, samples)
-        return self._told.scale * needed(amount, self._told.unit, batch)
+        return self._told.amount(self._counts, batch, samples)
 
     def _compared(self, batch: Any, issued: Any, samples: int | None) -> float:
         """Measure the first batch in which the units left do not go together."""
@@ -332,14 +331,9 @@ class Weigher(EachBatch):
     def _keep(self, live: list[str], seen: Look, is_first: bool = False) -> None:
         """Go on with the units in ``live``, on the scale of the batches before."""
         told = self._told
-        was, before = told.live, told.unit
-        told.live = {unit: was[unit] for unit in live if unit in was}
-        unit = told.unit = next(iter(told.live))
-        if before is not None and before != unit and not is_first:
-            if unit == "sum" or not (was[unit] and was[before]):
-                self._unknown(sentences.late(unit))
-                return
-            told.scale *= was[before] / was[unit]
+        if (unit := told.keep(live, is_first)) != told.unit:
+            self._unknown(sentences.late(unit))
+            return
         told.rest = max(told.rest, seen.fit.rest if seen.fit else 0.0)
         self._tell_window()
 
@@ -375,7 +369,8 @@ class Weigher(EachBatch):
             raise CheckpointError(sentences.another(str(expected), live[0]))
         amounts = self._counts.all(batch, None if issued is None else len(issued))
         told.live = {unit: float(amounts.get(unit, 0.0)) for unit in live}
-        told.unit, told.scale, told.is_defined = live[0], 1.0, unit is not None
+        told.unit, told.scale, told.aside = live[0], 1.0, None
+        told.is_defined = unit is not None
         self._tell_window()
 
     def _defined(self, batch: Any) -> str | None:
@@ -384,6 +379,10 @@ class Weigher(EachBatch):
 
     def _unknown(self, why: str) -> None:
         """Refuse, where it matters; else warn, and count samples or batches."""
+        if self._is_aside:
+            log.warning("%s", sentences.aside(self.verdict, why))
+            self._told.settle_undecided()
+            return
         if self._batches_a_window > 1:
             raise self._refusal(why)
         words = sentences.evaluated if self._by_losses else sentences.warning

@@ -320,6 +320,8 @@ def test_c13_a_state_that_the_optimizer_does_not_keep_is_named(
         (("cuts",), REMOVED),
         (("is_settled",), "yes"),
         (("has_waited",), "yes"),
+        (("undecided",), ["elephants"]),
+        (("aside",), {"unit": "labels"}),
         ((), "samples"),
     ],
     ids=lambda each: ".".join(each) or "all" if isinstance(each, tuple) else "",

@@ -86,6 +86,7 @@ def without_trace(trainer: Trainer, loader: Iterable[Any]) -> Iterator[None]:
     Parameters that move come back, too, and are warned of, since an evaluation in the
     run keeps no copy of them. Here one is kept, for so long, unless they are too large.
     """
+    state, weigher = trainer.state, trainer.state.weigher
     modules = [trainer.model, *trainer.criterion.held_modules().values()]
     with (
         rng_of_main(trainer.strategy),
@@ -94,9 +95,11 @@ def without_trace(trainer: Trainer, loader: Iterable[Any]) -> Iterator[None]:
         trainer.modes.evaluation(),
     ):
         copies, moved = _copies_of(modules), set()
+        state.weigher = copy.copy(weigher)  # what it learns goes with it
         try:
             yield
         finally:
+            state.weigher = weigher
             for name, parameter, copied in copies:
                 if not is_same_tensor(parameter.detach(), copied):
                     parameter.data.copy_(copied)

@@ -251,8 +251,8 @@ def on_metrics(trainer: TrainerView, metrics: Mapping[str, float]) -> None:
     State: as in ``evaluate``; ``trainer.metrics`` also knows who measured when.
     Args:
         trainer: the running trainer; ``request_stop(reason)`` ends the run.
-        metrics: what this evaluation delivered, and ``train_loss`` at an epoch end;
-            read-only. A name that is not there was not measured. By those that only
+        metrics: read-only: what this evaluation delivered and, of a whole epoch,
+            ``train_loss``. What is not there was not measured. By those that only
             ``max_steps`` has brought decide nothing: ``trainer.is_extra_evaluation``.
     Returns: ignored.
     Order: none promised; saving is refused at an epoch's end: its row is to come.

@@ -115,7 +115,8 @@ class TrainerView(Protocol):
         is_extra_evaluation: whether metrics are measured only because ``max_steps``
             ends the run inside an epoch. One with more steps would not measure here, so
             who decides by them leaves these out: else a run that goes on were another.
-            In ``on_epoch_end``, whether it fires for such a part of an epoch.
+            In ``on_epoch_end``, whether it fires for such a part of an epoch, whose
+            ``train_loss`` its row alone has.
     """
 
     model: nn.Module

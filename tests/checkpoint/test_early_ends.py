@@ -46,6 +46,18 @@ def restorer() -> Callback:
     return stopper(restores=True)
 
 
+def plateau_of_training() -> Callback:
+    return LearningRateSchedulerCallback(
+        type="plateau", monitor="train_loss", patience=0, factor=0.5, threshold=0.5
+    )
+
+
+def stopper_of_training() -> Callback:
+    return EarlyStoppingCallback(
+        monitor="train_loss", patience=2, min_delta=0.3, restore_best_weights=True
+    )
+
+
 class Stream(IterableDataset[Any]):
     """The rows of a data set one after another; it has no length."""
 
@@ -61,6 +73,7 @@ def build(
     decider: Callback,
     every: int | None = None,
     is_stream: bool = False,
+    monitor: str = "val_loss",
     **how: Any,
 ) -> Trainer:
     """Return a run whose validation loss soon stops falling."""
@@ -83,7 +96,7 @@ def build(
         plugins=["no:progress"],
         callbacks=[
             EvaluationCallback(every_n_steps=every),
-            ModelCheckpointCallback(folder / "saved"),
+            ModelCheckpointCallback(folder / "saved", monitor=monitor),
             decider,
         ],
         **{"num_epochs": 6, **how},
@@ -110,6 +123,64 @@ def test_r1_a_run_that_max_steps_ended_decides_as_one_that_went_on(
     goes_on = build(tmp_path, decider(), every, is_stream)
     goes_on.train(resume="auto")
     assert ended(goes_on) == ended(straight)
+
+
+class Looks(Callback):
+    """Notes which metrics it finds when it is told of some."""
+
+    name = "looks"
+
+    def __init__(self) -> None:
+        self.found: dict[int, Any] = {}
+
+    def on_metrics(self, trainer: Trainer, metrics: Any) -> None:
+        latest = {name: (m.value, m.step) for name, m in trainer.metrics.items()}
+        self.found[trainer.step] = (*map(dict, (metrics, latest)),)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("every", [None, 2, 3])
+@pytest.mark.parametrize("decider", [plateau_of_training, stopper_of_training])
+@pytest.mark.parametrize("steps", [2, 3, STEPS, STEPS + 2, STEPS + 3, 3 * STEPS + 2])
+def test_r1_a_training_loss_of_a_part_of_an_epoch_decides_and_ranks_nothing(
+    tmp_path: Path, decider: Any, steps: int, every: int | None, is_stream: bool
+) -> None:
+    how: Any = every, is_stream, "train_loss"
+    straight = build(tmp_path / "straight", decider(), *how)
+    straight.train()
+    assert straight.step < 6 * STEPS or straight.optimizer.param_groups[0]["lr"] < 0.1
+    first = build(tmp_path, decider(), *how, max_steps=steps)
+    first.train()
+    # The part is in its row, and ranks no file.
+    assert first.history[-1]["train_loss"] > 0.0
+    assert (best_of(first) is None) == (steps < STEPS or (is_stream and steps == STEPS))
+    goes_on = build(tmp_path, decider(), *how)
+    goes_on.train(resume="auto")
+    assert ended(goes_on) == ended(straight)
+    assert best_of(goes_on) == best_of(straight)
+    assert goes_on.weights_are == straight.weights_are
+
+
+def best_of(trainer: Trainer) -> str | None:
+    path = trainer.plugins["checkpointing"].best_path
+    return None if path is None else path.name
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("steps", [2, STEPS, STEPS + 2])
+def test_what_was_asked_for_where_max_steps_ends_a_run_is_told_as_if_it_went_on(
+    tmp_path: Path, steps: int, is_stream: bool
+) -> None:
+    straight, first, goes_on = Looks(), Looks(), Looks()
+    build(tmp_path / "straight", straight, 2, is_stream).train()
+    build(tmp_path, first, 2, is_stream, max_steps=steps).train()
+    build(tmp_path, goes_on, 2, is_stream).train(resume="auto")
+    told, found = first.found[steps]
+    if again := goes_on.found.pop(steps, None):  # it was the whole epoch
+        told, found = told | again[0], again[1]
+    assert (told, found) == straight.found.pop(steps)
+    first.found.pop(steps)
+    assert first.found | goes_on.found == straight.found
 
 
 @pytest.mark.parametrize("steps", [STEPS - 1, STEPS, STEPS + 2, 2 * STEPS])

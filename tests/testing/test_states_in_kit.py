@@ -75,6 +75,32 @@ class AveragesWholeEpochs(AveragesEpochs):
             super().on_epoch_end(trainer)
 
 
+class AveragesWhatIsNotExtra(AveragesEpochs):
+    """Asks too early: who decides by metrics counts what was asked for in a part."""
+
+    def on_metrics(self, trainer: Any) -> None:
+        self.is_extra = trainer.is_extra_evaluation
+
+    def on_epoch_end(self, trainer: Any) -> None:
+        if not self.is_extra:
+            super().on_epoch_end(trainer)
+
+
+class AveragesByLosses(AveragesEpochs):
+    """Knows a whole epoch by its training loss, and looks at the latest one, too."""
+
+    def on_epoch_end(self, trainer: Any) -> None:
+        pass
+
+    def on_metrics(self, trainer: Any, metrics: Any) -> None:
+        if "train_loss" in metrics or self.is_fresh(trainer):
+            super().on_epoch_end(trainer)
+
+    def is_fresh(self, trainer: Any) -> bool:
+        latest = trainer.metrics.get("train_loss")
+        return latest is not None and latest.step == trainer.step
+
+
 class MeasuresZeros(Named):
     """Swaps weights for an evaluation, and back where that comes to its end."""
 
@@ -132,6 +158,7 @@ class KeepsTheFirstEpoch(Named):
         (HoldsALock, r"state: .* inner\['lock'\] is _thread.lock .* cannot hold; keep"),
         (KeepsTheFirstEpoch, "resume: after a resume at epoch_1_step_4.*, weights"),
         (AveragesEpochs, "resume: after an end by max_steps inside an epoch, weights"),
+        (AveragesWhatIsNotExtra, "resume: after an end by max_steps .* too: ask"),
         (
             MeasuresZeros,
             "neighbours: an evaluation that is left, .* weights, .*finally",
@@ -175,7 +202,9 @@ def test_a_batch_that_is_changed_in_place_is_no_state(
     assert_plugin_conforms(AddsNoise)
 
 
-@pytest.mark.parametrize("plugin", [AveragesWholeEpochs, PutsThemBack])
+@pytest.mark.parametrize(
+    "plugin", [AveragesWholeEpochs, AveragesByLosses, PutsThemBack]
+)
 def test_who_leaves_out_parts_of_epochs_or_swaps_in_a_try_conforms(
     plugin: type[Any], assert_plugin_conforms: Callable[..., None]
 ) -> None:

@@ -48,8 +48,7 @@ class Loop:
         is_in_window: whether batches were seen since the last boundary.
         is_evaluating: whether metrics are being measured.
         row_is_due: whether an epoch has been evaluated whose row is still to come.
-        is_extra: whether a run with more steps does not measure at the epoch's end at
-            hand, or has done so; in ``on_epoch_end``, whether it is of a part.
+        is_extra: what ``trainer.is_extra_evaluation`` is; ``TrainerView`` explains it.
     """
 
     def __init__(
@@ -239,10 +238,7 @@ class Loop:
             progress.end_epoch()
             self.feed.end_epoch(before.batch)
         asked = requests.take("evaluation")
-        # Without a length: where a run has ended, the next may find nothing more.
-        is_again = progress.decided == progress.step
-        self.is_extra = asked is None and (is_again or not complete)
-        progress.decided = -1 if self.is_extra else progress.step
+        self.is_extra = asked is None and not complete
         end = "epoch_end" if complete else "max_steps"
         try:
             metrics = self._evaluate(asked, end, own)
@@ -250,6 +246,7 @@ class Loop:
             progress.go_back(before)
             self.feed.reopen_epoch()
             raise
+        progress.decided = -1 if self.is_extra else progress.step
         counted = {name: getattr(progress, name) for name in ("step", "update", "lr")}
         row = {"epoch": number, **counted, **metrics, "seconds": seconds}
         state.history.append(row)
@@ -264,33 +261,36 @@ class Loop:
     ) -> dict[str, float]:
         """Collect metrics, record them with their origin, and let deciders decide."""
         reason = "; ".join(filter(None, (end, asked)))
-        trainer, progress = self.trainer, self.state.progress
+        trainer, state, latest = self.trainer, self.state, self.state.metrics
         results: list[tuple[str, Any]] = [("trainer", own)]
         # Training draws the same numbers however often it is measured; and one that is
         # abandoned is made again on resuming, from the same ones.
         self.is_evaluating, self.row_is_due = True, own is not None
         try:
-            draws = self.draws
-            with draws.put_back(), draws.undrawn(), self.modes.evaluation():
+            with self.draws.put_back(), self.draws.undrawn(), self.modes.evaluation():
                 results += self.bus.collect("evaluate", trainer=trainer, reason=reason)
             # At an epoch's end each producer takes its turn, and the trainer itself.
             all_of = 1 + len(self.bus.listeners("evaluate")) if own else None
-            latest = self.state.metrics
             # One set of numbers: all processes decide by those of the main one.
             merged = trainer.strategy.on_main(lambda: latest.merged(results, all_of))
         except (Abandoned, Exception) as error:
             if asked is not None:
-                self.state.requests.asked["evaluation"] = asked
-            if self.state.requests.leave_for(error):
+                state.requests.asked["evaluation"] = asked
+            if state.requests.leave_for(error):
                 raise Abandoned from error
             raise
         finally:
             self.is_evaluating = False
-        metrics = latest.record_all(merged, progress.step, progress.epoch)
+        # No run that goes on has means over a part of an epoch: they are for its row.
+        # Without a length it may have been all: they are heard then, the rest was.
+        is_again = asked is None and state.progress.decided == trainer.step
+        is_left_out = {"trainer": end == "max_steps"}
+        heard = {k: m for k, m in merged.items() if not is_left_out.get(m[1], is_again)}
+        metrics = latest.record_all(heard, trainer.step, trainer.epoch)
         if metrics and self.bus.on_metrics is not None:
             self.bus.on_metrics(trainer, MappingProxyType(metrics))
-        self.state.requests.agree()
-        return metrics
+        state.requests.agree()
+        return {name: value for name, (value, _) in merged.items()}
 
     def _announce_checkpoint(self, reason: str) -> None:
         self.state.requests.agree()

@@ -116,22 +116,29 @@ def check_resume(case: Case) -> list[str]:
 
 
 def _cut_short(case: Case, whole: Trainer, name: str) -> list[str]:
-    """Return how a run differs from ``whole`` that had an end inside its last epoch."""
-    cut = whole.step - 1
-    if not whole.steps_per_epoch or cut % whole.steps_per_epoch == 0:
-        return []
-    ends = BoundarySaver(case.folder / "ends", name, cut=cut)
-    case.trainer("cut", case.make(), ends).train()
-    again = BoundarySaver(case.folder / "again", name, keep=False)
-    run = case.trainer(f"ends/{ends.saved[-1].name}/run", case.make(), again)
-    run.load_checkpoint(ends.saved[-1] / "checkpoint.pt")
-    run.train()
-    # The row of the part stays in the history, and may be the best in a state.
-    part = ("history", "state", "requests")
-    found = run_difference(run, whole, name, ignored=part)
-    says = "after an end by max_steps inside an epoch, "
-    way = "; there on_epoch_end fires, too: ask trainer.is_extra_evaluation"
-    return [says + found + way] if found else []
+    """Return how a run differs from ``whole`` that had an end inside its last epoch.
+
+    Where nobody asked for metrics, and where the saver does: that is no extra one.
+    """
+    length = whole.steps_per_epoch
+    first = whole.step - (whole.step - 1) % (length or 1)
+    for cut in sorted({whole.step - 1, first}, reverse=True):
+        if not length or cut % length == 0 or cut == whole.step:
+            continue
+        ends = BoundarySaver(case.folder / f"ends_{cut}", name, cut=cut)
+        case.trainer(f"cut_{cut}", case.make(), ends).train()
+        again = BoundarySaver(case.folder / "again", name, keep=False)
+        place = ends.saved[-1]
+        run = case.trainer(f"ends_{cut}/{place.name}/run", case.make(), again)
+        run.load_checkpoint(place / "checkpoint.pt")
+        run.train()
+        # The row of the part stays in the history, and may be the best in a state.
+        part = ("history", "state", "requests")
+        if found := run_difference(run, whole, name, ignored=part):
+            says = f"after an end by max_steps inside an epoch, {found}; there "
+            way = "on_epoch_end fires, too: ask trainer.is_extra_evaluation in it"
+            return [says + way]
+    return []
 
 
 def check_second_run(case: Case) -> list[str]:

@@ -28,7 +28,7 @@ class FakeTrainer:
         self.bus, self.strategy = Bus(), Strategy()
         self.plugins: dict[str, Any] = {"checkpointing": plugin}
         self.known = {"val_loss", "accuracy", "train_loss"}
-        self.is_stopping = False
+        self.is_stopping = self.is_extra_evaluation = False
         self.stop_owner: str | None = None
         self.stop_reason: str | None = None
         self.requests: list[str] = []

@@ -247,8 +247,8 @@ class ModelCheckpointCallback(Callback):
 
     def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Ask for a boundary when an evaluation inside an epoch found a candidate."""
-        is_epoch_end = "train_loss" in metrics  # then on_checkpoint follows anyway
-        if is_epoch_end or self.monitor not in metrics or not trainer.is_main:
+        is_end = "train_loss" in metrics or trainer.is_extra_evaluation  # saved next
+        if is_end or self.monitor not in metrics or not trainer.is_main:
             return  # the main process asks, and has the newest list
         if self._set_up.is_candidate(trainer):
             trainer.request_checkpoint(when.REASON_BEST)

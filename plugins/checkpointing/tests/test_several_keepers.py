@@ -166,13 +166,15 @@ class Dies(Callback):
             raise RuntimeError("died")
 
 
-def two_monitors(folder: Path, best: int, dies_after: int | None = None) -> Trainer:
+def two_monitors(
+    folder: Path, best: int, dies_after: int | None = None, **options: bool
+) -> Trainer:
     """Return one whose first keeper watches ``a`` and whose second watches ``b``."""
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
     x = torch.ones(2, 1)
-    first = ModelCheckpointCallback(folder / "by_a", monitor="a")
-    second = ModelCheckpointCallback(folder / "by_b", monitor="b")
+    first = ModelCheckpointCallback(folder / "by_a", monitor="a", **options)
+    second = ModelCheckpointCallback(folder / "by_b", monitor="b", **options)
     return Trainer(
         model,
         [(x, x)] * 2,
@@ -231,11 +233,12 @@ class Unlists(Callback):
         path.write_bytes(self.content) if self.content else path.unlink()
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["at once", "in a thread"])
 @pytest.mark.parametrize("best", [1, 2], ids=["first save", "later save"])
 def test_a_best_that_was_whole_and_not_listed_when_its_run_was_killed_is_listed(
-    tmp_path: Path, best: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, best: int, is_async: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dying = two_monitors(tmp_path, best, dies_after=best)
+    dying = two_monitors(tmp_path, best, dies_after=best, async_save=is_async)
     unlists = Unlists(best)
     dying.bus.register(unlists)
     with pytest.raises(RuntimeError, match="died"):

@@ -57,7 +57,8 @@ def left_unlisted(
 
     It died before it could list them, and goes on from another plugin's file. History
     and metrics in it, with the seconds that each epoch took, tell that a file is the
-    run's, its name that this plugin has put it there, its content that it is no copy.
+    run's, its name that this plugin has put it there, and its content that it is no
+    copy of a listed one.
 
     Args:
         folder: where they lie.
@@ -76,11 +77,10 @@ def left_unlisted(
             values = {**_measured(state), **state["progress"]}
             is_own = _course(state) == _course(read_checkpoint(source))
             is_own = is_own and filename.may_be(name, values)
-            others = {files.digest_of(source), *(each.digest for each in listed)}
         except UNUSABLE as why:
             log.warning("checkpointing: %s is not listed: %s", path, why)
             continue
-        if is_own and entry.digest not in others:
+        if is_own and entry.digest not in {each.digest for each in listed}:
             log.warning("checkpointing: %s is listed again", path)
             found.append(entry)
     return found

@@ -1,5 +1,6 @@
 """Two plugins that keep checkpoints, each in a folder of its own."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from trainbus_checkpointing.manifest import Manifest
 from trainbus_checkpointing.retention import Entry
 from training import Callback, Trainer
 from training.plugin import MetricValue
+
+from .listed import files
 
 
 def trainer(folder: Path, num_epochs: int) -> Trainer:
@@ -51,6 +54,86 @@ def test_auto_goes_on_from_the_file_that_has_come_furthest(
     assert len(again.history) == 4
 
 
+class Stops(Callback):
+    """Ends the run at a step, as a signal does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            trainer.request_stop("told to")
+
+
+def rolling(folder: Path, stops_at: int, every: int = 2) -> Trainer:
+    """Return one of 12 steps whose second keeper keeps the newest file only."""
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    x = torch.ones(2, 1)
+    newest = {"monitor": None, "every_n_steps": every}
+    return Trainer(
+        model,
+        [(x, x)] * 6,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=nn.functional.mse_loss,
+        num_epochs=2,
+        plugins=[
+            ("best", ModelCheckpointCallback(folder / "best", monitor="train_loss")),
+            ("newest", ModelCheckpointCallback(folder / "newest", **newest)),
+            ("stops", Stops(stops_at)),
+        ],
+        save_dir=folder,
+        device="cpu",
+        seed=0,
+    )
+
+
+def test_a_run_stopped_inside_epochs_goes_on_with_the_list_of_each_keeper(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (2, 4, 7, 9, 0):
+        again = rolling(tmp_path, stops_at=step)
+        again.train(resume="auto")
+        source = again.resumed_from
+        assert source is None or source.parent.name == "best"
+    assert files(tmp_path / "newest") == ["last-epoch002-step12.pt"]
+    assert "not of this run" not in caplog.text
+
+
+def test_of_two_runs_from_one_checkpoint_each_goes_on_with_its_own_list(
+    tmp_path: Path,
+) -> None:
+    rolling(tmp_path, stops_at=2).train()
+    start = tmp_path / "best" / "last-epoch000-step2.pt"
+    shutil.copy(start, kept := tmp_path / "start.pt")
+    first = rolling(tmp_path, stops_at=4)
+    first.train(resume=start)
+    second = rolling(tmp_path, stops_at=5)
+    second.train(resume=start)
+    newest = tmp_path / "newest"
+    assert files(newest) == ["last-epoch000-step4.pt", "last-epoch000-step5.pt"]
+    first = rolling(tmp_path, stops_at=8)
+    first.train(resume=tmp_path / "best" / "last-epoch000-step4.pt")
+    assert files(newest) == ["last-epoch000-step5.pt", "last-epoch001-step8.pt"]
+    # An older state of all of them, whose own files have gone: a list of its own.
+    rolling(tmp_path, stops_at=3).train(resume=kept)
+    assert len(files(newest)) == 3
+
+
+def test_the_latest_file_of_a_run_tells_whose_its_list_is_now(tmp_path: Path) -> None:
+    def entry(step: int, run: int, written_by: str) -> Entry:
+        file = f"{written_by}{step}.pt"
+        return Entry(file, step, 0, step, True, "", run=run, written_by=written_by)
+
+    a = [entry(2, 2, "a"), entry(4, 1, "a")]  # its first was taken over by b
+    manifest = Manifest(tmp_path, [*a, entry(3, 2, "b"), entry(1, 3, "")], 3)
+    found = [manifest.latest_of("a", (0, step)) for step in (1, 2, 3, 4, 9)]
+    assert found == [None, a[0], a[0], a[1], a[1]]
+    assert manifest.latest_of("", (0, 9)) is None  # of earlier releases
+    manifest.begin_run(2, (a[0].epoch, a[0].step))
+    assert manifest.current == [a[0]]  # not what b wrote after it
+
+
 class Measures(Callback):
     """Measures ``a``, which falls, and ``b``, whose best is that of one epoch."""
 
@@ -83,13 +166,15 @@ class Dies(Callback):
             raise RuntimeError("died")
 
 
-def two_monitors(folder: Path, best: int, dies_after: int | None = None) -> Trainer:
+def two_monitors(
+    folder: Path, best: int, dies_after: int | None = None, **options: bool
+) -> Trainer:
     """Return one whose first keeper watches ``a`` and whose second watches ``b``."""
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
     x = torch.ones(2, 1)
-    first = ModelCheckpointCallback(folder / "by_a", monitor="a")
-    second = ModelCheckpointCallback(folder / "by_b", monitor="b")
+    first = ModelCheckpointCallback(folder / "by_a", monitor="a", **options)
+    second = ModelCheckpointCallback(folder / "by_b", monitor="b", **options)
     return Trainer(
         model,
         [(x, x)] * 2,
@@ -129,6 +214,57 @@ def test_a_best_found_where_the_run_died_is_known_whoever_wrote_the_file_resumed
     }
     listed = Manifest.read(tmp_path / "by_b")
     assert listed.entries == listed.current  # none is of another run
+
+
+class Unlists(Callback):
+    """Keeps the list of the second keeper as it is before that one saves ``epoch``."""
+
+    before = ("second",)
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch, self.content = epoch, b""
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        path = Path(trainer.save_dir) / "by_b" / "manifest.json"
+        if trainer.epoch == self.epoch and path.exists():
+            self.content = path.read_bytes()
+
+    def put_back(self, path: Path) -> None:
+        path.write_bytes(self.content) if self.content else path.unlink()
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["at once", "in a thread"])
+@pytest.mark.parametrize("best", [1, 2], ids=["first save", "later save"])
+def test_a_best_that_was_whole_and_not_listed_when_its_run_was_killed_is_listed(
+    tmp_path: Path, best: int, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    dying = two_monitors(tmp_path, best, dies_after=best, async_save=is_async)
+    unlists = Unlists(best)
+    dying.bus.register(unlists)
+    with pytest.raises(RuntimeError, match="died"):
+        dying.train()
+    unlists.put_back(tmp_path / "by_b" / "manifest.json")
+    whole = tmp_path / "by_b" / f"checkpoint-00{best}-0.1250.pt"
+    shutil.copy(whole, mine := tmp_path / "by_b" / "mine.pt")
+    source = tmp_path / "by_a" / f"checkpoint-00{best}-{1 / best:.4f}.pt"
+    again = two_monitors(tmp_path, best)
+    again.train(resume=source)
+    assert again.plugins["second"].best_path == whole
+    assert f"{whole} is listed again" in caplog.text
+    assert f"{mine} is listed again" not in caplog.text
+    assert mine.exists()
+
+
+def test_a_file_of_another_run_that_was_never_listed_is_not_taken_over(
+    tmp_path: Path,
+) -> None:
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        with pytest.raises(RuntimeError, match="died"):
+            two_monitors(folder, 1, dies_after=1).train()
+    (tmp_path / "a" / "by_b" / "manifest.json").unlink()
+    again = two_monitors(tmp_path / "a", 1)
+    again.train(resume=tmp_path / "b" / "by_a" / "checkpoint-001-1.0000.pt")
+    assert again.plugins["second"].best_path.name != "checkpoint-001-0.1250.pt"
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def names_in(folder: Path) -> list[str]:
 
 def listed(folder: Path) -> list[Any]:
     manifest = json.loads((folder / "manifest.json").read_text())
-    own = ("num_bytes", "digest", "file")
+    own = ("num_bytes", "digest", "file", "written_by")
     entries = manifest["checkpoints"]
     return [{k: v for k, v in each.items() if k not in own} for each in entries]
 

@@ -27,8 +27,8 @@ from trainbus_checkpointing.filename import (
     default_template,
 )
 from trainbus_checkpointing.plan import plan_of
-from trainbus_checkpointing.retention import Entry, Ranking
-from trainbus_checkpointing.saved import check_state
+from trainbus_checkpointing.retention import Ranking
+from trainbus_checkpointing.saved import check_state, pointer, resumed_by
 from trainbus_checkpointing.saver import Saver, measured_before
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
@@ -175,12 +175,11 @@ class ModelCheckpointCallback(Callback):
         self._claim.require_free()
         self._saver = None
         folder = self._folder(trainer).absolute()
-        for other in trainer.plugins.values():
-            if isinstance(other, ModelCheckpointCallback) and other._uses(folder):
-                raise ConfigError(
-                    f"two checkpointing plugins write to {str(folder)!r}; give each "
-                    "its own save_dir"
-                )
+        if any(store.is_at(folder) for store in _stores(trainer)):
+            raise ConfigError(
+                f"two checkpointing plugins write to {str(folder)!r}; give each "
+                "its own save_dir"
+            )
         strategy, self._lock, self._late = trainer.strategy, None, None
         if strategy.saves_parts and self.weights == "trained":
             raise ConfigError(
@@ -212,14 +211,16 @@ class ModelCheckpointCallback(Callback):
         store = saver.store
         if self.weights == "trained":
             saver.frozen = FrozenWeights(trainer.model)
-        best, last = self._restored.get("best"), self._restored.get("last")
-        hints = [(each["file"], each["step"]) for each in (best, last) if each]
+        best, source = self._restored.get("best"), trainer.resumed_from
         measured = measured_before(trainer) if self._restored else {}
+        resumed = resumed_by(self._restored, source, position, measured)
+        # One for all; by no generator of the run, which would not resume to the bit.
+        run_id = max(s.run_id for s in _stores(trainer)) or os.urandom(8).hex()
         watched = {k: v for k, v in self._restored.items() if k in ("monitor", "mode")}
         before = replace(self.ranking, **watched)
 
         def begin() -> None:
-            store.begin(trainer.resumed_from, position, hints, measured)
+            store.begin(resumed, self.filename, run_id)
             before.spare(store.entries, self.ranking)
 
         with files.usable(store.folder):
@@ -332,8 +333,8 @@ class ModelCheckpointCallback(Callback):
             "version": STATE_VERSION,
             "monitor": self.monitor,
             "mode": self.ranking.mode,
-            "best": {**_pointer(best), "value": self.best_value} if best else carried,
-            "last": last and _pointer(last),
+            "best": {**pointer(best), "value": self.best_value} if best else carried,
+            "last": last and pointer(last),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -389,11 +390,8 @@ class ModelCheckpointCallback(Callback):
                 raise
             log.warning("checkpointing: training goes on without a save: %s", error)
 
-    def _uses(self, folder: Path) -> bool:
-        # Not Path.resolve, which raises where links go round in a circle.
-        used = self._saver and os.path.realpath(self._saver.store.folder)
-        return used == os.path.realpath(folder)
 
-
-def _pointer(entry: Entry) -> dict[str, Any]:
-    return {"file": entry.file, "step": entry.step}
+def _stores(trainer: Trainer) -> list[Store]:
+    plugins = trainer.plugins.values()
+    keepers = [each for each in plugins if isinstance(each, ModelCheckpointCallback)]
+    return [each._saver.store for each in keepers if each._saver]

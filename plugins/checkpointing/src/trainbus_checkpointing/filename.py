@@ -74,6 +74,12 @@ class FilenameTemplate:
         stem = stem.encode()[:room].decode(errors="ignore")  # 1e300 has 301 digits
         return stem + dot + suffix
 
+    def may_be(self, name: str, values: Mapping[str, float | None]) -> bool:
+        """Whether a checkpoint of ``values`` gets this name, or one with a ``-v2``."""
+        names = [self.render(values, is_mid_epoch) for is_mid_epoch in (False, True)]
+        names.append(LAST_NAME.format(epoch=values["epoch"], step=values["step"]))
+        return _unnumbered(name) in map(_unnumbered, names)
+
     def _fill(self, values: Mapping[str, float | None]) -> str:
         def text(match: re.Match[str]) -> str:
             name, _, spec = match[1].partition(":")
@@ -100,6 +106,10 @@ def as_folder(name: str) -> str:
 def is_name_of_last(name: str) -> bool:
     """Whether a file was written only so that training can go on from it."""
     return _OF_LAST.fullmatch(name) is not None
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"-v\d+$", "", name.rpartition(".")[0])
 
 
 def _number(value: float | None, spec: str) -> str:

@@ -100,11 +100,22 @@ class Manifest:
             if entry.run == continued and (entry.epoch, entry.step) <= position:
                 entry.run = self.run
 
-    def run_of(self, file: str, step: int) -> int | None:
-        """Return the run that lists ``file`` with a state of ``step``, or None."""
+    def latest_of(self, run_id: str, position: tuple[int, int]) -> Entry | None:
+        """Return the newest that the run of that id had written by ``position``."""
+        own = [
+            entry
+            for entry in self.entries
+            if run_id
+            and entry.written_by == run_id
+            and (entry.epoch, entry.step) <= position
+        ]
+        return max(own, key=lambda entry: (entry.epoch, entry.step), default=None)
+
+    def listed(self, file: str, step: int) -> Entry | None:
+        """Return the entry of ``file`` with a state of ``step``, or None."""
         for entry in self.entries:
             if entry.file == file and entry.step == step:
-                return entry.run
+                return entry
         return None
 
     def run_resumed(
@@ -113,7 +124,7 @@ class Manifest:
         position: tuple[int, int],
         metrics: Mapping[str, MetricValue],
     ) -> int | None:
-        """Return the run of the state that was resumed, or None.
+        """Return the run of a state that was resumed, or None.
 
         Args:
             known: (file, step) pairs that it had listed.
@@ -121,9 +132,9 @@ class Manifest:
             metrics: the latest in the state.
         """
         for file, step in known:
-            run = self.run_of(file, step)
-            if run is not None:
-                return run
+            named = self.listed(file, step)
+            if named is not None:
+                return named.run
         # All may have gone for one that was listed after the state was saved: another
         # plugin had its turn before at that boundary, or this one writes in a thread.
         for entry in reversed(self.entries):
@@ -178,6 +189,18 @@ class Manifest:
             return True
         except (ValueError, RecursionError):
             return False
+
+
+def read_beside(source: Path, position: tuple[int, int]) -> Manifest | None:
+    """Return the list in the folder of ``source``, opened at that file's run."""
+    try:
+        manifest = Manifest.read(source.parent)
+    except (CheckpointError, OSError) as error:
+        log.warning("checkpointing: %s", error)
+        return None
+    named = manifest.listed(source.name, position[1])
+    manifest.begin_run(manifest.run if named is None else named.run, position)
+    return manifest
 
 
 def is_complete(folder: Path, entry: Entry) -> bool:
@@ -241,6 +264,7 @@ def _entry(item: _Content) -> Entry:
         num_bytes=item.count("num_bytes"),
         digest=item.text("digest"),
         run=item.count("run"),
+        written_by=item.text("written_by") if "written_by" in item else "",
         is_spared=item.get("is_spared") is True,  # earlier releases spared none
         metrics={name: _finite(value) for name, value in metrics.items()},
     )

@@ -1,23 +1,29 @@
-"""List a resumed run's files anew when their list is missing or was damaged.
+"""List a resumed run's files anew that no list names.
 
-Only files that are known to be of that run: the one it goes on from, and those that the
-plugin's state in it names. All others stay as they are, and are never deleted.
+Only files that are known to be of that run: where the list is missing or was damaged,
+the one it goes on from and those that the plugin's state in it names; and what it wrote
+at that very boundary and died before it could list. All others stay as they are, and
+are never deleted.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from trainbus_checkpointing import folder as files
-from trainbus_checkpointing.filename import is_name_of_last
+from trainbus_checkpointing.filename import FilenameTemplate, is_name_of_last
 from trainbus_checkpointing.retention import Entry
 from training import CheckpointError
-from training.plugin import read_checkpoint
+from training.plugin import position_of, read_checkpoint
 
 log = logging.getLogger(__name__)
+
+#: What a file may raise that is no checkpoint of a run.
+UNUSABLE = (CheckpointError, OSError, LookupError, TypeError, ValueError)
 
 
 def relisted(folder: Path, known: Iterable[tuple[str, int]]) -> list[Entry]:
@@ -31,14 +37,8 @@ def relisted(folder: Path, known: Iterable[tuple[str, int]]) -> list[Entry]:
     for name, step in known:
         if files.is_bare_name(name) and (folder / name).exists():
             try:
-                entry = _entry(folder / name)
-            except (
-                CheckpointError,
-                OSError,
-                LookupError,
-                TypeError,
-                ValueError,
-            ) as why:
+                entry = _entry(folder / name, read_checkpoint(folder / name))
+            except UNUSABLE as why:
                 log.warning("checkpointing: %s is not listed: %s", folder / name, why)
                 continue
             if entry.step == step:
@@ -47,14 +47,58 @@ def relisted(folder: Path, known: Iterable[tuple[str, int]]) -> list[Entry]:
     return sorted(entries.values(), key=lambda entry: (entry.epoch, entry.step))
 
 
-def _entry(path: Path) -> Entry:
-    state = read_checkpoint(path)
-    progress = state["progress"]
-    measured = {
-        name: value
-        for name, (value, step, *_) in state["metrics"].items()
-        if step == progress["step"]
-    }
+def left_unlisted(
+    folder: Path,
+    listed: Sequence[Entry],
+    source: Path,
+    filename: FilenameTemplate,
+) -> list[Entry]:
+    """Return entries of files that the resumed run wrote where it was saved.
+
+    It died before it could list them, and goes on from another plugin's file. History
+    and metrics in it, with the seconds that each epoch took, tell that a file is the
+    run's, its name that this plugin has put it there, and its content that it is no
+    copy of a listed one.
+
+    Args:
+        folder: where they lie.
+        listed: what is listed there.
+        source: what the run goes on from, which is listed elsewhere.
+        filename: of the ranked ones.
+    """
+    found, at = [], position_of(source)
+    for name in files.unlisted(folder, [entry.file for entry in listed]):
+        path = folder / name
+        if position_of(path) != at:
+            continue
+        try:
+            state = read_checkpoint(path)
+            entry = _entry(path, state)
+            values = {**_measured(state), **state["progress"]}
+            is_own = _course(state) == _course(read_checkpoint(source))
+            is_own = is_own and filename.may_be(name, values)
+        except UNUSABLE as why:
+            log.warning("checkpointing: %s is not listed: %s", path, why)
+            continue
+        if is_own and entry.digest not in {each.digest for each in listed}:
+            log.warning("checkpointing: %s is listed again", path)
+            found.append(entry)
+    return found
+
+
+def _course(state: Mapping[str, Any]) -> str:
+    # As text, in which a number that is none is equal to itself.
+    return repr([state[part] for part in ("progress", "metrics", "history")])
+
+
+def _measured(state: Mapping[str, Any]) -> dict[str, float]:
+    """Return what was measured at the step of a state."""
+    metrics, now = state["metrics"], state["progress"]["step"]
+    return {name: value for name, (value, step, *_) in metrics.items() if step == now}
+
+
+def _entry(path: Path, state: Mapping[str, Any]) -> Entry:
+    progress, measured = state["progress"], _measured(state)
     return Entry(
         file=path.name,
         step=progress["step"],

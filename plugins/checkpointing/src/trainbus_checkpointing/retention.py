@@ -30,6 +30,8 @@ class Entry:
         num_bytes: size of the file.
         digest: of names, sizes and CRC32s of all its records.
         run: number of the run in this folder that it belongs to.
+        written_by: random id of the run that wrote it, the same in each folder that it
+            writes to; empty where an earlier release did.
         is_spared: was among the best by another monitor or mode, and is never deleted.
     """
 
@@ -42,6 +44,7 @@ class Entry:
     num_bytes: int = 0
     digest: str = ""
     run: int = 0
+    written_by: str = ""
     is_spared: bool = False
     metrics: dict[str, float | None] = field(default_factory=dict)
 

@@ -1,13 +1,56 @@
-"""What the state of checkpointing in a checkpoint must be."""
+"""What the state of checkpointing in a checkpoint must be, and what it tells."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from trainbus_checkpointing.folder import is_bare_name
-from training.plugin import has_names, is_count, is_finite, require_state
+from trainbus_checkpointing.retention import Entry
+from training.plugin import (
+    MetricValue,
+    has_names,
+    is_count,
+    is_finite,
+    require_state,
+)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What tells which run goes on.
+
+    Attributes:
+        source: the checkpoint that was loaded, or None in a fresh run.
+        position: (epoch, step) of its state.
+        known: (file, step) pairs that this plugin had listed, and
+        metrics: the latest that the run had measured, both to know it by.
+    """
+
+    source: Path | None
+    position: tuple[int, int]
+    known: tuple[tuple[str, int], ...]
+    metrics: Mapping[str, MetricValue]
+
+
+def resumed_by(
+    state: Mapping[str, Any],
+    source: Path | None,
+    position: tuple[int, int],
+    metrics: Mapping[str, MetricValue],
+) -> Resumed:
+    """Return what tells the run of a checked state; ``{}`` in a fresh run."""
+    named = filter(None, (state.get("best"), state.get("last")))
+    known = tuple((each["file"], each["step"]) for each in named)
+    return Resumed(source, position, known, metrics)
+
+
+def pointer(entry: Entry) -> dict[str, Any]:
+    """Return what a state says of a file."""
+    return {"file": entry.file, "step": entry.step}
 
 
 def check_state(owner: str, state: Mapping[str, Any]) -> None:

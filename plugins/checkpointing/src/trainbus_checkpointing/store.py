@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.background import Background
-from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete
+from trainbus_checkpointing.filename import FilenameTemplate
+from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete, read_beside
 from trainbus_checkpointing.parts_in_flight import PartsInFlight
-from trainbus_checkpointing.relisting import relisted
+from trainbus_checkpointing.relisting import left_unlisted, relisted
 from trainbus_checkpointing.retention import Entry, Ranking
+from trainbus_checkpointing.saved import Resumed
 from training import CheckpointError
-from training.plugin import BegunSave, MetricValue, RunLock, Strategy, write_json
+from training.plugin import BegunSave, RunLock, Strategy, write_json
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,8 @@ class Store:
         self._strategy = strategy
         self._lists = Lists(Manifest(folder))
         self._source: str | None = None
+        #: Of the run; empty before it has begun, and on other processes than the main.
+        self.run_id = ""
         self._background = Background()
         self._parts: PartsInFlight | None = None
 
@@ -114,38 +118,45 @@ class Store:
         """The one that was written last, or None."""
         return next(reversed(self.entries), None)
 
-    def begin(
-        self,
-        resumed_from: Path | None,
-        position: tuple[int, int],
-        hints: Iterable[tuple[str, int]],
-        metrics: Mapping[str, MetricValue],
-    ) -> None:
+    def is_at(self, folder: Path) -> bool:
+        """Whether these are the checkpoints in ``folder``."""
+        # Not Path.resolve, which raises where links go round in a circle.
+        return os.path.realpath(self.folder) == os.path.realpath(folder)
+
+    def begin(self, resumed: Resumed, filename: FilenameTemplate, run_id: str) -> None:
         """Read what the folder holds and open a run in it.
 
         Args:
-            resumed_from: the checkpoint that was loaded, or None.
-            position: (epoch, step) of its state, (0, 0) in a fresh run.
-            hints: (file, step) pairs that its run had written, and
-            metrics: the latest that it had measured, both to recognise that run when
-                the checkpoint itself is not listed.
+            resumed: the run that goes on.
+            filename: of the ranked ones.
+            run_id: of the new run.
         """
         self._lock.confirm()
         self._lists = Lists(_read_or_move_aside(self.folder))
         self._manifest.drop_incomplete()
-        self._source = None
-        known = list(hints)
-        if resumed_from is not None and _is_in(resumed_from, self.folder):
-            self._source = resumed_from.name
-            known.insert(0, (self._source, position[1]))
+        self._source, self.run_id, saved_by = None, run_id, ""
+        known, source, until = list(resumed.known), resumed.source, resumed.position
+        if source is not None and _is_in(source, self.folder):
+            self._source = source.name
+            known.insert(0, (self._source, until[1]))
             if not self._manifest.run:  # no list, or one that was damaged
                 self._manifest.entries = relisted(self.folder, known)
-        elif resumed_from is not None:
-            self._lists.elsewhere = _beside(resumed_from, position)
-        run = self._manifest.run_resumed(known, position, metrics)
+        elif source is not None:
+            self._lists.elsewhere = beside = read_beside(source, until)
+            named = beside and beside.listed(source.name, until[1])
+            saved_by = named.written_by if named else ""
+        own = self._manifest.latest_of(saved_by, until)
+        if own is None:
+            run = self._manifest.run_resumed(known, until, resumed.metrics)
+        else:  # what its owner has listed since is of a branch
+            run, until = own.run, (own.epoch, own.step)
         if run is None and self._source is not None:
             run = self._manifest.run  # an unlisted file in here: of the newest run
-        self._manifest.begin_run(run, position)
+        self._manifest.begin_run(run, until)
+        if saved_by and source is not None:
+            listed, new = self._manifest.entries, self._manifest.run
+            found = left_unlisted(self.folder, listed, source, filename)
+            listed += [replace(e, run=new, written_by=saved_by) for e in found]
         self._report()
 
     def note_run(self) -> None:
@@ -290,6 +301,7 @@ class Store:
                 num_bytes=files.size_of(path),
                 digest=files.digest_of(path),
                 run=self._manifest.run,
+                written_by=self.run_id,
             )
             self._list([*self._manifest.entries, entry])
             pointer = {"file": entry.file, "step": entry.step, "epoch": entry.epoch}
@@ -374,18 +386,6 @@ class Store:
 
 def _is_in(path: Path, folder: Path) -> bool:
     return path.resolve().parent == folder.resolve()
-
-
-def _beside(source: Path, position: tuple[int, int]) -> Manifest | None:
-    """Return the list in the folder of ``source``, opened at that file's run."""
-    try:
-        manifest = Manifest.read(source.parent)
-    except (CheckpointError, OSError) as error:
-        log.warning("checkpointing: %s", error)
-        return None
-    run = manifest.run_of(source.name, position[1])
-    manifest.begin_run(manifest.run if run is None else run, position)
-    return manifest
 
 
 def _read_or_move_aside(folder: Path) -> Manifest:

@@ -141,6 +141,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     from training.app.building.recipe import described
     from training.builtin.defaults import SILENT
     from training.builtin.run_record import RunRecord
+    from training.builtin.unmeasured import leave_unmeasured
     from training.planned.planned_run import NOBODY_EVALUATES
     from training.trainer import Trainer
 
@@ -148,9 +149,8 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))
     # With validation rows and nobody to measure, the kernel would enable evaluation.
-    is_evaluated = any(hasattr(each, "evaluate") for each in instances)
     validation = parts.pipeline.get_val_dataloader()
-    if validation is not None and not is_evaluated:
+    if validation is not None and leave_unmeasured(instances):
         log.warning("%s", NOBODY_EVALUATES)
         validation = None
     return Trainer(

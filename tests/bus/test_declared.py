@@ -39,6 +39,10 @@ BASES = pytest.mark.parametrize("base", [Callback, Marked])
         ({"hook_apis": ">=1.0,<2"}, "hook_api"),
         ({"load_statedict": nothing, "state_dict": nothing}, "load_state_dict"),
         ({"state_dicts": nothing, "load_state_dict": nothing}, "state_dict"),
+        ({"state_dct": nothing, "load_state_dct": nothing}, "state_dict"),
+        ({"statedict": nothing, "loadstatedict": nothing}, "state_dict"),
+        ({"load_state_dcit": nothing}, "load_state_dict"),
+        ({"state_dct": nothing}, "state_dict"),
     ],
 )
 def test_a_misspelt_attribute_is_refused_with_the_near_one(
@@ -61,6 +65,7 @@ def test_a_misspelt_attribute_is_refused_with_the_near_one(
         {"ranks": "all", "rank": "main"},  # knows the right one, too
         {"_rank": "main"},
         {"upload_state_dict": nothing, "reload_state_dict": nothing},
+        {"get_state": nothing, "set_state": nothing, "add_state_dict": nothing},
         {"format": "csv", "load_state": nothing, "root": "main", "produced": ()},
     ],
     ids=" ".join,

@@ -135,3 +135,21 @@ def test_the_kit_finds_them(tmp_path: Any) -> None:
     says = {"hook_api": ">=1.0,<2", "on_epoch_end": nothing, "failures": "isolate"}
     with pytest.raises(AssertionError, match="did you mean 'failure'"):
         assert_plugin_conforms(type("Typo", (Callback,), says), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("says", "is_told"),
+    [
+        ({}, True),
+        ({"helper": nothing}, True),
+        ({"on_step_end": None}, True),
+        ({"on_step_end": lambda self: None}, False),
+        ({"state_dict": lambda self: {}, "load_state_dict": nothing}, False),
+    ],
+)
+def test_a_callback_that_hears_nothing_is_warned_of(
+    says: dict[str, Any], is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    Bus().register(type("Deaf", (Callback,), says)())
+    told = "Deaf) hears nothing: no method of it has the name of a hook"
+    assert (told in caplog.text) is is_told

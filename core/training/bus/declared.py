@@ -197,8 +197,17 @@ def warn_of_unmarked(plugin: Any, name: str) -> None:
             )
 
 
-def refuse_deaf(plugin: Any) -> None:
-    """Refuse an object that hears nothing and keeps nothing: it is no plugin."""
+def refuse_deaf(plugin: Any, name: str) -> None:
+    """Refuse an object that hears nothing and keeps nothing; warn of a ``Callback``."""
+    if isinstance(plugin, Callback):
+        # It says what it is meant to be; a base may be given before its hooks are.
+        if not has_own(plugin, "state_dict"):
+            log.warning(
+                "plugin %r (%s) hears nothing: no method of it has the name of a hook; "
+                "write one, such as on_step_end, or leave the plugin out",
+                *(name, describe(plugin)),
+            )
+        return
     attributes = set(dir(type(plugin)))
     if attributes & {*HOOKS, "state_dict"} - {"evaluate", *SINCE}:
         return  # unmarked hooks are warned of

@@ -52,6 +52,7 @@ def create_trainer_from_config(
     save_dir: str | os.PathLike[str] | None = None,
     device: Any = None,
     nonfinite: str | None = None,
+    stop_on_sigusr1: bool | None = None,
     tf32: bool | None = None,
     compile: bool | Mapping[str, Any] | None = None,  # noqa: A002  # as torch has it
     cuda_graphs: bool | None = None,
@@ -89,6 +90,7 @@ def create_trainer_from_config(
         save_dir: folder of the run.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: CUDA when there is one.
         nonfinite: ``"stop"`` or ``"skip"``.
+        stop_on_sigusr1: whether SIGUSR1 ends the run as SIGTERM does.
         tf32: whether fp32 products may round their factors to TF32.
         compile: compile the forward pass; True, or arguments of ``torch.compile``.
         cuda_graphs: record the work of a step once and replay it.

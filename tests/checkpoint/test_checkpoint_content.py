@@ -97,16 +97,14 @@ def test_what_is_saved_however_deep_is_loaded(
             return make_trainer(None, None, metadata={"x": value})
         return make_trainer(None, None, Keeps(value))
 
-    file, saved = tmp_path / "a.pt", []
+    file = tmp_path / "a.pt"
     for levels in range(90, 105):
-        try:
-            holding(nested(levels)).save_checkpoint(file)
-        except (PluginError, ConfigError) as error:
-            assert "is inside of more than 100 lists" in str(error)
-        else:
-            holding(0).load_checkpoint(file)
-            saved.append(levels)
-    assert saved == [*range(90, deepest + 1)]
+        if levels > deepest:
+            with pytest.raises(ConfigError, match="inside of more than 100 lists"):
+                holding(nested(levels)).save_checkpoint(file)
+            continue
+        holding(nested(levels)).save_checkpoint(file)
+        holding(0).load_checkpoint(file)
 
 
 def test_a_tuple_as_a_key_is_named_and_not_said_to_be_too_deep(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from training.builtin.compiling import (
     refuse_two_recorders,
 )
 from training.builtin.defaults import recorder
-from training.builtin.unmeasured import leave_unmeasured
 from training.builtin.run_record import folder_mistake
+from training.builtin.unmeasured import leave_unmeasured
 from training.bus.bus import Bus
 from training.errors import TrainbusError
 from training.files.named_paths import barrier

@@ -63,7 +63,7 @@ wrapper itself always ends the run. `on_exception` and `on_close` call everybody
 unknown hook or argument, an argument with a default, by keyword only or with stars (`*args`,
 `**kwargs` alone, as a decorator without `functools.wraps` leaves them), `async def`, a
 `yield` without the mark, `hookwrapper=True`, a hook's name on what is no function or method
-(None there is no hook), an object that hears nothing. So is what would say nothing to anybody:
+(None there is no hook), an object that hears nothing (of a `Callback` a warning says so). So is what would say nothing to anybody:
 a class attribute or a state method that is nearly one of those below (`rank = "main"`), a value
 of `mutates` or `reads_device` that there is not, `state_dict` without `load_state_dict`. Names
 are refused that cannot be printed, and `signal`, `trainer` and `user`, which records use where

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from training.checkpoint.optimizer_state import options_of, state_dict_of
 from training.checkpoint.plugin_states import check_states
 from training.checkpoint.settings import settings_of
-from training.checkpoint.storable import describe_foreign, foreign_value
+from training.checkpoint.storable import OF_PART, describe_foreign, foreign_value
 from training.errors import ConfigError
 from training.files.named_paths import named_path
 from training.loop.window import NONFINITE_POLICIES
@@ -250,7 +250,7 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
             f"metadata is {type(metadata).__name__}; use a mapping of names to values"
         )
     values: dict[str, Any] = plain(dict(metadata or {}))
-    foreign = foreign_value(values, "metadata")
+    foreign = foreign_value(values, "metadata", OF_PART)
     if foreign is not None:
         raise ConfigError(describe_foreign(*foreign))
     return values
@@ -330,7 +330,7 @@ def check_savable(trainer: Checkpointable) -> None:
         "settings": settings_of(trainer),
         "metadata": trainer.metadata,
     }
-    found = [foreign_value(plain(part), name) for name, part in parts.items()]
+    found = [foreign_value(plain(each), name, OF_PART) for name, each in parts.items()]
     problems = [describe_foreign(*each) for each in found if each is not None]
     for problem in (*problems, *_lacking(trainer.optimizer)):
         if trainer.bus.on_checkpoint is not None:

@@ -69,8 +69,8 @@ class Trainer:
     Args:
         model: put on the device; called with batches unless ``step_fn`` says otherwise.
         train_dataloader: re-iterable of batches: mappings, tuples or tensors.
-        val_dataloader: re-iterable of batches for evaluation. With it, and unless a
-            plugin listens to ``evaluate``, the evaluation plugin measures every epoch.
+        val_dataloader: re-iterable of batches for evaluation. With it the evaluation
+            plugin measures every epoch, unless a plugin may do so (see ``produces``).
             Several are a mapping of names to loaders, or a list of DataLoaders, named
             ``"0"``, ``"1"``: each is measured, as ``val_loss/<name>`` and so on.
         optimizer: a torch optimizer over the model's parameters; required.

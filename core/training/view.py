@@ -108,7 +108,7 @@ class TrainerView(Protocol):
         pending: what is owed to whoever goes on from here: kind -> reasons. An
             evaluation that waits for the next boundary; what is saved now is itself the
             checkpoint that was asked for.
-        stop_reason: why training ended; None before and while it runs.
+        stop_reason: why the run ends, or has ended; None while nothing ends it.
         stop_owner: who ended it: a plugin's name, ``"trainer"`` when the plan was
             done, ``"signal"``, or ``"error"`` where an evaluation failed.
         is_stopping: whether the boundary at hand is the last one of the run.

@@ -47,6 +47,26 @@ def test_they_train_evaluate_and_predict_from_the_checkpoint_alone(
     assert (code, out.strip() in ("odd", "even")) == (0, True)
 
 
+def test_a_class_in_a_file_does_its_own_task_whatever_it_is_called(
+    command: Command,
+) -> None:
+    unnamed = OWN.replace('    name = "parity"\n', "")
+    assert unnamed != OWN
+    Path("own.py").write_text(unnamed)
+    code, out, err = command("run", "run.yaml")
+    assert (code, "accuracy" in out) == (0, True), err
+
+
+def test_a_family_that_calls_a_task_otherwise_is_told_by_what_the_task_goes(
+    command: Command,
+) -> None:
+    Path("other.py").write_text(OWN.replace('    name = "parity"\n', ""))
+    code, _, err = command("plan", "run.yaml", "--set", "task=./other.py:Parity")
+    assert code == 2
+    assert "does not do the task 'Parity' (did you mean 'parity'?)" in err
+    assert "a class in a file goes by its `name`" in err
+
+
 def test_they_are_planned_and_their_gradient_is_checked(command: Command) -> None:
     code, out, err = command("plan", "run.yaml")
     assert (code, "40 train, 10 validation" in out) == (0, True), err

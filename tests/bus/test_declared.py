@@ -39,6 +39,10 @@ BASES = pytest.mark.parametrize("base", [Callback, Marked])
         ({"hook_apis": ">=1.0,<2"}, "hook_api"),
         ({"load_statedict": nothing, "state_dict": nothing}, "load_state_dict"),
         ({"state_dicts": nothing, "load_state_dict": nothing}, "state_dict"),
+        ({"state_dct": nothing, "load_state_dct": nothing}, "state_dict"),
+        ({"statedict": nothing, "loadstatedict": nothing}, "state_dict"),
+        ({"load_state_dcit": nothing}, "load_state_dict"),
+        ({"state_dct": nothing}, "state_dict"),
     ],
 )
 def test_a_misspelt_attribute_is_refused_with_the_near_one(
@@ -61,6 +65,7 @@ def test_a_misspelt_attribute_is_refused_with_the_near_one(
         {"ranks": "all", "rank": "main"},  # knows the right one, too
         {"_rank": "main"},
         {"upload_state_dict": nothing, "reload_state_dict": nothing},
+        {"get_state": nothing, "set_state": nothing, "add_state_dict": nothing},
         {"format": "csv", "load_state": nothing, "root": "main", "produced": ()},
     ],
     ids=" ".join,
@@ -130,3 +135,21 @@ def test_the_kit_finds_them(tmp_path: Any) -> None:
     says = {"hook_api": ">=1.0,<2", "on_epoch_end": nothing, "failures": "isolate"}
     with pytest.raises(AssertionError, match="did you mean 'failure'"):
         assert_plugin_conforms(type("Typo", (Callback,), says), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("says", "is_told"),
+    [
+        ({}, True),
+        ({"helper": nothing}, True),
+        ({"on_step_end": None}, True),
+        ({"on_step_end": lambda self: None}, False),
+        ({"state_dict": lambda self: {}, "load_state_dict": nothing}, False),
+    ],
+)
+def test_a_callback_that_hears_nothing_is_warned_of(
+    says: dict[str, Any], is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    Bus().register(type("Deaf", (Callback,), says)())
+    told = "Deaf) hears nothing: no method of it has the name of a hook"
+    assert (told in caplog.text) is is_told

@@ -25,11 +25,10 @@ def test_a_relation_that_is_no_tuple_of_names_is_refused(key: str, value: Any) -
 def test_a_relation_to_a_name_that_looks_misspelt_is_warned_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    first = type("First", (Callback,), {"before": ("secnod", "elsewhere")})()
-    second = type("Second", (Callback,), {"name": "second"})()
+    first, second = Named("First", before=("secnod", "elsewhere")), Named("second")
     bus = Bus()
     bus.register_all([(None, first), (None, second)])
-    bus.register(Callback(), "third")
+    bus.register(Named("third"))
     told = [r.getMessage() for r in caplog.records]
     assert told == [
         "plugin 'First' declares before 'secnod', which is not there (did you mean "

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from toy import Regression, make_trainer
 
-from training import Callback, CheckpointError, PluginError
+from training import Callback, CheckpointError, ConfigError, PluginError, Trainer
 from training.checkpoint.storable import foreign_value
 from training.checkpoint_io import UnreadableError
 
@@ -79,6 +79,32 @@ def test_a_state_that_holds_itself_is_named_and_not_saved(tmp_path: Path) -> Non
     with pytest.raises(PluginError, match=r"'Keeps' .*inside of more than 100 lists"):
         make_trainer(None, None, Keeps(endless)).save_checkpoint(tmp_path / "a.pt")
     assert not list(tmp_path.iterdir())
+
+
+def nested(levels: int) -> list[Any]:
+    lists: list[Any] = []
+    for _ in range(levels):
+        lists = [lists]
+    return lists
+
+
+@pytest.mark.parametrize(("of", "deepest"), [("a plugin", 95), ("metadata", 98)])
+def test_what_is_saved_however_deep_is_loaded(
+    of: str, deepest: int, tmp_path: Path
+) -> None:
+    def holding(value: Any) -> Trainer:
+        if of == "metadata":
+            return make_trainer(None, None, metadata={"x": value})
+        return make_trainer(None, None, Keeps(value))
+
+    file = tmp_path / "a.pt"
+    for levels in range(90, 105):
+        if levels > deepest:
+            with pytest.raises(ConfigError, match="inside of more than 100 lists"):
+                holding(nested(levels)).save_checkpoint(file)
+            continue
+        holding(nested(levels)).save_checkpoint(file)
+        holding(0).load_checkpoint(file)
 
 
 def test_a_tuple_as_a_key_is_named_and_not_said_to_be_too_deep(tmp_path: Path) -> None:

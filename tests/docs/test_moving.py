@@ -20,7 +20,7 @@ WORDS = {
     *("bf16", "fp16", "ddp", "fsdp2", "collate_fn", "evaluate", "score", "collate"),
     *("check_finite", "applied", "before", "after", "mutates", "ema", "step"),
     *("state_dict", "load_state_dict", "data", "training", "Trainer", "step_fn"),
-    *("plugins", '"no:progress"', '"auto"', "train(resume=...)"),
+    *("plugins", '"no:progress"', '"no:evaluation"', '"auto"', "train(resume=...)"),
     *("torchrun", "trainbus evaluate", "trainbus predict --rows FILE --out FILE"),
     *("paths.best_checkpoint", "summary.json", "weights_only"),
     'model.load_state_dict(torch.load(FILE, weights_only=True)["model"])',

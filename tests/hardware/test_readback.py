@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 
 from training.hardware.readback import Readback
@@ -51,3 +54,10 @@ def test_a_number_that_is_not_here_is_waited_for_once() -> None:
 def test_a_number_of_the_host_is_here() -> None:
     assert Readback(2.0).is_here
     assert Readback(torch.tensor(2.0)).value() == 2.0
+
+
+@pytest.mark.parametrize("value", [3, 3.0, torch.tensor(3), torch.tensor(3.0)])
+def test_a_number_of_python_is_here_already(value: Any) -> None:
+    number = Readback(value)
+    assert number.is_here
+    assert (number.value(), type(number.value())) == (3.0, float)

@@ -14,6 +14,7 @@ from training import callbacks as plugin_names
 from training.builtin.compiling import Compile, has_recorder
 from training.builtin.memory_advice import MemoryAdvice
 from training.builtin.tf32 import TF32
+from training.builtin.unmeasured import Unmeasured, who_may_measure
 from training.bus.bus import Bus
 from training.bus.callback import BuiltIn, Callback
 from training.errors import ConfigError, PluginError, did_you_mean
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 #: configuration without a list of plugins has it; and what switches that off.
 DEFAULTS = ("progress", "run_record")
 SILENT = tuple(f"no:{name}" for name in DEFAULTS)
+#: What validation data imply; it can be switched off, too.
+IMPLIED = "evaluation"
 #: ``off`` leaves the defaults out everywhere, such as in a suite of tests.
 ENVIRONMENT = "TRAINBUS_DEFAULTS"
 
@@ -59,8 +62,9 @@ def register_plugins(
 
     A ``scheduler`` is stepped by the LR plugin, unless one of ``callbacks`` holds that
     very object. ``validation`` data are measured by the evaluation plugin, unless
-    somebody listens to ``evaluate``. ``cuda_graphs`` is what the plugin of that name
-    does. Progress is shown and a record of the run kept, unless something else is said.
+    somebody listens to ``evaluate`` who may do so. ``cuda_graphs`` is what the plugin
+    of that name does. Progress is shown and a record of the run kept, unless something
+    else is said.
 
     Raises:
         ConfigError: a scheduler that is none, an evaluator without data, or
@@ -89,13 +93,26 @@ def register_plugins(
                 "EvaluationCallback(evaluator) alone"
             )
         bus.register(plugin_names.EvaluationCallback(evaluator))
-    elif validation is not None and not bus.listeners("evaluate"):
-        bus.register(plugin_names.EvaluationCallback())
+    elif validation is not None and IMPLIED in wanted:
+        _imply_evaluation(bus)
     if cuda_graphs and not has_recorder(bus.plugins):
         bus.register(recorder())
     taken = {getattr(plugin, "name", None) for plugin in bus.plugins.values()}
     names = [each for each in wanted if each not in taken and each not in bus.plugins]
     bus.register_all((None, plugin) for plugin in made_defaults(names))
+
+
+def _imply_evaluation(bus: Bus) -> None:
+    """Enable the evaluation plugin, unless a listener may measure in its stead.
+
+    One that declares other metrics alone does not. Who declares nothing is believed to
+    measure, since two that deliver ``val_loss`` are an error, and is watched.
+    """
+    known = who_may_measure(bus)
+    if not known:
+        bus.register(plugin_names.EvaluationCallback())
+    elif not any(getattr(bus.plugins[name], "produces", None) for name in known):
+        bus.register(Unmeasured(known))
 
 
 def chosen_defaults(plugins: Any) -> tuple[list[str], Any]:
@@ -105,16 +122,18 @@ def chosen_defaults(plugins: Any) -> tuple[list[str], Any]:
         PluginError: something is switched off that is on by no default.
     """
     is_off = os.environ.get(ENVIRONMENT) == "off"
+    names = [IMPLIED] if is_off else [*DEFAULTS, IMPLIED]
     if not isinstance(plugins, (list, tuple)):
-        return [] if is_off else list(DEFAULTS), plugins
+        return names, plugins
     off = [e[3:] for e in plugins if isinstance(e, str) and e.startswith("no:")]
+    choices = (*DEFAULTS, IMPLIED)
     for name in off:
-        if name not in DEFAULTS:
+        if name not in choices:
             raise PluginError(
                 f"plugins has 'no:{name}', but {name!r} is not on by default"
-                f"{did_you_mean(name, DEFAULTS)}; these are: {', '.join(DEFAULTS)}"
+                f"{did_you_mean(name, choices)}; these are: {', '.join(choices)}"
             )
-    wanted = [] if is_off else [name for name in DEFAULTS if name not in off]
+    wanted = [name for name in names if name not in off]
     others = [e for e in plugins if not isinstance(e, str) or not e.startswith("no:")]
     return wanted, others
 

@@ -44,6 +44,8 @@ class Callback:
     reads_device: ClassVar[Collection[str]] = ()
     #: Metrics that ``evaluate`` may deliver, for those who read about it; where it
     #: chooses among those of the run's task, any of these go by ``chooses_metrics``.
+    #: One that declares some, none of them ``val_...``, leaves the validation data to
+    #: the evaluation plugin; else that is taken to be measured by it.
     produces: ClassVar[tuple[str, ...]] = ()
     #: Options that list metrics of the run's task to be measured, None for all; each
     #: with what else it may list. A configuration is refused that lists others.

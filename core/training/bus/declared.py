@@ -87,6 +87,7 @@ def _misspelt(plugin: Any) -> str:
     }
     # What an instance was given is data, whatever its name.
     given = getattr(plugin, "__dict__", {})
+    has_state = not own.keys().isdisjoint(_STATE)
     for name, value in own.items():
         if name.startswith("_") or name in _KINDS or name in HOOKS or name in given:
             continue
@@ -96,8 +97,8 @@ def _misspelt(plugin: Any) -> str:
             for each, kinds_of in _KINDS.items()
             if each not in own
             and isinstance(value, kinds_of)
-            # Alone it may be what it says: `upload_state_dict`, say.
-            and (each not in _STATE or not own.keys().isdisjoint(_STATE))
+            # A longer name may be what it says: `upload_state_dict`, say.
+            and (each not in _STATE or "state_dict" not in name or has_state)
         ]
         if near := difflib.get_close_matches(name, meant, n=1, cutoff=0.88):
             is_method = near[0] in _STATE
@@ -196,8 +197,17 @@ def warn_of_unmarked(plugin: Any, name: str) -> None:
             )
 
 
-def refuse_deaf(plugin: Any) -> None:
-    """Refuse an object that hears nothing and keeps nothing: it is no plugin."""
+def refuse_deaf(plugin: Any, name: str) -> None:
+    """Refuse an object that hears nothing and keeps nothing; warn of a ``Callback``."""
+    if isinstance(plugin, Callback):
+        # It says what it is meant to be; a base may be given before its hooks are.
+        if not has_own(plugin, "state_dict"):
+            log.warning(
+                "plugin %r (%s) hears nothing: no method of it has the name of a hook; "
+                "write one, such as on_step_end, or leave the plugin out",
+                *(name, describe(plugin)),
+            )
+        return
     attributes = set(dir(type(plugin)))
     if attributes & {*HOOKS, "state_dict"} - {"evaluate", *SINCE}:
         return  # unmarked hooks are warned of

@@ -160,8 +160,8 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
         hooks.add(hook, method, marks)
     if complaint := ranks_mistake(plugin, hooks.heard):
         raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
-    if not hooks.marks and not isinstance(plugin, Callback):
-        refuse_deaf(plugin)
+    if not hooks.marks:
+        refuse_deaf(plugin, name)
     return hooks
 
 

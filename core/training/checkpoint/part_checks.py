@@ -122,10 +122,10 @@ def check_progress(progress: Mapping[str, Any], state: Mapping[str, Any]) -> Non
         require(is_count(value), f"progress.{name}", value, COUNT)
     loss = progress["loss_sum"]
     require(is_number(loss), "progress.loss_sum", loss, "a number")
-    for name in ("weight_sum", "lr"):
-        value = progress.get(name, 0.0)
-        is_right = is_finite(value) and (value >= 0 or name == "lr")
-        require(is_right, f"progress.{name}", value, "a finite number of at least 0")
+    weight, rate = (progress.get(name, 0.0) for name in ("weight_sum", "lr"))
+    is_right = is_finite(weight) and weight >= 0
+    require(is_right, "progress.weight_sum", weight, "a finite number of at least 0")
+    require(is_finite(rate), "progress.lr", rate, "a finite number")
     sums = progress.get("part_sums", {})
     is_right = has_names(sums) and all(map(_is_sum, sums.values()))
     require(is_right, "progress.part_sums", sums, "names of sums and weights")

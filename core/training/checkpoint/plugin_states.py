@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from training.bus.on_stack import CALLERS
 from training.bus.slots import note_plugin
 from training.checkpoint.part_checks import shown
-from training.checkpoint.storable import describe_foreign, foreign_value
+from training.checkpoint.storable import OF_STATE, describe_foreign, foreign_value
 from training.errors import CheckpointError, PluginError
 from training.feed.share import digest
 from training.messages.error_texts import repr_of
@@ -142,7 +142,7 @@ def state_of(name: str, plugin: Any, trainer: Checkpointable) -> dict[str, Any]:
 
 
 def _require_storable(name: str, state: Any, trainer: Checkpointable) -> None:
-    foreign = foreign_value(dict(state), parts=trainer.strategy.parts)
+    foreign = foreign_value(dict(state), "", OF_STATE, trainer.strategy.parts)
     if foreign is not None:
         raise PluginError(
             f"plugin {name!r} returned a state_dict in which "

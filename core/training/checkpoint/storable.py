@@ -21,6 +21,8 @@ SEQUENCES = frozenset({list, tuple, set})
 TENSORS = frozenset({Tensor, torch.nn.Parameter})
 #: Lists and mappings inside of one another.
 DEEPEST = 100
+#: How many of them a part of a checkpoint, and a plugin's state, are inside of there.
+OF_PART, OF_STATE = 1, 2
 _KEY = "a key of "
 _KEPT = "keep tensors, numbers, strings, lists and dicts"
 

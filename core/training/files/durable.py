@@ -33,7 +33,8 @@ def write_durably(
     new file's permissions are those that the umask leaves.
 
     Raises:
-        OSError: a file operation failed; ``path`` is as it was before.
+        OSError: a file operation failed; ``path`` is as it was before, or, where only
+            the folder could not be synced, has the new content, which a crash may lose.
     """
     path = named_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ class Readback:
     def __init__(self, value: Tensor | float) -> None:
         self._event: torch.cuda.Event | None = None
         self._host: Tensor | float
-        if isinstance(value, float):
+        if isinstance(value, (float, int)):
             self._host = value
         elif value.is_cuda:
             self._host = torch.empty((), dtype=value.dtype, pin_memory=True)

@@ -17,8 +17,8 @@ __all__ = ["NOBODY_EVALUATES", "Boundary", "Plan", "PlannedRun"]
 MOST_STEPS = 1_000_000
 #: What is said where validation rows are given and nothing is made of them.
 NOBODY_EVALUATES = (
-    "there are validation rows, but no plugin evaluates: nothing is measured; enable "
-    "the plugin 'evaluation'"
+    "there are validation rows, but no plugin measures them: nothing is made of them; "
+    "enable the plugin 'evaluation'"
 )
 
 

@@ -18,6 +18,8 @@ class Task:
     ``.json`` are a list of these, of rows that have an id where ``fields`` name one.
 
     Attributes:
+        name: what it is called in ``tasks`` of a family; an installed one goes by its
+            entry point, and a class in a file without it by its own name.
         fields: name -> kind of the values that a row has: ``text``, ``texts``, ``id``,
             or what else the pipeline reads; with ``?`` a row may do without.
         target: the field that is predicted; ``predict`` does without it.

@@ -13,7 +13,7 @@ import torch
 from training.bus.bus import Bus
 from training.bus.callback import Callback
 from training.bus.declared import api_mistake
-from training.checkpoint.storable import describe_foreign, foreign_value
+from training.checkpoint.storable import OF_STATE, describe_foreign, foreign_value
 from training.discovery.signature import signature_mistakes
 from training.hardware.rng import rng_state
 from training.loop.requests import Abandoned
@@ -67,7 +67,7 @@ def check_state(case: Case) -> list[str]:
     if not isinstance(state, Mapping):
         return [f"state_dict returned {type(state).__name__}; return a mapping"]
     # First: what no checkpoint can hold may be of a kind that cannot be compared.
-    if (foreign := foreign_value(dict(state))) is not None:
+    if (foreign := foreign_value(dict(state), depth=OF_STATE)) is not None:
         return [f"in what state_dict returns {describe_foreign(*foreign)}"]
     problems = []
     if found := difference(dict(state), dict(plugin.state_dict())):

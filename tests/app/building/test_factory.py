@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from training import Callback, create_trainer_from_config
 from training.app.building.optimizer import build_optimizer
 from training.app.building.recipe import rebuild
-from training.app.config.schema import OptimizerConfig
+from training.app.config.schema import OptimizerConfig, TrainingConfig
 from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, PluginError
 
@@ -128,6 +129,13 @@ def test_speed_options_come_from_a_file_or_an_argument(workplace: Path) -> None:
     assert not hasattr(changed._run.window.model, "_orig_mod")
     with pytest.raises(ConfigError, match="Invalid backend: 'nope'"):
         create_trainer_from_config("run.yaml", compile={"backend": "nope"})
+
+
+def test_each_setting_of_training_is_an_argument_too(workplace: Path) -> None:
+    arguments = inspect.signature(create_trainer_from_config).parameters
+    assert TrainingConfig.model_fields.keys() <= arguments.keys()
+    trainer = create_trainer_from_config("run.yaml", stop_on_sigusr1=True)
+    assert trainer.stop_on_sigusr1
 
 
 def test_an_instance_replaces_the_default_plugin_of_its_name(workplace: Path) -> None:

@@ -236,6 +236,36 @@ def test_a_wrong_set_is_refused(override: str, words: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("overrides", "plugins", "environment", "expected"),
+    [
+        pytest.param([], ["progress"], "", ["progress", "csv"], id="-p"),
+        pytest.param([], [], "progress", ["progress", "csv"], id="the variable"),
+        pytest.param([], ["no:csv"], "progress", ["progress"], id="off"),
+        pytest.param(
+            ["plugins.progress.verbose=0"],
+            ["progress"],
+            "",
+            ["progress", "csv"],
+            id="an option of what -p names",
+        ),
+        pytest.param(["seed=1"], [], "no:csv", [], id="nothing is left"),
+    ],
+)
+def test_a_list_in_set_replaces_the_files_and_p_names_plugins_beside_it(
+    overrides: list[str],
+    plugins: list[str],
+    environment: str,
+    expected: list[str],
+    tmp_path: Path,
+) -> None:
+    for each in ([*overrides, "plugins=[csv]"], ["plugins=[csv]", *overrides]):
+        config = load_config(written(tmp_path), each, plugins, environment)
+        assert sorted(config.plugins) == sorted(expected)
+    config = load_config(written(tmp_path), [*overrides, "plugins=[]"], ["progress"])
+    assert [*config.plugins] == ["progress"]
+
+
+@pytest.mark.parametrize(
     ("chosen", "words"),
     [
         pytest.param("progres", "-p progres: .*did you mean 'progress'", id="unknown"),

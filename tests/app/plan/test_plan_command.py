@@ -257,8 +257,28 @@ def test_watching_a_metric_without_evaluation_is_a_conflict(
     assert "lr_scheduling" not in out.partition("\nconflicts\n")[2]
 
 
-@pytest.mark.parametrize("is_measured", [True, False])
+MEMORY = """from training import Callback
+class Memory(Callback):
+    produces = ("megabytes",)
+    def evaluate(self):
+        return {"megabytes": 1.0}
+"""
+
+
+@pytest.mark.parametrize(
+    ("enabled", "is_measured"),
+    [
+        pytest.param([], True, id="by default"),
+        pytest.param(["-p", "no:evaluation"], False, id="switched off"),
+        pytest.param(
+            ["-p", "no:evaluation", "-p", "./memory.py:Memory"],
+            False,
+            id="other metrics alone",
+        ),
+    ],
+)
 def test_validation_rows_that_nobody_measures_are_told_of(
+    enabled: list[str],
     is_measured: bool,
     planned: Path,
     command: Command,
@@ -266,8 +286,9 @@ def test_validation_rows_that_nobody_measures_are_told_of(
 ) -> None:
     changes = ["run.yaml", "-p", "no:early_stopping", "--set"]
     changes += ["plugins.checkpointing.monitor=null"]
-    changes += [] if is_measured else ["-p", "no:evaluation"]
-    told = "there are validation rows, but no plugin evaluates"
+    changes += enabled
+    Path("memory.py").write_text(MEMORY)
+    told = "there are validation rows, but no plugin measures them"
     _, out, _ = command("plan", *changes)
     assert (told in out) is not is_measured
     code, _, err = command("run", *changes, "--set", "training.num_epochs=1")

@@ -59,6 +59,14 @@ def test_c13_counters_that_do_not_fit_one_another_are_named(
     assert_refused(tmp_path / "a.pt", state, rf"progress\.{named} is ")
 
 
+def test_c13_a_rate_is_told_as_what_it_may_be(
+    saved: dict[str, Any], tmp_path: Path
+) -> None:
+    told = r"progress\.lr is .*a finite number(?! of)"
+    assert_refused(tmp_path / "a.pt", with_progress(saved, {"lr": NAN}), told)
+    assert_taken(tmp_path / "b.pt", with_progress(saved, {"lr": -0.5}))
+
+
 def test_c13_an_epoch_begins_without_a_loss(
     saved: dict[str, Any], tmp_path: Path
 ) -> None:

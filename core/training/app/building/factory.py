@@ -52,6 +52,7 @@ def create_trainer_from_config(
     save_dir: str | os.PathLike[str] | None = None,
     device: Any = None,
     nonfinite: str | None = None,
+    stop_on_sigusr1: bool | None = None,
     tf32: bool | None = None,
     compile: bool | Mapping[str, Any] | None = None,  # noqa: A002  # as torch has it
     cuda_graphs: bool | None = None,
@@ -89,6 +90,7 @@ def create_trainer_from_config(
         save_dir: folder of the run.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: CUDA when there is one.
         nonfinite: ``"stop"`` or ``"skip"``.
+        stop_on_sigusr1: whether SIGUSR1 ends the run as SIGTERM does.
         tf32: whether fp32 products may round their factors to TF32.
         compile: compile the forward pass; True, or arguments of ``torch.compile``.
         cuda_graphs: record the work of a step once and replay it.
@@ -142,6 +144,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     from training.app.building.recipe import described
     from training.builtin.defaults import SILENT
     from training.builtin.run_record import RunRecord
+    from training.builtin.unmeasured import leave_unmeasured
     from training.planned.planned_run import NOBODY_EVALUATES
     from training.trainer import Trainer
 
@@ -149,9 +152,8 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))
     # With validation rows and nobody to measure, the kernel would enable evaluation.
-    is_evaluated = any(hasattr(each, "evaluate") for each in instances)
     validation = parts.pipeline.get_val_dataloader()
-    if validation is not None and not is_evaluated:
+    if validation is not None and leave_unmeasured(instances):
         log.warning("%s", NOBODY_EVALUATES)
         validation = None
     return Trainer(

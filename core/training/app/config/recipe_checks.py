@@ -101,15 +101,16 @@ def _mistakes_of_family(
     cls = find_part("model", family, place)
     named, _ = _task_of(whole)
     task = installed.name_of(named)
-    is_task = installed.is_file(named) or any(
-        info.name == task for info in installed.installed("task")
-    )
-    if is_task and task not in cls.tasks:
+    in_file = installed.is_file(named)
+    is_task = in_file or any(i.name == task for i in installed.installed("task"))
+    # A class in a file that is both does its own task, whatever that is called.
+    if is_task and task not in cls.tasks and not (in_file and _is_task(cls, named)):
         others = [name for name, tasks in _known_families() if task in tasks]
+        hint = "; a class in a file goes by its `name`" if in_file else ""
         yield (
             f"{place} is {family!r}, which does not do the task {task!r}"
             f"{did_you_mean(task, cls.tasks)}; those that do: "
-            f"{', '.join(others) or 'none'}"
+            f"{', '.join(others) or 'none'}{hint}"
         )
     options = {key: v for key, v in model.items() if key not in OF_EVERY_MODEL}
     yield from _told(whole, ("model",), fitted(cls, options, OF_EVERY_MODEL)[1])
@@ -125,6 +126,14 @@ def _mistakes_of_family(
         yield from _told(whole, ("model", "lora"), fitted(adapters, lora, ())[1])
     if isinstance(build, Mapping) and hasattr(cls, "build"):
         yield from _told(whole, ("model", "build"), fitted_call(cls.build, build)[1])
+
+
+def _is_task(cls: type[Any], named: str) -> bool:
+    """Whether ``cls`` is the task of that name, too; so where none can be loaded."""
+    try:
+        return find_part("task", named, "task") is cls
+    except ConfigError:
+        return True  # it is told what is wrong with the task
 
 
 def _known_families() -> Iterator[tuple[str, tuple[str, ...]]]:

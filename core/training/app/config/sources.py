@@ -41,11 +41,13 @@ def sources(
 ) -> list[Document]:
     """Return what ``load_config`` reads, in rising weight; no file for None."""
     from_variable = [text.strip() for text in environment.split(",") if text.strip()]
+    listed, changed = _overridden(overrides)
     return [
         *([] if path is None else [Document.read(find_config(path))]),
+        listed,  # in the place of the file's list: plugins are named beside it
         *_chosen(from_variable, "TRAINBUS_PLUGINS="),
         *_chosen(plugins),
-        _overridden(overrides),
+        changed,  # options, of those named, too
     ]
 
 
@@ -186,9 +188,12 @@ def _chosen(plugins: Iterable[str], option: str = "-p ") -> Iterator[Document]:
         yield document
 
 
-def _overridden(overrides: Iterable[str]) -> Document:
-    """Return what ``--set`` says, each value read as YAML."""
-    document = Document()
+def _overridden(overrides: Iterable[str]) -> tuple[Document, Document]:
+    """Return the list of plugins of ``--set``, and all else that it says.
+
+    Each value is read as YAML.
+    """
+    listed, changed = Document(), Document()
     for text in overrides:
         from training.documents.yaml_file import parse_yaml_value
 
@@ -208,5 +213,6 @@ def _overridden(overrides: Iterable[str]) -> Document:
                     f"with: -p no:{path[1]}"
                 )
             path = (*path[:2], "options", *path[2:])
-        document.set(path, read, "--set")
-    return document
+        is_list = path == ("plugins",) and isinstance(read, list)
+        (listed if is_list else changed).set(path, read, "--set")
+    return listed, changed

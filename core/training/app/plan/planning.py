@@ -16,6 +16,7 @@ from training.builtin.compiling import (
 )
 from training.builtin.defaults import recorder
 from training.builtin.run_record import folder_mistake
+from training.builtin.unmeasured import leave_unmeasured
 from training.bus.bus import Bus
 from training.errors import TrainbusError
 from training.files.named_paths import barrier
@@ -134,8 +135,7 @@ def file_conflicts(save_dir: Path, files: Iterable[Path]) -> Iterator[str]:
 
 def validation_conflicts(run: PlannedRun) -> Iterator[str]:
     """Yield a sentence if rows would be read for a measurement that nobody makes."""
-    # None: one that evaluates does not say what it measures.
-    if run.has_validation and run.metrics is not None and not run.metrics:
+    if run.has_validation and leave_unmeasured(run.plugins.values()):
         yield NOBODY_EVALUATES
 
 

@@ -33,6 +33,7 @@ class TextClassification(Task, ModelFamily):
         max_length: tokens that a text is cut to.
     """
 
+    name = "text_classification"
     fields: ClassVar = {"text": "text", "label": "text", "kind": "text?"}
     target = "label"
     metrics = ("accuracy",)

@@ -214,7 +214,8 @@ def test_r1_saving_before_the_row_or_the_metrics_are_there_is_refused(
 
 
 def test_r1_a_run_that_max_steps_ends_has_a_row_to_come_too(tmp_path: Path) -> None:
-    trainer = build(Saves("on_metrics", tmp_path / "a.pt", 4), max_steps=4)
+    saves = Saves("on_metrics", tmp_path / "a.pt", 4)
+    trainer = build(Measures(), saves, max_steps=4)
     with pytest.raises(CheckpointError, match="row of the epoch"):
         trainer.train()
 

@@ -101,6 +101,31 @@ def test_a_run_stopped_inside_epochs_goes_on_with_the_list_of_each_keeper(
     assert "not of this run" not in caplog.text
 
 
+def test_where_the_list_of_the_first_keeper_is_lost_the_second_still_knows_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rolling(tmp_path, stops_at=2).train()
+    rolling(tmp_path, stops_at=4).train(resume="auto")
+    (tmp_path / "best" / "manifest.json").unlink()
+    again = rolling(tmp_path, stops_at=0)
+    again.train(resume=tmp_path / "best" / "last-epoch000-step4.pt")
+    assert files(tmp_path / "newest") == ["last-epoch002-step12.pt"]
+    assert "not of this run" not in caplog.text
+
+
+def test_where_two_runs_came_to_the_same_and_no_list_tells_neither_is_taken_over(
+    tmp_path: Path,
+) -> None:
+    for _ in range(2):  # from the beginning, with one seed
+        rolling(tmp_path, stops_at=4).train()
+    both = files(tmp_path / "newest")
+    source = tmp_path / "best" / "last-epoch000-step4.pt"
+    shutil.copy(source, kept := tmp_path / "kept.pt")
+    rolling(tmp_path, stops_at=0).train(resume=kept)
+    assert len(both) == 2
+    assert set(files(tmp_path / "newest")) > set(both)
+
+
 def test_of_two_runs_from_one_checkpoint_each_goes_on_with_its_own_list(
     tmp_path: Path,
 ) -> None:

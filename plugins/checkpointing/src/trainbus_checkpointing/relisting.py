@@ -17,6 +17,7 @@ from typing import Any
 
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.filename import FilenameTemplate, is_name_of_last
+from trainbus_checkpointing.manifest import Manifest
 from trainbus_checkpointing.retention import Entry
 from training import CheckpointError
 from training.plugin import glimpse, read_checkpoint
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: What a file may raise that is no checkpoint of a run.
 UNUSABLE = (CheckpointError, OSError, LookupError, TypeError, ValueError)
+#: The records of an archive that hold weights, random state and the like.
+TENSORS = "/data/"
 LISTED_AGAIN = "checkpointing: %s is listed again, and stays until you delete it"
 
 
@@ -84,6 +87,26 @@ def left_unlisted(
             log.warning(LISTED_AGAIN, path)
             found.append(entry)
     return found
+
+
+def run_alike(manifest: Manifest, source: Path) -> int | None:
+    """Return the run that lists a file of the same tensors as ``source``, or None.
+
+    For where no list tells the random id of the source's run: that one was lost. None
+    also where several runs have come to the same, as no file tells then whose it is.
+    """
+    runs, course = set(), _course(glimpse(source))
+    if source.is_dir():  # whose tensors lie in other files
+        return None
+    for entry in manifest.entries:
+        path = manifest.folder / entry.file
+        if (
+            not path.is_dir()
+            and _course(glimpse(path)) == course
+            and files.digest_of(path, TENSORS) == files.digest_of(source, TENSORS)
+        ):
+            runs.add(entry.run)
+    return runs.pop() if len(runs) == 1 else None
 
 
 def _course(state: Mapping[str, Any]) -> str:

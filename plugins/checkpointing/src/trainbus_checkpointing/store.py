@@ -19,7 +19,7 @@ from trainbus_checkpointing.manifest import (
     read_or_move_aside,
 )
 from trainbus_checkpointing.parts_in_flight import PartsInFlight
-from trainbus_checkpointing.relisting import left_unlisted, relisted
+from trainbus_checkpointing.relisting import left_unlisted, relisted, run_alike
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saved import Resumed
 from training import CheckpointError
@@ -164,6 +164,8 @@ class Store:
             run, until = own.run, (own.epoch, own.step)
         if run is None and self._source is not None:
             run = self._manifest.run  # an unlisted file in here: of the newest run
+        elif run is None and source and not saved_by:
+            run = run_alike(self._manifest, source)
         self._manifest.begin_run(run, until)
         # From where no keeper of it is, the run has only gone to another folder.
         if saved_by and source and any(each.is_at(source.parent) for each in keepers):

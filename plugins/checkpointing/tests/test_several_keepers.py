@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainbus_checkpointing import ModelCheckpointCallback
+from trainbus_checkpointing import FilenameTemplate, ModelCheckpointCallback
 from trainbus_checkpointing.manifest import Manifest
+from trainbus_checkpointing.relisting import left_unlisted
 from trainbus_checkpointing.retention import Entry
 from training import Callback, Trainer
 from training.plugin import MetricValue
@@ -98,6 +99,31 @@ def test_a_run_stopped_inside_epochs_goes_on_with_the_list_of_each_keeper(
         assert source is None or source.parent.name == "best"
     assert files(tmp_path / "newest") == ["last-epoch002-step12.pt"]
     assert "not of this run" not in caplog.text
+
+
+def test_where_the_list_of_the_first_keeper_is_lost_the_second_still_knows_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rolling(tmp_path, stops_at=2).train()
+    rolling(tmp_path, stops_at=4).train(resume="auto")
+    (tmp_path / "best" / "manifest.json").unlink()
+    again = rolling(tmp_path, stops_at=0)
+    again.train(resume=tmp_path / "best" / "last-epoch000-step4.pt")
+    assert files(tmp_path / "newest") == ["last-epoch002-step12.pt"]
+    assert "not of this run" not in caplog.text
+
+
+def test_where_two_runs_came_to_the_same_and_no_list_tells_neither_is_taken_over(
+    tmp_path: Path,
+) -> None:
+    for _ in range(2):  # from the beginning, with one seed
+        rolling(tmp_path, stops_at=4).train()
+    both = files(tmp_path / "newest")
+    source = tmp_path / "best" / "last-epoch000-step4.pt"
+    shutil.copy(source, kept := tmp_path / "kept.pt")
+    rolling(tmp_path, stops_at=0).train(resume=kept)
+    assert len(both) == 2
+    assert set(files(tmp_path / "newest")) > set(both)
 
 
 def test_of_two_runs_from_one_checkpoint_each_goes_on_with_its_own_list(
@@ -253,6 +279,59 @@ def test_a_best_that_was_whole_and_not_listed_when_its_run_was_killed_is_listed(
     assert f"{whole} is listed again" in caplog.text
     assert f"{mine} is listed again" not in caplog.text
     assert mine.exists()
+    kept = {e.file: e.is_spared for e in Manifest.read(tmp_path / "by_b").current}
+    assert kept[whole.name], "whoever laid it there"
+
+
+def test_a_copy_that_somebody_laid_in_the_new_folder_of_a_run_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    trainer(tmp_path / "a", num_epochs=2).train()
+    [source] = (tmp_path / "a" / "latest").glob("*.pt")
+    (tmp_path / "b" / "latest").mkdir(parents=True)
+    shutil.copy(source, mine := tmp_path / "b" / "latest" / source.name)
+    trainer(tmp_path / "b", num_epochs=4).train(resume=source)
+    assert mine.exists()
+    assert mine.name not in [e.file for e in Manifest.read(mine.parent).entries]
+
+
+def test_a_copy_under_a_name_of_the_plugin_in_a_folder_of_its_run_is_never_deleted(
+    tmp_path: Path,
+) -> None:
+    rolling(tmp_path, stops_at=4).train()
+    source = tmp_path / "best" / "last-epoch000-step4.pt"
+    shutil.copy(source, mine := tmp_path / "newest" / "last-epoch000-step4-v7.pt")
+    rolling(tmp_path, stops_at=0).train(resume=source)
+    assert files(tmp_path / "newest") == [mine.name, "last-epoch002-step12.pt"]
+
+
+def read_so_far() -> int:
+    """Return how many bytes this process has read; what is mapped is not."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="Linux counts it")
+def test_no_weights_are_read_to_find_what_a_killed_run_left_unlisted(
+    tmp_path: Path,
+) -> None:
+    model = nn.Linear(2000, 2000)  # 16 MB
+    x = torch.ones(2, 2000)
+    run = Trainer(
+        model,
+        [(x, x)],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=nn.functional.mse_loss,
+        num_epochs=1,
+        device="cpu",
+    )
+    run.save_checkpoint(whole := tmp_path / "last-epoch000-step0.pt")
+    (tmp_path / "other").mkdir()
+    shutil.copy(whole, source := tmp_path / "other" / "source.pt")
+    template = FilenameTemplate("checkpoint-{epoch:03d}.pt")
+    before = read_so_far()
+    found = left_unlisted(tmp_path, [], source, template)
+    assert [entry.file for entry in found] == [whole.name]
+    assert read_so_far() - before < 1e6
 
 
 def test_a_file_of_another_run_that_was_never_listed_is_not_taken_over(

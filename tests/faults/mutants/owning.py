@@ -76,7 +76,7 @@ MUTANTS = [
     Mutant(
         "P12",
         "a damaged list is replaced",
-        STORE,
+        "trainbus_checkpointing.manifest",
         "os.replace(folder / MANIFEST, aside)",
         "pass",
         LISTS,

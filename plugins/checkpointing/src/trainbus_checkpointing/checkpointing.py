@@ -215,12 +215,13 @@ class ModelCheckpointCallback(Callback):
         measured = measured_before(trainer) if self._restored else {}
         resumed = resumed_by(self._restored, source, position, measured)
         # One for all; by no generator of the run, which would not resume to the bit.
-        run_id = max(s.run_id for s in _stores(trainer)) or os.urandom(8).hex()
+        stores = _stores(trainer)
+        run_id = max(s.run_id for s in stores) or os.urandom(8).hex()
         watched = {k: v for k, v in self._restored.items() if k in ("monitor", "mode")}
         before = replace(self.ranking, **watched)
 
         def begin() -> None:
-            store.begin(resumed, self.filename, run_id)
+            store.begin(resumed, self.filename, run_id, stores)
             before.spare(store.entries, self.ranking)
 
         with files.usable(store.folder):

@@ -144,17 +144,21 @@ def size_of(path: Path) -> int:
     return sum(each.stat().st_size for each in path.iterdir())
 
 
-def digest_of(path: Path) -> str:
+def digest_of(path: Path, part: str = "") -> str:
     """Return a SHA-256 over name, size and CRC32 of every record of a checkpoint.
 
     It identifies the content without reading it: loading checks each CRC32. Of a folder
     it is that of the file which has the digests of all others.
 
+    Args:
+        path: of the checkpoint.
+        part: only of the records that have this in their name.
     Raises:
         OSError: it cannot be read, or is no file.
         zipfile.BadZipFile: it is no archive.
     """
     path = path / STATE if path.is_dir() else path
     with open_file(path) as file, zipfile.ZipFile(file) as archive:
-        records = [[i.filename, i.file_size, i.CRC] for i in archive.infolist()]
+        infos = [info for info in archive.infolist() if part in info.filename]
+    records = [[info.filename, info.file_size, info.CRC] for info in infos]
     return hashlib.sha256(json.dumps(records).encode()).hexdigest()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainbus_checkpointing.folder import is_bare_name, size_of
+from trainbus_checkpointing.folder import free_name, is_bare_name, size_of
 from trainbus_checkpointing.retention import Entry
 from training import CheckpointError, ConfigError
 from training.plugin import MetricValue, write_json
@@ -201,6 +202,17 @@ def read_beside(source: Path, position: tuple[int, int]) -> Manifest | None:
     named = manifest.listed(source.name, position[1])
     manifest.begin_run(manifest.run if named is None else named.run, position)
     return manifest
+
+
+def read_or_move_aside(folder: Path) -> Manifest:
+    """Return the manifest of ``folder``; a damaged one is renamed and kept."""
+    try:
+        return Manifest.read(folder)
+    except CheckpointError as error:
+        aside = folder / free_name(folder, "manifest.damaged.json")
+        log.warning("checkpointing: %s; it is now %s", error, aside.name)
+        os.replace(folder / MANIFEST, aside)
+        return Manifest(folder)
 
 
 def is_complete(folder: Path, entry: Entry) -> bool:

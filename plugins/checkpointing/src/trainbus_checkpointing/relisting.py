@@ -2,8 +2,9 @@
 
 Only files that are known to be of that run: where the list is missing or was damaged,
 the one it goes on from and those that the plugin's state in it names; and what it wrote
-at that very boundary and died before it could list. All others stay as they are, and
-are never deleted.
+at that very boundary and died before it could list. They are ranked. As it is no list
+that tells whose they are, and each may be a copy that somebody laid there, they are as
+little deleted as all others, which stay as they are.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from typing import Any
 
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.filename import FilenameTemplate, is_name_of_last
+from trainbus_checkpointing.manifest import Manifest
 from trainbus_checkpointing.retention import Entry
 from training import CheckpointError
-from training.plugin import position_of, read_checkpoint
+from training.plugin import glimpse, read_checkpoint
 
 log = logging.getLogger(__name__)
 
 #: What a file may raise that is no checkpoint of a run.
 UNUSABLE = (CheckpointError, OSError, LookupError, TypeError, ValueError)
+#: The records of an archive that hold weights, random state and the like.
+TENSORS = "/data/"
+LISTED_AGAIN = "checkpointing: %s is listed again, and stays until you delete it"
 
 
 def relisted(folder: Path, known: Iterable[tuple[str, int]]) -> list[Entry]:
@@ -43,7 +48,7 @@ def relisted(folder: Path, known: Iterable[tuple[str, int]]) -> list[Entry]:
                 continue
             if entry.step == step:
                 entries[name] = entry
-                log.warning("checkpointing: %s is listed again", folder / name)
+                log.warning(LISTED_AGAIN, folder / name)
     return sorted(entries.values(), key=lambda entry: (entry.epoch, entry.step))
 
 
@@ -58,7 +63,7 @@ def left_unlisted(
     It died before it could list them, and goes on from another plugin's file. History
     and metrics in it, with the seconds that each epoch took, tell that a file is the
     run's, its name that this plugin has put it there, and its content that it is no
-    copy of a listed one.
+    copy of a listed one. Nothing of the size of a model is read: others wait.
 
     Args:
         folder: where they lie.
@@ -66,29 +71,47 @@ def left_unlisted(
         source: what the run goes on from, which is listed elsewhere.
         filename: of the ranked ones.
     """
-    found, at = [], position_of(source)
+    found, course = [], _course(glimpse(source))
     for name in files.unlisted(folder, [entry.file for entry in listed]):
         path = folder / name
-        if position_of(path) != at:
+        state = glimpse(path)
+        if _course(state) != course:
             continue
         try:
-            state = read_checkpoint(path)
-            entry = _entry(path, state)
             values = {**_measured(state), **state["progress"]}
-            is_own = _course(state) == _course(read_checkpoint(source))
-            is_own = is_own and filename.may_be(name, values)
+            entry = _entry(path, state) if filename.may_be(name, values) else None
         except UNUSABLE as why:
             log.warning("checkpointing: %s is not listed: %s", path, why)
             continue
-        if is_own and entry.digest not in {each.digest for each in listed}:
-            log.warning("checkpointing: %s is listed again", path)
+        if entry and entry.digest not in {each.digest for each in listed}:
+            log.warning(LISTED_AGAIN, path)
             found.append(entry)
     return found
 
 
+def run_alike(manifest: Manifest, source: Path) -> int | None:
+    """Return the run that lists a file of the same tensors as ``source``, or None.
+
+    For where no list tells the random id of the source's run: that one was lost. None
+    also where several runs have come to the same, as no file tells then whose it is.
+    """
+    runs, course = set(), _course(glimpse(source))
+    if source.is_dir():  # whose tensors lie in other files
+        return None
+    for entry in manifest.entries:
+        path = manifest.folder / entry.file
+        if (
+            not path.is_dir()
+            and _course(glimpse(path)) == course
+            and files.digest_of(path, TENSORS) == files.digest_of(source, TENSORS)
+        ):
+            runs.add(entry.run)
+    return runs.pop() if len(runs) == 1 else None
+
+
 def _course(state: Mapping[str, Any]) -> str:
     # As text, in which a number that is none is equal to itself.
-    return repr([state[part] for part in ("progress", "metrics", "history")])
+    return repr([state.get(part) for part in ("progress", "metrics", "history")])
 
 
 def _measured(state: Mapping[str, Any]) -> dict[str, float]:
@@ -108,5 +131,6 @@ def _entry(path: Path, state: Mapping[str, Any]) -> Entry:
         reason="listed again",
         num_bytes=files.size_of(path),
         digest=files.digest_of(path),
+        is_spared=True,
         metrics={k: v if math.isfinite(v) else None for k, v in measured.items()},
     )

@@ -32,7 +32,8 @@ class Entry:
         run: number of the run in this folder that it belongs to.
         written_by: random id of the run that wrote it, the same in each folder that it
             writes to; empty where an earlier release did.
-        is_spared: was among the best by another monitor or mode, and is never deleted.
+        is_spared: is never deleted: was among the best by another monitor or mode, or
+            was listed again, by what is in it.
     """
 
     file: str

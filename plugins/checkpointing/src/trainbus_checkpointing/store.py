@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -12,9 +12,14 @@ from typing import Literal, TypeVar
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.background import Background
 from trainbus_checkpointing.filename import FilenameTemplate
-from trainbus_checkpointing.manifest import MANIFEST, Manifest, is_complete, read_beside
+from trainbus_checkpointing.manifest import (
+    Manifest,
+    is_complete,
+    read_beside,
+    read_or_move_aside,
+)
 from trainbus_checkpointing.parts_in_flight import PartsInFlight
-from trainbus_checkpointing.relisting import left_unlisted, relisted
+from trainbus_checkpointing.relisting import left_unlisted, relisted, run_alike
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saved import Resumed
 from training import CheckpointError
@@ -123,20 +128,27 @@ class Store:
         # Not Path.resolve, which raises where links go round in a circle.
         return os.path.realpath(self.folder) == os.path.realpath(folder)
 
-    def begin(self, resumed: Resumed, filename: FilenameTemplate, run_id: str) -> None:
+    def begin(
+        self,
+        resumed: Resumed,
+        filename: FilenameTemplate,
+        run_id: str,
+        keepers: Iterable[Store],
+    ) -> None:
         """Read what the folder holds and open a run in it.
 
         Args:
             resumed: the run that goes on.
             filename: of the ranked ones.
             run_id: of the new run.
+            keepers: all that keep its checkpoints.
         """
         self._lock.confirm()
-        self._lists = Lists(_read_or_move_aside(self.folder))
+        self._lists = Lists(read_or_move_aside(self.folder))
         self._manifest.drop_incomplete()
         self._source, self.run_id, saved_by = None, run_id, ""
         known, source, until = list(resumed.known), resumed.source, resumed.position
-        if source is not None and _is_in(source, self.folder):
+        if source and source.resolve().parent == self.folder.resolve():
             self._source = source.name
             known.insert(0, (self._source, until[1]))
             if not self._manifest.run:  # no list, or one that was damaged
@@ -152,8 +164,11 @@ class Store:
             run, until = own.run, (own.epoch, own.step)
         if run is None and self._source is not None:
             run = self._manifest.run  # an unlisted file in here: of the newest run
+        elif run is None and source and not saved_by:
+            run = run_alike(self._manifest, source)
         self._manifest.begin_run(run, until)
-        if saved_by and source is not None:
+        # From where no keeper of it is, the run has only gone to another folder.
+        if saved_by and source and any(each.is_at(source.parent) for each in keepers):
             listed, new = self._manifest.entries, self._manifest.run
             found = left_unlisted(self.folder, listed, source, filename)
             listed += [replace(e, run=new, written_by=saved_by) for e in found]
@@ -382,18 +397,3 @@ class Store:
                 "they are: %s",
                 *(self.folder, ", ".join(strangers)),
             )
-
-
-def _is_in(path: Path, folder: Path) -> bool:
-    return path.resolve().parent == folder.resolve()
-
-
-def _read_or_move_aside(folder: Path) -> Manifest:
-    """Return the manifest of ``folder``; a damaged one is renamed and kept."""
-    try:
-        return Manifest.read(folder)
-    except CheckpointError as error:
-        aside = folder / files.free_name(folder, "manifest.damaged.json")
-        log.warning("checkpointing: %s; it is now %s", error, aside.name)
-        os.replace(folder / MANIFEST, aside)
-        return Manifest(folder)

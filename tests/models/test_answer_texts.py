@@ -11,6 +11,7 @@ from trainbus_models.blip.family import Blip
 from trainbus_models.blip.tokens import TokenCache
 from training import VQAEvaluator
 from training.recipes.answer_texts import echo_of, texts_of
+from training.recipes.batch import Batch
 
 # What people answer.
 TABLE = """
@@ -76,34 +77,71 @@ def test_a_special_token_in_an_answer_is_text_as_any_other(word_pieces, text):
     assert (start, end) == (word_pieces.cls_token_id, word_pieces.sep_token_id)
     assert not set(own) & {*special}
     assert mask.all()
-    assert echo_of(word_pieces, text) == text.lower()
+    processor = type("Processor", (), {"tokenizer": word_pieces})()
+    assert Blip().echo(processor, text) == text.lower()
     assert texts_of(word_pieces, ids) == [text.lower()]
 
 
 @pytest.mark.parametrize("text", ["10 : 30", "50 %", "t - shirt", "红 色", "1, 000"])
 def test_a_tokenizer_that_keeps_blanks_has_meant_them(text):
+    tokenizer = byte_level(text)
+    assert texts_of(tokenizer, [tokenizer(text)["input_ids"]]) == [text]
+
+
+def byte_level(text, **special):
     bytes_of_text = Tokenizer(models.BPE())
     bytes_of_text.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_of_text.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        initial_alphabet=alphabet,
+        special_tokens=[*special.values()],
+        show_progress=False,
+    )
     bytes_of_text.train_from_iterator([text], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_of_text)
-    assert texts_of(tokenizer, [tokenizer(text)["input_ids"]]) == [text]
+    return PreTrainedTokenizerFast(tokenizer_object=bytes_of_text, **special)
+
+
+class Knows(nn.Module):
+    """Answers with its question."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, question, labels):
+        return {"loss": self.weight}
+
+    def generate(self, question, **options):
+        return question
+
+
+@pytest.mark.parametrize("text", ["red<|end|>", "<|end|>", "a<|end|>b", "red"])
+@pytest.mark.parametrize("is_split", [False, True])
+def test_the_guides_evaluator_reads_a_special_token_as_the_batch_does(text, is_split):
+    tokenizer = byte_level("red", eos_token="<|end|>")
+    made = tokenizer(text, split_special_tokens=is_split, return_tensors="pt")
+    read = text if is_split else text.replace("<|end|>", "")
+    assert_read(tokenizer, made["input_ids"], text, read)
+
+
+@pytest.mark.parametrize("text", ["[SEP] token", "[PAD]", "a [MASK]", "token"])
+def test_the_guides_evaluator_reads_a_special_token_as_blip_does(word_pieces, text):
+    ids, _ = TokenCache(word_pieces, 12, "answer").of([text], trim=True)
+    assert_read(word_pieces, ids, text, text.lower())
+
+
+def assert_read(tokenizer, ids, text, read):
+    """The evaluator takes what decodes to ``read`` for right, and nothing else."""
+    other = tokenizer("other" * 4, return_tensors="pt")["input_ids"]
+    for question, is_right in ((ids, 1.0), (other, 0.0)):
+        batch = Batch({"question": question, "labels": ids}, [{"answer": text}], 1)
+        found = VQAEvaluator(Knows(), tokenizer).evaluate([batch], True)
+        assert found["exact_match"] == is_right
+    assert texts_of(tokenizer, ids) == [read]
 
 
 def test_the_guides_evaluator_reads_answers_as_a_run_does(tiny, tokenizer):
-    class Knows(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(()))
-
-        def forward(self, question, labels):
-            return {"loss": self.weight}
-
-        def generate(self, question, **options):
-            return question
-
     processor = type("Processor", (), {"tokenizer": tokenizer})()
     for text in ("t-shirt", "红色", "says 'stop'"):
         ids = torch.tensor([tokenizer(text)["input_ids"]])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainbus_evaluation import EvaluationCallback, Evaluator
-from training import Callback, Trainer
+from training import Callback, NonFiniteError, Trainer
 
 LEFT_OUT = 0
 Batch = tuple[Tensor, Tensor]
@@ -271,3 +271,41 @@ def test_an_evaluation_decides_nothing_for_the_batches_that_are_trained_on(
         trainer.train()
         told.append(trainer.state.weigher.settings() | {"aside": None})
     assert told[1:] == told[:1] * 3
+
+
+class Contrasts(nn.Module):
+    """Pulls pairs together, up to a margin: a mean over no samples or positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
+        z = self.head((x * ~padding_mask[..., None]).sum(1))
+        apart = torch.cdist(z, z)
+        return {"loss": torch.relu(apart - apart.T.roll(1, 0) + x.mean() * 9).mean()}
+
+
+@pytest.mark.parametrize("shift", [-100.0, float("nan")])
+def test_a_mask_without_ones_makes_no_batch_a_mean_over_nothing(shift: float) -> None:
+    """Of padding it is all zeros where nothing is padded."""
+
+    def made(is_padded: bool, shift: float = 0.0) -> dict[str, Tensor]:
+        mask = torch.zeros(8, 5, dtype=torch.bool)
+        mask[::2, 3:] = is_padded
+        return {"x": torch.randn(8, 5, 4) + shift, "padding_mask": mask}
+
+    torch.manual_seed(0)
+    model = Contrasts()
+    trainer = Trainer(
+        model,
+        [made(True), *(made(False, shift) for _ in range(3))],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        device="cpu",
+    )
+    if shift == shift:
+        trainer.train()
+        assert trainer.update == 4
+    else:
+        with pytest.raises(NonFiniteError):
+            trainer.train()

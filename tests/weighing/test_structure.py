@@ -362,6 +362,32 @@ def test_the_dimension_of_samples_is_the_one_that_grows_with_them(
     assert holds_samples_second(batch, range(4), loader) is is_second
 
 
+def test_a_loader_is_asked_once_where_its_samples_are() -> None:
+    """Each time reads three rows, and draws what its collate function draws."""
+    calls = []
+
+    def collate(rows: list[Tensor]) -> Tensor:
+        calls.append(len(rows))
+        return torch.stack(rows)
+
+    loader: Any = DataLoader(list(torch.zeros(8, 4)), 4, collate_fn=collate)  # type: ignore[arg-type]
+    for batch in loader:
+        assert not holds_samples_second(batch, range(4), loader)
+    assert calls == [4, 1, 2, 3, 4]
+
+
+class LeadsBack:
+    """A batch that holds itself."""
+
+    def __init__(self) -> None:
+        self.x, self.own = torch.zeros(4, 4), self
+
+
+def test_a_batch_that_leads_back_to_itself_has_no_dimension_1_of_samples() -> None:
+    assert not holds_samples_second(LeadsBack(), None, None)
+    assert not holds_samples_second(LeadsBack(), range(3), None)
+
+
 def test_half_of_a_batch_has_half_of_the_samples_in_dimension_1() -> None:
     half = first_half({"x": torch.zeros(5, 8, 3), "lengths": torch.zeros(8)}, True)
     assert {name: each.shape for name, each in half.items()} == {

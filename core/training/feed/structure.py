@@ -22,6 +22,8 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 #: Entries that belong to the batch as a whole.
 WHOLE: tuple[type, ...] = (bool, int, float, complex, str, bytes, type(None))
 WHOLE += (enum.Enum, type, torch.dtype, torch.device, np.generic)
+#: Attributes by which an object tells how many samples it holds.
+COUNTED = ("num_graphs", "batch_size")
 
 
 class CannotCutError(ValueError):
@@ -41,7 +43,7 @@ def samples_of(batch: Any) -> int | None:
     plain = _plain_rows(batch)
     if plain is not None:
         return plain
-    for name in ("num_graphs", "batch_size"):
+    for name in COUNTED:
         told = getattr(batch, name, None)
         if isinstance(told, tuple) and told:  # a torch.Size
             told = told[0]
@@ -109,6 +111,8 @@ def may_be_second(batch: Any, samples: int) -> bool:
 
     It is as long in each entry that has one; entries of one dimension are so long.
     """
+    if not samples or any(hasattr(batch, name) for name in COUNTED):
+        return False
     shapes = [each.shape for each in _arrays_in(batch) if each.ndim]
     is_wide = any(len(shape) > 1 for shape in shapes)
     return is_wide and all(shape[:2][-1] == samples for shape in shapes)
@@ -139,14 +143,14 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     return getattr(value, "__dict__", None)
 
 
-def _arrays_in(value: Any) -> Iterator[Any]:
+def _arrays_in(value: Any, levels: int = 8) -> Iterator[Any]:
     if isinstance(value, (Tensor, np.ndarray)):
         yield value
         return
     if not isinstance(value, (list, tuple)):
         value = (fields_of(value) or {}).values()
-    for item in value:
-        yield from _arrays_in(item)
+    for item in value if levels else ():  # an object may lead back to itself
+        yield from _arrays_in(item, levels - 1)
 
 
 def _readings(value: Any, is_top: bool = False) -> Iterator[tuple[int, ...]]:

@@ -65,22 +65,35 @@ def texts_of(tokenizer: Any, ids: Any) -> list[str]:
     return [written[text] for text in texts]
 
 
-def echo_of(tokenizer: Any, text: str) -> str:
+def echo_of(tokenizer: Any, text: str, *, split_special_tokens: bool = False) -> str:
     """Return what a model that knows ``text`` would be decoded to.
 
     Word pieces do not give every text back: ``"Red"`` becomes ``"red"``. A text with an
     unknown token is its own echo, since decoding drops that.
+
+    Args:
+        tokenizer: of the model.
+        text: as it was written.
+        split_special_tokens: whether the model learns a special token in the text as
+            text; otherwise as its tokenizer reads it.
     """
-    ids = token_ids(tokenizer, text)
+    ids = token_ids(tokenizer, text, split_special_tokens=split_special_tokens)
     unknown = getattr(tokenizer, "unk_token_id", None)
     is_known = unknown is None or unknown not in ids
     return texts_of(tokenizer, [ids])[0] if is_known else text
 
 
-def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Return the ids of a text, in which a ``[SEP]`` is text and ends nothing."""
-    knows = hasattr(tokenizer, "split_special_tokens")
-    options = {"split_special_tokens": True} if knows else {}
+def token_ids(
+    tokenizer: Any, text: str, *, split_special_tokens: bool = True
+) -> list[int]:
+    """Return the ids of a text.
+
+    Split, a ``[SEP]`` is text to word pieces and ends nothing. The library only leaves
+    out its own search for such tokens: where ``</s>`` is a piece of the vocabulary, as
+    Unigram models have it, it stays that token.
+    """
+    is_split = split_special_tokens and hasattr(tokenizer, "split_special_tokens")
+    options = {"split_special_tokens": True} if is_split else {}
     ids: list[int] = tokenizer(text, **options)["input_ids"]
     return ids
 
@@ -93,5 +106,6 @@ def _written(tokenizer: Any, text: str) -> str:
         written = pattern.sub(replacement, written)
     if written == text:
         return text
+    # What was decoded holds no special token: where it looks like one, it is text.
     same = token_ids(tokenizer, written) == token_ids(tokenizer, text)
     return written if same else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils.data import DataLoader, default_collate, default_convert
@@ -60,6 +61,10 @@ class Collated:
         return Cut((one, other), shares, sizes)
 
 
+#: Loader -> what was found for it: each time three rows would be read again.
+_GROWS_SECOND: WeakKeyDictionary[Any, bool | None] = WeakKeyDictionary()
+
+
 def collates_by_itself(loader: Any) -> bool:
     """Whether ``loader`` has a collate function that is not torch's own."""
     collate = getattr(loader, "collate_fn", None)
@@ -70,8 +75,9 @@ def holds_samples_second(batch: Any, issued: Any, loader: Any) -> bool:
     """Whether dimension 1 of ``batch`` holds its samples, as in (time, sample).
 
     The sampler says how many they are. Where dimension 0 is as long by chance, or
-    samples may have been left out of it, one, two and three rows are collated: the
-    dimension that grows with them holds samples. Torch's own function stacks in 0.
+    samples may have been left out of it, one, two and three rows are collated, once for
+    each loader: the dimension that grows with them holds samples. Torch's own function
+    stacks in 0.
 
     Args:
         batch: on the host.
@@ -81,17 +87,24 @@ def holds_samples_second(batch: Any, issued: Any, loader: Any) -> bool:
     samples = 0 if issued is None else len(issued)
     if not may_be_second(batch, samples):
         return False
-    if collates_by_itself(loader):
-        numbers = list(issued)[:3]
-        sizes = range(1, len(numbers) + 1)
-        try:
-            parts = load(loader, numbers, [range(size) for size in sizes])
-        except Exception:  # of a data set or function of the user's own
-            return samples_of(batch) != samples
-        both = list(zip(parts, sizes, strict=True))
-        is_first = all(samples_of(part) == size for part, size in both)
-        return not is_first and all(may_be_second(part, size) for part, size in both)
-    return samples_of(batch) != samples
+    if not collates_by_itself(loader):
+        return samples_of(batch) != samples
+    if loader not in _GROWS_SECOND:
+        _GROWS_SECOND[loader] = _grows_second(loader, list(issued)[:3])
+    told = _GROWS_SECOND[loader]
+    return samples_of(batch) != samples if told is None else told
+
+
+def _grows_second(loader: Any, numbers: list[Any]) -> bool | None:
+    """Return whether dimension 1 grows with rows; None: that cannot be told."""
+    sizes = range(1, len(numbers) + 1)
+    try:
+        parts = load(loader, numbers, [range(size) for size in sizes])
+    except Exception:  # of a data set or function of the user's own
+        return None
+    both = list(zip(parts, sizes, strict=True))
+    is_first = all(samples_of(part) == size for part, size in both)
+    return not is_first and all(may_be_second(part, size) for part, size in both)
 
 
 class _EachChoice:

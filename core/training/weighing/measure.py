@@ -102,7 +102,8 @@ class Measurement:
             if found.turns:
                 break
         self._tell_apart(batch, samples, found)
-        self._tell_by_width(issued, found)
+        if self._subject.has_parted:
+            self._tell_by_width(issued, found)
         self._look_at_column_0(batch, found)
         return found
 
@@ -210,7 +211,10 @@ class Measurement:
         """
         subject, has_width = self._subject, any("elements" in u for u in found.live)
         is_told = found.is_none or found.by_losses or "samples" not in found.live
-        if is_told or not has_width or not collates_by_itself(subject.loader):
+        # Processes whose rows are of other widths would make other passes.
+        if is_told or not has_width or subject.strategy.is_divided:
+            return
+        if not collates_by_itself(subject.loader):
             return
         try:
             way = Collated(subject.loader, issued, subject.counts)

@@ -40,6 +40,7 @@ class Subject:
         strategy: by which processes the run is computed; all of them look.
         is_second: whether dimension 1 of the batch holds samples.
         in_full: whether to compute in full precision where the model can.
+        has_parted: whether the units that earlier batches left weigh this one unlike.
     """
 
     model: nn.Module
@@ -55,6 +56,7 @@ class Subject:
     strategy: Strategy = field(default_factory=Strategy)
     is_second: bool = False
     in_full: bool = True
+    has_parted: bool = False
 
 
 @dataclass(slots=True)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("training.weighing")
 
-#: Any batch holds some of these.
-ALWAYS_THERE = ("samples", "sum", "elements")
+#: A batch that has none of these is a mean over nothing, if it has no gradient either.
+#: Not masks: one of padding is all zeros where nothing is padded.
+OF_LABELS = ("labels", "shifted_labels", "class_weights")
 
 
 @dataclass(slots=True)
@@ -101,6 +102,10 @@ class Told:
         amount = counts(self.unit, batch, samples)
         return self.scale * needed(amount, self.unit, batch)
 
+    def has_parted(self, counts: Counts, batch: Any, samples: int | None) -> bool:
+        """Whether ``batch`` counts otherwise by one unit left than by others."""
+        return not counts.go_together(self.live, batch, samples)
+
     def keep(self, live: list[str], is_first: bool) -> str:
         """Go on with the units in ``live``, on the scale of the batches before.
 
@@ -142,9 +147,7 @@ class Told:
     def settle_undecided(self) -> None:
         """Count by the unit that is preferred, whatever batches tell from here on."""
         self.undecided = [
-            unit
-            for unit, amount in self.live.items()
-            if amount and not unit.startswith(ALWAYS_THERE)
+            unit for unit, amount in self.live.items() if amount and unit in OF_LABELS
         ]
         self.live = {}
 
@@ -223,7 +226,8 @@ class Untrained:
         before, unit = self._unit, self._counts.defined(batch)
         if unit is None:
             seen = look()
-            if seen.is_empty and 0 in self._counts.all(batch, samples).values():
+            amounts = self._counts.all(batch, samples)
+            if seen.is_empty and any(amounts.get(each) == 0 for each in OF_LABELS):
                 return 0.0
             live = seen.live or [before or "samples"]
             unit = before if before in live else live[0]

@@ -106,8 +106,7 @@ class Weigher(EachBatch):
         """
         self._model, self._device, self._loader = model, device, loader
         self._batches_a_window, self._window = batches_a_window, window
-        was = self._told
-        if batches_a_window > 1 and (was.is_defined or was.is_nothing):
+        if batches_a_window > 1 and (self._told.is_defined or self._told.is_nothing):
             self.reset()  # it did not matter so far
         self.weigh = self.ask
         self._tell_window()
@@ -150,14 +149,13 @@ class Weigher(EachBatch):
 
     def _find_usual(self) -> None:
         """Count usual batches at once from here on, if all there is to do is count."""
-        told = self._told
+        told, counts = self._told, self._counts
         if self._function is not None or told.later.are_left or told.undecided:
             return
         left = told.live if len(told.live) > 1 else {}
         is_first = told.unit == next(iter(left), told.unit)
         if is_first and (told.is_settled or (told.has_waited and self._may_wait)):
-            how = self._counts, told.unit, left, told.scale
-            self.weigh = usual_weight(*how, self.ask)
+            self.weigh = usual_weight(counts, told.unit, left, told.scale, self.ask)
 
     def __call__(self, batch: Any, issued: Any = None) -> float:
         """Return what ``batch``, on the host, counts in its window.
@@ -252,7 +250,7 @@ class Weigher(EachBatch):
         return self._amount(batch, samples)
 
     def _refuse_differing(self, batch: Any, samples: int | None, seen: Look) -> None:
-        if not self._counts.go_together(self._told.live, batch, samples):
+        if self._told.has_parted(self._counts, batch, samples):
             self._unknown(sentences.undecided(self._told.live, seen.reasons))
 
     def _measured(self, batch: Any, issued: Any, samples: int | None) -> float:
@@ -345,6 +343,9 @@ class Weigher(EachBatch):
         what = self._model, self._forward, self._counts, self._device, self._loader
         how = self._loss_fn, self._has_own_loss, self._by_losses
         subject = Subject(*what, *how, self.beside, self.autocast, self._strategy)
+        if not self._is_aside:
+            told_by = self._counts, batch, None if issued is None else len(issued)
+            subject.has_parted = self._told.has_parted(*told_by)
         return look(subject, batch, issued, live, max(1, CUTS - self._told.cuts % CUTS))
 
     def _settle_as_said(self, seen: Look) -> None:

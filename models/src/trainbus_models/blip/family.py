@@ -199,7 +199,9 @@ class Blip(ModelFamily):
     def echo(self, processor: Any, value: str) -> str:
         """Return what a model that knows ``value`` would be decoded to."""
         if value not in self._echoes:
-            self._echoes[value] = echo_of(processor.tokenizer, value)
+            self._echoes[value] = echo_of(
+                processor.tokenizer, value, split_special_tokens=True
+            )
         return self._echoes[value]
 
     def predict(

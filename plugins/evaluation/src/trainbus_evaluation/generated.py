@@ -123,7 +123,7 @@ class AnswerTexts:
                 f"processor is {type(processor).__name__}, which has no tokenizer; "
                 "pass what load_model(..., load_processor=True) returns"
             )
-        self._references: dict[str, str] = {}
+        self._references: dict[str, tuple[str, str]] = {}
 
     def decode(self, ids: Tensor | list[list[int]]) -> list[str]:
         """Return the texts of (B, T) token ids, without special tokens."""
@@ -134,11 +134,24 @@ class AnswerTexts:
         rows = [[token for token in row if token != IGNORED] for row in labels.tolist()]
         return self.decode(rows)
 
-    def reference(self, answer: str) -> str:
-        """Return what a model that knows ``answer`` would be decoded to."""
+    def reference(self, answer: str, labels: Tensor, row: int) -> str:
+        """Return what a model that knows ``answer`` would be decoded to.
+
+        Args:
+            answer: as the row has it.
+            labels: (B, T) of the batch, which whoever made it read from the answers:
+                with a special token in one as text, or as the tokenizer does.
+            row: which of them are the answer's; looked at where the two differ.
+        """
         if answer not in self._references:
-            self._references[answer] = echo_of(self.tokenizer, answer)
-        return self._references[answer]
+            self._references[answer] = (
+                echo_of(self.tokenizer, answer),
+                echo_of(self.tokenizer, answer, split_special_tokens=True),
+            )
+        usual, split = self._references[answer]
+        if usual == split:
+            return usual
+        return split if self.of_labels(labels[row : row + 1]) == [split] else usual
 
 
 def _end_ids(model: nn.Module) -> frozenset[int]:

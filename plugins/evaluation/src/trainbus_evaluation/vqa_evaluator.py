@@ -97,23 +97,26 @@ class VQAEvaluator(TaskEvaluator):
         )
         predictions = self._texts.decode(ids)
         rows: Sequence[Mapping[str, Any]] | None = getattr(batch, "rows", None)
+        labels = batch["labels"]
         if rows is None:
-            labels = self._texts.of_labels(batch["labels"])
-            rows = [{"answer": label, "_is_decoded": True} for label in labels]
+            references = self._texts.of_labels(labels)
+            rows = [{"answer": reference} for reference in references]
+        else:
+            references = [
+                self._texts.reference(str(row["answer"]), labels, number)
+                for number, row in enumerate(rows)
+            ]
         return [
-            self._record(row, prediction)
-            for row, prediction in zip(rows, predictions, strict=True)
+            self._record(*each)
+            for each in zip(rows, predictions, references, strict=True)
         ]
 
-    def _record(self, row: Mapping[str, Any], prediction: str) -> dict[str, Any]:
-        answer = str(row["answer"])
-        is_decoded = row.get("_is_decoded", False)
-        reference = answer if is_decoded else self._texts.reference(answer)
-        return {
-            **{name: value for name, value in row.items() if name != "_is_decoded"},
-            "prediction": prediction,
-            **answer_scores(prediction, answer, reference, row.get("answers") or ()),
-        }
+    def _record(
+        self, row: Mapping[str, Any], prediction: str, reference: str
+    ) -> dict[str, Any]:
+        answers = row.get("answers") or ()
+        scores = answer_scores(prediction, str(row["answer"]), reference, answers)
+        return {**row, "prediction": prediction, **scores}
 
     def _scores(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the means of accuracy, exact match, and accuracy of each kind."""

@@ -70,7 +70,7 @@ class Trainer:
         model: put on the device; called with batches unless ``step_fn`` says otherwise.
         train_dataloader: re-iterable of batches: mappings, tuples or tensors.
         val_dataloader: re-iterable of batches for evaluation. With it the evaluation
-            plugin measures every epoch, unless a plugin may do so (see ``produces``).
+            plugin measures every epoch, unless a plugin that ``reads_validation`` does.
             Several are a mapping of names to loaders, or a list of DataLoaders, named
             ``"0"``, ``"1"``: each is measured, as ``val_loss/<name>`` and so on.
         optimizer: a torch optimizer over the model's parameters; required.

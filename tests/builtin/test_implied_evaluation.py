@@ -26,6 +26,10 @@ class Declares(Memory):
     produces = ("megabytes",)
 
 
+class ReadsNone(Memory):
+    reads_validation = False
+
+
 class Names(Memory):
     def metric_names(self) -> list[str]:
         return ["megabytes"]
@@ -47,6 +51,16 @@ class OwnDeclares(Own):
 class OwnNames(Own):
     def metric_names(self) -> list[str]:
         return ["val_loss"]
+
+
+class Marked:
+    """Stands in by a method of another name, and is no ``Callback``."""
+
+    name = "marked"
+
+    @hookimpl(specname="evaluate")
+    def measure(self) -> dict[str, float]:
+        return {"val_loss": 7.0}
 
 
 class Swaps(Callback):
@@ -72,8 +86,8 @@ def trained(*plugins: Callback, **options: Any) -> Any:
     return trainer
 
 
-@pytest.mark.parametrize("plugins", [[Declares()], [Swaps()], [Declares(), Swaps()]])
-def test_a_plugin_that_declares_other_metrics_leaves_validation_on(
+@pytest.mark.parametrize("plugins", [[ReadsNone()], [Swaps()], [ReadsNone(), Swaps()]])
+def test_a_plugin_that_reads_no_validation_data_leaves_them_to_the_default(
     plugins: list[Callback], caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = trained(*plugins)
@@ -84,8 +98,8 @@ def test_a_plugin_that_declares_other_metrics_leaves_validation_on(
     assert LEFT_OUT not in caplog.text
 
 
-@pytest.mark.parametrize("own", [Own, OwnDeclares, OwnNames])
-@pytest.mark.parametrize("others", [[], [Declares]])
+@pytest.mark.parametrize("own", [Own, OwnDeclares, OwnNames, Marked])
+@pytest.mark.parametrize("others", [[], [Declares], [ReadsNone]])
 def test_an_evaluator_of_ones_own_stands_in_for_the_default(
     own: Any, others: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -93,6 +107,27 @@ def test_an_evaluator_of_ones_own_stands_in_for_the_default(
     assert "evaluation" not in trainer.plugins
     assert trainer.history[-1]["val_loss"] == 7.0
     assert LEFT_OUT not in caplog.text
+
+
+class Bleu(Callback):
+    """Measures what no other evaluator could read."""
+
+    name = "bleu"
+    produces = ("bleu",)
+
+    def evaluate(self, trainer: Any) -> dict[str, float]:
+        return {"bleu": float(sum(len(texts) for texts in trainer.val_dataloader))}
+
+
+def test_what_an_evaluator_of_ones_own_alone_can_read_is_left_to_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    texts = [["a text", "its reference"], ["another", "and its"]]
+    trainer = make_trainer(None, None, Bleu(), val_dataloader=texts)
+    trainer.train()
+    assert trainer.history[-1]["bleu"] == 4.0
+    assert "evaluation" not in trainer.plugins
+    assert "since 'bleu' may measure instead" in caplog.text
 
 
 class StepsSoFar(Callback):
@@ -107,7 +142,11 @@ class StepsSoFar(Callback):
 
 @pytest.mark.parametrize(
     ("plugin", "is_early"),
-    [pytest.param(Names(), True, id="names"), pytest.param(Memory(), False, id="mute")],
+    [
+        pytest.param(Names(), True, id="names"),
+        pytest.param(Memory(), False, id="mute"),
+        pytest.param(Declares(), False, id="declares"),
+    ],
 )
 def test_validation_that_nobody_is_seen_to_measure_is_told_once(
     plugin: Any, is_early: bool, caplog: pytest.LogCaptureFixture

@@ -279,10 +279,12 @@ class Refuses(ModelFamily):
         for each in rows:
             if each["question"] == "bad":
                 raise DataError("the text 'bad' is refused")
+        if len(rows) == 1 and rows[0]["question"] == "lone":
+            raise ValueError("one row cannot be normalised")
         return Batch({}, [*rows], 0)
 
 
-@pytest.mark.parametrize("question", ["is it red?", "bad"])
+@pytest.mark.parametrize("question", ["is it red?", "bad", "lone"])
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_what_a_family_refuses_is_told_with_the_place_of_its_row(
     rows_file, num_workers, question

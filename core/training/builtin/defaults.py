@@ -14,7 +14,7 @@ from training import callbacks as plugin_names
 from training.builtin.compiling import Compile, has_recorder
 from training.builtin.memory_advice import MemoryAdvice
 from training.builtin.tf32 import TF32
-from training.builtin.unmeasured import Unmeasured, who_may_measure
+from training.builtin.unmeasured import Unmeasured, declares_validation, may_measure
 from training.bus.bus import Bus
 from training.bus.callback import BuiltIn, Callback
 from training.errors import ConfigError, PluginError, did_you_mean
@@ -62,9 +62,9 @@ def register_plugins(
 
     A ``scheduler`` is stepped by the LR plugin, unless one of ``callbacks`` holds that
     very object. ``validation`` data are measured by the evaluation plugin, unless
-    somebody listens to ``evaluate`` who may do so. ``cuda_graphs`` is what the plugin
-    of that name does. Progress is shown and a record of the run kept, unless something
-    else is said.
+    somebody listens to ``evaluate`` who may read them. ``cuda_graphs`` is what the
+    plugin of that name does. Progress is shown and a record of the run kept, unless
+    something else is said.
 
     Raises:
         ConfigError: a scheduler that is none, an evaluator without data, or
@@ -105,13 +105,13 @@ def register_plugins(
 def _imply_evaluation(bus: Bus) -> None:
     """Enable the evaluation plugin, unless a listener may measure in its stead.
 
-    One that declares other metrics alone does not. Who declares nothing is believed to
-    measure, since two that deliver ``val_loss`` are an error, and is watched.
+    Beside it, two could deliver ``val_loss``, and batches may be such as it alone can
+    read. Unless one of them declares a ``val_...``, they are watched.
     """
-    known = who_may_measure(bus)
+    known = {name: each for name, each in bus.plugins.items() if may_measure(each)}
     if not known:
         bus.register(plugin_names.EvaluationCallback())
-    elif not any(getattr(bus.plugins[name], "produces", None) for name in known):
+    elif not any(map(declares_validation, known.values())):
         bus.register(Unmeasured(known))
 
 

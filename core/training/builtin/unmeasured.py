@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from training.bus.callback import BuiltIn
+from training.bus.registration import marks_of
 
 if TYPE_CHECKING:
     from training.builtin.resume import Resumable
-    from training.bus.bus import Bus
 
 log = logging.getLogger(__name__)
 
@@ -20,30 +21,38 @@ def of_validation(names: Iterable[str]) -> bool:
     return any(name.startswith("val_") for name in names)
 
 
-def measures_others(plugin: Any) -> bool:
-    """Whether a plugin declares what it delivers, and none of that is validation's."""
-    produces = tuple(getattr(plugin, "produces", None) or ())
-    # What it chooses among a task's metrics is measured on validation rows.
-    is_of_task = bool(getattr(plugin, "chooses_metrics", None))
-    return bool(produces) and not is_of_task and not of_validation(produces)
+def may_measure(plugin: Any) -> bool:
+    """Whether a plugin delivers metrics, and may read the validation data for them.
+
+    What the metrics are called does not tell: ``bleu`` may be of those data, too.
+    """
+    return getattr(plugin, "reads_validation", True) and _delivers(plugin)
 
 
-def leave_unmeasured(plugins: Iterable[Any]) -> bool:
-    """Whether none of these is one that may measure the validation data."""
-    return all(measures_others(each) for each in plugins if hasattr(each, "evaluate"))
+def declares_validation(plugin: Any) -> bool:
+    """Whether a plugin says that it measures validation data, or a task's metrics."""
+    produces = getattr(plugin, "produces", None) or ()
+    return of_validation(produces) or bool(getattr(plugin, "chooses_metrics", None))
 
 
-def who_may_measure(bus: Bus) -> list[str]:
-    """Return who listens to ``evaluate`` and may measure the validation data there."""
-    names = [impl.plugin_name for impl in bus.listeners("evaluate")]
-    return [name for name in names if not measures_others(bus.plugins[name])]
+def _delivers(plugin: Any) -> bool:
+    """Whether a plugin listens to ``evaluate``, which it may only surround."""
+    for attribute in dir(plugin):
+        marks = marks_of(plugin, attribute)
+        if marks is None or marks.get("wrapper"):
+            continue
+        # None: switched off by an heir. A property is not run for this.
+        is_there = inspect.getattr_static(plugin, attribute, attribute) is not None
+        if is_there and (marks.get("specname") or attribute) == "evaluate":
+            return True
+    return False
 
 
 class Unmeasured(BuiltIn):
     """Warn once if the plugins that stand in for ``evaluation`` measure other things.
 
     Args:
-        names: of those that do not declare what they deliver.
+        names: of those that may measure and do not declare a ``val_...``.
     """
 
     name = "unmeasured"
@@ -71,6 +80,7 @@ class Unmeasured(BuiltIn):
                 "val_dataloader is given, but no metric is called val_...: the plugin "
                 "'evaluation' is left out, since %s may measure instead; pass "
                 "plugins=['evaluation'] to have both, or plugins=['no:evaluation'] if "
-                "that is meant",
+                "that is meant; a plugin that reads none of these data leaves it on by "
+                "reads_validation = False",
                 ", ".join(map(repr, self._names)),
             )

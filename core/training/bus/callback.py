@@ -44,9 +44,11 @@ class Callback:
     reads_device: ClassVar[Collection[str]] = ()
     #: Metrics that ``evaluate`` may deliver, for those who read about it; where it
     #: chooses among those of the run's task, any of these go by ``chooses_metrics``.
-    #: One that declares some, none of them ``val_...``, leaves the validation data to
-    #: the evaluation plugin; else that is taken to be measured by it.
     produces: ClassVar[tuple[str, ...]] = ()
+    #: Whether its ``evaluate`` may read the validation data. One that does not, and
+    #: says so, leaves the evaluation plugin on; else it is taken to measure in place
+    #: of that.
+    reads_validation: ClassVar[bool] = True
     #: Options that list metrics of the run's task to be measured, None for all; each
     #: with what else it may list. A configuration is refused that lists others.
     chooses_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {}

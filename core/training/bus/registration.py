@@ -131,8 +131,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     hooks = Hooks(plugin)
     # dir(), not vars(): inherited hooks count, and what an instance was given.
     for attribute in dir(plugin):
-        marks = _marks_of(plugin, attribute)
-        if marks is None:
+        if (marks := marks_of(plugin, attribute)) is None:
             continue
         hook = marks.get("specname") or attribute
         if hook not in HOOKS:
@@ -165,7 +164,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     return hooks
 
 
-def _marks_of(plugin: Any, attribute: str) -> Mapping[str, Any] | None:
+def marks_of(plugin: Any, attribute: str) -> Mapping[str, Any] | None:
     """Return the options of an attribute that is a hook, None of any other."""
     marks = _MARKS.parse_hookimpl_opts(plugin, attribute)
     if marks is None and attribute in HOOKS and isinstance(plugin, Callback):

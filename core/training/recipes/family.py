@@ -89,7 +89,8 @@ class ModelFamily:
     def collate(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Return rows as the model's keyword arguments; runs in worker processes.
 
-        Rows that lack the task's target become a batch without labels, of weight 0.
+        Rows that lack the task's target are left out of the loss, and the weight counts
+        the others; a batch that has no others is without labels, and of weight 0.
         """
         raise NotImplementedError
 

@@ -150,7 +150,7 @@ def with_place(
             family.collate(processor, [row.as_dict()])
         except DataError as own:
             return DataError(str(BadRow.at(row.place, str(own))))
-        except ImageFault:
+        except Exception:
             continue  # another fault than the one that is to be told
     return error
 

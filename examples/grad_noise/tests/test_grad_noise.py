@@ -131,3 +131,10 @@ def test_parts_of_gradients_are_refused(tiny_trainer):
     trainer = tiny_trainer(Divides(), GradientNoiseCallback(), num_epochs=1)
     with pytest.raises(ConfigError, match="use engine ddp, or leave grad_noise out"):
         trainer.train()
+
+
+def test_validation_data_are_measured_beside_it(tiny_trainer):
+    batches = [torch.zeros(2, 4)]
+    callback = GradientNoiseCallback()
+    trainer = tiny_trainer(callback, val_dataloader=batches)
+    assert "evaluation" in trainer.plugins

@@ -102,6 +102,20 @@ def test_the_loss_is_the_librarys_where_every_row_has_an_answer():
         assert torch.allclose(model(**batch).loss, library(**batch).loss, rtol=1e-6)
 
 
+@pytest.mark.parametrize("asked", [{}, {"return_dict": False}])
+def test_its_outputs_come_in_the_librarys_form_and_order(asked):
+    made = family()
+    model, processor = made.build(ROWS)
+    library = ViltForQuestionAnswering(model.config).eval()
+    library.load_state_dict(model.state_dict())
+    for batch in (made.collate(processor, ROWS), made.collate(processor, ROWS[:1])):
+        with torch.no_grad():
+            own, plain = model(**batch, **asked), library(**batch, **asked)
+        assert type(own) is type(plain)
+        assert len(own[:]) == len(plain[:]) == 2
+        assert all(map(torch.allclose, own[:], plain[:]))
+
+
 def test_an_answer_of_three_annotators_is_fully_right():
     made = family()
     _, processor = made.build(ROWS)

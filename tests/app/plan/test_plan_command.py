@@ -257,11 +257,19 @@ def test_watching_a_metric_without_evaluation_is_a_conflict(
     assert "lr_scheduling" not in out.partition("\nconflicts\n")[2]
 
 
-MEMORY = """from training import Callback
+OWN = """from training import Callback, hookimpl
 class Memory(Callback):
-    produces = ("megabytes",)
+    reads_validation = False
     def evaluate(self):
         return {"megabytes": 1.0}
+class Around(Callback):
+    @hookimpl(wrapper=True)
+    def evaluate(self):
+        yield
+class Batches(Callback):
+    produces = ("batches",)
+    def evaluate(self, trainer):
+        return {"batches": float(sum(1 for _ in trainer.val_dataloader))}
 """
 
 
@@ -271,9 +279,17 @@ class Memory(Callback):
         pytest.param([], True, id="by default"),
         pytest.param(["-p", "no:evaluation"], False, id="switched off"),
         pytest.param(
-            ["-p", "no:evaluation", "-p", "./memory.py:Memory"],
+            ["-p", "no:evaluation", "-p", "./own.py:Memory"],
             False,
             id="other metrics alone",
+        ),
+        pytest.param(
+            ["-p", "no:evaluation", "-p", "./own.py:Around"],
+            False,
+            id="surrounded alone",
+        ),
+        pytest.param(
+            ["-p", "no:evaluation", "-p", "./own.py:Batches"], True, id="one's own"
         ),
     ],
 )
@@ -287,13 +303,25 @@ def test_validation_rows_that_nobody_measures_are_told_of(
     changes = ["run.yaml", "-p", "no:early_stopping", "--set"]
     changes += ["plugins.checkpointing.monitor=null"]
     changes += enabled
-    Path("memory.py").write_text(MEMORY)
+    Path("own.py").write_text(OWN)
     told = "there are validation rows, but no plugin measures them"
     _, out, _ = command("plan", *changes)
     assert (told in out) is not is_measured
     code, _, err = command("run", *changes, "--set", "training.num_epochs=1")
     assert code == 0, err
     assert (told in caplog.text) is not is_measured
+
+
+def test_an_evaluator_of_ones_own_in_a_configuration_gets_its_rows(
+    planned: Path, command: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("own.py").write_text(OWN)
+    plugins = "plugins=[csv, ./own.py:Batches]"
+    code, _, err = command("run", "run.yaml", "--set", plugins)
+    assert code == 0, err
+    history = json.loads(next(Path().rglob("history.json")).read_text())
+    assert history[-1]["batches"] == 4.0
+    assert "val_" not in f"{history}{caplog.text}", "it says itself what is on"
 
 
 def test_max_steps_inside_an_epoch_is_planned(planned: Path, command: Command) -> None:

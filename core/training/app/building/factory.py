@@ -142,18 +142,17 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     from training.app.building.components import build_parts, data_facts
     from training.app.building.optimizer import build_optimizer
     from training.app.building.recipe import described
-    from training.builtin.defaults import SILENT
+    from training.builtin.defaults import IMPLIED, SILENT
     from training.builtin.run_record import RunRecord
-    from training.builtin.unmeasured import leave_unmeasured
+    from training.builtin.unmeasured import may_measure
     from training.planned.planned_run import NOBODY_EVALUATES
     from training.trainer import Trainer
 
     parts = build_parts(config, plugins=named)
     mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))
-    # With validation rows and nobody to measure, the kernel would enable evaluation.
     validation = parts.pipeline.get_val_dataloader()
-    if validation is not None and leave_unmeasured(instances):
+    if validation is not None and not any(map(may_measure, instances)):
         log.warning("%s", NOBODY_EVALUATES)
         validation = None
     return Trainer(
@@ -163,7 +162,8 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         optimizer=build_optimizer(parts.model, config.training.optimizer),
         callbacks=[*(callbacks or ()), record],
         seed=config.seed,
-        plugins=[*SILENT, *pairs],  # a configuration says itself what is on
+        # A configuration says itself what is on.
+        plugins=[*SILENT, f"no:{IMPLIED}", *pairs],
         **config.training.model_dump(exclude={"optimizer"}),  # the same names
         processor=parts.recipe.processor,
         recipe=parts.recipe,

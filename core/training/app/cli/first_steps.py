@@ -17,7 +17,9 @@ def add_completion(commands: Commands[argparse.ArgumentParser]) -> None:
         "completion", help="print a script that lets a shell complete these commands"
     )
     completion.set_defaults(module="cli.completion", command="completion")
-    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, ...")
+    completion.add_argument(
+        "shell", metavar="SHELL", choices=SHELLS, help="which shell"
+    )
 
 
 def add_init(commands: Commands[argparse.ArgumentParser]) -> None:

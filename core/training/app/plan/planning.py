@@ -16,7 +16,7 @@ from training.builtin.compiling import (
 )
 from training.builtin.defaults import recorder
 from training.builtin.run_record import folder_mistake
-from training.builtin.unmeasured import leave_unmeasured
+from training.builtin.unmeasured import may_measure
 from training.bus.bus import Bus
 from training.errors import TrainbusError
 from training.files.named_paths import barrier
@@ -135,7 +135,7 @@ def file_conflicts(save_dir: Path, files: Iterable[Path]) -> Iterator[str]:
 
 def validation_conflicts(run: PlannedRun) -> Iterator[str]:
     """Yield a sentence if rows would be read for a measurement that nobody makes."""
-    if run.has_validation and leave_unmeasured(run.plugins.values()):
+    if run.has_validation and not any(map(may_measure, run.plugins.values())):
         yield NOBODY_EVALUATES
 
 

@@ -32,6 +32,7 @@ class GradientNoiseCallback(Callback):
     name = "grad_noise"
     hook_api = ">=1.0,<2"
     produces = ("grad_norm", "grad_noise")
+    reads_validation = False
     reads_device: ClassVar = {
         "on_before_step": "under fp16 the trainer reads before it shows gradients"
     }

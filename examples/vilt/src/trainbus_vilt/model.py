@@ -27,13 +27,17 @@ class ViltVQA(ViltForQuestionAnswering):  # type: ignore[misc]
             asked: as the library's.
         """
         outputs = super().forward(*args, **asked)
-        if labels is not None:
-            is_known = labels[:, 0] != IGNORED
-            losses = binary_cross_entropy_with_logits(
-                outputs.logits, labels.clamp(min=0), reduction="none"
-            ).sum(dim=1)
-            outputs["loss"] = (losses * is_known).sum() / is_known.sum()
-        return outputs
+        if labels is None:
+            return outputs
+        is_known = labels[:, 0] != IGNORED
+        losses = binary_cross_entropy_with_logits(
+            outputs[0], labels.clamp(min=0), reduction="none"
+        ).sum(dim=1)
+        loss = (losses * is_known).sum() / is_known.sum()
+        if isinstance(outputs, tuple):  # asked for by return_dict=False
+            return (loss, *outputs)
+        # Anew: the loss comes first, where its place is asked for.
+        return type(outputs)(loss=loss, **outputs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kw: Any) -> Any:
         """Write a folder that plain transformers loads as its own class."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -89,9 +89,11 @@ def holds_samples_second(batch: Any, issued: Any, loader: Any) -> bool:
         return False
     if not collates_by_itself(loader):
         return samples_of(batch) != samples
-    if loader not in _GROWS_SECOND:
-        _GROWS_SECOND[loader] = _grows_second(loader, list(issued)[:3])
-    told = _GROWS_SECOND[loader]
+    told = _GROWS_SECOND.get(loader) if isinstance(loader, Hashable) else None
+    if told is None:
+        told = _grows_second(loader, list(issued)[:3])
+        if samples > 1 and isinstance(loader, Hashable):  # a row alone tells little
+            _GROWS_SECOND[loader] = told
     return samples_of(batch) != samples if told is None else told
 
 

@@ -126,6 +126,19 @@ def test_where_two_runs_came_to_the_same_and_no_list_tells_neither_is_taken_over
     assert set(files(tmp_path / "newest")) > set(both)
 
 
+def test_a_run_that_came_to_the_same_as_the_one_resumed_keeps_its_files(
+    tmp_path: Path,
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):  # with one seed
+        rolling(folder, stops_at=4).train()
+    before = files(theirs / "newest")
+    source = shutil.copy(ours / "best" / "last-epoch000-step4.pt", tmp_path / "a.pt")
+    rolling(theirs, stops_at=0).train(resume=source)
+    assert before == ["last-epoch000-step4.pt"]
+    assert set(files(theirs / "newest")) > set(before)
+
+
 def test_of_two_runs_from_one_checkpoint_each_goes_on_with_its_own_list(
     tmp_path: Path,
 ) -> None:

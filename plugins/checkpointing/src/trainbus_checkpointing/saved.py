@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,13 @@ class Resumed:
     position: tuple[int, int]
     known: tuple[tuple[str, int], ...]
     metrics: Mapping[str, MetricValue]
+
+    def source_in(self, folders: Iterable[Path]) -> Path | None:
+        """Return the source if it lies in one of these, else None."""
+        if self.source is None:
+            return None
+        place = os.path.realpath(self.source.parent)
+        return self.source if place in map(os.path.realpath, folders) else None
 
 
 def resumed_by(

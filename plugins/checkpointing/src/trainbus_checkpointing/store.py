@@ -27,9 +27,8 @@ from training.plugin import BegunSave, RunLock, Strategy, write_json
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 LAST = "last.json"
+T = TypeVar("T")
 
 
 @dataclass
@@ -164,13 +163,14 @@ class Store:
             run, until = own.run, (own.epoch, own.step)
         if run is None and self._source is not None:
             run = self._manifest.run  # an unlisted file in here: of the newest run
-        elif run is None and source and not saved_by:
-            run = run_alike(self._manifest, source)
-        self._manifest.begin_run(run, until)
         # From where no keeper of it is, the run has only gone to another folder.
-        if saved_by and source and any(each.is_at(source.parent) for each in keepers):
+        kept = resumed.source_in(each.folder for each in keepers)
+        if run is None and kept and not saved_by:
+            run = run_alike(self._manifest, kept)
+        self._manifest.begin_run(run, until)
+        if saved_by and kept:
             listed, new = self._manifest.entries, self._manifest.run
-            found = left_unlisted(self.folder, listed, source, filename)
+            found = left_unlisted(self.folder, listed, kept, filename)
             listed += [replace(e, run=new, written_by=saved_by) for e in found]
         self._report()
 

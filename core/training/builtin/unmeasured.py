@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from training.bus.callback import BuiltIn
-from training.bus.registration import marks_of
+from training.bus.registration import marked
 
 if TYPE_CHECKING:
     from training.builtin.resume import Resumable
@@ -37,13 +37,10 @@ def declares_validation(plugin: Any) -> bool:
 
 def _delivers(plugin: Any) -> bool:
     """Whether a plugin listens to ``evaluate``, which it may only surround."""
-    for attribute in dir(plugin):
-        marks = marks_of(plugin, attribute)
-        if marks is None or marks.get("wrapper"):
-            continue
+    for hook, attribute, options in marked(plugin):
         # None: switched off by an heir. A property is not run for this.
         is_there = inspect.getattr_static(plugin, attribute, attribute) is not None
-        if is_there and (marks.get("specname") or attribute) == "evaluate":
+        if hook == "evaluate" and is_there and not options.get("wrapper"):
             return True
     return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pluggy
@@ -129,11 +129,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     from training.bus.methods import method_mistake
 
     hooks = Hooks(plugin)
-    # dir(), not vars(): inherited hooks count, and what an instance was given.
-    for attribute in dir(plugin):
-        if (marks := marks_of(plugin, attribute)) is None:
-            continue
-        hook = marks.get("specname") or attribute
+    for hook, attribute, marks in marked(plugin):
         if hook not in HOOKS:
             raise PluginError(
                 f"plugin {name!r} ({describe(plugin)}) marks {hook!r}, which is no "
@@ -164,7 +160,15 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     return hooks
 
 
-def marks_of(plugin: Any, attribute: str) -> Mapping[str, Any] | None:
+def marked(plugin: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield (hook, attribute, options) of all that bears a mark; no property is run."""
+    # dir(), not vars(): inherited hooks count, and what an instance was given.
+    for attribute in dir(plugin):
+        if (options := _marks_of(plugin, attribute)) is not None:
+            yield options.get("specname") or attribute, attribute, options
+
+
+def _marks_of(plugin: Any, attribute: str) -> Mapping[str, Any] | None:
     """Return the options of an attribute that is a hook, None of any other."""
     marks = _MARKS.parse_hookimpl_opts(plugin, attribute)
     if marks is None and attribute in HOOKS and isinstance(plugin, Callback):

@@ -39,11 +39,19 @@ def test_a_resumed_run_keeps_best_and_top_k_of_before(begun, tmp_path):
     assert short(tmp_path) == "c1 c4 l3"  # l3 is the resume source
 
 
-def test_the_resume_source_stays_until_a_later_run(begun, tmp_path):
+@pytest.mark.parametrize("is_link", [False, True])
+def test_the_resume_source_stays_until_a_later_run(
+    begun, tmp_path, tmp_path_factory, is_link
+):
     first = begun(save_dir=tmp_path)
     for value in (1.0, 2.0):
         first.run_epoch(val_loss=value)
-    second = begun(resume=first.plugin.last_path, save_dir=tmp_path)
+    source = first.plugin.last_path
+    if is_link:
+        link = tmp_path_factory.mktemp("elsewhere") / "mine.pt"
+        link.symlink_to(source)
+        source = link
+    second = begun(resume=source, save_dir=tmp_path)
     second.run_epoch(val_loss=0.5)
     second.run_epoch(val_loss=0.4)
     assert short(tmp_path) == "c4 l2"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,8 @@ class Resumed:
     """What tells which run goes on.
 
     Attributes:
-        source: the checkpoint that was loaded, or None in a fresh run.
+        source: the checkpoint that was loaded, links followed: retention deletes files.
+            None in a fresh run.
         position: (epoch, step) of its state.
         known: (file, step) pairs that this plugin had listed, and
         metrics: the latest that the run had measured, both to know it by.
@@ -35,13 +36,6 @@ class Resumed:
     position: tuple[int, int]
     known: tuple[tuple[str, int], ...]
     metrics: Mapping[str, MetricValue]
-
-    def source_in(self, folders: Iterable[Path]) -> Path | None:
-        """Return the source if it lies in one of these, else None."""
-        if self.source is None:
-            return None
-        place = os.path.realpath(self.source.parent)
-        return self.source if place in map(os.path.realpath, folders) else None
 
 
 def resumed_by(
@@ -53,7 +47,8 @@ def resumed_by(
     """Return what tells the run of a checked state; ``{}`` in a fresh run."""
     named = filter(None, (state.get("best"), state.get("last")))
     known = tuple((each["file"], each["step"]) for each in named)
-    return Resumed(source, position, known, metrics)
+    real = None if source is None else Path(os.path.realpath(source))
+    return Resumed(real, position, known, metrics)
 
 
 def pointer(entry: Entry) -> dict[str, Any]:

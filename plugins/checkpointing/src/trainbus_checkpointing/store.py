@@ -147,7 +147,7 @@ class Store:
         self._manifest.drop_incomplete()
         self._source, self.run_id, saved_by = None, run_id, ""
         known, source, until = list(resumed.known), resumed.source, resumed.position
-        if source and source.resolve().parent == self.folder.resolve():
+        if source and self.is_at(source.parent):
             self._source = source.name
             known.insert(0, (self._source, until[1]))
             if not self._manifest.run:  # no list, or one that was damaged
@@ -164,13 +164,13 @@ class Store:
         if run is None and self._source is not None:
             run = self._manifest.run  # an unlisted file in here: of the newest run
         # From where no keeper of it is, the run has only gone to another folder.
-        kept = resumed.source_in(each.folder for each in keepers)
-        if run is None and kept and not saved_by:
-            run = run_alike(self._manifest, kept)
+        is_kept = any(source and each.is_at(source.parent) for each in keepers)
+        if run is None and source and is_kept and not saved_by:
+            run = run_alike(self._manifest, source)
         self._manifest.begin_run(run, until)
-        if saved_by and kept:
+        if saved_by and source and is_kept:
             listed, new = self._manifest.entries, self._manifest.run
-            found = left_unlisted(self.folder, listed, kept, filename)
+            found = left_unlisted(self.folder, listed, source, filename)
             listed += [replace(e, run=new, written_by=saved_by) for e in found]
         self._report()
 

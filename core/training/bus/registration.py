@@ -161,17 +161,12 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
 
 
 def marked(plugin: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield (hook, attribute, options) of all that bears a mark; no property is run."""
+    """Yield (hook, attribute, options) of all that is a hook; no property is run."""
     # dir(), not vars(): inherited hooks count, and what an instance was given.
     for attribute in dir(plugin):
-        if (options := _marks_of(plugin, attribute)) is not None:
+        options: Any = _MARKS.parse_hookimpl_opts(plugin, attribute)
+        if options is None and attribute in HOOKS and isinstance(plugin, Callback):
+            # Its methods need none; one not meant is its own, and it is told so.
+            options = {} if is_meant(attribute, plugin.hook_api) else None
+        if options is not None:
             yield options.get("specname") or attribute, attribute, options
-
-
-def _marks_of(plugin: Any, attribute: str) -> Mapping[str, Any] | None:
-    """Return the options of an attribute that is a hook, None of any other."""
-    marks = _MARKS.parse_hookimpl_opts(plugin, attribute)
-    if marks is None and attribute in HOOKS and isinstance(plugin, Callback):
-        # Its methods need none; one that is not meant is its own, and it is told so.
-        return {} if is_meant(attribute, plugin.hook_api) else None
-    return marks

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NoReturn
 
+import torch
 from torch import nn
 
 from training.errors import ConfigError
@@ -13,13 +16,16 @@ from training.hardware.strategy import Strategy
 from training.weighing import sentences
 from training.weighing.candidates import said_weight
 from training.weighing.collated import load
-from training.weighing.disagreement import refuse
+from training.weighing.sentences import WAYS_OUT
 from training.weighing.subject import Look
 from training.weighing.units import in_words
 from training.weighing.untouched import untouched
 from training.weighing.weigher import Weigher
 
 log = logging.getLogger("training.weighing")
+
+#: What a process tells of the batch, in this order.
+WHAT = ("unit", "what it may be", "whether it is known", "scale")
 
 
 class PartWeigher(Weigher):
@@ -136,7 +142,7 @@ class PartWeigher(Weigher):
         own = told.unit, list(told.live), told.is_settled, told.scale
         found = self._strategy.gather(own)
         if any(each != found[0] for each in found):
-            refuse(self._strategy, found, self._seen)
+            _refuse(self._strategy, found, self._seen)
 
     def _refuse_differing(self, batch: Any, samples: int | None, seen: Any) -> None:
         self._reasons += seen.reasons  # parts are compared, not the batch
@@ -148,3 +154,32 @@ class PartWeigher(Weigher):
 def counted(weight: float, source: Any) -> float:
     """Return ``weight``, or what says that the part only stands in for an empty one."""
     return StandIn() if source.stands_in else weight
+
+
+def _refuse(strategy: Strategy, found: Sequence[Sequence[Any]], seen: Look) -> NoReturn:
+    """Raise on all processes what made them differ; called by all.
+
+    Args:
+        strategy: of many processes.
+        found: what each has told.
+        seen: what this one has measured.
+    Raises:
+        OutOfMemoryError: one of them had no room for any of the batch.
+        ConfigError: they have measured it, and not the same.
+    """
+    strategy.on_each(partial(_require_room, seen))
+    told = dict(zip(WHAT, zip(*found, strict=True), strict=True))
+    what = next(name for name, each in told.items() if any(e != each[0] for e in each))
+    said = ", ".join(f"{each!r} on rank {rank}" for rank, each in enumerate(told[what]))
+    raise ConfigError(
+        f"what the loss is a mean over was measured otherwise in each process ({what} "
+        f"is {said}): {WAYS_OUT}"
+    )
+
+
+def _require_room(seen: Look) -> None:
+    if seen.has_no_room:
+        why = "; ".join(seen.reasons)
+        raise torch.OutOfMemoryError(
+            f"a batch was measured, to tell what its loss is a mean over, and {why}"
+        )

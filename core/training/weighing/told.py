@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from training.weighing import sentences
 from training.weighing.candidates import Counts, needed
 from training.weighing.later_looks import LaterLooks
-from training.weighing.units import in_words
 
 if TYPE_CHECKING:
     from training.weighing.subject import Look
-
-log = logging.getLogger("training.weighing")
 
 #: A batch that has none of these is a mean over nothing, if it has no gradient either.
 #: Not masks: one of padding is all zeros where nothing is padded.
@@ -200,40 +195,3 @@ class Told:
             undecided=list(saved.get("undecided", ())),
             aside=None if aside is None else cls.of(aside),
         )
-
-
-class Untrained:
-    """Weighs what is evaluated before any batch was trained on, each batch by itself.
-
-    Args:
-        counts: counts units.
-    """
-
-    def __init__(self, counts: Counts) -> None:
-        self._counts = counts
-        self._unit: str | None = None  # that the batch before was counted by
-
-    def weight(
-        self, batch: Any, samples: int | None, look: Callable[[], Look]
-    ) -> float:
-        """Return what ``batch`` counts; one that tells nothing, as that before it.
-
-        Args:
-            batch: on the host.
-            samples: in it, where that is known.
-            look: returns what it tells.
-        """
-        before, unit = self._unit, self._counts.defined(batch)
-        if unit is None:
-            seen = look()
-            amounts = self._counts.all(batch, samples)
-            if seen.is_empty and any(amounts.get(each) == 0 for each in OF_LABELS):
-                return 0.0
-            live = seen.live or [before or "samples"]
-            unit = before if before in live else live[0]
-        if before not in (None, unit):
-            why = sentences.mixed(unit, str(before))
-            log.warning("%s", sentences.aside(in_words(unit), why))
-        self._unit = unit
-        amount = self._counts(unit, batch, samples)
-        return 1.0 if amount is None else amount

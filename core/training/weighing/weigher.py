@@ -17,8 +17,9 @@ from training.hardware.strategy import Strategy
 from training.weighing import sentences
 from training.weighing.candidates import Counts, LabelUse, needed, overruling
 from training.weighing.later_looks import LaterLooks, is_belied
-from training.weighing.told import Told, Untrained
+from training.weighing.told import Told
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
+from training.weighing.untrained import Untrained
 from training.weighing.usual_batch import EachBatch, usual_weight
 
 if TYPE_CHECKING:
@@ -142,9 +143,7 @@ class Weigher(EachBatch):
         """
         self.reset()
         self._allows_change = allows_change
-        if saved is None or self._loss_per is not None:
-            return
-        if is_known(saved["unit"], allows_change):
+        if saved and self._loss_per is None and is_known(saved["unit"], allows_change):
             self._told = Told.of(saved)
 
     def _find_usual(self) -> None:

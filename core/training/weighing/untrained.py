@@ -1,0 +1,54 @@
+"""What is evaluated before any batch was trained on weighs what it tells itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from training.weighing import sentences
+from training.weighing.candidates import Counts
+from training.weighing.told import OF_LABELS
+from training.weighing.units import in_words
+
+if TYPE_CHECKING:
+    from training.weighing.subject import Look
+
+log = logging.getLogger("training.weighing")
+
+
+class Untrained:
+    """Weighs what is evaluated before any batch was trained on, each batch by itself.
+
+    Args:
+        counts: counts units.
+    """
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+        self._unit: str | None = None  # that the batch before was counted by
+
+    def weight(
+        self, batch: Any, samples: int | None, look: Callable[[], Look]
+    ) -> float:
+        """Return what ``batch`` counts; one that tells nothing, as that before it.
+
+        Args:
+            batch: on the host.
+            samples: in it, where that is known.
+            look: returns what it tells.
+        """
+        before, unit = self._unit, self._counts.defined(batch)
+        if unit is None:
+            seen = look()
+            amounts = self._counts.all(batch, samples)
+            if seen.is_empty and any(amounts.get(each) == 0 for each in OF_LABELS):
+                return 0.0
+            live = seen.live or [before or "samples"]
+            unit = before if before in live else live[0]
+        if before not in (None, unit):
+            why = sentences.mixed(unit, str(before))
+            log.warning("%s", sentences.aside(in_words(unit), why))
+        self._unit = unit
+        amount = self._counts(unit, batch, samples)
+        return 1.0 if amount is None else amount

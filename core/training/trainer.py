@@ -154,7 +154,7 @@ class Trainer:
         refuse_one_shot(train_dataloader, "train_dataloader")
         refuse_several(train_dataloader)
         self.device = choose_device(device)
-        forward = self._forward = make_forward(loss_fn, step_fn)
+        forward = self._forward = make_forward(loss_fn, step_fn, loss_per)
         how = step_fn if loss_fn is None else loss_fn
         self._weigher_of = partial(weigher_of, loss_per, forward, loss_fn, how is None)
         self.model = checked_model(model)

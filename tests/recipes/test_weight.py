@@ -70,6 +70,36 @@ def test_a_loss_per_that_batches_overrule_is_told_once_and_changes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("loss_per", "shown"),
+    [
+        pytest.param("samples", "'samples'", id="a unit"),
+        pytest.param(lambda batch: 8.0, "a function", id="a function"),
+    ],
+)
+def test_a_loss_per_that_a_step_function_overrules_is_told_once_and_changes_nothing(
+    loss_per: Any, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def step(model: nn.Module, batch: Any) -> dict[str, Any]:
+        return {"loss": model(*batch)["loss"], "weight": len(batch[0])}
+
+    def trained(loss_per: Any) -> dict[str, Tensor]:
+        made = make_trainer(
+            step_fn=step, loss_per=loss_per, gradient_accumulation_steps=2
+        )
+        made.train()
+        return made.model.state_dict()
+
+    alone = trained(None)
+    assert caplog.messages == []
+    pairs = zip(trained(loss_per).values(), alone.values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert caplog.messages == [
+        f"loss_per is {shown}, but step_fn returned the weight 2, which counts: leave "
+        "loss_per out, or return none"
+    ]
+
+
+@pytest.mark.parametrize(
     ("speaks", "error", "code", "who"),
     [
         pytest.param(stepping, ConfigError, 2, "step_fn returned", id="step_fn"),

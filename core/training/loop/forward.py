@@ -17,7 +17,7 @@ from training.loop.forward_checks import (
     checked_part,
     explain_call,
 )
-from training.recipes.weight import checked_weight
+from training.recipes.weight import checked_weight, warn_of_overruled
 
 #: Named values beside the loss, means like it: 0-d tensors or floats.
 Parts = Mapping[str, Tensor | float]
@@ -32,7 +32,9 @@ MANY = 1e300
 _WEIGHT = ("step_fn returned the weight", ConfigError)
 
 
-def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
+def make_forward(
+    loss_fn: LossFn | None, step_fn: StepFn | None, loss_per: Any = None
+) -> Forward:
     """Return the function that computes the loss of a batch.
 
     - ``step_fn(model, batch)`` returns the loss, or a mapping with ``loss`` (a mean)
@@ -43,6 +45,8 @@ def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
     - with neither, the model is called with the batch and returns its loss: as
       ``outputs.loss``, ``outputs["loss"]`` or as the 0-d tensor itself.
 
+    A ``loss_per`` that a ``step_fn`` overrules by its weight is warned of, once.
+
     Raises:
         ConfigError: both are given, or what is given cannot be called like that.
     """
@@ -51,7 +55,7 @@ def make_forward(loss_fn: LossFn | None, step_fn: StepFn | None) -> Forward:
     # Chosen here, once a run: no batch asks which way it goes.
     if step_fn is not None:
         check_function("step_fn", step_fn, "model", "batch")
-        return _StepForward(step_fn)
+        return _StepForward(step_fn, loss_per)
     if loss_fn is not None:
         check_function("loss_fn", loss_fn, "outputs", "targets")
         return functools.partial(_with_loss_fn, loss_fn)
@@ -160,10 +164,11 @@ class _StepForward:
 
     Args:
         step_fn: as the Trainer's.
+        loss_per: likewise.
     """
 
-    def __init__(self, step_fn: StepFn) -> None:
-        self._step_fn = step_fn
+    def __init__(self, step_fn: StepFn, loss_per: Any = None) -> None:
+        self._step_fn, self._loss_per = step_fn, loss_per
         #: Names that were looked at before.
         self._names = {"loss", "loss_sum", "weight"}
         #: A model, and its first parameter that trains.
@@ -192,6 +197,9 @@ class _StepForward:
             # The usual kinds pay for no call more; a device sync if it is on CUDA.
             is_usual = type(given) in (int, float) and 0 <= given < MANY
             weight = float(given) if is_usual else checked_weight(given, *_WEIGHT)
+            if self._loss_per is not None:
+                overruled, self._loss_per = self._loss_per, None
+                warn_of_overruled(overruled, _WEIGHT[0], weight, "return none")
         if "loss_sum" in result:
             if "weight" not in result:
                 raise ConfigError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 from training.errors import TrainbusError
 
-__all__ = ["checked_weight"]
+__all__ = ["checked_weight", "warn_of_overruled"]
+
+log = logging.getLogger("training.weighing")
 
 
 def checked_weight(given: Any, what: str, error: type[TrainbusError]) -> float:
@@ -34,3 +37,19 @@ def checked_weight(given: Any, what: str, error: type[TrainbusError]) -> float:
             "the mean loss is a mean over, 0 or more"
         )
     return weight
+
+
+def warn_of_overruled(loss_per: Any, what: str, weight: float, otherwise: str) -> None:
+    """Warn that a ``loss_per`` does nothing, since a weight is said for a batch.
+
+    Args:
+        loss_per: as the Trainer's.
+        what: who said it, as for ``checked_weight``.
+        weight: what was said.
+        otherwise: what to do for ``loss_per`` to count.
+    """
+    given = repr(loss_per) if isinstance(loss_per, str) else "a function"
+    log.warning(
+        "loss_per is %s, but %s %g, which counts: leave loss_per out, or %s",
+        *(given, what, weight, otherwise),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from training.errors import DataError
 from training.feed.structure import fields_of, may_be_second, samples_of
-from training.recipes.weight import checked_weight
+from training.recipes.weight import checked_weight, warn_of_overruled
 from training.weighing.units import (
     ELEMENTS,
     MASK,
@@ -23,8 +22,6 @@ from training.weighing.units import (
     SHIFTED_MASK,
     in_words,
 )
-
-log = logging.getLogger("training.weighing")
 
 #: Entries that may hold the targets, the usual one first.
 NAMES = ("labels", "label", "targets", "target", "y")
@@ -36,6 +33,7 @@ IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 FEW = 96
 #: Up to this many one kernel is tried first, which is wasted where some are ignored.
 SOME = 2048
+_SAID = "a batch has the loss_weight"
 
 
 def said_weight(batch: Any) -> float | None:
@@ -47,7 +45,7 @@ def said_weight(batch: Any) -> float | None:
     given = getattr(batch, "loss_weight", None)
     if given is None:
         return None
-    return checked_weight(given, "a batch has the loss_weight", DataError)
+    return checked_weight(given, _SAID, DataError)
 
 
 def overruling(loss_per: Any) -> Callable[[Any], float | None]:
@@ -59,12 +57,8 @@ def overruling(loss_per: Any) -> Callable[[Any], float | None]:
         weight = said_weight(batch)
         if weight is not None and not has_warned:
             has_warned = True
-            given = repr(loss_per) if isinstance(loss_per, str) else "a function"
-            log.warning(
-                "loss_per is %s, but a batch has the loss_weight %g, which counts: "
-                "leave loss_per out, or make batches without a loss_weight",
-                *(given, weight),
-            )
+            way_out = "make batches without a loss_weight"
+            warn_of_overruled(loss_per, _SAID, weight, way_out)
         return weight
 
     return said

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from trainbus_data.vqa.task import VQA
-from trainbus_report.predicted_rows import PredictedRows
 from training.app.cli import main
 
 pytest.importorskip("jinja2", reason="`trainbus report` needs trainbus[report]")
@@ -323,21 +321,3 @@ def test_a_missing_extra_is_one_sentence_with_its_line(
     assert main(["report", str(write_run())]) == 2
     (line,) = capsys.readouterr().err.strip().split("\n")
     assert line.endswith("run: pip install 'trainbus[report]'")
-
-
-def test_a_row_that_scores_1_is_no_mistake_however_it_is_written() -> None:
-    rows = [
-        {"answer": answer, "prediction": said, "accuracy": score}
-        for answer, said, score in (
-            ("two", "2", 1.0),
-            ("a cat", "cat", 1.0),
-            ("two", "cat", 0.0),
-            ("two", "2!", 0.9),
-        )
-    ]
-    predicted = PredictedRows(Path("said.jsonl"), rows, VQA())
-    assert predicted.mistakes == [("two", "cat", 1), ("two", "2!", 1)]
-    confusion = predicted.confusion
-    assert confusion is not None
-    assert confusion.classes == ["a cat", "two", None]
-    assert confusion.counts == [[1, 0, 0], [0, 1, 2]]

@@ -53,3 +53,19 @@ def test_a_score_that_may_be_an_error_calls_no_row_right_or_wrong(
         row for row, is_right in zip(rows, known, strict=True) if is_right is False
     ]
     assert (predicted.confusion is None) == (not predicted.are_judged)
+
+
+def test_rows_that_score_in_part_are_wrong_the_least_first_then_the_surest() -> None:
+    rows = [
+        {"answer": "two", "prediction": said, "accuracy": score, "probability": sure}
+        for said, score, sure in (
+            ("three", 0.6, 0.9),
+            ("two", 1.0, 0.9),
+            ("four", 0.3, 0.2),
+            ("five", 0.3, 0.4),
+            ("six", 0.0, 0.1),
+        )
+    ]
+    predicted = PredictedRows(Path("said.jsonl"), rows, VQA())
+    said = [row["prediction"] for row in predicted.surest_mistakes]
+    assert said == ["six", "five", "four", "three"]

@@ -122,13 +122,13 @@ class PredictedRows:
 
     @property
     def surest_mistakes(self) -> list[dict[str, Any]]:
-        """The wrong rows that it is surest of, of a share those that score 0."""
-        wrong = [
-            row
-            for row in self.rows
-            if self.is_right(row) is False and not self._share(row)
-        ]
-        return sorted(wrong, key=lambda row: -self.sure(row))[:MOST_ROWS]
+        """The wrong rows of the least share, of these those that it is surest of."""
+        wrong = [row for row in self.rows if self.is_right(row) is False]
+
+        def rank(row: Mapping[str, Any]) -> tuple[float, float]:
+            return self._share(row) or 0.0, -self.sure(row)
+
+        return sorted(wrong, key=rank)[:MOST_ROWS]
 
     def sure(self, row: Mapping[str, Any]) -> float:
         """Return how sure it is; less than anything where that is not known."""

@@ -93,6 +93,22 @@ def test_a_floor_stands_beside_a_metric_of_its_unit_only(write_run: Any) -> None
     assert "0.0625" not in kinds
 
 
+def test_a_floor_that_is_not_that_of_all_runs_names_its_own(
+    write_run: Any, tmp_path: Path
+) -> None:
+    other = {"floors": {"most_frequent": {"all": 0.375}}}
+    runs = [write_run("a"), write_run("b"), write_run("c", data=other)]
+    same, differing = (
+        page_of(*some, options=("--out", str(tmp_path / f"{len(some)}.html"))).parts[
+            "By kind, beside what answers without looking"
+        ]
+        for some in (runs[:2], runs)
+    )
+    assert "metric a b most frequent accuracy 0.7500 0.7500 0.1250" in same
+    assert "a b c most frequent of a b most frequent of c accuracy" in differing
+    assert "accuracy 0.7500 0.7500 0.7500 0.1250 0.3750 accuracy/other" in differing
+
+
 def test_costs_starts_and_settings_are_there(write_run: Any) -> None:
     parts = page_of(write_run()).parts
     assert "csv 0.500 6.2 % 3 on_epoch_end" in parts["What plugins cost"]

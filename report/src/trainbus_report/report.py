@@ -54,6 +54,21 @@ class Told:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Floor:
+    """What answers without looking, on the rows of some runs.
+
+    Attributes:
+        name: of the floor.
+        scores: ``all``, kind or metric -> score.
+        places: of the runs whose rows it was measured on.
+    """
+
+    name: str
+    scores: dict[str, float]
+    places: list[int] = field(default_factory=list, compare=False)
+
+
 def write_report(
     runs: Sequence[RunFolder], predictions: Sequence[Path], target: Path
 ) -> list[str]:
@@ -203,18 +218,19 @@ def kinds_of(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:
     return {**whole, **dict(sorted(found.items()))}
 
 
-def floors_of(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
-    """Return floor -> ``all``, kind or metric -> score, of the first run with some."""
-    for run in runs:
+def floors_of(runs: Sequence[RunFolder]) -> list[Floor]:
+    """Return what answers without looking: one that is alike in several runs once."""
+    found: list[Floor] = []
+    for place, run in enumerate(runs):
         data = run.summary.get("data")
         floors = data.get("floors") if isinstance(data, Mapping) else None
-        if isinstance(floors, Mapping) and floors:
-            return {
-                str(floor).replace("_", " "): dict(scores)
-                for floor, scores in floors.items()
-                if isinstance(scores, Mapping)
-            }
-    return {}
+        for key, scores in floors.items() if isinstance(floors, Mapping) else ():
+            if isinstance(scores, Mapping):
+                floor = Floor(str(key).replace("_", " "), dict(scores))
+                if floor not in found:
+                    found.append(floor)
+                found[found.index(floor)].places.append(place)
+    return found
 
 
 def _older_weights(run: RunFolder, path: Path) -> str:

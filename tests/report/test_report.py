@@ -168,8 +168,32 @@ def test_what_is_measured_in_training_and_validation_shares_a_chart(
     ]
     styles = [str(a.get("style")) for tag, a in page.tags if tag == "path"]
     drawn = [style for style in styles if "fill: none" in style and "#0072b2" in style]
-    assert len(drawn) == 2 + 3 + 1 + 3 + 1
+    assert len(drawn) == 2 + 2 + 1 + 3 + 1  # that of a kind is in a table
     assert sum("stroke-dasharray" in style for style in drawn) == 3  # of training
+
+
+def test_several_validation_loaders_have_their_results_and_charts(
+    write_run: Any,
+) -> None:
+    row = {"epoch": 1, "train_loss": 2.0, "val_loss/clean": 0.125, "accuracy": 0.5}
+    row |= {"val_loss/noisy": 3.0, "f1/clean": 0.75, "f1/noisy": 0.25}
+    row |= {"f1/red/clean": 0.625, "accuracy/red": 0.375}
+    best = [{"monitor": "val_loss/clean", "value": 0.0625}]
+    parts = page_of(write_run(history=[row], best=best)).parts
+    assert re.findall(
+        r"(?:\w+_)?loss[/\w]*|f1[/\w]*|accuracy[/\w]*", parts["Curves"]
+    ) == [
+        *("loss", "val_loss/clean", "accuracy", "val_loss/noisy", "f1/clean"),
+        "f1/noisy",
+    ]
+    table = parts["Results of the last epoch, and the best"]
+    for cell in ("val_loss/clean 0.1250", "val_loss/noisy 3.0000", "f1/noisy 0.2500"):
+        assert cell in table
+    assert "best val_loss/clean 0.0625" in table
+    assert "red" not in table
+    kinds = parts["By kind, beside what answers without looking"]
+    assert "noisy" not in kinds  # of which no kind is measured
+    assert "f1/red/clean 0.6250" in kinds
 
 
 def test_the_page_of_several_runs_stands_in_the_folder_of_all(write_run: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import training
-from trainbus_report.charts import charts_of, colour_of
+from trainbus_report.charts import charts_of, colour_of, whole_of
 from trainbus_report.predicted_rows import PredictedRows, read_predictions
 from training.app.records.comparing import different_settings, flat, results
 from training.app.records.durations import duration
@@ -207,15 +207,19 @@ def costs_of(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def kinds_of(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:
-    """Return what was measured by kind, as in ``accuracy/<kind>`` -> of each run."""
-    found = {
-        name: values
-        for name, values in results(runs).items()
-        if "/" in name and not name.startswith(("val_loss/", "best "))
+    """Return what was measured by kind, as in ``accuracy/<kind>`` -> of each run.
+
+    What is measured of all rows is ahead.
+    """
+    values = results(runs)
+    wholes = {
+        name: whole
+        for run in runs
+        for name in run.final
+        if (whole := whole_of(name, run.final))
     }
-    families = {name.partition("/")[0] for name in found}
-    whole = {name: v for name, v in results(runs).items() if name in families}
-    return {**whole, **dict(sorted(found.items()))}
+    ahead = [name for name in values if name in wholes.values()]
+    return {name: values[name] for name in dict.fromkeys([*ahead, *sorted(wholes)])}
 
 
 def floors_of(runs: Sequence[RunFolder]) -> list[Floor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from datetime import datetime
 from html.parser import HTMLParser
@@ -77,6 +78,17 @@ def test_the_way_to_predictions_is_told_where_rows_are_known(
     words = " ".join(page_of(run).parts.values()).replace(str(run), "DEMO")
     assert ("trainbus evaluate" in words) == bool(command)
     assert command in words
+
+
+def test_the_way_to_predictions_can_be_typed_whatever_the_folder_is_called(
+    write_run: Any,
+) -> None:
+    run = write_run("my run's")
+    (run / "predictions.jsonl").unlink()
+    (words,) = (part for part in page_of(run).parts.values() if "evaluate" in part)
+    typed = shlex.split(words[words.index("trainbus evaluate") :])
+    assert typed[2] == str(run / "config.yaml")
+    assert typed[-1] == str(run / "predictions.jsonl")
 
 
 def test_kinds_stand_beside_their_floors(write_run: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -158,12 +159,15 @@ def evaluate_command(run: RunFolder) -> str:
     data = run.config.get("data")
     given = data.items() if isinstance(data, Mapping) else ()
     named = {name for name, value in given if value}
-    split = "" if named & {"validation", "synthetic"} else " --split test"
+    split = [] if named & {"validation", "synthetic"} else ["--split", "test"]
     if split and "test" not in named:
         return ""
-    return (
-        f"trainbus evaluate {run.path}/config.yaml --checkpoint CHECKPOINT{split} "
-        f"--predictions {run.path}/{PREDICTIONS}"
+    return shlex.join(
+        [
+            *("trainbus", "evaluate", str(run.path / "config.yaml")),
+            *("--checkpoint", "CHECKPOINT", *split),
+            *("--predictions", str(run.path / PREDICTIONS)),
+        ]
     )
 
 

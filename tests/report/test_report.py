@@ -373,3 +373,16 @@ def test_a_missing_extra_is_one_sentence_with_its_line(
     assert main(["report", str(write_run())]) == 2
     (line,) = capsys.readouterr().err.strip().split("\n")
     assert line.endswith("run: pip install 'trainbus[report]'")
+
+
+def test_rows_of_another_task_are_told_and_none_is_called_right_or_wrong(
+    write_run: Any, tmp_path: Path
+) -> None:
+    row = {"image": "red.png", "label": "red", "prediction": "blue", "accuracy": 0.0}
+    rows = tmp_path / "other.jsonl"
+    rows.write_text(json.dumps(row))
+    options = ("--out", str(tmp_path / "new.html"), "--predictions", str(rows))
+    parts = page_of(write_run(), options=options).parts
+    words = "other.jsonl' has 'answer', which the task of the run predicts: they"
+    assert words in parts["How it ended"]
+    assert parts["Predictions"] == f"Predictions 1 rows of {rows}"

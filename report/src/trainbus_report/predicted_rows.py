@@ -60,6 +60,12 @@ class PredictedRows:
         self.sureness = next((name for name in CONFIDENCES if _has(rows, name)), "")
 
     @property
+    def missing_target(self) -> str:
+        """The field that the task predicts, where no row has it; else ``""``."""
+        target = self._task.target
+        return "" if not self.rows or _has(self.rows, target) else target
+
+    @property
     def mean(self) -> float | None:
         """The mean score."""
         scores = [each for row in self.rows if (each := self.score(row)) is not None]
@@ -67,7 +73,7 @@ class PredictedRows:
 
     def score(self, row: Mapping[str, Any]) -> float | None:
         """Return the task's score of a row; None where nothing was labelled."""
-        value = row.get(self.score_name)
+        value = row.get(self.score_name) if self._task.target in row else None
         return float(value) if isinstance(value, (int, float)) else None
 
     def true(self, row: Mapping[str, Any]) -> str:

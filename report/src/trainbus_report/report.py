@@ -269,6 +269,12 @@ def _add_predictions(told: Told, path: Path) -> None:
     except TrainbusError as error:
         told.notes.append(f"predictions are not shown: {text_of(error)}")
         return
+    if target := predicted.missing_target:
+        told.notes.append(
+            f"which predictions are right is not shown: no row of {str(path)!r} has "
+            f"{target!r}, which the task of the run predicts: they have no labels, or "
+            "are another run's; name those of this run with --predictions"
+        )
     rows = predicted.surest_mistakes
     names = {name for row in rows for name in predicted.pictures(row)}
     if names:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import sys
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -117,7 +116,7 @@ def test_a_floor_that_is_not_that_of_all_runs_names_its_own(
         for some in (runs[:2], runs)
     )
     assert "metric a b most frequent accuracy 0.7500 0.7500 0.1250" in same
-    assert "a b c most frequent of a b most frequent of c accuracy" in differing
+    assert "a b c most frequent of a, b most frequent of c accuracy" in differing
     assert "accuracy 0.7500 0.7500 0.7500 0.1250 0.3750 accuracy/other" in differing
 
 
@@ -208,28 +207,30 @@ def test_several_validation_loaders_have_their_results_and_charts(
     assert "f1/red/clean 0.6250" in kinds
 
 
-def test_the_page_of_several_runs_stands_in_the_folder_of_all(write_run: Any) -> None:
-    runs = write_run("a"), write_run("b")
-    assert main(["report", *map(str, runs)]) == 0
-    assert (runs[0].parent / "report.html").is_file()
-    assert not (runs[0] / "report.html").exists()
-
-
-@pytest.mark.parametrize("names", ["a", "ab"], ids=["of one run", "of several"])
-def test_a_report_is_written_anew_and_a_file_that_is_none_is_left_alone(
-    write_run: Any, names: str, capsys: pytest.CaptureFixture[str]
+def test_of_many_runs_the_first_are_named_where_all_have_something_in_common(
+    write_run: Any, tmp_path: Path
 ) -> None:
-    runs = [write_run(name) for name in names]
-    target = (runs[0] if len(runs) == 1 else runs[0].parent) / "report.html"
-    for _ in range(2):
-        assert main(["report", *map(str, runs)]) == 0
-    target.write_text("<title>my report of trainbus</title>")
-    assert main(["report", *map(str, runs)]) == 2
-    assert "exists and is no report of trainbus" in capsys.readouterr().err
-    assert target.read_text() == "<title>my report of trainbus</title>"
-    target.unlink()
-    target.symlink_to("gone")
-    assert main(["report", *map(str, runs)]) == 2
+    runs = [write_run(f"n{index:02d}", costs=None) for index in range(12)]
+    for run in runs:
+        (run / "predictions.jsonl").unlink()
+        (run / "starts.json").unlink()
+    page = page_of(*runs, options=("--out", str(tmp_path / "all.html")))
+    first = "n00, n01, n02, n03, n04 and 7 more"
+    assert first in page.parts[""]
+    cost, starts = page.parts["What plugins cost"], page.parts["Starts and resumes"]
+    for words, told in ((cost, "not measured"), (starts, "not recorded")):
+        assert f"{first}: {told}" in words.replace(" ,", ",")
+        assert words.count(told) == 1
+    words = " ".join(page.parts.values())
+    assert words.count("trainbus evaluate") == 5
+    assert "And so for 7 more runs." in words
+    drawn = {
+        found[0]
+        for tag, attributes in page.tags
+        if tag == "path" and "fill: none" in str(style := attributes.get("style"))
+        if (found := re.findall(r"stroke: (#\w+); stroke-width: 1.6", str(style)))
+    }
+    assert len(drawn) == len(runs)
 
 
 HOSTILE = (
@@ -336,43 +337,6 @@ def test_an_unfinished_run_of_an_early_release_has_a_page(tmp_path: Path) -> Non
     assert "No epoch is recorded yet." in parts["Curves"]
     assert "not recorded" in parts["Starts and resumes"]
     assert "--profile-plugins" in parts["What plugins cost"]
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("gone",), "'gone' is no folder"),
-        (("runs/demo", "--out", "page.txt"), "must end in .html"),
-        (("runs/demo", "--out", "rows/all.jsonl"), "exists; name a new file"),
-        (
-            ("runs/demo", "--predictions", "a", "--predictions", "b"),
-            "--predictions is given 2 times for 1 runs",
-        ),
-        (("runs/demo", "--predictions", "a"), "--predictions 'a' is no file; write"),
-    ],
-)
-def test_what_cannot_be_written_is_said(
-    write_run: Any,
-    options: tuple[str, ...],
-    words: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    write_run()
-    assert main(["report", *options]) == 2
-    assert words in capsys.readouterr().err
-
-
-def test_a_missing_extra_is_one_sentence_with_its_line(
-    write_run: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for name in [n for n in sys.modules if n.split(".")[0] == "trainbus_report"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["report", str(write_run())]) == 2
-    (line,) = capsys.readouterr().err.strip().split("\n")
-    assert line.endswith("run: pip install 'trainbus[report]'")
 
 
 def test_rows_of_another_task_are_told_and_none_is_called_right_or_wrong(

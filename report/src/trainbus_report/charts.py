@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from colorsys import hls_to_rgb
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -21,7 +23,7 @@ from training.hooks.answers import COLUMNS
 
 __all__ = ["COLOURS", "Chart", "charts_of", "colour_of", "whole_of"]
 
-#: One a run: told apart by the colour-blind, too (Okabe and Ito).
+#: One a run, of the first ones: told apart by the colour-blind, too (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -50,8 +52,12 @@ class Chart:
 
 
 def colour_of(index: int) -> str:
-    """Return the colour of a run, by its place."""
-    return COLOURS[index % len(COLOURS)]
+    """Return the colour of a run, by its place: another one for each."""
+    if index < len(COLOURS):
+        return COLOURS[index]
+    # By the golden ratio hues are far from those before, however many follow.
+    hue, lightness = index * 0.618034 % 1, (0.35, 0.45, 0.6)[index % 3]
+    return to_hex(hls_to_rgb(hue, lightness, 0.65))
 
 
 def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:

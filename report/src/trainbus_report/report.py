@@ -28,6 +28,8 @@ __all__ = ["write_report"]
 
 #: Where predictions are looked for in a run's folder.
 PREDICTIONS = "predictions.jsonl"
+#: Runs that are named where all have something in common.
+MOST_NAMED = 5
 #: Shares of the run below which a plugin's cost is not worth a line.
 LEAST_SHARE = 0.0005
 
@@ -62,12 +64,12 @@ class Floor:
     Attributes:
         name: of the floor.
         scores: ``all``, kind or metric -> score.
-        places: of the runs whose rows it was measured on.
+        runs: those whose rows it was measured on.
     """
 
     name: str
     scores: dict[str, float]
-    places: list[int] = field(default_factory=list, compare=False)
+    runs: list[Told] = field(default_factory=list, compare=False)
 
 
 def write_report(
@@ -105,7 +107,14 @@ def write_report(
             results=results(runs),
             plan_of=plan_of,
             kinds=kinds_of(runs),
-            floors=floors_of(runs),
+            floors=floors_of(told),
+            title=title_of([each.name for each in told]),
+            most_named=MOST_NAMED,
+            unpredicted=[
+                each
+                for each in told
+                if not each.predicted and evaluate_command(each.run)
+            ],
             evaluate_command=evaluate_command,
             version=training.__version__,
         )
@@ -123,6 +132,12 @@ def names_of(runs: Sequence[RunFolder]) -> list[str]:
         if len(set(names)) == len(set(paths)):
             return names
     return [str(run.path) for run in runs]
+
+
+def title_of(names: Sequence[str]) -> str:
+    """Return the names of the first runs, and how many more there are."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def plan_of(run: RunFolder) -> list[tuple[str, str]]:
@@ -226,18 +241,18 @@ def kinds_of(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:
     return {name: values[name] for name in dict.fromkeys([*ahead, *sorted(wholes)])}
 
 
-def floors_of(runs: Sequence[RunFolder]) -> list[Floor]:
+def floors_of(told: Sequence[Told]) -> list[Floor]:
     """Return what answers without looking: one that is alike in several runs once."""
     found: list[Floor] = []
-    for place, run in enumerate(runs):
-        data = run.summary.get("data")
+    for each in told:
+        data = each.run.summary.get("data")
         floors = data.get("floors") if isinstance(data, Mapping) else None
         for key, scores in floors.items() if isinstance(floors, Mapping) else ():
             if isinstance(scores, Mapping):
                 floor = Floor(str(key).replace("_", " "), dict(scores))
                 if floor not in found:
                     found.append(floor)
-                found[found.index(floor)].places.append(place)
+                found[found.index(floor)].runs.append(each)
     return found
 
 

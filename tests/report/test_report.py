@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
+import shlex
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from trainbus_data.vqa.task import VQA
-from trainbus_report.predicted_rows import PredictedRows
 from training.app.cli import main
 
 pytest.importorskip("jinja2", reason="`trainbus report` needs trainbus[report]")
@@ -81,6 +79,17 @@ def test_the_way_to_predictions_is_told_where_rows_are_known(
     assert command in words
 
 
+def test_the_way_to_predictions_can_be_typed_whatever_the_folder_is_called(
+    write_run: Any,
+) -> None:
+    run = write_run("my run's")
+    (run / "predictions.jsonl").unlink()
+    (words,) = (part for part in page_of(run).parts.values() if "evaluate" in part)
+    typed = shlex.split(words[words.index("trainbus evaluate") :])
+    assert typed[2] == str(run / "config.yaml")
+    assert typed[-1] == str(run / "predictions.jsonl")
+
+
 def test_kinds_stand_beside_their_floors(write_run: Any) -> None:
     kinds = page_of(write_run()).parts["By kind, beside what answers without looking"]
     assert "accuracy 0.7500 0.1250" in kinds
@@ -93,6 +102,22 @@ def test_a_floor_stands_beside_a_metric_of_its_unit_only(write_run: Any) -> None
     kinds = page.parts["By kind, beside what answers without looking"]
     assert "0.2500" in kinds
     assert "0.0625" not in kinds
+
+
+def test_a_floor_that_is_not_that_of_all_runs_names_its_own(
+    write_run: Any, tmp_path: Path
+) -> None:
+    other = {"floors": {"most_frequent": {"all": 0.375}}}
+    runs = [write_run("a"), write_run("b"), write_run("c", data=other)]
+    same, differing = (
+        page_of(*some, options=("--out", str(tmp_path / f"{len(some)}.html"))).parts[
+            "By kind, beside what answers without looking"
+        ]
+        for some in (runs[:2], runs)
+    )
+    assert "metric a b most frequent accuracy 0.7500 0.7500 0.1250" in same
+    assert "a b c most frequent of a, b most frequent of c accuracy" in differing
+    assert "accuracy 0.7500 0.7500 0.7500 0.1250 0.3750 accuracy/other" in differing
 
 
 def test_costs_starts_and_settings_are_there(write_run: Any) -> None:
@@ -154,32 +179,58 @@ def test_what_is_measured_in_training_and_validation_shares_a_chart(
     ]
     styles = [str(a.get("style")) for tag, a in page.tags if tag == "path"]
     drawn = [style for style in styles if "fill: none" in style and "#0072b2" in style]
-    assert len(drawn) == 2 + 3 + 1 + 3 + 1
+    assert len(drawn) == 2 + 2 + 1 + 3 + 1  # that of a kind is in a table
     assert sum("stroke-dasharray" in style for style in drawn) == 3  # of training
 
 
-def test_the_page_of_several_runs_stands_in_the_folder_of_all(write_run: Any) -> None:
-    runs = write_run("a"), write_run("b")
-    assert main(["report", *map(str, runs)]) == 0
-    assert (runs[0].parent / "report.html").is_file()
-    assert not (runs[0] / "report.html").exists()
-
-
-@pytest.mark.parametrize("names", ["a", "ab"], ids=["of one run", "of several"])
-def test_a_report_is_written_anew_and_a_file_that_is_none_is_left_alone(
-    write_run: Any, names: str, capsys: pytest.CaptureFixture[str]
+def test_several_validation_loaders_have_their_results_and_charts(
+    write_run: Any,
 ) -> None:
-    runs = [write_run(name) for name in names]
-    target = (runs[0] if len(runs) == 1 else runs[0].parent) / "report.html"
-    for _ in range(2):
-        assert main(["report", *map(str, runs)]) == 0
-    target.write_text("<title>my report of trainbus</title>")
-    assert main(["report", *map(str, runs)]) == 2
-    assert "exists and is no report of trainbus" in capsys.readouterr().err
-    assert target.read_text() == "<title>my report of trainbus</title>"
-    target.unlink()
-    target.symlink_to("gone")
-    assert main(["report", *map(str, runs)]) == 2
+    row = {"epoch": 1, "train_loss": 2.0, "val_loss/clean": 0.125, "accuracy": 0.5}
+    row |= {"val_loss/noisy": 3.0, "f1/clean": 0.75, "f1/noisy": 0.25}
+    row |= {"f1/red/clean": 0.625, "accuracy/red": 0.375}
+    best = [{"monitor": "val_loss/clean", "value": 0.0625}]
+    parts = page_of(write_run(history=[row], best=best)).parts
+    assert re.findall(
+        r"(?:\w+_)?loss[/\w]*|f1[/\w]*|accuracy[/\w]*", parts["Curves"]
+    ) == [
+        *("loss", "val_loss/clean", "accuracy", "val_loss/noisy", "f1/clean"),
+        "f1/noisy",
+    ]
+    table = parts["Results of the last epoch, and the best"]
+    for cell in ("val_loss/clean 0.1250", "val_loss/noisy 3.0000", "f1/noisy 0.2500"):
+        assert cell in table
+    assert "best val_loss/clean 0.0625" in table
+    assert "red" not in table
+    kinds = parts["By kind, beside what answers without looking"]
+    assert "noisy" not in kinds  # of which no kind is measured
+    assert "f1/red/clean 0.6250" in kinds
+
+
+def test_of_many_runs_the_first_are_named_where_all_have_something_in_common(
+    write_run: Any, tmp_path: Path
+) -> None:
+    runs = [write_run(f"n{index:02d}", costs=None) for index in range(12)]
+    for run in runs:
+        (run / "predictions.jsonl").unlink()
+        (run / "starts.json").unlink()
+    page = page_of(*runs, options=("--out", str(tmp_path / "all.html")))
+    first = "n00, n01, n02, n03, n04 and 7 more"
+    assert first in page.parts[""]
+    cost, starts = page.parts["What plugins cost"], page.parts["Starts and resumes"]
+    for words, told in ((cost, "not measured"), (starts, "not recorded")):
+        assert f"{first}: {told}" in words.replace(" ,", ",")
+        assert words.count(told) == 1
+    words = " ".join(page.parts.values())
+    assert words.count("trainbus evaluate") == 5
+    assert "And so for 7 more runs." in words
+    drawn = {
+        found[0]
+        for tag, attributes in page.tags
+        if tag == "path" and "fill: none" in str(style := attributes.get("style"))
+        if (found := re.findall(r"stroke: (#\w+); stroke-width: 1.6", str(style)))
+    }
+    assert len(drawn) == len(runs)
 
 
 HOSTILE = (
@@ -288,56 +339,14 @@ def test_an_unfinished_run_of_an_early_release_has_a_page(tmp_path: Path) -> Non
     assert "--profile-plugins" in parts["What plugins cost"]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("gone",), "'gone' is no folder"),
-        (("runs/demo", "--out", "page.txt"), "must end in .html"),
-        (("runs/demo", "--out", "rows/all.jsonl"), "exists; name a new file"),
-        (
-            ("runs/demo", "--predictions", "a", "--predictions", "b"),
-            "--predictions is given 2 times for 1 runs",
-        ),
-        (("runs/demo", "--predictions", "a"), "--predictions 'a' is no file; write"),
-    ],
-)
-def test_what_cannot_be_written_is_said(
-    write_run: Any,
-    options: tuple[str, ...],
-    words: str,
-    capsys: pytest.CaptureFixture[str],
+def test_rows_of_another_task_are_told_and_none_is_called_right_or_wrong(
+    write_run: Any, tmp_path: Path
 ) -> None:
-    write_run()
-    assert main(["report", *options]) == 2
-    assert words in capsys.readouterr().err
-
-
-def test_a_missing_extra_is_one_sentence_with_its_line(
-    write_run: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for name in [n for n in sys.modules if n.split(".")[0] == "trainbus_report"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["report", str(write_run())]) == 2
-    (line,) = capsys.readouterr().err.strip().split("\n")
-    assert line.endswith("run: pip install 'trainbus[report]'")
-
-
-def test_a_row_that_scores_1_is_no_mistake_however_it_is_written() -> None:
-    rows = [
-        {"answer": answer, "prediction": said, "accuracy": score}
-        for answer, said, score in (
-            ("two", "2", 1.0),
-            ("a cat", "cat", 1.0),
-            ("two", "cat", 0.0),
-            ("two", "2!", 0.9),
-        )
-    ]
-    predicted = PredictedRows(Path("said.jsonl"), rows, VQA())
-    assert predicted.mistakes == [("two", "cat", 1), ("two", "2!", 1)]
-    confusion = predicted.confusion
-    assert confusion is not None
-    assert confusion.classes == ["a cat", "two", None]
-    assert confusion.counts == [[1, 0, 0], [0, 1, 2]]
+    row = {"image": "red.png", "label": "red", "prediction": "blue", "accuracy": 0.0}
+    rows = tmp_path / "other.jsonl"
+    rows.write_text(json.dumps(row))
+    options = ("--out", str(tmp_path / "new.html"), "--predictions", str(rows))
+    parts = page_of(write_run(), options=options).parts
+    words = "other.jsonl' has 'answer', which the task of the run predicts: they"
+    assert words in parts["How it ended"]
+    assert parts["Predictions"] == f"Predictions 1 rows of {rows}"

@@ -30,6 +30,7 @@ from training.files.durable import finite, write_durably, write_json
 from training.files.leftovers import sweep_leftovers
 from training.files.lock import FolderLostError
 from training.files.named_paths import barrier
+from training.files.report_page import REPORT, is_report
 from training.messages.error_texts import error_text
 from training.signals.handlers import Terminated
 
@@ -366,6 +367,7 @@ def _put_aside(folder: Path) -> None:
         return
     # By suffix, too: a file that is being written has another one.
     old += [p for p in folder.glob(MADE_OF_IT) if p.suffix.startswith(".json")]
+    old += [page for page in [folder / REPORT] if is_report(page)]
     number = 1
     while (folder / EARLIER / f"{number:03d}").exists():
         number += 1

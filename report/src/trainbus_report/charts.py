@@ -7,21 +7,23 @@ the drawing itself there are numbers alone.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from colorsys import hls_to_rgb
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from training.app.records.run_folder import RunFolder, is_number
 from training.hooks.answers import COLUMNS
 
-__all__ = ["COLOURS", "Chart", "charts_of", "colour_of"]
+__all__ = ["COLOURS", "Chart", "charts_of", "colour_of", "whole_of"]
 
-#: One a run: told apart by the colour-blind, too (Okabe and Ito).
+#: One a run, of the first ones: told apart by the colour-blind, too (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -50,8 +52,12 @@ class Chart:
 
 
 def colour_of(index: int) -> str:
-    """Return the colour of a run, by its place."""
-    return COLOURS[index % len(COLOURS)]
+    """Return the colour of a run, by its place: another one for each."""
+    if index < len(COLOURS):
+        return COLOURS[index]
+    # By the golden ratio hues are far from those before, however many follow.
+    hue, lightness = index * 0.618034 % 1, (0.35, 0.45, 0.6)[index % 3]
+    return to_hex(hls_to_rgb(hue, lightness, 0.65))
 
 
 def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
@@ -60,7 +66,12 @@ def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
     What is measured in training and in validation is one metric, as the losses are.
     """
     names = dict.fromkeys(
-        name for run in runs for row in run.history for name in row if _is_drawn(name)
+        name
+        for run in runs
+        for row in run.history
+        for name in row
+        # Kinds of rows have a table.
+        if name not in COLUMNS and not whole_of(name, row)
     )
     groups: dict[str, list[str]] = {"loss": []}  # first
     for name in names:
@@ -80,17 +91,21 @@ def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
     return charts
 
 
-def _is_drawn(name: str) -> bool:
-    """Whether a column has a chart: kinds of rows have a table."""
-    return name not in COLUMNS and ("/" not in name or _measured(name) != name)
+def whole_of(name: str, names: Collection[str]) -> str:
+    """Return which of ``names`` is of all rows, where this is of a kind; else ``""``.
+
+    Of ``accuracy/red`` it is ``accuracy``. Without it, and in a run with several
+    validation loaders, the last part is a loader's: that of ``accuracy/red/clean`` is
+    ``accuracy/clean``.
+    """
+    metric, *parts = name.split("/")
+    whole = "/".join([metric, *parts[1:]])
+    return whole if parts and whole in names else ""
 
 
 def _measured(name: str) -> str:
     """Return what is measured: the column without the data that it is measured on."""
-    for data in ("train_", "val_"):
-        if name.startswith(data):
-            return name.removeprefix(data).partition("/")[0]
-    return name
+    return name.removeprefix("train_" if name.startswith("train_") else "val_")
 
 
 def _svg(

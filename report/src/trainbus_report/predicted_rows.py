@@ -17,6 +17,8 @@ from training.recipes.task import Task
 
 __all__ = ["Confusion", "PredictedRows", "read_predictions"]
 
+#: Scores of a row of which 1 is all that can be had; another may be an error.
+SHARES = ("accuracy", "exact_match", "anls", "f1")
 #: Classes that a table of confusions has; with more, there is a list of them.
 MOST_CLASSES = 20
 #: Confusions in the list, and rows that are shown.
@@ -58,6 +60,12 @@ class PredictedRows:
         self.sureness = next((name for name in CONFIDENCES if _has(rows, name)), "")
 
     @property
+    def missing_target(self) -> str:
+        """The field that the task predicts, where no row has it; else ``""``."""
+        target = self._task.target
+        return "" if not self.rows or _has(self.rows, target) else target
+
+    @property
     def mean(self) -> float | None:
         """The mean score."""
         scores = [each for row in self.rows if (each := self.score(row)) is not None]
@@ -65,7 +73,7 @@ class PredictedRows:
 
     def score(self, row: Mapping[str, Any]) -> float | None:
         """Return the task's score of a row; None where nothing was labelled."""
-        value = row.get(self.score_name)
+        value = row.get(self.score_name) if self._task.target in row else None
         return float(value) if isinstance(value, (int, float)) else None
 
     def true(self, row: Mapping[str, Any]) -> str:
@@ -91,11 +99,42 @@ class PredictedRows:
         names = [name for name, kind in kinds if kind.rstrip("?") == "picture"]
         return [str(row[name]) for name in names if row.get(name) is not None]
 
+    def is_right(self, row: Mapping[str, Any]) -> bool | None:
+        """Whether a row is right; None where nothing says so.
+
+        A share says it. Where the score is another, a text is compared with its target;
+        a number, whose target is a text, may be near it.
+        """
+        if self._task.target not in row:
+            return None
+        if (share := self._share(row)) is not None:
+            return share == 1
+        said, true = row["prediction"], row[self._task.target]
+        return said == true if type(said) is type(true) else None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether a score of 1 is known to mean that a row is right."""
+        return self.score_name in SHARES
+
+    @property
+    def are_judged(self) -> bool:
+        """Whether of any row it is known that it is right or wrong."""
+        return any(self.is_right(row) is not None for row in self.rows)
+
+    def _share(self, row: Mapping[str, Any]) -> float | None:
+        """Return the score of a row where 1 means that it is right."""
+        return self.score(row) if self.is_share else None
+
     @property
     def surest_mistakes(self) -> list[dict[str, Any]]:
-        """The rows of score 0 that it is surest of, those at the head."""
-        wrong = [row for row in self.rows if self.score(row) == 0]
-        return sorted(wrong, key=lambda row: -self.sure(row))[:MOST_ROWS]
+        """The wrong rows of the least share, of these those that it is surest of."""
+        wrong = [row for row in self.rows if self.is_right(row) is False]
+
+        def rank(row: Mapping[str, Any]) -> tuple[float, float]:
+            return self._share(row) or 0.0, -self.sure(row)
+
+        return sorted(wrong, key=rank)[:MOST_ROWS]
 
     def sure(self, row: Mapping[str, Any]) -> float:
         """Return how sure it is; less than anything where that is not known."""
@@ -128,14 +167,15 @@ class PredictedRows:
         return [(*pair, number) for pair, number in wrong.most_common(MOST_MISTAKES)]
 
     def _pairs(self) -> list[tuple[str, str]]:
-        """Return what is true and what was said; the same where the task scores 1.
+        """Return what is true and what was said of a row; the same where it is right.
 
         How an answer is written is the task's to forgive, as ``2`` for ``two``.
         """
-        labelled = (row for row in self.rows if self._task.target in row)
+        judged = ((row, self.is_right(row)) for row in self.rows)
         return [
-            (self.true(row), self.true(row) if self.score(row) == 1 else self.said(row))
-            for row in labelled
+            (self.true(row), self.true(row) if is_right else self.said(row))
+            for row, is_right in judged
+            if is_right is not None
         ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import training
-from trainbus_report.charts import charts_of, colour_of
+from trainbus_report.charts import charts_of, colour_of, whole_of
 from trainbus_report.predicted_rows import PredictedRows, read_predictions
 from training.app.records.comparing import different_settings, flat, results
 from training.app.records.durations import duration
@@ -27,6 +28,8 @@ __all__ = ["write_report"]
 
 #: Where predictions are looked for in a run's folder.
 PREDICTIONS = "predictions.jsonl"
+#: Runs that are named where all have something in common.
+MOST_NAMED = 5
 #: Shares of the run below which a plugin's cost is not worth a line.
 LEAST_SHARE = 0.0005
 
@@ -52,6 +55,21 @@ class Told:
     predicted: PredictedRows | None = None
     pictures: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Floor:
+    """What answers without looking, on the rows of some runs.
+
+    Attributes:
+        name: of the floor.
+        scores: ``all``, kind or metric -> score.
+        runs: those whose rows it was measured on.
+    """
+
+    name: str
+    scores: dict[str, float]
+    runs: list[Told] = field(default_factory=list, compare=False)
 
 
 def write_report(
@@ -89,7 +107,14 @@ def write_report(
             results=results(runs),
             plan_of=plan_of,
             kinds=kinds_of(runs),
-            floors=floors_of(runs),
+            floors=floors_of(told),
+            title=title_of([each.name for each in told]),
+            most_named=MOST_NAMED,
+            unpredicted=[
+                each
+                for each in told
+                if not each.predicted and evaluate_command(each.run)
+            ],
             evaluate_command=evaluate_command,
             version=training.__version__,
         )
@@ -107,6 +132,12 @@ def names_of(runs: Sequence[RunFolder]) -> list[str]:
         if len(set(names)) == len(set(paths)):
             return names
     return [str(run.path) for run in runs]
+
+
+def title_of(names: Sequence[str]) -> str:
+    """Return the names of the first runs, and how many more there are."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def plan_of(run: RunFolder) -> list[tuple[str, str]]:
@@ -143,12 +174,15 @@ def evaluate_command(run: RunFolder) -> str:
     data = run.config.get("data")
     given = data.items() if isinstance(data, Mapping) else ()
     named = {name for name, value in given if value}
-    split = "" if named & {"validation", "synthetic"} else " --split test"
+    split = [] if named & {"validation", "synthetic"} else ["--split", "test"]
     if split and "test" not in named:
         return ""
-    return (
-        f"trainbus evaluate {run.path}/config.yaml --checkpoint CHECKPOINT{split} "
-        f"--predictions {run.path}/{PREDICTIONS}"
+    return shlex.join(
+        [
+            *("trainbus", "evaluate", str(run.path / "config.yaml")),
+            *("--checkpoint", "CHECKPOINT", *split),
+            *("--predictions", str(run.path / PREDICTIONS)),
+        ]
     )
 
 
@@ -192,29 +226,34 @@ def costs_of(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def kinds_of(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:
-    """Return what was measured by kind, as in ``accuracy/<kind>`` -> of each run."""
-    found = {
-        name: values
-        for name, values in results(runs).items()
-        if "/" in name and not name.startswith(("val_loss/", "best "))
+    """Return what was measured by kind, as in ``accuracy/<kind>`` -> of each run.
+
+    What is measured of all rows is ahead.
+    """
+    values = results(runs)
+    wholes = {
+        name: whole
+        for run in runs
+        for name in run.final
+        if (whole := whole_of(name, run.final))
     }
-    families = {name.partition("/")[0] for name in found}
-    whole = {name: v for name, v in results(runs).items() if name in families}
-    return {**whole, **dict(sorted(found.items()))}
+    ahead = [name for name in values if name in wholes.values()]
+    return {name: values[name] for name in dict.fromkeys([*ahead, *sorted(wholes)])}
 
 
-def floors_of(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
-    """Return floor -> ``all``, kind or metric -> score, of the first run with some."""
-    for run in runs:
-        data = run.summary.get("data")
+def floors_of(told: Sequence[Told]) -> list[Floor]:
+    """Return what answers without looking: one that is alike in several runs once."""
+    found: list[Floor] = []
+    for each in told:
+        data = each.run.summary.get("data")
         floors = data.get("floors") if isinstance(data, Mapping) else None
-        if isinstance(floors, Mapping) and floors:
-            return {
-                str(floor).replace("_", " "): dict(scores)
-                for floor, scores in floors.items()
-                if isinstance(scores, Mapping)
-            }
-    return {}
+        for key, scores in floors.items() if isinstance(floors, Mapping) else ():
+            if isinstance(scores, Mapping):
+                floor = Floor(str(key).replace("_", " "), dict(scores))
+                if floor not in found:
+                    found.append(floor)
+                found[found.index(floor)].runs.append(each)
+    return found
 
 
 def _older_weights(run: RunFolder, path: Path) -> str:
@@ -245,6 +284,12 @@ def _add_predictions(told: Told, path: Path) -> None:
     except TrainbusError as error:
         told.notes.append(f"predictions are not shown: {text_of(error)}")
         return
+    if target := predicted.missing_target:
+        told.notes.append(
+            f"which predictions are right is not shown: no row of {str(path)!r} has "
+            f"{target!r}, which the task of the run predicts: they have no labels, or "
+            "are another run's; name those of this run with --predictions"
+        )
     rows = predicted.surest_mistakes
     names = {name for row in rows for name in predicted.pictures(row)}
     if names:

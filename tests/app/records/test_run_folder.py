@@ -138,10 +138,11 @@ def test_a_fresh_run_puts_the_starts_of_the_earlier_one_aside(tmp_path: Path) ->
 def test_what_was_made_of_the_weights_of_an_earlier_run_goes_with_its_record(
     tmp_path: Path,
 ) -> None:
-    made = ("predictions.jsonl", "predictions.json")
-    others = ("predictions.py", "predictions.jsonl.1f2e3d4c.tmp-7", "report.html")
+    made = ("predictions.jsonl", "predictions.json", "report.html")
+    others = ("predictions.py", "predictions.jsonl.1f2e3d4c.tmp-7", "index.html")
+    page = "<title>demo: report of trainbus</title>"
     for name in (*made, *others):
-        (tmp_path / name).write_text(name)
+        (tmp_path / name).write_text(page)
     ended(tmp_path, "is killed")
     assert all((tmp_path / name).exists() for name in made)  # no run was there before
     resumed = recorded(tmp_path)
@@ -152,7 +153,10 @@ def test_what_was_made_of_the_weights_of_an_earlier_run_goes_with_its_record(
     assert not any((tmp_path / name).exists() for name in made)
     assert all((tmp_path / name).exists() for name in others)  # of somebody, or new
     kept = [(tmp_path / "earlier/001" / name).read_text() for name in made]
-    assert kept == list(made)
+    assert kept == [page] * len(made)
+    (tmp_path / "report.html").write_text("somebody's own")
+    recorded(tmp_path).train()
+    assert (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize("step", [1, 5], ids=["in the first epoch", "in a later one"])

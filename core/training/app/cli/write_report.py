@@ -10,13 +10,11 @@ from pathlib import Path
 from training.app.cli.results import new_file
 from training.app.records.run_folder import read_run
 from training.errors import ConfigError
-from training.files.named_paths import named_path, open_file
+from training.files.named_paths import named_path
+from training.files.report_page import REPORT, is_report
 from training.messages.error_texts import printable
 
 __all__ = ["write_report"]
-
-#: How the title of each report ends, and the bytes within which it does.
-TITLE, MOST_HEAD = b": report of trainbus</title>", 1 << 16
 
 
 def write_report(arguments: argparse.Namespace) -> None:
@@ -58,8 +56,8 @@ def _target(arguments: argparse.Namespace) -> Path:
         folders = [named_path(each) for each in arguments.runs]
         if len(folders) > 1:
             folders = [Path(os.path.commonpath([f.absolute() for f in folders]))]
-        own = folders[0] / "report.html"
-        if os.path.lexists(own) and not _is_report(own):
+        own = folders[0] / REPORT
+        if os.path.lexists(own) and not is_report(own):
             raise ConfigError(
                 f"{str(own)!r} exists and is no report of trainbus; name a new file "
                 "with --out"
@@ -68,11 +66,3 @@ def _target(arguments: argparse.Namespace) -> Path:
     if given.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {arguments.out!r} must end in .html")
     return given
-
-
-def _is_report(path: Path) -> bool:
-    try:
-        with open_file(path) as file:
-            return TITLE in file.read(MOST_HEAD)
-    except OSError:
-        return False

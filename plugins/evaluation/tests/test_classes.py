@@ -239,3 +239,17 @@ def test_what_has_a_nan_among_its_logits_is_right_for_no_class(
     assert found[0] == found[1]
     (told,) = caplog.messages
     assert f"NaN among the logits of {counted[-1].sum()} labels" in told
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.int16, torch.int32, torch.uint8, torch.int64], ids=str
+)
+@pytest.mark.parametrize("shape", [(B,), (B, 5)], ids=str)
+def test_labels_may_be_whole_numbers_of_any_width(dtype, shape):
+    labels = labels_of(*shape)
+
+    def measure(labels):
+        evaluator = Evaluator(Knows(1), metrics=["loss", "accuracy", "f1"])
+        return evaluator.evaluate([(labels.float(), labels)] * 2)
+
+    assert measure(labels.to(dtype)) == measure(labels)

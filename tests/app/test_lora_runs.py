@@ -184,6 +184,17 @@ def test_a_file_of_weights_is_not_made_of_adapters(
     assert "holds trained weights alone" in capsys.readouterr().err
 
 
+@needs_peft
+def test_adapters_are_not_written_as_a_folder_that_is_named_as_a_file(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.safetensors", "a.onnx"):
+        out = tmp_path / name
+        assert main(["export", str(trained), str(out), "--adapter"]) == 2
+        assert f"as a folder; name {str(tmp_path / 'a')!r}" in capsys.readouterr().err
+        assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("lora", "message"),
     [

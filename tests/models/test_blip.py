@@ -159,6 +159,28 @@ def test_a_saved_folder_is_the_librarys_own_and_round_trips(tiny, tmp_path, enco
         assert torch.equal(loaded.state_dict()[name], value), name
 
 
+def test_an_export_warns_that_the_library_answers_padded_questions_otherwise(
+    tiny, tmp_path, encode, caplog
+):
+    # When the last line fails the library is mended and the warning may go.
+    Blip().export(tiny["model"], tiny["processor"], tmp_path)
+    assert "one question at a time, or batch questions of equal" in caplog.text
+    library = BlipForQuestionAnswering.from_pretrained(tmp_path).eval()
+    greedy = {"max_new_tokens": 10, "do_sample": False}
+    questions = [*QUESTIONS, "yes no yes no red?", "red?"]
+    expected, padded = [], []
+    for question in questions:
+        length = len(tiny["processor"].tokenizer(question)["input_ids"])
+        inputs = encode([question], length=length)
+        expected.append(answers_of(tiny["model"], encode([question]), 1)[0])
+        assert library.generate(**inputs, **greedy)[0].tolist() == expected[-1]
+        twice = encode([question] * 2, length=length)
+        assert library.generate(**twice, **greedy)[1].tolist() == expected[-1]
+        longer = library.generate(**encode([question], length=24), **greedy)
+        padded.append(longer[0].tolist())
+    assert padded != expected
+
+
 def test_labels_without_decoder_inputs_are_refused(tiny, encode):
     inputs = encode(QUESTIONS, ANSWERS)
     del inputs["decoder_input_ids"]

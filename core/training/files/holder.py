@@ -21,6 +21,8 @@ MOST_BYTES = 4096
 MOST_LETTERS = 255
 #: Whether signal 0 asks if a process is there; on Windows it would be Ctrl-C to it.
 CAN_ASK = os.name != "nt"
+#: What /proc calls a process that has ended and that its parent has not waited for.
+ENDED = ("Z", "X")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,14 @@ class Holder:
 
 
 def start_of(pid: int) -> str | None:
-    """Return when a process of this machine began, None if it is not there.
+    """Return when a process of this machine began, None if it is gone or has ended.
 
     On Linux boot and clock tick; elsewhere only that it runs, on Windows nothing.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return f"{_kernel()}/{stat.rpartition(')')[2].split()[19]}"
+        state, *fields = stat.rpartition(")")[2].split()
+        return None if state in ENDED else f"{_kernel()}/{fields[18]}"
     except OSError:
         if os.path.isdir("/proc/self"):
             return None

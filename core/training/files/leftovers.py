@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from training.files.durable import LONGEST_STEM
-from training.files.holder import CAN_ASK
+from training.files.holder import CAN_ASK, start_of
 
 log = logging.getLogger(__name__)
 
@@ -68,4 +68,4 @@ def _is_in_use(path: Path, pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return start_of(pid) is not None

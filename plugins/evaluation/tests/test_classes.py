@@ -210,3 +210,46 @@ def test_logits_are_searched_once_a_batch_unless_two_places_fit_the_first(
     with Argmaxes() as seen:
         score(1, shape, (B, 5) if shape == (B, C) else shape)
     assert seen.number == number
+
+
+@pytest.mark.parametrize("where", [0, C - 1, slice(None)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "place"), [((B,), 1), ((B, 5), 1), ((B, 5), -1), ((B, 5, 7), 1)]
+)
+def test_what_has_a_nan_among_its_logits_is_right_for_no_class(
+    shape, place, where, caplog
+):
+    class HasNaN(Knows):
+        def forward(self, x):
+            logits = super().forward(x).movedim(self.place, -1)
+            logits[-1:].fill_(0)[..., where] = torch.nan
+            return logits.movedim(-1, self.place)
+
+    labels = torch.zeros(shape, dtype=torch.int64)
+    labels[-1] = C - 1 if where == C - 1 else 0  # what torch calls the highest
+    if len(shape) > 1:
+        labels.view(-1)[-1] = -100
+    counted = labels != -100
+    evaluator = Evaluator(HasNaN(place), metrics=["accuracy", "f1"], loss_fn=constant)
+    batch = labels.clamp(min=0).float(), labels
+    found = [evaluator.evaluate([batch]) for _ in range(2)]
+    right = counted[:-1].sum() - 1
+    assert found[0]["accuracy"] == pytest.approx(float(right / counted.sum()))
+    assert found[0]["f1"] < 0.5
+    assert found[0] == found[1]
+    (told,) = caplog.messages
+    assert f"NaN among the logits of {counted[-1].sum()} labels" in told
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.int16, torch.int32, torch.uint8, torch.int64], ids=str
+)
+@pytest.mark.parametrize("shape", [(B,), (B, 5)], ids=str)
+def test_labels_may_be_whole_numbers_of_any_width(dtype, shape):
+    labels = labels_of(*shape)
+
+    def measure(labels):
+        evaluator = Evaluator(Knows(1), metrics=["loss", "accuracy", "f1"])
+        return evaluator.evaluate([(labels.float(), labels)] * 2)
+
+    assert measure(labels.to(dtype)) == measure(labels)

@@ -162,6 +162,11 @@ def test_trained_weights_of_ones_own_model_are_sent_to_the_model_not_in_a_circle
         ("no/such/w.safetensors", "does not exist"),
         ("w.pt", "name 'w.safetensors', or a folder"),
         ("w.bin", "name 'w.safetensors', or a folder"),
+        ("w.onnx", "name 'w.safetensors', or a folder"),
+        ("w.npz", "name 'w.safetensors', or a folder"),
+        ("w.SAFETENSORS", "name 'w.safetensors', or a folder"),
+        ("w.Pth", "name 'w.safetensors', or a folder"),
+        ("--adapter w.bin", "adapters are written as a folder; name 'w'"),
     ],
 )
 def test_where_nothing_can_be_written_is_said_before_anything_is_read(
@@ -173,5 +178,5 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.pt").write_text("not even a checkpoint")
-    code, _, err = command("export", "a.pt", out)
+    code, _, err = command("export", "a.pt", *out.split())
     assert (code, said in err) == (2, True)

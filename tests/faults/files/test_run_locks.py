@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -17,6 +18,7 @@ from faults.sweep import build
 
 from training import ConfigError
 from training.files.holder import Holder, start_of
+from training.files.leftovers import sweep_leftovers
 from training.files.lock import RunLock
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -70,6 +72,25 @@ def test_c8_a_stale_lock_is_taken_over_with_a_warning(
     assert Holder.parse((tmp_path / "run.lock").read_bytes()) == lock.holder
     lock.release()
     assert not (tmp_path / "run.lock").exists()
+
+
+@linux
+def test_c8_a_killed_process_that_nobody_waits_for_holds_nothing(
+    tmp_path: Path,
+) -> None:
+    """As in a container whose first process waits for no other."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as process:
+        lock = holder(tmp_path, pid=process.pid, started=start_of(process.pid))
+        half = tmp_path / f"a.pt.tmp-{process.pid}"
+        half.write_bytes(b"half")
+        with pytest.raises(ConfigError, match=f"in use by process {process.pid}"):
+            lock.acquire()
+        assert sweep_leftovers(tmp_path) == []
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays listed
+        lock.acquire()
+        lock.release()
+        assert sweep_leftovers(tmp_path) == [half]
 
 
 def test_c8_the_name_alone_refuses_where_nothing_can_be_locked(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from chats import chat
 from drawn import captions, questions
 from processes import printed_by
@@ -111,6 +112,41 @@ def test_a_saved_folder_loads_in_float32_and_eval_mode(tiny, tmp_path: Path) -> 
     assert {value.dtype for value in loaded.parameters()} == {torch.float32}
     assert not loaded.training
     assert again.chat_template == processor.chat_template
+
+
+@pytest.mark.parametrize("own", [2, [2, 5], None])
+def test_a_folder_answers_in_plain_transformers_as_the_family_does(
+    tmp_path: Path, own: Any
+) -> None:
+    """What was learnt ends by the template's end of a turn, which no model names.
+
+    ``own`` is what the model's configuration names instead.
+    """
+    rows = captions(2)
+    family = chat(task_and_rows("captioning")[0])
+    model, processor = family.build(rows)
+    model.generation_config.eos_token_id = own
+    train(family, (model, processor), rows, steps=32)
+    expected = family.predict(model.eval(), processor, family.collate(processor, rows))
+    before = model.generation_config.to_dict()
+    family.export(model, processor, tmp_path)
+    assert model.generation_config.to_dict() == before
+    told = json.loads((tmp_path / "generation_config.json").read_text())
+    assert set([own] if isinstance(own, int) else own or []) <= {*told["eos_token_id"]}
+    plain = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    reader = transformers.AutoProcessor.from_pretrained(tmp_path)
+    said = [{"type": "image"}, {"type": "text", "text": "Describe the picture."}]
+    asked = reader.apply_chat_template(
+        [{"role": "user", "content": said}], add_generation_prompt=True
+    )
+    pictures = [[row["image"].open()] for row in rows]
+    given = reader(text=[asked] * 2, images=pictures, return_tensors="pt")
+    made = plain.generate(**given, max_new_tokens=16, do_sample=False)
+    texts = reader.batch_decode(
+        made[:, given["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    assert [text.strip() for text in texts] == expected
+    assert expected == [row["caption"] for row in rows]
 
 
 def test_a_folder_without_a_chat_template_is_refused(tiny, tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ SUFFIX = ".safetensors"
 #: Of a checkpoint in one file.
 WHOLE = ".pt"
 #: Of files that others keep weights in; whoever names one wants no folder.
-FILES = (WHOLE, ".pth", ".bin", ".ckpt", ".safetensor")
+FILES = (
+    *(SUFFIX, ".safetensor", WHOLE, ".pth", ".bin", ".ckpt", ".onnx", ".gguf"),
+    *(".npz", ".npy", ".h5", ".pkl", ".zip"),
+)
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -33,12 +36,9 @@ def export(arguments: argparse.Namespace) -> None:
     out = _new_path(named_path(arguments.out))
     checkpoint = named_path(arguments.checkpoint)
     is_sharded = out.suffix == WHOLE and checkpoint.is_dir()
-    if out.suffix in FILES and checkpoint.is_file():
-        raise ConfigError(
-            f"{str(out)!r} is named as a file, and weights are written as {SUFFIX} or "
-            f"as a folder; name {str(out.with_suffix(SUFFIX))!r}, or a folder"
-        )
     if out.suffix != SUFFIX:
+        if checkpoint.exists() and not is_sharded:
+            _refuse_file(out, arguments.adapter)
         _require_utf8(out)
     state = read_state(arguments.checkpoint)
     progress = state["progress"]
@@ -133,8 +133,10 @@ def _write_pretrained(
     fill(made.model, state, source)
     adapters, model = import_module("trainbus_models.lora"), made.model
     has_adapter = adapters.has_lora(model)
-    if form == "adapter" and not has_adapter:
-        raise CheckpointError(f"{source!r} has no adapters; leave --adapter out")
+    if form == "adapter":
+        if not has_adapter:
+            raise CheckpointError(f"{source!r} has no adapters; leave --adapter out")
+        _refuse_file(out, is_adapter=True)  # also that of a file of weights
     with import_module("trainbus_data.folders").new_folder(out) as draft:
         if form == "adapter":
             adapters.save_adapter(model, draft, described.get("base"))
@@ -160,6 +162,19 @@ def _new_path(out: Path) -> Path:
             "name another place"
         )
     return out
+
+
+def _refuse_file(out: Path, is_adapter: bool) -> None:
+    """Refuse a folder's name that is the name of a file."""
+    if out.suffix.lower() not in FILES:
+        return
+    written, name = f"weights are written as {SUFFIX} or", out.with_suffix(SUFFIX)
+    way = f"name {str(name)!r}, or a folder"
+    if is_adapter:
+        written, way = "adapters are written", f"name {str(out.with_suffix(''))!r}"
+    raise ConfigError(
+        f"{str(out)!r} is named as a file, and {written} as a folder; {way}"
+    )
 
 
 def _require_utf8(out: Path) -> None:

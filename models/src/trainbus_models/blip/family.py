@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from training.recipes.batch import Batch
 
 __all__ = ["Blip"]
+
+logger = logging.getLogger(__name__)
+
 #: Either holds the vocabulary, as tokenizers are saved now and were before.
 VOCABULARIES = frozenset({"tokenizer.json", "vocab.txt"})
 #: Entries of a batch that only training feeds to the model.
@@ -256,6 +261,16 @@ class Blip(ModelFamily):
         """Return the configuration, and the files of the processor as text."""
         config: Any = model.config
         return {"config": config.to_dict(), **described_processor(processor)}
+
+    def export(self, model: nn.Module, processor: Any, folder: Path) -> None:
+        """Write both, and warn of what the library's own class does otherwise."""
+        super().export(model, processor, folder)
+        logger.warning(
+            "transformers' BlipForQuestionAnswering lets an answer look at the padding "
+            "of its question, so that the exported model may answer padded questions "
+            "otherwise than predict does; ask it one question at a time, or batch "
+            "questions of equal length, without padding"
+        )
 
     def check(self, description: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
         """Refuse a configuration of another model than the one with the weights."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveInt
@@ -207,6 +209,19 @@ class Chat(TransformersFamily):
         sure = mean_log_probabilities(made, width, end_ids(processor))
         texts = _texts(processor, made.sequences[:, width:])
         return list(zip(texts, sure, strict=True))
+
+    def export(self, model: Any, processor: Any, folder: Path) -> None:
+        """Write both, so that a plain ``generate`` ends an answer as ``predict`` does.
+
+        A template may end a turn by a token that the model's configuration lacks.
+        """
+        super().export(model, processor, folder)
+        config = copy.deepcopy(model.generation_config)
+        own = config.eos_token_id
+        ends = [*end_ids(processor), *(own if isinstance(own, list) else [own])]
+        config.eos_token_id = [n for n in dict.fromkeys(ends) if n is not None]
+        config.pad_token_id = processor.tokenizer.pad_token_id
+        config.save_pretrained(folder)
 
     def _generate(
         self, model: Any, processor: Any, batch: Mapping[str, Any], **more: Any

@@ -18,6 +18,8 @@ from training.plugin import LabelUse, Strategy
 #: Where logits may have their classes: behind the batch, as torch's losses take them,
 #: or last, as models of text return them.
 PLACES = (1, -1)
+#: Is predicted where a logit is NaN, which is the highest to torch; no label has it.
+NO_CLASS = torch.iinfo(torch.int64).min
 
 
 class NoLabelError(DataError):
@@ -36,6 +38,8 @@ class Classes:
         model: what returned the logits.
         class_dim: the dimension that the user names; None: as above.
         shift_labels: what the user says of a shift; None: as ``Shift`` finds.
+    Attributes:
+        num_nan: labels that counted whose logits hold a NaN; known with the results.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Classes:
         class_dim: int | None = None,
         shift_labels: bool | None = None,
     ) -> None:
+        self.num_nan = 0
         self._shift = Shift(model, shift_labels)
         self._is_shifted = False  # until all is counted
         self._answers = AnswerClasses(model)
@@ -139,13 +144,14 @@ class Classes:
         """
         predicted = torch.cat(self._predicted[self._place(use)])
         target = torch.cat(self._targets)
-        counts = target != IGNORED  # one wait for the device, here
+        counts = (target != IGNORED).nonzero()[:, 0]  # a wait for the device, here
         predicted, target = predicted[counts], target[counts]
         if len(target) == 0:
             raise NoLabelError(
                 f"nothing to evaluate: every label is {use.ignored}, which the loss "
                 "ignores; check the evaluation data"
             )
+        self.num_nan = int((predicted == NO_CLASS).sum())
         functions = {"accuracy": accuracy, "f1": macro_f1}
         return {
             name: function(predicted, target)
@@ -178,7 +184,9 @@ class Classes:
         for place, kept in self._predicted.items():
             dim = place % logits.dim()
             if dim not in highest:
-                highest[dim] = logits.argmax(dim).reshape(-1)
+                best = logits.argmax(dim, keepdim=True)  # of a NaN, if there is one
+                is_nan = logits.gather(dim, best).isnan()
+                highest[dim] = best.masked_fill(is_nan, NO_CLASS).reshape(-1)
             kept.append(highest[dim])
         return labels
 

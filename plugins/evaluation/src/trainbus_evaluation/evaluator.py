@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -24,6 +25,8 @@ from training.plugin import (
     strategy_of,
 )
 
+logger = logging.getLogger(__name__)
+
 METRICS = ("loss", "accuracy", "f1")
 
 
@@ -35,11 +38,12 @@ class Evaluator:
     ``f1`` (macro, as in scikit-learn) compare the highest logit with the label, for
     logits (B, C) and labels (B,), or item by item for (B, T, C) or (B, C, T) and
     (B, T), or (B, C, H, W) and (B, H, W), without the labels that the loss ignores:
-    ``ignore_index`` of torch's cross entropy, else -100. The shape of the labels tells
-    which dimension counts the classes, and where two fit, ``class_dim`` must. Labels
-    are shifted as in the loss (``shift_labels``). A model that returns no logits but
-    can ``generate``, such as BLIP for VQA, answers with greedy decoding; its whole
-    answer (token ids up to the end token) is the class.
+    ``ignore_index`` of torch's cross entropy, else -100. Where a logit is NaN, a class
+    is predicted that no label has. The shape of the labels tells which dimension counts
+    the classes, and where two fit, ``class_dim`` must. Labels are shifted as in the
+    loss (``shift_labels``). A model that returns no logits but can ``generate``, such
+    as BLIP for VQA, answers with greedy decoding; its whole answer (token ids up to the
+    end token) is the class.
 
     Args:
         model: any module; every module's train or eval mode is as before afterwards.
@@ -85,6 +89,7 @@ class Evaluator:
             model, device, loss_fn, step_fn, compute_loss, loss_per
         )
         self.model = model
+        self._has_told_of_nan = False
 
     @property
     def device(self) -> torch.device | None:
@@ -136,7 +141,19 @@ class Evaluator:
         results = {"loss": loss.value()} if "loss" in self.metrics else {}
         if use is not None:
             results |= classes.results(self.metrics, use)
+            self._tell_of_nan(classes.num_nan)
         return {name: results[name] for name in self.metrics} | loss.parts()
+
+    def _tell_of_nan(self, number: int) -> None:
+        """Warn, once, of labels for which nothing can have been predicted."""
+        if number and not self._has_told_of_nan:
+            self._has_told_of_nan = True
+            logger.warning(
+                "the model returned NaN among the logits of %d labels, which count as "
+                "wrong, as a class that no label has; look for what makes it in the "
+                "evaluation data, the model or its precision",
+                number,
+            )
 
 
 def checked_metrics(metrics: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:

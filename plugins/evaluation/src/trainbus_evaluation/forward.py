@@ -263,4 +263,4 @@ def _cross_entropy(outputs: Any, targets: Any) -> Tensor:
             f"numbers, but the model returned {type(outputs).__name__}; pass loss_fn "
             "or step_fn"
         )
-    return nn.functional.cross_entropy(logits, targets)
+    return nn.functional.cross_entropy(logits, targets.long())  # torch takes no int32

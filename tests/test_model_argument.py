@@ -64,3 +64,52 @@ def test_a_lazy_module_is_refused_until_it_has_its_shape(kind: Any) -> None:
     trainer = made()
     trainer.train()
     assert trainer.update == 4
+
+
+def on_meta(*paths: str, buffers: tuple[str, ...] = ()) -> nn.Module:
+    """Return a model of which these parts and buffers have no numbers."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    for path in paths:
+        model.get_submodule(path).to("meta")
+    for name in buffers:
+        model[1].register_buffer(name, torch.zeros(4, device="meta"))
+    return model
+
+
+class Projects(nn.Module):
+    """A loss with weights of its own."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1, device=device)
+
+    def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return nn.functional.mse_loss(self.layer(outputs), target)
+
+
+@pytest.mark.parametrize(
+    ("make", "loss", "at"),
+    [
+        pytest.param(lambda: on_meta(""), None, "model.0.weight", id="the whole"),
+        pytest.param(lambda: on_meta("2"), None, "model.2.weight", id="a part"),
+        pytest.param(
+            lambda: on_meta(buffers=("running_var",)),
+            *(None, "model.1.running_var"),
+            id="a buffer",
+        ),
+        pytest.param(on_meta, Projects("meta"), "loss.layer.weight", id="the loss"),
+    ],
+)
+def test_a_model_without_numbers_is_refused_by_the_name_of_the_first_that_has_none(
+    make: Callable[[], nn.Module], loss: Any, at: str
+) -> None:
+    model = make()
+    told = f"^{re.escape(at)} is on the device 'meta', .* to_empty"
+    with pytest.raises(ConfigError, match=told):
+        Trainer(
+            model,
+            regression_batches(),
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            loss_fn=loss or nn.functional.mse_loss,
+            device="cpu",
+        )

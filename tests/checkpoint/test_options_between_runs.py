@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from toy import Regression, regression_batches
+from toy import Regression, assert_equal_weights, regression_batches
 
-from training import Callback, CheckpointError, Trainer
+from training import Callback, CheckpointError, ConfigError, Trainer
 
 
 class Saves(Callback):
@@ -22,12 +22,13 @@ class Saves(Callback):
         trainer.save_checkpoint(self.folder / f"{trainer.epoch}.pt")
 
 
-def build(folder: Path, lr: float = 0.1, **options: Any) -> Trainer:
+def build(folder: Path, lr: float = 0.1, kind: Any = "SGD", **options: Any) -> Trainer:
     model = Regression()
+    make = getattr(torch.optim, kind) if isinstance(kind, str) else kind
     return Trainer(
         model,
         regression_batches(4),
-        optimizer=torch.optim.SGD(model.parameters(), lr=lr),
+        optimizer=make(model.parameters(), lr=lr),
         num_epochs=2,
         save_dir=folder,
         device="cpu",
@@ -109,3 +110,56 @@ def test_checkpoints_of_a_second_run_are_of_the_optimizer_that_was_set_for_it(
     again.optimizer = torch.optim.AdamW(again.model.parameters(), lr=0.003)
     again.train(resume=tmp_path / "1.pt")
     assert [row["lr"] for row in again.history] == [0.003, 0.003]
+
+
+class InItsOwnWay(torch.optim.Adam):
+    """Makes what it needs whenever that is missing."""
+
+    def step(self, closure: Any = None) -> Any:
+        for state in self.state.values():
+            if "max_exp_avg_sq" not in state:
+                state["max_exp_avg_sq"] = torch.zeros_like(state["exp_avg_sq"])
+        return super().step()
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "value", "kept"),
+    [
+        pytest.param("Adam", "amsgrad", True, "max_exp_avg_sq", id="Adam"),
+        pytest.param("AdamW", "amsgrad", True, "max_exp_avg_sq", id="AdamW"),
+        pytest.param("RMSprop", "momentum", 0.9, "momentum_buffer", id="momentum"),
+        pytest.param("RMSprop", "centered", True, "grad_avg", id="centered"),
+    ],
+)
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_an_option_whose_state_torch_makes_in_a_first_step_alone_is_refused_later(
+    tmp_path: Path, is_loaded: bool, kind: str, option: str, value: Any, kept: str
+) -> None:
+    trainer = build(tmp_path, callbacks=[Saves(tmp_path)], kind=kind)
+    trainer.train()
+    if is_loaded:
+        trainer = build(tmp_path, kind=kind)
+    trainer.optimizer.param_groups[0][option] = value
+    if is_loaded:
+        name = f"optimizer.{option}"
+        trainer.load_checkpoint(tmp_path / "1.pt", allow_changes=[name])
+    before = [each.clone() for each in trainer.model.parameters()]
+    says = f"{kind} has the {option} {value}, but .* has no {kept}, .* set {option} "
+    with pytest.raises(ConfigError, match=says):
+        trainer.train()
+    assert_equal_weights(trainer.model, before)
+    trainer.optimizer.state.clear()
+    trainer.train()
+    assert all(kept in state for state in trainer.optimizer.state.values())
+
+
+def test_an_option_that_finds_its_state_or_makes_it_is_taken(tmp_path: Path) -> None:
+    for kind, option, value in (
+        ("SGD", "momentum", 0.9),
+        (InItsOwnWay, "amsgrad", True),
+        ("AdamW", "betas", (0.5, 0.5)),
+    ):
+        trainer = build(tmp_path, kind=kind)
+        trainer.train()
+        trainer.optimizer.param_groups[0][option] = value
+        trainer.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from toy import Recorder, Regression, make_trainer, regression_batches, weights_of
+from toy import (
+    Recorder,
+    Regression,
+    assert_equal_weights,
+    make_trainer,
+    regression_batches,
+    weights_of,
+)
 
 from training import Callback, ConfigError, Trainer
 
@@ -267,3 +275,56 @@ def test_a_step_fn_that_clears_the_gradients_of_its_window_is_refused(
     with pytest.raises(ConfigError, match=told):
         refused.train()
     assert refused.step == 0
+
+
+class AddsUpElsewhere(torch.optim.SGD):
+    """Adds gradients up beside ``grad``, as for bf16; ``zero_grad`` forgets them."""
+
+    def __init__(self, parameters: Any, **options: Any) -> None:
+        super().__init__(parameters, **options)
+        self.own = self.param_groups[0]["params"]
+        self.sums = [torch.full_like(p, 100.0) for p in self.own]
+        for parameter, total in zip(self.own, self.sums, strict=True):
+            parameter.register_post_accumulate_grad_hook(partial(add_to, total))
+
+    def step(self, closure: Any = None) -> Any:
+        for parameter, total in zip(self.own, self.sums, strict=True):
+            parameter.grad = total.clone()
+        return super().step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        for total in self.sums:
+            total.zero_()
+
+
+def add_to(total: Tensor, parameter: Tensor) -> None:
+    assert parameter.grad is not None
+    total += parameter.grad
+    parameter.grad = None
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("kind", ["kernel's own", "of a plugin"])
+def test_an_optimizer_that_keeps_gradients_elsewhere_forgets_them_with_each_window(
+    accumulation: int, kind: str
+) -> None:
+    class Chooses(Callback):
+        hook_api = ">=1.1,<2"
+
+        def make_window(self, default: Any) -> Any:
+            return None if kind == "kernel's own" else default
+
+    models, batches = [Regression(), Regression()], regression_batches(6, 2)
+    batches[1] = (batches[1][0], batches[1][1] * math.nan)  # its window is dropped
+    for model, make in zip(models, (torch.optim.SGD, AddsUpElsewhere), strict=True):
+        Trainer(
+            model,
+            batches,
+            optimizer=make(model.parameters(), lr=0.1),
+            gradient_accumulation_steps=accumulation,
+            nonfinite="skip",
+            callbacks=[Chooses()],
+            device="cpu",
+        ).train()
+    assert_equal_weights(models[1], models[0])

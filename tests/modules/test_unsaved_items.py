@@ -267,3 +267,98 @@ def test_r8_an_attribute_that_getattr_does_not_name_is_no_number_that_moves(
 
     train(tmp_path / "a.pt", nn.Linear(1, 1), step_fn=step)
     assert "plain attributes or variables" not in caplog.text
+
+
+class Cools(nn.Linear):
+    """Keeps a number beside its weights, and moves it."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.heat = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.heat *= 0.9
+        return super().forward(x * self.heat)
+
+
+class SavesIt(Cools):
+    """Has it in its part of any ``state_dict``."""
+
+    def _save_to_state_dict(self, state: Any, prefix: str, keep: bool) -> None:
+        super()._save_to_state_dict(state, prefix, keep)
+        state[f"{prefix}heat"] = torch.tensor(self.heat)
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *more: Any) -> None:
+        self.heat = float(state.pop(f"{prefix}heat"))
+        super()._load_from_state_dict(state, prefix, *more)
+
+
+class HasItWhole(Cools):
+    """Has it in the ``state_dict`` that is asked of itself."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return super().state_dict(*args, **kwargs) | {"heat": torch.tensor(self.heat)}
+
+    def load_state_dict(self, state: Any, *args: Any, **kwargs: Any) -> Any:
+        self.heat = float(state["heat"])
+        rest = {name: each for name, each in state.items() if name != "heat"}
+        return super().load_state_dict(rest, *args, **kwargs)
+
+
+def hooked(saves: bool) -> nn.Module:
+    """Return one with hooks around its ``state_dict``, or with one that only loads."""
+
+    def put(module: Any, state: Any, prefix: str, _: Any) -> None:
+        state[f"{prefix}heat"] = torch.tensor(module.heat)
+
+    def take(module: Any, state: Any, prefix: str, *_: Any) -> None:
+        module.heat = float(state.pop(f"{prefix}heat", module.heat))
+
+    model = Cools()
+    if saves:
+        model.register_state_dict_post_hook(put)
+    model.register_load_state_dict_pre_hook(take)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        pytest.param(SavesIt, False, id="its own methods"),
+        pytest.param(lambda: nn.Sequential(SavesIt()), False, id="those of a part"),
+        pytest.param(HasItWhole, False, id="those of the whole"),
+        pytest.param(lambda: hooked(True), False, id="hooks"),
+        pytest.param(lambda: hooked(False), True, id="a hook that only loads"),
+        pytest.param(Cools, True, id="nothing"),
+    ],
+)
+def test_r8_a_number_that_a_module_saves_in_a_way_of_its_own_is_not_named(
+    make: Any, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path / "a.pt", make())
+    assert ("moves numbers" in caplog.text) == told
+
+
+@pytest.mark.parametrize("takes_back", [True, False])
+def test_r8_a_number_that_an_optimizer_saves_by_hooks_is_not_named(
+    takes_back: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Counts(torch.optim.SGD):
+        calls = 0
+
+        def step(self, closure: Any = None) -> Any:
+            self.calls += 1
+            return super().step()
+
+    def take(optimizer: Any, state: Any) -> Any:
+        optimizer.calls = state["calls"]
+        return {name: each for name, each in state.items() if name != "calls"}
+
+    model = nn.Linear(1, 1)
+    optimizer = Counts(model.parameters(), lr=0.01)
+    optimizer.calls = 0
+    optimizer.register_state_dict_post_hook(lambda o, state: state | {"calls": o.calls})
+    if takes_back:
+        optimizer.register_load_state_dict_pre_hook(take)
+    train(tmp_path / "a.pt", model, optimizer=optimizer)
+    assert ("moves numbers" in caplog.text) != takes_back

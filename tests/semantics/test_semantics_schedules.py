@@ -132,6 +132,15 @@ def test_the_logged_rate_is_the_used_one_where_a_plugin_sets_it_before_the_step(
     assert steps.logged == used(trainer)
 
 
+def test_a_schedule_that_a_hook_of_the_optimizer_steps_moves_what_is_logged() -> None:
+    steps = Steps()
+    trainer = build(steps)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(trainer.optimizer, 0.5)
+    trainer.optimizer.register_step_post_hook(lambda *_: schedule.step())
+    trainer.train()
+    assert steps.logged[:-1] == used(trainer)[1:]
+
+
 @pytest.mark.parametrize("is_also_a_callback", [False, True])
 def test_a_scheduler_moves_every_group_once_an_epoch_however_it_is_passed(
     is_also_a_callback: bool,

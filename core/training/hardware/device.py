@@ -1,8 +1,11 @@
-"""Choose the device of a run."""
+"""Choose the device of a run, and move modules to it."""
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
+from torch import nn
 
 from training.errors import ConfigError
 
@@ -50,6 +53,27 @@ def named_device(device: str | torch.device, place: str = "device") -> torch.dev
         raise ConfigError(
             f"{place} is {device!r}; use 'cpu', 'cuda' or 'cuda:N', or leave it out"
         ) from error
+
+
+def move(module: nn.Module, device: torch.device, part: str) -> None:
+    """Move a module in place.
+
+    Args:
+        module: the model, or that of the loss.
+        device: of the run.
+        part: its name, for the message.
+    Raises:
+        ConfigError: one of its tensors has a shape and no numbers.
+    """
+    if device.type != "meta":  # on which tests count what a run would wait for
+        for name, each in chain(module.named_parameters(), module.named_buffers()):
+            if each.is_meta:
+                raise ConfigError(
+                    f"{part}.{name} is on the device 'meta', where it has a shape and "
+                    "no numbers to train; build it on another one, or call to_empty() "
+                    "and give it its numbers"
+                )
+    module.to(device)
 
 
 def _require(device: torch.device, place: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import ConfigError
+from training.hardware.device import move
 from training.hardware.launch import number_started
 
 T = TypeVar("T")
@@ -122,8 +123,11 @@ class Strategy:
             optimizer: over its parameters, without state; who replaces parameters puts
                 the new ones into its groups.
             device: what ``choose_device`` returned.
+        Raises:
+            ConfigError: one of its tensors has no numbers.
         """
-        return model.to(device)
+        move(model, device, "model")
+        return model
 
     def wrap_forward(
         self, module: nn.Module, forward: Callable[..., Any]

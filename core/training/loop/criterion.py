@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from training.hardware.device import move
 from training.loop.forward_checks import name_of
 from training.modules.plain_names import load_weights, weights_of
 from training.modules.reachable import (
@@ -122,7 +123,7 @@ class Criterion:
     def to(self, device: torch.device) -> None:
         """Move the loss's own module; what a function merely uses is its owner's."""
         if self.module is not None:
-            self.module.to(device)
+            move(self.module, device, "loss")
 
     def tensors(self) -> dict[str, Any]:
         """Return parameters and buffers (the objects) and extra state, by name."""

@@ -75,6 +75,9 @@ def made_window(owner: str, make: Any, *arguments: Any) -> Window:
 def shared_window(window: Window, owner: str | None, strategy: Strategy) -> Window:
     """Return ``window``, which knows of the other processes, if there are any.
 
+    It has then forgotten what the optimizer's own ``zero_grad`` forgets, and does so
+    with each window.
+
     Args:
         window: of the run.
         owner: the plugin that has made it; None: the kernel.
@@ -84,6 +87,7 @@ def shared_window(window: Window, owner: str | None, strategy: Strategy) -> Wind
     """
     needed = strategy.window
     if needed is None or isinstance(window, needed):
+        _forget_more(window)
         return window
     others = f"the other {strategy.size - 1} of {strategy.size} processes"
     if owner is None:
@@ -116,3 +120,22 @@ def why_not_deferred(optimizer: torch.optim.Optimizer, nonfinite: str) -> str | 
     if len({parameter.device for parameter in parameters}) != 1:
         return "the parameters are on several devices"
     return None
+
+
+def _forget_more(window: Window) -> None:
+    """Let ``window`` call the ``zero_grad`` of an optimizer that has one of its own.
+
+    It may keep gradients elsewhere, as those in fp32 of weights in bf16.
+    """
+    optimizer = window.optimizer
+    if type(optimizer).zero_grad is torch.optim.Optimizer.zero_grad:
+        return
+    forget = window.clear
+
+    def clear() -> None:
+        forget()
+        optimizer.zero_grad()
+
+    # On this window alone: all others have nothing to look up in each step.
+    window.clear = clear  # type: ignore[method-assign]
+    clear()

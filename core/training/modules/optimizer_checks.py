@@ -17,6 +17,11 @@ from training.plain import plain
 
 #: What a group holds beside its options, each for each parameter.
 PARAMETERS = ("params", "param_names")
+#: Module of torch -> option -> the state that it takes, made in a first step alone.
+MADE_FIRST: Mapping[str, Mapping[str, str]] = {
+    "torch.optim.adam": {"amsgrad": "max_exp_avg_sq"},
+    "torch.optim.rmsprop": {"momentum": "momentum_buffer", "centered": "grad_avg"},
+}
 
 
 def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
@@ -29,8 +34,8 @@ def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
         precision: of the run.
     Raises:
         ConfigError: it is none, needs a closure, keeps other weights to train than to
-            evaluate, has a group without a usable rate or with parameters that cannot
-            be written to, or cannot be scaled as fp16.
+            evaluate, has a group without a usable rate, with an option that its state
+            lacks, or with parameters that cannot be written to or scaled as fp16.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         if isinstance(optimizer, (list, tuple)):
@@ -60,6 +65,7 @@ def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
     for index, group in enumerate(optimizer.param_groups):
         _check_rate(name, index, group)
         _check_writable(index, group["params"])
+        _check_state(optimizer, index, group)
         if precision == "fp16":
             _check_scalable(index, group["params"])
     return optimizer
@@ -96,6 +102,31 @@ def _check_writable(index: int, parameters: Iterable[Tensor]) -> None:
                 f"{tuple(parameter.shape)} whose elements share memory, as expand() "
                 "lets them, so no step can write each; make it of a clone()"
             )
+
+
+def _check_state(
+    optimizer: torch.optim.Optimizer, index: int, group: Mapping[str, Any]
+) -> None:
+    """Refuse an option that was turned on after the first step, which makes its state.
+
+    Of torch's own ways to step alone: another one may make it whenever it is needed.
+    """
+    step, begin = (getattr(type(optimizer), n, None) for n in ("step", "_init_group"))
+    module = getattr(step, "__module__", "")
+    if getattr(begin, "__module__", "") != module:
+        return
+    for option, kept in MADE_FIRST.get(module, {}).items():
+        for parameter in group["params"] if group.get(option) else ():
+            state = optimizer.state.get(parameter)
+            if state and kept not in state:
+                raise ConfigError(
+                    f"group {index} of {type(optimizer).__name__} has the {option} "
+                    f"{group[option]}, but the state of its parameter of shape "
+                    f"{tuple(parameter.shape)}, which was stepped without, has no "
+                    f"{kept}, which torch makes in a first step alone; set {option} "
+                    "back, or let the state begin afresh: call optimizer.state.clear(),"
+                    " or load with weights_only=True"
+                )
 
 
 def _check_scalable(index: int, parameters: Iterable[Tensor]) -> None:

@@ -79,13 +79,18 @@ def inside_of(value: Any) -> dict[str, Any]:
 def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
     """Return the attributes that torch's own class does not have.
 
-    None of one that saves by itself: it has a ``state_dict`` of its own.
+    None of one that saves by itself: it has a ``state_dict`` of its own, or hooks that
+    add to torch's and take that back.
     """
     if type(optimizer).state_dict is not Optimizer.state_dict:
         return {}
+    own = vars(optimizer)
+    takes = (own.get(f"_optimizer_load_state_dict_{n}_hooks") for n in ("pre", "post"))
+    if own.get("_optimizer_state_dict_post_hooks") and any(takes):
+        return {}
     return {
         name: value
-        for name, value in vars(optimizer).items()
+        for name, value in own.items()
         if name not in ("defaults", "param_groups", "state")
         and not name.startswith("_optimizer_")
     }

@@ -36,8 +36,8 @@ OF_MODULES = frozenset(vars(nn.Module()))
 class UnsavedNumbers:
     """The numbers and tensors among plain attributes, as they are when it is made.
 
-    Not those of torch's own classes, nor of a module that has a ``get_extra_state``, or
-    an optimizer that has a ``state_dict`` of its own, nor of a metric that is saved.
+    Not those of torch's own classes, nor of a module or an optimizer that saves more
+    than torch does, by methods or hooks, nor of a metric that is saved.
     Optimizers and random generators in the optimizer are warned of at once.
 
     Args:
@@ -129,8 +129,8 @@ class UnsavedNumbers:
         """Yield name and attributes of each that no checkpoint asks for its numbers."""
         for part, whole in self._modules.items():
             for path, module in whole.named_modules():
-                saves = type(module).get_extra_state is not nn.Module.get_extra_state
-                own = {} if saves or _is_kept(module) else _own_of(module)
+                kept = _saves_more(module) or _is_kept(module)
+                own = {} if kept else _own_of(module)
                 if own:
                     name = f"{part}.{plain_name(whole, path)}" if path else part
                     yield name, _found_in(own, type(module))
@@ -186,6 +186,23 @@ def _has_items_of(place: str, updated: Collection[str]) -> bool:
 
 def _is_of_torch(holder: Any) -> bool:
     return type(holder).__module__.startswith("torch.")
+
+
+def _saves_more(module: nn.Module) -> bool:
+    """Whether it saves more than its tensors, and takes it back: by methods or hooks.
+
+    Not by those of one side alone, such as one that renames what is loaded.
+    """
+
+    def has_own(name: str) -> bool:
+        return getattr(type(module), name) is not getattr(nn.Module, name)
+
+    saves = has_own("_save_to_state_dict") or module._state_dict_hooks
+    loads = has_own("_load_from_state_dict") or (
+        module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks
+    )
+    whole = has_own("state_dict") and has_own("load_state_dict")
+    return has_own("get_extra_state") or whole or bool(saves and loads)
 
 
 def _is_kept(module: nn.Module) -> bool:

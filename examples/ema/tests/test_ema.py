@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from trainbus_ema import EmaCallback
 from training import Callback, ConfigError, ModelCheckpointCallback
@@ -149,6 +150,64 @@ def test_a_resumed_run_has_the_average_of_a_layer_that_was_thawed(
     assert all(
         torch.equal(rest.average[name], whole.average[name]) for name in rest.average
     )
+
+
+class OneWeight(nn.Module):
+    """Steers one weight of any type to zero."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, dtype=kind))
+
+    def forward(self, batch):
+        return (self.weight.abs().double().square() * batch).mean()
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept_in"),
+    [
+        pytest.param(torch.bfloat16, torch.float32, id="bfloat16"),
+        pytest.param(torch.float16, torch.float32, id="float16"),
+        pytest.param(torch.float32, torch.float32, id="float32"),
+        pytest.param(torch.float64, torch.float64, id="float64"),
+        pytest.param(torch.complex64, torch.complex64, id="complex"),
+    ],
+)
+def test_the_average_of_weights_of_any_type_moves_as_the_formula_says(
+    tiny_trainer, tmp_path, kind, kept_in
+):
+    def trainer(num_epochs):
+        ema, watch = EmaCallback(decay=0.9999, warmup=False), Watch()
+        return (
+            ema,
+            watch,
+            tiny_trainer(
+                *(ema, watch),
+                model=OneWeight(kind),
+                train_dataloader=[torch.ones(1)] * 20,
+                step_fn=lambda model, batch: model(batch),
+                metrics={"val_loss": [1.0] * num_epochs},
+                num_epochs=num_epochs,
+            ),
+        )
+
+    ema, watch, whole = trainer(2)
+    whole.train()
+    expected = torch.ones(3, dtype=torch.promote_types(kind, torch.float64))
+    for (weight,) in watch.steps:
+        expected = 0.9999 * expected + 0.0001 * weight
+    average = ema.average["weight"]
+    assert average.dtype == kept_in
+    torch.testing.assert_close(average, expected.to(kept_in), rtol=1e-6, atol=0.0)
+    # A model in half precision has it rounded while others measure.
+    assert torch.equal(watch.seen[-1][0][0], average.to(kind))
+    _, _, half = trainer(1)
+    half.train()
+    half.save_checkpoint(tmp_path / "half.pt")
+    rest, _, resumed = trainer(2)
+    resumed.load_checkpoint(tmp_path / "half.pt")
+    resumed.train()
+    assert torch.equal(rest.average["weight"], average)
 
 
 def test_a_decay_out_of_range_is_refused():

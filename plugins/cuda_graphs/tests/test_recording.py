@@ -79,6 +79,11 @@ def loose(parameters: Any, fused: bool, **options: Any) -> torch.optim.Optimizer
     return torch.optim.AdamW(parameters, fused=False, **options)
 
 
+class Clears(torch.optim.AdamW):
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+
+
 def moving(parameters: Any, lr: float, **options: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=torch.tensor(lr), **options)
 
@@ -90,6 +95,7 @@ def moving(parameters: Any, lr: float, **options: Any) -> torch.optim.Optimizer:
         pytest.param({"nonfinite": "skip"}, "'skip'", NotedWindow, id="policy skip"),
         pytest.param({"optimizer": loose}, "not fused", NotedWindow, id="not fused"),
         pytest.param({"optimizer": hooked}, "hooks", UnreadWindow, id="step hooks"),
+        pytest.param({"optimizer": Clears}, "zero_grad", UnreadWindow, id="its own"),
         pytest.param({"optimizer": moving}, "tensor", UnreadWindow, id="a tensor rate"),
         pytest.param({"wraps": True}, "wraps", UnreadWindow, id="a wrapper"),
     ],

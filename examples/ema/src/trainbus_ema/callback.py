@@ -23,11 +23,12 @@ class EmaCallback(Callback):
     """Average the trained weights over steps; swap the average in for evaluation.
 
     After each applied update ``average = decay * average + (1 - decay) * weights``,
-    in place, on the device, for floating-point parameters that are trained. One that is
-    thawed in mid-run begins at its weight then; one that is frozen stays in the
-    average. With ``warmup`` the decay of update n is at most (1 + n) / (10 + n), so
-    that the first weights are soon forgotten (as in TensorFlow's
-    ExponentialMovingAverage).
+    in place, on the device, for parameters that are trained, complex ones among them.
+    The average of weights in half precision is in float32: what a step moves it by
+    would be rounded away there. One that is thawed in mid-run begins at its
+    weight then; one that is frozen stays in the average. With ``warmup`` the decay of
+    update n is at most (1 + n) / (10 + n), so that the first weights are soon forgotten
+    (as in TensorFlow's ExponentialMovingAverage).
 
     Args:
         decay: share of the average that each update keeps, in [0, 1).
@@ -84,9 +85,10 @@ class EmaCallback(Callback):
         if self.warmup:
             decay = min(decay, (1 + self.num_updates) / (10 + self.num_updates))
         weights = self._averaged()
-        torch._foreach_lerp_(
-            [self.average[name] for name in weights], list(weights.values()), 1 - decay
-        )
+        averages = [self.average[name] for name in weights]
+        # Those of one type are themselves, not copies.
+        now = [w.to(a.dtype) for w, a in zip(weights.values(), averages, strict=True)]
+        torch._foreach_lerp_(averages, now, 1 - decay)
 
     @hookimpl(wrapper=True)
     def evaluate(self, trainer: Trainer) -> Iterator[None]:
@@ -125,7 +127,7 @@ class EmaCallback(Callback):
         self.num_updates = int(state["num_updates"])
         # Not only what is trained: what the saved run had thawed is frozen still.
         like = {
-            name: weight.detach().clone()
+            name: _begun(weight)
             for name, weight in self._model.named_parameters()
             if name in state["average"]
         }
@@ -169,15 +171,20 @@ class EmaCallback(Callback):
         weights: dict[str, Tensor] = {
             name: weight
             for name, weight in self._model.named_parameters()
-            if name in self.average
-            or (weight.requires_grad and weight.is_floating_point())
+            if name in self.average or weight.requires_grad
         }
         for name in weights:
             if name not in self.average:
-                self.average[name] = weights[name].detach().clone()
+                self.average[name] = _begun(weights[name])
         return weights
 
     @torch.no_grad()
     def _put(self, values: Mapping[str, Tensor]) -> None:
         for name, weight in self._averaged().items():
             weight.copy_(values[name])
+
+
+def _begun(weight: Tensor) -> Tensor:
+    """Return an average that begins at ``weight``, in float32 at least."""
+    kind = torch.promote_types(weight.dtype, torch.float32)
+    return weight.detach().to(kind, copy=True)

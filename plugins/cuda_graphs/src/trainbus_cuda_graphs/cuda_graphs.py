@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from trainbus_cuda_graphs import recording
@@ -62,6 +63,8 @@ def why_not_recorded(trainer: Trainer, module: nn.Module) -> str | None:
         return "a plugin wraps the model, and what wrappers do is not recorded"
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         return "the optimizer has step hooks, which a replay would not call"
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+        return "the optimizer has a zero_grad() of its own, which no replay calls"
     if any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups):
         return "the optimizer's lr is a tensor; use a number"
     return None

@@ -59,7 +59,7 @@ class DDPStrategy(GroupStrategy):
         """Move the model; the weights and buffers of the main process hold."""
         self.require_same(model)
         self.tell_of_statistics(model)
-        placed = model.to(device)
+        placed = super().place(model, optimizer, device)
         self.share_weights(placed, device)
         return placed
 

@@ -19,9 +19,15 @@ from trainbus_lr_scheduling.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
+#: Options of a parameter group that torch's schedulers read their course from.
+COURSE = ("max_lr", "base_momentum", "max_momentum", "min_lr")
 #: What drivers and torch's schedulers keep as a list with one entry a group.
 BY_GROUP = frozenset(
-    {"base_lrs", "_last_lr", "rates", "min_lrs", "max_lrs", "lr_lambdas"}
+    {
+        *("base_lrs", "_last_lr", "rates", "lr_lambdas"),
+        *("min_lrs", "max_lrs", "base_momentums", "max_momentums"),
+        *COURSE,
+    }
 )
 
 
@@ -31,6 +37,9 @@ class Driver(Protocol):
     @property
     def settings(self) -> dict[str, Any]:
         """The configured values, as plain data; equal settings give equal runs."""
+
+    def as_saved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a checkpoint, also those that lie in its groups."""
 
     def start(self) -> None:
         """Begin at the beginning: set the rates of the first update."""
@@ -114,6 +123,10 @@ class ClosedForm:
         if self._saved_settings is not None:
             return self._saved_settings
         return {**asdict(self._configured), "base_lrs": self._base_lrs}
+
+    def as_saved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``settings``: none of them lie in the groups."""
+        return dict(settings)
 
     def start(self) -> None:
         """Begin at the first update, with the configured rates."""
@@ -215,7 +228,9 @@ def in_order(saved: Any, places: Sequence[int | None]) -> Any:
     if isinstance(saved, Mapping):
         return {
             name: [value[at] for at in places if at is not None]
-            if name in BY_GROUP and len(value) == len(places)
+            if name in BY_GROUP
+            and isinstance(value, list)
+            and len(value) == len(places)
             else in_order(value, places)
             for name, value in saved.items()
         }

@@ -355,7 +355,7 @@ class LearningRateSchedulerCallback(Callback):
         here = {"type": self._kind(), "interval": self.interval}
         there = {"type": state["kind"], "interval": state["interval"]}
         return first_difference(here, there) or first_difference(
-            self.driver.settings, state["settings"]
+            self.driver.settings, self.driver.as_saved(state["settings"])
         )
 
     def _resolve(

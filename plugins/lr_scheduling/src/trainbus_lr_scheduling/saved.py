@@ -57,9 +57,11 @@ def check_closed_form(settings: Mapping[str, Any], progress: Mapping[str, Any]) 
     known = needed | {field.name for field in fields(Schedule)}
     is_right = needed <= settings.keys() <= known
     require(is_right, "settings", settings, "those of a schedule")
-    rates, kind = settings["base_lrs"], settings["type"]
-    is_right = isinstance(rates, list) and all(map(is_finite, rates))
-    require(is_right, "settings.base_lrs", rates, "a list of rates")
+    kind = settings["type"]
+    for at, saved in (("settings", settings), ("progress", progress)):
+        rates = saved.get("base_lrs", [])  # not in progress of earlier releases
+        is_right = isinstance(rates, list) and all(map(is_finite, rates))
+        require(is_right, f"{at}.base_lrs", rates, "a list of rates")
     for name, lowest, is_whole in (
         ("total", 1 if kind in NEEDS_TOTAL else None, True),
         ("step_size", 1 if kind == "step" else None, True),

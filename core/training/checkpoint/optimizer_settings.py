@@ -14,6 +14,8 @@ from training.hardware.optimizer_kernels import WAYS
 #: Options that are not compared, or as names.
 HOW = ("params", "param_names", "initial_lr", *WAYS)
 GROUPS = "optimizer.groups"
+#: Options of a group that torch's schedulers read their course from.
+COURSE = ("max_lr", "base_momentum", "max_momentum", "min_lr")
 
 
 def optimizer_settings(
@@ -107,6 +109,31 @@ def aligned(
         saved[key] = [values[place] for _, place in both]
         own[key] = [own[key][at] for at, _ in both]
     return saved, own
+
+
+def without_course(
+    saved: Mapping[str, Any], own: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return both settings without what a schedule wrote into the groups and compares.
+
+    Args:
+        saved: of a checkpoint.
+        own: of this run.
+        options: the optimizer's own, which stay settings whatever their names.
+    """
+    course = {f"optimizer.{name}" for name in COURSE if name not in options}
+    both = [
+        {name: value for name, value in each.items() if name not in course}
+        for each in (saved, own)
+    ]
+    if "optimizer.base_momentum" in course & saved.keys() & own.keys():
+        for settings in both:  # then the momentum is the schedule's, too
+            settings.pop("optimizer.momentum", None)
+            if "optimizer.betas" in settings:
+                settings["optimizer.betas"] = [
+                    betas and betas[1:] for betas in settings["optimizer.betas"]
+                ]
+    return both[0], both[1]
 
 
 def _apart(lost: list[list[str]], new: list[list[str]]) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from training.checkpoint.optimizer_settings import (
     is_scheduled,
     origins,
     unschedule,
+    without_course,
 )
 from training.checkpoint.optimizer_state import (
     Names,
@@ -200,6 +201,9 @@ class Comparison:
 
     def _consented(self, own: Mapping[str, Any]) -> list[Change]:
         pair = aligned(self._saved, own, self._joined)
+        if _is_moved(self._trainer):
+            options = getattr(self._trainer.optimizer, "defaults", {})
+            pair = without_course(*pair, options)
         changes = differences(*pair)
         if self._lost_schedule:
             notes = {"optimizer.lr": "as a schedule left it"}
@@ -304,7 +308,6 @@ def _missing_plugins(
 
 def _lost_schedule(trainer: Checkpointable, state: Mapping[str, Any]) -> bool:
     """Whether a plugin moved the saved rates that is gone, and none moves them now."""
-    plugins = trainer.plugins.values()
     was = state.get("distributions", {}).items()
     gone = [entry.get("mutates") for name, entry in was if name not in trainer.plugins]
     return (
@@ -312,8 +315,14 @@ def _lost_schedule(trainer: Checkpointable, state: Mapping[str, Any]) -> bool:
         and any("optimizer" in (what or "") for what in gone)
         and not is_scheduled(trainer.optimizer)
         # One that builds its schedule in ``on_setup`` has left no trace by now.
-        and not any("optimizer" in getattr(p, "mutates", ()) for p in plugins)
+        and not _is_moved(trainer)
     )
+
+
+def _is_moved(trainer: Checkpointable) -> bool:
+    """Whether a plugin says that it moves the optimizer's options."""
+    plugins = trainer.plugins.values()
+    return any("optimizer" in getattr(plugin, "mutates", ()) for plugin in plugins)
 
 
 def _adapt_optimizer(

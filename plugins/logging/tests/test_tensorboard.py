@@ -49,7 +49,8 @@ def test_a_point_is_written_without_waiting_for_it_before_the_epoch_ends(
     monkeypatch.setattr(Readback, "value", counted)
     trainer = make_trainer(TensorBoardCallback(every_n_steps=2), num_epochs=1)
     trainer.train()
-    assert waited == ([4] * 3 if is_late else [1, 2, 4])
+    # Of each of three points the loss, the rate and the seconds.
+    assert waited == ([4] * 9 if is_late else [1] * 3 + [2] * 3 + [4] * 3)
     log = load(tmp_path / "run" / "tensorboard" / "run")
     assert [step for step, _ in points(log, "loss/train")] == [1, 2, 4]
 
@@ -91,6 +92,33 @@ def test_every_parameter_group_has_its_rate(make_trainer, tmp_path):
     assert points(log, "lr/1") == [(1, pytest.approx(0.05))]
 
 
+class Moves(Callback):
+    """A schedule of one's own."""
+
+    mutates = ("optimizer",)
+
+    def __init__(self, name):
+        self.name = name
+
+    def on_step_end(self, trainer):
+        for group in trainer.optimizer.param_groups:
+            group["lr"] /= 2
+
+
+@pytest.mark.parametrize("name", ["a_schedule", "z_schedule"])
+def test_a_rate_is_the_used_one_whatever_the_plugin_that_moves_it_is_called(
+    make_trainer, tmp_path, name, caplog
+):
+    board = TensorBoardCallback(every_n_steps=1)
+    make_trainer(board, Moves(name), groups=2, num_epochs=1).train()
+    log = load(tmp_path / "run" / "tensorboard" / "run")
+    for tag, rate in (("lr/0", 0.1), ("lr/1", 0.05)):
+        used = [(step + 1, pytest.approx(rate / 2**step)) for step in range(4)]
+        assert points(log, tag) == used
+    # Of a relation that nobody has written.
+    assert "which is not there" not in caplog.text
+
+
 def test_a_value_that_is_no_number_is_a_note_and_no_point(make_trainer, tmp_path):
     bad = make_trainer.fixed({"val_loss": math.nan}, {"val_loss": 0.5})
     make_trainer(TensorBoardCallback(tmp_path / "logs"), bad).train()
@@ -115,7 +143,7 @@ def test_nothing_is_read_from_the_device_between_the_points(make_trainer):
     for step, looks in ((2, 0), (49, 0), (50, 1), (51, 0)):
         trainer.state.progress.step = step
         logs = Looks({"loss": 1.0, "lr": 0.1})
-        board.on_step_end(trainer, logs)
+        next(board.on_step_end(trainer, logs))
         assert logs.count == looks
 
 

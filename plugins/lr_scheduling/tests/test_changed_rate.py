@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, CheckpointError, Trainer
@@ -165,3 +166,144 @@ def test_where_another_schedule_moves_the_rates_they_are_no_change(
     assert not receipt.changes
     trainer.train()
     assert trainer.optimizer.param_groups[0]["lr"] == 0.1
+
+
+class Course(Callback):
+    """Notes the rate and the momentum of each step."""
+
+    name = "course"
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, float]] = []
+
+    def on_batch_begin(self, trainer: Trainer) -> None:
+        group = trainer.optimizer.param_groups[0]
+        momentum = group["betas"][0] if "betas" in group else group["momentum"]
+        self.seen.append((group["lr"], momentum))
+
+
+def cycling(make: Any, kind: Any, choice: Any, **options: Any) -> tuple[Trainer, Any]:
+    """Return a trainer of 8 steps under a scheduler that moves momentum, too."""
+    model = nn.Linear(1, 1)
+    optimizer = kind(model.parameters(), lr=0.1)
+    plugin = LearningRateSchedulerCallback(
+        make(optimizer, **options), interval="step", on_schedule_change=choice
+    )
+    course = Course()
+    trainer = Trainer(
+        model=model,
+        train_dataloader=[(torch.ones(1, 1),)] * 4,
+        optimizer=optimizer,
+        num_epochs=2,
+        device="cpu",
+        step_fn=lambda model, batch: model(batch[0]).square().mean(),
+        callbacks=[plugin, course],
+        seed=0,
+    )
+    return trainer, course
+
+
+def one_cycle(optimizer: Any, max_lr: float = 0.2, **options: Any) -> Any:
+    return OneCycleLR(optimizer, max_lr, total_steps=8, **options)
+
+
+def cyclic(optimizer: Any, max_lr: float = 0.2, **options: Any) -> Any:
+    return CyclicLR(optimizer, 0.01, max_lr, step_size_up=3, **options)
+
+
+def momentous(parameters: Any, lr: float) -> Any:
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
+
+
+def saved_cycle(folder: Path, make: Any, kind: Any, as_earlier: bool) -> Path:
+    trainer, _ = cycling(make, kind, "error")
+    trainer.max_steps = 3
+    trainer.train()
+    trainer.max_steps = None
+    path = trainer.save_checkpoint(folder / "a.pt")
+    if as_earlier:  # then only the groups held it
+        state = torch.load(path, weights_only=True)
+        for name in ("max_lr", "base_momentum", "max_momentum", "min_lr"):
+            state["plugins"]["lr_scheduling"]["settings"].pop(name, None)
+        torch.save(state, path)
+    return path
+
+
+CYCLES: Any = pytest.mark.parametrize(
+    ("make", "kind", "options"),
+    [
+        (one_cycle, momentous, {"max_lr": 0.4}),
+        (one_cycle, momentous, {"max_lr": 0.4, "div_factor": 50.0}),
+        (one_cycle, momentous, {"final_div_factor": 10.0}),
+        (one_cycle, momentous, {"base_momentum": 0.5, "max_momentum": 0.8}),
+        (one_cycle, torch.optim.AdamW, {"base_momentum": 0.5, "max_momentum": 0.8}),
+        (cyclic, momentous, {"base_momentum": 0.5, "max_momentum": 0.95}),
+        (cyclic, momentous, {"max_lr": 0.4}),
+    ],
+)
+
+
+@CYCLES
+@pytest.mark.parametrize("as_earlier", [False, True])
+@pytest.mark.parametrize("choice", ["keep", "rescale"])
+def test_a_peak_or_momentum_of_a_scheduler_is_kept_or_changed_as_told(
+    tmp_path: Path, make: Any, kind: Any, options: Any, choice: str, as_earlier: bool
+) -> None:
+    path = saved_cycle(tmp_path, make, kind, as_earlier)
+    whole, expected = cycling(make, kind, "error", **options)
+    if choice == "keep":
+        whole, expected = cycling(make, kind, "error")
+    whole.train()
+    resumed, course = cycling(make, kind, choice, **options)
+    resumed.load_checkpoint(path)
+    resumed.train()
+    # Kept ones are those of the file to the digit, others come from a replay.
+    assert [*map(pytest.approx, course.seen)] == expected.seen[3:]
+
+
+@CYCLES
+@pytest.mark.parametrize("as_earlier", [False, True])
+def test_another_peak_or_momentum_of_a_scheduler_is_refused_by_the_schedule(
+    tmp_path: Path, make: Any, kind: Any, options: Any, as_earlier: bool
+) -> None:
+    path = saved_cycle(tmp_path, make, kind, as_earlier)
+    trainer, _ = cycling(make, kind, "error", **options)
+    # The consent that an earlier release asked for changes nothing.
+    receipt = trainer.load_checkpoint(path, allow_changes=["optimizer"])
+    assert receipt is not None
+    assert not receipt.changes
+    with pytest.raises(CheckpointError, match=r"now but .*'keep', 'new' or 'rescale'"):
+        trainer.train()
+
+
+def test_other_betas_than_the_one_that_is_moved_are_still_compared(
+    tmp_path: Path,
+) -> None:
+    def adam(parameters: Any, lr: float) -> Any:
+        return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99))
+
+    path = saved_cycle(tmp_path, one_cycle, torch.optim.AdamW, as_earlier=False)
+    trainer, _ = cycling(one_cycle, adam, "keep", max_momentum=0.8)
+    with pytest.raises(CheckpointError, match=r"betas was \[0.999\], is \[0.99\]"):
+        trainer.load_checkpoint(path)
+
+
+def test_beside_a_plugin_that_says_nothing_what_its_scheduler_reads_is_compared(
+    tmp_path: Path,
+) -> None:
+    """Nobody else would: the saved values would hold without a word."""
+
+    def built(max_lr: float) -> Trainer:
+        trainer = scheduled(0.1, type=None)
+        optimizer = trainer.optimizer
+        own = Own()
+        own.on_setup = lambda: None  # type: ignore[assignment, method-assign]
+        own.schedule = OneCycleLR(
+            optimizer, max_lr, total_steps=9, cycle_momentum=False
+        )
+        trainer.bus.register_all([(None, own)])
+        return trainer
+
+    path = built(0.2).save_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"optimizer.max_lr was 0.2, is 0.4"):
+        built(0.4).load_checkpoint(path)

@@ -159,7 +159,7 @@ def test_a_rate_that_is_set_after_it_has_joined_is_warned_of(
     rates = used(trainer_of(schedule, joins))
     assert rates[4:] == [[0.1, 0.1]] * 8
     (told,) = [each for each in caplog.messages if "add_param_group" in each]
-    assert "was set to 0.01 after it had joined, but it follows from 0.1" in told
+    assert "1 was set to 0.01, but the schedule had set 0.1 and sets it anew" in told
 
 
 def test_a_plateau_leaves_a_group_that_joins_at_its_own_rate_until_it_drops() -> None:

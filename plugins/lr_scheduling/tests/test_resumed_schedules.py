@@ -176,3 +176,56 @@ def test_another_kind_of_schedule_is_refused_unless_it_starts_anew():
     begin(new, fake_trainer(make_optimizer(1.0)))
     with pytest.raises(CheckpointError, match="type is 'linear' now but 'constant'"):
         new.load_state_dict(old.state_dict())
+
+
+def warmed(optimizer, length):
+    parts = [ConstantLR(optimizer, 0.5, 2), OneCycleLR(optimizer, 1.0, length - 2)]
+    return SequentialLR(optimizer, parts, milestones=[2])
+
+
+def bare(optimizer, length):
+    return OneCycleLR(optimizer, 1.0, length)
+
+
+def kept(make, interval, length, epochs):
+    """Save after an epoch of two; resume, told to keep, into a run of ``epochs``."""
+    steps = length // 2 if interval == "step" else 3
+
+    def begun(length, epochs, choice):
+        optimizer = make_optimizer(1.0)
+        callback = LearningRateSchedulerCallback(
+            make(optimizer, length), interval=interval, on_schedule_change=choice
+        )
+        trainer = fake_trainer(optimizer, num_epochs=epochs, steps_per_epoch=steps)
+        return begin(callback, trainer), trainer
+
+    old, trainer = begun(length, 2 if interval == "step" else length, "error")
+    if interval == "step" and length < 100:
+        run(old, trainer, [True] * steps)
+    new, resumed = begun(length * 2, epochs, "keep")
+    resumed.step = resumed.update = resumed.batches_seen = trainer.step
+    resumed.epoch = trainer.step // steps
+    new.load_state_dict(old.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+@pytest.mark.parametrize(
+    ("make", "interval", "length", "epochs"),
+    [
+        pytest.param(bare, "step", 10, 4, id="of updates"),
+        pytest.param(bare, "epoch", 10, 20, id="of epochs"),
+        pytest.param(warmed, "step", 10, 4, id="inside another"),
+        pytest.param(bare, "step", 60_000, 4, id="too long to be tried out"),
+    ],
+)
+def test_one_that_is_kept_and_would_end_inside_a_longer_run_is_refused_before_it(
+    make, interval, length, epochs
+):
+    with pytest.raises(CheckpointError, match=r"ends inside the \d+ adv.*'rescale'"):
+        kept(make, interval, length, epochs)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+@pytest.mark.parametrize("make", [bare, warmed])
+def test_one_that_is_kept_and_lasts_as_long_as_the_run_is_taken(make):
+    kept(make, "step", 10, 2)

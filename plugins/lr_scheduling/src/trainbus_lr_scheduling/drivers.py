@@ -14,14 +14,21 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainbus_lr_scheduling.left import is_same
 from trainbus_lr_scheduling.saved import check_closed_form
 from trainbus_lr_scheduling.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
+#: Options of a parameter group that torch's schedulers read their course from.
+COURSE = ("max_lr", "base_momentum", "max_momentum", "min_lr")
 #: What drivers and torch's schedulers keep as a list with one entry a group.
 BY_GROUP = frozenset(
-    {"base_lrs", "_last_lr", "rates", "min_lrs", "max_lrs", "lr_lambdas"}
+    {
+        *("base_lrs", "_last_lr", "rates", "lr_lambdas"),
+        *("min_lrs", "max_lrs", "base_momentums", "max_momentums"),
+        *COURSE,
+    }
 )
 
 
@@ -31,6 +38,9 @@ class Driver(Protocol):
     @property
     def settings(self) -> dict[str, Any]:
         """The configured values, as plain data; equal settings give equal runs."""
+
+    def as_saved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a checkpoint, also those that lie in its groups."""
 
     def start(self) -> None:
         """Begin at the beginning: set the rates of the first update."""
@@ -105,8 +115,9 @@ class ClosedForm:
         self._saved_settings: dict[str, Any] | None = None
         self._advances = 0
         self._began_at = 0
-        #: Groups that have joined since the last advance; their rates, and full ones.
-        self._joined: list[tuple[dict[str, Any], float, float]] = []
+        #: What was last given: by id of a group its rate, and its full one then.
+        self._given: dict[int, tuple[float, float]] = {}
+        self._is_warned = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -115,26 +126,36 @@ class ClosedForm:
             return self._saved_settings
         return {**asdict(self._configured), "base_lrs": self._base_lrs}
 
+    def as_saved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``settings``: none of them lie in the groups."""
+        return dict(settings)
+
     def start(self) -> None:
         """Begin at the first update, with the configured rates."""
         self._schedule, self._saved_settings = self._configured, None
         self._advances = self._began_at = 0
+        self._warn_of_set_rates()
         self._set_base_lrs(self._base_lrs)
         self._apply()
 
     def advance(self, value: float | None = None) -> None:
         """Set the rates of the next update."""
+        self._warn_of_set_rates()
         self._advances += 1
         self._apply()
 
     def join(self, group: dict[str, Any]) -> None:
         """Give a group that joins the run its rate from its first update on."""
         self._set_rate(group)
-        self._joined.append((group, float(group["lr"]), group["initial_lr"]))
 
     def progress(self) -> dict[str, Any]:
-        """Return the number of advances, at which of them it began, and its warmup."""
+        """Return how often it advanced, where it began, its warmup, and full rates.
+
+        Those of groups may have been set in the run; one that joins brings its own.
+        """
+        groups = self._optimizer.param_groups[: len(self._base_lrs)]
         return {
+            "base_lrs": [full_rate(group, self._optimizer) for group in groups],
             "advances": self._advances,
             "began_at": self._began_at,
             "warmup": self._schedule.warmup,
@@ -147,7 +168,9 @@ class ClosedForm:
     def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         """Take over ``settings``, also where they differ from the configured ones."""
         fields = dict(settings)
-        self._set_base_lrs(fields.pop("base_lrs"))
+        configured = fields.pop("base_lrs")
+        # They may have been set in the run; earlier releases saved none of later.
+        self._set_base_lrs(progress.get("base_lrs", configured))
         self._saved_settings = dict(settings)
         schedule = Schedule(**fields)
         # Of a release that kept it for the whole run wherever it began.
@@ -177,29 +200,38 @@ class ClosedForm:
             group["initial_lr"] = rate
 
     def _apply(self) -> None:
-        self._warn_of_set_rates()
-        self._joined.clear()
+        self._given.clear()
         for group in self._optimizer.param_groups:
             self._set_rate(group)
 
     def _set_rate(self, group: dict[str, Any]) -> None:
         advances = self._advances - self._began_at
         full = full_rate(group, self._optimizer)
-        set_lr(group, self._schedule.lr_at(advances, full))
+        rate = self._schedule.lr_at(advances, full)
+        set_lr(group, rate)
+        self._given[id(group)] = rate, full
 
     def _warn_of_set_rates(self) -> None:
-        """Warn of a group that got its rate after it had joined: that is no full one.
+        """Warn, once, of a rate that somebody else has set: it is about to be lost.
 
-        A resumed run could not tell it from a rate that was set at any other time.
+        It may be that of a group, set after it had joined. A resumed run could not tell
+        it from a rate that a schedule has left.
         """
-        for group, rate, full in self._joined:
-            if float(group["lr"]) != rate and group["initial_lr"] == full:
+        if self._is_warned:
+            return
+        for number, group in enumerate(self._optimizer.param_groups):
+            now, full = float(group["lr"]), float(group["initial_lr"])
+            rate, full_then = self._given.get(id(group), (now, full))
+            if not is_same(now, rate) and is_same(full, full_then):
+                self._is_warned = True
                 logger.warning(
-                    "lr_scheduling: the rate of a parameter group was set to %g after "
-                    "it had joined, but it follows from %g, which it joined with; give "
-                    "add_param_group the rate, as 'lr', or set its initial_lr, too",
-                    *(float(group["lr"]), full),
+                    "lr_scheduling: the rate of parameter group %d was set to %g, but "
+                    "the schedule had set %g and sets it anew from a full rate of %g; "
+                    "set the group's initial_lr, its full rate, or give that to "
+                    "add_param_group, as 'lr'",
+                    *(number, now, rate, full),
                 )
+                return
 
 
 def in_order(saved: Any, places: Sequence[int | None]) -> Any:
@@ -215,7 +247,9 @@ def in_order(saved: Any, places: Sequence[int | None]) -> Any:
     if isinstance(saved, Mapping):
         return {
             name: [value[at] for at in places if at is not None]
-            if name in BY_GROUP and len(value) == len(places)
+            if name in BY_GROUP
+            and isinstance(value, list)
+            and len(value) == len(places)
             else in_order(value, places)
             for name, value in saved.items()
         }

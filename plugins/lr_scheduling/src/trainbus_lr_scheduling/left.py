@@ -47,7 +47,7 @@ def take_up_set_rates(optimizer: Optimizer) -> None:
     """Make a rate that was set since a run left another the group's full rate."""
     for number, group, noted in _groups(optimizer):
         rate = float(group["lr"])
-        if noted is not None and not _is_same(rate, noted[1]):
+        if noted is not None and not is_same(rate, noted[1]):
             group["initial_lr"] = rate
             logger.info(
                 "lr_scheduling: the rate of parameter group %d was set to %g after the "
@@ -71,7 +71,7 @@ def refuse_set_rates(scheduler: Any, optimizer: Optimizer) -> None:
         name, rate = type(scheduler).__name__, float(group["lr"])
         known = [float(each) for each in own[number : number + 1]]
         known += [noted[1]] if noted is not None else []
-        if known and not any(_is_same(rate, each) for each in known):
+        if known and not any(is_same(rate, each) for each in known):
             raise ConfigError(
                 f"lr_scheduling: the rate of parameter group {number} was set to "
                 f"{rate:g}, but the {name} begins at that which it was built with; set "
@@ -93,5 +93,6 @@ def _key(group: dict[str, Any]) -> int:
     return next(map(id, group["params"]), 0)  # 0 is noted for none
 
 
-def _is_same(a: float, b: float) -> bool:
+def is_same(a: float, b: float) -> bool:
+    """Whether two rates are the same one, however they were kept."""
     return math.isclose(a, b, rel_tol=1e-6)  # a rate may have become a tensor in fp32

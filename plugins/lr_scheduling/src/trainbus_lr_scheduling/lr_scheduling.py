@@ -41,7 +41,7 @@ from trainbus_lr_scheduling.groups import check_groups
 from trainbus_lr_scheduling.joining import heard
 from trainbus_lr_scheduling.left import note_left, refuse_set_rates, take_up_set_rates
 from trainbus_lr_scheduling.plan import plan_of_plateau, plan_of_schedule
-from trainbus_lr_scheduling.saved import check_state
+from trainbus_lr_scheduling.saved import check_end, check_state
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advances
 from trainbus_lr_scheduling.torch_driver import TorchDriver
 from training import CheckpointError, ConfigError, checked_options
@@ -275,11 +275,10 @@ class LearningRateSchedulerCallback(Callback):
         """Advance a per-epoch schedule, once an epoch in which an update happened."""
         if self.interval != "epoch" or self.is_plateau:
             return
-        is_new = trainer.epoch > self._epoch_mark
-        if is_new and trainer.update > self._update_mark:
-            self.driver.advance()
-        if is_new:  # the end of a part of an epoch counts no update as looked at
-            self._set_marks(trainer)
+        if trainer.epoch > self._epoch_mark:
+            if trainer.update > self._update_mark:
+                self.driver.advance()
+            self._set_marks(trainer)  # the end of a part of one sets none
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Say how far short of its end skipped updates left the schedule."""
@@ -355,7 +354,7 @@ class LearningRateSchedulerCallback(Callback):
         here = {"type": self._kind(), "interval": self.interval}
         there = {"type": state["kind"], "interval": state["interval"]}
         return first_difference(here, there) or first_difference(
-            self.driver.settings, state["settings"]
+            self.driver.settings, self.driver.as_saved(state["settings"])
         )
 
     def _resolve(
@@ -378,6 +377,7 @@ class LearningRateSchedulerCallback(Callback):
         )
         if choice == "keep":
             self.driver.resume(state["settings"], state["progress"])
+            check_end(self.scheduler, trainer, self.interval)
         elif choice == "new":
             self._begin_here(trainer)
         else:

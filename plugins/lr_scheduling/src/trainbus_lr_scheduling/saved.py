@@ -6,12 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
+from trainbus_lr_scheduling.checks import advances_over, planned_advances
+from trainbus_lr_scheduling.course import rates_over
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule
+from training import CheckpointError, ConfigError
 from training.plugin import has_names, is_count, is_finite, require_state
+
+if TYPE_CHECKING:
+    from training import Trainer
 
 OWNER = "lr_scheduling"
 DEFAULTS = Schedule(type="constant")
@@ -50,9 +57,11 @@ def check_closed_form(settings: Mapping[str, Any], progress: Mapping[str, Any]) 
     known = needed | {field.name for field in fields(Schedule)}
     is_right = needed <= settings.keys() <= known
     require(is_right, "settings", settings, "those of a schedule")
-    rates, kind = settings["base_lrs"], settings["type"]
-    is_right = isinstance(rates, list) and all(map(is_finite, rates))
-    require(is_right, "settings.base_lrs", rates, "a list of rates")
+    kind = settings["type"]
+    for at, saved in (("settings", settings), ("progress", progress)):
+        rates = saved.get("base_lrs", [])  # not in progress of earlier releases
+        is_right = isinstance(rates, list) and all(map(is_finite, rates))
+        require(is_right, f"{at}.base_lrs", rates, "a list of rates")
     for name, lowest, is_whole in (
         ("total", 1 if kind in NEEDS_TOTAL else None, True),
         ("step_size", 1 if kind == "step" else None, True),
@@ -104,3 +113,32 @@ def check_kept(saved: Any, own: Any, at: str) -> None:
             type(saved) is float and math.isinf(saved) and not math.isfinite(own)
         )
         require(is_right, at, saved, "a number")
+
+
+def check_end(scheduler: Any, trainer: Trainer, interval: str) -> None:
+    """Refuse a scheduler that was kept and would end inside the run.
+
+    Args:
+        scheduler: has its saved state; None where a type is configured.
+        trainer: the run that goes on.
+        interval: ``"step"`` or ``"epoch"``.
+    Raises:
+        CheckpointError: names it, and how far the run has to go.
+    """
+    planned = planned_advances(trainer, interval)
+    if planned is None:
+        return
+    left = planned - advances_over(trainer, interval)
+    is_over = False
+    if isinstance(scheduler, OneCycleLR):
+        is_over = scheduler.total_steps - scheduler.last_epoch < left
+    try:
+        rates_over(scheduler, trainer.optimizer, left)
+    except ConfigError:  # it raises there, or one inside it does
+        is_over = True
+    if is_over:
+        raise CheckpointError(
+            "lr_scheduling: on_schedule_change is 'keep', but the "
+            f"{type(scheduler).__name__} of the checkpoint ends inside the {left} "
+            "advances that this run has to go; use 'new' or 'rescale'"
+        )

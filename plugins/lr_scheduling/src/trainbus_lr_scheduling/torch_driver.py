@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR, ReduceLROnPlateau
 
-from trainbus_lr_scheduling.drivers import full_rate, set_lr
+from trainbus_lr_scheduling.drivers import COURSE, full_rate, set_lr
 from trainbus_lr_scheduling.groups import check_groups, parts_of
 from trainbus_lr_scheduling.saved import check_kept, require
 from trainbus_lr_scheduling.schedule_functions import MOST_VALUES, bound_values
@@ -20,10 +20,7 @@ from training import CheckpointError, ConfigError
 from training.plugin import foreign_value, has_names, is_finite, plain
 
 #: Options of a parameter group that schedulers move, or read their course from.
-MOVED = (
-    *("lr", "initial_lr", "min_lr", "max_lr"),
-    *("momentum", "betas", "base_momentum", "max_momentum"),
-)
+MOVED = ("lr", "initial_lr", "momentum", "betas", *COURSE)
 
 
 class TorchDriver:
@@ -65,8 +62,15 @@ class TorchDriver:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The scheduler's state at its beginning, and arguments of its functions."""
+        """The scheduler's state at its beginning, what it reads, and its arguments.
+
+        It reads its course from the groups; arguments are those of its functions.
+        """
         return self._settings
+
+    def as_saved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Add what the loaded groups hold: earlier releases saved it there alone."""
+        return {**self._course(self.optimizer.param_groups), **settings}
 
     def start(self) -> None:
         """Put scheduler, rates and momentum back to the beginning."""
@@ -126,7 +130,7 @@ class TorchDriver:
                 f"the functions of a {type(self._scheduler).__name__}; build it as it "
                 "was, or use 'new' or 'rescale'"
             )
-        self._settings = dict(settings)
+        self._settings = self.as_saved(settings)
         self._advances = progress["advances"]
         state = progress["state"]
         self._load(state)
@@ -169,7 +173,14 @@ class TorchDriver:
 
     def _configured(self) -> dict[str, Any]:
         arguments = {"arguments": self._arguments} if self._arguments else {}
-        return {**self._fresh, **arguments}
+        return {**self._course(self._groups), **self._fresh, **arguments}
+
+    def _course(self, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what schedulers have written into groups, a list for each name."""
+        # An option of the optimizer itself is compared with the others of it.
+        own = getattr(self.optimizer, "defaults", {})
+        held = {name: [g[name] for g in groups if name in g] for name in COURSE}
+        return {n: copied(v) for n, v in held.items() if v and n not in own}
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = copied(self._kept())

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
+from training.builtin.answers import Answers, ask_plugins, best_rows, others_of
 from training.bus.callback import Callback
 from training.checkpoint.settings import validation_data
 from training.discovery import installed
@@ -48,8 +49,6 @@ EARLIER = "earlier"
 LOCK = "record.lock"
 #: What a command makes of a run's weights, and another one looks for beside its record.
 MADE_OF_IT = "predictions.json*"
-#: Plugin name -> its answer to ``summary``.
-Answers = Mapping[str, Mapping[str, Any]]
 
 
 class RunRecord(Callback):
@@ -277,37 +276,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return []
 
 
-def ask_plugins(trainer: Checkpointable) -> dict[str, Mapping[str, Any]]:
-    """Return what each plugin leaves behind, by its name."""
-    answers = trainer.bus.collect("summary", trainer=trainer)
-    return {name: answer or {} for name, answer in answers}
-
-
-def best_rows(
-    answers: Answers, history: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return for each watched metric who watches it, and the epoch of its best value.
-
-    Which direction is better is for those to know who watch it: a metric that some
-    want low and some want high has two.
-    """
-    found: dict[tuple[str, float], dict[str, Any]] = {}
-    for name, answer in answers.items():
-        for monitor, value in answer.get("best", {}).items():
-            row = next((r for r in history if r.get(monitor) == value), None)
-            best = found.setdefault(
-                (monitor, value),
-                {
-                    "monitor": monitor,
-                    "value": value,
-                    "watched_by": [],
-                    "row": None if row is None else dict(row),
-                },
-            )
-            best["watched_by"].append(name)
-    return list(found.values())
-
-
 def paths_of(answers: Answers, folder: Path) -> dict[str, str]:
     """Return where things are, relative to the working directory where below it."""
     paths = {
@@ -344,15 +312,6 @@ def _require_files(folder: Path) -> None:
                 f"{str(folder / name)!r} is a folder, but a run writes a file of that "
                 "name; move it away"
             )
-
-
-def others_of(answers: Answers) -> dict[str, dict[str, Any]]:
-    """Return what each plugin tells beside its best values and paths, if anything."""
-    others = {
-        name: {k: v for k, v in answer.items() if k not in ("best", "paths")}
-        for name, answer in answers.items()
-    }
-    return {name: values for name, values in others.items() if values}
 
 
 def _put_aside(folder: Path) -> None:

@@ -49,6 +49,8 @@ EARLIER = "earlier"
 LOCK = "record.lock"
 #: What a command makes of a run's weights, and another one looks for beside its record.
 MADE_OF_IT = "predictions.json*"
+#: Of a run's time, what writing its history may take: all rows are written each time.
+SHARE = 0.05
 
 
 class RunRecord(Callback):
@@ -79,6 +81,8 @@ class RunRecord(Callback):
         self._starts: list[dict[str, Any]] = []
         self._owes_config = False  # it goes ahead of the next file
         self._recorded: list[Any] | None = None  # the history as it stands in its file
+        self._owes_rows = False  # epochs of this start that are not in it
+        self._due = 0.0  # when they may be written
         self._folder = Path()
         self._claim = Claim("run record", "training.save_dir")
 
@@ -90,7 +94,7 @@ class RunRecord(Callback):
         """
         self._claim.require_free()
         self.summary, self._started, self._owes_config = {}, None, False
-        self._recorded = None
+        self._recorded, self._owes_rows, self._due = None, False, 0.0
         self._folder = trainer.save_dir.absolute()
         if mistake := folder_mistake(trainer.save_dir):
             raise ConfigError(mistake)
@@ -127,15 +131,16 @@ class RunRecord(Callback):
         self._write(STARTS, self._starts)
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
-        """Write the history so far; what fails is made up for with the next file.
+        """Write the history so far, unless that takes long beside the epochs since.
+
+        What fails, or is not due, is made up for later: the trainer has all rows.
 
         Raises:
             FolderLostError: another run records itself there by now.
         """
-        try:
-            self._write_history(trainer)
-        except OSError as error:  # no row is lost: the trainer has all
-            log.warning("the history is written at a later time: %s", error)
+        self._owes_rows = True
+        if time.perf_counter() >= self._due:
+            self._try_history(trainer, "written at a later time")
 
     def on_train_end(self, trainer: Checkpointable) -> None:
         """Write the history, and the summary of a run that ended well."""
@@ -148,7 +153,7 @@ class RunRecord(Callback):
         self._summarise(trainer, "finished", answers)
 
     def on_exception(self, trainer: Checkpointable, error: BaseException) -> None:
-        """Write the summary of a run that had begun and failed."""
+        """Write the history and the summary of a run that had begun and failed."""
         if self._started is not None and self._claim.is_of(trainer):
             try:
                 answers = ask_plugins(trainer)
@@ -158,6 +163,8 @@ class RunRecord(Callback):
             by_signal = isinstance(error, KeyboardInterrupt | Terminated)
             status = "interrupted" if by_signal else f"failed: {error_text(error)}"
             try:
+                if self._owes_rows:  # else it may have later ones, of an earlier start
+                    self._try_history(trainer, "not written")
                 self._summarise(trainer, status, answers)
             except FolderLostError as later:
                 log.warning("the summary is not written: %s", error_text(later))
@@ -166,12 +173,24 @@ class RunRecord(Callback):
         """Let other runs record themselves there."""
         self._claim.release(trainer)
 
+    def _try_history(self, trainer: Checkpointable, otherwise: str) -> None:
+        try:
+            self._write_history(trainer)
+        except OSError as error:
+            log.warning("the history is %s: %s", otherwise, error)
+
     def _write_history(self, trainer: Checkpointable) -> None:
         """Write what is not in the file yet: a disk is waited for."""
-        history = finite(trainer.history)
-        if history != self._recorded:
-            self._write(HISTORY, history)
-            self._recorded = history
+        began = time.perf_counter()
+        try:
+            history = finite(trainer.history)
+            if history != self._recorded:
+                self._write(HISTORY, history)
+                self._recorded = history
+            self._owes_rows = False
+        finally:
+            ended = time.perf_counter()
+            self._due = ended + (ended - began) / SHARE
 
     def _write(self, name: str, content: Any) -> None:
         self._claim.confirm()

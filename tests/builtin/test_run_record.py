@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,9 @@ def test_a_record_whose_first_write_failed_is_made_up_for_later(
 
 
 def test_a_history_that_is_on_the_disk_is_not_written_again_at_the_end(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)  # to write takes no time
     path, seen = tmp_path / "history.json", []
 
     class Looks(Callback):
@@ -201,3 +203,96 @@ def test_a_history_that_is_on_the_disk_is_not_written_again_at_the_end(
     tiny_trainer(RunRecord({}, {}), Looks(), save_dir=tmp_path, num_epochs=2).train()
     assert len(set(seen)) == 2
     assert path.stat().st_mtime_ns == seen[-1]
+
+
+class Clock(Callback):
+    """A clock by which an epoch takes ``epoch`` seconds, and to replace a file one."""
+
+    name = "clock"
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, epoch: float) -> None:
+        self.now, self.epoch = 0.0, epoch
+        #: Bytes of each history that was written, and rows in it.
+        self.written: list[int] = []
+        self.rows: list[int] = []
+        self.replace = os.replace
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(os, "replace", self.slow)
+
+    def on_epoch_begin(self) -> None:
+        self.now += self.epoch
+
+    def slow(self, source: str, target: str) -> None:
+        self.now += 1
+        if Path(target).name == "history.json":
+            content = Path(source).read_bytes()
+            self.written.append(len(content))
+            self.rows.append(len(json.loads(content)))
+        self.replace(source, target)
+
+
+def test_the_history_of_many_short_epochs_is_written_in_a_small_share_of_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, epoch=2)
+    recorded(tmp_path, clock, num_epochs=60).train()
+    assert clock.rows[-1] == 60
+    assert 4 < len(clock.rows) < 9  # 120 seconds, of which a twentieth
+    assert sum(clock.written) < 5 * clock.written[-1]
+
+
+def test_each_epoch_that_is_long_beside_a_write_is_on_the_disk_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, epoch=60)
+    recorded(tmp_path, clock, num_epochs=5).train()
+    assert clock.rows == [1, 2, 3, 4, 5]
+
+
+class Fails(Callback):
+    """Raises ``error`` as an epoch begins."""
+
+    name = "fails"
+
+    def __init__(self, error: BaseException, epoch: int) -> None:
+        self.error, self.epoch = error, epoch
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        if trainer.epoch == self.epoch:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no memory")])
+def test_a_run_that_fails_leaves_the_rows_of_all_its_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    clock = Clock(monkeypatch, epoch=0.25)
+    trainer = recorded(tmp_path, clock, Fails(error, 5), num_epochs=9)
+    with pytest.raises(type(error)):
+        trainer.train()
+    assert clock.rows == [1, trainer.epoch]
+    assert summary(tmp_path)["final"] == trainer.history[-1]
+
+
+def test_a_resumed_run_that_fails_at_once_leaves_the_later_rows_of_before(
+    tmp_path: Path,
+) -> None:
+    keeps = ModelCheckpointCallback(monitor=None, save_top_k=-1, save_best_only=False)
+    recorded(tmp_path, keeps, num_epochs=3).train()
+    before = (tmp_path / "history.json").read_bytes()
+    (first, *_) = sorted((tmp_path / "checkpoints").glob("checkpoint-*.pt"))
+    trainer = recorded(tmp_path, Fails(RuntimeError(), 1), num_epochs=3)
+    with pytest.raises(RuntimeError):
+        trainer.train(resume=first)
+    assert trainer.epoch == 1
+    assert (tmp_path / "history.json").read_bytes() == before
+
+
+def test_a_failed_run_is_summarised_where_its_history_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails(monkeypatch, "history.json", times=math.inf)
+    with pytest.raises(RuntimeError, match="no memory"):
+        recorded(tmp_path, Fails(RuntimeError("no memory"), 1)).train()
+    assert summary(tmp_path)["status"] == "failed: RuntimeError: no memory"
+    assert "the history is not written: " in caplog.text

@@ -135,3 +135,22 @@ def test_a_newer_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
 def test_json_has_no_nan_in_it(tmp_path: Path) -> None:
     path = write_json(tmp_path / "a.json", {"x": [math.nan, math.inf, 1.5], 2: "two"})
     assert json.loads(path.read_text()) == {"x": [None, None, 1.5], "2": "two"}
+
+
+def test_json_for_people_has_a_line_for_each_entry_and_each_row(tmp_path: Path) -> None:
+    value = {"a": {"b": 1, "c": {}}, "rows": [{"x": 1, "y": [2]}, {}], "of": [1, 2]}
+    path = write_json(tmp_path / "a.json", value)
+    assert json.loads(path.read_text()) == value
+    assert path.read_text().splitlines() == [
+        "{",
+        '  "a": {',
+        '    "b": 1,',
+        '    "c": {}',
+        "  },",
+        '  "rows": [',
+        '    {"x": 1, "y": [2]},',
+        "    {}",
+        "  ],",
+        '  "of": [1, 2]',
+        "}",
+    ]

@@ -58,3 +58,38 @@ def test_what_each_of_torchs_optimizers_keeps_fits_it(
     second.load_checkpoint(tmp_path / "a.pt")
     second.train()
     assert second.step == 4
+
+
+def test_a_resume_names_the_parameters_no_oftener_for_more_groups(
+    tmp_path: Path,
+) -> None:
+    class Counts(nn.Sequential):
+        named = 0
+
+        def named_parameters(self, *args: Any, **options: Any) -> Any:
+            self.named += 1
+            return super().named_parameters(*args, **options)
+
+    def named(groups: int) -> int:
+        def trainer() -> Trainer:
+            model = Counts(*(nn.Linear(1, 1, bias=False) for _ in range(groups)))
+            return Trainer(
+                model,
+                [torch.ones(2, 1)] * 2,
+                optimizer=torch.optim.SGD(
+                    [{"params": [p]} for p in model.parameters()]
+                ),
+                step_fn=lambda model, batch: model(batch).square().mean(),
+                num_epochs=1,
+                device="cpu",
+            )
+
+        first, second = trainer(), trainer()
+        first.train()
+        first.save_checkpoint(tmp_path / f"{groups}.pt")
+        model: Any = second.model
+        model.named = 0
+        second.load_checkpoint(tmp_path / f"{groups}.pt")
+        return int(model.named)
+
+    assert 0 < named(20) == named(2)

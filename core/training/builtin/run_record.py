@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
+from training.builtin.answers import Answers, ask_plugins, best_rows, others_of
 from training.bus.callback import Callback
 from training.checkpoint.settings import validation_data
 from training.discovery import installed
@@ -49,8 +50,8 @@ EARLIER = "earlier"
 LOCK = "record.lock"
 #: What a command makes of a run's weights, and another one looks for beside its record.
 MADE_OF_IT = "predictions.json*"
-#: Plugin name -> its answer to ``summary``.
-Answers = Mapping[str, Mapping[str, Any]]
+#: Of a run's time, what writing its history may take: all rows are written each time.
+SHARE = 0.05
 
 
 class RunRecord(Callback):
@@ -81,6 +82,8 @@ class RunRecord(Callback):
         self._starts: list[dict[str, Any]] = []
         self._owes_config = False  # it goes ahead of the next file
         self._recorded: list[Any] | None = None  # the history as it stands in its file
+        self._owes_rows = False  # epochs of this start that are not in it
+        self._due = 0.0  # when they may be written
         self._folder = Path()
         self._claim = Claim("run record", "training.save_dir")
 
@@ -92,7 +95,7 @@ class RunRecord(Callback):
         """
         self._claim.require_free()
         self.summary, self._started, self._owes_config = {}, None, False
-        self._recorded = None
+        self._recorded, self._owes_rows, self._due = None, False, 0.0
         self._folder = trainer.save_dir.absolute()
         if mistake := folder_mistake(trainer.save_dir):
             raise ConfigError(mistake)
@@ -129,15 +132,16 @@ class RunRecord(Callback):
         self._write(STARTS, self._starts)
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
-        """Write the history so far; what fails is made up for with the next file.
+        """Write the history so far, unless that takes long beside the epochs since.
+
+        What fails, or is not due, is made up for later: the trainer has all rows.
 
         Raises:
             FolderLostError: another run records itself there by now.
         """
-        try:
-            self._write_history(trainer)
-        except OSError as error:  # no row is lost: the trainer has all
-            log.warning("the history is written at a later time: %s", error)
+        self._owes_rows = True
+        if time.perf_counter() >= self._due:
+            self._try_history(trainer, "written at a later time")
 
     def on_train_end(self, trainer: Checkpointable) -> None:
         """Write the history, and the summary of a run that ended well."""
@@ -150,7 +154,7 @@ class RunRecord(Callback):
         self._summarise(trainer, "finished", answers)
 
     def on_exception(self, trainer: Checkpointable, error: BaseException) -> None:
-        """Write the summary of a run that had begun and failed."""
+        """Write the history and the summary of a run that had begun and failed."""
         if self._started is not None and self._claim.is_of(trainer):
             try:
                 answers = ask_plugins(trainer)
@@ -160,6 +164,8 @@ class RunRecord(Callback):
             by_signal = isinstance(error, KeyboardInterrupt | Terminated)
             status = "interrupted" if by_signal else f"failed: {error_text(error)}"
             try:
+                if self._owes_rows:  # else it may have later ones, of an earlier start
+                    self._try_history(trainer, "not written")
                 self._summarise(trainer, status, answers)
             except FolderLostError as later:
                 log.warning("the summary is not written: %s", error_text(later))
@@ -168,12 +174,24 @@ class RunRecord(Callback):
         """Let other runs record themselves there."""
         self._claim.release(trainer)
 
+    def _try_history(self, trainer: Checkpointable, otherwise: str) -> None:
+        try:
+            self._write_history(trainer)
+        except OSError as error:
+            log.warning("the history is %s: %s", otherwise, error)
+
     def _write_history(self, trainer: Checkpointable) -> None:
         """Write what is not in the file yet: a disk is waited for."""
-        history = finite(trainer.history)
-        if history != self._recorded:
-            self._write(HISTORY, history)
-            self._recorded = history
+        began = time.perf_counter()
+        try:
+            history = finite(trainer.history)
+            if history != self._recorded:
+                self._write(HISTORY, history)
+                self._recorded = history
+            self._owes_rows = False
+        finally:
+            ended = time.perf_counter()
+            self._due = ended + (ended - began) / SHARE
 
     def _write(self, name: str, content: Any) -> None:
         self._claim.confirm()
@@ -278,37 +296,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return []
 
 
-def ask_plugins(trainer: Checkpointable) -> dict[str, Mapping[str, Any]]:
-    """Return what each plugin leaves behind, by its name."""
-    answers = trainer.bus.collect("summary", trainer=trainer)
-    return {name: answer or {} for name, answer in answers}
-
-
-def best_rows(
-    answers: Answers, history: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return for each watched metric who watches it, and the epoch of its best value.
-
-    Which direction is better is for those to know who watch it: a metric that some
-    want low and some want high has two.
-    """
-    found: dict[tuple[str, float], dict[str, Any]] = {}
-    for name, answer in answers.items():
-        for monitor, value in answer.get("best", {}).items():
-            row = next((r for r in history if r.get(monitor) == value), None)
-            best = found.setdefault(
-                (monitor, value),
-                {
-                    "monitor": monitor,
-                    "value": value,
-                    "watched_by": [],
-                    "row": None if row is None else dict(row),
-                },
-            )
-            best["watched_by"].append(name)
-    return list(found.values())
-
-
 def paths_of(answers: Answers, folder: Path) -> dict[str, str]:
     """Return where things are, relative to the working directory where below it."""
     paths = {
@@ -345,15 +332,6 @@ def _require_files(folder: Path) -> None:
                 f"{str(folder / name)!r} is a folder, but a run writes a file of that "
                 "name; move it away"
             )
-
-
-def others_of(answers: Answers) -> dict[str, dict[str, Any]]:
-    """Return what each plugin tells beside its best values and paths, if anything."""
-    others = {
-        name: {k: v for k, v in answer.items() if k not in ("best", "paths")}
-        for name, answer in answers.items()
-    }
-    return {name: values for name, values in others.items() if values}
 
 
 def _put_aside(folder: Path) -> None:

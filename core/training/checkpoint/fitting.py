@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from training.checkpoint.optimizer_settings import HOW, origins
 from training.checkpoint.optimizer_state import (
+    Names,
     configured_names,
     counterparts,
     names_of,
@@ -104,7 +105,9 @@ def check_optimizer(
     optimizer, saved = trainer.optimizer, state["optimizer"]
     # Groups that joined since are no settings: they leave before the state goes in.
     live = optimizer.param_groups[: len(trainer.configured_groups or ())]
-    known, types = set(names_of(trainer).values()), _types_of(trainer, state)
+    names = names_of(trainer)
+    known = {name: parameter for parameter, name in names.items()}
+    types = _types_of(trainer, state, names)
     try:
         for name in state.get("trainable", ()):
             require(name in known, "trainable", name, "the name of a parameter")
@@ -113,7 +116,7 @@ def check_optimizer(
             listed = saved["param_groups"][place]
             _check_options(at, listed, group, state["settings"])
             # Keys in the file are numbers in the file's own order.
-            own = _in_saved_order(trainer, saved, place, group["params"])
+            own = _in_saved_order(known, saved, place, group["params"])
             _check_states(type(optimizer), listed, own, types, saved["state"], at)
     except WrongValue as wrong:
         raise CheckpointError(
@@ -123,7 +126,7 @@ def check_optimizer(
 
 
 def _types_of(
-    trainer: Checkpointable, state: Mapping[str, Any]
+    trainer: Checkpointable, state: Mapping[str, Any], names: Names
 ) -> dict[Tensor, Collection[torch.dtype]]:
     """Return the types that a state as large as its parameter may have, if not all.
 
@@ -131,7 +134,7 @@ def _types_of(
     along; what an optimizer made as it was built (Adagrad) may be of another one.
     """
     types: dict[Tensor, Collection[torch.dtype]] = {}
-    for parameter, name in names_of(trainer).items():
+    for parameter, name in names.items():
         part, _, own = name.partition(".")
         weight = getattr(state.get(part, {}).get(own), "dtype", parameter.dtype)
         if weight == parameter.dtype:
@@ -158,15 +161,17 @@ def _places(trainer: Checkpointable, state: Mapping[str, Any]) -> list[int]:
 
 
 def _in_saved_order(
-    trainer: Checkpointable, saved: Mapping[str, Any], place: int, own: Sequence[Tensor]
+    known: Mapping[str, Tensor],
+    saved: Mapping[str, Any],
+    place: int,
+    own: Sequence[Tensor],
 ) -> list[Tensor]:
     # A file of an earlier release goes by position throughout.
     if "names" not in saved:
         return list(own)
-    parameters = {name: parameter for parameter, name in names_of(trainer).items()}
     for name in saved["names"][place]:
-        require(name in parameters, "optimizer.names", name, "the name of a parameter")
-    return [parameters[name] for name in saved["names"][place]]
+        require(name in known, "optimizer.names", name, "the name of a parameter")
+    return [known[name] for name in saved["names"][place]]
 
 
 def _check_options(

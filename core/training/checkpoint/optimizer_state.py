@@ -287,15 +287,12 @@ def counterparts(
     own: Sequence[Collection[str]], saved: Sequence[Collection[str]]
 ) -> list[int | None]:
     """Return for each own group the index of the saved one with the same names."""
-    left = [set(names) for names in saved]
     # Each once, since two groups may both be empty.
-    free = set(range(len(left)))
-    found: list[int | None] = []
-    for names in map(set, own):
-        place = next((i for i in sorted(free) if left[i] == names), None)
-        free.discard(-1 if place is None else place)
-        found.append(place)
-    return found
+    left: dict[Collection[str], list[int]] = {}
+    for place in reversed(range(len(saved))):
+        left.setdefault(frozenset(saved[place]), []).append(place)
+    free = [left.get(frozenset(names)) for names in own]
+    return [places.pop() if places else None for places in free]
 
 
 def fitted(

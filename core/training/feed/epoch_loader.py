@@ -227,7 +227,9 @@ class EpochLoader:
         left: list[Iterator[Any]] = []
         drawing = apart_from(seed, lambda: iterator, left)
         batches = itertools.chain.from_iterable(itertools.chain([drawing], left))
-        _read_and_drop(batches, skip)
+        # Those of a list are there: to pass them by is nothing to warn of.
+        level = logging.DEBUG if self.is_exact else logging.WARNING
+        _read_and_drop(batches, skip, level)
         return batches
 
     def _iterate_stateful(
@@ -238,7 +240,7 @@ class EpochLoader:
             loader.load_state_dict(loader_state)
         self.unwatched = batches = iter(loader)
         if loader_state is None:  # it had none when the run was saved
-            _read_and_drop(batches, skip)
+            _read_and_drop(batches, skip, logging.WARNING)
         elif not skip:
 
             def anew() -> Iterator[Any]:
@@ -287,9 +289,9 @@ class _Rest(Sampler[Any]):
         return itertools.islice(iter(self.indices), self.skip, None)
 
 
-def _read_and_drop(batches: Iterator[Any], skip: int) -> None:
+def _read_and_drop(batches: Iterator[Any], skip: int, level: int) -> None:
     if skip:
-        log.warning("reading and dropping the %d batches done before", skip)
+        log.log(level, "reading and dropping the %d batches done before", skip)
         require_reached(skip, sum(1 for _ in itertools.islice(batches, skip)))
 
 

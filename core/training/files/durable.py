@@ -7,6 +7,7 @@ import errno
 import functools
 import json
 import logging
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 LONGEST_STEM = 50
 #: What file systems answer that have no way to sync a folder.
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def write_durably(
@@ -80,9 +82,26 @@ def rename_durably(draft: Path, path: Path) -> Path:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:
-    """Write ``value`` durably as indented JSON; NaN and infinities become null."""
-    text = json.dumps(finite(value), indent=2, allow_nan=False) + "\n"
+    """Write ``value`` durably as JSON for people; NaN and infinities become null.
+
+    An entry of a mapping has a line, as has a row of a list of mappings or lists.
+    """
+    text = _lines(finite(value)) + "\n"
     return write_durably(path, lambda file: file.write(text.encode()))
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    # By json's own ``indent`` each number would pass through an encoder in Python.
+    inner = f"{indent}  "
+    if isinstance(value, dict) and value:
+        items = [f"{_encode(k)}: {_lines(v, inner)}" for k, v in value.items()]
+        begin, end = "{}"
+    elif isinstance(value, list) and any(isinstance(v, (dict, list)) for v in value):
+        items = [_encode(each) for each in value]
+        begin, end = "[]"
+    else:
+        return _encode(value)
+    return f"{begin}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{end}"
 
 
 def _sync_folder(path: Path) -> None:
@@ -112,10 +131,10 @@ def _say_unsynced(path: Path, why: str) -> None:
 
 def finite(value: Any) -> Any:
     """Return a JSON value with null in place of NaN and infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {str(name): finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (1e999, -1e999)):
-        return None
     return value

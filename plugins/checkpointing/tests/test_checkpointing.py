@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
 
 import pytest
 
 from trainbus_checkpointing import ModelCheckpointCallback
+from trainbus_checkpointing.manifest import Manifest
+from trainbus_checkpointing.retention import Entry
 from training import ConfigError, MetricError
 from training.plugin import read_checkpoint
 
@@ -284,3 +288,22 @@ def test_two_instances_may_not_share_a_folder(begun, tmp_path):
     trainer.plugins["second"] = ModelCheckpointCallback(save_dir=tmp_path / ".")
     with pytest.raises(ConfigError, match="each its own save_dir"):
         trainer.plugins["second"].on_setup(trainer)
+
+
+def test_one_more_listed_checkpoint_costs_a_save_few_calls(tmp_path):
+    def calls(entries: int) -> int:
+        row = {"step": 1, "epoch": 0, "update": 1, "is_ranked": True, "reason": ""}
+        listed = [
+            Entry(file=f"{number}.pt", metrics={"val_loss": 0.5}, **row)
+            for number in range(entries)
+        ]
+        count = itertools.count()
+        sys.setprofile(lambda _, event, __: next(count) if event == "call" else None)
+        try:
+            Manifest(tmp_path).write(listed)
+        finally:
+            sys.setprofile(None)
+        assert Manifest.read(tmp_path).entries == listed
+        return next(count)
+
+    assert calls(200) - calls(100) < 100 * 30

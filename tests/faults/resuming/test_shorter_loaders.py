@@ -15,6 +15,7 @@ from faults.runs import (
     build,
     end_of,
     loader_of,
+    resumed,
 )
 from torch.utils.data import DataLoader, IterableDataset, Sampler, default_collate
 from toy import Regression, make_trainer, regression_batches
@@ -292,3 +293,15 @@ def test_r3_data_that_were_never_as_long_are_refused(
     """The control: what grew may not have begun longer."""
     with pytest.raises(CheckpointError, match="dataset_length was 4, is 8"):
         build(loader=grown).load_checkpoint(tmp_path / "0-1.pt")
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_batches_is_resumed_without_a_warning_of_batches_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: Any
+) -> None:
+    batches = kind(loader_of(noise=False, shuffle=False))
+    straight = build(SavesEverywhere(tmp_path), loader=batches)
+    straight.train()
+    end = resumed(tmp_path / "0-3.pt", loader=batches)
+    assert_same_end(end, end_of(straight), "a list")
+    assert "dropping" not in caplog.text

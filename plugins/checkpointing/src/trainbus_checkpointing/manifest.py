@@ -8,7 +8,6 @@ import math
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,7 +172,7 @@ class Manifest:
             "version": FORMAT_VERSION,
             "run": self.run,
             **summary,
-            "checkpoints": [asdict(entry) for entry in entries],
+            "checkpoints": [dict(vars(entry)) for entry in entries],
         }
         write_json(self.folder / MANIFEST, content)
         self.entries, self._on_disk = entries, content

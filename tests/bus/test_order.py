@@ -47,6 +47,16 @@ def test_ties_are_broken_by_name_whatever_the_order_of_arrival(
     assert heard == ["a", "b", "c"]
 
 
+def test_who_changes_the_optimizer_comes_after_those_that_do_not() -> None:
+    bus, heard = Bus(), []
+    moves = type("Moves", (Named,), {"mutates": ("optimizer",)})
+    asked = Named("d", heard, after=("b",))  # said, which is more than declared
+    for plugin in (moves("a", heard), moves("b", heard), Named("c", heard), asked):
+        bus.register(plugin)
+    emit(bus)
+    assert heard == ["c", "a", "b", "d"]
+
+
 @pytest.mark.parametrize("arrival", list(itertools.permutations(range(3))))
 def test_before_and_after_beat_the_alphabet(arrival: tuple[int, ...]) -> None:
     bus, heard = Bus(), []

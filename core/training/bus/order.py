@@ -105,11 +105,13 @@ def not_built_in(plugins: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
-    """Return plugin names sorted by their ``before``/``after``, ties by name; and why.
+    """Return plugin names sorted by their ``before``/``after``, and why.
 
     Ties are broken by name, never by installation or list order, so that equal
-    selections give equal runs. Names of absent plugins are allowed: they bind once
-    such a plugin joins. One that runs under another name keeps its class's relations.
+    selections give equal runs; but who declares to change the optimizer comes after
+    those that do not: they see the rates that a step has used. Names of absent plugins
+    are allowed: they bind once such a plugin joins. One that runs under another name
+    keeps its class's relations.
 
     Raises:
         PluginError: the relations run in a circle.
@@ -135,11 +137,11 @@ def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
         raise PluginError(
             f"plugins cannot be ordered, their before/after run in a circle: {circle}"
         ) from error
-    order: list[str] = []
-    ready: list[str] = []
+    late = {n for n in plugins if "optimizer" in getattr(plugins[n], "mutates", ())}
+    order, ready = [], []  # type: list[str], list[str]
     while sorter.is_active():
         # One at a time: what it frees may stand before what was ready already.
-        ready = sorted([*ready, *sorter.get_ready()])
+        ready = sorted([*ready, *sorter.get_ready()], key=lambda n: (n in late, n))
         order.append(ready.pop(0))
         sorter.done(order[-1])
     return order, reasons

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,15 +19,15 @@ from annotated_types import Ge
 
 from trainbus_logging.hyperparameters import hyperparameters, settings_of
 from trainbus_logging.shown_rows import Row, ShownRows
-from training import ConfigError, PluginError, checked_options, hookimpl
+from training import ConfigError, PluginError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, Readback, named_path, require_state, write_durably
+from training.plugin import Plan, named_path, require_state, write_durably
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from training import Trainer
-    from training.plugin import LazyLogs, PlannedRun
+    from training.plugin import LazyLogs, PlannedRun, Readback
 
 logger = logging.getLogger(__name__)
 
@@ -180,23 +180,17 @@ class TensorBoardCallback(Callback):
         """Begin to measure steps: what was between epochs is none of theirs."""
         self._last_point = trainer.step, time.perf_counter()
 
-    def on_batch_end(self) -> None:
-        """Write what has arrived of earlier steps."""
-        self._write_due(wait=False)
-
-    # Around the others: whoever moves the rates, under whatever name, does so after.
-    @hookimpl(wrapper=True)
-    def on_step_end(self, trainer: Trainer, logs: LazyLogs) -> Iterator[None]:
-        """Note the step, if it is due, with the rates that it has used."""
+    def on_step_end(self, trainer: Trainer, logs: LazyLogs) -> None:
+        """Log the step, if it is due; write what has arrived of earlier ones."""
         step = trainer.step
         if step % self.every_n_steps == 0 or step == 1:
             for name in logs:
                 if name != "lr":  # of the first group
                     tag = STEP_TAGS.get(name, f"train/{name}")
                     self._due.append((tag, logs.later(name), step))
-            self._note_rates(trainer.optimizer.param_groups, step)
-            self._note_step_seconds(step)
-        yield
+            self._write_rates(trainer.optimizer.param_groups, step)
+            self._write_step_seconds(step)
+        self._write_due(wait=False)
 
     def on_predictions(self, trainer: Trainer, records: Sequence[Row]) -> None:
         """Show some rows with what was predicted, and note the worst."""
@@ -250,24 +244,23 @@ class TensorBoardCallback(Callback):
             tag, value, step = self._due.popleft()
             self._write(tag, value.value(), step)
 
-    def _note_rates(self, groups: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Note the rate of each parameter group, by its name if it has one."""
+    def _write_rates(self, groups: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Write the rate of each parameter group, by its name if it has one."""
         names = [str(group.get("name", index)) for index, group in enumerate(groups)]
         if len(set(names)) < len(names):
             names = [str(index) for index in range(len(groups))]
         for name, group in zip(names, groups, strict=True):
-            self._due.append((f"lr/{name}", Readback(group["lr"]), step))
+            self._write(f"lr/{name}", float(group["lr"]), step)
 
-    def _note_step_seconds(self, step: int) -> None:
-        """Note the mean of the steps since the last point, or the epoch's beginning.
+    def _write_step_seconds(self, step: int) -> None:
+        """Write the mean of the steps since the last point, or the epoch's beginning.
 
         On CUDA that of a single step is what it takes to ask for it.
         """
         last, began = self._last_point
         now = time.perf_counter()
         if step > last:
-            seconds = Readback((now - began) / (step - last))
-            self._due.append(("time/step_seconds", seconds, step))
+            self._write("time/step_seconds", (now - began) / (step - last), step)
         self._last_point = step, now
 
     def _write_hyperparameters(self, tags: Iterable[str]) -> None:

@@ -156,10 +156,23 @@ def test_a_folder_without_a_chat_template_is_refused(tiny, tmp_path: Path) -> No
         chat().load(os.fspath(tmp_path), [])
 
 
-def test_a_folder_of_texts_alone_is_refused(tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("processor", "told"),
+    [
+        pytest.param(None, "has no chat template", id="of no processor"),
+        pytest.param("Idefics3Processor", "cannot be loaded", id="of a processor"),
+    ],
+)
+def test_a_folder_of_texts_alone_is_refused(
+    tiny, tmp_path: Path, processor: str | None, told: str
+) -> None:
     tiny[1].tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    # An export before has told the tokenizer of a processor.
+    settings = {**json.loads(path.read_text()), "processor_class": processor}
+    path.write_text(json.dumps(settings))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match=told):
         chat().load(os.fspath(tmp_path), [])
 
 

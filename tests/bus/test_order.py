@@ -47,14 +47,14 @@ def test_ties_are_broken_by_name_whatever_the_order_of_arrival(
     assert heard == ["a", "b", "c"]
 
 
-def test_who_changes_the_optimizer_comes_after_those_that_do_not() -> None:
+def test_a_relation_reaches_all_that_declare_to_change_a_part() -> None:
     bus, heard = Bus(), []
     moves = type("Moves", (Named,), {"mutates": ("optimizer",)})
-    asked = Named("d", heard, after=("b",))  # said, which is more than declared
-    for plugin in (moves("a", heard), moves("b", heard), Named("c", heard), asked):
+    shows = Named("d", heard, before=("mutates:optimizer",))
+    for plugin in (moves("a", heard), moves("b", heard), Named("c", heard), shows):
         bus.register(plugin)
     emit(bus)
-    assert heard == ["c", "a", "b", "d"]
+    assert heard == ["c", "d", "a", "b"]
 
 
 @pytest.mark.parametrize("arrival", list(itertools.permutations(range(3))))

@@ -78,11 +78,13 @@ def warn_of_unasked(hook: str, name: str, listeners: Sequence[Any]) -> None:
 def _meant(plugins: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return each name that a relation may say -> the plugins that go by it.
 
-    They do by the name they run under, and by that of their class.
+    They do by the name they run under, by that of their class, and by what they declare
+    to change: ``mutates:optimizer``.
     """
     meant: dict[str, list[str]] = {}
     for name, plugin in plugins.items():
-        given = name, getattr(plugin, "name", name), getattr(type(plugin), "name", name)
+        given = {name, *(getattr(of, "name", name) for of in (plugin, type(plugin)))}
+        given |= {f"mutates:{part}" for part in getattr(plugin, "mutates", ())}
         for each in {each for each in given if isinstance(each, str)}:
             meant.setdefault(each, []).append(name)
     return meant
@@ -105,13 +107,11 @@ def not_built_in(plugins: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
-    """Return plugin names sorted by their ``before``/``after``, and why.
+    """Return plugin names sorted by their ``before``/``after``, ties by name; and why.
 
     Ties are broken by name, never by installation or list order, so that equal
-    selections give equal runs; but who declares to change the optimizer comes after
-    those that do not: they see the rates that a step has used. Names of absent plugins
-    are allowed: they bind once such a plugin joins. One that runs under another name
-    keeps its class's relations.
+    selections give equal runs. Names of absent plugins are allowed: they bind once
+    such a plugin joins. One that runs under another name keeps its class's relations.
 
     Raises:
         PluginError: the relations run in a circle.
@@ -137,11 +137,10 @@ def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
         raise PluginError(
             f"plugins cannot be ordered, their before/after run in a circle: {circle}"
         ) from error
-    late = {n for n in plugins if "optimizer" in getattr(plugins[n], "mutates", ())}
     order, ready = [], []  # type: list[str], list[str]
     while sorter.is_active():
         # One at a time: what it frees may stand before what was ready already.
-        ready = sorted([*ready, *sorter.get_ready()], key=lambda n: (n in late, n))
+        ready = sorted([*ready, *sorter.get_ready()])
         order.append(ready.pop(0))
         sorter.done(order[-1])
     return order, reasons

@@ -90,6 +90,7 @@ class TensorBoardCallback(Callback):
     failure = "isolate"  # a run is worth more than its log
     ranks = "main"
     hook_api = ">=1.2,<2"
+    before = ("mutates:optimizer",)  # rates are logged as used, before they advance
 
     @checked_options
     def __init__(

@@ -250,7 +250,7 @@ def test_each_epoch_that_is_long_beside_a_write_is_on_the_disk_at_its_end(
 
 
 class Fails(Callback):
-    """Raises ``error`` as an epoch begins."""
+    """Raises ``error`` as an epoch begins, after that number of them."""
 
     name = "fails"
 
@@ -272,6 +272,29 @@ def test_a_run_that_fails_leaves_the_rows_of_all_its_epochs(
         trainer.train()
     assert clock.rows == [1, trainer.epoch]
     assert summary(tmp_path)["final"] == trainer.history[-1]
+
+
+class FailsAtAnEnd(Callback):
+    """Raises at the end of the second epoch, whole or not."""
+
+    name = "fails_at_an_end"
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        if len(trainer.history) == 2:
+            raise RuntimeError("no memory")
+
+
+@pytest.mark.parametrize("length", [{"num_epochs": 3}, {"max_steps": 5}])
+def test_an_epoch_at_whose_end_a_plugin_fails_before_the_record_has_its_row(
+    tmp_path: Path, length: dict[str, Any]
+) -> None:
+    trainer = recorded(tmp_path, FailsAtAnEnd(), **length)
+    with pytest.raises(RuntimeError, match="no memory"):
+        trainer.train()
+    assert trainer.epoch == (2 if "num_epochs" in length else 1)
+    rows = json.loads((tmp_path / "history.json").read_text())
+    assert rows == trainer.history
+    assert summary(tmp_path)["final"] == rows[1]
 
 
 def test_a_resumed_run_that_fails_at_once_leaves_the_later_rows_of_before(

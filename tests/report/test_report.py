@@ -7,48 +7,14 @@ import os
 import re
 import shlex
 from datetime import datetime
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from training.app.cli import main
+from report.pages import page_of
 
 pytest.importorskip("jinja2", reason="`trainbus report` needs trainbus[report]")
 pytest.importorskip("matplotlib", reason="`trainbus report` needs trainbus[report]")
-
-
-class Page(HTMLParser):
-    """The words of a page by the heading above them, and its tags."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.parts: dict[str, str] = {}
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self._heading = ""
-        self._in_heading = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "h2":
-            self._heading, self._in_heading = "", True
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_heading = self._in_heading and tag != "h2"
-
-    def handle_data(self, data: str) -> None:
-        if self._in_heading:
-            self._heading += data
-        words = self.parts.get(self._heading, "")
-        self.parts[self._heading] = " ".join(f"{words} {data}".split())
-
-
-def page_of(*runs: Path, options: tuple[str, ...] = ()) -> Page:
-    assert main(["report", *map(str, runs), *options]) == 0
-    target = Path(options[1]) if options else runs[0] / "report.html"
-    return Page(target.read_text(encoding="utf-8"))
 
 
 def test_the_page_says_who_stopped_the_run_and_why(write_run: Any) -> None:
@@ -90,36 +56,6 @@ def test_the_way_to_predictions_can_be_typed_whatever_the_folder_is_called(
     assert typed[-1] == str(run / "predictions.jsonl")
 
 
-def test_kinds_stand_beside_their_floors(write_run: Any) -> None:
-    kinds = page_of(write_run()).parts["By kind, beside what answers without looking"]
-    assert "accuracy 0.7500 0.1250" in kinds
-    assert "accuracy/other 0.7500 0.0625" in kinds
-
-
-def test_a_floor_stands_beside_a_metric_of_its_unit_only(write_run: Any) -> None:
-    row = {"epoch": 1, "anls": 0.5, "anls/other": 0.25}
-    page = page_of(write_run(history=[row], best=[]))
-    kinds = page.parts["By kind, beside what answers without looking"]
-    assert "0.2500" in kinds
-    assert "0.0625" not in kinds
-
-
-def test_a_floor_that_is_not_that_of_all_runs_names_its_own(
-    write_run: Any, tmp_path: Path
-) -> None:
-    other = {"floors": {"most_frequent": {"all": 0.375}}}
-    runs = [write_run("a"), write_run("b"), write_run("c", data=other)]
-    same, differing = (
-        page_of(*some, options=("--out", str(tmp_path / f"{len(some)}.html"))).parts[
-            "By kind, beside what answers without looking"
-        ]
-        for some in (runs[:2], runs)
-    )
-    assert "metric a b most frequent accuracy 0.7500 0.7500 0.1250" in same
-    assert "a b c most frequent of a, b most frequent of c accuracy" in differing
-    assert "accuracy 0.7500 0.7500 0.7500 0.1250 0.3750 accuracy/other" in differing
-
-
 def test_costs_starts_and_settings_are_there(write_run: Any) -> None:
     parts = page_of(write_run()).parts
     assert "csv 0.500 6.2 % 3 on_epoch_end" in parts["What plugins cost"]
@@ -145,66 +81,6 @@ def test_rows_that_it_is_sure_and_wrong_about_come_with_their_pictures(
     # Each of the four is taken for red.
     table = said.partition("what was predicted.")[2].partition("Sure,")[0]
     assert table.split()[5:] == ["blue", "1", "green", "1", "red", "1", "white", "1"]
-
-
-def test_several_runs_share_charts_and_show_settings_that_differ(
-    write_run: Any, tmp_path: Path
-) -> None:
-    other = {"training": {"num_epochs": 3, "optimizer": {"lr": 0.2}}}
-    runs = write_run("a"), write_run("b", config=other)
-    page = page_of(*runs, options=("--out", str(tmp_path / "both.html")))
-    assert "training.optimizer.lr 0.1 0.2" in page.parts["Settings that differ"]
-    assert "num_epochs" not in page.parts["Settings that differ"]
-    assert sum(tag == "svg" for tag, _ in page.tags) == 3  # loss, accuracy, rate
-    styles = [str(a.get("style")) for tag, a in page.tags if tag == "path"]
-    for colour in ("#0072b2", "#d55e00"):
-        curves = [style for style in styles if "fill: none" in style]
-        drawn = [style for style in curves if f"stroke: {colour}" in style]
-        assert len(drawn) == 2 + 1 + 1  # two losses, the second dashed
-        assert sum("stroke-dasharray" in style for style in drawn) == 1
-
-
-def test_what_is_measured_in_training_and_validation_shares_a_chart(
-    write_run: Any,
-) -> None:
-    row = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": 3.0}
-    row |= {"train_acc": 0.5, "val_acc": 0.25, "val_acc/noisy": 0.125, "val_only": 1.0}
-    row |= {"accuracy": 0.5, "train_accuracy": 0.25, "val_accuracy": 0.5}
-    page = page_of(write_run(history=[row, {**row, "epoch": 2}]))
-    words = page.parts["Curves"]
-    names = r"loss|\w*acc\b|\w*accuracy|val_only|learning rate"
-    assert re.findall(names, words) == [
-        *("loss", "acc", "val_only", "accuracy", "train_accuracy", "val_accuracy"),
-        "learning rate",
-    ]
-    styles = [str(a.get("style")) for tag, a in page.tags if tag == "path"]
-    drawn = [style for style in styles if "fill: none" in style and "#0072b2" in style]
-    assert len(drawn) == 2 + 2 + 1 + 3 + 1  # that of a kind is in a table
-    assert sum("stroke-dasharray" in style for style in drawn) == 3  # of training
-
-
-def test_several_validation_loaders_have_their_results_and_charts(
-    write_run: Any,
-) -> None:
-    row = {"epoch": 1, "train_loss": 2.0, "val_loss/clean": 0.125, "accuracy": 0.5}
-    row |= {"val_loss/noisy": 3.0, "f1/clean": 0.75, "f1/noisy": 0.25}
-    row |= {"f1/red/clean": 0.625, "accuracy/red": 0.375}
-    best = [{"monitor": "val_loss/clean", "value": 0.0625}]
-    parts = page_of(write_run(history=[row], best=best)).parts
-    assert re.findall(
-        r"(?:\w+_)?loss[/\w]*|f1[/\w]*|accuracy[/\w]*", parts["Curves"]
-    ) == [
-        *("loss", "val_loss/clean", "accuracy", "val_loss/noisy", "f1/clean"),
-        "f1/noisy",
-    ]
-    table = parts["Results of the last epoch, and the best"]
-    for cell in ("val_loss/clean 0.1250", "val_loss/noisy 3.0000", "f1/noisy 0.2500"):
-        assert cell in table
-    assert "best val_loss/clean 0.0625" in table
-    assert "red" not in table
-    kinds = parts["By kind, beside what answers without looking"]
-    assert "noisy" not in kinds  # of which no kind is measured
-    assert "f1/red/clean 0.6250" in kinds
 
 
 def test_of_many_runs_the_first_are_named_where_all_have_something_in_common(

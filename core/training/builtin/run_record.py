@@ -82,8 +82,8 @@ class RunRecord(Callback):
         self._starts: list[dict[str, Any]] = []
         self._owes_config = False  # it goes ahead of the next file
         self._recorded: list[Any] | None = None  # the history as it stands in its file
-        self._owes_rows = False  # epochs of this start that are not in it
-        self._due = 0.0  # when they may be written
+        self._rows_before = 0  # those of the run when this start began
+        self._due = 0.0  # when further ones may be written
         self._folder = Path()
         self._claim = Claim("run record", "training.save_dir")
 
@@ -95,7 +95,7 @@ class RunRecord(Callback):
         """
         self._claim.require_free()
         self.summary, self._started, self._owes_config = {}, None, False
-        self._recorded, self._owes_rows, self._due = None, False, 0.0
+        self._recorded, self._due = None, 0.0
         self._folder = trainer.save_dir.absolute()
         if mistake := folder_mistake(trainer.save_dir):
             raise ConfigError(mistake)
@@ -128,6 +128,7 @@ class RunRecord(Callback):
             self.facts.pop("floors", None)  # they are of the rows of this start only
         self._started = time.perf_counter(), _cpu_seconds()
         self.steps_before = trainer.step
+        self._rows_before = len(trainer.history)
         self._owes_config = True
         self._write(STARTS, self._starts)
 
@@ -139,7 +140,6 @@ class RunRecord(Callback):
         Raises:
             FolderLostError: another run records itself there by now.
         """
-        self._owes_rows = True
         if time.perf_counter() >= self._due:
             self._try_history(trainer, "written at a later time")
 
@@ -164,7 +164,8 @@ class RunRecord(Callback):
             by_signal = isinstance(error, KeyboardInterrupt | Terminated)
             status = "interrupted" if by_signal else f"failed: {error_text(error)}"
             try:
-                if self._owes_rows:  # else it may have later ones, of an earlier start
+                # Else the file may have later rows, of an earlier start.
+                if len(trainer.history) > self._rows_before:
                     self._try_history(trainer, "not written")
                 self._summarise(trainer, status, answers)
             except FolderLostError as later:
@@ -188,7 +189,6 @@ class RunRecord(Callback):
             if history != self._recorded:
                 self._write(HISTORY, history)
                 self._recorded = history
-            self._owes_rows = False
         finally:
             ended = time.perf_counter()
             self._due = ended + (ended - began) / SHARE

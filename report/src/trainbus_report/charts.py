@@ -52,7 +52,7 @@ class Chart:
 
 
 def colour_of(index: int) -> str:
-    """Return the colour of a run, by its place: another one for each."""
+    """Return the colour of a run, by its place; past ``COLOURS`` some look alike."""
     if index < len(COLOURS):
         return COLOURS[index]
     # By the golden ratio hues are far from those before, however many follow.
@@ -65,10 +65,11 @@ def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
 
     What is measured in training and in validation is one metric, as the losses are.
     """
+    # Most rows have the same columns.
+    rows = dict.fromkeys(tuple(row) for run in runs for row in run.history)
     names = dict.fromkeys(
         name
-        for run in runs
-        for row in run.history
+        for row in rows
         for name in row
         # Kinds of rows have a table.
         if name not in COLUMNS and not whole_of(name, row)
@@ -92,15 +93,21 @@ def charts_of(runs: Sequence[RunFolder]) -> list[Chart]:
 
 
 def whole_of(name: str, names: Collection[str]) -> str:
-    """Return which of ``names`` is of all rows, where this is of a kind; else ``""``.
+    """Return what ``name`` is measured of, where that is one kind of rows; else ``""``.
 
-    Of ``accuracy/red`` it is ``accuracy``. Without it, and in a run with several
-    validation loaders, the last part is a loader's: that of ``accuracy/red/clean`` is
-    ``accuracy/clean``.
+    Of ``accuracy/red`` it is ``accuracy``, whether that is among ``names`` or not. With
+    several validation loaders the end is a loader's: of ``accuracy/red/clean`` it is
+    ``accuracy/clean``, which is of no kind. Nor is a part of a loss, ``val_loss/ce``.
     """
-    metric, *parts = name.split("/")
-    whole = "/".join([metric, *parts[1:]])
-    return whole if parts and whole in names else ""
+    if name.startswith(("train_", "val_")):
+        return ""
+    # Of several loaders each has a loss under its name, and there is none of all.
+    is_several = "val_loss" not in names
+    losses = [n for n in names if is_several and n.startswith("val_loss/")]
+    ends = [end for n in losses if name.endswith(end := n.removeprefix("val_loss"))]
+    loader = min(ends, key=len, default="")
+    metric, _, kind = name.removesuffix(loader).partition("/")
+    return metric + loader if kind else ""
 
 
 def _measured(name: str) -> str:

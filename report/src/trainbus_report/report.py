@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -97,6 +98,9 @@ def write_report(
                 each.notes.append(f"predictions are not shown: {note}")
             else:
                 _add_predictions(each, own)
+    values, wholes = results(runs), wholes_of(runs)
+    floors = floors_of(told)
+    ways = Counter(floor.name for floor in floors)
     text = (
         _environment()
         .get_template("report.html.j2")
@@ -104,10 +108,11 @@ def write_report(
             runs=told,
             settings=settings_of(runs),
             charts=charts_of(runs),
-            results=results(runs),
+            results={k: v for k, v in values.items() if k not in wholes},
             plan_of=plan_of,
-            kinds=kinds_of(runs),
-            floors=floors_of(told),
+            kinds=kinds_of(values, wholes),
+            floors=[floor for floor in floors if ways[floor.name] <= MOST_NAMED],
+            differing=[name for name, number in ways.items() if number > MOST_NAMED],
             title=title_of([each.name for each in told]),
             most_named=MOST_NAMED,
             unpredicted=[
@@ -225,18 +230,20 @@ def costs_of(run: RunFolder) -> list[dict[str, Any]]:
     ]
 
 
-def kinds_of(runs: Sequence[RunFolder]) -> dict[str, list[float | None]]:
-    """Return what was measured by kind, as in ``accuracy/<kind>`` -> of each run.
-
-    What is measured of all rows is ahead.
-    """
-    values = results(runs)
-    wholes = {
+def wholes_of(runs: Sequence[RunFolder]) -> dict[str, str]:
+    """Return what was measured by kind, as ``accuracy/<kind>`` -> ``accuracy``."""
+    return {
         name: whole
         for run in runs
         for name in run.final
         if (whole := whole_of(name, run.final))
     }
+
+
+def kinds_of(
+    values: Mapping[str, list[float | None]], wholes: Mapping[str, str]
+) -> dict[str, list[float | None]]:
+    """Return those of ``values`` that are of kinds, behind those of all rows."""
     ahead = [name for name in values if name in wholes.values()]
     return {name: values[name] for name in dict.fromkeys([*ahead, *sorted(wholes)])}
 

@@ -205,7 +205,8 @@ class EvaluationCallback(Callback):
         self._end_shares(kills=True)
 
     def on_close(self) -> None:
-        """Let go of what this process reads of each loader, and end its workers."""
+        """Let go of the model, and of what this process reads of each loader."""
+        self._evaluator = self._given  # what was built holds the whole trainer
         self._end_shares(kills=False)
 
     def _end_shares(self, kills: bool) -> None:
@@ -226,6 +227,8 @@ class EvaluationCallback(Callback):
         """
         found: dict[str, float] = {}
         records: list[dict[str, Any]] = []
+        if self._evaluator is None:  # after a run
+            self._evaluator = self._build(trainer)
         is_ours = isinstance(self._evaluator, (Evaluator, TaskEvaluator))
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             given: Any = loader  # itself, where the evaluator is another's

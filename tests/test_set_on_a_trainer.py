@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +285,19 @@ def test_type_checkers_see_an_attribute_that_a_trainer_has_not() -> None:
     }
     assert not defined & {"__setattr__", "__getattr__", "__getattribute__"}
     assert {"train", "epoch"} <= defined
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_trainer_that_is_copied_or_pickled_says_to_build_another(copied: Any) -> None:
+    trainer = make_trainer()
+    trainer.train()
+    with pytest.raises(TypeError, match=r"^a Trainer cannot be copied .* another one"):
+        copied(trainer)
+    trainer.train()  # as if nobody had tried
+
+
+def test_what_holds_a_trainer_is_refused_in_its_words() -> None:
+    callback = Callback()
+    callback.trainer = make_trainer()  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="a Trainer cannot be copied or pickled"):
+        copy.deepcopy(callback)

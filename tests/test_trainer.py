@@ -143,7 +143,7 @@ def test_what_cannot_be_iterated_is_refused() -> None:
 
 
 def test_a_loader_without_batches_is_an_error() -> None:
-    with pytest.raises(DataError, match="yielded no batch"):
+    with pytest.raises(DataError, match="yielded no batch in epoch 1;"):
         make_trainer(None, []).train()
 
 

@@ -147,12 +147,23 @@ def _refuse_unheard(trainer: Any, name: str) -> None:
         raise AttributeError(f"a trainer has no {name!r} (did you mean {near[0]!r}?)")
 
 
+def _refuse_to_copy(trainer: Any) -> Any:
+    # As pickle does for what it cannot take; who copies by either way comes by here.
+    raise TypeError(
+        f"a {type(trainer).__name__} cannot be copied or pickled, since its run, "
+        "plugins and files are one trainer's; build another one in its place, or keep "
+        "its state with save_checkpoint(path)"
+    )
+
+
 def set_between_runs(cls: type[T]) -> type[T]:
     """Refuse to set an attribute of a trainer that its run would not look at again.
 
     That would change what records and checkpoints say, and nothing that is trained. A
     method of the class would let type checkers take any attribute for one of its own.
+    A trainer is refused, too, where it is copied with all that it is built of.
     """
+    cls.__reduce__ = _refuse_to_copy  # type: ignore[assignment]
     _ARGUMENTS.update(inspect.signature(cls).parameters)
     cls.__setattr__ = _set_between_runs  # type: ignore[method-assign]
     return cls

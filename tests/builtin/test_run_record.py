@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +320,26 @@ def test_a_failed_run_is_summarised_where_its_history_cannot_be_written(
         recorded(tmp_path, Fails(RuntimeError("no memory"), 1)).train()
     assert summary(tmp_path)["status"] == "failed: RuntimeError: no memory"
     assert "the history is not written: " in caplog.text
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["ended", "failed"])
+def test_a_run_whose_working_directory_is_deleted_ends_as_any_with_its_record(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deletes(Callback):
+        def on_epoch_end(self) -> None:
+            here.rmdir()
+            if fails:
+                raise ArithmeticError("its own")
+
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    kept = ModelCheckpointCallback(monitor=None, every_n_steps=1)
+    trainer = tiny_trainer(
+        KeptRecord(), kept, Deletes(), save_dir=tmp_path / "runs", num_epochs=1
+    )
+    with pytest.raises(ArithmeticError, match="its own") if fails else nullcontext():
+        trainer.train()
+    paths = summary(tmp_path / "runs")["paths"]
+    assert paths["history"] == str(tmp_path / "runs" / "history.json")
+    assert paths["last_checkpoint"] == str(kept.last_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from toy import (
     weights_of,
 )
 
-from training import Callback, ConfigError, Trainer
+from training import Callback, ConfigError, DataError, Trainer
 
 SPLITS = [
     pytest.param([8], id="1 x 8"),
@@ -328,3 +329,16 @@ def test_an_optimizer_that_keeps_gradients_elsewhere_forgets_them_with_each_wind
             device="cpu",
         ).train()
     assert_equal_weights(models[1], models[0])
+
+
+def test_a_loader_that_is_exhausted_after_an_epoch_is_told_with_the_next_one() -> None:
+    batches = iter(regression_batches())
+
+    class Once:
+        def __iter__(self) -> Iterator[Any]:
+            yield from batches
+
+    trainer = make_trainer(None, Once(), num_epochs=3)
+    with pytest.raises(DataError, match=r"in epoch 2 after it .* each time that it is"):
+        trainer.train()
+    assert (trainer.epoch, trainer.step) == (1, 4)

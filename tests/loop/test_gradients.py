@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -278,3 +279,43 @@ def test_float16_parameters_under_fp16_are_refused_when_they_are_passed() -> Non
     model.float()
     frozen.data = frozen.half()  # the scaler never meets its gradient
     trainer()
+
+
+@pytest.fixture(params=[torch.float64, torch.bfloat16, torch.float16], ids=str)
+def default_type(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
+    """Make tensors of another type than float32 where none is named, for a test."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(request.param)
+    yield request.param
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("reads_wait", [False, True], ids=["read", "noted"])
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}], ids=str)
+@pytest.mark.parametrize(
+    "of_weights", [None, torch.float32], ids=["its own", "float32"]
+)
+def test_a_run_trains_whatever_the_default_type_of_torch_is(
+    reads_wait: bool,
+    options: dict[str, Any],
+    of_weights: torch.dtype | None,
+    default_type: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.hardware.readback.reads_wait", lambda at: reads_wait)
+    kind = of_weights or default_type
+    model = nn.Linear(4, 1, dtype=kind)
+    before = model.weight.detach().clone()
+    trainer = Trainer(
+        model,
+        [(torch.ones(2, 4, dtype=kind), torch.ones(2, 1, dtype=kind))] * 4,
+        loss_fn=nn.functional.mse_loss,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, fused=True),
+        loss_per="samples",
+        device="cpu",
+        **options,
+    )
+    trainer.train()
+    assert trainer.update == trainer.step > 0
+    assert model.weight.dtype is kind
+    assert not torch.equal(model.weight, before)

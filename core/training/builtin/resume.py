@@ -12,7 +12,7 @@ from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.compare import first_difference
 from training.checkpoint_io import NOWHERE, UnreadableError, glimpse, position_of
 from training.errors import CheckpointError, ConfigError, did_you_mean
-from training.files.named_paths import named_path
+from training.files.named_paths import from_here, named_path
 from training.hardware.launch import job, number_of_restarts
 from training.messages.error_texts import error_text
 
@@ -144,13 +144,13 @@ def way_on(trainer: Resumable) -> str:
     for _, answer in answers:
         file = (answer or {}).get("paths", {}).get("last_checkpoint")
         if file is not None:
-            file = _from_here(Path(file))
+            file = from_here(Path(file))
             told = f"the newest checkpoint is {file}; go on with the same options and"
             command = trainer.resume_command or f"trainer.train(resume={file!r})"
             return f"{at}; {told}: {command}"
     if trainer.resumed_from is not None:
         # May be of another folder, where the command's `auto` would not look.
-        file = _from_here(trainer.resumed_from)
+        file = from_here(trainer.resumed_from)
         return (
             f"{at}; it had gone on from {file} and has saved none since; start it in "
             "the same way to go on from there"
@@ -164,12 +164,6 @@ def way_on(trainer: Resumable) -> str:
         f"{at}; there is no checkpoint to go on from: it takes a plugin that keeps "
         "some, such as checkpointing"
     )
-
-
-def _from_here(file: Path) -> str:
-    """Return the path as a person here would type it."""
-    here = Path.cwd()
-    return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def _found(

@@ -30,7 +30,7 @@ from training.files.claim import Claim
 from training.files.durable import finite, write_durably, write_json
 from training.files.leftovers import sweep_leftovers
 from training.files.lock import FolderLostError
-from training.files.named_paths import barrier
+from training.files.named_paths import barrier, from_here
 from training.files.report_page import REPORT, is_report
 from training.messages.error_texts import error_text
 from training.signals.handlers import Terminated
@@ -307,11 +307,7 @@ def paths_of(answers: Answers, folder: Path) -> dict[str, str]:
     for answer in answers.values():
         for label, path in answer.get("paths", {}).items():
             paths.setdefault(label, Path(path))
-    here = Path.cwd()
-    return {
-        label: str(path.relative_to(here) if path.is_relative_to(here) else path)
-        for label, path in paths.items()
-    }
+    return {label: from_here(path) for label, path in paths.items()}
 
 
 def folder_mistake(save_dir: Path) -> str:

@@ -13,6 +13,7 @@ from training.feed.unsaved_generators import (
 )
 from training.modules.unsaved_buffers import UnsavedBuffers
 from training.modules.unsaved_numbers import UnsavedNumbers
+from training.signals.handlers import warn_of_unheard
 
 if TYPE_CHECKING:
     from training.builtin.resume import Resumable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def watch_unsaved(
     trainer: Resumable, state: RunState, order: EpochLoader, validation: Iterable[Any]
 ) -> None:
-    """Warn of what is drawn from and in no checkpoint; watch what may move.
+    """Warn of what is drawn from, or told, and in no checkpoint; watch what may move.
 
     Args:
         trainer: that is set up.
@@ -31,6 +32,8 @@ def watch_unsaved(
         order: of the training data.
         validation: loaders.
     """
+    if trainer.is_main and trainer.bus.listeners("resume_candidates"):
+        warn_of_unheard()
     warn_of_generators(order)
     for loader in {id(each): each for each in validation}.values():
         warn_of_validation(loader)

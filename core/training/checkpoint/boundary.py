@@ -77,8 +77,11 @@ def _served(
     The bus's own frames tell it, from ``frame`` outwards.
     """
     while frame is not None:
-        at = frame.f_locals
-        if frame.f_code.co_filename.startswith(FILE_PREFIX):
+        is_event = frame.f_code.co_filename.startswith(FILE_PREFIX)
+        # Of our own frames alone: another's would keep what it is read from, before
+        # Python 3.13 a copy, and with it a trainer that its function has let go of.
+        at = frame.f_locals if is_event or frame.f_code is SCOPE else {}
+        if is_event:
             current = frame.f_globals["owner"].get(frame.f_lineno)
             # Another trainer may be saved in a hook of this one.
             if current is not None and at.get("trainer") is trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -71,6 +72,16 @@ def barrier(path: Path) -> Path | None:
         nearest = nearest.parent
     is_open = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
     return None if is_open else nearest
+
+
+def from_here(path: Path) -> str:
+    """Return the path as a person here would type it: from the working directory.
+
+    As it is where it lies elsewhere, and where that directory was deleted meanwhile.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:

@@ -27,10 +27,11 @@ class GradientCheck:
             kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
         # Of no parameter, where a plugin has emptied all groups, the host keeps notes.
         devices = {device for device, _ in kinds} or {torch.device("cpu")}
-        # Made once: each step would else allocate and fill them, on every device.
+        # Made once: each step would else allocate and fill them, on every device. Of
+        # float32, the one type that the kernel takes, whatever torch's default is.
         self._scratch = {
-            device: (torch.zeros((), device=device), torch.ones((), device=device))
-            for device in devices
+            at: (torch.zeros((), device=at).float(), torch.ones((), device=at).float())
+            for at in devices
         }
         self._found = [found for found, _ in self._scratch.values()]
         #: Parameters of a kind, their numbers of two parts, what a kernel is given.

@@ -14,7 +14,6 @@ from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from training.errors import DataError
 from training.hardware.draws import Draws
 from training.hardware.rng import rng_state
 from training.logs import LazyLogs
@@ -121,7 +120,9 @@ class Loop:
         try:
             complete = self._run_batches(batches)
             if complete and progress.batch == 0:
-                raise DataError("train_dataloader yielded no batch; give it some data")
+                from training.messages.no_batch import no_batch
+
+                raise no_batch(progress.epoch)
             # Neither complete nor ended by a request: max_steps, which gets its row.
             if complete or self.state.requests.stop is None:
                 self._end_epoch(complete, time.perf_counter() - started)
@@ -136,9 +137,8 @@ class Loop:
         # Locals: looked up once an epoch, not once a batch.
         trainer, bus, window = self.trainer, self.bus, self.window
         requests, progress = self.state.requests, self.state.progress
-        accumulation = trainer.gradient_accumulation_steps
-        length, index = trainer.batches_per_epoch, progress.batch
-        weigher = self.state.weigher
+        accumulation, index = trainer.gradient_accumulation_steps, progress.batch
+        weigher, length = self.state.weigher, trainer.batches_per_epoch
         if trainer.is_stopping:  # after the last batch it may owe the epoch's end
             return index == length and requests.stop is None
         for inputs, host, origin in batches:

@@ -33,6 +33,23 @@ class Terminated(SystemExit):
         super().__init__(self.exit_code)
 
 
+def are_delivered() -> bool:
+    """Whether Python hands signals to this thread: to the main one alone it does."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def warn_of_unheard() -> None:
+    """Warn of a run that keeps checkpoints and hears no signal to save another one."""
+    if not are_delivered():
+        log.warning(
+            "train() was called in thread %r, and signals reach the main thread alone: "
+            "none (SIGTERM, Ctrl-C, SIGUSR1) saves a checkpoint of this run; train in "
+            "the main thread, or install handlers there that call "
+            "trainer.request_stop() or trainer.request_checkpoint()",
+            threading.current_thread().name,
+        )
+
+
 @contextmanager
 def handled(
     on_stop: Callable[[signal.Signals], None],
@@ -46,8 +63,7 @@ def handled(
     SIGUSR1 calls ``on_save``, or where that is None is one more signal that stops. A
     handler that somebody else installed is called as well; one below Python cannot be,
     so it gives way to a signal that stops, and keeps SIGUSR1 to itself. What was
-    ignored before stays ignored. Outside the main thread Python delivers no signals,
-    and nothing is installed.
+    ignored before stays ignored. Where none are delivered nothing is installed.
 
     A process that is forked inside the block inherits the handlers but that of SIGTERM,
     by which ``multiprocessing`` ends its own. The others come from a terminal or a
@@ -61,7 +77,7 @@ def handled(
             cluster tells every process of a job, so that each hears it twice: then only
             a third one leaves at once.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not are_delivered():
         yield
         return
     former: dict[int, Former] = {}

@@ -319,3 +319,19 @@ def test_on_a_gpu_a_bad_batch_never_reaches_the_weights_through_a_replay(
         trainer.train()
     assert trainer.step == 6
     assert all(bool(torch.isfinite(weight).all()) for weight in weights_of(model))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_what_a_recording_reads_is_of_float32_whatever_the_default_type_of_torch_is(
+    kind: torch.dtype, tape: Any
+) -> None:
+    plain, recorded = (trainer_of(cuda_graphs=graphs) for graphs in (False, True))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        plain.train()
+        recorded.train()
+    finally:
+        torch.set_default_dtype(before)
+    assert tape.replays
+    assert_same_weights(plain, recorded)

@@ -209,6 +209,17 @@ def test_an_empty_one_among_several_is_named():
         trainer.train()
 
 
+def test_one_that_is_exhausted_after_a_look_is_told_with_the_way_out():
+    batches = iter(list(loader(1)))
+
+    class Once:
+        def __iter__(self):
+            yield from batches
+
+    with pytest.raises(DataError, match=r"gave no batch; .* each time that it is"):
+        make_trainer(Once(), num_epochs=2).train()
+
+
 def test_an_evaluator_that_is_falsy_is_the_one_that_is_used():
     class Empty(Counts):
         def __len__(self):

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, takewhile
 from pathlib import Path
 from types import FrameType
@@ -20,6 +22,7 @@ from faults.runs import build
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, Trainer
+from training.checkpoint_io import read_checkpoint
 from training.run import Run
 from training.signals import handlers, sigaction
 from training.signals.heard import HEARD
@@ -338,3 +341,52 @@ def python(
         text=True,
         check=False,
     )
+
+
+def in_thread(work: Callable[[], Any]) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(work).result()
+
+
+@pytest.mark.parametrize(
+    ("where", "saves", "is_said"),
+    [
+        pytest.param(in_thread, True, True, id="a thread, saving"),
+        pytest.param(in_thread, False, False, id="a thread, saving nothing"),
+        pytest.param(lambda work: work(), True, False, id="the main thread"),
+    ],
+)
+def test_p14_a_run_that_saves_where_no_signal_is_heard_says_so(
+    where: Any, saves: bool, is_said: bool, tmp_path: Path, caplog: Any
+) -> None:
+    kept = [ModelCheckpointCallback(tmp_path, monitor=None)] if saves else []
+    where(build(*kept).train)
+    assert ("signals reach the main thread alone" in caplog.text) is is_said
+    assert caplog.text.count("trainer.request_stop()") == is_said
+
+
+def test_p14_a_handler_of_ones_own_ends_the_run_of_a_thread_with_a_checkpoint(
+    tmp_path: Path, restored: None
+) -> None:
+    reached, answered = threading.Event(), threading.Event()
+
+    class Waits(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step == 3:
+                reached.set()
+                answered.wait(60)
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        trainer.request_stop(signal.Signals(number).name)
+        answered.set()
+
+    kept = ModelCheckpointCallback(tmp_path, monitor=None)
+    trainer = build(Waits(), kept)
+    signal.signal(TERM, handler)
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(trainer.train)
+        assert reached.wait(60)
+        signal.raise_signal(TERM)
+        run.result(60)
+    assert (trainer.step, trainer.stop_reason) == (3, "SIGTERM")
+    assert read_checkpoint(kept.last_path)["progress"]["step"] == 3

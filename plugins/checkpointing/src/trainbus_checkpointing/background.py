@@ -11,7 +11,8 @@ class Background:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._ended = threading.Event()
+        # There while a thread is: it cannot be copied, as the plugin may be afterwards.
+        self._ended: threading.Event | None = None
         self._error: BaseException | None = None
 
     @property
@@ -22,11 +23,13 @@ class Background:
     @property
     def is_working(self) -> bool:
         """Whether work was started and has not ended."""
-        return self._thread is not None and not self._ended.is_set()
+        return self._ended is not None and not self._ended.is_set()
 
     def start(self, work: Callable[[], object]) -> None:
         """Begin ``work``; ``finish`` must have ended the one before."""
         assert self._thread is None, "one at a time"
+
+        self._ended = ended = threading.Event()
 
         def run() -> None:
             try:
@@ -34,9 +37,8 @@ class Background:
             except BaseException as error:
                 self._error = error
             finally:
-                self._ended.set()
+                ended.set()
 
-        self._ended.clear()
         # No daemon: Python would end the process under it, inside of torch, by abort.
         self._thread = threading.Thread(target=run, name="checkpointing", daemon=False)
         self._thread.start()
@@ -47,14 +49,15 @@ class Background:
         Args:
             wait: until it has.
         """
-        if self._thread is None:
+        if self._thread is None or self._ended is None:
             return False
         if not wait and not self._ended.is_set():
             return False
         # Not ``join``: one that a signal ends takes the thread for ended.
         self._ended.wait()
         self._thread.join()
-        self._thread, error, self._error = None, self._error, None
+        self._thread = self._ended = None
+        error, self._error = self._error, None
         if error is not None:
             raise error
         return True

@@ -307,8 +307,9 @@ class ModelCheckpointCallback(Callback):
                 self._saver.store.abandon_parts()
                 self._finish_on_main(trainer, wait=not is_insistent(error))
         finally:
-            if self._saver is not None and trainer.stop_owner == "signal":
-                resumable.write(trainer, self._saver.store, error)
+            if self._saver is not None:
+                self._saver.end(trainer, error)
+            self._lock = None
             self._claim.release(trainer)
 
     def resume_candidates(self, trainer: Trainer) -> list[tuple[Path, str | None]]:

@@ -8,6 +8,7 @@ import math
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -189,6 +190,21 @@ class Manifest:
             return True
         except (ValueError, RecursionError):
             return False
+
+
+@dataclass
+class Lists:
+    """What there is; the main process keeps it, and tells it to the others.
+
+    Attributes:
+        manifest: of the folder.
+        elsewhere: of the folder of a resume source, if that is another; read only.
+        in_flight: what is being written in a thread.
+    """
+
+    manifest: Manifest
+    elsewhere: Manifest | None = None
+    in_flight: Entry | None = None
 
 
 def read_beside(source: Path, position: tuple[int, int]) -> Manifest | None:

@@ -126,6 +126,18 @@ class Saver:
         needed = needed_steps(trainer) if self.store.is_writing else set()
         self.store.finish(needed, wait)  # where nothing is, at every step: nobody asked
 
+    def end(self, trainer: Trainer, error: BaseException | None) -> None:
+        """Say whether the run is to be gone on from; keep only what its files are.
+
+        Args:
+            trainer: of a run that has ended.
+            error: what has ended it, if any has.
+        """
+        if trainer.stop_owner == "signal":
+            resumable.write(trainer, self.store, error)
+        self.frozen = self._staging = None  # weights, and as much memory as the state
+        self.store.let_go()
+
     def finish_parts(self, trainer: Trainer) -> None:
         """Wait for what each process writes, and list it; all of them call it."""
         if self.store.is_writing_parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -13,6 +13,7 @@ from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.background import Background
 from trainbus_checkpointing.filename import FilenameTemplate
 from trainbus_checkpointing.manifest import (
+    Lists,
     Manifest,
     is_complete,
     read_beside,
@@ -29,21 +30,6 @@ log = logging.getLogger(__name__)
 
 LAST = "last.json"
 T = TypeVar("T")
-
-
-@dataclass
-class Lists:
-    """What there is; the main process keeps it, and tells it to the others.
-
-    Attributes:
-        manifest: of the folder.
-        elsewhere: of the folder of a resume source, if that is another; read only.
-        in_flight: what is being written in a thread.
-    """
-
-    manifest: Manifest
-    elsewhere: Manifest | None = None
-    in_flight: Entry | None = None
 
 
 class Store:
@@ -287,6 +273,14 @@ class Store:
         self._lists.in_flight = None
         self._commit(draft, needed)
         return True
+
+    def let_go(self) -> None:
+        """Keep what there is, and nothing of the run, which is over.
+
+        Who keeps the plugin then keeps no trainer: its run wrote by the lock, and the
+        strategy is its own.
+        """
+        self._held, self._strategy = None, Strategy()
 
     def _named(self, draft: Entry) -> Entry:
         self._confirm()

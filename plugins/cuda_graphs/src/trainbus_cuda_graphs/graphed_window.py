@@ -90,9 +90,10 @@ class GraphedWindow(UnreadWindow):
     def _look_at_groups(self) -> None:
         super()._look_at_groups()
         self._recording, self._num_warm = None, 0
-        device = self._parameters[0].device
-        self._share, self._factor = torch.ones(2, device=device).unbind()
-        self._rates = torch.zeros(len(self.optimizer.param_groups), device=device)
+        at = self._parameters[0].device
+        # Of float32, which the kernels that read them take, whatever torch's default.
+        self._share, self._factor = torch.ones(2, device=at).float().unbind()
+        self._rates = torch.zeros(len(self.optimizer.param_groups), device=at).float()
         self._filled: dict[str, float] = {}
         self._modules = list(self.model.modules())
 

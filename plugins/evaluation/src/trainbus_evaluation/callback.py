@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Le, Lt, MinLen
 
 from trainbus_evaluation.classes import NoLabelError
-from trainbus_evaluation.evaluator import Evaluator
+from trainbus_evaluation.evaluator import Evaluator, check_not_empty
 from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.given import check_given, warn_of_another_model
 from trainbus_evaluation.numbers import name_in_run, numbers_of
@@ -23,7 +23,7 @@ from trainbus_evaluation.sanity import (
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
-from training import ConfigError, DataError, checked_options
+from training import ConfigError, checked_options
 from training.callbacks import Callback
 from training.plugin import (
     Plan,
@@ -205,7 +205,8 @@ class EvaluationCallback(Callback):
         self._end_shares(kills=True)
 
     def on_close(self) -> None:
-        """Let go of what this process reads of each loader, and end its workers."""
+        """Let go of the model, and of what this process reads of each loader."""
+        self._evaluator = self._given  # what was built holds the whole trainer
         self._end_shares(kills=False)
 
     def _end_shares(self, kills: bool) -> None:
@@ -226,6 +227,8 @@ class EvaluationCallback(Callback):
         """
         found: dict[str, float] = {}
         records: list[dict[str, Any]] = []
+        if self._evaluator is None:  # after a run
+            self._evaluator = self._build(trainer)
         is_ours = isinstance(self._evaluator, (Evaluator, TaskEvaluator))
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             given: Any = loader  # itself, where the evaluator is another's
@@ -293,9 +296,8 @@ class EvaluationCallback(Callback):
                 first = first_batches(loader, self.sanity_batches)
                 if first is None:
                     return None
-                if len(first) == 0:
-                    place = f"val_dataloader[{name!r}]" if name else "val_dataloader"
-                    raise DataError(f"{place} gave no batch; give it some data")
+                place = f"val_dataloader[{name!r}]" if name else "val_dataloader"
+                check_not_empty(len(first), place)
                 try:
                     found |= self._first_numbers(trainer, first, name)
                 except NoLabelError:

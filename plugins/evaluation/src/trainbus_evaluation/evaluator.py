@@ -175,10 +175,13 @@ def checked_metrics(metrics: Sequence[str], choices: Sequence[str]) -> tuple[str
     return tuple(dict.fromkeys(metrics))
 
 
-def check_not_empty(num_batches: int) -> None:
-    """Raise ``DataError`` if a loader gave no batch."""
+def check_not_empty(num_batches: int, loader: str = "the loader") -> None:
+    """Raise ``DataError`` if a loader gave no batch; it may have given all before."""
     if num_batches == 0:
-        raise DataError("nothing to evaluate: the loader gave no batch")
+        raise DataError(
+            f"nothing to evaluate: {loader} gave no batch; pass one that gives some "
+            "each time that it is iterated, as a DataLoader or a list does"
+        )
 
 
 def _required(loss: Tensor | None, outputs: Any) -> Tensor:

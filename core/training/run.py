@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable, epoch_limit, planned_end
 from training.builtin.defaults import wrapped_module
+from training.builtin.first_steps import watched
 from training.builtin.resume import Resumable, way_on
 from training.builtin.unsaved import watch_unsaved
 from training.bus.conditions import is_heard
@@ -323,7 +324,7 @@ class Run:
             "make_window", made, trainer=trainer, module=module, default=default
         )
         if window is None:
-            return shared_window(default(*parts), None, strategy)
+            return watched(shared_window(default(*parts), None, strategy), trainer)
         return window
 
     def _wrap_loaders(self) -> None:

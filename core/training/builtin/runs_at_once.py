@@ -1,0 +1,60 @@
+"""Runs of one process share its global generators: one in a hook of another, say."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from training.hardware.rng import (
+    load_rng_state,
+    rank_seed,
+    rng_state,
+    seed_everything,
+)
+
+if TYPE_CHECKING:
+    from training.checkpoint.checkpointable import Checkpointable
+
+#: (process, thread, device) of each run that is on; a fork inherits its parent's.
+_ON: list[tuple[int, int, torch.device]] = []
+
+
+@contextmanager
+def among_others(trainer: Checkpointable) -> Iterator[None]:
+    """Note that a run is on, and leave to an outer one what it would have drawn.
+
+    That is where this run sets the generators, to a seed or a loaded state: the outer
+    one would draw the same numbers again after each. What else it draws moves them on.
+
+    Args:
+        trainer: whose run it is.
+    """
+    here = os.getpid(), threading.get_ident()
+    outer = [device for *place, device in _ON if tuple(place) == here]
+    sets = _seed_of(trainer) is not None or trainer.resumption is not None
+    before = rng_state(outer[-1]) if outer and sets else None
+    this = *here, trainer.device
+    _ON.append(this)
+    try:
+        yield
+    finally:
+        _ON.remove(this)
+        if before is not None:
+            load_rng_state(before, outer[-1])
+
+
+def seed_run(trainer: Checkpointable) -> None:
+    """Seed all generators with the seed of a run, if it has one."""
+    if (seed := _seed_of(trainer)) is not None:
+        seed_everything(seed)
+
+
+def _seed_of(trainer: Checkpointable) -> int | None:
+    if trainer.rank:  # else dropout would be the same on every process
+        return rank_seed(trainer.order_seed, trainer.rank)
+    return trainer.seed

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import torch
 from toy import Regression, regression_batches
 
 from training import Callback, Trainer
+from training.builtin.runs_at_once import among_others
 
 
 def built(*callbacks: Any, num_epochs: int = 3, seed: int | None = None) -> Trainer:
@@ -101,3 +105,57 @@ def test_a_run_after_another_leaves_the_generators_where_it_came_to() -> None:
     assert torch.equal(torch.get_rng_state(), after)
     torch.manual_seed(1)
     assert not torch.equal(torch.get_rng_state(), after)
+
+
+class InAThread(AtEpochEnds):
+    """At each epoch's end, in a thread that is waited for."""
+
+    def run(self) -> None:
+        thread = threading.Thread(target=super().run)
+        thread.start()
+        thread.join()
+
+
+@pytest.mark.parametrize(("kind", "times"), [(AtEpochEnds, 0), (InAThread, 2)])
+def test_a_run_that_begins_while_one_of_another_thread_is_on_is_told_of(
+    kind: type[Trains], times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    trains = kind(7, None, False)
+    built(trains, num_epochs=2).train()
+    assert caplog.text.count("a run of another thread of this process is on") == times
+    caplog.clear()
+    thread = threading.Thread(target=trains.run)  # when no other one is on any more
+    thread.start()
+    thread.join()
+    assert len(trains.ends) == 3
+    assert "another thread" not in caplog.text
+
+
+def told_in_a_thread(trainer: Trainer) -> bool:
+    """Return whether a run that began now in a thread would be told of others."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+
+    def begin() -> None:
+        with among_others(trainer):
+            pass
+
+    logger = logging.getLogger("training")
+    logger.addHandler(handler)
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join()
+    logger.removeHandler(handler)
+    return any("another thread" in each for each in said)
+
+
+def test_in_a_forked_process_no_run_of_another_thread_is_on() -> None:
+    fork, trainer = multiprocessing.get_context("fork"), built()
+    said = fork.SimpleQueue()
+    process = fork.Process(target=lambda: said.put(told_in_a_thread(trainer)))
+    with among_others(trainer):
+        assert told_in_a_thread(trainer)
+        process.start()
+        assert not said.get()
+        process.join()

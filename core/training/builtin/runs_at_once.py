@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from training.hardware.rng import (
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
+log = logging.getLogger(__name__)
+
 #: (process, thread, device) of each run that is on; a fork inherits its parent's.
 _ON: list[tuple[int, int, torch.device]] = []
 
@@ -30,12 +33,20 @@ def among_others(trainer: Checkpointable) -> Iterator[None]:
 
     That is where this run sets the generators, to a seed or a loaded state: the outer
     one would draw the same numbers again after each. What else it draws moves them on.
+    Where one of another thread is on, neither knows what the other draws: a warning.
 
     Args:
         trainer: whose run it is.
     """
     here = os.getpid(), threading.get_ident()
-    outer = [device for *place, device in _ON if tuple(place) == here]
+    on = [(thread, at) for process, thread, at in [*_ON] if process == here[0]]
+    outer = [device for thread, device in on if thread == here[1]]
+    if len(on) > len(outer):
+        log.warning(
+            "a run of another thread of this process is on, and both draw from the "
+            "global generators of random, numpy and torch: what they draw, and so what "
+            "they come to, is another each time; run each in a process of its own"
+        )
     sets = _seed_of(trainer) is not None or trainer.resumption is not None
     before = rng_state(outer[-1]) if outer and sets else None
     this = *here, trainer.device

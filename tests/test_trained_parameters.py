@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,155 @@ def test_a_foreign_parameter_that_joins_in_mid_run_is_not_saved_in_silence(
     with pytest.raises(CheckpointError, match=told):
         make_trainer(None, None, Adds()).train()
     assert not list(tmp_path.iterdir())
+
+
+class Sees(Callback):
+    """Hears the moment before a step, in which it may act."""
+
+    def __init__(self, act: Callable[[Trainer], None] = lambda trainer: None) -> None:
+        self.act = act
+
+    def on_before_step(self, trainer: Trainer) -> None:
+        self.act(trainer)
+
+
+def astray(model: nn.Linear, *callbacks: Any, **options: Any) -> Trainer:
+    """Return a trainer of another layer than the one that its step function uses."""
+    own = nn.Linear(4, 1)
+    given = {"optimizer": torch.optim.SGD(own.parameters(), lr=0.1), **options}
+    return Trainer(
+        own,
+        regression_batches(6),
+        step_fn=lambda _, batch: (model(batch[0]) - batch[1]).square().mean(),
+        callbacks=list(callbacks),
+        num_epochs=1,
+        device="cpu",
+        **given,
+    )
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "options"),
+    [
+        ([], {}),
+        ([], {"gradient_accumulation_steps": 2, "loss_per": "samples"}),
+        ([], {"max_grad_norm": 1.0}),
+        ([Sees()], {}),
+    ],
+)
+def test_a_loss_that_gives_no_parameter_of_the_optimizer_a_gradient_is_refused(
+    callbacks: list[Any], options: dict[str, Any]
+) -> None:
+    trainer = astray(nn.Linear(4, 1), *callbacks, **options)
+    with pytest.raises(ConfigError, match="gives no parameter of the optimizer a grad"):
+        trainer.train()
+    assert trainer.step == 1, "an optimizer may keep gradients where none is seen"
+    assert not any(each._backward_hooks for each in trainer.model.parameters())
+
+
+def test_a_variable_that_holds_another_model_in_the_next_run_is_found_out_there() -> (
+    None
+):
+    models = [nn.Linear(4, 1)]
+    trainer = Trainer(
+        models[0],
+        regression_batches(),
+        step_fn=lambda _, batch: (models[0](batch[0]) - batch[1]).square().mean(),
+        optimizer=torch.optim.SGD(models[0].parameters(), lr=0.1),
+        num_epochs=1,
+        device="cpu",
+    )
+    trainer.train()
+    assert "step" not in vars(trainer._run.window), "later steps pay nothing"
+    models[0] = nn.Linear(4, 1)
+    with pytest.raises(ConfigError, match="not a variable that may hold another one"):
+        trainer.train()
+
+
+def steps_in_backward(trainer: Trainer) -> None:
+    def step(parameter: Any) -> None:
+        parameter.data.sub_(0.1 * parameter.grad)
+        parameter.grad = None
+
+    for each in trainer.model.parameters():
+        each.register_post_accumulate_grad_hook(step)
+
+
+def keeps_elsewhere(trainer: Trainer) -> None:
+    for each in trainer.model.parameters():
+        node = each.expand_as(each).grad_fn.next_functions[0][0]
+
+        def take(*_: Any, own: Any = each) -> None:
+            own.main_grad, own.grad = own.grad, None
+
+        node.register_hook(take)
+        each.node = node  # else it is gone, and its hook
+
+
+@pytest.mark.parametrize("way", [steps_in_backward, keeps_elsewhere])
+def test_gradients_that_are_kept_nowhere_or_elsewhere_are_met_all_the_same(
+    way: Callable[[Trainer], None],
+) -> None:
+    trainer = make_trainer(None, regression_batches())
+    way(trainer)
+    trainer.train()
+    assert trainer.step == 4
+    assert "step" not in vars(trainer._run.window)
+    assert not any(each._backward_hooks for each in trainer.model.parameters())
+
+
+class Warms(Callback):
+    """Has the optimizer of another model, which alone is trained at first."""
+
+    def __init__(self, model: nn.Linear) -> None:
+        self.optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]
+
+
+def test_where_another_optimizer_may_be_first_nothing_is_refused() -> None:
+    model = nn.Linear(4, 1)
+    trainer = astray(model, Warms(model))
+    trainer.train()
+    assert trainer.step == 6
+
+
+def test_gradients_that_a_plugin_gives_before_the_step_are_some() -> None:
+    def give(trainer: Trainer) -> None:
+        for each in trainer.model.parameters():
+            each.grad = torch.ones_like(each)
+
+    trainer = astray(nn.Linear(4, 1), Sees(give))
+    trainer.train()
+    assert trainer.step == 6
+
+
+def test_a_model_that_is_frozen_when_the_run_begins_is_not_refused() -> None:
+    class Thaws(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            trainer.model.requires_grad_(trainer.step >= 3)
+
+    trainer = astray(nn.Linear(4, 1), Thaws())
+    trainer.model.requires_grad_(False)
+    trainer.train()
+    assert trainer.step == 6
+
+
+def test_a_window_that_weighs_nothing_is_looked_past() -> None:
+    own, other = nn.Linear(4, 1), nn.Linear(4, 1)
+    used = [other, other, own, own]
+
+    def step(model: nn.Module, batch: Any) -> dict[str, Any]:
+        by = used.pop(0)
+        loss = (by(batch[0]) - batch[1]).square().mean()
+        return {"loss": loss, "weight": float(by is own)}
+
+    trainer = Trainer(
+        own,
+        regression_batches(),
+        step_fn=step,
+        optimizer=torch.optim.SGD(own.parameters(), lr=0.1),
+        num_epochs=1,
+        device="cpu",
+    )
+    trainer.train()
+    assert (trainer.step, trainer.update) == (4, 2)
+    assert "step" not in vars(trainer._run.window)

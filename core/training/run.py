@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable, epoch_limit, planned_end
 from training.builtin.defaults import wrapped_module
+from training.builtin.first_steps import watched
 from training.builtin.resume import Resumable, way_on
+from training.builtin.runs_at_once import among_others, seed_run
 from training.builtin.unsaved import watch_unsaved
 from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
@@ -22,7 +24,6 @@ from training.feed.feed import Feed
 from training.feed.persistent_workers import ending
 from training.feed.unsaved_generators import drawn_in
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
-from training.hardware.rng import rank_seed, seed_everything
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window
 from training.loop.metrics import delivered_twice
@@ -110,7 +111,8 @@ class Run:
         started = time.perf_counter()
         save = None if trainer.stop_on_sigusr1 else requests.save_on_signal
         # Until all are closed.
-        with handled(requests.stop_on_signal, save, requests.are_shared):
+        hears = handled(requests.stop_on_signal, save, requests.are_shared)
+        with among_others(trainer), hears:
             try:
                 self.bus.begin_run(trainer)  # from here on no Ctrl-C raises
                 self._run()
@@ -232,11 +234,7 @@ class Run:
         if self.resumption is not None:
             self.resumption.show_configured()
         keep_frozen(trainer.model, trainer.optimizer)
-        seed = trainer.seed
-        if trainer.rank:  # else dropout would be the same on every process
-            seed = rank_seed(trainer.order_seed, trainer.rank)
-        if seed is not None:
-            seed_everything(seed)
+        seed_run(trainer)
 
     def _set_up(self) -> tuple[Feed, Window]:
         """Let plugins wrap and prepare; then make what trains, and look at it all."""
@@ -323,7 +321,7 @@ class Run:
             "make_window", made, trainer=trainer, module=module, default=default
         )
         if window is None:
-            return shared_window(default(*parts), None, strategy)
+            return watched(shared_window(default(*parts), None, strategy), trainer)
         return window
 
     def _wrap_loaders(self) -> None:

@@ -393,7 +393,7 @@ class Trainer:
     def _new_run(self, resumed_from: Path | None = None) -> Run:
         weigher = self._weigher_of(self.strategy)
         weigher.prepare(self.model, self.device)
-        weigher.beside = self.criterion.beside(self.optimizer)
+        weigher.beside = self.criterion.begin(self.optimizer)
         weigher.autocast = self.autocast
         state = RunState(self.bus, weigher, self.strategy, resumed_from)
         return Run(self, state, self._val_dataloader, self._forward, self._precision)

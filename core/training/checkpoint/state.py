@@ -84,6 +84,8 @@ def _own_state(trainer: Checkpointable) -> dict[str, Any]:
     # Settles verdicts first: this is where a bad loss still ends the run unsaved.
     own = trainer.state.state_dict()
     scaler = trainer.grad_scaler
+    # Before the optimizer's, whose parameters are named by what the loss has now.
+    loss = trainer.criterion.state_dict()
     try:
         settings = settings_of(trainer)
         optimizer = named_state(
@@ -96,7 +98,7 @@ def _own_state(trainer: Checkpointable) -> dict[str, Any]:
         "progress": own["progress"],
         # The live tensors: who writes in a thread copies them before it returns.
         "model": weights_of(trainer.model),
-        "loss": trainer.criterion.state_dict(),
+        "loss": loss,
         "optimizer": plain(optimizer),
         **switches(trainer),
         "scaler": None if scaler is None else scaler.state_dict(),

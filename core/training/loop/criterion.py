@@ -7,10 +7,13 @@ module or a method of one, arguments of a ``functools.partial``, attributes of a
 callable object, closures, defaults, and globals that the function reads; lists and
 mappings of them included, and of objects, namespaces, classes and modules of Python
 the attributes that it reads.
+
+They are looked up anew where their state is asked for: a teacher may be replaced.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,7 +23,8 @@ from torch.optim import Optimizer
 
 from training.hardware.device import move
 from training.loop.forward_checks import name_of
-from training.modules.plain_names import load_weights, weights_of
+from training.modules.frozen_weights import mark_of
+from training.modules.plain_names import load_weights, some, weights_of
 from training.modules.reachable import (
     Found,
     is_of_numpy,
@@ -29,8 +33,11 @@ from training.modules.reachable import (
     near,
     reachable,
 )
+from training.modules.unsaved_buffers import holds_numbers
 
 Held = nn.Module | Tensor
+
+log = logging.getLogger(__name__)
 
 
 class Criterion:
@@ -57,32 +64,79 @@ class Criterion:
         callbacks: Iterable[Any] = (),
     ) -> None:
         owner = getattr(function, "__self__", function)
-        self._model = model
+        self._model, self._function, self._callbacks = model, function, callbacks
         self.name = "the model's own" if function is None else name_of(function)
-        self._held: dict[str, Held] = {}
-        own: set[Any] = set(model.modules())
-        self.optimizers: dict[str, Optimizer] = {}
-        self.generators: dict[str, Any] = {}
-        self._function = function
-        found, _ = reachable(function, callbacks)
+        #: Place -> mark of what came to be there in a run, if training moves it.
+        self._late: dict[str, Any] = {}
+        self._take_anew()
+        self.module: nn.Module | None = None
+        # Else it would be moved, and put into modes, a second time.
+        own = set(model.modules())
+        if isinstance(owner, nn.Module) and own.isdisjoint(owner.modules()):
+            self.module = owner
+
+    def _take_anew(self) -> None:
+        """Take what is found as what the run begins with."""
+        self._held, self.optimizers, self.generators = self._found()
+        # What comes up in a run is made by it, as it will be where it is resumed.
+        self._held = {n: h for n, h in self._held.items() if n not in self._late}
+        self._told: set[str] = set()
+
+    def _found(
+        self,
+    ) -> tuple[dict[str, Held], dict[str, Optimizer], dict[str, Any]]:
+        """Return what is to be saved, optimizers and generators, by place."""
+        held_at: dict[str, Held] = {}
+        optimizers: dict[str, Optimizer] = {}
+        generators: dict[str, Any] = {}
+        model, own = self._model, set[Any](self._model.modules())
+        found, _ = reachable(self._function, self._callbacks)
         # By the names that they had before attributes of objects were looked at, too.
-        self._near = near(function)
+        self._near = near(self._function)
         found = [(self._near.get(id(held), place), held) for place, held in found]
         for place, held in [*kept_by(model, "model"), *found]:
             if _is_plain(held):
                 continue
             if not isinstance(held, Held):
                 is_stepped = isinstance(held, Optimizer)
-                others = self.optimizers if is_stepped else self.generators
+                others: dict[str, Any] = optimizers if is_stepped else generators
                 if all(held is not known for known in others.values()):
                     others.setdefault(place, held)
             # A step_fn may close over the model or its parts: those are saved with it.
             elif held not in own:
-                self._held.setdefault(place, held)
-        self.module: nn.Module | None = None
-        # Else it would be moved, and put into modes, a second time.
-        if isinstance(owner, nn.Module) and own.isdisjoint(owner.modules()):
-            self.module = owner
+                held_at.setdefault(place, held)
+        return held_at, optimizers, generators
+
+    def _look_again(self) -> None:
+        """Go by what is at its places now, and tell of what cannot be resumed so."""
+        found, *_ = self._found()
+        before, own = self._held, set[Any](self._model.modules())
+        fit = {at for at, held in before.items() if _are_alike(found.get(at), held)}
+        self._held = {at: found[at] if at in fit else before[at] for at in before}
+        self._tell(
+            "the loss has nothing of its own any more, or weights of other names or "
+            "shapes, at %s: checkpoints keep what was there before, and a resumed run "
+            "begins with that; have weights of one shape there for the whole run",
+            # What has become a part of the model is saved with that.
+            {at for at in before.keys() - fit if before[at] not in own},
+        )
+        # Tensors alone are inputs that something is optimized over, as a rule.
+        late = {at: held for at, held in found.items() if at not in before}
+        marks = {n: _marks(h) for n, h in late.items() if isinstance(h, nn.Module)}
+        # At first sight it may be what is loaded when it is needed, and then again.
+        self._tell(
+            "training moves or replaces what the loss has at %s, which no checkpoint "
+            "holds, since it was not there when the run began: a resumed run is "
+            "another one; have it there before train() is called",
+            {at for at, mark in marks.items() if self._late.get(at, mark) != mark},
+        )
+        self._late |= marks
+
+    def _tell(self, message: str, places: set[str]) -> None:
+        """Warn of places, once of each in a run."""
+        if new := sorted(joined("loss", at) for at in places - self._told):
+            log.warning(message, some(new))
+        self._told |= places
 
     def modules(self) -> dict[str, nn.Module]:
         """Return ``{"loss": module}`` for a loss that is a module of its own."""
@@ -90,17 +144,20 @@ class Criterion:
 
     def held_modules(self) -> dict[str, nn.Module]:
         """Return every module that the function is or holds, by place below "loss"."""
+        self._look_again()
         return {
             joined("loss", place): held
             for place, held in self._held.items()
             if isinstance(held, nn.Module)
         }
 
-    def beside(self, own: Optimizer) -> list[Any]:
-        """Return what computing the loss may move: modules, optimizers, generators.
+    def begin(self, own: Optimizer) -> list[Any]:
+        """Begin a run with what is there now.
 
-        Not ``own``: that may have a large state, and no step function has to step it.
+        Returns: what computing the loss may move: modules, optimizers, generators. Not
+            ``own``: that may have a large state, and no step function has to step it.
         """
+        self._take_anew()
         others = [each for each in self.optimizers.values() if each is not own]
         return [*self.held_modules().values(), *others, *self.generators.values()]
 
@@ -132,12 +189,7 @@ class Criterion:
         known.update(id(value) for value in self._model.buffers())
         found: dict[str, Any] = {}
         for place, held in self._held.items():
-            inside = (
-                {"": held}
-                if isinstance(held, Tensor)
-                else weights_of(held, keep_vars=True)
-            )
-            for name, value in inside.items():
+            for name, value in _tensors_of(held).items():
                 if id(value) not in known:
                     found[joined(place, name)] = value
                     known.add(id(value))
@@ -145,6 +197,7 @@ class Criterion:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the values by name; tensors are not copied."""
+        self._look_again()
         return {
             name: value.detach() if isinstance(value, Tensor) else value
             for name, value in self.tensors().items()
@@ -153,6 +206,7 @@ class Criterion:
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over values; names and shapes must have been compared."""
+        self._look_again()
         for place, held in self._held.items():
             if isinstance(held, Tensor):
                 if place in state:
@@ -172,3 +226,23 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not (value.is_leaf and value.requires_grad)
     return type(value) in (int, float) or is_of_numpy(value)
+
+
+def _tensors_of(held: Held) -> dict[str, Any]:
+    return {"": held} if isinstance(held, Tensor) else weights_of(held, keep_vars=True)
+
+
+def _are_alike(now: Held | None, before: Held) -> bool:
+    """Whether a state of one could be loaded into the other."""
+    return now is before or (now is not None and _shapes(now) == _shapes(before))
+
+
+def _shapes(held: Held) -> dict[str, Any]:
+    """Return name -> shape; None for what a module saves beside its tensors."""
+    return {n: getattr(each, "shape", None) for n, each in _tensors_of(held).items()}
+
+
+def _marks(held: nn.Module) -> list[Any]:
+    """Return what tells whether something is another one, or was written to."""
+    values = [each for each in _tensors_of(held).values() if isinstance(each, Tensor)]
+    return [(id(each), *mark_of(each)) for each in values if holds_numbers(each)]

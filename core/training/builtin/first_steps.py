@@ -1,0 +1,97 @@
+"""End a run whose loss moves no weight that the optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from training.errors import ConfigError
+from training.loop.window import Window
+from training.loop.window_result import WindowResult
+from training.modules.reachable import held_in
+
+if TYPE_CHECKING:
+    from training.checkpoint.checkpointable import Checkpointable
+
+
+def watched(window: Window, trainer: Checkpointable) -> Window:
+    """Return ``window``, which ends a run whose loss moves no weight of the optimizer.
+
+    Not where another optimizer is stepped, too: it may have the first windows alone.
+    """
+    own = trainer.optimizer.param_groups
+    kept = [getattr(each, "__dict__", {}) for each in trainer.plugins.values()]
+    found = [
+        each for part in kept for value in part.values() for each in held_in(value)
+    ]
+    others = [*trainer.criterion.optimizers.values(), *(each for _, each in found)]
+    if not any(
+        isinstance(each, torch.optim.Optimizer) and each.param_groups is not own
+        for each in others
+    ):
+        window.step = _FirstSteps(window, trainer.criterion.name).step  # type: ignore[method-assign]
+    return window
+
+
+class _FirstSteps:
+    """Sees that gradients arrive in the first windows; later ones know nothing of it.
+
+    An optimizer may step within backward, or keep gradients elsewhere. So where the
+    first window leaves none, hooks listen in the second one.
+    """
+
+    def __init__(self, window: Window, name: str) -> None:
+        self._window, self._name = window, name
+        self._handles: list[Any] = []
+        self._is_met = self._is_second = False
+
+    def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
+        """Step as the window does; look when a plugin has had its turn."""
+        window = self._window
+        step = type(window).step
+        if window._bad_loss or not window._weight_sum:  # nothing went backward
+            return step(window, before_step)
+        if before_step is None:
+            self._look()
+            return step(window)
+
+        def then_look() -> None:
+            before_step()
+            self._look()
+
+        return step(window, then_look)
+
+    def _look(self) -> None:
+        window, parameters = self._window, self._trained()
+        is_met = self._is_met or not parameters
+        is_met = is_met or any(each.grad is not None for each in parameters)
+        if not (is_met or self._is_second):
+            self._is_second = True
+            window.backward = self._listen  # type: ignore[method-assign]
+            return
+        del window.step
+        for handle in self._handles:
+            handle.remove()
+        if not is_met:
+            raise ConfigError(
+                f"the loss ({self._name}) gives no parameter of the optimizer a "
+                "gradient, since it is computed from other weights: use the model that "
+                "is passed to it, not a variable that may hold another one by now"
+            )
+
+    def _listen(self, batch: Any, weight: float) -> Tensor:
+        """Go backward for the first time in the second window."""
+        window = self._window
+        del window.backward
+        self._handles = [p.register_hook(self._meet) for p in self._trained()]
+        return window.backward(batch, weight)
+
+    def _meet(self, _gradient: Tensor) -> None:
+        self._is_met = True
+
+    def _trained(self) -> list[Any]:
+        groups = self._window.optimizer.param_groups
+        return [p for group in groups for p in group["params"] if p.requires_grad]

@@ -1,0 +1,71 @@
+"""Runs of one process share its global generators: one in a hook of another, say."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from training.hardware.rng import (
+    load_rng_state,
+    rank_seed,
+    rng_state,
+    seed_everything,
+)
+
+if TYPE_CHECKING:
+    from training.checkpoint.checkpointable import Checkpointable
+
+log = logging.getLogger(__name__)
+
+#: (process, thread, device) of each run that is on; a fork inherits its parent's.
+_ON: list[tuple[int, int, torch.device]] = []
+
+
+@contextmanager
+def among_others(trainer: Checkpointable) -> Iterator[None]:
+    """Note that a run is on, and leave to an outer one what it would have drawn.
+
+    That is where this run sets the generators, to a seed or a loaded state: the outer
+    one would draw the same numbers again after each. What else it draws moves them on.
+    Where one of another thread is on, neither knows what the other draws: a warning.
+
+    Args:
+        trainer: whose run it is.
+    """
+    here = os.getpid(), threading.get_ident()
+    on = [(thread, at) for process, thread, at in [*_ON] if process == here[0]]
+    outer = [device for thread, device in on if thread == here[1]]
+    if len(on) > len(outer):
+        log.warning(
+            "a run of another thread of this process is on, and both draw from the "
+            "global generators of random, numpy and torch: what they draw, and so what "
+            "they come to, is another each time; run each in a process of its own"
+        )
+    sets = _seed_of(trainer) is not None or trainer.resumption is not None
+    before = rng_state(outer[-1]) if outer and sets else None
+    this = *here, trainer.device
+    _ON.append(this)
+    try:
+        yield
+    finally:
+        _ON.remove(this)
+        if before is not None:
+            load_rng_state(before, outer[-1])
+
+
+def seed_run(trainer: Checkpointable) -> None:
+    """Seed all generators with the seed of a run, if it has one."""
+    if (seed := _seed_of(trainer)) is not None:
+        seed_everything(seed)
+
+
+def _seed_of(trainer: Checkpointable) -> int | None:
+    if trainer.rank:  # else dropout would be the same on every process
+        return rank_seed(trainer.order_seed, trainer.rank)
+    return trainer.seed

@@ -1,0 +1,161 @@
+"""Runs of one process draw from the same generators."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import Regression, regression_batches
+
+from training import Callback, Trainer
+from training.builtin.runs_at_once import among_others
+
+
+def built(*callbacks: Any, num_epochs: int = 3, seed: int | None = None) -> Trainer:
+    state = torch.get_rng_state()
+    model = Regression(dropout=0.5)  # seeds the generators
+    torch.set_rng_state(state)
+    return Trainer(
+        model,
+        regression_batches(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        num_epochs=num_epochs,
+        callbacks=list(callbacks),
+        device="cpu",
+        seed=seed,
+    )
+
+
+class Trains(Callback):
+    """Runs another trainer in one of its hooks, and maybe fails in that."""
+
+    def __init__(self, seed: int | None, resume: Path | None, fails: bool) -> None:
+        self.seed, self.resume, self.fails = seed, resume, fails
+        self.ends: list[float] = []
+
+    def run(self) -> None:
+        inner = built(*([Fails()] if self.fails else []), seed=self.seed)
+        try:
+            inner.train(self.resume)
+        except ZeroDivisionError:
+            assert self.fails
+        self.ends.append(sum(p.sum().item() for p in inner.model.parameters()))
+
+
+class AtEpochEnds(Trains):
+    """At each epoch's end."""
+
+    def on_epoch_end(self) -> None:
+        self.run()
+
+
+class AtSteps(Trains):
+    """After each step."""
+
+    def on_step_end(self) -> None:
+        self.run()
+
+
+class Fails(Callback):
+    """Ends its run with an error."""
+
+    def on_step_end(self) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    trainer = built(num_epochs=1)
+    trainer.train()
+    return trainer.save_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("kind", [AtEpochEnds, AtSteps])
+@pytest.mark.parametrize("way", ["seeded", "resumed", "failing"])
+def test_a_run_in_a_hook_of_another_leaves_what_that_draws_as_it_was(
+    kind: type[Trains], way: str, saved: Path
+) -> None:
+    alone = built(seed=1)
+    alone.train()
+    seed = None if way == "resumed" else 7
+    trains = kind(seed, saved if way == "resumed" else None, way == "failing")
+    outer = built(trains, seed=1)
+    outer.train()
+    assert len(set(trains.ends)) == 1, "the inner one is as it is alone"
+    assert [row["train_loss"] for row in outer.history] == [
+        row["train_loss"] for row in alone.history
+    ]
+
+
+def test_runs_without_a_seed_in_a_hook_draw_other_numbers_each_time() -> None:
+    trains = AtEpochEnds(None, None, False)
+    built(trains, seed=1).train()
+    assert len(set(trains.ends)) == 3
+
+
+def test_a_run_after_another_leaves_the_generators_where_it_came_to() -> None:
+    built(seed=1).train()
+    after = torch.get_rng_state()
+    built(seed=1).train()
+    assert torch.equal(torch.get_rng_state(), after)
+    torch.manual_seed(1)
+    assert not torch.equal(torch.get_rng_state(), after)
+
+
+class InAThread(AtEpochEnds):
+    """At each epoch's end, in a thread that is waited for."""
+
+    def run(self) -> None:
+        thread = threading.Thread(target=super().run)
+        thread.start()
+        thread.join()
+
+
+@pytest.mark.parametrize(("kind", "times"), [(AtEpochEnds, 0), (InAThread, 2)])
+def test_a_run_that_begins_while_one_of_another_thread_is_on_is_told_of(
+    kind: type[Trains], times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    trains = kind(7, None, False)
+    built(trains, num_epochs=2).train()
+    assert caplog.text.count("a run of another thread of this process is on") == times
+    caplog.clear()
+    thread = threading.Thread(target=trains.run)  # when no other one is on any more
+    thread.start()
+    thread.join()
+    assert len(trains.ends) == 3
+    assert "another thread" not in caplog.text
+
+
+def told_in_a_thread(trainer: Trainer) -> bool:
+    """Return whether a run that began now in a thread would be told of others."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+
+    def begin() -> None:
+        with among_others(trainer):
+            pass
+
+    logger = logging.getLogger("training")
+    logger.addHandler(handler)
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join()
+    logger.removeHandler(handler)
+    return any("another thread" in each for each in said)
+
+
+def test_in_a_forked_process_no_run_of_another_thread_is_on() -> None:
+    fork, trainer = multiprocessing.get_context("fork"), built()
+    said = fork.SimpleQueue()
+    process = fork.Process(target=lambda: said.put(told_in_a_thread(trainer)))
+    with among_others(trainer):
+        assert told_in_a_thread(trainer)
+        process.start()
+        assert not said.get()
+        process.join()

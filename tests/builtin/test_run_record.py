@@ -211,8 +211,10 @@ class Clock(Callback):
 
     name = "clock"
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, epoch: float) -> None:
-        self.now, self.epoch = 0.0, epoch
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, epoch: float, stalls: int = 0
+    ) -> None:
+        self.now, self.epoch, self.stalls = 0.0, epoch, stalls
         #: Bytes of each history that was written, and rows in it.
         self.written: list[int] = []
         self.rows: list[int] = []
@@ -229,6 +231,7 @@ class Clock(Callback):
             content = Path(source).read_bytes()
             self.written.append(len(content))
             self.rows.append(len(json.loads(content)))
+            self.now += 60 if len(self.rows) == self.stalls else 0
         self.replace(source, target)
 
 
@@ -246,6 +249,15 @@ def test_each_epoch_that_is_long_beside_a_write_is_on_the_disk_at_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch, epoch=60)
+    recorded(tmp_path, clock, num_epochs=5).train()
+    assert clock.rows == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("stalls", [1, 3])
+def test_a_disk_that_stalls_once_delays_no_later_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stalls: int
+) -> None:
+    clock = Clock(monkeypatch, epoch=60, stalls=stalls)
     recorded(tmp_path, clock, num_epochs=5).train()
     assert clock.rows == [1, 2, 3, 4, 5]
 

@@ -112,6 +112,19 @@ def test_checkpoints_of_a_second_run_are_of_the_optimizer_that_was_set_for_it(
     assert [row["lr"] for row in again.history] == [0.003, 0.003]
 
 
+def test_an_option_of_what_is_frozen_since_needs_no_state(tmp_path: Path) -> None:
+    trainer = build(tmp_path, kind="Adam")
+    trainer.train()
+    frozen, *others = trainer.model.parameters()
+    frozen.requires_grad_(False)
+    trainer.optimizer.param_groups[0]["amsgrad"] = True
+    for each in others:
+        del trainer.optimizer.state[each]
+    trainer.train()
+    assert "max_exp_avg_sq" not in trainer.optimizer.state[frozen]
+    assert all("max_exp_avg_sq" in trainer.optimizer.state[each] for each in others)
+
+
 class InItsOwnWay(torch.optim.Adam):
     """Makes what it needs whenever that is missing."""
 

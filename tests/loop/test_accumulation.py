@@ -331,6 +331,52 @@ def test_an_optimizer_that_keeps_gradients_elsewhere_forgets_them_with_each_wind
     assert_equal_weights(models[1], models[0])
 
 
+class LooksAtAll(torch.optim.SGD):
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad.zero_()
+
+
+class NeedsToBeTold(torch.optim.SGD):
+    def zero_grad(self, set_to_none: bool) -> None:  # type: ignore[override]
+        super().zero_grad(set_to_none)
+
+
+@pytest.mark.parametrize("kind", [LooksAtAll, NeedsToBeTold])
+def test_a_zero_grad_that_fails_without_gradients_is_refused_before_a_step(
+    kind: Any,
+) -> None:
+    trainer = built(kind)
+    told = rf"zero_grad\(\) of {kind.__name__} fails .*(NoneType|set_to_none).*; let it"
+    with pytest.raises(ConfigError, match=told):
+        trainer.train()
+    assert trainer.step == 0
+
+
+class Counts(torch.optim.SGD):
+    """Counts the gradients that its ``zero_grad`` finds."""
+
+    found = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.found += sum(p.grad is not None for p in self.param_groups[0]["params"])
+        super().zero_grad(set_to_none)
+
+
+def test_the_zero_grad_of_an_optimizer_finds_the_gradients_that_it_forgets() -> None:
+    trainer = built(Counts)
+    trainer.train()
+    each = len(list(trainer.model.parameters()))
+    assert trainer.optimizer.found == each * trainer.update  # type: ignore[attr-defined]
+
+
+def built(kind: Any) -> Trainer:
+    model = Regression()
+    optimizer = kind(model.parameters(), lr=0.1)
+    batches = regression_batches(4, 2)
+    return Trainer(model, batches, optimizer=optimizer, device="cpu")
+
+
 def test_a_loader_that_is_exhausted_after_an_epoch_is_told_with_the_next_one() -> None:
     batches = iter(regression_batches())
 

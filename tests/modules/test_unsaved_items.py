@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
 
-from training import Callback, Trainer
+from training import Callback, LearningRateSchedulerCallback, Trainer
 
 X = torch.arange(3.0).view(3, 1)
 
 
 class Saves(Callback):
     """Saves after each epoch; calls ``moves`` after each step."""
+
+    after = ("lr_scheduling",)
 
     def __init__(self, path: Path, moves: Any = None) -> None:
         self.path, self.moves = path, moves
@@ -31,14 +34,16 @@ class Saves(Callback):
         trainer.save_checkpoint(self.path)
 
 
-def train(path: Path, model: nn.Module, moves: Any = None, **options: Any) -> None:
+def train(
+    path: Path, model: nn.Module, moves: Any = None, *beside: Callback, **options: Any
+) -> None:
     if "step_fn" not in options:
         options.setdefault("loss_fn", nn.functional.mse_loss)
     options.setdefault("optimizer", torch.optim.SGD(model.parameters(), lr=0.01))
     trainer = Trainer(
         model,
         [(X, X)],
-        callbacks=[Saves(path, moves)],
+        callbacks=[*beside, Saves(path, moves)],
         num_epochs=5,
         device="cpu",
         **options,
@@ -329,6 +334,7 @@ def hooked(saves: bool) -> nn.Module:
         pytest.param(HasItWhole, False, id="those of the whole"),
         pytest.param(lambda: hooked(True), False, id="hooks"),
         pytest.param(lambda: hooked(False), True, id="a hook that only loads"),
+        pytest.param(lambda: spectral_norm(Cools()), True, id="hooks of torch"),
         pytest.param(Cools, True, id="nothing"),
     ],
 )
@@ -339,10 +345,16 @@ def test_r8_a_number_that_a_module_saves_in_a_way_of_its_own_is_not_named(
     assert ("moves numbers" in caplog.text) == told
 
 
-@pytest.mark.parametrize("takes_back", [True, False])
+@pytest.mark.parametrize("is_scheduled", [True, False])
+@pytest.mark.parametrize("takes_back", ["before", "after", ""])
 def test_r8_a_number_that_an_optimizer_saves_by_hooks_is_not_named(
-    takes_back: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    takes_back: str,
+    is_scheduled: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """A schedule has hooks of its own there, which take nothing of others back."""
+
     class Counts(torch.optim.SGD):
         calls = 0
 
@@ -358,7 +370,10 @@ def test_r8_a_number_that_an_optimizer_saves_by_hooks_is_not_named(
     optimizer = Counts(model.parameters(), lr=0.01)
     optimizer.calls = 0
     optimizer.register_state_dict_post_hook(lambda o, state: state | {"calls": o.calls})
-    if takes_back:
+    if takes_back == "before":
         optimizer.register_load_state_dict_pre_hook(take)
-    train(tmp_path / "a.pt", model, optimizer=optimizer)
-    assert ("moves numbers" in caplog.text) != takes_back
+    elif takes_back == "after":
+        optimizer.register_load_state_dict_post_hook(lambda o: None)
+    schedules = [LearningRateSchedulerCallback(type="constant")] if is_scheduled else []
+    train(tmp_path / "a.pt", model, None, *schedules, optimizer=optimizer)
+    assert ("moves numbers" in caplog.text) != bool(takes_back)

@@ -84,6 +84,7 @@ class RunRecord(Callback):
         self._recorded: list[Any] | None = None  # the history as it stands in its file
         self._rows_before = 0  # those of the run when this start began
         self._due = 0.0  # when further ones may be written
+        self._took = 0.0  # seconds of the last write
         self._folder = Path()
         self._claim = Claim("run record", "training.save_dir")
 
@@ -130,7 +131,9 @@ class RunRecord(Callback):
         self.steps_before = trainer.step
         self._rows_before = len(trainer.history)
         self._owes_config = True
+        began = time.perf_counter()
         self._write(STARTS, self._starts)
+        self._took = time.perf_counter() - began
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
         """Write the history so far, unless that takes long beside the epochs since.
@@ -191,7 +194,9 @@ class RunRecord(Callback):
                 self._recorded = history
         finally:
             ended = time.perf_counter()
-            self._due = ended + (ended - began) / SHARE
+            # The lesser of two: a disk that has stalled once is not waited for since.
+            took, self._took = self._took, ended - began
+            self._due = ended + min(took, self._took) / SHARE
 
     def _write(self, name: str, content: Any) -> None:
         self._claim.confirm()

@@ -15,6 +15,7 @@ from training.loop.deferred_window import NotedWindow, UnreadWindow
 from training.loop.precision import Precision
 from training.loop.single_window import SingleWindow
 from training.loop.window import Window
+from training.messages.error_texts import error_text
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,9 @@ def _forget_more(window: Window) -> None:
     """Let ``window`` call the ``zero_grad`` of an optimizer that has one of its own.
 
     It may keep gradients elsewhere, as those in fp32 of weights in bf16.
+
+    Raises:
+        ConfigError: it cannot be called where there are no gradients, as here.
     """
     optimizer = window.optimizer
     if type(optimizer).zero_grad is torch.optim.Optimizer.zero_grad:
@@ -133,9 +137,18 @@ def _forget_more(window: Window) -> None:
     forget = window.clear
 
     def clear() -> None:
+        optimizer.zero_grad()  # while the gradients are there, as in anybody's loop
         forget()
-        optimizer.zero_grad()
 
     # On this window alone: all others have nothing to look up in each step.
     window.clear = clear  # type: ignore[method-assign]
-    clear()
+    try:
+        clear()
+    except Exception as error:
+        # Later it would end a run: at the first window that is dropped, at the latest.
+        raise ConfigError(
+            f"the zero_grad() of {type(optimizer).__name__} fails where no gradient is "
+            f"there yet ({error_text(error)}); let it pass over parameters whose grad "
+            "is None and need no argument, as torch's does, for it is called before "
+            "the first window and after each, or leave it out"
+        ) from error

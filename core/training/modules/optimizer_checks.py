@@ -118,7 +118,8 @@ def _check_state(
     for option, kept in MADE_FIRST.get(module, {}).items():
         for parameter in group["params"] if group.get(option) else ():
             state = optimizer.state.get(parameter)
-            if state and kept not in state:
+            # What is frozen is not stepped.
+            if state and kept not in state and parameter.requires_grad:
                 raise ConfigError(
                     f"group {index} of {type(optimizer).__name__} has the {option} "
                     f"{group[option]}, but the state of its parameter of shape "

@@ -8,7 +8,7 @@ import itertools
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from training.discovery.shipped import PLUGIN_NAMES
 from training.hardware.rng import is_generator
 from training.modules.names_in_code import names_in
 
@@ -28,6 +29,8 @@ LIBRARIES = (
     str(Path(torch.__file__).parents[1]),
     str(Path(__file__).parents[1]),
 )
+#: Packages whose hooks around a state save what is theirs, or listen.
+WITH_HOOKS = {"torch", "training", *PLUGIN_NAMES.values()}
 SITES = ("site-packages", "dist-packages")
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
@@ -85,8 +88,11 @@ def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
     if type(optimizer).state_dict is not Optimizer.state_dict:
         return {}
     own = vars(optimizer)
-    takes = (own.get(f"_optimizer_load_state_dict_{n}_hooks") for n in ("pre", "post"))
-    if own.get("_optimizer_state_dict_post_hooks") and any(takes):
+    puts, *takes = (
+        has_hooks(own.get(f"_optimizer_{name}_hooks", {}))
+        for name in ("state_dict_post", "load_state_dict_pre", "load_state_dict_post")
+    )
+    if puts and any(takes):
         return {}
     return {
         name: value
@@ -94,6 +100,12 @@ def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
         if name not in ("defaults", "param_groups", "state")
         and not name.startswith("_optimizer_")
     }
+
+
+def has_hooks(hooks: Mapping[int, Any]) -> bool:
+    """Whether there are hooks that may know of a user's numbers: no library's."""
+    written_in = (getattr(hook, "__module__", None) or "" for hook in hooks.values())
+    return any(name.partition(".")[0] not in WITH_HOOKS for name in written_in)
 
 
 def is_updated(place: str, updated: Collection[str]) -> bool:

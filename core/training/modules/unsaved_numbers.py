@@ -16,6 +16,7 @@ from training.modules.plain_names import plain_name, some
 from training.modules.reachable import (
     NUMBERS,
     Found,
+    has_hooks,
     held_in,
     inside_of,
     is_of_numpy,
@@ -191,18 +192,21 @@ def _is_of_torch(holder: Any) -> bool:
 def _saves_more(module: nn.Module) -> bool:
     """Whether it saves more than its tensors, and takes it back: by methods or hooks.
 
-    Not by those of one side alone, such as one that renames what is loaded.
+    Not by those of one side alone, such as one that renames what is loaded, nor by
+    those that torch puts there, as its ``spectral_norm`` does.
     """
 
     def has_own(name: str) -> bool:
         return getattr(type(module), name) is not getattr(nn.Module, name)
 
-    saves = has_own("_save_to_state_dict") or module._state_dict_hooks
-    loads = has_own("_load_from_state_dict") or (
-        module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks
+    saves = has_own("_save_to_state_dict") or has_hooks(module._state_dict_hooks)
+    loads = (
+        has_own("_load_from_state_dict")
+        or has_hooks(module._load_state_dict_pre_hooks)
+        or has_hooks(module._load_state_dict_post_hooks)
     )
     whole = has_own("state_dict") and has_own("load_state_dict")
-    return has_own("get_extra_state") or whole or bool(saves and loads)
+    return has_own("get_extra_state") or whole or (saves and loads)
 
 
 def _is_kept(module: nn.Module) -> bool:

@@ -60,6 +60,48 @@ def test_the_resume_source_stays_until_a_later_run(
     assert short(tmp_path) == "c4 c5"
 
 
+@pytest.mark.parametrize("by", ["the folder", "a link to the link"])
+@pytest.mark.parametrize("goes_on", ["there", "in another folder"])
+def test_a_run_whose_checkpoints_are_links_goes_on_as_that_of_their_folder(
+    begun, tmp_path, by, goes_on
+):
+    folder, disk = tmp_path / "run", tmp_path / "disk"
+    first = begun(save_dir=folder, save_top_k=2)
+    for value in (1.0, 3.0, 4.0):
+        first.run_epoch(val_loss=value)
+    source = first.plugin.last_path
+    disk.mkdir()
+    for number, name in enumerate(files(folder)):
+        (folder / name).rename(disk / f"{number}.pt")
+        (folder / name).symlink_to(disk / f"{number}.pt")
+    if by == "a link to the link":
+        source = tmp_path / "mine.pt"
+        source.symlink_to(first.plugin.last_path)
+    save_dir = folder if goes_on == "there" else tmp_path / "later"
+    second = begun(resume=source, save_dir=save_dir, save_top_k=2)
+    second.run_epoch(val_loss=2.0)
+    assert second.plugin.find_checkpoint(10) == folder / "checkpoint-001-1.0000.pt"
+    left = "c1 c4 l3" if goes_on == "there" else "c1 c2 l3"  # l3 is what was resumed
+    assert short(folder) == left
+    assert len(list(disk.iterdir())) == 3
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_link_in_the_folder_of_its_checkpoint_keeps_both(begun, tmp_path, is_lost):
+    first = begun(save_dir=tmp_path)
+    for value in (1.0, 2.0):
+        first.run_epoch(val_loss=value)
+    link = tmp_path / "mine.pt"
+    link.symlink_to(first.plugin.last_path.name)
+    if is_lost:
+        (tmp_path / "manifest.json").unlink()
+    second = begun(resume=link, save_dir=tmp_path)
+    for value in (0.5, 0.4):
+        second.run_epoch(val_loss=value)
+    assert link.exists()
+    assert first.plugin.last_path.name in files(tmp_path)
+
+
 def test_resuming_an_earlier_checkpoint_leaves_the_later_branch_alone(begun, tmp_path):
     first = begun(save_dir=tmp_path, save_top_k=-1)
     for value in (3.0, 2.0, 1.0):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -190,6 +191,21 @@ class Manifest:
             return True
         except (ValueError, RecursionError):
             return False
+
+
+def listed_first(paths: Sequence[Path], step: int) -> Path:
+    """Return the first of ``paths`` that is listed where it lies, else the first.
+
+    Args:
+        paths: of one checkpoint, some of which are links.
+        step: of its state.
+    """
+    for path in paths:
+        # What is wrong with a list is said by whoever reads the chosen one.
+        with contextlib.suppress(CheckpointError, ConfigError, OSError):
+            if Manifest.read(path.parent).listed(path.name, step):
+                return path
+    return paths[0]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,20 +19,23 @@ from training.plugin import (
     require_state,
 )
 
+#: As many as the system follows: what has more of them was not loaded.
+MOST_LINKS = 40
+
 
 @dataclass(frozen=True)
 class Resumed:
     """What tells which run goes on.
 
     Attributes:
-        source: the checkpoint that was loaded, links followed: retention deletes files.
-            None in a fresh run.
+        paths: of the checkpoint that was loaded, as it was named, and each that this
+            leads to as a link, the file itself last. None in a fresh run.
         position: (epoch, step) of its state.
         known: (file, step) pairs that this plugin had listed, and
         metrics: the latest that the run had measured, both to know it by.
     """
 
-    source: Path | None
+    paths: tuple[Path, ...]
     position: tuple[int, int]
     known: tuple[tuple[str, int], ...]
     metrics: Mapping[str, MetricValue]
@@ -47,8 +50,18 @@ def resumed_by(
     """Return what tells the run of a checked state; ``{}`` in a fresh run."""
     named = filter(None, (state.get("best"), state.get("last")))
     known = tuple((each["file"], each["step"]) for each in named)
-    real = None if source is None else Path(os.path.realpath(source))
-    return Resumed(real, position, known, metrics)
+    paths = tuple(_links_from(source)) if source else ()
+    return Resumed(paths, position, known, metrics)
+
+
+def _links_from(path: Path) -> Iterator[Path]:
+    """Yield a path, and each that it leads to as a link."""
+    yield path
+    for _ in range(MOST_LINKS):
+        if not path.is_symlink():
+            return
+        path = path.parent / os.readlink(path)
+        yield path
 
 
 def pointer(entry: Entry) -> dict[str, Any]:

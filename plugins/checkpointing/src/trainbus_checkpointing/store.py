@@ -16,6 +16,7 @@ from trainbus_checkpointing.manifest import (
     Lists,
     Manifest,
     is_complete,
+    listed_first,
     read_beside,
     read_or_move_aside,
 )
@@ -60,7 +61,7 @@ class Store:
         self._held = lock
         self._strategy = strategy
         self._lists = Lists(Manifest(folder))
-        self._source: str | None = None
+        self._sources: set[str] = set()  # names here of what was resumed
         #: Of the run; empty before it has begun, and on other processes than the main.
         self.run_id = ""
         self._background = Background()
@@ -131,11 +132,14 @@ class Store:
         self._lock.confirm()
         self._lists = Lists(read_or_move_aside(self.folder))
         self._manifest.drop_incomplete()
-        self._source, self.run_id, saved_by = None, run_id, ""
-        known, source, until = list(resumed.known), resumed.source, resumed.position
-        if source and self.is_at(source.parent):
-            self._source = source.name
-            known.insert(0, (self._source, until[1]))
+        self.run_id, saved_by = run_id, ""
+        known, paths, until = list(resumed.known), resumed.paths, resumed.position
+        here = [path for path in paths if self.is_at(path.parent)]
+        self._sources = {path.name for path in here}
+        # Links to files on another disk are listed where they are, not where they lead.
+        source = listed_first([*here[::-1], *paths], until[1]) if paths else None
+        if source in here:
+            known.insert(0, (source.name, until[1]))
             if not self._manifest.run:  # no list, or one that was damaged
                 self._manifest.entries = relisted(self.folder, known)
         elif source is not None:
@@ -147,10 +151,10 @@ class Store:
             run = self._manifest.run_resumed(known, until, resumed.metrics)
         else:  # what its owner has listed since is of a branch
             run, until = own.run, (own.epoch, own.step)
-        if run is None and self._source is not None:
+        if run is None and source in here:
             run = self._manifest.run  # an unlisted file in here: of the newest run
         # From where no keeper of it is, the run has only gone to another folder.
-        is_kept = any(source and each.is_at(source.parent) for each in keepers)
+        is_kept = any(each.is_at(path.parent) for each in keepers for path in paths)
         if run is None and source and is_kept and not saved_by:
             run = run_alike(self._manifest, source)
         self._manifest.begin_run(run, until)
@@ -233,8 +237,7 @@ class Store:
         try:
             parts.finish()
         except CheckpointError as error:
-            last_good = self._last_good()
-            raise CheckpointError(f"{error}; {last_good}") from error
+            raise CheckpointError(f"{error}; {self._last_good()}") from error
         self.on_main(lambda: self._commit(parts.draft, needed))
 
     def abandon_parts(self) -> None:
@@ -353,8 +356,7 @@ class Store:
         current = self.entries
         protected = {entry.file for entry in current if entry.step in needed}
         protected |= {entry.file for entry in (self.best, self.last) if entry}
-        protected |= {self._source} if self._source else set()
-        evicted = self.ranking.evicted(current, protected)
+        evicted = self.ranking.evicted(current, protected | self._sources)
         for entry in evicted:
             self._lock.confirm(self._manifest.is_as_left)
             files.remove(self.folder, entry.file)
@@ -376,16 +378,14 @@ class Store:
         )
 
     def _report(self) -> None:
-        others = len(self._manifest.entries) - len(self.entries)
-        if others:
+        if others := len(self._manifest.entries) - len(self.entries):
             log.warning(
                 "checkpointing: %s holds %d checkpoints that are not of this run; they "
                 "are neither ranked nor deleted",
                 *(self.folder, others),
             )
         listed = {entry.file for entry in self._manifest.entries}
-        strangers = files.unlisted(self.folder, listed)
-        if strangers:
+        if strangers := files.unlisted(self.folder, listed):
             log.warning(
                 "checkpointing: %s also holds files that are not listed and stay as "
                 "they are: %s",

@@ -137,7 +137,9 @@ class HasNaN(torch.nn.Module):
         return outputs
 
 
-def test_of_a_row_with_a_nan_among_its_logits_nothing_is_predicted(tiny, caplog) -> None:
+def test_of_a_row_with_a_nan_among_its_logits_nothing_is_predicted(
+    tiny, caplog
+) -> None:
     model, processor = tiny
     family = classifier()
     batch = family.collate(processor, ROWS[:3])

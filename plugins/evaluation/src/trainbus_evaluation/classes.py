@@ -182,9 +182,7 @@ class Classes:
         for place, kept in self._predicted.items():
             dim = place % logits.dim()
             if dim not in highest:
-                best = logits.argmax(
-                    dim, keepdim=True
-                )  # of a NaN, the highest to torch
+                best = logits.argmax(dim, keepdim=True)  # a NaN is, to torch
                 is_nan = logits.gather(dim, best).isnan()
                 highest[dim] = best.masked_fill(is_nan, NO_CLASS).reshape(-1)
             kept.append(highest[dim])

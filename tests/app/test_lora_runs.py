@@ -16,7 +16,7 @@ from trainbus_data.images.picture import Picture
 from trainbus_data.vqa.synthetic import write_shapes
 from training import CheckpointError, ConfigError, create_trainer_from_config
 from training.app.cli import main
-from training.checkpoint_io import read_checkpoint
+from training.checkpoint_io import read_checkpoint, write_checkpoint
 
 needs_peft = pytest.mark.skipif(
     importlib.util.find_spec("peft") is None,
@@ -188,9 +188,14 @@ def test_a_file_of_weights_is_not_made_of_adapters(
 def test_adapters_are_not_written_as_a_folder_that_is_named_as_a_file(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """No model is built for that: the base of this one is gone."""
+    state, lone = read_checkpoint(trained), tmp_path / "lone.pt"
+    described = {**state["metadata"]["model"], "base": str(tmp_path / "gone")}
+    state["metadata"] = {**state["metadata"], "model": described}
+    write_checkpoint(lone, state)
     for name in ("a.safetensors", "a.onnx"):
         out = tmp_path / name
-        assert main(["export", str(trained), str(out), "--adapter"]) == 2
+        assert main(["export", str(lone), str(out), "--adapter"]) == 2
         assert f"as a folder; name {str(tmp_path / 'a')!r}" in capsys.readouterr().err
         assert not out.exists()
 

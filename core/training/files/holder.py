@@ -109,7 +109,9 @@ def start_of(pid: int) -> str | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         state, *fields = stat.rpartition(")")[2].split()
-        return None if state in ENDED else f"{_kernel()}/{fields[18]}"
+        # Of the main thread alone while others are at work: it says nothing of them.
+        is_over = state in ENDED and int(fields[16]) < 2
+        return None if is_over else f"{_kernel()}/{fields[18]}"
     except OSError:
         if os.path.isdir("/proc/self"):
             return None

@@ -48,6 +48,16 @@ def test_a_text_without_a_label_is_no_part_of_the_loss_of_its_batch():
         assert float(model(**batch).loss) == pytest.approx(float(alone), rel=1e-5)
 
 
+def test_of_a_text_with_a_nan_among_its_logits_nothing_is_predicted():
+    task = TextClassification()
+    model, processor = task.build(ROWS)
+    torch.nn.init.constant_(model.classifier.bias[-1:], torch.nan)
+    batch = task.collate(processor, ROWS)
+    with torch.no_grad():
+        said = task.predict(model, processor, batch)
+    assert said == [None] * len(ROWS)
+
+
 def test_texts_are_cut_to_the_length_that_the_model_has():
     task = TextClassification(max_length=8)
     model, processor = task.build(ROWS)

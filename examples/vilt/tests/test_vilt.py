@@ -82,6 +82,16 @@ def test_an_answer_that_is_not_in_the_list_is_counted_and_not_learnt(caplog):
     assert batch.loss_weight == 1
 
 
+def test_of_a_row_with_a_nan_among_its_logits_no_answer_is_predicted():
+    made = family()
+    model, processor = made.build(ROWS)
+    for weight in model.parameters():
+        torch.nn.init.constant_(weight, torch.nan)
+    batch = made.collate(processor, ROWS)
+    with torch.no_grad():
+        assert made.predict(model, processor, batch) == [""] * len(ROWS)
+
+
 def test_a_row_without_an_answer_is_no_part_of_the_loss_of_its_batch():
     made = family()
     model, processor = made.build(ROWS)

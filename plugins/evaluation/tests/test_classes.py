@@ -241,6 +241,15 @@ def test_what_has_a_nan_among_its_logits_is_right_for_no_class(
     assert f"NaN among the logits of {counted[-1].sum()} labels" in told
 
 
+def test_a_nan_is_a_miss_of_the_class_that_is_true_and_no_class_of_its_own():
+    labels = torch.arange(100) % 2
+    logits = nn.functional.one_hot(labels).float()
+    logits[0, 1] = torch.nan
+    evaluator = Evaluator(nn.Identity(), metrics=["f1"], loss_fn=constant)
+    f1 = evaluator.evaluate([(logits, labels)])["f1"]
+    assert f1 == pytest.approx((2 * 49 / (49 + 50) + 1) / 2)
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.int8, torch.int16, torch.int32, torch.uint8, torch.int64], ids=str
 )
@@ -253,3 +262,18 @@ def test_labels_may_be_whole_numbers_of_any_width(dtype, shape):
         return evaluator.evaluate([(labels.float(), labels)] * 2)
 
     assert measure(labels.to(dtype)) == measure(labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16], ids=str)
+@pytest.mark.parametrize("rows", [[156, 156, 3, 3], [156] * 4], ids=str)
+def test_a_class_that_bytes_would_take_for_what_is_ignored_counts(dtype, rows):
+    """In a byte -100 is 156."""
+    logits = torch.zeros(4, 200)
+    logits[:, 156] = 1
+    evaluator = Evaluator(nn.Identity(), metrics=["accuracy", "loss"])
+    found = [
+        evaluator.evaluate([(logits, torch.tensor(rows, dtype=each))])
+        for each in (torch.int64, dtype)
+    ]
+    assert found[0]["accuracy"] == rows.count(156) / 4
+    assert found[0] == found[1]

@@ -18,7 +18,7 @@ from training.recipes.task import Task
 __all__ = ["Confusion", "PredictedRows", "read_predictions"]
 
 #: Scores of a row of which 1 is all that can be had; another may be an error.
-SHARES = ("accuracy", "exact_match", "anls", "f1")
+BEST_AT_1 = ("accuracy", "exact_match", "anls", "f1")
 #: Classes that a table of confusions has; with more, there is a list of them.
 MOST_CLASSES = 20
 #: Confusions in the list, and rows that are shown.
@@ -115,7 +115,7 @@ class PredictedRows:
     @property
     def is_share(self) -> bool:
         """Whether a score of 1 is known to mean that a row is right."""
-        return self.score_name in SHARES
+        return self.score_name in BEST_AT_1
 
     @property
     def are_judged(self) -> bool:

@@ -155,6 +155,25 @@ def test_trained_weights_of_ones_own_model_are_sent_to_the_model_not_in_a_circle
     assert command("export", "whole.pt", "w.safetensors")[0] == 0
 
 
+def test_of_a_sharded_checkpoint_adapters_are_not_written_as_one_file_of_its_state(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.ckpt").mkdir()  # of which nothing can be read
+    code, _, err = command("export", "a.ckpt", "w.pt", "--adapter")
+    assert (code, "adapters are written as a folder; name 'w'" in err) == (2, True)
+    code, _, err = command("export", "a.ckpt", "w.PT")
+    assert (code, "named as a file" in err) == (4, False)
+
+
+@pytest.mark.parametrize("out", ["folder", "w.safetensors"])
+def test_of_a_checkpoint_without_adapters_that_is_said_first(
+    checkpoint: Path, command: Command, out: str
+) -> None:
+    code, _, err = command("export", "--adapter", str(checkpoint), out)
+    assert (code, "has no adapters; leave --adapter out" in err) == (4, True)
+
+
 @pytest.mark.parametrize(
     ("out", "said"),
     [

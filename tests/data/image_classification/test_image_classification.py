@@ -14,7 +14,8 @@ TASK = ImageClassification()
 
 
 @pytest.mark.parametrize(
-    ("said", "score"), [("red", 1.0), ("Red", 0.0), ("blue", 0.0), ("", 0.0)]
+    ("said", "score"),
+    [("red", 1.0), ("Red", 0.0), ("blue", 0.0), ("", 0.0), (None, 0.0)],
 )
 def test_a_label_is_right_to_the_letter(said, score):
     assert TASK.score(said, {"label": "red"}) == {"accuracy": score}
@@ -29,6 +30,13 @@ def test_macro_f1_is_that_of_the_field(seed):
     records = [{"label": label, "prediction": guess} for label, guess in pairs]
     expected = f1_score(labels, said, average="macro", zero_division=0)
     assert TASK.summarise(records) == {"macro_f1": pytest.approx(expected)}
+
+
+def test_what_is_not_predicted_is_a_miss_and_no_label_of_its_own():
+    rows = [{"label": each, "prediction": each} for each in ("a", "a", "None", "None")]
+    rows[0]["prediction"] = rows[2]["prediction"] = None
+    assert TASK.score(None, rows[2]) == {"accuracy": 0.0}
+    assert TASK.summarise(rows) == {"macro_f1": pytest.approx(2 / 3)}
 
 
 SCORES = """

@@ -93,6 +93,31 @@ def test_c8_a_killed_process_that_nobody_waits_for_holds_nothing(
         assert sweep_leftovers(tmp_path) == [half]
 
 
+MAIN_ENDS = """
+import ctypes, threading
+
+threading.Thread(target=input).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@linux
+def test_c8_a_process_whose_main_thread_alone_has_ended_is_at_work(
+    tmp_path: Path,
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", MAIN_ENDS], stdin=-1) as process:
+        stat = Path(f"/proc/{process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            os.sched_yield()
+        lock = holder(tmp_path, pid=process.pid, started=start_of(process.pid))
+        half = tmp_path / f"a.pt.tmp-{process.pid}"
+        half.write_bytes(b"half")
+        with pytest.raises(ConfigError, match=f"in use by process {process.pid}"):
+            lock.acquire()
+        assert sweep_leftovers(tmp_path) == []
+        process.kill()
+
+
 def test_c8_the_name_alone_refuses_where_nothing_can_be_locked(tmp_path: Path) -> None:
     parent = os.getppid()
     lock = holder(tmp_path, pid=parent, started=start_of(parent))

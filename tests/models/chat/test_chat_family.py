@@ -149,6 +149,23 @@ def test_a_folder_answers_in_plain_transformers_as_the_family_does(
     assert expected == [row["caption"] for row in rows]
 
 
+def test_a_base_exports_whose_generation_is_told_what_it_does_not_use(
+    tiny, tmp_path: Path
+) -> None:
+    """As many published ones are, which the library reads and would not write."""
+    sets = {"temperature": 0.2, "top_p": 0.9}
+    base, out = tmp_path / "base", tmp_path / "out"
+    chat().export(*tiny, base)
+    path = base / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": 2, **sets}))
+    model, processor = chat().load(os.fspath(base), [])
+    chat().export(model, processor, out)
+    told = json.loads((out / path.name).read_text())
+    assert {name: told[name] for name in sets} == sets
+    again = transformers.AutoModelForImageTextToText.from_pretrained(out)
+    assert again.generation_config.eos_token_id == told["eos_token_id"]
+
+
 def test_a_folder_without_a_chat_template_is_refused(tiny, tmp_path: Path) -> None:
     chat().export(*tiny, tmp_path)
     (tmp_path / "chat_template.jinja").unlink()

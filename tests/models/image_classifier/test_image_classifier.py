@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -121,6 +122,36 @@ def test_rows_without_labels_are_predicted(tiny) -> None:
     batch = classifier().collate(tiny[1], [{"image": row["image"]} for row in ROWS])
     assert "labels" not in batch
     assert batch.loss_weight == 0
+
+
+class HasNaN(torch.nn.Module):
+    """Returns a NaN among the logits of the first row."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **given: Any) -> Any:
+        outputs = self.model(**given)
+        outputs.logits[0, -1] = torch.nan
+        return outputs
+
+
+def test_of_a_row_with_a_nan_among_its_logits_nothing_is_predicted(
+    tiny, caplog
+) -> None:
+    model, processor = tiny
+    family = classifier()
+    batch = family.collate(processor, ROWS[:3])
+    with torch.no_grad():
+        usual = family.predict_with_confidence(model, processor, batch)
+        sure = family.predict_with_confidence(HasNaN(model), processor, batch)
+        said = family.predict(HasNaN(model), processor, batch)
+    assert said == [label for label, _ in sure] == [None, *(n for n, _ in usual[1:])]
+    assert math.isnan(sure[0][1])
+    assert sure[1:] == usual[1:]
+    (told,) = caplog.messages
+    assert "NaN among the logits of 1 rows" in told
 
 
 def test_one_label_alone_is_refused() -> None:

@@ -35,7 +35,8 @@ def export(arguments: argparse.Namespace) -> None:
 
     out = _new_path(named_path(arguments.out))
     checkpoint = named_path(arguments.checkpoint)
-    is_sharded = out.suffix == WHOLE and checkpoint.is_dir()
+    is_whole_state = out.suffix.lower() == WHOLE and not arguments.adapter
+    is_sharded = is_whole_state and checkpoint.is_dir()
     if out.suffix != SUFFIX:
         if checkpoint.exists() and not is_sharded:
             _refuse_file(out, arguments.adapter)
@@ -128,20 +129,19 @@ def _write_pretrained(
             f"write for from_pretrained; name a file instead{without}: "
             f"{str(out).removesuffix(SUFFIX)}{SUFFIX}"
         )
+    if form == "adapter":
+        if not described.get("lora"):
+            raise CheckpointError(f"{source!r} has no adapters; leave --adapter out")
+        _refuse_file(out, is_adapter=True)  # also that of a file of weights
     saved = state.get("metadata", {}).get("config", {})
     made = rebuild(described, source, state["model"], saved, None, is_whole(state))
     fill(made.model, state, source)
     adapters, model = import_module("trainbus_models.lora"), made.model
-    has_adapter = adapters.has_lora(model)
-    if form == "adapter":
-        if not has_adapter:
-            raise CheckpointError(f"{source!r} has no adapters; leave --adapter out")
-        _refuse_file(out, is_adapter=True)  # also that of a file of weights
     with import_module("trainbus_data.folders").new_folder(out) as draft:
         if form == "adapter":
             adapters.save_adapter(model, draft, described.get("base"))
             return
-        model = adapters.merged(model) if has_adapter else model
+        model = adapters.merged(model) if adapters.has_lora(model) else model
         try:
             made.family.export(model, made.processor, draft)
         except NotImplementedError as error:

@@ -140,10 +140,13 @@ class $class_name(Task, ModelFamily):
         # The weight is the number of items that the model's loss is a mean over.
         return Batch({**tensors, "labels": labels}, kept, int((labels >= 0).sum()))
 
-    def predict(self, model: Any, processor: list[str], batch: Batch) -> list[str]:
+    def predict(self, model: Any, processor: list[str], batch: Batch) -> list[Any]:
         """Return one JSON value for each row, whatever else is in the batch."""
-        best = model(batch["counts"])["scores"].argmax(dim=-1)
-        return [processor[number] for number in best.tolist()]
+        scores = model(batch["counts"])["scores"]
+        # To torch a NaN is the highest, whose label would be right by chance.
+        best = scores.argmax(dim=-1).where(~scores.isnan().any(dim=-1), -1)
+        names = [*processor, None]
+        return [names[number] for number in best.tolist()]
 
     def sample_rows(self) -> list[dict[str, str]]:
         """Return rows that `trainbus plugins check` and the tests try it on."""
@@ -201,4 +204,12 @@ def test_a_label_that_training_never_had_is_no_part_of_the_loss():
     batch = task.collate(labels, [ROWS[0], *others])
     assert batch["labels"].tolist() == [1, -100, -100]
     assert batch.loss_weight == 1
+
+
+def test_of_a_text_with_a_nan_among_its_scores_nothing_is_predicted():
+    task = $class_name()
+    model, labels = task.build(ROWS)
+    model.layer.bias.data[-1] = float("nan")
+    batch = task.collate(labels, ROWS)
+    assert task.predict(model, labels, batch) == [None] * len(ROWS)
 '''

@@ -17,7 +17,8 @@ class ImageClassification(Task):
 
     ``accuracy``: the share of the rows whose label is predicted. ``macro_f1``: the mean
     over all labels, true or predicted, of the harmonic mean of precision and recall:
-    rare labels count as much as frequent ones. Both are in [0, 1].
+    rare labels count as much as frequent ones. Both are in [0, 1]. A prediction of None
+    is a miss of the true label, and no label of its own.
     """
 
     fields: ClassVar[Mapping[str, str]] = {
@@ -31,16 +32,19 @@ class ImageClassification(Task):
 
     def score(self, prediction: Any, row: Mapping[str, Any]) -> dict[str, float]:
         """Return whether the label is right."""
-        return {"accuracy": float(str(prediction) == str(row["label"]))}
+        is_right = prediction is not None and str(prediction) == str(row["label"])
+        return {"accuracy": float(is_right)}
 
     def summarise(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the mean F1 over labels."""
         known = [each for each in records if "label" in each]
         if not known:
             return {}
-        pairs = [(str(each["label"]), str(each["prediction"])) for each in known]
-        true, said = (Counter(column) for column in zip(*pairs, strict=True))
-        hits = Counter(label for label, guess in pairs if label == guess)
+        true = Counter(str(each["label"]) for each in known)
+        given = [each for each in known if each["prediction"] is not None]
+        said = Counter(str(each["prediction"]) for each in given)
+        hits = Counter(str(each["label"]) for each in given
+                       if str(each["label"]) == str(each["prediction"]))  # fmt: skip
         labels = true.keys() | said.keys()
         # 2 hits / (true + said) is the harmonic mean of hits/said and hits/true.
         scores = [2 * hits[name] / (true[name] + said[name]) for name in labels]

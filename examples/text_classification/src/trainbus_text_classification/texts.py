@@ -96,20 +96,22 @@ class TextClassification(Task, ModelFamily):
         tensors["labels"] = labels
         return Batch(tensors, kept, int((labels != -100).sum()))  # its loss: a mean
 
-    def predict(self, model: Any, processor: Texts, batch: Batch) -> list[str]:
-        """Return the likeliest label of each text."""
+    def predict(self, model: Any, processor: Texts, batch: Batch) -> list[str | None]:
+        """Return the likeliest label of each text; None where a logit is NaN."""
         said = self.predict_with_confidence(model, processor, batch)
         return [label for label, _ in said]
 
     def predict_with_confidence(
         self, model: Any, processor: Texts, batch: Batch
-    ) -> list[tuple[str, float]]:
-        """Return the likeliest label of each text, and its probability."""
+    ) -> list[tuple[str | None, float]]:
+        """Return the same, each with its probability."""
         asked = {name: value for name, value in batch.items() if name != "labels"}
         logits = model(**asked).logits
-        best = logits.argmax(dim=-1)
-        sure = logits.softmax(dim=-1).gather(1, best[:, None])[:, 0]
-        labels = [processor.labels[number] for number in best.tolist()]
+        # To torch a NaN is the highest, whose label would be right by chance.
+        best = logits.argmax(dim=-1).where(~logits.isnan().any(dim=-1), -1)
+        sure = logits.softmax(dim=-1).amax(dim=-1)
+        names = [*processor.labels, None]
+        labels = [names[number] for number in best.tolist()]
         return list(zip(labels, sure.tolist(), strict=True))
 
     def sample_rows(self) -> list[dict[str, str]]:

@@ -117,7 +117,7 @@ class Vilt(ModelFamily):
         return Batch(tensors, kept, weight)
 
     def predict(self, model: Any, processor: Any, batch: Batch) -> list[str]:
-        """Return the likeliest answer of each row."""
+        """Return the likeliest answer of each row; none, ``""``, where one is NaN."""
         said = self.predict_with_confidence(model, processor, batch)
         return [answer for answer, _ in said]
 
@@ -130,7 +130,10 @@ class Vilt(ModelFamily):
         # The library puts patches in a random order, in eval mode, too.
         with torch.random.fork_rng(devices=devices):
             highest, best = model(**asked).logits.max(dim=-1)
-        answers = [processor.answers[number] for number in best.tolist()]
+        # To torch a NaN is the highest, whose answer would be right by chance.
+        best = best.where(~highest.isnan(), -1)
+        names = [*processor.answers, ""]
+        answers = [names[number] for number in best.tolist()]
         return list(zip(answers, highest.sigmoid().tolist(), strict=True))
 
     def describe(self, model: Any, processor: Any) -> dict[str, Any]:

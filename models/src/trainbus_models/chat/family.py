@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -216,12 +216,15 @@ class Chat(TransformersFamily):
         A template may end a turn by a token that the model's configuration lacks.
         """
         super().export(model, processor, folder)
-        config = copy.deepcopy(model.generation_config)
-        own = config.eos_token_id
+        # In the file: the library refuses to write what many a published model has, a
+        # temperature that goes unused, once its configuration was changed.
+        path = folder / "generation_config.json"
+        told = json.loads(path.read_text("utf-8"))
+        own = told.get("eos_token_id")
         ends = [*end_ids(processor), *(own if isinstance(own, list) else [own])]
-        config.eos_token_id = [n for n in dict.fromkeys(ends) if n is not None]
-        config.pad_token_id = processor.tokenizer.pad_token_id
-        config.save_pretrained(folder)
+        told["eos_token_id"] = [n for n in dict.fromkeys(ends) if n is not None]
+        told["pad_token_id"] = processor.tokenizer.pad_token_id
+        path.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
 
     def _generate(
         self, model: Any, processor: Any, batch: Mapping[str, Any], **more: Any

@@ -36,6 +36,9 @@ MOST_NAMED = 8
 #: Label number that a loss leaves out.
 IGNORED = -100
 
+#: Number of what is predicted where a logit is NaN.
+NO_LABEL = -1
+
 
 class ImageClassifier(TransformersFamily):
     """``AutoModelForImageClassification``: a picture in, one of the labels out.
@@ -43,7 +46,8 @@ class ImageClassifier(TransformersFamily):
     The labels are those of the training rows, sorted; the processor carries them in
     ``label_names``, and the model's configuration in ``id2label``. A label that is not
     among them is refused in a training row; of another row, as of validation, it is no
-    part of the loss, and no prediction can be right about it.
+    part of the loss, and no prediction can be right about it. Where a logit is NaN,
+    None is predicted, which is no label.
     """
 
     tasks = ("image_classification",)
@@ -55,6 +59,7 @@ class ImageClassifier(TransformersFamily):
     def __init__(self) -> None:
         self._pixels: PixelCache | None = None
         self._made_for: Any = None
+        self._has_told_of_nan = False
 
     def load(self, name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
         """Return the model and its processor.
@@ -79,7 +84,7 @@ class ImageClassifier(TransformersFamily):
         else:
             known = labels
             fresh = _head_of(Auto, config, len(labels))
-            model = load_model(Auto, name, fresh, **_named(labels))
+            model = load_model(Auto, name, fresh, **_config_of(labels))
         processor = load_part(AutoImageProcessor, name)
         processor.label_names = known
         return model, processor
@@ -130,7 +135,7 @@ class ImageClassifier(TransformersFamily):
             initializer_range=initializer_range,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            **_named(labels),
+            **_config_of(labels),
         )
         size = {"height": image_size, "width": image_size}
         processor = ViTImageProcessorPil(size=size)
@@ -204,20 +209,32 @@ class ImageClassifier(TransformersFamily):
 
     def predict(
         self, model: Any, processor: Any, batch: Mapping[str, Any]
-    ) -> list[str]:
-        """Return the likeliest label of each row."""
-        best = _logits(model, batch).argmax(dim=-1).tolist()  # waits for the device
-        return [processor.label_names[number] for number in best]
+    ) -> list[str | None]:
+        """Return the likeliest label of each row; None where a logit is NaN."""
+        return self._named(processor, _best(_logits(model, batch)))
 
     def predict_with_confidence(
         self, model: Any, processor: Any, batch: Mapping[str, Any]
-    ) -> list[tuple[str, float]]:
+    ) -> list[tuple[str | None, float]]:
         """Return the same with the probability that the model gives the label."""
         logits = _logits(model, batch)
-        best = logits.argmax(dim=-1)
-        sure = logits.float().softmax(dim=-1).gather(1, best[:, None])[:, 0]
-        labels = [processor.label_names[number] for number in best.tolist()]
+        labels = self._named(processor, _best(logits))
+        sure = logits.float().softmax(dim=-1).amax(dim=-1)
         return list(zip(labels, sure.tolist(), strict=True))
+
+    def _named(self, processor: Any, best: torch.Tensor) -> list[str | None]:
+        """Return the labels of the numbers ``best``; tell, once, of those without."""
+        numbers = best.tolist()  # waits for the device
+        if (count := numbers.count(NO_LABEL)) and not self._has_told_of_nan:
+            self._has_told_of_nan = True
+            logger.warning(
+                "the model returned NaN among the logits of %d rows of a batch, of "
+                "which nothing is predicted, so that they count as wrong; look for "
+                "what makes it in the rows, the model or its precision",
+                count,
+            )
+        names = [*processor.label_names, None]
+        return [names[number] for number in numbers]
 
     def _pixels_of(self, processor: Any) -> PixelCache:
         if self._pixels is None or self._made_for is not processor:
@@ -270,7 +287,12 @@ def _logits(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     return logits
 
 
-def _named(labels: Sequence[str]) -> dict[str, Any]:
+def _best(logits: torch.Tensor) -> torch.Tensor:
+    """Return the number of the highest, (B,): NaN, which is it to torch, has none."""
+    return logits.argmax(dim=-1).where(~logits.isnan().any(dim=-1), NO_LABEL)
+
+
+def _config_of(labels: Sequence[str]) -> dict[str, Any]:
     """Return the labels as a model's configuration has them."""
     return {
         "id2label": dict(enumerate(labels)),

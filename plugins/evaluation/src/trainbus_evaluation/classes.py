@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainbus_evaluation.forward import logits_of, targets_of
 from trainbus_evaluation.generated import AnswerClasses
-from trainbus_evaluation.metrics import accuracy, macro_f1
+from trainbus_evaluation.metrics import NO_CLASS, accuracy, macro_f1
 from trainbus_evaluation.shifting import IGNORED, Shift, following
 from training import ConfigError, DataError
 from training.plugin import LabelUse, Strategy
@@ -18,8 +18,6 @@ from training.plugin import LabelUse, Strategy
 #: Where logits may have their classes: behind the batch, as torch's losses take them,
 #: or last, as models of text return them.
 PLACES = (1, -1)
-#: Is predicted where a logit is NaN, which is the highest to torch; no label has it.
-NO_CLASS = torch.iinfo(torch.int64).min
 
 
 class NoLabelError(DataError):
@@ -90,7 +88,7 @@ class Classes:
         else:
             labels = self._add_highest(logits, targets_of(moved))
             if use.ignored != IGNORED:  # two kernels, where somebody chose another
-                labels = labels.long().masked_fill(labels == use.ignored, IGNORED)
+                labels = labels.masked_fill(labels == use.ignored, IGNORED)
         self._look_at_shift(loss, logits, labels, use)
         if counts:
             behind = following(labels) if labels.dim() == 2 else labels
@@ -173,7 +171,7 @@ class Classes:
         return next(iter(self._predicted))
 
     def _add_highest(self, logits: Tensor | None, labels: Any) -> Tensor:
-        """Keep the classes of the highest logits; return their labels."""
+        """Keep the classes of the highest logits; return their labels, as int64."""
         if logits is None or not isinstance(labels, Tensor):
             raise _misfit(logits, labels, list(self._predicted))
         kind = logits.shape, labels.shape, labels.dtype
@@ -184,11 +182,11 @@ class Classes:
         for place, kept in self._predicted.items():
             dim = place % logits.dim()
             if dim not in highest:
-                best = logits.argmax(dim, keepdim=True)  # of a NaN, if there is one
+                best = logits.argmax(dim, keepdim=True)  # a NaN is, to torch
                 is_nan = logits.gather(dim, best).isnan()
                 highest[dim] = best.masked_fill(is_nan, NO_CLASS).reshape(-1)
             kept.append(highest[dim])
-        return labels
+        return labels.long()  # of bytes -100 would be the class 156
 
     def _find_places(self, logits: Tensor, labels: Tensor) -> None:
         """Leave the places that fit labels of this shape, too."""

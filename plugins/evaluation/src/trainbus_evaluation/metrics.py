@@ -9,6 +9,9 @@ from torch import Tensor
 
 from training.plugin import Parts, Strategy
 
+#: Is predicted where nothing can be; no label has it.
+NO_CLASS = torch.iinfo(torch.int64).min
+
 
 class WeightedMean:
     """The mean of batch means, each weighted by the items behind it.
@@ -103,6 +106,7 @@ def macro_f1(predicted: Tensor, target: Tensor) -> float:
 
     Classes are those that occur in either argument, as in scikit-learn's ``f1_score``
     with ``average="macro"``. F1 of a class is ``2 tp / (predicted + actual)``.
+    ``NO_CLASS`` is none of them: it is a miss of the class that is true.
 
     Args:
         predicted: class numbers (N,), int64.
@@ -115,4 +119,5 @@ def macro_f1(predicted: Tensor, target: Tensor) -> float:
     in_all = torch.bincount(ours, minlength=count) + torch.bincount(
         theirs, minlength=count
     )
-    return float((2 * hits.double() / in_all).mean())
+    scores = 2 * hits.double() / in_all
+    return float(scores[classes != NO_CLASS].mean())

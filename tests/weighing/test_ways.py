@@ -6,6 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,22 @@ def test_w5_labels_are_not_masked_without_a_licence() -> None:
 def test_a_licence_is(labels: list[int], loss_fn: Any, model: Any) -> None:
     batch = {"labels": torch.tensor(labels)}
     assert has_licence(batch, model, Counts(loss_fn))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, np.uint8, torch.int16, np.int16])
+def test_labels_that_cannot_hold_the_ignored_one_give_no_licence(kind: Any) -> None:
+    is_tensor = isinstance(kind, torch.dtype)
+    labels: Any = (
+        torch.tensor([[156, 3]], dtype=kind)
+        if is_tensor
+        else np.array([[156, 3]], dtype=kind)
+    )
+    x, loss_fn = torch.zeros(1, 2), nn.CrossEntropyLoss()
+    holds = "int16" in str(kind) and "uint" not in str(kind)
+    assert has_licence((x, labels), nn.Linear(1, 1), Counts(loss_fn)) == holds
+    # One that it holds, as of pictures whose classes are bytes.
+    all_of = Counts(nn.CrossEntropyLoss(ignore_index=255))
+    assert has_licence((x, labels), nn.Linear(1, 1), all_of)
 
 
 class Graphs(Dataset[Any]):

@@ -272,6 +272,9 @@ def has_licence(batch: Any, model: nn.Module, counts: Counts) -> bool:
     labels = labels_of(batch)
     if labels is None or not has_classes(labels):
         return False
+    info: Any = torch.iinfo if isinstance(labels, Tensor) else np.iinfo
+    if not info(labels.dtype).min <= counts.ignored <= info(labels.dtype).max:
+        return False  # a byte takes -100 for 156, which is a class
     if counts.is_torch_loss or bool((labels == counts.ignored).any()):
         return True
     is_decoder = type(model).__name__.endswith("LMHeadModel")

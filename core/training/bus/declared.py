@@ -41,8 +41,12 @@ _KINDS: dict[str, tuple[type, ...]] = dict.fromkeys(_STATE, (FunctionType,))
 for _name, _default in vars(Callback).items():
     if _name[0] == "_" or _name in (*_STATE, *_EVERYDAY):
         continue
-    _more = _COLLECTIONS if isinstance(_default, (tuple, dict)) else ()
-    _KINDS[_name] = (bool,) if isinstance(_default, bool) else (str, *_more)
+    if isinstance(_default, bool):
+        _KINDS[_name] = (bool,)
+    elif isinstance(_default, (tuple, dict)):
+        _KINDS[_name] = (str, *_COLLECTIONS)
+    else:
+        _KINDS[_name] = (str,)
 
 
 def api_mistake(hook_api: Any) -> str:

@@ -57,6 +57,9 @@ class Callback:
     #: Whether weights would differ without it, as with other batches or another model:
     #: a checkpoint of a run with it is resumed without it only if that is consented to.
     alters_training: ClassVar[bool] = False
+    #: Options of the optimizer's groups, such as "max_lr", that its ``load_state_dict``
+    #: compares: elsewhere they are compared as settings of the run.
+    compares_options: Collection[str] = ()
     #: Of one that chooses the engine: whether checkpoints of several processes are
     #: folders of parts.
     saves_parts: bool = False

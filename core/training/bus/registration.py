@@ -14,11 +14,7 @@ from training.bus.order import relation_mistake
 from training.bus.ranks import ranks_mistake
 from training.bus.slots import describe
 from training.errors import PluginError
-from training.hooks.hook_api import (
-    FAILURE_POLICIES,
-    PROJECT,
-    is_meant,
-)
+from training.hooks.hook_api import FAILURE_POLICIES, PROJECT, is_meant
 from training.hookspecs import HOOKS
 from training.messages.error_texts import error_text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,6 @@ from training.hardware.optimizer_kernels import WAYS
 #: Options that are not compared, or as names.
 HOW = ("params", "param_names", "initial_lr", *WAYS)
 GROUPS = "optimizer.groups"
-#: Options of a group that torch's schedulers read their course from.
-COURSE = ("max_lr", "base_momentum", "max_momentum", "min_lr")
 
 
 def optimizer_settings(
@@ -112,16 +110,16 @@ def aligned(
 
 
 def without_course(
-    saved: Mapping[str, Any], own: Mapping[str, Any], options: Mapping[str, Any]
+    saved: Mapping[str, Any], own: Mapping[str, Any], course: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return both settings without what a schedule wrote into the groups and compares.
 
     Args:
         saved: of a checkpoint.
         own: of this run.
-        options: the optimizer's own, which stay settings whatever their names.
+        course: options of groups that a plugin of this run compares.
     """
-    course = {f"optimizer.{name}" for name in COURSE if name not in options}
+    course = {f"optimizer.{name}" for name in course}
     both = [
         {name: value for name, value in each.items() if name not in course}
         for each in (saved, own)

@@ -201,10 +201,7 @@ class Comparison:
 
     def _consented(self, own: Mapping[str, Any]) -> list[Change]:
         pair = aligned(self._saved, own, self._joined)
-        if _is_moved(self._trainer):
-            options = getattr(self._trainer.optimizer, "defaults", {})
-            pair = without_course(*pair, options)
-        changes = differences(*pair)
+        changes = differences(*without_course(*pair, _compared(self._trainer)))
         if self._lost_schedule:
             notes = {"optimizer.lr": "as a schedule left it"}
             changes = [replace(c, note=notes.get(c.name, "")) for c in changes]
@@ -323,6 +320,13 @@ def _is_moved(trainer: Checkpointable) -> bool:
     """Whether a plugin says that it moves the optimizer's options."""
     plugins = trainer.plugins.values()
     return any("optimizer" in getattr(plugin, "mutates", ()) for plugin in plugins)
+
+
+def _compared(trainer: Checkpointable) -> set[str]:
+    """Return options of groups that plugins say they compare, none the optimizer's."""
+    plugins = trainer.plugins.values()
+    said = {name for p in plugins for name in getattr(p, "compares_options", ())}
+    return said - {*getattr(trainer.optimizer, "defaults", ())}
 
 
 def _adapt_optimizer(

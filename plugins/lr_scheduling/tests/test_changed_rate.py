@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, StepLR
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, CheckpointError, Trainer
@@ -288,15 +288,50 @@ def test_other_betas_than_the_one_that_is_moved_are_still_compared(
         trainer.load_checkpoint(path)
 
 
-def test_beside_a_plugin_that_says_nothing_what_its_scheduler_reads_is_compared(
-    tmp_path: Path,
+def stepping(optimizer: Any, **options: Any) -> Any:
+    return StepLR(optimizer, 4)
+
+
+def unmoved(optimizer: Any, **options: Any) -> Any:
+    return one_cycle(optimizer, cycle_momentum=False)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "choice"),
+    [
+        (one_cycle, stepping, "new"),
+        (one_cycle, unmoved, "new"),
+        (stepping, one_cycle, "new"),
+        (unmoved, one_cycle, "rescale"),
+    ],
+)
+def test_where_one_of_both_schedules_moves_momentum_that_is_a_setting_of_the_run(
+    tmp_path: Path, was: Any, now: Any, choice: str
+) -> None:
+    path = saved_cycle(tmp_path, was, momentous, as_earlier=False)
+    whole, expected = cycling(now, momentous, "error")
+    whole.train()
+    trainer, course = cycling(now, momentous, choice)
+    begins_with = trainer.optimizer.param_groups[0]["momentum"]
+    with pytest.raises(CheckpointError, match=rf"momentum was .*, is {begins_with}:"):
+        trainer.load_checkpoint(path)
+    trainer.load_checkpoint(path, allow_changes=["optimizer.momentum"])
+    trainer.train()
+    momenta = [momentum for _, momentum in expected.seen]
+    after = momenta[3:] if choice == "rescale" else momenta[:5]
+    assert [momentum for _, momentum in course.seen] == pytest.approx(after)
+
+
+@pytest.mark.parametrize("mutates", [(), ("optimizer",)])
+def test_beside_a_plugin_that_does_not_compare_what_its_scheduler_reads_the_run_does(
+    tmp_path: Path, mutates: tuple[str, ...]
 ) -> None:
     """Nobody else would: the saved values would hold without a word."""
 
-    def built(max_lr: float) -> Trainer:
+    def built(max_lr: float, **said: Any) -> Trainer:
         trainer = scheduled(0.1, type=None)
         optimizer = trainer.optimizer
-        own = Own()
+        own = type("Own", (Own,), {"mutates": mutates, **said})()
         own.on_setup = lambda: None  # type: ignore[assignment, method-assign]
         own.schedule = OneCycleLR(
             optimizer, max_lr, total_steps=9, cycle_momentum=False
@@ -307,3 +342,24 @@ def test_beside_a_plugin_that_says_nothing_what_its_scheduler_reads_is_compared(
     path = built(0.2).save_checkpoint(tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"optimizer.max_lr was 0.2, is 0.4"):
         built(0.4).load_checkpoint(path)
+    receipt = built(0.4, compares_options=("max_lr", "min_lr")).load_checkpoint(path)
+    assert receipt is not None
+    assert not receipt.changes
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine", "step"])
+def test_what_a_type_does_not_compare_of_a_group_stays_a_setting_of_the_run(
+    tmp_path: Path, kind: str
+) -> None:
+    def built(floor: float) -> Trainer:
+        trainer = scheduled(0.1, type=kind)
+        trainer.optimizer.param_groups[0]["min_lr"] = floor
+        return trainer
+
+    path = built(1e-3).save_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"optimizer.min_lr was 0.001, is 0.005"):
+        built(5e-3).load_checkpoint(path)
+    trainer = built(5e-3)
+    trainer.load_checkpoint(path, allow_changes=["optimizer.min_lr"])
+    trainer.train()
+    assert trainer.optimizer.param_groups[0]["min_lr"] == 5e-3

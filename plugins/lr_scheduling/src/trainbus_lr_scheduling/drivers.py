@@ -115,8 +115,9 @@ class ClosedForm:
         self._saved_settings: dict[str, Any] | None = None
         self._advances = 0
         self._began_at = 0
-        #: What was last given: by id of a group its rate, and its full one then.
-        self._given: dict[int, tuple[float, float]] = {}
+        #: What was last given: by id of a group, which is held lest another take that
+        #: id, its rate and its full one then.
+        self._given: dict[int, tuple[dict[str, Any], float, float]] = {}
         self._is_warned = False
 
     @property
@@ -131,11 +132,15 @@ class ClosedForm:
         return dict(settings)
 
     def start(self) -> None:
-        """Begin at the first update, with the configured rates."""
+        """Begin at the first update; a full rate that was set since is followed."""
         self._schedule, self._saved_settings = self._configured, None
         self._advances = self._began_at = 0
         self._warn_of_set_rates()
-        self._set_base_lrs(self._base_lrs)
+        groups = self._optimizer.param_groups
+        for group, rate in zip(groups, self._base_lrs, strict=False):
+            # Of a group that a loaded state put in the place of one, nobody has set it.
+            if id(group) not in self._given:
+                group["initial_lr"] = rate
         self._apply()
 
     def advance(self, value: float | None = None) -> None:
@@ -209,19 +214,23 @@ class ClosedForm:
         full = full_rate(group, self._optimizer)
         rate = self._schedule.lr_at(advances, full)
         set_lr(group, rate)
-        self._given[id(group)] = rate, full
+        self._given[id(group)] = group, rate, full
 
     def _warn_of_set_rates(self) -> None:
         """Warn, once, of a rate that somebody else has set: it is about to be lost.
 
         It may be that of a group, set after it had joined. A resumed run could not tell
-        it from a rate that a schedule has left.
+        it from a rate that a schedule has left. A rate that is a tensor is not looked
+        at: that would wait for its device at each advance.
         """
         if self._is_warned:
             return
         for number, group in enumerate(self._optimizer.param_groups):
-            now, full = float(group["lr"]), float(group["initial_lr"])
-            rate, full_then = self._given.get(id(group), (now, full))
+            given, now = self._given.get(id(group)), group["lr"]
+            if given is None or now is given[1] or isinstance(now, Tensor):
+                continue
+            _, rate, full_then = given
+            full = full_rate(group, self._optimizer)
             if not is_same(now, rate) and is_same(full, full_then):
                 self._is_warned = True
                 logger.warning(

@@ -30,6 +30,7 @@ from trainbus_lr_scheduling.checks import (
     planned_advances,
 )
 from trainbus_lr_scheduling.drivers import (
+    COURSE,
     ClosedForm,
     Driver,
     base_lrs,
@@ -123,6 +124,8 @@ class LearningRateSchedulerCallback(Callback):
         check_source(scheduler, type)
         self.type = type
         self.is_plateau = type == "plateau" or isinstance(scheduler, ReduceLROnPlateau)
+        # A closed form does not look at them: they stay settings of the run.
+        self.compares_options = COURSE if type is None or self.is_plateau else ()
         self.interval = interval or ("epoch" if scheduler is not None else "step")
         self._is_said = interval is not None
         check_combination(type, scheduler, interval, warmup, step_size, self.is_plateau)
@@ -178,8 +181,7 @@ class LearningRateSchedulerCallback(Callback):
         """
         if self.type is None or self.is_plateau:
             return None
-        total = planned_advances(trainer, self.interval)
-        if total is None:
+        if (total := planned_advances(trainer, self.interval)) is None:
             check_needs_no_total(self.type, self.warmup, self.interval)
         return Schedule(
             type=self.type,
@@ -199,8 +201,7 @@ class LearningRateSchedulerCallback(Callback):
         self._heed_set_rates(trainer)
         self._trainer, self._is_loaded = trainer, False
         self._check_floor(max(base_lrs(trainer.optimizer)))
-        schedule = self.schedule(trainer)
-        if schedule is not None:
+        if (schedule := self.schedule(trainer)) is not None:
             checked_warmup(self.warmup, planned_advances(trainer, self.interval))
             self._driver = ClosedForm(trainer.optimizer, schedule)
             self._hearing.enter_context(heard(trainer.optimizer, self._driver.join))
@@ -213,9 +214,8 @@ class LearningRateSchedulerCallback(Callback):
     def _check_owner(self, optimizer: Optimizer) -> None:
         driver = self._driver
         moved = driver.optimizer if isinstance(driver, TorchDriver) else optimizer
-        check_owner(
-            self.scheduler, getattr(self.scheduler, "optimizer", moved), optimizer
-        )
+        owner = getattr(self.scheduler, "optimizer", moved)
+        check_owner(self.scheduler, owner, optimizer)
         check_groups(self.scheduler, optimizer)
 
     def _take_object(self, trainer: Trainer) -> None:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from training.discovery.shipped import PLUGIN_NAMES
 from training.hardware.rng import is_generator
 from training.modules.names_in_code import names_in
 
@@ -30,7 +29,7 @@ LIBRARIES = (
     str(Path(__file__).parents[1]),
 )
 #: Packages whose hooks around a state save what is theirs, or listen.
-WITH_HOOKS = {"torch", "training", *PLUGIN_NAMES.values()}
+WITH_HOOKS = ("torch.", "training.", "trainbus_")
 SITES = ("site-packages", "dist-packages")
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
@@ -105,7 +104,7 @@ def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
 def has_hooks(hooks: Mapping[int, Any]) -> bool:
     """Whether there are hooks that may know of a user's numbers: no library's."""
     written_in = (getattr(hook, "__module__", None) or "" for hook in hooks.values())
-    return any(name.partition(".")[0] not in WITH_HOOKS for name in written_in)
+    return not all(name.startswith(WITH_HOOKS) for name in written_in)
 
 
 def is_updated(place: str, updated: Collection[str]) -> bool:

@@ -196,6 +196,8 @@ class Manifest:
 def listed_first(paths: Sequence[Path], step: int) -> Path:
     """Return the first of ``paths`` that is listed where it lies, else the first.
 
+    Links to files on another disk are listed where they are, not where they lead.
+
     Args:
         paths: of one checkpoint, some of which are links.
         step: of its state.

@@ -136,7 +136,6 @@ class Store:
         known, paths, until = list(resumed.known), resumed.paths, resumed.position
         here = [path for path in paths if self.is_at(path.parent)]
         self._sources = {path.name for path in here}
-        # Links to files on another disk are listed where they are, not where they lead.
         source = listed_first([*here[::-1], *paths], until[1]) if paths else None
         if source in here:
             known.insert(0, (source.name, until[1]))
@@ -237,7 +236,8 @@ class Store:
         try:
             parts.finish()
         except CheckpointError as error:
-            raise CheckpointError(f"{error}; {self._last_good()}") from error
+            last_good = self._last_good()
+            raise CheckpointError(f"{error}; {last_good}") from error
         self.on_main(lambda: self._commit(parts.draft, needed))
 
     def abandon_parts(self) -> None:

@@ -57,6 +57,16 @@ def test_a_relation_reaches_all_that_declare_to_change_a_part() -> None:
     assert heard == ["c", "d", "a", "b"]
 
 
+def test_where_names_and_parts_make_a_circle_names_hold() -> None:
+    bus = Bus()
+    moves = type("Moves", (Named,), {"mutates": ("optimizer",)})
+    shows = Named("shows", before=("mutates:optimizer",))
+    between = Named("between", before=("shows",), after=("a",))
+    plugins = [moves("a"), moves("z", before=("shows",)), between, shows]
+    bus.register_all([(None, each) for each in plugins])
+    assert list(bus.plugins) == ["a", "between", "z", "shows"]
+
+
 @pytest.mark.parametrize("arrival", list(itertools.permutations(range(3))))
 def test_before_and_after_beat_the_alphabet(arrival: tuple[int, ...]) -> None:
     bus, heard = Bus(), []

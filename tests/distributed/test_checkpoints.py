@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import json
 import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -147,6 +150,21 @@ def writers(folder: str) -> list[str]:
     finally:
         is_on[0] = False
     return touched
+
+
+def let_go(folder: str) -> tuple[bool, bool]:
+    trainer = make(folder, weights="trained")
+    trainer.train()
+    keeper, model = trainer.plugins["checkpointing"], weakref.ref(trainer.model)
+    del trainer
+    gc.collect()
+    return model() is None, copy.deepcopy(keeper).best_value == keeper.best_value
+
+
+def test_a_used_plugin_keeps_no_trainer_on_any_process(
+    two: Ranks, tmp_path: Path
+) -> None:
+    assert two.run(let_go, str(tmp_path)) == [(True, True)] * 2
 
 
 def test_d27_only_main_writes(two: Ranks, tmp_path: Path) -> None:

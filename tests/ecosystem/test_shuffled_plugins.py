@@ -205,3 +205,11 @@ def test_a_used_evaluation_measures_a_trainer_again(tmp_path: Path) -> None:
     trainer = trained_with(used, tmp_path)
     latest = {name: trainer.metrics[name].value for name in ("val_loss", "accuracy")}
     assert used.measure(trainer) == latest
+    other = trained_with(EvaluationCallback(), tmp_path / "other")
+    for parameter in other.model.parameters():
+        parameter.data.fill_(9.0)
+    assert used.measure(other) != latest, "it would be the model of the one before"
+    kept = weakref.ref(other.model)
+    del other, parameter
+    gc.collect()
+    assert kept() is None

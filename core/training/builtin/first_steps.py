@@ -1,14 +1,14 @@
-"""End a run whose loss moves no weight that the optimizer steps."""
+"""Tell of a run whose loss moves no weight that the optimizer steps."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from training.errors import ConfigError
 from training.loop.window import Window
 from training.loop.window_result import WindowResult
 from training.modules.reachable import held_in
@@ -16,9 +16,11 @@ from training.modules.reachable import held_in
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
+log = logging.getLogger(__name__)
+
 
 def watched(window: Window, trainer: Checkpointable) -> Window:
-    """Return ``window``, which ends a run whose loss moves no weight of the optimizer.
+    """Return ``window``, which tells where the loss moves no weight of the optimizer.
 
     Not where another optimizer is stepped, too: it may have the first windows alone.
     """
@@ -45,7 +47,6 @@ class _FirstSteps:
 
     def __init__(self, window: Window, name: str) -> None:
         self._window, self._name = window, name
-        self._handles: list[Any] = []
         self._is_met = self._is_second = False
 
     def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
@@ -73,21 +74,25 @@ class _FirstSteps:
             window.backward = self._listen  # type: ignore[method-assign]
             return
         del window.step
-        for handle in self._handles:
-            handle.remove()
         if not is_met:
-            raise ConfigError(
-                f"the loss ({self._name}) gives no parameter of the optimizer a "
-                "gradient, since it is computed from other weights: use the model that "
-                "is passed to it, not a variable that may hold another one by now"
+            log.warning(
+                "the loss (%s) gave no parameter of the optimizer a gradient in the "
+                "first two steps; if they are to be trained from the beginning, use "
+                "the model that is passed to it, not a variable that may hold another "
+                "one by now",
+                self._name,
             )
 
     def _listen(self, batch: Any, weight: float) -> Tensor:
         """Go backward for the first time in the second window."""
         window = self._window
         del window.backward
-        self._handles = [p.register_hook(self._meet) for p in self._trained()]
-        return window.backward(batch, weight)
+        handles = [p.register_hook(self._meet) for p in self._trained()]
+        try:
+            return window.backward(batch, weight)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _meet(self, _gradient: Tensor) -> None:
         self._is_met = True

@@ -75,7 +75,7 @@ def warn_of_unasked(hook: str, name: str, listeners: Sequence[Any]) -> None:
         )
 
 
-def _meant(plugins: Mapping[str, Any]) -> dict[str, list[str]]:
+def _meant(plugins: Mapping[str, Any], by_parts: bool = True) -> dict[str, list[str]]:
     """Return each name that a relation may say -> the plugins that go by it.
 
     They do by the name they run under, by that of their class, and by what they declare
@@ -84,7 +84,7 @@ def _meant(plugins: Mapping[str, Any]) -> dict[str, list[str]]:
     meant: dict[str, list[str]] = {}
     for name, plugin in plugins.items():
         given = {name, *(getattr(of, "name", name) for of in (plugin, type(plugin)))}
-        given |= {f"mutates:{part}" for part in getattr(plugin, "mutates", ())}
+        given |= {f"mutates:{p}" for p in getattr(plugin, "mutates", ()) if by_parts}
         for each in {each for each in given if isinstance(each, str)}:
             meant.setdefault(each, []).append(name)
     return meant
@@ -106,18 +106,21 @@ def not_built_in(plugins: Mapping[str, Any]) -> dict[str, Any]:
     return {n: each for n, each in plugins.items() if not isinstance(each, BuiltIn)}
 
 
-def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
+def solve_order(
+    plugins: Mapping[str, Any], by_parts: bool = True
+) -> tuple[list[str], Reasons]:
     """Return plugin names sorted by their ``before``/``after``, ties by name; and why.
 
     Ties are broken by name, never by installation or list order, so that equal
     selections give equal runs. Names of absent plugins are allowed: they bind once
     such a plugin joins. One that runs under another name keeps its class's relations.
+    Where names and ``mutates:`` make a circle, names hold.
 
     Raises:
         PluginError: the relations run in a circle.
     """
     edges: dict[str, set[str]] = {name: set() for name in sorted(plugins)}
-    meant, reasons = _meant(plugins), Reasons()
+    meant, reasons = _meant(plugins, by_parts), Reasons()
     for name in edges:
         explicit = {n for key in RELATIONS for n in getattr(plugins[name], key, ())}
         for key in RELATIONS:
@@ -133,6 +136,8 @@ def solve_order(plugins: Mapping[str, Any]) -> tuple[list[str], Reasons]:
     try:
         sorter.prepare()
     except graphlib.CycleError as error:
+        if by_parts:
+            return solve_order(plugins, by_parts=False)
         circle = " -> ".join(error.args[1])
         raise PluginError(
             f"plugins cannot be ordered, their before/after run in a circle: {circle}"

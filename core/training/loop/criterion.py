@@ -126,8 +126,8 @@ class Criterion:
         # At first sight it may be what is loaded when it is needed, and then again.
         self._tell(
             "training moves or replaces what the loss has at %s, which no checkpoint "
-            "holds, since it was not there when the run began: a resumed run is "
-            "another one; have it there before train() is called",
+            "holds, since it was not there when the trainer's first run began: a "
+            "resumed run is another one; have it there before that",
             {at for at, mark in marks.items() if self._late.get(at, mark) != mark},
         )
         self._late |= marks

@@ -300,17 +300,17 @@ class ModelCheckpointCallback(Callback):
     def on_close(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written, and let go of the folder."""
         error, self._error = self._error, None  # its traceback holds what the run did
-        if not self._claim.is_of(trainer):
-            return  # of a run that was refused
+        is_ours = self._claim.is_of(trainer)  # not where its run was refused
         try:
-            if self._saver is not None:
+            if self._saver is not None and is_ours:
                 self._saver.store.abandon_parts()
                 self._finish_on_main(trainer, wait=not is_insistent(error))
         finally:
-            if self._saver is not None:
+            if self._saver is not None and (is_ours or not trainer.is_main):
                 self._saver.end(trainer, error)
-            self._lock = None
-            self._claim.release(trainer)
+            if is_ours:
+                self._lock = None
+                self._claim.release(trainer)
 
     def resume_candidates(self, trainer: Trainer) -> list[tuple[Path, str | None]]:
         """Return the files to resume from, best first, and what is wrong with each."""

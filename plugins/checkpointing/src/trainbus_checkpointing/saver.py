@@ -133,7 +133,7 @@ class Saver:
             trainer: of a run that has ended.
             error: what has ended it, if any has.
         """
-        if trainer.stop_owner == "signal":
+        if trainer.is_main and trainer.stop_owner == "signal":
             resumable.write(trainer, self.store, error)
         self.frozen = self._staging = None  # weights, and as much memory as the state
         self.store.let_go()

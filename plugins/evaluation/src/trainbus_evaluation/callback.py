@@ -225,10 +225,17 @@ class EvaluationCallback(Callback):
         Raises:
             ConfigError: the evaluator returned no mapping.
         """
+        if self._evaluator is not None:
+            return self._measured(trainer)
+        self._evaluator = self._build(trainer)  # outside of a run, and for this alone
+        try:
+            return self._measured(trainer)
+        finally:
+            self.on_close()
+
+    def _measured(self, trainer: Trainer) -> dict[str, float]:
         found: dict[str, float] = {}
         records: list[dict[str, Any]] = []
-        if self._evaluator is None:  # after a run
-            self._evaluator = self._build(trainer)
         is_ours = isinstance(self._evaluator, (Evaluator, TaskEvaluator))
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             given: Any = loader  # itself, where the evaluator is another's

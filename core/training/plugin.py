@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from training.recipes.better import gain
     from training.recipes.family import USUAL_GENERATION, followed_options
     from training.recipes.kinds import slug
+    from training.recipes.likeliest import likeliest
     from training.signals.handlers import is_insistent
     from training.signals.shield import iterate_shielded, shielded
     from training.view import MetricValue, TrainerView
@@ -143,6 +144,7 @@ _MODULES = {
     "is_insistent": "training.signals.handlers",
     "is_same_tensor": "training.weighing.untouched",
     "iterate_shielded": "training.signals.shield",
+    "likeliest": "training.recipes.likeliest",
     "load_rng_state": "training.hardware.rng",
     "load_weights": "training.modules.plain_names",
     "loaders_by_name": "training.feed.validation_loaders",
@@ -243,6 +245,7 @@ __all__ = [
     "is_insistent",
     "is_same_tensor",
     "iterate_shielded",
+    "likeliest",
     "load_rng_state",
     "load_weights",
     "loaders_by_name",

@@ -77,6 +77,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from training import Batch, ModelFamily, Task
+from training.plugin import likeliest
 
 
 class WordCounts(nn.Module):
@@ -142,11 +143,7 @@ class $class_name(Task, ModelFamily):
 
     def predict(self, model: Any, processor: list[str], batch: Batch) -> list[Any]:
         """Return one JSON value for each row, whatever else is in the batch."""
-        scores = model(batch["counts"])["scores"]
-        # To torch a NaN is the highest, whose label would be right by chance.
-        best = scores.argmax(dim=-1).where(~scores.isnan().any(dim=-1), -1)
-        names = [*processor, None]
-        return [names[number] for number in best.tolist()]
+        return likeliest(model(batch["counts"])["scores"], processor)
 
     def sample_rows(self) -> list[dict[str, str]]:
         """Return rows that `trainbus plugins check` and the tests try it on."""

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from tokenizers.trainers import BpeTrainer
 
 from training import Batch, ModelFamily, Task
+from training.plugin import likeliest
 
 __all__ = ["Texts", "TextClassification"]
 
@@ -107,11 +108,8 @@ class TextClassification(Task, ModelFamily):
         """Return the same, each with its probability."""
         asked = {name: value for name, value in batch.items() if name != "labels"}
         logits = model(**asked).logits
-        # To torch a NaN is the highest, whose label would be right by chance.
-        best = logits.argmax(dim=-1).where(~logits.isnan().any(dim=-1), -1)
+        labels = likeliest(logits, processor.labels)
         sure = logits.softmax(dim=-1).amax(dim=-1)
-        names = [*processor.labels, None]
-        labels = [names[number] for number in best.tolist()]
         return list(zip(labels, sure.tolist(), strict=True))
 
     def sample_rows(self) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ import torch
 
 from trainbus_vilt.small import small_model, small_processor
 from training import Batch, ConfigError, ModelFamily
+from training.plugin import likeliest
 
 __all__ = ["Vilt"]
 
@@ -129,12 +130,10 @@ class Vilt(ModelFamily):
         devices = [model.device] if model.device.type == "cuda" else []
         # The library puts patches in a random order, in eval mode, too.
         with torch.random.fork_rng(devices=devices):
-            highest, best = model(**asked).logits.max(dim=-1)
-        # To torch a NaN is the highest, whose answer would be right by chance.
-        best = best.where(~highest.isnan(), -1)
-        names = [*processor.answers, ""]
-        answers = [names[number] for number in best.tolist()]
-        return list(zip(answers, highest.sigmoid().tolist(), strict=True))
+            logits = model(**asked).logits
+        answers = likeliest(logits, processor.answers, otherwise="")
+        sure = logits.amax(dim=-1).sigmoid()
+        return list(zip(answers, sure.tolist(), strict=True))
 
     def describe(self, model: Any, processor: Any) -> dict[str, Any]:
         """Return the configuration, answers among it, and the processor's files."""

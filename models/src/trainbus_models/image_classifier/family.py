@@ -25,6 +25,7 @@ from trainbus_models.sizes import (
 from trainbus_models.transformers_family import TransformersFamily
 from training.errors import ConfigError, DataError
 from training.recipes.batch import Batch
+from training.recipes.likeliest import likeliest
 
 __all__ = ["ImageClassifier"]
 
@@ -35,9 +36,6 @@ MOST_NAMED = 8
 
 #: Label number that a loss leaves out.
 IGNORED = -100
-
-#: Number of what is predicted where a logit is NaN.
-NO_LABEL = -1
 
 
 class ImageClassifier(TransformersFamily):
@@ -211,21 +209,21 @@ class ImageClassifier(TransformersFamily):
         self, model: Any, processor: Any, batch: Mapping[str, Any]
     ) -> list[str | None]:
         """Return the likeliest label of each row; None where a logit is NaN."""
-        return self._named(processor, _best(_logits(model, batch)))
+        return self._named(processor, _logits(model, batch))
 
     def predict_with_confidence(
         self, model: Any, processor: Any, batch: Mapping[str, Any]
     ) -> list[tuple[str | None, float]]:
         """Return the same with the probability that the model gives the label."""
         logits = _logits(model, batch)
-        labels = self._named(processor, _best(logits))
+        labels = self._named(processor, logits)
         sure = logits.float().softmax(dim=-1).amax(dim=-1)
         return list(zip(labels, sure.tolist(), strict=True))
 
-    def _named(self, processor: Any, best: torch.Tensor) -> list[str | None]:
-        """Return the labels of the numbers ``best``; tell, once, of those without."""
-        numbers = best.tolist()  # waits for the device
-        if (count := numbers.count(NO_LABEL)) and not self._has_told_of_nan:
+    def _named(self, processor: Any, logits: torch.Tensor) -> list[str | None]:
+        """Return the labels of the highest; tell, once, of rows without any."""
+        labels = likeliest(logits, processor.label_names)
+        if (count := labels.count(None)) and not self._has_told_of_nan:
             self._has_told_of_nan = True
             logger.warning(
                 "the model returned NaN among the logits of %d rows of a batch, of "
@@ -233,8 +231,7 @@ class ImageClassifier(TransformersFamily):
                 "what makes it in the rows, the model or its precision",
                 count,
             )
-        names = [*processor.label_names, None]
-        return [names[number] for number in numbers]
+        return labels
 
     def _pixels_of(self, processor: Any) -> PixelCache:
         if self._pixels is None or self._made_for is not processor:
@@ -285,11 +282,6 @@ def _logits(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     logits: torch.Tensor = model(**inputs).logits
     return logits
-
-
-def _best(logits: torch.Tensor) -> torch.Tensor:
-    """Return the number of the highest, (B,): NaN, which is it to torch, has none."""
-    return logits.argmax(dim=-1).where(~logits.isnan().any(dim=-1), NO_LABEL)
 
 
 def _config_of(labels: Sequence[str]) -> dict[str, Any]:

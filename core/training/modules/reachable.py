@@ -108,9 +108,13 @@ def has_hooks(hooks: Mapping[int, Any]) -> bool:
 
 
 def is_updated(place: str, updated: Collection[str]) -> bool:
-    """Whether one of the names in ``updated`` is that of what is at a place."""
+    """Whether one of the names in ``updated`` is that of what is at a place.
+
+    Or that of items of something around it, as of a tuple that is replaced.
+    """
     parts = place.split(".")
-    items = [f"{part}.*" for part in parts]
+    pairs = [f"{outer}.{inner}" for outer, inner in itertools.pairwise(parts)]
+    items = [f"{around}.*" for around in (*parts, *pairs)]
     return any(n in updated for n in (parts[-1], ".".join(parts[-2:]), *items))
 
 
@@ -190,6 +194,9 @@ class _Search:
                     yield place, value
                     if isinstance(value, nn.Module):
                         yield from kept_by(value, place)
+                        if not place:  # it is called itself, with the model
+                            cls: type = type(value)
+                            self.updated |= names_updated_by(cls)
                     continue
                 parts = list(self._parts_of(value, is_function=not place))
                 stack.append(iter([(joined(place, n), part) for n, part in parts]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, mark_of, sample_of
+from training.modules.names_in_code import of_attributes
 from training.modules.plain_names import plain_name, some
 from training.modules.reachable import (
     NUMBERS,
@@ -105,7 +108,8 @@ class UnsavedNumbers:
                 counts = is_updated(place, updated)
                 if isinstance(value, Tensor):
                     if _is_plain(value) and _storage_of(value) not in saved:
-                        marks[name, 0 if counts else id(value)] = _Mark(value)
+                        of = 0 if counts else id(value)
+                        marks[name, of] = _Mark(value, counts)
                 elif is_of_numpy(value):
                     if counts or _has_items_of(place, updated):
                         # Of another size it is another one, as a cache.
@@ -128,21 +132,29 @@ class UnsavedNumbers:
 
     def _holders(self) -> Iterator[tuple[str, Found]]:
         """Yield name and attributes of each that no checkpoint asks for its numbers."""
+        beside = self._beside()
+        # A step_fn is given the model, and a module has those in it: they may carry
+        # something there.
+        by_step = of_attributes(chain(*(names for _, names in beside.values())))
         for part, whole in self._modules.items():
+            updated: dict[str, frozenset[str]] = {}
             for path, module in whole.named_modules():
+                around = updated.get(path.rpartition(".")[0], by_step)
+                updated[path] = around | _attributes_updated_by(type(module))
                 kept = _saves_more(module) or _is_kept(module)
-                own = {} if kept else _own_of(module)
+                own = {} if kept else _own_of(module, updated[path])
                 if own:
                     name = f"{part}.{plain_name(whole, path)}" if path else part
-                    yield name, _found_in(own, type(module))
-        yield from self._beside().items()
+                    yield name, _found_in(own, updated[path])
+        yield from beside.items()
         optimizer = self._optimizer
         if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
-            yield "optimizer", _found_in(own_attributes(optimizer), type(optimizer))
+            names = by_step | _attributes_updated_by(type(optimizer))
+            yield "optimizer", _found_in(own_attributes(optimizer), names)
 
 
 def _warn_of_inner(optimizer: Optimizer) -> None:
-    found, _ = _found_in(own_attributes(optimizer), type(optimizer))
+    found, _ = _found_in(own_attributes(optimizer), frozenset())
     inner = [
         place
         for place, each in found
@@ -158,7 +170,7 @@ def _warn_of_inner(optimizer: Optimizer) -> None:
         )
 
 
-def _found_in(attributes: Mapping[str, Any], cls: type) -> Found:
+def _found_in(attributes: Mapping[str, Any], updated: frozenset[str]) -> Found:
     """Return what is in attributes; whoever counts in one of them reads it somehow."""
     numbers = {n for n, value in attributes.items() if type(value) in NUMBERS}
     # One by one: a long list is data, but a class may have many attributes.
@@ -167,17 +179,23 @@ def _found_in(attributes: Mapping[str, Any], cls: type) -> Found:
         for name, value in attributes.items()
         for each in (*held_in(value, name), *held_in(inside_of(value), name))
     ]
-    return found, names_updated_by(cls) | numbers
+    return found, updated | numbers
 
 
-def _own_of(module: nn.Module) -> dict[str, Any]:
-    """Return the attributes beside what is saved; of torch's own, numbers alone."""
+def _attributes_updated_by(cls: type) -> frozenset[str]:
+    return of_attributes(names_updated_by(cls))
+
+
+def _own_of(module: nn.Module, updated: Collection[str]) -> dict[str, Any]:
+    """Return the attributes beside what is saved.
+
+    Of torch's own numbers, and what others update: the rest it makes anew.
+    """
     own = {n: v for n, v in vars(module).items() if n not in OF_MODULES}
     if not _is_of_torch(module):
         return own
-    # What torch keeps for itself there, it makes anew.
-    numbers = {n: v for n, v in own.items() if type(v) in NUMBERS}
-    return {n: v for n, v in numbers.items() if not n.startswith("_")}
+    counted = {n: v for n, v in own.items() if type(v) in NUMBERS or n in updated}
+    return {n: v for n, v in counted.items() if not n.startswith("_")}
 
 
 def _has_items_of(place: str, updated: Collection[str]) -> bool:
@@ -225,17 +243,24 @@ def _storage_of(value: Tensor) -> int:
 
 
 class _Mark:
-    """Tells whether a tensor was written to, or replaced by one of other numbers."""
+    """Tells whether a tensor was written to, or replaced by one of other numbers.
 
-    def __init__(self, value: Tensor) -> None:
-        self._mark = id(value), *mark_of(value)
+    The latter only where it counts what is at the place of the tensor.
+    """
+
+    def __init__(self, value: Tensor, counts: bool) -> None:
+        # Another one may get the id of one that is gone.
+        self._object, self._counts = weakref.ref(value), counts
+        self._mark = mark_of(value)
         self._sample = value.shape, sample_of(value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Mark):
             return NotImplemented
-        if self._mark[0] == other._mark[0]:
+        if self._object() is other._object():
             return self._mark == other._mark
+        if not self._counts:
+            return True
         # Of another size it is a cache, which is filled again as it is needed.
         same_shape = self._sample[0] == other._sample[0]
         return not same_shape or torch.equal(self._sample[1], other._sample[1])

@@ -19,7 +19,7 @@ from training.app.plugin_tools.plugin_facts import (
     order_of,
     standing_in,
 )
-from training.bus.order import unmet_relations
+from training.bus.unmet import unmet_relations
 from training.discovery import installed
 from training.discovery.sources import (
     Option,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,23 @@ def test_a_relation_to_a_name_that_looks_misspelt_is_warned_of_once(
     assert told == [
         "plugin 'First' declares before 'secnod', which is not there (did you mean "
         "'second'?)"
+    ]
+
+
+def test_a_relation_to_what_is_installed_and_takes_no_part_is_right(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = tmp_path / "lab-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[trainbus]\np07 = lab:Lab\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    says = Named("p05", after=("p07", "checkpointing", "p11"))
+    Bus().register_all([(None, each) for each in (says, Named("p10"))])
+    bus = Bus()
+    bus.register_all([(None, each) for each in (says, Named("checkpoints"))])
+    assert [record.getMessage() for record in caplog.records] == [
+        "plugin 'p05' declares after 'p11', which is not there (did you mean 'p10'?)"
     ]
 
 

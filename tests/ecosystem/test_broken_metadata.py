@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import python
 
 from training import Callback
 from training.app.config.json_schema import config_schema
@@ -82,6 +83,32 @@ def test_a_broken_announcement_is_listed_and_hurts_only_who_chooses_it(
         assert code == 2
         assert why in err
         assert "lab 1.0" in err
+
+
+def test_a_distribution_that_cannot_be_read_is_no_copy_of_itself(
+    install: Any, command: Command
+) -> None:
+    break_text(
+        install("lab", "watch = lab_watch:Watch", SOURCE), b"[trainbus]\nwatch\n"
+    )
+    _, out, _ = command("plugins", "list")
+    assert "its entry_points.txt cannot be read" in out
+    assert "behind it on the path" not in out
+
+
+def test_what_keeps_every_library_from_what_is_installed_is_named(
+    path: Path, install: Any
+) -> None:
+    """In a process of its own: a library asks but once what is installed."""
+    site = install("lab", "watch = lab_watch:Watch", SOURCE)
+    break_text(site, b"[others]\nwatch = caf\xe9:Watch\n")
+    done = python("-m", "training", "run", str(path))
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"trainbus: error: what is installed cannot be listed: lab 1.0 ({site}): its "
+        "entry_points.txt cannot be read, 'utf-8' codec can't decode"
+    )
+    assert done.stderr.endswith("; reinstall lab\n")
 
 
 def test_a_distribution_without_metadata_is_known_by_its_folder(

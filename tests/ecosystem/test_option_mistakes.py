@@ -279,6 +279,22 @@ def test_an_unknown_name_hides_no_other_mistake(
     assert err.count("trainbus: error: ") == 5
 
 
+@pytest.mark.parametrize("option", ["id", "on_failure"])
+def test_an_option_that_no_configuration_could_set_is_refused_where_it_is_chosen(
+    option: str, tmp_path: Path
+) -> None:
+    file = tmp_path / f"lab_{option}.py"
+    file.write_text(f"class Lab:\n    def __init__(self, {option}: str = 'a'): ...\n")
+    with pytest.raises(PluginError) as caught:
+        build_plugins([f"{file}:Lab"])
+    told = str(caught.value)
+    assert told.startswith("plugins.Lab: Lab (")
+    assert told.endswith(
+        f"cannot be configured: the option {option!r} is reserved for the "
+        "configuration; rename it"
+    )
+
+
 def test_what_constructors_refuse_comes_together_with_its_places() -> None:
     with pytest.raises(PluginError) as caught:
         build_plugins(

@@ -170,6 +170,27 @@ def test_the_order_tells_of_names_that_look_misspelt(
     assert told in out
 
 
+def test_why_tells_of_all_that_run_under_ids(tmp_path: Path, command: Command) -> None:
+    path = tmp_path / "run.yaml"
+    base = "data: {train: a}\nmodel: {name: m}\nplugins:\n"
+    path.write_text(f"{base}  - csv: {{id: one}}\n  - csv: {{id: two}}\n")
+    _, out, _ = command("plugins", "why", "csv", str(path), "-p", "no:one")
+    assert out.splitlines()[3:] == [
+        "one, csv, is off",
+        f"  on: {path}:4",
+        "  off: -p no:one",
+        "two, csv, is active",
+        f"  on: {path}:5",
+    ]
+    path.write_text(f"{base}  - early_stopping: {{id: stop}}\n")
+    chosen = str(path), "-p", "no:early_stopping"
+    _, out, _ = command("plugins", "why", "early_stopping", *chosen)
+    assert out.splitlines()[0] == "stop, early_stopping, is off"
+    _, out, _ = command("plugins", "list", "--json", *chosen)
+    states = {each["name"]: each["state"] for each in json.loads(out)}
+    assert states["early_stopping"] == "off"
+
+
 # Show, and the warning of a shadowed copy.
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from training import hookspecs
-from training.bus.order import bus_order, not_built_in, warn_of_unasked, warn_of_unmet
+from training.bus.order import bus_order, not_built_in, warn_of_unasked
 from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
 from training.bus.slots import (
@@ -119,6 +119,8 @@ class Bus(Slots):
         self._adopt(ordered)
         if self._run is not None and self._run.resumption is not None:
             self._run.resumption.give_to(added)
+        from training.bus.unmet import warn_of_unmet  # late: it is nothing to the loop
+
         warn_of_unmet(self._chosen, self._told)
         return list(added)
 
@@ -382,13 +384,11 @@ class Bus(Slots):
 
     def _slot(self, hook: str) -> Callable[..., Any]:
         spec = getattr(self._manager.hook, hook).spec
-        inner = compile_slot(
+        inner = self._compiled[hook] = compile_slot(
             *(hook, spec.argnames, self.listeners(hook), self.isolated, self.survive),
             *(self._meter, bool(spec.opts.get("firstresult"))),
         )
-        self._compiled[hook] = inner
-        wrappers = self._wrappers(hook)
-        if not wrappers:
+        if not (wrappers := self._wrappers(hook)):
             return inner  # nearly always: no scope to open
 
         def wrapped(*args: Any) -> Any:

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.bus.callback import BuiltIn
-from training.errors import PluginError, did_you_mean
+from training.errors import PluginError
 
 __all__ = [
+    "RELATIONS",
     "Reasons",
     "bus_order",
+    "meant_names",
     "not_built_in",
     "relation_mistake",
     "solve_order",
-    "unmet_relations",
     "warn_of_unasked",
-    "warn_of_unmet",
 ]
 
 log = logging.getLogger(__name__)
@@ -40,30 +40,6 @@ def relation_mistake(plugin: Any) -> str:
     return ""
 
 
-def unmet_relations(plugins: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each name in a relation that looks misspelt.
-
-    A name of a plugin that is absent is allowed; one that is nearly that of a plugin
-    that is there is probably wrong.
-    """
-    known = _meant(plugins)
-    return [
-        f"plugin {name!r} declares {key} {other!r}, which is not there{hint}"
-        for name, plugin in plugins.items()
-        for key in RELATIONS
-        for other in getattr(plugin, key, ())
-        if other not in known and (hint := did_you_mean(other, known))
-    ]
-
-
-def warn_of_unmet(plugins: Mapping[str, Any], told: set[str]) -> None:
-    """Say the sentences of ``unmet_relations`` that are not among those ``told``."""
-    for sentence in unmet_relations(plugins):
-        if sentence not in told:
-            log.warning("%s", sentence)
-            told.add(sentence)
-
-
 def warn_of_unasked(hook: str, name: str, listeners: Sequence[Any]) -> None:
     """Tell who listens to ``hook``, too, and comes after ``name``, which answered."""
     names = [impl.plugin_name for impl in listeners]
@@ -75,7 +51,9 @@ def warn_of_unasked(hook: str, name: str, listeners: Sequence[Any]) -> None:
         )
 
 
-def _meant(plugins: Mapping[str, Any], by_parts: bool = True) -> dict[str, list[str]]:
+def meant_names(
+    plugins: Mapping[str, Any], by_parts: bool = True
+) -> dict[str, list[str]]:
     """Return each name that a relation may say -> the plugins that go by it.
 
     They do by the name they run under, by that of their class, and by what they declare
@@ -120,7 +98,7 @@ def solve_order(
         PluginError: the relations run in a circle.
     """
     edges: dict[str, set[str]] = {name: set() for name in sorted(plugins)}
-    meant, reasons = _meant(plugins, by_parts), Reasons()
+    meant, reasons = meant_names(plugins, by_parts), Reasons()
     for name in edges:
         explicit = {n for key in RELATIONS for n in getattr(plugins[name], key, ())}
         for key in RELATIONS:

@@ -15,7 +15,14 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["CALLBACK", "KINDS", "PluginInfo", "announced", "name_mistake"]
+__all__ = [
+    "CALLBACK",
+    "KINDS",
+    "PluginInfo",
+    "announced",
+    "name_mistake",
+    "unreadable",
+]
 
 CALLBACK = "callback"
 #: What is announced -> the entry-point group for it. A name is unique within its group.
@@ -64,6 +71,18 @@ def announced() -> list[PluginInfo]:
     path changes: a command asks for each name that its configuration has.
     """
     return list(_announced(tuple(_stamp(entry) for entry in sys.path)))
+
+
+def unreadable() -> str:
+    """Return whose entry points nobody could read, and why; ``""`` if all can be."""
+    for distribution in metadata.distributions():
+        try:
+            list(distribution.entry_points)
+        except Exception as error:  # whatever a parser makes of a broken file
+            name, version = _identity(distribution)
+            place = Path(str(distribution.locate_file("")))
+            return f"{name} {version} ({place}): {_trouble(name, error)}"
+    return ""
 
 
 def name_mistake(name: str, kind: str) -> str:
@@ -118,7 +137,8 @@ def _is_inside(info: PluginInfo, place: Path) -> bool:
 def _holds(info: PluginInfo, place: Path) -> bool:
     """Whether that folder has code of that name, as that of an editable one has not."""
     top = info.value.partition(":")[0].partition(".")[0]
-    return (place / f"{top}.py").is_file() or (place / top).is_dir()
+    # Without one, what it announces could not be read.
+    return bool(top) and ((place / f"{top}.py").is_file() or (place / top).is_dir())
 
 
 def _read(distribution: metadata.Distribution) -> Iterator[PluginInfo]:
@@ -131,8 +151,7 @@ def _read(distribution: metadata.Distribution) -> Iterator[PluginInfo]:
         entries = list(distribution.entry_points)
     except Exception as error:  # whatever a parser makes of a broken file
         name, version = _identity(distribution)
-        trouble = f"its entry_points.txt cannot be read, {error}; reinstall {name}"
-        yield PluginInfo(name, name, version, "", "", trouble=trouble)
+        yield PluginInfo(name, name, version, "", "", trouble=_trouble(name, error))
         return
     name, version = _identity(distribution)
     kinds = {group: kind for kind, group in KINDS.items()}
@@ -147,6 +166,10 @@ def _read(distribution: metadata.Distribution) -> Iterator[PluginInfo]:
             trouble = f"its entry point is {value!r}, but must be 'module:Class'"
         told = (value, path, (), trouble, kind)
         yield PluginInfo(entry.name, name, version, *told)
+
+
+def _trouble(name: str, error: Exception) -> str:
+    return f"its entry_points.txt cannot be read, {error}; reinstall {name}"
 
 
 def _identity(distribution: metadata.Distribution) -> tuple[str, str]:

@@ -15,7 +15,13 @@ from typing import Any
 from training.discovery import installed
 from training.discovery.installed import BrokenPluginError
 from training.discovery.provenance import describe
-from training.discovery.signature import RESERVED, Mistake, fitted, instance
+from training.discovery.signature import (
+    RESERVED,
+    Mistake,
+    fitted,
+    instance,
+    signature_mistakes,
+)
 from training.documents.document import Key, dotted
 from training.errors import ConfigError, PluginError, TrainbusError
 from training.hooks.hook_api import FAILURE_POLICIES
@@ -151,6 +157,11 @@ def checked_spec(spec: PluginSpec, locate: Locate = dotted) -> Callable[[], Any]
     """
     place = locate(("plugins", spec.id))
     cls = load_class(spec.use, place)
+    if wrong := signature_mistakes(cls):
+        raise PluginError(
+            f"{place}: {cls.__name__} ({describe(cls)}) cannot be configured: "
+            f"{'; '.join(wrong)}"
+        )
     options = {k: v for k, v in spec.options.items() if k not in RESERVED}
     values, mistakes = fitted(cls, options)
     policy = spec.options.get("on_failure")

@@ -1,10 +1,11 @@
-"""Plain aligned text."""
+"""Plain aligned text, and numbers in it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-__all__ = ["count", "table"]
+__all__ = ["count", "number", "table"]
 
 
 def table(
@@ -32,3 +33,12 @@ def count(number: int, thing: str) -> str:
     """Return ``"1 step"``, ``"1,200 steps"``, ``"2 batches"``."""
     ending = "es" if thing.endswith("tch") else "s"
     return f"{number:,} {thing}" + ("" if number == 1 else ending)
+
+
+def number(value: Any) -> str:
+    """Return a number for a cell: four decimals where they tell it; ``""`` for none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"

@@ -23,6 +23,7 @@ from training.discovery.parts import build_part, find_part, named_part
 from training.errors import TrainbusError
 from training.files.durable import write_durably
 from training.messages.error_texts import text_of
+from training.messages.tables import number
 from training.recipes.kinds import floor_of
 
 __all__ = ["write_report"]
@@ -112,7 +113,7 @@ def write_report(
             plan_of=plan_of,
             kinds=kinds_of(values, wholes),
             floors=[floor for floor in floors if ways[floor.name] <= MOST_NAMED],
-            differing=[name for name, number in ways.items() if number > MOST_NAMED],
+            differing=[name for name, many in ways.items() if many > MOST_NAMED],
             title=title_of([each.name for each in told]),
             most_named=MOST_NAMED,
             unpredicted=[
@@ -165,7 +166,7 @@ def plan_of(run: RunFolder) -> list[tuple[str, str]]:
     plan = ", ".join(words) + (f" at {rate}" if words and rate else "")
     told = {
         "task": settings.get("task", ""),
-        "rows": ", ".join(f"{_number(n)} {split}" for split, n in sizes),
+        "rows": ", ".join(f"{number(n)} {split}" for split, n in sizes),
         "plan": plan,
     }
     return [(title, text) for title, text in told.items() if text]
@@ -318,18 +319,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "duration": duration, "time": _time}
+    environment.filters |= {"number": number, "duration": duration, "time": _time}
     environment.globals["floor_of"] = floor_of
     return environment
-
-
-def _number(value: Any) -> str:
-    """Return a number for a table; ``""`` for what is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return ""
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
 
 
 def _time(value: Any) -> str:

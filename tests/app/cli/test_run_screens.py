@@ -6,6 +6,7 @@ After a change that is meant, `WRITE_SCREENS=1 pytest` writes them; look at them
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import pty
 import re
@@ -152,3 +153,15 @@ def test_a_floor_stands_beside_a_metric_of_its_unit() -> None:
     assert [line.split()[2:] for line in lines] == [["0.2500"], []]
     lines = metric_table({"value": {"exact_match": 0.8}}, {"guess": {"all": 0.5}})
     assert lines[-1].split() == ["exact_match", "0.8000", "0.5000"]
+
+
+def test_a_table_of_metrics_tells_small_and_large_ones_apart_from_none() -> None:
+    scores = {"a": 0.0, "b": 0.5, "c": 0.00012341, "d": 4.4e30, "e": math.nan}
+    floors = {"guess": {"a": 3.2e-7}}
+    assert [line.split() for line in metric_table({"value": scores}, floors)[1:]] == [
+        ["a", "0.0000", "3.2e-07"],
+        ["b", "0.5000"],
+        ["c", "0.0001234"],
+        ["d", "4.4e+30"],
+        ["e", "nan"],
+    ]

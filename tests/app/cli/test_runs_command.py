@@ -62,6 +62,24 @@ def test_runs_are_listed_with_what_became_of_them(
 
 
 @pytest.mark.parametrize(
+    ("best", "shown"),
+    [(0.0, "0.0000"), (4.4e-6, "4.4e-06"), (1e308, "1e+308"), (1234.5, "1234.5000")],
+)
+def test_a_best_value_is_told_however_small_or_large(
+    best: float,
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "runs/a", best, 2)
+    assert f" accuracy {shown} " in told(capsys)[1]
+    _, out, _ = told(capsys, "diff", "runs/a", "runs/a")
+    assert ["accuracy", shown, shown] in [line.split() for line in out.split("\n")]
+
+
+@pytest.mark.parametrize(
     ("by", "order"),
     [("name", "abc"), ("best", "bac"), ("epochs", "abc"), ("state", "abc")],
 )
@@ -102,7 +120,7 @@ def test_two_runs_are_compared_by_settings_that_differ_and_by_results(
         ["plugins.ema.decay", "0.9", "-"],
     ]
     lines = [line.split() for line in results.split("\n")]
-    assert ["accuracy", "0.5", "0.9"] in lines
+    assert ["accuracy", "0.5000", "0.9000"] in lines
     assert ["stopped", "by", "early_stopping", "early_stopping"] in lines
     _, out, _ = told(capsys, "diff", "runs/a", "runs/b", "--json")
     assert json.loads(out)["settings"]["training.lr"] == ["0.2", "0.1"]

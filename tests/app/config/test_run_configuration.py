@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from training.app.config.load import as_mapping, load_config
+from training.app.plugin_tools.active import choices
 from training.errors import ConfigError, PluginError
 
 BASE = """\
@@ -93,6 +94,66 @@ def test_p_chooses_plugins(
 ) -> None:
     config = load_config(written(tmp_path), plugins=chosen)
     assert list(config.plugins) == enabled
+
+
+#: Two of a kind under ids, of which one is the name of another plugin.
+TWICE = """\
+data: {train: a}
+model: {name: m}
+plugins:
+  - csv: {id: first}
+  - csv: {id: second, filename: b.csv}
+  - tensorboard: {id: progress}
+  - ./mine.py:Mine: {id: own}
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "enabled"),
+    [
+        pytest.param(["no:csv"], "progress own", id="all of the name"),
+        pytest.param(["no:first"], "second progress own", id="that id alone"),
+        pytest.param(["no:progress"], "first second own", id="an id goes first"),
+        pytest.param(["no:./mine.py:Mine"], "first second progress", id="of a file"),
+        pytest.param(["no:csv", "csv"], "progress own csv", id="in another's place"),
+        pytest.param(
+            ["csv", "no:csv", "no:csv"], "progress own", id="its own name, then others"
+        ),
+    ],
+)
+def test_what_runs_under_an_id_is_switched_off_by_that_or_by_its_name(
+    chosen: list[str], enabled: str, tmp_path: Path
+) -> None:
+    config = load_config(written(tmp_path, TWICE), plugins=chosen)
+    assert " ".join(config.plugins) == enabled
+    variable = ",".join(chosen)
+    config = load_config(written(tmp_path, TWICE), environment=variable)
+    assert " ".join(config.plugins) == enabled
+    found = choices(tmp_path / "c.yaml", (), chosen)
+    assert {n for n, each in found.items() if each.is_active} == {*enabled.split()}
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        pytest.param(
+            "csv.filename",
+            r"plugin 'csv' runs as 'first' and 'second'; write plugins.first.filename "
+            r"or plugins.second.filename$",
+            id="two of them",
+        ),
+        pytest.param(
+            "tensorboard.log_dir",
+            r"plugin 'tensorboard' runs as 'progress'; write plugins.progress.log_dir$",
+            id="one",
+        ),
+    ],
+)
+def test_options_for_what_runs_under_an_id_are_told_that_id(
+    key: str, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PluginError, match=words):
+        load_config(written(tmp_path, TWICE), [f"plugins.{key}=a"])
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
+from training.discovery.entry_points import unreadable
 from training.errors import ConfigError
 from training.files.named_paths import path_mistake
 from training.messages.error_texts import notes_of, printable, shown, text_of
@@ -64,9 +67,13 @@ def refusal_of(
 ) -> ConfigError | None:
     """Return what to say where the system refuses a path that a person named.
 
+    So it is where a library met entry points, of whomever, that cannot be read.
     Anything else, such as another file that a plugin looks for in vain, is a mistake
     in code: None.
     """
+    met = {frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)}
+    if metadata.__file__ in met and (trouble := unreadable()):
+        return ConfigError(f"what is installed cannot be listed: {trouble}")
     if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes):
         return None
     if error.errno in OWN_MISTAKES and notes_of(error):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.hooks.answers import COLUMNS
-from training.messages.tables import count, table
+from training.messages.tables import count, number, table
 from training.recipes.kinds import floor_of
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def metric_table(
     known = [floors[key] for key in _order(floors)]
     rows = []
     for name in names:
-        row = [name, *(_number(values.get(name)) for values in columns.values())]
-        rows.append([*row, *(_number(floor_of(name, each)) for each in known)])
+        row = [name, *(number(values.get(name)) for values in columns.values())]
+        rows.append([*row, *(number(floor_of(name, each)) for each in known)])
     return table(["metric", *titles], rows)
 
 
@@ -132,10 +132,6 @@ def _order(floors: Mapping[str, Any]) -> list[str]:
 
 def _title(floor: str) -> str:
     return floor.replace("_", " ")
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else ""
 
 
 def _next_commands(

@@ -13,7 +13,7 @@ from training.app.records.durations import duration
 from training.app.records.run_folder import RunFolder, find_runs, read_run
 from training.errors import ConfigError, did_you_mean
 from training.messages.error_texts import printable
-from training.messages.tables import table
+from training.messages.tables import number, table
 
 __all__ = ["SORTS", "runs"]
 
@@ -95,7 +95,7 @@ def _compare(pair: Sequence[RunFolder], as_json: bool) -> None:
         }
         print(json.dumps(told, indent=2))
         return
-    shown = {name: list(map(_number, values)) for name, values in numbers.items()}
+    shown = {name: list(map(number, values)) for name, values in numbers.items()}
     names = [printable(str(run.path)) for run in pair]
     if unknown:
         print(f"the settings are not compared: those of {unknown[0]} are not known")
@@ -138,7 +138,7 @@ def _best(run: RunFolder) -> str:
     if not run.best:
         return ""
     best = run.best[0]
-    return printable(f"{best.metric} {best.value:.4f}")
+    return printable(f"{best.metric} {number(best.value)}")
 
 
 def _rank(run: RunFolder) -> tuple[str, float]:
@@ -147,7 +147,3 @@ def _rank(run: RunFolder) -> tuple[str, float]:
         return "\U0010ffff", 0.0
     best = run.best[0]
     return best.metric, -best.value if best.is_high else best.value
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}" if abs(value) < 1 else f"{value:.6g}"

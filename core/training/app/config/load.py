@@ -17,7 +17,7 @@ from training.app.config.guide_keys import translate_once
 from training.app.config.recipe_checks import family_of, recipe_mistakes
 from training.app.config.requirements import requirement_mistakes
 from training.app.config.schema import Config
-from training.app.config.sources import PluginList, gather, sources
+from training.app.config.sources import PluginList, gather, meant_by, sources
 from training.discovery import installed
 from training.discovery.specs import Locate, PluginSpec, checked_spec, find_plugin
 from training.documents.document import Document
@@ -112,14 +112,26 @@ def _merge_plugins(whole: Document, change: Document) -> None:
                 )
             continue
         if name not in enabled and "use" not in entry:
-            raise PluginError(
-                f"{change.place(path)}: plugin {name!r} is not enabled"
-                f"{did_you_mean(name, enabled)}; enabled are: "
-                f"{', '.join(enabled) or 'none'}; enable it with: -p {name}"
-            )
+            raise PluginError(_not_enabled(change.place(path), name, entry, enabled))
     kept = {name: each for name, each in entries.items() if each is not None}
     change.tree["plugins"] = kept
     whole.merge(change)
+
+
+def _not_enabled(
+    place: str, name: str, entry: Mapping[str, Any], enabled: Mapping[str, Any]
+) -> str:
+    """Return where options go that are given to a plugin of no such id."""
+    ids = meant_by(name, {each: own["use"] for each, own in enabled.items()})
+    if ids:
+        option = next(iter(entry.get("options", {})), "OPTION")
+        runs = " and ".join(map(repr, ids))
+        ways = " or ".join(f"plugins.{each}.{option}" for each in ids)
+        return f"{place}: plugin {name!r} runs as {runs}; write {ways}"
+    return (
+        f"{place}: plugin {name!r} is not enabled{did_you_mean(name, enabled)}; "
+        f"enabled are: {', '.join(enabled) or 'none'}; enable it with: -p {name}"
+    )
 
 
 def _validate(whole: Document) -> Config:

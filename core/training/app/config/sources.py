@@ -7,7 +7,7 @@ here imports pydantic, nor yaml before a file is read: listing plugins is quick.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from training.discovery.specs import parse_specs
 from training.documents.document import Document, Key, as_yaml
 from training.errors import ConfigError, PluginError
 
-__all__ = ["DEFAULT_PLUGINS", "PluginList", "gather", "sources"]
+__all__ = ["DEFAULT_PLUGINS", "PluginList", "gather", "meant_by", "sources"]
 
 #: What is enabled when no source lists plugins; evaluation only with validation rows.
 DEFAULT_PLUGINS = ("progress", "csv", "evaluation", "checkpointing")
@@ -56,7 +56,8 @@ def gather(
 ) -> tuple[Document, list[Document]]:
     """Return all but the plugins, merged, and what is said of plugins, in order.
 
-    The defaults come first; a ``PluginList`` replaces all that is said before it.
+    The defaults come first; a ``PluginList`` replaces all that is said before it. What
+    is switched off is called by the id that it runs under.
     """
     whole = Document()
     changes: list[Document] = []
@@ -67,8 +68,20 @@ def gather(
         replace_named(whole, document)
         whole.merge(document)
     changes.insert(0, _default_plugins(whole, set(taken)))
-    _refuse_displacing(changes)
+    _settle_names(changes)
     return whole, changes
+
+
+def meant_by(name: str, uses: Mapping[str, str]) -> list[str]:
+    """Return the ids that ``name`` means: that id alone, else of all such plugins.
+
+    Args:
+        name: what a person calls one or more of them.
+        uses: id -> the entry point or file.
+    """
+    if name in uses:
+        return [name]
+    return [each for each, use in uses.items() if installed.name_of(use) == name]
 
 
 def _name_plugins(document: Document) -> bool:
@@ -148,16 +161,24 @@ def _default_plugins(whole: Document, taken: Collection[str]) -> Document:
     return defaults
 
 
-def _refuse_displacing(changes: Iterable[Document]) -> None:
-    """Refuse a plugin of ``-p`` whose name another one has that is enabled."""
+def _settle_names(changes: Iterable[Document]) -> None:
+    """Say of what is switched off under which ids it runs.
+
+    Refuses a plugin of ``-p`` whose name another one has that is enabled.
+    """
     enabled: dict[str, tuple[str, str]] = {}
     for change in changes:
         if isinstance(change, PluginList):
             enabled.clear()
-        for name, entry in change.tree.get("plugins", {}).items():
+        for name, entry in [*change.tree.get("plugins", {}).items()]:
             origin = change.origin(("plugins", name))
             if entry is None:
-                enabled.pop(name, None)
+                ids = meant_by(name, {each: use for each, (use, _) in enabled.items()})
+                if ids:
+                    change.pop(("plugins", name))
+                for each in ids:
+                    del enabled[each]
+                    change.set(("plugins", each), None, origin)
             elif (use := entry.get("use")) is not None:
                 other, place = enabled.get(name, (use, ""))
                 is_other = os.path.abspath(use) != os.path.abspath(other)

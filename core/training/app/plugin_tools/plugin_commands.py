@@ -19,7 +19,7 @@ from training.app.plugin_tools.plugin_facts import (
     order_of,
     standing_in,
 )
-from training.bus.order import unmet_relations
+from training.bus.unmet import unmet_relations
 from training.discovery import installed
 from training.discovery.sources import (
     Option,
@@ -129,27 +129,35 @@ def why_plugins(arguments: argparse.Namespace) -> None:
     if kind != installed.CALLBACK:
         _why_part(installed.find(name, "plugins why", kind), arguments.config)
         return
-    choice = chosen.get(installed.name_of(name))
-    if choice is None or choice.is_active:
-        info = installed.find(choice.use if choice else name, "plugins why")
-    named = kind, info.name if choice is None else choice.use
-    entry = next(
-        (e for e in entries(chosen) if (e.info.kind, e.info.name) == named), None
-    )
-    if choice is None:
-        if entry is not None and entry.state == "broken":
-            print(f"{info.name} is off, and broken: {entry.why}")
-            return
-        print(f"{info.name} is off: installed is not active, and nobody chose it")
-        print(f"  switch it on: -p {name}, or list it under plugins")
+    own = installed.name_of(name)
+    meant = [c for c in chosen.values() if own in (c.name, installed.name_of(c.use))]
+    found = {e.info.name: e for e in entries(chosen) if e.info.kind == kind}
+    for choice in meant:
+        _why_chosen(choice, found)
+    if meant:
         return
+    info = installed.find(name, "plugins why")
+    if info.name in found and found[info.name].state == "broken":
+        print(f"{info.name} is off, and broken: {found[info.name].why}")
+        return
+    print(f"{info.name} is off: installed is not active, and nobody chose it")
+    print(f"  switch it on: -p {name}, or list it under plugins")
+
+
+def _why_chosen(choice: Choice, found: Mapping[str, Entry]) -> None:
+    """Say what switched one that runs, or would, under a name of its own."""
+    if choice.is_active:  # refused where nobody provides it
+        installed.find(choice.use, "plugins why")
     state = "active" if choice.is_active else "off"
+    entry = found.get(choice.use)
     if entry is not None and entry.state == "broken":
         state = f"{state}, and broken: {entry.why}"
     elif entry is None and not installed.is_file(choice.use):
         state = f"{state}, and not installed"
-    is_namesake = choice.use != choice.name and installed.is_known(choice.name)
-    print(f"{choice.name}{f', {choice.use},' if is_namesake else ''} is {state}")
+    has_use = choice.use != choice.name and (
+        installed.name_of(choice.use) != choice.name or installed.is_known(choice.name)
+    )
+    print(f"{choice.name}{f', {choice.use},' if has_use else ''} is {state}")
     for sentence in choice.trail:
         print(f"  {sentence}")
 

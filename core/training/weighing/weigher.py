@@ -317,11 +317,10 @@ class Weigher(EachBatch):
         told, most = self._told, min(MOST_BATCHES, self._batches_a_window)
         if told.cuts >= CUTS or (told.batches >= MOST_BATCHES and told.cuts):
             told.is_settled = True
-            assert told.unit is not None
             is_known = self._counts.is_torch_loss and len(told.live) == 1
             may_differ = self._batches_a_window > 1 and not is_known
             told.later = LaterLooks(0 if may_differ else None)
-            log.info("%s", sentences.found(seen, told.unit))
+            log.info("%s", sentences.found(seen, list(told.live)))
         elif not told.cuts and (seen.is_final or told.batches >= most):
             self._unknown(sentences.unknown(self._reasons))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device, tensors_of
     from training.feed.share import StandIn
+    from training.feed.structure import attribute_of
     from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.feed.validation_share import (
         portions,
@@ -117,6 +118,7 @@ _MODULES = {
     "Window": "training.loop.window",
     "WindowResult": "training.loop.window_result",
     "as_plain": "training.modules.plain_names",
+    "attribute_of": "training.feed.structure",
     "batch_to_device": "training.feed.batches",
     "call_model": "training.loop.forward",
     "capture": "training.checkpoint.state",
@@ -218,6 +220,7 @@ __all__ = [
     "Window",
     "WindowResult",
     "as_plain",
+    "attribute_of",
     "batch_to_device",
     "call_model",
     "capture",

@@ -339,3 +339,51 @@ def test_a_file_to_resume_that_one_process_does_not_see_is_refused_by_all(
     first, second = two.run(resumed_from_a_file_of_its_own, str(tmp_path))
     for each in (first, second):
         assert "there is no such file for rank 1; keep checkpoints where all" in each
+
+
+class Sums(nn.Module):
+    """Sums over the points of each cloud."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor, cloud: Tensor, mass: Tensor) -> dict[str, Tensor]:
+        sums = torch.zeros(len(mass)).index_add(0, cloud, self.head(x)[:, 0])
+        return {"loss": (sums - mass).square().mean()}
+
+
+def joined(clouds: list[Tensor]) -> dict[str, Tensor]:
+    """Return all points in one row: only the sampler knows how many clouds are."""
+    sizes = torch.tensor([len(each) for each in clouds])
+    numbers = torch.arange(len(clouds)).repeat_interleave(sizes)
+    return {"x": torch.cat(clouds), "cloud": numbers, "mass": sizes.float()}
+
+
+def history_of_clouds(path: str) -> list[dict[str, float]]:
+    """Return what two epochs come to, the second of a run that was resumed."""
+    for num_epochs in (1, 2):
+        torch.manual_seed(0)
+        model, clouds = Sums(), [torch.randn(1 + n % 3, 4) for n in range(7)]
+        loader = DataLoader(clouds, batch_size=3, collate_fn=joined)
+        trainer = Trainer(
+            *(model, loader, loader),
+            optimizer=torch.optim.SGD(model.parameters(), 0.01),
+            num_epochs=num_epochs,
+            seed=3,
+            device="cpu",
+            plugins=["distributed"],
+        )
+        trainer.train(resume=path if num_epochs == 2 else None)
+        trainer.save_checkpoint(path)
+    return [{**row, "seconds": 0.0} for row in trainer.history]
+
+
+def test_batches_whose_samples_only_the_sampler_knows_are_looked_at_when_resumed(
+    two: Ranks, tmp_path: Path
+) -> None:
+    alone = history_of_clouds(str(tmp_path / "one.pt"))
+    first, second = two.run(history_of_clouds, str(tmp_path / "two.pt"))
+    assert first == second
+    for own, row in zip(alone, first, strict=True):
+        assert row == pytest.approx(own, abs=CLOSE)

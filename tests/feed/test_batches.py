@@ -64,6 +64,54 @@ def test_a_text_field_first_leaves_the_gradient_that_of_one_batch(
     assert model.layer.bias.item() == pytest.approx(2 * y.mean().item(), abs=1e-6)
 
 
+class OrFails(dict[str, Any]):
+    """Answers attributes by its entries; one that is not there is a KeyError."""
+
+    __getattr__ = dict.__getitem__
+
+
+class OrNone(dict[str, Any]):
+    """As that; what is not there is None."""
+
+    __getattr__ = dict.get
+
+
+def scaled_step(model: nn.Module, batch: Any) -> Any:
+    losses = (model(batch["x"])[:, 0] - batch["y"]).square()
+    return type(batch)(loss_sum=losses.sum(), weight=len(losses))
+
+
+def mean_step(model: nn.Module, batch: Any) -> Any:
+    return scaled_step(model, batch)["loss_sum"] / len(batch["y"])
+
+
+@pytest.mark.parametrize("kind", [OrFails, OrNone])
+@pytest.mark.parametrize("step_fn", [scaled_step, mean_step])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_mapping_that_answers_attributes_by_its_entries_trains_as_a_dict(
+    kind: Any, step_fn: Any, accumulation: int
+) -> None:
+    def trained(kind: Any) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(2, 1)
+        x, y = torch.randn(8, 2), torch.randn(8)
+        sizes = zip(x.split(4), y.split(4), strict=True)
+        batches = [kind(x=part, y=targets) for part, targets in sizes]
+        options = {"loss_fn": None, "step_fn": step_fn, "device": "cpu"}
+        options |= {"gradient_accumulation_steps": accumulation}
+        make_trainer(model, batches, val_dataloader=batches, **options).train()
+        return model.weight.detach()
+
+    assert torch.equal(trained(kind), trained(dict))
+
+
+@pytest.mark.parametrize("kind", [OrFails, OrNone])
+def test_an_entry_of_a_mapping_is_no_method_that_moves_it(kind: Any) -> None:
+    for batch in (kind(x=THREE), kind(x=THREE, to=THREE)):
+        moved = batch_to_device(batch, torch.device("meta"))
+        assert {each.device.type for each in moved.values()} == {"meta"}
+
+
 class Moves:
     """Holds a tensor that only itself can move."""
 

@@ -50,6 +50,13 @@ def test_one_line_says_what_was_found(caplog: Any) -> None:
     assert "\n" not in said(caplog)
 
 
+def test_units_that_weigh_alike_so_far_are_all_named(caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "training.weighing")
+    KINDS["mean of squares"][0].trainer((8,)).train()
+    both = "samples or elements of the labels, which weigh alike so far"
+    assert said(caplog).startswith(f"loss: a mean over {both}, measured on 8 samples (")
+
+
 def test_w6_what_cannot_be_counted_is_refused_with_the_ways_out() -> None:
     odd = [{"x": [torch.zeros(2), torch.zeros(3)], "y": torch.ones(4)}] * 4
 

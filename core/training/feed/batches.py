@@ -43,7 +43,8 @@ def batch_to_device(batch: Any, device: torch.device) -> Any:
 def _move(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
-    if hasattr(value, "to"):
+    # Of a mapping its class is asked: an entry is no method, nor is what is not there.
+    if hasattr(type(value) if isinstance(value, Mapping) else value, "to"):
         # Without the word the CPU waits for the copy; a foreign `to` may not know it.
         kind: Any = type(value)
         if _knows_non_blocking(kind):

@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from training.errors import DataError
-from training.feed.structure import WHOLE, CannotCutError, fields_of, samples_of, take
+from training.feed.structure import (
+    WHOLE,
+    CannotCutError,
+    attribute_of,
+    fields_of,
+    samples_of,
+    take,
+)
 
 #: Numbers at each end of a tensor that tell it from another one.
 FEW = 64
@@ -96,7 +103,7 @@ def sliced(batch: Any, rank: int, size: int, name: str) -> tuple[Any, bool]:
         if total is None:
             raise CannotCutError("how many samples it holds cannot be told")
         shares = [rows_of(total, each, size) for each in range(size)]
-        if getattr(batch, "loss_weight", None) is not None:
+        if attribute_of(batch, "loss_weight") is not None:
             _check_said(batch, [take(batch, rows, total) for rows in shares])
         rows = shares[rank]
         return take(batch, rows or range(min(1, total)), total), not rows

@@ -34,6 +34,28 @@ class TooFewError(CannotCutError):
     """It has too few rows or labels to be cut; another batch may have more."""
 
 
+def attribute_of(holder: Any, name: str) -> Any:
+    """Return ``holder.name``, None where it has none.
+
+    A mapping whose ``__getattr__`` is ``dict.__getitem__`` says that with a KeyError,
+    one whose is ``dict.get`` with None.
+    """
+    try:
+        return getattr(holder, name, None)
+    except KeyError:
+        return None
+
+
+def deep_copy(batch: Any) -> Any:
+    """Return a deep copy, also of mappings that answer attributes with a KeyError."""
+    try:
+        return copy.deepcopy(batch)
+    except KeyError:  # they are asked for a ``__deepcopy__`` of their own
+        if not isinstance(batch, Mapping):
+            raise
+        return _with_fields(batch, deep_copy)
+
+
 def samples_of(batch: Any) -> int | None:
     """Return how many samples ``batch`` holds, None where that cannot be told.
 
@@ -44,7 +66,7 @@ def samples_of(batch: Any) -> int | None:
     if plain is not None:
         return plain
     for name in COUNTED:
-        told = getattr(batch, name, None)
+        told = attribute_of(batch, name)
         if isinstance(told, tuple) and told:  # a torch.Size
             told = told[0]
         if isinstance(told, int):
@@ -101,7 +123,7 @@ def take(batch: Any, rows: Sequence[int], num_rows: int) -> Any:
     Raises:
         CannotCutError: an entry is not ``num_rows`` long, or of an unknown kind.
     """
-    if hasattr(batch, "num_graphs"):
+    if attribute_of(batch, "num_graphs") is not None:
         raise CannotCutError(f"a {type(batch).__name__} of graphs has no plain rows")
     return _take(batch, rows, num_rows, is_top=True)
 
@@ -111,7 +133,7 @@ def may_be_second(batch: Any, samples: int) -> bool:
 
     It is as long in each entry that has one; entries of one dimension are so long.
     """
-    if not samples or any(hasattr(batch, name) for name in COUNTED):
+    if not samples or any(attribute_of(batch, name) is not None for name in COUNTED):
         return False
     shapes = [each.shape for each in _arrays_in(batch) if each.ndim]
     is_wide = any(len(shape) > 1 for shape in shapes)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from training.errors import ConfigError
 from training.feed.epoch_loader import refuse_one_shot
+from training.feed.structure import attribute_of
 
 Loader = Iterable[Any]
 
@@ -85,7 +86,7 @@ def _holds_loaders(value: Any) -> bool:
 
 
 def _is_loader(value: Any) -> bool:
-    return isinstance(value, DataLoader) or hasattr(value, "dataset")
+    return isinstance(value, DataLoader) or attribute_of(value, "dataset") is not None
 
 
 def _check_named(name: Any, loader: Any) -> None:

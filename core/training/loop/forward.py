@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.errors import ConfigError
+from training.feed.structure import attribute_of
 from training.loop.forward_checks import (
     Role,
     check_function,
@@ -87,7 +88,7 @@ def call_model(model: nn.Module, batch: Any, has_loss_fn: bool = False) -> Any:
 
 def loss_in(outputs: Any) -> Any:
     """Return ``outputs.loss``, ``outputs["loss"]``, a tensor itself, or None."""
-    loss = outputs if isinstance(outputs, Tensor) else getattr(outputs, "loss", None)
+    loss = outputs if isinstance(outputs, Tensor) else attribute_of(outputs, "loss")
     if loss is None and isinstance(outputs, Mapping):
         loss = outputs.get("loss")
     return loss
@@ -189,7 +190,7 @@ class _StepForward:
                 "step_fn cleared the gradients of its window, as zero_grad() does; "
                 "leave that out: the trainer does it between two windows"
             )
-        if not isinstance(result, Mapping) or hasattr(result, "loss"):
+        if not isinstance(result, Mapping) or attribute_of(result, "loss") is not None:
             # The loss itself, or a model's outputs with whatever else they hold.
             return self._loss(loss_in(result), weight, result), weight, NO_PARTS
         if "weight" in result:

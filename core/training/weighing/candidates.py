@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import DataError
-from training.feed.structure import fields_of, may_be_second, samples_of
+from training.feed.structure import (
+    attribute_of,
+    fields_of,
+    may_be_second,
+    samples_of,
+)
 from training.recipes.weight import checked_weight, warn_of_overruled
 from training.weighing.units import (
     ELEMENTS,
@@ -42,7 +47,7 @@ def said_weight(batch: Any) -> float | None:
     Raises:
         DataError: it is negative, infinite or no number.
     """
-    given = getattr(batch, "loss_weight", None)
+    given = attribute_of(batch, "loss_weight")
     if given is None:
         return None
     return checked_weight(given, _SAID, DataError)

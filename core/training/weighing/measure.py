@@ -7,7 +7,6 @@ of a batch's gradient depends on what else is in the batch.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from training.feed.batches import batch_to_device
-from training.feed.structure import CannotCutError, TooFewError
+from training.feed.structure import CannotCutError, TooFewError, deep_copy
 from training.messages.error_texts import error_text
 from training.weighing.candidates import labels_of
 from training.weighing.collated import Collated, collates_by_itself
@@ -326,7 +325,7 @@ class Measurement:
         model: Any = subject.model
         if isinstance(batch, PartOfOutputs):
             model, batch = batch.cutting(model), batch.batch
-        moved = batch_to_device(copy.deepcopy(batch), subject.device)
+        moved = batch_to_device(deep_copy(batch), subject.device)
         with self._precision():
             try:
                 loss, weight, _ = subject.forward(model, moved, unsaid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from training.weighing.later_looks import CLEARLY
 from training.weighing.subject import LIMIT, Look
@@ -26,12 +26,13 @@ def verdict(look: Look) -> str:
         return f"loss: a mean over the weight that step_fn says, {agrees}"
     if look.is_none:
         return none(look)
-    return found(look, look.live[0]) if look.live else unknown(look.reasons)
+    return found(look, look.live) if look.live else unknown(look.reasons)
 
 
-def found(look: Look, unit: str) -> str:
-    """Return what the loss is a mean over, and how that was seen."""
-    what = "a sum" if unit == "sum" else f"a mean over {in_words(unit)}"
+def found(look: Look, units: Sequence[str]) -> str:
+    """Return what the loss is a mean over, or may be, and how that was seen."""
+    what = "a sum" if units[0] == "sum" else f"a mean over {_any_of(units)}"
+    what += ", which weigh alike so far" if len(units) > 1 else ""
     how = " by losses" if look.by_losses else ""
     told = f"loss: {what}, measured on {sum(look.sizes)} samples{how}"
     if look.fit is None:
@@ -44,7 +45,7 @@ def found(look: Look, unit: str) -> str:
         )
     samples = look.shares.get("samples")
     told += f" (two parts weigh {look.fit.x:.3f} and {look.fit.y:.3f}"
-    if samples is not None and unit not in ("samples", "sum"):
+    if samples is not None and not {"samples", "sum"}.intersection(units):
         told += f"; by samples {samples[0]:.3f} and {samples[1]:.3f}"
     return told + ")"
 
@@ -123,9 +124,13 @@ def late(unit: str) -> str:
 
 def undecided(units: Iterable[str], reasons: list[str]) -> str:
     """Return that a batch holds other shares of units that all fitted so far."""
-    words = " or ".join(in_words(unit) for unit in units)
     told = "; ".join(dict.fromkeys(reasons)) or "parts weigh alike"
-    return f"whether the loss is a mean over {words} could not be measured: {told}"
+    what = _any_of(units)
+    return f"whether the loss is a mean over {what} could not be measured: {told}"
+
+
+def _any_of(units: Iterable[str]) -> str:
+    return " or ".join(in_words(unit) for unit in units)
 
 
 def divided(processes: int, why: str) -> str:

@@ -83,7 +83,7 @@ class Told:
         """
         before = self.live.get(self.unit or "")
         now = 1.0 if unit == "batches" else self.live.get(unit)
-        return self.scale * before / now if before and now else self.scale
+        return self.scale * (before / now) if before and now else self.scale
 
     def amount(self, counts: Counts, batch: Any, samples: int | None) -> float:
         """Return what ``batch`` counts: by samples, where no unit is known.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from training.weighing import sentences
-from training.weighing.candidates import Counts
+from training.weighing.candidates import Counts, needed
 from training.weighing.told import OF_LABELS
 from training.weighing.units import in_words
 
@@ -37,6 +37,8 @@ class Untrained:
             batch: on the host.
             samples: in it, where that is known.
             look: returns what it tells.
+        Raises:
+            DataError: those before it told a unit that it does not tell.
         """
         before, unit = self._unit, self._counts.defined(batch)
         if unit is None:
@@ -51,4 +53,6 @@ class Untrained:
             log.warning("%s", sentences.aside(in_words(unit), why))
         self._unit = unit
         amount = self._counts(unit, batch, samples)
-        return 1.0 if amount is None else amount
+        if amount is None and unit in ("samples", "said"):
+            return 1.0  # batches count where nothing tells a unit, or step_fn says it
+        return needed(amount, unit, batch)

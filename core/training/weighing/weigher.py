@@ -15,7 +15,7 @@ from torch import nn
 from training.errors import CheckpointError, ConfigError
 from training.hardware.strategy import Strategy
 from training.weighing import sentences
-from training.weighing.candidates import Counts, LabelUse, needed, overruling
+from training.weighing.candidates import Counts, LabelUse, overruling
 from training.weighing.later_looks import LaterLooks, is_belied
 from training.weighing.told import Told
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
@@ -223,17 +223,19 @@ class Weigher(EachBatch):
         return self._told.amount(self._counts, batch, samples)
 
     def _compared(self, batch: Any, issued: Any, samples: int | None) -> float:
-        """Measure the first batch in which the units left do not go together."""
-        units = iter(self._told.live.items())
-        first, before = next(units)
-        whole = needed(self._counts(first, batch, samples), first, batch)
-        for unit, amount in units:
-            own = self._counts(unit, batch, samples)
-            if own is None or own * before == whole * amount:
-                continue
-            if not isclose(own * before, whole * amount):
-                return self._decided_late(batch, issued, samples)
-        return self._told.scale * whole
+        """Measure the first batch in which the units left do not go together.
+
+        It counts by the first of them that it tells.
+        """
+        live = self._told.live
+        every = ((unit, self._counts(unit, batch, samples)) for unit in live)
+        told = [(unit, amount) for unit, amount in every if amount is not None]
+        if not told:
+            return self._amount(batch, samples)
+        first, whole = told[0]
+        if all(isclose(own * live[first], whole * live[unit]) for unit, own in told):
+            return self._told.on_scale(first) * whole
+        return self._decided_late(batch, issued, samples)
 
     def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
         self.weigh = self.ask
@@ -317,11 +319,10 @@ class Weigher(EachBatch):
         told, most = self._told, min(MOST_BATCHES, self._batches_a_window)
         if told.cuts >= CUTS or (told.batches >= MOST_BATCHES and told.cuts):
             told.is_settled = True
-            assert told.unit is not None
             is_known = self._counts.is_torch_loss and len(told.live) == 1
             may_differ = self._batches_a_window > 1 and not is_known
             told.later = LaterLooks(0 if may_differ else None)
-            log.info("%s", sentences.found(seen, told.unit))
+            log.info("%s", sentences.found(seen, list(told.live)))
         elif not told.cuts and (seen.is_final or told.batches >= most):
             self._unknown(sentences.unknown(self._reasons))
 

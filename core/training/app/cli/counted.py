@@ -32,6 +32,8 @@ class Counted:
     def __iter__(self) -> Iterator[Any]:
         from tqdm.auto import tqdm
 
+        from training.feed.structure import attribute_of
+
         for batch in tqdm(
             self.loader,
             desc=self._what,
@@ -42,7 +44,7 @@ class Counted:
             leave=False,
             dynamic_ncols=True,
         ):
-            self.is_weighed |= getattr(batch, "loss_weight", 1) != 0
+            self.is_weighed |= attribute_of(batch, "loss_weight") != 0
             yield batch
 
     def __getattr__(self, name: str) -> Any:

@@ -19,6 +19,7 @@ from training.plugin import (
     Parts,
     StepFn,
     Weigher,
+    attribute_of,
     call_model,
     choose_device,
     loss_in,
@@ -244,7 +245,7 @@ def logits_of(outputs: Any) -> Tensor | None:
     """Return the logits that a model returned, or None if it returned none."""
     if isinstance(outputs, Tensor):
         return outputs if outputs.dim() > 0 else None
-    logits = getattr(outputs, "logits", None)
+    logits = attribute_of(outputs, "logits")
     if logits is None and isinstance(outputs, Mapping):
         logits = outputs.get("logits")
     return logits if isinstance(logits, Tensor) else None

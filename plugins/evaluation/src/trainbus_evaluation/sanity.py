@@ -34,13 +34,15 @@ MOST_BYTES = 2**31
 class FirstBatches:
     """Some batches, again and again; whatever else is asked, their loader answers.
 
+    By its name the kernel finds how many samples the sampler gave to each.
+
     Args:
         loader: where they come from.
         batches: the first of it.
     """
 
     def __init__(self, loader: Any, batches: list[Any]) -> None:
-        self._loader = loader
+        self.loader = loader
         self._batches = batches
 
     def __iter__(self) -> Iterator[Any]:
@@ -52,7 +54,7 @@ class FirstBatches:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what Python asks for, such as when copying
             return object.__getattribute__(self, name)
-        return getattr(self._loader, name)
+        return getattr(self.loader, name)
 
 
 def first_batches(loader: Iterable[Any], count: int) -> FirstBatches | None:

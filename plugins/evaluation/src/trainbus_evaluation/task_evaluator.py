@@ -20,6 +20,7 @@ from trainbus_evaluation.task_scores import (
 )
 from training import ConfigError, checked_options
 from training.plugin import (
+    attribute_of,
     batch_to_device,
     evaluating,
     followed_options,
@@ -169,12 +170,12 @@ class TaskEvaluator:
     def _loss(
         self, batch: Any, moved: Any, device: torch.device, samples: int | None
     ) -> tuple[Tensor, float]:
-        if not isinstance(batch, Mapping) or not hasattr(batch, "rows"):
+        if not isinstance(batch, Mapping) or attribute_of(batch, "rows") is None:
             raise ConfigError(
                 f"TaskEvaluator needs mappings with rows, but a batch is "
                 f"{type(batch).__name__}; use Evaluator"
             )
-        if not getattr(batch, "loss_weight", 1):
+        if attribute_of(batch, "loss_weight") == 0:
             return torch.zeros(()), 0.0  # nothing in it is labelled
         return self._weighed(batch, moved, device, samples)
 

@@ -14,7 +14,7 @@ from trainbus_evaluation.generated import AnswerTexts, longest_answer, question_
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_accuracy import answer_scores
 from training import ConfigError, checked_options
-from training.plugin import USUAL_GENERATION
+from training.plugin import USUAL_GENERATION, attribute_of
 
 METRICS = ("loss", "accuracy", "exact_match")
 
@@ -96,7 +96,7 @@ class VQAEvaluator(TaskEvaluator):
             do_sample=False,
         )
         predictions = self._texts.decode(ids)
-        rows: Sequence[Mapping[str, Any]] | None = getattr(batch, "rows", None)
+        rows: Sequence[Mapping[str, Any]] | None = attribute_of(batch, "rows")
         labels = batch["labels"]
         if rows is None:
             references = self._texts.of_labels(labels)

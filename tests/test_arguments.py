@@ -308,11 +308,12 @@ def test_an_option_that_no_checkpoint_can_hold_is_told_before_the_first_step(
     assert steps.count == 0
 
 
+@pytest.mark.parametrize("plugins", [[], ["distributed"]])
 def test_without_anybody_who_saves_it_is_a_warning(
-    caplog: pytest.LogCaptureFixture,
+    plugins: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        trainer_with(foreign).train()
+        trainer_with(foreign, plugins=plugins).train()
     assert "this run cannot be saved" in caplog.text
 
 

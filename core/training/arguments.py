@@ -344,7 +344,7 @@ def check_savable(trainer: Checkpointable) -> None:
     found = [foreign_value(plain(each), name, OF_PART) for name, each in parts.items()]
     problems = [describe_foreign(*each) for each in found if each is not None]
     for problem in (*problems, *_lacking(trainer.optimizer)):
-        if trainer.bus.on_checkpoint is not None:
+        if trainer.bus.listeners("on_checkpoint"):
             raise ConfigError(problem)
         log.warning("this run cannot be saved: %s", problem)
     check_states(trainer)

@@ -78,7 +78,7 @@ def check_states(trainer: Checkpointable) -> None:
     Raises:
         PluginError: it holds what no checkpoint can, and there is a plugin that saves.
     """
-    if trainer.bus.on_checkpoint is None or trainer.strategy.is_divided:
+    if not trainer.bus.listeners("on_checkpoint") or trainer.strategy.is_divided:
         return  # of many processes a save tells, on which all agree
     for name, plugin in trainer.plugins.items():
         is_called = hasattr(plugin, "state_dict") and trainer.bus.calls(name)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import cache
 from hashlib import sha256
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from trainbus_distributed.buffers import MovingBuffers
 from trainbus_distributed.group import Group
 from training import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from training import Trainer
+
+#: Of the words of a weight, for its digest; and of what stands before them.
+FACTORS, MULTIPLIER = 2**20, 6364136223846793005
 
 
 def require_same_options(options: Mapping[str, Any], group: Group) -> None:
@@ -34,8 +39,6 @@ def require_same_options(options: Mapping[str, Any], group: Group) -> None:
 def require_same_model(modules: Mapping[str, nn.Module], group: Group) -> None:
     """Refuse parts of other names, shapes or types: exchanges would wait, or mix up.
 
-    A digest of them is sent; only where that differs all of them are.
-
     Args:
         modules: whose parameters and buffers are exchanged, by name.
         group: the processes.
@@ -48,10 +51,7 @@ def require_same_model(modules: Mapping[str, nn.Module], group: Group) -> None:
         for parts in (module.named_parameters(), module.named_buffers())
         for name, part in parts
     }
-    digest = sha256(repr(own).encode()).hexdigest()
-    if len(set(group.gather(digest, "of a model's digest"))) == 1:
-        return
-    found = group.gather(own, "of a model")
+    found = _that_differ(own, group, "of a model")
     for name in dict.fromkeys(chain(*found)):
         _require_same(name, [each.get(name, "missing") for each in found])
     for number, names in enumerate(zip(*found, strict=True), 1):
@@ -67,28 +67,122 @@ def _require_same(name: str, found: Sequence[str]) -> None:
         )
 
 
-def require_alike(trainer: Trainer, group: Group) -> None:
-    """Refuse weights or learning rates that differ from process to process.
+def require_alike(
+    trainer: Trainer,
+    group: Group,
+    buffers: MovingBuffers,
+    parts: tuple[type, ...],
+) -> None:
+    """Refuse weights, buffers or learning rates that differ from process to process.
 
-    The same gradients move the same weights to the same bits, so the sum of each is
-    compared exactly. On CUDA one read, which waits.
+    The same gradients move the same weights to the same bits, so all bits are compared.
 
+    Args:
+        trainer: the running one.
+        group: the processes.
+        buffers: those that passes move are not compared: they follow main.
+        parts: kinds of tensors of which each process has another part.
     Raises:
-        PluginError: on all processes; names the first weight that differs.
+        PluginError: on all processes; names the first that differs.
     """
-    weights = dict(trainer.model.named_parameters())
-    found_here = [weight.detach().abs().double().sum() for weight in weights.values()]
-    sums: list[float] = torch.stack(found_here).tolist() if found_here else []
-    rates = [float(each["lr"]) for each in trainer.optimizer.param_groups]
+    modules = {"model": trainer.model, **trainer.criterion.modules()}
+    weights = _weights_of(modules, trainer)
+    held = {**weights, **_kept_buffers(modules, buffers.modules)}
+    whole = {name: each for name, each in held.items() if not isinstance(each, parts)}
+    groups = trainer.optimizer.param_groups
     # As texts: NaN is not equal to itself.
-    own_numbers = [repr(number) for number in (*rates, *sums)]
-    found = group.gather(own_numbers, "of weights")
-    what = [*(f"the learning rate of group {i}" for i in range(len(rates))), *weights]
+    own = {
+        f"the learning rate of group {i}": repr(float(each["lr"]))
+        for i, each in enumerate(groups)
+    }
+    own |= {f"whether {n} trains": str(w.requires_grad) for n, w in weights.items()}
+    own |= zip(whole, map(str, digests(whole.values(), trainer.device)), strict=True)
+    found = _that_differ(own, group, "of weights")
     for rank, other in enumerate(found):
-        for name, own, main in zip(what, other, found[0], strict=True):
-            if own != main:
+        for name in dict.fromkeys(chain(found[0], other)):
+            if other.get(name) != found[0].get(name):
                 raise PluginError(
-                    f"{name} is not the same on rank {rank} as on rank 0 at the end of "
-                    f"epoch {trainer.epoch}: a plugin or the script changes it on some "
-                    "processes only; let all of them do the same"
+                    f"{name} is not the same on rank {rank} as on rank 0 after step "
+                    f"{trainer.step}: a plugin, the script or a pass of the model "
+                    "changes it by process; let all of them do the same"
                 )
+
+
+def _that_differ(
+    own: Mapping[str, str], group: Group, what: str
+) -> list[Mapping[str, str]]:
+    """Return what each process has, or nothing where all have the same.
+
+    A digest is sent; only where that differs all of it is.
+    """
+    digest = sha256(repr(own).encode()).hexdigest()
+    if len(set(group.gather(digest, f"{what}, in short"))) == 1:
+        return []
+    return group.gather(own, what)
+
+
+def _weights_of(
+    modules: Mapping[str, nn.Module], trainer: Trainer
+) -> dict[str, nn.Parameter]:
+    """Return the parameters of ``modules`` and of the optimizer, by name."""
+    weights = {
+        f"{kind}.{name}": weight
+        for kind, module in modules.items()
+        for name, weight in module.named_parameters()
+    }
+    known = set(map(id, weights.values()))
+    places = {id(v): f"loss.{n}" for n, v in trainer.criterion.tensors().items()}
+    for number, group in enumerate(trainer.optimizer.param_groups):
+        for index, weight in enumerate(group["params"]):
+            if id(weight) not in known:
+                place = f"parameter {index} of group {number} of the optimizer"
+                weights[places.get(id(weight), place)] = weight
+    return weights
+
+
+def _kept_buffers(
+    modules: Mapping[str, nn.Module], moving: Set[nn.Module]
+) -> dict[str, Tensor]:
+    """Return the buffers that passes leave as they are, by name.
+
+    Without those that no checkpoint holds: caches, which an evaluation may fill by the
+    part that a process has.
+    """
+    return {
+        f"{kind}.{place}.{name}" if place else f"{kind}.{name}": buffer
+        for kind, module in modules.items()
+        for place, part in module.named_modules()
+        if part not in moving
+        for name, buffer in part._buffers.items()
+        if buffer is not None and name not in part._non_persistent_buffers_set
+    }
+
+
+@torch.no_grad()
+def digests(tensors: Iterable[Tensor], device: torch.device) -> list[int]:
+    """Return a number for each that tells its bits and their order; one read for all.
+
+    A sum with factors drawn once, in integers: the same bits however it is computed,
+    and quicker than to bring all weights to the host.
+    """
+    found = [_digest(tensor).to(device) for tensor in tensors]
+    numbers: list[int] = torch.stack(found).tolist() if found else []
+    return numbers
+
+
+def _digest(tensor: Tensor) -> Tensor:
+    kind = {1: torch.uint8, 2: torch.int16}.get(tensor.element_size(), torch.int32)
+    # A CPU keeps so many in its cache; a card is to be called less often.
+    size = FACTORS // 16 if tensor.device.type == "cpu" else FACTORS
+    factors = _factors(tensor.device)
+    digest = torch.zeros((), dtype=torch.long, device=tensor.device)
+    for words in torch.split(tensor.detach().reshape(-1).view(kind), size):
+        # All modulo 2**64; odd, so that no word is lost.
+        digest = digest * MULTIPLIER + (words * factors[: len(words)]).sum()
+    return digest
+
+
+@cache
+def _factors(device: torch.device) -> Tensor:
+    drawn = torch.Generator().manual_seed(0)
+    return (torch.randint(2**62, (FACTORS,), generator=drawn) * 2 + 1).to(device)

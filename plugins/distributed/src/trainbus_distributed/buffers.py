@@ -53,6 +53,11 @@ class MovingBuffers:
             ]
             self._is_first = False
 
+    @property
+    def modules(self) -> set[nn.Module]:
+        """Those of which passes have moved a buffer."""
+        return {self._parts[place] for place in (*self._following, *self._left)}
+
     def have_news(self) -> bool:
         """Whether all are to ``agree`` on what follows: passes moved something new."""
         self._moved = [

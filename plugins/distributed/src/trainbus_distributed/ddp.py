@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainbus_distributed.group import Group
-from trainbus_distributed.strategy import GroupStrategy
+from trainbus_distributed.strategy import GRADIENT_HOOKS, GroupStrategy
 from training import ConfigError
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def hooks_aside(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Call none of the hooks that users have put on gradients; DDP has its own way."""
     kept = []
     for parameter in parameters:
-        for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+        for name in GRADIENT_HOOKS:
             # Emptied, not replaced: autograd holds on to the mapping itself.
             if hooks := getattr(parameter, name, None):
                 kept.append((hooks, dict(hooks)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from annotated_types import Gt
 
 from trainbus_distributed.divisor import Divisor
 from trainbus_distributed.group import Group
-from training import ConfigError, checked_options
+from training import ConfigError, checked_options, hookimpl
 from training.callbacks import Callback
 from training.plugin import number_started
 
@@ -157,16 +157,19 @@ class DistributedCallback(Callback):
             is_last=is_last,
         )
 
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        """Refuse to go on, or to save, where the processes' weights have parted.
+    @hookimpl(wrapper=True)
+    def on_checkpoint(self) -> Iterator[None]:
+        """Refuse to save, or to go on, where the processes' weights have parted.
+
+        Around all who write. Also where a signal ends the run: what main would save
+        then is no state that all have trained to, and what was saved before it is.
 
         Raises:
             PluginError: a plugin or a script has changed them on some only.
         """
-        if self._strategy is not None and self._strategy.replicates:
-            from trainbus_distributed.alike import require_alike
-
-            require_alike(trainer, self._strategy.group)
+        if self._strategy is not None:
+            self._strategy.require_alike()
+        yield
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return what the next window divides by, where there are many processes."""

@@ -81,7 +81,7 @@ class DividedWindow(Window):
         """
         if self.num_batches == 0:
             self._begin()
-            self._strategy.buffers.begin()
+            self._strategy.begin_window(self._parameters)
         self._group.begin_pass()
         is_stand_in = isinstance(weight, StandIn)
         is_last = self._ends(self.num_batches + 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from trainbus_distributed.alike import require_same_model
+from trainbus_distributed.alike import require_alike, require_same_model
 from trainbus_distributed.buffers import MovingBuffers
 from trainbus_distributed.divided_window import DividedWindow
 from trainbus_distributed.exchange import average
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from training import Trainer
 
 T = TypeVar("T")
+
+#: Where torch keeps what is called with the gradient of a parameter.
+GRADIENT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class GroupStrategy(Strategy):
         self.data = data
         self._is_on_main = False
         self._reported: BaseException | None = None
-        self.buffers = MovingBuffers([], group)
+        self.watch_buffers()
 
     @property
     def rank(self) -> int:
@@ -201,6 +204,14 @@ class GroupStrategy(Strategy):
         modules = {"model": model, **self.trainer.criterion.modules()}
         require_same_model(modules, self.group)
 
+    def require_alike(self) -> None:
+        """Refuse what has come to differ from process to process in the run.
+
+        Raises:
+            PluginError: on all processes.
+        """
+        require_alike(self.trainer, self.group, self.buffers, self.parts)
+
     def tell_of_statistics(self, model: nn.Module) -> None:
         """Say once that BatchNorm makes a run differ from that of one process."""
         found = looking_across_rows(model)
@@ -216,6 +227,31 @@ class GroupStrategy(Strategy):
     def watch_buffers(self, *modules: nn.Module) -> None:
         """Let buffers that passes move follow main, from the first window on."""
         self.buffers = MovingBuffers(modules, self.group)
+        self._has_begun = False
+
+    def begin_window(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Look at what is there before the passes of a window."""
+        self.buffers.begin()
+        if not self._has_begun:  # whoever has a hook to put on has done so by now
+            self._has_begun = True
+            self._tell_of_hooks(parameters)
+
+    def _tell_of_hooks(self, parameters: Sequence[nn.Parameter]) -> None:
+        names = {id(p): name for name, p in self.trainer.model.named_parameters()}
+        found = [
+            names.get(id(p), "a parameter of the loss")
+            for p in parameters
+            if p.requires_grad
+            and any(getattr(p, each, None) for each in GRADIENT_HOOKS)
+        ]
+        if found and self.is_main:
+            log.warning(
+                "hooks on gradients (of %s) hear them before they are exchanged: those "
+                "of each process's part of a batch, so a run in which they change "
+                "gradients differs from that of one process; change them in "
+                "on_before_step",
+                f"{found[0]} and {len(found) - 1} more" if len(found) > 1 else found[0],
+            )
 
     def exchanges(self, is_last: bool) -> bool:
         """Whether gradients are exchanged in a batch.

@@ -13,6 +13,7 @@ from PIL import Image
 
 from trainbus_data.asked import batch_of
 from trainbus_data.asked_rows import AskedRows
+from trainbus_data.dataset import RowsDataset
 from trainbus_data.vqa.task import VQA
 from training import Batch, DataError, ModelFamily, Task
 
@@ -53,6 +54,18 @@ class Takes(ModelFamily):
 class NoPicture:
     def open(self) -> None:
         """Open nothing."""
+
+
+class Reads(ModelFamily):
+    """Takes numbers, and some rows alone."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def collate(self, processor: Any, rows: Sequence[Any]) -> Batch:
+        if len(rows) > self.most:
+            raise RuntimeError("too many")
+        return Batch({}, [float(row["word"]) for row in rows], 0)
 
 
 GOOD = {"image": "red.png", "word": "a", "said": "b"}
@@ -225,3 +238,28 @@ def test_without_that_a_row_that_is_bad_at_once_is_refused_before_any_is_answere
 ) -> None:
     with pytest.raises(DataError, match=r":2: image 'gone.png' does not exist"):
         asked([GOOD, GONE], max_bad_fraction=1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "most", "kind", "place"),
+    [
+        pytest.param("1 2 3 x1", 9, ValueError, "ask.jsonl:4", id="that of one row"),
+        pytest.param("x 2 x 3", 9, ValueError, "ask.jsonl:1, 3", id="that of two"),
+        pytest.param("1 2 3 4", 2, RuntimeError, "ask.jsonl:1, 2, 3, 4", id="of none"),
+        pytest.param("1 2 x 4", 2, RuntimeError, "ask.jsonl:1, 2, 3, 4", id="another"),
+    ],
+)
+def test_what_a_family_raises_comes_with_the_places_of_the_rows_it_is_about(
+    asked: Any, words: str, most: int, kind: type[Exception], place: str
+) -> None:
+    rows = asked([GOOD | {"word": word} for word in words.split()])
+    with pytest.raises(kind) as caught:
+        list(rows.batches(Reads(most), None, 4))
+    (note,) = caught.value.__notes__
+    assert note.startswith("while a batch was made of ")
+    assert note.endswith(f"/{place}")
+    assert not isinstance(caught.value, DataError)
+    dataset = RowsDataset([*rows._held.values()], Reads(most), None)
+    with pytest.raises(kind) as told:  # and so of a run and an evaluation
+        dataset.collate(range(4))
+    assert told.value.__notes__ == [note]

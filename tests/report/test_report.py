@@ -142,6 +142,41 @@ def test_nothing_that_a_record_says_is_obeyed(write_run: Any, tmp_path: Path) ->
     assert "{{7*7}}" in words
 
 
+STEERS = "a\x1b[31m\u202eb"
+
+
+def test_what_would_steer_a_terminal_or_turn_a_line_is_spelt_out(
+    write_run: Any,
+) -> None:
+    joined = "\U0001f468\u200d\U0001f469"  # a pictogram of two
+    page = page_of(
+        write_run(
+            STEERS,
+            said=f"{STEERS}\n{joined}",
+            config={"of": STEERS},
+            history=[{"epoch": 1, STEERS: 0.5}],
+            stop_reason=STEERS,
+        ),
+        write_run("other"),
+        options=("--out", "page.html"),
+    )
+    words = " ".join(page.parts.values())
+    assert not set("\x1b\u202e") & set(words)
+    assert words.count("a\\x1b[31m\\u202eb") > 8
+    assert joined in words
+    assert "a\\x1b[31m\\u202eb, other: report of trainbus" in words
+
+
+@pytest.mark.parametrize("name", ["seconds", "accuracy"])
+def test_a_number_beyond_all_decimals_costs_no_page(write_run: Any, name: str) -> None:
+    huge = 10**400
+    run = write_run(history=[{"epoch": 1, name: huge, "val_loss": 0.5}], seconds=huge)
+    row = {"image": "red.png", "question": "?", "answer": "red", "prediction": "b"}
+    row |= {"accuracy": huge, "mean_log_probability": huge}
+    (run / "predictions.jsonl").write_text(json.dumps(row) + "\n")
+    assert "val_loss" in " ".join(page_of(run).parts.values())
+
+
 def test_the_page_loads_nothing_from_anywhere(write_run: Any) -> None:
     page = page_of(write_run())
     policies = [a for t, a in page.tags if t == "meta" and "http-equiv" in a]

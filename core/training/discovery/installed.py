@@ -31,6 +31,7 @@ from training.discovery.entry_points import (
 from training.errors import PluginError, did_you_mean
 from training.files.named_paths import named_path
 from training.messages.error_texts import error_text
+from training.signals.handlers import Terminated
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +211,8 @@ def load(info: PluginInfo) -> type[Any]:
     try:
         entry = importlib.metadata.EntryPoint(info.name, info.value, KINDS[info.kind])
         loaded = entry.load()
+    except Terminated:  # it is not the plugin that leaves
+        raise
     except (Exception, SystemExit) as error:
         raise BrokenPluginError(
             f"{owner} ({info.value}) cannot be imported: "
@@ -254,6 +257,8 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
     path = _path_of(name, where)
     try:
         module = _import_file(path)
+    except Terminated:  # it is not the plugin that leaves
+        raise
     except (Exception, SystemExit) as error:
         raise BrokenPluginError(
             f"{where}: plugin file {file_name!r} cannot be imported: "

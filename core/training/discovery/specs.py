@@ -26,6 +26,7 @@ from training.documents.document import Key, dotted
 from training.errors import ConfigError, PluginError, TrainbusError
 from training.hooks.hook_api import FAILURE_POLICIES
 from training.messages.error_texts import error_text, text_of
+from training.signals.handlers import Terminated
 
 __all__ = [
     "PluginSpec",
@@ -190,6 +191,8 @@ def construct(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
             f"{path}: {cls.__name__} ({describe(cls)}) refuses its options: "
             f"{text_of(error)}"
         ) from error
+    except Terminated:  # it is not the plugin that leaves
+        raise
     except (Exception, SystemExit) as error:
         raise BrokenPluginError(
             f"{path}: {cls.__name__} ({describe(cls)}) cannot be constructed: "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainbus_data.data_pipeline import NUM_SHOWN
-from trainbus_data.dataset import picture_fault
+from trainbus_data.dataset import collated, picture_fault, places_of
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.field_names import look, refuse_absent
@@ -82,6 +82,7 @@ class AskedRows:
         #: Those that can be used, by number; empty where they are too many.
         self._held: dict[int, Row] = {}
         self._shown: list[Row] = []
+        self._under_way: list[Row] = []
         self._bad = self._check()
         self._num_early = len(self._bad)
         self._settle()
@@ -90,6 +91,11 @@ class AskedRows:
     def num_bad(self) -> int:
         """Rows that could not be used so far."""
         return len(self._bad)
+
+    @property
+    def under_way(self) -> str:
+        """Where the rows stand of the batch that was yielded last."""
+        return places_of(self._under_way)
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -116,7 +122,8 @@ class AskedRows:
             rows = self._read_all(chunk)
             made = self._collated(family, processor, rows) if rows else ()
             for answerable, batch in made:
-                yield [row.as_dict() for _, row in answerable], batch
+                self._under_way = [row for _, row in answerable]
+                yield [row.as_dict() for row in self._under_way], batch
                 num_answered += len(answerable)
         if not num_answered:
             self._settle()
@@ -141,9 +148,9 @@ class AskedRows:
 
         Else each that can be used alone, which costs time and changes no prediction.
         """
-        asked = [self._asked(row) for _, row in rows]
+        some = [row for _, row in rows]
         try:
-            batch = family.collate(processor, asked)
+            batch = collated(family, processor, some, self._asked)
         except (ImageFault, DataError) as error:
             if len(rows) > 1:
                 for each in rows:

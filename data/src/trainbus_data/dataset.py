@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,21 @@ from torch.utils.data import Dataset, get_worker_info
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.rows.fingerprint import fingerprint_of
 from trainbus_data.rows.indexed_rows import IndexedRows
-from trainbus_data.rows.reading import BadRow, Row
+from trainbus_data.rows.reading import NUM_SHOWN, BadRow, Row
 from training.errors import DataError
+from training.messages.error_texts import add_note
 from training.recipes.batch import Batch
 from training.recipes.family import ModelFamily
 from training.recipes.reader import Reader
 
-__all__ = ["RowsDataset", "WorkerDataError", "picture_fault", "with_place"]
+__all__ = [
+    "RowsDataset",
+    "WorkerDataError",
+    "collated",
+    "picture_fault",
+    "places_of",
+    "with_place",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +131,7 @@ class RowsDataset(Dataset[int]):
     def _collated(self, rows: Sequence[Row]) -> Batch:
         self._family.split = self._split
         try:
-            return self._family.collate(
-                self._processor, [row.as_dict() for row in rows]
-            )
+            return collated(self._family, self._processor, rows)
         except ImageFault as fault:
             place, reason = picture_fault(rows, fault)
             row = BadRow.at(rows[place].place, reason)
@@ -136,6 +142,55 @@ class RowsDataset(Dataset[int]):
     def _row(self, index: int) -> Row:
         rows = self._rows
         return rows.row(index) if isinstance(rows, IndexedRows) else rows[index]
+
+
+def collated(
+    family: ModelFamily,
+    processor: Any,
+    rows: Sequence[Row],
+    given: Callable[[Row], Mapping[str, Any]] = Row.as_dict,
+) -> Batch:
+    """Return the batch that a family makes of rows.
+
+    What it raises that is no fault of theirs, so that no row can be left out for it,
+    comes with a note of where they stand.
+
+    Args:
+        family: makes batches.
+        processor: what it takes.
+        rows: at least one.
+        given: what the family is given of a row.
+    """
+    try:
+        return family.collate(processor, [given(row) for row in rows])
+    except (ImageFault, DataError):
+        raise
+    except Exception as error:
+        met = [row for row in rows if _raises(family, processor, given(row), error)]
+        add_note(error, f"while a batch was made of {places_of(met or rows)}")
+        raise
+
+
+def _raises(
+    family: ModelFamily, processor: Any, row: Mapping[str, Any], error: Exception
+) -> bool:
+    """Whether the row raises the like of ``error`` without any other beside it."""
+    try:
+        family.collate(processor, [row])
+    except Exception as own:
+        return type(own) is type(error)
+    return False
+
+
+def places_of(rows: Sequence[Row]) -> str:
+    """Return where rows stand, as in ``"train.jsonl:7, 9"``."""
+    lines: dict[str, list[str]] = {}
+    for row in rows[:NUM_SHOWN]:
+        path, _, line = row.place.rpartition(":")
+        lines.setdefault(path, []).append(line)
+    told = ", ".join(f"{path}:{', '.join(some)}" for path, some in lines.items())
+    more = len(rows) - NUM_SHOWN
+    return told + (f" and {more} more" if more > 0 else "")
 
 
 def with_place(

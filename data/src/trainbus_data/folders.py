@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import DataError
+from training.files.durable import temporary_beside
 
 __all__ = ["new_folder", "write_rows"]
 
@@ -27,7 +28,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     refuse_content(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temp = out.with_name(f".{out.name}.{os.urandom(4).hex()}")
+        temp = temporary_beside(out)
         temp.mkdir()  # a new one, with the permissions that the umask leaves
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror}") from error

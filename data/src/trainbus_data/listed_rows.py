@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, overload
 
 from trainbus_data.config import MIB, DataConfig
-from trainbus_data.dataset import picture_fault, with_place
+from trainbus_data.dataset import collated, picture_fault, with_place
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.images.picture import Picture
 from trainbus_data.rows.reading import BadRow, Row, read_all, settle_bad_rows
@@ -138,7 +138,7 @@ def _decode(
     """
     while rows:
         try:
-            batch = family.collate(processor, [row.as_dict() for row in rows])
+            batch = collated(family, processor, rows)
         except ImageFault as fault:
             place, _ = picture_fault(rows, fault)
             keys = {picture.key for picture in rows.pop(place).pictures}

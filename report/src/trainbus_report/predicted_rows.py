@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.app.records.run_folder import is_number
 from training.errors import DataError
 from training.files.named_paths import open_file
 from training.recipes.family import CONFIDENCES
@@ -74,7 +75,7 @@ class PredictedRows:
     def score(self, row: Mapping[str, Any]) -> float | None:
         """Return the task's score of a row; None where nothing was labelled."""
         value = row.get(self.score_name) if self._task.target in row else None
-        return float(value) if isinstance(value, (int, float)) else None
+        return float(value) if is_number(value) or type(value) is bool else None
 
     def true(self, row: Mapping[str, Any]) -> str:
         """Return what would have been right."""
@@ -139,9 +140,7 @@ class PredictedRows:
     def sure(self, row: Mapping[str, Any]) -> float:
         """Return how sure it is; less than anything where that is not known."""
         value = row.get(self.sureness)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            return float(value)
-        return -math.inf
+        return float(value) if is_number(value) else -math.inf
 
     @property
     def confusion(self) -> Confusion | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 import training
 from trainbus_report.charts import charts_of, colour_of, whole_of
 from trainbus_report.predicted_rows import PredictedRows, read_predictions
 from training.app.records.comparing import different_settings, flat, results
 from training.app.records.durations import duration
-from training.app.records.run_folder import RunFolder
+from training.app.records.run_folder import RunFolder, is_number
 from training.discovery.parts import build_part, find_part, named_part
 from training.errors import TrainbusError
 from training.files.durable import write_durably
-from training.messages.error_texts import text_of
+from training.messages.error_texts import printable, text_of
 from training.messages.tables import number
 from training.recipes.kinds import floor_of
 
@@ -34,6 +35,9 @@ PREDICTIONS = "predictions.jsonl"
 MOST_NAMED = 5
 #: Shares of the run below which a plugin's cost is not worth a line.
 LEAST_SHARE = 0.0005
+#: Controls, but for blanks, and what turns the direction of all that follows. Marks
+#: that belong to a language or to a pictogram, as a joiner does, stay.
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(slots=True)
@@ -134,10 +138,10 @@ def names_of(runs: Sequence[RunFolder]) -> list[str]:
     """Return the last parts of the runs' paths, as many as tell them apart."""
     paths = [run.path.absolute().parts for run in runs]
     for depth in range(1, max(map(len, paths))):
-        names = ["/".join(parts[-depth:]) for parts in paths]
+        names = [printable("/".join(parts[-depth:])) for parts in paths]
         if len(set(names)) == len(set(paths)):
             return names
-    return [str(run.path) for run in runs]
+    return [printable(str(run.path)) for run in runs]
 
 
 def title_of(names: Sequence[str]) -> str:
@@ -208,15 +212,15 @@ def costs_of(run: RunFolder) -> list[dict[str, Any]]:
     for each in told if isinstance(told, list) else ():
         try:
             name, hook = str(each["plugin"]), str(each["hook"])
-            spent, number = float(each["seconds"]), int(each["calls"])
+            spent, times = float(each["seconds"]), int(each["calls"])
         except (TypeError, KeyError, ValueError, OverflowError):
             continue  # of another release
         seconds[name] = seconds.get(name, 0.0) + spent
-        calls[name] = calls.get(name, 0) + number
+        calls[name] = calls.get(name, 0) + times
         hooks[name] = max(hooks.get(name, (0.0, "")), (spent, hook))
     own = run.summary.get("seconds")  # of the start that was measured, not of all
     whole = sum(seconds.values()) or 1.0
-    if isinstance(own, (int, float)) and 0 < own < math.inf:
+    if is_number(own) and own > 0:
         whole = own
     return [
         {
@@ -316,12 +320,20 @@ def _environment() -> Environment:
         loader=PackageLoader("trainbus_report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_spelt_out,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "duration": duration, "time": _time}
     environment.globals["floor_of"] = floor_of
     return environment
+
+
+def _spelt_out(value: Any) -> Any:
+    """Return a text with an escape for what would steer a terminal, or turn lines."""
+    if isinstance(value, Markup) or not isinstance(value, (str, Path)):
+        return value
+    return _STEERS.sub(lambda found: printable(found[0]), str(value))
 
 
 def _time(value: Any) -> str:

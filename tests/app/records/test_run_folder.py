@@ -260,6 +260,18 @@ ROW = {"epoch": 1, "train_loss": 0.5, "seconds": 2.0}
             "config.yaml is missing",
             id="odd values",
         ),
+        pytest.param(
+            {
+                "history.json": [{**ROW, "loss": 10**400, "val_loss": -(10**400)}],
+                "summary.json": {
+                    "best": [{"monitor": "loss", "value": 10**400}],
+                    "seconds": 10**400,
+                },
+            },
+            "unfinished",
+            "config.yaml is missing",
+            id="numbers beyond all that are written in decimals",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said_and_the_rest_is_read(

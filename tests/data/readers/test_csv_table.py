@@ -93,6 +93,7 @@ def test_a_place_is_where_a_row_begins(tmp_path):
         ('1, "x"', "has a blank before the double quote in ' \"x\"'"),
         ('1, "x, y"', "has a blank before the double quote in ' \"x'"),
         ('"Stop" sign,2', "is no CSV: ',' expected after '\"'"),
+        (f"1,{'x' * 1_048_577}", "has a cell of more than 1048576 characters"),
     ],
 )
 def test_a_line_that_is_no_row_hurts_no_other(tmp_path, line, reason):
@@ -114,7 +115,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
         HEAD + 'a,b,c\nd,"e,f\ng,h,i\n',
         r":3: a cell begins here that does not end .* as two: \"\"",
     ),
-    "a cell without end": (HEAD + 'a,"' + "b\n" * 80_000, ":2: a cell begins here"),
+    "a cell without end": (HEAD + 'a,"' + "b\n" * 600_000, ":2: a cell begins here"),
     "Latin 1": (
         HEAD.encode() + b"a,b,gr\xfcn\n",
         r":2: is not UTF-8 at byte 7; .*iconv .* rows\.csv > utf8\.csv",
@@ -135,6 +136,11 @@ def test_a_broken_table_is_told_in_a_sentence(tmp_path, text, words):
         CsvTable(write(tmp_path, text))
     assert "rows.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_cell_may_be_as_long_as_a_row_of_json_lines(tmp_path):
+    rows = CsvTable(write(tmp_path, f"a,b\n1,{'x' * 1_000_000}\n"))
+    assert (rows.faulty, len(rows[0]["b"])) == ((), 1_000_000)
 
 
 @pytest.mark.parametrize("separator", ["", "::", '"', "\n"])

@@ -89,7 +89,11 @@ def test_a_harmless_oddity_is_accepted(tmp_path, lines):
         pytest.param(json.dumps(GOOD)[:-1] + ', "x": NaN}', "NaN", id="a NaN literal"),
         pytest.param('{"x": ' + "9" * 5000 + "}", "digits", id="a huge number"),
         pytest.param('{"x": ' + "[" * 100_000, "deeply", id="deep nesting"),
-        pytest.param(b'{"image": "\xff"}', "not UTF-8 at byte 12", id="not UTF-8"),
+        pytest.param(
+            b'{"image": "\xff"}',
+            "not UTF-8 at byte 12; write the file as UTF-8, as in: iconv -f ",
+            id="not UTF-8",
+        ),
         pytest.param('{"a": 1, "a": 2}', "'a' twice", id="a key given twice"),
         pytest.param(
             json.dumps({"image": "a", "question": "b", "anwser": "c"}),

@@ -31,6 +31,7 @@ from training.errors import (
 )
 from training.messages.error_texts import error_text, notes_of, printable, text_of
 from training.signals.handlers import Terminated
+from training.signals.leaving import leaving
 
 __all__ = ["main"]
 
@@ -68,7 +69,8 @@ def _ended(arguments: argparse.Namespace) -> int:
     """Call the chosen command; say what it raised, and return the exit code."""
     _prepare_surroundings()
     try:
-        _call(arguments)
+        with leaving():
+            _call(arguments)
     except BrokenPluginError as error:
         if error.__cause__ is not None:
             _trace(error.__cause__)

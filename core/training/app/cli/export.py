@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from training.app.cli.results import sweep_drafts
 from training.errors import CheckpointError, ConfigError
 from training.files.named_paths import named_path
 
@@ -161,6 +162,7 @@ def _new_path(out: Path) -> Path:
             f"the folder {str(out.absolute().parent)!r} does not exist; make it, or "
             "name another place"
         )
+    sweep_drafts(out)
     return out
 
 

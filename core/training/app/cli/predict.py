@@ -18,6 +18,7 @@ from training.discovery.specs import parse_specs
 from training.documents.yaml_file import parse_yaml_value
 from training.errors import CheckpointError, ConfigError, DataError, PluginError
 from training.files.named_paths import named_path
+from training.messages.error_texts import add_note
 from training.recipes.family import followed_options
 from training.recipes.recipe import Recipe
 
@@ -70,7 +71,7 @@ def predict(arguments: argparse.Namespace) -> None:
     else:
         batches = rows.batches(made.family, made.processor, size)
         batches = Counted(batches, "answering", -(-len(rows) // size))
-        records = _records(made, batches, options)
+        records = _records(made, rows, batches, options)
         predictions.write_records(target, records, made.task)
         _say_written(target, rows)
 
@@ -142,12 +143,17 @@ def _say_written(target: Path, rows: Any) -> None:
 
 def _records(
     made: Rebuilt,
+    asked: Any,
     batches: Iterable[tuple[list[dict[str, Any]], Any]],
     options: Mapping[str, int],
 ) -> Iterator[dict[str, Any]]:
     """Yield each row with its prediction, and how sure the family is of it."""
     for rows, batch in batches:
-        said = _predictions(made, batch, len(rows), options)
+        try:
+            said = _predictions(made, batch, len(rows), options)
+        except Exception as error:
+            add_note(error, f"while {asked.under_way} were answered")
+            raise
         for row, answer in zip(rows, said, strict=True):
             yield {**row, **answer}
 

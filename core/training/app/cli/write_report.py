@@ -7,7 +7,7 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-from training.app.cli.results import new_file
+from training.app.cli.results import new_file, sweep_drafts
 from training.app.records.run_folder import read_run
 from training.errors import ConfigError
 from training.files.named_paths import named_path
@@ -62,6 +62,7 @@ def _target(arguments: argparse.Namespace) -> Path:
                 f"{str(own)!r} exists and is no report of trainbus; name a new file "
                 "with --out"
             )
+        sweep_drafts(own)
         return own
     if given.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {arguments.out!r} must end in .html")

@@ -97,7 +97,8 @@ class RunFolder:
         if not any(map(is_number, told)):
             told = [row.get("seconds") for row in self.history]
         known = [float(value) for value in told if is_number(value)]
-        return sum(known) if known else None
+        whole = sum(known)
+        return whole if known and is_number(whole) else None
 
     def _seconds_of_starts(self) -> Iterator[Any]:
         rows = self.history
@@ -285,7 +286,10 @@ def _is_locked(lock: Path) -> bool:
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether what a record holds is a finite number, as a curve or a best value is."""
     is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)
+    try:
+        return is_real and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all that can be drawn or averaged
+        return False
 
 
 def _count(value: Any) -> int | None:

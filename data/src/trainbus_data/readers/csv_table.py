@@ -13,7 +13,13 @@ from typing import Any
 from trainbus_data.readers.derived import PicturePattern
 from trainbus_data.readers.kept_rows import Item, KeptRows
 from trainbus_data.rows.formats import reader_line, refuse_other_formats
-from trainbus_data.rows.json_lines import UnusableRow, lines_of, show
+from trainbus_data.rows.json_lines import (
+    MAX_LINE_BYTES,
+    UnusableRow,
+    lines_of,
+    not_utf_8,
+    show,
+)
 from training.errors import ConfigError, DataError
 from training.files.named_paths import named_path, open_file
 
@@ -100,6 +106,8 @@ class _Table:
         except OSError as error:
             raise DataError(f"cannot read {self._path}: {error.strerror}") from error
         with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+            # It is the whole process's, so it is only ever raised.
+            csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
             reader = csv.reader(text, delimiter=self._separator, strict=True)
             try:
                 head = self._head(reader)
@@ -146,7 +154,8 @@ class _Table:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield str(place), self._fault(place, error)
+                is_one_line = reader.line_num == place
+                yield str(place), self._fault(place, error, is_one_line)
                 continue
             if cells:  # none: a blank line
                 yield str(place), self._row(cells, head)
@@ -172,9 +181,12 @@ class _Table:
         except UnusableRow as error:
             return error
 
-    def _fault(self, place: int, error: csv.Error) -> UnusableRow:
+    def _fault(self, place: int, error: csv.Error, is_one_line: bool) -> UnusableRow:
         """Return why a row is none; refuse the file where all the rest is lost, too."""
         told = str(error)
+        if "field limit" in told and is_one_line:  # the next line is a row again
+            most = csv.field_size_limit()
+            return UnusableRow(f"has a cell of more than {most} characters")
         if "end of data" in told or "field limit" in told:
             raise DataError(
                 f"{self._path}:{place}: a cell begins here that does not end within "
@@ -190,12 +202,8 @@ class _Table:
             try:
                 raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                return DataError(
-                    f"{self._path}:{line}: is not UTF-8 at byte {error.start + 1}; "
-                    "write the file as UTF-8, as in: "
-                    f"iconv -f LATIN1 -t UTF-8 {self._path.name} "
-                    f"> utf8{self._path.suffix}"
-                )
+                told = not_utf_8(error, self._path)
+                return DataError(f"{self._path}:{line}: {told}")
         return DataError(f"{self._path} is not UTF-8")
 
 

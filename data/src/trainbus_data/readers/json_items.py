@@ -14,6 +14,7 @@ from typing import Any
 
 from trainbus_data.rows.json_lines import (
     UnusableRow,
+    not_utf_8,
     refuse_constant,
     said_of,
     show,
@@ -192,9 +193,7 @@ def _text_of(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}:{line}: is not UTF-8 at byte {error.start + 1} of the file; write "
-            f"it as UTF-8, as in: iconv -f LATIN1 -t UTF-8 {path.name} "
-            f"> utf8{path.suffix}"
+            f"{path}:{line}: {not_utf_8(error, path, ' of the file')}"
         ) from error
     if not text.strip():
         raise DataError(f"{path} is empty")

@@ -56,7 +56,7 @@ class JsonLines(RowLines):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a row, or raise as ``RowLines`` does."""
-        values = parse_object(self._lines.read(self._line(index)))
+        values = parse_object(self._lines.read(self._line(index)), self.path)
         return self._pictures.add_to(with_turns(values))
 
     def place(self, index: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from training.messages.error_texts import printable
 __all__ = [
     "UnusableRow",
     "lines_of",
+    "not_utf_8",
     "parse_object",
     "refuse_constant",
     "show",
@@ -49,14 +51,29 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object of one line."""
+def not_utf_8(error: UnicodeDecodeError, path: Path, of: str = "") -> str:
+    """Return where bytes are no UTF-8, and what writes the file anew.
+
+    Args:
+        error: of the bytes.
+        path: of the file.
+        of: what they are bytes of, where that is not the line that the place names.
+    """
+    name, new = shlex.quote(path.name), shlex.quote(f"utf8{path.suffix}")
+    return (
+        f"is not UTF-8 at byte {error.start + 1}{of}; write the file as UTF-8, as in: "
+        f"iconv -f LATIN1 -t UTF-8 {name} > {new}"
+    )
+
+
+def parse_object(raw: bytes, path: Path) -> dict[str, Any]:
+    """Return the JSON object of one line of the file ``path``."""
     if len(raw) > MAX_LINE_BYTES:
         raise UnusableRow(f"is longer than {MAX_LINE_BYTES} bytes")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UnusableRow(f"is not UTF-8 at byte {error.start + 1}") from error
+        raise UnusableRow(not_utf_8(error, path)) from error
     try:
         values = json.loads(
             text, parse_constant=refuse_constant, object_pairs_hook=unique_pairs

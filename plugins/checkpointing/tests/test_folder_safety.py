@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.operations import Operations
 
+from trainbus_checkpointing import ModelCheckpointCallback
 from training import CheckpointError, ConfigError
 from training.plugin import read_checkpoint
 
@@ -204,3 +207,31 @@ def test_a_manifest_that_cannot_be_written_deletes_nothing(
         trainer.run_epoch(val_loss=1.0)
     assert (tmp_path / "manifest.json").read_text() == before
     assert short(tmp_path) == "c1 c2"
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO], ids=["EACCES", "EIO"])
+def test_a_folder_that_cannot_be_listed_ends_a_resume_in_a_sentence(
+    begun, tmp_path, code
+):
+    trainer = begun(save_dir=tmp_path / "kept")
+    trainer.run_epoch(val_loss=1.0)
+
+    def act(number: int, name: str, path: str, detail: Any) -> None:
+        if name in ("listdir", "scandir", "stat") and path.endswith("kept"):
+            raise OSError(code, os.strerror(code), path)
+
+    said = rf"'.*kept' cannot be listed \({os.strerror(code)}\); make it readable, or"
+    with (
+        Operations(tmp_path, act),
+        pytest.raises(CheckpointError, match=said),
+    ):
+        trainer.plugin.resume_candidates(trainer)
+
+
+@pytest.mark.parametrize("kind", ["missing", "a file"])
+def test_without_a_folder_there_is_nothing_to_resume(tmp_path, kind):
+    folder = tmp_path / "kept"
+    if kind == "a file":
+        folder.write_text("")
+    plugin = ModelCheckpointCallback(save_dir=folder)
+    assert plugin.resume_candidates(None) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from distributed.in_parts import FSDP2, make
 from faults.operations import Operations
 from ranks import RankError, Ranks
 
+from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, CheckpointError, Trainer
 from training.app.resume import resume
 from training.checkpoint.compare import first_difference
@@ -289,3 +291,55 @@ def test_d30_a_kill_in_a_save_leaves_the_folder_before(
 
 def kept_all(folder: str) -> None:
     keeper(folder, SHARDED, save_top_k=-1, save_best_only=False).train()
+
+
+class Copies(Callback):
+    """Copies what the second keeper has as its turn comes at the end of an epoch."""
+
+    after, before = ("one",), ("two",)
+
+    def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+        if trainer.is_main and reason == "epoch_end" and trainer.epoch == 1:
+            folder = Path(trainer.save_dir)
+            shutil.copytree(folder / "two", folder / "copy")
+
+
+class Looks(Callback):
+    """Notes what the second keeper has as training begins."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        folder = Path(trainer.save_dir) / "two"
+        self.seen = self.seen or trainer.strategy.on_main(lambda: names_in(folder))
+
+
+def kept_twice(
+    folder: str, plugin: Mapping[str, Any], other: Callback, epochs: int
+) -> Callback:
+    """Train with two keepers, the second of which writes in threads once resumed."""
+    keepers = [
+        (name, ModelCheckpointCallback(Path(folder) / name, "train_loss", **options))
+        for name, options in (("one", {}), ("two", {"async_save": epochs > 1}))
+    ]
+    plugins = [{"distributed": dict(plugin)}, *keepers, ("other", other)]
+    trainer = make({}, plugins=plugins, save_dir=folder)
+    trainer.num_epochs = epochs
+    resume(trainer, "auto")
+    trainer.train()
+    return other
+
+
+@pytest.mark.parametrize("plugin", [{"engine": "ddp"}, SHARDED], ids=["file", "parts"])
+def test_d30_a_keeper_whose_turn_a_kill_took_saves_what_is_resumed_on_all_processes(
+    two: Ranks, tmp_path: Path, plugin: Mapping[str, Any]
+) -> None:
+    two.run(kept_twice, str(tmp_path), plugin, Copies(), 1)
+    whole, folder = names_in(tmp_path / "two"), tmp_path / "two"
+    # As a kill leaves it that comes between the saves of the two.
+    shutil.rmtree(folder)
+    (tmp_path / "copy").rename(folder)
+    assert names_in(folder) != whole
+    for looks in two.run(kept_twice, str(tmp_path), plugin, Looks(), 2):
+        assert looks.seen == [*whole, "run.lock"]

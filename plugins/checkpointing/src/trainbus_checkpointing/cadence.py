@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The kernel's, where an epoch is over.
+REASON_EPOCH = "epoch_end"
 # Reasons of our own requests; any other request means: save, whatever the cadence.
 REASON_STEPS = "checkpointing.every_n_steps"
 REASON_BEST = "checkpointing.monitor is among the best"
-_CADENCE_REASONS = frozenset({"epoch_end", "stop", REASON_STEPS, REASON_BEST})
+_CADENCE_REASONS = frozenset({REASON_EPOCH, "stop", REASON_STEPS, REASON_BEST})
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Boundary:
     @property
     def is_mid_epoch(self) -> bool:
         """Whether an epoch is under way."""
-        return self.reason != "epoch_end"
+        return self.reason != REASON_EPOCH
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Cadence:
 
     def is_due(self, at: Boundary) -> bool:
         """Whether ``save_frequency`` or ``every_n_steps`` calls for a save."""
-        if at.reason == "epoch_end" and at.epoch % self.save_frequency == 0:
+        if at.reason == REASON_EPOCH and at.epoch % self.save_frequency == 0:
             return True
         return self.is_step_due(at.step)
 

@@ -21,9 +21,20 @@ def candidates(folder: Path) -> list[tuple[Path, str | None]]:
     a branch that it left, is another. Files that no manifest lists come last, the one
     that got furthest first: a crash may have come between a file and its entry, or
     taken the manifest.
+
+    Raises:
+        CheckpointError: what is in the folder cannot be told: a run shall not start
+            anew beside its checkpoints.
     """
-    if not folder.is_dir():
+    try:
+        present = files.unlisted(folder, ())
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise CheckpointError(
+            f"the folder of checkpoints {str(folder)!r} cannot be listed "
+            f"({error.strerror or error}); make it readable, or name the file to resume"
+        ) from error
     try:
         manifest = Manifest.read(folder)
     except (CheckpointError, OSError) as error:
@@ -32,7 +43,7 @@ def candidates(folder: Path) -> list[tuple[Path, str | None]]:
     own = manifest.current[::-1]
     found = [(folder / entry.file, _problem(folder, entry)) for entry in own]
     names = {entry.file for entry in manifest.entries}
-    strangers = [folder / name for name in files.unlisted(folder, names)]
+    strangers = [folder / name for name in present if name not in names]
     strangers.sort(key=position_of, reverse=True)
     found += [(path, None) for path in strangers]
     if manifest.entries and not found:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,8 +27,8 @@ from trainbus_checkpointing.filename import (
 )
 from trainbus_checkpointing.plan import plan_of
 from trainbus_checkpointing.retention import Ranking
-from trainbus_checkpointing.saved import check_state, pointer, resumed_by
-from trainbus_checkpointing.saver import Saver, measured_before
+from trainbus_checkpointing.saved import check_state, pointer
+from trainbus_checkpointing.saver import Saver
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
@@ -207,29 +206,14 @@ class ModelCheckpointCallback(Callback):
             trainer.require_metric(name, f"{called}.monitor", self.ranking.mode)
         for field in self.filename.metric_fields:
             trainer.require_metric(field, f"{called}.filename")
-        saver, position = self._set_up, (trainer.epoch, trainer.step)
-        store = saver.store
+        saver = self._set_up
         if self.weights == "trained":
             saver.frozen = FrozenWeights(trainer.model)
-        best, source = self._restored.get("best"), trainer.resumed_from
-        measured = measured_before(trainer) if self._restored else {}
-        resumed = resumed_by(self._restored, source, position, measured)
-        # One for all; by no generator of the run, which would not resume to the bit.
-        stores = _stores(trainer)
-        run_id = max(s.run_id for s in stores) or os.urandom(8).hex()
-        watched = {k: v for k, v in self._restored.items() if k in ("monitor", "mode")}
-        before = replace(self.ranking, **watched)
-
-        def begin() -> None:
-            store.begin(resumed, self.filename, run_id, stores)
-            before.spare(store.entries, self.ranking)
-
-        with files.usable(store.folder):
-            store.on_main(begin)
-        if store.last and (store.last.epoch, store.last.step) == position:
-            saver.saved_at = position
-        if self.carry_best and best and not store.best and before == self.ranking:
-            saver.baseline = best["value"]
+        keepers = _stores(trainer)
+        missed = saver.open(trainer, self._restored, keepers, self.carry_best)
+        if missed is not None:
+            self._save(trainer, missed)
+            self._finish(trainer, wait=True)  # no list changes beside a thread
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """Let the run be known for the newest, also if it dies before it saves."""
@@ -257,12 +241,17 @@ class ModelCheckpointCallback(Callback):
 
     def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
         """Write one file if this boundary calls for it, and never two."""
-        saver = self._set_up
         if trainer.is_stopping:  # what is in flight may be of this very boundary
             self._finish(trainer, wait=True)
         position = trainer.epoch, trainer.step
         is_interrupted = trainer.stop_owner in ("signal", "error")
         at = Boundary(reason, *position, trainer.is_stopping, is_interrupted)
+        self._save(trainer, at)
+        if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
+            self._set_up.finish(trainer, wait=True)
+
+    def _save(self, trainer: Trainer, at: Boundary) -> None:
+        saver = self._set_up
         is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, at))
         if is_ranked is None:
             return
@@ -275,8 +264,6 @@ class ModelCheckpointCallback(Callback):
             if at.is_stopping or self.on_save_error == "raise":
                 raise
             log.warning("checkpointing: training goes on without a save: %s", error)
-        if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
-            saver.finish(trainer, wait=True)
 
     def _is_ranked(self, trainer: Trainer, at: Boundary) -> bool | None:
         """Return whether to save for the best or only as the last; None: not at all."""
@@ -326,8 +313,8 @@ class ModelCheckpointCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return which files were best and last, not yet the one being written."""
-        if self._saver is None:
-            return {}  # what a checkpoint brought is still with the trainer
+        if self._saver is None or not self._saver.is_open:
+            return dict(self._restored)  # the folder has not been looked at yet
         best, last = self._saver.store.best, self._saver.store.last
         has_baseline = self._saver.baseline is not None
         carried = self._restored["best"] if has_baseline else None

@@ -88,8 +88,10 @@ class Manifest:
 
     def begin_run(
         self, continued: int | None = None, position: tuple[int, int] = (0, 0)
-    ) -> None:
+    ) -> bool:
         """Open a new run; entries of other runs are neither ranked nor deleted.
+
+        Return whether the run that goes on had come further: some were left.
 
         Args:
             continued: number of the run that goes on, or None. Its entries up to
@@ -101,6 +103,7 @@ class Manifest:
         for entry in self.entries:
             if entry.run == continued and (entry.epoch, entry.step) <= position:
                 entry.run = self.run
+        return any(entry.run == continued for entry in self.entries)
 
     def latest_of(self, run_id: str, position: tuple[int, int]) -> Entry | None:
         """Return the newest that the run of that id had written by ``position``."""

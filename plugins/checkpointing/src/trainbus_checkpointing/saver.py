@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus_checkpointing import resumable
-from trainbus_checkpointing.cadence import Boundary
+from trainbus_checkpointing.cadence import REASON_EPOCH, REASON_STEPS, Boundary
 from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate, as_folder
 from trainbus_checkpointing.folder import usable
 from trainbus_checkpointing.retention import Entry
+from trainbus_checkpointing.saved import resumed_by
 from trainbus_checkpointing.staging import Staging
 from trainbus_checkpointing.store import Store
 from training.plugin import FrozenWeights, MetricValue, capture, write_checkpoint
@@ -42,7 +45,52 @@ class Saver:
         self.baseline: float | None = None
         #: (epoch, step) of the state that was saved, or loaded, last.
         self.saved_at: tuple[int, int] | None = None
-        self._has_begun = False
+        #: Whether the folder was looked at for the run that is on.
+        self.is_open = self._has_begun = False
+
+    def open(
+        self,
+        trainer: Trainer,
+        restored: Mapping[str, Any],
+        keepers: Collection[Store],
+        carries_best: bool,
+    ) -> Boundary | None:
+        """Open the folder for the run that begins; all processes call it.
+
+        Args:
+            trainer: of the run.
+            restored: the state of this plugin that was resumed, if any was.
+            keepers: of all plugins of the run that keep its checkpoints.
+            carries_best: whether the best must beat that of the resumed run elsewhere.
+        Returns:
+            The boundary that was resumed, where the run died before its turn here.
+        """
+        store, ranking = self.store, self.store.ranking
+        best, position = restored.get("best"), (trainer.epoch, trainer.step)
+        measured = measured_before(trainer) if restored else {}
+        resumed = resumed_by(restored, trainer.resumed_from, position, measured)
+        # One for all; by no generator of the run, which would not resume to the bit.
+        run_id = max(s.run_id for s in keepers) or os.urandom(8).hex()
+        watched = {k: v for k, v in restored.items() if k in ("monitor", "mode")}
+        before = replace(ranking, **watched)
+
+        def begin() -> bool:
+            is_missed = store.begin(resumed, self._filename, run_id, keepers)
+            before.spare(store.entries, ranking)
+            return is_missed
+
+        with usable(store.folder):
+            is_missed = store.on_main(begin)
+        self.is_open = True
+        if carries_best and best and not store.best and before == ranking:
+            self.baseline = best["value"]
+        if store.last and (store.last.epoch, store.last.step) == position:
+            self.saved_at = position
+            return None
+        if not (is_missed and restored and trainer.step):
+            return None
+        reason = REASON_STEPS if trainer.batches_seen else REASON_EPOCH
+        return Boundary(reason, *position, trainer.is_stopping)
 
     def begin(self, trainer: Trainer) -> None:
         """Note, the first time, that the run trains; all processes call it."""

@@ -64,6 +64,7 @@ class Store:
         self._sources: set[str] = set()  # names here of what was resumed
         #: Of the run; empty before it has begun, and on other processes than the main.
         self.run_id = ""
+        self._owners: dict[tuple[int, int], str] = {}  # of what was resumed: its run_id
         self._background = Background()
         self._parts: PartsInFlight | None = None
 
@@ -120,8 +121,10 @@ class Store:
         filename: FilenameTemplate,
         run_id: str,
         keepers: Iterable[Store],
-    ) -> None:
+    ) -> bool:
         """Read what the folder holds and open a run in it.
+
+        Return whether it may have died before its turn here, after another keeper's.
 
         Args:
             resumed: the run that goes on.
@@ -156,12 +159,15 @@ class Store:
         is_kept = any(each.is_at(path.parent) for each in keepers for path in paths)
         if run is None and source and is_kept and not saved_by:
             run = run_alike(self._manifest, source)
-        self._manifest.begin_run(run, until)
+        is_past = self._manifest.begin_run(run, until)
         if saved_by and source and is_kept:
             listed, new = self._manifest.entries, self._manifest.run
             found = left_unlisted(self.folder, listed, source, filename)
             listed += [replace(e, run=new, written_by=saved_by) for e in found]
+        self._owners = {resumed.position: saved_by}
         self._report()
+        # Not where its list is elsewhere; where that had come further, it had its turn.
+        return is_kept and not (here or is_past) and (not known or bool(self.entries))
 
     def note_run(self) -> None:
         """List the run where others were before it: it may die before it saves."""
@@ -313,7 +319,7 @@ class Store:
                 num_bytes=files.size_of(path),
                 digest=files.digest_of(path),
                 run=self._manifest.run,
-                written_by=self.run_id,
+                written_by=self._owners.get((draft.epoch, draft.step)) or self.run_id,
             )
             self._list([*self._manifest.entries, entry])
             pointer = {"file": entry.file, "step": entry.step, "epoch": entry.epoch}

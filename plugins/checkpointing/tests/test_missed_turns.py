@@ -1,0 +1,185 @@
+"""A run that was killed between the saves of two keepers of its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainbus_checkpointing.manifest import Manifest
+from training import Callback, Trainer
+from training.plugin import read_checkpoint
+
+from .dying_keeper import KILLED, build
+from .listed import files
+
+SCRIPT = Path(__file__).with_name("dying_keeper.py")
+BEST, BEFORE = "checkpoint-002-0.9000.pt", "checkpoint-001-0.5000.pt"
+WAYS = pytest.mark.parametrize("is_async", [False, True], ids=["at once", "in thread"])
+
+
+def killed(folder: Path, file: str, is_async: bool = False) -> None:
+    """Train until ``file`` is written, and die there."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(SCRIPT), str(folder), file, str(is_async)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == KILLED, done.stderr
+
+
+class Looks(Callback):
+    """Notes what the folders hold as training begins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.first: list[str] = []
+        self.second: list[str] = []
+
+    def on_epoch_begin(self) -> None:
+        if not self.first:
+            self.first = files(self.folder / "first")
+            self.second = files(self.folder / "second")
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [each.detach().clone() for each in trainer.model.parameters()]
+
+
+@WAYS
+def test_a_best_that_a_killed_run_had_no_time_to_write_is_written_by_the_one_resumed(
+    tmp_path: Path, is_async: bool
+) -> None:
+    straight = build(tmp_path / "straight")
+    straight.train()
+    folder = tmp_path / "run"
+    killed(folder, f"second/{BEST}", is_async)
+    assert files(folder / "second") == [BEFORE]
+    source = read_checkpoint(folder / "first" / "checkpoint-002-3.0000.pt")
+    looks = Looks(folder)
+    again = build(folder, ("looks", looks), is_async=is_async)
+    again.train(resume="auto")
+    assert looks.second == [BEST]
+    second = again.plugins["second"]
+    assert second.best_path == folder / "second" / BEST
+    assert files(folder / "second") == files(tmp_path / "straight" / "second")
+    # It is the state that was resumed, and a run goes on from it to the bit.
+    made_up = read_checkpoint(second.best_path)
+    for part in ("progress", "history", "metrics", "data", "loader"):
+        assert made_up[part] == source[part], part
+    last = build(folder)
+    last.train(resume=second.best_path)
+    for run in (again, last):
+        for own, other in zip(weights(run), weights(straight), strict=True):
+            assert torch.equal(own, other)
+
+
+def test_a_last_checkpoint_that_a_killed_run_had_no_time_to_write_is_written_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed(tmp_path, "second/last-epoch004")
+    again = build(tmp_path)
+    again.train(resume="auto")
+    assert "nothing to train" in caplog.text
+    assert again.plugins["second"].last_path.name == "last-epoch004-step8.pt"
+    last = json.loads((tmp_path / "second" / "last.json").read_text())
+    assert last["step"] == 8
+    summary = again.plugins["second"].summary()
+    assert summary["paths"]["last_checkpoint"].endswith("last-epoch004-step8.pt")
+    # And once: another start finds it.
+    before = files(tmp_path / "second")
+    build(tmp_path).train(resume="auto")
+    assert files(tmp_path / "second") == before
+
+
+@pytest.mark.parametrize(
+    "then", [f"second/{BEST}", "first/checkpoint-003"], ids=["in it", "after it"]
+)
+def test_a_run_that_is_killed_again_has_its_best_in_the_end(
+    tmp_path: Path, then: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed(tmp_path, f"second/{BEST}")
+    killed(tmp_path, then)
+    again = build(tmp_path)
+    again.train(resume="auto")
+    assert again.plugins["second"].best_path == tmp_path / "second" / BEST
+    listed = Manifest.read(tmp_path / "second")
+    assert listed.entries == listed.current
+    assert "not of this run" not in caplog.text
+
+
+def test_a_keeper_to_which_the_boundary_says_nothing_writes_nothing(
+    tmp_path: Path,
+) -> None:
+    killed(tmp_path, f"second/{BEST}")
+    looks = Looks(tmp_path)
+    second = {"save_frequency": 3, "frequency_applies_to_best": True}
+    build(tmp_path, ("looks", looks), **second).train(resume="auto")
+    assert looks.second == [BEFORE]
+
+
+def test_a_keeper_that_is_new_in_the_resumed_run_begins_with_its_first_boundary(
+    tmp_path: Path,
+) -> None:
+    run = build(tmp_path, has_second=False)
+    run.num_epochs = 2
+    run.train()
+    looks = Looks(tmp_path)
+    build(tmp_path, ("looks", looks)).train(resume="auto")
+    assert looks.second == []
+
+
+@pytest.mark.parametrize("has_second", [False, True], ids=["alone", "one of two"])
+def test_a_keeper_that_had_its_turn_writes_nothing_again(
+    tmp_path: Path, has_second: bool
+) -> None:
+    run = build(tmp_path, has_second=has_second)
+    run.num_epochs = 3
+    run.train()
+    before = files(tmp_path / "first"), files(tmp_path / "second")
+    looks = Looks(tmp_path)
+    build(tmp_path, ("looks", looks), has_second=has_second).train(resume="auto")
+    assert (looks.first, looks.second) == before
+
+
+def test_from_the_middle_of_a_run_later_files_of_each_keeper_stay_and_none_is_added(
+    tmp_path: Path,
+) -> None:
+    build(tmp_path).train()
+    later = tmp_path / "second" / "last-epoch004-step8.pt"
+    before, content = files(later.parent), later.read_bytes()
+    assert before == [BEST, later.name]
+    looks = Looks(tmp_path)
+    source = tmp_path / "first" / "checkpoint-003-2.0000.pt"
+    build(tmp_path, ("looks", looks)).train(resume=source)
+    assert looks.second == before
+    assert later.read_bytes() == content
+
+
+class Saves(Callback):
+    """Saves as training begins, before any keeper has opened its folder."""
+
+    before = ("first", "second")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+def test_what_is_saved_before_a_keeper_has_begun_has_its_state_as_it_was_resumed(
+    tmp_path: Path,
+) -> None:
+    run = build(tmp_path)
+    run.num_epochs = 2
+    run.train()
+    source = run.plugins["second"].last_path
+    again = build(tmp_path, ("saves", Saves(tmp_path / "own.pt")))
+    again.train(resume=source)
+    was, now = read_checkpoint(source), read_checkpoint(tmp_path / "own.pt")
+    for name in ("first", "second"):
+        assert now["plugins"][name] == was["plugins"][name], name

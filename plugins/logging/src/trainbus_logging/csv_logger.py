@@ -221,7 +221,7 @@ class CSVLoggerCallback(Callback):
             FolderLostError: another run writes there by now.
         """
         row = None if self._owed else as_cells(metrics)
-        self._owed.append(trainer.epoch)
+        self._owed.append(len(trainer.history))
         self._try(self.path, lambda: self._write_rows(trainer, row))
 
     def on_close(self, trainer: Trainer) -> None:

@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from training.builtin.answers import Answers, ask_plugins, best_rows, others_of
+from training.builtin.earlier_record import put_aside, take_back
 from training.bus.callback import Callback
 from training.checkpoint.settings import validation_data
 from training.discovery import installed
@@ -31,7 +32,6 @@ from training.files.durable import finite, write_durably, write_json
 from training.files.leftovers import sweep_leftovers
 from training.files.lock import FolderLostError
 from training.files.named_paths import barrier, from_here
-from training.files.report_page import REPORT, is_report
 from training.messages.error_texts import error_text
 from training.signals.handlers import Terminated
 
@@ -46,10 +46,9 @@ CONFIG = "config.yaml"
 HISTORY = "history.json"
 SUMMARY = "summary.json"
 STARTS = "starts.json"
-EARLIER = "earlier"
+#: The files of a record.
+FILES = (CONFIG, HISTORY, SUMMARY, STARTS)
 LOCK = "record.lock"
-#: What a command makes of a run's weights, and another one looks for beside its record.
-MADE_OF_IT = "predictions.json*"
 #: Of a run's time, what writing its history may take: all rows are written each time.
 SHARE = 0.05
 
@@ -103,7 +102,7 @@ class RunRecord(Callback):
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._claim.take(self._folder / LOCK, trainer)
-            sweep_leftovers(self._folder, (CONFIG, HISTORY, SUMMARY, STARTS))
+            sweep_leftovers(self._folder, FILES)
         except OSError as error:
             raise ConfigError(
                 f"training.save_dir is {str(trainer.save_dir)!r}, which cannot be "
@@ -118,11 +117,12 @@ class RunRecord(Callback):
             ConfigError: a resumed run finds a folder in place of its record.
         """
         self._claim.confirm()
+        take_back(self._folder)
         if resumed:
             _require_files(self._folder)
         rows = read_rows(self._folder / HISTORY) if resumed else []
         if not resumed or not are_of(trainer.history, rows):
-            _put_aside(self._folder)
+            put_aside(self._folder, FILES)
         self._starts = read_rows(self._folder / STARTS) if resumed else []
         self._starts.append(start_of(trainer))
         if _is_measured_on_others(self._starts):
@@ -327,34 +327,12 @@ def folder_mistake(save_dir: Path) -> str:
 
 
 def _require_files(folder: Path) -> None:
-    for name in (CONFIG, HISTORY, SUMMARY, STARTS):
+    for name in FILES:
         if (folder / name).is_dir():
             raise ConfigError(
                 f"{str(folder / name)!r} is a folder, but a run writes a file of that "
                 "name; move it away"
             )
-
-
-def _put_aside(folder: Path) -> None:
-    """Move the record of an earlier run to ``earlier/NNN``, the next free number.
-
-    What was made of its weights goes along: it would be taken for the new run's.
-    """
-    old = [folder / name for name in (CONFIG, HISTORY, SUMMARY, STARTS)]
-    old = [path for path in old if path.exists()]
-    if not old:
-        return
-    # By suffix, too: a file that is being written has another one.
-    old += [p for p in folder.glob(MADE_OF_IT) if p.suffix.startswith(".json")]
-    old += [page for page in [folder / REPORT] if is_report(page)]
-    number = 1
-    while (folder / EARLIER / f"{number:03d}").exists():
-        number += 1
-    target = folder / EARLIER / f"{number:03d}"
-    target.mkdir(parents=True)
-    for path in old:
-        path.rename(target / path.name)
-    log.warning("%s holds an earlier run; its record is kept in %s", folder, target)
 
 
 def _now() -> str:

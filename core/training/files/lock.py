@@ -220,8 +220,15 @@ class RunLock:
             )
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, self.holder.to_bytes())
-        os.fsync(descriptor)  # other machines shall see it
+        try:
+            # Buffered: what the disk takes in part is written on, or is an error.
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(self.holder.to_bytes())
+            os.fsync(descriptor)  # other machines shall see it
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.path.unlink()  # half a name would be taken for another run's
+            raise
 
     def _is_in_use(self, other: Holder | None) -> ConfigError:
         if other is not None and (lock := _held.get(other.token)) is not None:

@@ -1,5 +1,8 @@
 """A small real run that every test of this folder can start."""
 
+import resource
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -72,3 +75,20 @@ def make_trainer(tmp_path):
 
     make.fixed, make.save_at, make.data = Fixed, SaveAt, DATA
     return make
+
+
+@pytest.fixture
+def room():
+    """Set how many bytes a file may have, as where a disk is full; None: any number."""
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def leave(size):
+        most = limits[1]
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (most if size is None else size, most)
+        )
+
+    yield leave
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, before)

@@ -2,8 +2,6 @@
 
 import csv
 import math
-import resource
-import signal
 
 import pytest
 import torch
@@ -335,27 +333,21 @@ class FillsTheDisk(Callback):
 
     before = ("csv",)
 
-    def __init__(self, path, step):
-        self.path, self.step = path, step
+    def __init__(self, room, path, step):
+        self.room, self.path, self.step = room, path, step
 
     def on_checkpoint(self, trainer):
-        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         is_full = trainer.step == self.step
-        room = self.path.stat().st_size + 9 if is_full else most
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+        self.room(self.path.stat().st_size + 9 if is_full else None)
 
 
-def test_rows_that_were_written_in_part_are_made_up_with_the_next_ones(run, tmp_path):
+def test_rows_that_were_written_in_part_are_made_up_with_the_next_ones(
+    run, tmp_path, room
+):
     path = tmp_path / "log.steps.csv"
     run(every=1, num_epochs=3)
     whole = path.read_bytes()
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        run(FillsTheDisk(path, 20), every=1, num_epochs=3)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
+    run(FillsTheDisk(room, path, 20), every=1, num_epochs=3)
     assert path.read_bytes() == whole
 
 

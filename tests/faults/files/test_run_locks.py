@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,4 +180,33 @@ def test_c8_one_process_at_a_time_looks_whether_a_lock_is_stale(
     lock.acquire()
     assert refused, "another one would have waited"
     monkeypatch.undo()
+    lock.release()
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """Let files have so many bytes, as where a disk is full."""
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("size", [0, 100], ids=["not at all", "in part"])
+def test_c8_a_lock_that_cannot_be_written_is_no_other_run_s(
+    tmp_path: Path, size: int
+) -> None:
+    lock = RunLock(tmp_path / "run.lock", "save_dir")
+    with room(size), pytest.raises(OSError, match="File too large"):
+        lock.acquire()
+    assert not lock.path.exists()
+    lock.acquire()
+    lock.path.unlink()  # by somebody who tidies up
+    with room(size), pytest.raises(OSError, match="File too large"):
+        lock.confirm()
+    lock.confirm()
     lock.release()

@@ -78,6 +78,24 @@ def test_r3_a_changed_setting_is_refused_with_both_values_and_the_way_to_accept_
     assert trainer.epoch == 2
 
 
+def test_r3_rows_without_a_fingerprint_are_known_by_their_number_alone(
+    tmp_path: Path,
+) -> None:
+    def resume(was: str | None, now: str | None) -> None:
+        """Go on with rows of other values, their data set told of so before and now."""
+        folder = tmp_path / f"{was}-{now}"
+        before, after = loader_of(), loader_of()
+        before.dataset.fingerprint, after.dataset.fingerprint = was, now
+        after.dataset.x = after.dataset.x + 1
+        build(SavesEverywhere(folder), loader=before).train()
+        build(loader=after).load_checkpoint(folder / "0-4.pt")
+
+    resume(None, None)
+    resume(None, "v2")  # a checkpoint of before it was set
+    with pytest.raises(CheckpointError, match="dataset was 'v1', is 'v2'"):
+        resume("v1", "v2")
+
+
 def test_r3_what_was_accepted_holds(tmp_path: Path) -> None:
     build(SavesEverywhere(tmp_path)).train()
     trainer = changed({"lr": 0.02, "weight_decay": 0.5})

@@ -122,7 +122,8 @@ class EventStreamCallback(Callback):
         }
         self._seq += 1
         text = json.dumps(_finite(line), allow_nan=False) + "\n"
-        os.write(self._file, text.encode())
+        with open(self._file, "ab", closefd=False) as file:  # all of it, or an error
+            file.write(text.encode())
 
     def _close(self) -> None:
         file, self._file = self._file, None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,7 @@ from trainbus_logging.csv_file import (
     replace_rows,
     set_aside,
 )
-from trainbus_logging.step_rows import StepRows
+from trainbus_logging.step_rows import MOST_KEPT, StepRows
 from training import ConfigError, checked_options
 from training.callbacks import Callback
 from training.plugin import (
@@ -56,7 +56,8 @@ class CSVLoggerCallback(Callback):
     ``training_log.1.csv``) when its first row is due. A resumed run with a history does
     so at once, unless the file's rows are its own; then it drops those after the
     checkpoint, and writes from the history what is missing. So does the row after one
-    that failed. One run writes it at a time: ``<filename>.lock`` keeps others out.
+    that failed, as on a full disk, and the end of the run; a warning says so once until
+    then. One run writes it at a time: ``<filename>.lock`` keeps others out.
 
     With ``every_n_steps`` there is a second file of the same ways beside it,
     ``training_log.steps.csv``. It has a row for each N-th step: ``step``, the ``epoch``
@@ -93,7 +94,8 @@ class CSVLoggerCallback(Callback):
         self.path = named_path(filename or "training_log.csv")
         self._columns: list[str] = []
         self._is_fresh = True  # what is there may be an earlier log
-        self._is_torn = False  # a row may be there in part
+        self._owed: list[int] = []  # epochs whose rows are not there, or in part
+        self._failing: set[Path] = set()  # files that could not be written
         self._claim = Claim("csv plugin", "csv.filename")
         self._steps = StepRows(steps_path(self.path))
 
@@ -163,16 +165,14 @@ class CSVLoggerCallback(Callback):
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Make the file that of the history; with none, touch nothing yet."""
         self._is_fresh = True
-        self._columns, self._is_torn = [], False
+        self._columns, self._owed, self._failing = [], [], set()
         if resumed and trainer.history:
-            self._claim.confirm()
-            self._resume(cells_of(trainer))
-            self._claim.left(self.path)
+            self._owed = list(range(1, len(trainer.history) + 1))
+            self._try(self.path, lambda: self._resume(cells_of(trainer)))
         if not resumed:
             self._steps = StepRows(self._steps.path)
         elif self.every_n_steps:
-            self._claim.confirm()
-            self._steps.resume()
+            self._try(self._steps.path, self._steps.resume)
 
     @heard_if(lambda self: self.every_n_steps)
     def on_step_end(self, trainer: Trainer, logs: LazyLogs) -> None:
@@ -220,19 +220,9 @@ class CSVLoggerCallback(Callback):
         Raises:
             FolderLostError: another run writes there by now.
         """
-        self._claim.confirm()
-        if self._is_fresh:
-            set_aside(self.path)
-            self._is_fresh = False
-        row = as_cells(metrics)
-        is_new = not row.keys() <= set(self._columns)
-        if is_new or self._is_torn or not self.path.is_file():
-            self._replace(*self._read(), cells_of(trainer))
-        else:
-            self._is_torn = True  # as long as it is not known to be whole
-            append_rows(self.path, self._columns, [row])
-        self._is_torn = False
-        self._claim.left(self.path)
+        row = None if self._owed else as_cells(metrics)
+        self._owed.append(len(trainer.history))
+        self._try(self.path, lambda: self._write_rows(trainer, row))
 
     def on_close(self, trainer: Trainer) -> None:
         """Write the rows that wait, as those of a run that failed; let others write.
@@ -241,14 +231,52 @@ class CSVLoggerCallback(Callback):
             FolderLostError: another run writes there by now.
         """
         try:
-            if self.every_n_steps and self._claim.is_of(trainer):
-                self._write_steps(durably=True)
+            if self._claim.is_of(trainer):
+                if self._owed:
+                    self._try(self.path, lambda: self._write_rows(trainer))
+                if self.every_n_steps:
+                    self._write_steps(durably=True)
+                _tell_missing(self.path, "epochs", self._owed)
+                _tell_missing(self._steps.path, "steps", self._steps.waiting)
         finally:
             self._claim.release(trainer)
 
+    def _try(self, path: Path, write: Callable[[], None]) -> None:
+        """Call ``write``; what ``path`` cannot take, as on a full disk, waits.
+
+        A run is worth more than its log, and a log more than one write of it.
+        """
+        try:
+            self._claim.confirm()
+            write()
+        except OSError as error:
+            if path not in self._failing:
+                kept = f"the latest {MOST_KEPT} of " if path == self._steps.path else ""
+                logger.warning(
+                    "csv: %s cannot be written (%s); %sits rows wait until it can be",
+                    *(path, error.strerror or error, kept),
+                )
+            self._failing.add(path)
+        else:
+            self._failing.discard(path)
+
     def _write_steps(self, durably: bool) -> None:
-        self._claim.confirm()
-        self._steps.write(durably)
+        self._try(self._steps.path, lambda: self._steps.write(durably))
+
+    def _write_rows(
+        self, trainer: Trainer, row: Mapping[str, str] | None = None
+    ) -> None:
+        """Append a row, if all before it are there; else write those of the history."""
+        if self._is_fresh:
+            set_aside(self.path)
+            self._is_fresh = False
+        is_known = row is not None and row.keys() <= set(self._columns)
+        if row is not None and is_known and self.path.is_file():
+            append_rows(self.path, self._columns, [row])
+        else:
+            self._replace(*self._read(), cells_of(trainer))
+        self._claim.left(self.path)
+        self._owed = []
 
     def _place(self, save_dir: Path) -> Path:
         default = save_dir / "training_log.csv"
@@ -276,8 +304,10 @@ class CSVLoggerCallback(Callback):
                 "%s: dropped %d rows that the run will write again",
                 *(self.path, len(rows) - len(history)),
             )
-        self._is_fresh = False
         self._replace(columns, rows, history)
+        self._is_fresh = False  # only now: of one that failed nothing is taken over
+        self._claim.left(self.path)
+        self._owed = []
 
     def _replace(
         self,
@@ -295,6 +325,15 @@ class CSVLoggerCallback(Callback):
         columns = list(dict.fromkeys(chain(columns, *rows)))
         replace_rows(self.path, columns, rows)
         self._columns = columns
+
+
+def _tell_missing(path: Path, what: str, missing: Sequence[int]) -> None:
+    if missing:
+        first, last = missing[0], missing[-1]
+        logger.warning(
+            "csv: %s could not be written to the end: %d of its rows are missing, %s",
+            *(path, len(missing), f"of the {what} from {first} to {last}"),
+        )
 
 
 def steps_path(path: Path) -> Path:

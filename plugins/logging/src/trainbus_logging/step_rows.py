@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Rows that wait for one another: a write costs more than a row.
 MOST_WAITING = 100
+#: Rows that wait for a disk; more of them would fill the memory of a long run.
+MOST_KEPT = 10_000
 
 
 class StepRows:
@@ -36,6 +38,7 @@ class StepRows:
         #: Cells of the latest row, by which the file is known again; none: no row yet.
         self._last: dict[str, str] = {}
         self._waiting: dict[int, dict[str, Any]] = {}  # step -> values, or on their way
+        self._added = 0  # rows since the last try to write
         self._columns: list[str] = []
         self._is_fresh = True  # what is there may be an earlier log
         self._is_torn = False  # a row may be there in part
@@ -49,13 +52,21 @@ class StepRows:
             epoch: that is under way, from 1.
             values: by column.
         """
+        self._added += step not in self._waiting
         row = self._waiting.setdefault(step, {"step": step, "epoch": epoch})
         row.update(values)
+        if len(self._waiting) > MOST_KEPT:
+            del self._waiting[next(iter(self._waiting))]
 
     @property
     def are_many(self) -> bool:
-        """Whether as many rows wait as are worth a write."""
-        return len(self._waiting) >= MOST_WAITING
+        """Whether as many rows wait, and came since the last try, as are worth one."""
+        return min(len(self._waiting), self._added) >= MOST_WAITING
+
+    @property
+    def waiting(self) -> list[int]:
+        """The steps whose rows are not written yet."""
+        return list(self._waiting)
 
     def last_row(self) -> dict[str, str]:
         """Return the cells of the latest row; waits for what is on its way."""
@@ -69,6 +80,8 @@ class StepRows:
         Args:
             durably: wait for values that are on their way, and until all is on the
                 disk. Else rows from the first on whose values are not here stay.
+        Raises:
+            OSError: the file cannot be written; all rows wait on.
         """
         ready = []
         for step, row in self._waiting.items():
@@ -77,6 +90,7 @@ class StepRows:
             ready.append((step, _settled(row)))
         if not ready and (self._is_synced or not durably or not self.path.is_file()):
             return
+        self._added = 0
         if self._is_fresh:
             set_aside(self.path)
             self._is_fresh = False
@@ -84,8 +98,10 @@ class StepRows:
         is_new = not set(chain(*rows)) <= set(self._columns)
         is_again = bool(rows) and rows[0]["step"] == self._last.get("step")
         if is_new or is_again or self._is_torn or not self.path.is_file():
-            columns, earlier = self._read()
-            self._replace(columns, [*earlier, *rows])
+            columns, found = self._read()
+            # What is there of later ones is of a write or a resume that failed.
+            end = int(self._last.get("step", 0))
+            self._replace(columns, [*_until(end, found), *rows])
         else:
             self._is_torn, self._is_synced = True, False  # as long as it is not known
             append_rows(self.path, self._columns, rows, durably)
@@ -108,7 +124,7 @@ class StepRows:
             return
         columns, rows = self._read()
         last, self._last = self._last, {}
-        kept = [row for row in rows if _is_until(int(last["step"]), row)]
+        kept = _until(int(last["step"]), rows)
         end = kept[-1] if kept else {}
         if any(end.get(name, "") != last[name] for name in last if name != NOTES):
             logger.warning(
@@ -162,6 +178,10 @@ def _settled(row: Mapping[str, Any]) -> dict[str, str]:
             for name, value in row.items()
         }
     )
+
+
+def _until(step: int, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [row for row in rows if _is_until(step, row)]
 
 
 def _is_until(step: int, row: Mapping[str, str]) -> bool:

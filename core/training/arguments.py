@@ -80,7 +80,7 @@ class Epochs:
         batches = getattr(trainer, "batches_per_epoch", None)
         window = trainer.gradient_accumulation_steps
         steps = None if batches is None else num_windows(batches, window)
-        return epochs_for(trainer.max_steps, steps, usual=1)
+        return epochs_for(trainer.max_steps, steps)
 
     def __set__(self, trainer: Any, value: int | None) -> None:
         """Set a number of passes, or None."""

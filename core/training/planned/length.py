@@ -64,12 +64,12 @@ def num_windows(batches: int, accumulation: int) -> int:
     return -(-batches // accumulation)
 
 
-def epochs_for(max_steps: int | None, steps_per_epoch: int | None, usual: int) -> int:
+def epochs_for(max_steps: int | None, steps_per_epoch: int | None) -> int:
     """Return how many passes a run makes that was given no number of them.
 
-    As many as ``max_steps`` takes: without a length at most one a step.
+    As many as ``max_steps`` takes: without a length at most one a step; else 1.
     """
-    return epochs_begun(max_steps, steps_per_epoch or 1) if max_steps else usual
+    return epochs_begun(max_steps, steps_per_epoch or 1) if max_steps else 1
 
 
 def epochs_begun(steps: int, per_epoch: int) -> int:

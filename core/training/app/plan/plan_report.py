@@ -65,7 +65,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
         bus,
         PlannedRun(
             batches,
-            settings.num_epochs or epochs_for(settings.max_steps, steps, usual=1),
+            settings.num_epochs or epochs_for(settings.max_steps, steps),
             settings.max_steps,
             settings.gradient_accumulation_steps,
             settings.save_dir,

@@ -34,41 +34,33 @@ class Choice:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def choices(
-    path: str | Path | None,
-    overrides: Iterable[str] = (),
-    plugins: Iterable[str] = (),
-) -> dict[str, Choice]:
+def choices(path: str | Path | None, plugins: Iterable[str]) -> dict[str, Choice]:
     """Return name -> choice for every plugin that is or was chosen.
 
     Args:
         path: a configuration; None asks what is active in one that lists no plugins.
-        overrides: what ``--set`` says.
         plugins: what ``-p`` says.
     Raises:
         ConfigError: a source cannot be read.
     """
-    documents = sources(path, overrides, plugins, environment())
+    documents = sources(path, (), plugins, environment())
     if path is None:  # evaluation belongs to the defaults wherever there is data for it
         documents[0].tree.setdefault("data", {"validation": ""})
     _, changes = gather(documents)
     return _followed(changes)
 
 
-def parts(
-    path: str | Path | None, overrides: Iterable[str] = ()
-) -> dict[tuple[str, str], str]:
+def parts(path: str | Path | None) -> dict[tuple[str, str], str]:
     """Return kind and name of each task, model family and reader -> what chose it.
 
     Args:
         path: a configuration; None: nothing is chosen.
-        overrides: what ``--set`` says.
     Raises:
         ConfigError: a source cannot be read.
     """
     if path is None:
         return {}
-    whole, _ = gather(sources(path, overrides))
+    whole, _ = gather(sources(path))
     return {
         (kind, name): f"on: {whole.origin(at) or 'a default of trainbus run'}"
         for kind, name, at in named_in(whole)

@@ -45,7 +45,7 @@ __all__ = [
 def list_plugins(arguments: argparse.Namespace) -> None:
     """List installed plugins, broken ones among them, without importing any."""
     _use(arguments)
-    chosen = choices(arguments.config, (), arguments.plugins)
+    chosen = choices(arguments.config, arguments.plugins)
     found = entries(chosen, parts(arguments.config))
     if arguments.order:
         print("\n".join(_order_lines(chosen, found)))
@@ -123,7 +123,7 @@ def check_plugins(arguments: argparse.Namespace) -> None:
 def why_plugins(arguments: argparse.Namespace) -> None:
     """Say what switched a plugin on or off, the strongest source last."""
     _use(arguments)
-    chosen = choices(arguments.config, (), arguments.plugins)
+    chosen = choices(arguments.config, arguments.plugins)
     name = arguments.name
     kind = kind_of(name, arguments.kind, "plugins why")
     if kind != installed.CALLBACK:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from training.files.durable import rename_durably
+from training.files.record_names import RECORD
 from training.files.report_page import REPORT, is_report
 
 log = logging.getLogger(__name__)
@@ -19,16 +19,15 @@ MOVING = ".moving"
 MADE_OF_IT = "predictions.json*"
 
 
-def put_aside(folder: Path, names: Iterable[str]) -> None:
+def put_aside(folder: Path) -> None:
     """Move the record of an earlier run to ``earlier/NNN``, the next free number.
 
     What was made of its weights goes along: it would be taken for the new run's.
 
     Args:
         folder: of both runs, in which ``take_back`` has been called.
-        names: of the files of a record.
     """
-    old = [path for name in names if (path := folder / name).exists()]
+    old = [path for name in RECORD if (path := folder / name).exists()]
     if not old:
         return
     # By suffix, too: a file that is being written has another one.

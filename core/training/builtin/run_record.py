@@ -32,23 +32,24 @@ from training.files.durable import finite, write_durably, write_json
 from training.files.leftovers import sweep_leftovers
 from training.files.lock import FolderLostError
 from training.files.named_paths import barrier, from_here
+from training.files.record_names import (
+    CONFIG,
+    HISTORY,
+    LOCK,
+    RECORD,
+    STARTS,
+    SUMMARY,
+)
 from training.messages.error_texts import error_text
 from training.signals.handlers import Terminated
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = ["CONFIG", "HISTORY", "SUMMARY", "RunRecord", "folder_mistake"]
+__all__ = ["RunRecord", "folder_mistake"]
 
 log = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
-HISTORY = "history.json"
-SUMMARY = "summary.json"
-STARTS = "starts.json"
-#: The files of a record.
-FILES = (CONFIG, HISTORY, SUMMARY, STARTS)
-LOCK = "record.lock"
 #: Of a run's time, what writing its history may take: all rows are written each time.
 SHARE = 0.05
 
@@ -102,7 +103,7 @@ class RunRecord(Callback):
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._claim.take(self._folder / LOCK, trainer)
-            sweep_leftovers(self._folder, FILES)
+            sweep_leftovers(self._folder, RECORD)
         except OSError as error:
             raise ConfigError(
                 f"training.save_dir is {str(trainer.save_dir)!r}, which cannot be "
@@ -122,7 +123,7 @@ class RunRecord(Callback):
             _require_files(self._folder)
         rows = read_rows(self._folder / HISTORY) if resumed else []
         if not resumed or not are_of(trainer.history, rows):
-            put_aside(self._folder, FILES)
+            put_aside(self._folder)
         self._starts = read_rows(self._folder / STARTS) if resumed else []
         self._starts.append(start_of(trainer))
         if _is_measured_on_others(self._starts):
@@ -327,7 +328,7 @@ def folder_mistake(save_dir: Path) -> str:
 
 
 def _require_files(folder: Path) -> None:
-    for name in FILES:
+    for name in RECORD:
         if (folder / name).is_dir():
             raise ConfigError(
                 f"{str(folder / name)!r} is a folder, but a run writes a file of that "

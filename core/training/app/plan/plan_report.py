@@ -20,11 +20,11 @@ from training.app.plan.planning import (
     setting_conflicts,
     validation_conflicts,
 )
-from training.builtin.run_record import CONFIG, HISTORY, SUMMARY
 from training.bus.bus import Bus
 from training.discovery.parts import named_part
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError
+from training.files.record_names import CONFIG, HISTORY, SUMMARY
 from training.hardware.device import named_device
 from training.hardware.launch import number_started
 from training.messages.error_texts import shown

@@ -13,11 +13,10 @@ from typing import Any, TypeGuard
 from training.errors import ConfigError
 from training.files.holder import MOST_BYTES, Holder
 from training.files.named_paths import named_path, open_file
+from training.files.record_names import CONFIG, HISTORY, LOCK, STARTS, SUMMARY
 
 __all__ = ["RunFolder", "find_runs", "is_number", "read_run"]
 
-CONFIG, HISTORY, SUMMARY = "config.yaml", "history.json", "summary.json"
-STARTS, LOCK = "starts.json", "record.lock"
 #: One of them makes a folder that of a run; others have a config.yaml, too.
 SIGNS = (SUMMARY, HISTORY, STARTS)
 #: How earlier releases wrote that a signal ended a run.

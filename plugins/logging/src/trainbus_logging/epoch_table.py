@@ -37,11 +37,6 @@ class Outcome:
     best: Collection[str] = ()
     is_saved: bool = False
 
-    @property
-    def marks(self) -> dict[str, str]:
-        """``*`` for each metric that is a new best."""
-        return dict.fromkeys(self.best, "*")
-
 
 class EpochTable:
     """Lines in columns that fit a terminal, under a head wherever that changes.
@@ -109,12 +104,12 @@ class EpochTable:
 
 def epoch_line(outcome: Outcome, chosen: Sequence[str] = ()) -> str:
     """Return the line of a log: every metric with its name, time, and what is left."""
-    row, marks = outcome.row, outcome.marks
+    row = outcome.row
     parts = [f"epoch {row['epoch']}/{outcome.num_epochs}"]
     for name in in_order(row, chosen):
         value = row[name]
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        parts.append(f"{name} {text}{marks.get(name, '')}")
+        parts.append(f"{name} {text}{'*' * (name in outcome.best)}")
     if "seconds" in row:
         parts.append(as_time(row["seconds"]))
     if outcome.seconds_left:

@@ -22,7 +22,7 @@ import pyte
 import pytest
 
 from training.app.cli import main
-from training.app.cli.report import metric_table
+from training.app.cli.run_text import metric_table
 
 SCREENS = Path(__file__).parent / "screens"
 RUN = ("run", "run.yaml", "-p", "progress", "--set", "training.num_epochs=2")

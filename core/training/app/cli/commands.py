@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise interruption(signal.SIGUSR1)
         say(title(config))  # at once: torch takes seconds to load, and data may
         from training.app.building.factory import build_trainer
-        from training.app.cli import report
+        from training.app.cli import run_text
         from training.app.config.load import as_mapping
         from training.app.prove.profile import profiled
         from training.builtin.resume import started_at
@@ -69,14 +69,14 @@ def run(arguments: argparse.Namespace) -> None:
             file = shlex.quote(arguments.config)
             trainer.resume_command = f"{launcher()} run {file} --resume auto"
             record = trainer.plugins["run_record"]
-            say(report.header(trainer, as_mapping(config), record.facts))
+            say(run_text.header(trainer, as_mapping(config), record.facts))
             if told := started_at(trainer, arguments.resume, arguments.allow_changes):
                 say(told)
             with profiled(trainer, arguments.profile_plugins, trace):
                 trainer.train()
         if trainer.is_main:
             said = record.summary, record.example, record.steps_before
-            print(report.closing(*said))
+            print(run_text.closing(*said))
 
 
 def title(config: Config) -> str:
@@ -110,7 +110,7 @@ def check(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a checkpoint on the rows of one split."""
     from training.app.building.components import build_parts, data_facts
-    from training.app.cli.report import metric_table
+    from training.app.cli.run_text import metric_table
     from training.discovery.parts import find_part
     from training.layout import read_state
     from training.modules.frozen_weights import is_whole

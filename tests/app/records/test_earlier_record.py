@@ -10,11 +10,12 @@ import pytest
 
 from training import Trainer
 from training.app.records.run_folder import find_runs, read_run
-from training.builtin.run_record import FILES, RunRecord
+from training.builtin.run_record import RunRecord
+from training.files.record_names import RECORD
 from training.testing import tiny_trainer
 
 MADE_OF_IT = "predictions.jsonl"
-MOVED = {*FILES, MADE_OF_IT}
+MOVED = {*RECORD, MADE_OF_IT}
 
 
 def recorded(folder: Path, **options: Any) -> Trainer:

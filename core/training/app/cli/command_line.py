@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import training
 from training.app.cli.argument_checks import on_one_line, refusal_of, require_arguments
-from training.app.cli.first_steps import add_completion, add_init
+from training.app.cli.begin_arguments import add_completion, add_init
 from training.app.cli.launched import is_told_by_main, mark, record, speaks_for_all
 from training.app.cli.parser import Commands, Parser
 from training.app.cli.record_arguments import add_report, add_runs

@@ -58,7 +58,11 @@ class Rehearsal:
         if is_fresh and at.step > self._valued_at:
             self._value += self._direction
             self._valued_at = at.step
-        is_candidate = is_fresh and self._ranked_at != at.step and self._enters()
+        is_candidate = (
+            is_fresh
+            and self._ranked_at != at.step
+            and self._ranking.enters(self._value, self._ranked)
+        )
         if at.reason == "step":
             if self._cadence.is_step_due(at.step):
                 at = replace(at, reason=when.REASON_STEPS)
@@ -76,12 +80,6 @@ class Rehearsal:
         """Whether no ranked one has to go; then there is nothing to compare."""
         keep = self._ranking.keep
         return keep == KEEP_ALL or len(self._ranked) <= keep
-
-    def _enters(self) -> bool:
-        keep = self._ranking.keep
-        if keep == KEEP_ALL or len(self._ranked) < keep:
-            return True
-        return self._ranking.enters(self._value, self._ranked)
 
     def _save(self, at: Boundary, is_ranked: bool, is_fresh: bool) -> None:
         result, monitor = self.result, self._ranking.monitor

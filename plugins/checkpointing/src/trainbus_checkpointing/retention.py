@@ -122,10 +122,10 @@ class Ranking:
         """
         if not math.isfinite(value) or self.keep == 0:
             return False
-        kept = self.kept(entries)
-        if self.keep == KEEP_ALL or len(kept) < self.keep:
+        # Asked first: there is nothing to compare, and so nothing to sort.
+        if self.keep == KEEP_ALL or sum(e.is_ranked for e in entries) < self.keep:
             return True
-        worst = kept[-1].value(self.monitor)
+        worst = self.kept(entries)[-1].value(self.monitor)
         return worst is None or self.beats(value, worst)
 
     def evicted(

@@ -69,7 +69,7 @@ class Run:
         precision: autocast and loss scaler.
     Attributes:
         resumption: what it goes on from; None: it starts afresh.
-        is_waiting: whether it has a resumption and was not begun.
+        waiting: the same until it begins, which may be refused.
         val_dataloader: what was passed, or what plugins made of it; several by name.
         feed: gives out batches, once it is set up; as are ``window`` and ``loop``.
         is_set_up: whether plugins are set up.
@@ -90,7 +90,7 @@ class Run:
         self._forward = forward
         self._precision = precision
         self.resumption: Resumption | None = None
-        self.is_waiting = False
+        self.waiting: Resumption | None = None
         self.val_dataloader = val_dataloader
         passed = loaders_by_name(val_dataloader).values()
         self._users = [trainer.train_dataloader, *passed]
@@ -133,7 +133,7 @@ class Run:
 
     def go_on_from(self, resumption: Resumption) -> Run:
         """Let this run take over what was loaded, when it begins; return it."""
-        self.resumption, self.is_waiting = resumption, True
+        self.resumption = self.waiting = resumption
         return self
 
     def require_begun(self) -> None:
@@ -212,7 +212,7 @@ class Run:
             raise Abandoned
 
     def _run(self) -> None:
-        self.is_waiting = False
+        self.waiting = None
         self.bus.choose_listeners(is_heard)
         self._begin()
         feed, window = self._set_up()

@@ -219,8 +219,8 @@ class Trainer:
                 another run; nothing is lost.
         """
         require_boundary(self, path)
-        if self._run.is_waiting and self._run.resumption is not None:
-            self._run.resumption.check()
+        if self._run.waiting is not None:
+            self._run.waiting.check()
         strategy, kept = self.strategy, frozen.leave_out if frozen else dict
         state = snapshot.capture(self, whole=not strategy.saves_parts)
         if strategy.saves_parts:
@@ -283,11 +283,11 @@ class Trainer:
             go_on(self, resume, allow_changes)
             self._check_settings()  # they may be others since
             self.optimizer = checked_optimizer(self.optimizer, self.precision)
-            if not self._run.is_waiting:
+            if self._run.waiting is not None:
+                self._run.waiting.check()  # settings may be others since
+            else:
                 self._run.require_begun()
                 self._run = self._new_run()
-            elif self._run.resumption is not None:
-                self._run.resumption.check()  # settings may be others since
             with self._configured.moved(self.optimizer):
                 self._run()
 

@@ -103,7 +103,7 @@ MUTANTS = [
         "R3",
         "what is set after loading is not compared",
         "training.trainer",
-        "self._run.resumption.check()  # settings may be others since",
+        "self._run.waiting.check()  # settings may be others since",
         "pass",
         "faults/resuming/test_set_after_loading.py",
         "test_r3",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from training.builtin.answers import ask_plugins
 from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.compare import first_difference
 from training.checkpoint_io import NOWHERE, UnreadableError, glimpse, position_of
@@ -138,11 +139,11 @@ def way_on(trainer: Resumable) -> str:
     reason = trainer.stop_reason or "stopped"
     at = f"{reason} at epoch {trainer.epoch}, step {trainer.step}"
     try:
-        answers = trainer.bus.collect("summary", trainer=trainer)
+        answers = ask_plugins(trainer)
     except Exception as error:  # why the run ended is more than how to go on
         return f"{at}; where its checkpoint is cannot be told: {error_text(error)}"
-    for _, answer in answers:
-        file = (answer or {}).get("paths", {}).get("last_checkpoint")
+    for answer in answers.values():
+        file = answer.get("paths", {}).get("last_checkpoint")
         if file is not None:
             file = from_here(Path(file))
             told = f"the newest checkpoint is {file}; go on with the same options and"

@@ -28,6 +28,7 @@ from training.discovery.entry_points import (
     announced,
     name_mistake,
 )
+from training.discovery.shipped import SHIPPED
 from training.errors import PluginError, did_you_mean
 from training.files.named_paths import named_path
 from training.messages.error_texts import error_text
@@ -52,20 +53,6 @@ __all__ = [
     "use_folder",
     "way_out",
 ]
-
-#: Plugins that this project publishes, and the distribution that holds each.
-SHIPPED = {
-    "checkpointing": "trainbus-checkpointing",
-    "csv": "trainbus-logging",
-    "cuda_graphs": "trainbus-cuda-graphs",
-    "distributed": "trainbus-distributed",
-    "early_stopping": "trainbus-early-stopping",
-    "evaluation": "trainbus-evaluation",
-    "lr_scheduling": "trainbus-lr-scheduling",
-    "progress": "trainbus-logging",
-    "tensorboard": "trainbus-logging",
-}
-
 
 #: What a person calls one of each kind.
 NOUNS = {

@@ -21,3 +21,15 @@ PLUGIN_NAMES: Final = {
     "TensorBoardCallback": "trainbus_logging",
     "VQAEvaluator": "trainbus_evaluation",
 }
+#: Plugins that this project publishes, and the distribution that holds each.
+SHIPPED: Final = {
+    "checkpointing": "trainbus-checkpointing",
+    "csv": "trainbus-logging",
+    "cuda_graphs": "trainbus-cuda-graphs",
+    "distributed": "trainbus-distributed",
+    "early_stopping": "trainbus-early-stopping",
+    "evaluation": "trainbus-evaluation",
+    "lr_scheduling": "trainbus-lr-scheduling",
+    "progress": "trainbus-logging",
+    "tensorboard": "trainbus-logging",
+}

@@ -168,9 +168,9 @@ class EvaluationCallback(Callback):
         """Return the steps after which a run of that length is evaluated."""
         if not run.has_validation:
             return set()
-        ends = set(run.epoch_ends[self.every_n_epochs - 1 :: self.every_n_epochs or 1])
-        ends = ends if self.every_n_epochs else set()
-        return ends | {*run.every(self.every_n_steps), run.total_steps}
+        every = self.every_n_epochs
+        ends = run.epoch_ends[every - 1 :: every] if every else ()
+        return {*ends, *run.every(self.every_n_steps), run.total_steps}
 
     def plan(self, run: PlannedRun) -> Plan:
         """Return which settings do not go together with the run."""

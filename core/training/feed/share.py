@@ -17,6 +17,7 @@ from training.feed.structure import (
     CannotCutError,
     attribute_of,
     fields_of,
+    has_items,
     samples_of,
     take,
 )
@@ -144,7 +145,7 @@ def _pieces(value: Any) -> Iterator[bytes]:
             yield from _ends(value)
     elif isinstance(value, WHOLE):
         yield _encoded(repr(value))
-    elif isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+    elif has_items(value):
         if all(type(item) is int for item in value):  # indices, at once
             yield _encoded(repr(list(value)))
             return

@@ -146,9 +146,14 @@ def turned(value: Any) -> Any:
         return value.transpose(0, 1).contiguous() if value.ndim > 1 else value
     if isinstance(value, np.ndarray):
         return np.ascontiguousarray(value.swapaxes(0, 1)) if value.ndim > 1 else value
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+    if has_items(value):
         return type(value)(turned(item) for item in value)
     return value if fields_of(value) is None else _with_fields(value, turned)
+
+
+def has_items(value: Any) -> bool:
+    """Whether it is a list or a plain tuple; a named one has fields instead."""
+    return isinstance(value, (list, tuple)) and not hasattr(value, "_fields")
 
 
 def fields_of(value: Any) -> dict[str, Any] | None:
@@ -182,7 +187,7 @@ def _readings(value: Any, is_top: bool = False) -> Iterator[tuple[int, ...]]:
     if isinstance(value, (Tensor, np.ndarray)):
         if value.ndim:
             yield (int(value.shape[0]),)
-    elif isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+    elif has_items(value):
         yield from _of_sequence(value, is_top)
     else:
         fields = fields_of(value)
@@ -254,7 +259,7 @@ def _take(value: Any, rows: Sequence[int], num_rows: int, is_top: bool = False) 
         if isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
             part = part.detach().requires_grad_()  # type: ignore[union-attr]  # copied
         return part
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+    if has_items(value):
         if _is_rows(value, num_rows, is_top):
             return type(value)(value[row] for row in rows)
         if not any(True for _ in _readings(value, is_top)) or isinstance(value, tuple):

@@ -16,6 +16,7 @@ from training.errors import DataError
 from training.feed.structure import (
     attribute_of,
     fields_of,
+    has_items,
     may_be_second,
     samples_of,
 )
@@ -334,7 +335,7 @@ def _wide(batch: Any) -> dict[str, Any]:
     """Return the entries of at least two dimensions, by name; a tensor has none."""
     if isinstance(batch, (Tensor, np.ndarray)):
         entries: Mapping[str, Any] = {"": batch}
-    elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
+    elif has_items(batch):
         entries = {str(place): item for place, item in enumerate(batch)}
     else:
         entries = fields_of(batch) or {}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from training.feed.structure import (
     CannotCutError,
     TooFewError,
+    has_items,
     samples_of,
     take,
     turned,
@@ -283,7 +284,7 @@ def has_licence(batch: Any, model: nn.Module, counts: Counts) -> bool:
 
 def with_labels(batch: Any, labels: Any) -> Any:
     """Return ``batch`` with other targets; it shares everything else."""
-    if isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
+    if has_items(batch):
         last = batch[-1]
         new = with_labels(last, labels) if isinstance(last, Mapping) else labels
         return type(batch)([*batch[:-1], new])

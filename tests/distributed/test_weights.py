@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from training import Trainer
-from training.weighing.parts import PartWeigher
+from training.weighing.part_weigher import PartWeigher
 
 pytestmark = pytest.mark.distributed
 

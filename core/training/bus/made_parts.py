@@ -20,7 +20,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from training.bus.slots import FILE_PREFIX, note_plugin
 from training.errors import TrainbusError
-from training.feed.parts import INSIDE, parts_of
+from training.feed.loader_parts import INSIDE, parts_of
 from training.messages.error_texts import notes_of
 
 #: The kernel itself.

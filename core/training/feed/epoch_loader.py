@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 from training.errors import ConfigError
-from training.feed.parts import INSIDE, parts_of
+from training.feed.loader_parts import INSIDE, parts_of
 from training.feed.permutation import Permutation
 from training.feed.sample_seeds import (
     SeededOrder,

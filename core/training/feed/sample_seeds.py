@@ -24,7 +24,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from training.feed.parts import parts_of
+from training.feed.loader_parts import parts_of
 from training.feed.unsaved_counts import counts_in, warn_of_counts
 from training.hardware.rng import seed_host
 

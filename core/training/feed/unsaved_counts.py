@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from training.feed.parts import parts_of
+from training.feed.loader_parts import parts_of
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from training.feed.parts import INSIDE, parts_of
+from training.feed.loader_parts import INSIDE, parts_of
 from training.hardware.rng import is_generator
 
 if TYPE_CHECKING:

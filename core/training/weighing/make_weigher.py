@@ -17,6 +17,6 @@ def weigher_of(*given: Any) -> Weigher:
     if not strategy.is_divided:
         return Weigher(*own)
     # Late: a run of one process need not import it.
-    from training.weighing.parts import PartWeigher
+    from training.weighing.part_weigher import PartWeigher
 
     return PartWeigher(*own, strategy=strategy)

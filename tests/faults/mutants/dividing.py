@@ -21,7 +21,7 @@ MUTANTS = [
     Mutant(
         "D1",
         "a sample that stands in counts",
-        "training.weighing.parts",
+        "training.weighing.part_weigher",
         "return StandIn() if source.stands_in else weight",
         "return weight",
         DATA,
@@ -30,7 +30,7 @@ MUTANTS = [
     Mutant(
         "D6",
         "each process measures its own part",
-        "training.weighing.parts",
+        "training.weighing.part_weigher",
         "indices = source.issued.whole",
         "indices = list(source.issued)",
         "distributed/test_weights.py",

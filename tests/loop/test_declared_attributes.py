@@ -25,6 +25,7 @@ READERS = {
     "core/training/bus/registration.py": {"attribute"},
     "core/training/bus/declared.py": {"hook"},
     "core/training/bus/order.py": {"key"},
+    "core/training/bus/unmet.py": {"key"},
     # Attributes that ``Callback`` declares, and options that a class declares there.
     "core/training/bus/ranks.py": {"what"},
     "core/training/app/plan/planning.py": {"option"},

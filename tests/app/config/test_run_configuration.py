@@ -129,7 +129,7 @@ def test_what_runs_under_an_id_is_switched_off_by_that_or_by_its_name(
     variable = ",".join(chosen)
     config = load_config(written(tmp_path, TWICE), environment=variable)
     assert " ".join(config.plugins) == enabled
-    found = choices(tmp_path / "c.yaml", (), chosen)
+    found = choices(tmp_path / "c.yaml", chosen)
     assert {n for n, each in found.items() if each.is_active} == {*enabled.split()}
 
 

@@ -17,8 +17,7 @@ from training.checkpoint.part_checks import (
     is_number,
     require,
 )
-from training.errors import ConfigError
-from training.weighing.units import check_unit
+from training.weighing.units import is_unit
 
 #: Settings that are whole numbers, or None.
 COUNTED: Collection[str] = {
@@ -62,7 +61,7 @@ def _check_weighing(kept: Any, at: str) -> None:
     unit, live, rest, scale = (kept[name] for name in ("unit", "live", "r", "scale"))
     require(has_names(live), f"{at}.live", live, "a mapping of units")
     for name, amount in live.items():
-        is_right = _is_unit(name) and is_finite(amount) and amount >= 0
+        is_right = is_unit(name) and is_finite(amount) and amount >= 0
         require(is_right, f"{at}.live[{name!r}]", amount, "an amount of a unit")
     # One that was said is not among those measured, and a function has its own name.
     is_right = unit is None or (is_name(unit) and (not live or unit in live))
@@ -79,15 +78,7 @@ def _check_weighing(kept: Any, at: str) -> None:
         known = kept.get(name, False)  # a file of an earlier release lacks the latter
         require(isinstance(known, bool), f"{at}.{name}", known, "a bool")
     undecided, aside = kept.get("undecided", []), kept.get("aside")
-    is_right = are_names(undecided) and all(_is_unit(name) for name in undecided)
+    is_right = are_names(undecided) and all(is_unit(name) for name in undecided)
     require(is_right, f"{at}.undecided", undecided, "a list of units")
     if aside is not None:
         _check_weighing(aside, f"{at}.aside")
-
-
-def _is_unit(name: str) -> bool:
-    try:
-        check_unit(name)
-    except ConfigError:
-        return False
-    return True

@@ -63,7 +63,7 @@ def is_known(saved: str | None, allows_change: bool) -> bool:
 def check_loss_per(given: Any) -> None:
     """Raise ``ConfigError`` unless it names a unit, can be called, or is None."""
     if isinstance(given, str):
-        check_unit(given)
+        check_unit(given, otherwise=", or pass a function batch -> float")
     elif given is not None and not callable(given):
         raise ConfigError(
             f"loss_per is {given!r}; pass the name of a unit, such as 'samples', or a "
@@ -71,7 +71,7 @@ def check_loss_per(given: Any) -> None:
         )
 
 
-def check_unit(name: str, setting: str = "loss_per") -> str:
+def check_unit(name: str, setting: str = "loss_per", otherwise: str = "") -> str:
     """Return ``name`` if it is that of a unit.
 
     Raises:
@@ -82,7 +82,7 @@ def check_unit(name: str, setting: str = "loss_per") -> str:
     raise ConfigError(
         f"{setting} is {name!r}{did_you_mean(name, UNITS)}; choose one of: "
         f"{', '.join(UNITS)}, {MASK}NAME, {SHIFTED_MASK}NAME, {ELEMENTS}NAME, "
-        f"{SHIFTED_ELEMENTS}NAME, or pass a function batch -> float"
+        f"{SHIFTED_ELEMENTS}NAME{otherwise}"
     )
 
 

@@ -385,3 +385,9 @@ def test_reading_a_configuration_imports_no_torch(tmp_path: Path) -> None:
         f"load_config({str(written(tmp_path))!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_is_offered_no_function_in_place_of_a_unit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="choose one of: ") as caught:
+        load_config(written(tmp_path), ["training.loss_per=sample"])
+    assert "function" not in str(caught.value)

@@ -42,6 +42,7 @@ stepped with its own weight
   files        out/config.yaml
                out/history.json
                out/summary.json
+               out/starts.json
                out/checkpoints/checkpoint-{epoch:03d}-{val_loss:.4f}.pt: 2 to 4 written
                out/checkpoints/last-epoch{epoch:03d}-step{step}.pt: 0 to 2 written
                out/training_log.csv

@@ -24,7 +24,7 @@ from training.bus.bus import Bus
 from training.discovery.parts import named_part
 from training.discovery.specs import build_plugins
 from training.errors import ConfigError
-from training.files.record_names import CONFIG, HISTORY, SUMMARY
+from training.files.record_names import RECORD
 from training.hardware.device import named_device
 from training.hardware.launch import number_started
 from training.messages.error_texts import shown
@@ -203,7 +203,7 @@ def _told(plans: Sequence[Plan], label: str) -> list[str]:
 
 def _files(run: PlannedRun, plans: Sequence[Plan]) -> list[str]:
     """Return what is written, with what becomes of what is there already."""
-    files = {run.save_dir / name: "" for name in (CONFIG, HISTORY, SUMMARY)}
+    files = {run.save_dir / name: "" for name in RECORD}
     for plan in plans:
         files |= plan.files
     return [

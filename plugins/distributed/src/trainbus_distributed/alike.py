@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Of the words of a weight, for its digest; and of what stands before them.
 FACTORS, MULTIPLIER = 2**20, 6364136223846793005
+#: What the text of a buffer begins with.
+BUFFER = "buffer "
 
 
 def require_same_options(options: Mapping[str, Any], group: Group) -> None:
@@ -73,21 +75,23 @@ def require_alike(
     buffers: MovingBuffers,
     parts: tuple[type, ...],
 ) -> None:
-    """Refuse weights, buffers or learning rates that differ from process to process.
+    """Refuse weights or learning rates that differ from process to process.
 
     The same gradients move the same weights to the same bits, so all bits are compared.
+    Buffers that differ follow main: any pass may have moved them.
 
     Args:
         trainer: the running one.
         group: the processes.
-        buffers: those that passes move are not compared: they follow main.
+        buffers: those that are known to move are not compared.
         parts: kinds of tensors of which each process has another part.
     Raises:
         PluginError: on all processes; names the first that differs.
     """
     modules = {"model": trainer.model, **trainer.criterion.modules()}
     weights = _weights_of(modules, trainer)
-    held = {**weights, **_kept_buffers(modules, buffers.modules)}
+    kept = _kept_buffers(modules, buffers.modules)
+    held = {**weights, **{name: buffer for name, (_, buffer) in kept.items()}}
     whole = {name: each for name, each in held.items() if not isinstance(each, parts)}
     groups = trainer.optimizer.param_groups
     # As texts: NaN is not equal to itself.
@@ -96,16 +100,28 @@ def require_alike(
         for i, each in enumerate(groups)
     }
     own |= {f"whether {n} trains": str(w.requires_grad) for n, w in weights.items()}
-    own |= zip(whole, map(str, digests(whole.values(), trainer.device)), strict=True)
+    told = digests(whole.values(), trainer.device)
+    own |= {
+        name: f"{BUFFER if name in kept else ''}{digest}"
+        for name, digest in zip(whole, told, strict=True)
+    }
     found = _that_differ(own, group, "of weights")
-    for rank, other in enumerate(found):
-        for name in dict.fromkeys(chain(found[0], other)):
-            if other.get(name) != found[0].get(name):
-                raise PluginError(
-                    f"{name} is not the same on rank {rank} as on rank 0 after step "
-                    f"{trainer.step}: a plugin, the script or a pass of the model "
-                    "changes it by process; let all of them do the same"
-                )
+    parted = [
+        (rank, name)
+        for rank, other in enumerate(found)
+        for name in dict.fromkeys(chain(found[0], other))
+        if other.get(name) != found[0].get(name)
+    ]
+    for rank, name in parted:
+        if not all(each.get(name, "").startswith(BUFFER) for each in found):
+            raise PluginError(
+                f"{name} is not the same on rank {rank} as on rank 0 after step "
+                f"{trainer.step}: a plugin or the script changes it on some processes "
+                "only; let all of them do the same"
+            )
+    if parted:
+        moved = dict.fromkeys(kept[name][0] for _, name in parted)
+        buffers.follow(list(moved))
 
 
 def _that_differ(
@@ -142,14 +158,14 @@ def _weights_of(
 
 def _kept_buffers(
     modules: Mapping[str, nn.Module], moving: Set[nn.Module]
-) -> dict[str, Tensor]:
-    """Return the buffers that passes leave as they are, by name.
+) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Return the buffers that nothing is known to move, and whose they are, by name.
 
     Without those that no checkpoint holds: caches, which an evaluation may fill by the
     part that a process has.
     """
     return {
-        f"{kind}.{place}.{name}" if place else f"{kind}.{name}": buffer
+        f"{kind}.{place}.{name}" if place else f"{kind}.{name}": (part, buffer)
         for kind, module in modules.items()
         for place, part in module.named_modules()
         if part not in moving
@@ -176,7 +192,8 @@ def _digest(tensor: Tensor) -> Tensor:
     size = FACTORS // 16 if tensor.device.type == "cpu" else FACTORS
     factors = _factors(tensor.device)
     digest = torch.zeros((), dtype=torch.long, device=tensor.device)
-    for words in torch.split(tensor.detach().reshape(-1).view(kind), size):
+    whole = tensor.detach().to_dense().resolve_conj().resolve_neg().contiguous()
+    for words in torch.split(whole.reshape(-1).view(kind), size):
         # All modulo 2**64; odd, so that no word is lost.
         digest = digest * MULTIPLIER + (words * factors[: len(words)]).sum()
     return digest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +13,10 @@ from trainbus_distributed.group import Group
 from training.plugin import is_same_tensor
 
 log = logging.getLogger(__name__)
+
+#: How buffers part.
+BY_PASSES = "move in training, by each process's part of a batch"
+UNSEEN = "have come to differ, by a plugin, an evaluation or a pass without a trace"
 
 
 class MovingBuffers:
@@ -72,7 +76,17 @@ class MovingBuffers:
         self._values = None
         return bool(self._moved)
 
-    def agree(self) -> None:
+    def follow(self, parts: Sequence[nn.Module]) -> None:
+        """Let main's hold where buffers have parted unseen; all call it with the same.
+
+        Torch counts no version of what observers of quantisation write, among others.
+        """
+        self._parts += [part for part in parts if part not in self._parts]
+        self._moved = [self._parts.index(part) for part in parts]
+        self.agree(UNSEEN)
+        self.share()
+
+    def agree(self, how: str = BY_PASSES) -> None:
         """Let what has moved on any process follow main; all call it."""
         own = self._moved, list(map(_kinds, self._parts))
         found = self._group.gather(own, "of buffers")
@@ -82,7 +96,7 @@ class MovingBuffers:
             if not is_same:  # a cache, as wide as the part was
                 self._following.pop(place, None)
             if is_same or place not in self._left:
-                self._tell(place, is_same)
+                self._tell(place, how, is_same)
             if is_same:
                 self._following[place] = kinds[0]
             else:
@@ -110,12 +124,12 @@ class MovingBuffers:
         values, part = self._values[place], self._parts[place]
         return not all(is_same_tensor(v, part.get_buffer(n)) for n, v in values.items())
 
-    def _tell(self, place: int, is_same: bool) -> None:
+    def _tell(self, place: int, how: str, is_same: bool) -> None:
         part = self._parts[place]
         if self._group.rank or isinstance(part, _BatchNorm):  # told of at the start
             return
         log.warning(
-            "buffers of %s (%s) move in training, by each process's part of a batch: "
+            "buffers of %s (%s) %s: "
             + (
                 "they follow the main process, so they may differ from those of one "
                 "process"
@@ -124,6 +138,7 @@ class MovingBuffers:
             ),
             type(part).__name__,
             ", ".join(part._buffers),
+            how,
         )
 
 

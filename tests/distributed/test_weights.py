@@ -171,3 +171,55 @@ def drawn_while_measuring() -> list[Any]:
 def test_d6_measuring_moves_no_generator(two: Ranks) -> None:
     alone = drawn_while_measuring()
     assert two.run(drawn_while_measuring)[0] == alone
+
+
+class Pools(nn.Module):
+    """Adds up the points of each cloud."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, cloud: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        sums = torch.zeros(len(labels), 2).index_add(0, cloud, self.layer(x))
+        return {"loss": nn.functional.cross_entropy(sums, labels)}
+
+
+def joined(clouds: list[Tensor]) -> dict[str, Tensor]:
+    """Return all points in one row: only the sampler knows how many clouds are."""
+    sizes = torch.tensor([len(each) for each in clouds])
+    numbers = torch.arange(len(clouds)).repeat_interleave(sizes)
+    return {"x": torch.cat(clouds), "cloud": numbers, "labels": sizes % 2}
+
+
+def loss_of_clouds(kind: str) -> float:
+    """Train on clouds, and return the loss of an evaluation."""
+    drawn = torch.Generator().manual_seed(0)
+    clouds: Any = [torch.randn(2 + n % 4, 3, generator=drawn) for n in range(14)]
+    chosen = [[0, 1, 2], [3, 4, 5, 6, 7], [8, 9], [10, 11, 12, 13]]
+    validation = {
+        "plain": lambda: DataLoader(clouds, batch_size=4, collate_fn=joined),
+        "list": lambda: [joined([clouds[n] for n in each]) for each in chosen],
+        "sampler": lambda: DataLoader(clouds, batch_sampler=chosen, collate_fn=joined),
+    }
+    model = Pools()
+    trainer = Trainer(
+        model,
+        DataLoader(clouds, batch_size=4, shuffle=True, collate_fn=joined),
+        validation[kind](),
+        torch.optim.SGD(model.parameters(), 0.1),
+        plugins=["distributed"],
+        device="cpu",
+        seed=0,
+    )
+    trainer.train()
+    return float(trainer.history[-1]["val_loss"])
+
+
+@pytest.mark.parametrize("kind", ["plain", "list", "sampler"])
+def test_d22_a_part_that_does_not_tell_its_samples_counts_by_what_it_tells(
+    two: Ranks, kind: str
+) -> None:
+    alone = loss_of_clouds(kind)
+    assert two.run(loss_of_clouds, kind) == pytest.approx([alone, alone], abs=1e-6)

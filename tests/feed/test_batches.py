@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import UserDict
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 from toy import make_trainer
 
 from training.errors import DataError
 from training.feed.batches import _is_plain, batch_to_device, device_batches
 from training.feed.epoch_loader import EpochLoader
+from training.feed.structure import deep_copy, fields_of, sample_sizes
 from training.testing.meta_device import standing_in_for_cuda
 from training.weighing.candidates import said_weight
 
@@ -103,6 +107,82 @@ def test_a_mapping_that_answers_attributes_by_its_entries_trains_as_a_dict(
         return model.weight.detach()
 
     assert torch.equal(trained(kind), trained(dict))
+
+
+class Holder(NamedTuple):
+    x: Any
+    y: Tensor
+
+
+AROUND: dict[str, Any] = {
+    "tuple": lambda inner, y: (inner, y),
+    "list": lambda inner, y: [inner, y],
+    "named tuple": Holder,
+    "dict": lambda inner, y: {"x": inner, "y": y},
+    "object": lambda inner, y: SimpleNamespace(x=inner, y=y),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_a_mapping_that_fails_for_attributes_is_copied_wherever_it_is(
+    around: str,
+) -> None:
+    def inner_of(batch: Any) -> Any:
+        first = next(iter((fields_of(batch) or {"x": batch[0]}).values()))
+        assert type(first) is OrFails
+        return first["inner"]
+
+    inner = torch.arange(8.0).reshape(4, 2)
+    batch = AROUND[around](OrFails(inner=inner), torch.zeros(4))
+    copied = deep_copy(batch)
+    assert type(copied) is type(batch)
+    inner_of(copied).add_(1.0)
+    assert inner_of(batch).sum() == 28.0
+    options = {"loss_fn": None, "gradient_accumulation_steps": 2, "device": "cpu"}
+    options["step_fn"] = lambda model, batch: model(inner_of(batch)).square().mean()
+    make_trainer(nn.Linear(2, 1), [batch] * 4, **options).train()
+
+
+class OfItsKind(OrFails):
+    """Says a weight that it has for some kinds alone."""
+
+    @property
+    def loss_weight(self) -> float:
+        return {"known": 2.0}[self["kind"]]
+
+
+class CopiesItself:
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise KeyError("its own")
+
+
+def test_a_key_error_of_an_attribute_that_a_class_has_is_raised() -> None:
+    assert said_weight(OfItsKind(kind="known")) == 2.0
+    with pytest.raises(KeyError, match="another"):
+        said_weight(OfItsKind(kind="another"))
+    with pytest.raises(KeyError, match="its own"):
+        deep_copy((OrFails(x=THREE), CopiesItself()))
+
+
+class AnswersAll:
+    """Whatever is asked of it, it is that itself."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([THREE])
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+
+def test_the_sampler_is_found_behind_loaders_that_pass_batches_on() -> None:
+    loader: Any = DataLoader(TensorDataset(THREE), batch_size=2)
+    for _ in range(3):
+        assert list(itertools.islice(sample_sizes(loader), 2)) == [2, 1]
+        loader = SimpleNamespace(loader=loader)
+    circle = SimpleNamespace()
+    circle.loader = SimpleNamespace(loader=circle)
+    for other in (circle, AnswersAll(), [THREE]):
+        assert next(sample_sizes(other)) is None
 
 
 @pytest.mark.parametrize("kind", [OrFails, OrNone])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import enum
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,8 @@ WHOLE: tuple[type, ...] = (bool, int, float, complex, str, bytes, type(None))
 WHOLE += (enum.Enum, type, torch.dtype, torch.device, np.generic)
 #: Attributes by which an object tells how many samples it holds.
 COUNTED = ("num_graphs", "batch_size")
+#: Loaders around one of torch that are looked through: one may lead back to itself.
+MOST_AROUND = 8
 
 
 class CannotCutError(ValueError):
@@ -38,20 +41,29 @@ def attribute_of(holder: Any, name: str) -> Any:
     """Return ``holder.name``, None where it has none.
 
     A mapping whose ``__getattr__`` is ``dict.__getitem__`` says that with a KeyError,
-    one whose is ``dict.get`` with None.
+    one whose is ``dict.get`` with None. One in a property of its class is an error.
     """
     try:
         return getattr(holder, name, None)
     except KeyError:
+        if inspect.getattr_static(type(holder), name, None) is not None:
+            raise
         return None
 
 
 def deep_copy(batch: Any) -> Any:
-    """Return a deep copy, also of mappings that answer attributes with a KeyError."""
+    """Return a deep copy, also of mappings that answer attributes with a KeyError.
+
+    They may be anywhere in it.
+    """
     try:
         return copy.deepcopy(batch)
     except KeyError:  # they are asked for a ``__deepcopy__`` of their own
-        if not isinstance(batch, Mapping):
+        if hasattr(type(batch), "__deepcopy__"):
+            raise
+        if has_items(batch):
+            return type(batch)(map(deep_copy, batch))
+        if fields_of(batch) is None:
             raise
         return _with_fields(batch, deep_copy)
 
@@ -103,9 +115,13 @@ def sample_sizes(loader: Iterable[Any]) -> Iterator[int | None]:
     """Yield the samples of each batch of ``loader``, in order, without end.
 
     They are known for torch's own batches of a map-style set, if the sampler has a
-    length; None for all others.
+    length; None for all others. What passes them on has their loader as its ``loader``.
     """
-    given: Any = getattr(loader, "loader", loader)  # of one that passes batches on
+    given: Any = loader
+    for _ in range(MOST_AROUND):
+        if type(given) is DataLoader:
+            break
+        given = attribute_of(given, "loader")
     sampler: Any = getattr(given, "batch_sampler", None)
     is_torchs = type(given) is DataLoader and type(sampler) is BatchSampler
     if not is_torchs or isinstance(given.dataset, IterableDataset):

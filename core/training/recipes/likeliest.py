@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from training.errors import ConfigError
+
 __all__ = ["likeliest"]
 
 
@@ -23,7 +25,15 @@ def likeliest(
             device.
         labels: what is predicted, by the number of its logit.
         otherwise: what is predicted of a row with a NaN.
+
+    Raises:
+        ConfigError: there are more or fewer logits than labels.
     """
+    if logits.shape[-1] != len(labels):
+        raise ConfigError(
+            f"a row has {logits.shape[-1]} logits, and there are {len(labels)} labels: "
+            "give the model's head as many outputs as there are labels"
+        )
     best = logits.argmax(dim=-1).where(~logits.isnan().any(dim=-1), len(labels))
     names = [*labels, otherwise]
     return [names[number] for number in best.tolist()]

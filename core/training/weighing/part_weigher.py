@@ -85,12 +85,14 @@ class PartWeigher(Weigher):
         is_first = self._told.unit is None and not self._told.is_settled
         if said or (is_first and not self._strategy.passes_together):
             return super().evaluated(batch, samples)
-        if not self._counts.go_together(self._told.live, batch, samples):
+        unit, weight, agree = self._told.compared(self._counts, batch, samples)
+        if not agree:
+            others = [in_words(each) for each in self._told.live if each != unit]
             log.warning(
                 "evaluation counts by %s; that the loss is a mean over %s is as likely",
-                *(self.verdict, " or ".join(map(in_words, list(self._told.live)[1:]))),
+                *(in_words(str(unit)), " or ".join(others)),
             )
-        return self._amount(batch, samples)
+        return weight
 
     def _weight(self, part: Any, source: Any) -> float:
         issued = source.issued

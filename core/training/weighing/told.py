@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import isclose
 from typing import TYPE_CHECKING, Any
 
 from training.weighing.candidates import Counts, needed
@@ -96,6 +97,27 @@ class Told:
             return self.scale * (1.0 if amount is None else amount)
         amount = counts(self.unit, batch, samples)
         return self.scale * needed(amount, self.unit, batch)
+
+    def compared(
+        self, counts: Counts, batch: Any, samples: int | None
+    ) -> tuple[str | None, float, bool]:
+        """Return by which of the units left ``batch`` counts, its weight, if all agree.
+
+        That is the first of them that it tells; others say nothing.
+
+        Raises:
+            DataError: the batch tells none of them.
+        """
+        every = ((unit, counts(unit, batch, samples)) for unit in self.live)
+        told = [(unit, amount) for unit, amount in every if amount is not None]
+        if not told:
+            return self.unit, self.amount(counts, batch, samples), True
+        first, whole = told[0]
+        before = self.live[first]
+        agree = all(
+            isclose(own * before, whole * self.live[unit]) for unit, own in told
+        )
+        return first, self.on_scale(first) * whole, agree
 
     def has_parted(self, counts: Counts, batch: Any, samples: int | None) -> bool:
         """Whether ``batch`` counts otherwise by one unit left than by others."""

@@ -34,7 +34,7 @@ def in_words(unit: str) -> str:
         if unit.startswith(prefix):
             name = unit.removeprefix(prefix)
             return f"the elements of {repr(name) if name else 'a batch'}{after}"
-    return UNITS[unit]
+    return UNITS.get(unit, unit)  # batches, where nothing tells one
 
 
 def is_unit(name: str) -> bool:

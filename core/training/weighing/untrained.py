@@ -43,16 +43,18 @@ class Untrained:
         before, unit = self._unit, self._counts.defined(batch)
         if unit is None:
             seen = look()
+            if seen.said is not None:
+                return 1.0  # step_fn says it for the batch itself
             amounts = self._counts.all(batch, samples)
             if seen.is_empty and any(amounts.get(each) == 0 for each in OF_LABELS):
                 return 0.0
-            live = seen.live or [before or "samples"]
+            counted = "samples" if "samples" in amounts else "batches"
+            live = seen.live or [before or counted]
             unit = before if before in live else live[0]
         if before not in (None, unit):
             why = sentences.mixed(unit, str(before))
             log.warning("%s", sentences.aside(in_words(unit), why))
         self._unit = unit
-        amount = self._counts(unit, batch, samples)
-        if amount is None and unit in ("samples", "said"):
-            return 1.0  # batches count where nothing tells a unit, or step_fn says it
-        return needed(amount, unit, batch)
+        if unit == "batches":
+            return 1.0
+        return needed(self._counts(unit, batch, samples), unit, batch)

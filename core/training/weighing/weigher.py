@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import isclose
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -223,19 +222,9 @@ class Weigher(EachBatch):
         return self._told.amount(self._counts, batch, samples)
 
     def _compared(self, batch: Any, issued: Any, samples: int | None) -> float:
-        """Measure the first batch in which the units left do not go together.
-
-        It counts by the first of them that it tells.
-        """
-        live = self._told.live
-        every = ((unit, self._counts(unit, batch, samples)) for unit in live)
-        told = [(unit, amount) for unit, amount in every if amount is not None]
-        if not told:
-            return self._amount(batch, samples)
-        first, whole = told[0]
-        if all(isclose(own * live[first], whole * live[unit]) for unit, own in told):
-            return self._told.on_scale(first) * whole
-        return self._decided_late(batch, issued, samples)
+        """Measure the first batch in which the units left do not go together."""
+        _, weight, agree = self._told.compared(self._counts, batch, samples)
+        return weight if agree else self._decided_late(batch, issued, samples)
 
     def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
         self.weigh = self.ask

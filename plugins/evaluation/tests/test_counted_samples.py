@@ -97,6 +97,28 @@ def test_the_look_counts_samples_as_the_evaluation_does(tmp_path):
     assert "before training" in str(caught.value.__notes__)
 
 
+class Passes:
+    """Passes batches on."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return iter(self.loader)
+
+    def __len__(self):
+        return len(self.loader)
+
+
+def test_the_look_knows_the_samples_of_a_loader_that_passes_batches_on(tmp_path):
+    options = {"loss_per": "samples"}
+    alone = make_trainer(tmp_path / "one", plain(), **options)
+    passed = make_trainer(tmp_path / "two", Passes(plain()), **options)
+    for trainer in (alone, passed):
+        trainer.train()
+    assert passed.history[-1]["val_loss"] == alone.history[-1]["val_loss"]
+
+
 def step(model, batch):
     """Of class numbers, where there are any."""
     if "labels" not in batch:
@@ -118,3 +140,44 @@ def test_what_does_not_tell_the_unit_of_those_before_it_is_refused_before_traini
     assert trainer.compute_loss({"x": x, "labels": labels})[1] == 12
     with pytest.raises(DataError, match=r"a batch \(dict\) counts by labels"):
         trainer.compute_loss({"x": x})
+
+
+@pytest.mark.parametrize("tells_first", [True, False])
+def test_samples_and_batches_are_not_added_up_before_training(tells_first, caplog):
+    """A batch counts as one where none before it told its samples."""
+    model = nn.Linear(3, 2)
+    x = torch.randn(8, 3)
+    tells, does_not = {"x": x}, {"x": x, "beside": torch.randn(3)}
+    trainer = Trainer(
+        model,
+        [tells],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=lambda model, batch: model(batch["x"]).square().mean(),
+        device="cpu",
+    )
+    if tells_first:
+        assert trainer.compute_loss(tells)[1] == 8
+        with pytest.raises(DataError, match=r"a batch \(dict\) counts by samples"):
+            trainer.compute_loss(does_not)
+        return
+    assert [trainer.compute_loss(does_not)[1] for _ in range(2)] == [1, 1]
+    assert not caplog.records
+    assert trainer.compute_loss(tells)[1] == 8
+    assert "batches before it were counted by batches" in caplog.text
+
+
+def test_a_weight_that_the_step_returns_is_that_of_batches_that_tell_nothing():
+    model = nn.Linear(3, 2)
+    x = torch.randn(8, 3)
+    trainer = Trainer(
+        model,
+        [{"x": x}],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=lambda model, batch: {
+            "loss": model(batch["x"]).square().mean(),
+            "weight": 5,
+        },
+        device="cpu",
+    )
+    for batch in ({"x": x}, {"x": x, "beside": torch.randn(3)}):
+        assert trainer.compute_loss(batch)[1] == 5

@@ -85,9 +85,9 @@ MUTANTS = [
     Mutant(
         "W4",
         "later batches are not compared",
-        f"{WEIGHING}.weigher",
-        "if all(isclose(own * live[first], whole * live[unit]) for unit, own in told):",
-        "if True:",
+        f"{WEIGHING}.told",
+        "return first, self.on_scale(first) * whole, agree",
+        "return first, self.on_scale(first) * whole, True",
         DECISIONS,
         "test_w4",
     ),

@@ -15,6 +15,8 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
+from training.messages.error_texts import text_of
+
 __all__ = [
     "CALLBACK",
     "KINDS",
@@ -73,15 +75,20 @@ def announced() -> list[PluginInfo]:
     return list(_announced(tuple(_stamp(entry) for entry in sys.path)))
 
 
-def unreadable() -> str:
-    """Return whose entry points nobody could read, and why; ``""`` if all can be."""
+def unreadable(error: BaseException) -> str:
+    """Return whose entry points nobody can read for this very error, and why.
+
+    ``""`` if nobody's: others may be broken, of which the error says nothing.
+    """
     for distribution in metadata.distributions():
         try:
             list(distribution.entry_points)
-        except Exception as error:  # whatever a parser makes of a broken file
+        except Exception as met:  # whatever a parser makes of a broken file
+            if type(met) is not type(error) or text_of(met) != text_of(error):
+                continue
             name, version = _identity(distribution)
             place = Path(str(distribution.locate_file("")))
-            return f"{name} {version} ({place}): {_trouble(name, error)}"
+            return f"{name} {version} ({place}): {_trouble(name, met)}"
     return ""
 
 

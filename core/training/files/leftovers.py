@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from training.files.durable import LONGEST_STEM
@@ -16,8 +16,10 @@ from training.files.holder import CAN_ASK, start_of
 
 log = logging.getLogger(__name__)
 
-_LEFTOVER = re.compile(r"\.tmp-(\d+)$")
-_RANDOM = re.compile(r"\.[0-9a-f]{8}$")  # as ``temporary_beside`` puts it before that
+#: As ``temporary_beside`` names it; what is random there earlier releases left out.
+_LEFTOVER = re.compile(r"(?s)(?P<stem>.*?)(?P<random>\.[0-9a-f]{8})?\.tmp-(?P<pid>\d+)")
+#: Seconds after which nobody is taken to be at work on what has not changed.
+_IDLE = 24 * 3600
 _STARTED = time.time()  # seconds; an older file with our pid is a predecessor's
 
 
@@ -31,22 +33,60 @@ def sweep_leftovers(folder: Path, of: Collection[str] | None = None) -> list[Pat
         OSError: the folder cannot be read.
     """
     stems = None if of is None else {name[:LONGEST_STEM] for name in of}
-    swept = []
+    found = _leftovers(folder)
+    return _sweep(
+        folder, (each for each in found if stems is None or each[1]["stem"] in stems)
+    )
+
+
+def sweep_drafts(path: Path) -> list[Path]:
+    """Delete what processes that are gone had written of ``path``, which nobody locks.
+
+    So a process of another host or container may be at work on one, and here its number
+    says nothing: what has changed within a day stays. So does what only looks like one,
+    without what is random in the name, and one of a name longer than drafts have of it.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    latest = time.time() - _IDLE
+    return _sweep(
+        path.parent,
+        (
+            (draft, name)
+            for draft, name in _leftovers(path.parent)
+            if name["stem"] == path.name and len(path.name) <= LONGEST_STEM
+            if name["random"] and _changed_at(draft) < latest
+        ),
+    )
+
+
+def _leftovers(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
     for path in sorted(folder.iterdir()):
-        match = _LEFTOVER.search(path.name)
-        if match is None:
-            continue
-        stem = _RANDOM.sub("", path.name[: match.start()])
+        if name := _LEFTOVER.fullmatch(path.name):
+            yield path, name
+
+
+def _sweep(folder: Path, found: Iterable[tuple[Path, re.Match[str]]]) -> list[Path]:
+    swept = []
+    for path, name in found:
         with contextlib.suppress(OSError):  # somebody else may have swept it
-            if stems is not None and stem not in stems:
-                continue
-            if _is_in_use(path, int(match[1])):
+            if _is_in_use(path, int(name["pid"])):
                 continue
             _delete(path)
             swept.append(path)
     if swept:
         log.info("removed %d leftovers in %s", len(swept), folder)
     return swept
+
+
+def _changed_at(path: Path) -> float:
+    """Return when a file was written last, or a folder or anything in it."""
+    last = 0.0
+    for each in (path, *path.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # whoever is at work took it away
+            last = max(last, each.lstat().st_mtime)
+    return last
 
 
 def _delete(path: Path) -> None:

@@ -10,27 +10,18 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-
-class Replaced(Protocol):
-    """What stood for a signal before another handler."""
-
-    @property
-    def is_replaced(self) -> bool:
-        """Whether that other one stands there still."""
-
-    def put_back(self) -> None:
-        """Install again what stood there."""
-
+if TYPE_CHECKING:
+    from training.signals.sigaction import Former
 
 #: What stood for SIGTERM before each run that is on, the innermost last.
-_replaced: list[Replaced] = []
+_replaced: list[Former] = []
 _forking = threading.local()
 
 
 @contextmanager
-def given_back_in_forks(former: Replaced | None) -> Iterator[None]:
+def given_back_in_forks(former: Former | None) -> Iterator[None]:
     """Put ``former`` back in each process that is forked inside the block."""
     if former is None:
         yield

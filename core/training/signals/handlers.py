@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 Handler = Callable[[int, FrameType | None], None]
 
 _INSISTENT = "_trainbus_is_insistent"
-#: What was heard by each run that hears now, the innermost last.
-_hearing: list[list[signal.Signals]] = []
 
 
 class Terminated(SystemExit):
@@ -38,11 +36,6 @@ class Terminated(SystemExit):
 def are_delivered() -> bool:
     """Whether Python hands signals to this thread: to the main one alone it does."""
     return threading.current_thread() is threading.main_thread()
-
-
-def are_heard() -> bool:
-    """Whether a run hears signals now, and decides what becomes of them."""
-    return bool(_hearing)
 
 
 def warn_of_unheard() -> None:
@@ -114,9 +107,7 @@ def handled(
 
     usr1 = stop if on_save is None else save
     handlers = {**dict.fromkeys(STOPPING, stop), **dict.fromkeys(SAVING, usr1)}
-    depth = len(_hearing)
     try:
-        _hearing.append(heard)
         _install(handlers, former, gives_way=save)
         with given_back_in_forks(former.get(signal.SIGTERM)):
             yield
@@ -124,11 +115,8 @@ def handled(
         # No signal that still comes is a second one, which would raise and leave
         # handlers behind. Nor is a Ctrl-C, until the last is put back: its own.
         heard.clear()
-        try:
-            for each in reversed(former.values()):
-                each.put_back()
-        finally:
-            del _hearing[depth:]
+        for each in reversed(former.values()):
+            each.put_back()
 
 
 def _install(

@@ -30,11 +30,10 @@ class Holding:
     def hold(self) -> None:
         """Stand in for the system's own doing; whoever is there already stays."""
         # Here, since it loads ctypes: see ``handled``.
-        from training.signals.sigaction import address_of
+        from training.signals.sigaction import address_of, is_free
 
         for number in SAVING:
-            is_free = signal.getsignal(number) == signal.SIG_DFL
-            if is_free and not address_of(number):  # of one below Python it is not 0
+            if is_free(number):
                 signal.signal(number, self)
                 self._addresses[number] = address_of(number)
 

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from training.signals.forks import given_back_in_forks
-from training.signals.handlers import are_delivered, are_heard, interruption
+from training.signals.handlers import are_delivered, interruption
 from training.signals.heard import HANGING_UP, STOPPING
+from training.signals.sigaction import Former, is_free
 
 __all__ = ["leaving"]
 
@@ -19,56 +20,33 @@ __all__ = ["leaving"]
 def leaving() -> Iterator[None]:
     """Raise, inside the block, in place of the end that a signal makes of a process.
 
-    Whoever is there already stays, and what was ignored stays ignored. A run inside
-    hears the signal in place of this, and saves first.
+    Whoever is there already stays, below Python too, and what was ignored stays
+    ignored. A closed terminal may be told along with another signal, or twice: all of
+    it is one end, and what comes after the first cuts no clearing up. Not for a block
+    that trains, or that waits below Python for other processes.
     """
-    with ExitStack() as stack:
-        if are_delivered():
-            for number in STOPPING:
-                if signal.getsignal(number) == signal.SIG_DFL:
-                    stack.enter_context(_Leave(number).installed())
-        yield
+    pid = os.getpid()
+    heard: set[int] = set()
 
-
-class _Leave:
-    """A handler that raises where the system would end the process.
-
-    Python's table alone is asked who is there: to ask the system, as ``Former`` does,
-    loads ctypes, which takes longer than a command that only looks around.
-    """
-
-    def __init__(self, number: signal.Signals) -> None:
-        self._number = number
-        self._pid = os.getpid()
-        self._has_come = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # its stack is a copy, and nothing there is its
+    def leave(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != pid:  # its stack is a copy, and nothing there is its
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        is_echo = self._has_come and self._number in HANGING_UP
-        if not are_heard() and not is_echo:
-            self._has_come = True
-            raise interruption(self._number)
+        is_echo = bool(heard) and (number in HANGING_UP or heard <= {*HANGING_UP})
+        heard.add(number)
+        if not is_echo:
+            raise interruption(signal.Signals(number))
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Be the handler inside the block, but in no process that is forked there."""
-        signal.signal(self._number, self)
-        is_told_to_forks = self._number == signal.SIGTERM
-        try:
-            with given_back_in_forks(self if is_told_to_forks else None):
-                yield
-        finally:
-            if self.is_replaced:
-                self.put_back()
+    with ExitStack() as stack:
+        for number in filter(is_free, STOPPING if are_delivered() else ()):
+            former = Former(number, leave)
+            stack.callback(_put_back, former)
+            if number == signal.SIGTERM:
+                stack.enter_context(given_back_in_forks(former))
+        yield
 
-    @property
-    def is_replaced(self) -> bool:
-        """Whether this is the handler still."""
-        return signal.getsignal(self._number) is self
 
-    def put_back(self) -> None:
-        """Let the system end the process again."""
-        signal.signal(self._number, signal.SIG_DFL)
+def _put_back(former: Former) -> None:
+    if former.is_replaced:  # else another came, which is not ours to take away
+        former.put_back()

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Former", "address_of", "is_ignored"]
+__all__ = ["Former", "address_of", "is_free", "is_ignored"]
 
 #: Bytes that hold a ``struct sigaction`` of any system; glibc's has 152.
 _SIZE = 1024
@@ -57,6 +57,12 @@ def is_ignored(number: signal.Signals) -> bool:
     if address is None:
         return signal.getsignal(number) == signal.SIG_IGN
     return address == _IGNORED
+
+
+def is_free(number: signal.Signals) -> bool:
+    """Whether nobody stands for the signal, and the system does what it does."""
+    is_default = signal.getsignal(number) == signal.SIG_DFL
+    return is_default and not address_of(number)  # of one below Python it is not 0
 
 
 def address_of(number: signal.Signals) -> int | None:

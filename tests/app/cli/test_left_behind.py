@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import python
 
 Command = Callable[..., tuple[int, str, str]]
 
-#: Sends a signal in place of the step that gives what was written its name.
-SIGNALLED = """
-import os, signal, sys
-from training.app.cli import main
-os.replace = lambda *_: os.kill(os.getpid(), int(sys.argv[1]))
-sys.exit(main(sys.argv[2:]))
+#: Prints, as it is made, what stands for SIGTERM.
+LOOKS = """
+import signal
+from training import Callback
+
+class Looks(Callback):
+    def __init__(self):
+        print("SIGTERM:", signal.getsignal(signal.SIGTERM))
 """
+DAY = 24 * 3600
 
 
 @pytest.fixture
@@ -44,40 +50,69 @@ def writing(model: str) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
+def test_a_command_that_a_signal_ends_leaves_no_file(
+    model: str, workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, commands = set(workplace.rglob("*")), writing(model)
+    for name, number in [
         ("new.jsonl", signal.SIGTERM),
         ("new.txt", signal.SIGTERM),
         ("new.html", signal.SIGHUP),
         ("new", signal.SIGTERM),
-    ],
-)
-def test_a_command_that_a_signal_ends_leaves_no_file(
-    model: str, workplace: Path, name: str, number: signal.Signals
+    ]:
+
+        def send(*_: Any, number: signal.Signals = number) -> None:
+            assert signal.getsignal(number) != signal.SIG_DFL  # that would end pytest
+            os.kill(os.getpid(), number)
+
+        with monkeypatch.context() as patched:
+            # In place of the step that gives what was written its name.
+            patched.setattr(os, "replace", send)
+            code, _, err = command(*commands[name])
+        assert code == 128 + number, err
+        assert "Traceback" not in err
+        assert set(workplace.rglob("*")) == before
+
+
+def test_a_signal_is_left_to_the_system_where_a_command_trains_or_waits_for_others(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = set(workplace.rglob("*"))
-    given = map(str, (int(number), *writing(model)[name]))
-    ended = python("-c", SIGNALLED, *given, cwd=workplace)
-    assert ended.returncode == 128 + number, ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert set(workplace.rglob("*")) == before
+    (workplace / "looks.py").write_text(LOOKS)
+    code, out, err = command("run", "run.yaml", "-p", "./looks.py:Looks")
+    assert code == 0, err
+    assert f"SIGTERM: {signal.SIG_DFL}" in out
+    stood, replace = [], os.replace
+
+    def look(*given: Any) -> None:
+        stood.append(signal.getsignal(signal.SIGTERM))
+        replace(*given)
+
+    monkeypatch.setattr(os, "replace", look)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command("report", "out", "--out", "new.html")[0] == 0
+    assert stood == [signal.SIG_DFL]
 
 
-@pytest.mark.parametrize("name", ["new.jsonl", "new.html", "new"])
 def test_what_a_killed_command_had_written_is_swept_by_the_next_of_that_file(
-    model: str, workplace: Path, command: Command, name: str
+    model: str, workplace: Path, command: Command
 ) -> None:
     gone = python("-c", "import os; print(os.getpid())").stdout.strip()
-    draft = workplace / f"{name}.0123abcd.tmp-{gone}"
-    others = [
-        workplace / f"other.{name}.0123abcd.tmp-{gone}",
-        workplace / f"{name}.0123abcd.tmp-1",  # of a process that is there
-    ]
-    for folder in [draft, *others]:
-        folder.mkdir()
-        (folder / "half").write_text("of it")
-    code, _, err = command(*writing(model)[name])
-    assert code == 0, err
-    assert not draft.exists()
-    assert all(other.exists() for other in others)
+    for name in ("new.jsonl", "new.html", "new"):
+        drafts = {
+            "half": f"{name}.0123abcd.tmp-{gone}",
+            "of another file": f"other.{name}.0123abcd.tmp-{gone}",
+            "of a process that is there": f"{name}.0123abcd.tmp-1",
+            "of another host's process, maybe": f"{name}.4567cdef.tmp-{gone}",
+            "a user's own": f"{name}.tmp-{gone}",
+        }
+        for what, draft in drafts.items():
+            (workplace / draft).mkdir()
+            (workplace / draft / what).touch()
+            then = time.time() - 2 * DAY
+            if "maybe" not in what:
+                os.utime(workplace / draft / what, (then, then))
+            os.utime(workplace / draft, (then, then))  # as that of a folder within
+        code, _, err = command(*writing(model)[name])
+        assert code == 0, err
+        left = {what for what, draft in drafts.items() if (workplace / draft).exists()}
+        assert left == drafts.keys() - {"half"}

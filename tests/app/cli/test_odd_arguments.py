@@ -7,6 +7,7 @@ import os
 import resource
 from argparse import Namespace
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,22 @@ def test_a_file_that_a_plugin_misses_below_a_named_path_is_its_own_mistake() -> 
     error = FileNotFoundError(2, "none", "out/a/b")
     error.add_note("raised by plugin 'mine'")
     assert refusal_of(error, NAMED) is None
+
+
+def test_what_code_asks_of_a_distribution_in_vain_is_no_fault_of_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken-1.0.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\n")
+    (broken / "entry_points.txt").write_bytes(b"[others]\na = caf\xe9:A\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(metadata.PackageNotFoundError) as missing:
+        metadata.version("not-there")
+    assert refusal_of(missing.value, NAMED) is None
+    with pytest.raises(UnicodeDecodeError) as met:
+        metadata.entry_points()
+    assert "cannot be listed: broken" in str(refusal_of(met.value, NAMED))
 
 
 def test_a_disk_that_is_full_is_told_with_the_file_that_was_named(

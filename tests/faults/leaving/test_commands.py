@@ -1,7 +1,8 @@
-"""A signal ends a command that trains nothing as Ctrl-C does."""
+"""A signal ends a command that writes and trains nothing as Ctrl-C does."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import threading
@@ -10,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults.leaving.test_forked import FORK, exit_code, told_in_runs
-from faults.leaving.test_process import last_of, signalled
+from faults.leaving.test_forked import FORK, exit_code
 
 from training.discovery.installed import load_file
 from training.discovery.specs import construct
 from training.signals.handlers import Terminated
 from training.signals.leaving import leaving
+from training.signals.sigaction import address_of
 
 HUP, TERM = signal.SIGHUP, signal.SIGTERM
 EACH = pytest.mark.parametrize("number", [HUP, TERM], ids=["SIGHUP", "SIGTERM"])
@@ -45,20 +46,33 @@ def test_a_command_leaves_by_an_exception_and_nothing_stays_installed(
     assert signal.getsignal(number) == signal.SIG_DFL
 
 
-def test_a_closed_terminal_that_is_told_twice_cuts_no_clearing_up() -> None:
-    cleared = []
+@contextmanager
+def clearing_up(then: signal.Signals, cleared: list[bool]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        send(then)
+        cleared.append(True)
 
-    @contextmanager
-    def clearing() -> Iterator[None]:
-        try:
-            yield
-        finally:
-            send(HUP)
-            cleared.append(True)
 
-    with pytest.raises(Terminated), leaving(), clearing():
-        send(HUP)
+@pytest.mark.parametrize(
+    ("first", "then"), [(HUP, HUP), (HUP, TERM), (TERM, HUP)], ids=str
+)
+def test_a_closed_terminal_that_is_told_twice_or_another_way_cuts_no_clearing_up(
+    first: signal.Signals, then: signal.Signals
+) -> None:
+    cleared: list[bool] = []
+    with pytest.raises(Terminated) as caught, leaving(), clearing_up(then, cleared):
+        send(first)
     assert cleared
+    assert caught.value.exit_code == 128 + first
+
+
+def test_who_insists_leaves_what_is_being_cleared_up() -> None:
+    cleared: list[bool] = []
+    with pytest.raises(Terminated), leaving(), clearing_up(TERM, cleared):
+        send(TERM)
+    assert not cleared
 
 
 @EACH
@@ -85,25 +99,20 @@ def test_a_command_in_another_thread_installs_nothing() -> None:
     assert seen == [signal.SIG_DFL]
 
 
-def test_a_run_in_a_command_hears_the_signal_and_saves_first(
-    tmp_path: Path,
-) -> None:
-    trainer = signalled(tmp_path, 3, "forward", TERM)
-    with leaving():
-        with pytest.raises(SystemExit) as caught:
-            trainer.train()
-        assert caught.value.code == 143
-        assert last_of(trainer).exists()
-        with pytest.raises(Terminated):  # and then the command does, again
-            send(TERM)
+def test_a_handler_below_python_is_there_in_a_command_and_after_it() -> None:
+    faulthandler.register(TERM)
+    try:
+        theirs = address_of(TERM)
+        with leaving():
+            assert address_of(TERM) == theirs
+        assert address_of(TERM) == theirs
+    finally:
+        faulthandler.unregister(TERM)
 
 
-@pytest.mark.parametrize("depth", [0, 1], ids=["a command", "a run in a command"])
-def test_sigterm_ends_a_process_that_was_forked_in_a_command_as_without_one(
-    depth: int,
-) -> None:
+def test_sigterm_ends_a_process_that_was_forked_in_a_command_as_without_one() -> None:
     with leaving():
-        assert told_in_runs(depth, exit_code) == -TERM
+        assert exit_code() == -TERM
 
 
 def test_nor_does_a_closed_terminal_raise_in_a_forked_process() -> None:

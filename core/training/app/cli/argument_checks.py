@@ -67,12 +67,13 @@ def refusal_of(
 ) -> ConfigError | None:
     """Return what to say where the system refuses a path that a person named.
 
-    So it is where a library met entry points, of whomever, that cannot be read.
+    So it is where a library met entry points, of whomever, that cannot be read: what
+    was raised is what reading them raises.
     Anything else, such as another file that a plugin looks for in vain, is a mistake
     in code: None.
     """
     met = {frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)}
-    if metadata.__file__ in met and (trouble := unreadable()):
+    if metadata.__file__ in met and (trouble := unreadable(error)):
         return ConfigError(f"what is installed cannot be listed: {trouble}")
     if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes):
         return None

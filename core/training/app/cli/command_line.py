@@ -13,11 +13,18 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import training
 from training.app.cli.argument_checks import on_one_line, refusal_of, require_arguments
 from training.app.cli.begin_arguments import add_completion, add_init
-from training.app.cli.launched import is_told_by_main, mark, record, speaks_for_all
+from training.app.cli.launched import (
+    is_alone,
+    is_told_by_main,
+    mark,
+    record,
+    speaks_for_all,
+)
 from training.app.cli.parser import Commands, Parser
 from training.app.cli.record_arguments import add_report, add_runs
 from training.app.cli.standard_streams import standard_streams
@@ -31,7 +38,6 @@ from training.errors import (
 )
 from training.messages.error_texts import error_text, notes_of, printable, text_of
 from training.signals.handlers import Terminated
-from training.signals.leaving import leaving
 
 __all__ = ["main"]
 
@@ -69,7 +75,7 @@ def _ended(arguments: argparse.Namespace) -> int:
     """Call the chosen command; say what it raised, and return the exit code."""
     _prepare_surroundings()
     try:
-        with leaving():
+        with _clearing_up(arguments):
             _call(arguments)
     except BrokenPluginError as error:
         if error.__cause__ is not None:
@@ -93,6 +99,20 @@ def _ended(arguments: argparse.Namespace) -> int:
         _trace(error)
         return EXIT_USER_CODE
     return EXIT_DONE
+
+
+def _clearing_up(arguments: argparse.Namespace) -> AbstractContextManager[object]:
+    """Let a signal raise where the command has a file to clear up, and only there.
+
+    A run hears signals by itself. And one of several processes may wait below Python
+    for the others, where nothing raises: there the system shall end it at once.
+    """
+    if not arguments.writes or not is_alone():
+        return nullcontext()
+    # Late: it loads ctypes, which a command that only looks around need not pay.
+    from training.signals.leaving import leaving
+
+    return leaving()
 
 
 def _refuse(error: TrainbusError, arguments: argparse.Namespace) -> int:
@@ -167,7 +187,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"trainbus {training.__version__}"
     )
-    parser.set_defaults(module="cli.commands")
+    # Whether a command writes a file of results, and trains nothing.
+    parser.set_defaults(module="cli.commands", writes=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_plan(commands)
@@ -257,7 +278,7 @@ def _add_check(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     evaluate = commands.add_parser("evaluate", help="measure a checkpoint")
-    evaluate.set_defaults(command="evaluate")
+    evaluate.set_defaults(command="evaluate", writes=True)
     _add_config(evaluate)
     evaluate.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="a file that a run wrote"
@@ -278,7 +299,7 @@ def _add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _add_predict(commands: Commands[argparse.ArgumentParser]) -> None:
     predict = commands.add_parser("predict", help="say what a model makes of rows")
-    predict.set_defaults(module="cli.predict", command="predict")
+    predict.set_defaults(module="cli.predict", command="predict", writes=True)
     predict.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="a file that a run wrote"
     )
@@ -312,7 +333,7 @@ def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
     export = commands.add_parser(
         "export", help="write a checkpoint's weights for other programs"
     )
-    export.set_defaults(module="cli.export", command="export")
+    export.set_defaults(module="cli.export", command="export", writes=True)
     export.add_argument("checkpoint", metavar="FILE", help="a file that a run wrote")
     export.add_argument(
         "out",
@@ -334,7 +355,7 @@ def _add_data(commands: Commands[argparse.ArgumentParser]) -> None:
     convert = actions.add_parser("convert", help="turn a public set into JSON lines")
     sets = convert.add_subparsers(metavar="SET", required=True)
     easy = sets.add_parser("easy-vqa", help="from a clone of its repository")
-    easy.set_defaults(command="convert_easy_vqa")
+    easy.set_defaults(command="convert_easy_vqa", writes=True)
     easy.add_argument("clone", metavar="CLONE", help="folder of the clone")
     easy.add_argument("out", metavar="OUT", help="folder to make")
 

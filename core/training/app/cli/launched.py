@@ -10,7 +10,23 @@ import os
 from training.errors import ConfigError
 from training.hardware.launch import number_started, rank_started
 
-__all__ = ["is_told_by_main", "launcher", "mark", "record", "say", "speaks_for_all"]
+__all__ = [
+    "is_alone",
+    "is_told_by_main",
+    "launcher",
+    "mark",
+    "record",
+    "say",
+    "speaks_for_all",
+]
+
+
+def is_alone() -> bool:
+    """Whether no other process was started with this one, which may wait for it."""
+    try:
+        return number_started() == 1
+    except ConfigError:  # whoever trains is told
+        return False
 
 
 def speaks_for_all() -> bool:

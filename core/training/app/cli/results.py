@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 from training.errors import ConfigError
-from training.files.durable import LONGEST_STEM
-from training.files.leftovers import sweep_leftovers
+from training.files import leftovers
 from training.files.named_paths import named_path
 
 __all__ = ["new_file", "sweep_drafts"]
@@ -34,7 +33,5 @@ def new_file(name: str | None, option: str) -> Path | None:
 
 def sweep_drafts(path: Path) -> None:
     """Delete what commands that were killed had written of this very file or folder."""
-    if len(path.name) > LONGEST_STEM:
-        return  # a draft has no more of the name: it may be another's
     with contextlib.suppress(OSError):  # a folder to write in may not be one to read
-        sweep_leftovers(path.parent, [path.name])
+        leftovers.sweep_drafts(path)

@@ -157,8 +157,8 @@ class Trainer:
         forward = self._forward = make_forward(loss_fn, step_fn, loss_per)
         how = step_fn if loss_fn is None else loss_fn
         self._weigher_of = partial(weigher_of, loss_per, forward, loss_fn, how is None)
-        self.model = checked_model(model)
-        self.criterion = Criterion(how, model, given := listed(callbacks or ()))
+        self.model, given = checked_model(model), listed(callbacks or ())
+        self.criterion = Criterion(how, model, given, is_step=step_fn is not None)
         self.bus, self._configured = Bus(), ConfiguredOptions()
         keep_frozen(model, optimizer)
         self.train_dataloader = train_dataloader

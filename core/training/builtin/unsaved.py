@@ -43,5 +43,6 @@ def watch_unsaved(
     warn_of_drawn(trainer.criterion.generators, [*order.generators, *kept])
     modules = {"model": trainer.model, **trainer.criterion.held_modules()}
     beside = partial(trainer.criterion.reached, [*trainer.plugins.values(), *kept])
-    numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
+    of_model = trainer.criterion.of_model
+    numbers = UnsavedNumbers(modules, trainer.optimizer, beside, of_model)
     state.unsaved.extend((UnsavedBuffers(modules), numbers))

@@ -27,6 +27,7 @@ from training.modules.frozen_weights import mark_of
 from training.modules.plain_names import load_weights, some, weights_of
 from training.modules.reachable import (
     Found,
+    first_argument,
     is_of_numpy,
     joined,
     kept_by,
@@ -47,7 +48,9 @@ class Criterion:
         function: ``loss_fn`` or ``step_fn``; None: nothing is kept.
         model: its own weights are left out.
         callbacks: what they hold is in their states.
+        is_step: whether the function is called with the model.
     Attributes:
+        of_model: what the function calls the model that it is given, or nothing.
         module: the module that ``function`` is or is a method of, unless that is (a
             part of) the model or contains it; else None.
         optimizers: those that ``function``, a module that it holds, or the model has,
@@ -62,9 +65,11 @@ class Criterion:
         function: Callable[..., Any] | None,
         model: nn.Module,
         callbacks: Iterable[Any] = (),
+        is_step: bool = False,
     ) -> None:
         owner = getattr(function, "__self__", function)
         self._model, self._function, self._callbacks = model, function, callbacks
+        self.of_model = first_argument(function) if is_step else ""
         self.name = "the model's own" if function is None else name_of(function)
         #: Place -> mark of what came to be there in a run, if training moves it.
         self._late: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import sysconfig
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
-from training.modules.names_in_code import names_in
+from training.modules.names_in_code import Names, names_in, of_attributes, updated_by
 
 #: Where libraries are, torch's neighbours and ourselves among them: their functions are
 #: not read for what they hold.
@@ -128,7 +128,20 @@ def is_of_numpy(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=1000)
 def names_updated_by(cls: type) -> frozenset[str]:
-    """Return names that a method of a class, or of a base, reads and then writes."""
+    """Return names that methods of a class, or of a base, read and then write."""
+    return updated_by([names_in(code) for code in _methods_of(cls)])
+
+
+@functools.lru_cache(maxsize=1000)
+def updated_on_parts(cls: type) -> frozenset[tuple[str, str]]:
+    """Return (part, name) of attributes of parts that methods of a class update."""
+    updated = names_updated_by(cls)
+    selves = {code.co_varnames[0] for code in _methods_of(cls) if code.co_argcount}
+    found = itertools.chain(*(of_attributes(updated, of) for of in selves))
+    return frozenset((part, name) for part, name in found if part)
+
+
+def _methods_of(cls: type) -> list[CodeType]:
     # Behind decorators: torch wraps the ``step`` of each optimizer.
     own = [
         inspect.unwrap(each)
@@ -137,8 +150,16 @@ def names_updated_by(cls: type) -> frozenset[str]:
         if isinstance(each, FunctionType)
     ]
     methods = [f for f in own if isinstance(f, FunctionType) and not _is_library(f)]
-    updated = [names_in(each.__code__).updated for each in methods]
-    return frozenset(itertools.chain.from_iterable(updated))
+    return [each.__code__ for each in methods]
+
+
+def first_argument(function: Any) -> str:
+    """Return what a function calls its first argument, or nothing."""
+    called = function.forward if isinstance(function, nn.Module) else function
+    try:
+        return next(iter(inspect.signature(called).parameters), "")
+    except (TypeError, ValueError):  # of some that are not written in Python
+        return ""
 
 
 def near(function: Any) -> dict[int, str]:
@@ -164,11 +185,11 @@ def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
         known = len(search.read)
         found = list(search.found())
         if len(search.read) == known:  # else a function has named more of what was seen
-            return found, search.updated
+            return found, updated_by(search.names)
 
 
 class _Search:
-    """Looks for what can be reached; ``read`` and ``updated`` grow as it does."""
+    """Looks for what can be reached; ``read`` and ``names`` grow as it does."""
 
     def __init__(
         self, function: Any, passed_over: Iterable[Any] = (), is_far: bool = True
@@ -176,7 +197,7 @@ class _Search:
         self._function, self._is_far = function, is_far
         self._passed = set(map(id, passed_over))
         self.read: set[str] = set()
-        self.updated: set[str] = set()
+        self.names: set[Names] = set()
 
     def found(self) -> Iterator[tuple[str, Any]]:
         """Yield (place, what is there), each once."""
@@ -195,8 +216,7 @@ class _Search:
                     if isinstance(value, nn.Module):
                         yield from kept_by(value, place)
                         if not place:  # it is called itself, with the model
-                            cls: type = type(value)
-                            self.updated |= names_updated_by(cls)
+                            self.names |= set(map(names_in, _methods_of(type(value))))
                     continue
                 parts = list(self._parts_of(value, is_function=not place))
                 stack.append(iter([(joined(place, n), part) for n, part in parts]))
@@ -214,7 +234,7 @@ class _Search:
             if is_function or not _is_library(value):
                 names = names_in(value.__code__)
                 self.read |= names.read
-                self.updated |= names.updated
+                self.names.add(names)
                 yield from _variables(value, names.globals)
                 yield from [(n, v) for n, v in vars(value).items() if n in self.read]
         elif isinstance(value, CONTAINERS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from itertools import chain
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, mark_of, sample_of
-from training.modules.names_in_code import of_attributes
+from training.modules.names_in_code import DETACH, is_detached, of_attributes
 from training.modules.plain_names import plain_name, some
 from training.modules.reachable import (
     NUMBERS,
@@ -26,6 +26,7 @@ from training.modules.reachable import (
     is_updated,
     names_updated_by,
     own_attributes,
+    updated_on_parts,
 )
 from training.modules.unsaved_buffers import holds_numbers
 
@@ -48,6 +49,7 @@ class UnsavedNumbers:
         modules: part -> module, such as the model.
         optimizer: that of the run.
         beside: returns name of a function -> what can be reached from it.
+        of_model: what these functions call the model, if they are given it.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class UnsavedNumbers:
         modules: Mapping[str, nn.Module],
         optimizer: Optimizer | None = None,
         beside: Callable[[], Mapping[str, Found]] = dict,
+        of_model: str = "",
     ) -> None:
         self._modules, self._optimizer, self._beside = dict(modules), optimizer, beside
+        self._of_model = of_model
         if isinstance(optimizer, Optimizer):
             _warn_of_inner(optimizer)
         self._before = self._marks()
@@ -107,7 +111,10 @@ class UnsavedNumbers:
                 name = f"{holder}.{place}"
                 counts = is_updated(place, updated)
                 if isinstance(value, Tensor):
-                    if _is_plain(value) and _storage_of(value) not in saved:
+                    # Of a state that is detached when it is read, the graph is left.
+                    may_have_graph = counts and is_detached(place, updated)
+                    is_plain = _is_plain(value, may_have_graph)
+                    if is_plain and _storage_of(value) not in saved:
                         of = 0 if counts else id(value)
                         marks[name, of] = _Mark(value, counts)
                 elif is_of_numpy(value):
@@ -135,21 +142,28 @@ class UnsavedNumbers:
         beside = self._beside()
         # A step_fn is given the model, and a module has those in it: they may carry
         # something there.
-        by_step = of_attributes(chain(*(names for _, names in beside.values())))
+        names = frozenset(chain(*(names for _, names in beside.values())))
+        by_step = of_attributes(names, self._of_model) if self._of_model else ()
+        detached = {name for name in names if name.startswith(DETACH)}
         for part, whole in self._modules.items():
-            updated: dict[str, frozenset[str]] = {}
+            around: dict[str, frozenset[tuple[str, str]]] = {}
             for path, module in whole.named_modules():
-                around = updated.get(path.rpartition(".")[0], by_step)
-                updated[path] = around | _attributes_updated_by(type(module))
+                outer, _, last = path.rpartition(".")
+                by_others = around.get(outer, frozenset(by_step))
+                cls: type = type(module)
+                around[path] = by_others | updated_on_parts(cls)
+                put = {name for of, name in by_others if of == last}
+                updated = put | detached | names_updated_by(cls)
                 kept = _saves_more(module) or _is_kept(module)
-                own = {} if kept else _own_of(module, updated[path])
+                own = {} if kept else _own_of(module, updated)
                 if own:
                     name = f"{part}.{plain_name(whole, path)}" if path else part
-                    yield name, _found_in(own, updated[path])
+                    yield name, _found_in(own, updated)
         yield from beside.items()
         optimizer = self._optimizer
         if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
-            names = by_step | _attributes_updated_by(type(optimizer))
+            kind: type = type(optimizer)
+            names = names_updated_by(kind)
             yield "optimizer", _found_in(own_attributes(optimizer), names)
 
 
@@ -170,7 +184,7 @@ def _warn_of_inner(optimizer: Optimizer) -> None:
         )
 
 
-def _found_in(attributes: Mapping[str, Any], updated: frozenset[str]) -> Found:
+def _found_in(attributes: Mapping[str, Any], updated: Set[str]) -> Found:
     """Return what is in attributes; whoever counts in one of them reads it somehow."""
     numbers = {n for n, value in attributes.items() if type(value) in NUMBERS}
     # One by one: a long list is data, but a class may have many attributes.
@@ -180,10 +194,6 @@ def _found_in(attributes: Mapping[str, Any], updated: frozenset[str]) -> Found:
         for each in (*held_in(value, name), *held_in(inside_of(value), name))
     ]
     return found, updated | numbers
-
-
-def _attributes_updated_by(cls: type) -> frozenset[str]:
-    return of_attributes(names_updated_by(cls))
 
 
 def _own_of(module: nn.Module, updated: Collection[str]) -> dict[str, Any]:
@@ -233,9 +243,11 @@ def _is_kept(module: nn.Module) -> bool:
     return isinstance(flags, dict) and bool(flags) and all(flags.values())
 
 
-def _is_plain(value: Tensor) -> bool:
+def _is_plain(value: Tensor, may_have_graph: bool) -> bool:
     # One that requires gradients is saved, or was computed in some step.
-    return type(value) in WHOLE and not value.requires_grad and holds_numbers(value)
+    is_computed = may_have_graph and not value.is_leaf
+    may_move = is_computed or not value.requires_grad
+    return type(value) in WHOLE and may_move and holds_numbers(value)
 
 
 def _storage_of(value: Tensor) -> int:

@@ -295,6 +295,19 @@ def test_an_option_that_no_configuration_could_set_is_refused_where_it_is_chosen
     )
 
 
+def test_a_field_in_place_of_a_default_is_no_matter_where_the_option_is_set(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "lab_field.py"
+    file.write_text(
+        "from pydantic import Field\n"
+        "class Lab:\n"
+        "    def __init__(self, every: int = Field(3, ge=1)): self.every = every\n"
+    )
+    ((_, lab),) = build_plugins([{f"{file}:Lab": {"every": 2}}])
+    assert lab.every == 2
+
+
 def test_what_constructors_refuse_comes_together_with_its_places() -> None:
     with pytest.raises(PluginError) as caught:
         build_plugins(

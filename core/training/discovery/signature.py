@@ -25,6 +25,7 @@ __all__ = [
     "fitted_call",
     "instance",
     "keyword_only",
+    "out_of_reach",
     "parameters_of",
     "signature_mistakes",
 ]
@@ -156,18 +157,22 @@ def instance(cls: type[Any], values: Mapping[str, Any]) -> Any:
 
 def signature_mistakes(cls: type[Any]) -> list[str]:
     """Return what is wrong with a constructor as the schema of options."""
+    # Only pydantic's own classes take it away; here it would arrive as the value.
+    return out_of_reach(cls) + [
+        f"the option {name!r} has a Field as its default; write it into the type, as "
+        "in Annotated[int, Field(ge=1)] = 3"
+        for name, parameter in parameters_of(cls).items()
+        if type(parameter.default).__name__ == "FieldInfo"
+    ]
+
+
+def out_of_reach(cls: type[Any]) -> list[str]:
+    """Return which options of a constructor no configuration can set."""
     parameters = parameters_of(cls)
-    mistakes = [
+    return [
         f"the option {name!r} is reserved for the configuration; rename it"
         for name in RESERVED
         if name in parameters
-    ]
-    # Only pydantic's own classes take it away; here it would arrive as the value.
-    return mistakes + [
-        f"the option {name!r} has a Field as its default; write it into the type, as "
-        "in Annotated[int, Field(ge=1)] = 3"
-        for name, parameter in parameters.items()
-        if type(parameter.default).__name__ == "FieldInfo"
     ]
 
 

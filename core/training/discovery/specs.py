@@ -20,7 +20,7 @@ from training.discovery.signature import (
     Mistake,
     fitted,
     instance,
-    signature_mistakes,
+    out_of_reach,
 )
 from training.documents.document import Key, dotted
 from training.errors import ConfigError, PluginError, TrainbusError
@@ -158,7 +158,7 @@ def checked_spec(spec: PluginSpec, locate: Locate = dotted) -> Callable[[], Any]
     """
     place = locate(("plugins", spec.id))
     cls = load_class(spec.use, place)
-    if wrong := signature_mistakes(cls):
+    if wrong := out_of_reach(cls):
         raise PluginError(
             f"{place}: {cls.__name__} ({describe(cls)}) cannot be configured: "
             f"{'; '.join(wrong)}"

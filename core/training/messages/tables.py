@@ -36,9 +36,13 @@ def count(number: int, thing: str) -> str:
 
 
 def number(value: Any) -> str:
-    """Return a number for a cell: four decimals where they tell it; ``""`` for none."""
+    """Return a number for a cell; ``""`` for none.
+
+    Four decimals tell at least four figures from 0.1 on, and are exact up to 1e15; else
+    there are six figures.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return ""
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
+    return f"{value:.4f}" if 0.1 <= abs(value) < 1e15 or value == 0 else f"{value:.6g}"

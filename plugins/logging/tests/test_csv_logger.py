@@ -359,9 +359,37 @@ def test_a_log_that_cannot_be_written_when_a_run_goes_on_is_written_later(
 
 
 def test_of_rows_that_wait_for_a_disk_the_latest_are_kept(
-    make_trainer, tmp_path, room, monkeypatch
+    make_trainer, tmp_path, room, monkeypatch, caplog
 ):
     monkeypatch.setattr(trainbus_logging.step_rows, "MOST_KEPT", 4)
     full = FullWhile(room, lambda step: 4 < step < 12)
     make_trainer(full, CSVLoggerCallback(every_n_steps=1), num_epochs=3).train()
     assert columns_of(tmp_path) == ([1, 2, 3], [1, 2, 3, 4, 9, 10, 11, 12])
+    assert "4 of its rows are missing, of the steps from 5 to 8" in caplog.text
+
+
+def test_rows_that_no_memory_was_left_for_are_told_of_with_those_that_wait(
+    make_trainer, tmp_path, room, monkeypatch, caplog
+):
+    monkeypatch.setattr(trainbus_logging.step_rows, "MOST_KEPT", 4)
+    full = FullWhile(room, lambda step: step > 4, for_good=True)
+    make_trainer(full, CSVLoggerCallback(every_n_steps=1), num_epochs=3).train()
+    assert columns_of(tmp_path) == ([1], [1, 2, 3, 4])
+    assert "8 of its rows are missing, of the steps from 5 to 12" in caplog.text
+
+
+def test_what_others_added_to_a_log_stays_where_a_resume_cannot_write_at_once(
+    make_trainer, tmp_path, room
+):
+    saved = tmp_path / "half.pt"
+    make_trainer(CSVLoggerCallback(), make_trainer.save_at(6, saved)).train()
+    path = tmp_path / "run" / "training_log.csv"
+    header, *rows = path.read_text().splitlines()
+    lines = [f"{header},remark", *(f"{row},good" for row in rows)]
+    path.write_text("\n".join([*lines, ""]))
+    full = FullWhile(room, lambda step: step == 6)
+    resumed = make_trainer(full, CSVLoggerCallback(), num_epochs=3)
+    resumed.load_checkpoint(saved)
+    resumed.train()
+    assert [row["remark"] for row in rows_of(path)] == ["good", "", ""]
+    assert not path.with_name("training_log.1.csv").exists()

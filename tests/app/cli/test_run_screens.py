@@ -156,12 +156,12 @@ def test_a_floor_stands_beside_a_metric_of_its_unit() -> None:
 
 
 def test_a_table_of_metrics_tells_small_and_large_ones_apart_from_none() -> None:
-    scores = {"a": 0.0, "b": 0.5, "c": 0.00012341, "d": 4.4e30, "e": math.nan}
+    scores = {"a": 0.0, "b": 0.5, "c": 0.00123412341, "d": 4.4e30, "e": math.nan}
     floors = {"guess": {"a": 3.2e-7}}
     assert [line.split() for line in metric_table({"value": scores}, floors)[1:]] == [
         ["a", "0.0000", "3.2e-07"],
         ["b", "0.5000"],
-        ["c", "0.0001234"],
+        ["c", "0.00123412"],
         ["d", "4.4e+30"],
         ["e", "nan"],
     ]

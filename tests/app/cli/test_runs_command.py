@@ -63,7 +63,15 @@ def test_runs_are_listed_with_what_became_of_them(
 
 @pytest.mark.parametrize(
     ("best", "shown"),
-    [(0.0, "0.0000"), (4.4e-6, "4.4e-06"), (1e308, "1e+308"), (1234.5, "1234.5000")],
+    [
+        (0.0, "0.0000"),
+        (4.4e-6, "4.4e-06"),
+        (1e308, "1e+308"),
+        (1234.5, "1234.5000"),
+        (23456.12, "23456.1200"),
+        (0.00123, "0.00123"),
+        (3, "3"),
+    ],
 )
 def test_a_best_value_is_told_however_small_or_large(
     best: float,

@@ -147,6 +147,7 @@ def test_what_runs_under_an_id_is_switched_off_by_that_or_by_its_name(
             r"plugin 'tensorboard' runs as 'progress'; write plugins.progress.log_dir$",
             id="one",
         ),
+        pytest.param("third.filename", r"enabled are: [^;]*$", id="none of the name"),
     ],
 )
 def test_options_for_what_runs_under_an_id_are_told_that_id(
@@ -154,6 +155,11 @@ def test_options_for_what_runs_under_an_id_are_told_that_id(
 ) -> None:
     with pytest.raises(PluginError, match=words):
         load_config(written(tmp_path, TWICE), [f"plugins.{key}=a"])
+
+
+def test_options_for_what_was_switched_off_are_told_by_what(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="'first' is switched off by -p no:csv; lea"):
+        load_config(written(tmp_path, TWICE), ["plugins.first.filename=a"], ["no:csv"])
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ def test_a_place_is_where_a_row_begins(tmp_path):
         ('1, "x, y"', "has a blank before the double quote in ' \"x'"),
         ('"Stop" sign,2', "is no CSV: ',' expected after '\"'"),
         (f"1,{'x' * 1_048_577}", "has a cell of more than 1048576 characters"),
+        (f'1,"{"x, " * 400_000}"', "has a cell of more than 1048576 characters"),
+        (f'"{"x" * 1_048_577}",""', "has a cell of more than 1048576 characters"),
     ],
 )
 def test_a_line_that_is_no_row_hurts_no_other(tmp_path, line, reason):
@@ -114,6 +116,10 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "a quote left open": (
         HEAD + 'a,b,c\nd,"e,f\ng,h,i\n',
         r":3: a cell begins here that does not end .* as two: \"\"",
+    ),
+    "a long line that leaves a cell open": (
+        HEAD + f'a,b,"{"x" * 1_048_577}' + '\ninner,"",row\n"\n',
+        ":2: a cell begins here",
     ),
     "a cell without end": (HEAD + 'a,"' + "b\n" * 600_000, ":2: a cell begins here"),
     "Latin 1": (

@@ -166,7 +166,7 @@ MUTANTS = [
         "R6",
         "rows after the checkpoint stay",
         "trainbus_logging.csv_logger",
-        "rows[: len(history)]",
+        "rows[: self._known]",
         "rows",
         PLUGINS,
         "test_r6 and linear",

@@ -20,7 +20,7 @@ from training.app.config.schema import Config
 from training.app.config.sources import PluginList, gather, meant_by, sources
 from training.discovery import installed
 from training.discovery.specs import Locate, PluginSpec, checked_spec, find_plugin
-from training.documents.document import Document
+from training.documents.document import Document, dotted
 from training.documents.mistakes import explain
 from training.errors import ConfigError, PluginError, did_you_mean
 from training.messages.error_texts import text_of
@@ -64,9 +64,10 @@ def compose(documents: Sequence[Document], taken: Iterable[str] = ()) -> Config:
         ConfigError: every mistake in one sentence each, with its place.
     """
     whole, changes = gather(documents, taken)
+    off: dict[str, str] = {}
     lists = [i for i, each in enumerate(changes) if isinstance(each, PluginList)]
     for change in changes[max(lists, default=0) :]:
-        _merge_plugins(whole, change)
+        _merge_plugins(whole, change, off)
     return _validate(whole)
 
 
@@ -93,8 +94,14 @@ def _json_value(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
-def _merge_plugins(whole: Document, change: Document) -> None:
-    """Enable, change or switch off plugins of ``whole``."""
+def _merge_plugins(whole: Document, change: Document, off: dict[str, str]) -> None:
+    """Enable, change or switch off plugins of ``whole``.
+
+    Args:
+        whole: all sources so far.
+        change: what the next one says of plugins.
+        off: id -> what switched it off; the ids that ``change`` does are added.
+    """
     if isinstance(change, PluginList):
         whole.pop(("plugins",))
     enabled = whole.tree.setdefault("plugins", {})
@@ -104,6 +111,7 @@ def _merge_plugins(whole: Document, change: Document) -> None:
         if entry is None:
             if name in enabled:
                 whole.pop(path)
+                off[name] = str(change.origin(path) or dotted(path))
             elif not installed.is_known(name):
                 raise PluginError(
                     f"{change.place(path)}: no plugin is called {name!r}"
@@ -112,7 +120,13 @@ def _merge_plugins(whole: Document, change: Document) -> None:
                 )
             continue
         if name not in enabled and "use" not in entry:
-            raise PluginError(_not_enabled(change.place(path), name, entry, enabled))
+            place = change.place(path)
+            if by := off.get(name):
+                raise PluginError(
+                    f"{place}: plugin {name!r} is switched off by {by}; leave out one "
+                    "of the two"
+                )
+            raise PluginError(_not_enabled(place, name, entry, enabled))
     kept = {name: each for name, each in entries.items() if each is not None}
     change.tree["plugins"] = kept
     whole.merge(change)
@@ -128,9 +142,10 @@ def _not_enabled(
         runs = " and ".join(map(repr, ids))
         ways = " or ".join(f"plugins.{each}.{option}" for each in ids)
         return f"{place}: plugin {name!r} runs as {runs}; write {ways}"
+    way = f"; enable it with: -p {name}" if installed.is_known(name) else ""
     return (
         f"{place}: plugin {name!r} is not enabled{did_you_mean(name, enabled)}; "
-        f"enabled are: {', '.join(enabled) or 'none'}; enable it with: -p {name}"
+        f"enabled are: {', '.join(enabled) or 'none'}{way}"
     )
 
 

@@ -124,7 +124,7 @@ class RunFolder:
                 epoch = row.get("epoch") if isinstance(row, Mapping) else None
                 name = _text(each.get("monitor"))
                 found.append(
-                    Best(name, float(value), _count(epoch), self._is_high(name, value))
+                    Best(name, value, _count(epoch), self._is_high(name, value))
                 )
         return found
 
@@ -153,13 +153,13 @@ class RunFolder:
             mode = options.get("mode", "min")  # as plugins that watch have it
             best = (max if mode == "max" else min)(rows, key=lambda row: row[name])
             epoch = _count(best.get("epoch"))
-            yield Best(name, float(best[name]), epoch, mode == "max")
+            yield Best(name, best[name], epoch, mode == "max")
 
     @property
     def final(self) -> dict[str, float]:
         """The numbers of the last epoch."""
         row = self.history[-1] if self.history else {}
-        return {str(name): float(v) for name, v in row.items() if is_number(v)}
+        return {str(name): v for name, v in row.items() if is_number(v)}
 
     def _is_high(self, name: str, best: float) -> bool:
         """Whether more is better: as who watches it was told, else as its history has.

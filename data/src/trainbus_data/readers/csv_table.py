@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,7 @@ class _Table:
         self._separator = separator
         self._lists = lists
         self._pictures = pictures
+        self._line = ""  # that was read last
 
     def rows(self) -> Iterator[Item]:
         try:
@@ -108,12 +109,17 @@ class _Table:
         with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
             # It is the whole process's, so it is only ever raised.
             csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-            reader = csv.reader(text, delimiter=self._separator, strict=True)
+            lines = self._lines(text)
+            reader = csv.reader(lines, delimiter=self._separator, strict=True)
             try:
                 head = self._head(reader)
                 yield from self._rows(reader, head)
             except UnicodeDecodeError as error:
                 raise self._not_utf_8() from error
+
+    def _lines(self, text: Iterable[str]) -> Iterator[str]:
+        for self._line in text:
+            yield self._line
 
     def _head(self, reader: Any) -> list[str]:
         cells: list[str] = []
@@ -184,7 +190,11 @@ class _Table:
     def _fault(self, place: int, error: csv.Error, is_one_line: bool) -> UnusableRow:
         """Return why a row is none; refuse the file where all the rest is lost, too."""
         told = str(error)
-        if "field limit" in told and is_one_line:  # the next line is a row again
+        if (
+            "field limit" in told
+            and is_one_line
+            and not _leaves_a_quote_open(self._line, self._separator)
+        ):  # the next line is a row again
             most = csv.field_size_limit()
             return UnusableRow(f"has a cell of more than {most} characters")
         if "end of data" in told or "field limit" in told:
@@ -225,6 +235,17 @@ def _quoted_too_late(
                 f"quotes part of the text; write the quote right behind {separator!r}"
             )
     return None
+
+
+def _leaves_a_quote_open(line: str, separator: str) -> bool:
+    """Whether the lines after one with too long a cell may be of that cell."""
+    # Without its texts it is short, and its quotes open and close as before.
+    short = re.sub(f'[^"\\r\\n{re.escape(separator)}]+', "x", line)
+    try:
+        list(csv.reader([short], delimiter=separator, strict=True))
+    except csv.Error as error:
+        return "end of data" in str(error) or "field limit" in str(error)
+    return False
 
 
 def _declared(path: Path) -> str | None:

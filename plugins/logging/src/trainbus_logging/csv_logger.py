@@ -94,6 +94,7 @@ class CSVLoggerCallback(Callback):
         self.path = named_path(filename or "training_log.csv")
         self._columns: list[str] = []
         self._is_fresh = True  # what is there may be an earlier log
+        self._known = 0  # rows there, from the first on, that are of this history
         self._owed: list[int] = []  # epochs whose rows are not there, or in part
         self._failing: set[Path] = set()  # files that could not be written
         self._claim = Claim("csv plugin", "csv.filename")
@@ -164,7 +165,7 @@ class CSVLoggerCallback(Callback):
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Make the file that of the history; with none, touch nothing yet."""
-        self._is_fresh = True
+        self._is_fresh, self._known = True, 0
         self._columns, self._owed, self._failing = [], [], set()
         if resumed and trainer.history:
             self._owed = list(range(1, len(trainer.history) + 1))
@@ -236,8 +237,11 @@ class CSVLoggerCallback(Callback):
                     self._try(self.path, lambda: self._write_rows(trainer))
                 if self.every_n_steps:
                     self._write_steps(durably=True)
-                _tell_missing(self.path, "epochs", self._owed)
-                _tell_missing(self._steps.path, "steps", self._steps.waiting)
+                if self._owed:
+                    first, last = self._owed[0], self._owed[-1]
+                    _tell_missing(self.path, "epochs", first, last, len(self._owed))
+                if self._steps.missing:
+                    _tell_missing(self._steps.path, "steps", *self._steps.missing)
         finally:
             self._claim.release(trainer)
 
@@ -273,6 +277,7 @@ class CSVLoggerCallback(Callback):
         is_known = row is not None and row.keys() <= set(self._columns)
         if row is not None and is_known and self.path.is_file():
             append_rows(self.path, self._columns, [row])
+            self._known = len(trainer.history)
         else:
             self._replace(*self._read(), cells_of(trainer))
         self._claim.left(self.path)
@@ -304,8 +309,8 @@ class CSVLoggerCallback(Callback):
                 "%s: dropped %d rows that the run will write again",
                 *(self.path, len(rows) - len(history)),
             )
+        self._is_fresh, self._known = False, min(len(rows), len(history))
         self._replace(columns, rows, history)
-        self._is_fresh = False  # only now: of one that failed nothing is taken over
         self._claim.left(self.path)
         self._owed = []
 
@@ -317,23 +322,22 @@ class CSVLoggerCallback(Callback):
     ) -> None:
         """Write the whole file at once: readers see the old one or the new one.
 
-        Its rows are those of the history; what else ``rows`` of the file say stays.
+        Its rows are those of the history; what else ``rows`` of the file say stays, but
+        for those that are of no epoch of it, as after a resume that failed.
         """
         nothing: Mapping[str, str] = {}
-        pairs = zip_longest(rows[: len(history)], history, fillvalue=nothing)
+        pairs = zip_longest(rows[: self._known], history, fillvalue=nothing)
         rows = [{**row, **cells} for row, cells in pairs]
         columns = list(dict.fromkeys(chain(columns, *rows)))
         replace_rows(self.path, columns, rows)
-        self._columns = columns
+        self._columns, self._known = columns, len(history)
 
 
-def _tell_missing(path: Path, what: str, missing: Sequence[int]) -> None:
-    if missing:
-        first, last = missing[0], missing[-1]
-        logger.warning(
-            "csv: %s could not be written to the end: %d of its rows are missing, %s",
-            *(path, len(missing), f"of the {what} from {first} to {last}"),
-        )
+def _tell_missing(path: Path, what: str, first: int, last: int, number: int) -> None:
+    logger.warning(
+        "csv: %s could not always be written: %d of its rows are missing, %s",
+        *(path, number, f"of the {what} from {first} to {last}"),
+    )
 
 
 def steps_path(path: Path) -> Path:

@@ -39,6 +39,8 @@ class StepRows:
         self._last: dict[str, str] = {}
         self._waiting: dict[int, dict[str, Any]] = {}  # step -> values, or on their way
         self._added = 0  # rows since the last try to write
+        #: Rows that no memory was left for: the first step, the last, how many.
+        self._dropped: tuple[int, int, int] | None = None
         self._columns: list[str] = []
         self._is_fresh = True  # what is there may be an earlier log
         self._is_torn = False  # a row may be there in part
@@ -56,7 +58,10 @@ class StepRows:
         row = self._waiting.setdefault(step, {"step": step, "epoch": epoch})
         row.update(values)
         if len(self._waiting) > MOST_KEPT:
-            del self._waiting[next(iter(self._waiting))]
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            first, _, number = self._dropped or (oldest, oldest, 0)
+            self._dropped = first, oldest, number + 1
 
     @property
     def are_many(self) -> bool:
@@ -64,9 +69,13 @@ class StepRows:
         return min(len(self._waiting), self._added) >= MOST_WAITING
 
     @property
-    def waiting(self) -> list[int]:
-        """The steps whose rows are not written yet."""
-        return list(self._waiting)
+    def missing(self) -> tuple[int, int, int] | None:
+        """Of rows that are not in the file: the first step, the last, how many."""
+        waiting = list(self._waiting)
+        if not waiting:
+            return self._dropped
+        first, _, number = self._dropped or (waiting[0], 0, 0)
+        return first, waiting[-1], number + len(waiting)
 
     def last_row(self) -> dict[str, str]:
         """Return the cells of the latest row; waits for what is on its way."""

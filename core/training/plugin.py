@@ -38,7 +38,12 @@ if TYPE_CHECKING:
     )
     from training.feed.workers import draw_as_if_new
     from training.files.claim import Claim
-    from training.files.durable import temporary_beside, write_durably, write_json
+    from training.files.durable import (
+        rename_durably,
+        temporary_beside,
+        write_durably,
+        write_json,
+    )
     from training.files.leftovers import sweep_leftovers
     from training.files.lock import FolderLostError, RunLock
     from training.files.named_paths import named_path, open_file
@@ -67,7 +72,7 @@ if TYPE_CHECKING:
     from training.loop.window_result import WindowResult
     from training.messages.guarded_streams import Guarded, guarded
     from training.messages.tables import count, table
-    from training.modules.frozen_weights import FrozenWeights, complete
+    from training.modules.frozen_weights import FrozenWeights, complete, is_whole
     from training.modules.plain_names import as_plain, load_weights, some, weights_of
     from training.modules.train_mode import evaluating
     from training.plain import plain
@@ -145,6 +150,7 @@ _MODULES = {
     "is_finite": "training.checkpoint.part_checks",
     "is_insistent": "training.signals.handlers",
     "is_same_tensor": "training.weighing.untouched",
+    "is_whole": "training.modules.frozen_weights",
     "iterate_shielded": "training.signals.shield",
     "likeliest": "training.recipes.likeliest",
     "load_rng_state": "training.hardware.rng",
@@ -164,6 +170,7 @@ _MODULES = {
     "position_of": "training.checkpoint_io",
     "read_checkpoint": "training.checkpoint_io",
     "record_failure": "training.hardware.strategy",
+    "rename_durably": "training.files.durable",
     "require_state": "training.checkpoint.plugin_states",
     "require_version": "training.checkpoint.plugin_states",
     "rng_of_main": "training.feed.validation_share",
@@ -247,6 +254,7 @@ __all__ = [
     "is_finite",
     "is_insistent",
     "is_same_tensor",
+    "is_whole",
     "iterate_shielded",
     "likeliest",
     "load_rng_state",
@@ -266,6 +274,7 @@ __all__ = [
     "position_of",
     "read_checkpoint",
     "record_failure",
+    "rename_durably",
     "require_state",
     "require_version",
     "rng_of_main",

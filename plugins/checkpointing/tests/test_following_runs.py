@@ -275,6 +275,18 @@ def test_what_was_best_by_another_monitor_or_mode_is_never_deleted(
     assert "checkpoint-001-1.0000.pt, checkpoint-002-2.0000.pt" in caplog.text
 
 
+def test_what_was_best_stays_where_with_another_monitor_none_is_kept_any_more(
+    begun, tmp_path
+):
+    first = begun(save_dir=tmp_path)
+    for value in (1.0, 2.0):
+        first.run_epoch(val_loss=value, accuracy=value)
+    now = {"monitor": "accuracy", "save_top_k": 0}
+    again = begun(resume=first.plugin.last_path, save_dir=tmp_path, **now)
+    again.run_epoch(val_loss=3.0, accuracy=3.0)
+    assert short(tmp_path) == "c1 l2 l3"  # what was resumed stays, too
+
+
 def test_a_resume_that_trains_no_further_writes_nothing(begun, tmp_path):
     first = begun(save_dir=tmp_path)
     first.run_epoch(val_loss=1.0)

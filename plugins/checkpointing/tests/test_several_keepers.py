@@ -55,6 +55,18 @@ def test_auto_goes_on_from_the_file_that_has_come_furthest(
     assert len(again.history) == 4
 
 
+def test_a_boundary_that_two_cadences_ask_for_is_nothing_that_must_be_saved(
+    tmp_path: Path,
+) -> None:
+    run = trainer(tmp_path, num_epochs=1)
+    kept, none = {"every_n_steps": 1}, {"save_last": False, "save_top_k": 0}
+    for name, options in (("none", none), ("some", {})):
+        keeper = ModelCheckpointCallback(tmp_path / name, None, **kept, **options)
+        run.bus.register(keeper, name)
+    run.train()
+    assert (files(tmp_path / "none"), len(files(tmp_path / "some"))) == ([], 1)
+
+
 class Stops(Callback):
     """Ends the run at a step, as a signal does."""
 
@@ -143,7 +155,7 @@ def test_of_two_runs_from_one_checkpoint_each_goes_on_with_its_own_list(
     tmp_path: Path,
 ) -> None:
     rolling(tmp_path, stops_at=2).train()
-    start = tmp_path / "best" / "last-epoch000-step2.pt"
+    start = tmp_path / "best" / "checkpoint-000-step1.pt"
     shutil.copy(start, kept := tmp_path / "start.pt")
     first = rolling(tmp_path, stops_at=4)
     first.train(resume=start)

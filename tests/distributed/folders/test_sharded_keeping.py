@@ -310,7 +310,7 @@ class Looks(Callback):
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def on_epoch_begin(self, trainer: Trainer) -> None:
+    def on_step_end(self, trainer: Trainer) -> None:
         folder = Path(trainer.save_dir) / "two"
         self.seen = self.seen or trainer.strategy.on_main(lambda: names_in(folder))
 

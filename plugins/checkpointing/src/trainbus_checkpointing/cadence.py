@@ -32,6 +32,11 @@ class Boundary:
     is_interrupted: bool = False
 
     @property
+    def is_asked_for(self) -> bool:
+        """Whether others than the cadence ask for it: reasons are joined."""
+        return not _CADENCE_REASONS.issuperset(self.reason.split("; "))
+
+    @property
     def is_mid_epoch(self) -> bool:
         """Whether an epoch is under way."""
         return self.reason != REASON_EPOCH
@@ -70,6 +75,6 @@ class Cadence:
 
     def wants_last(self, at: Boundary) -> bool:
         """Whether to write a checkpoint just so that training can go on from here."""
-        if at.is_interrupted or at.reason not in _CADENCE_REASONS:
+        if at.is_interrupted or at.is_asked_for:
             return True
         return self.save_last and (at.is_stopping or self.is_due(at))

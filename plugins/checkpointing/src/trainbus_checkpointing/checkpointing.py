@@ -212,8 +212,7 @@ class ModelCheckpointCallback(Callback):
         keepers = _stores(trainer)
         missed = saver.open(trainer, self._restored, keepers, self.carry_best)
         if missed is not None:
-            self._save(trainer, missed)
-            self._finish(trainer, wait=True)  # no list changes beside a thread
+            self._save(trainer, missed, is_missed=True)
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """Let the run be known for the newest, also if it dies before it saves."""
@@ -250,14 +249,15 @@ class ModelCheckpointCallback(Callback):
         if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
             self._set_up.finish(trainer, wait=True)
 
-    def _save(self, trainer: Trainer, at: Boundary) -> None:
+    def _save(self, trainer: Trainer, at: Boundary, is_missed: bool = False) -> None:
         saver = self._set_up
+        save = saver.make_up if is_missed else saver.save
         is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, at))
         if is_ranked is None:
             return
         self._finish(trainer, wait=True)
         try:
-            saver.save(trainer, at, is_ranked)
+            save(trainer, at, is_ranked)
         except FolderLostError:
             raise  # no later save can do better
         except CheckpointError as error:
@@ -278,6 +278,7 @@ class ModelCheckpointCallback(Callback):
     def on_train_end(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written."""
         resumable.remove(trainer)  # no epoch may have begun
+        self._set_up.delete_made_up_for(trainer)
         self._finish(trainer, wait=True)
 
     def on_exception(self, error: BaseException) -> None:

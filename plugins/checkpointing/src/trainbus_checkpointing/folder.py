@@ -16,7 +16,15 @@ from pathlib import Path
 
 from trainbus_checkpointing.filename import SUFFIXES
 from training import CheckpointError, ConfigError
-from training.plugin import STATE, Strategy, open_file, temporary_beside
+from training.plugin import (
+    STATE,
+    Strategy,
+    open_file,
+    rename_durably,
+    temporary_beside,
+    write_durably,
+    writing,
+)
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +101,16 @@ def _appears(path: Path, patience: float) -> bool:
     return True
 
 
+def warn_of_unlisted(folder: Path, listed: Collection[str]) -> None:
+    """Say which checkpoints in ``folder`` are not in ``listed``, if any."""
+    if strangers := unlisted(folder, listed):
+        log.warning(
+            "checkpointing: %s also holds files that are not listed and stay as they "
+            "are: %s",
+            *(folder, ", ".join(strangers)),
+        )
+
+
 def unlisted(folder: Path, listed: Collection[str]) -> list[str]:
     """Return the names of checkpoints in ``folder`` that are not in ``listed``."""
     names = (path.name for path in folder.iterdir() if path.name.endswith(SUFFIXES))
@@ -113,6 +131,32 @@ def free_name(folder: Path, name: str) -> str:
         version += 1
         name = f"{stem}-v{version}{dot}{suffix}"
     return name
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a checkpoint, a file or a folder, durably; all or nothing.
+
+    Raises:
+        CheckpointError: it could not be read or written; nothing has that name.
+    """
+    with writing(path):
+        if not source.is_dir():
+            _copy_file(source, path)
+            return
+        draft = temporary_beside(path)
+        try:
+            draft.mkdir()
+            for each in sorted(source.iterdir()):
+                _copy_file(each, draft / each.name)
+            rename_durably(draft, path)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+
+def _copy_file(source: Path, path: Path) -> None:
+    with open_file(source) as file:
+        write_durably(path, lambda copied: shutil.copyfileobj(file, copied))
 
 
 def remove(folder: Path, name: str) -> None:

@@ -116,6 +116,15 @@ class Manifest:
         ]
         return max(own, key=lambda entry: (entry.epoch, entry.step), default=None)
 
+    def has_later(self, run_id: str, position: tuple[int, int]) -> bool:
+        """Whether the run of that id had written any after ``position``."""
+        return any(
+            run_id
+            and entry.written_by == run_id
+            and (entry.epoch, entry.step) > position
+            for entry in self.entries
+        )
+
     def listed(self, file: str, step: int) -> Entry | None:
         """Return the entry of ``file`` with a state of ``step``, or None."""
         for entry in self.entries:

@@ -104,7 +104,7 @@ class Ranking:
 
     def spare(self, entries: Sequence[Entry], now: Ranking) -> None:
         """Let none of its best be deleted because the run now ranks in another way."""
-        best = self.measured(entries) if self != now else []
+        best = self.measured(entries)
         for entry in best:
             entry.is_spared = True
         if best:

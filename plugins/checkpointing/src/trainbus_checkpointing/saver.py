@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -10,18 +11,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainbus_checkpointing import folder as files
 from trainbus_checkpointing import resumable
 from trainbus_checkpointing.cadence import REASON_EPOCH, REASON_STEPS, Boundary
 from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate, as_folder
-from trainbus_checkpointing.folder import usable
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.saved import resumed_by
 from trainbus_checkpointing.staging import Staging
 from trainbus_checkpointing.store import Store
-from training.plugin import FrozenWeights, MetricValue, capture, write_checkpoint
+from training.plugin import (
+    FrozenWeights,
+    MetricValue,
+    capture,
+    glimpse,
+    is_whole,
+    write_checkpoint,
+)
 
 if TYPE_CHECKING:
     from training import Trainer
+
+log = logging.getLogger(__name__)
 
 
 class Saver:
@@ -47,6 +57,7 @@ class Saver:
         self.saved_at: tuple[int, int] | None = None
         #: Whether the folder was looked at for the run that is on.
         self.is_open = self._has_begun = False
+        self._has_made_up = False  # and deleted nothing yet for it
 
     def open(
         self,
@@ -76,10 +87,12 @@ class Saver:
 
         def begin() -> bool:
             is_missed = store.begin(resumed, self._filename, run_id, keepers)
-            before.spare(store.entries, ranking)
+            if before != ranking:
+                # Also where none is to be kept from here on.
+                replace(before, keep=before.keep or 1).spare(store.entries, ranking)
             return is_missed
 
-        with usable(store.folder):
+        with files.usable(store.folder):
             is_missed = store.on_main(begin)
         self.is_open = True
         if carries_best and best and not store.best and before == ranking:
@@ -87,7 +100,9 @@ class Saver:
         if store.last and (store.last.epoch, store.last.step) == position:
             self.saved_at = position
             return None
-        if not (is_missed and restored and trainer.step):
+        # By another metric nobody had asked for a save here.
+        is_missed &= bool(restored and trainer.step) and before == ranking
+        if not is_missed:
             return None
         reason = REASON_STEPS if trainer.batches_seen else REASON_EPOCH
         return Boundary(reason, *position, trainer.is_stopping)
@@ -97,8 +112,9 @@ class Saver:
         if not self._has_begun:
             self._has_begun = True
             resumable.remove(trainer)
-            with usable(self.store.folder):
+            with files.usable(self.store.folder):
                 self.store.on_main(self.store.note_run)
+            self.delete_made_up_for(trainer)
 
     def is_candidate(self, trainer: Trainer) -> bool:
         """Whether a fresh value of the monitored metric would enter the best k."""
@@ -124,21 +140,7 @@ class Saver:
         Raises:
             CheckpointError: the file or the list could not be written.
         """
-        metrics = fresh_metrics(trainer)
-        file = LAST_NAME.format(epoch=at.epoch, step=at.step)
-        if is_ranked:
-            counters = {"epoch": at.epoch, "step": at.step, "update": trainer.update}
-            file = self._filename.render({**metrics, **counters}, at.is_mid_epoch)
-        file = as_folder(file) if trainer.strategy.saves_parts else file
-        draft = Entry(
-            file=file,
-            step=at.step,
-            epoch=at.epoch,
-            update=trainer.update,
-            is_ranked=is_ranked,
-            reason=at.reason,
-            metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()},
-        )
+        draft = self._draft(trainer, at, is_ranked)
         if self._staging is None or at.is_stopping:
             self.store.add(draft, self._writer(trainer), needed_steps(trainer))
         elif trainer.strategy.saves_parts:
@@ -147,6 +149,70 @@ class Saver:
             captured, staging = capture(trainer), self._staging
             self.store.on_main(lambda: self._begin(trainer, draft, captured, staging))
         self.saved_at = at.epoch, at.step
+
+    def make_up(self, trainer: Trainer, at: Boundary, is_ranked: bool) -> None:
+        """Save what was resumed, as a copy; all processes call it as a run begins.
+
+        Plugins behind this one have not begun: what they would tell of now is not what
+        they were resumed with, nor can they say yet which checkpoints are needed.
+
+        Args:
+            trainer: of the run.
+            at: the boundary that was resumed.
+            is_ranked: as in ``save``.
+        Raises:
+            CheckpointError: the file or the list could not be written.
+        """
+        source, on_main = trainer.resumed_from, self.store.on_main
+        assert source is not None, "a run was resumed"
+        draft = self._draft(trainer, at, is_ranked)
+        if on_main(lambda: self._is_like(trainer, source, draft)):
+            kept = {entry.step for entry in self.store.entries}
+            self.store.add(
+                draft, lambda path: on_main(lambda: files.copy(source, path)), kept
+            )
+            self.saved_at, self._has_made_up = (at.epoch, at.step), True
+
+    def _is_like(self, trainer: Trainer, source: Path, draft: Entry) -> bool:
+        """Return whether a file is what would be written here; if not, say so."""
+        weights = trainer.model.parameters()
+        is_partial = self.frozen and not all(each.requires_grad for each in weights)
+        if source.is_dir() != trainer.strategy.saves_parts:
+            why = "one of them is a file and the other a folder"
+        elif is_whole(glimpse(source)) == bool(is_partial):
+            why = "one of them holds all weights and the other the trained alone"
+        else:
+            return True
+        log.warning(
+            "checkpointing: the run ended before it had written %s, for epoch %d, step "
+            "%d, to %s, and it is not made up from %s: %s; copy that if you need it",
+            *(draft.file, draft.epoch, draft.step, self.store.folder, source, why),
+        )
+        return False
+
+    def delete_made_up_for(self, trainer: Trainer) -> None:
+        """Delete what may go for what was made up, now that all plugins have begun."""
+        if self._has_made_up:
+            self._has_made_up, needed = False, needed_steps(trainer)
+            with files.usable(self.store.folder):
+                self.store.on_main(lambda: self.store.evict(needed))
+
+    def _draft(self, trainer: Trainer, at: Boundary, is_ranked: bool) -> Entry:
+        metrics = fresh_metrics(trainer)
+        file = LAST_NAME.format(epoch=at.epoch, step=at.step)
+        if is_ranked:
+            counters = {"epoch": at.epoch, "step": at.step, "update": trainer.update}
+            file = self._filename.render({**metrics, **counters}, at.is_mid_epoch)
+        file = as_folder(file) if trainer.strategy.saves_parts else file
+        return Entry(
+            file=file,
+            step=at.step,
+            epoch=at.epoch,
+            update=trainer.update,
+            is_ranked=is_ranked,
+            reason=at.reason,
+            metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()},
+        )
 
     def _begin_parts(self, trainer: Trainer, draft: Entry, staging: Staging) -> None:
         begin, captured = trainer.strategy.begin_save, capture(trainer, whole=False)

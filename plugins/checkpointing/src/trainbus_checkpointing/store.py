@@ -159,7 +159,8 @@ class Store:
         is_kept = any(each.is_at(path.parent) for each in keepers for path in paths)
         if run is None and source and is_kept and not saved_by:
             run = run_alike(self._manifest, source)
-        is_past = self._manifest.begin_run(run, until)
+        is_past = self._manifest.has_later(saved_by, resumed.position)
+        is_past |= self._manifest.begin_run(run, until)
         if saved_by and source and is_kept:
             listed, new = self._manifest.entries, self._manifest.run
             found = left_unlisted(self.folder, listed, source, filename)
@@ -325,7 +326,7 @@ class Store:
             pointer = {"file": entry.file, "step": entry.step, "epoch": entry.epoch}
             self._lock.confirm(self._manifest.is_as_left)
             write_json(self.folder / LAST, {**pointer, "digest": entry.digest})
-            self._evict(needed)
+            self.evict(needed)
         except OSError as error:
             files.require_there(self.folder, error)
             raise CheckpointError(
@@ -358,7 +359,8 @@ class Store:
                     return manifest.folder / entry.file
         return None
 
-    def _evict(self, needed: Collection[int]) -> None:
+    def evict(self, needed: Collection[int]) -> None:
+        """Delete what may go; the main process calls it, with ``needed`` as ``add``."""
         current = self.entries
         protected = {entry.file for entry in current if entry.step in needed}
         protected |= {entry.file for entry in (self.best, self.last) if entry}
@@ -391,9 +393,4 @@ class Store:
                 *(self.folder, others),
             )
         listed = {entry.file for entry in self._manifest.entries}
-        if strangers := files.unlisted(self.folder, listed):
-            log.warning(
-                "checkpointing: %s also holds files that are not listed and stay as "
-                "they are: %s",
-                *(self.folder, ", ".join(strangers)),
-            )
+        files.warn_of_unlisted(self.folder, listed)

@@ -155,7 +155,7 @@ def test_of_two_runs_from_one_checkpoint_each_goes_on_with_its_own_list(
     tmp_path: Path,
 ) -> None:
     rolling(tmp_path, stops_at=2).train()
-    start = tmp_path / "best" / "checkpoint-000-step1.pt"
+    start = tmp_path / "best" / "last-epoch000-step2.pt"
     shutil.copy(start, kept := tmp_path / "start.pt")
     first = rolling(tmp_path, stops_at=4)
     first.train(resume=start)

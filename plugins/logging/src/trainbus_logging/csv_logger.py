@@ -233,7 +233,7 @@ class CSVLoggerCallback(Callback):
         """
         try:
             if self._claim.is_of(trainer):
-                if self._owed:
+                if self._owed and self.failure != "fatal":  # else that has ended it
                     self._try(self.path, lambda: self._write_rows(trainer))
                 if self.every_n_steps:
                     self._write_steps(durably=True)
@@ -254,6 +254,8 @@ class CSVLoggerCallback(Callback):
             self._claim.confirm()
             write()
         except OSError as error:
+            if self.failure == "fatal":  # it is not, to whoever says so
+                raise
             if path not in self._failing:
                 kept = f"the latest {MOST_KEPT} of " if path == self._steps.path else ""
                 logger.warning(

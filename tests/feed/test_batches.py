@@ -174,14 +174,13 @@ class AnswersAll:
         return self
 
 
-def test_the_sampler_is_found_behind_loaders_that_pass_batches_on() -> None:
-    loader: Any = DataLoader(TensorDataset(THREE), batch_size=2)
-    for _ in range(3):
-        assert list(itertools.islice(sample_sizes(loader), 2)) == [2, 1]
-        loader = SimpleNamespace(loader=loader)
-    circle = SimpleNamespace()
-    circle.loader = SimpleNamespace(loader=circle)
-    for other in (circle, AnswersAll(), [THREE]):
+def test_the_sampler_is_asked_where_batches_are_passed_on_and_no_farther() -> None:
+    loader = DataLoader(TensorDataset(THREE), batch_size=2)
+    passed_on = SimpleNamespace(loader=loader)
+    for each in (loader, passed_on):
+        assert list(itertools.islice(sample_sizes(each), 2)) == [2, 1]
+    regrouped = SimpleNamespace(loader=SimpleNamespace(loader=loader))
+    for other in (regrouped, AnswersAll(), [THREE]):
         assert next(sample_sizes(other)) is None
 
 

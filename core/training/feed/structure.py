@@ -25,8 +25,6 @@ WHOLE: tuple[type, ...] = (bool, int, float, complex, str, bytes, type(None))
 WHOLE += (enum.Enum, type, torch.dtype, torch.device, np.generic)
 #: Attributes by which an object tells how many samples it holds.
 COUNTED = ("num_graphs", "batch_size")
-#: Loaders around one of torch that are looked through: one may lead back to itself.
-MOST_AROUND = 8
 
 
 class CannotCutError(ValueError):
@@ -115,13 +113,11 @@ def sample_sizes(loader: Iterable[Any]) -> Iterator[int | None]:
     """Yield the samples of each batch of ``loader``, in order, without end.
 
     They are known for torch's own batches of a map-style set, if the sampler has a
-    length; None for all others. What passes them on has their loader as its ``loader``.
+    length; None for all others. What the kernel or an evaluation puts around a loader
+    passes its batches on and has it as ``loader``; a class of somebody else's around
+    that may give others, so it is not looked through.
     """
-    given: Any = loader
-    for _ in range(MOST_AROUND):
-        if type(given) is DataLoader:
-            break
-        given = attribute_of(given, "loader")
+    given: Any = getattr(loader, "loader", loader)
     sampler: Any = getattr(given, "batch_sampler", None)
     is_torchs = type(given) is DataLoader and type(sampler) is BatchSampler
     if not is_torchs or isinstance(given.dataset, IterableDataset):

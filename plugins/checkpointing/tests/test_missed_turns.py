@@ -178,7 +178,7 @@ def take_turn(folder: Path, run: Trainer) -> None:
     assert files(folder / "second") == [BEFORE]
 
 
-def test_a_save_that_was_missed_is_made_up_before_plugins_behind_the_keeper_have_begun(
+def test_a_save_that_was_missed_holds_what_plugins_behind_the_keeper_were_resumed_with(
     tmp_path: Path,
 ) -> None:
     straight, again, last = Averages(), Averages(), Averages()

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -209,14 +210,17 @@ class ModelCheckpointCallback(Callback):
         saver = self._set_up
         if self.weights == "trained":
             saver.frozen = FrozenWeights(trainer.model)
-        keepers = _stores(trainer)
-        missed = saver.open(trainer, self._restored, keepers, self.carry_best)
+        missed = saver.open(trainer, self._restored, _stores(trainer), self.carry_best)
         if missed is not None:
-            self._save(trainer, missed, is_missed=True)
+            is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, missed))
+            if is_ranked is not None:
+                saver.miss(trainer, missed, is_ranked)
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """Let the run be known for the newest, also if it dies before it saves."""
         self._set_up.begin(trainer)
+        with self._reported(trainer.is_stopping):
+            self._set_up.make_up(trainer)
 
     @heard_if(lambda self: self.async_save or self.cadence.every_n_steps)
     def on_step_end(self, trainer: Trainer) -> None:
@@ -249,19 +253,24 @@ class ModelCheckpointCallback(Callback):
         if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
             self._set_up.finish(trainer, wait=True)
 
-    def _save(self, trainer: Trainer, at: Boundary, is_missed: bool = False) -> None:
+    def _save(self, trainer: Trainer, at: Boundary) -> None:
         saver = self._set_up
-        save = saver.make_up if is_missed else saver.save
         is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, at))
         if is_ranked is None:
             return
         self._finish(trainer, wait=True)
+        with self._reported(at.is_stopping):
+            saver.save(trainer, at, is_ranked)
+
+    @contextlib.contextmanager
+    def _reported(self, is_last: bool = False) -> Iterator[None]:
+        """Let a save that failed end the run, or only be told of, as was chosen."""
         try:
-            save(trainer, at, is_ranked)
+            yield
         except FolderLostError:
             raise  # no later save can do better
         except CheckpointError as error:
-            if at.is_stopping or self.on_save_error == "raise":
+            if is_last or self.on_save_error == "raise":
                 raise
             log.warning("checkpointing: training goes on without a save: %s", error)
 
@@ -278,7 +287,8 @@ class ModelCheckpointCallback(Callback):
     def on_train_end(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written."""
         resumable.remove(trainer)  # no epoch may have begun
-        self._set_up.delete_made_up_for(trainer)
+        with self._reported(is_last=True):
+            self._set_up.make_up(trainer)
         self._finish(trainer, wait=True)
 
     def on_exception(self, error: BaseException) -> None:
@@ -369,16 +379,14 @@ class ModelCheckpointCallback(Callback):
 
     def _finish(self, trainer: Trainer, wait: bool) -> None:
         """List what was written meanwhile; all processes call it."""
-        try:
-            self._set_up.store.on_main(lambda: self._finish_on_main(trainer, wait))
-            self._set_up.finish_parts(trainer)
-        except FolderLostError:
-            raise
-        except CheckpointError as error:
-            self._set_up.saved_at = None
-            if self.on_save_error == "raise":
+        saver = self._set_up
+        with self._reported():
+            try:
+                saver.store.on_main(lambda: self._finish_on_main(trainer, wait))
+                saver.finish_parts(trainer)
+            except CheckpointError:
+                saver.saved_at = None
                 raise
-            log.warning("checkpointing: training goes on without a save: %s", error)
 
 
 def _stores(trainer: Trainer) -> list[Store]:

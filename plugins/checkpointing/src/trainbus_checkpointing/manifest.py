@@ -86,12 +86,8 @@ class Manifest:
         """The entries of the current run, oldest first."""
         return [entry for entry in self.entries if entry.run == self.run]
 
-    def begin_run(
-        self, continued: int | None = None, position: tuple[int, int] = (0, 0)
-    ) -> bool:
+    def begin_run(self, continued: int | None, position: tuple[int, int]) -> None:
         """Open a new run; entries of other runs are neither ranked nor deleted.
-
-        Return whether the run that goes on had come further: some were left.
 
         Args:
             continued: number of the run that goes on, or None. Its entries up to
@@ -103,7 +99,6 @@ class Manifest:
         for entry in self.entries:
             if entry.run == continued and (entry.epoch, entry.step) <= position:
                 entry.run = self.run
-        return any(entry.run == continued for entry in self.entries)
 
     def latest_of(self, run_id: str, position: tuple[int, int]) -> Entry | None:
         """Return the newest that the run of that id had written by ``position``."""
@@ -115,15 +110,6 @@ class Manifest:
             and (entry.epoch, entry.step) <= position
         ]
         return max(own, key=lambda entry: (entry.epoch, entry.step), default=None)
-
-    def has_later(self, run_id: str, position: tuple[int, int]) -> bool:
-        """Whether the run of that id had written any after ``position``."""
-        return any(
-            run_id
-            and entry.written_by == run_id
-            and (entry.epoch, entry.step) > position
-            for entry in self.entries
-        )
 
     def listed(self, file: str, step: int) -> Entry | None:
         """Return the entry of ``file`` with a state of ``step``, or None."""

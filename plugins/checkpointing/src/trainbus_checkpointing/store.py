@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -120,17 +120,15 @@ class Store:
         resumed: Resumed,
         filename: FilenameTemplate,
         run_id: str,
-        keepers: Iterable[Store],
-    ) -> bool:
+    ) -> list[Entry]:
         """Read what the folder holds and open a run in it.
 
-        Return whether it may have died before its turn here, after another keeper's.
+        Return what it has of the run that goes on, also of after the resumed state.
 
         Args:
             resumed: the run that goes on.
             filename: of the ranked ones.
             run_id: of the new run.
-            keepers: all that keep its checkpoints.
         """
         self._lock.confirm()
         self._lists = Lists(read_or_move_aside(self.folder))
@@ -155,20 +153,20 @@ class Store:
             run, until = own.run, (own.epoch, own.step)
         if run is None and source in here:
             run = self._manifest.run  # an unlisted file in here: of the newest run
-        # From where no keeper of it is, the run has only gone to another folder.
-        is_kept = any(each.is_at(path.parent) for each in keepers for path in paths)
-        if run is None and source and is_kept and not saved_by:
+        if run is None and source and resumed.is_kept and not saved_by:
             run = run_alike(self._manifest, source)
-        is_past = self._manifest.has_later(saved_by, resumed.position)
-        is_past |= self._manifest.begin_run(run, until)
-        if saved_by and source and is_kept:
-            listed, new = self._manifest.entries, self._manifest.run
+        self._manifest.begin_run(run, until)
+        listed, new = self._manifest.entries, self._manifest.run
+        if saved_by and source and resumed.is_kept:
             found = left_unlisted(self.folder, listed, source, filename)
             listed += [replace(e, run=new, written_by=saved_by) for e in found]
         self._owners = {resumed.position: saved_by}
         self._report()
-        # Not where its list is elsewhere; where that had come further, it had its turn.
-        return is_kept and not (here or is_past) and (not known or bool(self.entries))
+        return [
+            entry
+            for entry in listed
+            if entry.run in (run, new) or (saved_by and entry.written_by == saved_by)
+        ]
 
     def note_run(self) -> None:
         """List the run where others were before it: it may die before it saves."""

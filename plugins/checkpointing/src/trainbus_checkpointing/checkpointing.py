@@ -125,6 +125,9 @@ class ModelCheckpointCallback(Callback):
             every_n_steps,
         )
         self.ranking = Ranking(monitor, mode, save_top_k)
+        # What calls for a save; the state says what did in the run that is resumed.
+        cadence = dict(vars(self.cadence))
+        self._asked = {"monitor": monitor, "mode": mode, "cadence": cadence}
         template = default_template(monitor) if filename is None else filename
         self.filename = FilenameTemplate(template)
         self.on_save_error = on_save_error
@@ -211,7 +214,8 @@ class ModelCheckpointCallback(Callback):
         if self.weights == "trained":
             saver.frozen = FrozenWeights(trainer.model)
         missed = saver.open(trainer, self._restored, _stores(trainer), self.carry_best)
-        if missed is not None:
+        # Neither a new keeper was asked there, nor one of other settings.
+        if missed is not None and self._asked.items() <= self._restored.items():
             is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, missed))
             if is_ranked is not None:
                 saver.miss(trainer, missed, is_ranked)
@@ -331,8 +335,7 @@ class ModelCheckpointCallback(Callback):
         carried = self._restored["best"] if has_baseline else None
         return {
             "version": STATE_VERSION,
-            "monitor": self.monitor,
-            "mode": self.ranking.mode,
+            **self._asked,
             "best": {**pointer(best), "value": self.best_value} if best else carried,
             "last": last and pointer(last),
         }

@@ -5,13 +5,31 @@ The rules are those of a run; only the values of the metric are assumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainbus_checkpointing import cadence as when
-from trainbus_checkpointing.cadence import Boundary, Cadence
+from trainbus_checkpointing.cadence import REASON_STEPS, Boundary, Cadence
 from trainbus_checkpointing.retention import KEEP_ALL, Entry, Ranking
 from training.plugin import Plan, PlannedRun, count, gain
+
+
+@dataclass
+class Rehearsed:
+    """The files of a rehearsed run.
+
+    Attributes:
+        num_ranked: written because they were due as one of the best.
+        num_last: written only so that training can go on from them.
+        num_deleted: deleted before the run was over.
+        most_kept: most files at any one time.
+        unmeasured: (epoch, step) of ranked saves without a fresh value to rank by.
+    """
+
+    num_ranked: int = 0
+    num_last: int = 0
+    num_deleted: int = 0
+    most_kept: int = 0
+    unmeasured: list[tuple[int, int]] = field(default_factory=list)
 
 
 def plan_of(
@@ -62,13 +80,47 @@ def rehearse(
     run: PlannedRun, cadence: Cadence, ranking: Ranking, improves: bool
 ) -> Rehearsed:
     """Return what a run writes if every value is the best so far, or only the first."""
-    monitor = ranking.monitor
+    monitor, result = ranking.monitor, Rehearsed()
     fresh = set() if monitor is None else {at.step for at in run.checks(monitor)}
-    rehearsal = Rehearsal(cadence, ranking, improves)
+    better = gain(1.0, 0.0, ranking.mode)  # one up, or one down
+    value, ranked, num_last = 0.0, list[Entry](), 0
     for at in run.boundaries(run.every(cadence.every_n_steps)):
-        boundary = Boundary(at.reason, at.epoch, at.step, at.is_stopping)
-        rehearsal.pass_by(boundary, at.step in fresh)
-    return rehearsal.result
+        is_fresh = at.step in fresh
+        if is_fresh:
+            value += better if improves else -better
+        is_candidate = is_fresh and ranking.enters(value, ranked)
+        # Inside an epoch nobody but the cadence asks for a save.
+        reason = REASON_STEPS if at.reason == "step" else at.reason
+        boundary = Boundary(reason, at.epoch, at.step, at.is_stopping)
+        is_ranked = cadence.wants_ranked(boundary, is_candidate)
+        if not is_ranked and not cadence.wants_last(boundary):
+            continue
+        entry = Entry(f"{at.step}", at.step, at.epoch, at.step, is_ranked, reason)
+        if is_fresh and monitor is not None:
+            entry.metrics[monitor] = value
+        elif is_ranked and monitor is not None:
+            result.unmeasured.append((at.epoch, at.step))
+        kept = len(ranked) + num_last + 1
+        if is_ranked:
+            ranked.append(entry)  # a copy each time would take for ever
+        ranked = _left(ranked, entry, ranking)
+        num_last = int(not is_ranked)  # the one before goes, whichever this is
+        result.num_ranked += is_ranked
+        result.num_last += num_last
+        result.most_kept = max(result.most_kept, kept)
+        result.num_deleted += kept - len(ranked) - num_last
+    return result
+
+
+def _left(ranked: list[Entry], newest: Entry, ranking: Ranking) -> list[Entry]:
+    """Return the ranked ones that stay when one was written."""
+    # Asked first: where none has to go, there is nothing to compare.
+    if ranking.keep == KEEP_ALL or len(ranked) <= ranking.keep:
+        return ranked
+    best = ranking.best(ranked)
+    protected = {entry.file for entry in (newest, best) if entry}
+    gone = {entry.file for entry in ranking.evicted(ranked, protected)}
+    return [entry for entry in ranked if entry.file not in gone]
 
 
 def _unranked(name: str, ranking: Ranking, best: Rehearsed) -> list[str]:
@@ -90,98 +142,3 @@ def _unranked(name: str, ranking: Ranking, best: Rehearsed) -> list[str]:
 def _between(one: int, other: int) -> str:
     low, high = sorted((one, other))
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-@dataclass
-class Rehearsed:
-    """The files of a rehearsed run.
-
-    Attributes:
-        num_ranked: written because they were due as one of the best.
-        num_last: written only so that training can go on from them.
-        num_deleted: deleted before the run was over.
-        most_kept: most files at any one time.
-        unmeasured: (epoch, step) of ranked saves without a fresh value to rank by.
-    """
-
-    num_ranked: int = 0
-    num_last: int = 0
-    num_deleted: int = 0
-    most_kept: int = 0
-    unmeasured: list[tuple[int, int]] = field(default_factory=list)
-
-
-class Rehearsal:
-    """Goes through the boundaries of a run with an assumed course of the metric.
-
-    Args:
-        cadence: when to save.
-        ranking: which files are the best.
-        improves: whether each value is better than all before; else the first is best.
-    """
-
-    def __init__(self, cadence: Cadence, ranking: Ranking, improves: bool) -> None:
-        self._cadence, self._ranking = cadence, ranking
-        better = gain(1.0, 0.0, ranking.mode)  # one up, or one down
-        self._direction = better if improves else -better
-        self._value = 0.0
-        self._ranked: list[Entry] = []
-        self._others: list[Entry] = []  # written only to go on from
-        self._ranked_at = 0  # step of the newest ranked one
-        self._saved_at: tuple[int, int] | None = None
-        self._valued_at = 0  # step of the newest value
-        self.result = Rehearsed()
-
-    def pass_by(self, at: Boundary, is_fresh: bool) -> None:
-        """Do what a run would do here; ``is_fresh``: the metric has a fresh value."""
-        if is_fresh and at.step > self._valued_at:
-            self._value += self._direction
-            self._valued_at = at.step
-        is_candidate = (
-            is_fresh
-            and self._ranked_at != at.step
-            and self._ranking.enters(self._value, self._ranked)
-        )
-        if at.reason == "step":
-            if self._cadence.is_step_due(at.step):
-                at = replace(at, reason=when.REASON_STEPS)
-            elif is_candidate:
-                at = replace(at, reason=when.REASON_BEST)
-            else:
-                return
-        is_ranked = self._cadence.wants_ranked(at, is_candidate)
-        is_saved = self._saved_at == (at.epoch, at.step)
-        if not is_saved and (is_ranked or self._cadence.wants_last(at)):
-            self._save(at, is_ranked, is_fresh)
-
-    @property
-    def _has_room(self) -> bool:
-        """Whether no ranked one has to go; then there is nothing to compare."""
-        keep = self._ranking.keep
-        return keep == KEEP_ALL or len(self._ranked) <= keep
-
-    def _save(self, at: Boundary, is_ranked: bool, is_fresh: bool) -> None:
-        result, monitor = self.result, self._ranking.monitor
-        self._saved_at = at.epoch, at.step
-        name = f"{result.num_ranked + result.num_last}"
-        entry = Entry(name, at.step, at.epoch, at.step, is_ranked, at.reason)
-        if is_fresh and monitor is not None:
-            entry.metrics[monitor] = self._value
-        if is_ranked:
-            result.num_ranked += 1
-            if monitor is not None and not is_fresh:
-                result.unmeasured.append((at.epoch, at.step))
-        else:
-            result.num_last += 1
-        if is_ranked:
-            self._ranked_at = at.step
-        (self._ranked if is_ranked else self._others).append(entry)
-        kept = len(self._ranked) + len(self._others)
-        result.most_kept = max(result.most_kept, kept)
-        self._others = [other for other in self._others if other is entry]
-        if not self._has_room:
-            best = self._ranking.best(self._ranked)
-            protected = {entry.file} | ({best.file} if best else set())
-            gone = {e.file for e in self._ranking.evicted(self._ranked, protected)}
-            self._ranked = [each for each in self._ranked if each.file not in gone]
-        result.num_deleted += kept - len(self._ranked) - len(self._others)

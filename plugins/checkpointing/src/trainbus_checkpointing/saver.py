@@ -131,12 +131,12 @@ class Saver:
         """
         draft = self._draft(trainer, at, is_ranked)
         if self._staging is None or at.is_stopping:
-            self.store.add(draft, self._writer(trainer), needed_steps(trainer))
+            self.store.add(draft, self._writer(trainer))
         elif trainer.strategy.saves_parts:
             self._begin_parts(trainer, draft, self._staging)
         else:
             captured, staging = capture(trainer), self._staging
-            self.store.on_main(lambda: self._begin(trainer, draft, captured, staging))
+            self.store.on_main(lambda: self._begin(draft, captured, staging))
         self.saved_at = at.epoch, at.step
 
     def miss(self, trainer: Trainer, at: Boundary, is_ranked: bool) -> None:
@@ -166,11 +166,8 @@ class Saver:
             return
         position = draft.epoch, draft.step
         if self.saved_at != position:  # as where somebody has asked for it since
-            self.store.add(
-                draft,
-                lambda path: on_main(lambda: files.copy(source, path)),
-                needed_steps(trainer),
-            )
+            copy = partial(files.copy, source)
+            self.store.add(draft, lambda path: on_main(lambda: copy(path)))
             self.saved_at = position
 
     def _draft(self, trainer: Trainer, at: Boundary, is_ranked: bool) -> Entry:
@@ -194,10 +191,8 @@ class Saver:
         begin, captured = trainer.strategy.begin_save, capture(trainer, whole=False)
         self.store.add_parts_later(draft, lambda at: begin(at, captured, staging.copy))
 
-    def _begin(
-        self, trainer: Trainer, draft: Entry, captured: dict[str, Any], staging: Staging
-    ) -> None:
-        self.store.finish(needed_steps(trainer))
+    def _begin(self, draft: Entry, captured: dict[str, Any], staging: Staging) -> None:
+        self.store.finish()
         left = captured if self.frozen is None else self.frozen.leave_out(captured)
         state = staging.copy(left)
         self.store.add_later(draft, lambda path: write_checkpoint(path, state))
@@ -206,15 +201,6 @@ class Saver:
         if self.frozen is None:
             return trainer.save_checkpoint
         return partial(trainer.save_checkpoint, frozen=self.frozen)
-
-    def finish(self, trainer: Trainer, wait: bool) -> None:
-        """List what was written in the meantime; the main process calls it.
-
-        Raises:
-            CheckpointError: it could not be written.
-        """
-        needed = needed_steps(trainer) if self.store.is_writing else set()
-        self.store.finish(needed, wait)  # where nothing is, at every step: nobody asked
 
     def end(self, trainer: Trainer, error: BaseException | None) -> None:
         """Say whether the run is to be gone on from; keep only what its files are.
@@ -227,11 +213,6 @@ class Saver:
             resumable.write(trainer, self.store, error)
         self.frozen = self._staging = None  # weights, and as much memory as the state
         self.store.let_go()
-
-    def finish_parts(self, trainer: Trainer) -> None:
-        """Wait for what each process writes, and list it; all of them call it."""
-        if self.store.is_writing_parts:
-            self.store.finish_parts(needed_steps(trainer))
 
 
 def fresh_metrics(trainer: Trainer) -> dict[str, float]:

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from trainbus_logging.csv_file import replace_rows
+from trainbus_logging.csv_file import LogFile
 from training import CheckpointError, CSVLoggerCallback
 from training.checkpoint_io import write_checkpoint, write_durably, write_json
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "a checkpoint": lambda path: write_checkpoint(path, {"x": 1}),
     "a list": lambda path: write_json(path, {}),
-    "a log": lambda path: replace_rows(path, ["epoch"], [{"epoch": "1"}]),
+    "a log": lambda path: LogFile(path).replace(["epoch"], [{"epoch": "1"}]),
 }
 
 

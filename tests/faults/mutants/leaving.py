@@ -319,7 +319,7 @@ MUTANTS = [
         "P17",
         "what failed in the thread is not saved at the end",
         "trainbus_checkpointing.checkpointing",
-        "            self._set_up.saved_at = None\n",
+        "                saver.saved_at = None\n",
         "",
         SAVING_SIGNALS,
         "test_p17_the_last",

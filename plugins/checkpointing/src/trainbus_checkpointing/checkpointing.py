@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +30,7 @@ from trainbus_checkpointing.filename import (
 from trainbus_checkpointing.plan import plan_of
 from trainbus_checkpointing.retention import Ranking
 from trainbus_checkpointing.saved import check_state, pointer
-from trainbus_checkpointing.saver import Saver
+from trainbus_checkpointing.saver import Saver, needed_steps
 from trainbus_checkpointing.store import Store
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
@@ -124,6 +126,9 @@ class ModelCheckpointCallback(Callback):
             every_n_steps,
         )
         self.ranking = Ranking(monitor, mode, save_top_k)
+        # What calls for a save; the state says what did in the run that is resumed.
+        cadence = dict(vars(self.cadence))
+        self._asked = {"monitor": monitor, "mode": mode, "cadence": cadence}
         template = default_template(monitor) if filename is None else filename
         self.filename = FilenameTemplate(template)
         self.on_save_error = on_save_error
@@ -189,13 +194,16 @@ class ModelCheckpointCallback(Callback):
         strategy.on_main(lambda: self._take(folder, trainer))
         if trainer.world_size > 1:
             files.require_shared(folder, strategy)
-        store = Store(folder, self.ranking, self._lock, strategy)
+        asks = partial(needed_steps, trainer)
+        store = Store(folder, self.ranking, self._lock, strategy, asks)
         self._saver = Saver(store, self.filename, self.async_save)
         self._restored = {}
 
     def _take(self, folder: Path, trainer: Trainer) -> None:
-        files.prepare(folder)
         with files.usable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(13, "not writable")
             self._lock = self._claim.take(folder / LOCK, trainer)
             sweep_leftovers(folder)
 
@@ -209,14 +217,18 @@ class ModelCheckpointCallback(Callback):
         saver = self._set_up
         if self.weights == "trained":
             saver.frozen = FrozenWeights(trainer.model)
-        keepers = _stores(trainer)
-        missed = saver.open(trainer, self._restored, keepers, self.carry_best)
-        if missed is not None:
-            self._save(trainer, missed, is_missed=True)
+        missed = saver.open(trainer, self._restored, _stores(trainer), self.carry_best)
+        # Neither a new keeper was asked there, nor one of other settings.
+        if missed is not None and self._asked.items() <= self._restored.items():
+            is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, missed))
+            if is_ranked is not None:
+                saver.miss(trainer, missed, is_ranked)
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """Let the run be known for the newest, also if it dies before it saves."""
         self._set_up.begin(trainer)
+        with self._reported(trainer.is_stopping):
+            self._set_up.make_up(trainer)
 
     @heard_if(lambda self: self.async_save or self.cadence.every_n_steps)
     def on_step_end(self, trainer: Trainer) -> None:
@@ -241,27 +253,31 @@ class ModelCheckpointCallback(Callback):
     def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
         """Write one file if this boundary calls for it, and never two."""
         if trainer.is_stopping:  # what is in flight may be of this very boundary
-            self._finish(trainer, wait=True)
+            self._finish(wait=True)
         position = trainer.epoch, trainer.step
         is_interrupted = trainer.stop_owner in ("signal", "error")
         at = Boundary(reason, *position, trainer.is_stopping, is_interrupted)
         self._save(trainer, at)
         if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
-            self._set_up.finish(trainer, wait=True)
+            self._set_up.store.finish(wait=True)
 
-    def _save(self, trainer: Trainer, at: Boundary, is_missed: bool = False) -> None:
+    def _save(self, trainer: Trainer, at: Boundary) -> None:
         saver = self._set_up
-        save = saver.make_up if is_missed else saver.save
         is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, at))
-        if is_ranked is None:
-            return
-        self._finish(trainer, wait=True)
+        if is_ranked is not None:
+            self._finish(wait=True)
+            with self._reported(at.is_stopping):
+                saver.save(trainer, at, is_ranked)
+
+    @contextlib.contextmanager
+    def _reported(self, is_last: bool = False) -> Iterator[None]:
+        """Let a save that failed end the run, or only be told of, as was chosen."""
         try:
-            save(trainer, at, is_ranked)
+            yield
         except FolderLostError:
             raise  # no later save can do better
         except CheckpointError as error:
-            if at.is_stopping or self.on_save_error == "raise":
+            if is_last or self.on_save_error == "raise":
                 raise
             log.warning("checkpointing: training goes on without a save: %s", error)
 
@@ -278,8 +294,9 @@ class ModelCheckpointCallback(Callback):
     def on_train_end(self, trainer: Trainer) -> None:
         """Wait for the checkpoint that is being written."""
         resumable.remove(trainer)  # no epoch may have begun
-        self._set_up.delete_made_up_for(trainer)
-        self._finish(trainer, wait=True)
+        with self._reported(is_last=True):
+            self._set_up.make_up(trainer)
+        self._finish(wait=True)
 
     def on_exception(self, error: BaseException) -> None:
         """Remember it: a second signal does not wait for a write."""
@@ -292,7 +309,7 @@ class ModelCheckpointCallback(Callback):
         try:
             if self._saver is not None and is_ours:
                 self._saver.store.abandon_parts()
-                self._finish_on_main(trainer, wait=not is_insistent(error))
+                self._finish_on_main(wait=not is_insistent(error))
         finally:
             if self._saver is not None and (is_ours or not trainer.is_main):
                 self._saver.end(trainer, error)
@@ -314,15 +331,14 @@ class ModelCheckpointCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return which files were best and last, not yet the one being written."""
-        if self._saver is None or not self._saver.is_open:
+        saver = self._saver
+        if saver is None or not saver.is_open:
             return dict(self._restored)  # the folder has not been looked at yet
-        best, last = self._saver.store.best, self._saver.store.last
-        has_baseline = self._saver.baseline is not None
-        carried = self._restored["best"] if has_baseline else None
+        best, last = saver.store.best, saver.store.last
+        carried = None if saver.baseline is None else self._restored["best"]
         return {
             "version": STATE_VERSION,
-            "monitor": self.monitor,
-            "mode": self.ranking.mode,
+            **self._asked,
             "best": {**pointer(best), "value": self.best_value} if best else carried,
             "last": last and pointer(last),
         }
@@ -348,37 +364,31 @@ class ModelCheckpointCallback(Callback):
 
     def _look_at_saves(self, trainer: Trainer) -> None:
         if trainer.world_size == 1:
-            self._finish(trainer, wait=False)
+            self._finish(wait=False)
         elif self._set_up.store.have_parts_ended():
-            self._finish(trainer, wait=True)
+            self._finish(wait=True)
         elif trainer.is_main:
-            self._list(trainer)
+            try:
+                self._set_up.store.finish(wait=False)
+            except CheckpointError as error:
+                self._late = error  # everybody's at the next boundary: no step waits
 
-    def _list(self, trainer: Trainer) -> None:
-        """List what was written meanwhile; the main process, between two boundaries."""
-        try:
-            self._set_up.finish(trainer, wait=False)
-        except CheckpointError as error:
-            self._late = error  # everybody's at the next boundary: no step waits for it
-
-    def _finish_on_main(self, trainer: Trainer, wait: bool) -> None:
+    def _finish_on_main(self, wait: bool) -> None:
         late, self._late = self._late, None
         if late is not None:
             raise late
-        self._set_up.finish(trainer, wait)
+        self._set_up.store.finish(wait)
 
-    def _finish(self, trainer: Trainer, wait: bool) -> None:
+    def _finish(self, wait: bool) -> None:
         """List what was written meanwhile; all processes call it."""
-        try:
-            self._set_up.store.on_main(lambda: self._finish_on_main(trainer, wait))
-            self._set_up.finish_parts(trainer)
-        except FolderLostError:
-            raise
-        except CheckpointError as error:
-            self._set_up.saved_at = None
-            if self.on_save_error == "raise":
+        saver = self._set_up
+        with self._reported():
+            try:
+                saver.store.on_main(lambda: self._finish_on_main(wait))
+                saver.store.finish_parts()
+            except CheckpointError:
+                saver.saved_at = None
                 raise
-            log.warning("checkpointing: training goes on without a save: %s", error)
 
 
 def _stores(trainer: Trainer) -> list[Store]:

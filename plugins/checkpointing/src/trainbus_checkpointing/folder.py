@@ -29,18 +29,6 @@ from training.plugin import (
 log = logging.getLogger(__name__)
 
 
-def prepare(folder: Path) -> None:
-    """Make ``folder`` if it is missing.
-
-    Raises:
-        ConfigError: it cannot be made or written to.
-    """
-    with usable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(13, "not writable")
-
-
 @contextlib.contextmanager
 def usable(folder: Path) -> Iterator[None]:
     """Turn an ``OSError`` inside the block into a ``ConfigError`` about ``folder``."""
@@ -99,16 +87,6 @@ def _appears(path: Path, patience: float) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-def warn_of_unlisted(folder: Path, listed: Collection[str]) -> None:
-    """Say which checkpoints in ``folder`` are not in ``listed``, if any."""
-    if strangers := unlisted(folder, listed):
-        log.warning(
-            "checkpointing: %s also holds files that are not listed and stay as they "
-            "are: %s",
-            *(folder, ", ".join(strangers)),
-        )
 
 
 def unlisted(folder: Path, listed: Collection[str]) -> list[str]:

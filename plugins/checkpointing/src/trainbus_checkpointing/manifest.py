@@ -11,12 +11,12 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from trainbus_checkpointing.folder import free_name, is_bare_name, size_of
 from trainbus_checkpointing.retention import Entry
 from training import CheckpointError, ConfigError
-from training.plugin import MetricValue, write_json
+from training.plugin import MetricValue, is_count, write_json
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,13 @@ MOST = 2**63 - 1
 #: A list of some 100,000 checkpoints; what is larger is no list.
 MOST_BYTES = 1 << 26
 
-_Value = TypeVar("_Value")
+#: What each entry has, and of which kind.
+OF_AN_ENTRY = {
+    **dict.fromkeys(("file", "reason", "digest"), str),
+    **dict.fromkeys(("step", "epoch", "update", "num_bytes", "run"), int),
+    "is_ranked": bool,
+    "metrics": dict,
+}
 
 
 class Manifest:
@@ -60,15 +66,17 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            content = _Content(json.loads(_read(path), parse_constant=_refused))
-            if content.text("format") != FORMAT:
+            found = json.loads(_read(path), parse_constant=_refused)
+            content = _mapping(found, {"format": str, "version": int})
+            if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format'][:40]!r}")
-            if content.count("version") > FORMAT_VERSION:
+            if content["version"] > FORMAT_VERSION:
                 raise ConfigError(
                     f"{str(path)!r} was written by a newer trainbus-checkpointing; "
                     "upgrade it or choose another checkpointing.save_dir"
                 )
-            manifest = cls(folder, _entries(content), content.count("run"))
+            _mapping(content, {"run": int, "checkpoints": list})
+            manifest = cls(folder, _entries(content["checkpoints"]), content["run"])
             manifest._on_disk = content
             return manifest
         except ConfigError:
@@ -86,12 +94,8 @@ class Manifest:
         """The entries of the current run, oldest first."""
         return [entry for entry in self.entries if entry.run == self.run]
 
-    def begin_run(
-        self, continued: int | None = None, position: tuple[int, int] = (0, 0)
-    ) -> bool:
+    def begin_run(self, continued: int | None, position: tuple[int, int]) -> None:
         """Open a new run; entries of other runs are neither ranked nor deleted.
-
-        Return whether the run that goes on had come further: some were left.
 
         Args:
             continued: number of the run that goes on, or None. Its entries up to
@@ -103,7 +107,6 @@ class Manifest:
         for entry in self.entries:
             if entry.run == continued and (entry.epoch, entry.step) <= position:
                 entry.run = self.run
-        return any(entry.run == continued for entry in self.entries)
 
     def latest_of(self, run_id: str, position: tuple[int, int]) -> Entry | None:
         """Return the newest that the run of that id had written by ``position``."""
@@ -115,15 +118,6 @@ class Manifest:
             and (entry.epoch, entry.step) <= position
         ]
         return max(own, key=lambda entry: (entry.epoch, entry.step), default=None)
-
-    def has_later(self, run_id: str, position: tuple[int, int]) -> bool:
-        """Whether the run of that id had written any after ``position``."""
-        return any(
-            run_id
-            and entry.written_by == run_id
-            and (entry.epoch, entry.step) > position
-            for entry in self.entries
-        )
 
     def listed(self, file: str, step: int) -> Entry | None:
         """Return the entry of ``file`` with a state of ``step``, or None."""
@@ -268,62 +262,43 @@ def is_complete(folder: Path, entry: Entry) -> bool:
         return False
 
 
-class _Content(dict[str, Any]):
-    """A mapping from JSON whose values are asked for with their kind.
+def _mapping(found: object, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Return a mapping from JSON whose values by these names are of these kinds.
 
     Raises:
-        ValueError: by all, where it is no mapping or the value is of another kind.
+        ValueError: it is none, or a value is of another kind, or no count of anything.
     """
-
-    def __init__(self, found: object) -> None:
-        if not isinstance(found, dict):
-            raise ValueError(f"a mapping is missing where {_kind(found)} stands")
-        super().__init__(found)
-
-    def of(self, name: str, kind: type[_Value]) -> _Value:
-        value = self.get(name)
+    if not isinstance(found, dict):
+        raise ValueError(f"a mapping is missing where {_kind(found)} stands")
+    for name, kind in kinds.items():
+        value = found.get(name)
         if type(value) is not kind:  # true is no number here
             raise ValueError(f"{name} is {_kind(value)}")
-        return value
-
-    def text(self, name: str) -> str:
-        return self.of(name, str)
-
-    def count(self, name: str) -> int:
-        """Return a whole number as a counter has them."""
-        value = self.of(name, int)
-        if not 0 <= value <= MOST:
+        if kind is int and not is_count(value, MOST):
             raise ValueError(f"{name} is out of range")
-        return value
+    return found
 
 
-def _entries(content: _Content) -> list[Entry]:
-    entries = [_entry(_Content(each)) for each in content.of("checkpoints", list)]
+def _entries(listed: list[Any]) -> list[Entry]:
+    entries = [_entry(_mapping(each, OF_AN_ENTRY)) for each in listed]
     names = [entry.file for entry in entries]
     if len(set(names)) < len(names):  # to delete one would delete the other
         raise ValueError("a file is listed twice")
     return entries
 
 
-def _entry(item: _Content) -> Entry:
+def _entry(item: dict[str, Any]) -> Entry:
     """Return an entry, whose file is a checkpoint in the folder itself."""
-    name = item.text("file")
+    name = item["file"]
     if not is_bare_name(name):
         raise ValueError(f"{name[:40]!r} is no name of a checkpoint in this folder")
-    metrics = _Content(item.get("metrics"))
+    # What earlier releases did not know is not there.
+    later = _mapping({"written_by": "", **item}, {"written_by": str})
     return Entry(
-        file=name,
-        step=item.count("step"),
-        epoch=item.count("epoch"),
-        update=item.count("update"),
-        is_ranked=item.of("is_ranked", bool),
-        reason=item.text("reason"),
-        num_bytes=item.count("num_bytes"),
-        digest=item.text("digest"),
-        run=item.count("run"),
-        written_by=item.text("written_by") if "written_by" in item else "",
-        is_spared=item.get("is_spared") is True,  # earlier releases spared none
-        metrics={name: _finite(value) for name, value in metrics.items()},
+        **{name: item[name] for name in OF_AN_ENTRY if name != "metrics"},
+        written_by=later["written_by"],
+        is_spared=item.get("is_spared") is True,
+        metrics={name: _finite(value) for name, value in item["metrics"].items()},
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainbus_checkpointing.folder import is_bare_name
 from trainbus_checkpointing.retention import Entry
@@ -18,6 +18,10 @@ from training.plugin import (
     is_finite,
     require_state,
 )
+
+if TYPE_CHECKING:
+    from trainbus_checkpointing.store import Store
+    from training import Trainer
 
 #: As many as the system follows: what has more of them was not loaded.
 MOST_LINKS = 40
@@ -30,28 +34,43 @@ class Resumed:
     Attributes:
         paths: of the checkpoint that was loaded, as it was named, and each that this
             leads to as a link, the file itself last. None in a fresh run.
+        is_kept: whether one of them lies in the folder of a keeper of the run; else it
+            has gone to another folder.
         position: (epoch, step) of its state.
         known: (file, step) pairs that this plugin had listed, and
         metrics: the latest that the run had measured, both to know it by.
     """
 
     paths: tuple[Path, ...]
+    is_kept: bool
     position: tuple[int, int]
     known: tuple[tuple[str, int], ...]
     metrics: Mapping[str, MetricValue]
 
 
 def resumed_by(
-    state: Mapping[str, Any],
-    source: Path | None,
-    position: tuple[int, int],
-    metrics: Mapping[str, MetricValue],
+    trainer: Trainer, state: Mapping[str, Any], keepers: Collection[Store]
 ) -> Resumed:
-    """Return what tells the run of a checked state; ``{}`` in a fresh run."""
-    named = filter(None, (state.get("best"), state.get("last")))
-    known = tuple((each["file"], each["step"]) for each in named)
+    """Return what tells the run that ``trainer`` goes on with.
+
+    Args:
+        trainer: of the run.
+        state: of the plugin, checked; ``{}`` in a fresh run.
+        keepers: of all plugins of the run that keep its checkpoints.
+    """
+    source, folder = trainer.resumed_from, Path(trainer.save_dir).absolute()
     paths = tuple(_links_from(source)) if source else ()
-    return Resumed(paths, position, known, metrics)
+    named = filter(None, (state.get("best"), state.get("last")))
+    # Outside of ``save_dir`` are another run's files, of which one number may be the
+    # same: they would be taken for its own.
+    is_own = state and source and source.absolute().is_relative_to(folder)
+    return Resumed(
+        paths,
+        is_kept=any(each.is_at(path.parent) for each in keepers for path in paths),
+        position=(trainer.epoch, trainer.step),
+        known=tuple((each["file"], each["step"]) for each in named),
+        metrics=trainer.metrics if is_own else {},
+    )
 
 
 def _links_from(path: Path) -> Iterator[Path]:
@@ -83,6 +102,11 @@ def check_state(owner: str, state: Mapping[str, Any]) -> None:
     is_right = monitor is None or isinstance(monitor, str)
     require(is_right, "monitor", monitor, "the name of a metric, or None")
     require(mode in ("min", "max"), "mode", mode, "'min' or 'max'")
+    cadence = state.get("cadence", {})  # earlier releases saved none
+    is_right = has_names(cadence) and all(
+        value is None or type(value) in (bool, int) for value in cadence.values()
+    )
+    require(is_right, "cadence", cadence, "the settings of when to save")
     for which, names in (
         ("best", ["file", "step", "value"]),
         ("last", ["file", "step"]),

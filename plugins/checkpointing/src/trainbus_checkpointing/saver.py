@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from trainbus_checkpointing import folder as files
 from trainbus_checkpointing import resumable
-from trainbus_checkpointing.cadence import REASON_EPOCH, REASON_STEPS, Boundary
+from trainbus_checkpointing.cadence import Boundary
 from trainbus_checkpointing.filename import LAST_NAME, FilenameTemplate, as_folder
+from trainbus_checkpointing.missed_turn import can_be_copied, missed_turn
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.saved import resumed_by
 from trainbus_checkpointing.staging import Staging
 from trainbus_checkpointing.store import Store
 from training.plugin import (
     FrozenWeights,
-    MetricValue,
     capture,
-    glimpse,
-    is_whole,
     write_checkpoint,
 )
 
@@ -57,7 +55,7 @@ class Saver:
         self.saved_at: tuple[int, int] | None = None
         #: Whether the folder was looked at for the run that is on.
         self.is_open = self._has_begun = False
-        self._has_made_up = False  # and deleted nothing yet for it
+        self._missed: Entry | None = None  # to be written before the run trains
 
     def open(
         self,
@@ -77,35 +75,27 @@ class Saver:
             The boundary that was resumed, where the run died before its turn here.
         """
         store, ranking = self.store, self.store.ranking
-        best, position = restored.get("best"), (trainer.epoch, trainer.step)
-        measured = measured_before(trainer) if restored else {}
-        resumed = resumed_by(restored, trainer.resumed_from, position, measured)
+        best, resumed = restored.get("best"), resumed_by(trainer, restored, keepers)
         # One for all; by no generator of the run, which would not resume to the bit.
         run_id = max(s.run_id for s in keepers) or os.urandom(8).hex()
         watched = {k: v for k, v in restored.items() if k in ("monitor", "mode")}
         before = replace(ranking, **watched)
 
-        def begin() -> bool:
-            is_missed = store.begin(resumed, self._filename, run_id, keepers)
+        def begin() -> Boundary | None:
+            listed = store.begin(resumed, self._filename, run_id)
             if before != ranking:
                 # Also where none is to be kept from here on.
                 replace(before, keep=before.keep or 1).spare(store.entries, ranking)
-            return is_missed
+            return missed_turn(trainer, resumed, store, listed)
 
         with files.usable(store.folder):
-            is_missed = store.on_main(begin)
+            missed = store.on_main(begin)
         self.is_open = True
         if carries_best and best and not store.best and before == ranking:
             self.baseline = best["value"]
-        if store.last and (store.last.epoch, store.last.step) == position:
-            self.saved_at = position
-            return None
-        # By another metric nobody had asked for a save here.
-        is_missed &= bool(restored and trainer.step) and before == ranking
-        if not is_missed:
-            return None
-        reason = REASON_STEPS if trainer.batches_seen else REASON_EPOCH
-        return Boundary(reason, *position, trainer.is_stopping)
+        if store.last and (store.last.epoch, store.last.step) == resumed.position:
+            self.saved_at = resumed.position
+        return missed
 
     def begin(self, trainer: Trainer) -> None:
         """Note, the first time, that the run trains; all processes call it."""
@@ -114,7 +104,6 @@ class Saver:
             resumable.remove(trainer)
             with files.usable(self.store.folder):
                 self.store.on_main(self.store.note_run)
-            self.delete_made_up_for(trainer)
 
     def is_candidate(self, trainer: Trainer) -> bool:
         """Whether a fresh value of the monitored metric would enter the best k."""
@@ -142,60 +131,44 @@ class Saver:
         """
         draft = self._draft(trainer, at, is_ranked)
         if self._staging is None or at.is_stopping:
-            self.store.add(draft, self._writer(trainer), needed_steps(trainer))
+            self.store.add(draft, self._writer(trainer))
         elif trainer.strategy.saves_parts:
             self._begin_parts(trainer, draft, self._staging)
         else:
             captured, staging = capture(trainer), self._staging
-            self.store.on_main(lambda: self._begin(trainer, draft, captured, staging))
+            self.store.on_main(lambda: self._begin(draft, captured, staging))
         self.saved_at = at.epoch, at.step
 
-    def make_up(self, trainer: Trainer, at: Boundary, is_ranked: bool) -> None:
-        """Save what was resumed, as a copy; all processes call it as a run begins.
-
-        Plugins behind this one have not begun: what they would tell of now is not what
-        they were resumed with, nor can they say yet which checkpoints are needed.
+    def miss(self, trainer: Trainer, at: Boundary, is_ranked: bool) -> None:
+        """Note what a kill took, if that is what was resumed; all processes call it.
 
         Args:
-            trainer: of the run.
+            trainer: of the run, as it begins.
             at: the boundary that was resumed.
             is_ranked: as in ``save``.
+        """
+        store, draft = self.store, self._draft(trainer, at, is_ranked)
+        if store.on_main(lambda: can_be_copied(trainer, draft, store, self.frozen)):
+            self._missed = draft
+
+    def make_up(self, trainer: Trainer) -> None:
+        """Save what was missed; all processes call it before the run trains.
+
+        By now all plugins have begun, and can say which checkpoints are needed. So they
+        have left the state that they were resumed with: it is a copy of the file.
+
         Raises:
             CheckpointError: the file or the list could not be written.
         """
+        draft, self._missed = self._missed, None
         source, on_main = trainer.resumed_from, self.store.on_main
-        assert source is not None, "a run was resumed"
-        draft = self._draft(trainer, at, is_ranked)
-        if on_main(lambda: self._is_like(trainer, source, draft)):
-            kept = {entry.step for entry in self.store.entries}
-            self.store.add(
-                draft, lambda path: on_main(lambda: files.copy(source, path)), kept
-            )
-            self.saved_at, self._has_made_up = (at.epoch, at.step), True
-
-    def _is_like(self, trainer: Trainer, source: Path, draft: Entry) -> bool:
-        """Return whether a file is what would be written here; if not, say so."""
-        weights = trainer.model.parameters()
-        is_partial = self.frozen and not all(each.requires_grad for each in weights)
-        if source.is_dir() != trainer.strategy.saves_parts:
-            why = "one of them is a file and the other a folder"
-        elif is_whole(glimpse(source)) == bool(is_partial):
-            why = "one of them holds all weights and the other the trained alone"
-        else:
-            return True
-        log.warning(
-            "checkpointing: the run ended before it had written %s, for epoch %d, step "
-            "%d, to %s, and it is not made up from %s: %s; copy that if you need it",
-            *(draft.file, draft.epoch, draft.step, self.store.folder, source, why),
-        )
-        return False
-
-    def delete_made_up_for(self, trainer: Trainer) -> None:
-        """Delete what may go for what was made up, now that all plugins have begun."""
-        if self._has_made_up:
-            self._has_made_up, needed = False, needed_steps(trainer)
-            with files.usable(self.store.folder):
-                self.store.on_main(lambda: self.store.evict(needed))
+        if draft is None or source is None:
+            return
+        position = draft.epoch, draft.step
+        if self.saved_at != position:  # as where somebody has asked for it since
+            copy = partial(files.copy, source)
+            self.store.add(draft, lambda path: on_main(lambda: copy(path)))
+            self.saved_at = position
 
     def _draft(self, trainer: Trainer, at: Boundary, is_ranked: bool) -> Entry:
         metrics = fresh_metrics(trainer)
@@ -218,10 +191,8 @@ class Saver:
         begin, captured = trainer.strategy.begin_save, capture(trainer, whole=False)
         self.store.add_parts_later(draft, lambda at: begin(at, captured, staging.copy))
 
-    def _begin(
-        self, trainer: Trainer, draft: Entry, captured: dict[str, Any], staging: Staging
-    ) -> None:
-        self.store.finish(needed_steps(trainer))
+    def _begin(self, draft: Entry, captured: dict[str, Any], staging: Staging) -> None:
+        self.store.finish()
         left = captured if self.frozen is None else self.frozen.leave_out(captured)
         state = staging.copy(left)
         self.store.add_later(draft, lambda path: write_checkpoint(path, state))
@@ -230,15 +201,6 @@ class Saver:
         if self.frozen is None:
             return trainer.save_checkpoint
         return partial(trainer.save_checkpoint, frozen=self.frozen)
-
-    def finish(self, trainer: Trainer, wait: bool) -> None:
-        """List what was written in the meantime; the main process calls it.
-
-        Raises:
-            CheckpointError: it could not be written.
-        """
-        needed = needed_steps(trainer) if self.store.is_writing else set()
-        self.store.finish(needed, wait)  # where nothing is, at every step: nobody asked
 
     def end(self, trainer: Trainer, error: BaseException | None) -> None:
         """Say whether the run is to be gone on from; keep only what its files are.
@@ -252,11 +214,6 @@ class Saver:
         self.frozen = self._staging = None  # weights, and as much memory as the state
         self.store.let_go()
 
-    def finish_parts(self, trainer: Trainer) -> None:
-        """Wait for what each process writes, and list it; all of them call it."""
-        if self.store.is_writing_parts:
-            self.store.finish_parts(needed_steps(trainer))
-
 
 def fresh_metrics(trainer: Trainer) -> dict[str, float]:
     """Return the metrics that were measured on the weights of now."""
@@ -268,14 +225,3 @@ def needed_steps(trainer: Trainer) -> set[int]:
     """Ask every plugin for the steps whose checkpoints must stay."""
     needed = trainer.bus.collect("needed_checkpoints", trainer=trainer)
     return {step for _, steps in needed for step in steps or ()}
-
-
-def measured_before(trainer: Trainer) -> Mapping[str, MetricValue]:
-    """Return what the run had measured that goes on, to know its files by.
-
-    Nothing where its checkpoint lies outside of ``save_dir``: another run's files, of
-    which one number may be the same, would be taken for its own.
-    """
-    source, folder = trainer.resumed_from, Path(trainer.save_dir).absolute()
-    is_own = source is not None and source.absolute().is_relative_to(folder)
-    return trainer.metrics if is_own else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -45,6 +45,7 @@ class Store:
         lock: of that folder; asked before whatever changes in it. Other processes than
             the main one have none.
         strategy: by which processes the run is computed.
+        needed: asks for the steps whose checkpoints somebody still needs.
     Raises:
         FolderLostError: by all that write or delete, if another run has the folder.
     """
@@ -55,11 +56,12 @@ class Store:
         ranking: Ranking,
         lock: RunLock | None,
         strategy: Strategy,
+        needed: Callable[[], Collection[int]],
     ) -> None:
         self.folder = folder
         self.ranking = ranking
         self._held = lock
-        self._strategy = strategy
+        self._strategy, self._needed = strategy, needed
         self._lists = Lists(Manifest(folder))
         self._sources: set[str] = set()  # names here of what was resumed
         #: Of the run; empty before it has begun, and on other processes than the main.
@@ -96,11 +98,6 @@ class Store:
         return [*self.entries, *filter(None, [self._lists.in_flight])]
 
     @property
-    def is_writing(self) -> bool:
-        """Whether a checkpoint is in flight, or written and not yet listed."""
-        return self._lists.in_flight is not None
-
-    @property
     def best(self) -> Entry | None:
         """The best one, or None."""
         return self.ranking.best(self.entries)
@@ -120,17 +117,15 @@ class Store:
         resumed: Resumed,
         filename: FilenameTemplate,
         run_id: str,
-        keepers: Iterable[Store],
-    ) -> bool:
+    ) -> list[Entry]:
         """Read what the folder holds and open a run in it.
 
-        Return whether it may have died before its turn here, after another keeper's.
+        Return what it has of the run that goes on, also of after the resumed state.
 
         Args:
             resumed: the run that goes on.
             filename: of the ranked ones.
             run_id: of the new run.
-            keepers: all that keep its checkpoints.
         """
         self._lock.confirm()
         self._lists = Lists(read_or_move_aside(self.folder))
@@ -155,32 +150,27 @@ class Store:
             run, until = own.run, (own.epoch, own.step)
         if run is None and source in here:
             run = self._manifest.run  # an unlisted file in here: of the newest run
-        # From where no keeper of it is, the run has only gone to another folder.
-        is_kept = any(each.is_at(path.parent) for each in keepers for path in paths)
-        if run is None and source and is_kept and not saved_by:
+        if run is None and source and resumed.is_kept and not saved_by:
             run = run_alike(self._manifest, source)
-        is_past = self._manifest.has_later(saved_by, resumed.position)
-        is_past |= self._manifest.begin_run(run, until)
-        if saved_by and source and is_kept:
-            listed, new = self._manifest.entries, self._manifest.run
+        self._manifest.begin_run(run, until)
+        listed, new = self._manifest.entries, self._manifest.run
+        if saved_by and source and resumed.is_kept:
             found = left_unlisted(self.folder, listed, source, filename)
             listed += [replace(e, run=new, written_by=saved_by) for e in found]
         self._owners = {resumed.position: saved_by}
         self._report()
-        # Not where its list is elsewhere; where that had come further, it had its turn.
-        return is_kept and not (here or is_past) and (not known or bool(self.entries))
+        return [
+            entry
+            for entry in listed
+            if entry.run in (run, new) or (saved_by and entry.written_by == saved_by)
+        ]
 
     def note_run(self) -> None:
         """List the run where others were before it: it may die before it saves."""
         if self._manifest.run > 1:
             self._list(self._manifest.entries)
 
-    def add(
-        self,
-        draft: Entry,
-        write: Callable[[Path], object],
-        needed: Collection[int] = (),
-    ) -> Path:
+    def add(self, draft: Entry, write: Callable[[Path], object]) -> None:
         """Write a checkpoint, list it, point ``last.json`` to it, delete what may go.
 
         All processes call it.
@@ -189,14 +179,13 @@ class Store:
             draft: what it is; its file is the wanted name, which gets a ``-v2`` if it
                 is taken; size, digest and run are filled in here.
             write: writes the complete file to a path, durably; on all processes.
-            needed: steps whose checkpoints somebody still needs.
         Raises:
             CheckpointError: the file or the list could not be written.
         """
-        self.on_main(lambda: self.finish(needed))
+        self.on_main(self.finish)
         named = self.on_main(lambda: self._named(draft))
         self._write(named, write)
-        return self.on_main(lambda: self._commit(named, needed))
+        self.on_main(lambda: self._commit(named))
 
     def add_later(self, draft: Entry, write: Callable[[Path], object]) -> None:
         """Begin to write a checkpoint in a thread; ``finish`` lists it.
@@ -226,13 +215,11 @@ class Store:
         """Whether parts are in flight that all have written; all processes call it."""
         return self._parts is not None and self._parts.has_ended()
 
-    def finish_parts(self, needed: Collection[int] = ()) -> None:
+    def finish_parts(self) -> None:
         """Wait for the parts that are in flight, and list their checkpoint.
 
         All processes call it.
 
-        Args:
-            needed: as in ``add``.
         Raises:
             CheckpointError: it could not be written, or not be listed.
         """
@@ -245,7 +232,7 @@ class Store:
         except CheckpointError as error:
             last_good = self._last_good()
             raise CheckpointError(f"{error}; {last_good}") from error
-        self.on_main(lambda: self._commit(parts.draft, needed))
+        self.on_main(lambda: self._commit(parts.draft))
 
     def abandon_parts(self) -> None:
         """Give up what is in flight of parts: the others may be gone."""
@@ -257,16 +244,10 @@ class Store:
             )
             parts.abandon()
 
-    @property
-    def is_writing_parts(self) -> bool:
-        """Whether a checkpoint of parts is in flight; the same on all processes."""
-        return self._parts is not None
-
-    def finish(self, needed: Collection[int] = (), wait: bool = True) -> bool:
-        """List the checkpoint that was in flight, if it is complete; return whether.
+    def finish(self, wait: bool = True) -> None:
+        """List the checkpoint that was in flight, if it is complete.
 
         Args:
-            needed: as in ``add``.
             wait: until it is complete.
         Raises:
             CheckpointError: it could not be written, or not be listed.
@@ -278,19 +259,17 @@ class Store:
             if not self._background.is_busy:  # else only the wait was ended
                 self._lists.in_flight = None
             raise
-        if not is_complete or draft is None:
-            return False
-        self._lists.in_flight = None
-        self._commit(draft, needed)
-        return True
+        if is_complete and draft is not None:
+            self._lists.in_flight = None
+            self._commit(draft)
 
     def let_go(self) -> None:
         """Keep what there is, and nothing of the run, which is over.
 
-        Who keeps the plugin then keeps no trainer: its run wrote by the lock, and the
-        strategy is its own.
+        Who keeps the plugin then keeps no trainer: its run wrote by the lock, the
+        strategy is its own, and its plugins were asked.
         """
-        self._held, self._strategy = None, Strategy()
+        self._held, self._strategy, self._needed = None, Strategy(), set
 
     def _named(self, draft: Entry) -> Entry:
         self._confirm()
@@ -312,8 +291,8 @@ class Store:
         last = self.path("last")
         return f"the last good checkpoint is {last}" if last else "there is none yet"
 
-    def _commit(self, draft: Entry, needed: Collection[int]) -> Path:
-        path = self.folder / draft.file
+    def _commit(self, draft: Entry) -> None:
+        path, needed = self.folder / draft.file, self._needed()
         try:
             entry = replace(
                 draft,
@@ -326,7 +305,7 @@ class Store:
             pointer = {"file": entry.file, "step": entry.step, "epoch": entry.epoch}
             self._lock.confirm(self._manifest.is_as_left)
             write_json(self.folder / LAST, {**pointer, "digest": entry.digest})
-            self.evict(needed)
+            self._evict(needed)
         except OSError as error:
             files.require_there(self.folder, error)
             raise CheckpointError(
@@ -334,7 +313,6 @@ class Store:
                 f"({error}); free space or choose another checkpointing.save_dir; "
                 f"{self._last_good()}"
             ) from error
-        return path
 
     def _confirm(self) -> None:
         try:
@@ -359,8 +337,7 @@ class Store:
                     return manifest.folder / entry.file
         return None
 
-    def evict(self, needed: Collection[int]) -> None:
-        """Delete what may go; the main process calls it, with ``needed`` as ``add``."""
+    def _evict(self, needed: Collection[int]) -> None:
         current = self.entries
         protected = {entry.file for entry in current if entry.step in needed}
         protected |= {entry.file for entry in (self.best, self.last) if entry}
@@ -393,4 +370,9 @@ class Store:
                 *(self.folder, others),
             )
         listed = {entry.file for entry in self._manifest.entries}
-        files.warn_of_unlisted(self.folder, listed)
+        if strangers := files.unlisted(self.folder, listed):
+            log.warning(
+                "checkpointing: %s also holds files that are not listed and stay as "
+                "they are: %s",
+                *(self.folder, ", ".join(strangers)),
+            )

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,91 @@ logger = logging.getLogger(__name__)
 
 #: The column that tells what an empty cell stands for.
 NOTES = "notes"
+
+
+class LogFile:
+    """A CSV file that a run writes, and how it stands.
+
+    Args:
+        path: of the file; what is there may be an earlier log.
+    Attributes:
+        columns: of the file as the run left it; none: it has not, or a row may be there
+            in part.
+        is_own: whether what is there is this run's.
+        is_failing: whether the last write failed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        self.is_own = self.is_failing = False
+
+    def begin(self) -> None:
+        """Set an earlier log aside, the first time."""
+        if not self.is_own:
+            self.set_aside()
+            self.is_own = True
+
+    def set_aside(self) -> None:
+        """Rename what is there, if anything is, to the next free number."""
+        if not self.path.exists():
+            return
+        number = 1
+        while (aside := self.path.with_suffix(f".{number}{self.path.suffix}")).exists():
+            number += 1
+        self.path.rename(aside)
+        logger.info("%s was there and is now %s", self.path, aside.name)
+
+    def read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """Return columns and rows, but for a torn last line.
+
+        A file that is no log is set aside.
+        """
+        text = ""
+        if self.path.is_file():
+            with open_file(self.path) as file:  # a pipe or a device is not waited for
+                text = file.read().decode(errors="replace")
+        whole = text[: text.rfind("\n") + 1]
+        columns, *rows = list(csv.reader(io.StringIO(whole))) or [[]]
+        if "step" not in columns:
+            self.set_aside()
+            return [], []
+        complete = [row for row in rows if len(row) == len(columns)]
+        return columns, [dict(zip(columns, row, strict=True)) for row in complete]
+
+    def append(self, rows: Sequence[Mapping[str, str]], durably: bool = True) -> bool:
+        """Append rows, and return whether they fit into what is there.
+
+        Args:
+            rows: by column.
+            durably: wait until all is on the disk.
+        """
+        columns = self.columns
+        is_there = bool(columns) and self.path.is_file()
+        if not is_there or not set(chain(*rows)) <= set(columns):
+            return False
+        self.columns = []  # as long as it is not known
+        with open(self.path, "ab", opener=_without_links) as file:
+            file.write(as_text(columns, rows).encode())
+            file.flush()
+            if durably:
+                os.fsync(file.fileno())
+        self.columns = columns
+        return True
+
+    def replace(
+        self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]
+    ) -> None:
+        """Write the whole file at once: readers see the old one or the new one.
+
+        Args:
+            columns: to begin with; those that only rows have come behind.
+            rows: all of the file.
+        """
+        columns = list(dict.fromkeys(chain(columns, *rows)))
+        text = as_text(columns, [dict(zip(columns, columns, strict=True)), *rows])
+        write_durably(self.path, lambda file: file.write(text.encode()))
+        self.columns = columns
 
 
 def as_cells(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -36,60 +122,12 @@ def as_cells(metrics: Mapping[str, Any]) -> dict[str, str]:
     return cells
 
 
-def append_rows(
-    path: Path,
-    columns: Sequence[str],
-    rows: Sequence[Mapping[str, str]],
-    durably: bool = True,
-) -> None:
-    """Append lines to a file that is there; ``durably``: until all is on the disk."""
-    with open(path, "ab", opener=_without_links) as file:
-        file.write(as_text(columns, rows).encode())
-        file.flush()
-        if durably:
-            os.fsync(file.fileno())
-
-
-def replace_rows(
-    path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]
-) -> None:
-    """Write the whole file at once: readers see the old one or the new one."""
-    header = dict(zip(columns, columns, strict=True))
-    text = as_text(columns, [header, *rows])
-    write_durably(path, lambda file: file.write(text.encode()))
-
-
-def set_aside(path: Path) -> None:
-    """Rename an earlier log to the next free number, if there is one."""
-    if not path.exists():
-        return
-    number = 1
-    while (aside := path.with_suffix(f".{number}{path.suffix}")).exists():
-        number += 1
-    path.rename(aside)
-    logger.info("%s was there and is now %s", path, aside.name)
-
-
 def as_text(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
     """Return CSV lines of ``rows``; a column that a row lacks is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([row.get(name, "") for name in columns] for row in rows)
     return text.getvalue()
-
-
-def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return columns and complete rows of a CSV file; a torn last line is left out."""
-    with open_file(path) as file:  # a pipe or a device is not waited for
-        text = file.read().decode(errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    lines = list(csv.reader(io.StringIO(whole)))
-    if not lines:
-        return [], []
-    columns, *rows = lines
-    return columns, [
-        dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)
-    ]
 
 
 def _without_links(path: str, flags: int) -> int:

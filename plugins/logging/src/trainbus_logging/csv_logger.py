@@ -8,20 +8,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
-from trainbus_logging.csv_file import (
-    NOTES,
-    append_rows,
-    as_cells,
-    read_rows,
-    replace_rows,
-    set_aside,
-)
+from trainbus_logging.csv_file import NOTES, LogFile, as_cells
 from trainbus_logging.step_rows import MOST_KEPT, StepRows
 from training import ConfigError, checked_options
 from training.callbacks import Callback
@@ -92,13 +85,13 @@ class CSVLoggerCallback(Callback):
         self.every_n_steps = every_n_steps
         #: Where the rows go; known from ``on_setup`` on.
         self.path = named_path(filename or "training_log.csv")
-        self._columns: list[str] = []
-        self._is_fresh = True  # what is there may be an earlier log
-        self._known = 0  # rows there, from the first on, that are of this history
-        self._owed: list[int] = []  # epochs whose rows are not there, or in part
-        self._failing: set[Path] = set()  # files that could not be written
         self._claim = Claim("csv plugin", "csv.filename")
-        self._steps = StepRows(steps_path(self.path))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._file, self._steps = LogFile(self.path), StepRows(steps_path(self.path))
+        self._num_rows = 0  # of the history so far, and of them
+        self._known = 0  # those that are in the file, from the first on
 
     def state_dict(self) -> dict[str, Any]:
         """Return the latest row of a step, by which its file is known again."""
@@ -138,7 +131,7 @@ class CSVLoggerCallback(Callback):
         """
         self._claim.require_free()
         self.path = self._place(trainer.save_dir).absolute()
-        self._steps = StepRows(steps_path(self.path))
+        self._begin()
         if mistake := self._mistake(self.path):
             raise ConfigError(mistake)
         folder = self.path.parent
@@ -154,7 +147,7 @@ class CSVLoggerCallback(Callback):
         lock = self.path.with_name(f"{self.path.name}.lock")
         try:
             self._claim.take(lock, trainer)
-            names = [self.path.name, self._steps.path.name]
+            names = [self.path.name, self._steps.file.path.name]
             sweep_leftovers(self.path.parent, names)
         except OSError as error:
             raise ConfigError(
@@ -165,15 +158,11 @@ class CSVLoggerCallback(Callback):
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Make the file that of the history; with none, touch nothing yet."""
-        self._is_fresh, self._known = True, 0
-        self._columns, self._owed, self._failing = [], [], set()
         if resumed and trainer.history:
-            self._owed = list(range(1, len(trainer.history) + 1))
-            self._try(self.path, lambda: self._resume(cells_of(trainer)))
-        if not resumed:
-            self._steps = StepRows(self._steps.path)
-        elif self.every_n_steps:
-            self._try(self._steps.path, self._steps.resume)
+            self._num_rows = len(trainer.history)
+            self._try(self._file, lambda: self._resume(cells_of(trainer)))
+        if resumed and self.every_n_steps:
+            self._try(self._steps.file, self._steps.resume)
 
     @heard_if(lambda self: self.every_n_steps)
     def on_step_end(self, trainer: Trainer, logs: LazyLogs) -> None:
@@ -221,9 +210,8 @@ class CSVLoggerCallback(Callback):
         Raises:
             FolderLostError: another run writes there by now.
         """
-        row = None if self._owed else as_cells(metrics)
-        self._owed.append(len(trainer.history))
-        self._try(self.path, lambda: self._write_rows(trainer, row))
+        self._num_rows = len(trainer.history)
+        self._try(self._file, lambda: self._write_rows(trainer))
 
     def on_close(self, trainer: Trainer) -> None:
         """Write the rows that wait, as those of a run that failed; let others write.
@@ -233,57 +221,49 @@ class CSVLoggerCallback(Callback):
         """
         try:
             if self._claim.is_of(trainer):
-                if self._owed and self.failure != "fatal":  # else that has ended it
-                    self._try(self.path, lambda: self._write_rows(trainer))
+                if self._num_rows and not self._file.columns:
+                    self._try(self._file, lambda: self._write_rows(trainer))
                 if self.every_n_steps:
                     self._write_steps(durably=True)
-                if self._owed:
-                    first, last = self._owed[0], self._owed[-1]
-                    _tell_missing(self.path, "epochs", first, last, len(self._owed))
-                if self._steps.missing:
-                    _tell_missing(self._steps.path, "steps", *self._steps.missing)
+                first, last = self._known + 1, self._num_rows
+                epochs = (first, last, last - self._known) if last >= first else None
+                _tell_missing(self._file, "epochs", epochs)
+                _tell_missing(self._steps.file, "steps", self._steps.missing)
         finally:
             self._claim.release(trainer)
 
-    def _try(self, path: Path, write: Callable[[], None]) -> None:
-        """Call ``write``; what ``path`` cannot take, as on a full disk, waits.
+    def _try(self, file: LogFile, write: Callable[[], None]) -> None:
+        """Call ``write``; what ``file`` cannot take, as on a full disk, waits.
 
         A run is worth more than its log, and a log more than one write of it.
         """
         try:
             self._claim.confirm()
             write()
+            file.is_failing = False
         except OSError as error:
-            if self.failure == "fatal":  # it is not, to whoever says so
+            was_failing, file.is_failing = file.is_failing, True
+            file.columns = []  # nobody knows how it stands
+            if was_failing:
+                return  # it was told, or has ended the run
+            if self.failure == "fatal":  # a log is worth as much, to whoever says so
                 raise
-            if path not in self._failing:
-                kept = f"the latest {MOST_KEPT} of " if path == self._steps.path else ""
-                logger.warning(
-                    "csv: %s cannot be written (%s); %sits rows wait until it can be",
-                    *(path, error.strerror or error, kept),
-                )
-            self._failing.add(path)
-        else:
-            self._failing.discard(path)
+            kept = f"the latest {MOST_KEPT} of " if file is self._steps.file else ""
+            logger.warning(
+                "csv: %s cannot be written (%s); %sits rows wait until it can be",
+                *(file.path, error.strerror or error, kept),
+            )
 
     def _write_steps(self, durably: bool) -> None:
-        self._try(self._steps.path, lambda: self._steps.write(durably))
+        self._try(self._steps.file, lambda: self._steps.write(durably))
 
-    def _write_rows(
-        self, trainer: Trainer, row: Mapping[str, str] | None = None
-    ) -> None:
+    def _write_rows(self, trainer: Trainer) -> None:
         """Append a row, if all before it are there; else write those of the history."""
-        if self._is_fresh:
-            set_aside(self.path)
-            self._is_fresh = False
-        is_known = row is not None and row.keys() <= set(self._columns)
-        if row is not None and is_known and self.path.is_file():
-            append_rows(self.path, self._columns, [row])
-            self._known = len(trainer.history)
-        else:
-            self._replace(*self._read(), cells_of(trainer))
+        self._file.begin()
+        if not self._file.append([as_cells(trainer.history[-1])]):
+            self._replace(*self._file.read(), cells_of(trainer))
+        self._known = self._num_rows
         self._claim.left(self.path)
-        self._owed = []
 
     def _place(self, save_dir: Path) -> Path:
         default = save_dir / "training_log.csv"
@@ -297,13 +277,10 @@ class CSVLoggerCallback(Callback):
             mistake = _mistake(steps_path(path), told)
         return mistake
 
-    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
-        return read_rows(self.path) if self.path.is_file() else ([], [])
-
     def _resume(self, history: Sequence[Mapping[str, str]]) -> None:
-        columns, rows = self._read()
-        if "step" not in columns or not are_of(history, rows):
-            set_aside(self.path)  # if it is not gone
+        columns, rows = self._file.read()
+        if not columns or not are_of(history, rows):
+            self._file.set_aside()
             columns, rows = [], []
             logger.warning("%s is written anew from the history", self.path)
         elif len(rows) > len(history):
@@ -311,10 +288,9 @@ class CSVLoggerCallback(Callback):
                 "%s: dropped %d rows that the run will write again",
                 *(self.path, len(rows) - len(history)),
             )
-        self._is_fresh, self._known = False, min(len(rows), len(history))
+        self._file.is_own, self._known = True, min(len(rows), len(history))
         self._replace(columns, rows, history)
         self._claim.left(self.path)
-        self._owed = []
 
     def _replace(
         self,
@@ -329,17 +305,17 @@ class CSVLoggerCallback(Callback):
         """
         nothing: Mapping[str, str] = {}
         pairs = zip_longest(rows[: self._known], history, fillvalue=nothing)
-        rows = [{**row, **cells} for row, cells in pairs]
-        columns = list(dict.fromkeys(chain(columns, *rows)))
-        replace_rows(self.path, columns, rows)
-        self._columns, self._known = columns, len(history)
+        self._file.replace(columns, [{**row, **cells} for row, cells in pairs])
+        self._known = len(history)
 
 
-def _tell_missing(path: Path, what: str, first: int, last: int, number: int) -> None:
-    logger.warning(
-        "csv: %s could not always be written: %d of its rows are missing, %s",
-        *(path, number, f"of the {what} from {first} to {last}"),
-    )
+def _tell_missing(file: LogFile, what: str, rows: tuple[int, int, int] | None) -> None:
+    if rows is not None:
+        first, last, number = rows
+        logger.warning(
+            "csv: %s could not always be written: %d of its rows are missing, %s",
+            *(file.path, number, f"of the {what} from {first} to {last}"),
+        )
 
 
 def steps_path(path: Path) -> Path:

@@ -8,14 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from trainbus_logging.csv_file import (
-    NOTES,
-    append_rows,
-    as_cells,
-    read_rows,
-    replace_rows,
-    set_aside,
-)
+from trainbus_logging.csv_file import NOTES, LogFile, as_cells
 from training.plugin import Readback
 
 logger = logging.getLogger(__name__)
@@ -34,16 +27,13 @@ class StepRows:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.file = LogFile(path)
         #: Cells of the latest row, by which the file is known again; none: no row yet.
         self._last: dict[str, str] = {}
         self._waiting: dict[int, dict[str, Any]] = {}  # step -> values, or on their way
         self._added = 0  # rows since the last try to write
         #: Rows that no memory was left for: the first step, the last, how many.
         self._dropped: tuple[int, int, int] | None = None
-        self._columns: list[str] = []
-        self._is_fresh = True  # what is there may be an earlier log
-        self._is_torn = False  # a row may be there in part
         self._is_synced = True  # nothing is written that is not on the disk
 
     def add(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
@@ -97,25 +87,21 @@ class StepRows:
             if not durably and not _is_here(row):
                 break
             ready.append((step, _settled(row)))
-        if not ready and (self._is_synced or not durably or not self.path.is_file()):
+        is_there = self.file.path.is_file()
+        if not ready and (self._is_synced or not durably or not is_there):
             return
         self._added = 0
-        if self._is_fresh:
-            set_aside(self.path)
-            self._is_fresh = False
+        self.file.begin()
         rows = [row for _, row in ready]
-        is_new = not set(chain(*rows)) <= set(self._columns)
         is_again = bool(rows) and rows[0]["step"] == self._last.get("step")
-        if is_new or is_again or self._is_torn or not self.path.is_file():
-            columns, found = self._read()
+        self._is_synced = False  # as long as it is not known
+        if not is_again and self.file.append(rows, durably):
+            self._is_synced = durably
+        else:
+            columns, found = self.file.read()
             # What is there of later ones is of a write or a resume that failed.
             end = int(self._last.get("step", 0))
             self._replace(columns, [*_until(end, found), *rows])
-        else:
-            self._is_torn, self._is_synced = True, False  # as long as it is not known
-            append_rows(self.path, self._columns, rows, durably)
-            self._is_synced = durably
-        self._is_torn = False
         for step, row in ready:
             del self._waiting[step]
             self._last = self._merged(self._last, row)
@@ -131,39 +117,31 @@ class StepRows:
         """
         if not self._last:  # it has no row yet
             return
-        columns, rows = self._read()
+        columns, rows = self.file.read()
         last, self._last = self._last, {}
         kept = _until(int(last["step"]), rows)
         end = kept[-1] if kept else {}
         if any(end.get(name, "") != last[name] for name in last if name != NOTES):
             logger.warning(
                 "%s has no row of step %s as this run wrote it, and begins anew",
-                *(self.path, last["step"]),
+                *(self.file.path, last["step"]),
             )
             return
         if len(rows) > len(kept):
             logger.info(
                 "%s: dropped %d rows that the run will write again",
-                *(self.path, len(rows) - len(kept)),
+                *(self.file.path, len(rows) - len(kept)),
             )
-        self._is_fresh, self._last = False, last
+        self.file.is_own, self._last = True, last
         self._replace(columns, kept)
-
-    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
-        columns, rows = read_rows(self.path) if self.path.is_file() else ([], [])
-        if "step" in columns:
-            return columns, rows
-        set_aside(self.path)  # if it is not gone
-        return [], []
 
     def _replace(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         """Write the whole file, of several rows of a step one."""
         by_step: dict[str, dict[str, str]] = {}
         for row in rows:
             by_step[row["step"]] = self._merged(by_step.get(row["step"], {}), row)
-        columns = list(dict.fromkeys(chain(columns, *by_step.values())))
-        replace_rows(self.path, columns, list(by_step.values()))
-        self._columns, self._is_synced = columns, True
+        self.file.replace(columns, list(by_step.values()))
+        self._is_synced = True
 
     @staticmethod
     def _merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:

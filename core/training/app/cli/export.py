@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from training.app.cli.results import sweep_drafts
 from training.errors import CheckpointError, ConfigError
+from training.files.leftovers import sweep_drafts
 from training.files.named_paths import named_path
 
 __all__ = ["export"]

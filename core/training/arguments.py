@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_savable",
-    "checked_settings",
+    "check_settings",
     "epoch_limit",
     "planned_end",
     "checked_count",
@@ -290,8 +290,8 @@ def checked_model(model: Any) -> nn.Module:
     return model
 
 
-def checked_settings(trainer: Checkpointable) -> dict[str, Any]:
-    """Return by name what may be set on a trainer until it trains.
+def check_settings(trainer: Checkpointable) -> None:
+    """Check what may be set on a trainer until it trains.
 
     Numbers of other libraries become Python's own.
 
@@ -299,7 +299,9 @@ def checked_settings(trainer: Checkpointable) -> dict[str, Any]:
         ConfigError: a setting is none that a run can have; says which.
     """
     given = vars(trainer)  # as it was set, which is None where ``Epochs`` tells more
-    return {name: check(given[name]) for name, check in _CHECKS.items()}
+    checked = {name: check(given[name]) for name, check in _CHECKS.items()}
+    for name, value in checked.items():
+        setattr(trainer, name, value)
 
 
 def checked_folder(save_dir: Any) -> Path:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from training.arguments import (
     Epochs,
+    check_settings,
     checked_flag,
     checked_folder,
     checked_metadata,
     checked_model,
     checked_reason,
-    checked_settings,
     set_between_runs,
     shown,
 )
@@ -171,7 +171,7 @@ class Trainer:
         self.seed, self._drawn_seed = seed, torch.initial_seed()
         self.save_dir = checked_folder(save_dir)
         self.metadata = checked_metadata(metadata)
-        self._check_settings()
+        check_settings(self)
         self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)
         self._tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self._cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
@@ -184,10 +184,6 @@ class Trainer:
         )
         refuse_two_recorders(options, self.plugins)
         self._place(precision)
-
-    def _check_settings(self) -> None:
-        for name, value in checked_settings(self).items():
-            setattr(self, name, value)
 
     def _place(self, precision: str) -> None:
         """Let a strategy put all that is trained where it runs: plugins are there."""
@@ -281,7 +277,7 @@ class Trainer:
             )
         with held():  # reading a checkpoint lasts
             go_on(self, resume, allow_changes)
-            self._check_settings()  # they may be others since
+            check_settings(self)  # they may be others since
             self.optimizer = checked_optimizer(self.optimizer, self.precision)
             if self._run.waiting is not None:
                 self._run.waiting.check()  # settings may be others since

@@ -19,11 +19,12 @@ from training.arguments import (
     checked_metadata,
     checked_model,
     checked_reason,
+    listed,
     set_between_runs,
     shown,
 )
 from training.builtin.compiling import compile_options, refuse_two_recorders
-from training.builtin.defaults import built_in, listed, register_plugins
+from training.builtin.defaults import built_in, register_plugins
 from training.builtin.placing import chosen_strategy, placed
 from training.builtin.resume import go_on
 from training.bus.bus import Bus

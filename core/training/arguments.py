@@ -46,7 +46,7 @@ __all__ = [
     "checked_reason",
     "checked_seed",
     "Epochs",
-    "listed",
+    "checked_callbacks",
     "set_between_runs",
     "shown",
 ]
@@ -318,7 +318,7 @@ def checked_folder(save_dir: Any) -> Path:
     return named_path(save_dir)
 
 
-def listed(callbacks: Any) -> list[Any]:
+def checked_callbacks(callbacks: Any) -> list[Any]:
     """Return ``callbacks`` as a list.
 
     Raises:

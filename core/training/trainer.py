@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from training.arguments import (
     Epochs,
     check_settings,
+    checked_callbacks,
     checked_flag,
     checked_folder,
     checked_metadata,
     checked_model,
     checked_reason,
-    listed,
     set_between_runs,
     shown,
 )
@@ -158,7 +158,7 @@ class Trainer:
         forward = self._forward = make_forward(loss_fn, step_fn, loss_per)
         how = step_fn if loss_fn is None else loss_fn
         self._weigher_of = partial(weigher_of, loss_per, forward, loss_fn, how is None)
-        self.model, given = checked_model(model), listed(callbacks or ())
+        self.model, given = checked_model(model), checked_callbacks(callbacks or ())
         self.criterion = Criterion(how, model, given, is_step=step_fn is not None)
         self.bus, self._configured = Bus(), ConfiguredOptions()
         keep_frozen(model, optimizer)

@@ -19,10 +19,21 @@ from training.discovery.specs import parse_specs
 from training.documents.document import Document, Key, as_yaml
 from training.errors import ConfigError, PluginError
 
-__all__ = ["DEFAULT_PLUGINS", "PluginList", "gather", "meant_by", "sources"]
+__all__ = [
+    "DEFAULT_PLUGINS",
+    "PluginList",
+    "environment",
+    "gather",
+    "meant_by",
+    "sources",
+]
 
 #: What is enabled when no source lists plugins; evaluation only with validation rows.
 DEFAULT_PLUGINS = ("progress", "csv", "evaluation", "checkpointing")
+
+
+#: Names plugins as ``-p`` does: ``TRAINBUS_PLUGINS=ema,no:csv``.
+ENVIRONMENT = "TRAINBUS_PLUGINS"
 
 
 class PluginList(Document):
@@ -31,6 +42,11 @@ class PluginList(Document):
 
 class PluginNamed(Document):
     """What one ``-p`` says: a plugin goes by the name that it brings along."""
+
+
+def environment() -> str:
+    """Return the value of TRAINBUS_PLUGINS."""
+    return os.environ.get(ENVIRONMENT, "")
 
 
 def sources(

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.app.config.from_arguments import environment
 from training.app.config.named_parts import named_in
-from training.app.config.sources import PluginList, gather, sources
+from training.app.config.sources import PluginList, environment, gather, sources
 from training.documents.document import Document
 
 __all__ = ["Choice", "choices", "parts"]

@@ -61,7 +61,7 @@ def sources(
     return [
         *([] if path is None else [Document.read(find_config(path))]),
         listed,  # in the place of the file's list: plugins are named beside it
-        *_chosen(from_variable, "TRAINBUS_PLUGINS="),
+        *_chosen(from_variable, f"{ENVIRONMENT}="),
         *_chosen(plugins),
         changed,  # options, of those named, too
     ]

@@ -17,6 +17,11 @@ from training.view import TrainerView
 log = logging.getLogger(__name__)
 
 
+def may_divide(plugin: Any) -> bool:
+    """Whether a plugin may divide the run among several processes."""
+    return hasattr(plugin, "make_strategy")
+
+
 def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
     """Return the first answer of a plugin, else the strategy for one process.
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from training.app.config.load import Config, as_mapping, compose
 from training.discovery.specs import build_plugins
 from training.documents.document import Document
-from training.errors import ConfigError
 from training.hardware.launch import job
 
 if TYPE_CHECKING:
@@ -130,24 +129,25 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     """
     named = build_plugins(config.plugins.values(), config.place)
     pairs: Any = named  # a trainer takes finished ones, too
-    if config.data.train is None and config.data.synthetic is None:
-        raise ConfigError(
-            f"{config.place(('data', 'train'))} is missing; name the rows to train on"
-        )
-    instances = [*(callbacks or ()), *(plugin for _, plugin in named)]
-    if not any(hasattr(each, "make_strategy") for each in instances):
-        from training.hardware.strategy import require_alone
-
-        require_alone()  # here, too: pictures may be drawn before there is a trainer
-    from training.app.building.components import build_parts, data_facts
+    from training.app.building.components import (
+        build_parts,
+        data_facts,
+        require_training_rows,
+    )
     from training.app.building.optimizer import build_optimizer
     from training.app.building.recipe import described
     from training.builtin.defaults import IMPLIED, SILENT
+    from training.builtin.placing import may_divide
     from training.builtin.run_record import RunRecord
     from training.builtin.unmeasured import may_measure
+    from training.hardware.strategy import require_alone
     from training.planned.planned_run import NOBODY_EVALUATES
     from training.trainer import Trainer
 
+    require_training_rows(config)
+    instances = [*(callbacks or ()), *(plugin for _, plugin in named)]
+    if not any(map(may_divide, instances)):
+        require_alone()  # here, too: pictures may be drawn before there is a trainer
     parts = build_parts(config, plugins=named)
     mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))

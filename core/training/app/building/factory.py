@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["build_trainer", "create_trainer_from_config"]
 
-#: Arguments of ``create_trainer_from_config`` that stand elsewhere in a file than below
-#: ``training``.
-ELSEWHERE = {
-    *("config", "data_config_path", "training_config_path", "callbacks", "plugins"),
-    *("task", "seed", "model_name", "model_type", "batch_size"),
-}
-
 log = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Config
@@ -104,13 +97,32 @@ def create_trainer_from_config(
         ConfigError: every mistake in one sentence each, with its place.
         DataError: the data cannot be used.
     """
-    given = locals()  # every argument by its name
     arguments = {
         "task": task,
         "seed": seed,
         "data": {"batch_size": batch_size},
         "model": {"name": model_name, "type": model_type},
-        "training": {n: value for n, value in given.items() if n not in ELSEWHERE},
+        "training": {
+            "num_epochs": num_epochs,
+            "max_steps": max_steps,
+            "fp16": fp16,
+            "precision": precision,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
+            "max_grad_norm": max_grad_norm,
+            "save_dir": save_dir,
+            "device": device,
+            "nonfinite": nonfinite,
+            "stop_on_sigusr1": stop_on_sigusr1,
+            "tf32": tf32,
+            "compile": compile,
+            "cuda_graphs": cuda_graphs,
+            "loss_per": loss_per,
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "early_stopping": early_stopping,
+            "freeze": freeze,
+            "use_tensorboard": use_tensorboard,
+        },
         "plugins": plugins,
     }
     sources = (config, data_config_path, training_config_path)

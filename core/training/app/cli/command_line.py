@@ -41,9 +41,10 @@ from training.signals.handlers import Terminated
 
 __all__ = ["main"]
 
-#: Commands that write files of results, and train nothing.
+#: Commands that write files, be they temporary, and train nothing in this process.
 WRITING = {
-    *("convert_easy_vqa", "evaluate", "export", "init", "predict", "write_report"),
+    *("check", "check_plugins", "convert_easy_vqa", "evaluate", "export", "init"),
+    *("plan", "predict", "verify_resume", "write_report"),
 }
 
 EPILOG = """\

@@ -141,28 +141,49 @@ def _fit(
     mistakes += [
         ((name,), " is missing; it has no default")
         for name, parameter in parameters.items()
-        if parameter.default is inspect.Parameter.empty and name not in options
+        if name not in options and _is_required(parameter)
     ]
     return values, mistakes
 
 
+def _field(parameter: inspect.Parameter) -> Any:
+    """Return pydantic's Field that stands as a parameter's default, else None."""
+    default = parameter.default
+    return default if type(default).__name__ == "FieldInfo" else None
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    field = _field(parameter)
+    if field is None:
+        return parameter.default is inspect.Parameter.empty
+    return bool(field.is_required())
+
+
 def instance(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """Return ``cls(**values)`` for values that are ``fitted``: not checked again."""
+    """Return ``cls(**values)`` for values that are ``fitted``: not checked again.
+
+    A Field in place of a default would arrive as the value; what it holds does.
+    """
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, each in parameters_of(cls).items()
+        if name not in values and (field := _field(each)) is not None
+    }
     token = _fitted_for.set(cls.__init__)
     try:
-        return cls(**values)
+        return cls(**defaults, **values)
     finally:
         _fitted_for.reset(token)
 
 
 def signature_mistakes(cls: type[Any]) -> list[str]:
     """Return what is wrong with a constructor as the schema of options."""
-    # Only pydantic's own classes take it away; here it would arrive as the value.
+    # Its bounds are not seen, and from Python it arrives as the value.
     return out_of_reach(cls) + [
         f"the option {name!r} has a Field as its default; write it into the type, as "
         "in Annotated[int, Field(ge=1)] = 3"
         for name, parameter in parameters_of(cls).items()
-        if type(parameter.default).__name__ == "FieldInfo"
+        if _field(parameter) is not None
     ]
 
 

@@ -99,16 +99,15 @@ def fitted(
         Keyword arguments for ``instance``, good if there is no mistake; and for every
         mistake, in reading order, its place below the options and what to say there.
     """
-    return _fit(parameters_of(cls), _takes_more(cls), options, also)
+    takes_more = cls.__init__ is not object.__init__ and _takes_more(cls)
+    return _fit(parameters_of(cls), takes_more, options, also)
 
 
 def fitted_call(
     function: Callable[..., Any], options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Mistake]]:
     """Return the same of the keyword-only arguments of a function."""
-    given = inspect.signature(function).parameters.values()
-    takes_more = any(p.kind is p.VAR_KEYWORD for p in given)
-    return _fit(keyword_only(function), takes_more, options, ())
+    return _fit(keyword_only(function), _takes_more(function), options, ())
 
 
 def keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -216,11 +215,9 @@ def _named(
     }
 
 
-def _takes_more(cls: type[Any]) -> bool:
-    """Whether the constructor takes ``**kwargs``, so that any name is an option."""
-    if cls.__init__ is object.__init__:
-        return False
-    parameters = inspect.signature(cls).parameters.values()
+def _takes_more(function: Callable[..., Any]) -> bool:
+    """Whether it takes ``**kwargs``, so that any name is an option."""
+    parameters = inspect.signature(function).parameters.values()
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
@@ -283,9 +280,9 @@ def _checked(parameter: inspect.Parameter, value: Any) -> tuple[Any, list[Mistak
 
 
 def _converted(annotation: Any, value: Any) -> Any:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    adapter = _adapter(TypeAdapter, annotation)
+    adapter = _adapter(annotation)
     if adapter is None:
         return value
     try:
@@ -300,20 +297,19 @@ def _converted(annotation: Any, value: Any) -> Any:
         return adapter.validate_json(text, strict=True)
 
 
-def _adapter(make: Any, annotation: Any) -> Any:
+def _adapter(annotation: Any) -> Any:
     """Return a validator of ``annotation``, or None where there can be none.
 
     It takes no key that a dataclass has no field for; a pydantic class decides itself.
     """
-    from pydantic import ConfigDict, PydanticUserError
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
     from typing_extensions import TypeAliasType
 
     # A dataclass itself would take no configuration, but its alias does.
-    alias = TypeAliasType("alias", annotation)
+    alias: Any = TypeAliasType("alias", annotation)
+    config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
     try:
-        return make(
-            alias, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-        )
+        return TypeAdapter(alias, config=config)
     except PydanticUserError as error:
         if error.code == "typed-dict-version":
             raise

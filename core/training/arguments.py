@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from numbers import Integral, Real
 from operator import attrgetter
@@ -16,11 +16,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from training.bus.callback import Callback
 from training.checkpoint.optimizer_state import options_of, state_dict_of
 from training.checkpoint.plugin_states import check_states
 from training.checkpoint.settings import settings_of
 from training.checkpoint.storable import OF_PART, describe_foreign, foreign_value
-from training.errors import ConfigError
+from training.errors import ConfigError, PluginError
 from training.files.named_paths import named_path
 from training.loop.window import NONFINITE_POLICIES
 from training.plain import plain
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_savable",
-    "checked_settings",
+    "check_scheduler",
+    "check_settings",
     "epoch_limit",
     "planned_end",
     "checked_count",
@@ -44,6 +46,7 @@ __all__ = [
     "checked_reason",
     "checked_seed",
     "Epochs",
+    "checked_callbacks",
     "set_between_runs",
     "shown",
 ]
@@ -290,8 +293,8 @@ def checked_model(model: Any) -> nn.Module:
     return model
 
 
-def checked_settings(trainer: Checkpointable) -> dict[str, Any]:
-    """Return by name what may be set on a trainer until it trains.
+def check_settings(trainer: Checkpointable) -> None:
+    """Check what may be set on a trainer until it trains.
 
     Numbers of other libraries become Python's own.
 
@@ -299,7 +302,9 @@ def checked_settings(trainer: Checkpointable) -> dict[str, Any]:
         ConfigError: a setting is none that a run can have; says which.
     """
     given = vars(trainer)  # as it was set, which is None where ``Epochs`` tells more
-    return {name: check(given[name]) for name, check in _CHECKS.items()}
+    checked = {name: check(given[name]) for name, check in _CHECKS.items()}
+    for name, value in checked.items():
+        setattr(trainer, name, value)
 
 
 def checked_folder(save_dir: Any) -> Path:
@@ -311,6 +316,32 @@ def checked_folder(save_dir: Any) -> Path:
     if save_dir == "":
         raise ConfigError("save_dir is '', which names no folder; use '.' for this one")
     return named_path(save_dir)
+
+
+def checked_callbacks(callbacks: Any) -> list[Any]:
+    """Return ``callbacks`` as a list.
+
+    Raises:
+        PluginError: it is one callback, a name or a mapping.
+    """
+    is_one = isinstance(callbacks, (str, Mapping, Callback))
+    if is_one or not isinstance(callbacks, Iterable):
+        raise PluginError(
+            f"callbacks is {callbacks!r}; pass a list of instances, as in "
+            "callbacks=[MyCallback()], and installed plugins by name in plugins=[...]"
+        )
+    return list(callbacks)
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Raise ``ConfigError`` for what is no scheduler, such as a list of them."""
+    steps = callable(getattr(scheduler, "step", None))
+    if not steps or isinstance(scheduler, type):
+        raise ConfigError(
+            f"scheduler is {scheduler!r}; pass one torch scheduler object, such as "
+            "StepLR(optimizer, 10), or leave it out and let the plugin build one: "
+            'plugins=[{"lr_scheduling": {"type": "cosine"}}]'
+        )
 
 
 #: What may be set on a trainer that is built, and some of it inside a run.

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from training.arguments import check_savable, epoch_limit, planned_end
-from training.builtin.defaults import wrapped_module
 from training.builtin.first_steps import watched
+from training.builtin.placing import wrapped_module
 from training.builtin.resume import Resumable, way_on
 from training.builtin.runs_at_once import among_others, seed_run
 from training.builtin.unsaved import watch_unsaved

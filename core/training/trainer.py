@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from training.arguments import (
     Epochs,
+    check_settings,
+    checked_callbacks,
     checked_flag,
     checked_folder,
     checked_metadata,
     checked_model,
     checked_reason,
-    checked_settings,
     set_between_runs,
     shown,
 )
 from training.builtin.compiling import compile_options, refuse_two_recorders
-from training.builtin.defaults import built_in, listed, register_plugins
+from training.builtin.defaults import built_in, register_plugins
 from training.builtin.placing import chosen_strategy, placed
 from training.builtin.resume import go_on
 from training.bus.bus import Bus
@@ -157,7 +158,7 @@ class Trainer:
         forward = self._forward = make_forward(loss_fn, step_fn, loss_per)
         how = step_fn if loss_fn is None else loss_fn
         self._weigher_of = partial(weigher_of, loss_per, forward, loss_fn, how is None)
-        self.model, given = checked_model(model), listed(callbacks or ())
+        self.model, given = checked_model(model), checked_callbacks(callbacks or ())
         self.criterion = Criterion(how, model, given, is_step=step_fn is not None)
         self.bus, self._configured = Bus(), ConfiguredOptions()
         keep_frozen(model, optimizer)
@@ -171,7 +172,7 @@ class Trainer:
         self.seed, self._drawn_seed = seed, torch.initial_seed()
         self.save_dir = checked_folder(save_dir)
         self.metadata = checked_metadata(metadata)
-        self._check_settings()
+        check_settings(self)
         self.stop_on_sigusr1 = checked_flag("stop_on_sigusr1", stop_on_sigusr1)
         self._tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self._cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
@@ -184,10 +185,6 @@ class Trainer:
         )
         refuse_two_recorders(options, self.plugins)
         self._place(precision)
-
-    def _check_settings(self) -> None:
-        for name, value in checked_settings(self).items():
-            setattr(self, name, value)
 
     def _place(self, precision: str) -> None:
         """Let a strategy put all that is trained where it runs: plugins are there."""
@@ -281,7 +278,7 @@ class Trainer:
             )
         with held():  # reading a checkpoint lasts
             go_on(self, resume, allow_changes)
-            self._check_settings()  # they may be others since
+            check_settings(self)  # they may be others since
             self.optimizer = checked_optimizer(self.optimizer, self.precision)
             if self._run.waiting is not None:
                 self._run.waiting.check()  # settings may be others since

@@ -211,6 +211,21 @@ def test_what_a_checkpoint_says_names_task_family_and_options(command: Command) 
     assert told["model"] == {"width": 4, "labels": ["even", "odd"]}
 
 
+def test_a_class_that_is_both_is_made_once_of_a_checkpoint_too() -> None:
+    from training.app.building.recipe import named_parts
+
+    taking = "    def __init__(self, base: int = 10):\n        self.base = base\n\n"
+    Path("own.py").write_text(OWN.replace("    def score", f"{taking}    def score", 1))
+    said = {"name": "./own.py:Parity", "options": {"base": 2}}
+    told = {"format": 2, "task": said, "family": {**said, "options": {}}}
+    task, family = named_parts(told, "a.pt")
+    assert family is task
+    assert family.base == 2
+    task, family = named_parts({**told, "family": said}, "a.pt")
+    assert family is not task
+    assert family.task is task
+
+
 def test_the_example_fits_in_a_hundred_lines() -> None:
     assert len([line for line in OWN.splitlines() if line.strip()]) <= 100
 

@@ -10,7 +10,7 @@ import torch
 from toy import Regression, assert_equal_weights, make_trainer
 
 from training import CheckpointError, ConfigError, Trainer, hookimpl
-from training.builtin.defaults import wrapped_module
+from training.builtin.placing import wrapped_module
 
 
 def switches() -> tuple[str, bool]:

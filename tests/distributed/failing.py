@@ -17,7 +17,7 @@ import torch
 from toy import Regression, regression_batches
 
 from training import Callback, Trainer
-from training.app.resume import started_at
+from training.builtin.resume import started_at
 from training.hardware.launch import job, number_of_restarts
 
 #: The file whose time is that of the failure; it names the process.

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from training import Callback, ConfigError, Trainer
-from training.app.resume import resume
+from training.builtin.resume import resume
 from training.callbacks import EarlyStoppingCallback
 
 pytestmark = pytest.mark.distributed

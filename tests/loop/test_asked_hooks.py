@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from training import Bus, Callback, ConfigError, Trainer
-from training.app.resume import resume
+from training.builtin.resume import resume
 from training.testing import tiny_trainer
 
 

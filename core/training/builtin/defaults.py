@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from training import callbacks as plugin_names
+from training.arguments import check_scheduler
 from training.builtin.compiling import Compile, has_recorder
 from training.builtin.memory_advice import MemoryAdvice
 from training.builtin.tf32 import TF32
@@ -18,7 +17,6 @@ from training.builtin.unmeasured import Unmeasured, declares_validation, may_mea
 from training.bus.bus import Bus
 from training.bus.callback import BuiltIn, Callback
 from training.errors import ConfigError, PluginError, did_you_mean
-from training.view import TrainerView
 
 log = logging.getLogger(__name__)
 
@@ -163,47 +161,3 @@ def recorder() -> Callback:
         return plugin_names.CUDAGraphsCallback()
     except ImportError as error:
         raise PluginError(f"cuda_graphs is on, but {error}") from error
-
-
-def check_scheduler(scheduler: Any) -> None:
-    """Raise ``ConfigError`` for what is no scheduler, such as a list of them."""
-    steps = callable(getattr(scheduler, "step", None))
-    if not steps or isinstance(scheduler, type):
-        raise ConfigError(
-            f"scheduler is {scheduler!r}; pass one torch scheduler object, such as "
-            "StepLR(optimizer, 10), or leave it out and let the plugin build one: "
-            'plugins=[{"lr_scheduling": {"type": "cosine"}}]'
-        )
-
-
-def listed(callbacks: Any) -> list[Any]:
-    """Return ``callbacks`` as a list.
-
-    Raises:
-        PluginError: it is one callback, a name or a mapping.
-    """
-    is_one = isinstance(callbacks, (str, Mapping, Callback))
-    if is_one or not isinstance(callbacks, Iterable):
-        raise PluginError(
-            f"callbacks is {callbacks!r}; pass a list of instances, as in "
-            "callbacks=[MyCallback()], and installed plugins by name in plugins=[...]"
-        )
-    return list(callbacks)
-
-
-def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
-    """Return the model in what plugins wrap around it, one around the other.
-
-    Raises:
-        PluginError: what one returned is no module.
-    """
-
-    def note(name: str, module: nn.Module, wrapped: nn.Module) -> None:
-        if wrapped is not module:
-            inner, outer = type(module).__name__, type(wrapped).__name__
-            log.info("plugin %r puts %s into %s", name, inner, outer)
-
-    module: nn.Module = bus.chain(
-        "wrap_model", "model", note, trainer=trainer, model=trainer.model
-    )
-    return module

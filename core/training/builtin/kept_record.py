@@ -14,7 +14,7 @@ from training.errors import ConfigError
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = ["KeptRecord", "settings_of"]
+__all__ = ["KeptRecord"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class KeptRecord(RunRecord):
     def on_setup(self, trainer: Checkpointable) -> None:
         """Take the folder; where another run has it, keep no record and say so."""
         self._is_kept = True
-        self.config = settings_of(trainer)
+        self.config = _configuration(trainer)
         try:
             super().on_setup(trainer)
         except ConfigError as error:
@@ -76,7 +76,7 @@ class KeptRecord(RunRecord):
             super().on_train_end(trainer)
 
 
-def settings_of(trainer: Checkpointable) -> dict[str, Any]:
+def _configuration(trainer: Checkpointable) -> dict[str, Any]:
     """Return what a trainer was built with, as YAML can say it."""
     own: Any = trainer
     sizes = [weight.numel() for weight in trainer.model.parameters()]

@@ -1,7 +1,8 @@
-"""Ask plugins for a strategy, and let it place the model."""
+"""Ask plugins for a strategy, let it place the model, and wrap what they wrap."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -12,6 +13,13 @@ from training.errors import PluginError
 from training.hardware.strategy import Strategy, require_alone
 from training.messages.error_texts import add_note, notes_of
 from training.view import TrainerView
+
+log = logging.getLogger(__name__)
+
+
+def may_divide(plugin: Any) -> bool:
+    """Whether a plugin may divide the run among several processes."""
+    return hasattr(plugin, "make_strategy")
 
 
 def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
@@ -78,3 +86,21 @@ def placed(
             "return the model itself, and put wrappers around it in wrap_model"
         )
     return device
+
+
+def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
+    """Return the model in what plugins wrap around it, one around the other.
+
+    Raises:
+        PluginError: what one returned is no module.
+    """
+
+    def note(name: str, module: nn.Module, wrapped: nn.Module) -> None:
+        if wrapped is not module:
+            inner, outer = type(module).__name__, type(wrapped).__name__
+            log.info("plugin %r puts %s into %s", name, inner, outer)
+
+    module: nn.Module = bus.chain(
+        "wrap_model", "model", note, trainer=trainer, model=trainer.model
+    )
+    return module

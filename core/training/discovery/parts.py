@@ -19,7 +19,7 @@ from training.recipes.class_checks import class_mistakes
 from training.recipes.family import ModelFamily
 from training.recipes.task import Task
 
-__all__ = ["build_pair", "build_part", "find_part", "named_part"]
+__all__ = ["build_family", "build_pair", "build_part", "find_part", "named_part"]
 
 
 def named_part(entry: Any, place: str) -> tuple[str, dict[str, Any]]:
@@ -86,8 +86,6 @@ def build_pair(
 ) -> tuple[Task, ModelFamily]:
     """Return a task and its family, the one knowing the other.
 
-    A class that is both is made once, unless the family has options of its own.
-
     Args:
         task: a name, or one over its options.
         family: a name; None: the task's default.
@@ -103,8 +101,33 @@ def build_pair(
     made: Task = build_part(cls, given, ("task", name), locate)
     kind = family or made.default_family
     found = find_part("model", kind, locate(("model", "type")))
-    partner: Any = made
-    if found is not cls or options:
-        partner = build_part(found, options, ("model",), locate, also)
-    partner.task = made
-    return made, partner
+    return made, build_family(made, found, options, ("model",), locate, also)
+
+
+def build_family(
+    task: Task,
+    cls: type[Any],
+    options: Mapping[str, Any],
+    at: Key,
+    locate: Locate = dotted,
+    also: Iterable[str] = (),
+) -> ModelFamily:
+    """Return the family of a task, which knows that task.
+
+    A class that is both is made once, unless the family has options of its own.
+
+    Args:
+        task: made already.
+        cls: of the family, from ``find_part``.
+        options: of the family.
+        at: where they stand in the configuration.
+        locate: turns a path in the configuration into words, for messages.
+        also: further keys that may stand there, for suggestions.
+    Raises:
+        PluginError: an option does not fit.
+    """
+    is_both = type(task) is cls and not options
+    family: Any = task if is_both else build_part(cls, options, at, locate, also)
+    family.task = task
+    made: ModelFamily = family
+    return made

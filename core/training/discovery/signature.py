@@ -99,16 +99,15 @@ def fitted(
         Keyword arguments for ``instance``, good if there is no mistake; and for every
         mistake, in reading order, its place below the options and what to say there.
     """
-    return _fit(parameters_of(cls), _takes_more(cls), options, also)
+    takes_more = cls.__init__ is not object.__init__ and _takes_more(cls)
+    return _fit(parameters_of(cls), takes_more, options, also)
 
 
 def fitted_call(
     function: Callable[..., Any], options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Mistake]]:
     """Return the same of the keyword-only arguments of a function."""
-    given = inspect.signature(function).parameters.values()
-    takes_more = any(p.kind is p.VAR_KEYWORD for p in given)
-    return _fit(keyword_only(function), takes_more, options, ())
+    return _fit(keyword_only(function), _takes_more(function), options, ())
 
 
 def keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -141,28 +140,49 @@ def _fit(
     mistakes += [
         ((name,), " is missing; it has no default")
         for name, parameter in parameters.items()
-        if parameter.default is inspect.Parameter.empty and name not in options
+        if name not in options and _is_required(parameter)
     ]
     return values, mistakes
 
 
+def _field(parameter: inspect.Parameter) -> Any:
+    """Return pydantic's Field that stands as a parameter's default, else None."""
+    default = parameter.default
+    return default if type(default).__name__ == "FieldInfo" else None
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    field = _field(parameter)
+    if field is None:
+        return parameter.default is inspect.Parameter.empty
+    return bool(field.is_required())
+
+
 def instance(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """Return ``cls(**values)`` for values that are ``fitted``: not checked again."""
+    """Return ``cls(**values)`` for values that are ``fitted``: not checked again.
+
+    A Field in place of a default would arrive as the value; what it holds does.
+    """
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, each in parameters_of(cls).items()
+        if name not in values and (field := _field(each)) is not None
+    }
     token = _fitted_for.set(cls.__init__)
     try:
-        return cls(**values)
+        return cls(**defaults, **values)
     finally:
         _fitted_for.reset(token)
 
 
 def signature_mistakes(cls: type[Any]) -> list[str]:
     """Return what is wrong with a constructor as the schema of options."""
-    # Only pydantic's own classes take it away; here it would arrive as the value.
+    # Its bounds are not seen, and from Python it arrives as the value.
     return out_of_reach(cls) + [
         f"the option {name!r} has a Field as its default; write it into the type, as "
         "in Annotated[int, Field(ge=1)] = 3"
         for name, parameter in parameters_of(cls).items()
-        if type(parameter.default).__name__ == "FieldInfo"
+        if _field(parameter) is not None
     ]
 
 
@@ -195,11 +215,9 @@ def _named(
     }
 
 
-def _takes_more(cls: type[Any]) -> bool:
-    """Whether the constructor takes ``**kwargs``, so that any name is an option."""
-    if cls.__init__ is object.__init__:
-        return False
-    parameters = inspect.signature(cls).parameters.values()
+def _takes_more(function: Callable[..., Any]) -> bool:
+    """Whether it takes ``**kwargs``, so that any name is an option."""
+    parameters = inspect.signature(function).parameters.values()
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
@@ -262,9 +280,9 @@ def _checked(parameter: inspect.Parameter, value: Any) -> tuple[Any, list[Mistak
 
 
 def _converted(annotation: Any, value: Any) -> Any:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    adapter = _adapter(TypeAdapter, annotation)
+    adapter = _adapter(annotation)
     if adapter is None:
         return value
     try:
@@ -279,20 +297,19 @@ def _converted(annotation: Any, value: Any) -> Any:
         return adapter.validate_json(text, strict=True)
 
 
-def _adapter(make: Any, annotation: Any) -> Any:
+def _adapter(annotation: Any) -> Any:
     """Return a validator of ``annotation``, or None where there can be none.
 
     It takes no key that a dataclass has no field for; a pydantic class decides itself.
     """
-    from pydantic import ConfigDict, PydanticUserError
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
     from typing_extensions import TypeAliasType
 
     # A dataclass itself would take no configuration, but its alias does.
-    alias = TypeAliasType("alias", annotation)
+    alias: Any = TypeAliasType("alias", annotation)
+    config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
     try:
-        return make(
-            alias, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-        )
+        return TypeAdapter(alias, config=config)
     except PydanticUserError as error:
         if error.code == "typed-dict-version":
             raise

@@ -67,10 +67,11 @@ def parse_specs(specs: Iterable[Any], locate: Locate = dotted) -> list[PluginSpe
     """
     parsed: dict[str, PluginSpec] = {}
     for index, entry in enumerate(specs):
-        spec = _parse_spec(entry, locate(("plugins", str(index))))
+        place = locate(("plugins", str(index)))
+        spec = _parse_spec(entry, place)
         if spec.id in parsed:
             raise PluginError(
-                f"{locate(('plugins', str(index)))}: plugin {spec.id!r} is listed "
+                f"{place}: plugin {spec.id!r} is listed "
                 "twice; drop one, or tell them apart with the option `id: NAME`"
             )
         parsed[spec.id] = spec

@@ -39,26 +39,22 @@ def sweep_leftovers(folder: Path, of: Collection[str] | None = None) -> list[Pat
     )
 
 
-def sweep_drafts(path: Path) -> list[Path]:
+def sweep_drafts(path: Path) -> None:
     """Delete what processes that are gone had written of ``path``, which nobody locks.
 
     So a process of another host or container may be at work on one, and here its number
     says nothing: what has changed within a day stays. So does what only looks like one,
     without what is random in the name, and one of a name longer than drafts have of it.
-
-    Raises:
-        OSError: the folder cannot be read.
     """
     latest = time.time() - _IDLE
-    return _sweep(
-        path.parent,
-        (
-            (draft, name)
-            for draft, name in _leftovers(path.parent)
-            if name["stem"] == path.name and len(path.name) <= LONGEST_STEM
-            if name["random"] and _changed_at(draft) < latest
-        ),
+    found = (
+        (draft, name)
+        for draft, name in _leftovers(path.parent)
+        if name["stem"] == path.name and len(path.name) <= LONGEST_STEM
+        if name["random"] and _changed_at(draft) < latest
     )
+    with contextlib.suppress(OSError):  # a folder to write in may not be one to read
+        _sweep(path.parent, found)
 
 
 def _leftovers(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:

@@ -231,17 +231,15 @@ def _described(returned: Any, role: Role, way_out: str) -> tuple[str, str]:
     """Return what came back in words, and how to come to a loss."""
     if returned is None:
         return "None", f"{way_out} (is a return missing?)"
+    if role == "loss_fn" and isinstance(returned, Mapping | tuple | list):
+        way_out += ", alone; a step_fn may return more beside it"
     if isinstance(returned, Mapping):
         # No logits are a misspelt loss, near as the words are.
         names = [n for n in returned if isinstance(n, str) and n != "logits"]
         wanted = ("loss", "loss_sum")
         hint = next(filter(None, (did_you_mean(name, wanted) for name in names)), "")
-        if role == "loss_fn":
-            way_out += ", alone; a step_fn may return more beside it"
         return f"a mapping of {_listed(returned)}{hint}", way_out
     if isinstance(returned, tuple | list):
-        if role == "loss_fn":
-            way_out += ", alone; a step_fn may return more beside it"
         return _of_kind(returned), way_out
     # The usual slip: the graph is gone with .item().
     if isinstance(returned, Real):

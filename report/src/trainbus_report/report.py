@@ -111,7 +111,7 @@ def write_report(
         .get_template("report.html.j2")
         .render(
             runs=told,
-            settings=settings_of(runs),
+            settings=compared_settings(runs),
             charts=charts_of(runs),
             results={k: v for k, v in values.items() if k not in wholes},
             plan_of=plan_of,
@@ -196,7 +196,7 @@ def evaluate_command(run: RunFolder) -> str:
     )
 
 
-def settings_of(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
+def compared_settings(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
     """Return key -> the values: all of one run, of several where they differ."""
     if len(runs) == 1:
         return {key: [value] for key, value in flat(runs[0].config)}

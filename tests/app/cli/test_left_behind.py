@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from processes import python
 
 Command = Callable[..., tuple[int, str, str]]
@@ -72,6 +75,41 @@ def test_a_command_that_a_signal_ends_leaves_no_file(
         assert code == 128 + number, err
         assert "Traceback" not in err
         assert set(workplace.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "step"),
+    [
+        pytest.param("verify-resume run.yaml", subprocess, "run", id="verify-resume"),
+        pytest.param("plugins check csv", subprocess, "run", id="plugins check"),
+        pytest.param(
+            "plan demo --set data.synthetic.folder=new", Image.Image, "save", id="plan"
+        ),
+    ],
+)
+def test_a_command_that_a_signal_ends_leaves_no_temporary_folder(
+    words: str,
+    module: Any,
+    step: str,
+    workplace: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = workplace / "temporary"
+    places.mkdir()
+    made = []
+
+    def send(*_: Any, **__: Any) -> None:
+        made.extend(places.iterdir())
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(places))
+    monkeypatch.setattr(module, step, send)
+    code, _, err = command(*words.split())
+    assert code == 128 + signal.SIGTERM, err
+    assert made
+    assert not [*places.iterdir()]
 
 
 def test_a_signal_is_left_to_the_system_where_a_command_trains_or_waits_for_others(

@@ -18,7 +18,7 @@ from ranks import RankError, Ranks
 
 from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, CheckpointError, Trainer
-from training.app.resume import resume
+from training.builtin.resume import resume
 from training.checkpoint.compare import first_difference
 from training.plugin import read_checkpoint
 

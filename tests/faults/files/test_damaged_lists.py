@@ -15,7 +15,7 @@ from faults.sweep import build
 
 from trainbus_checkpointing.manifest import Manifest
 from training import CheckpointError, TrainbusError
-from training.app.resume import resume
+from training.builtin.resume import resume
 
 #: What may stand where something else belongs; each is written as JSON.
 ODD: list[Any] = [

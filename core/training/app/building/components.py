@@ -27,7 +27,13 @@ from training.recipes.task import Task
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Parts", "build_parts", "data_facts", "make_pipeline"]
+__all__ = [
+    "Parts",
+    "build_parts",
+    "data_facts",
+    "make_pipeline",
+    "require_training_rows",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,14 @@ def make_pipeline(
         device=device,
         locate=config.place,
     )
+
+
+def require_training_rows(config: Config) -> None:
+    """Raise ``ConfigError`` if a configuration names no rows to train on."""
+    if config.data.train is None and config.data.synthetic is None:
+        raise ConfigError(
+            f"{config.place(('data', 'train'))} is missing; name the rows to train on"
+        )
 
 
 def data_facts(pipeline: Any, task: Task, judged: str = "validation") -> dict[str, Any]:

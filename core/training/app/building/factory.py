@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING, Any
 from training.app.config.load import Config, as_mapping, compose
 from training.discovery.specs import build_plugins
 from training.documents.document import Document
-from training.errors import ConfigError
 from training.hardware.launch import job
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
 
 __all__ = ["build_trainer", "create_trainer_from_config"]
-
-#: Arguments of ``create_trainer_from_config`` that stand elsewhere in a file than below
-#: ``training``.
-ELSEWHERE = {
-    *("config", "data_config_path", "training_config_path", "callbacks", "plugins"),
-    *("task", "seed", "model_name", "model_type", "batch_size"),
-}
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +97,32 @@ def create_trainer_from_config(
         ConfigError: every mistake in one sentence each, with its place.
         DataError: the data cannot be used.
     """
-    given = locals()  # every argument by its name
     arguments = {
         "task": task,
         "seed": seed,
         "data": {"batch_size": batch_size},
         "model": {"name": model_name, "type": model_type},
-        "training": {n: value for n, value in given.items() if n not in ELSEWHERE},
+        "training": {
+            "num_epochs": num_epochs,
+            "max_steps": max_steps,
+            "fp16": fp16,
+            "precision": precision,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
+            "max_grad_norm": max_grad_norm,
+            "save_dir": save_dir,
+            "device": device,
+            "nonfinite": nonfinite,
+            "stop_on_sigusr1": stop_on_sigusr1,
+            "tf32": tf32,
+            "compile": compile,
+            "cuda_graphs": cuda_graphs,
+            "loss_per": loss_per,
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "early_stopping": early_stopping,
+            "freeze": freeze,
+            "use_tensorboard": use_tensorboard,
+        },
         "plugins": plugins,
     }
     sources = (config, data_config_path, training_config_path)
@@ -130,24 +141,25 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     """
     named = build_plugins(config.plugins.values(), config.place)
     pairs: Any = named  # a trainer takes finished ones, too
-    if config.data.train is None and config.data.synthetic is None:
-        raise ConfigError(
-            f"{config.place(('data', 'train'))} is missing; name the rows to train on"
-        )
-    instances = [*(callbacks or ()), *(plugin for _, plugin in named)]
-    if not any(hasattr(each, "make_strategy") for each in instances):
-        from training.hardware.strategy import require_alone
-
-        require_alone()  # here, too: pictures may be drawn before there is a trainer
-    from training.app.building.components import build_parts, data_facts
+    from training.app.building.components import (
+        build_parts,
+        data_facts,
+        require_training_rows,
+    )
     from training.app.building.optimizer import build_optimizer
     from training.app.building.recipe import described
     from training.builtin.defaults import IMPLIED, SILENT
+    from training.builtin.placing import may_divide
     from training.builtin.run_record import RunRecord
     from training.builtin.unmeasured import may_measure
+    from training.hardware.strategy import require_alone
     from training.planned.planned_run import NOBODY_EVALUATES
     from training.trainer import Trainer
 
+    require_training_rows(config)
+    instances = [*(callbacks or ()), *(plugin for _, plugin in named)]
+    if not any(map(may_divide, instances)):
+        require_alone()  # here, too: pictures may be drawn before there is a trainer
     parts = build_parts(config, plugins=named)
     mapping = as_mapping(config)
     record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))

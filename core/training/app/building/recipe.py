@@ -21,7 +21,13 @@ from typing import Any
 
 from training.app.config.load import Config
 from training.app.config.recipe_checks import DEFAULT_TASK, OF_EVERY_MODEL, ONCE_HERE
-from training.discovery.parts import build_pair, build_part, find_part, named_part
+from training.discovery.parts import (
+    build_family,
+    build_pair,
+    build_part,
+    find_part,
+    named_part,
+)
 from training.discovery.provenance import announcement_of
 from training.discovery.signature import (
     fitted,
@@ -289,7 +295,7 @@ def named_parts(
             is not installed.
     """
     plain = _as_format_2(description, config or {})
-    made = []
+    made: list[Any] = []
     for key, kind in (("task", "task"), ("family", "model")):
         told = plain.get(key)
         options = told.get("options", {}) if isinstance(told, Mapping) else None
@@ -298,7 +304,8 @@ def named_parts(
         name, owner = str(told.get("name")), told.get("from")
         try:
             cls = find_part(kind, name, key)
-            made.append(build_part(cls, options, (key,)))
+            make = partial(build_family, made[0]) if made else build_part
+            made.append(make(cls, options, (key,)))
         except ConfigError as error:
             hint = f" (the run had it from {owner})" if owner else ""
             raise CheckpointError(
@@ -306,5 +313,4 @@ def named_parts(
                 f"{text_of(error)}{hint}"
             ) from error
     task, family = made
-    family.task = task
     return task, family

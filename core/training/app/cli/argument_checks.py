@@ -93,7 +93,7 @@ def refusal_of(
 
 def on_one_line(text: str, arguments: argparse.Namespace) -> str:
     """Return ``text``, what a person wrote in it kept from breaking its lines."""
-    from training.app.config.from_arguments import environment
+    from training.app.config.sources import environment
 
     given = [each for _, each in [*_texts(arguments), *_named(arguments)]]
     for override in getattr(arguments, "overrides", ()):  # its key and its value

@@ -27,7 +27,7 @@ def add_init(commands: Commands[argparse.ArgumentParser]) -> None:
     init = commands.add_parser(
         "init", help="look at rows, and write a configuration that trains on them"
     )
-    init.set_defaults(module="cli.init", command="init", writes=True)
+    init.set_defaults(module="cli.init", command="init")
     told = "a file of rows, a folder, or a reader with options, in braces"
     init.add_argument("rows", metavar="ROWS", help=told)
     init.add_argument(

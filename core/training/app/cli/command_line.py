@@ -41,6 +41,12 @@ from training.signals.handlers import Terminated
 
 __all__ = ["main"]
 
+#: Commands that write files, be they temporary, and train nothing in this process.
+WRITING = {
+    *("check", "check_plugins", "convert_easy_vqa", "evaluate", "export", "init"),
+    *("plan", "predict", "verify_resume", "write_report"),
+}
+
 EPILOG = """\
 examples:
   trainbus run config/demo.yaml
@@ -107,7 +113,7 @@ def _clearing_up(arguments: argparse.Namespace) -> AbstractContextManager[object
     A run hears signals by itself. And one of several processes may wait below Python
     for the others, where nothing raises: there the system shall end it at once.
     """
-    if not arguments.writes or not is_alone():
+    if arguments.command not in WRITING or not is_alone():
         return nullcontext()
     # Late: it loads ctypes, which a command that only looks around need not pay.
     from training.signals.leaving import leaving
@@ -187,8 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"trainbus {training.__version__}"
     )
-    # Whether a command writes a file of results, and trains nothing.
-    parser.set_defaults(module="cli.commands", writes=False)
+    parser.set_defaults(module="cli.commands")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_plan(commands)
@@ -278,7 +283,7 @@ def _add_check(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     evaluate = commands.add_parser("evaluate", help="measure a checkpoint")
-    evaluate.set_defaults(command="evaluate", writes=True)
+    evaluate.set_defaults(command="evaluate")
     _add_config(evaluate)
     evaluate.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="a file that a run wrote"
@@ -299,7 +304,7 @@ def _add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _add_predict(commands: Commands[argparse.ArgumentParser]) -> None:
     predict = commands.add_parser("predict", help="say what a model makes of rows")
-    predict.set_defaults(module="cli.predict", command="predict", writes=True)
+    predict.set_defaults(module="cli.predict", command="predict")
     predict.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="a file that a run wrote"
     )
@@ -333,7 +338,7 @@ def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
     export = commands.add_parser(
         "export", help="write a checkpoint's weights for other programs"
     )
-    export.set_defaults(module="cli.export", command="export", writes=True)
+    export.set_defaults(module="cli.export", command="export")
     export.add_argument("checkpoint", metavar="FILE", help="a file that a run wrote")
     export.add_argument(
         "out",
@@ -355,7 +360,7 @@ def _add_data(commands: Commands[argparse.ArgumentParser]) -> None:
     convert = actions.add_parser("convert", help="turn a public set into JSON lines")
     sets = convert.add_subparsers(metavar="SET", required=True)
     easy = sets.add_parser("easy-vqa", help="from a clone of its repository")
-    easy.set_defaults(command="convert_easy_vqa", writes=True)
+    easy.set_defaults(command="convert_easy_vqa")
     easy.add_argument("clone", metavar="CLONE", help="folder of the clone")
     easy.add_argument("out", metavar="OUT", help="folder to make")
 

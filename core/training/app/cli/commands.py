@@ -57,7 +57,9 @@ def run(arguments: argparse.Namespace) -> None:
         config = load(arguments)
         if config.training.stop_on_sigusr1 and sigusr1.let_go():
             raise interruption(signal.SIGUSR1)
-        say(title(config))  # at once: torch takes seconds to load, and data may
+        task, _ = named_part(config.task, "task")
+        # At once: torch takes seconds to load, and data may.
+        say(f"trainbus {training.__version__}: {task}")
         from training.app.building.factory import build_trainer
         from training.app.cli import run_text
         from training.app.config.load import as_mapping
@@ -77,12 +79,6 @@ def run(arguments: argparse.Namespace) -> None:
         if trainer.is_main:
             said = record.summary, record.example, record.steps_before
             print(run_text.closing(*said))
-
-
-def title(config: Config) -> str:
-    """Return the line over all that a run prints."""
-    name, _ = named_part(config.task, "task")
-    return f"trainbus {training.__version__}: {name}"
 
 
 def plan(arguments: argparse.Namespace) -> None:

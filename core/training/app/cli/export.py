@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from training.app.cli.results import sweep_drafts
 from training.errors import CheckpointError, ConfigError
+from training.files.leftovers import sweep_drafts
 from training.files.named_paths import named_path
 
 __all__ = ["export"]
@@ -56,12 +56,10 @@ def export(arguments: argparse.Namespace) -> None:
             "weights_only=True), and save it with its save_pretrained, or with "
             "trainer.save_checkpoint(NEW) for an export of NEW"
         )
-    if arguments.adapter:
-        _write_pretrained(out, state, arguments.checkpoint, "adapter")
-    elif out.suffix == SUFFIX:
+    if out.suffix == SUFFIX and not arguments.adapter:
         _write_weights(out, state, arguments.checkpoint)
     else:
-        _write_pretrained(out, state, arguments.checkpoint, "merged")
+        _write_pretrained(out, state, arguments.checkpoint, arguments.adapter)
     print(
         f"{out}: the weights of {arguments.checkpoint}, epoch {progress['epoch']}, "
         f"step {progress['step']}"
@@ -105,7 +103,7 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
 
 
 def _write_pretrained(
-    out: Path, state: Mapping[str, Any], source: str, form: str
+    out: Path, state: Mapping[str, Any], source: str, is_adapter: bool
 ) -> None:
     """Write model, configuration and processor as transformers reads them.
 
@@ -113,8 +111,7 @@ def _write_pretrained(
         out: the folder.
         state: of a checkpoint.
         source: the checkpoint, for messages.
-        form: of low-rank adapters, if there are some: ``merged`` into the model, or the
-            ``adapter`` alone.
+        is_adapter: whether low-rank adapters are written alone, not merged into it.
     """
     from safetensors import SafetensorError
 
@@ -124,13 +121,13 @@ def _write_pretrained(
 
     described = description(state, source)
     if described is None:
-        without = ", without --adapter" if form == "adapter" else ""
+        without = ", without --adapter" if is_adapter else ""
         raise CheckpointError(
             f"{source!r} does not say how its model was made, so there is no folder to "
             f"write for from_pretrained; name a file instead{without}: "
             f"{str(out).removesuffix(SUFFIX)}{SUFFIX}"
         )
-    if form == "adapter":
+    if is_adapter:
         if not described.get("lora"):
             raise CheckpointError(f"{source!r} has no adapters; leave --adapter out")
         _refuse_file(out, is_adapter=True)  # also that of a file of weights
@@ -139,7 +136,7 @@ def _write_pretrained(
     fill(made.model, state, source)
     adapters, model = import_module("trainbus_models.lora"), made.model
     with import_module("trainbus_data.folders").new_folder(out) as draft:
-        if form == "adapter":
+        if is_adapter:
             adapters.save_adapter(model, draft, described.get("base"))
             return
         model = adapters.merged(model) if adapters.has_lora(model) else model

@@ -38,7 +38,7 @@ def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     report = commands.add_parser(
         "report", help="write what became of runs as one HTML file"
     )
-    report.set_defaults(module="cli.report", command="write_report", writes=True)
+    report.set_defaults(module="cli.report", command="write_report")
     report.add_argument("runs", metavar="RUN", nargs="+", help="the save_dir of a run")
     report.add_argument(
         "--out",

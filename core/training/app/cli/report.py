@@ -7,9 +7,10 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-from training.app.cli.results import new_file, sweep_drafts
+from training.app.cli.results import new_file
 from training.app.records.run_folder import read_run
 from training.errors import ConfigError
+from training.files.leftovers import sweep_drafts
 from training.files.named_paths import named_path
 from training.files.report_page import REPORT, is_report
 from training.messages.error_texts import printable

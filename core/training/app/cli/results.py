@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 from training.errors import ConfigError
-from training.files import leftovers
+from training.files.leftovers import sweep_drafts
 from training.files.named_paths import named_path
 
-__all__ = ["new_file", "sweep_drafts"]
+__all__ = ["new_file"]
 
 
 def new_file(name: str | None, option: str) -> Path | None:
@@ -29,9 +28,3 @@ def new_file(name: str | None, option: str) -> Path | None:
         )
     sweep_drafts(path)
     return path
-
-
-def sweep_drafts(path: Path) -> None:
-    """Delete what commands that were killed had written of this very file or folder."""
-    with contextlib.suppress(OSError):  # a folder to write in may not be one to read
-        leftovers.sweep_drafts(path)

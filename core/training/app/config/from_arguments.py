@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
+from training.app.config.sources import environment
 from training.discovery import installed
 from training.errors import ConfigError
 
 if TYPE_CHECKING:
     from training.app.config.schema import Config
 
-__all__ = ["ENVIRONMENT", "environment", "load"]
-
-#: Names a list of plugins as ``-p`` does: ``TRAINBUS_PLUGINS=ema,no:csv``.
-ENVIRONMENT = "TRAINBUS_PLUGINS"
-
-
-def environment() -> str:
-    """Return the value of TRAINBUS_PLUGINS."""
-    return os.environ.get(ENVIRONMENT, "")
+__all__ = ["load"]
 
 
 def load(arguments: argparse.Namespace) -> Config:

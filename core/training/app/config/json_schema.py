@@ -36,8 +36,12 @@ def config_schema() -> dict[str, Any]:
     _describe(schema, Config.__doc__ or "")
     for name, definition in schema["$defs"].items():
         _describe(definition, definition.get("description", name))
-    known = _options_of_plugins()
-    schema["properties"]["plugins"] = _plugins(known)
+    known = {name: options_schema(cls) for name, cls in classes("callback")}
+    schema["properties"]["plugins"] = {
+        "description": "what is enabled, in any order",
+        "type": "array",
+        "items": by_name(known),
+    }
     add_recipe(schema)
     _add_guide_keys(schema, known)
     del schema["required"]  # another file, or Python, may say the rest
@@ -56,15 +60,6 @@ def options_schema(cls: type[Any]) -> dict[str, Any]:
         **schema["properties"],
     }
     return schema
-
-
-def _options_of_plugins() -> dict[str, Any]:
-    return {name: options_schema(cls) for name, cls in classes("callback")}
-
-
-def _plugins(known: Mapping[str, Any]) -> dict[str, Any]:
-    listed = {"type": "array", "items": by_name(known)}
-    return {"description": "what is enabled, in any order", **listed}
 
 
 def _add_guide_keys(schema: dict[str, Any], known: Mapping[str, Any]) -> None:

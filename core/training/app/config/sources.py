@@ -19,10 +19,21 @@ from training.discovery.specs import parse_specs
 from training.documents.document import Document, Key, as_yaml
 from training.errors import ConfigError, PluginError
 
-__all__ = ["DEFAULT_PLUGINS", "PluginList", "gather", "meant_by", "sources"]
+__all__ = [
+    "DEFAULT_PLUGINS",
+    "PluginList",
+    "environment",
+    "gather",
+    "meant_by",
+    "sources",
+]
 
 #: What is enabled when no source lists plugins; evaluation only with validation rows.
 DEFAULT_PLUGINS = ("progress", "csv", "evaluation", "checkpointing")
+
+
+#: Names plugins as ``-p`` does: ``TRAINBUS_PLUGINS=ema,no:csv``.
+ENVIRONMENT = "TRAINBUS_PLUGINS"
 
 
 class PluginList(Document):
@@ -31,6 +42,11 @@ class PluginList(Document):
 
 class PluginNamed(Document):
     """What one ``-p`` says: a plugin goes by the name that it brings along."""
+
+
+def environment() -> str:
+    """Return the value of TRAINBUS_PLUGINS."""
+    return os.environ.get(ENVIRONMENT, "")
 
 
 def sources(
@@ -45,7 +61,7 @@ def sources(
     return [
         *([] if path is None else [Document.read(find_config(path))]),
         listed,  # in the place of the file's list: plugins are named beside it
-        *_chosen(from_variable, "TRAINBUS_PLUGINS="),
+        *_chosen(from_variable, f"{ENVIRONMENT}="),
         *_chosen(plugins),
         changed,  # options, of those named, too
     ]

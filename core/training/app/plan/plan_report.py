@@ -122,13 +122,10 @@ def _count_data(
     Raises:
         ConfigError: there is nothing to train on, or no full batch.
     """
-    from training.app.building.components import make_pipeline
+    from training.app.building.components import make_pipeline, require_training_rows
 
+    require_training_rows(config)
     data = config.data
-    if data.train is None and data.synthetic is None:
-        raise ConfigError(
-            f"{config.place(('data', 'train'))} is missing; name the rows to train on"
-        )
     with tempfile.TemporaryDirectory() as temporary:
         if data.synthetic is not None and not _is_drawn(config):
             synthetic = data.synthetic.model_copy(update={"folder": Path(temporary)})

@@ -15,6 +15,7 @@ from training.builtin.compiling import (
     refuse_two_recorders,
 )
 from training.builtin.defaults import recorder
+from training.builtin.placing import may_divide
 from training.builtin.run_record import folder_mistake
 from training.builtin.unmeasured import may_measure
 from training.bus.bus import Bus
@@ -146,9 +147,7 @@ def length_conflicts(run: PlannedRun) -> Iterator[str]:
             f"training.max_steps is {run.max_steps:,}, but num_epochs "
             f"{run.num_epochs} ends the run after {count(run.total_steps, 'step')}"
         )
-    if run.processes > 1 and not any(
-        hasattr(plugin, "make_strategy") for plugin in run.plugins.values()
-    ):
+    if run.processes > 1 and not any(map(may_divide, run.plugins.values())):
         yield (
             f"{run.processes} processes are refused: no plugin divides the run among "
             "them; enable the plugin 'distributed'"

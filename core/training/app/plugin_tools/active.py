@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.app.config.from_arguments import environment
 from training.app.config.named_parts import named_in
-from training.app.config.sources import PluginList, gather, sources
+from training.app.config.sources import PluginList, environment, gather, sources
 from training.documents.document import Document
 
 __all__ = ["Choice", "choices", "parts"]
@@ -24,14 +23,12 @@ class Choice:
         use: the entry point or file.
         is_active: whether it takes part.
         trail: a sentence for each source that spoke of it, the weakest first.
-        options: what the sources say of its options, merged.
     """
 
     name: str
     use: str
     is_active: bool = False
     trail: list[str] = field(default_factory=list)
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 def choices(path: str | Path | None, plugins: Iterable[str]) -> dict[str, Choice]:
@@ -85,8 +82,6 @@ def _followed(changes: Sequence[Document]) -> dict[str, Choice]:
                 choice.trail.append(f"on: {origin or 'a default of trainbus run'}")
             else:
                 choice.trail.append(f"options changed: {origin}")
-            if isinstance(entry, dict):
-                choice.options |= entry.get("options", {})
     return known
 
 

@@ -81,14 +81,11 @@ def _call(
     is_tried: bool,
 ) -> str:
     """Run the other process; return how it ended, in words."""
-    flat = [word for named in names for word in named]
-    tried = str(int(is_tried))
-    arguments = [str(report), tried, str(len(folders)), *folders, *flat]
+    order = json.dumps([str(report), is_tried, list(folders), list(names)])
     module = "training.app.plugin_tools.plugin_check"
-    command = [sys.executable, "-m", module, *arguments]
     try:
         ended = subprocess.run(
-            command,
+            [sys.executable, "-m", module, order],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -182,9 +179,8 @@ def _unmade(cls: type[Any]) -> str:
     return ""
 
 
-def _main(arguments: Sequence[str]) -> None:
-    report, is_tried, count, *rest = arguments
-    folders, names = rest[: int(count)], rest[int(count) :]
+def _main(order: str) -> None:
+    report, is_tried, folders, names = json.loads(order)
     for folder in folders:
         installed.use_folder(folder)
     with open(report, "a", encoding="utf-8", buffering=1) as file:
@@ -192,17 +188,17 @@ def _main(arguments: Sequence[str]) -> None:
         def write(kind: str, name: str, found: Finding | None) -> None:
             file.write(json.dumps([kind, name, found]) + "\n")
 
-        for kind, name in zip(names[::2], names[1::2], strict=True):
+        for kind, name in names:
             write(kind, name, None)
             with contextlib.redirect_stdout(sys.stderr):
                 found = _checked(kind, name)
                 write(kind, name, found)
                 # Behind its result, which stands even where the run never ends.
-                if int(is_tried) and kind == CALLBACK and not found.trouble:
+                if is_tried and kind == CALLBACK and not found.trouble:
                     tried = _tried(name)
                     remarks = filter(None, (found.remark, tried.remark))
                     write(kind, name, tried._replace(remark="\n  ".join(remarks)))
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    _main(sys.argv[1])

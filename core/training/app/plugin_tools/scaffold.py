@@ -17,30 +17,10 @@ from training.hookspecs import API_VERSION
 __all__ = ["write_project"]
 
 
-#: Kind -> how its class ends, and the files that are its own.
+#: Kind -> how its class ends, the module that holds its files, and its own file there.
 KINDS = {
-    "callback": (
-        "Callback",
-        {
-            "setup.cfg": scaffold_text.SETUP,
-            "README.md": scaffold_text.README,
-            ".github/workflows/test.yml": scaffold_text.WORKFLOW,
-            "src/$package/__init__.py": scaffold_text.INIT,
-            "src/$package/callback.py": scaffold_text.CALLBACK,
-            "tests/test_$name.py": scaffold_text.TEST,
-        },
-    ),
-    "task": (
-        "",
-        {
-            "setup.cfg": scaffold_task_text.SETUP,
-            "README.md": scaffold_task_text.README,
-            ".github/workflows/test.yml": scaffold_task_text.WORKFLOW,
-            "src/$package/__init__.py": scaffold_task_text.INIT,
-            "src/$package/task.py": scaffold_task_text.TASK,
-            "tests/test_$name.py": scaffold_task_text.TEST,
-        },
-    ),
+    "callback": ("Callback", scaffold_text, "CALLBACK"),
+    "task": ("", scaffold_task_text, "TASK"),
 }
 
 
@@ -76,7 +56,7 @@ def write_project(name: str, into: str | Path = ".", kind: str = "callback") -> 
     if folder.exists() or folder.is_symlink():
         raise ConfigError(f"{str(folder)!r} exists; choose another name or place")
     package = f"trainbus_{name}"
-    ending, files = KINDS[kind]
+    ending, texts, own = KINDS[kind]
     values = {
         "name": name,
         "distribution": distribution,
@@ -88,7 +68,12 @@ def write_project(name: str, into: str | Path = ".", kind: str = "callback") -> 
         "pyproject.toml": scaffold_text.PYPROJECT,
         ".gitignore": scaffold_text.GITIGNORE,
         "src/$package/py.typed": "",
-        **files,
+        "setup.cfg": texts.SETUP,
+        "README.md": texts.README,
+        ".github/workflows/test.yml": texts.WORKFLOW,
+        "src/$package/__init__.py": texts.INIT,
+        f"src/$package/{kind}.py": getattr(texts, own),
+        "tests/test_$name.py": texts.TEST,
     }.items():
         file = folder / Template(path).substitute(values)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,6 @@ from training.loop.window import Window
 from training.messages.tables import count, table
 from training.modules.train_mode import evaluating
 from training.weighing import sentences, subject
-from training.weighing.candidates import Counts
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -139,9 +138,11 @@ def compare_splits(trainer: Trainer) -> Comparison:
     label = _label(others)
 
     def is_mended_by(unit: str) -> bool:
-        by = _by(unit, weigh._counts)
+        def by_unit(batch: Any, indices: Any) -> float:
+            return weigh._counts(unit, batch, len(indices)) or 0.0
+
         one, other = (
-            _gradient(trainer, batches(cut), trainer._forward, by)
+            _gradient(trainer, batches(cut), trainer._forward, by_unit)
             for cut in (sizes, others)
         )
         return _split(label, other, one).difference <= LIMIT
@@ -235,10 +236,6 @@ def _exact(device: torch.device) -> AbstractContextManager[object]:
 
 def _unweighted(forward: Forward) -> Forward:
     return lambda model, batch, weight: (forward(model, batch, weight)[0], 1.0, {})
-
-
-def _by(unit: str, counts: Counts) -> Callable[[Any, Any], float]:
-    return lambda batch, indices: counts(unit, batch, len(indices)) or 0.0
 
 
 def _uneven(num_rows: int, most: int) -> list[int]:

@@ -142,19 +142,17 @@ def _moved(plugin: str, option: str, value: Any, folder: Path) -> Any:
     if option in RESERVED or not isinstance(value, str):
         return value
     is_place = option in PLACES or (plugin, option) == ("csv", "filename")
-    is_copied = plugin not in SHIPPED and _is_file(value)
+    named = os.path.expanduser(value)
+    is_file = not path_mistake(value) and os.path.isfile(named)
+    is_copied = plugin not in SHIPPED and is_file
     if not is_place and not is_copied:
         return value
     place = folder / option / Path(value).name
     place.parent.mkdir(parents=True, exist_ok=True)
     # The resumed run goes on with what the killed one left.
     if is_copied and not place.exists():
-        shutil.copy(os.path.expanduser(value), place)
+        shutil.copy(named, place)
     return str(place)
-
-
-def _is_file(text: str) -> bool:
-    return not path_mistake(text) and os.path.isfile(os.path.expanduser(text))
 
 
 def _run(folder: Path, name: str, mapping: dict[str, Any], **plan: Any) -> Any:

@@ -245,6 +245,8 @@ def _rows(run: RunFolder, name: str) -> list[dict[str, Any]]:
 
 def _read(run: RunFolder, name: str, kind: type) -> Any:
     """Return what a file holds; empty where it is missing or damaged."""
+    from training.documents.yaml_file import parse_yaml_value
+
     path = run.path / name
     if not os.path.lexists(path):
         if name == CONFIG:
@@ -253,7 +255,8 @@ def _read(run: RunFolder, name: str, kind: type) -> Any:
     try:
         with open_file(path) as file:
             text = file.read(MOST).decode()
-        found = _parsed(text) if name == CONFIG else json.loads(text)
+        is_yaml = name == CONFIG
+        found = parse_yaml_value(text, CONFIG) if is_yaml else json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         told = " ".join(str(error).split())
         run.complaints.append(f"{name} cannot be read: {told:.200}")
@@ -264,12 +267,6 @@ def _read(run: RunFolder, name: str, kind: type) -> Any:
         )
         return kind()
     return found
-
-
-def _parsed(text: str) -> Any:
-    from training.documents.yaml_file import parse_yaml_value
-
-    return parse_yaml_value(text, CONFIG)
 
 
 def _is_locked(lock: Path) -> bool:

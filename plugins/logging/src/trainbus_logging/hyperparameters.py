@@ -17,7 +17,7 @@ HOUSEKEEPING = re.compile(
 )
 
 
-def settings_of(trainer: Trainer) -> dict[str, Any]:
+def main_settings(trainer: Trainer) -> dict[str, Any]:
     """Return the settings of a run that a reader of its curves asks for."""
     groups = trainer.optimizer.param_groups
     return {
@@ -40,10 +40,10 @@ def hyperparameters(trainer: Trainer) -> dict[str, Value]:
     """Return what runs are compared by, as in ``training.optimizer.lr``.
 
     That is the configuration, where there is one, but for where things lie and how rows
-    are read; else what ``settings_of`` returns. What is not set is left out.
+    are read; else what ``main_settings`` returns. What is not set is left out.
     """
     found = trainer.metadata.get("config")
-    settings = _flat(found if isinstance(found, Mapping) else settings_of(trainer))
+    settings = _flat(found if isinstance(found, Mapping) else main_settings(trainer))
     return {key: value for key, value in settings if not HOUSEKEEPING.match(key)}
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
-from trainbus_logging.hyperparameters import hyperparameters, settings_of
+from trainbus_logging.hyperparameters import hyperparameters, main_settings
 from trainbus_logging.shown_rows import Row, ShownRows
 from training import ConfigError, PluginError, checked_options
 from training.callbacks import Callback
@@ -173,7 +173,7 @@ class TensorBoardCallback(Callback):
         self._worst, self._is_lost = [], False
         self._put("add_custom_scalars", LAYOUT)
         self._hyperparameters = hyperparameters(trainer)
-        self._write_text("run/settings", settings_of(trainer), trainer.step)
+        self._write_text("run/settings", main_settings(trainer), trainer.step)
         if trainer.metadata:
             self._write_text("run/config", trainer.metadata, trainer.step)
 

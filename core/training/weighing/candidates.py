@@ -262,18 +262,6 @@ class Counts:
         counted = {unit: self(unit, batch, samples) for unit in units}
         return {unit: each for unit, each in counted.items() if each is not None}
 
-    def go_together(
-        self, live: Mapping[str, float], batch: Any, samples: int | None
-    ) -> bool:
-        """Whether ``batch`` has as much of each unit, in proportion, as ``live``."""
-        own = [self(unit, batch, samples) for unit in live]
-        pairs = list(zip(live.values(), own, strict=True))
-        return not pairs or all(
-            None not in (amount, pairs[0][1])
-            and math.isclose(amount * pairs[0][0], pairs[0][1] * before)  # type: ignore[operator]
-            for before, amount in pairs
-        )
-
     def present(
         self, live: Iterable[str], batch: Any, samples: int | None
     ) -> list[str]:

@@ -131,8 +131,8 @@ class PartWeigher(Weigher):
         """Whether the units left weigh any process's part differently."""
         if len(self._told.live) <= 1:
             return False
-        alike = stands_in or self._counts.go_together(self._told.live, part, samples)
-        return self._strategy.sum([float(not alike)]) != [0.0]
+        differs = not stands_in and self._told.has_parted(self._counts, part, samples)
+        return self._strategy.sum([float(differs)]) != [0.0]
 
     def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
         self._seen = super()._look(batch, issued, live)

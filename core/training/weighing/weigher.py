@@ -289,10 +289,12 @@ class Weigher(EachBatch):
 
     def _need_not_be_measured(self, batch: Any, samples: int | None) -> bool:
         """Whether nothing can be told: all units have gone together so far."""
-        live, how = self._told.live, (batch, samples)
-        goes = self._may_wait and self._counts.go_together(live, *how)
+        told, how = self._told, (self._counts, batch, samples)
+        if not self._may_wait or told.has_parted(*how):
+            return False
         # Else it hangs on the unit whether the batch is trained on.
-        return goes and len(self._counts.present(live, *how)) in (0, len(live))
+        there = self._counts.present(told.live, batch, samples)
+        return len(there) in (0, len(told.live))
 
     @property
     def _may_wait(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +76,7 @@ class Look:
         is_half: computed in half precision.
         by_losses: losses were compared, since gradients could not be had.
         has_no_room: the device has too little memory for the batch.
-        is_empty: it has no gradient, or one that is not finite, as a mean over nothing.
+        is_empty: it has no gradient, or one that is not finite.
     """
 
     turns: int = 0
@@ -92,3 +92,14 @@ class Look:
     by_losses: bool = False
     has_no_room: bool = False
     is_empty: bool = False
+
+    def is_over_nothing(self, units: Sized, present: Sized) -> bool:
+        """Whether the batch is a mean over nothing, which counts 0 in its window.
+
+        One that holds some of each unit may have no gradient for another reason.
+
+        Args:
+            units: that the loss may be a mean over.
+            present: those of them of which the batch holds any.
+        """
+        return self.is_empty and len(present) < len(units)

@@ -163,7 +163,7 @@ class Told:
         there = counts.present(self.undecided, batch, samples)
         if there == self.undecided:
             return False
-        if look(self.undecided).is_empty:
+        if look(self.undecided).is_over_nothing(self.undecided, there):
             return True
         self.undecided = there  # it is a mean over something else
         return False

@@ -230,7 +230,7 @@ class Weigher(EachBatch):
         self.weigh = self.ask
         seen = self._look(batch, issued, list(self._told.live))
         had = [unit for unit, amount in self._told.live.items() if amount]
-        if seen.is_empty and self._counts.present(had, batch, samples) != had:
+        if seen.is_over_nothing(had, self._counts.present(had, batch, samples)):
             return 0.0
         if seen.is_none:
             self._unknown(sentences.none(seen))
@@ -266,12 +266,12 @@ class Weigher(EachBatch):
             self._settle_as_said(seen)
             return self._amount(batch, samples)
         there = self._counts.present(self._told.live, batch, samples)
-        lacks = len(there) < len(self._told.live)
-        if seen.is_empty and lacks and self._num_empty < MOST_BATCHES:
+        is_empty = seen.is_over_nothing(self._told.live, there)
+        if is_empty and self._num_empty < MOST_BATCHES:
             self._num_empty += 1
             if not (self._told.batches or self._told.has_waited):
                 self._told = Told()  # the next one is the first
-            return 0.0  # a mean over nothing
+            return 0.0
         self._told.batches += 1
         self._reasons += seen.reasons
         is_first = self._told.batches == 1 and not self._told.has_waited

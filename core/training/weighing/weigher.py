@@ -105,8 +105,10 @@ class Weigher(EachBatch):
             window: is told if the loss is a sum.
         """
         self._model, self._device, self._loader = model, device, loader
-        self._batches_a_window, self._window = batches_a_window, window
-        if batches_a_window > 1 and (self._told.is_defined or self._told.is_nothing):
+        # Several parts of one batch make a window, too.
+        self._batches_a_window = batches_a_window * self._strategy.size
+        self._window, told = window, self._told
+        if self._batches_a_window > 1 and (told.is_defined or told.is_nothing):
             self.reset()  # it did not matter so far
         self.weigh = self.ask
         self._tell_window()

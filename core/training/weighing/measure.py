@@ -27,7 +27,7 @@ from training.weighing.cut import (
     Rows,
     has_licence,
 )
-from training.weighing.fit import fit, fits, fitting, sampled
+from training.weighing.fit import Fit, fit, fits, fitting, sampled
 from training.weighing.subject import LIMIT, Look, Precision, Subject
 from training.weighing.untouched import Kept, quiet_train_mode
 
@@ -136,16 +136,14 @@ class Measurement:
         live, turns, is_mixed = live + ["sum"] * adds_up, 0, False
         for turn in range(min(self._turns, way.num_turns)):
             cut = way.cut(turn)
-            one, other = (self._gradient(part) for part in cut.parts)
-            told = fit(whole, one, other, self._is_half)
+            told = self._fit(whole, cut)
             if told is None:
                 continue
-            shares = {**cut.shares, "sum": (1.0, 1.0)}
-            right = fitting(live, shares, told)
-            if found.by_losses and right != fitting(live, shares, told, 10.0):
+            right = fitting(live, cut.shares, told)
+            if found.by_losses and right != fitting(live, cut.shares, told, 10.0):
                 continue  # one of them is neither right nor clearly wrong
             turns += 1
-            is_mixed = told.rest > (LIMIT_HALF if self._is_half else LIMIT)
+            is_mixed = self._is_mixed(told)
             if found.fit is None or is_mixed or not _primary(right):
                 found.fit, found.shares, found.sizes = told, cut.shares, cut.sizes
             live = live if is_mixed else right
@@ -226,14 +224,20 @@ class Measurement:
 
     def _narrow(self, whole: Any, cut: Cut, found: Look) -> None:
         """Keep the units that have the shares of one cut more, if that tells any."""
-        one, other = (self._gradient(part) for part in cut.parts)
-        told = fit(self._gradient(whole), one, other, self._is_half)
-        if told is None or told.rest > (LIMIT_HALF if self._is_half else LIMIT):
+        told = self._fit(self._gradient(whole), cut)
+        if told is None or self._is_mixed(told):
             return
-        right = [u for u in found.live if fits(cut.shares.get(u, (0.0, 0.0)), told)]
-        if right:
+        if right := fitting(found.live, cut.shares, told):
             found.live, found.fit = right, told
             found.shares, found.sizes = cut.shares, cut.sizes
+
+    def _fit(self, whole: Tensor, cut: Cut) -> Fit | None:
+        one, other = map(self._gradient, cut.parts)
+        return fit(whole, one, other, self._is_half)
+
+    def _is_mixed(self, told: Fit) -> bool:
+        """Whether rows depend on one another."""
+        return told.rest > (LIMIT_HALF if self._is_half else LIMIT)
 
     def _look_at_column_0(self, batch: Any, found: Look) -> None:
         """Where no row has a label in column 0, tell whether one there would count."""

@@ -83,7 +83,7 @@ class Look:
     live: list[str] = field(default_factory=list)
     fit: Fit | None = None
     shares: dict[str, tuple[float, float]] = field(default_factory=dict)
-    sizes: tuple[int, int] = (0, 0)
+    sizes: Sequence[int] = ()
     is_none: bool = False
     said: float | None = None
     reasons: list[str] = field(default_factory=list)

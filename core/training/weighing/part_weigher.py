@@ -120,8 +120,9 @@ class PartWeigher(Weigher):
         differs = not stands_in and self._told.has_parted(self._counts, part, samples)
         return self._strategy.sum([float(differs)]) != [0.0]
 
-    def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
-        self._seen = super()._look(batch, issued, live)
+    def look(self, batch: Any, issued: Any, live: list[str] | None = None) -> Look:
+        """Return what ``batch`` tells, and remember it."""
+        self._seen = super().look(batch, issued, live)
         return self._seen
 
     def _agree(self) -> None:

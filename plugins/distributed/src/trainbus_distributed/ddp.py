@@ -57,8 +57,7 @@ class DDPStrategy(GroupStrategy):
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> nn.Module:
         """Move the model; the weights and buffers of the main process hold."""
-        self.require_same(model)
-        self.tell_of_statistics(model)
+        self.check(model)
         placed = super().place(model, optimizer, device)
         self.share_weights(placed, device)
         return placed

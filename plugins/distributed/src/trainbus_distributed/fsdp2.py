@@ -80,8 +80,7 @@ class FSDP2Strategy(GroupStrategy):
                 is sharded and what is not; or the model cannot be sharded.
         """
         self._model = model
-        self.require_same(model)
-        self.tell_of_statistics(model)
+        self.check(model)
         if not isinstance(model, FSDPModule):  # by an earlier trainer
             self._shard(model, optimizer, device)
         model.register_forward_pre_hook(self._note_call)
@@ -96,8 +95,9 @@ class FSDP2Strategy(GroupStrategy):
         if self._has_gathered:  # gradients that a run which failed may have left
             self._reset()
         # Whoever registers a method knows that the model must be called.
-        registered = [n for n, v in vars(self._model).items() if _is_method(v)]
-        is_free = bool(set(registered) - {"generate"})
+        own = vars(self._model).items()
+        registered = {name for name, each in own if isinstance(each, MethodType)}
+        is_free = bool(registered - {"generate"})
         self.watch_buffers(self._model, *self.trainer.criterion.modules().values())
 
         def sharded_forward(module: nn.Module, batch: Any, weight: float) -> Any:
@@ -311,7 +311,3 @@ def whole_parameters(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
         whole.update((before[n], p) for n, p in after.items() if p is not before[n])
         module.reshard()
     return whole
-
-
-def _is_method(value: Any) -> bool:
-    return isinstance(value, MethodType)

@@ -273,13 +273,13 @@ class Counts:
         units = ("class_weights", "labels") if self.is_torch_loss else ()
         return next(([unit] for unit in units if unit in live), live)
 
-    def by_row(self, batch: Any, num_rows: int) -> list[int]:
-        """Return the labels in each row; 1 for each where there are no classes."""
+    def labelled(self, batch: Any, num_rows: int) -> list[int]:
+        """Return the rows that have labels, those with most first; or all rows."""
         labels = labels_of(batch)
         if labels is None or not has_classes(labels) or len(labels) != num_rows:
-            return [1] * num_rows
-        counts = on_host(labels) != self.ignored
-        return [int(each) for each in counts.reshape(num_rows, -1).sum(1)]
+            return list(range(num_rows))
+        by_row = (on_host(labels) != self.ignored).reshape(num_rows, -1).sum(1)
+        return [int(n) for n in np.argsort(-by_row, kind="stable") if by_row[n]]
 
     def _masks(self, batch: Any) -> list[str]:
         """Return units for the entries of zeros and ones that are called masks."""

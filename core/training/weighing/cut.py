@@ -34,6 +34,7 @@ from training.weighing.candidates import (
     labels_of,
     on_host,
 )
+from training.weighing.units import OF_LABELS
 
 #: transformers' losses that leave out labels of -100.
 LICENSED = (
@@ -45,7 +46,6 @@ LICENSED = (
     ),
     *("ForSequenceClassification", "ForImageClassification", "ForQuestionAnswering"),
 )
-LABEL_UNITS = ("shifted_labels", "labels", "class_weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Rows:
             )
         self.num_rows = num_rows
         take(self._rows, range(num_rows), num_rows)  # it can be cut
-        self._order = labelled(counts.by_row(self._rows, num_rows))
+        self._order = counts.labelled(self._rows, num_rows)
         few = "fewer than two of its rows have labels"
         self.num_turns = turns_of(len(self._order), few)
         # A batch of crops may hold more rows than the sampler issued samples.
@@ -163,7 +163,7 @@ class Masks:
                 f"no label of {counts.ignored} is known to be left out"
             )
         self._labels = labels
-        rows = labelled(counts.by_row(batch, len(labels)))
+        rows = counts.labelled(batch, len(labels))
         valid = on_host(labels != counts.ignored).reshape(-1)
         if len(rows) >= 2:
             length = valid.size // len(labels)
@@ -175,7 +175,7 @@ class Masks:
         few = "it has fewer than two labels that count"
         self.num_turns = turns_of(len(self._order), few)
         amounts = counts.all(batch, None)
-        self.amounts = {u: amounts[u] for u in LABEL_UNITS if u in amounts}
+        self.amounts = {u: amounts[u] for u in OF_LABELS if u in amounts}
 
     def cut(self, turn: int) -> Cut:
         """Return the parts; another cut for each ``turn`` below ``num_turns``."""
@@ -239,7 +239,7 @@ class Outputs:
         if self._labels is None:
             raise CannotCutError("its targets are not one tensor")
         self._num_rows = len(self._labels)
-        self._order = labelled(counts.by_row(batch, self._num_rows))
+        self._order = counts.labelled(batch, self._num_rows)
         few = "fewer than two of its targets count"
         self.num_turns = turns_of(len(self._order), few)
         self.amounts = counts.all(batch, samples)
@@ -311,12 +311,6 @@ def with_labels(batch: Any, labels: Any) -> Any:
         name = next(name for name in NAMES if hasattr(batch, name))
         object.__setattr__(other, name, labels)
     return other
-
-
-def labelled(by_row: Sequence[int]) -> list[int]:
-    """Return the rows that have labels, those with most first."""
-    rows = [row for row, amount in enumerate(by_row) if amount]
-    return sorted(rows, key=lambda row: -by_row[row])
 
 
 def turns_of(num_rows: int, few: str) -> int:

@@ -33,8 +33,6 @@ from training.weighing.untouched import Kept, quiet_train_mode
 
 #: ``LIMIT`` in half precision.
 LIMIT_HALF = 2e-2
-#: Numbers of a gradient that are kept.
-MOST = 2**20
 #: Modes whose losses differ by this factor have losses of different forms.
 OTHER_FORM = 1.5
 #: Losses of two modes that differ by less have nothing random in them.
@@ -360,8 +358,7 @@ class Measurement:
                     "its gradient could not be had (a checkpoint with "
                     "use_reentrant=True hides parameters from autograd.grad)"
                 )
-        sizes = [p.numel() * (2 if p.is_complex() else 1) for p in self._parameters]
-        return sampled(list(found), sizes, MOST)
+        return sampled(found, self._parameters)
 
 
 def _recomputes(loss: Tensor) -> bool:

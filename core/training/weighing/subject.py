@@ -47,13 +47,13 @@ class Subject:
     forward: ComputeLoss
     counts: Counts
     device: torch.device
-    loader: Any = None
-    loss_fn: Any = None
-    has_own_loss: bool = True
-    by_losses: bool = False
-    beside: Sequence[Any] = ()
-    autocast: Precision | None = None
-    strategy: Strategy = field(default_factory=Strategy)
+    loader: Any
+    loss_fn: Any
+    has_own_loss: bool
+    by_losses: bool
+    beside: Sequence[Any]
+    autocast: Precision | None
+    strategy: Strategy
     is_second: bool = False
     in_full: bool = True
     has_parted: bool = False

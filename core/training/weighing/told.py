@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from training.weighing.candidates import Counts, needed
 from training.weighing.later_looks import LaterLooks
+from training.weighing.units import OF_LABELS
 
 if TYPE_CHECKING:
     from training.weighing.subject import Look
-
-#: A batch that has none of these is a mean over nothing, if it has no gradient either.
-#: Not masks: one of padding is all zeros where nothing is padded.
-OF_LABELS = ("labels", "shifted_labels", "class_weights")
 
 
 @dataclass(slots=True)
@@ -174,6 +171,7 @@ class Told:
 
     def settle_undecided(self) -> None:
         """Count by the unit that is preferred, whatever batches tell from here on."""
+        # Not masks: one of padding is all zeros where nothing is padded.
         self.undecided = [
             unit for unit, amount in self.live.items() if amount and unit in OF_LABELS
         ]

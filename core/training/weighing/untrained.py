@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.weighing import sentences
 from training.weighing.candidates import Counts, needed
-from training.weighing.told import OF_LABELS
-from training.weighing.units import in_words
+from training.weighing.units import OF_LABELS, in_words
 
 if TYPE_CHECKING:
     from training.weighing.subject import Look

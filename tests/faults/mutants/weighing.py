@@ -140,7 +140,7 @@ MUTANTS = [
         "W6",
         "rows may depend on one another as much as they like",
         f"{WEIGHING}.measure",
-        "is_mixed = told.rest > (LIMIT_HALF if self._is_half else LIMIT)",
+        "is_mixed = self._is_mixed(told)",
         "is_mixed = False",
         "weighing/test_language_models.py",
         "test_w6_rows",

@@ -139,7 +139,9 @@ class FSDP2Strategy(GroupStrategy):
 
         It goes backward in any batch: the others gather weights there, and wait.
         """
-        outputs = differentiable(self._outputs)
+        # What a backward pass can start from, as FSDP2 finds it.
+        leaves = pytree.tree_leaves(self._outputs)
+        outputs = [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
         self._outputs.clear()
         if not outputs:
             return super().empty_loss(loss, exchanges)
@@ -290,12 +292,6 @@ class FSDP2Strategy(GroupStrategy):
     def _note_outputs(self, module: nn.Module, arguments: Any, outputs: Any) -> None:
         if self._is_training:
             self._outputs.append(outputs)
-
-
-def differentiable(outputs: Any) -> list[Tensor]:
-    """Return the tensors that a backward pass can start from, as FSDP2 finds them."""
-    leaves = pytree.tree_leaves(outputs)
-    return [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
 
 
 def whole_parameters(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:

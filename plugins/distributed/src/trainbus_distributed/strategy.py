@@ -193,7 +193,7 @@ class GroupStrategy(Strategy):
         for part in map(Tensor.detach, (*model.parameters(), *model.buffers())):
             # One at a time: the whole of it may not fit the device.
             moved = part.to(device)
-            self.group.share_main([moved])
+            self.group.share_main(moved)
             if moved is not part:  # it lies elsewhere
                 part.copy_(moved)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from training.feed.structure import (
     CannotCutError,
     TooFewError,
+    fields_of,
     has_items,
     samples_of,
     take,
@@ -301,14 +302,14 @@ def with_labels(batch: Any, labels: Any) -> Any:
         last = batch[-1]
         new = with_labels(last, labels) if isinstance(last, Mapping) else labels
         return type(batch)([*batch[:-1], new])
+    fields = fields_of(batch) or {}
+    name = next(name for name in NAMES if name in fields)  # as ``labels_of`` takes it
     if isinstance(batch, tuple):
-        name = next(name for name in NAMES if name in batch._fields)  # type: ignore[attr-defined]
         return batch._replace(**{name: labels})  # type: ignore[attr-defined]
     other: Any = copy.copy(batch)
     if isinstance(batch, Mapping):
-        other[next(name for name in NAMES if name in batch)] = labels
+        other[name] = labels
     else:
-        name = next(name for name in NAMES if hasattr(batch, name))
         object.__setattr__(other, name, labels)
     return other
 

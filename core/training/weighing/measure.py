@@ -142,7 +142,7 @@ class Measurement:
                 continue  # one of them is neither right nor clearly wrong
             turns += 1
             is_mixed = self._is_mixed(told)
-            if found.fit is None or is_mixed or not _primary(right):
+            if found.fit is None or is_mixed or all(":" in unit for unit in right):
                 found.fit, found.shares, found.sizes = told, cut.shares, cut.sizes
             live = live if is_mixed else right
             if is_mixed or not live:
@@ -160,7 +160,8 @@ class Measurement:
             found.fit = None
             raise CannotCutError(f"{way.title} leaves {why}")
         found.turns = turns
-        found.live = [] if is_mixed else _primary_first(live)
+        # Entries by name come last.
+        found.live = [] if is_mixed else sorted(live, key=lambda unit: ":" in unit)
         found.is_none = not found.live
 
     def _compare_said(
@@ -189,9 +190,8 @@ class Measurement:
     def _tell_apart(self, batch: Any, samples: int | None, found: Look) -> None:
         """One look more, with labels thinned, where units had equal shares so far."""
         tied = {"shifted_labels", "labels", "samples", "elements"} & set(found.live)
-        if found.is_none or len(tied) < 2 or not self._may_mask(batch):
-            return
-        if "labels" not in tied and "shifted_labels" not in tied:
+        has_labels = bool(tied & {"shifted_labels", "labels"})
+        if not has_labels or len(tied) < 2 or not self._may_mask(batch):
             return
         try:
             thinned = Masks(batch, self._subject.counts, True).thinned()
@@ -205,7 +205,7 @@ class Measurement:
         Rows of one width have the shares of their elements.
         """
         subject, has_width = self._subject, any("elements" in u for u in found.live)
-        is_told = found.is_none or found.by_losses or "samples" not in found.live
+        is_told = found.by_losses or "samples" not in found.live
         # Processes whose rows are of other widths would make other passes.
         if is_told or not has_width or subject.strategy.is_divided:
             return
@@ -382,15 +382,6 @@ def _surrounding(device: str) -> Precision | None:
     if not torch.is_autocast_enabled(device):
         return None
     return partial(torch.autocast, device, torch.get_autocast_dtype(device))
-
-
-def _primary_first(units: list[str]) -> list[str]:
-    return sorted(units, key=lambda unit: ":" in unit)
-
-
-def _primary(units: list[str]) -> list[str]:
-    """Return ``units`` without entries by name, which come last."""
-    return [unit for unit in units if ":" not in unit]
 
 
 def _is_close(one: float, other: float) -> bool:

@@ -94,7 +94,7 @@ def _counter(counts: Counts, unit: str) -> _Counter:
         return lambda labels, shape, batch, source: shape.numel()
     if unit not in ("labels", "shifted_labels"):
         return lambda labels, shape, batch, source: counts(
-            unit, batch, _num_issued(source)
+            unit, batch, None if source.issued is None else len(source.issued)
         )
     ignored, is_shifted = counts.ignored, unit == "shifted_labels"
 
@@ -111,11 +111,6 @@ def _counter(counts: Counts, unit: str) -> _Counter:
         return num_kept(labels, ignored)
 
     return count
-
-
-def _num_issued(source: Any) -> int | None:
-    issued = source.issued
-    return None if issued is None else len(issued)
 
 
 def _samples(

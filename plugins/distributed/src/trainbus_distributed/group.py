@@ -29,7 +29,7 @@ from trainbus_distributed.connections import (
 )
 from trainbus_distributed.farewell import Farewell, PeerFailedError, first_line
 from trainbus_distributed.life import life_of
-from trainbus_distributed.lines import Gathering, Line, Pass, open_lines
+from trainbus_distributed.lines import Gathering, Line, Pass, announce, open_lines
 from trainbus_distributed.waiting import Waiting
 from training import ConfigError
 
@@ -138,14 +138,10 @@ class Group:
         Group._begun = Group._begun[0], sys.maxsize
 
     def begin_pass(self) -> None:
-        """Tell one other process that this one begins a pass; waits for nobody.
-
-        In a pass it may wait for the others where it can hear nobody.
-        """
+        """Tell that this process begins a pass; waits for nobody."""
         run, number = Group._begun
         Group._begun = run, number + 1
-        for line in Group._lines[:1]:
-            line.put(pickle.dumps(Group._begun))
+        announce(Group._lines, Group._begun)
 
     def sum(self, values: Sequence[float], asker: str = "") -> list[float]:
         """Return the sums of ``values`` over all processes; waits for them.

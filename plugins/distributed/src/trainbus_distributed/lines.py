@@ -208,6 +208,19 @@ class Gathering:
             self._lines[self._round].put(pickle.dumps(self._known[:unknown]))
 
 
+def announce(lines: Sequence[Line], begun: Pass) -> None:
+    """Tell one other process of a pass that this one begins; waits for nobody.
+
+    In a pass it may wait for the others where it can hear nobody.
+
+    Args:
+        lines: of this process, in the order of rounds.
+        begun: that.
+    """
+    if lines:
+        lines[0].put(pickle.dumps(begun))
+
+
 def open_lines(rank: int, size: int, timeout: float, own: str) -> list[Line]:
     """Connect this process with those 1, 2, 4, ... ranks ahead and behind.
 

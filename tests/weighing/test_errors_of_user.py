@@ -106,7 +106,7 @@ def test_a_loss_that_is_never_finite_ends_the_run_whatever_a_batch_lacks(
 
 def look_of(x: float, y: float, rest: float = 0.0) -> Look:
     """Return a look at one and two samples."""
-    shares = {"samples": (1 / 3, 2 / 3)}
+    shares = {"samples": (1 / 3, 2 / 3), "sum": (1.0, 1.0)}
     return Look(fit=Fit(x, y, rest, 1e-5), sizes=(1, 2), shares=shares)
 
 

@@ -262,18 +262,6 @@ class Counts:
         counted = {unit: self(unit, batch, samples) for unit in units}
         return {unit: each for unit, each in counted.items() if each is not None}
 
-    def go_together(
-        self, live: Mapping[str, float], batch: Any, samples: int | None
-    ) -> bool:
-        """Whether ``batch`` has as much of each unit, in proportion, as ``live``."""
-        own = [self(unit, batch, samples) for unit in live]
-        pairs = list(zip(live.values(), own, strict=True))
-        return not pairs or all(
-            None not in (amount, pairs[0][1])
-            and math.isclose(amount * pairs[0][0], pairs[0][1] * before)  # type: ignore[operator]
-            for before, amount in pairs
-        )
-
     def present(
         self, live: Iterable[str], batch: Any, samples: int | None
     ) -> list[str]:
@@ -285,13 +273,13 @@ class Counts:
         units = ("class_weights", "labels") if self.is_torch_loss else ()
         return next(([unit] for unit in units if unit in live), live)
 
-    def by_row(self, batch: Any, num_rows: int) -> list[int]:
-        """Return the labels in each row; 1 for each where there are no classes."""
+    def labelled(self, batch: Any, num_rows: int) -> list[int]:
+        """Return the rows that have labels, those with most first; or all rows."""
         labels = labels_of(batch)
         if labels is None or not has_classes(labels) or len(labels) != num_rows:
-            return [1] * num_rows
-        counts = on_host(labels) != self.ignored
-        return [int(each) for each in counts.reshape(num_rows, -1).sum(1)]
+            return list(range(num_rows))
+        by_row = (on_host(labels) != self.ignored).reshape(num_rows, -1).sum(1)
+        return [int(n) for n in np.argsort(-by_row, kind="stable") if by_row[n]]
 
     def _masks(self, batch: Any) -> list[str]:
         """Return units for the entries of zeros and ones that are called masks."""

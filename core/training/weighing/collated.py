@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, default_collate, default_convert
 from training.feed.structure import CannotCutError, may_be_second, samples_of
 from training.signals.shield import iterate_shielded, shielded
 from training.weighing.candidates import Counts
-from training.weighing.cut import Cut, shares_of, some_of, turns_of
+from training.weighing.cut import Cut, in_two, turns_of
 
 
 class Collated:
@@ -45,8 +45,7 @@ class Collated:
         order = list(range(self._size))
         self._choices = [order]
         for turn in range(self.num_turns):
-            chosen = sorted(some_of(order, turn))
-            self._choices += [chosen, [row for row in order if row not in chosen]]
+            self._choices += in_two(order, turn, self._size)
         self._batches = load(loader, numbers, self._choices)
         self.whole = self._batches[0]
         self.amounts = counts.all(self.whole, self._size)
@@ -54,11 +53,8 @@ class Collated:
     def cut(self, turn: int) -> Cut:
         """Return the parts; another cut for each ``turn`` below ``num_turns``."""
         own = slice(2 * turn + 1, 2 * turn + 3)
-        one, other = self._batches[own]
-        few, more = self._choices[own]
-        sizes = len(few), len(more)
-        shares = shares_of(self.amounts, (one, other), sizes, self._counts)
-        return Cut((one, other), shares, sizes)
+        sizes = list(map(len, self._choices[own]))
+        return Cut.of(self._batches[own], sizes, self.amounts, self._counts)
 
 
 #: Loader -> what was found for it: each time three rows would be read again.

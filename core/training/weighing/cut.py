@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from training.feed.structure import (
     CannotCutError,
     TooFewError,
+    fields_of,
     has_items,
     samples_of,
     take,
@@ -33,6 +35,7 @@ from training.weighing.candidates import (
     labels_of,
     on_host,
 )
+from training.weighing.units import OF_LABELS
 
 #: transformers' losses that leave out labels of -100.
 LICENSED = (
@@ -44,7 +47,6 @@ LICENSED = (
     ),
     *("ForSequenceClassification", "ForImageClassification", "ForQuestionAnswering"),
 )
-LABEL_UNITS = ("shifted_labels", "labels", "class_weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,31 @@ class Cut:
 
     Attributes:
         parts: the batches.
-        shares: unit -> what each part has of the whole.
         sizes: samples in each, or labels.
+        shares: unit -> what each part has of the whole.
     """
 
-    parts: tuple[Any, Any]
+    parts: Sequence[Any]
+    sizes: Sequence[int]
     shares: dict[str, tuple[float, float]]
-    sizes: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        parts: Sequence[Any],
+        sizes: Sequence[int],
+        amounts: Mapping[str, float],
+        counts: Counts,
+    ) -> Cut:
+        """Return the cut into ``parts`` of a batch that holds ``amounts`` of units."""
+        shares = {}
+        batches = [p.batch if isinstance(p, PartOfOutputs) else p for p in parts]
+        for unit, whole in amounts.items():
+            if whole:
+                one, other = map(partial(counts, unit), batches, sizes)
+                if one is not None and other is not None:
+                    shares[unit] = (one / whole, other / whole)
+        return cls(parts, sizes, {**shares, "sum": (1.0, 1.0)})
 
 
 class Rows:
@@ -94,7 +114,7 @@ class Rows:
             )
         self.num_rows = num_rows
         take(self._rows, range(num_rows), num_rows)  # it can be cut
-        self._order = labelled(counts.by_row(self._rows, num_rows))
+        self._order = counts.labelled(self._rows, num_rows)
         few = "fewer than two of its rows have labels"
         self.num_turns = turns_of(len(self._order), few)
         # A batch of crops may hold more rows than the sampler issued samples.
@@ -102,13 +122,10 @@ class Rows:
 
     def cut(self, turn: int) -> Cut:
         """Return the parts; another cut for each ``turn`` below ``num_turns``."""
-        chosen = set(some_of(self._order, turn))
-        rows = [sorted(chosen), [r for r in range(self.num_rows) if r not in chosen]]
-        parts = [take(self._rows, each, self.num_rows) for each in rows]
+        both = in_two(self._order, turn, self.num_rows)
+        parts = [take(self._rows, rows, self.num_rows) for rows in both]
         parts = [turned(each) for each in parts] if self._is_second else parts
-        sizes = len(rows[0]), len(rows[1])
-        shares = shares_of(self.amounts, parts, sizes, self._counts)
-        return Cut((parts[0], parts[1]), shares, sizes)
+        return Cut.of(parts, list(map(len, both)), self.amounts, self._counts)
 
 
 def first_half(batch: Any, is_second: bool) -> Any:
@@ -147,7 +164,7 @@ class Masks:
                 f"no label of {counts.ignored} is known to be left out"
             )
         self._labels = labels
-        rows = labelled(counts.by_row(batch, len(labels)))
+        rows = counts.labelled(batch, len(labels))
         valid = on_host(labels != counts.ignored).reshape(-1)
         if len(rows) >= 2:
             length = valid.size // len(labels)
@@ -159,7 +176,7 @@ class Masks:
         few = "it has fewer than two labels that count"
         self.num_turns = turns_of(len(self._order), few)
         amounts = counts.all(batch, None)
-        self.amounts = {u: amounts[u] for u in LABEL_UNITS if u in amounts}
+        self.amounts = {u: amounts[u] for u in OF_LABELS if u in amounts}
 
     def cut(self, turn: int) -> Cut:
         """Return the parts; another cut for each ``turn`` below ``num_turns``."""
@@ -168,9 +185,8 @@ class Masks:
             own[first:last] = True
         own = own.reshape(tuple(self._labels.shape))
         parts = [self._with(own), self._with(~own)]
-        shares = shares_of(self.amounts, parts, None, self._counts)
-        sizes = [self._counts("labels", part, None) or 0 for part in parts]
-        return Cut((parts[0], parts[1]), shares, (int(sizes[0]), int(sizes[1])))
+        sizes = [int(self._counts("labels", part, None) or 0) for part in parts]
+        return Cut.of(parts, sizes, self.amounts, self._counts)
 
     def thinned(self) -> Any:
         """Return the batch with other amounts of labels: row k keeps 3 + k % 4."""
@@ -224,7 +240,7 @@ class Outputs:
         if self._labels is None:
             raise CannotCutError("its targets are not one tensor")
         self._num_rows = len(self._labels)
-        self._order = labelled(counts.by_row(batch, self._num_rows))
+        self._order = counts.labelled(batch, self._num_rows)
         few = "fewer than two of its targets count"
         self.num_turns = turns_of(len(self._order), few)
         self.amounts = counts.all(batch, samples)
@@ -233,16 +249,14 @@ class Outputs:
 
     def cut(self, turn: int) -> Cut:
         """Return the parts; another cut for each ``turn`` below ``num_turns``."""
-        chosen = sorted(some_of(self._order, turn))
-        rest = [row for row in range(self._num_rows) if row not in chosen]
-        parts = [self._part(chosen), self._part(rest)]
-        sizes, batches = (len(chosen), len(rest)), [part.batch for part in parts]
-        shares = shares_of(self.amounts, batches, sizes, self._counts)
-        return Cut((parts[0], parts[1]), shares, sizes)
-
-    def _part(self, rows: list[int]) -> PartOfOutputs:
-        batch = with_labels(self.whole, self._labels[rows])
-        return PartOfOutputs(batch, rows, self._num_rows)
+        both = in_two(self._order, turn, self._num_rows)
+        parts = [
+            PartOfOutputs(
+                with_labels(self.whole, self._labels[rows]), rows, self._num_rows
+            )
+            for rows in both
+        ]
+        return Cut.of(parts, list(map(len, both)), self.amounts, self._counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,22 +302,16 @@ def with_labels(batch: Any, labels: Any) -> Any:
         last = batch[-1]
         new = with_labels(last, labels) if isinstance(last, Mapping) else labels
         return type(batch)([*batch[:-1], new])
+    fields = fields_of(batch) or {}
+    name = next(name for name in NAMES if name in fields)  # as ``labels_of`` takes it
     if isinstance(batch, tuple):
-        name = next(name for name in NAMES if name in batch._fields)  # type: ignore[attr-defined]
         return batch._replace(**{name: labels})  # type: ignore[attr-defined]
     other: Any = copy.copy(batch)
     if isinstance(batch, Mapping):
-        other[next(name for name in NAMES if name in batch)] = labels
+        other[name] = labels
     else:
-        name = next(name for name in NAMES if hasattr(batch, name))
         object.__setattr__(other, name, labels)
     return other
-
-
-def labelled(by_row: Sequence[int]) -> list[int]:
-    """Return the rows that have labels, those with most first."""
-    rows = [row for row, amount in enumerate(by_row) if amount]
-    return sorted(rows, key=lambda row: -by_row[row])
 
 
 def turns_of(num_rows: int, few: str) -> int:
@@ -327,22 +335,9 @@ def some_of(order: Sequence[Any], turn: int) -> list[Any]:
     return [order[(turn + stride * number) % len(order)] for number in range(size)]
 
 
-def shares_of(
-    amounts: Mapping[str, float],
-    parts: Sequence[Any],
-    sizes: tuple[int, int] | None,
-    counts: Counts,
-) -> dict[str, tuple[float, float]]:
-    """Return for each unit what both parts have of the whole."""
-    shares: dict[str, tuple[float, float]] = {}
-    for unit, whole in amounts.items():
-        if unit == "sum":
-            shares[unit] = (1.0, 1.0)
-        elif whole:
-            own = [
-                counts(unit, part, None if sizes is None else sizes[index])
-                for index, part in enumerate(parts)
-            ]
-            if own[0] is not None and own[1] is not None:
-                shares[unit] = (own[0] / whole, own[1] / whole)
-    return shares
+def in_two(
+    order: Sequence[int], turn: int, num_rows: int
+) -> tuple[list[int], list[int]]:
+    """Return the rows of two parts: some of ``order``, and all others."""
+    chosen = set(some_of(order, turn))
+    return sorted(chosen), [row for row in range(num_rows) if row not in chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 #: Rounding of one fp32 gradient, relative; of losses, which add up fewer numbers.
 ROUNDING = 2e-7
+#: Numbers of a gradient that are kept.
+MOST = 2**20
 #: Past this nothing can be told apart.
 BLUNT = 0.02
 
@@ -99,15 +102,15 @@ def fits(shares: tuple[float, float], told: Fit, slack: float = 1.0) -> bool:
     return abs(told.x - shares[0]) <= near and abs(told.y - shares[1]) <= near
 
 
-def sampled(gradients: list[Tensor | None], sizes: list[int], most: int) -> Tensor:
-    """Return at most ``most`` numbers of a gradient, (P,), float64, on its device.
+def sampled(gradients: Sequence[Tensor | None], weights: Sequence[Tensor]) -> Tensor:
+    """Return at most MOST numbers of a gradient, (P,), float64, on its device.
 
     Args:
         gradients: None: zeros.
-        sizes: numbers in each.
-        most: every k-th number is kept.
+        weights: that they are of.
     """
-    step = max(1, -(-sum(sizes) // most))
+    sizes = [w.numel() * (2 if w.is_complex() else 1) for w in weights]
+    step = max(1, -(-sum(sizes) // MOST))  # every so many-th number is kept
     device = next((g.device for g in gradients if g is not None), torch.device("cpu"))
     parts = []
     for gradient, size in zip(gradients, sizes, strict=True):

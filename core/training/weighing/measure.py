@@ -27,14 +27,12 @@ from training.weighing.cut import (
     Rows,
     has_licence,
 )
-from training.weighing.fit import fit, fits, fitting, sampled
+from training.weighing.fit import Fit, fit, fits, fitting, sampled
 from training.weighing.subject import LIMIT, Look, Precision, Subject
 from training.weighing.untouched import Kept, quiet_train_mode
 
 #: ``LIMIT`` in half precision.
 LIMIT_HALF = 2e-2
-#: Numbers of a gradient that are kept.
-MOST = 2**20
 #: Modes whose losses differ by this factor have losses of different forms.
 OTHER_FORM = 1.5
 #: Losses of two modes that differ by less have nothing random in them.
@@ -136,17 +134,15 @@ class Measurement:
         live, turns, is_mixed = live + ["sum"] * adds_up, 0, False
         for turn in range(min(self._turns, way.num_turns)):
             cut = way.cut(turn)
-            one, other = (self._gradient(part) for part in cut.parts)
-            told = fit(whole, one, other, self._is_half)
+            told = self._fit(whole, cut)
             if told is None:
                 continue
-            shares = {**cut.shares, "sum": (1.0, 1.0)}
-            right = fitting(live, shares, told)
-            if found.by_losses and right != fitting(live, shares, told, 10.0):
+            right = fitting(live, cut.shares, told)
+            if found.by_losses and right != fitting(live, cut.shares, told, 10.0):
                 continue  # one of them is neither right nor clearly wrong
             turns += 1
-            is_mixed = told.rest > (LIMIT_HALF if self._is_half else LIMIT)
-            if found.fit is None or is_mixed or not _primary(right):
+            is_mixed = self._is_mixed(told)
+            if found.fit is None or is_mixed or all(":" in unit for unit in right):
                 found.fit, found.shares, found.sizes = told, cut.shares, cut.sizes
             live = live if is_mixed else right
             if is_mixed or not live:
@@ -164,7 +160,8 @@ class Measurement:
             found.fit = None
             raise CannotCutError(f"{way.title} leaves {why}")
         found.turns = turns
-        found.live = [] if is_mixed else _primary_first(live)
+        # Entries by name come last.
+        found.live = [] if is_mixed else sorted(live, key=lambda unit: ":" in unit)
         found.is_none = not found.live
 
     def _compare_said(
@@ -193,9 +190,8 @@ class Measurement:
     def _tell_apart(self, batch: Any, samples: int | None, found: Look) -> None:
         """One look more, with labels thinned, where units had equal shares so far."""
         tied = {"shifted_labels", "labels", "samples", "elements"} & set(found.live)
-        if found.is_none or len(tied) < 2 or not self._may_mask(batch):
-            return
-        if "labels" not in tied and "shifted_labels" not in tied:
+        has_labels = bool(tied & {"shifted_labels", "labels"})
+        if not has_labels or len(tied) < 2 or not self._may_mask(batch):
             return
         try:
             thinned = Masks(batch, self._subject.counts, True).thinned()
@@ -209,7 +205,7 @@ class Measurement:
         Rows of one width have the shares of their elements.
         """
         subject, has_width = self._subject, any("elements" in u for u in found.live)
-        is_told = found.is_none or found.by_losses or "samples" not in found.live
+        is_told = found.by_losses or "samples" not in found.live
         # Processes whose rows are of other widths would make other passes.
         if is_told or not has_width or subject.strategy.is_divided:
             return
@@ -226,14 +222,20 @@ class Measurement:
 
     def _narrow(self, whole: Any, cut: Cut, found: Look) -> None:
         """Keep the units that have the shares of one cut more, if that tells any."""
-        one, other = (self._gradient(part) for part in cut.parts)
-        told = fit(self._gradient(whole), one, other, self._is_half)
-        if told is None or told.rest > (LIMIT_HALF if self._is_half else LIMIT):
+        told = self._fit(self._gradient(whole), cut)
+        if told is None or self._is_mixed(told):
             return
-        right = [u for u in found.live if fits(cut.shares.get(u, (0.0, 0.0)), told)]
-        if right:
+        if right := fitting(found.live, cut.shares, told):
             found.live, found.fit = right, told
             found.shares, found.sizes = cut.shares, cut.sizes
+
+    def _fit(self, whole: Tensor, cut: Cut) -> Fit | None:
+        one, other = map(self._gradient, cut.parts)
+        return fit(whole, one, other, self._is_half)
+
+    def _is_mixed(self, told: Fit) -> bool:
+        """Whether rows depend on one another."""
+        return told.rest > (LIMIT_HALF if self._is_half else LIMIT)
 
     def _look_at_column_0(self, batch: Any, found: Look) -> None:
         """Where no row has a label in column 0, tell whether one there would count."""
@@ -356,8 +358,7 @@ class Measurement:
                     "its gradient could not be had (a checkpoint with "
                     "use_reentrant=True hides parameters from autograd.grad)"
                 )
-        sizes = [p.numel() * (2 if p.is_complex() else 1) for p in self._parameters]
-        return sampled(list(found), sizes, MOST)
+        return sampled(found, self._parameters)
 
 
 def _recomputes(loss: Tensor) -> bool:
@@ -381,15 +382,6 @@ def _surrounding(device: str) -> Precision | None:
     if not torch.is_autocast_enabled(device):
         return None
     return partial(torch.autocast, device, torch.get_autocast_dtype(device))
-
-
-def _primary_first(units: list[str]) -> list[str]:
-    return sorted(units, key=lambda unit: ":" in unit)
-
-
-def _primary(units: list[str]) -> list[str]:
-    """Return ``units`` without entries by name, which come last."""
-    return [unit for unit in units if ":" not in unit]
 
 
 def _is_close(one: float, other: float) -> bool:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from torch import nn
 
 from training.errors import ConfigError
 from training.feed.share import StandIn
@@ -43,18 +41,6 @@ class PartWeigher(Weigher):
         super().__init__(*given)
         self._strategy = strategy
         self._seen = Look()  # in the batch that was measured last
-
-    def prepare(
-        self,
-        model: nn.Module,
-        device: Any,
-        loader: Any = None,
-        batches_a_window: int = 1,
-        window: Any = None,
-    ) -> None:
-        """Take what a run has set up; several parts always make a window."""
-        parts = batches_a_window * self._strategy.size
-        super().prepare(model, device, loader, parts, window)
 
     def ask(self, part: Any, source: Any) -> float:
         """Return what a part that this process trains on counts in its window.
@@ -131,20 +117,33 @@ class PartWeigher(Weigher):
         """Whether the units left weigh any process's part differently."""
         if len(self._told.live) <= 1:
             return False
-        alike = stands_in or self._counts.go_together(self._told.live, part, samples)
-        return self._strategy.sum([float(not alike)]) != [0.0]
+        differs = not stands_in and self._told.has_parted(self._counts, part, samples)
+        return self._strategy.sum([float(differs)]) != [0.0]
 
-    def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
-        self._seen = super()._look(batch, issued, live)
+    def look(self, batch: Any, issued: Any, live: list[str] | None = None) -> Look:
+        """Return what ``batch`` tells, and remember it."""
+        self._seen = super().look(batch, issued, live)
         return self._seen
 
     def _agree(self) -> None:
-        """Refuse to go on if processes have seen different things in one batch."""
+        """Refuse to go on if processes have seen different things in one batch.
+
+        Raises:
+            OutOfMemoryError: one of them had no room for any of the batch.
+            ConfigError: they have measured it, and not the same.
+        """
         told = self._told
         own = told.unit, list(told.live), told.is_settled, told.scale
-        found = self._strategy.gather(own)
-        if any(each != found[0] for each in found):
-            _refuse(self._strategy, found, self._seen)
+        every = zip(*self._strategy.gather(own), strict=True)
+        for what, found in zip(WHAT, every, strict=True):
+            if all(each == found[0] for each in found):
+                continue
+            self._strategy.on_each(partial(_require_room, self._seen))
+            said = ", ".join(f"{each!r} on rank {r}" for r, each in enumerate(found))
+            raise ConfigError(
+                "what the loss is a mean over was measured otherwise in each process "
+                f"({what} is {said}): {WAYS_OUT}"
+            )
 
     def _refuse_differing(self, batch: Any, samples: int | None, seen: Any) -> None:
         self._reasons += seen.reasons  # parts are compared, not the batch
@@ -156,27 +155,6 @@ class PartWeigher(Weigher):
 def counted(weight: float, source: Any) -> float:
     """Return ``weight``, or what says that the part only stands in for an empty one."""
     return StandIn() if source.stands_in else weight
-
-
-def _refuse(strategy: Strategy, found: Sequence[Sequence[Any]], seen: Look) -> NoReturn:
-    """Raise on all processes what made them differ; called by all.
-
-    Args:
-        strategy: of many processes.
-        found: what each has told.
-        seen: what this one has measured.
-    Raises:
-        OutOfMemoryError: one of them had no room for any of the batch.
-        ConfigError: they have measured it, and not the same.
-    """
-    strategy.on_each(partial(_require_room, seen))
-    told = dict(zip(WHAT, zip(*found, strict=True), strict=True))
-    what = next(name for name, each in told.items() if any(e != each[0] for e in each))
-    said = ", ".join(f"{each!r} on rank {rank}" for rank, each in enumerate(told[what]))
-    raise ConfigError(
-        f"what the loss is a mean over was measured otherwise in each process ({what} "
-        f"is {said}): {WAYS_OUT}"
-    )
 
 
 def _require_room(seen: Look) -> None:

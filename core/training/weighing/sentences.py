@@ -61,16 +61,15 @@ def none(look: Look) -> str:
     if look.fit is None:
         return why
     told = look.fit.x, look.fit.y
-    shares = {**look.shares, "sum": (1.0, 1.0)}
-    nearest = min(shares, key=lambda unit: _off(shares[unit], told))
-    own, theirs = _apart(told, shares[nearest])
+    nearest = min(look.shares, key=lambda unit: _off(look.shares[unit], told))
+    own, theirs = _apart(told, look.shares[nearest])
     why += f": two parts of {look.sizes[0]} and {look.sizes[1]} samples weigh {own}"
     if look.fit.rest > LIMIT:
         why += (
             f", and {100 * look.fit.rest:.0f} % of a batch's gradient belongs to "
             "neither part, as in contrastive losses or with random numbers"
         )
-    elif _off(told, shares[nearest]) <= CLEARLY:
+    elif _off(told, look.shares[nearest]) <= CLEARLY:
         what = "a sum" if nearest == "sum" else f"a mean over {in_words(nearest)}"
         why += (
             f", and {theirs} in {what}, which rounding or random numbers may hide: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,13 +47,13 @@ class Subject:
     forward: ComputeLoss
     counts: Counts
     device: torch.device
-    loader: Any = None
-    loss_fn: Any = None
-    has_own_loss: bool = True
-    by_losses: bool = False
-    beside: Sequence[Any] = ()
-    autocast: Precision | None = None
-    strategy: Strategy = field(default_factory=Strategy)
+    loader: Any
+    loss_fn: Any
+    has_own_loss: bool
+    by_losses: bool
+    beside: Sequence[Any]
+    autocast: Precision | None
+    strategy: Strategy
     is_second: bool = False
     in_full: bool = True
     has_parted: bool = False
@@ -76,14 +76,14 @@ class Look:
         is_half: computed in half precision.
         by_losses: losses were compared, since gradients could not be had.
         has_no_room: the device has too little memory for the batch.
-        is_empty: it has no gradient, or one that is not finite, as a mean over nothing.
+        is_empty: it has no gradient, or one that is not finite.
     """
 
     turns: int = 0
     live: list[str] = field(default_factory=list)
     fit: Fit | None = None
     shares: dict[str, tuple[float, float]] = field(default_factory=dict)
-    sizes: tuple[int, int] = (0, 0)
+    sizes: Sequence[int] = ()
     is_none: bool = False
     said: float | None = None
     reasons: list[str] = field(default_factory=list)
@@ -92,3 +92,14 @@ class Look:
     by_losses: bool = False
     has_no_room: bool = False
     is_empty: bool = False
+
+    def is_over_nothing(self, units: Sized, present: Sized) -> bool:
+        """Whether the batch is a mean over nothing, which counts 0 in its window.
+
+        One that holds some of each unit may have no gradient for another reason.
+
+        Args:
+            units: that the loss may be a mean over.
+            present: those of them of which the batch holds any.
+        """
+        return self.is_empty and len(present) < len(units)

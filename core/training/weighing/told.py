@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from training.weighing.candidates import Counts, needed
 from training.weighing.later_looks import LaterLooks
+from training.weighing.units import OF_LABELS
 
 if TYPE_CHECKING:
     from training.weighing.subject import Look
-
-#: A batch that has none of these is a mean over nothing, if it has no gradient either.
-#: Not masks: one of padding is all zeros where nothing is padded.
-OF_LABELS = ("labels", "shifted_labels", "class_weights")
 
 
 @dataclass(slots=True)
@@ -108,20 +105,31 @@ class Told:
         Raises:
             DataError: the batch tells none of them.
         """
-        every = ((unit, counts(unit, batch, samples)) for unit in self.live)
-        told = [(unit, amount) for unit, amount in every if amount is not None]
+        told = self._amounts(counts, batch, samples)
         if not told:
             return self.unit, self.amount(counts, batch, samples), True
-        first, whole = told[0]
-        before = self.live[first]
-        agree = all(
-            isclose(own * before, whole * self.live[unit]) for unit, own in told
-        )
-        return first, self.on_scale(first) * whole, agree
+        first = next(iter(told))
+        return first, self.on_scale(first) * told[first], self._agree(told)
 
     def has_parted(self, counts: Counts, batch: Any, samples: int | None) -> bool:
-        """Whether ``batch`` counts otherwise by one unit left than by others."""
-        return not counts.go_together(self.live, batch, samples)
+        """Whether ``batch`` counts otherwise, or not at all, by one unit left."""
+        told = self._amounts(counts, batch, samples)
+        return len(told) < len(self.live) or not self._agree(told)
+
+    def _amounts(
+        self, counts: Counts, batch: Any, samples: int | None
+    ) -> dict[str, float]:
+        """Return how much ``batch`` holds of those units left that it tells."""
+        every = {unit: counts(unit, batch, samples) for unit in self.live}
+        return {unit: each for unit, each in every.items() if each is not None}
+
+    def _agree(self, told: Mapping[str, float]) -> bool:
+        """Whether a batch has as much of each unit, in proportion, as the first had."""
+        first = next(iter(told), "")
+        return all(
+            isclose(own * self.live[first], told[first] * self.live[unit])
+            for unit, own in told.items()
+        )
 
     def keep(self, live: list[str], is_first: bool) -> str:
         """Go on with the units in ``live``, on the scale of the batches before.
@@ -152,7 +160,7 @@ class Told:
         there = counts.present(self.undecided, batch, samples)
         if there == self.undecided:
             return False
-        if look(self.undecided).is_empty:
+        if look(self.undecided).is_over_nothing(self.undecided, there):
             return True
         self.undecided = there  # it is a mean over something else
         return False
@@ -163,6 +171,7 @@ class Told:
 
     def settle_undecided(self) -> None:
         """Count by the unit that is preferred, whatever batches tell from here on."""
+        # Not masks: one of padding is all zeros where nothing is padded.
         self.undecided = [
             unit for unit, amount in self.live.items() if amount and unit in OF_LABELS
         ]

@@ -18,6 +18,8 @@ UNITS = {
     "elements": "elements of the labels",
     "sum": "nothing: it is a sum",
 }
+#: Those that only labels have: a batch with none of one may be a mean over nothing.
+OF_LABELS = ("shifted_labels", "labels", "class_weights")
 #: Before the name of an entry of zeros and ones: ``mask:attention_mask``.
 MASK, SHIFTED_MASK = "mask:", "shifted_mask:"
 #: Before the name of an entry all of whose elements count, where there are no labels.

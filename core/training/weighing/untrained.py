@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.weighing import sentences
 from training.weighing.candidates import Counts, needed
-from training.weighing.told import OF_LABELS
-from training.weighing.units import in_words
+from training.weighing.units import OF_LABELS, in_words
 
 if TYPE_CHECKING:
     from training.weighing.subject import Look
@@ -45,10 +44,11 @@ class Untrained:
             seen = look()
             if seen.said is not None:
                 return 1.0  # step_fn says it for the batch itself
-            amounts = self._counts.all(batch, samples)
-            if seen.is_empty and any(amounts.get(each) == 0 for each in OF_LABELS):
+            there = self._counts.present(OF_LABELS, batch, samples)
+            if seen.is_over_nothing(OF_LABELS, there):
                 return 0.0
-            counted = "samples" if "samples" in amounts else "batches"
+            is_known = self._counts("samples", batch, samples) is not None
+            counted = "samples" if is_known else "batches"
             live = seen.live or [before or counted]
             unit = before if before in live else live[0]
         if before not in (None, unit):

@@ -23,41 +23,6 @@ Weigh = Callable[[Any, Any], float]
 _Counter = Callable[[Tensor, torch.Size, Any, Any], float | None]
 
 
-class EachBatch:
-    """Weighs the batches of a run: usual ones at once, others as they are looked at.
-
-    Attributes:
-        weigh: weighs the batch whose turn it is: ``ask``, or what leaves to that all
-            but usual batches, as soon as all there is to do is count.
-    """
-
-    weigh: Weigh
-
-    def __call__(self, batch: Any, issued: Any = None) -> float:
-        """Return what ``batch``, on the host, counts in its window.
-
-        Args:
-            batch: any.
-            issued: the indices of its samples, where a sampler issued them.
-        """
-        raise NotImplementedError
-
-    def ask(self, batch: Any, source: Any) -> float:
-        """Return what ``batch`` counts, as a call does; learn what is usual.
-
-        Args:
-            batch: on the host.
-            source: what it came from: ``issued`` are its indices, or None.
-        """
-        weight = self(batch, source.issued)
-        if self.weigh == self.ask:
-            self._find_usual()
-        return weight
-
-    def _find_usual(self) -> None:
-        raise NotImplementedError
-
-
 def usual_weight(
     counts: Counts,
     unit: str | None,
@@ -129,7 +94,7 @@ def _counter(counts: Counts, unit: str) -> _Counter:
         return lambda labels, shape, batch, source: shape.numel()
     if unit not in ("labels", "shifted_labels"):
         return lambda labels, shape, batch, source: counts(
-            unit, batch, _num_issued(source)
+            unit, batch, None if source.issued is None else len(source.issued)
         )
     ignored, is_shifted = counts.ignored, unit == "shifted_labels"
 
@@ -146,11 +111,6 @@ def _counter(counts: Counts, unit: str) -> _Counter:
         return num_kept(labels, ignored)
 
     return count
-
-
-def _num_issued(source: Any) -> int | None:
-    issued = source.issued
-    return None if issued is None else len(issued)
 
 
 def _samples(

@@ -19,7 +19,7 @@ from training.weighing.later_looks import LaterLooks, is_belied
 from training.weighing.told import Told
 from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
 from training.weighing.untrained import Untrained
-from training.weighing.usual_batch import EachBatch, usual_weight
+from training.weighing.usual_batch import Weigh, usual_weight
 
 if TYPE_CHECKING:
     from training.weighing.subject import ComputeLoss, Look
@@ -34,7 +34,7 @@ CUTS = 3
 MOST_BATCHES = 3
 
 
-class Weigher(EachBatch):
+class Weigher:
     """Weighs each batch; measures first batches where nobody says a weight.
 
     ``batch.loss_weight`` comes first, then ``loss_per``, then what torch defines, then
@@ -47,6 +47,9 @@ class Weigher(EachBatch):
         loss_fn: passed beside the model.
         has_own_loss: whether the model computes its loss itself.
         by_losses: measure without gradients, as an evaluation does.
+    Attributes:
+        weigh: weighs the batch whose turn it is: ``ask``, or what leaves to that all
+            but usual batches, as soon as all there is to do is count.
     Raises:
         ConfigError: no unit has this name.
     """
@@ -85,7 +88,7 @@ class Weigher(EachBatch):
         self._reasons, self._num_empty = [], 0  # type: list[str], int
         self._allows_change = self._has_samples = self._is_aside = False
         self._untrained = Untrained(self._counts)
-        self.weigh = self.ask
+        self.weigh: Weigh = self.ask
 
     def prepare(
         self,
@@ -105,8 +108,10 @@ class Weigher(EachBatch):
             window: is told if the loss is a sum.
         """
         self._model, self._device, self._loader = model, device, loader
-        self._batches_a_window, self._window = batches_a_window, window
-        if batches_a_window > 1 and (self._told.is_defined or self._told.is_nothing):
+        # Several parts of one batch make a window, too.
+        self._batches_a_window = batches_a_window * self._strategy.size
+        self._window, told = window, self._told
+        if self._batches_a_window > 1 and (told.is_defined or told.is_nothing):
             self.reset()  # it did not matter so far
         self.weigh = self.ask
         self._tell_window()
@@ -145,6 +150,18 @@ class Weigher(EachBatch):
         if saved and self._loss_per is None and is_known(saved["unit"], allows_change):
             self._told = Told.of(saved)
 
+    def ask(self, batch: Any, source: Any) -> float:
+        """Return what ``batch`` counts, as a call does; learn what is usual.
+
+        Args:
+            batch: on the host.
+            source: what it came from: ``issued`` are its indices, or None.
+        """
+        weight = self(batch, source.issued)
+        if self.weigh == self.ask:
+            self._find_usual()
+        return weight
+
     def _find_usual(self) -> None:
         """Count usual batches at once from here on, if all there is to do is count."""
         told, counts = self._told, self._counts
@@ -177,9 +194,10 @@ class Weigher(EachBatch):
         return self._known(batch, issued, samples)
 
     def _known(self, batch: Any, issued: Any, samples: int | None) -> float:
-        if len(self._told.live) > 1:
-            return self._compared(batch, issued, samples)
-        look = partial(self._look, batch, issued)
+        if len(self._told.live) > 1:  # the first to tell them apart is measured
+            _, weight, agree = self._told.compared(self._counts, batch, samples)
+            return weight if agree else self._decided_late(batch, issued, samples)
+        look = partial(self.look, batch, issued)
         if self._told.holds_nothing(self._counts, batch, samples, look):
             return 0.0
         return self._amount(batch, samples)
@@ -187,7 +205,7 @@ class Weigher(EachBatch):
     def _look_again(self, batch: Any, issued: Any) -> None:
         """Refuse a unit that a later batch belies."""
         self.weigh = self.ask
-        seen = self._look(batch, issued, list(self._told.live))
+        seen = self.look(batch, issued, list(self._told.live))
         if is_belied(self._told.live, seen):
             raise self._refusal(sentences.belied(seen, self.verdict))
 
@@ -205,7 +223,7 @@ class Weigher(EachBatch):
         if self._model is None or run.is_decided:
             return self._amount(batch, samples)
         if run.unit is None and not run.is_settled:
-            look = partial(self._look, batch, issued, None)
+            look = partial(self.look, batch, issued)
             return self._untrained.weight(batch, samples, look)
         self._told, self._is_aside = run.beside(), True
         try:
@@ -214,23 +232,14 @@ class Weigher(EachBatch):
             self._told, self._is_aside = replace(run, aside=self._told), False
             self._tell_window()
 
-    def look(self, batch: Any, issued: Any = None) -> Look:
-        """Return what ``batch`` tells, whatever anybody says."""
-        return self._look(batch, issued, None)
-
     def _amount(self, batch: Any, samples: int | None) -> float:
         return self._told.amount(self._counts, batch, samples)
 
-    def _compared(self, batch: Any, issued: Any, samples: int | None) -> float:
-        """Measure the first batch in which the units left do not go together."""
-        _, weight, agree = self._told.compared(self._counts, batch, samples)
-        return weight if agree else self._decided_late(batch, issued, samples)
-
     def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
         self.weigh = self.ask
-        seen = self._look(batch, issued, list(self._told.live))
+        seen = self.look(batch, issued, list(self._told.live))
         had = [unit for unit, amount in self._told.live.items() if amount]
-        if seen.is_empty and self._counts.present(had, batch, samples) != had:
+        if seen.is_over_nothing(had, self._counts.present(had, batch, samples)):
             return 0.0
         if seen.is_none:
             self._unknown(sentences.none(seen))
@@ -261,17 +270,17 @@ class Weigher(EachBatch):
             self._told.has_waited = True
             return self._amount(batch, samples)
         self.weigh = self.ask
-        seen = self._look(batch, issued, list(self._told.live))
+        seen = self.look(batch, issued, list(self._told.live))
         if seen.said is not None:
             self._settle_as_said(seen)
             return self._amount(batch, samples)
         there = self._counts.present(self._told.live, batch, samples)
-        lacks = len(there) < len(self._told.live)
-        if seen.is_empty and lacks and self._num_empty < MOST_BATCHES:
+        is_empty = seen.is_over_nothing(self._told.live, there)
+        if is_empty and self._num_empty < MOST_BATCHES:
             self._num_empty += 1
             if not (self._told.batches or self._told.has_waited):
                 self._told = Told()  # the next one is the first
-            return 0.0  # a mean over nothing
+            return 0.0
         self._told.batches += 1
         self._reasons += seen.reasons
         is_first = self._told.batches == 1 and not self._told.has_waited
@@ -289,10 +298,11 @@ class Weigher(EachBatch):
 
     def _need_not_be_measured(self, batch: Any, samples: int | None) -> bool:
         """Whether nothing can be told: all units have gone together so far."""
-        live, how = self._told.live, (batch, samples)
-        goes = self._may_wait and self._counts.go_together(live, *how)
+        if not self._may_wait or self._told.has_parted(self._counts, batch, samples):
+            return False
         # Else it hangs on the unit whether the batch is trained on.
-        return goes and len(self._counts.present(live, *how)) in (0, len(live))
+        there = self._counts.present(self._told.live, batch, samples)
+        return len(there) in (0, len(self._told.live))
 
     @property
     def _may_wait(self) -> bool:
@@ -324,7 +334,8 @@ class Weigher(EachBatch):
         told.rest = max(told.rest, seen.fit.rest if seen.fit else 0.0)
         self._tell_window()
 
-    def _look(self, batch: Any, issued: Any, live: list[str] | None) -> Look:
+    def look(self, batch: Any, issued: Any, live: list[str] | None = None) -> Look:
+        """Return what ``batch`` tells, whatever anybody says; arguments as there."""
         from training.weighing.look import look
         from training.weighing.subject import Subject
 
@@ -350,7 +361,7 @@ class Weigher(EachBatch):
         if (unit := self._defined(batch)) is not None:
             live = [unit]
         else:
-            seen = self._look(batch, issued, None)
+            seen = self.look(batch, issued)
             live = [] if seen.is_none or seen.said is not None else seen.live
         # A converged loss has no gradient to tell by.
         if not live or expected in live or set(told.live) & set(live):

@@ -79,6 +79,8 @@ class Changes(Callback):
             trainer.optimizer.param_groups[0]["lr"] *= 0.9
         elif self.what == "a layer":
             model.first.requires_grad_(False)
+        elif self.what == "a new buffer":
+            model.register_buffer("extra", torch.ones(2))
         elif self.what == "a buffer":
             model.scale.fill_(5.0)
         elif self.what == "a pass":
@@ -142,6 +144,7 @@ def changed(
 ON_ONE = {
     "a rate": ("the learning rate of group 0 is", 5),
     "a layer": ("whether model.first.weight trains is", 5),
+    "a new buffer": ("whether there is a buffer model.extra is", 5),
     "a sign": ("model.first.weight is", 5),
     "an order": ("model.first.weight is", 5),
     "the loss": ("loss.warmth is", 5),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cache
 from hashlib import sha256
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,10 @@ from training import ConfigError, PluginError
 if TYPE_CHECKING:
     from training import Trainer
 
+T = TypeVar("T")
+
 #: Of the words of a weight, for its digest; and of what stands before them.
 FACTORS, MULTIPLIER = 2**20, 6364136223846793005
-#: What the text of a buffer begins with.
-BUFFER = "buffer "
 
 
 def require_same_options(options: Mapping[str, Any], group: Group) -> None:
@@ -93,40 +93,39 @@ def require_alike(
     kept = _kept_buffers(modules, buffers.modules)
     held = {**weights, **{name: buffer for name, (_, buffer) in kept.items()}}
     whole = {name: each for name, each in held.items() if not isinstance(each, parts)}
+    told = digests(whole.values(), trainer.device)
+    digest_of = dict(zip(whole, told, strict=True))
     groups = trainer.optimizer.param_groups
     # As texts: NaN is not equal to itself.
-    own = {
+    fixed: dict[str, Any] = {
         f"the learning rate of group {i}": repr(float(each["lr"]))
         for i, each in enumerate(groups)
     }
-    own |= {f"whether {n} trains": str(w.requires_grad) for n, w in weights.items()}
-    told = digests(whole.values(), trainer.device)
-    own |= {
-        name: f"{BUFFER if name in kept else ''}{digest}"
-        for name, digest in zip(whole, told, strict=True)
-    }
-    found = _that_differ(own, group, "of weights")
-    parted = [
-        (rank, name)
-        for rank, other in enumerate(found)
-        for name in dict.fromkeys(chain(found[0], other))
-        if other.get(name) != found[0].get(name)
-    ]
-    for rank, name in parted:
-        if not all(each.get(name, "").startswith(BUFFER) for each in found):
-            raise PluginError(
-                f"{name} is not the same on rank {rank} as on rank 0 after step "
-                f"{trainer.step}: a plugin or the script changes it on some processes "
-                "only; let all of them do the same"
-            )
-    if parted:
-        moved = dict.fromkeys(kept[name][0] for _, name in parted)
+    fixed |= {f"whether {n} trains": w.requires_grad for n, w in weights.items()}
+    fixed |= {n: digest_of.pop(n) for n in weights if n in digest_of}
+    fixed |= {f"whether there is a buffer {n}": True for n in digest_of}
+    # What is left are buffers, which may part.
+    found = _that_differ((fixed, digest_of), group, "of weights")
+    for rank, name in _parted([each for each, _ in found]):
+        raise PluginError(
+            f"{name} is not the same on rank {rank} as on rank 0 after step "
+            f"{trainer.step}: a plugin or the script changes it on some processes "
+            "only; let all of them do the same"
+        )
+    moved = {kept[name][0]: None for _, name in _parted([each for _, each in found])}
+    if moved:
         buffers.follow(list(moved))
 
 
-def _that_differ(
-    own: Mapping[str, str], group: Group, what: str
-) -> list[Mapping[str, str]]:
+def _parted(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
+    """Yield (rank, name) of all that is not as the main process has it."""
+    for rank, other in enumerate(found):
+        for name in dict.fromkeys(chain(found[0], other)):
+            if other.get(name) != found[0].get(name):
+                yield rank, name
+
+
+def _that_differ(own: T, group: Group, what: str) -> list[T]:
     """Return what each process has, or nothing where all have the same.
 
     A digest is sent; only where that differs all of it is.

@@ -110,7 +110,7 @@ class MovingBuffers:
                 if buffer is not None:
                     if not buffer.is_contiguous():  # a pass has put a view there
                         buffers[name] = buffer = buffer.contiguous()
-                    self._group.share_main([buffer])
+                    self._group.share_main(buffer)
 
     def _has_moved(self, place: int) -> bool:
         before, now = self._before[place], _versions(self._parts[place])

@@ -57,8 +57,7 @@ class DDPStrategy(GroupStrategy):
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> nn.Module:
         """Move the model; the weights and buffers of the main process hold."""
-        self.require_same(model)
-        self.tell_of_statistics(model)
+        self.check(model)
         placed = super().place(model, optimizer, device)
         self.share_weights(placed, device)
         return placed
@@ -113,9 +112,8 @@ class DDPStrategy(GroupStrategy):
 
     def _unused(self) -> str:
         """Say what DDP waits for in vain, and the way out."""
-        trained = set(map(id, self._trained))
         named = self.trainer.model.named_parameters()
-        frozen = [n for n, p in named if id(p) in trained and not p.requires_grad]
+        frozen = [n for n, p in named if self.exchanged(p) and not p.requires_grad]
         if frozen:
             return (
                 f"{frozen[0]} was frozen after the run had begun, and DDP waits for "

@@ -28,7 +28,11 @@ def average(parameters: Sequence[nn.Parameter], group: Group) -> None:
             kind = parameter.device, parameter.dtype
             kinds.setdefault(kind, []).append(_dense_gradient(parameter))
     for gradients in kinds.values():
-        _average_together(gradients, group)
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        group.average(torch.view_as_real(flat) if flat.is_complex() else flat)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def fingerprint(parameters: Sequence[nn.Parameter]) -> float:
@@ -48,7 +52,7 @@ def follow_main(parameters: Sequence[nn.Parameter], group: Group) -> None:
     )
     for parameter, is_used in zip(parameters, used, strict=True):
         if is_used:
-            group.share_main([_dense_gradient(parameter).detach()])
+            group.share_main(_dense_gradient(parameter).detach())
         else:
             parameter.grad = None
 
@@ -60,11 +64,3 @@ def _dense_gradient(parameter: nn.Parameter) -> Tensor:
     elif parameter.grad.is_sparse:
         parameter.grad = parameter.grad.to_dense()
     return parameter.grad
-
-
-def _average_together(gradients: list[Tensor], group: Group) -> None:
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    group.average(torch.view_as_real(flat) if flat.is_complex() else flat)
-    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))

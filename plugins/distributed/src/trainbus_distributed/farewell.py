@@ -131,11 +131,9 @@ class Farewell:
         if Farewell._parted is not None:
             return
         said = sentence(error)
-        if isinstance(error, PeerFailedError):
-            self._leave(said)
-            return
-        said = f"rank {self._rank} failed: {said}"
-        if isinstance(error, OutOfStepError):
+        if not isinstance(error, PeerFailedError):
+            said = f"rank {self._rank} failed: {said}"
+        if isinstance(error, (PeerFailedError, OutOfStepError)):
             self._leave(said)
             return
         key = f"failed/{Waiting.number}"  # after as many calls
@@ -197,10 +195,9 @@ class Farewell:
             "exit_code": getattr(error, "exit_code", 1),
             "traceback": "".join(traceback.format_exception(error)),
         }
-        try:
+        # Gone, perhaps, with the node that kept it; the connection is, too.
+        with contextlib.suppress(Exception):
             self._store.compare_set(FIRST, "", json.dumps(words))
-        except Exception:  # gone, with the node that kept it; the connection is, too
-            return
 
     def _heard(self, seconds: float) -> dict[str, Any] | None:
         """Return the words of the first that failed, once there are any."""
@@ -243,6 +240,11 @@ def sentence(error: BaseException) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return what ``error`` says before the frames of torch."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def _on_term(former: Any, number: int, frame: FrameType | None) -> None:
     if Farewell._current is not None:
         Farewell._current.raise_heard()
@@ -273,10 +275,10 @@ def lost_words(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
         seen.append(cause)
-        text = str(cause).strip()
+        text = str(cause).lower()
         is_ours = isinstance(cause, (LineError, dist.DistError))
         is_of_torch = isinstance(cause, RuntimeError)  # and may be anybody's
-        if is_ours or (is_of_torch and any(word in text.lower() for word in LOST)):
-            return (text.splitlines() or [type(cause).__name__])[0][:200]
+        if is_ours or (is_of_torch and any(word in text for word in LOST)):
+            return first_line(cause)
         cause = cause.__cause__ or cause.__context__
     return None

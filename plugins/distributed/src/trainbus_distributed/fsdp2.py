@@ -80,8 +80,7 @@ class FSDP2Strategy(GroupStrategy):
                 is sharded and what is not; or the model cannot be sharded.
         """
         self._model = model
-        self.require_same(model)
-        self.tell_of_statistics(model)
+        self.check(model)
         if not isinstance(model, FSDPModule):  # by an earlier trainer
             self._shard(model, optimizer, device)
         model.register_forward_pre_hook(self._note_call)
@@ -96,8 +95,9 @@ class FSDP2Strategy(GroupStrategy):
         if self._has_gathered:  # gradients that a run which failed may have left
             self._reset()
         # Whoever registers a method knows that the model must be called.
-        registered = [n for n, v in vars(self._model).items() if _is_method(v)]
-        is_free = bool(set(registered) - {"generate"})
+        own = vars(self._model).items()
+        registered = {name for name, each in own if isinstance(each, MethodType)}
+        is_free = bool(registered - {"generate"})
         self.watch_buffers(self._model, *self.trainer.criterion.modules().values())
 
         def sharded_forward(module: nn.Module, batch: Any, weight: float) -> Any:
@@ -139,7 +139,9 @@ class FSDP2Strategy(GroupStrategy):
 
         It goes backward in any batch: the others gather weights there, and wait.
         """
-        outputs = differentiable(self._outputs)
+        # What a backward pass can start from, as FSDP2 finds it.
+        leaves = pytree.tree_leaves(self._outputs)
+        outputs = [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
         self._outputs.clear()
         if not outputs:
             return super().empty_loss(loss, exchanges)
@@ -292,12 +294,6 @@ class FSDP2Strategy(GroupStrategy):
             self._outputs.append(outputs)
 
 
-def differentiable(outputs: Any) -> list[Tensor]:
-    """Return the tensors that a backward pass can start from, as FSDP2 finds them."""
-    leaves = pytree.tree_leaves(outputs)
-    return [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
-
-
 def whole_parameters(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
     """Return for each sharded parameter what it is in a pass; all processes gather."""
     whole: dict[nn.Parameter, nn.Parameter] = {}
@@ -311,7 +307,3 @@ def whole_parameters(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
         whole.update((before[n], p) for n, p in after.items() if p is not before[n])
         module.reshard()
     return whole
-
-
-def _is_method(value: Any) -> bool:
-    return isinstance(value, MethodType)

@@ -27,7 +27,7 @@ from trainbus_distributed.connections import (
     open_sockets,
     own_address,
 )
-from trainbus_distributed.farewell import Farewell, PeerFailedError
+from trainbus_distributed.farewell import Farewell, PeerFailedError, first_line
 from trainbus_distributed.life import life_of
 from trainbus_distributed.lines import Gathering, Line, Pass, announce, open_lines
 from trainbus_distributed.waiting import Waiting
@@ -206,10 +206,9 @@ class Group:
                 raise theirs
         return result
 
-    def share_main(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite ``tensors`` with those of the main process."""
-        for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+    def share_main(self, tensor: Tensor) -> None:
+        """Overwrite ``tensor`` with that of the main process."""
+        dist.broadcast(tensor, src=0)
 
     def add_up(self, tensor: Tensor) -> None:
         """Overwrite ``tensor`` with its sum over all processes."""
@@ -234,11 +233,6 @@ def require_number(name: str, limit: str) -> None:
             f"{name} is {value!r}, which is no whole number from 0 to {int(most) - 1}; "
             "let torchrun start the processes, or unset WORLD_SIZE"
         )
-
-
-def first_line(error: Exception) -> str:
-    """Return what ``error`` says before the frames of torch."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def let_go_all() -> None:

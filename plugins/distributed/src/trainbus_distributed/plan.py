@@ -21,7 +21,8 @@ def plan_of(run: PlannedRun, engine: str, data: str) -> Plan:
     """
     if run.processes == 1:
         return Plan()
-    main = [n for n, each in run.plugins.items() if _is_main_only(each)]
+    plugins = run.plugins.items()
+    main = [name for name, each in plugins if getattr(each, "ranks", "all") == "main"]
     lines = [
         f"{run.processes}, engine {engine}; a step is of "
         f"{_rows(run.gradient_accumulation_steps, run.batch_size)} in all",
@@ -57,7 +58,3 @@ def _ranks(first: int, end: int) -> str:
     if end - first == 1:
         return f"rank {first} gets"
     return f"ranks {first} to {end - 1} get"
-
-
-def _is_main_only(plugin: object) -> bool:
-    return getattr(plugin, "ranks", "all") == "main"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainbus_distributed.alike import require_alike, require_same_model
 from trainbus_distributed.buffers import MovingBuffers
@@ -16,7 +17,6 @@ from trainbus_distributed.divided_window import DividedWindow
 from trainbus_distributed.exchange import average
 from trainbus_distributed.farewell import lost_words
 from trainbus_distributed.group import Group
-from trainbus_distributed.module_facts import looking_across_rows, parts_of
 from trainbus_distributed.waiting import OutOfStepError, asker, place
 from training import ConfigError, PluginError
 from training.plugin import GradientCheck, Strategy, is_insistent, record_failure
@@ -134,9 +134,22 @@ class GroupStrategy(Strategy):
                 "the others only wait for its result; call it before or after"
             )
 
-    def report(self, error: BaseException) -> BaseException:
-        """Tell the others of ``error``; return it, or what they have failed of."""
-        return self._reported_as(error)
+    def report(self, error: BaseException, call: str = "") -> BaseException:
+        """Tell the others of ``error``; return it, or what they have failed of.
+
+        Args:
+            error: that has ended the run, or the call.
+            call: of a script, outside of a run.
+        """
+        self.group.forget_passes()
+        farewell = self.group.farewell
+        if farewell is None or self._is_agreed(error):
+            return error
+        error = farewell.explained(error, call)
+        record_failure(error)  # before: the launcher takes the first for the cause
+        farewell.part(error)
+        self._reported = error
+        return error
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -154,21 +167,10 @@ class GroupStrategy(Strategy):
         is_parted = isinstance(error, OutOfStepError) or lost_words(error) is not None
         if self.trainer.bus.is_in_run or not is_parted:
             return error
-        told = self._reported_as(error, place())
+        told = self.report(error, place())
         if told is not error:
             told.__cause__ = error
         return told
-
-    def _reported_as(self, error: BaseException, call: str = "") -> BaseException:
-        self.group.forget_passes()
-        farewell = self.group.farewell
-        if farewell is None or self._is_agreed(error):
-            return error
-        error = farewell.explained(error, call)
-        record_failure(error)  # before: the launcher takes the first for the cause
-        farewell.part(error)
-        self._reported = error
-        return error
 
     def close(self, error: BaseException | None) -> None:
         """Tell the others of an error that was not reported: where building fails."""
@@ -188,21 +190,36 @@ class GroupStrategy(Strategy):
 
     def share_weights(self, model: nn.Module, device: torch.device) -> None:
         """Give ``model`` the weights and buffers of the main process, where it lies."""
-        for part in map(Tensor.detach, parts_of(model)):
+        for part in map(Tensor.detach, (*model.parameters(), *model.buffers())):
             # One at a time: the whole of it may not fit the device.
             moved = part.to(device)
-            self.group.share_main([moved])
+            self.group.share_main(moved)
             if moved is not part:  # it lies elsewhere
                 part.copy_(moved)
 
-    def require_same(self, model: nn.Module) -> None:
+    def check(self, model: nn.Module) -> None:
         """Refuse another model, or loss, than that of another process.
+
+        And say once that BatchNorm makes a run differ from that of one process.
 
         Raises:
             ConfigError: on all processes.
         """
         modules = {"model": model, **self.trainer.criterion.modules()}
         require_same_model(modules, self.group)
+        found = [
+            name
+            for name, part in model.named_modules()
+            if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm)
+        ]
+        if found and self.is_main:
+            log.warning(
+                "BatchNorm (%s) normalises by the rows of each process's part of a "
+                "batch, so this run differs from that of one process; running "
+                "statistics follow the main process, and torch may refuse a part of "
+                "one row",
+                first_of(found),
+            )
 
     def require_alike(self) -> None:
         """Refuse what has come to differ from process to process in the run.
@@ -211,18 +228,6 @@ class GroupStrategy(Strategy):
             PluginError: on all processes.
         """
         require_alike(self.trainer, self.group, self.buffers, self.parts)
-
-    def tell_of_statistics(self, model: nn.Module) -> None:
-        """Say once that BatchNorm makes a run differ from that of one process."""
-        found = looking_across_rows(model)
-        if found and self.is_main:
-            log.warning(
-                "BatchNorm (%s) normalises by the rows of each process's part of a "
-                "batch, so this run differs from that of one process; running "
-                "statistics follow the main process, and torch may refuse a part of "
-                "one row",
-                f"{found[0]} and {len(found) - 1} more" if len(found) > 1 else found[0],
-            )
 
     def watch_buffers(self, *modules: nn.Module) -> None:
         """Let buffers that passes move follow main, from the first window on."""
@@ -250,7 +255,7 @@ class GroupStrategy(Strategy):
                 "of each process's part of a batch, so a run in which they change "
                 "gradients differs from that of one process; change them in "
                 "on_before_step",
-                f"{found[0]} and {len(found) - 1} more" if len(found) > 1 else found[0],
+                first_of(found),
             )
 
     def exchanges(self, is_last: bool) -> bool:
@@ -292,3 +297,9 @@ class GroupStrategy(Strategy):
     def gradient_check(self, parameters: list[nn.Parameter]) -> GradientCheck:
         """Return what looks at all gradients, with the same answer everywhere."""
         return GradientCheck(parameters)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Return the first, and how many more there are."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"

@@ -99,15 +99,14 @@ def _as(like: Any, items: dict[Any, Any]) -> Any:
 
 def firsts(found: list[DTensor], group: Group) -> list[int]:
     """Return for each the index of the first one that lies in the same memory."""
+
+    def on_main() -> list[int]:
+        first: dict[Any, int] = {}
+        keys = []
+        for tensor in found:
+            local = tensor.to_local()
+            keys.append((local.data_ptr(), local.dtype, tensor.shape, tensor.stride()))
+        return [first.setdefault(key, index) for index, key in enumerate(keys)]
+
     # Main tells which are one: an empty part of another process has no memory to tell.
-    return group.on_main(lambda: _firsts(found), "of shared memory")
-
-
-def _firsts(found: list[DTensor]) -> list[int]:
-    """Return for each the index of the first one that lies in the same memory."""
-    first: dict[Any, int] = {}
-    keys = []
-    for tensor in found:
-        local = tensor.to_local()
-        keys.append((local.data_ptr(), local.dtype, tensor.shape, tensor.stride()))
-    return [first.setdefault(key, index) for index, key in enumerate(keys)]
+    return group.on_main(on_main, "of shared memory")

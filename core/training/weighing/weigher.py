@@ -385,4 +385,4 @@ class Weigher(EachBatch):
 
     def _tell_window(self) -> None:
         if self._window is not None:
-            self._window.adds_up = self.is_sum
+            self._window.sums_losses = self.is_sum

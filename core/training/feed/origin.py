@@ -21,6 +21,4 @@ class Origin(NamedTuple):
 
 def origin_of(source: Any) -> Origin:
     """Return where the batch came from that ``source``, a loader, has read last."""
-    # Only a divided loader knows more than the indices.
-    whole = getattr(source, "whole", None)
-    return Origin(source.issued, whole, getattr(source, "stands_in", False))
+    return Origin(source.issued, source.whole, source.stands_in)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-#: A batch on the device, the same on the host, and where it came from: an ``Origin``, or
-#: the loader, where that has read no other one since.
+#: A batch on the device, the same on the host, and where it came from: the loader, if
+#: that has read no other one since, or an ``Origin``.
 Arrived = tuple[Any, Any, Any]
 
 

@@ -343,7 +343,7 @@ class Trainer:
 
     @weights_are.setter
     def weights_are(self, label: str) -> None:
-        self.state.use_weights(label)
+        self.state.weights_are = label
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the run's forward passes; does nothing in fp32."""

@@ -191,7 +191,7 @@ class Trainer:
 
     def _place(self, precision: str) -> None:
         """Let a strategy put all that is trained where it runs: plugins are there."""
-        self._strategy = strategy = chosen_strategy(self, self.bus)
+        self._strategy = strategy = chosen_strategy(self)
         try:
             self.device = placed(strategy, self.model, self.optimizer, self.device)
             self._drawn_seed = strategy.on_main(lambda: self._drawn_seed)

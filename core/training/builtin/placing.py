@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.bus.bus import Bus
 from training.errors import PluginError
 from training.hardware.strategy import Strategy, require_alone
 from training.messages.error_texts import add_note, notes_of
 from training.view import TrainerView
 
 
-def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
+def chosen_strategy(trainer: TrainerView) -> Strategy:
     """Return the first answer of a plugin, else the strategy for one process.
 
-    From here on ``bus`` calls what this process is to call.
+    From here on the bus calls what this process is to call.
 
     Raises:
         PluginError: a plugin answers with something else, or reads what is made with
@@ -25,7 +24,7 @@ def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
         ConfigError: nobody answers, and this is not the only process.
     """
     try:
-        chosen: Strategy | None = bus.first(
+        chosen: Strategy | None = trainer.bus.first(
             "make_strategy", lambda _, answer: answer, trainer=trainer
         )
     except AttributeError as error:
@@ -43,7 +42,7 @@ def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
         require_alone()
         return Strategy()
     if not chosen.is_main:
-        bus.leave_to_main()
+        trainer.bus.leave_to_main()
     return chosen
 
 

@@ -199,9 +199,8 @@ def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
     """
 
     def note(name: str, module: nn.Module, wrapped: nn.Module) -> None:
-        if wrapped is not module:
-            inner, outer = type(module).__name__, type(wrapped).__name__
-            log.info("plugin %r puts %s into %s", name, inner, outer)
+        inner, outer = type(module).__name__, type(wrapped).__name__
+        log.info("plugin %r puts %s into %s", name, inner, outer)
 
     module: nn.Module = bus.chain(
         "wrap_model", "model", note, trainer=trainer, model=trainer.model

@@ -38,7 +38,9 @@ def ending(loaders: Iterable[Any]) -> Iterator[None]:
     Those that ran before are left to their owner. Where the run fails, or leaves for a
     signal, they are killed.
     """
-    resting = [each for each in loaders if persists(each) and each._iterator is None]
+    # A class of its own may read with those of another loader inside, which it keeps.
+    plain = [each for each in loaders if type(each) is DataLoader]
+    resting = [o for o in plain if o.persistent_workers and o._iterator is None]
     fails = True
     try:
         yield
@@ -46,11 +48,3 @@ def ending(loaders: Iterable[Any]) -> Iterator[None]:
     finally:
         for loader in resting:
             end_workers(loader, kills=fails)
-
-
-def persists(loader: Any) -> bool:
-    """Whether it is a plain loader of torch's whose workers outlive an epoch.
-
-    A class of its own may read with those of another one inside, which it keeps.
-    """
-    return type(loader) is DataLoader and loader.persistent_workers

@@ -24,6 +24,7 @@ from training.feed.feed import Feed
 from training.feed.persistent_workers import ending
 from training.feed.unsaved_generators import drawn_in
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
+from training.hardware.draws import Draws
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window
 from training.loop.metrics import delivered_twice
@@ -345,10 +346,10 @@ class Run:
         trainer, state, requests = self.trainer, self.state, self.state.requests
         if self.resumption is not None:
             self.resumption.take_over()
+        draws = Draws(trainer.device, self._undrawn)
         self.loop = Loop(
-            trainer, state, feed, window, self.bus, trainer.modes, self._catch_up
+            trainer, state, feed, window, trainer.modes, draws, self._catch_up
         )
-        self.loop.draws.undrawn = self._undrawn
         if self.bus.on_train_begin is not None:
             self.bus.on_train_begin(trainer, self.resumption is not None)
         if self._is_done() and not self.loop.owes_row():

@@ -14,7 +14,6 @@ from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from training.hardware.draws import Draws
 from training.hardware.rng import rng_state
 from training.logs import LazyLogs
 from training.loop.requests import Abandoned
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from training.bus.bus import Bus
     from training.feed.batches import Arrived
     from training.feed.feed import Feed
+    from training.hardware.draws import Draws
     from training.loop.run_state import RunState
     from training.loop.window import Window
     from training.modules.train_mode import Modes
@@ -41,8 +41,8 @@ class Loop:
         state: counters, history, metrics and requests.
         feed: batches, epoch by epoch.
         window: makes the attempts.
-        bus: announces.
         modes: which modules train and which rest.
+        draws: the random generators, and what is drawn that a run shall not go by.
         catch_up: puts back, the first time, what hooks of a loaded run had changed.
     Attributes:
         is_in_window: whether batches were seen since the last boundary.
@@ -57,17 +57,17 @@ class Loop:
         state: RunState,
         feed: Feed,
         window: Window,
-        bus: Bus,
         modes: Modes,
+        draws: Draws,
         catch_up: Callable[[], None],
     ) -> None:
         self.trainer = trainer
         self.state = state
         self.feed = feed
         self.window = window
-        self.bus = bus
+        self.bus: Bus = trainer.bus
         self.modes = modes
-        self.draws = Draws(trainer.device)
+        self.draws = draws
         self._catch_up, self._end_is_announced = catch_up, True
         self.is_in_window = self.is_evaluating = self.row_is_due = self.is_extra = False
 

@@ -138,11 +138,6 @@ def join(
 ) -> None:
     """Let groups of a checkpoint join, or take over one that a plugin added again.
 
-    Args:
-        optimizer: of the run.
-        names: of the parameters.
-        joining: the groups.
-        saved: names of all groups of the checkpoint, in order.
     Raises:
         CheckpointError: their parameters are in other groups by now, or are gone.
     """

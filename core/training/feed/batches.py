@@ -95,11 +95,6 @@ def device_batches(
     On CUDA the next batch is copied on a side stream while the current one computes;
     the copies overlap only where the loader pins its memory. A batch with objects that
     move themselves is copied in line: nobody could tell how long their memory is read.
-
-    Args:
-        host_batches: as ``source`` reads them.
-        device: where they go.
-        source: the loader that reads them.
     """
     if device.type == "cuda":
         return one_ahead(host_batches, SideStream(device), source)
@@ -123,11 +118,6 @@ def one_ahead(
     """Yield batches, each when the copying of the next one has begun.
 
     The price is memory for one more batch, on the device and on the host.
-
-    Args:
-        host_batches: as for ``device_batches``.
-        stream: copies; a ``SideStream``.
-        source: as for ``device_batches``.
     """
     ahead: list[Arrived] = []
     for batch in host_batches:

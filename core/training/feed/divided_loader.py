@@ -26,11 +26,8 @@ def epoch_loader(
 ) -> EpochLoader:
     """Return what iterates ``loader``, or this process's part of each of its batches.
 
-    Args:
-        loader: as for ``EpochLoader``.
-        seed: the run's seed, the same on all processes.
-        strategy: says which process this is, and whose part its loader yields.
-        users: as for ``EpochLoader``.
+    The strategy says which process this is, and whose part its loader yields.
+
     Raises:
         ConfigError: it would be divided twice.
     """
@@ -55,14 +52,7 @@ def refuse_divided(loader: Any, name: str) -> None:
 
 
 class DividedLoader(EpochLoader):
-    """An ``EpochLoader`` of one process's part of each batch.
-
-    Args:
-        loader: as for ``EpochLoader``.
-        seed: the run's seed, the same on all processes.
-        strategy: of many processes.
-        users: as for ``EpochLoader``.
-    """
+    """An ``EpochLoader`` of one process's part of each batch."""
 
     def __init__(
         self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any
@@ -103,15 +93,11 @@ def check_same(strategy: Strategy, read: Any, name: str) -> None:
 def checked(
     batches: Iterable[tuple[Any, Any]], strategy: Strategy, name: str
 ) -> Iterator[Any]:
-    """Yield batches that all processes divide by index, and refuse what differs.
+    """Yield batches that all processes divide, given with indices of each as a whole.
 
     A sampler that nobody seeds mostly shows in the first batch. Those after it cost a
     few us each, and one sum when they end; a reader that leaves off makes none.
 
-    Args:
-        batches: (batch, indices of the whole of it).
-        strategy: of many processes.
-        name: of the loader.
     Raises:
         DataError: as ``check_same``; at the first batch, or behind the last one.
     """

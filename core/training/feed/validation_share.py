@@ -102,10 +102,6 @@ def share_of(loader: Iterable[Any], strategy: Strategy) -> Iterable[Any]:
     Who measures it reads it through ``portions`` and adds up by ``strategy_of``; who
     keeps it, so that its workers persist, calls ``end_workers`` of it in the end, after
     a failure with ``kills``.
-
-    Args:
-        loader: of validation.
-        strategy: the trainer's.
     """
     return ValidationShare(loader, strategy) if strategy.is_divided else loader
 

@@ -29,8 +29,6 @@ from training.modules.optimizer_checks import PARAMETERS
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = ["Resumption"]
-
 
 class Resumption:
     """The parts of a checkpoint that are taken over by the run, not on loading.

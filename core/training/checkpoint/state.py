@@ -36,16 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-__all__ = [
-    "capture",
-    "check_loss",
-    "check_model",
-    "check_weights",
-    "for_rank",
-    "restore_model",
-    "warn_of_nonfinite",
-]
-
 
 def capture(trainer: Checkpointable, whole: bool = True) -> dict[str, Any]:
     """Return all state of a run at a boundary; tensors are not copied.

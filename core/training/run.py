@@ -300,20 +300,19 @@ class Run:
 
     def _make_window(self, module: nn.Module) -> Window:
         """Let a plugin choose what steps; else it is the kernel's own choice."""
-        trainer = self.trainer
+        trainer, strategy = self.trainer, self.trainer.strategy
         optimizer, accumulation = trainer.optimizer, trainer.gradient_accumulation_steps
         policy = trainer.nonfinite
         default = choose_window(optimizer, self._precision, policy, accumulation)
         parts = (
             module,
             optimizer,
-            trainer.strategy.wrap_forward(module, self._forward),
+            strategy.wrap_forward(module, self._forward),
             self._precision,
             accumulation,
             trainer.max_grad_norm,
             policy,
         )
-        strategy = trainer.strategy
 
         def made(name: str, make: Any) -> Window:
             return shared_window(made_window(name, make, *parts), name, strategy)

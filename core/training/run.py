@@ -21,9 +21,9 @@ from training.checkpoint.settings import lengths_of, require_same
 from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
-from training.feed.persistent_workers import ending
 from training.feed.unsaved_generators import drawn_in
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
+from training.feed.workers import ending
 from training.hardware.draws import Draws
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window

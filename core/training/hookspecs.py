@@ -334,7 +334,6 @@ def on_close(trainer: TrainerView) -> None:
     """
 
 
-_ALL = tuple(name for name, value in list(globals().items()) if is_hook(value))
-_EVENTS = (name for name in _ALL if name not in PARTS + ASKED)
+_HERE = [name for name, value in globals().items() if is_hook(value)]
 #: Hook names: of parts, of events in firing order, of what others ask for.
-HOOKS: Final = (*PARTS, *_EVENTS, *ASKED)
+HOOKS: Final = (*PARTS, *(n for n in _HERE if n not in PARTS + ASKED), *ASKED)

@@ -21,9 +21,10 @@ from training.checkpoint.settings import lengths_of, require_same
 from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
-from training.feed.persistent_workers import ending
 from training.feed.unsaved_generators import drawn_in
 from training.feed.validation_loaders import loaders_by_name, wrapped_loaders
+from training.feed.workers import ending
+from training.hardware.draws import Draws
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window
 from training.loop.metrics import delivered_twice
@@ -299,20 +300,19 @@ class Run:
 
     def _make_window(self, module: nn.Module) -> Window:
         """Let a plugin choose what steps; else it is the kernel's own choice."""
-        trainer = self.trainer
+        trainer, strategy = self.trainer, self.trainer.strategy
         optimizer, accumulation = trainer.optimizer, trainer.gradient_accumulation_steps
         policy = trainer.nonfinite
         default = choose_window(optimizer, self._precision, policy, accumulation)
         parts = (
             module,
             optimizer,
-            trainer.strategy.wrap_forward(module, self._forward),
+            strategy.wrap_forward(module, self._forward),
             self._precision,
             accumulation,
             trainer.max_grad_norm,
             policy,
         )
-        strategy = trainer.strategy
 
         def made(name: str, make: Any) -> Window:
             return shared_window(made_window(name, make, *parts), name, strategy)
@@ -345,10 +345,10 @@ class Run:
         trainer, state, requests = self.trainer, self.state, self.state.requests
         if self.resumption is not None:
             self.resumption.take_over()
+        draws = Draws(trainer.device, self._undrawn)
         self.loop = Loop(
-            trainer, state, feed, window, self.bus, trainer.modes, self._catch_up
+            trainer, state, feed, window, trainer.modes, draws, self._catch_up
         )
-        self.loop.draws.undrawn = self._undrawn
         if self.bus.on_train_begin is not None:
             self.bus.on_train_begin(trainer, self.resumption is not None)
         if self._is_done() and not self.loop.owes_row():

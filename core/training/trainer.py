@@ -188,7 +188,7 @@ class Trainer:
 
     def _place(self, precision: str) -> None:
         """Let a strategy put all that is trained where it runs: plugins are there."""
-        self._strategy = strategy = chosen_strategy(self, self.bus)
+        self._strategy = strategy = chosen_strategy(self)
         try:
             self.device = placed(strategy, self.model, self.optimizer, self.device)
             self._drawn_seed = strategy.on_main(lambda: self._drawn_seed)
@@ -340,7 +340,7 @@ class Trainer:
 
     @weights_are.setter
     def weights_are(self, label: str) -> None:
-        self.state.use_weights(label)
+        self.state.weights_are = label
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the run's forward passes; does nothing in fp32."""

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = ["Answers", "ask_plugins", "best_rows", "others_of"]
-
 #: Plugin name -> its answer to ``summary``.
 Answers = Mapping[str, Mapping[str, Any]]
 

@@ -52,9 +52,6 @@ def refuse_two_recorders(
 ) -> None:
     """Refuse the plugin ``cuda_graphs`` beside a compiler that records by itself.
 
-    Args:
-        options: what ``compile_options`` returned.
-        plugins: those that take part, by name.
     Raises:
         ConfigError: both would record the same work.
     """
@@ -74,11 +71,7 @@ def refuse_two_recorders(
 
 
 class Compile(BuiltIn):
-    """Let the loop call a compiled model, around whatever plugins put it into.
-
-    Args:
-        options: what ``compile_options`` returned.
-    """
+    """Let the loop call a compiled model, around whatever plugins put it into."""
 
     name = "compile"
     is_last = True  # what others wrap is compiled with it

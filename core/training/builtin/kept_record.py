@@ -14,8 +14,6 @@ from training.errors import ConfigError
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = ["KeptRecord"]
-
 log = logging.getLogger(__name__)
 
 #: Attributes of a trainer that stand below ``training``, as in a configuration.

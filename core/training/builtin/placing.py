@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.bus.bus import Bus
 from training.errors import PluginError
 from training.hardware.strategy import Strategy, require_alone
 from training.messages.error_texts import add_note, notes_of
@@ -22,10 +21,10 @@ def may_divide(plugin: Any) -> bool:
     return hasattr(plugin, "make_strategy")
 
 
-def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
+def chosen_strategy(trainer: TrainerView) -> Strategy:
     """Return the first answer of a plugin, else the strategy for one process.
 
-    From here on ``bus`` calls what this process is to call.
+    From here on the bus calls what this process is to call.
 
     Raises:
         PluginError: a plugin answers with something else, or reads what is made with
@@ -33,7 +32,7 @@ def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
         ConfigError: nobody answers, and this is not the only process.
     """
     try:
-        chosen: Strategy | None = bus.first(
+        chosen: Strategy | None = trainer.bus.first(
             "make_strategy", lambda _, answer: answer, trainer=trainer
         )
     except AttributeError as error:
@@ -51,7 +50,7 @@ def chosen_strategy(trainer: TrainerView, bus: Bus) -> Strategy:
         require_alone()
         return Strategy()
     if not chosen.is_main:
-        bus.leave_to_main()
+        trainer.bus.leave_to_main()
     return chosen
 
 
@@ -96,9 +95,8 @@ def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
     """
 
     def note(name: str, module: nn.Module, wrapped: nn.Module) -> None:
-        if wrapped is not module:
-            inner, outer = type(module).__name__, type(wrapped).__name__
-            log.info("plugin %r puts %s into %s", name, inner, outer)
+        inner, outer = type(module).__name__, type(wrapped).__name__
+        log.info("plugin %r puts %s into %s", name, inner, outer)
 
     module: nn.Module = bus.chain(
         "wrap_model", "model", note, trainer=trainer, model=trainer.model

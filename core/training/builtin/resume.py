@@ -20,8 +20,6 @@ from training.messages.error_texts import error_text
 if TYPE_CHECKING:
     from training.checkpoint.receipt import Receipt
 
-__all__ = ["AUTO", "go_on", "resume", "started_at", "way_on"]
-
 log = logging.getLogger(__name__)
 
 AUTO = "auto"

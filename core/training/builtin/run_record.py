@@ -46,8 +46,6 @@ from training.signals.handlers import Terminated
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = ["RunRecord", "folder_mistake"]
-
 log = logging.getLogger(__name__)
 
 #: Of a run's time, what writing its history may take: all rows are written each time.

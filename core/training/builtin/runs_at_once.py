@@ -34,9 +34,6 @@ def among_others(trainer: Checkpointable) -> Iterator[None]:
     That is where this run sets the generators, to a seed or a loaded state: the outer
     one would draw the same numbers again after each. What else it draws moves them on.
     Where one of another thread is on, neither knows what the other draws: a warning.
-
-    Args:
-        trainer: whose run it is.
     """
     here = os.getpid(), threading.get_ident()
     on = [(thread, at) for process, thread, at in [*_ON] if process == here[0]]

@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 def watch_unsaved(
     trainer: Resumable, state: RunState, order: EpochLoader, validation: Iterable[Any]
 ) -> None:
-    """Warn of what is drawn from, or told, and in no checkpoint; watch what may move.
-
-    Args:
-        trainer: that is set up.
-        state: of its run, which gets what watches.
-        order: of the training data.
-        validation: loaders.
-    """
+    """Warn of what is drawn and in no checkpoint; let ``state`` watch what may move."""
     if trainer.is_main and trainer.bus.listeners("resume_candidates"):
         warn_of_unheard()
     warn_of_generators(order)

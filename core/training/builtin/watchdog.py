@@ -20,8 +20,6 @@ from training.bus.on_stack import CALLERS, Call, Callers, plugins_on_stack
 from training.discovery import installed, specs
 from training.errors import EXIT_USER_CODE
 
-__all__ = ["Watchdog"]
-
 log = logging.getLogger(__name__)
 
 #: Looks in the time after which a call counts as hanging.

@@ -17,16 +17,6 @@ from training.errors import PluginError, did_you_mean
 from training.hooks.hook_api import API_VERSION, PROJECT, SINCE, is_meant
 from training.hookspecs import HOOKS
 
-__all__ = [
-    "MUTABLES",
-    "api_mistake",
-    "declared_mistake",
-    "has_own",
-    "refuse_deaf",
-    "refuse_misspelt_hooks",
-    "warn_of_unmarked",
-]
-
 log = logging.getLogger(__name__)
 
 #: What a plugin may declare in ``mutates``.

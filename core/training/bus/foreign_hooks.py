@@ -5,8 +5,6 @@ from __future__ import annotations
 from training.errors import did_you_mean
 from training.hookspecs import HOOKS
 
-__all__ = ["FOREIGN", "hint_for"]
-
 #: Our hook -> what Lightning, transformers, Keras and Composer call it.
 _ELSEWHERE = {
     "on_setup": "setup on_fit_start on_init_end fit_start",

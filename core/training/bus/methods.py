@@ -18,14 +18,7 @@ TEARDOWN = ("on_exception", "on_close")
 def method_mistake(
     method: Any, hook: str, options: Mapping[str, Any], offered: Sequence[str]
 ) -> str:
-    """Return why ``method`` cannot be called as ``hook``, ``""`` if it can.
-
-    Args:
-        method: what the plugin has in the hook's place.
-        hook: name of the event.
-        options: those of its mark.
-        offered: the arguments that the event has.
-    """
+    """Return why ``method`` cannot be called as ``hook``, ``""`` if it can."""
     return (
         _kind_mistake(method, hook, options)
         or condition_mistake(method, hook)

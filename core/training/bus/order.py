@@ -10,17 +10,6 @@ from typing import Any
 from training.bus.callback import BuiltIn
 from training.errors import PluginError
 
-__all__ = [
-    "RELATIONS",
-    "Reasons",
-    "bus_order",
-    "meant_names",
-    "not_built_in",
-    "relation_mistake",
-    "solve_order",
-    "warn_of_unasked",
-]
-
 log = logging.getLogger(__name__)
 
 #: Edge (first, second) -> the sentence that explains it.

@@ -19,12 +19,7 @@ def names_declaring(what: str, value: str, plugins: Mapping[str, Any]) -> set[st
 
 
 def ranks_mistake(plugin: Any, hooks: Iterable[str]) -> str:
-    """Return what is wrong with the ``ranks`` of a plugin, ``""`` if nothing.
-
-    Args:
-        plugin: an instance, or what stands in for one.
-        hooks: the events it listens to.
-    """
+    """Return what is wrong with the ``ranks`` of a plugin, ``""`` if nothing."""
     # What the bus obeys, be it of the class or of the instance.
     ranks = getattr(plugin, "ranks", "all")
     if not isinstance(ranks, str):  # an object may have ranks of its own, as [0, 1]

@@ -162,11 +162,7 @@ def silence(slot: Callable[..., Any], plugin_name: str) -> None:
     scope = slot.__globals__
     for index, impl in enumerate(scope["listeners"]):
         if impl.plugin_name == plugin_name:
-            scope[f"f{index}"] = _nothing
-
-
-def _nothing(*_: Any) -> None:
-    """Stand in for a listener that was taken out."""
+            scope[f"f{index}"] = lambda *_: None
 
 
 def _owner_of(

@@ -11,8 +11,6 @@ import torch
 
 from training.bus.meter import Meter
 
-__all__ = ["counting_syncs"]
-
 #: What torch warns of in its mode "warn"; it does not see every kind of waiting.
 WARNING = "called a synchronizing CUDA operation"
 

@@ -10,8 +10,6 @@ from training.bus.order import RELATIONS, meant_names
 from training.discovery import installed
 from training.errors import did_you_mean
 
-__all__ = ["unmet_relations", "warn_of_unmet"]
-
 log = logging.getLogger(__name__)
 
 

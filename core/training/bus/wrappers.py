@@ -28,11 +28,6 @@ def scope(
     An error of the body reaches the wrapper, so that it can clean up, and is raised
     afterwards whatever the wrapper does with it.
 
-    Args:
-        wrapper: the implementation.
-        hook: name of the event.
-        arguments: of the event.
-        meter: accounts for the time before and after the body.
     Raises:
         BaseException: what the body raised; or what the wrapper raised, with a note
             that names the plugin.

@@ -19,8 +19,6 @@ from training.errors import CheckpointError
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = ["require_boundary"]
-
 #: Events that a run which goes on does not announce again: who has not heard one when
 #: its state is saved never will.
 HEARD_ONCE = ("on_step_end", "on_metrics", "on_epoch_end")

@@ -38,14 +38,10 @@ log = logging.getLogger(__name__)
 CHANGED_BY_HOOKS = {"trainable": "trained or not", "in_eval": "in eval mode or not"}
 
 
-def trainable(run: Checkpointable) -> list[str]:
-    """Return the names of the parameters that require a gradient."""
-    return sorted(n for p, n in names_of(run).items() if p.requires_grad)
-
-
 def switches(run: Checkpointable) -> dict[str, list[str]]:
     """Return by part the names of what hooks switch on: training, and rest."""
-    return {"trainable": trainable(run), "in_eval": run.modes.in_eval()}
+    trainable = sorted(n for p, n in names_of(run).items() if p.requires_grad)
+    return {"trainable": trainable, "in_eval": run.modes.in_eval()}
 
 
 def catch_up(
@@ -142,11 +138,6 @@ def join(
 ) -> None:
     """Let groups of a checkpoint join, or take over one that a plugin added again.
 
-    Args:
-        optimizer: of the run.
-        names: of the parameters.
-        joining: the groups.
-        saved: names of all groups of the checkpoint, in order.
     Raises:
         CheckpointError: their parameters are in other groups by now, or are gone.
     """

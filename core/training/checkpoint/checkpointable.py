@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from training.loop.run_state import RunState
     from training.modules.train_mode import Modes
 
-__all__ = ["Checkpointable", "Waiting"]
-
 
 class Waiting(Protocol):
     """What was loaded and waits for the run to take it over: see ``Resumption``.

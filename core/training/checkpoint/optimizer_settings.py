@@ -112,13 +112,7 @@ def aligned(
 def without_course(
     saved: Mapping[str, Any], own: Mapping[str, Any], course: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return both settings without what a schedule wrote into the groups and compares.
-
-    Args:
-        saved: of a checkpoint.
-        own: of this run.
-        course: options of groups that a plugin of this run compares.
-    """
+    """Return both settings without options that a schedule writes and compares."""
     course = {f"optimizer.{name}" for name in course}
     both = [
         {name: value for name, value in each.items() if name not in course}

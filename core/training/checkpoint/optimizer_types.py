@@ -25,9 +25,6 @@ def load_as_saved(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) ->
     word on what is loaded, those after it find it in its own types. An optimizer that
     loads by itself is left to that: it may keep its state in another form.
 
-    Args:
-        optimizer: of the run.
-        state: as its ``state_dict`` returns it.
     Raises:
         ValueError: the groups are not those of ``optimizer``.
     """

@@ -19,6 +19,8 @@ from training.modules.plain_names import some
 #: Bytes of a generator's state on a GPU.
 CUDA_STATE = 16
 MOST = 2**63
+#: What is said of a count.
+COUNT = "a whole number of at least 0"
 KINDS_OF_REQUEST = ("stop", "checkpoint", "evaluation")
 
 
@@ -394,6 +396,3 @@ def _try(take: Callable[[Any], Any], value: Any, at: str, shown_as: Any) -> None
         take(value)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise WrongValue(at, shown_as, "a generator's state") from error
-
-
-COUNT = "a whole number of at least 0"

@@ -18,16 +18,6 @@ from training.messages.error_texts import repr_of
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = [
-    "MISSING",
-    "check_states",
-    "collect_states",
-    "digests_of",
-    "require_state",
-    "restore_states",
-    "warn_of_differing",
-]
-
 log = logging.getLogger(__name__)
 
 #: The one entry of a state that could not be had; its value says why.

@@ -74,14 +74,7 @@ def receipt_of(
     changes: list[Change],
     source: str,
 ) -> Receipt:
-    """Return what a run takes over.
-
-    Args:
-        trainer: which goes on.
-        state: of the checkpoint.
-        changes: settings that differ.
-        source: the checkpoint's name.
-    """
+    """Return what a run takes over."""
     was, now = state.get("distributions", {}), describe_plugins(trainer.plugins)
     both = [name for name in now if name in was]
     new = [name for name in now if name not in was and "distributions" in state]

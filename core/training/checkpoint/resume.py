@@ -305,21 +305,15 @@ def _missing_plugins(
 
 def _lost_schedule(trainer: Checkpointable, state: Mapping[str, Any]) -> bool:
     """Whether a plugin moved the saved rates that is gone, and none moves them now."""
-    was = state.get("distributions", {}).items()
+    was, here = state.get("distributions", {}).items(), trainer.plugins.values()
     gone = [entry.get("mutates") for name, entry in was if name not in trainer.plugins]
     return (
         state["settings"].get("optimizer.lr", ()) is None
         and any("optimizer" in (what or "") for what in gone)
         and not is_scheduled(trainer.optimizer)
         # One that builds its schedule in ``on_setup`` has left no trace by now.
-        and not _is_moved(trainer)
+        and not any("optimizer" in getattr(each, "mutates", ()) for each in here)
     )
-
-
-def _is_moved(trainer: Checkpointable) -> bool:
-    """Whether a plugin says that it moves the optimizer's options."""
-    plugins = trainer.plugins.values()
-    return any("optimizer" in getattr(plugin, "mutates", ()) for plugin in plugins)
 
 
 def _compared(trainer: Checkpointable) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import (
@@ -14,6 +13,7 @@ from training.checkpoint.catch_up import (
 )
 from training.checkpoint.optimizer_settings import origins
 from training.checkpoint.optimizer_state import (
+    SavedGroup,
     configured_names,
     counterparts,
     group_names,
@@ -28,8 +28,6 @@ from training.modules.optimizer_checks import PARAMETERS
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
-
-__all__ = ["Resumption"]
 
 
 class Resumption:
@@ -156,15 +154,14 @@ class Resumption:
         names, optimizer = names_of(self._trainer), self._trainer.optimizer
         joining = self._trainer.state.joining_groups
         own = group_names(optimizer.param_groups, names)
-        is_here = [
-            bool(group.options) and counterparts([group.names], own) != [None]
-            for group in joining
-        ]
-        if any(is_here):
-            restore_groups(optimizer, names, list(compress(joining, is_here)))
-            joining[:] = [
-                g for g, here in zip(joining, is_here, strict=True) if not here
-            ]
+        here: list[SavedGroup] = []
+        still_to_join: list[SavedGroup] = []
+        for group in joining:
+            is_here = group.options and counterparts([group.names], own) != [None]
+            (here if is_here else still_to_join).append(group)
+        if here:
+            restore_groups(optimizer, names, here)
+            joining[:] = still_to_join
 
     def _note_places(self) -> None:
         """Note where each group stood in the checkpoint, which a schedule goes by."""

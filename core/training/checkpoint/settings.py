@@ -250,9 +250,6 @@ def require_same(trainer: Checkpointable, validation: Mapping[str, Any]) -> None
 
     They would wait for one another for ever, or train models that part without a word.
 
-    Args:
-        trainer: as it is set up.
-        validation: its loaders by name.
     Raises:
         ConfigError: on all of them; the first setting that differs, and its values.
     """

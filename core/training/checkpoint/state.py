@@ -36,16 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-__all__ = [
-    "capture",
-    "check_loss",
-    "check_model",
-    "check_weights",
-    "for_rank",
-    "restore_model",
-    "warn_of_nonfinite",
-]
-
 
 def capture(trainer: Checkpointable, whole: bool = True) -> dict[str, Any]:
     """Return all state of a run at a boundary; tensors are not copied.
@@ -64,7 +54,10 @@ def capture(trainer: Checkpointable, whole: bool = True) -> dict[str, Any]:
         watched.warn_of_moved()
     # Users' code among it, which may raise on one process: before any waits for others.
     own = strategy.on_each(lambda: _own_state(trainer))
-    place = _place_in(own, strategy.data)
+    # What it goes on from that the main one does not know: a loader that all read alike
+    # stands at the same place everywhere.
+    parts = ("rng", "data", "loader") if strategy.data == "own" else ("rng",)
+    place = {part: own[part] for part in parts}
     digests = digests_of(own["plugins"], strategy.parts) if strategy.size > 1 else {}
     found = strategy.gather((place, digests))
     state = strategy.full(own) if whole else own
@@ -74,8 +67,8 @@ def capture(trainer: Checkpointable, whole: bool = True) -> dict[str, Any]:
             warn_of_differing([each for _, each in found])
     # Those of plugins were looked at one by one, to name the plugin; parts were not.
     seen = state if strategy.parts and whole else {**state, "plugins": {}}
-    parts = () if whole else strategy.parts
-    strategy.on_each(lambda: _require_storable(seen, parts))
+    kinds = () if whole else strategy.parts
+    strategy.on_each(lambda: _require_storable(seen, kinds))
     return state
 
 
@@ -132,13 +125,6 @@ def _require_storable(state: Mapping[str, Any], parts: tuple[type, ...]) -> None
     foreign = foreign_value(state, parts=parts)
     if foreign is not None:
         raise CheckpointError(f"nothing was saved: {describe_foreign(*foreign)}")
-
-
-def _place_in(state: Mapping[str, Any], data: str) -> dict[str, Any]:
-    """Return what a process goes on from that the main one does not know."""
-    # A loader that all read alike stands at the same place everywhere.
-    parts = ("rng", "data", "loader") if data == "own" else ("rng",)
-    return {part: state[part] for part in parts}
 
 
 def for_rank(

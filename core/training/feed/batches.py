@@ -6,15 +6,28 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from training.feed.origin import origin_of
-
-#: A batch on the device, the same on the host, and where it came from.
+#: A batch on the device, the same on the host, and where it came from: the loader, if
+#: that has read no other one since, or an ``Origin``.
 Arrived = tuple[Any, Any, Any]
+
+
+class Origin(NamedTuple):
+    """Where a batch came from, for when the loader has read others.
+
+    Attributes:
+        issued: the indices of its samples, where known.
+        whole: of a part of one: the undivided batch, where it is here.
+        stands_in: whether it stands in for an empty part.
+    """
+
+    issued: Any
+    whole: Any
+    stands_in: bool
 
 
 def tensors_of(value: Any) -> list[Tensor]:
@@ -82,11 +95,6 @@ def device_batches(
     On CUDA the next batch is copied on a side stream while the current one computes;
     the copies overlap only where the loader pins its memory. A batch with objects that
     move themselves is copied in line: nobody could tell how long their memory is read.
-
-    Args:
-        host_batches: as ``source`` reads them.
-        device: where they go.
-        source: the loader that reads them.
     """
     if device.type == "cuda":
         return one_ahead(host_batches, SideStream(device), source)
@@ -110,16 +118,12 @@ def one_ahead(
     """Yield batches, each when the copying of the next one has begun.
 
     The price is memory for one more batch, on the device and on the host.
-
-    Args:
-        host_batches: as for ``device_batches``.
-        stream: copies; a ``SideStream``.
-        source: as for ``device_batches``.
     """
     ahead: list[Arrived] = []
     for batch in host_batches:
         # Now: when its turn has come, the source is one batch further.
-        read = stream.copy(batch), batch, origin_of(source)
+        origin = Origin(source.issued, source.whole, source.stands_in)
+        read = stream.copy(batch), batch, origin
         # One batch behind, so that this copy runs beside the step on the one before.
         if ahead:
             yield ahead.pop()  # not kept: it is free when it was trained on
@@ -129,11 +133,7 @@ def one_ahead(
 
 
 class SideStream:
-    """Copies batches to a CUDA device beside what it computes.
-
-    Args:
-        device: that.
-    """
+    """Copies batches to a CUDA device beside what it computes."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

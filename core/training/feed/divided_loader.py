@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import torch
 from torch.utils.data import DistributedSampler
 
 from training.errors import ConfigError, DataError
@@ -18,8 +17,6 @@ from training.feed.share import Share, digest, sliced
 from training.hardware.rng import rank_seed
 from training.hardware.strategy import Strategy
 
-#: Returns the iterator of an epoch.
-Begin = Callable[[], Iterator[Any]]
 #: In place of a batch where there is none.
 _NONE: Any = object()
 
@@ -29,11 +26,8 @@ def epoch_loader(
 ) -> EpochLoader:
     """Return what iterates ``loader``, or this process's part of each of its batches.
 
-    Args:
-        loader: as for ``EpochLoader``.
-        seed: the run's seed, the same on all processes.
-        strategy: says which process this is, and whose part its loader yields.
-        users: as for ``EpochLoader``.
+    The strategy says which process this is, and whose part its loader yields.
+
     Raises:
         ConfigError: it would be divided twice.
     """
@@ -58,56 +52,13 @@ def refuse_divided(loader: Any, name: str) -> None:
 
 
 class DividedLoader(EpochLoader):
-    """An ``EpochLoader`` of one process's part of each batch.
-
-    Args:
-        loader: as for ``EpochLoader``.
-        seed: the run's seed, the same on all processes.
-        strategy: of many processes.
-        users: as for ``EpochLoader``.
-    Attributes:
-        whole: the batch that came last, undivided; None where only its indices are
-            known.
-    """
+    """An ``EpochLoader`` of one process's part of each batch."""
 
     def __init__(
-        self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any = None
+        self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any
     ) -> None:
         super().__init__(loader, seed, users)
         self._strategy = strategy
-        self._stands_in = False
-        self.whole: Any = None
-
-    @property
-    def stands_in(self) -> bool:
-        """Whether the batch that came last only stands in for an empty part."""
-        return self._stands_in
-
-    def start(
-        self,
-        epoch: int,
-        skip: int = 0,
-        state: list[torch.Tensor] | None = None,
-        loader_state: Any = None,
-    ) -> Iterator[Any]:
-        """Return the parts of the batches of ``epoch`` without the first ``skip``."""
-        first = self._first(skip, loader_state)
-        begin = partial(super().start, epoch, first, state, loader_state)
-        return self._parts(begin, epoch, skip - first)
-
-    def _first(self, skip: int, loader_state: Any) -> int:
-        """Return how many batches the loader leaves out."""
-        return skip
-
-    def _parts(self, begin: Begin, epoch: int, done: int) -> Iterator[Any]:
-        """Yield the parts of the batches that ``begin`` returns the iterator of.
-
-        Args:
-            begin: is to be called at once: making the iterator draws numbers.
-            epoch: of which they are.
-            done: batches that are left out beside those that the loader leaves out.
-        """
-        raise NotImplementedError
 
 
 def check_same(strategy: Strategy, read: Any, name: str) -> None:
@@ -142,15 +93,11 @@ def check_same(strategy: Strategy, read: Any, name: str) -> None:
 def checked(
     batches: Iterable[tuple[Any, Any]], strategy: Strategy, name: str
 ) -> Iterator[Any]:
-    """Yield batches that all processes divide by index, and refuse what differs.
+    """Yield batches that all processes divide, given with indices of each as a whole.
 
     A sampler that nobody seeds mostly shows in the first batch. Those after it cost a
     few us each, and one sum when they end; a reader that leaves off makes none.
 
-    Args:
-        batches: (batch, indices of the whole of it).
-        strategy: of many processes.
-        name: of the loader.
     Raises:
         DataError: as ``check_same``; at the first batch, or behind the last one.
     """
@@ -167,7 +114,7 @@ class SharedIndices(DividedLoader):
     """Each process loads its own samples: the indices of each batch are divided."""
 
     def __init__(
-        self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any = None
+        self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any
     ) -> None:
         super().__init__(loader, seed, strategy, users)
         outer = self.reading.batch_sampler
@@ -176,20 +123,22 @@ class SharedIndices(DividedLoader):
         # Inside of all that counts, seeds and skips batches.
         outer.indices = Share(outer.indices, strategy.rank, strategy.size)
 
-    @property
-    def stands_in(self) -> bool:
-        """Whether the batch that came last only stands in for an empty part."""
-        return self.issued is not None and bool(self.issued.stands_in)
+    def _iterate(self, epoch: int, skip: int, loader_state: Any) -> Iterator[Any]:
+        batches = self._with_indices(super()._iterate(epoch, skip, loader_state))
+        return checked(batches, self._strategy, "train_dataloader")
 
-    def _parts(self, begin: Begin, epoch: int, done: int) -> Iterator[Any]:
-        read = ((batch, self.issued.whole) for batch in begin())
-        return checked(read, self._strategy, "train_dataloader")
+    def _with_indices(self, batches: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+        for batch in batches:
+            self.stands_in = self.issued.stands_in
+            yield batch, self.issued.whole
 
 
 class SlicedBatches(DividedLoader):
     """Each process reads all batches, and takes its slice of dimension 0."""
 
-    def _parts(self, begin: Begin, epoch: int, done: int) -> Iterator[Any]:
+    def start(self, epoch: int, *place: Any, **named: Any) -> Iterator[Any]:
+        """Return the parts of the batches, as ``EpochLoader`` does those whole."""
+        begin = partial(super().start, epoch, *place, **named)
         if type(self.loader) in (list, tuple):
             # All at once, since they are all here.
             check_same(self._strategy, self.loader, "train_dataloader")
@@ -207,7 +156,7 @@ class SlicedBatches(DividedLoader):
     def _cut(self, batches: Iterator[Any]) -> Iterator[Any]:
         rank, size = self._strategy.rank, self._strategy.size
         for self.whole in batches:
-            part, self._stands_in = sliced(self.whole, rank, size, "train_dataloader")
+            part, self.stands_in = sliced(self.whole, rank, size, "train_dataloader")
             yield part
 
 
@@ -218,26 +167,23 @@ class OwnBatches(DividedLoader):
     """
 
     def __init__(
-        self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any = None
+        self, loader: Iterable[Any], seed: int, strategy: Strategy, users: Any
     ) -> None:
         super().__init__(loader, seed, strategy, users)
         if strategy.rank:  # else all processes would draw the same rows
             self.drawn_seed = rank_seed(seed, strategy.rank)
 
-    def _first(self, skip: int, loader_state: Any) -> int:
-        if loader_state is not None:
-            return skip
-        # A part that was over by then: its last batch has to stand in.
-        return min(skip, max(0, self._length() - 1))
-
-    def _parts(self, begin: Begin, epoch: int, done: int) -> Iterator[Any]:
-        return self._until_all_end(begin(), done)
-
-    def _length(self) -> int:
-        try:
-            return len(self.loader)  # type: ignore[arg-type]
-        except (TypeError, NotImplementedError):
-            return 0  # read from the beginning
+    def _iterate(self, epoch: int, skip: int, loader_state: Any) -> Iterator[Any]:
+        first = skip
+        if loader_state is None:
+            try:
+                length = len(self.loader)  # type: ignore[arg-type]
+            except (TypeError, NotImplementedError):
+                length = 0  # read from the beginning
+            # A part that was over by then: its last batch has to stand in.
+            first = min(skip, max(0, length - 1))
+        batches = super()._iterate(epoch, first, loader_state)
+        return self._until_all_end(batches, skip - first)
 
     def _until_all_end(self, batches: Iterator[Any], done: int) -> Iterator[Any]:
         spent = deque(itertools.islice(batches, done), maxlen=1)
@@ -256,6 +202,6 @@ class OwnBatches(DividedLoader):
                     f"{self._strategy.size} processes; with data: own each needs one "
                     "at least"
                 )
-            self._stands_in = is_over
+            self.stands_in = is_over
             last = last if is_over else batch
             yield last

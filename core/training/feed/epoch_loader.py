@@ -97,7 +97,13 @@ class EpochLoader:
         has_state: whether the loader saves and restores itself.
         own_generators: what we have given to samplers that had none.
         generators: those that the user passed, which checkpoints hold.
+        whole: where the batch that came last is one process's part and the undivided
+            one is here, that; else None.
+        stands_in: whether the batch that came last only stands in for an empty part.
     """
+
+    whole: Any = None
+    stands_in = False
 
     def __init__(self, loader: Iterable[Any], seed: int, users: Any = None) -> None:
         refuse_one_shot(loader, "train_dataloader")

@@ -145,9 +145,6 @@ class ShowsOwnDataset:
 
     A worker loads from ``SeededSamples``; what is set on ``get_worker_info().dataset``
     is meant for the data set inside.
-
-    Args:
-        init: the loader's own function, or None.
     """
 
     def __init__(self, init: Callable[[int], object] | None) -> None:
@@ -243,13 +240,7 @@ def apart_from(
     make: Callable[[], Iterator[Any]],
     rest: list[Iterator[Any]] | None = None,
 ) -> Iterator[Any]:
-    """Return ``apart`` of ``make()``, which is called at once and draws from ``seed``.
-
-    Args:
-        seed: of the generators that making and iterating draw from.
-        make: returns the iterator.
-        rest: as for ``apart``.
-    """
+    """Return ``apart`` of ``make()``, called at once, both drawing from ``seed``."""
     with drawing_from(seed):
         iterator = make()
         own = _states()

@@ -59,13 +59,7 @@ class Part(list[Any]):
 
 
 class Share(Sampler[Any]):
-    """Yields one process's part of the indices of each batch.
-
-    Args:
-        indices: a batch sampler, the same on all processes.
-        rank: of this process.
-        size: how many there are.
-    """
+    """Yields one process's part of the indices of each batch."""
 
     def __init__(self, indices: Iterable[Any], rank: int, size: int) -> None:
         self.indices = indices

@@ -17,9 +17,6 @@ def counts_in(indices: Any) -> Counts:
     """Return the whole numbers that a sampler, and those inside of it, keep.
 
     Not those of one with ``set_epoch``, which is told where it is.
-
-    Args:
-        indices: a sampler or batch sampler.
     """
     return {
         (type(part).__name__, name): value
@@ -31,12 +28,7 @@ def counts_in(indices: Any) -> Counts:
 
 
 def warn_of_counts(indices: Any, before: Counts) -> None:
-    """Warn of each number that has gone up by one in an epoch, as one of epochs does.
-
-    Args:
-        indices: as for ``counts_in``.
-        before: what that returned when the epoch began.
-    """
+    """Warn of each number that went up by one in an epoch, as a count of them does."""
     for each, count in counts_in(indices).items():
         if count == before.get(each, count) + 1:
             log.warning(

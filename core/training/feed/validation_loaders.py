@@ -82,11 +82,10 @@ def _holds_loaders(value: Any) -> bool:
 
     It is not iterated: a list of batches may load them one by one.
     """
-    return isinstance(value, (list, tuple)) and any(map(_is_loader, value[:1]))
-
-
-def _is_loader(value: Any) -> bool:
-    return isinstance(value, DataLoader) or attribute_of(value, "dataset") is not None
+    return isinstance(value, (list, tuple)) and any(
+        isinstance(each, DataLoader) or attribute_of(each, "dataset") is not None
+        for each in value[:1]
+    )
 
 
 def _check_named(name: Any, loader: Any) -> None:

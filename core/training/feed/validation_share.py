@@ -12,10 +12,9 @@ from torch.utils.data import BatchSampler
 from training.errors import DataError
 from training.feed.divided_loader import check_same, checked, refuse_divided
 from training.feed.epoch_loader import can_skip, copied
-from training.feed.persistent_workers import end_workers
 from training.feed.share import Share, sliced
 from training.feed.structure import sample_sizes
-from training.feed.workers import Issued, draw_as_if_new
+from training.feed.workers import Issued, draw_as_if_new, end_workers
 from training.hardware.rng import load_rng_state, rng_state
 from training.hardware.strategy import Strategy
 from training.signals.shield import iterate_shielded
@@ -38,15 +37,18 @@ class ValidationShare:
         ConfigError: it would be divided twice.
     """
 
-    def __init__(self, loader: Iterable[Any], strategy: Strategy) -> None:
+    def __init__(self, loader: Any, strategy: Strategy) -> None:
         refuse_divided(loader, "val_dataloader")
         self.loader, self.strategy = loader, strategy
         self.samples: int | None = None
         self.stands_in = False
         self._issued: Issued | None = None
         self._reading: Any = loader
-        if can_skip(loader) and loader.batch_sampler is not None:  # type: ignore[attr-defined]
-            self._reading = self._divided(loader)
+        if can_skip(loader) and loader.batch_sampler is not None:
+            share = Share(loader.batch_sampler, strategy.rank, strategy.size)
+            self._issued = Issued.to(loader, share)
+            parts = loader.dataset, self._issued, loader.persistent_workers
+            self._reading = copied(loader, *parts)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "loader":
@@ -57,33 +59,24 @@ class ValidationShare:
         with rng_of_main(self.strategy):
             draw_as_if_new(self._reading)
             batches = iterate_shielded(self._reading)
-            yield from (
-                self._by_index(batches) if self._issued else self._sliced(batches)
-            )
+            if self._issued is None:
+                yield from self._sliced(batches)
+            else:
+                read = self._with_indices(batches, self._issued)
+                yield from checked(read, self.strategy, "val_dataloader")
 
     def end_workers(self, kills: bool = False) -> None:
-        """End the workers that persist: nobody else reads with them.
-
-        Args:
-            kills: rather than wait for them.
-        """
+        """End the workers that persist: nobody else reads with them."""
         if self._reading is not self.loader:
             end_workers(self._reading, kills)
 
-    def _divided(self, loader: Any) -> Any:
-        share = Share(loader.batch_sampler, self.strategy.rank, self.strategy.size)
-        self._issued = issued = Issued.to(loader, share)
-        return copied(loader, loader.dataset, issued, loader.persistent_workers)
-
-    def _by_index(self, batches: Iterator[Any]) -> Iterator[Any]:
-        return checked(self._with_indices(batches), self.strategy, "val_dataloader")
-
-    def _with_indices(self, batches: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-        assert self._issued is not None
-        is_plain = type(self.loader.batch_sampler) is BatchSampler  # type: ignore[attr-defined]
+    def _with_indices(
+        self, batches: Iterator[Any], issued: Issued
+    ) -> Iterator[tuple[Any, Any]]:
+        is_plain = type(self.loader.batch_sampler) is BatchSampler
         for number in count():
             batch = next(batches, None)
-            part = None if batch is None else self._issued.at(number)
+            part = None if batch is None else issued.at(number)
             if part is None:
                 return
             self.stands_in = part.stands_in
@@ -108,10 +101,6 @@ def share_of(loader: Iterable[Any], strategy: Strategy) -> Iterable[Any]:
     Who measures it reads it through ``portions`` and adds up by ``strategy_of``; who
     keeps it, so that its workers persist, calls ``end_workers`` of it in the end, after
     a failure with ``kills``.
-
-    Args:
-        loader: of validation.
-        strategy: the trainer's.
     """
     return ValidationShare(loader, strategy) if strategy.is_divided else loader
 

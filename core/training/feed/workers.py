@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -143,7 +144,7 @@ class Watched:
         """Let the workers end, if nothing else holds them; there is no next batch.
 
         Waits while they load a sample, at most 5 s for each: killed, one might hold a
-        lock. See ``persistent_workers``.
+        lock. See ``end_workers``.
         """
         self._batches = iter(())
 
@@ -189,3 +190,41 @@ def draw_as_if_new(loader: Any) -> None:
     """
     if type(loader) is DataLoader and loader._iterator is not None:
         torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+
+
+def end_workers(loader: Any, kills: bool = False) -> None:
+    """End the workers of ``loader`` that persist.
+
+    Left to the garbage collector each would be waited for, 10 s, in the middle of
+    anything: their queues are collected first, so that they are never told.
+
+    Args:
+        loader: torch's, or a copy of one.
+        kills: rather than wait while they load a sample, at most 10 s for each; one
+            that is killed might hold a lock.
+    """
+    batches, loader._iterator = loader._iterator, None
+    if kills:
+        kill_workers(batches)
+    # By name: a traceback may hold it, too.
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
+
+
+@contextmanager
+def ending(loaders: Iterable[Any]) -> Iterator[None]:
+    """End the workers that persist which are begun inside, of torch's own loaders.
+
+    Those that ran before are left to their owner. Where the run fails, or leaves for a
+    signal, they are killed.
+    """
+    # A class of its own may read with those of another loader inside, which it keeps.
+    plain = [each for each in loaders if type(each) is DataLoader]
+    resting = [o for o in plain if o.persistent_workers and o._iterator is None]
+    fails = True
+    try:
+        yield
+        fails = False
+    finally:
+        for loader in resting:
+            end_workers(loader, kills=fails)

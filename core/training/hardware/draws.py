@@ -19,13 +19,15 @@ class Draws:
 
     Args:
         device: of the run.
-    Attributes:
         undrawn: puts back, too, what an evaluation draws from others than these.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.undrawn: Callable[[], AbstractContextManager[None]] = nullcontext
+    def __init__(
+        self,
+        device: torch.device,
+        undrawn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._device, self.undrawn = device, undrawn
         self._kept: dict[Any, dict[str, Any]] = {}  # place -> state
 
     def keep(self, place: Any) -> None:

@@ -35,10 +35,6 @@ Asked = tuple[Request, Signals | None]
 class SharedRequests(Requests):
     """As ``Requests``, of several processes.
 
-    Args:
-        bus: as there.
-        progress: as there; the same on all processes wherever they agree.
-        strategy: reaches the others.
     Attributes:
         may_come: whether any process may ask at the boundary at hand; False only where
             a window has told, as the sum of ``may_ask``.
@@ -86,24 +82,18 @@ class SharedRequests(Requests):
         while self._held:
             held.append(self._held.popleft())
         for request, signal in each_once(self._strategy.gather(held)):
-            self._let_hold(request, signal)
+            # The first signal is the one that the run leaves for, as in one process.
+            if signal is None or self.signal is None:
+                super()._receive(request, signal)
 
     def _receive(self, request: Request, signal: Signals | None) -> None:
         self._held.append((request, signal))
-
-    def _let_hold(self, request: Request, signal: Signals | None) -> None:
-        # The first signal is the one that the run leaves for, as in one process.
-        if signal is None or self.signal is None:
-            super()._receive(request, signal)
 
 
 def each_once(asked: Iterable[Iterable[Asked]]) -> Iterator[Asked]:
     """Yield the requests of a run in the order of ranks, those of several only once.
 
     The reason says which process asks, where the main one does not.
-
-    Args:
-        asked: of each process.
     """
     known: Counter[Request] = Counter()
     for rank, own in enumerate(asked):

@@ -53,11 +53,11 @@ class NotedWindow(Window):
         correction, clips = self._correction(), self.max_grad_norm is not None
         # The norm to clip by tells, too, where nobody wants to see gradients before.
         if before_step is not None or correction != 1.0 or not clips:
-            check.mark(correction)
+            check.scan(correction)
         if before_step is not None and (finite := check.read()):
             before_step()
             if not clips:
-                check.mark()  # a plugin may have spoilt them
+                check.scan()  # a plugin may have spoilt them
         if finite and self.max_grad_norm is not None:
             norm = check.clip(self.max_grad_norm)
             check.note(norm)  # that of finite gradients may be infinite
@@ -119,11 +119,11 @@ class UnreadWindow(NotedWindow):
         # A pass over all gradients, which the norm to clip by spares: it tells, too.
         if before_step is not None or not (clips and is_right):
             # Corrects on the way; what is found stays on the device.
-            check.mark(factor)
+            check.scan(factor)
         if before_step is not None:
             before_step()
             if not clips:
-                check.mark()
+                check.scan()
         if self.max_grad_norm is not None:
             norm = check.clip(self.max_grad_norm)
             # Infinite, too, where the squares of finite gradients overflow.

@@ -73,11 +73,14 @@ def call_model(model: nn.Module, batch: Any, has_loss_fn: bool = False) -> Any:
     Raises:
         ConfigError: the model does not take those; says what it takes.
     """
+    arguments: tuple[Any, ...] = ()
+    entries: Mapping[str, Any] = {}
     if type(batch) is tuple:  # the usual one
-        arguments: tuple[Any, ...] = batch
-        entries: Mapping[str, Any] = {}
+        arguments = batch
+    elif isinstance(batch, Mapping):
+        entries = batch
     else:
-        arguments, entries = _spread(batch)
+        arguments = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
     try:
         return model(*arguments, **entries)
     # The signature is read only now: bound before, each batch would pay for it.
@@ -92,12 +95,6 @@ def loss_in(outputs: Any) -> Any:
     if loss is None and isinstance(outputs, Mapping):
         loss = outputs.get("loss")
     return loss
-
-
-def _spread(batch: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    if isinstance(batch, Mapping):
-        return (), batch
-    return (tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)), {}
 
 
 def _own_loss(

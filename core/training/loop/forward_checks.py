@@ -30,13 +30,7 @@ _WAYS_OUT: dict[Role, str] = {
 
 
 def check_function(role: Role, function: Any, *arguments: str) -> None:
-    """Raise ``ConfigError`` unless ``function`` can be called with ``arguments``.
-
-    Args:
-        role: what the user passed it as.
-        function: what was passed.
-        arguments: names of what it will be given, by position.
-    """
+    """Raise ``ConfigError`` unless ``function`` can be called with ``arguments``."""
     call = f"{role}({', '.join(arguments)})"
     # First, since a class is callable: each batch would build one.
     if isinstance(function, type):

@@ -43,7 +43,7 @@ class GradientCheck:
 
     @property
     def found(self) -> Tensor:
-        """0-d float32: 1.0 once ``mark`` has met a gradient that is not finite.
+        """0-d float32: 1.0 once ``scan`` has met a gradient that is not finite.
 
         It stays 1.0 until it is ``read``. There must be one device.
         """
@@ -56,11 +56,11 @@ class GradientCheck:
 
     def finite(self, factor: float = 1.0) -> bool:
         """Multiply all gradients by ``factor``; return whether all are finite."""
-        self.mark(factor)
+        self.scan(factor)
         return self.read()
 
     def read(self) -> bool:
-        """Return whether all that was marked and noted was finite, and forget it.
+        """Return whether all that was scanned and noted was finite, and forget it.
 
         A sync on CUDA, one for each device.
         """
@@ -73,7 +73,7 @@ class GradientCheck:
                 found.zero_()
         return not bad
 
-    def mark(self, factor: float | Tensor = 1.0) -> None:
+    def scan(self, factor: float | Tensor = 1.0) -> None:
         """Multiply all gradients by ``factor``; remember on the device what is bad.
 
         Args:

@@ -14,16 +14,17 @@ from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from training.hardware.draws import Draws
 from training.hardware.rng import rng_state
 from training.logs import LazyLogs
 from training.loop.requests import Abandoned
 from training.loop.window_result import united
+from training.messages.no_batch import no_batch
 
 if TYPE_CHECKING:
     from training.bus.bus import Bus
     from training.feed.batches import Arrived
     from training.feed.feed import Feed
+    from training.hardware.draws import Draws
     from training.loop.run_state import RunState
     from training.loop.window import Window
     from training.modules.train_mode import Modes
@@ -40,8 +41,8 @@ class Loop:
         state: counters, history, metrics and requests.
         feed: batches, epoch by epoch.
         window: makes the attempts.
-        bus: announces.
         modes: which modules train and which rest.
+        draws: the random generators, and what is drawn that a run shall not go by.
         catch_up: puts back, the first time, what hooks of a loaded run had changed.
     Attributes:
         is_in_window: whether batches were seen since the last boundary.
@@ -56,17 +57,17 @@ class Loop:
         state: RunState,
         feed: Feed,
         window: Window,
-        bus: Bus,
         modes: Modes,
+        draws: Draws,
         catch_up: Callable[[], None],
     ) -> None:
         self.trainer = trainer
         self.state = state
         self.feed = feed
         self.window = window
-        self.bus = bus
+        self.bus: Bus = trainer.bus
         self.modes = modes
-        self.draws = Draws(trainer.device)
+        self.draws = draws
         self._catch_up, self._end_is_announced = catch_up, True
         self.is_in_window = self.is_evaluating = self.row_is_due = self.is_extra = False
 
@@ -120,8 +121,6 @@ class Loop:
         try:
             complete = self._run_batches(batches)
             if complete and progress.batch == 0:
-                from training.messages.no_batch import no_batch
-
                 raise no_batch(progress.epoch)
             # Neither complete nor ended by a request: max_steps, which gets its row.
             if complete or self.state.requests.stop is None:
@@ -229,7 +228,7 @@ class Loop:
         """Evaluate, decide, report and save, in this order."""
         state, progress, requests = self.state, self.state.progress, self.state.requests
         state.verdicts.settle()
-        own = progress.means()  # reads of the device
+        means = progress.means()  # reads of the device
         # A copy, to go back to if the run leaves during the evaluation.
         number, before = progress.epoch + 1, replace(progress)
         if not progress.weight_sum:
@@ -241,14 +240,14 @@ class Loop:
         self.is_extra = asked is None and not complete
         end = "epoch_end" if complete else "max_steps"
         try:
-            metrics = self._evaluate(asked, end, own)
+            metrics = self._evaluate(asked, end, means)
         except Abandoned:
             progress.go_back(before)
             self.feed.reopen_epoch()
             raise
         progress.decided = -1 if self.is_extra else progress.step
-        counted = {name: getattr(progress, name) for name in ("step", "update", "lr")}
-        row = {"epoch": number, **counted, **metrics, "seconds": seconds}
+        at = {"step": progress.step, "update": progress.update, "lr": progress.lr}
+        row = {"epoch": number, **at, **metrics, "seconds": seconds}
         state.history.append(row)
         self.is_extra = not complete  # also where somebody asked for the metrics
         if self.bus.on_epoch_end is not None:
@@ -257,22 +256,25 @@ class Loop:
         self._save_if_asked()
 
     def _evaluate(
-        self, asked: str | None, end: str = "", own: Mapping[str, float] | None = None
+        self, asked: str | None, end: str = "", means: Mapping[str, float] | None = None
     ) -> dict[str, float]:
-        """Collect metrics, record them with their origin, and let deciders decide."""
+        """Collect metrics, record them with their origin, and let deciders decide.
+
+        Where something ends here, ``means`` are the trainer's own metrics up to it.
+        """
         reason = "; ".join(filter(None, (end, asked)))
         trainer, state, latest = self.trainer, self.state, self.state.metrics
-        results: list[tuple[str, Any]] = [("trainer", own)]
+        results: list[tuple[str, Any]] = [("trainer", means)]
         # Training draws the same numbers however often it is measured; and one that is
         # abandoned is made again on resuming, from the same ones.
-        self.is_evaluating, self.row_is_due = True, own is not None
+        self.is_evaluating, self.row_is_due = True, means is not None
         try:
             with self.draws.put_back(), self.draws.undrawn(), self.modes.evaluation():
                 results += self.bus.collect("evaluate", trainer=trainer, reason=reason)
             # At an epoch's end each producer takes its turn, and the trainer itself.
-            all_of = 1 + len(self.bus.listeners("evaluate")) if own else None
+            num_due = 1 + len(self.bus.listeners("evaluate")) if means else None
             # One set of numbers: all processes decide by those of the main one.
-            merged = trainer.strategy.on_main(lambda: latest.merged(results, all_of))
+            merged = trainer.strategy.on_main(lambda: latest.merged(results, num_due))
         except (Abandoned, Exception) as error:
             if asked is not None:
                 state.requests.asked["evaluation"] = asked
@@ -281,11 +283,12 @@ class Loop:
             raise
         finally:
             self.is_evaluating = False
-        # No run that goes on has means over a part of an epoch: they are for its row.
-        # Without a length it may have been all: they are heard then, the rest was.
-        is_again = asked is None and state.progress.decided == trainer.step
-        is_left_out = {"trainer": end == "max_steps"}
-        heard = {k: m for k, m in merged.items() if not is_left_out.get(m[1], is_again)}
+        heard = merged
+        # Without a length that part may have been all: the means alone are new then.
+        if asked is None and state.progress.decided == trainer.step:
+            heard = {name: m for name, m in heard.items() if m[1] == "trainer"}
+        if end == "max_steps":  # no run that goes on has means over a part of an epoch
+            heard = {name: m for name, m in heard.items() if m[1] != "trainer"}
         metrics = latest.record_all(heard, trainer.step, trainer.epoch)
         if metrics and self.bus.on_metrics is not None:
             self.bus.on_metrics(trainer, MappingProxyType(metrics))

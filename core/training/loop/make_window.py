@@ -55,12 +55,8 @@ def choose_window(
 
 
 def made_window(owner: str, make: Any, *arguments: Any) -> Window:
-    """Return the window that ``make`` makes of ``arguments``.
+    """Return the window that ``make``, a plugin's answer, makes of ``arguments``.
 
-    Args:
-        owner: name of the plugin that was asked.
-        make: what it returned from ``make_window``.
-        arguments: those of ``Window``.
     Raises:
         PluginError: it makes none.
     """

@@ -58,15 +58,8 @@ class Precision:
             )
         return precision
 
-    def around(
-        self, function: Callable[P, R], keeps_casts: bool = True
-    ) -> Callable[P, R]:
-        """Return ``function`` as it runs in ``autocast``; in fp32 that is itself.
-
-        Args:
-            function: any.
-            keeps_casts: as of ``autocast``.
-        """
+    def around(self, function: Callable[P, R], keeps_casts: bool) -> Callable[P, R]:
+        """Return ``function`` as it runs in ``autocast``; in fp32 that is itself."""
         if self.dtype is None:
             return function
 

@@ -87,11 +87,7 @@ class Requests:
         self.ask("stop", f"{number.name} received", "signal", number)
 
     def leave_for_signal(self, number: Signals) -> None:
-        """Let a signal be what ends the run, where no boundary comes to agree on it.
-
-        Args:
-            number: for which this process, or another one, has left at once.
-        """
+        """Let a signal end the run, for which a process has left at once."""
         if self.signal is None:
             self.heard = self.heard or number
             reason, at = f"{self.heard.name} received", self._progress
@@ -161,12 +157,7 @@ class Requests:
         self._receive(Request(kind, owner, reason, at.step, at.epoch), signal)
 
     def _receive(self, request: Request, signal: Signals | None) -> None:
-        """Let ``request`` hold: the boundary to come grants it.
-
-        Args:
-            request: of any process.
-            signal: which it was, if one asks.
-        """
+        """Let ``request`` hold: the boundary to come grants it."""
         # All are noted: later ones tell who else would have ended it.
         self._made.append(request)
         if len(self._made) > 2 * MOST_REQUESTS:  # not at every request

@@ -43,9 +43,9 @@ class SingleWindow(Window):
             self._bad_loss = True
             return loss
         loss.backward()  # type: ignore[no-untyped-call]
-        self._loss_sum += value if self.adds_up else value * weight
+        self._loss_sum += value if self.sums_losses else value * weight
         self._weight_sum += weight
-        self._expected = weight
+        self._expected_weight = weight
         if self.parts:
             self._add_parts(weight)
         return loss
@@ -62,7 +62,7 @@ class SingleWindow(Window):
             return super().step(before_step)
         check = self._check
         try:
-            check.mark()
+            check.scan()
             if not check.read():
                 return super().step()  # finds it once more, and says so
             self.optimizer.step()

@@ -53,7 +53,7 @@ class Window:
     #: Whether autocast casts a weight once a forward pass, however often it is used.
     keeps_casts = True
     #: Whether losses are sums: gradients are added up then, and divided by nothing.
-    adds_up = False
+    sums_losses = False
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Window:
         #: What the forward pass of the last batch returned beside its loss.
         self.parts: Parts = {}
         # What is meant to be infinite; only "skip" goes on after anything else was.
-        self._odd = nonfinite_buffers(model) if nonfinite == "skip" else []
+        self._infinite_buffers = nonfinite_buffers(model) if nonfinite == "skip" else []
         self._look_at_groups()
         self.clear()
 
@@ -93,7 +93,7 @@ class Window:
         self._loss_sum: Tensor | float = 0.0
         self._weight_sum = 0.0
         self._part_sums: dict[str, tuple[Tensor | float, float]] = {}
-        self._expected = 0.0
+        self._expected_weight = 0.0
         self._bad_loss = False
 
     def backward(self, batch: Any, weight: float) -> Tensor:
@@ -145,10 +145,9 @@ class Window:
         now: list[Any] = []
         for group in self.optimizer.param_groups:
             now += group["params"]
+        own = self._parameters
         # In no function of Python: 30 ns a parameter, of which a step takes 1 us.
-        if len(now) != len(self._parameters) or not all(
-            map(operator.is_, now, self._parameters)
-        ):
+        if len(now) != len(own) or not all(map(operator.is_, now, own)):
             prepare_momentum(self.optimizer)
             self._look_at_groups()
             self.clear()
@@ -167,15 +166,15 @@ class Window:
 
     def _divisor(self, weight: float) -> float:
         """Return c / n of a batch; the first batch of a window fixes c."""
-        if self.adds_up:
+        if self.sums_losses:
             return 1.0
-        if self._expected == 0.0:
-            self._expected = weight * self.accumulation
-        return self._expected / weight
+        if self._expected_weight == 0.0:
+            self._expected_weight = weight * self.accumulation
+        return self._expected_weight / weight
 
     def _add(self, mean: Tensor | float, weight: float) -> None:
         """Count a batch whose gradients are in."""
-        share = 1.0 if self.adds_up else weight
+        share = 1.0 if self.sums_losses else weight
         if isinstance(mean, float):  # at hand: this is the path of a CPU
             self._loss_sum += mean * share
         else:
@@ -197,7 +196,7 @@ class Window:
         # The norm to clip by tells, too, where nobody wants to see gradients before.
         reads = before_step is not None or not clips
         if reads or correction != 1.0:
-            check.mark(correction)
+            check.scan(correction)
         if reads:
             finite = check.read()
         if finite and before_step is not None:
@@ -207,7 +206,7 @@ class Window:
             norm = check.clip(self.max_grad_norm)
             finite = math.isfinite(norm)  # that of finite gradients may be infinite
         if not finite:
-            check.read()  # what was marked is of this window alone
+            check.read()  # what was found is of this window alone
             self._refuse("a gradient is NaN or infinite")
             return self._result(applied=False, nonfinite=True)
         self.optimizer.step()
@@ -216,8 +215,7 @@ class Window:
     def _scaled_step(
         self, scaler: torch.amp.GradScaler, before_step: Callable[[], None] | None
     ) -> WindowResult:
-        norm = None
-        correction = self._correction()
+        norm, correction = None, self._correction()
         if correction != 1.0 or before_step is not None or self.max_grad_norm:
             scaler.unscale_(self.optimizer)
             finite = self._check.finite(correction)
@@ -245,7 +243,7 @@ class Window:
 
     def _correction(self) -> float:
         """Return c / sum n_i: 1.0 when every batch weighed what the first one did."""
-        return 1.0 if self.adds_up else self._expected / self._weight_sum
+        return 1.0 if self.sums_losses else self._expected_weight / self._weight_sum
 
     def _result(
         self, applied: bool, grad_norm: Tensor | None = None, nonfinite: bool = False
@@ -256,4 +254,4 @@ class Window:
     def _refuse(self, what: str) -> None:
         if self.nonfinite == "stop":
             raise NonFiniteError(refusal(what))
-        check_buffers(self.model, self._odd, what)
+        check_buffers(self.model, self._infinite_buffers, what)

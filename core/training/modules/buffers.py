@@ -46,13 +46,7 @@ def nonfinite_buffers(model: nn.Module) -> list[str]:
 
 
 def check_buffers(model: nn.Module, known: Collection[str], what: str) -> None:
-    """Raise ``NonFiniteError`` if a buffer not in ``known`` holds such a value.
-
-    Args:
-        model: has just met one.
-        known: names of buffers that held one before.
-        what: it was, for the message.
-    """
+    """Raise ``NonFiniteError`` if a buffer not in ``known`` took a bad value in."""
     spoilt = [name for name in nonfinite_buffers(model) if name not in known]
     if spoilt:
         raise NonFiniteError(

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from training.errors import CheckpointError
 from training.modules.plain_names import as_plain, plain_name, some, weights_of
 
-__all__ = ["LEFT_OUT", "FrozenWeights", "complete", "is_whole"]
-
 #: The part of a checkpoint that names what is not in it.
 LEFT_OUT = "left_out"
 WHOLE = (Tensor, nn.Parameter)

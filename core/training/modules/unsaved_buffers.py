@@ -12,8 +12,6 @@ from training.modules.frozen_weights import WHOLE, digest_of, mark_of
 from training.modules.plain_names import plain_name, some
 from training.modules.reachable import joined
 
-__all__ = ["UnsavedBuffers"]
-
 log = logging.getLogger(__name__)
 
 

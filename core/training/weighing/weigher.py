@@ -396,4 +396,4 @@ class Weigher:
 
     def _tell_window(self) -> None:
         if self._window is not None:
-            self._window.adds_up = self.is_sum
+            self._window.sums_losses = self.is_sum

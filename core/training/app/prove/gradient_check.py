@@ -219,7 +219,7 @@ def _gradient(
     with evaluating(trainer.model), _exact(trainer.device):
         for batch, indices in batches:
             weight = weigh(batch, indices)
-            window.adds_up = trainer.state.weigher.is_sum
+            window.sums_losses = trainer.state.weigher.is_sum
             window.backward(batch_to_device(batch, trainer.device), weight)
         window.step(keep)
     if not found:

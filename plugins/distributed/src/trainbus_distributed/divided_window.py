@@ -150,7 +150,7 @@ class DividedWindow(Window):
 
     def _factor(self, weight: float) -> float:
         """Return n / c of a batch."""
-        if self.adds_up:
+        if self.sums_losses:
             return 1.0 if weight > 0.0 else 0.0
         if self.num_batches == 1:
             self._choose_divisor(weight)
@@ -205,7 +205,7 @@ class DividedWindow(Window):
         }
         # ``_correction`` divides the one by the other.
         self._loss_sum, self._weight_sum = loss, weight
-        self._expected = self._group.size * self._divided_by
+        self._expected_weight = self._group.size * self._divided_by
         self._global_divisor.follow(weight)
         if num_moving:
             buffers.agree()
@@ -215,7 +215,7 @@ class DividedWindow(Window):
     def _correction(self) -> float:
         """Return W c / N, or W where losses are sums."""
         size = float(self._group.size)
-        return size if self.adds_up else self._expected / self._weight_sum
+        return size if self.sums_losses else self._expected_weight / self._weight_sum
 
     def _who_is_bad(self) -> str:
         """Say on which process the loss is not finite; all of them are here."""

@@ -28,7 +28,7 @@ class ShardedGradients(GradientCheck):
         super().__init__([*self._sharded, *self._replicated])
 
     def read(self) -> bool:
-        """Return whether all that was marked was finite, everywhere.
+        """Return whether all that was scanned was finite, everywhere.
 
         A sum over all processes, which the host waits for.
         """

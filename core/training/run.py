@@ -242,7 +242,7 @@ class Run:
         trainer, bus = self.trainer, self.bus
         # First: who loads a checkpoint compares data that no hook has changed yet.
         self.state.lengths.update(lengths_of(trainer))
-        module = wrapped_module(trainer, bus)
+        module = wrapped_module(trainer)
         self._wrap_loaders()
         self._require_same()
         users, strategy = trainer.train_dataloader, trainer.strategy

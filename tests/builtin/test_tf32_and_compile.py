@@ -157,7 +157,7 @@ def test_the_model_itself_is_called_where_nothing_is_put_around_it(
     plugins: tuple[Any, ...], compile_: Any
 ) -> None:
     trainer = make_trainer(None, None, *plugins, compile=compile_)
-    module = wrapped_module(trainer, trainer.bus)
+    module = wrapped_module(trainer)
     assert (module is trainer.model) == (not plugins and not compile_)
 
 

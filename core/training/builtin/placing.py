@@ -87,7 +87,7 @@ def placed(
     return device
 
 
-def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
+def wrapped_module(trainer: TrainerView) -> nn.Module:
     """Return the model in what plugins wrap around it, one around the other.
 
     Raises:
@@ -98,7 +98,7 @@ def wrapped_module(trainer: TrainerView, bus: Bus) -> nn.Module:
         inner, outer = type(module).__name__, type(wrapped).__name__
         log.info("plugin %r puts %s into %s", name, inner, outer)
 
-    module: nn.Module = bus.chain(
+    module: nn.Module = trainer.bus.chain(
         "wrap_model", "model", note, trainer=trainer, model=trainer.model
     )
     return module

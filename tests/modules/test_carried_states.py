@@ -125,6 +125,11 @@ def a_constant(self: Any, x: Tensor) -> Tensor:
     return self.run(x * self.h[1] * self.h[0])[0]
 
 
+def in_a_lambda(self: Any, x: Tensor) -> Tensor:
+    y, self.h = (lambda: self.run(x, self.h))()
+    return y
+
+
 def notes(self: Any, x: Tensor) -> Tensor:
     y, self.h = self.run(x)
     return y
@@ -191,6 +196,18 @@ class Outer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y, self.inner.h = self.inner.run(x, self.inner.h)
+        return y
+
+
+class OuterOfSeveral(nn.Module):
+    """Carries that of a part that it has by its index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: Any = nn.ModuleList([Net()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, self.parts[0].h = self.parts[0].run(x, self.parts[0].h)
         return y
 
 
@@ -262,6 +279,7 @@ FORWARDS = {
     True: (
         *(a_tuple, a_list, a_named_tuple, a_mapping, an_item, an_item_by_get),
         *(an_item_by_pop, an_item_by_update, an_object, numbers, sometimes),
+        in_a_lambda,
     ),
     False: (
         *(a_constant, notes, a_cache_of_weights, a_cache_of_weights_that_is_asked_for),
@@ -276,6 +294,10 @@ STEPS: dict[str, tuple[Any, bool]] = {
     "on one of torch's": (lambda: (of_torchs(), {"step_fn": on_one_of_torchs}), True),
     "in a closure": (lambda: (Net(), {"step_fn": in_a_closure()}), True),
     "on a part": (lambda: (Outer(), {"loss_fn": nn.functional.mse_loss}), True),
+    "on a part by its index": (
+        lambda: (OuterOfSeveral(), {"loss_fn": nn.functional.mse_loss}),
+        True,
+    ),
     "a variable of that name": (
         lambda: (Quiet(), {"step_fn": a_variable_of_that_name}),
         False,
@@ -307,15 +329,22 @@ def trained(make: Any, folder: Path, resume: Path | None = None) -> dict[str, An
     return copy.deepcopy(model.state_dict())
 
 
+def check_is_told(
+    make: Any, is_carried: bool, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Check that a run is told of what it carries if a resumed one is another."""
+    straight = trained(make, folder)
+    assert caplog.text.count(TOLD) == is_carried
+    resumed = trained(make, folder / "again", folder / "2.pt")
+    is_same = all(torch.equal(each, resumed[name]) for name, each in straight.items())
+    assert is_same != is_carried
+
+
 @pytest.mark.parametrize(("make", "is_carried"), CASES)
 def test_r8_a_run_is_told_just_where_a_resumed_one_lacks_what_it_carried(
     make: Any, is_carried: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    straight = trained(make, tmp_path)
-    assert caplog.text.count(TOLD) == is_carried
-    resumed = trained(make, tmp_path / "again", tmp_path / "2.pt")
-    is_same = all(torch.equal(each, resumed[name]) for name, each in straight.items())
-    assert is_same != is_carried
+    check_is_told(make, is_carried, tmp_path, caplog)
 
 
 def test_r8_another_tensor_at_the_id_of_the_last_one_is_none_that_moved(

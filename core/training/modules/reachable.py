@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
-import itertools
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
-from training.modules.names_in_code import Names, names_in, of_attributes, updated_by
 
 #: Where libraries are, torch's neighbours and ourselves among them: their functions are
 #: not read for what they hold.
@@ -37,11 +36,13 @@ MOST_OBJECTS = 10_000
 MOST_ITEMS = 100
 #: And lists in lists.
 MOST_LEVELS = 4
+#: What an instruction is called that reads a variable from outside, or an attribute.
+READS = {"LOAD_ATTR", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD"}
 CONTAINERS = (list, tuple, dict, deque)
 NUMBERS = (int, float)
 
-#: (place, what is there), and the names that a function reads and then writes.
-Found = tuple[list[tuple[str, Any]], Collection[str]]
+#: (place, what is there), and the code of the functions on the way.
+Found = tuple[list[tuple[str, Any]], Set[CodeType]]
 
 
 def joined(place: str, name: str) -> str:
@@ -72,7 +73,7 @@ def inside_of(value: Any) -> dict[str, Any]:
     """Return the attributes of an object of the user's that is no part, or none."""
     # Of a notebook's classes there is no file.
     file = getattr(sys.modules.get(type(value).__module__), "__file__", None) or ""
-    is_users = isinstance(value, SimpleNamespace) or not _is_of_library(file)
+    is_users = isinstance(value, SimpleNamespace) or not _is_library(file)
     if _counts(value) or not is_users or isinstance(value, (ModuleType, type)):
         return {}
     return {} if _is_opaque(value) else getattr(value, "__dict__", {})
@@ -107,17 +108,6 @@ def has_hooks(hooks: Mapping[int, Any]) -> bool:
     return not all(name.startswith(WITH_HOOKS) for name in written_in)
 
 
-def is_updated(place: str, updated: Collection[str]) -> bool:
-    """Whether one of the names in ``updated`` is that of what is at a place.
-
-    Or that of items of something around it, as of a tuple that is replaced.
-    """
-    parts = place.split(".")
-    pairs = [f"{outer}.{inner}" for outer, inner in itertools.pairwise(parts)]
-    items = [f"{around}.*" for around in (*parts, *pairs)]
-    return any(n in updated for n in (parts[-1], ".".join(parts[-2:]), *items))
-
-
 def is_of_numpy(value: Any) -> bool:
     """Whether it is a number or an array of numbers of numpy's, not a large one."""
     numpy = sys.modules.get("numpy")
@@ -127,30 +117,28 @@ def is_of_numpy(value: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=1000)
-def names_updated_by(cls: type) -> frozenset[str]:
-    """Return names that methods of a class, or of a base, read and then write."""
-    return updated_by([names_in(code) for code in _methods_of(cls)])
+def names_in(code: CodeType) -> tuple[list[str], frozenset[str]]:
+    """Return the globals that a function reads, or functions inside of it, and all."""
+    # Not co_names: those are of variables and attributes alike, read or written.
+    instructions = list(dis.get_instructions(code))
+    globals_ = [each.argval for each in instructions if each.opname == "LOAD_GLOBAL"]
+    read = {each.argval for each in instructions if each.opname in READS}
+    if "getattr" in globals_:  # what it reads is a constant
+        read |= {each for each in code.co_consts if isinstance(each, str)}
+    for inner in code.co_consts:  # as of lambdas
+        if isinstance(inner, CodeType):
+            globals_ += names_in(inner)[0]
+            read |= names_in(inner)[1]
+    return list(dict.fromkeys(globals_)), frozenset(read)
 
 
-@functools.lru_cache(maxsize=1000)
-def updated_on_parts(cls: type) -> frozenset[tuple[str, str]]:
-    """Return (part, name) of attributes of parts that methods of a class update."""
-    updated = names_updated_by(cls)
-    selves = {code.co_varnames[0] for code in _methods_of(cls) if code.co_argcount}
-    found = itertools.chain(*(of_attributes(updated, of) for of in selves))
-    return frozenset((part, name) for part, name in found if part)
-
-
-def _methods_of(cls: type) -> list[CodeType]:
+def methods_of(cls: type) -> list[CodeType]:
+    """Return the code of methods of a class, and of its bases, that is a user's."""
     # Behind decorators: torch wraps the ``step`` of each optimizer.
-    own = [
-        inspect.unwrap(each)
-        for base in cls.__mro__
-        for each in vars(base).values()
-        if isinstance(each, FunctionType)
-    ]
-    methods = [f for f in own if isinstance(f, FunctionType) and not _is_library(f)]
-    return [each.__code__ for each in methods]
+    attributes = (each for base in cls.__mro__ for each in vars(base).values())
+    own = (inspect.unwrap(f) for f in attributes if isinstance(f, FunctionType))
+    codes = [each.__code__ for each in own if isinstance(each, FunctionType)]
+    return [each for each in codes if not _is_library(each.co_filename)]
 
 
 def first_argument(function: Any) -> str:
@@ -170,7 +158,7 @@ def near(function: Any) -> dict[int, str]:
 
 
 def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
-    """Return (place, what is there) for all that counts, and the names of updates.
+    """Return (place, what is there) for all that counts, and the code on the way.
 
     What counts is modules, optimizers, random generators, tensors and numbers. Of an
     object, a namespace, a class or a module of Python it is what one of the functions
@@ -185,11 +173,11 @@ def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
         known = len(search.read)
         found = list(search.found())
         if len(search.read) == known:  # else a function has named more of what was seen
-            return found, updated_by(search.names)
+            return found, search.codes
 
 
 class _Search:
-    """Looks for what can be reached; ``read`` and ``names`` grow as it does."""
+    """Looks for what can be reached; ``read`` and ``codes`` grow as it does."""
 
     def __init__(
         self, function: Any, passed_over: Iterable[Any] = (), is_far: bool = True
@@ -197,7 +185,7 @@ class _Search:
         self._function, self._is_far = function, is_far
         self._passed = set(map(id, passed_over))
         self.read: set[str] = set()
-        self.names: set[Names] = set()
+        self.codes: set[CodeType] = set()
 
     def found(self) -> Iterator[tuple[str, Any]]:
         """Yield (place, what is there), each once."""
@@ -216,7 +204,7 @@ class _Search:
                     if isinstance(value, nn.Module):
                         yield from kept_by(value, place)
                         if not place:  # it is called itself, with the model
-                            self.names |= set(map(names_in, _methods_of(type(value))))
+                            self.codes.update(methods_of(type(value)))
                     continue
                 parts = list(self._parts_of(value, is_function=not place))
                 stack.append(iter([(joined(place, n), part) for n, part in parts]))
@@ -231,11 +219,11 @@ class _Search:
             yield "", value.__func__
         elif isinstance(value, FunctionType):
             # What a library reads is its own affair, and far too much to look at.
-            if is_function or not _is_library(value):
-                names = names_in(value.__code__)
-                self.read |= names.read
-                self.names.add(names)
-                yield from _variables(value, names.globals)
+            if is_function or not _is_library(value.__code__.co_filename):
+                names, read = names_in(value.__code__)
+                self.read |= read
+                self.codes.add(value.__code__)
+                yield from _variables(value, names)
                 yield from [(n, v) for n, v in vars(value).items() if n in self.read]
         elif isinstance(value, CONTAINERS):
             yield from _items_of(value)
@@ -262,18 +250,14 @@ def _counts(value: Any) -> bool:
     return is_part or is_number or is_generator(value)
 
 
-def _is_library(function: FunctionType) -> bool:
-    return _is_of_library(function.__code__.co_filename)
-
-
-def _is_of_library(path: str) -> bool:
+def _is_library(path: str) -> bool:
     return path.startswith(LIBRARIES) or any(site in path for site in SITES)
 
 
 def _is_opaque(value: Any) -> bool:
     """Whether nothing in it is looked for: what Python, a library or we have made."""
     if isinstance(value, ModuleType):
-        return _is_of_library(getattr(value, "__file__", None) or LIBRARIES[0])
+        return _is_library(getattr(value, "__file__", None) or LIBRARIES[0])
     made_by = type(value).__module__.partition(".")[0]
     return made_by in ("builtins", "training") and not isinstance(value, type)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, mark_of, sample_of
-from training.modules.names_in_code import DETACH, is_detached, of_attributes
 from training.modules.plain_names import plain_name, some
 from training.modules.reachable import (
     NUMBERS,
@@ -23,12 +22,11 @@ from training.modules.reachable import (
     held_in,
     inside_of,
     is_of_numpy,
-    is_updated,
-    names_updated_by,
+    methods_of,
     own_attributes,
-    updated_on_parts,
 )
 from training.modules.unsaved_buffers import holds_numbers
+from training.modules.updates import Place, Updates, updates_by
 
 __all__ = ["UnsavedNumbers"]
 
@@ -36,6 +34,9 @@ log = logging.getLogger(__name__)
 
 #: What torch keeps in each module: it is saved, or no number.
 OF_MODULES = frozenset(vars(nn.Module()))
+
+#: (place, what is there), and what is updated there.
+Held = tuple[list[tuple[str, Any]], Updates]
 
 
 class UnsavedNumbers:
@@ -106,21 +107,18 @@ class UnsavedNumbers:
         whole = [each for each in self._saved() if type(each) in WHOLE]
         saved = {_storage_of(each) for each in whole if holds_numbers(each)}
         marks: dict[tuple[str, int], Any] = {}
-        for holder, (found, updated) in self._holders():
+        for holder, (found, updates) in self._holders():
             for place, value in found:
                 name = f"{holder}.{place}"
-                counts = is_updated(place, updated)
+                counts = updates.counts(place)
                 if isinstance(value, Tensor):
-                    # Of a state that is detached when it is read, the graph is left.
-                    may_have_graph = counts and is_detached(place, updated)
-                    is_plain = _is_plain(value, may_have_graph)
+                    is_plain = _is_plain(value, updates.may_have_graph(place))
                     if is_plain and _storage_of(value) not in saved:
                         of = 0 if counts else id(value)
                         marks[name, of] = _Mark(value, counts)
-                elif is_of_numpy(value):
-                    if counts or _has_items_of(place, updated):
-                        # Of another size it is another one, as a cache.
-                        marks[name, value.size] = value.tobytes()
+                elif is_of_numpy(value) and counts:
+                    # Of another size it is another one, as a cache.
+                    marks[name, value.size] = value.tobytes()
                 # NaN, which differs from itself, is none.
                 elif type(value) in NUMBERS and counts and value == value:
                     marks[name, 0] = value
@@ -137,38 +135,42 @@ class UnsavedNumbers:
         for state in getattr(self._optimizer, "state", {}).values():
             yield from (each for _, each in held_in(state) if isinstance(each, Tensor))
 
-    def _holders(self) -> Iterator[tuple[str, Found]]:
+    def _holders(self) -> Iterator[tuple[str, Held]]:
         """Yield name and attributes of each that no checkpoint asks for its numbers."""
         beside = self._beside()
+        step = updates_by({code for _, codes in beside.values() for code in codes})
         # A step_fn is given the model, and a module has those in it: they may carry
         # something there.
-        names = frozenset(chain(*(names for _, names in beside.values())))
-        by_step = of_attributes(names, self._of_model) if self._of_model else ()
-        detached = {name for name in names if name.startswith(DETACH)}
+        by_step = step if self._of_model else Updates()
+        detached = Updates(detached=step.detached)
         for part, whole in self._modules.items():
-            around: dict[str, frozenset[tuple[str, str]]] = {}
+            around: dict[str, Updates] = {}
             for path, module in whole.named_modules():
                 outer, _, last = path.rpartition(".")
-                by_others = around.get(outer, frozenset(by_step))
+                by_others = around.get(outer, by_step)
                 cls: type = type(module)
-                around[path] = by_others | updated_on_parts(cls)
-                put = {name for of, name in by_others if of == last}
-                updated = put | detached | names_updated_by(cls)
+                around[path] = by_others | _updates_by(cls)
+                by_others = by_others.on(last or self._of_model)
+                updates = by_others | detached | _updates_by(cls)
                 kept = _saves_more(module) or _is_kept(module)
-                own = {} if kept else _own_of(module, updated)
+                own = {} if kept else _own_of(module, updates)
                 if own:
                     name = f"{part}.{plain_name(whole, path)}" if path else part
-                    yield name, _found_in(own, updated)
-        yield from beside.items()
+                    yield name, _held_by(own, updates)
+        yield from ((name, (found, step)) for name, (found, _) in beside.items())
         optimizer = self._optimizer
         if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
             kind: type = type(optimizer)
-            names = names_updated_by(kind)
-            yield "optimizer", _found_in(own_attributes(optimizer), names)
+            yield "optimizer", _held_by(own_attributes(optimizer), _updates_by(kind))
+
+
+@functools.lru_cache(maxsize=1000)
+def _updates_by(cls: type) -> Updates:
+    return updates_by(methods_of(cls))
 
 
 def _warn_of_inner(optimizer: Optimizer) -> None:
-    found, _ = _found_in(own_attributes(optimizer), frozenset())
+    found, _ = _held_by(own_attributes(optimizer), Updates())
     inner = [
         place
         for place, each in found
@@ -184,19 +186,19 @@ def _warn_of_inner(optimizer: Optimizer) -> None:
         )
 
 
-def _found_in(attributes: Mapping[str, Any], updated: Set[str]) -> Found:
+def _held_by(attributes: Mapping[str, Any], updates: Updates) -> Held:
     """Return what is in attributes; whoever counts in one of them reads it somehow."""
-    numbers = {n for n, value in attributes.items() if type(value) in NUMBERS}
+    numbers = {Place((), n) for n, v in attributes.items() if type(v) in NUMBERS}
     # One by one: a long list is data, but a class may have many attributes.
     found = [
         each
         for name, value in attributes.items()
         for each in (*held_in(value, name), *held_in(inside_of(value), name))
     ]
-    return found, updated | numbers
+    return found, updates | Updates(frozenset(numbers))
 
 
-def _own_of(module: nn.Module, updated: Collection[str]) -> dict[str, Any]:
+def _own_of(module: nn.Module, updates: Updates) -> dict[str, Any]:
     """Return the attributes beside what is saved.
 
     Of torch's own numbers, and what others update: the rest it makes anew.
@@ -204,13 +206,8 @@ def _own_of(module: nn.Module, updated: Collection[str]) -> dict[str, Any]:
     own = {n: v for n, v in vars(module).items() if n not in OF_MODULES}
     if not _is_of_torch(module):
         return own
-    counted = {n: v for n, v in own.items() if type(v) in NUMBERS or n in updated}
+    counted = {n: v for n, v in own.items() if type(v) in NUMBERS or updates.counts(n)}
     return {n: v for n, v in counted.items() if not n.startswith("_")}
-
-
-def _has_items_of(place: str, updated: Collection[str]) -> bool:
-    """Whether an item of what is at a place is updated."""
-    return any(each.startswith(place.rpartition(".")[2] + ".") for each in updated)
 
 
 def _is_of_torch(holder: Any) -> bool:

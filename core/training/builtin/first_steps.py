@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.loop.window import Window
 from training.loop.window_result import WindowResult
+from training.messages.error_texts import add_note
 from training.modules.reachable import held_in
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class _FirstSteps:
             return type(window).backward(window, batch, weight)
         except RuntimeError as error:
             if self._is_twice:  # the graph is gone, in torch's words alone
-                error.add_note(TWICE)
+                add_note(error, TWICE)
             raise
 
     def _gradients(self) -> list[tuple[int, int]]:

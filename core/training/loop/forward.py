@@ -17,6 +17,7 @@ from training.loop.forward_checks import (
     check_loss,
     checked_part,
     explain_call,
+    explain_outputs,
 )
 from training.recipes.weight import checked_weight, warn_of_overruled
 
@@ -117,11 +118,16 @@ def _with_loss_fn(
         except TypeError as error:
             explain_call(error, model, (inputs,), {}, has_loss_fn=True)
             raise
-        # Handed over, not kept: what the loss lets go of is free at once.
-        loss = loss_fn(outputs.pop(), targets)
     else:
         inputs, targets = _without_targets(batch)
-        loss = loss_fn(call_model(model, inputs, True), targets)
+        outputs = [call_model(model, inputs, True)]
+    kind = type(outputs[0])
+    try:
+        # Handed over, not kept: what the loss lets go of is free at once.
+        loss = loss_fn(outputs.pop(), targets)
+    except (TypeError, AttributeError) as error:
+        explain_outputs(error, loss_fn, kind)
+        raise
     return _checked(loss, weight, "loss_fn", loss_fn, loss), weight, NO_PARTS
 
 

@@ -168,9 +168,7 @@ def test_a_loss_of_torch_that_is_given_outputs_is_told_how_to_take_logits(
 ) -> None:
     x, labels = torch.ones(2, 4), torch.tensor([0, 1])
     batch = {"x": x, "labels": labels} if is_mapping else (x, labels)
-    told = (
-        r"the model returns, of type Outputs; .*outputs, targets: loss\("
-    )
+    told = r"the model returns, of type Outputs; .*outputs, targets: loss\("
     with pytest.raises((TypeError, AttributeError)) as caught:
         make_trainer(Named(4, 2), [batch], loss_fn=loss).train()
     assert re.search(told, "".join(caught.value.__notes__))

@@ -189,7 +189,8 @@ class _StepForward:
         # Of the batches before it in the window, which nobody would miss.
         gradient = None if first is None else first.grad
         # It may pop labels, which an evaluation, or the next epoch, looks for.
-        if (kind := type(batch)) is dict:  # the usual one, which pays for no call more
+        kind: Any = type(batch)
+        if kind is dict:  # the usual one, which pays for no call more
             batch = batch.copy()
         elif is_dict(kind):
             batch = shallow_copy(batch)

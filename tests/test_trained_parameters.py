@@ -257,3 +257,53 @@ def test_a_window_that_weighs_nothing_is_looked_past(
     assert (trainer.step, trainer.update) == (4, 2)
     assert told_astray(caplog) == 0
     assert "step" not in vars(trainer._run.window)
+
+
+def goes_back(retains: bool, *callbacks: Any, **options: Any) -> Trainer:
+    """Return a trainer whose step function calls backward() by itself."""
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        loss = model(*batch)["loss"]
+        loss.backward(retain_graph=retains)
+        return loss  # type: ignore[no-any-return]
+
+    return make_trainer(None, regression_batches(), *callbacks, step_fn=step, **options)
+
+
+BACK = "step_fn called backward(); leave that out, for the trainer calls it"
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_step_fn_that_goes_backward_by_itself_is_told_of_once(
+    caplog: pytest.LogCaptureFixture, batches: int
+) -> None:
+    trainer = goes_back(True, gradient_accumulation_steps=batches)
+    trainer.train()
+    assert caplog.text.count(BACK) == 1
+    left = {"step", "backward"} & vars(trainer._run.window).keys()
+    assert not left, "later steps pay nothing"
+    assert trainer._run.window.forward is trainer._forward
+
+
+def test_a_graph_that_a_step_fn_has_used_up_is_told_with_its_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(RuntimeError, match="a second time") as caught:
+        goes_back(False).train()
+    (note,) = caught.value.__notes__
+    assert note.startswith(BACK)
+    assert BACK not in caplog.text
+
+
+def test_of_a_step_fn_that_only_returns_its_loss_nothing_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trainer = make_trainer(
+        None,
+        regression_batches(),
+        step_fn=lambda model, batch: model(*batch)["loss"],
+        gradient_accumulation_steps=2,
+    )
+    trainer.train()
+    assert "backward" not in caplog.text
+    assert "backward" not in vars(trainer._run.window)

@@ -17,7 +17,7 @@ from training.builtin.unsaved import watch_unsaved
 from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
 from training.checkpoint.optimizer_state import check_optimizer
-from training.checkpoint.settings import lengths_of, require_same
+from training.checkpoint.settings import require_same, set_before_hooks
 from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
@@ -240,8 +240,8 @@ class Run:
     def _set_up(self) -> tuple[Feed, Window]:
         """Let plugins wrap and prepare; then make what trains, and look at it all."""
         trainer, bus = self.trainer, self.bus
-        # First: who loads a checkpoint compares data that no hook has changed yet.
-        self.state.lengths.update(lengths_of(trainer))
+        # First: who loads a checkpoint compares what no hook has changed yet.
+        self.state.begun_with.update(set_before_hooks(trainer))
         module = wrapped_module(trainer)
         self._wrap_loaders()
         self._require_same()

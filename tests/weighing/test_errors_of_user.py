@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -144,3 +145,35 @@ def test_shares_that_are_no_unit_s_are_told_from_the_nearest(
 def test_weights_of_a_step_are_told_from_those_of_its_gradients() -> None:
     said = sentences.disagreement(look_of(0.3334, 0.6666), (1 / 3, 2 / 3))
     assert "have 0.333333 and 0.666667, but their gradients weigh 0.33" in said
+
+
+class Outputs:
+    """What a model of another library returns beside tensors."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
+
+
+class Named(nn.Linear):
+    def forward(self, x: torch.Tensor) -> Any:
+        return Outputs(super().forward(x))
+
+
+@pytest.mark.parametrize("is_mapping", [False, True])
+@pytest.mark.parametrize(
+    "loss", [nn.CrossEntropyLoss(weight=torch.ones(2)), nn.functional.mse_loss]
+)
+def test_a_loss_of_torch_that_is_given_outputs_is_told_how_to_take_logits(
+    loss: Any, is_mapping: bool
+) -> None:
+    x, labels = torch.ones(2, 4), torch.tensor([0, 1])
+    batch = {"x": x, "labels": labels} if is_mapping else (x, labels)
+    told = r"the model returns, of type Outputs; .*outputs, targets: loss\("
+    with pytest.raises((TypeError, AttributeError)) as caught:
+        make_trainer(Named(4, 2), [batch], loss_fn=loss).train()
+    assert re.search(told, "".join(caught.value.__notes__))
+
+    def right(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs.logits, targets)
+
+    make_trainer(Named(4, 2), [batch], loss_fn=right).train()

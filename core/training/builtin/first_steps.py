@@ -1,4 +1,4 @@
-"""Tell of a run whose loss moves no weight that the optimizer steps."""
+"""Tell of a run whose loss moves no weight of the optimizer, or each one twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.loop.window import Window
 from training.loop.window_result import WindowResult
+from training.messages.error_texts import add_note
 from training.modules.reachable import held_in
 
 if TYPE_CHECKING:
@@ -18,9 +19,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TWICE = (
+    "step_fn called backward(); leave that out, for the trainer calls it with the loss "
+    "that is returned, and the gradients of both are added up"
+)
+
 
 def watched(window: Window, trainer: Checkpointable) -> Window:
-    """Return ``window``, which tells where the loss moves no weight of the optimizer.
+    """Return ``window``, which tells where the loss moves no weight, or moves it twice.
 
     Not where another optimizer is stepped, too: it may have the first windows alone.
     """
@@ -34,7 +40,10 @@ def watched(window: Window, trainer: Checkpointable) -> Window:
         isinstance(each, torch.optim.Optimizer) and each.param_groups is not own
         for each in others
     ):
-        window.step = _FirstSteps(window, trainer.criterion.name).step  # type: ignore[method-assign]
+        first = _FirstSteps(window, trainer.criterion.name)
+        window.step = first.step  # type: ignore[method-assign]
+        if trainer.state.weigher.has_step:
+            first.watch_step_fn()
     return window
 
 
@@ -42,12 +51,39 @@ class _FirstSteps:
     """Sees that gradients arrive in the first windows; later ones know nothing of it.
 
     An optimizer may step within backward, or keep gradients elsewhere. So where the
-    first window leaves none, hooks listen in the second one.
+    first window leaves none, hooks listen in the second one. Those that come before the
+    trainer goes backward are a ``step_fn``'s own, which it may mean or not.
     """
 
     def __init__(self, window: Window, name: str) -> None:
         self._window, self._name = window, name
-        self._is_met = self._is_second = False
+        self._is_met = self._is_second = self._is_twice = False
+        self._forward = window.forward
+
+    def watch_step_fn(self) -> None:
+        """See whether it goes backward by itself, until the first step."""
+        window = self._window
+        window.forward, window.backward = self._compute, self._go_back  # type: ignore[method-assign]
+
+    def _compute(self, *given: Any) -> Any:
+        before = self._gradients()
+        computed = self._forward(*given)
+        self._is_twice |= self._gradients() != before
+        return computed
+
+    def _go_back(self, batch: Any, weight: float) -> Tensor:
+        window = self._window
+        try:
+            return type(window).backward(window, batch, weight)
+        except RuntimeError as error:
+            if self._is_twice:  # the graph is gone, in torch's words alone
+                add_note(error, TWICE)
+            raise
+
+    def _gradients(self) -> list[tuple[int, int]]:
+        """Return what is another one once a gradient was set, or added to."""
+        found = [each.grad for each in self._trained()]
+        return [(id(each), getattr(each, "_version", 0)) for each in found]
 
     def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
         """Step as the window does; look when a plugin has had its turn."""
@@ -67,6 +103,11 @@ class _FirstSteps:
 
     def _look(self) -> None:
         window, parameters = self._window, self._trained()
+        if window.forward == self._compute:
+            window.forward = self._forward
+            del window.backward
+            if self._is_twice:
+                log.warning("%s", TWICE)
         is_met = self._is_met or not parameters
         is_met = is_met or any(each.grad is not None for each in parameters)
         if not (is_met or self._is_second):

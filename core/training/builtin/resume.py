@@ -15,7 +15,7 @@ from training.checkpoint_io import NOWHERE, UnreadableError, glimpse, position_o
 from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.files.named_paths import from_here, named_path
 from training.hardware.launch import job, number_of_restarts
-from training.messages.error_texts import error_text
+from training.messages.error_texts import add_note, error_text
 
 if TYPE_CHECKING:
     from training.checkpoint.receipt import Receipt
@@ -86,8 +86,20 @@ def resume(trainer: Resumable, choice: str, allowed: Collection[str] = ()) -> st
         ConfigError: ``auto``, but no plugin knows where checkpoints are.
     """
     if choice != AUTO:
-        return _receipt(trainer, trainer.load_checkpoint(choice, False, allowed))
+        try:
+            return _receipt(trainer, trainer.load_checkpoint(choice, False, allowed))
+        except UnreadableError as error:
+            if trainer.bus.listeners("resume_candidates"):
+                _note_of_folder(error, named_path(choice), trainer)
+            raise
     return _resume_newest(trainer, _found(trainer), allowed)
+
+
+def _note_of_folder(error: Exception, path: Path, trainer: Resumable) -> None:
+    """Note that ``path`` is where this run keeps its checkpoints, if it is."""
+    folders = {each.parent.resolve() for each, _ in _candidates(trainer)}
+    if path.is_dir() and path.resolve() in folders:
+        add_note(error, f"this run keeps its checkpoints in it; {AUTO!r} is the newest")
 
 
 def go_on(
@@ -234,7 +246,9 @@ def _receipt(trainer: Resumable, receipt: Receipt | None) -> str:
     now = dict(_leaves(trainer.metadata.get("config", {})))
     for name in sorted({*was, *now} if was else ()):
         if first_difference(was.get(name), now.get(name)) is not None:
-            lines.append(f"  config {name} was {was.get(name)!r}, is {now.get(name)!r}")
+            # A default that held before may be the value that is set now.
+            old, new = (repr(s[name]) if name in s else "not set" for s in (was, now))
+            lines.append(f"  config {name} was {old}, is {new}")
     return "\n".join(lines)
 
 

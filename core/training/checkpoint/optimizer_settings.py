@@ -13,6 +13,8 @@ from training.hardware.optimizer_kernels import WAYS
 
 #: Options that are not compared, or as names.
 HOW = ("params", "param_names", "initial_lr", *WAYS)
+#: Options that plugins move; others an optimizer may move itself, as counters are.
+MOVED = ("lr", "weight_decay", "momentum", "betas")
 GROUPS = "optimizer.groups"
 
 
@@ -60,17 +62,18 @@ def origins(state: Mapping[str, Any]) -> list[list[str]]:
     return [*configured, *names[len(configured) :]]
 
 
-def unschedule(settings: dict[str, Any], groups: Sequence[dict[str, Any]]) -> None:
-    """Turn the rates that a schedule left into rates of groups that have none.
+def moved(
+    settings: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """Return, by names of settings, options that are not as they were configured.
 
     Args:
-        settings: of a checkpoint.
+        settings: of a checkpoint; of a run with a schedule they have no rates.
         groups: its optimizer's; those that joined stand last.
     """
-    for group in groups:
-        group.pop("initial_lr", None)
-    rates = [_plain(group.get("lr")) for group in groups]
-    settings["optimizer.lr"] = rates[: len(settings.get(GROUPS, groups))]
+    configured = groups[: len(settings.get(GROUPS, groups))]
+    now = {f"optimizer.{n}": [_plain(g.get(n)) for g in configured] for n in MOVED}
+    return {n: v for n, v in now.items() if n in settings and settings[n] != v}
 
 
 def aligned(

@@ -14,8 +14,8 @@ from training.checkpoint.optimizer_settings import (
     GROUPS,
     aligned,
     is_scheduled,
+    moved,
     origins,
-    unschedule,
     without_course,
 )
 from training.checkpoint.optimizer_state import (
@@ -142,7 +142,8 @@ class Comparison:
 
     Args:
         trainer: whose settings are compared.
-        state: of the checkpoint; where its schedule is gone, its rates are made plain.
+        state: of the checkpoint; where a plugin is gone that moved the optimizer's
+            options, those that it left become settings like any other.
         source: its name, for messages.
         allowed: names of settings that may differ.
     Attributes:
@@ -160,9 +161,7 @@ class Comparison:
         allowed: Collection[str],
     ) -> None:
         self._trainer, self._source, self._allowed = trainer, source, allowed
-        self._lost_schedule = _lost_schedule(trainer, state)
-        if self._lost_schedule:
-            unschedule(state["settings"], state["optimizer"]["param_groups"])
+        self._notes = _take_as_left(trainer, state, source)
         self._saved, self._joined = state["settings"], _joined(state)
         self._plugins = state.get("distributions", {})
         self._metadata = state.get("metadata", {})
@@ -202,9 +201,7 @@ class Comparison:
     def _consented(self, own: Mapping[str, Any]) -> list[Change]:
         pair = aligned(self._saved, own, self._joined)
         changes = differences(*without_course(*pair, _compared(self._trainer)))
-        if self._lost_schedule:
-            notes = {"optimizer.lr": "as a schedule left it"}
-            changes = [replace(c, note=notes.get(c.name, "")) for c in changes]
+        changes = [replace(c, note=self._notes.get(c.name, "")) for c in changes]
         changes += _redescribed(self._trainer, self._metadata, changes)
         changes += _missing_plugins(self._trainer, self._plugins)
         known = [*own, *CHANGED_BY_HOOKS, DESCRIPTION, *(each.name for each in changes)]
@@ -303,17 +300,41 @@ def _missing_plugins(
     ]
 
 
-def _lost_schedule(trainer: Checkpointable, state: Mapping[str, Any]) -> bool:
-    """Whether a plugin moved the saved rates that is gone, and none moves them now."""
-    was, here = state.get("distributions", {}).items(), trainer.plugins.values()
-    gone = [entry.get("mutates") for name, entry in was if name not in trainer.plugins]
-    return (
-        state["settings"].get("optimizer.lr", ()) is None
-        and any("optimizer" in (what or "") for what in gone)
-        and not is_scheduled(trainer.optimizer)
-        # One that builds its schedule in ``on_setup`` has left no trace by now.
-        and not any("optimizer" in getattr(each, "mutates", ()) for each in here)
-    )
+def _take_as_left(
+    trainer: Checkpointable, state: Mapping[str, Any], source: str
+) -> dict[str, str]:
+    """Let options that a plugin moved which is gone be settings; return notes of them.
+
+    Where another one moves options here, it may be that one's to have moved them, or to
+    move them again: then they stay as they are, and are told of.
+    """
+    was, here = state.get("distributions", {}), trainer.plugins
+    gone = [
+        name
+        for name, entry in was.items()
+        if name not in here and "optimizer" in (entry.get("mutates") or "")
+    ]
+    if not gone:
+        return {}
+    settings, groups = state["settings"], state["optimizer"]["param_groups"]
+    left = moved(settings, groups)
+    # One that builds its schedule in ``on_setup`` has left no trace by now.
+    if is_scheduled(trainer.optimizer) or any(
+        "optimizer" in getattr(each, "mutates", ()) for each in here.values()
+    ):
+        for name, values in left.items():
+            if settings[name] is not None:  # else a schedule compares them
+                log.warning(
+                    "checkpoint %r: %s stays %s, which %s may have left and is not "
+                    "active; configured it was %s",
+                    *(source, name, values, some(gone), settings[name]),
+                )
+        return {}
+    by = "schedule" if settings.get("optimizer.lr", ()) is None else "plugin"
+    for group in groups:
+        group.pop("initial_lr", None)
+    settings.update(left)
+    return dict.fromkeys(left, f"as a {by} left it")
 
 
 def _compared(trainer: Checkpointable) -> set[str]:

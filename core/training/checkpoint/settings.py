@@ -72,7 +72,7 @@ class Change:
         return f"{self.name} was {was}{note}, is {now}"
 
 
-#: Lengths that the data had before the run was set up, where they are others now.
+#: Settings as they were before the run was set up, where they are others now.
 BEGUN_WITH = "begun_with"
 #: Settings that are read off the loaders.
 OF_LOADER = (
@@ -93,8 +93,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "precision": trainer.precision,
         "tf32": trainer.tf32,
         "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
-        # 0 and None both clip nothing.
-        "max_grad_norm": trainer.max_grad_norm or None,
+        "max_grad_norm": _norm(trainer),
         # A name only: a function may change under it, and keep it under another.
         "loss": trainer.criterion.name,
         "loss_per": trainer.state.weigher.settings(),
@@ -123,11 +122,20 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         for name in OF_LOADER:
             del settings[name]
         settings["batches_per_epoch"] = lengths["batches_per_epoch"]
-    begun = trainer.state.lengths
-    if grown := {name: n for name, n in begun.items() if n != lengths.get(name)}:
-        settings[BEGUN_WITH] = grown
+    begun = trainer.state.begun_with
+    if others := {n: each for n, each in begun.items() if each != settings.get(n)}:
+        settings[BEGUN_WITH] = others
     # As JSON has them: reading a file calls no class of numpy.
     return {name: plain(value) for name, value in settings.items()}
+
+
+def set_before_hooks(trainer: Checkpointable) -> dict[str, Any]:
+    """Return settings that hooks may change, by name: called before they do."""
+    return {**lengths_of(trainer), "max_grad_norm": _norm(trainer)}
+
+
+def _norm(trainer: Checkpointable) -> float | None:
+    return trainer.max_grad_norm or None  # 0 and None both clip nothing
 
 
 def lengths_of(trainer: Checkpointable) -> dict[str, int | None]:
@@ -162,10 +170,10 @@ def _fingerprint_of(loader: Any) -> str | int | None:
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[Change]:
     """Return what differs; names that either side does not know are left out.
 
-    Data that a hook or an epoch has changed may be as long as they were before.
+    What a hook or an epoch has changed since may be as it was before: data as long.
     """
     begun = saved.get(BEGUN_WITH, {})
-    as_begun = {name: n for name, n in begun.items() if own.get(name) == n}
+    as_begun = {name: each for name, each in begun.items() if own.get(name) == each}
     saved, own = _comparable({**saved, **as_begun}), _comparable(own)
     changes = [
         Change(name, saved[name], own[name])

@@ -12,7 +12,9 @@ import dataclasses
 import enum
 import inspect
 import itertools
+from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,20 @@ def deep_copy(batch: Any) -> Any:
         if fields_of(batch) is None:
             raise
         return _with_fields(batch, deep_copy)
+
+
+@cache
+def is_dict(kind: type) -> bool:
+    """Whether it is a mapping that entries can be taken out of, asked once a class."""
+    return issubclass(kind, (dict, UserDict))
+
+
+def shallow_copy(batch: Any) -> Any:
+    """Return a copy of ``batch`` with the same entries; itself where it has none."""
+    try:
+        return copy.copy(batch)
+    except KeyError:  # as in ``deep_copy``
+        return batch
 
 
 def samples_of(batch: Any) -> int | None:

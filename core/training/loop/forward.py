@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.errors import ConfigError
-from training.feed.structure import attribute_of
+from training.feed.structure import attribute_of, is_dict, shallow_copy
 from training.loop.forward_checks import (
     Role,
     check_function,
@@ -17,6 +17,7 @@ from training.loop.forward_checks import (
     check_loss,
     checked_part,
     explain_call,
+    explain_outputs,
 )
 from training.recipes.weight import checked_weight, warn_of_overruled
 
@@ -41,6 +42,7 @@ def make_forward(
     - ``step_fn(model, batch)`` returns the loss, or a mapping with ``loss`` (a mean)
       or ``loss_sum``, and optionally ``weight``: the number of items behind it.
       Whatever else it holds, 0-d tensors or numbers by name, are parts for the logs.
+      A mapping is its own: what it takes out of it is in the batch of all others.
     - ``loss_fn(outputs, targets)`` is applied to ``model(*inputs)``; targets are the
       last element of a tuple batch, or the entry ``labels`` of a mapping.
     - with neither, the model is called with the batch and returns its loss: as
@@ -116,11 +118,16 @@ def _with_loss_fn(
         except TypeError as error:
             explain_call(error, model, (inputs,), {}, has_loss_fn=True)
             raise
-        # Handed over, not kept: what the loss lets go of is free at once.
-        loss = loss_fn(outputs.pop(), targets)
     else:
         inputs, targets = _without_targets(batch)
-        loss = loss_fn(call_model(model, inputs, True), targets)
+        outputs = [call_model(model, inputs, True)]
+    kind = type(outputs[0])
+    try:
+        # Handed over, not kept: what the loss lets go of is free at once.
+        loss = loss_fn(outputs.pop(), targets)
+    except (TypeError, AttributeError) as error:
+        explain_outputs(error, loss_fn, kind)
+        raise
     return _checked(loss, weight, "loss_fn", loss_fn, loss), weight, NO_PARTS
 
 
@@ -181,6 +188,12 @@ class _StepForward:
         first = self._first[1]
         # Of the batches before it in the window, which nobody would miss.
         gradient = None if first is None else first.grad
+        # It may pop labels, which an evaluation, or the next epoch, looks for.
+        kind: Any = type(batch)
+        if kind is dict:  # the usual one, which pays for no call more
+            batch = batch.copy()
+        elif is_dict(kind):
+            batch = shallow_copy(batch)
         result = self._step_fn(model, batch)
         if first is not None and gradient is not None and first.grad is None:
             raise ConfigError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from training.errors import ConfigError, did_you_mean
 from training.hardware.strategy import PARALLEL
+from training.messages.error_texts import add_note
 
 #: Which of them is spoken of.
 Role = Literal["model", "loss_fn", "step_fn"]
@@ -171,6 +172,18 @@ def explain_call(
     raise ConfigError(f"{takes}, but a batch gives it ({kinds}): {why}; {way}") from (
         error
     )
+
+
+def explain_outputs(error: Exception, loss_fn: Any, kind: type) -> None:
+    """Note on ``error`` that a loss of torch takes no outputs of this kind."""
+    own = getattr(loss_fn, "__module__", None) or ""
+    if own.startswith("torch.") and not issubclass(kind, Tensor):
+        add_note(
+            error,
+            f"loss_fn ({name_of(loss_fn)}) is given what the model returns, of type "
+            f"{kind.__name__}; pass a function that takes its part out of it, as in "
+            "lambda outputs, targets: loss(outputs.logits, targets)",
+        )
 
 
 def _bare(model: nn.Module) -> Any:

@@ -44,7 +44,7 @@ class RunState:
             for one that is not in it; empty where that has no names.
         owed: what a loaded checkpoint holds for the first iterator (``data``,
             ``loader``, ``rng``); empty as soon as that stands.
-        lengths: those of the training data before any hook changed them.
+        begun_with: lengths of the data and other settings before a hook changed them.
         unsaved: what modules move and no checkpoint holds, watched from set-up on.
     """
 
@@ -75,7 +75,7 @@ class RunState:
         self.joining_groups: list[Any] = []
         self.group_places: list[int | None] = []
         self.owed: dict[str, Any] = {}
-        self.lengths: dict[str, int | None] = {}
+        self.begun_with: dict[str, Any] = {}
         self.unsaved: list[UnsavedBuffers | UnsavedNumbers] = []
 
     @property

@@ -1,6 +1,7 @@
 """What EvaluationCallback promises inside a run."""
 
 import random
+from collections import OrderedDict, UserDict
 
 import numpy as np
 import pytest
@@ -309,3 +310,39 @@ def test_an_evaluator_measures_in_eval_mode_and_records_no_gradients(sanity_batc
     trainer = make_trainer(callback)
     trainer.train()
     assert found == [(False, False)] * (2 + sanity_batches)
+
+
+class Entries(UserDict):
+    """Entries of a batch, as tokenizers return them."""
+
+
+class Named(nn.Linear):
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, Entries])
+def test_what_a_step_fn_pops_out_of_its_batch_is_in_that_of_all_others(kind):
+    """In a list the evaluation and the next epoch have the same batches."""
+
+    def step(model, batch):
+        assert type(batch) is kind
+        labels = batch.pop("labels")
+        return cross_entropy(model(**batch), labels)
+
+    x, labels = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
+    batches = [kind(x=x, labels=labels) for _ in range(2)]
+    model = Named(3, 2)
+    trainer = Trainer(
+        model,
+        batches,
+        batches,
+        SGD(model.parameters(), lr=0.1),
+        step_fn=step,
+        num_epochs=2,
+        device="cpu",
+        callbacks=[EvaluationCallback(metrics=["loss", "accuracy"])],
+    )
+    trainer.train()
+    assert 0 <= trainer.history[-1]["accuracy"] <= 1
+    assert all({*each} == {"x", "labels"} for each in batches)

@@ -367,3 +367,23 @@ def test_sigusr1_while_a_run_is_built(workplace: Path, setting: str, code: int) 
         assert ("checkpoint", "SIGUSR1 received") in [
             (kind, reason) for kind, _, reason, *_ in state["requests"]
         ]
+
+
+def test_an_option_that_was_not_set_is_told_so_and_not_as_none(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml")
+    more = ("--set", "training.max_grad_norm=1.0", "--allow-change", "max_grad_norm")
+    _, out, _ = command("run", "run.yaml", "--resume", "auto", "--set", MORE, *more)
+    assert "config training.max_grad_norm was not set, is 1.0" in out
+
+
+def test_the_folder_of_the_checkpoints_is_told_to_be_that_of_auto(
+    workplace: Path, command: Command
+) -> None:
+    command("run", "run.yaml")
+    folder = str(checkpoints(workplace)[0].parent)
+    code, _, err = command("run", "run.yaml", "--resume", folder, "--set", MORE)
+    assert code != 0
+    assert "it is a folder, not a file" in err
+    assert "this run keeps its checkpoints in it; 'auto' is the newest" in err

@@ -232,3 +232,94 @@ def test_r3_what_python_code_says_of_its_model_in_metadata_is_its_own(
     receipt = build(metadata=now).load_checkpoint(tmp_path / "0-4.pt")
     assert receipt is not None
     assert not receipt.changes
+
+
+class Moves(Callback):
+    """Moves options of the groups by their names, once."""
+
+    mutates = ("optimizer",)
+
+    def __init__(self, name: str, **options: float) -> None:
+        self.name, self.options = name, options
+
+    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+        if not resumed:
+            trainer.optimizer.param_groups[0].update(self.options)
+
+
+def test_r3_options_that_an_absent_plugin_left_are_settings_like_any_other(
+    tmp_path: Path,
+) -> None:
+    gone = Moves("gone", lr=0.003, weight_decay=0.5)
+    build(gone, SavesEverywhere(tmp_path)).train()
+    told = (
+        r"lr was 0\.003 \(as a plugin left it\), is 0\.01; optimizer\.weight_decay was "
+        r"0\.5 \(as a plugin left it\), is 0\.01: use the old values"
+    )
+    with pytest.raises(CheckpointError, match=told):
+        build().load_checkpoint(tmp_path / "0-4.pt")
+    trainer = build()
+    trainer.load_checkpoint(tmp_path / "0-4.pt", allow_changes=["optimizer"])
+    trainer.train()
+    group = trainer.optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.01, 0.01)
+    same = changed({"lr": 0.003, "weight_decay": 0.5})
+    receipt = same.load_checkpoint(tmp_path / "0-4.pt")
+    assert receipt is not None
+    assert not receipt.changes
+
+
+def test_r3_what_an_absent_plugin_left_beside_one_that_moves_options_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone, stays = Moves("gone", weight_decay=0.5), Moves("stays")
+    build(gone, stays, SavesEverywhere(tmp_path)).train()
+    build(stays).load_checkpoint(tmp_path / "0-4.pt")
+    assert (
+        "optimizer.weight_decay stays [0.5], which gone may have left and is not "
+        "active; configured it was [0.01]"
+    ) in caplog.text
+    assert "optimizer.lr" not in caplog.text
+
+
+def test_r3_a_counter_that_an_optimizer_keeps_in_its_groups_is_no_option_of_a_plugin(
+    tmp_path: Path,
+) -> None:
+    class Counts(torch.optim.SGD):
+        """Counts its steps in its groups, as optimizers without a schedule do."""
+
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, lr=0.01)
+            self.param_groups[0]["k"] = 0
+
+        def step(self, closure: Any = None) -> Any:
+            self.param_groups[0]["k"] += 1
+            return super().step(closure)
+
+    def counting(*callbacks: Any) -> Trainer:
+        trainer = build(*callbacks)
+        trainer.optimizer = Counts(trainer.model.parameters())
+        return trainer
+
+    counting(Moves("gone"), SavesEverywhere(tmp_path)).train()
+    trainer = counting()
+    trainer.load_checkpoint(tmp_path / "0-4.pt")
+    trainer.train()
+    assert trainer.optimizer.param_groups[0]["k"] == trainer.step
+
+
+def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares(
+    tmp_path: Path,
+) -> None:
+    class Clips(Callback):
+        def on_setup(self, trainer: Trainer) -> None:
+            trainer.max_grad_norm = 0.5
+
+    build(Clips(), SavesEverywhere(tmp_path)).train()
+    for given in (None, 0.5):
+        trainer = build(Clips(), max_grad_norm=given)
+        trainer.load_checkpoint(tmp_path / "0-4.pt")
+        trainer.train()
+        assert trainer.epoch == 2
+    with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is 1\.0"):
+        build(Clips(), max_grad_norm=1.0).load_checkpoint(tmp_path / "0-4.pt")

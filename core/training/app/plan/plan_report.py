@@ -17,6 +17,7 @@ from training.app.plan.planning import (
     evaluated,
     file_conflicts,
     length_conflicts,
+    metric_conflicts,
     setting_conflicts,
     validation_conflicts,
 )
@@ -105,6 +106,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
         *setting_conflicts(settings, run.plugins),
         *length_conflicts(run),
         *validation_conflicts(run),
+        *metric_conflicts(bus),
         *(sentence for plan in plans for sentence in plan.conflicts),
         *file_conflicts(run.save_dir, [path for plan in plans for path in plan.files]),
     ]

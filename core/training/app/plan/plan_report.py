@@ -87,7 +87,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
             "rows",
             [", ".join(f"{n:,} {split}" for split, n in rows.items()), *beginning],
         ),
-        ("updates", _updates(run)),
+        ("updates", _updates(run, bus)),
         ("evaluations", _evaluations(run)),
         ("stop", _told(plans, "stop") or ["only when the plan is done"]),
         ("rate", _told(plans, "rate") or [f"{run.lr:g} throughout"]),
@@ -172,7 +172,7 @@ def _is_drawn(config: Config) -> bool:
     return folder is not None and folder.is_dir() and any(folder.iterdir())
 
 
-def _updates(run: PlannedRun) -> list[str]:
+def _updates(run: PlannedRun, bus: Bus) -> list[str]:
     per_epoch, size = run.steps_per_epoch, run.gradient_accumulation_steps
     tail = run.length.last_window
     lines = [
@@ -186,7 +186,13 @@ def _updates(run: PlannedRun) -> list[str]:
         epochs, rest = divmod(run.total_steps, per_epoch)
         where = f"{count(rest, 'step')} into epoch {epochs + 1}"
         lines.append(f"max_steps ends it {where}")
-    return lines
+    # They are not asked for theirs: they would need the run's.
+    replacing = [impl.plugin_name for impl in bus.listeners("wrap_dataloader")]
+    return lines + [
+        f"{name} may replace the batches, and change these numbers"
+        for name in replacing
+        if getattr(bus.plugins[name], "alters_training", False)
+    ]
 
 
 def _evaluations(run: PlannedRun) -> list[str]:

@@ -100,7 +100,7 @@ def on_setup(trainer: TrainerView) -> None:
     State: model, optimizer, device and the plan are final. Counters are 0; in a resumed
         run step, epoch and history are those of the checkpoint, and states of plugins,
         loss scale and generators are not there yet. ``max_grad_norm`` and ``nonfinite``
-        may still be set.
+        may still be set. ``save_dir`` need not exist yet: who writes there makes it.
     Args:
         trainer: the run; read ``total_steps``, ``steps_per_epoch``, ``save_dir``.
     Returns: ignored.

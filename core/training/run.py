@@ -27,7 +27,7 @@ from training.feed.workers import ending
 from training.hardware.draws import Draws
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window
-from training.loop.metrics import delivered_twice
+from training.loop.metrics import owners_of
 from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note
 from training.modules.train_mode import keep_frozen
@@ -385,12 +385,7 @@ def _known_names(
     Raises:
         PluginError: two plugins declared one name.
     """
-    # The kernel's own: a plugin that delivers it, too, is a second one.
-    owners = {"train_loss": "trainer"}
-    for plugin, own in declared.items():
-        for name in own or ():
-            if owners.setdefault(name, plugin) != plugin:
-                raise delivered_twice(name, owners[name], plugin)
+    owners = owners_of({name: own or () for name, own in declared.items()})
     # One that does not say may yet deliver any name: nothing can be refused.
     if any(declared.get(producer) is None for producer in producers):
         return None

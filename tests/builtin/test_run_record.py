@@ -40,9 +40,32 @@ def recorded(folder: Path, *plugins: Any, **options: Any) -> Trainer:
     return tiny_trainer(record, *plugins, save_dir=folder, **options)
 
 
+class FailsLater(Callback):
+    """Is called three times too often."""
+
+    hook_api = ">=1.1,<2"
+    failure = "isolate"
+
+    def on_step_end(self, trainer: Any) -> None:
+        raise OSError(f"no disk at step {trainer.step}")
+
+
 def summary(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return found
+
+
+def test_the_summary_says_which_plugin_was_switched_off_and_why(
+    tmp_path: Path,
+) -> None:
+    trainer = tiny_trainer(RunRecord({}, {}), FailsLater(), save_dir=tmp_path)
+    trainer.train()
+    told = summary(tmp_path)["plugins"]
+    assert told["FailsLater"]["class"].endswith("FailsLater")
+    why = "switched off as on_step_end raised OSError('no disk at step 3')"
+    assert [each.get("off") for each in told.values()].count(why) == 1
+    assert told["FailsLater"]["off"] == why
+    assert "off" not in told["run_record"]
 
 
 def test_the_summary_puts_together_what_all_plugins_say(tmp_path: Path) -> None:

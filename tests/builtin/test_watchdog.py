@@ -31,7 +31,7 @@ class Hangs(Callback):
     hook_api = ">=1.1,<2"
 
     def on_step_end(self, trainer):
-        if trainer.step == 2:
+        if trainer.step in (2, 3):
             hang("on_step_end")
 
     @hookimpl(wrapper=True)
@@ -111,6 +111,14 @@ def test_a_plugin_that_hangs_is_named_with_its_stack(
     told = "plugin 'hangs' in on_step_end takes more than 0.2 s, at step 2"
     assert (told in run.stderr) == (seconds != "0")
     assert ("in on_step_end" in run.stderr) == (seconds != "0")
+
+
+def test_the_stack_is_shown_once_for_a_plugin_and_a_hook(hangs: Make) -> None:
+    told = hangs("on_step_end", "warn", "0.6").stderr
+    first, second = (told.index(f"more than 0.2 s, at step {n}; ") for n in (2, 3))
+    assert "in hang" in told[first:second]
+    assert "where is said above" in told[second:]
+    assert "in hang" not in told[second:]
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from training.callbacks import (
 from training.discovery.specs import build_plugins
 from training.testing.equality import run_difference
 from training.testing.runs import tiny_trainer as make_trainer
+from training.testing.toys import Timeless
 
 Make = Callable[..., Any]
 
@@ -62,7 +63,7 @@ def test_50_shuffles_of_arrival_give_equal_runs(tmp_path: Any) -> None:
         shuffle = random.Random(number)
         instances = [Halves(), Adds(), *(plugin for _, plugin in build_plugins(specs))]
         shuffle.shuffle(instances)
-        trainer = make_trainer(*instances, save_dir=tmp_path / str(number))
+        trainer = make_trainer(Timeless(), *instances, save_dir=tmp_path / str(number))
         trainer.train()
         return trainer
 
@@ -105,9 +106,8 @@ def test_50_shuffles_of_installation_give_equal_runs(
         shuffle.shuffle(path)
         monkeypatch.setattr(sys, "path", path)
         listed = shuffle.sample(names, len(names))
-        trainer = make_trainer(
-            plugins=listed, num_epochs=1, num_batches=2, save_dir=tmp_path / "run"
-        )
+        options = {"num_epochs": 1, "num_batches": 2, "save_dir": tmp_path / "run"}
+        trainer = make_trainer(Timeless(), plugins=listed, **options)
         trainer.train()
         return trainer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Subset
 
 from training import Callback, ConfigError
 from training.app.cli import main
+from training.loop import loop
 from training.testing import CHECKS
 from training.testing.many_processes import trial
 
@@ -117,6 +120,37 @@ class SwapsBefore(Tried):
             self.own = None
 
 
+class ReadsHalf(Tried):
+    """Gives the run fewer rows, where it can tell what they are."""
+
+    def wrap_dataloader(self, dataloader: Any) -> Any:
+        if not isinstance(dataloader, DataLoader):
+            return None
+        half = Subset(dataloader.dataset, range(len(dataloader.dataset) // 2))
+        return DataLoader(half, batch_size=2)
+
+
+class ReadsHalfAndSaysSo(ReadsHalf):
+    alters_training = True
+
+
+class CountsBytes(Tried):
+    """Knows how long its log is, which has the rows as they are told."""
+
+    def on_setup(self) -> None:
+        self.length = 0
+
+    def on_epoch_end(self, trainer: Any, metrics: Any) -> None:
+        if not trainer.is_extra_evaluation:
+            self.length += len(repr(metrics["seconds"])) + round(metrics["seconds"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"length": self.length}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.length = state["length"]
+
+
 class KeepsState(Tried):
     value: Any = None
 
@@ -140,6 +174,7 @@ class KeepsState(Tried):
         (Names, "answers", "metric_names tells acc, which evaluate has not given"),
         (NamesTooMany, "answers", "metric_names tells f1, which"),
         (SwapsBefore, "neighbours", "an evaluation that is left, .*resume, weights: "),
+        (ReadsHalf, "mutation", "a run without .* ends differently: .* `alters_train"),
     ],
 )
 def test_the_kit_tells_of_what_a_run_would_get_wrong(
@@ -151,11 +186,21 @@ def test_the_kit_tells_of_what_a_run_would_get_wrong(
         assert_plugin_conforms(plugin, skip=set(CHECKS) - {check})
 
 
-@pytest.mark.parametrize("plugin", [Isolated, EveryThirdStep, NamesRightly])
+@pytest.mark.parametrize(
+    "plugin", [Isolated, EveryThirdStep, NamesRightly, ReadsHalfAndSaysSo]
+)
 def test_who_does_so_rightly_conforms(
     plugin: type[Any], assert_plugin_conforms: Conforms
 ) -> None:
     assert_plugin_conforms(plugin, skip=["processes", "cost"])
+
+
+def test_the_kit_gives_all_epochs_one_duration(
+    monkeypatch: pytest.MonkeyPatch, assert_plugin_conforms: Conforms
+) -> None:
+    clock = itertools.count(0.0, 0.123)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(clock) ** 2)
+    assert_plugin_conforms(CountsBytes, skip=["processes", "cost"])
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")

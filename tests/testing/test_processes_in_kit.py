@@ -69,6 +69,15 @@ class GathersAsMain(Named):
         trainer.strategy.gather(1)
 
 
+class FailsAsMain(Named):
+    """In a folder that nobody has made."""
+
+    ranks = "main"
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        (trainer.save_dir / "log.txt").write_text("an epoch")
+
+
 class GathersAtTheEnd(Named):
     def on_train_end(self, trainer: Trainer) -> None:
         if trainer.is_main:
@@ -163,9 +172,10 @@ def found(make: type[Callback], folder: Path) -> str:
         (GivesUpLater, "after 3 steps: ConfigError: not on two processes"),
         pytest.param(
             FreezesLater,
-            "after 5 steps: ConfigError: a parameter that trains got no gradient",
+            "after 4 steps: ConfigError: layers.0.weight was frozen after the run had",
             marks=pytest.mark.exhaustive,
         ),
+        (FailsAsMain, "processes: on 2 processes, after 4 steps: FileNotFoundError: "),
         (WritesEverywhere, "each writes 'log.txt' (on_epoch_end)"),
         pytest.param(
             RenamesEverywhere,

@@ -234,7 +234,7 @@ class RunRecord(Callback):
             "precision": trainer.precision,
             "seed": trainer.seed,
             "data": self.facts,
-            "plugins": describe_plugins(trainer.plugins),
+            "plugins": _took_part(trainer),
             "paths": paths_of(answers, self._folder),
             "versions": {
                 "trainbus": VERSION,
@@ -264,6 +264,17 @@ def start_of(trainer: Checkpointable) -> dict[str, Any]:
         "steps": trainer.step,
         "ended": None,
     }
+
+
+def _took_part(trainer: Checkpointable) -> dict[str, dict[str, Any]]:
+    """Describe each plugin, and say why it is off where it failed too often."""
+    off = trainer.bus.off
+    described = describe_plugins(
+        {**trainer.plugins, **{name: plugin for name, (plugin, _) in off.items()}}
+    )
+    for name, (_, why) in off.items():
+        described[name]["off"] = why
+    return described
 
 
 def _is_measured_on_others(starts: Sequence[Mapping[str, Any]]) -> bool:

@@ -40,7 +40,8 @@ class Watchdog:
     constructors, every hook and wrapper, and asking for state.
 
     Args:
-        seconds: a call that takes longer is reported, once.
+        seconds: a call that takes longer is reported, once; with the stack, if it is
+            the first one of that plugin and hook.
         abort: end the process then, with exit code 1; the last checkpoint stays.
     """
 
@@ -48,6 +49,7 @@ class Watchdog:
         self.seconds = seconds
         self.abort = abort
         self._done = threading.Event()
+        self._shown: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Watchdog:
         self._done.clear()
@@ -77,10 +79,15 @@ class Watchdog:
 
     def _report(self, call: Call, step: str) -> None:
         name, _, place = call
+        is_again = (name, place) in self._shown
+        self._shown.add((name, place))
         log.warning(
-            "plugin %r in %s takes more than %g s%s; this is where:",
+            "plugin %r in %s takes more than %g s%s; %s",
             *(name, place, self.seconds, step),
+            "where is said above" if is_again else "this is where:",
         )
+        if is_again:
+            return  # one line: it may be so at each step
         faulthandler.dump_traceback(all_threads=True)
         if self.abort:
             log.error("the watchdog ends the process")

@@ -329,18 +329,16 @@ class Bus(Slots):
             raise error
         times = self.failures[name] = self.failures.get(name, 0) + 1
         if times == 1:
-            log.warning(
-                "plugin %r failed in %s, the run goes on without that call: %s",
-                *(name, hook, repr_of(error)),
-                exc_info=error,
-            )
+            told = "plugin %r failed in %s, the run goes on without that call: %s"
+            log.warning(told, name, hook, repr_of(error), exc_info=error)
         if (is_beginning or times >= MAX_FAILURES) and name in self._plugins:
             # Switched off it would be in no checkpoint, and its part still in the run.
             if hook != "on_close" and (made := self._lasting(name)):
                 add_note(error, f"plugin {name!r} {made}; its failure ends the run")
                 raise error
-            log.warning("plugin %r failed %d times and is switched off", name, times)
-            self.off[name] = plugin, f"switched off as {hook} raised {repr_of(error)}"
+            why = f"switched off as {hook} raised {repr_of(error)}"
+            log.warning("plugin %r failed %d times and is %s", name, times, why)
+            self.off[name] = plugin, why
             self._switch_off(name, hook, arguments)
 
     def _lasting(self, name: str) -> str:

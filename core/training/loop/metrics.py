@@ -121,6 +121,21 @@ def merge_metrics(
     return merged
 
 
+def owners_of(declared: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Return metric -> who delivers it, of plugins and the metrics that they declare.
+
+    Raises:
+        PluginError: two declare one name.
+    """
+    # The kernel's own: a plugin that delivers it, too, is a second one.
+    owners = {"train_loss": "trainer"}
+    for plugin, own in declared.items():
+        for name in own:
+            if owners.setdefault(name, plugin) != plugin:
+                raise delivered_twice(name, owners[name], plugin)
+    return owners
+
+
 def delivered_twice(name: str, one: str, other: str) -> PluginError:
     """Return the error of a metric that two producers have."""
     return PluginError(

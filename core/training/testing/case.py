@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from training.bus.registration import checked_name
 from training.testing.runs import tiny_trainer
-from training.testing.toys import tiny_batches
+from training.testing.toys import Timeless, tiny_batches
 from training.trainer import Trainer
 
 __all__ = ["Case"]
@@ -45,14 +45,17 @@ class Case:
                 with suppress(AttributeError):  # one that may not be set
                     plugin.failure = "fatal"
         options = {**self.options, **changes}
-        return tiny_trainer(*plugins, save_dir=self.folder / name, **options)
+        return tiny_trainer(
+            Timeless(), *plugins, save_dir=self.folder / name, **options
+        )
 
-    def shuffled(self) -> Case:
+    def shuffled(self, num_batches: int = 4) -> Case:
         """Return one whose runs read a shuffling ``DataLoader``, if none is given."""
-        batches = tiny_batches(self.options.get("num_batches", 4))
+        batches = tiny_batches(self.options.get("num_batches", num_batches))
         rows = TensorDataset(*map(torch.cat, zip(*batches, strict=True)))
         loader = DataLoader(rows, batch_size=2, shuffle=True)
-        return replace(self, options={"train_dataloader": loader, **self.options})
+        options = {"train_dataloader": loader, **self.options}
+        return replace(self, folder=self.folder / "shuffled", options=options)
 
     def name_of(self, plugin: Any) -> str:
         """Return what the plugin is called in a run."""

@@ -32,7 +32,7 @@ def run_difference(
     for what, values in (
         ("weights", [t.model.state_dict() for t in (one, two)]),
         ("optimizer", [state_dict_of(t.optimizer) for t in (one, two)]),
-        ("history", [[_timeless(row) for row in t.history] for t in (one, two)]),
+        ("history", [t.history for t in (one, two)]),
         ("stop_owner", [t.stop_owner for t in (one, two)]),
         ("state", [state_of(t, name) for t in (one, two)]),
         ("requests", [_asked(t, name, begun) for t in (one, two)]),
@@ -40,10 +40,6 @@ def run_difference(
         if what not in ignored and (found := difference(*values)):
             return f"{what}: {found}"
     return ""
-
-
-def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "seconds"}
 
 
 def _asked(trainer: Any, name: str, begun: int) -> dict[str, int]:

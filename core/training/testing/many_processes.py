@@ -114,9 +114,13 @@ def problems_of(told: Sequence[Mapping[str, Any]]) -> list[str]:
     if all(each["is_refusal"] for each in told):
         return []  # it says that this cannot be, and both are gone
     problems = [*_asked_alone(told), *_written_twice(told)]
-    if any(each["is_late"] for each in told) or any(
-        words in error for words in NOT_THERE for error in errors
-    ):
+    # That one has failed is why the other is left waiting.
+    failed = [
+        each
+        for each in told
+        if each["error"] and not any(words in each["error"] for words in NOT_THERE)
+    ]
+    if any(each["is_late"] for each in told) or (any(errors) and not failed):
         places = [f"rank {r} in {each['place']}" for r, each in enumerate(told)]
         return [
             *problems,
@@ -125,14 +129,10 @@ def problems_of(told: Sequence[Mapping[str, Any]]) -> list[str]:
             "calls of all processes, never behind an 'if' that one of them takes "
             f"({next(filter(None, errors), 'both had to be ended')})",
         ]
-    return (
-        problems
-        + [
-            f"on 2 processes, after {each['step']} steps: {each['error']}"
-            for each in told
-            if each["error"]
-        ][:1]
-    )
+    return problems + [
+        f"on 2 processes, after {each['step']} steps: {each['error']}"
+        for each in failed[:1]
+    ]
 
 
 def _asked_alone(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -121,6 +121,26 @@ def test_an_answer_that_is_no_plan_is_refused(answer: Any) -> None:
         ask_for_plans(bus_of(Says("odd", answer)), RUN)
 
 
+LOADERS = """from training import Callback
+class Counts(Callback):
+    def wrap_dataloader(self, dataloader):
+        return None
+class Halves(Counts):
+    alters_training = True
+"""
+
+
+def test_a_plan_says_who_may_replace_the_batches_that_it_counts(
+    workplace: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    (workplace / "own.py").write_text(LOADERS)
+    both = ["-p", "./own.py:Halves", "-p", "./own.py:Counts"]
+    _, out, _ = command("plan", "run.yaml", *both)
+    told = "Halves may replace the batches, and change these numbers\n  evaluations"
+    assert told in out
+    assert "Counts" not in out
+
+
 MIRROR = """
 from pathlib import Path
 from training import Callback

@@ -112,6 +112,45 @@ def test_what_goes_together_is_no_conflict(
     assert not (workplace / "new").exists()
 
 
+OWN = """from training import Callback
+class One(Callback):
+    hook_api = ">=1.1,<2"
+    produces = ("noise",)
+    def metric_names(self):
+        return self.produces
+    def evaluate(self):
+        return dict.fromkeys(self.produces, 1.0)
+class Other(One):
+    pass
+class Apart(One):
+    produces = ("calm",)
+class Means(One):
+    produces = ("train_loss",)
+class Silent(One):
+    metric_names = evaluate = None
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Other", "metric 'noise' comes from both 'One' and 'Other'; rename or"),
+        ("Means", "metric 'train_loss' comes from both 'trainer' and 'Means'; rename"),
+        ("Apart", ""),
+        ("Silent", ""),
+    ],
+)
+def test_a_metric_that_two_plugins_declare_is_a_conflict(
+    workplace: Path, command: Command, name: str, told: str
+) -> None:
+    (workplace / "own.py").write_text(OWN)
+    both = set_to(f"plugins=[evaluation, ./own.py:One, ./own.py:{name}]")
+    code, out, _ = command("plan", "run.yaml", *both)
+    assert (code, told in conflicts(out), bool(conflicts(out))) == (0, True, bool(told))
+    code, _, err = command("run", "run.yaml", *both)
+    assert (code != 0, told in err) == (bool(told), True)
+
+
 def test_a_place_outside_of_the_runs_folder_is_looked_at_as_well(
     workplace: Path, command: Command
 ) -> None:

@@ -17,6 +17,7 @@ from training.app.plan.planning import (
     evaluated,
     file_conflicts,
     length_conflicts,
+    metric_conflicts,
     setting_conflicts,
     validation_conflicts,
 )
@@ -86,7 +87,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
             "rows",
             [", ".join(f"{n:,} {split}" for split, n in rows.items()), *beginning],
         ),
-        ("updates", _updates(run)),
+        ("updates", _updates(run, bus)),
         ("evaluations", _evaluations(run)),
         ("stop", _told(plans, "stop") or ["only when the plan is done"]),
         ("rate", _told(plans, "rate") or [f"{run.lr:g} throughout"]),
@@ -105,6 +106,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
         *setting_conflicts(settings, run.plugins),
         *length_conflicts(run),
         *validation_conflicts(run),
+        *metric_conflicts(bus),
         *(sentence for plan in plans for sentence in plan.conflicts),
         *file_conflicts(run.save_dir, [path for plan in plans for path in plan.files]),
     ]
@@ -167,7 +169,7 @@ def _is_drawn(config: Config) -> bool:
     return folder is not None and folder.is_dir() and any(folder.iterdir())
 
 
-def _updates(run: PlannedRun) -> list[str]:
+def _updates(run: PlannedRun, bus: Bus) -> list[str]:
     per_epoch, size = run.steps_per_epoch, run.gradient_accumulation_steps
     tail = run.length.last_window
     lines = [
@@ -181,7 +183,13 @@ def _updates(run: PlannedRun) -> list[str]:
         epochs, rest = divmod(run.total_steps, per_epoch)
         where = f"{count(rest, 'step')} into epoch {epochs + 1}"
         lines.append(f"max_steps ends it {where}")
-    return lines
+    # They are not asked for theirs: they would need the run's.
+    replacing = [impl.plugin_name for impl in bus.listeners("wrap_dataloader")]
+    return lines + [
+        f"{name} may replace the batches, and change these numbers"
+        for name in replacing
+        if getattr(bus.plugins[name], "alters_training", False)
+    ]
 
 
 def _evaluations(run: PlannedRun) -> list[str]:

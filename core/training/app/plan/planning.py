@@ -21,6 +21,7 @@ from training.builtin.unmeasured import may_measure
 from training.bus.bus import Bus
 from training.errors import TrainbusError
 from training.files.named_paths import barrier
+from training.loop.metrics import owners_of
 from training.messages.error_texts import text_of
 from training.messages.tables import count
 from training.planned.planned_run import NOBODY_EVALUATES, Plan, PlannedRun
@@ -30,6 +31,7 @@ __all__ = [
     "evaluated",
     "file_conflicts",
     "length_conflicts",
+    "metric_conflicts",
     "setting_conflicts",
     "validation_conflicts",
 ]
@@ -132,6 +134,23 @@ def file_conflicts(save_dir: Path, files: Iterable[Path]) -> Iterator[str]:
                 f"nothing can be written to {str(folder)!r}, for {str(found)!r} is no "
                 "folder that can be written; choose another one"
             )
+
+
+def metric_conflicts(bus: Bus) -> Iterator[str]:
+    """Yield what a run would refuse of the metrics that plugins declare, in its words.
+
+    One that chooses among a task's may declare more than it will deliver.
+    """
+    names = [impl.plugin_name for impl in bus.listeners("evaluate")]
+    declared = {
+        name: getattr(bus.plugins[name], "produces", ())
+        for name in names
+        if not getattr(bus.plugins[name], "chooses_metrics", {})
+    }
+    try:
+        owners_of(declared)
+    except TrainbusError as error:
+        yield text_of(error)
 
 
 def validation_conflicts(run: PlannedRun) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from training import Callback, ConfigError, Trainer
+from training.weighing.candidates import IGNORED
 from training.weighing.fit import fit
 from training.weighing.later_looks import LAST_LOOK, LaterLooks, is_belied
 from training.weighing.subject import Look
@@ -105,6 +107,16 @@ def test_looks_go_on_from_any_batch(number: int) -> None:
         assert due == [rest.is_due() for _ in range(200)]
 
 
+@pytest.mark.parametrize("number", [0, 1, 3, 5, LAST_LOOK, LAST_LOOK + 3])
+def test_so_do_looks_at_batches_that_may_ignore_a_label(number: int) -> None:
+    seen = [{"ids": torch.tensor([1, IGNORED if n % 3 else 2])} for n in range(99)]
+    whole = LaterLooks(0)
+    for batch in (seen * LAST_LOOK)[:number]:
+        whole.is_due(batch)
+    rest = LaterLooks(whole.number, whole.num_ignoring)
+    assert [whole.is_due(each) for each in seen] == [rest.is_due(each) for each in seen]
+
+
 @pytest.mark.parametrize(
     ("size", "is_half", "belied"),
     [
@@ -158,3 +170,188 @@ def test_w4_half_weights_hide_no_other_mean() -> None:
         device="cpu",
     )
     assert refused_at(trainer) == refused_at(make())
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(5, 16), nn.Tanh())
+        self.value, self.topic = nn.Linear(16, 1), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.trunk(x)
+        return self.value(hidden), self.topic(hidden)
+
+
+LACKING = -1  # not the number that is known
+
+
+def of_both(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    value, topic = model(batch["x"])
+    of_topics = F.cross_entropy(topic, batch["topic"], ignore_index=LACKING)
+    return F.mse_loss(value, batch["value"]) + of_topics
+
+
+def of_two_heads(num_lacking: int) -> Trainer:
+    """Return a run whose second batch lacks labels of the second head."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(1)
+    model = TwoHeads()
+    rows = []
+    for n in range(8):
+        x = torch.randn(8, 5, generator=generator)
+        topic = (x[:, 0] > 0).long()
+        topic[: num_lacking if n else 0] = LACKING
+        rows.append({"x": x, "value": x.sum(1, keepdim=True), "topic": topic})
+    return Trainer(
+        model,
+        rows,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=of_both,
+        gradient_accumulation_steps=4,
+        num_epochs=4,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("num_lacking", [1, 2, 4])
+def test_a_later_batch_whose_second_label_is_partly_missing_is_refused(
+    num_lacking: int,
+) -> None:
+    of_two_heads(0).train()
+    with pytest.raises(ConfigError, match="% of its gradient belongs to neither part"):
+        of_two_heads(num_lacking).train()
+
+
+ALONG = torch.eye(4).double()
+
+
+@pytest.mark.parametrize(
+    ("norm", "options", "belied"),
+    [
+        pytest.param(1.0, {}, True, id="as large a gradient as the first"),
+        pytest.param(1e4, {}, False, id="so small a one that rounding explains it"),
+        pytest.param(1.0, {"is_half": True}, False, id="in half precision"),
+        pytest.param(1.0, {"is_loud": True}, False, id="where all may be random"),
+        pytest.param(0.0, {}, False, id="the first is not known"),
+    ],
+)
+def test_what_belongs_to_neither_part_belies_a_unit_where_it_is_no_rounding(
+    norm: float, options: dict[str, bool], belied: bool
+) -> None:
+    whole = (ALONG[0] + 2 * ALONG[1]) / 3 + 0.02 * ALONG[2]
+    told = fit(whole, ALONG[0], ALONG[1], is_half=False)
+    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, is_none=True, **options)
+    assert is_belied(["samples"], seen, 1e-7, norm) == belied
+    assert not is_belied(["samples"], seen, 1e-3, norm)  # nor where it was some before
+
+
+@pytest.mark.parametrize(("norm", "belied"), [(1.0, True), (1e4, False)])
+def test_nor_does_a_share_that_the_rounding_of_the_first_gradients_moves(
+    norm: float, belied: bool
+) -> None:
+    whole = 0.36 * ALONG[0] + 2 / 3 * ALONG[1]
+    told = fit(whole, ALONG[0], ALONG[1], is_half=False)
+    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, is_none=True)
+    assert is_belied(["samples"], seen, 1e-7, norm) == belied
+
+
+class DropsInputs(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.dropout(x, 0.5, self.training))
+
+
+@pytest.mark.parametrize(
+    ("make_model", "a_window", "num_steps"),
+    [
+        pytest.param(nn.Linear, 4, 260, id="to rounding"),
+        pytest.param(DropsInputs, 2, 130, id="by its loss in train mode"),
+    ],
+)
+def test_a_mean_over_samples_is_trained_until_its_loss_is_nothing(
+    make_model: Callable[[int, int], nn.Module], a_window: int, num_steps: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 8, generator=generator)
+    torch.manual_seed(1)
+    model = make_model(8, 1)
+    trainer = Trainer(
+        model,
+        list(zip(x.split(8), x.sum(1, keepdim=True).split(8), strict=True)),
+        optimizer=torch.optim.Adam(model.parameters(), lr=0.05),
+        loss_fn=lambda outputs, targets: F.mse_loss(outputs, targets),
+        gradient_accumulation_steps=a_window,
+        max_steps=num_steps,
+        num_epochs=9999,
+        device="cpu",
+        plugins=["no:progress", "no:run_record"],
+    )
+    trainer.train()
+    assert trainer.step == num_steps
+
+
+class Pair(NamedTuple):
+    x: Tensor
+    kind: Any
+
+
+#: Batches whose class numbers have no name that is known, and how to get at them.
+NESTED: dict[str, tuple[Callable[[Tensor, Tensor], Any], Callable[[Any], Any]]] = {
+    "a mapping in a tuple": (
+        lambda x, y: (x, {"cls": y}),
+        lambda b: (b[0], b[1]["cls"]),
+    ),
+    "an entry of another name": (lambda x, y: {"x": x, "cls": y}, lambda b: b.values()),
+    "a named tuple": (Pair, lambda b: (b.x, b.kind)),
+    "a list in one": (lambda x, y: Pair(x, [y]), lambda b: (b.x, b.kind[0])),
+    "not the last": (
+        lambda x, y: (y, x.sum(1)),
+        lambda b: (b[1][:, None].expand(-1, 4), b[0]),
+    ),
+}
+
+
+def with_late_labels(
+    way: str, late: set[int], ignored: int, looked: list[Any]
+) -> Trainer:
+    """Return a run of 16 batches, of which ``late`` lack 3 of 8 labels."""
+    pack, unpack = NESTED[way]
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        looked.append(batch)
+        x, y = unpack(batch)
+        return F.cross_entropy(model(x), y.clamp(min=ignored), ignore_index=IGNORED)
+
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for n in range(16):
+        x, y = torch.randn(8, 4, generator=generator), torch.arange(8) % 2
+        y[: 3 if n in late else 0] = IGNORED
+        batches.append(pack(x, y))
+    torch.manual_seed(1)
+    model = nn.Linear(4, 2)
+    return Trainer(
+        model,
+        batches,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=step,
+        gradient_accumulation_steps=2,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("late", [{5, 6}, {9, 10, 11}])
+@pytest.mark.parametrize("way", NESTED)
+def test_a_late_label_that_is_ignored_is_looked_at_wherever_it_is(
+    way: str, late: set[int]
+) -> None:
+    """No later look falls on those batches by itself."""
+    assert refused_at(with_late_labels(way, late, IGNORED, [])) == min(late) // 2
+
+
+def test_minus_100_that_counts_is_trained_on_and_seldom_looked_at() -> None:
+    way, usual, all_later = "an entry of another name", [], []
+    with_late_labels(way, set(), 0, usual).train()
+    with_late_labels(way, set(range(5, 16)), 0, all_later).train()
+    a_look = 8  # passes at most: in both modes, and whole and two parts of three cuts
+    assert 0 < len(all_later) - len(usual) <= 4 * (a_look + 2)

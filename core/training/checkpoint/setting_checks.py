@@ -66,16 +66,19 @@ def _check_weighing(kept: Any, at: str) -> None:
     # One that was said is not among those measured, and a function has its own name.
     is_right = unit is None or (is_name(unit) and (not live or unit in live))
     require(is_right, f"{at}.unit", unit, "one of those measured")
-    is_right = is_number(rest) and rest >= 0
-    require(is_right, f"{at}.r", rest, "a number of at least 0")
+    # What is got by its name is not in files of all earlier releases.
+    for name, size in (("r", rest), ("norm", kept.get("norm", 0.0))):
+        is_right = is_number(size) and size >= 0
+        require(is_right, f"{at}.{name}", size, "a number of at least 0")
     is_right = is_finite(scale) and scale > 0
     require(is_right, f"{at}.scale", scale, "a number above 0")
     for name in ("cuts", "batches"):
         require(is_count(kept[name]), f"{at}.{name}", kept[name], COUNT)
-    later = kept.get("later")  # a file of an earlier release has none
+    later, ignoring = kept.get("later"), kept.get("num_ignoring", 0)
     require(later is None or is_count(later), f"{at}.later", later, COUNT)
+    require(is_count(ignoring), f"{at}.num_ignoring", ignoring, COUNT)
     for name in ("is_settled", "has_waited"):
-        known = kept.get(name, False)  # a file of an earlier release lacks the latter
+        known = kept.get(name, False)
         require(isinstance(known, bool), f"{at}.{name}", known, "a bool")
     undecided, aside = kept.get("undecided", []), kept.get("aside")
     is_right = are_names(undecided) and all(is_unit(name) for name in undecided)

@@ -26,6 +26,8 @@ class Fit:
         y: share of the second.
         rest: 2-norm of what remains, over that of the whole.
         near: how far a right share may be off.
+        norm: 2-norm of the whole.
+        firm: change of the whole that moves each share by 1; 0: not known.
         blur: how far half precision may move each share besides: a part whose gradient
             is small beside the whole is rounded as the whole is.
     """
@@ -34,7 +36,22 @@ class Fit:
     y: float
     rest: float
     near: float
+    norm: float = 0.0
+    firm: tuple[float, float] = (0.0, 0.0)
     blur: tuple[float, float] = (0.0, 0.0)
+
+    def off(self, shares: tuple[float, float], rounding: float = 0.0) -> float:
+        """Return how far two shares are off, but for rounding of the whole.
+
+        Args:
+            shares: those of a unit.
+            rounding: 2-norm of what rounding may have added to the whole.
+        """
+        own = (self.x, self.blur[0], self.firm[0]), (self.y, self.blur[1], self.firm[1])
+        return max(
+            abs(told - share) - blur - (rounding / firm if firm else 0.0)
+            for share, (told, blur, firm) in zip(shares, own, strict=True)
+        )
 
 
 def fit(whole: Tensor, first: Tensor, second: Tensor, is_half: bool) -> Fit | None:
@@ -59,7 +76,9 @@ def fit(whole: Tensor, first: Tensor, second: Tensor, is_half: bool) -> Fit | No
         y = (theirs - cosine * ours) / (sine * sine) / two
         rest = float((whole - x * first - y * second).norm()) / norm
         near = max(least, rest * slack, 4 * ROUNDING / sine)
-        return Fit(x, y, rest, near, (coarse / sine / one, coarse / sine / two))
+        firm = sine * one, sine * two
+        blur = coarse / firm[0], coarse / firm[1]
+        return Fit(x, y, rest, near, norm, firm, blur)
     return _along_one_line(whole, first, second, least, slack, coarse)
 
 
@@ -74,7 +93,7 @@ def _along_one_line(
     """Parallel gradients, or two losses: one equation, so a sum or a mean is taken."""
     norm = float(whole.norm())
     if float((whole - first - second).norm()) <= 1e-5 * norm:
-        return Fit(1.0, 1.0, 0.0, least)
+        return Fit(1.0, 1.0, 0.0, least, norm)
     apart = first - second
     length = float(apart.norm())
     if length <= 1e-3 * norm:  # whatever the shares, the whole is the same
@@ -83,7 +102,8 @@ def _along_one_line(
     rest = float((whole - second - x * apart).norm()) / norm
     near = max(least, rest * slack, 10 * ROUNDING * norm / length)
     blur = coarse / length, coarse / length
-    return Fit(x, 1.0 - x, rest, near, blur) if near < BLUNT else None
+    firm = length, length
+    return Fit(x, 1.0 - x, rest, near, norm, firm, blur) if near < BLUNT else None
 
 
 def fitting(

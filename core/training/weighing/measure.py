@@ -291,6 +291,8 @@ class Measurement:
                 loud = quiet
         if quiet is not None and _is_close(quiet, loud):
             self._into_eval()
+        else:
+            found.is_loud = quiet is not None
         return quiet is None or abs(quiet - loud) > SAME * abs(loud)
 
     def _into_eval(self) -> None:

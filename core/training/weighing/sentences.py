@@ -93,11 +93,17 @@ def _off(one: Shares, other: Shares) -> float:
 def belied(look: Look, unit: str) -> str:
     """Return that a later batch is weighed otherwise than the first was."""
     assert look.fit is not None
-    return (
+    why = (
         f"a later batch is not weighed by {unit}, as the first was: two parts of "
         f"{look.sizes[0]} and {look.sizes[1]} samples weigh {look.fit.x:.2f} and "
         f"{look.fit.y:.2f}"
     )
+    if look.fit.rest > LIMIT:
+        why += (
+            f", and {100 * look.fit.rest:.0f} % of its gradient belongs to neither "
+            "part, as where a loss has parts that are means over other items"
+        )
+    return why
 
 
 def another(expected: str, found: str) -> str:

@@ -12,6 +12,7 @@ from training.weighing.later_looks import LaterLooks
 from training.weighing.units import OF_LABELS
 
 if TYPE_CHECKING:
+    from training.weighing.fit import Fit
     from training.weighing.subject import Look
 
 
@@ -24,6 +25,7 @@ class Told:
         live: unit -> amount in the first batch, of all that it may be, ``unit`` first;
             empty where that is known.
         rest: the most of a gradient that shares have left unexplained.
+        norm: the largest 2-norm of those gradients; 0: not known.
         scale: of the amounts, so that they go on from those of an earlier unit.
         cuts: that have told something.
         batches: that were looked at.
@@ -40,6 +42,7 @@ class Told:
     unit: str | None = None
     live: dict[str, float] = field(default_factory=dict)
     rest: float = 0.0
+    norm: float = 0.0
     scale: float = 1.0
     cuts: int = 0
     batches: int = 0
@@ -149,6 +152,12 @@ class Told:
         self.live, self.unit, self.aside = left, unit, None
         return unit
 
+    def note(self, seen: Fit | None) -> None:
+        """Remember how well shares explain the gradient of a batch, and its size."""
+        if seen is not None:
+            self.rest = max(self.rest, seen.rest)
+            self.norm = max(self.norm, seen.norm)
+
     def holds_nothing(
         self,
         counts: Counts,
@@ -195,6 +204,7 @@ class Told:
             "unit": self.unit,
             "live": dict(self.live),
             "r": self.rest,
+            "norm": self.norm,
             "scale": self.scale,
             "cuts": self.cuts,
             "batches": self.batches,
@@ -202,6 +212,7 @@ class Told:
             "is_settled": self.is_settled or self.expected is not None,
             "is_defined": self.is_defined,
             "later": self.later.number,
+            "num_ignoring": self.later.num_ignoring,
             "undecided": list(self.undecided),
             "aside": None if self.aside is None else self.aside.settings(),
         }
@@ -214,6 +225,7 @@ class Told:
             unit=unit,
             live={str(name): float(n) for name, n in saved["live"].items()},
             rest=float(saved["r"]),
+            norm=float(saved.get("norm", 0.0)),  # earlier releases do not say it
             scale=float(saved["scale"]),
             cuts=int(saved["cuts"]),
             batches=int(saved["batches"]),
@@ -222,7 +234,7 @@ class Told:
             is_settled=saved["is_settled"] and unit is None,  # and stays so
             is_defined=saved.get("is_defined", False),
             expected=unit if saved["is_settled"] else None,
-            later=LaterLooks(saved.get("later")),
+            later=LaterLooks(saved.get("later"), saved.get("num_ignoring", 0)),
             undecided=list(saved.get("undecided", ())),
             aside=None if aside is None else cls.of(aside),
         )

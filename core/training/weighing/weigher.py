@@ -189,7 +189,7 @@ class Weigher:
         samples = None if issued is None else len(issued)
         if not self._told.is_settled and self._model is not None:
             return self._measured(batch, issued, samples)
-        if self._told.later.are_left and self._told.later.is_due():
+        if self._told.later.are_left and self._told.later.is_due(batch):
             self._look_again(batch, issued)
         return self._known(batch, issued, samples)
 
@@ -206,7 +206,7 @@ class Weigher:
         """Refuse a unit that a later batch belies."""
         self.weigh = self.ask
         seen = self.look(batch, issued, list(self._told.live))
-        if is_belied(self._told.live, seen):
+        if is_belied(self._told.live, seen, self._told.rest, self._told.norm):
             raise self._refusal(sentences.belied(seen, self.verdict))
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
@@ -331,7 +331,7 @@ class Weigher:
         if (unit := told.keep(live, is_first)) != told.unit:
             self._unknown(sentences.late(unit))
             return
-        told.rest = max(told.rest, seen.fit.rest if seen.fit else 0.0)
+        told.note(seen.fit)
         self._tell_window()
 
     def look(self, batch: Any, issued: Any, live: list[str] | None = None) -> Look:

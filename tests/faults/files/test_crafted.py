@@ -317,6 +317,8 @@ def test_c13_a_state_that_the_optimizer_does_not_keep_is_named(
         (("live", "samples"), -1.0),
         (("scale",), 0.0),
         (("r",), float("nan")),
+        (("norm",), -1.0),
+        (("num_ignoring",), -1),
         (("cuts",), REMOVED),
         (("is_settled",), "yes"),
         (("has_waited",), "yes"),

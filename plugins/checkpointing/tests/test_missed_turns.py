@@ -139,23 +139,11 @@ def test_a_run_that_is_killed_again_has_its_best_in_the_end(
 def test_a_keeper_to_which_the_boundary_says_nothing_writes_nothing(
     tmp_path: Path,
 ) -> None:
+    killed(tmp_path, f"second/{BEST}")
     looks = Looks(tmp_path)
-    take_turn(tmp_path, build(tmp_path, save_last=False), epoch=3)
-    assert files(tmp_path / "second") == [BEST]
-    build(tmp_path, ("looks", looks), save_last=False).train(resume="auto")
-    assert looks.second == [BEST]
-
-
-def test_a_keeper_of_a_changed_cadence_begins_with_its_first_boundary(
-    tmp_path: Path,
-) -> None:
-    run = build(tmp_path, save_last=False)
-    run.num_epochs = 3
-    run.train()
-    assert files(tmp_path / "second") == [BEST]
-    looks = Looks(tmp_path)
-    build(tmp_path, ("looks", looks), save_last=True).train(resume="auto")
-    assert looks.second == [BEST]
+    second: dict[str, Any] = {"save_frequency": 3, "frequency_applies_to_best": True}
+    build(tmp_path, ("looks", looks), **second).train(resume="auto")
+    assert looks.second == [BEFORE]
 
 
 def test_a_keeper_that_is_new_in_the_resumed_run_begins_with_its_first_boundary(
@@ -170,26 +158,24 @@ def test_a_keeper_that_is_new_in_the_resumed_run_begins_with_its_first_boundary(
 
 
 class Copies(Callback):
-    """Copies what the second keeper has as its turn comes after an epoch."""
+    """Copies what the second keeper has as its turn comes after the second epoch."""
 
     after, before = ("first",), ("second",)
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-
     def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
-        if reason == "epoch_end" and trainer.epoch == self.epoch:
+        if reason == "epoch_end" and trainer.epoch == 2:
             folder = Path(trainer.save_dir)
             shutil.copytree(folder / "second", folder / "copy")
 
 
-def take_turn(folder: Path, run: Trainer, epoch: int = 2) -> None:
-    """Train as a run that a kill ends between the saves of an epoch."""
-    run.bus.register(Copies(epoch))
-    run.num_epochs = epoch
+def take_turn(folder: Path, run: Trainer) -> None:
+    """Train as a run that a kill ends between the saves of the second epoch."""
+    run.bus.register(Copies())
+    run.num_epochs = 2
     run.train()
     shutil.rmtree(folder / "second")
     (folder / "copy").rename(folder / "second")
+    assert files(folder / "second") == [BEFORE]
 
 
 def test_a_save_that_was_missed_holds_what_plugins_behind_the_keeper_were_resumed_with(

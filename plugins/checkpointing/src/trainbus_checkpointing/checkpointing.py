@@ -126,9 +126,6 @@ class ModelCheckpointCallback(Callback):
             every_n_steps,
         )
         self.ranking = Ranking(monitor, mode, save_top_k)
-        # What calls for a save; the state says what did in the run that is resumed.
-        cadence = dict(vars(self.cadence))
-        self._asked = {"monitor": monitor, "mode": mode, "cadence": cadence}
         template = default_template(monitor) if filename is None else filename
         self.filename = FilenameTemplate(template)
         self.on_save_error = on_save_error
@@ -218,8 +215,7 @@ class ModelCheckpointCallback(Callback):
         if self.weights == "trained":
             saver.frozen = FrozenWeights(trainer.model)
         missed = saver.open(trainer, self._restored, _stores(trainer), self.carry_best)
-        # Neither a new keeper was asked there, nor one of other settings.
-        if missed is not None and self._asked.items() <= self._restored.items():
+        if missed is not None:
             is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, missed))
             if is_ranked is not None:
                 saver.miss(trainer, missed, is_ranked)
@@ -338,7 +334,8 @@ class ModelCheckpointCallback(Callback):
         carried = None if saver.baseline is None else self._restored["best"]
         return {
             "version": STATE_VERSION,
-            **self._asked,
+            "monitor": self.monitor,
+            "mode": self.ranking.mode,
             "best": {**pointer(best), "value": self.best_value} if best else carried,
             "last": last and pointer(last),
         }

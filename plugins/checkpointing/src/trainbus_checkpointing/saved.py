@@ -102,11 +102,6 @@ def check_state(owner: str, state: Mapping[str, Any]) -> None:
     is_right = monitor is None or isinstance(monitor, str)
     require(is_right, "monitor", monitor, "the name of a metric, or None")
     require(mode in ("min", "max"), "mode", mode, "'min' or 'max'")
-    cadence = state.get("cadence", {})  # earlier releases saved none
-    is_right = has_names(cadence) and all(
-        value is None or type(value) in (bool, int) for value in cadence.values()
-    )
-    require(is_right, "cadence", cadence, "the settings of when to save")
     for which, names in (
         ("best", ["file", "step", "value"]),
         ("last", ["file", "step"]),

@@ -86,6 +86,8 @@ class Saver:
             if before != ranking:
                 # Also where none is to be kept from here on.
                 replace(before, keep=before.keep or 1).spare(store.entries, ranking)
+            if not restored or before != ranking:
+                return None  # new, or by another metric: nobody had asked it there
             return missed_turn(trainer, resumed, store, listed)
 
         with files.usable(store.folder):

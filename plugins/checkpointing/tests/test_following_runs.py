@@ -8,7 +8,7 @@ from trainbus_checkpointing import ModelCheckpointCallback
 from training import Callback, CheckpointError
 from training.plugin import read_checkpoint
 
-from .listed import files, short
+from .listed import files, manifest, short
 
 
 def test_a_fresh_run_into_an_old_folder_touches_nothing_of_the_old(
@@ -308,6 +308,25 @@ def test_a_file_that_another_plugin_needs_stays(begun, tmp_path):
     for value in (3.0, 2.0, 1.0):
         trainer.run_epoch(val_loss=value)
     assert short(tmp_path) == "c1 c3"
+
+
+def test_a_plugin_that_cannot_say_what_it_needs_leaves_a_file_that_is_listed(
+    begun, tmp_path
+):
+    class Lost(Callback):
+        hook_api = ">=1.1,<2"
+
+        def needed_checkpoints(self) -> set[int]:
+            raise OSError("my list is gone")
+
+    trainer = begun(save_dir=tmp_path)
+    trainer.run_epoch(val_loss=2.0)
+    trainer.bus.register(Lost())
+    with pytest.raises(OSError, match="my list is gone"):
+        trainer.run_epoch(val_loss=1.0)
+    assert short(tmp_path) == "c1 c2"  # and nothing is deleted
+    listed = [each["file"] for each in manifest(tmp_path)["checkpoints"]]
+    assert listed == files(tmp_path)
 
 
 def test_state_of_another_version_is_refused():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -292,8 +293,8 @@ class Store:
         return f"the last good checkpoint is {last}" if last else "there is none yet"
 
     def _commit(self, draft: Entry) -> None:
-        path, needed = self.folder / draft.file, self._needed()
-        try:
+        path = self.folder / draft.file
+        with self._listing():
             entry = replace(
                 draft,
                 num_bytes=files.size_of(path),
@@ -305,7 +306,14 @@ class Store:
             pointer = {"file": entry.file, "step": entry.step, "epoch": entry.epoch}
             self._lock.confirm(self._manifest.is_as_left)
             write_json(self.folder / LAST, {**pointer, "digest": entry.digest})
+        needed = self._needed()  # a plugin may raise here: the file is listed by now
+        with self._listing():
             self._evict(needed)
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             files.require_there(self.folder, error)
             raise CheckpointError(

@@ -56,7 +56,7 @@ class LogFile:
     def read(self) -> tuple[list[str], list[dict[str, str]]]:
         """Return columns and rows, but for a torn last line.
 
-        A file that is no log is set aside.
+        A file that is no log is set aside, unless it is empty.
         """
         text = ""
         if self.path.is_file():
@@ -65,7 +65,8 @@ class LogFile:
         whole = text[: text.rfind("\n") + 1]
         columns, *rows = list(csv.reader(io.StringIO(whole))) or [[]]
         if "step" not in columns:
-            self.set_aside()
+            if text:
+                self.set_aside()
             return [], []
         complete = [row for row in rows if len(row) == len(columns)]
         return columns, [dict(zip(columns, row, strict=True)) for row in complete]

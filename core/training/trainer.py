@@ -340,7 +340,7 @@ class Trainer:
 
     @weights_are.setter
     def weights_are(self, label: str) -> None:
-        self.state.weights_are = label
+        self.state.use_weights(label)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the run's forward passes; does nothing in fp32."""

@@ -88,6 +88,10 @@ class RunState:
         """The history; a copy, so that changes stay outside."""
         return [dict(row) for row in self.history]
 
+    def use_weights(self, label: str) -> None:
+        """Note which weights are in place."""
+        self.weights_are = label
+
     def state_dict(self) -> dict[str, Any]:
         """Return counters, history, metrics and requests; all verdicts are in.
 

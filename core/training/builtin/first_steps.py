@@ -83,7 +83,7 @@ class _FirstSteps:
     def _gradients(self) -> list[tuple[int, int]]:
         """Return what is another one once a gradient was set, or added to."""
         found = [each.grad for each in self._trained()]
-        return [(id(each), getattr(each, "_version", 0)) for each in found]
+        return [(id(each), each._version) for each in found if each is not None]
 
     def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
         """Step as the window does; look when a plugin has had its turn."""

@@ -270,7 +270,7 @@ def goes_back(retains: bool, *callbacks: Any, **options: Any) -> Trainer:
     return make_trainer(None, regression_batches(), *callbacks, step_fn=step, **options)
 
 
-BACK = "step_fn called backward(); leave that out, for the trainer calls it"
+BACK = "step_fn called backward(); leave that out, unless it is of another loss"
 
 
 @pytest.mark.parametrize("batches", [1, 2])

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TWICE = (
-    "step_fn called backward(); leave that out, for the trainer calls it with the loss "
-    "that is returned, and the gradients of both are added up"
+    "step_fn called backward(); leave that out, unless it is of another loss than the "
+    "one returned: the trainer goes backward from that, and the gradients are added up"
 )
 
 

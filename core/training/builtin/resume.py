@@ -97,8 +97,8 @@ def resume(trainer: Resumable, choice: str, allowed: Collection[str] = ()) -> st
 
 def _note_of_folder(error: Exception, path: Path, trainer: Resumable) -> None:
     """Note that ``path`` is where this run keeps its checkpoints, if it is."""
-    folders = {each.parent.resolve() for each, _ in _candidates(trainer)}
-    if path.is_dir() and path.resolve() in folders:
+    folders = [each.parent.resolve() for each, _ in _candidates(trainer)]
+    if path.is_dir() and any(path.resolve() in (at, at.parent) for at in folders):
         add_note(error, f"this run keeps its checkpoints in it; {AUTO!r} is the newest")
 
 

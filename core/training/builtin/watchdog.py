@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from training.bus.on_stack import CALLERS, Call, Callers, plugins_on_stack
@@ -41,7 +41,7 @@ class Watchdog:
 
     Args:
         seconds: a call that takes longer is reported, once; with the stack, if it is
-            the first one of that plugin and hook.
+            the first one of that plugin, hook and function within.
         abort: end the process then, with exit code 1; the last checkpoint stays.
     """
 
@@ -49,10 +49,11 @@ class Watchdog:
         self.seconds = seconds
         self.abort = abort
         self._done = threading.Event()
-        self._shown: set[tuple[str, str]] = set()
+        self._shown: set[tuple[str, str, CodeType | None]] = set()
 
     def __enter__(self) -> Watchdog:
         self._done.clear()
+        self._shown.clear()
         self._thread = threading.Thread(
             target=self._watch, args=(threading.get_ident(),), daemon=True
         )
@@ -70,17 +71,18 @@ class Watchdog:
         while not self._done.wait(self.seconds / LOOKS):
             # Made anew: a room that is imported meanwhile calls plugins, too.
             callers = {**CALLERS, **MAKERS}
-            calls = plugins_on_stack(sys._current_frames().get(thread), callers)
+            inner = sys._current_frames().get(thread)
+            calls = plugins_on_stack(inner, callers)
             frame, call = next(calls, (None, None))
             looks = looks + 1 if frame is not None and frame is last else 0
             last = frame
             if frame is not None and call is not None and looks == LOOKS:
-                self._report(call, _step(frame.f_locals))
+                self._report(call, _step(frame.f_locals), inner and inner.f_code)
 
-    def _report(self, call: Call, step: str) -> None:
+    def _report(self, call: Call, step: str, code: CodeType | None) -> None:
         name, _, place = call
-        is_again = (name, place) in self._shown
-        self._shown.add((name, place))
+        is_again = (name, place, code) in self._shown
+        self._shown.add((name, place, code))
         log.warning(
             "plugin %r in %s takes more than %g s%s; %s",
             *(name, place, self.seconds, step),

@@ -190,7 +190,7 @@ class _StepForward:
         gradient = None if first is None else first.grad
         # It may pop labels, which an evaluation, or the next epoch, looks for.
         kind: Any = type(batch)
-        if kind is dict:  # the usual one, which pays for no call more
+        if kind is dict or kind is list:  # the usual ones, which pay for no call more
             batch = batch.copy()
         elif is_dict(kind):
             batch = shallow_copy(batch)

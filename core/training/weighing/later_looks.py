@@ -18,7 +18,7 @@ LAST_LOOK = 4096
 CLEARLY = 0.01
 #: What rounding may leave, over the norm of the first gradients: 1e-7 of those in fp32,
 #: and up to 2e-5 later. It falls no lower while they do, and so hides what is left.
-ROUNDING = 1e-4
+OF_ROUNDING = 1e-4
 
 
 class LaterLooks:
@@ -41,7 +41,7 @@ class LaterLooks:
         self._number, self.num_ignoring = number or 0, num_ignoring
         self._next = 1 << self._number.bit_length()
         self._places: list[_Place] | None = None  # where whole numbers are
-        self.are_left = number is not None
+        self.are_left = number is not None and self._next <= LAST_LOOK
 
     @property
     def number(self) -> int | None:
@@ -58,12 +58,12 @@ class LaterLooks:
             known = has_classes(labels_of(batch))
             self._places = [] if known else list(_whole_numbers_in(batch))
         self._number += 1
-        if is_due := self._number == self._next and self._next <= LAST_LOOK:
+        if is_due := self._number == self._next:
             self._next *= 2
         if self._places and any(_ignores(batch, each) for each in self._places):
             self.num_ignoring += 1
             is_due |= self.num_ignoring.bit_count() == 1  # 1, 2, 4 and so on
-        self.are_left = self._next <= LAST_LOOK or bool(self._places)
+        self.are_left = self._next <= LAST_LOOK
         return is_due
 
 
@@ -113,11 +113,11 @@ def is_belied(
     """
     if not seen.is_none or seen.fit is None:
         return False
-    told, rounding = seen.fit, ROUNDING * norm
+    told, rounding = seen.fit, OF_ROUNDING * norm
     if told.rest > LIMIT:
         # It grows as a loss falls, unless there was none but for rounding.
-        was_exact = rest < ROUNDING and norm > 0.0
-        is_exact = not (seen.is_half or seen.is_loud)
+        was_exact = rest < OF_ROUNDING and norm > 0.0
+        is_exact = not (seen.is_half or seen.may_be_random)
         return was_exact and is_exact and told.rest * told.norm > rounding
     off = [told.off(seen.shares.get(unit, (1.0, 1.0)), rounding) for unit in live]
     return min(off, default=0.0) > CLEARLY + told.near

@@ -277,10 +277,12 @@ class Measurement:
         model = self._subject.model
         with torch.enable_grad():  # a step function may differentiate by itself
             self._into_eval()
+            before = self._kept.states()
             try:
                 quiet = float(self._loss(batch)[0].detach())
             except Exception:
                 quiet = None
+            found.may_be_random = self._kept.states() != before
             quiet_train_mode(model, self._kept)
             try:
                 loss, found.said = self._loss(batch)
@@ -292,7 +294,7 @@ class Measurement:
         if quiet is not None and _is_close(quiet, loud):
             self._into_eval()
         else:
-            found.is_loud = quiet is not None
+            found.may_be_random |= quiet is not None
         return quiet is None or abs(quiet - loud) > SAME * abs(loud)
 
     def _into_eval(self) -> None:

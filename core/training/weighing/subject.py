@@ -74,8 +74,8 @@ class Look:
         reasons: why a way told nothing, one a way.
         is_final: whether another batch could tell no more.
         is_half: computed in half precision.
-        is_loud: computed in train mode, since the loss is another one in eval mode;
-            what is random there, and no module, may have been.
+        may_be_random: something was drawn, or the mode is that of training, since the
+            loss is another one in eval mode: what is no module may draw there.
         by_losses: losses were compared, since gradients could not be had.
         has_no_room: the device has too little memory for the batch.
         is_empty: it has no gradient, or one that is not finite.
@@ -91,7 +91,7 @@ class Look:
     reasons: list[str] = field(default_factory=list)
     is_final: bool = False
     is_half: bool = False
-    is_loud: bool = False
+    may_be_random: bool = False
     by_losses: bool = False
     has_no_room: bool = False
     is_empty: bool = False

@@ -128,6 +128,12 @@ class Kept:
                     "mean over"
                 )
 
+    def states(self) -> str:
+        """Return all states of generators as they are: others if something is drawn."""
+        own = [_state_of(generator) for generator, _ in self._generators]
+        states = [*rng_state(self._card).values(), *own]
+        return repr([s.tolist() if isinstance(s, Tensor) else s for s in states])
+
     def put_modes_back(self) -> None:
         """Give each module its mode back."""
         for module, mode in zip(self.modules, self._modes, strict=True):

@@ -115,7 +115,7 @@ def setting_conflicts(
             taking_part[RECORDER] = recorder()
         refuse_two_recorders(compile_options(settings.compile), taking_part)
     except TrainbusError as error:
-        yield text_of(error)
+        yield f"{text_of(error)} (where both deliver it)"
 
 
 def file_conflicts(save_dir: Path, files: Iterable[Path]) -> Iterator[str]:
@@ -141,16 +141,16 @@ def metric_conflicts(bus: Bus) -> Iterator[str]:
 
     One that chooses among a task's may declare more than it will deliver.
     """
-    names = [impl.plugin_name for impl in bus.listeners("evaluate")]
+    names = {impl.plugin_name for impl in bus.listeners("evaluate")}
     declared = {
-        name: getattr(bus.plugins[name], "produces", ())
-        for name in names
+        name: getattr(bus.plugins[name], "produces", ()) or ()
+        for name in sorted(names)
         if not getattr(bus.plugins[name], "chooses_metrics", {})
     }
     try:
         owners_of(declared)
     except TrainbusError as error:
-        yield text_of(error)
+        yield f"{text_of(error)} (where both deliver it)"
 
 
 def validation_conflicts(run: PlannedRun) -> Iterator[str]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import importlib
 import inspect
 import linecache
+import sys
+import warnings
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -159,3 +166,82 @@ def test_of_a_function_without_its_source_nothing_is_known(
     lines = source.splitlines(keepends=True)
     monkeypatch.setitem(linecache.cache, file, (len(source), None, lines, file))
     assert updates_by([made["step"].__code__]).counts(name) == is_known
+
+
+@pytest.mark.parametrize("place", ["_A__B__h", "_ema__v", "kept._train__h"])
+def test_a_name_may_have_two_underscores_inside(place: str) -> None:
+    class A__B:
+        kept: dict[str, Any]
+        _ema__v: Any
+
+        def forward(self, x: Any) -> None:
+            self.__h = self.__h + x
+            self._ema__v = self._ema__v + x
+            self.kept["_train__h"] = self.kept["_train__h"] + x
+
+    assert updates_by([A__B.forward.__code__]).counts(place)
+
+
+def test_of_a_part_with_a_private_name_what_is_updated_is_known() -> None:
+    class Net:
+        def forward(self, x: Any) -> None:
+            self.__part.h = self.__part.h + x
+
+    assert updates_by([Net.forward.__code__]).on("_Net__part").counts("h")
+
+
+def test_what_is_detached_where_a_private_name_is_read_may_have_its_graph() -> None:
+    class Net:
+        def forward(self, x: Any) -> None:
+            self.__h = self.__h.detach() + x
+
+    assert updates_by([Net.forward.__code__]).may_have_graph("_Net__h")
+
+
+def test_a_file_is_read_once_for_all_its_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes, parsed = set[CodeType](), []
+    for number in range(30):
+        made: dict[str, Any] = {}
+        file = tmp_path / f"{number}.py"
+        names = [f"f{each}_{number}" for each in range(5)]
+        source = "".join(f"def {n}(self, x):\n    self.{n} += x\n" for n in names)
+        file.write_text(source)
+        exec(compile(source, str(file), "exec"), made)
+        codes |= {made[name].__code__ for name in names}
+    parse = ast.parse
+
+    def counted(*args: Any, **kwargs: Any) -> ast.AST:
+        parsed.append(args)
+        return parse(*args, **kwargs)
+
+    monkeypatch.setattr(ast, "parse", counted)
+    assert len(updates_by(codes).places) == 150
+    assert updates_by(codes) == updates_by(codes)
+    assert len(parsed) == 30
+
+
+def test_a_file_of_which_python_warns_is_read_silently(tmp_path: Path) -> None:
+    made: dict[str, Any] = {}
+    file = tmp_path / "warned.py"
+    file.write_text("def step(self, x):\n    self.d = self.d + x + '\\d'\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(file.read_text(), str(file), "exec"), made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert updates_by([made["step"].__code__]).counts("d")
+
+
+def test_a_function_in_an_archive_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "of.zip", "w") as archive:
+        archive.writestr("archived.py", "def step(self, x):\n    self.z += x\n")
+    monkeypatch.syspath_prepend(tmp_path / "of.zip")
+    step = importlib.import_module("archived").step
+    try:
+        assert updates_by([step.__code__]).counts("z")
+    finally:
+        del sys.modules["archived"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
+from training.modules.flow import Place
 from training.modules.frozen_weights import WHOLE, mark_of, sample_of
 from training.modules.plain_names import plain_name, some
 from training.modules.reachable import (
@@ -26,7 +27,7 @@ from training.modules.reachable import (
     own_attributes,
 )
 from training.modules.unsaved_buffers import holds_numbers
-from training.modules.updates import Place, Updates, updates_by
+from training.modules.updates import Updates, updates_by
 
 __all__ = ["UnsavedNumbers"]
 
@@ -64,6 +65,9 @@ class UnsavedNumbers:
         self._of_model = of_model
         if isinstance(optimizer, Optimizer):
             _warn_of_inner(optimizer)
+        kinds = {type(m) for whole in self._modules.values() for m in whole.modules()}
+        # Together, so that each file is read once.
+        updates_by(code for kind in kinds for code in methods_of(kind))
         self._before = self._marks()
         self._moved: set[tuple[str, int]] = set()
         self._told: set[str] = set()

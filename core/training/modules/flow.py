@@ -1,0 +1,278 @@
+"""Follow what a function reads and writes, in the order in which it is evaluated."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Sequence
+from types import CodeType
+from typing import Any, NamedTuple
+
+#: The key of an item that only a run can tell.
+ANY = "*"
+#: Methods of a container after which it holds others, where it forgets some.
+APPENDS = {"append", "appendleft", "extend"}
+#: What ends a turn of a loop.
+JUMPS = (ast.Break, ast.Continue)
+
+
+class Place(NamedTuple):
+    """A variable, an attribute or, by its key, an item of one, and names on the way."""
+
+    way: tuple[str, ...]
+    name: str
+    item: str | None = None
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """What leads to what is there: to its attributes and items."""
+        return (*self.way, self.name, *([] if self.item is None else [self.item]))
+
+
+def _place_of(node: ast.AST) -> Place:
+    """Return what an expression names."""
+    match node:
+        case ast.Name(name):
+            return Place((), name)
+        case ast.Attribute(of, name) | ast.Call(
+            ast.Name("getattr"), [of, ast.Constant(str(name)), *_]
+        ):
+            return Place(_place_of(of).path, name)
+        case ast.Subscript(of, key) | ast.Call(
+            ast.Attribute(of, "get" | "pop" | "setdefault"), [key, *_]
+        ):
+            *way, name = _place_of(of).path
+            item = str(key.value) if isinstance(key, ast.Constant) else ANY
+            return Place(tuple(way), name, item)
+    return Place((), "")  # as of what a call returns
+
+
+#: What has been read on some way, and what has been written on it.
+_Way = tuple[set[tuple[Place, bool]], set[Place]]
+
+
+class Flow(ast.NodeVisitor):
+    """Follows a function in the order in which it is evaluated.
+
+    Of loops one turn is followed, and functions inside where they are made.
+
+    Attributes:
+        detaches: whether it detaches something.
+        used: what is read for more than whether it is there.
+        updated: what is so used before it is written.
+        asked: what is read just for whether it is there, before it is written.
+        appended: what something is appended to.
+    """
+
+    def __init__(self, code: CodeType) -> None:
+        #: Variables that end with it, and what has no name.
+        self._own, self.detaches = {""}, False
+        inside = [code]
+        for each in inside:
+            self._own.update(each.co_varnames, each.co_cellvars)
+            self.detaches |= "detach" in each.co_names
+            inside += [inner for inner in each.co_consts if isinstance(inner, CodeType)]
+        #: What has been read on some way to here, and whether it was used.
+        self._live: set[tuple[Place, bool]] = set()
+        #: What has been written on all ways to here.
+        self._fresh: set[Place] = set()
+        #: Whether there is no way to here; those that have ended, by what ended them.
+        self._ended, self._left = False, defaultdict[type, list[_Way]](list)
+        #: What variables stand for.
+        self._places: dict[str, Place] = {}
+        self.used, self.updated = set[Place](), set[Place]()
+        self.asked, self.appended = set[Place](), set[Place]()
+
+    def _read(self, place: Place, is_used: bool = True) -> None:
+        is_own = not place.way and place.name in self._own
+        if not is_own and place not in self._fresh:
+            self._live.add((place, is_used))
+            if is_used:
+                self.used.add(place)
+
+    def _write(self, place: Place) -> None:
+        if (place, True) in self._live:
+            self.updated.add(place)
+        elif (place, False) in self._live:
+            self.asked.add(place)
+        if place.item != ANY:
+            self._fresh.add(place)
+
+    def _visit_leaf(self, node: ast.AST) -> None:
+        pass
+
+    visit_Constant = visit_Load = visit_Store = _visit_leaf  # by far the most
+
+    def _follow(self, *nodes: ast.AST) -> None:
+        for node in nodes:
+            self.visit(node)
+
+    def _one_of(self, *ways: Sequence[ast.AST] | ast.AST) -> None:
+        """Follow each of several ways from here; one of them is taken."""
+        live, fresh = self._live, self._fresh
+        ends = []
+        for way in ways:
+            self._meet((set(live), set(fresh)))
+            self._follow(*([way] if isinstance(way, ast.AST) else way))
+            ends += self._here()
+        self._meet(*ends)
+
+    def _here(self) -> list[_Way]:
+        return [] if self._ended else [(self._live, self._fresh)]
+
+    def _meet(self, *ways: _Way) -> None:
+        """Go on where ways come together; where there is none, none goes on."""
+        self._ended = not ways
+        self._live = set[tuple[Place, bool]]().union(*(live for live, _ in ways))
+        self._fresh = set.intersection(*(fresh for _, fresh in ways or [(None, set())]))
+
+    def _at(self, node: ast.AST) -> Place:
+        """Return what an expression names, by what a variable stands for."""
+        place = _place_of(node)
+        first, *others = *place.way, place.name
+        if (whole := self._places.get(first)) is None:
+            return place
+        if not others and place.item is None:
+            return whole
+        *way, name = *whole.path, *others
+        return Place(tuple(way), name, place.item)
+
+    def _ask(self, test: ast.AST) -> None:
+        """Read what is asked whether it is there, as of a cache."""
+        match test:
+            case ast.Name() | ast.Attribute() | ast.Subscript():
+                self.generic_visit(test)
+                self._read(self._at(test), is_used=False)
+            case ast.BoolOp() | ast.UnaryOp(ast.Not()):
+                for each in ast.iter_child_nodes(test):
+                    self._ask(each)
+            case _:
+                self.visit(test)
+
+    def _visit_place(self, node: ast.Name | ast.Attribute | ast.Subscript) -> None:
+        self.generic_visit(node)  # what leads to it
+        if isinstance(node.ctx, ast.Store):
+            if isinstance(node, ast.Name):
+                self._places.pop(node.id, None)
+            self._write(self._at(node))
+        elif isinstance(node.ctx, ast.Load):
+            self._read(self._at(node))
+
+    visit_Name = visit_Attribute = visit_Subscript = _visit_place
+
+    def _visit_assignment(self, node: Any) -> None:
+        if isinstance(node, ast.AugAssign):
+            self._read(self._at(node.target))
+        if node.value is None:  # an annotation
+            return
+        self.visit(node.value)
+        for target in getattr(node, "targets", None) or [node.target]:
+            self._assign(target, node.value)
+
+    visit_Assign = visit_AnnAssign = visit_AugAssign = _visit_assignment
+    visit_NamedExpr = _visit_assignment
+
+    def _assign(self, to: ast.AST, value: ast.AST) -> None:
+        match to, value:
+            case ast.Tuple(names), ast.Tuple(values) if len(names) == len(values):
+                for each, own in zip(names, values, strict=True):
+                    self._assign(each, own)
+            case _, ast.Constant(None) | ast.Dict([]) | ast.List([]) | ast.Tuple([]):
+                self.generic_visit(to)
+                self._fresh.add(self._at(to))  # with that nothing is carried
+            case ast.Name(name), ast.Name() | ast.Attribute() | ast.Subscript():
+                place = self._at(value)
+                self.visit(to)
+                if name in self._own:
+                    self._places[name] = place
+            case _:
+                self.visit(to)
+
+    def _visit_call(self, node: ast.Call) -> None:
+        of, method = node.func, ""
+        if isinstance(of, ast.Attribute):  # no state has the name of a method
+            method, of = of.attr, of.value
+        if method in APPENDS:
+            self.generic_visit(of)
+            self.appended.add(self._at(of))
+        else:
+            self.visit(of)
+        self._follow(*node.args, *node.keywords)
+        self._read(self._at(node))
+        if method == "update":
+            at = self._at(of)
+            for each in [p for p, _ in self._live if p.item and p[:2] == at[:2]]:
+                self._write(each)
+
+    visit_Call = _visit_call
+
+    def _visit_compare(self, node: ast.Compare) -> None:
+        is_asked = isinstance(node.ops[0], (ast.Is, ast.IsNot))
+        (self._ask if is_asked else self.visit)(node.left)
+        self._follow(*node.comparators)
+
+    visit_Compare = _visit_compare
+
+    def _visit_if(self, node: ast.If | ast.IfExp) -> None:
+        self._ask(node.test)
+        self._one_of(node.body, node.orelse)
+
+    visit_If = visit_IfExp = _visit_if
+
+    def _visit_loop(self, node: Any) -> None:
+        is_while = isinstance(node, ast.While)
+        (self._ask if is_while else self.visit)(node.test if is_while else node.iter)
+        outer = [self._left.pop(kind, []) for kind in JUMPS]
+        self._one_of(node.body if is_while else [node.target, *node.body], [])
+        breaks, nexts = (self._left.pop(kind, []) for kind in JUMPS)
+        self._left.update(zip(JUMPS, outer, strict=True))
+        # What comes then, or another turn, may write what is read on each.
+        self._live.update(*(live for live, _ in breaks + nexts))
+        live = set(self._live)
+        self._ended = is_while and isinstance(node.test, ast.Constant)
+        self._follow(*node.orelse)
+        self._meet(*self._here(), *breaks)
+        self._live |= live
+
+    visit_For = visit_AsyncFor = visit_While = _visit_loop
+
+    def _visit_try(self, node: Any) -> None:
+        outer, self._left = self._left, defaultdict(list)
+        self._one_of([*node.body, *node.orelse], *node.handlers)
+        end, left, self._left = self._here(), self._left, outer
+        for by, ways in left.items():  # at the end of which it comes too
+            self._meet(*ways)
+            self._follow(*node.finalbody)
+            self._left[by] += ways
+        self._meet(*end)
+        self._follow(*node.finalbody)
+
+    visit_Try = visit_TryStar = _visit_try
+
+    def _visit_match(self, node: ast.Match) -> None:
+        self.visit(node.subject)
+        last = node.cases[-1]
+        is_any = isinstance(last.pattern, ast.MatchAs) and not last.pattern.pattern
+        self._one_of(*node.cases, *([] if is_any and not last.guard else [[]]))
+
+    visit_Match = _visit_match
+
+    def _visit_end(self, node: ast.AST) -> None:
+        self.generic_visit(node)
+        self._left[type(node)] += self._here()
+        self._meet()
+
+    visit_Return = visit_Raise = visit_Break = visit_Continue = _visit_end
+
+    def _visit_function(self, node: Any) -> None:
+        self._follow(*getattr(node, "decorator_list", ()), node.args)
+        self.follow_body(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _visit_function
+
+    def follow_body(self, node: Any) -> None:
+        """Follow a function from here, whether or not it is called."""
+        outer, self._left = self._left, defaultdict(list)
+        self._one_of(node.body, [])
+        self._meet(*self._here(), *self._left[ast.Return])
+        self._left = outer

@@ -1,0 +1,169 @@
+"""A function is followed on each of its ways, and by what its variables stand for."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.modules.updates import updates_by
+
+#: Functions that read ``h`` before they write it.
+UPDATING = {
+    "in finally, after a return": """
+        try:
+            return x + self.h
+        finally:
+            self.h = x
+    """,
+    "in finally, after a return of a loop": """
+        try:
+            for each in x:
+                if each:
+                    return each + self.h
+                break
+        finally:
+            self.h = x
+    """,
+    "in the else of for": """
+        for each in x:
+            y = each + self.h
+            if y:
+                continue
+        else:
+            self.h = x
+    """,
+    "in the else of while": """
+        while x > 0:
+            x = x - self.h
+        else:
+            self.h = x
+    """,
+    "after a break": """
+        while True:
+            if x:
+                y = self.h
+                break
+        self.h = y
+    """,
+    "in a default": """
+        def inner(h=self.h):
+            return h + x
+        self.h = inner()
+    """,
+    "in a default of a lambda": """
+        inner = lambda h=self.h: h + x
+        self.h = inner()
+    """,
+    "in a decorator": """
+        @x(self.h)
+        def inner():
+            pass
+        self.h = inner
+    """,
+    "in an inner function": """
+        def inner():
+            return self.h + x
+        self.h = inner()
+    """,
+    "read by a variable": """
+        st = self.st
+        y = st.h + x
+        self.st.h = y
+    """,
+    "written by a variable": """
+        me, last = self, x
+        me.h = self.h + last
+    """,
+    "an item by a variable": """
+        own = self.h
+        self.h[0] = own[0] + x
+    """,
+    "appended to by a variable": """
+        queue = self.h
+        queue.append(x)
+        return sum(self.h)
+    """,
+}
+
+#: Functions that do not.
+NOTING = {
+    "set, or it raises": """
+        try:
+            self.h = x()
+        except KeyError as error:
+            raise ValueError from error
+        self.h = self.h * 2
+    """,
+    "set, or it returns": """
+        if x:
+            self.h = x
+        else:
+            return
+        self.h = self.h * 2
+    """,
+    "set in each turn that goes on": """
+        for each in x:
+            if each:
+                self.h = each
+            else:
+                continue
+            self.h = self.h * 2
+    """,
+    "set until it is as wanted": """
+        while True:
+            try:
+                self.h = x()
+            except KeyError:
+                continue
+            if self.h:
+                break
+        self.h = self.h * 2
+    """,
+    "set before a break, or it raises": """
+        for each in x:
+            if each:
+                self.h = each
+                break
+        else:
+            raise ValueError
+        self.h = self.h * 2
+    """,
+    "set in each case": """
+        match x:
+            case 1:
+                self.h = 0
+            case _:
+                self.h = x
+        self.h = self.h * 2
+    """,
+    "read where it returns through a finally": """
+        try:
+            if x:
+                return self.h
+        finally:
+            x()
+        self.h = x
+    """,
+    "first written by a variable": """
+        st = self.st
+        st.h = x
+        self.st.h = self.st.h + x
+        st = x.st
+        self.st.last = st.last
+    """,
+}
+
+
+@pytest.mark.parametrize("what", [*UPDATING, *NOTING])
+def test_a_function_updates_what_it_reads_and_then_writes_on_some_way(
+    what: str, tmp_path: Path
+) -> None:
+    made: dict[str, Any] = {}
+    file = tmp_path / "step.py"
+    body = textwrap.dedent({**UPDATING, **NOTING}[what])
+    file.write_text("def step(self, x):" + textwrap.indent(body, "    "))
+    exec(compile(file.read_text(), str(file), "exec"), made)
+    assert updates_by([made["step"].__code__]).counts("h") == (what in UPDATING)

@@ -226,6 +226,21 @@ def test_a_class_that_is_both_is_made_once_of_a_checkpoint_too() -> None:
     assert family.task is task
 
 
+def test_a_field_in_place_of_a_default_of_build_counts_and_is_recorded(
+    command: Command,
+) -> None:
+    from training.checkpoint_io import read_checkpoint
+
+    own = OWN.replace("width: int = 8", "width: int = Field(8)")
+    Path("own.py").write_text(f"from pydantic import Field\n{own}")
+    Path("run.yaml").write_text(RUN.replace("width: 4", ""))
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = Path("out/checkpoints").glob("checkpoint-*.pt")
+    told = read_checkpoint(saved)
+    assert told["metadata"]["model"]["model"]["width"] == 8
+    assert told["settings"]["model.build.width"] == 8
+
+
 def test_the_example_fits_in_a_hundred_lines() -> None:
     assert len([line for line in OWN.splitlines() if line.strip()]) <= 100
 

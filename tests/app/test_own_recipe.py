@@ -211,10 +211,20 @@ def test_what_a_checkpoint_says_names_task_family_and_options(command: Command) 
     assert told["model"] == {"width": 4, "labels": ["even", "odd"]}
 
 
-def test_a_class_that_is_both_is_made_once_of_a_checkpoint_too() -> None:
+SUBCLASS = """
+    def __new__(cls, base: int = 10):
+        return object.__new__(type("Narrower", (cls,), {}))
+
+"""
+
+
+@pytest.mark.parametrize("new", ["", SUBCLASS], ids=["itself", "a subclass"])
+def test_a_class_that_is_both_is_made_once_of_a_checkpoint_too(new: str) -> None:
     from training.app.building.recipe import named_parts
 
-    taking = "    def __init__(self, base: int = 10):\n        self.base = base\n\n"
+    taking = (
+        "    def __init__(self, base: int = 10):\n        self.base = base\n\n" + new
+    )
     Path("own.py").write_text(OWN.replace("    def score", f"{taking}    def score", 1))
     said = {"name": "./own.py:Parity", "options": {"base": 2}}
     told = {"format": 2, "task": said, "family": {**said, "options": {}}}
@@ -224,6 +234,21 @@ def test_a_class_that_is_both_is_made_once_of_a_checkpoint_too() -> None:
     task, family = named_parts({**told, "family": said}, "a.pt")
     assert family is not task
     assert family.task is task
+
+
+def test_a_field_in_place_of_a_default_of_build_counts_and_is_recorded(
+    command: Command,
+) -> None:
+    from training.checkpoint_io import read_checkpoint
+
+    own = OWN.replace("width: int = 8", "width: int = Field(8)")
+    Path("own.py").write_text(f"from pydantic import Field\n{own}")
+    Path("run.yaml").write_text(RUN.replace("width: 4", ""))
+    assert command("run", "run.yaml")[0] == 0
+    (saved,) = Path("out/checkpoints").glob("checkpoint-*.pt")
+    told = read_checkpoint(saved)
+    assert told["metadata"]["model"]["model"]["width"] == 8
+    assert told["settings"]["model.build.width"] == 8
 
 
 def test_the_example_fits_in_a_hundred_lines() -> None:

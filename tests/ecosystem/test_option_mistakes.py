@@ -19,7 +19,6 @@ from training.discovery.signature import (
     checked_options,
     fitted,
     instance,
-    signature_mistakes,
 )
 from training.discovery.specs import build_plugins
 from training.documents.document import dotted
@@ -98,14 +97,6 @@ def test_ranges_are_in_the_schema() -> None:
     assert properties["share"]["exclusiveMaximum"] == 1
     assert properties["every"]["anyOf"][0] == {"type": "integer", "exclusiveMinimum": 0}
     assert properties["title"]["minLength"] == 2
-
-
-def test_a_field_in_place_of_a_default_is_found_out() -> None:
-    class Lab:
-        def __init__(self, every: int = Field(3, ge=1)) -> None: ...
-
-    (told,) = signature_mistakes(Lab)
-    assert "'every' has a Field as its default; write it into the type" in told
 
 
 class Checked:
@@ -293,39 +284,6 @@ def test_an_option_that_no_configuration_could_set_is_refused_where_it_is_chosen
         f"cannot be configured: the option {option!r} is reserved for the "
         "configuration; rename it"
     )
-
-
-FIELDS = """
-from pydantic import Field, validate_call
-
-class Lab:
-    def __init__(
-        self, every: int = Field(3, ge=1), *, names: list = Field(default_factory=list)
-    ):
-        self.told = every, names
-
-class Validated:
-    @validate_call
-    def __init__(self, every: int = Field(3, ge=1)):
-        self.told = every
-
-class Needs:
-    def __init__(self, every: int = Field(...)): ...
-"""
-
-
-def test_of_a_field_in_place_of_a_default_its_default_comes_where_nothing_is_set(
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "fields.py"
-    file.write_text(FIELDS)
-    made = build_plugins([f"{file}:Lab", {f"{file}:Lab": {"every": 2, "id": "second"}}])
-    assert [plugin.told for _, plugin in made] == [(3, []), (2, [])]
-    assert made[0][1].told[1] is not made[1][1].told[1]
-    ((_, validated),) = build_plugins([f"{file}:Validated"])
-    assert validated.told == 3
-    with pytest.raises(PluginError, match=r"Needs\.every is missing; it has no"):
-        build_plugins([f"{file}:Needs"])
 
 
 def test_what_constructors_refuse_comes_together_with_its_places() -> None:

@@ -21,6 +21,7 @@ from training.plain import plain
 __all__ = [
     "RESERVED",
     "checked_options",
+    "filled",
     "fitted",
     "fitted_call",
     "instance",
@@ -111,7 +112,7 @@ def fitted_call(
 
 
 def keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the keyword-only parameters of a function, annotations resolved."""
+    """Return the keyword-only parameters of a function, as ``parameters_of``."""
     given = inspect.signature(function).parameters.values()
     return _named((p for p in given if p.kind is p.KEYWORD_ONLY), function)
 
@@ -140,39 +141,68 @@ def _fit(
     mistakes += [
         ((name,), " is missing; it has no default")
         for name, parameter in parameters.items()
-        if name not in options and _is_required(parameter)
+        if parameter.default is inspect.Parameter.empty and name not in options
     ]
     return values, mistakes
 
 
-def _field(parameter: inspect.Parameter) -> Any:
-    """Return pydantic's Field that stands as a parameter's default, else None."""
-    default = parameter.default
-    return default if type(default).__name__ == "FieldInfo" else None
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    field = _field(parameter)
-    if field is None:
-        return parameter.default is inspect.Parameter.empty
-    return bool(field.is_required())
-
-
 def instance(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """Return ``cls(**values)`` for values that are ``fitted``: not checked again.
-
-    A Field in place of a default would arrive as the value; what it holds does.
-    """
-    defaults = {
-        name: field.get_default(call_default_factory=True)
-        for name, each in parameters_of(cls).items()
-        if name not in values and (field := _field(each)) is not None
-    }
+    """Return ``cls(**values)`` for values that are ``fitted``: not checked again."""
+    given = filled(cls.__init__, values)
     token = _fitted_for.set(cls.__init__)
     try:
-        return cls(**defaults, **values)
+        return cls(**given)
     finally:
         _fitted_for.reset(token)
+
+
+def filled(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values``, and of each Field in place of another default what it holds.
+
+    The Field itself would arrive as the value; but a function that ``validate_call``
+    made gets from pydantic what it asks for, by the names that pydantic knows.
+
+    Raises:
+        TypeError: a default cannot be made, which is the function's own fault.
+    """
+    if hasattr(function, "raw_function"):
+        return dict(values)
+    defaults = {}
+    for name, field in _fields(function).items():
+        if name in values:
+            continue
+        if getattr(field, "default_factory_takes_validated_data", False):
+            raise TypeError(
+                f"the default of {name!r} in {function.__qualname__} is made by a "
+                "factory that takes validated data, which only a model of pydantic "
+                "has; let the factory take no argument"
+            )
+        defaults[name] = field.get_default(call_default_factory=True)
+    return {**defaults, **values}
+
+
+def _fields(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the Fields of pydantic that stand as defaults, by parameter."""
+    return {
+        each.name: each.default
+        for each in inspect.signature(function).parameters.values()
+        if each.kind is not each.POSITIONAL_ONLY and _is_field(each.default)
+    }
+
+
+def _is_field(default: Any) -> bool:
+    return type(default).__name__ == "FieldInfo"
+
+
+def _default_of(parameter: inspect.Parameter) -> Any:
+    """Return a parameter's default; where that is a Field of pydantic, the one in it.
+
+    What a factory will make nobody knows before: there the Field stays.
+    """
+    default = parameter.default
+    if not _is_field(default) or default.default_factory is not None:
+        return default
+    return parameter.empty if default.is_required() else default.get_default()
 
 
 def signature_mistakes(cls: type[Any]) -> list[str]:
@@ -181,8 +211,7 @@ def signature_mistakes(cls: type[Any]) -> list[str]:
     return out_of_reach(cls) + [
         f"the option {name!r} has a Field as its default; write it into the type, as "
         "in Annotated[int, Field(ge=1)] = 3"
-        for name, parameter in parameters_of(cls).items()
-        if _field(parameter) is not None
+        for name in _fields(cls.__init__)
     ]
 
 
@@ -197,7 +226,10 @@ def out_of_reach(cls: type[Any]) -> list[str]:
 
 
 def parameters_of(cls: type[Any]) -> dict[str, inspect.Parameter]:
-    """Return the named parameters of the constructor, annotations resolved."""
+    """Return the named parameters of the constructor.
+
+    Annotations are resolved; a Field in place of a default gives way to what it holds.
+    """
     if cls.__init__ is object.__init__:
         return {}
     return _named(inspect.signature(cls).parameters.values(), cls.__init__)
@@ -206,10 +238,12 @@ def parameters_of(cls: type[Any]) -> dict[str, inspect.Parameter]:
 def _named(
     parameters: Iterable[inspect.Parameter], init: Callable[..., Any]
 ) -> dict[str, inspect.Parameter]:
-    """Return those of ``init``'s parameters that have names, annotations resolved."""
+    """Return those of ``init``'s parameters that have names, as ``parameters_of``."""
     scope = getattr(inspect.unwrap(init), "__globals__", {})
     return {
-        each.name: each.replace(annotation=_resolve(each.annotation, scope))
+        each.name: each.replace(
+            annotation=_resolve(each.annotation, scope), default=_default_of(each)
+        )
         for each in parameters
         if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     }

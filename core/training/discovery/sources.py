@@ -43,6 +43,10 @@ _SIGNS = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
 _SIGNS |= {"MinLen": "length >=", "MaxLen": "length <="}
 
 
+#: A call that holds a default: of a dataclass, or pydantic's.
+_FIELD = re.compile(r"field$|\bField$")
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option, as the constructor's signature and the class's docstring say it."""
@@ -299,8 +303,7 @@ def _parameters(function: Function, told: Mapping[str, str]) -> Iterator[Option]
     keyword = zip(given.kwonlyargs, given.kw_defaults, strict=True)
     for argument, default in [*list(pairs)[1:], *keyword]:
         kind = _kind(argument.annotation)
-        text = None if default is None else ast.unparse(default)
-        yield Option(argument.arg, kind, text, told.get(argument.arg, ""))
+        yield Option(argument.arg, kind, _default(default), told.get(argument.arg, ""))
 
 
 def _kind(annotation: ast.expr | None) -> str:
@@ -330,10 +333,14 @@ def _text(node: ast.expr | None) -> str:
 
 
 def _default(value: ast.expr | None) -> str | None:
-    """Return the default of a dataclass field, as text; None where there is none."""
-    if not isinstance(value, ast.Call) or not _text(value.func).endswith("field"):
+    """Return a default as text, of a field the one in it; None where there is none.
+
+    A field is that of a dataclass, or pydantic's ``Field``.
+    """
+    if not isinstance(value, ast.Call) or not _FIELD.search(_text(value.func)):
         return None if value is None else ast.unparse(value)
     given = {each.arg: _text(each.value) for each in value.keywords}
     if "default_factory" in given:
         return f"{given['default_factory']}()"
-    return given.get("default")
+    default = _text(value.args[0]) if value.args else given.get("default")
+    return None if default == "..." else default

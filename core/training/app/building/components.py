@@ -18,6 +18,7 @@ from training.app.building.recipe import (
     rebuild,
 )
 from training.app.config.load import Config
+from training.discovery.signature import filled
 from training.errors import CheckpointError, ConfigError
 from training.messages.error_texts import text_of
 from training.recipes.family import ModelFamily
@@ -188,7 +189,7 @@ def _make_model(config: Config, pipeline: Any, family: Any) -> tuple[Any, Any]:
         if takes_seed and options.get("seed") is None:
             options["seed"] = config.seed
         try:
-            made = family.build(rows, **options)
+            made = family.build(rows, **filled(family.build, options))
         except ConfigError as error:  # a builder knows no file
             place = config.place(("model", "build"))
             raise ConfigError(f"{place}: {text_of(error)}") from error

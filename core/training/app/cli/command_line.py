@@ -41,7 +41,8 @@ from training.signals.handlers import Terminated
 
 __all__ = ["main"]
 
-#: Commands that write files, be they temporary, and train nothing in this process.
+#: Commands that clear up what they write, where a signal ends them: temporary folders
+#: and files half written. None of them trains in this process.
 WRITING = {
     *("check", "check_plugins", "convert_easy_vqa", "evaluate", "export", "init"),
     *("plan", "predict", "verify_resume", "write_report"),

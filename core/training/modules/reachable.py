@@ -132,13 +132,14 @@ def names_in(code: CodeType) -> tuple[list[str], frozenset[str]]:
     return list(dict.fromkeys(globals_)), frozenset(read)
 
 
-def methods_of(cls: type) -> list[CodeType]:
+@functools.lru_cache(maxsize=1000)
+def methods_of(cls: type) -> tuple[CodeType, ...]:
     """Return the code of methods of a class, and of its bases, that is a user's."""
     # Behind decorators: torch wraps the ``step`` of each optimizer.
     attributes = (each for base in cls.__mro__ for each in vars(base).values())
     own = (inspect.unwrap(f) for f in attributes if isinstance(f, FunctionType))
     codes = [each.__code__ for each in own if isinstance(each, FunctionType)]
-    return [each for each in codes if not _is_library(each.co_filename)]
+    return tuple(each for each in codes if not _is_library(each.co_filename))
 
 
 def first_argument(function: Any) -> str:
@@ -204,7 +205,8 @@ class _Search:
                     if isinstance(value, nn.Module):
                         yield from kept_by(value, place)
                         if not place:  # it is called itself, with the model
-                            self.codes.update(methods_of(type(value)))
+                            kind: type = type(value)
+                            self.codes.update(methods_of(kind))
                     continue
                 parts = list(self._parts_of(value, is_function=not place))
                 stack.append(iter([(joined(place, n), part) for n, part in parts]))

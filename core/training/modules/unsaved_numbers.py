@@ -65,7 +65,8 @@ class UnsavedNumbers:
         self._of_model = of_model
         if isinstance(optimizer, Optimizer):
             _warn_of_inner(optimizer)
-        kinds = {type(m) for whole in self._modules.values() for m in whole.modules()}
+        wholes = self._modules.values()
+        kinds: set[type] = {type(m) for whole in wholes for m in whole.modules()}
         # Together, so that each file is read once.
         updates_by(code for kind in kinds for code in methods_of(kind))
         self._before = self._marks()

@@ -114,7 +114,7 @@ def build_family(
 ) -> ModelFamily:
     """Return the family of a task, which knows that task.
 
-    A task that is such a family, too, is it, unless the family has options of its own.
+    A class that is both is made once, unless the family has options of its own.
 
     Args:
         task: made already.
@@ -126,7 +126,7 @@ def build_family(
     Raises:
         PluginError: an option does not fit.
     """
-    is_both = isinstance(task, cls) and not options
+    is_both = type(task) is cls and not options
     family: Any = task if is_both else build_part(cls, options, at, locate, also)
     family.task = task
     made: ModelFamily = family

@@ -41,6 +41,13 @@ UPDATING = {
         else:
             self.h = x
     """,
+    "in another turn, after a continue": """
+        for each in x:
+            if each:
+                y = each + self.h
+                continue
+            self.h = each
+    """,
     "after a break": """
         while True:
             if x:
@@ -146,6 +153,17 @@ NOTING = {
         finally:
             x()
         self.h = x
+    """,
+    "set, and then an item of it": """
+        self.h = x()
+        self.h[0] = self.h[0] * 2
+        self.h[x > 5] *= 0.5
+    """,
+    "added to a variable, which it is not": """
+        self.h = x()
+        y = self.inner(x)
+        y += self.h
+        y[0] = y[0] * 2
     """,
     "first written by a variable": """
         st = self.st

@@ -76,8 +76,10 @@ class Watchdog:
             frame, call = next(calls, (None, None))
             looks = looks + 1 if frame is not None and frame is last else 0
             last = frame
+            # Not held, or all that the step has computed is kept until the next look.
+            code, inner = inner and inner.f_code, None
             if frame is not None and call is not None and looks == LOOKS:
-                self._report(call, _step(frame.f_locals), inner and inner.f_code)
+                self._report(call, _step(frame.f_locals), code)
 
     def _report(self, call: Call, step: str, code: CodeType | None) -> None:
         name, _, place = call

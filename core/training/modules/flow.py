@@ -80,17 +80,29 @@ class Flow(ast.NodeVisitor):
         self._ended, self._left = False, defaultdict[type, list[_Way]](list)
         #: What variables stand for.
         self._places: dict[str, Place] = {}
+        #: What has been written in the loop around.
+        self._written: set[Place] = set()
         self.used, self.updated = set[Place](), set[Place]()
         self.asked, self.appended = set[Place](), set[Place]()
 
     def _read(self, place: Place, is_used: bool = True) -> None:
         is_own = not place.way and place.name in self._own
-        if not is_own and place not in self._fresh:
+        if not is_own and not self._is_fresh(place):
             self._live.add((place, is_used))
             if is_used:
                 self.used.add(place)
 
+    def _is_fresh(self, place: Place) -> bool:
+        """Whether it, or the attribute that it is in, was written on all ways to here.
+
+        Not the variable: that has been given another object, which may be a state.
+        """
+        path = place.path
+        around = (Place(path[:n], path[n]) for n in range(1, len(path)))
+        return place in self._fresh or any(each in self._fresh for each in around)
+
     def _write(self, place: Place) -> None:
+        self._written.add(place)
         if (place, True) in self._live:
             self.updated.add(place)
         elif (place, False) in self._live:
@@ -161,16 +173,19 @@ class Flow(ast.NodeVisitor):
     visit_Name = visit_Attribute = visit_Subscript = _visit_place
 
     def _visit_assignment(self, node: Any) -> None:
-        if isinstance(node, ast.AugAssign):
-            self._read(self._at(node.target))
         if node.value is None:  # an annotation
             return
         self.visit(node.value)
         for target in getattr(node, "targets", None) or [node.target]:
             self._assign(target, node.value)
 
-    visit_Assign = visit_AnnAssign = visit_AugAssign = _visit_assignment
-    visit_NamedExpr = _visit_assignment
+    visit_Assign = visit_AnnAssign = visit_NamedExpr = _visit_assignment
+
+    def _visit_augmented(self, node: ast.AugAssign) -> None:
+        self._read(self._at(node.target))
+        self._follow(node.value, node.target)
+
+    visit_AugAssign = _visit_augmented
 
     def _assign(self, to: ast.AST, value: ast.AST) -> None:
         match to, value:
@@ -223,10 +238,15 @@ class Flow(ast.NodeVisitor):
         is_while = isinstance(node, ast.While)
         (self._ask if is_while else self.visit)(node.test if is_while else node.iter)
         outer = [self._left.pop(kind, []) for kind in JUMPS]
+        before, self._written = self._written, set()
         self._one_of(node.body if is_while else [node.target, *node.body], [])
         breaks, nexts = (self._left.pop(kind, []) for kind in JUMPS)
         self._left.update(zip(JUMPS, outer, strict=True))
-        # What comes then, or another turn, may write what is read on each.
+        # Another turn may write what was read before ``continue``.
+        again = set[tuple[Place, bool]]().union(*(live for live, _ in nexts))
+        self.updated |= {each for each in self._written if (each, True) in again}
+        self._written |= before
+        # And so may what comes then, on each way.
         self._live.update(*(live for live, _ in breaks + nexts))
         live = set(self._live)
         self._ended = is_while and isinstance(node.test, ast.Constant)

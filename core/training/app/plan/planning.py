@@ -86,7 +86,7 @@ def _of(plugin: Any, of_task: Sequence[str]) -> tuple[str, ...]:
     """Return what one plugin may measure: all of the task's, if it chooses none."""
     options = getattr(plugin, "chooses_metrics", {})
     is_open = any(getattr(plugin, option, None) is None for option in options)
-    names: tuple[str, ...] = tuple(getattr(plugin, "produces", ()))
+    names: tuple[str, ...] = tuple(getattr(plugin, "produces", ()) or ())
     if not (is_open and of_task):
         return names
     # What else it produces is measured without a task, or is another task's.
@@ -115,7 +115,7 @@ def setting_conflicts(
             taking_part[RECORDER] = recorder()
         refuse_two_recorders(compile_options(settings.compile), taking_part)
     except TrainbusError as error:
-        yield f"{text_of(error)} (where both deliver it)"
+        yield text_of(error)
 
 
 def file_conflicts(save_dir: Path, files: Iterable[Path]) -> Iterator[str]:

@@ -41,6 +41,17 @@ UPDATING = {
         else:
             self.h = x
     """,
+    "behind a variable that stands for nothing by then": """
+        st = self.st
+        st = None
+        self.st.h = self.st.h + x
+    """,
+    "before an error, whose handler writes it": """
+        try:
+            y = x(self.h)
+        except ValueError:
+            self.h = x
+    """,
     "in another turn, after a continue": """
         for each in x:
             if each:
@@ -153,6 +164,16 @@ NOTING = {
         finally:
             x()
         self.h = x
+    """,
+    "behind a return, where nothing comes": """
+        self.h = x
+        return x
+        if x:
+            self.h = self.h * 2
+    """,
+    "set as an item, and then in it": """
+        self.d["h"] = x()
+        self.d["h"].h = self.d["h"].h + 1
     """,
     "set, and then an item of it": """
         self.h = x()

@@ -31,6 +31,7 @@ from training.checkpoint.optimizer_types import follow_weights, load_as_saved
 from training.checkpoint.receipt import REPLACED, RETURNED, Receipt, receipt_of
 from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
+    BEGUN_WITH,
     DESCRIPTION,
     Change,
     check_names,
@@ -164,6 +165,9 @@ class Comparison:
         self._notes = _take_as_left(trainer, state, source)
         self._saved, self._joined = state["settings"], _joined(state)
         self._plugins = state.get("distributions", {})
+        if not self._plugins.keys() <= trainer.plugins.keys():
+            # Who set another one may be gone: then that is what was trained with.
+            self._saved.get(BEGUN_WITH, {}).pop("max_grad_norm", None)
         self._metadata = state.get("metadata", {})
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._filled = trainer.optimizer
@@ -325,8 +329,8 @@ def _take_as_left(
         for name, values in left.items():
             if settings[name] is not None:  # else a schedule compares them
                 log.warning(
-                    "checkpoint %r: %s stays %s, which %s may have left and is not "
-                    "active; configured it was %s",
+                    "checkpoint %r: %s stays %s, as %s may have left it, not active "
+                    "now; configured it was %s",
                     *(source, name, values, some(gone), settings[name]),
                 )
         return {}

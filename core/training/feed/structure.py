@@ -76,6 +76,9 @@ def is_dict(kind: type) -> bool:
 
 def shallow_copy(batch: Any) -> Any:
     """Return a copy of ``batch`` with the same entries; itself where it has none."""
+    kind: Any = type(batch)
+    if getattr(batch, "__dict__", None) is batch:  # its attributes are its entries
+        return kind(batch)
     try:
         return copy.copy(batch)
     except KeyError:  # as in ``deep_copy``

@@ -98,8 +98,9 @@ class Flow(ast.NodeVisitor):
         Not the variable: that has been given another object, which may be a state.
         """
         path = place.path
-        around = (Place(path[:n], path[n]) for n in range(1, len(path)))
-        return place in self._fresh or any(each in self._fresh for each in around)
+        around = [Place(path[:n], path[n]) for n in range(1, len(path))]
+        around += [Place(path[:n], *path[n : n + 2]) for n in range(1, len(path) - 1)]
+        return not self._fresh.isdisjoint([place, *around])
 
     def _write(self, place: Place) -> None:
         self._written.add(place)
@@ -109,6 +110,11 @@ class Flow(ast.NodeVisitor):
             self.asked.add(place)
         if place.item != ANY:
             self._fresh.add(place)
+
+    def visit(self, node: ast.AST) -> None:
+        """Follow a node, unless no way leads there."""
+        if not self._ended:
+            super().visit(node)
 
     def _visit_leaf(self, node: ast.AST) -> None:
         pass
@@ -194,6 +200,8 @@ class Flow(ast.NodeVisitor):
                     self._assign(each, own)
             case _, ast.Constant(None) | ast.Dict([]) | ast.List([]) | ast.Tuple([]):
                 self.generic_visit(to)
+                if isinstance(to, ast.Name):
+                    self._places.pop(to.id, None)
                 self._fresh.add(self._at(to))  # with that nothing is carried
             case ast.Name(name), ast.Name() | ast.Attribute() | ast.Subscript():
                 place = self._at(value)
@@ -258,12 +266,18 @@ class Flow(ast.NodeVisitor):
 
     def _visit_try(self, node: Any) -> None:
         outer, self._left = self._left, defaultdict(list)
-        self._one_of([*node.body, *node.orelse], *node.handlers)
-        end, left, self._left = self._here(), self._left, outer
+        live, fresh, used = set(self._live), set(self._fresh), set(self.used)
+        self._follow(*node.body, *node.orelse)
+        end = self._here()
+        # A handler may begin anywhere in the body: all that was read may have been.
+        self._meet((live | {(each, True) for each in self.used - used}, fresh))
+        self._one_of(*node.handlers)
+        end += self._here() if node.handlers else []
+        left, self._left = self._left, outer
         for by, ways in left.items():  # at the end of which it comes too
             self._meet(*ways)
             self._follow(*node.finalbody)
-            self._left[by] += ways
+            self._left[by] += self._here()
         self._meet(*end)
         self._follow(*node.finalbody)
 

@@ -74,7 +74,8 @@ _Place = tuple[Callable[[Any], Any], ...]
 def _whole_numbers_in(value: Any, levels: int = 8) -> Iterator[_Place]:
     """Yield the places of tensors of whole numbers that may be -100."""
     if isinstance(value, Tensor):
-        if value.ndim and has_classes(value) and value.dtype.is_signed:
+        # Not on a card, where each batch would wait for it.
+        if value.is_cpu and value.ndim and has_classes(value) and value.dtype.is_signed:
             yield ()
         return
     steps: Iterable[tuple[Callable[[Any], Any], Any]]

@@ -276,8 +276,8 @@ def test_r3_what_an_absent_plugin_left_beside_one_that_moves_options_is_told(
     build(gone, stays, SavesEverywhere(tmp_path)).train()
     build(stays).load_checkpoint(tmp_path / "0-4.pt")
     assert (
-        "optimizer.weight_decay stays [0.5], which gone may have left and is not "
-        "active; configured it was [0.01]"
+        "optimizer.weight_decay stays [0.5], as gone may have left it, not "
+        "active now; configured it was [0.01]"
     ) in caplog.text
     assert "optimizer.lr" not in caplog.text
 
@@ -317,9 +317,11 @@ def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares
 
     build(Clips(), SavesEverywhere(tmp_path)).train()
     for given in (None, 0.5):
-        trainer = build(Clips(), max_grad_norm=given)
+        trainer = build(Clips(), SavesEverywhere(tmp_path), max_grad_norm=given)
         trainer.load_checkpoint(tmp_path / "0-4.pt")
         trainer.train()
         assert trainer.epoch == 2
     with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is 1\.0"):
         build(Clips(), max_grad_norm=1.0).load_checkpoint(tmp_path / "0-4.pt")
+    with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is None"):
+        build().load_checkpoint(tmp_path / "0-4.pt")  # who set it is gone

@@ -141,10 +141,10 @@ def metric_conflicts(bus: Bus) -> Iterator[str]:
 
     One that chooses among a task's may declare more than it will deliver.
     """
-    names = {impl.plugin_name for impl in bus.listeners("evaluate")}
+    names = dict.fromkeys(impl.plugin_name for impl in bus.listeners("evaluate"))
     declared = {
         name: getattr(bus.plugins[name], "produces", ()) or ()
-        for name in sorted(names)
+        for name in names
         if not getattr(bus.plugins[name], "chooses_metrics", {})
     }
     try:

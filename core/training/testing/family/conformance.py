@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from training.discovery.signature import filled
 from training.testing.checking import assert_passes, require_known
 from training.testing.family.case import FamilyCase
 from training.testing.family.checks import FAMILY_CHECKS
@@ -55,6 +56,7 @@ def assert_family_conforms(
             "least four, with targets of at least two lengths"
         )
     family.task = task
-    make = make or (lambda: family.build(rows, **build))
+    given = filled(family.build, build)
+    make = make or (lambda: family.build(rows, **given))
     case = FamilyCase(family, task, rows, make, num_steps, lr)
     assert_passes("the family", FAMILY_CHECKS, lambda _: case, skip, decisive="batch")

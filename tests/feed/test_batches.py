@@ -19,7 +19,7 @@ from toy import make_trainer
 from training.errors import DataError
 from training.feed.batches import _is_plain, batch_to_device, device_batches
 from training.feed.epoch_loader import EpochLoader
-from training.feed.structure import deep_copy, fields_of, sample_sizes
+from training.feed.structure import deep_copy, fields_of, sample_sizes, shallow_copy
 from training.testing.meta_device import standing_in_for_cuda
 from training.weighing.candidates import said_weight
 
@@ -282,3 +282,18 @@ def test_on_a_gpu_every_batch_arrives_whole_and_in_order(wrap: Any) -> None:
             x = x * 1.0
         sums.append(x.sum())
     assert [float(s) / (1 << 20) for s in sums] == list(range(20))
+
+
+class Entries(dict[str, Any]):
+    """Has its entries as attributes, too, as batches of some libraries do."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.__dict__ = self
+
+
+def test_a_copy_of_a_batch_whose_attributes_are_its_entries_is_such_a_batch() -> None:
+    batch = Entries({"x": 1, "labels": 2})
+    copied: Any = shallow_copy(batch)
+    copied.x = copied.pop("labels")
+    assert (copied, copied.x, batch) == ({"x": 2}, 2, {"x": 1, "labels": 2})

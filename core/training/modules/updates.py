@@ -79,7 +79,7 @@ def updates_by(codes: Iterable[CodeType]) -> Updates:
     What one of them only asks for is a cache that it fills, unless another reads it.
     What is read where tensors are detached may be a state that still has its graph.
     """
-    flows = {code: _FLOWS[code] for code in _followed(set(codes))}
+    flows = _flows_of(set(codes))
     detaching = {code.co_name for code, flow in flows.items() if flow.detaches}
     readers = Counter(chain(*({p[1:] for p in f.used} for f in flows.values())))
     places, detached = set[Place](), set[str]()
@@ -96,7 +96,7 @@ def updates_by(codes: Iterable[CodeType]) -> Updates:
 _FLOWS: WeakKeyDictionary[CodeType, Flow] = WeakKeyDictionary()
 
 
-def _followed(codes: set[CodeType]) -> set[CodeType]:
+def _flows_of(codes: set[CodeType]) -> dict[CodeType, Flow]:
     """Follow functions, file by file; of one without source nothing is known."""
     by_file = attrgetter("co_filename")
     unknown = sorted((code for code in codes if code not in _FLOWS), key=by_file)
@@ -108,7 +108,7 @@ def _followed(codes: set[CodeType]) -> set[CodeType]:
                 for node in functions[code.co_firstlineno, code.co_name]:
                     flow.follow_body(node)
             flow.updated |= flow.appended & flow.used
-    return codes
+    return {code: _FLOWS[code] for code in codes}
 
 
 def _functions_in(file: str) -> dict[tuple[int, str], list[Any]]:

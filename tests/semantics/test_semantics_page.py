@@ -1,4 +1,4 @@
-"""docs/semantics.md points to tests that exist, and says nothing without one."""
+"""docs/semantics/ points to tests that exist, and says nothing without one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "semantics.md"
-LINES = PAGE.read_text(encoding="utf-8").splitlines()
+INDEX = ROOT / "docs" / "semantics.md"
+PAGES = sorted((ROOT / "docs" / "semantics").glob("*.md"))
+LINES = [line for page in PAGES for line in page.read_text("utf-8").splitlines()]
 ROWS = [line for line in LINES if line.startswith("| ") and "Shown by" not in line]
-LINK = re.compile(r"\[(\w+)\]\(\.\./([\w/]+\.py)\)")
+LINK = re.compile(r"\[(\w+)\]\(\.\./\.\./([\w/]+\.py)\)")
 LINKS = sorted({match for row in ROWS for match in LINK.findall(row)})
 
 
@@ -27,7 +28,12 @@ def test_every_decision_has_a_test() -> None:
     assert all(row.count("|") == 4 for row in ROWS)
 
 
-def test_every_test_of_semantics_that_runs_a_trainer_is_on_the_page() -> None:
+def test_the_index_leads_to_every_page() -> None:
+    linked = re.findall(r"\(semantics/([\w-]+\.md)\)", INDEX.read_text("utf-8"))
+    assert sorted(linked) == [page.name for page in PAGES]
+
+
+def test_every_test_of_semantics_that_runs_a_trainer_is_on_a_page() -> None:
     """What was worth a test across parts is worth a row, controls aside."""
     folder = ROOT / "tests" / "semantics"
     linked = {Path(path).name for _, path in LINKS}

@@ -67,7 +67,7 @@ class Run:
         state: of this run, new or loaded.
         val_dataloader: what was passed.
         forward: computes the loss of a batch.
-        precision: autocast and loss scaler.
+        precision: autocast and loss scaler, of this run alone.
     Attributes:
         resumption: what it goes on from; None: it starts afresh.
         waiting: the same until it begins, which may be refused.
@@ -89,7 +89,7 @@ class Run:
         self.state = state
         self.bus = trainer.bus
         self._forward = forward
-        self._precision = precision
+        self.precision = precision
         self.resumption: Resumption | None = None
         self.waiting: Resumption | None = None
         self.val_dataloader = val_dataloader
@@ -303,12 +303,12 @@ class Run:
         trainer, strategy = self.trainer, self.trainer.strategy
         optimizer, accumulation = trainer.optimizer, trainer.gradient_accumulation_steps
         policy = trainer.nonfinite
-        default = choose_window(optimizer, self._precision, policy, accumulation)
+        default = choose_window(optimizer, self.precision, policy, accumulation)
         parts = (
             module,
             optimizer,
             strategy.wrap_forward(module, self._forward),
-            self._precision,
+            self.precision,
             accumulation,
             trainer.max_grad_norm,
             policy,

@@ -43,6 +43,7 @@ from training.feed.feed import Feed
 from training.feed.validation_loaders import named_loaders, refuse_several
 from training.files.named_paths import named_path
 from training.hardware.device import choose_device
+from training.hardware.rng import seed_of_state
 from training.hardware.strategy import Strategy
 from training.layout import read_by_all
 from training.loop.criterion import Criterion
@@ -85,8 +86,8 @@ class Trainer:
         max_grad_norm: 2-norm that gradients are clipped to; None or 0: no clipping.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or None: CUDA when there is one.
         precision: ``"fp32"`` (default), ``"bf16"`` or ``"fp16"``.
-        seed: seeds python, numpy and torch in ``train``, and orders the data; None
-            leaves the generators alone and orders by torch's own seed.
+        seed: seeds python, numpy and torch while ``train`` runs, and orders the data;
+            None leaves them alone and orders by where torch's generator then stands.
         save_dir: folder that plugins write below.
         loss_fn: ``(outputs, targets) -> 0-d loss``, for models that return no loss. A
             module is moved to the device; what it keeps is saved and resumed.
@@ -169,7 +170,7 @@ class Trainer:
         self.num_epochs, self.max_steps = num_epochs, max_steps
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.max_grad_norm, self.nonfinite = max_grad_norm, nonfinite
-        self.seed, self._drawn_seed = seed, torch.initial_seed()
+        self.seed, self._precision = seed, precision
         self.save_dir = checked_folder(save_dir)
         self.metadata = checked_metadata(metadata)
         check_settings(self)
@@ -184,21 +185,20 @@ class Trainer:
             *(self._val_dataloader, evaluator, self._cuda_graphs),
         )
         refuse_two_recorders(options, self.plugins)
-        self._place(precision)
+        self._place()
 
-    def _place(self, precision: str) -> None:
+    def _place(self) -> None:
         """Let a strategy put all that is trained where it runs: plugins are there."""
         self._strategy = strategy = chosen_strategy(self)
         try:
             self.device = placed(strategy, self.model, self.optimizer, self.device)
-            self._drawn_seed = strategy.on_main(lambda: self._drawn_seed)
-            self._precision = Precision(precision, self.device)
+            self._drawn_seed = strategy.on_main(seed_of_state)
             self.criterion.to(self.device)
+            self.modes = Modes({"model": self.model, **self.criterion.modules()})
+            self._run = self._new_run()
         except BaseException as error:
             strategy.close(noted(error, self.bus.made))
             raise
-        self.modes = Modes({"model": self.model, **self.criterion.modules()})
-        self._run = self._new_run()
 
     def save_checkpoint(
         self, path: str | Path, frozen: FrozenWeights | None = None
@@ -284,6 +284,7 @@ class Trainer:
                 self._run.waiting.check()  # settings may be others since
             else:
                 self._run.require_begun()
+                self._drawn_seed = self._strategy.on_main(seed_of_state)
                 self._run = self._new_run()
             with self._configured.moved(self.optimizer):
                 self._run()
@@ -321,8 +322,8 @@ class Trainer:
     loop: Loop | None = shown("_run.loop")
     train_seconds: float = shown("_run.seconds")
     configured_groups: list[dict[str, Any]] | None = shown("_configured.groups")
-    precision: str = shown("_precision.name")
-    grad_scaler: torch.amp.GradScaler | None = shown("_precision.scaler")
+    precision: str = shown("_run.precision.name")
+    grad_scaler: torch.amp.GradScaler | None = shown("_run.precision.scaler")
     plugins: Mapping[str, Any] = shown("bus.plugins")
     rank: int = shown("strategy.rank")
     world_size: int = shown("strategy.size")
@@ -344,7 +345,7 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the run's forward passes; does nothing in fp32."""
-        return self._precision.autocast()
+        return self._run.precision.autocast()
 
     def compute_loss(
         self,
@@ -393,4 +394,5 @@ class Trainer:
         weigher.beside = self.criterion.begin(self.optimizer)
         weigher.autocast = self.autocast
         state = RunState(self.bus, weigher, self.strategy, resumed_from)
-        return Run(self, state, self._val_dataloader, self._forward, self._precision)
+        precision = Precision(self._precision, self.device)
+        return Run(self, state, self._val_dataloader, self._forward, precision)

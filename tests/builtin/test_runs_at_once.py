@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import random
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 from toy import Regression, regression_batches
 
 from training import Callback, Trainer
@@ -98,13 +101,86 @@ def test_runs_without_a_seed_in_a_hook_draw_other_numbers_each_time() -> None:
     assert len(set(trains.ends)) == 3
 
 
-def test_a_run_after_another_leaves_the_generators_where_it_came_to() -> None:
+def test_a_seeded_run_leaves_what_its_caller_draws_as_it_was() -> None:
+    torch.manual_seed(5)
+    random.seed(5)
+    expected = torch.rand(3), random.random()
+    torch.manual_seed(5)
+    random.seed(5)
     built(seed=1).train()
-    after = torch.get_rng_state()
-    built(seed=1).train()
-    assert torch.equal(torch.get_rng_state(), after)
-    torch.manual_seed(1)
-    assert not torch.equal(torch.get_rng_state(), after)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert random.random() == expected[1]
+
+
+def test_a_run_without_a_seed_draws_from_what_its_caller_draws_from() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    built().train()
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_search_draws_another_trial_after_each_seeded_run() -> None:
+    drawn = set()
+    for _ in range(3):
+        drawn.add(torch.rand(()).item())
+        built(seed=0).train()
+    assert len(drawn) == 3
+
+
+def test_what_is_saved_after_a_seeded_run_goes_on_as_what_it_saved_itself(
+    tmp_path: Path,
+) -> None:
+    trainer = built(seed=1, num_epochs=1)
+    trainer.train()
+    torch.rand(7)  # the caller's
+    path = trainer.save_checkpoint(tmp_path / "after.pt")
+    rest, whole = built(seed=1, num_epochs=3), built(seed=1, num_epochs=3)
+    rest.train(resume=path)
+    whole.train()
+    for own, other in zip(
+        rest.model.parameters(), whole.model.parameters(), strict=True
+    ):
+        assert torch.equal(own, other)
+
+
+def orders(*reseeds: int | None) -> list[tuple[int, ...]]:
+    """Return the order of the rows in one ``train()`` for each of ``reseeds``."""
+    seen: list[int] = []
+
+    class Rows(Dataset[Any]):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> Any:
+            seen.append(index)
+            return torch.ones(3), torch.ones(1)
+
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1))
+    trainer = Trainer(
+        model,
+        DataLoader(Rows(), batch_size=4, shuffle=True),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=nn.functional.mse_loss,
+        loss_per="samples",
+        device="cpu",
+    )
+    found = []
+    for seed in reseeds:
+        if seed is not None:
+            torch.manual_seed(seed)
+        seen.clear()
+        trainer.train()
+        found.append(tuple(seen[-8:]))
+    return found
+
+
+def test_without_a_seed_each_run_has_an_order_of_its_own() -> None:
+    assert len(set(orders(None, None, None))) == 3
+
+
+def test_without_a_seed_that_of_torch_decides_the_order() -> None:
+    first, other, again = orders(1, 2, 1)
+    assert first == again != other
 
 
 class InAThread(AtEpochEnds):

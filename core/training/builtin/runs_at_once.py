@@ -29,10 +29,11 @@ _ON: list[tuple[int, int, torch.device]] = []
 
 @contextmanager
 def among_others(trainer: Checkpointable) -> Iterator[None]:
-    """Note that a run is on, and leave to an outer one what it would have drawn.
+    """Note that a run is on, and leave to its caller what that would have drawn.
 
-    That is where this run sets the generators, to a seed or a loaded state: the outer
-    one would draw the same numbers again after each. What else it draws moves them on.
+    That is where this run sets the generators, to a seed or a loaded state: an outer
+    run, or a search that draws its next trial, would draw the same numbers again after
+    each. What else it draws moves them on.
     Where one of another thread is on, neither knows what the other draws: a warning.
     """
     here = os.getpid(), threading.get_ident()
@@ -45,7 +46,8 @@ def among_others(trainer: Checkpointable) -> Iterator[None]:
             "they come to, is another each time; run each in a process of its own"
         )
     sets = _seed_of(trainer) is not None or trainer.resumption is not None
-    before = rng_state(outer[-1]) if outer and sets else None
+    device = outer[-1] if outer else trainer.device
+    before = rng_state(device) if sets else None
     this = *here, trainer.device
     _ON.append(this)
     try:
@@ -53,7 +55,9 @@ def among_others(trainer: Checkpointable) -> Iterator[None]:
     finally:
         _ON.remove(this)
         if before is not None:
-            load_rng_state(before, outer[-1])
+            if trainer.loop is not None:  # who saves the ended run saves its own
+                trainer.loop.draws.end(trainer.state.progress.place)
+            load_rng_state(before, device)
 
 
 def seed_run(trainer: Checkpointable) -> None:

@@ -38,6 +38,10 @@ class Draws:
         """Return what a checkpoint of ``place`` holds."""
         return self._kept.get(place) or rng_state(self._device)
 
+    def end(self, place: Any) -> None:
+        """Let who saves at ``place`` once the run has ended save what it does now."""
+        self._kept = {place: self.state(place)}
+
     def restore(self, owed: Mapping[str, Any]) -> None:
         """Put the generators where a loaded run had them, if it is still owed that."""
         if owed:

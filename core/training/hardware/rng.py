@@ -34,8 +34,19 @@ def rank_seed(seed: int, rank: int, step: int = 0) -> int:
         rank: of the process, from 1.
         step: at which it joins.
     """
-    digest = hashlib.sha256(repr((seed, rank, step)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return _seed_from(repr((seed, rank, step)).encode())
+
+
+def seed_of_state() -> int:
+    """Return the 63-bit seed that the state of torch's CPU generator stands for.
+
+    Nothing is drawn; whoever draws or seeds in between gets another one.
+    """
+    return _seed_from(torch.get_rng_state().numpy().tobytes())
+
+
+def _seed_from(words: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(words).digest()[:8], "big") >> 1
 
 
 def rng_state(device: torch.device | None = None) -> dict[str, Any]:

@@ -101,8 +101,8 @@ def test_looks_go_on_from_any_batch(number: int) -> None:
     for _ in range(number):
         whole.is_due()
     rest = LaterLooks(whole.number)
-    assert (rest.are_left, rest.number) == (whole.are_left, whole.number)
-    if whole.are_left:
+    assert rest.number == whole.number
+    if whole.number is not None:
         due = [whole.is_due() for _ in range(200)]
         assert due == [rest.is_due() for _ in range(200)]
 

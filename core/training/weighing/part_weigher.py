@@ -90,7 +90,7 @@ class PartWeigher(Weigher):
             self._agree()
             if not counts:  # nor does any part
                 return 0.0
-        elif self._told.later.are_left and self._told.later.is_due():
+        elif self._told.later.is_due():
             self._look_again(*self._whole(part, source)[:2])
         if self._differ(part, samples, source.stands_in):
             if self._told.is_settled:

@@ -165,7 +165,11 @@ class Weigher:
     def _find_usual(self) -> None:
         """Count usual batches at once from here on, if all there is to do is count."""
         told, counts = self._told, self._counts
-        if self._function is not None or told.later.are_left or told.undecided:
+        if (
+            self._function is not None
+            or told.later.number is not None
+            or told.undecided
+        ):
             return
         left = told.live if len(told.live) > 1 else {}
         is_first = told.unit == next(iter(left), told.unit)
@@ -189,7 +193,7 @@ class Weigher:
         samples = None if issued is None else len(issued)
         if not self._told.is_settled and self._model is not None:
             return self._measured(batch, issued, samples)
-        if self._told.later.are_left and self._told.later.is_due(batch):
+        if self._told.later.is_due(batch):
             self._look_again(batch, issued)
         return self._known(batch, issued, samples)
 

@@ -27,33 +27,33 @@ class Subject:
     """What is measured.
 
     Attributes:
-        model: the bare module, on ``device``.
         forward: ``(model, batch, weight) -> (0-d mean loss, weight, parts)``.
         counts: counts units.
-        device: where batches go.
-        loader: torch's own, to collate again with, or None.
         loss_fn: a module with buffers, perhaps.
         has_own_loss: whether the model computes its loss itself.
         by_losses: compare losses, as an evaluation without gradients does.
         beside: modules, optimizers and generators that computing the loss may move.
         autocast: what the run computes in, for models that run in nothing else.
         strategy: by which processes the run is computed; all of them look.
+        model: the bare module, on ``device``, once a run has set it up.
+        device: where batches go.
+        loader: torch's own, to collate again with, or None.
         is_second: whether dimension 1 of the batch holds samples.
         in_full: whether to compute in full precision where the model can.
         has_parted: whether the units that earlier batches left weigh this one unlike.
     """
 
-    model: nn.Module
     forward: ComputeLoss
     counts: Counts
-    device: torch.device
-    loader: Any
     loss_fn: Any
     has_own_loss: bool
     by_losses: bool
     beside: Sequence[Any]
     autocast: Precision | None
     strategy: Strategy
+    model: nn.Module = field(default_factory=nn.Module)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    loader: Any = None
     is_second: bool = False
     in_full: bool = True
     has_parted: bool = False

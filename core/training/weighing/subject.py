@@ -69,7 +69,6 @@ class Look:
         fit: the cut that told most: the refuting one, or the first.
         shares: of each unit in that cut.
         sizes: of its parts.
-        is_none: no unit explains it, or rows depend on one another.
         said: the weight that step_fn returned for the batch, or None.
         reasons: why a way told nothing, one a way.
         is_final: whether another batch could tell no more.
@@ -86,7 +85,6 @@ class Look:
     fit: Fit | None = None
     shares: dict[str, tuple[float, float]] = field(default_factory=dict)
     sizes: Sequence[int] = ()
-    is_none: bool = False
     said: float | None = None
     reasons: list[str] = field(default_factory=list)
     is_final: bool = False
@@ -95,6 +93,11 @@ class Look:
     by_losses: bool = False
     has_no_room: bool = False
     is_empty: bool = False
+
+    @property
+    def is_none(self) -> bool:
+        """Whether no unit explains it, or rows depend on one another."""
+        return self.turns > 0 and not self.live
 
     def is_over_nothing(self, units: Sized, present: Sized) -> bool:
         """Whether the batch is a mean over nothing, which counts 0 in its window.

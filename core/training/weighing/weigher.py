@@ -165,16 +165,14 @@ class Weigher:
 
     def _find_usual(self) -> None:
         """Count usual batches at once from here on, if all there is to do is count."""
-        told = self._told
+        told, counts = self._told, self.counts
         looks_again = told.later.number is not None or told.undecided
         if callable(self._loss_per) or looks_again:
             return
         left = told.live if len(told.live) > 1 else {}
         is_first = told.unit == next(iter(left), told.unit)
         if is_first and (told.is_settled or (told.has_waited and self._may_wait)):
-            self.weigh = usual_weight(
-                self.counts, told.unit, left, told.scale, self.ask
-            )
+            self.weigh = usual_weight(counts, told.unit, left, told.scale, self.ask)
 
     def __call__(self, batch: Any, issued: Any = None) -> float:
         """Return what ``batch``, on the host, counts in its window.
@@ -219,10 +217,11 @@ class Weigher:
             self._compare_resumed(whole())
         if self._told.phase is Phase.SOUGHT:
             return self._once_seen(own, self._seek(whole()))
-        # A part is another one in each process.
-        shared = None if self._subject.strategy.is_divided else own.batch
-        if self._told.later.is_due(shared):
-            self._look_again(whole())
+        if self._told.later.number is not None:
+            # A part is another one in each process.
+            shared = None if self._subject.strategy.is_divided else own.batch
+            if self._told.later.is_due(shared):
+                self._look_again(whole())
         return self._going_on(own, whole)
 
     def _going_on(self, own: Contents, whole: Callable[[], Contents]) -> float:
@@ -234,11 +233,13 @@ class Weigher:
 
     def _as_before(self, own: Contents) -> float | None:
         """Return what ``own`` counts, None if it is the first to tell units apart."""
-        if len(self._told.live) > 1:
-            _, weight, agree = self._told.compared(own)
+        told = self._told
+        if len(told.live) > 1:
+            _, weight, agree = told.compared(own)
             return weight if agree else None
-        is_nothing = self._told.holds_nothing(own, self.look)
-        return 0.0 if is_nothing else self._told.amount(own)
+        if told.undecided and told.holds_nothing(own, self.look):
+            return 0.0
+        return told.amount(own)
 
     def _once_seen(self, own: Contents, is_counted: bool) -> float:
         """Return what ``own`` counts, now that its batch was looked at."""
@@ -350,7 +351,7 @@ class Weigher:
         has_parted = told.phase is not Phase.ASIDE and told.has_parted(batch)
         subject = replace(self._subject, has_parted=has_parted)
         turns = CUTS - told.cuts % CUTS
-        self._seen = look(subject, batch.batch, batch.issued, live, turns)
+        self._seen = look(subject, batch, live, turns)
         return self._seen
 
     def _compare_resumed(self, batch: Contents) -> None:
@@ -385,8 +386,7 @@ class Weigher:
             return
         if self._batches_a_window > 1:
             raise self._refusal(why)
-        by_losses = self._subject.by_losses
-        words = sentences.evaluated if by_losses else sentences.warning
+        words = sentences.evaluated if self._subject.by_losses else sentences.warning
         counted = "batches" if batch("samples") is None else "samples"
         self._told.settle_without_unit(counted)
         log.warning("%s", words(why, counted))

@@ -389,10 +389,9 @@ class Trainer:
         self._run.abandon(together=True)
 
     def _new_run(self, resumed_from: Path | None = None) -> Run:
-        weigher = self._weigher_of(self.strategy)
+        beside, how = self.criterion.begin(self.optimizer), self.autocast
+        weigher = self._weigher_of(beside=beside, autocast=how, strategy=self.strategy)
         weigher.prepare(self.model, self.device)
-        weigher.beside = self.criterion.begin(self.optimizer)
-        weigher.autocast = self.autocast
         state = RunState(self.bus, weigher, self.strategy, resumed_from)
         precision = Precision(self._precision, self.device)
         return Run(self, state, self._val_dataloader, self._forward, precision)

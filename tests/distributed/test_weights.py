@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from training import Trainer
+from training.weighing.candidates import Contents
 from training.weighing.part_weigher import PartWeigher
 
 pytestmark = pytest.mark.distributed
@@ -72,10 +73,8 @@ def test_d6_a_loss_that_no_unit_explains_is_refused_by_all(
 
 def run_measuring_parts() -> str:
     whole = PartWeigher._whole
-    PartWeigher._whole = lambda self, part, source: (  # type: ignore[method-assign]
-        part,
-        source.issued,
-        len(source.issued),
+    PartWeigher._whole = lambda self, part, source: Contents(  # type: ignore[method-assign]
+        self.counts, part, source.issued
     )
     try:
         return run(ByClass)
@@ -88,17 +87,20 @@ def test_d6_parts_by_themselves_would_tell_otherwise(two: Ranks) -> None:
 
 
 def run_disagreeing(what: str) -> str:
-    def otherwise(self: PartWeigher, *given: Any) -> float:
-        own = {"unit": f"rank {self._strategy.rank}", "scale": self._strategy.rank}
+    def otherwise(self: PartWeigher, *given: Any) -> bool:
+        own = {
+            "unit": f"rank {self._subject.strategy.rank}",
+            "scale": self._subject.strategy.rank,
+        }
         setattr(self._told, what, own[what])
-        return 1.0
+        return True
 
-    measured = PartWeigher._measured
-    PartWeigher._measured = otherwise  # type: ignore[method-assign]
+    seek = PartWeigher._seek
+    PartWeigher._seek = otherwise  # type: ignore[method-assign]
     try:
         return run(ByClass)
     finally:
-        PartWeigher._measured = measured  # type: ignore[method-assign]
+        PartWeigher._seek = seek  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(

@@ -309,3 +309,20 @@ def test_a_mask_without_ones_makes_no_batch_a_mean_over_nothing(shift: float) ->
     else:
         with pytest.raises(NonFiniteError):
             trainer.train()
+
+
+def mixing_where_a_label_lacks(outputs: Tensor, labels: Tensor) -> Tensor:
+    loss = cross_entropy(outputs, labels)
+    return loss + outputs.std() if (labels == IGNORED).any() else loss
+
+
+def test_a_resumed_run_counts_samples_where_a_batch_tells_that_there_is_no_unit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    how: Any = {"step_fn": None, "loss_fn": mixing_where_a_label_lacks}
+    saves = SavesAt(2, tmp_path / "two.pt")
+    stepping(halves(), halves()[:1], callbacks=[saves], num_epochs=1, **how).train()
+    caplog.clear()
+    goes_on = stepping(halves(12), halves()[:1], num_epochs=1, **how)
+    goes_on.train(resume=saves.path)
+    assert "train_loss and val_loss count samples" in caplog.text

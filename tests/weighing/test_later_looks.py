@@ -38,20 +38,24 @@ def batches() -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def make(*callbacks: Any, **options: Any) -> Trainer:
-    torch.manual_seed(1)
-    model = nn.Linear(4, 2)
+def run_of(
+    model: nn.Module, batches: list[Any], a_window: int = 2, **options: Any
+) -> Trainer:
+    """Return a run with ``a_window`` batches a window."""
     return Trainer(
         model,
-        batches(),
+        batches,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        loss_fn=weighted,
-        gradient_accumulation_steps=2,
-        callbacks=callbacks,
+        gradient_accumulation_steps=a_window,
         device="cpu",
-        seed=0,
         **options,
     )
+
+
+def make(*callbacks: Any, **options: Any) -> Trainer:
+    torch.manual_seed(1)
+    given = {"loss_fn": weighted, "callbacks": callbacks, "seed": 0, **options}
+    return run_of(nn.Linear(4, 2), batches(), **given)
 
 
 def refused_at(trainer: Trainer) -> int:
@@ -101,8 +105,8 @@ def test_looks_go_on_from_any_batch(number: int) -> None:
     for _ in range(number):
         whole.is_due()
     rest = LaterLooks(whole.number)
-    assert (rest.are_left, rest.number) == (whole.are_left, whole.number)
-    if whole.are_left:
+    assert rest.number == whole.number
+    if whole.number is not None:
         due = [whole.is_due() for _ in range(200)]
         assert due == [rest.is_due() for _ in range(200)]
 
@@ -131,7 +135,7 @@ def test_w4_half_precision_belies_no_unit_by_the_share_of_a_small_part(
     first, second = size * torch.eye(4)[0].double(), torch.eye(4)[1].double()
     told = fit(0.27 * first + 2 / 3 * second, first, second, is_half)
     shares = {"samples": (1 / 3, 2 / 3)}
-    seen = Look(fit=told, shares=shares, is_none=True, is_half=is_half)
+    seen = Look(fit=told, shares=shares, turns=1, is_half=is_half)
     assert is_belied(["samples"], seen) == belied
 
 
@@ -160,14 +164,10 @@ def test_w4_half_weights_that_learn_a_mean_over_samples_are_trained_to_the_end()
 
 def test_w4_half_weights_hide_no_other_mean() -> None:
     torch.manual_seed(1)
-    model = nn.Linear(4, 2).bfloat16()
-    trainer = Trainer(
-        model,
+    trainer = run_of(
+        nn.Linear(4, 2).bfloat16(),
         [(inputs.bfloat16(), labels) for inputs, labels in batches()],
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
         loss_fn=lambda outputs, labels: weighted(outputs.float(), labels),
-        gradient_accumulation_steps=2,
-        device="cpu",
     )
     assert refused_at(trainer) == refused_at(make())
 
@@ -203,15 +203,7 @@ def of_two_heads(num_lacking: int) -> Trainer:
         topic = (x[:, 0] > 0).long()
         topic[: num_lacking if n else 0] = LACKING
         rows.append({"x": x, "value": x.sum(1, keepdim=True), "topic": topic})
-    return Trainer(
-        model,
-        rows,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        step_fn=of_both,
-        gradient_accumulation_steps=4,
-        num_epochs=4,
-        device="cpu",
-    )
+    return run_of(model, rows, 4, step_fn=of_both, num_epochs=4)
 
 
 @pytest.mark.parametrize("num_lacking", [1, 2, 4])
@@ -241,7 +233,7 @@ def test_what_belongs_to_neither_part_belies_a_unit_where_it_is_no_rounding(
 ) -> None:
     whole = (ALONG[0] + 2 * ALONG[1]) / 3 + 0.02 * ALONG[2]
     told = fit(whole, ALONG[0], ALONG[1], is_half=False)
-    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, is_none=True, **options)
+    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, turns=1, **options)
     assert is_belied(["samples"], seen, 1e-7, norm) == belied
     assert not is_belied(["samples"], seen, 1e-3, norm)  # nor where it was some before
 
@@ -252,7 +244,7 @@ def test_nor_does_a_share_that_the_rounding_of_the_first_gradients_moves(
 ) -> None:
     whole = 0.36 * ALONG[0] + 2 / 3 * ALONG[1]
     told = fit(whole, ALONG[0], ALONG[1], is_half=False)
-    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, is_none=True)
+    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, turns=1)
     assert is_belied(["samples"], seen, 1e-7, norm) == belied
 
 
@@ -356,15 +348,7 @@ def with_late_labels(
         y[: 3 if n in late else 0] = IGNORED
         batches.append(pack(x, y))
     torch.manual_seed(1)
-    model = nn.Linear(4, 2)
-    return Trainer(
-        model,
-        batches,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        step_fn=step,
-        gradient_accumulation_steps=2,
-        device="cpu",
-    )
+    return run_of(nn.Linear(4, 2), batches, step_fn=step)
 
 
 @pytest.mark.parametrize("late", [{5, 6}, {9, 10, 11}])

@@ -27,6 +27,7 @@ from training.weighing.units import (
     SHIFTED_ELEMENTS,
     SHIFTED_MASK,
     in_words,
+    naming_loss_per,
 )
 
 #: Entries that may hold the targets, the usual one first.
@@ -54,14 +55,21 @@ def said_weight(batch: Any) -> float | None:
     return checked_weight(given, _SAID, DataError)
 
 
-def overruling(loss_per: Any) -> Callable[[Any], float | None]:
-    """Return ``said_weight`` that warns, once, of a ``loss_per`` that does nothing."""
+def said_by(loss_per: Any) -> Callable[[Any], float | None]:
+    """Return what tells the weight that is said for a batch, None where nobody does.
+
+    The batch itself, or else a function: it warns, once, of a ``loss_per`` that does
+    nothing since the batch says it.
+    """
+    function = naming_loss_per(loss_per) if callable(loss_per) else None
     has_warned = loss_per is None
 
     def said(batch: Any) -> float | None:
         nonlocal has_warned
         weight = said_weight(batch)
-        if weight is not None and not has_warned:
+        if weight is None:
+            return None if function is None else function(batch)
+        if not has_warned:
             has_warned = True
             way_out = "make batches without a loss_weight"
             warn_of_overruled(loss_per, _SAID, weight, way_out)
@@ -196,10 +204,8 @@ class Counts:
         """
         if unit in ("samples", "sum"):
             return samples_of(batch) if samples is None else _kept(samples, batch)
-        if unit.startswith((MASK, SHIFTED_MASK)):
-            return self._ones(unit, batch)
-        if unit.startswith((ELEMENTS, SHIFTED_ELEMENTS)):
-            return _elements(unit, batch)
+        if ":" in unit:
+            return _in_entry(unit, batch)
         labels = labels_of(batch)
         if labels is None:
             return None
@@ -257,16 +263,10 @@ class Counts:
             units = ["class_weights", "samples", "labels"]
             known = samples_of(batch) if samples is None else samples
             units += ["elements"] if len(labels) != known else []
-        units += ["sum", *self._masks(batch)]
+        units += ["sum", *_masks(batch)]
         units += _widths(batch) if labels is None else []
         counted = {unit: self(unit, batch, samples) for unit in units}
         return {unit: each for unit, each in counted.items() if each is not None}
-
-    def present(
-        self, live: Iterable[str], batch: Any, samples: int | None
-    ) -> list[str]:
-        """Return the units in ``live`` of which ``batch`` has any, in their order."""
-        return [unit for unit in live if self(unit, batch, samples) != 0]
 
     def of_torch(self, live: list[str]) -> list[str]:
         """Return the one unit of torch's cross entropy, if it is among ``live``."""
@@ -280,28 +280,6 @@ class Counts:
             return list(range(num_rows))
         by_row = (on_host(labels) != self.ignored).reshape(num_rows, -1).sum(1)
         return [int(n) for n in np.argsort(-by_row, kind="stable") if by_row[n]]
-
-    def _masks(self, batch: Any) -> list[str]:
-        """Return units for the entries of zeros and ones that are called masks."""
-        units = []
-        for name, value in (fields_of(batch) or {}).items():
-            if "mask" not in name or not isinstance(value, (Tensor, np.ndarray)):
-                continue
-            array = on_host(value)
-            if array.ndim and bool(((array == 0) | (array == 1)).all()):
-                units += [f"{MASK}{name}"]
-                units += [f"{SHIFTED_MASK}{name}"] if array.ndim > 1 else []
-        return units
-
-    def _ones(self, unit: str, batch: Any) -> float | None:
-        name = unit.partition(":")[2]
-        value = (fields_of(batch) or {}).get(name)
-        if not isinstance(value, (Tensor, np.ndarray)):
-            return None
-        array = on_host(value)
-        if unit.startswith(SHIFTED_MASK):
-            array = array[:, 1:]
-        return float(np.count_nonzero(array))
 
 
 def _kept(issued: int, batch: Any) -> int:
@@ -319,49 +297,100 @@ def _kept(issued: int, batch: Any) -> int:
     return issued if may_be_second(batch, issued) else own
 
 
-def _wide(batch: Any) -> dict[str, Any]:
-    """Return the entries of at least two dimensions, by name; a tensor has none."""
+def _entries_of(batch: Any) -> dict[str, Any]:
+    """Return the tensors and arrays in ``batch``, by name; one by itself has none."""
     if isinstance(batch, (Tensor, np.ndarray)):
-        entries: Mapping[str, Any] = {"": batch}
-    elif has_items(batch):
+        return {"": batch}
+    entries: Mapping[str, Any] = fields_of(batch) or {}
+    if has_items(batch):
         entries = {str(place): item for place, item in enumerate(batch)}
-    else:
-        entries = fields_of(batch) or {}
-    return {
-        name: value
-        for name, value in entries.items()
-        if isinstance(value, (Tensor, np.ndarray)) and value.ndim > 1
-    }
+    kinds = (Tensor, np.ndarray)
+    return {name: each for name, each in entries.items() if isinstance(each, kinds)}
+
+
+def _masks(batch: Any) -> list[str]:
+    """Return units for the entries of zeros and ones that are called masks."""
+    units = []
+    for name, value in _entries_of(batch).items():
+        if "mask" in name and value.ndim:
+            array = on_host(value)
+            if bool(((array == 0) | (array == 1)).all()):
+                units += [f"{MASK}{name}"]
+                units += [f"{SHIFTED_MASK}{name}"] if array.ndim > 1 else []
+    return units
 
 
 def _widths(batch: Any) -> list[str]:
     """Return units for what a loss without labels may be a mean over."""
     units = []
-    for name, value in _wide(batch).items():
-        units += [f"{ELEMENTS}{name}"]
-        units += [f"{SHIFTED_ELEMENTS}{name}"] if has_classes(value) else []
+    for name, value in _entries_of(batch).items():
+        if value.ndim > 1:
+            units += [f"{ELEMENTS}{name}"]
+            units += [f"{SHIFTED_ELEMENTS}{name}"] if has_classes(value) else []
     return units
 
 
-def _elements(unit: str, batch: Any) -> float | None:
-    value = _wide(batch).get(unit.partition(":")[2])
-    if value is None:
+def _in_entry(unit: str, batch: Any) -> float | None:
+    """Return the ones or elements of the entry that ``unit`` names."""
+    value = _entries_of(batch).get(unit.partition(":")[2])
+    counts_ones = unit.startswith((MASK, SHIFTED_MASK))
+    if value is None or (value.ndim < 2 and not counts_ones):
         return None
-    rows, size = value.shape[0], math.prod(value.shape)
-    is_shifted = unit.startswith(SHIFTED_ELEMENTS)
-    return float(size - rows * math.prod(value.shape[2:]) if is_shifted else size)
+    if unit.startswith((SHIFTED_MASK, SHIFTED_ELEMENTS)):
+        value = value[:, 1:]
+    if counts_ones:
+        return float(np.count_nonzero(on_host(value)))
+    return float(math.prod(value.shape))
 
 
-def needed(amount: float | None, unit: str, batch: Any) -> float:
-    """Return ``amount``.
+@dataclass(slots=True)
+class Contents:
+    """What one batch holds.
 
-    Raises:
-        DataError: it is None: the batch does not tell.
+    Attributes:
+        counts: counts units.
+        batch: on the host.
+        issued: the indices of its samples, where a sampler issued them.
+        stands_in: whether it is there in place of an empty part, and counts nothing.
     """
-    if amount is None:
-        raise DataError(
-            f"a batch ({type(batch).__name__}) counts by {in_words(unit)}, and how "
-            "many it holds cannot be told; give it the attribute loss_weight, return "
-            "weight from step_fn, or pass loss_per a function batch -> float"
+
+    counts: Counts
+    batch: Any
+    issued: Any = None
+    stands_in: bool = False
+
+    def __call__(self, unit: str) -> float | None:
+        """Return how many of ``unit`` are in it; None where it has none."""
+        return self.counts(
+            unit, self.batch, None if self.issued is None else len(self.issued)
         )
-    return amount
+
+    def needed(self, unit: str) -> float:
+        """Return how many of ``unit`` are in it.
+
+        Raises:
+            DataError: the batch does not tell.
+        """
+        amount = self(unit)
+        if amount is None:
+            raise DataError(
+                f"a batch ({type(self.batch).__name__}) counts by {in_words(unit)}, "
+                "and how many it holds cannot be told; give it the attribute "
+                "loss_weight, return weight from step_fn, or pass loss_per a function "
+                "batch -> float"
+            )
+        return amount
+
+    def all(self) -> dict[str, float]:
+        """Return unit -> amount for all that it has, preferred ones first."""
+        samples = None if self.issued is None else len(self.issued)
+        amounts = self.counts.all(self.batch, samples)
+        return {unit: float(amount) for unit, amount in amounts.items()}
+
+    def present(self, live: Iterable[str]) -> list[str]:
+        """Return the units in ``live`` of which it has any, in their order."""
+        return [unit for unit in live if self(unit) != 0]
+
+    def defined(self) -> str | None:
+        """Return what torch's own cross entropy of it is a mean over, as ``Counts``."""
+        return self.counts.defined(self.batch)

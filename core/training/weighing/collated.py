@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, default_collate, default_convert
 from training.feed.structure import CannotCutError, may_be_second, samples_of
 from training.signals.shield import iterate_shielded, shielded
 from training.weighing.candidates import Counts
-from training.weighing.cut import Cut, in_two, turns_of
+from training.weighing.cut import Way, in_two, turns_of
 
 
-class Collated:
+class Collated(Way):
     """Collate rows of the data set again, as the loader does.
 
     Rows are loaded once, in a worker of its own where the loader has workers: a data
@@ -40,21 +40,19 @@ class Collated:
             total = len(loader.dataset)
             more = range(numbers[0] + 1, numbers[0] + min(4, total))
             numbers += [number % total for number in more]
-        self._counts, self._size = counts, len(numbers)
-        self.num_turns = turns_of(self._size, "the batch has one row")
-        order = list(range(self._size))
+        size = len(numbers)
+        self.num_turns = turns_of(size, "the batch has one row")
+        order = list(range(size))
         self._choices = [order]
         for turn in range(self.num_turns):
-            self._choices += in_two(order, turn, self._size)
+            self._choices += in_two(order, turn, size)
         self._batches = load(loader, numbers, self._choices)
-        self.whole = self._batches[0]
-        self.amounts = counts.all(self.whole, self._size)
+        super().__init__(self._batches[0], counts)
+        self.amounts = counts.all(self.whole, size)
 
-    def cut(self, turn: int) -> Cut:
-        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+    def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
         own = slice(2 * turn + 1, 2 * turn + 3)
-        sizes = list(map(len, self._choices[own]))
-        return Cut.of(self._batches[own], sizes, self.amounts, self._counts)
+        return self._batches[own], list(map(len, self._choices[own]))
 
 
 #: Loader -> what was found for it: each time three rows would be read again.

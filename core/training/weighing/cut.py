@@ -39,13 +39,9 @@ from training.weighing.units import OF_LABELS
 
 #: transformers' losses that leave out labels of -100.
 LICENSED = (
-    *(
-        "ForCausalLM",
-        "ForMaskedLM",
-        "ForTokenClassification",
-        "ForConditionalGeneration",
-    ),
-    *("ForSequenceClassification", "ForImageClassification", "ForQuestionAnswering"),
+    *("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration"),
+    *("ForTokenClassification", "ForSequenceClassification"),
+    *("ForImageClassification", "ForQuestionAnswering"),
 )
 
 
@@ -63,26 +59,45 @@ class Cut:
     sizes: Sequence[int]
     shares: dict[str, tuple[float, float]]
 
-    @classmethod
-    def of(
-        cls,
-        parts: Sequence[Any],
-        sizes: Sequence[int],
-        amounts: Mapping[str, float],
-        counts: Counts,
-    ) -> Cut:
-        """Return the cut into ``parts`` of a batch that holds ``amounts`` of units."""
+
+class Way:
+    """One way to cut a batch into two parts.
+
+    Args:
+        whole: the batch.
+        counts: counts units.
+    Attributes:
+        title: of the way, for a sentence.
+        whole: as above.
+        num_turns: how many different cuts there are.
+        amounts: unit -> what the whole batch holds of it.
+    """
+
+    title: str
+    num_turns: int
+    amounts: Mapping[str, float]
+
+    def __init__(self, whole: Any, counts: Counts) -> None:
+        self.whole, self._counts = whole, counts
+
+    def cut(self, turn: int) -> Cut:
+        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+        parts, sizes = self._parts(turn)
         shares = {}
         batches = [p.batch if isinstance(p, PartOfOutputs) else p for p in parts]
-        for unit, whole in amounts.items():
+        for unit, whole in self.amounts.items():
             if whole:
-                one, other = map(partial(counts, unit), batches, sizes)
+                one, other = map(partial(self._counts, unit), batches, sizes)
                 if one is not None and other is not None:
                     shares[unit] = (one / whole, other / whole)
-        return cls(parts, sizes, {**shares, "sum": (1.0, 1.0)})
+        return Cut(parts, sizes, {**shares, "sum": (1.0, 1.0)})
+
+    def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
+        """Return the two parts and their sizes."""
+        raise NotImplementedError
 
 
-class Rows:
+class Rows(Way):
     """Cut rows.
 
     Args:
@@ -103,7 +118,7 @@ class Rows:
         counts: Counts,
         is_second: bool = False,
     ) -> None:
-        self.whole, self._counts = batch, counts
+        super().__init__(batch, counts)
         self._is_second = is_second
         self._rows = turned(batch) if is_second else batch
         structural = samples_of(self._rows)
@@ -120,12 +135,11 @@ class Rows:
         # A batch of crops may hold more rows than the sampler issued samples.
         self.amounts = counts.all(batch, num_rows)
 
-    def cut(self, turn: int) -> Cut:
-        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+    def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
         both = in_two(self._order, turn, self.num_rows)
         parts = [take(self._rows, rows, self.num_rows) for rows in both]
         parts = [turned(each) for each in parts] if self._is_second else parts
-        return Cut.of(parts, list(map(len, both)), self.amounts, self._counts)
+        return parts, list(map(len, both))
 
 
 def first_half(batch: Any, is_second: bool) -> Any:
@@ -141,7 +155,7 @@ def first_half(batch: Any, is_second: bool) -> Any:
     return turned(half) if is_second else half
 
 
-class Masks:
+class Masks(Way):
     """Mask labels: the parts are whole batches with labels of their own.
 
     Args:
@@ -155,7 +169,7 @@ class Masks:
     title = "masking labels"
 
     def __init__(self, batch: Any, counts: Counts, has_licence: bool) -> None:
-        self.whole, self._counts = batch, counts
+        super().__init__(batch, counts)
         labels = labels_of(batch)
         if labels is None or not has_classes(labels):
             raise CannotCutError("it has no class labels")
@@ -178,15 +192,14 @@ class Masks:
         amounts = counts.all(batch, None)
         self.amounts = {u: amounts[u] for u in OF_LABELS if u in amounts}
 
-    def cut(self, turn: int) -> Cut:
-        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+    def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
         own = np.zeros(int(np.prod(self._labels.shape)), dtype=bool)
         for first, last in some_of(self._order, turn):
             own[first:last] = True
         own = own.reshape(tuple(self._labels.shape))
         parts = [self._with(own), self._with(~own)]
         sizes = [int(self._counts("labels", part, None) or 0) for part in parts]
-        return Cut.of(parts, sizes, self.amounts, self._counts)
+        return parts, sizes
 
     def thinned(self) -> Any:
         """Return the batch with other amounts of labels: row k keeps 3 + k % 4."""
@@ -218,7 +231,7 @@ class Masks:
         return with_labels(self.whole, labels)
 
 
-class Outputs:
+class Outputs(Way):
     """Cut what the model returns, and the targets beside it, for a ``loss_fn``.
 
     What rows do to one another in the model is not seen. The model runs on the whole
@@ -235,7 +248,7 @@ class Outputs:
     title = "cutting outputs and targets"
 
     def __init__(self, batch: Any, samples: int | None, counts: Counts) -> None:
-        self.whole, self._counts = batch, counts
+        super().__init__(batch, counts)
         self._labels = labels_of(batch)
         if self._labels is None:
             raise CannotCutError("its targets are not one tensor")
@@ -247,8 +260,7 @@ class Outputs:
         if self.amounts.get("samples") != self._num_rows:  # a row is something else
             self.amounts.pop("samples", None)
 
-    def cut(self, turn: int) -> Cut:
-        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+    def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
         both = in_two(self._order, turn, self._num_rows)
         parts = [
             PartOfOutputs(
@@ -256,7 +268,7 @@ class Outputs:
             )
             for rows in both
         ]
-        return Cut.of(parts, list(map(len, both)), self.amounts, self._counts)
+        return parts, list(map(len, both))
 
 
 @dataclass(frozen=True, slots=True)

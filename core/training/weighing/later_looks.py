@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from operator import attrgetter, itemgetter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from training.feed.structure import fields_of, has_items
+from training.feed.structure import arrays_in
 from training.weighing.candidates import IGNORED, has_classes, labels_of, num_kept
 from training.weighing.subject import LIMIT, Look
 
@@ -30,23 +30,16 @@ class LaterLooks:
     for labels the first is looked at, too, the second, the fourth and so on.
 
     Args:
+        number: as below.
+        num_ignoring: as below.
+    Attributes:
         number: batches since the unit was found; None: there is nothing to look at.
         num_ignoring: of them those with such a -100.
-    Attributes:
-        are_left: whether there are any.
-        num_ignoring: as above.
     """
 
     def __init__(self, number: int | None = None, num_ignoring: int = 0) -> None:
-        self._number, self.num_ignoring = number or 0, num_ignoring
-        self._next = 1 << self._number.bit_length()
-        self._places: list[_Place] | None = None  # where whole numbers are
-        self.are_left = number is not None and self._next <= LAST_LOOK
-
-    @property
-    def number(self) -> int | None:
-        """What goes on from here is made with, as a checkpoint keeps it."""
-        return self._number if self.are_left else None
+        self.number, self.num_ignoring = number, num_ignoring
+        self._may_ignore: bool | None = None  # None: the next batch tells
 
     def is_due(self, batch: Any = None) -> bool:
         """Count a batch; return whether it is one to look at.
@@ -54,51 +47,33 @@ class LaterLooks:
         Args:
             batch: on the host; None: a part, of which other processes see another.
         """
-        if self._places is None:
+        if self.number is None:
+            return False
+        self.number += 1
+        is_due = self.number.bit_count() == 1  # 1, 2, 4 and so on
+        if self._may_ignore is None:
             known = has_classes(labels_of(batch))
-            self._places = [] if known else list(_whole_numbers_in(batch))
-        self._number += 1
-        if is_due := self._number == self._next:
-            self._next *= 2
-        if self._places and any(_ignores(batch, each) for each in self._places):
+            self._may_ignore = not known and any(True for _ in _signed_in(batch))
+        if self._may_ignore and any(map(_ignores, _signed_in(batch))):
             self.num_ignoring += 1
-            is_due |= self.num_ignoring.bit_count() == 1  # 1, 2, 4 and so on
-        self.are_left = self._next <= LAST_LOOK
+            is_due |= self.num_ignoring.bit_count() == 1
+        if self.number >= LAST_LOOK:
+            self.number = None
         return is_due
 
 
-#: Steps that lead to an entry of a batch.
-_Place = tuple[Callable[[Any], Any], ...]
-
-
-def _whole_numbers_in(value: Any, levels: int = 8) -> Iterator[_Place]:
-    """Yield the places of tensors of whole numbers that may be -100."""
-    if isinstance(value, Tensor):
+def _signed_in(batch: Any) -> Iterator[Tensor]:
+    """Yield the tensors of whole numbers that may be -100."""
+    for each in arrays_in(batch):
         # Not on a card, where each batch would wait for it.
-        if value.is_cpu and value.ndim and has_classes(value) and value.dtype.is_signed:
-            yield ()
-        return
-    steps: Iterable[tuple[Callable[[Any], Any], Any]]
-    if has_items(value):
-        steps = ((itemgetter(at), item) for at, item in enumerate(value))
-    elif isinstance(value, Mapping):
-        steps = ((itemgetter(name), item) for name, item in value.items())
-    else:
-        fields = fields_of(value) or {}
-        steps = ((attrgetter(name), item) for name, item in fields.items())
-    for step, item in steps if levels else ():  # an object may lead back to itself
-        for rest in _whole_numbers_in(item, levels - 1):
-            yield (step, *rest)
+        if isinstance(each, Tensor) and each.is_cpu and each.ndim:
+            is_plain = each.layout is torch.strided
+            if is_plain and has_classes(each) and each.dtype.is_signed:
+                yield each
 
 
-def _ignores(batch: Any, place: _Place) -> bool:
-    """Whether whole numbers in that place of ``batch`` hold a -100."""
-    try:
-        for step in place:
-            batch = step(batch)
-        return num_kept(batch, IGNORED) < int(batch.numel())
-    except (LookupError, AttributeError, TypeError):  # another kind of batch
-        return False
+def _ignores(numbers: Tensor) -> bool:
+    return num_kept(numbers, IGNORED) < numbers.numel()
 
 
 def is_belied(

@@ -7,7 +7,6 @@ depend on how many rows there are.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 
 from training.hardware.float32_precision import using_tf32
 from training.hardware.rng import is_generator
+from training.weighing.candidates import Contents
 from training.weighing.collated import holds_samples_second
 from training.weighing.cut import first_half
 from training.weighing.measure import Measurement
@@ -23,18 +23,13 @@ from training.weighing.untouched import untouched
 
 
 def look(
-    subject: Subject,
-    batch: Any,
-    issued: Any,
-    live: list[str] | None = None,
-    turns: int = 3,
+    subject: Subject, batch: Contents, live: list[str] | None = None, turns: int = 3
 ) -> Look:
-    """Return what ``batch``, on the host, tells; nothing is moved or trained.
+    """Return what ``batch`` tells; nothing is moved or trained.
 
     Args:
         subject: what is measured.
         batch: shares nothing with what is computed on.
-        issued: the indices of its samples, or None.
         live: units that earlier batches left; None: all.
         turns: cuts to make.
     """
@@ -48,12 +43,14 @@ def look(
         torch.inference_mode(False),
         using_tf32(False),
     ):
-        is_second = holds_samples_second(batch, issued, subject.loader)
+        is_second = holds_samples_second(batch.batch, batch.issued, subject.loader)
         subject = replace(subject, is_second=is_second)
-        part, found = batch, Measurement(subject, kept, live, turns).run(batch, issued)
+        found = Measurement(subject, kept, batch, live, turns).run()
+        part = batch.batch
         while found.has_no_room and (part := first_half(part, is_second)) is not None:
-            found = Measurement(subject, kept, live, turns).run(part, None)
+            few = Contents(batch.counts, part)
+            found = Measurement(subject, kept, few, live, turns).run()
         if found.has_no_room:  # rounding blurs it, but it may have room
             subject = replace(subject, in_full=False)
-            found = Measurement(subject, kept, live, turns).run(batch, issued)
+            found = Measurement(subject, kept, batch, live, turns).run()
         return found

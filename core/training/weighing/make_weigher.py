@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from training.hardware.strategy import Strategy
 from training.weighing.weigher import Weigher
 
 
-def weigher_of(*given: Any) -> Weigher:
+def weigher_of(*given: Any, strategy: Strategy, **options: Any) -> Weigher:
     """Return what weighs batches, or this process's parts of them.
 
     Args:
-        given: as those of ``Weigher``, and last by which processes the run is computed.
+        given: as those of ``Weigher``.
+        strategy: by which processes the run is computed.
+        options: as those of ``Weigher``.
     """
-    *own, strategy = given
     if not strategy.is_divided:
-        return Weigher(*own)
+        return Weigher(*given, **options)
     # Late: a run of one process need not import it.
     from training.weighing.part_weigher import PartWeigher
 
-    return PartWeigher(*own, strategy=strategy)
+    return PartWeigher(*given, strategy=strategy, **options)

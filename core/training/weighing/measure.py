@@ -8,6 +8,7 @@ of a batch's gradient depends on what else is in the batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from training.feed.batches import batch_to_device
 from training.feed.structure import CannotCutError, TooFewError, deep_copy
 from training.messages.error_texts import error_text
-from training.weighing.candidates import labels_of
+from training.weighing.candidates import Contents, labels_of
 from training.weighing.collated import Collated, collates_by_itself
 from training.weighing.cut import (
     Cut,
@@ -25,6 +26,7 @@ from training.weighing.cut import (
     Outputs,
     PartOfOutputs,
     Rows,
+    Way,
     has_licence,
 )
 from training.weighing.fit import Fit, fit, fits, fitting, sampled
@@ -50,84 +52,102 @@ class Measurement:
     Args:
         subject: what is measured.
         kept: puts back what the passes move.
+        batch: what it is measured on.
         live: units that earlier batches left; None: all.
         turns: cuts to make.
     """
 
     def __init__(
-        self, subject: Subject, kept: Kept, live: list[str] | None, turns: int
+        self,
+        subject: Subject,
+        kept: Kept,
+        batch: Contents,
+        live: list[str] | None,
+        turns: int,
     ) -> None:
         self._subject, self._kept = subject, kept
+        self._batch, self._issued, self._counts = (
+            batch.batch,
+            batch.issued,
+            batch.counts,
+        )
+        self._samples = None if batch.issued is None else len(batch.issued)
         self._live, self._turns = live, turns
+        self._found = found = Look()
         self._said: float | None = None  # by step_fn, of the batch computed last
         self._theirs: Exception | None = None  # what step_fn or the model raised last
         self._parameters = [p for p in subject.model.parameters() if p.requires_grad]
-        self._is_half = any(p.dtype in _HALF for p in self._parameters)
-        self._by_losses = subject.by_losses
+        found.is_half = any(p.dtype in _HALF for p in self._parameters)
         device = subject.device.type
         self._precision: Precision = partial(torch.autocast, device, enabled=False)
         self._under_way = subject.autocast or _surrounding(device)
         if not subject.in_full and self._under_way is not None:
-            self._precision, self._is_half = self._under_way, True
+            self._precision, found.is_half = self._under_way, True
 
-    def run(self, batch: Any, issued: Any) -> Look:
-        """Return what ``batch``, on the host, tells; ``issued``: as for ``look``."""
-        found = Look()
+    def run(self) -> Look:
+        """Return what the batch tells."""
+        found = self._found
         try:
-            is_random = self._prepare(batch, found)
-            whole = self._whole(batch, found, is_random)
+            is_random = self._prepare()
+            whole = self._whole(is_random)
         except Exception as error:
             if error is self._theirs and not self._by_losses:
                 raise  # in train mode, on a whole batch: training would meet it, too
             found.reasons.append(f"the model raised {error_text(error)}")
             found.has_no_room = isinstance(error, torch.OutOfMemoryError)
             return found
-        samples = None if issued is None else len(issued)
         if found.said is not None:
-            self._compare_said(batch, samples, whole, found)
+            if not self._by_losses:  # of a loss without a unit they would tell anything
+                with self._noting_errors():
+                    self._compare_said(whole)
             return found
         found.is_final = bool(whole.isfinite().all()) and bool(whole.any())
         found.is_empty = not found.is_final
-        for way in self._ways(batch, samples, issued):
-            try:
-                self._try(way, batch, whole, found)
-            except CannotCutError as error:
-                found.is_final &= not isinstance(error, TooFewError)
-                found.reasons.append(str(error))
-            except Exception as error:
-                found.reasons.append(error_text(error))
+        for way in self._ways():
+            with self._noting_errors():
+                self._try(way(), whole)
             if found.turns:
                 break
-        self._tell_apart(batch, samples, found)
-        if self._subject.has_parted:
-            self._tell_by_width(issued, found)
-        self._look_at_column_0(batch, found)
+        for look_on in (self._tell_apart, self._tell_by_width, self._look_at_column_0):
+            with self._noting_errors():
+                look_on()
         return found
 
-    def _ways(
-        self, batch: Any, samples: int | None, issued: Any
-    ) -> Iterator[Callable[[], Any]]:
-        subject, counts = self._subject, self._subject.counts
-        allowed = self._may_mask(batch)
-        yield lambda: self._rows(batch, samples)
-        yield lambda: Masks(batch, counts, allowed)
-        yield lambda: Collated(subject.loader, issued, counts)
-        if subject.loss_fn is not None:
-            yield lambda: Outputs(batch, samples, counts)
+    @contextmanager
+    def _noting_errors(self) -> Iterator[None]:
+        """Add an error to the reasons why nothing is told, and go on."""
+        try:
+            yield
+        except CannotCutError as error:
+            self._found.is_final &= not isinstance(error, TooFewError)
+            self._found.reasons.append(str(error))
+        except Exception as error:
+            self._found.reasons.append(error_text(error))
 
-    def _rows(self, batch: Any, samples: int | None) -> Rows:
-        return Rows(batch, samples, self._subject.counts, self._subject.is_second)
+    @property
+    def _by_losses(self) -> bool:
+        """Whether losses are compared, not gradients."""
+        return self._subject.by_losses or self._found.by_losses
 
-    def _may_mask(self, batch: Any) -> bool:
+    def _ways(self) -> Iterator[Callable[[], Way]]:
+        allowed = self._may_mask()
+        yield lambda: self._rows(self._batch)
+        yield lambda: Masks(self._batch, self._counts, allowed)
+        yield lambda: Collated(self._subject.loader, self._issued, self._counts)
+        if self._subject.loss_fn is not None:
+            yield lambda: Outputs(self._batch, self._samples, self._counts)
+
+    def _rows(self, batch: Any) -> Rows:
+        return Rows(batch, self._samples, self._counts, self._subject.is_second)
+
+    def _may_mask(self) -> bool:
         model = self._subject.model if self._subject.has_own_loss else nn.Module()
-        return has_licence(batch, model, self._subject.counts)
+        return has_licence(self._batch, model, self._counts)
 
-    def _try(
-        self, make: Callable[[], Any], batch: Any, whole: Tensor, found: Look
-    ) -> None:
+    def _try(self, way: Way, whole: Tensor) -> None:
         """Cut in one way, and compare every turn with the candidates."""
-        way = make()
-        if way.whole is not batch:
+        found = self._found
+        if way.whole is not self._batch:
             whole = self._gradient(way.whole)
         live = [u for u in way.amounts if self._live is None or u in self._live]
         adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in live
@@ -162,24 +182,15 @@ class Measurement:
         found.turns = turns
         # Entries by name come last.
         found.live = [] if is_mixed else sorted(live, key=lambda unit: ":" in unit)
-        found.is_none = not found.live
 
-    def _compare_said(
-        self, batch: Any, samples: int | None, whole: Tensor, found: Look
-    ) -> None:
+    def _compare_said(self, whole: Tensor) -> None:
         """Compare what step_fn says of two parts with what their gradients weigh."""
-        if self._by_losses:  # of a loss without a unit they would tell anything
-            return
-        try:
-            cut = self._rows(batch, samples).cut(0)
-            gradients, weights = [], []
-            for part in cut.parts:
-                gradients.append(self._gradient(part))
-                weights.append(self._said or 0.0)
-            told = fit(whole, gradients[0], gradients[1], self._is_half)
-        except Exception as error:  # nothing to compare with
-            found.reasons.append(error_text(error))
-            return
+        found, cut = self._found, self._rows(self._batch).cut(0)
+        gradients, weights = [], []
+        for part in cut.parts:
+            gradients.append(self._gradient(part))
+            weights.append(self._said or 0.0)
+        told = fit(whole, gradients[0], gradients[1], found.is_half)
         if told is None or not found.said or told.rest > LIMIT:
             return
         found.fit, found.sizes = told, cut.sizes
@@ -187,42 +198,37 @@ class Measurement:
         found.shares = {**cut.shares, "said": said}
         found.live = ["said"] if fits(said, told) else []
 
-    def _tell_apart(self, batch: Any, samples: int | None, found: Look) -> None:
+    def _tell_apart(self) -> None:
         """One look more, with labels thinned, where units had equal shares so far."""
-        tied = {"shifted_labels", "labels", "samples", "elements"} & set(found.live)
+        units = {"shifted_labels", "labels", "samples", "elements"}
+        tied = units & set(self._found.live)
         has_labels = bool(tied & {"shifted_labels", "labels"})
-        if not has_labels or len(tied) < 2 or not self._may_mask(batch):
-            return
-        try:
-            thinned = Masks(batch, self._subject.counts, True).thinned()
-            self._narrow(thinned, self._rows(thinned, samples).cut(0), found)
-        except Exception as error:
-            found.reasons.append(error_text(error))
+        if has_labels and len(tied) > 1 and self._may_mask():
+            thinned = Masks(self._batch, self._counts, True).thinned()
+            self._narrow(thinned, self._rows(thinned).cut(0))
 
-    def _tell_by_width(self, issued: Any, found: Look) -> None:
+    def _tell_by_width(self) -> None:
         """One cut more, of rows collated again: fewer may be padded to a smaller width.
 
-        Rows of one width have the shares of their elements.
+        Only where units weigh the batch unlike those before: rows of one width have the
+        shares of their elements.
         """
-        subject, has_width = self._subject, any("elements" in u for u in found.live)
-        is_told = found.by_losses or "samples" not in found.live
+        subject, found = self._subject, self._found
+        has_width = "samples" in found.live and any("elements" in u for u in found.live)
         # Processes whose rows are of other widths would make other passes.
-        if is_told or not has_width or subject.strategy.is_divided:
+        is_alone = not subject.strategy.is_divided
+        if not (subject.has_parted and has_width and is_alone) or found.by_losses:
             return
-        if not collates_by_itself(subject.loader):
-            return
-        try:
-            way = Collated(subject.loader, issued, subject.counts)
+        if collates_by_itself(subject.loader):
+            way = Collated(subject.loader, self._issued, self._counts)
             for cut in map(way.cut, range(way.num_turns)):
                 if len({cut.shares.get(unit) for unit in found.live}) > 1:
-                    self._narrow(way.whole, cut, found)
+                    self._narrow(way.whole, cut)
                     return
-        except Exception as error:
-            found.reasons.append(error_text(error))
 
-    def _narrow(self, whole: Any, cut: Cut, found: Look) -> None:
+    def _narrow(self, whole: Any, cut: Cut) -> None:
         """Keep the units that have the shares of one cut more, if that tells any."""
-        told = self._fit(self._gradient(whole), cut)
+        told, found = self._fit(self._gradient(whole), cut), self._found
         if told is None or self._is_mixed(told):
             return
         if right := fitting(found.live, cut.shares, told):
@@ -231,62 +237,52 @@ class Measurement:
 
     def _fit(self, whole: Tensor, cut: Cut) -> Fit | None:
         one, other = map(self._gradient, cut.parts)
-        return fit(whole, one, other, self._is_half)
+        return fit(whole, one, other, self._found.is_half)
 
     def _is_mixed(self, told: Fit) -> bool:
         """Whether rows depend on one another."""
-        return told.rest > (LIMIT_HALF if self._is_half else LIMIT)
+        return told.rest > (LIMIT_HALF if self._found.is_half else LIMIT)
 
-    def _look_at_column_0(self, batch: Any, found: Look) -> None:
+    def _look_at_column_0(self) -> None:
         """Where no row has a label in column 0, tell whether one there would count."""
+        found, labels = self._found, labels_of(self._batch)
         both = {"shifted_labels", "labels"}
-        labels = labels_of(batch)
         if not both <= set(found.live) or labels is None or labels.ndim != 2:
             return
-        try:
-            other = Masks(batch, self._subject.counts, True).shifted()
-            with torch.enable_grad():
-                losses = [float(self._loss(b)[0].detach()) for b in (batch, other)]
-        except Exception as error:
-            found.reasons.append(error_text(error))
-            return
-        counts = abs(losses[0] - losses[1]) > (1e-3 if self._is_half else 1e-7) * abs(
-            losses[0]
-        )
+        other = Masks(self._batch, self._counts, True).shifted()
+        with torch.enable_grad():
+            own, theirs = (float(self._loss(b).detach()) for b in (self._batch, other))
+        counts = abs(own - theirs) > (1e-3 if found.is_half else 1e-7) * abs(own)
         gone = "shifted_labels" if counts else "labels"
         found.live = [unit for unit in found.live if unit != gone]
 
-    def _prepare(self, batch: Any, found: Look) -> bool:
+    def _prepare(self) -> bool:
         """Choose precision and mode; return whether the modes have other losses."""
         try:
-            is_random = self._choose_mode(batch, found)
+            return self._choose_mode()
         except Exception as error:
             # Out of memory: fewer rows tell more in full precision than all in half.
             if self._under_way is None or isinstance(error, torch.OutOfMemoryError):
                 raise
-            is_random = None
-        if is_random is None:  # here, or its error would be told with the one above
-            assert self._under_way is not None
-            self._precision, self._is_half = self._under_way, True
-            is_random = self._choose_mode(batch, found)
-        found.is_half = self._is_half
-        return is_random
+        # Here, or its error would be told with the one above.
+        self._precision, self._found.is_half = self._under_way, True
+        return self._choose_mode()
 
-    def _choose_mode(self, batch: Any, found: Look) -> bool:
+    def _choose_mode(self) -> bool:
         """Eval mode, unless the loss has another form there, or is none."""
-        model = self._subject.model
+        model, found = self._subject.model, self._found
         with torch.enable_grad():  # a step function may differentiate by itself
             self._into_eval()
             before = self._kept.states()
             try:
-                quiet = float(self._loss(batch)[0].detach())
+                quiet = float(self._loss(self._batch).detach())
             except Exception:
                 quiet = None
             found.may_be_random = self._kept.states() != before
             quiet_train_mode(model, self._kept)
             try:
-                loss, found.said = self._loss(batch)
-                loud = float(loss.detach())
+                loud = float(self._loss(self._batch).detach())
+                found.said = self._said
             except Exception:
                 if quiet is None:
                     raise
@@ -303,29 +299,29 @@ class Measurement:
             if isinstance(module, nn.Module):
                 module.eval()
 
-    def _whole(self, batch: Any, found: Look, is_random: bool) -> Tensor:
+    def _whole(self, is_random: bool) -> Tensor:
         """Return the gradient of the batch, or its loss where there is none to be had.
 
         Some layers have one in train mode only, such as cuDNN's recurrent ones.
         """
-        model = self._subject.model
+        model, found = self._subject.model, self._found
         try:
-            return self._gradient(batch)
+            return self._gradient(self._batch)
         except NoGradientError as error:
             if not (model.training or is_random):
                 quiet_train_mode(model, self._kept)
                 try:
-                    return self._gradient(batch)
+                    return self._gradient(self._batch)
                 except NoGradientError:
                     self._into_eval()
             found.reasons.append(str(error))
-        if self._is_half:
+        if found.is_half:
             raise NoGradientError("the losses of half precision tell nothing")
-        self._by_losses = found.by_losses = True
-        return self._gradient(batch)
+        found.by_losses = True
+        return self._gradient(self._batch)
 
-    def _loss(self, batch: Any) -> tuple[Tensor, float | None]:
-        """Return the loss, and the weight that step_fn says, on a copy of ``batch``."""
+    def _loss(self, batch: Any) -> Tensor:
+        """Return the loss of a copy of ``batch``; note the weight that step_fn says."""
         self._kept.put_buffers_back()
         subject, unsaid = self._subject, float("nan")
         model: Any = subject.model
@@ -341,15 +337,15 @@ class Measurement:
                     self._theirs = error
                 raise
         self._said = None if weight is unsaid else weight
-        return loss, self._said
+        return loss
 
     def _gradient(self, batch: Any) -> Tensor:
         """Return the gradient, (P,), or the loss, (1,), float64."""
         if self._by_losses:  # a step that differentiates by itself does in training
             with torch.set_grad_enabled(not self._subject.by_losses):
-                return self._loss(batch)[0].detach().double().reshape(1).cpu()
+                return self._loss(batch).detach().double().reshape(1).cpu()
         with torch.enable_grad():
-            loss, _ = self._loss(batch)
+            loss = self._loss(batch)
             try:
                 found = self._subject.strategy.gradients(loss, self._parameters)
             except Exception as error:  # whatever a backward of the user's own raises

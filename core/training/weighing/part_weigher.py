@@ -10,9 +10,8 @@ import torch
 
 from training.errors import ConfigError
 from training.feed.share import StandIn
-from training.hardware.strategy import Strategy
 from training.weighing import sentences
-from training.weighing.candidates import said_weight
+from training.weighing.candidates import Contents
 from training.weighing.collated import load
 from training.weighing.sentences import WAYS_OUT
 from training.weighing.subject import Look
@@ -34,13 +33,7 @@ class PartWeigher(Weigher):
 
     Args:
         given: as those of ``Weigher``.
-        strategy: of many processes.
     """
-
-    def __init__(self, *given: Any, strategy: Strategy) -> None:
-        super().__init__(*given)
-        self._strategy = strategy
-        self._seen = Look()  # in the batch that was measured last
 
     def ask(self, part: Any, source: Any) -> float:
         """Return what a part that this process trains on counts in its window.
@@ -49,7 +42,10 @@ class PartWeigher(Weigher):
             part: on the host.
             source: a ``DividedLoader``, or what it told when it had read this part.
         """
-        weight = self._weight(part, source)
+        weight = self._said(part)
+        if weight is None:
+            own = Contents(self.counts, part, source.issued, source.stands_in)
+            weight = self._weight(own, partial(self._whole, part, source))
         if self.weigh == self.ask and len(self._told.live) <= 1:
             self._find_usual()
         return counted(weight, source)
@@ -67,11 +63,14 @@ class PartWeigher(Weigher):
         first batch of a run whose passes wait for one another nothing is measured,
         since parts may take unequal numbers of passes.
         """
-        said = said_weight(batch) is not None or self._function is not None
+        if (said := self._said(batch)) is not None:
+            return said
         is_first = self._told.unit is None and not self._told.is_settled
-        if said or (is_first and not self._strategy.passes_together):
+        if is_first and not self._subject.strategy.passes_together:
             return super().evaluated(batch, samples)
-        unit, weight, agree = self._told.compared(self._counts, batch, samples)
+        issued = None if samples is None else range(samples)
+        own = Contents(self.counts, batch, issued)
+        unit, weight, agree = self._told.compared(own)
         if not agree:
             others = [in_words(each) for each in self._told.live if each != unit]
             log.warning(
@@ -80,50 +79,32 @@ class PartWeigher(Weigher):
             )
         return weight
 
-    def _weight(self, part: Any, source: Any) -> float:
-        issued = source.issued
-        if said_weight(part) is not None or self._function is not None:
-            return self(part, issued)
-        samples = None if issued is None else len(issued)
-        if not self._told.is_settled and self._model is not None:
-            counts = self._measured(*self._whole(part, source)) != 0.0
-            self._agree()
-            if not counts:  # nor does any part
-                return 0.0
-        elif self._told.later.are_left and self._told.later.is_due():
-            self._look_again(*self._whole(part, source)[:2])
-        if self._differ(part, samples, source.stands_in):
-            if self._told.is_settled:
-                counts = self._decided_late(*self._whole(part, source)) != 0.0
-                self._agree()
-                if not counts:
-                    return 0.0
-            if self._differ(part, samples, source.stands_in):
-                self._unknown(sentences.undecided(self._told.live, self._reasons))
-        return 0.0 if source.stands_in else self._amount(part, samples)
-
-    def _whole(self, part: Any, source: Any) -> tuple[Any, Any, int | None]:
-        """Return (batch, its indices where known, samples): the same everywhere."""
-        if self._strategy.data == "own":  # that of main: there is none of all
-            return self._strategy.on_main(lambda: part), None, None
+    def _whole(self, part: Any, source: Any) -> Contents:
+        """Return the batch, which is the same everywhere."""
+        subject = self._subject
+        if subject.strategy.data == "own":  # that of main: there is none of all
+            shared = subject.strategy.on_main(lambda: part)
+            return Contents(self.counts, shared)
         if source.whole is not None:
-            return source.whole, None, None
+            return Contents(self.counts, source.whole)
         indices = source.issued.whole
-        with untouched([], self._loader):
-            (batch,) = load(self._loader, indices, [range(len(indices))])
-        return batch, indices, len(indices)
+        with untouched([], subject.loader):
+            (batch,) = load(subject.loader, indices, [range(len(indices))])
+        return Contents(self.counts, batch, indices)
 
-    def _differ(self, part: Any, samples: int | None, stands_in: bool) -> bool:
-        """Whether the units left weigh any process's part differently."""
+    def _as_before(self, own: Contents) -> float | None:
+        return None if self._has_parted(own) else self._told.amount(own)
+
+    def _has_parted(self, own: Contents) -> bool:
+        """Whether the units left weigh any process's part unlike those before."""
         if len(self._told.live) <= 1:
             return False
-        differs = not stands_in and self._told.has_parted(self._counts, part, samples)
-        return self._strategy.sum([float(differs)]) != [0.0]
+        differs = not own.stands_in and self._told.has_parted(own)
+        return self._subject.strategy.sum([float(differs)]) != [0.0]
 
-    def look(self, batch: Any, issued: Any, live: list[str] | None = None) -> Look:
-        """Return what ``batch`` tells, and remember it."""
-        self._seen = super().look(batch, issued, live)
-        return self._seen
+    def _once_seen(self, own: Contents, is_counted: bool) -> float:
+        self._agree()
+        return super()._once_seen(own, is_counted)
 
     def _agree(self) -> None:
         """Refuse to go on if processes have seen different things in one batch.
@@ -134,22 +115,19 @@ class PartWeigher(Weigher):
         """
         told = self._told
         own = told.unit, list(told.live), told.is_settled, told.scale
-        every = zip(*self._strategy.gather(own), strict=True)
+        every = zip(*self._subject.strategy.gather(own), strict=True)
         for what, found in zip(WHAT, every, strict=True):
             if all(each == found[0] for each in found):
                 continue
-            self._strategy.on_each(partial(_require_room, self._seen))
+            self._subject.strategy.on_each(partial(_require_room, self._seen))
             said = ", ".join(f"{each!r} on rank {r}" for r, each in enumerate(found))
             raise ConfigError(
                 "what the loss is a mean over was measured otherwise in each process "
                 f"({what} is {said}): {WAYS_OUT}"
             )
 
-    def _refuse_differing(self, batch: Any, samples: int | None, seen: Any) -> None:
-        self._reasons += seen.reasons  # parts are compared, not the batch
-
     def _refusal(self, why: str) -> ConfigError:
-        return ConfigError(sentences.divided(self._strategy.size, why))
+        return ConfigError(sentences.divided(self._subject.strategy.size, why))
 
 
 def counted(weight: float, source: Any) -> float:

@@ -27,33 +27,33 @@ class Subject:
     """What is measured.
 
     Attributes:
-        model: the bare module, on ``device``.
         forward: ``(model, batch, weight) -> (0-d mean loss, weight, parts)``.
         counts: counts units.
-        device: where batches go.
-        loader: torch's own, to collate again with, or None.
         loss_fn: a module with buffers, perhaps.
         has_own_loss: whether the model computes its loss itself.
         by_losses: compare losses, as an evaluation without gradients does.
         beside: modules, optimizers and generators that computing the loss may move.
         autocast: what the run computes in, for models that run in nothing else.
         strategy: by which processes the run is computed; all of them look.
+        model: the bare module, on ``device``, once a run has set it up.
+        device: where batches go.
+        loader: torch's own, to collate again with, or None.
         is_second: whether dimension 1 of the batch holds samples.
         in_full: whether to compute in full precision where the model can.
         has_parted: whether the units that earlier batches left weigh this one unlike.
     """
 
-    model: nn.Module
     forward: ComputeLoss
     counts: Counts
-    device: torch.device
-    loader: Any
     loss_fn: Any
     has_own_loss: bool
     by_losses: bool
     beside: Sequence[Any]
     autocast: Precision | None
     strategy: Strategy
+    model: nn.Module = field(default_factory=nn.Module)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    loader: Any = None
     is_second: bool = False
     in_full: bool = True
     has_parted: bool = False
@@ -69,7 +69,6 @@ class Look:
         fit: the cut that told most: the refuting one, or the first.
         shares: of each unit in that cut.
         sizes: of its parts.
-        is_none: no unit explains it, or rows depend on one another.
         said: the weight that step_fn returned for the batch, or None.
         reasons: why a way told nothing, one a way.
         is_final: whether another batch could tell no more.
@@ -86,7 +85,6 @@ class Look:
     fit: Fit | None = None
     shares: dict[str, tuple[float, float]] = field(default_factory=dict)
     sizes: Sequence[int] = ()
-    is_none: bool = False
     said: float | None = None
     reasons: list[str] = field(default_factory=list)
     is_final: bool = False
@@ -95,6 +93,11 @@ class Look:
     by_losses: bool = False
     has_no_room: bool = False
     is_empty: bool = False
+
+    @property
+    def is_none(self) -> bool:
+        """Whether no unit explains it, or rows depend on one another."""
+        return self.turns > 0 and not self.live
 
     def is_over_nothing(self, units: Sized, present: Sized) -> bool:
         """Whether the batch is a mean over nothing, which counts 0 in its window.

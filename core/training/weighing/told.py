@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
-from training.weighing.candidates import Counts, needed
+from training.weighing.candidates import Contents
 from training.weighing.later_looks import LaterLooks
 from training.weighing.units import OF_LABELS
 
 if TYPE_CHECKING:
     from training.weighing.fit import Fit
     from training.weighing.subject import Look
+
+
+class Phase(Enum):
+    """How far a unit is known."""
+
+    SOUGHT = "first batches are looked at, to find it"
+    RESUMED = "a checkpoint says it; the next batch is compared with that"
+    SETTLED = "no batch is looked at any more to find it"
+    ASIDE = "batches that are not trained on count by it"
 
 
 @dataclass(slots=True)
@@ -30,9 +40,8 @@ class Told:
         cuts: that have told something.
         batches: that were looked at.
         has_waited: whether batches counted that nobody had to look at.
-        is_settled: whether no batch is looked at any more to find the unit.
-        is_defined: whether that is since torch defines the loss: nothing was measured.
-        expected: the unit of a checkpoint, to compare with what the next batch tells.
+        phase: how far the unit is known.
+        is_defined: whether torch defines the loss: nothing was measured.
         later: batches to look at again.
         undecided: units that it may be besides, where nothing decides any more. A batch
             that has none of one may yet be a mean over nothing.
@@ -47,12 +56,22 @@ class Told:
     cuts: int = 0
     batches: int = 0
     has_waited: bool = False
-    is_settled: bool = False
+    phase: Phase = Phase.SOUGHT
     is_defined: bool = False
-    expected: str | None = None
     later: LaterLooks = field(default_factory=LaterLooks)
     undecided: list[str] = field(default_factory=list)
     aside: Told | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no batch is looked at any more to find the unit."""
+        return self.phase is Phase.SETTLED
+
+    @property
+    def has_counted(self) -> bool:
+        """Whether a batch before the one that is looked at has counted."""
+        is_sought = self.phase is Phase.SOUGHT
+        return not is_sought or self.has_waited or self.batches > 0
 
     @property
     def is_nothing(self) -> bool:
@@ -86,21 +105,18 @@ class Told:
         now = 1.0 if unit == "batches" else self.live.get(unit)
         return self.scale * (before / now) if before and now else self.scale
 
-    def amount(self, counts: Counts, batch: Any, samples: int | None) -> float:
+    def amount(self, batch: Contents) -> float:
         """Return what ``batch`` counts: by samples, where no unit is known.
 
         Raises:
             DataError: the batch does not tell.
         """
         if self.unit is None or self.unit == "sum":
-            amount = counts("samples", batch, samples)
+            amount = batch("samples")
             return self.scale * (1.0 if amount is None else amount)
-        amount = counts(self.unit, batch, samples)
-        return self.scale * needed(amount, self.unit, batch)
+        return self.scale * batch.needed(self.unit)
 
-    def compared(
-        self, counts: Counts, batch: Any, samples: int | None
-    ) -> tuple[str | None, float, bool]:
+    def compared(self, batch: Contents) -> tuple[str | None, float, bool]:
         """Return by which of the units left ``batch`` counts, its weight, if all agree.
 
         That is the first of them that it tells; others say nothing.
@@ -108,22 +124,26 @@ class Told:
         Raises:
             DataError: the batch tells none of them.
         """
-        told = self._amounts(counts, batch, samples)
+        told = self._amounts(batch)
         if not told:
-            return self.unit, self.amount(counts, batch, samples), True
+            return self.unit, self.amount(batch), True
         first = next(iter(told))
         return first, self.on_scale(first) * told[first], self._agree(told)
 
-    def has_parted(self, counts: Counts, batch: Any, samples: int | None) -> bool:
+    def has_parted(self, batch: Contents) -> bool:
         """Whether ``batch`` counts otherwise, or not at all, by one unit left."""
-        told = self._amounts(counts, batch, samples)
+        told = self._amounts(batch)
         return len(told) < len(self.live) or not self._agree(told)
 
-    def _amounts(
-        self, counts: Counts, batch: Any, samples: int | None
-    ) -> dict[str, float]:
+    def goes_on_alike(self, batch: Contents) -> bool:
+        """Whether ``batch`` tells nothing: all units have gone together so far."""
+        # Else it hangs on the unit whether it is trained on.
+        there = len(batch.present(self.live)) in (0, len(self.live))
+        return there and not self.has_parted(batch)
+
+    def _amounts(self, batch: Contents) -> dict[str, float]:
         """Return how much ``batch`` holds of those units left that it tells."""
-        every = {unit: counts(unit, batch, samples) for unit in self.live}
+        every = {unit: batch(unit) for unit in self.live}
         return {unit: each for unit, each in every.items() if each is not None}
 
     def _agree(self, told: Mapping[str, float]) -> bool:
@@ -134,49 +154,43 @@ class Told:
             for unit, own in told.items()
         )
 
-    def keep(self, live: list[str], is_first: bool) -> str:
+    def keep(self, live: list[str], seen: Fit | None) -> bool:
         """Go on with the units in ``live``, on the scale of the batches before.
 
         Args:
             live: what a batch has left of them.
-            is_first: whether no batch has counted so far.
+            seen: how well shares explain its gradient.
         Returns:
-            The unit that weighs now, unless nothing puts it on that scale.
+            Whether anything puts what the first of them weighs on that scale.
         """
         left = {unit: self.live[unit] for unit in live if unit in self.live}
         unit, before = next(iter(left)), self.unit
-        if before is not None and before != unit and not is_first:
+        if before is not None and before != unit and self.has_counted:
             if unit == "sum" or not (self.live[unit] and self.live[before]):
-                return unit
+                return False
             self.scale *= self.live[before] / self.live[unit]
         self.live, self.unit, self.aside = left, unit, None
-        return unit
-
-    def note(self, seen: Fit | None) -> None:
-        """Remember how well shares explain the gradient of a batch, and its size."""
         if seen is not None:
             self.rest = max(self.rest, seen.rest)
             self.norm = max(self.norm, seen.norm)
+        return True
 
     def holds_nothing(
-        self,
-        counts: Counts,
-        batch: Any,
-        samples: int | None,
-        look: Callable[[list[str]], Look],
+        self, batch: Contents, look: Callable[[Contents, list[str]], Look]
     ) -> bool:
         """Whether ``batch`` is a mean over nothing, by a unit that was not decided."""
-        there = counts.present(self.undecided, batch, samples)
+        there = batch.present(self.undecided)
         if there == self.undecided:
             return False
-        if look(self.undecided).is_over_nothing(self.undecided, there):
+        if look(batch, self.undecided).is_over_nothing(self.undecided, there):
             return True
         self.undecided = there  # it is a mean over something else
         return False
 
     def beside(self) -> Told:
         """Return a copy of what holds for batches that are not trained on."""
-        return replace(self.aside or self, aside=None, later=LaterLooks())
+        own = self.aside or self
+        return replace(own, phase=Phase.ASIDE, aside=None, later=LaterLooks())
 
     def settle_undecided(self) -> None:
         """Count by the unit that is preferred, whatever batches tell from here on."""
@@ -192,11 +206,12 @@ class Told:
         Args:
             counted: samples or batches, where none tells it.
         """
-        is_first = self.batches <= 1 and not (self.has_waited or self.is_settled)
-        self.scale = 1.0 if is_first or counted is None else self.on_scale(counted)
-        if counted is not None:
+        if counted is None:
+            self.scale = 1.0
+        else:
+            self.scale = self.on_scale(counted) if self.has_counted else 1.0
             self.settle_undecided()
-        self.is_settled, self.live, self.unit, self.aside = True, {}, None, None
+        self.phase, self.live, self.unit, self.aside = Phase.SETTLED, {}, None, None
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""
@@ -209,7 +224,7 @@ class Told:
             "cuts": self.cuts,
             "batches": self.batches,
             "has_waited": self.has_waited,
-            "is_settled": self.is_settled or self.expected is not None,
+            "is_settled": self.phase is not Phase.SOUGHT,
             "is_defined": self.is_defined,
             "later": self.later.number,
             "num_ignoring": self.later.num_ignoring,
@@ -220,7 +235,9 @@ class Told:
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> Told:
         """Return what ``settings`` has kept; its unit is to be compared."""
-        unit, aside = saved["unit"], saved.get("aside")
+        unit, aside, phase = saved["unit"], saved.get("aside"), Phase.SOUGHT
+        if saved["is_settled"]:
+            phase = Phase.SETTLED if unit is None else Phase.RESUMED
         return cls(
             unit=unit,
             live={str(name): float(n) for name, n in saved["live"].items()},
@@ -231,9 +248,8 @@ class Told:
             batches=int(saved["batches"]),
             # Files of earlier releases do not say it.
             has_waited=saved.get("has_waited", bool(saved["live"]) > saved["batches"]),
-            is_settled=saved["is_settled"] and unit is None,  # and stays so
+            phase=phase,
             is_defined=saved.get("is_defined", False),
-            expected=unit if saved["is_settled"] else None,
             later=LaterLooks(saved.get("later"), saved.get("num_ignoring", 0)),
             undecided=list(saved.get("undecided", ())),
             aside=None if aside is None else cls.of(aside),

@@ -28,15 +28,12 @@ ELEMENTS, SHIFTED_ELEMENTS = "elements:", "shifted_elements:"
 
 def in_words(unit: str) -> str:
     """Return what a person calls ``unit``."""
-    if unit.startswith(SHIFTED_MASK):
-        return f"the ones of {unit.removeprefix(SHIFTED_MASK)!r} after the shift"
-    if unit.startswith(MASK):
-        return f"the ones of {unit.removeprefix(MASK)!r}"
-    for prefix, after in ((SHIFTED_ELEMENTS, " after the shift"), (ELEMENTS, "")):
-        if unit.startswith(prefix):
-            name = unit.removeprefix(prefix)
-            return f"the elements of {repr(name) if name else 'a batch'}{after}"
-    return UNITS.get(unit, unit)  # batches, where nothing tells one
+    kind, of_entry, name = unit.partition(":")
+    if not of_entry:
+        return UNITS.get(unit, unit)  # batches, where nothing tells one
+    what = "ones" if unit.startswith((MASK, SHIFTED_MASK)) else "elements"
+    after = " after the shift" if kind.startswith("shifted") else ""
+    return f"the {what} of {repr(name) if name else 'a batch'}{after}"
 
 
 def is_unit(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,16 +53,11 @@ class Kept:
         self.modules = list(
             dict.fromkeys(m for each in modules for m in each.modules())
         )
-        self._modes = [module.training for module in self.modules]
-        self._buffers = [dict(module._buffers) for module in self.modules]
-        self._values = [
-            {name: b.detach().clone() for name, b in buffers.items() if b is not None}
-            for buffers in self._buffers
-        ]
-        self._numbers = [_numbers_of(module) for module in self.modules]
-        self._extra = [
-            (m, copy.deepcopy(m.get_extra_state())) for m in _with_extra(self.modules)
-        ]
+        self._modes = [(m, m.training) for m in self.modules]
+        self._buffers = [(m, _copies_of(m._buffers)) for m in self.modules]
+        self._numbers = [(m, _numbers_of(m)) for m in self.modules]
+        extra = filter(_has_extra_state, self.modules)
+        self._extra = [(m, copy.deepcopy(m.get_extra_state())) for m in extra]
         kept = modules if keeps_parameters else []
         parameters = list(dict.fromkeys(p for m in kept for p in m.parameters()))
         size = sum(p.numel() * p.element_size() for p in parameters)
@@ -90,20 +85,16 @@ class Kept:
         """
         with torch.no_grad():
             self._put_parameters_back()
-            for module, buffers, values in zip(
-                self.modules, self._buffers, self._values, strict=True
-            ):
+            for module, buffers in self._buffers:
                 module._buffers.clear()
-                module._buffers.update(buffers)
-                for name, value in values.items():
-                    buffer = buffers[name]
-                    assert buffer is not None
+                for name, (buffer, value) in buffers.items():
+                    module._buffers[name] = buffer
                     # Else untouched, so that versions and views stay as they are.
-                    if not is_same_tensor(buffer, value):
+                    if buffer is not None and not is_same_tensor(buffer, value):
                         if buffer.shape != value.shape:  # it has grown in place
                             buffer.resize_(value.shape)
                         buffer.copy_(value)
-        for module, numbers in zip(self.modules, self._numbers, strict=True):
+        for module, numbers in self._numbers:
             vars(module).update(numbers)
         for module, saved in self._extra:
             module.set_extra_state(copy.deepcopy(saved))
@@ -136,7 +127,7 @@ class Kept:
 
     def put_modes_back(self) -> None:
         """Give each module its mode back."""
-        for module, mode in zip(self.modules, self._modes, strict=True):
+        for module, mode in self._modes:
             module.training = mode
 
     def put_back(self) -> None:
@@ -205,15 +196,19 @@ def _numbers_of(module: nn.Module) -> dict[str, Any]:
     return found
 
 
-def _with_extra(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
-    """Yield those that save and load a state beside their tensors."""
-    for module in modules:
-        own = type(module)
-        if (
-            own.get_extra_state is not nn.Module.get_extra_state
-            and own.set_extra_state is not nn.Module.set_extra_state
-        ):
-            yield module
+def _copies_of(buffers: Mapping[str, Tensor | None]) -> dict[str, tuple[Any, Any]]:
+    """Return name -> (buffer, copy), each None where there is no buffer."""
+    return {
+        name: (each, None if each is None else each.detach().clone())
+        for name, each in buffers.items()
+    }
+
+
+def _has_extra_state(module: nn.Module) -> bool:
+    """Whether it saves and loads a state beside its tensors."""
+    own, plain = type(module), nn.Module
+    saves = own.get_extra_state is not plain.get_extra_state
+    return saves and own.set_extra_state is not plain.set_extra_state
 
 
 def _copied(optimizer: Optimizer) -> tuple[list[dict[str, Any]], list[Any]]:
@@ -256,15 +251,17 @@ def _give_back(states: list[tuple[Any, Any]]) -> None:
 
 
 def _state_of(generator: Any) -> Any:
-    for name in ("getstate", "get_state"):
-        if hasattr(generator, name):
-            return getattr(generator, name)()
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if hasattr(generator, "get_state"):
+        return generator.get_state()
     return generator.bit_generator.state
 
 
 def _set_state(generator: Any, state: Any) -> None:
-    for name in ("setstate", "set_state"):
-        if hasattr(generator, name):
-            getattr(generator, name)(state)
-            return
-    generator.bit_generator.state = state
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif hasattr(generator, "set_state"):
+        generator.set_state(state)
+    else:
+        generator.bit_generator.state = state

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from training.weighing import sentences
-from training.weighing.candidates import Counts, needed
+from training.weighing.candidates import Contents
 from training.weighing.units import OF_LABELS, in_words
 
 if TYPE_CHECKING:
@@ -17,44 +17,32 @@ log = logging.getLogger("training.weighing")
 
 
 class Untrained:
-    """Weighs what is evaluated before any batch was trained on, each batch by itself.
+    """Weighs batches that are evaluated before any was trained on, each by itself."""
 
-    Args:
-        counts: counts units.
-    """
-
-    def __init__(self, counts: Counts) -> None:
-        self._counts = counts
+    def __init__(self) -> None:
         self._unit: str | None = None  # that the batch before was counted by
 
-    def weight(
-        self, batch: Any, samples: int | None, look: Callable[[], Look]
-    ) -> float:
+    def weight(self, batch: Contents, look: Callable[[Contents], Look]) -> float:
         """Return what ``batch`` counts; one that tells nothing, as that before it.
 
         Args:
-            batch: on the host.
-            samples: in it, where that is known.
+            batch: what is evaluated.
             look: returns what it tells.
         Raises:
             DataError: those before it told a unit that it does not tell.
         """
-        before, unit = self._unit, self._counts.defined(batch)
+        before, unit = self._unit, batch.defined()
         if unit is None:
-            seen = look()
+            seen = look(batch)
             if seen.said is not None:
                 return 1.0  # step_fn says it for the batch itself
-            there = self._counts.present(OF_LABELS, batch, samples)
-            if seen.is_over_nothing(OF_LABELS, there):
+            if seen.is_over_nothing(OF_LABELS, batch.present(OF_LABELS)):
                 return 0.0
-            is_known = self._counts("samples", batch, samples) is not None
-            counted = "samples" if is_known else "batches"
+            counted = "batches" if batch("samples") is None else "samples"
             live = seen.live or [before or counted]
             unit = before if before in live else live[0]
         if before not in (None, unit):
             why = sentences.mixed(unit, str(before))
             log.warning("%s", sentences.aside(in_words(unit), why))
         self._unit = unit
-        if unit == "batches":
-            return 1.0
-        return needed(self._counts(unit, batch, samples), unit, batch)
+        return 1.0 if unit == "batches" else batch.needed(unit)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,15 +13,13 @@ from torch import nn
 from training.errors import CheckpointError, ConfigError
 from training.hardware.strategy import Strategy
 from training.weighing import sentences
-from training.weighing.candidates import Counts, LabelUse, overruling
+from training.weighing.candidates import Contents, Counts, LabelUse, said_by
 from training.weighing.later_looks import LaterLooks, is_belied
-from training.weighing.told import Told
-from training.weighing.units import check_loss_per, in_words, is_known, naming_loss_per
+from training.weighing.subject import ComputeLoss, Look, Precision, Subject
+from training.weighing.told import Phase, Told
+from training.weighing.units import check_loss_per, in_words, is_known
 from training.weighing.untrained import Untrained
 from training.weighing.usual_batch import Weigh, usual_weight
-
-if TYPE_CHECKING:
-    from training.weighing.subject import ComputeLoss, Look
 
 log = logging.getLogger("training.weighing")
 
@@ -47,7 +44,12 @@ class Weigher:
         loss_fn: passed beside the model.
         has_own_loss: whether the model computes its loss itself.
         by_losses: measure without gradients, as an evaluation does.
+        beside: modules, optimizers and generators that computing the loss may move.
+        autocast: what the run computes in.
+        strategy: by which processes each batch is computed.
     Attributes:
+        counts: counts units.
+        has_step: whether a ``step_fn`` computes the loss.
         weigh: weighs the batch whose turn it is: ``ask``, or what leaves to that all
             but usual batches, as soon as all there is to do is count.
     Raises:
@@ -61,33 +63,31 @@ class Weigher:
         loss_fn: Any = None,
         has_own_loss: bool = True,
         by_losses: bool = False,
+        *,
+        beside: Sequence[Any] = (),
+        autocast: Precision | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
         check_loss_per(loss_per)
-        self._loss_per = loss_per
-        self._function = naming_loss_per(loss_per) if callable(loss_per) else None
-        self._said = overruling(loss_per)
-        self._forward, self._loss_fn = forward, loss_fn
-        self._has_own_loss, self._by_losses = has_own_loss, by_losses
-        #: Whether a ``step_fn`` computes the loss.
+        self._loss_per, self._said = loss_per, said_by(loss_per)
         self.has_step = not has_own_loss and loss_fn is None
-        self._counts = Counts(loss_fn)
-        self.beside: Sequence[Any] = ()  # what a loss may move
-        self.autocast: Any = None  # what the run computes in
-        self._strategy = Strategy()
-        self._model: nn.Module | None = None
-        self._device = torch.device("cpu")
-        self._loader, self._window = None, None  # type: Any, Any
+        self.counts = Counts(loss_fn)
+        how = has_own_loss, by_losses, beside, autocast, strategy or Strategy()
+        self._subject = Subject(forward, self.counts, loss_fn, *how)
+        self._window: Any = None
         self._batches_a_window = 1
         self.reset()
 
     def reset(self) -> None:
         """Forget what was measured."""
         said: Any = self._loss_per
-        unit = None if callable(said) else said
-        self._told = Told(unit, is_settled=said is not None)
-        self._reasons, self._num_empty = [], 0  # type: list[str], int
-        self._allows_change = self._has_samples = self._is_aside = False
-        self._untrained = Untrained(self._counts)
+        phase = Phase.SOUGHT if said is None else Phase.SETTLED
+        self._told = Told(None if callable(said) else said, phase=phase)
+        self._reasons: list[str] = []  # why batches told nothing
+        self._num_empty = 0
+        self._seen = Look()  # in the batch that was looked at last
+        self._allows_change = False
+        self._untrained = Untrained()
         self.weigh: Weigh = self.ask
 
     def prepare(
@@ -107,9 +107,10 @@ class Weigher:
             batches_a_window: of a full one; with 1 any weight trains alike.
             window: is told if the loss is a sum.
         """
-        self._model, self._device, self._loader = model, device, loader
+        what = self._subject
+        what.model, what.device, what.loader = model, device, loader
         # Several parts of one batch make a window, too.
-        self._batches_a_window = batches_a_window * self._strategy.size
+        self._batches_a_window = batches_a_window * what.strategy.size
         self._window, told = window, self._told
         if self._batches_a_window > 1 and (told.is_defined or told.is_nothing):
             self.reset()  # it did not matter so far
@@ -131,7 +132,7 @@ class Weigher:
     @property
     def label_use(self) -> LabelUse:
         """How the loss takes labels, as far as that is known."""
-        return self._counts.label_use(self._told.is_shifted)
+        return self.counts.label_use(self._told.is_shifted)
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""
@@ -164,8 +165,9 @@ class Weigher:
 
     def _find_usual(self) -> None:
         """Count usual batches at once from here on, if all there is to do is count."""
-        told, counts = self._told, self._counts
-        if self._function is not None or told.later.are_left or told.undecided:
+        told, counts = self._told, self.counts
+        looks_again = told.later.number is not None or told.undecided
+        if callable(self._loss_per) or looks_again:
             return
         left = told.live if len(told.live) > 1 else {}
         is_first = told.unit == next(iter(left), told.unit)
@@ -184,30 +186,8 @@ class Weigher:
         """
         if (said := self._said(batch)) is not None:
             return said
-        if self._function is not None:
-            return self._function(batch)
-        samples = None if issued is None else len(issued)
-        if not self._told.is_settled and self._model is not None:
-            return self._measured(batch, issued, samples)
-        if self._told.later.are_left and self._told.later.is_due(batch):
-            self._look_again(batch, issued)
-        return self._known(batch, issued, samples)
-
-    def _known(self, batch: Any, issued: Any, samples: int | None) -> float:
-        if len(self._told.live) > 1:  # the first to tell them apart is measured
-            _, weight, agree = self._told.compared(self._counts, batch, samples)
-            return weight if agree else self._decided_late(batch, issued, samples)
-        look = partial(self.look, batch, issued)
-        if self._told.holds_nothing(self._counts, batch, samples, look):
-            return 0.0
-        return self._amount(batch, samples)
-
-    def _look_again(self, batch: Any, issued: Any) -> None:
-        """Refuse a unit that a later batch belies."""
-        self.weigh = self.ask
-        seen = self.look(batch, issued, list(self._told.live))
-        if is_belied(self._told.live, seen, self._told.rest, self._told.norm):
-            raise self._refusal(sentences.belied(seen, self.verdict))
+        own = Contents(self.counts, batch, issued)
+        return self._weight(own, lambda: own)
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
         """Return what a batch that is not trained on counts; it decides nothing.
@@ -216,93 +196,117 @@ class Weigher:
             batch: on the host.
             samples: in it, where that is known.
         """
-        issued = None if samples is None else range(samples)
-        if self._said(batch) is not None or self._function is not None:
-            return self(batch, issued)
+        if (said := self._said(batch)) is not None:
+            return said
+        own = Contents(self.counts, batch, None if samples is None else range(samples))
         run = self._told
-        if self._model is None or run.is_decided:
-            return self._amount(batch, samples)
+        if run.is_decided:
+            return run.amount(own)
         if run.unit is None and not run.is_settled:
-            look = partial(self.look, batch, issued)
-            return self._untrained.weight(batch, samples, look)
-        self._told, self._is_aside = run.beside(), True
+            return self._untrained.weight(own, self.look)
+        self._told = run.beside()
         try:
-            return self._known(batch, issued, samples)
+            return self._going_on(own, lambda: own)
         finally:
-            self._told, self._is_aside = replace(run, aside=self._told), False
+            self._told = replace(run, aside=self._told)
             self._tell_window()
 
-    def _amount(self, batch: Any, samples: int | None) -> float:
-        return self._told.amount(self._counts, batch, samples)
+    def _weight(self, own: Contents, whole: Callable[[], Contents]) -> float:
+        """Return what ``own`` counts; ``whole`` returns the batch that it is of."""
+        if self._told.phase is Phase.RESUMED:
+            self._compare_resumed(whole())
+        if self._told.phase is Phase.SOUGHT:
+            return self._once_seen(own, self._seek(whole()))
+        if self._told.later.number is not None:
+            # A part is another one in each process.
+            shared = None if self._subject.strategy.is_divided else own.batch
+            if self._told.later.is_due(shared):
+                self._look_again(whole())
+        return self._going_on(own, whole)
 
-    def _decided_late(self, batch: Any, issued: Any, samples: int | None) -> float:
+    def _going_on(self, own: Contents, whole: Callable[[], Contents]) -> float:
+        """Return what ``own`` counts by what is known so far."""
+        weight = self._as_before(own)
+        if weight is None:
+            weight = self._once_seen(own, self._decide_late(whole()))
+        return weight
+
+    def _as_before(self, own: Contents) -> float | None:
+        """Return what ``own`` counts, None if it is the first to tell units apart."""
+        told = self._told
+        if len(told.live) > 1:
+            _, weight, agree = told.compared(own)
+            return weight if agree else None
+        if told.undecided and told.holds_nothing(own, self.look):
+            return 0.0
+        return told.amount(own)
+
+    def _once_seen(self, own: Contents, is_counted: bool) -> float:
+        """Return what ``own`` counts, now that its batch was looked at."""
+        if not is_counted:
+            return 0.0
+        if self._has_parted(own):
+            why = sentences.undecided(self._told.live, self._seen.reasons)
+            self._unknown(why, own)
+        return self._told.amount(own)
+
+    def _has_parted(self, own: Contents) -> bool:
+        """Whether the units left weigh ``own`` unlike the batches before."""
+        return self._told.has_parted(own)
+
+    def _look_again(self, batch: Contents) -> None:
+        """Refuse a unit that a later batch belies."""
         self.weigh = self.ask
-        seen = self.look(batch, issued, list(self._told.live))
+        seen = self.look(batch, list(self._told.live))
+        if is_belied(self._told.live, seen, self._told.rest, self._told.norm):
+            raise self._refusal(sentences.belied(seen, self.verdict))
+
+    def _decide_late(self, batch: Contents) -> bool:
+        """Look at the first batch that tells units apart; return whether it counts."""
+        self.weigh = self.ask
+        seen = self.look(batch, list(self._told.live))
         had = [unit for unit, amount in self._told.live.items() if amount]
-        if seen.is_over_nothing(had, self._counts.present(had, batch, samples)):
-            return 0.0
-        if seen.is_none:
-            self._unknown(sentences.none(seen))
-        elif seen.turns:
-            self._keep(seen.live, seen)
-        self._refuse_differing(batch, samples, seen)
-        return self._amount(batch, samples)
-
-    def _refuse_differing(self, batch: Any, samples: int | None, seen: Look) -> None:
-        if self._told.has_parted(self._counts, batch, samples):
-            self._unknown(sentences.undecided(self._told.live, seen.reasons))
-
-    def _measured(self, batch: Any, issued: Any, samples: int | None) -> float:
-        """Look at one of the first batches; decide when enough is known."""
-        if self._told.expected is not None:
-            self._check_expected(batch, issued)
-            return self(batch, issued)
-        if not self._told.live and (unit := self._defined(batch)) is not None:
-            self._told = Told(unit, is_settled=True, is_defined=True)
-            log.info("%s", sentences.defined(unit))
-            return self._amount(batch, samples)
-        self._has_samples = self._counts("samples", batch, samples) is not None
-        if not self._told.live:
-            amounts = self._counts.all(batch, samples)
-            self._told.live = {unit: float(n) for unit, n in amounts.items()}
-            self._told.unit = next(iter(self._told.live), None)
-        if self._need_not_be_measured(batch, samples):
-            self._told.has_waited = True
-            return self._amount(batch, samples)
-        self.weigh = self.ask
-        seen = self.look(batch, issued, list(self._told.live))
-        if seen.said is not None:
-            self._settle_as_said(seen)
-            return self._amount(batch, samples)
-        there = self._counts.present(self._told.live, batch, samples)
-        is_empty = seen.is_over_nothing(self._told.live, there)
-        if is_empty and self._num_empty < MOST_BATCHES:
-            self._num_empty += 1
-            if not (self._told.batches or self._told.has_waited):
-                self._told = Told()  # the next one is the first
-            return 0.0
-        self._told.batches += 1
-        self._reasons += seen.reasons
-        is_first = self._told.batches == 1 and not self._told.has_waited
-        if seen.is_none:
-            self._unknown(sentences.none(seen))
-        elif seen.turns:
-            self._told.cuts += seen.turns
-            self._keep(self._counts.of_torch(seen.live), seen, is_first)
-        elif there:
-            self._keep(there, seen, is_first)  # it is a mean over something
-        if not self._told.is_settled:
-            self._decide(seen)
-        self._refuse_differing(batch, samples, seen)
-        return self._amount(batch, samples)
-
-    def _need_not_be_measured(self, batch: Any, samples: int | None) -> bool:
-        """Whether nothing can be told: all units have gone together so far."""
-        if not self._may_wait or self._told.has_parted(self._counts, batch, samples):
+        if seen.is_over_nothing(had, batch.present(had)):
             return False
-        # Else it hangs on the unit whether the batch is trained on.
-        there = self._counts.present(self._told.live, batch, samples)
-        return len(there) in (0, len(self._told.live))
+        self._take(seen.live if seen.turns else [], seen, batch)
+        return True
+
+    def _seek(self, batch: Contents) -> bool:
+        """Look at one of the first batches, and decide; return whether it counts."""
+        told = self._told
+        if not told.live:
+            if (unit := self._defined(batch)) is not None:
+                self._told = Told(unit, phase=Phase.SETTLED, is_defined=True)
+                log.info("%s", sentences.defined(unit))
+                return True
+            told.live = batch.all()
+            told.unit = next(iter(told.live), None)
+        if self._may_wait and told.goes_on_alike(batch):
+            told.has_waited = True
+            return True
+        self.weigh = self.ask
+        seen = self.look(batch, list(told.live))
+        if seen.said is not None:
+            told.settle_without_unit()
+            said = seen.shares.get("said")
+            if said is not None and "said" not in seen.live:
+                log.warning("%s", sentences.disagreement(seen, said))
+            return True
+        there = batch.present(told.live)
+        if seen.is_over_nothing(told.live, there) and self._num_empty < MOST_BATCHES:
+            self._num_empty += 1
+            if not told.has_counted:
+                self._told = Told()  # the next one is the first
+            return False
+        self._reasons += seen.reasons
+        told.cuts += 0 if seen.is_none else seen.turns
+        # One that tells nothing is a mean over something of which there is any.
+        live = self.counts.of_torch(seen.live) if seen.turns else there
+        self._take(live, seen, batch)
+        if not told.is_settled:
+            self._decide(seen, batch)
+        told.batches += 1
+        return True
 
     @property
     def _may_wait(self) -> bool:
@@ -313,81 +317,77 @@ class Weigher:
         """
         return self.has_step and self._batches_a_window <= 1 and bool(self._told.live)
 
-    def _decide(self, seen: Look) -> None:
+    def _decide(self, seen: Look, batch: Contents) -> None:
         """Believe the unit, or go on looking, or give up."""
         told, most = self._told, min(MOST_BATCHES, self._batches_a_window)
-        if told.cuts >= CUTS or (told.batches >= MOST_BATCHES and told.cuts):
-            told.is_settled = True
-            is_known = self._counts.is_torch_loss and len(told.live) == 1
+        batches = told.batches + 1
+        if told.cuts >= CUTS or (batches >= MOST_BATCHES and told.cuts):
+            told.phase = Phase.SETTLED
+            is_known = self.counts.is_torch_loss and len(told.live) == 1
             may_differ = self._batches_a_window > 1 and not is_known
             told.later = LaterLooks(0 if may_differ else None)
             log.info("%s", sentences.found(seen, list(told.live)))
-        elif not told.cuts and (seen.is_final or told.batches >= most):
-            self._unknown(sentences.unknown(self._reasons))
+        elif not told.cuts and (seen.is_final or batches >= most):
+            self._unknown(sentences.unknown(self._reasons), batch)
 
-    def _keep(self, live: list[str], seen: Look, is_first: bool = False) -> None:
-        """Go on with the units in ``live``, on the scale of the batches before."""
-        told = self._told
-        if (unit := told.keep(live, is_first)) != told.unit:
-            self._unknown(sentences.late(unit))
-            return
-        told.note(seen.fit)
+    def _take(self, live: list[str], seen: Look, batch: Contents) -> None:
+        """Go on with the units in ``live``, if any, on the scale of those before."""
+        if seen.is_none:
+            self._unknown(sentences.none(seen), batch)
+        elif live and not self._told.keep(live, seen.fit):
+            self._unknown(sentences.late(live[0]), batch)
         self._tell_window()
 
-    def look(self, batch: Any, issued: Any, live: list[str] | None = None) -> Look:
-        """Return what ``batch`` tells, whatever anybody says; arguments as there."""
+    def look(self, batch: Contents, live: list[str] | None = None) -> Look:
+        """Return what ``batch`` tells, whatever anybody says.
+
+        Args:
+            batch: what is looked at.
+            live: units that earlier batches left; None: all.
+        """
         from training.weighing.look import look
-        from training.weighing.subject import Subject
 
-        assert self._model is not None
-        what = self._model, self._forward, self._counts, self._device, self._loader
-        how = self._loss_fn, self._has_own_loss, self._by_losses
-        subject = Subject(*what, *how, self.beside, self.autocast, self._strategy)
-        if not self._is_aside:
-            told_by = self._counts, batch, None if issued is None else len(issued)
-            subject.has_parted = self._told.has_parted(*told_by)
-        return look(subject, batch, issued, live, max(1, CUTS - self._told.cuts % CUTS))
+        told = self._told
+        has_parted = told.phase is not Phase.ASIDE and told.has_parted(batch)
+        subject = replace(self._subject, has_parted=has_parted)
+        turns = CUTS - told.cuts % CUTS
+        self._seen = look(subject, batch, live, turns)
+        return self._seen
 
-    def _settle_as_said(self, seen: Look) -> None:
-        self._told.settle_without_unit()
-        said = seen.shares.get("said")
-        if said is not None and seen.fit is not None and "said" not in seen.live:
-            log.warning("%s", sentences.disagreement(seen, said))
-
-    def _check_expected(self, batch: Any, issued: Any) -> None:
+    def _compare_resumed(self, batch: Contents) -> None:
         """Compare the unit of a checkpoint with what this run's first batch tells."""
         told = self._told
-        expected, told.expected, told.is_settled = told.expected, None, True
+        told.phase = Phase.SETTLED
         if (unit := self._defined(batch)) is not None:
             live = [unit]
         else:
-            seen = self.look(batch, issued)
+            seen = self.look(batch)
             live = [] if seen.is_none or seen.said is not None else seen.live
         # A converged loss has no gradient to tell by.
-        if not live or expected in live or set(told.live) & set(live):
+        if not live or told.unit in live or set(told.live) & set(live):
             return
         if not self._allows_change:
-            raise CheckpointError(sentences.another(str(expected), live[0]))
-        amounts = self._counts.all(batch, None if issued is None else len(issued))
-        told.live = {unit: float(amounts.get(unit, 0.0)) for unit in live}
+            raise CheckpointError(sentences.another(str(told.unit), live[0]))
+        amounts = batch.all()
+        told.live = {unit: amounts.get(unit, 0.0) for unit in live}
         told.unit, told.scale, told.aside = live[0], 1.0, None
         told.is_defined = unit is not None
         self._tell_window()
 
-    def _defined(self, batch: Any) -> str | None:
+    def _defined(self, batch: Contents) -> str | None:
         """Return the unit of torch's own loss, unless it matters how rows mix."""
-        return None if self._batches_a_window > 1 else self._counts.defined(batch)
+        return None if self._batches_a_window > 1 else batch.defined()
 
-    def _unknown(self, why: str) -> None:
+    def _unknown(self, why: str, batch: Contents) -> None:
         """Refuse, where it matters; else warn, and count samples or batches."""
-        if self._is_aside:
+        if self._told.phase is Phase.ASIDE:
             log.warning("%s", sentences.aside(self.verdict, why))
             self._told.settle_undecided()
             return
         if self._batches_a_window > 1:
             raise self._refusal(why)
-        words = sentences.evaluated if self._by_losses else sentences.warning
-        counted = "samples" if self._has_samples else "batches"
+        words = sentences.evaluated if self._subject.by_losses else sentences.warning
+        counted = "batches" if batch("samples") is None else "samples"
         self._told.settle_without_unit(counted)
         log.warning("%s", words(why, counted))
 

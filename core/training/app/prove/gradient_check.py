@@ -23,6 +23,7 @@ from training.loop.window import Window
 from training.messages.tables import count, table
 from training.modules.train_mode import evaluating
 from training.weighing import sentences, subject
+from training.weighing.candidates import Contents
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -131,7 +132,7 @@ def compare_splits(trainer: Trainer) -> Comparison:
 
     trainer.state.weigher.prepare(trainer.model, trainer.device, loader)
     weigh = trainer.state.weigher
-    look = weigh.look(*batches(sizes)[0])
+    look = weigh.look(Contents(weigh.counts, *batches(sizes)[0]))
     first = _gradient(trainer, batches(sizes), trainer._forward, weigh)
     second = _gradient(trainer, batches(others), trainer._forward, weigh)
     alike = _gradient(trainer, batches(others), _unweighted(trainer._forward), weigh)
@@ -139,7 +140,7 @@ def compare_splits(trainer: Trainer) -> Comparison:
 
     def is_mended_by(unit: str) -> bool:
         def by_unit(batch: Any, indices: Any) -> float:
-            return weigh._counts(unit, batch, len(indices)) or 0.0
+            return weigh.counts(unit, batch, len(indices)) or 0.0
 
         one, other = (
             _gradient(trainer, batches(cut), trainer._forward, by_unit)

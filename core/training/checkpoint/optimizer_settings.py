@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from training.checkpoint.optimizer_state import SavedGroup, counterparts, known_names
+from training.checkpoint.optimizer_state import (
+    SavedGroup,
+    counterparts,
+    known_names,
+    names_of,
+)
 from training.hardware.optimizer_kernels import WAYS
+
+if TYPE_CHECKING:
+    from training.checkpoint.checkpointable import Checkpointable
 
 #: Options that are not compared, or as names.
 HOW = ("params", "param_names", "initial_lr", *WAYS)
@@ -52,13 +60,29 @@ def is_scheduled(optimizer: torch.optim.Optimizer) -> bool:
     return any("initial_lr" in group for group in optimizer.param_groups)
 
 
+def name_by_position(run: Checkpointable, state: Mapping[str, Any]) -> None:
+    """Name the parameters in a file of an earlier release, which knew sizes alone.
+
+    Groups of as many parameters have the names of those that stand in their place here.
+    Others have names of nobody's: they are other groups.
+    """
+    optimizer, settings = state["optimizer"], state["settings"]
+    if "names" in optimizer:
+        return
+    names = known_names(run.configured_groups or [], names_of(run))
+    sizes = [len(group["params"]) for group in optimizer["param_groups"]]
+    if sizes != [len(each) for each in names]:
+        names = [
+            [f"parameter {at} of group {index}" for at in range(size)]
+            for index, size in enumerate(sizes)
+        ]
+    optimizer["names"] = settings[GROUPS] = names
+
+
 def origins(state: Mapping[str, Any]) -> list[list[str]]:
     """Return names in each group of a checkpoint, of configured ones as configured."""
     names = state["optimizer"]["names"]
     configured = state["settings"].get(GROUPS, [])[: len(names)]
-    # Sizes in place of names: of an earlier release.
-    if not all(isinstance(each, list) for each in configured):
-        return list(names)
     return [*configured, *names[len(configured) :]]
 
 
@@ -81,8 +105,6 @@ def aligned(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return both settings as they are to be compared: groups matched by their names.
 
-    Those of an earlier release have sizes in place of names and go by position.
-
     Args:
         saved: of a checkpoint.
         own: of this run.
@@ -90,9 +112,6 @@ def aligned(
             beginning, or let them join again.
     """
     names, own_names = saved.get(GROUPS, []), own[GROUPS]
-    # Sizes in place of names: of an earlier release.
-    if not all(isinstance(each, list) for each in names):
-        return dict(saved), {**own, GROUPS: [len(each) for each in own_names]}
     places = counterparts(own_names, [*names, *(group.names for group in joined)])
     # Empty groups have nothing to be told apart by, and nothing to lose.
     lost = [each for at, each in enumerate(names) if each and at not in places]

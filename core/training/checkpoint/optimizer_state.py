@@ -273,7 +273,7 @@ def named_state(
 
 
 def saved_groups(saved: Mapping[str, Any]) -> list[SavedGroup]:
-    """Return the groups of a saved state that has names."""
+    """Return the groups of a saved state."""
     groups = []
     for group, names in zip(saved["param_groups"], saved["names"], strict=True):
         named = zip(group["params"], names, strict=True)
@@ -303,8 +303,7 @@ def fitted(
 ) -> tuple[dict[str, Any], list[SavedGroup]]:
     """Return a saved state in the order of ``optimizer``, and the groups left over.
 
-    The state of an earlier release has no names: it is returned as it is, and goes by
-    position. A group has the states of all its parameters, whichever they were in.
+    A group has the states of all its parameters, whichever they were in.
 
     Args:
         saved: of a checkpoint.
@@ -314,8 +313,6 @@ def fitted(
     Raises:
         CheckpointError: a state belongs to several parameters, whose order is another.
     """
-    if "names" not in saved:
-        return dict(saved), []
     groups, own = saved_groups(saved), group_names(optimizer.param_groups, names)
     places = counterparts(own, origins)
     states = {name: state for group in groups for name, state in group.state.items()}

@@ -15,6 +15,7 @@ from training.checkpoint.optimizer_settings import (
     aligned,
     is_scheduled,
     moved,
+    name_by_position,
     origins,
     without_course,
 )
@@ -91,6 +92,7 @@ def restore(
     # Weights first: of another model only what made it so is worth comparing.
     check_model(trainer.model, state, source, partial(_remade, trainer, state))
     check_loss(trainer, state, source)
+    name_by_position(trainer, state)
     # Before anything is adapted: it tells of the file as it is.
     comparison = Comparison(trainer, state, source, allowed)
     saved, own, changes = state["settings"], comparison.own, comparison.changes
@@ -111,8 +113,7 @@ def restore(
     if "optimizer" in state:
         names = names_of(trainer)
         moments = _own_part(trainer, state, names)
-        saved_names = origins(state) if "names" in moments else ()
-        optimizer, left = fitted(moments, trainer.optimizer, names, saved_names)
+        optimizer, left = fitted(moments, trainer.optimizer, names, origins(state))
         loaded.joining_groups[:] = left
     # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:
@@ -235,12 +236,9 @@ def _own_part(
     """Return the optimizer's state as its parameters are: typed, in parts, or whole."""
     saved = state["optimizer"]
     numbers = [number for g in saved["param_groups"] for number in g["params"]]
-    if "names" in saved:
-        known = {name: parameter for parameter, name in names.items()}
-        own = [known.get(name) for group in saved["names"] for name in group]
-    else:  # of an earlier release: by position
-        own = [p for g in trainer.optimizer.param_groups for p in g["params"]]
-    like = dict(zip(numbers, own, strict=False))
+    known = {name: parameter for parameter, name in names.items()}
+    own = [known.get(name) for group in saved["names"] for name in group]
+    like = dict(zip(numbers, own, strict=True))
     weights = {
         f"{part}.{name}": value
         for part in ("model", "loss")
@@ -266,8 +264,6 @@ def _load_optimizer(
 
 def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:
     """Return the groups that joined the saved run after its training had begun."""
-    if "names" not in state["optimizer"]:
-        return []
     configured = len(state["settings"].get(GROUPS, []))
     late = saved_groups(state["optimizer"])[configured:]
     return [group for group in late if group.options]  # else it is no group
@@ -360,10 +356,7 @@ def _adapt_optimizer(
     names = [name.partition(".")[2] for name in consented if "optimizer." in name]
     configured = trainer.configured_groups or []
     groups = state["optimizer"]["param_groups"]
-    if "names" in state["optimizer"]:
-        places = counterparts(configured_names(trainer), origins(state))
-    else:
-        places = list(range(len(groups)))
+    places = counterparts(configured_names(trainer), origins(state))
     for place, own in zip(places, configured, strict=True):
         saved = groups[place]
         saved.update({name: own[name] for name in (*names, *WAYS) if name in own})

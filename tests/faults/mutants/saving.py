@@ -233,7 +233,7 @@ MUTANTS = [
     Mutant(
         "C12",
         "an error of the thread is lost",
-        "trainbus_checkpointing.background",
+        "trainbus_checkpointing.in_flight",
         "raise error",
         "return True",
         "faults/files/test_saving_in_a_thread.py",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from trainbus_checkpointing import folder as files
-from trainbus_checkpointing.background import Background
 from trainbus_checkpointing.filename import FilenameTemplate
+from trainbus_checkpointing.in_flight import Background, PartsInFlight
 from trainbus_checkpointing.manifest import (
     Lists,
     Manifest,
@@ -21,7 +21,6 @@ from trainbus_checkpointing.manifest import (
     read_beside,
     read_or_move_aside,
 )
-from trainbus_checkpointing.parts_in_flight import PartsInFlight
 from trainbus_checkpointing.relisting import left_unlisted, relisted, run_alike
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saved import Resumed

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from trainbus_checkpointing import folder as files
+from trainbus_checkpointing.continued import continued
 from trainbus_checkpointing.filename import FilenameTemplate
 from trainbus_checkpointing.in_flight import Background, PartsInFlight
 from trainbus_checkpointing.manifest import (
     Lists,
     Manifest,
     is_complete,
-    listed_first,
-    read_beside,
     read_or_move_aside,
 )
-from trainbus_checkpointing.relisting import left_unlisted, relisted, run_alike
+from trainbus_checkpointing.relisting import left_unlisted
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saved import Resumed
 from training import CheckpointError
@@ -128,41 +127,25 @@ class Store:
             run_id: of the new run.
         """
         self._lock.confirm()
-        self._lists = Lists(read_or_move_aside(self.folder))
-        self._manifest.drop_incomplete()
-        self.run_id, saved_by = run_id, ""
-        known, paths, until = list(resumed.known), resumed.paths, resumed.position
-        here = [path for path in paths if self.is_at(path.parent)]
+        manifest = read_or_move_aside(self.folder)
+        manifest.drop_incomplete()
+        here = [path for path in resumed.paths if self.is_at(path.parent)]
+        found = continued(manifest, resumed, here)
+        manifest.begin_run(found.run, found.until)
+        self._lists = Lists(manifest, found.elsewhere)
         self._sources = {path.name for path in here}
-        source = listed_first([*here[::-1], *paths], until[1]) if paths else None
-        if source in here:
-            known.insert(0, (source.name, until[1]))
-            if not self._manifest.run:  # no list, or one that was damaged
-                self._manifest.entries = relisted(self.folder, known)
-        elif source is not None:
-            self._lists.elsewhere = beside = read_beside(source, until)
-            named = beside and beside.listed(source.name, until[1])
-            saved_by = named.written_by if named else ""
-        own = self._manifest.latest_of(saved_by, until)
-        if own is None:
-            run = self._manifest.run_resumed(known, until, resumed.metrics)
-        else:  # what its owner has listed since is of a branch
-            run, until = own.run, (own.epoch, own.step)
-        if run is None and source in here:
-            run = self._manifest.run  # an unlisted file in here: of the newest run
-        if run is None and source and resumed.is_kept and not saved_by:
-            run = run_alike(self._manifest, source)
-        self._manifest.begin_run(run, until)
-        listed, new = self._manifest.entries, self._manifest.run
-        if saved_by and source and resumed.is_kept:
-            found = left_unlisted(self.folder, listed, source, filename)
-            listed += [replace(e, run=new, written_by=saved_by) for e in found]
+        self.run_id, saved_by = run_id, found.saved_by
         self._owners = {resumed.position: saved_by}
+        listed, new = manifest.entries, manifest.run
+        if saved_by and found.source and resumed.is_kept:
+            alike = left_unlisted(self.folder, listed, found.source, filename)
+            listed += [replace(e, run=new, written_by=saved_by) for e in alike]
         self._report()
         return [
             entry
             for entry in listed
-            if entry.run in (run, new) or (saved_by and entry.written_by == saved_by)
+            if entry.run in (found.run, new)
+            or (saved_by and entry.written_by == saved_by)
         ]
 
     def note_run(self) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainbus_checkpointing.manifest import Manifest, listed_first, read_beside
+from trainbus_checkpointing.manifest import Manifest
 from trainbus_checkpointing.relisting import relisted, run_alike
 from trainbus_checkpointing.saved import Resumed
+from training import CheckpointError, ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,3 +80,32 @@ def _continued_from(source: Path, manifest: Manifest, resumed: Resumed) -> Conti
     if run is None and resumed.is_kept and not saved_by:
         run = run_alike(manifest, source)
     return Continued(run, position, source, beside, saved_by)
+
+
+def listed_first(paths: Sequence[Path], step: int) -> Path:
+    """Return the first of ``paths`` that is listed where it lies, else the first.
+
+    Links to files on another disk are listed where they are, not where they lead.
+
+    Args:
+        paths: of one checkpoint, some of which are links.
+        step: of its state.
+    """
+    for path in paths:
+        # What is wrong with a list is said by whoever reads the chosen one.
+        with contextlib.suppress(CheckpointError, ConfigError, OSError):
+            if Manifest.read(path.parent).listed(path.name, step):
+                return path
+    return paths[0]
+
+
+def read_beside(source: Path, position: tuple[int, int]) -> Manifest | None:
+    """Return the list in the folder of ``source``, opened at that file's run."""
+    try:
+        manifest = Manifest.read(source.parent)
+    except (CheckpointError, OSError) as error:
+        log.warning("checkpointing: %s", error)
+        return None
+    named = manifest.listed(source.name, position[1])
+    manifest.begin_run(manifest.run if named is None else named.run, position)
+    return manifest

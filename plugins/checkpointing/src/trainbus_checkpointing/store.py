@@ -67,6 +67,7 @@ class Store:
         self.run_id = ""
         self._owners: dict[tuple[int, int], str] = {}  # of what was resumed: its run_id
         self._background = Background()
+        self._late: CheckpointError | None = None  # of ``list_ended``
         self._parts: PartsInFlight | None = None
 
     def on_main(self, work: Callable[[], T]) -> T:
@@ -85,6 +86,11 @@ class Store:
     @property
     def _manifest(self) -> Manifest:
         return self._lists.manifest
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a run was opened in the folder."""
+        return self._manifest.run > 0
 
     @property
     def entries(self) -> list[Entry]:
@@ -235,6 +241,9 @@ class Store:
         Raises:
             CheckpointError: it could not be written, or not be listed.
         """
+        late, self._late = self._late, None
+        if late is not None:
+            raise late
         draft = self._lists.in_flight
         try:
             is_complete = self._background.finish(wait)
@@ -245,6 +254,16 @@ class Store:
         if is_complete and draft is not None:
             self._lists.in_flight = None
             self._commit(draft)
+
+    def list_ended(self) -> None:
+        """List the checkpoint that was in flight, if it has ended.
+
+        What fails is raised by the next ``finish``, for all processes: no step waits.
+        """
+        try:
+            self.finish(wait=False)
+        except CheckpointError as error:
+            self._late = error
 
     def let_go(self) -> None:
         """Keep what there is, and nothing of the run, which is over.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,6 @@ from training.checkpoint.optimizer_types import follow_weights, load_as_saved
 from training.checkpoint.receipt import REPLACED, RETURNED, Receipt, receipt_of
 from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
-    BEGUN_WITH,
     DESCRIPTION,
     Change,
     check_names,
@@ -40,6 +39,7 @@ from training.checkpoint.settings import (
     differences,
     is_allowed,
     require_consent,
+    set_up_with,
     settings_of,
 )
 from training.checkpoint.state import (
@@ -94,7 +94,8 @@ def restore(
     check_loss(trainer, state, source)
     name_by_position(trainer, state)
     # Before anything is adapted: it tells of the file as it is.
-    comparison = Comparison(trainer, state, source, allowed)
+    notes = _adapt_to_absent(trainer, state, source)
+    comparison = Comparison(trainer, state, source, allowed, notes)
     saved, own, changes = state["settings"], comparison.own, comparison.changes
     receipt = receipt_of(trainer, state, changes, source)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
@@ -136,7 +137,7 @@ def restore(
         _load_optimizer(trainer, optimizer, source)
     trainer.criterion.load_state_dict(state.get("loss", {}))
     loaded.load_state_dict(for_rank(trainer, state, own["seed"]))
-    return receipt, Resumption(trainer, state, comparison.again)
+    return receipt, Resumption(trainer, state, comparison.again, comparison.once_set_up)
 
 
 class Comparison:
@@ -144,10 +145,10 @@ class Comparison:
 
     Args:
         trainer: whose settings are compared.
-        state: of the checkpoint; where a plugin is gone that moved the optimizer's
-            options, those that it left become settings like any other.
+        state: of the checkpoint.
         source: its name, for messages.
         allowed: names of settings that may differ.
+        notes: of saved settings, by name.
     Attributes:
         own: the settings of the run on loading.
         changes: what differed then, all of it consented to.
@@ -161,14 +162,12 @@ class Comparison:
         state: Mapping[str, Any],
         source: str,
         allowed: Collection[str],
+        notes: Mapping[str, str],
     ) -> None:
         self._trainer, self._source, self._allowed = trainer, source, allowed
-        self._notes = _take_as_left(trainer, state, source)
+        self._notes = notes
         self._saved, self._joined = state["settings"], _joined(state)
         self._plugins = state.get("distributions", {})
-        if not self._plugins.keys() <= trainer.plugins.keys():
-            # Who set another one may be gone: then that is what was trained with.
-            self._saved.get(BEGUN_WITH, {}).pop("max_grad_norm", None)
         self._metadata = state.get("metadata", {})
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._filled = trainer.optimizer
@@ -196,6 +195,16 @@ class Comparison:
                 f"whose place in it had been found: {'; '.join(map(str, moved))}: load "
                 "it again"
             )
+
+    def once_set_up(self) -> None:
+        """Compare what a hook may have set, and set otherwise or not in the saved run.
+
+        Raises:
+            CheckpointError: nobody consented to what differs.
+        """
+        own = set_up_with(self._trainer)
+        saved = {name: self._saved[name] for name in own if name in self._saved}
+        require_consent(differences(saved, own), self._allowed, self._source)
 
     def _settings(self) -> dict[str, Any]:
         own = settings_of(self._trainer)
@@ -300,7 +309,7 @@ def _missing_plugins(
     ]
 
 
-def _take_as_left(
+def _adapt_to_absent(
     trainer: Checkpointable, state: Mapping[str, Any], source: str
 ) -> dict[str, str]:
     """Let options that a plugin moved which is gone be settings; return notes of them.
@@ -316,20 +325,29 @@ def _take_as_left(
     ]
     if not gone:
         return {}
-    settings, groups = state["settings"], state["optimizer"]["param_groups"]
-    left = moved(settings, groups)
     # One that builds its schedule in ``on_setup`` has left no trace by now.
     if is_scheduled(trainer.optimizer) or any(
         "optimizer" in getattr(each, "mutates", ()) for each in here.values()
     ):
-        for name, values in left.items():
-            if settings[name] is not None:  # else a schedule compares them
-                log.warning(
-                    "checkpoint %r: %s stays %s, as %s may have left it, not active "
-                    "now; configured it was %s",
-                    *(source, name, values, some(gone), settings[name]),
-                )
+        _tell_as_left(state, source, gone)
         return {}
+    return _set_as_left(state)
+
+
+def _tell_as_left(state: Mapping[str, Any], source: str, gone: Sequence[str]) -> None:
+    settings = state["settings"]
+    for name, values in moved(settings, state["optimizer"]["param_groups"]).items():
+        if settings[name] is not None:  # else a schedule compares them
+            log.warning(
+                "checkpoint %r: %s stays %s, as %s may have left it, not active now; "
+                "configured it was %s",
+                *(source, name, values, some(gone), settings[name]),
+            )
+
+
+def _set_as_left(state: Mapping[str, Any]) -> dict[str, str]:
+    settings, groups = state["settings"], state["optimizer"]["param_groups"]
+    left = moved(settings, groups)
     by = "schedule" if settings.get("optimizer.lr", ()) is None else "plugin"
     for group in groups:
         group.pop("initial_lr", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ from training.checkpoint.optimizer_state import (
     names_of,
 )
 from training.hardware.optimizer_kernels import WAYS
+from training.modules.plain_names import some
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
+
+log = logging.getLogger(__name__)
 
 #: Options that are not compared, or as names.
 HOW = ("params", "param_names", "initial_lr", *WAYS)
@@ -86,7 +90,53 @@ def origins(state: Mapping[str, Any]) -> list[list[str]]:
     return [*configured, *names[len(configured) :]]
 
 
-def moved(
+def adapt_to_absent(
+    trainer: Checkpointable, state: Mapping[str, Any], source: str
+) -> dict[str, str]:
+    """Let options that a plugin moved which is gone be settings; return notes of them.
+
+    Where another one moves options here, it may be that one's to have moved them, or to
+    move them again: then they stay as they are, and are told of.
+    """
+    was, here = state.get("distributions", {}), trainer.plugins
+    gone = [
+        name
+        for name, entry in was.items()
+        if name not in here and "optimizer" in (entry.get("mutates") or "")
+    ]
+    if not gone:
+        return {}
+    # One that builds its schedule in ``on_setup`` has left no trace by now.
+    if is_scheduled(trainer.optimizer) or any(
+        "optimizer" in getattr(each, "mutates", ()) for each in here.values()
+    ):
+        _tell_as_left(state, source, gone)
+        return {}
+    return _set_as_left(state)
+
+
+def _tell_as_left(state: Mapping[str, Any], source: str, gone: Sequence[str]) -> None:
+    settings = state["settings"]
+    for name, values in _moved(settings, state["optimizer"]["param_groups"]).items():
+        if settings[name] is not None:  # else a schedule compares them
+            log.warning(
+                "checkpoint %r: %s stays %s, as %s may have left it, not active now; "
+                "configured it was %s",
+                *(source, name, values, some(gone), settings[name]),
+            )
+
+
+def _set_as_left(state: Mapping[str, Any]) -> dict[str, str]:
+    settings, groups = state["settings"], state["optimizer"]["param_groups"]
+    left = _moved(settings, groups)
+    by = "schedule" if settings.get("optimizer.lr", ()) is None else "plugin"
+    for group in groups:
+        group.pop("initial_lr", None)
+    settings.update(left)
+    return dict.fromkeys(left, f"as a {by} left it")
+
+
+def _moved(
     settings: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
     """Return, by names of settings, options that are not as they were configured.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,8 @@ from training.checkpoint.catch_up import CHANGED_BY_HOOKS
 from training.checkpoint.fitting import check_optimizer
 from training.checkpoint.optimizer_settings import (
     GROUPS,
+    adapt_to_absent,
     aligned,
-    is_scheduled,
-    moved,
     name_by_position,
     origins,
     without_course,
@@ -94,7 +93,7 @@ def restore(
     check_loss(trainer, state, source)
     name_by_position(trainer, state)
     # Before anything is adapted: it tells of the file as it is.
-    notes = _adapt_to_absent(trainer, state, source)
+    notes = adapt_to_absent(trainer, state, source)
     comparison = Comparison(trainer, state, source, allowed, notes)
     saved, own, changes = state["settings"], comparison.own, comparison.changes
     receipt = receipt_of(trainer, state, changes, source)
@@ -307,52 +306,6 @@ def _missing_plugins(
         for name, entry in saved.items()
         if entry.get("alters_training") and name not in trainer.plugins
     ]
-
-
-def _adapt_to_absent(
-    trainer: Checkpointable, state: Mapping[str, Any], source: str
-) -> dict[str, str]:
-    """Let options that a plugin moved which is gone be settings; return notes of them.
-
-    Where another one moves options here, it may be that one's to have moved them, or to
-    move them again: then they stay as they are, and are told of.
-    """
-    was, here = state.get("distributions", {}), trainer.plugins
-    gone = [
-        name
-        for name, entry in was.items()
-        if name not in here and "optimizer" in (entry.get("mutates") or "")
-    ]
-    if not gone:
-        return {}
-    # One that builds its schedule in ``on_setup`` has left no trace by now.
-    if is_scheduled(trainer.optimizer) or any(
-        "optimizer" in getattr(each, "mutates", ()) for each in here.values()
-    ):
-        _tell_as_left(state, source, gone)
-        return {}
-    return _set_as_left(state)
-
-
-def _tell_as_left(state: Mapping[str, Any], source: str, gone: Sequence[str]) -> None:
-    settings = state["settings"]
-    for name, values in moved(settings, state["optimizer"]["param_groups"]).items():
-        if settings[name] is not None:  # else a schedule compares them
-            log.warning(
-                "checkpoint %r: %s stays %s, as %s may have left it, not active now; "
-                "configured it was %s",
-                *(source, name, values, some(gone), settings[name]),
-            )
-
-
-def _set_as_left(state: Mapping[str, Any]) -> dict[str, str]:
-    settings, groups = state["settings"], state["optimizer"]["param_groups"]
-    left = moved(settings, groups)
-    by = "schedule" if settings.get("optimizer.lr", ()) is None else "plugin"
-    for group in groups:
-        group.pop("initial_lr", None)
-    settings.update(left)
-    return dict.fromkeys(left, f"as a {by} left it")
 
 
 def _compared(trainer: Checkpointable) -> set[str]:

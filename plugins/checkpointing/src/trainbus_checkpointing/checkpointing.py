@@ -253,17 +253,14 @@ class ModelCheckpointCallback(Callback):
         position = trainer.epoch, trainer.step
         is_interrupted = trainer.stop_owner in ("signal", "error")
         at = Boundary(reason, *position, trainer.is_stopping, is_interrupted)
-        self._save(trainer, at)
-        if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
-            self._set_up.store.finish(wait=True)
-
-    def _save(self, trainer: Trainer, at: Boundary) -> None:
         saver = self._set_up
         is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, at))
         if is_ranked is not None:
             self._finish(wait=True)
             with self._reported(at.is_stopping):
                 saver.save(trainer, at, is_ranked)
+        if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
+            saver.store.finish(wait=True)
 
     @contextlib.contextmanager
     def _reported(self, is_last: bool = False) -> Iterator[None]:

@@ -205,12 +205,10 @@ class Lists:
     Attributes:
         manifest: of the folder.
         elsewhere: of the folder of a resume source, if that is another; read only.
-        in_flight: what is being written in a thread.
     """
 
     manifest: Manifest
     elsewhere: Manifest | None = None
-    in_flight: Entry | None = None
 
 
 def read_or_move_aside(folder: Path) -> Manifest:

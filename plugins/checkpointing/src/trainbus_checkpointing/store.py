@@ -67,6 +67,7 @@ class Store:
         self.run_id = ""
         self._owners: dict[tuple[int, int], str] = {}  # of what was resumed: its run_id
         self._background = Background()
+        self._in_flight: Entry | None = None  # what that writes
         self._late: CheckpointError | None = None  # of ``list_ended``
         self._parts: PartsInFlight | None = None
 
@@ -99,8 +100,9 @@ class Store:
 
     @property
     def expected(self) -> list[Entry]:
-        """``entries``, and the one that is being written."""
-        return [*self.entries, *filter(None, [self._lists.in_flight])]
+        """``entries``, and the one that is being written; for the main process."""
+        drafts = [self._in_flight, self._parts.draft if self._parts else None]
+        return [*self.entries, *filter(None, drafts)]
 
     @property
     def best(self) -> Entry | None:
@@ -181,7 +183,7 @@ class Store:
 
         The one before must be finished: one is in flight.
         """
-        self._lists.in_flight = named = self._named(draft)
+        self._in_flight = named = self._named(draft)
         self._background.start(lambda: self._write(named, write))
 
     def add_parts_later(self, draft: Entry, begin: Callable[[Path], BegunSave]) -> None:
@@ -198,7 +200,6 @@ class Store:
         named = self.on_main(lambda: self._named(draft))
         begun = begin(self.folder / named.file)
         self._parts = PartsInFlight(named, begun, self._strategy)
-        self.on_main(lambda: setattr(self._lists, "in_flight", named))
 
     def have_parts_ended(self) -> bool:
         """Whether parts are in flight that all have written; all processes call it."""
@@ -215,7 +216,6 @@ class Store:
         parts, self._parts = self._parts, None
         if parts is None:
             return
-        self.on_main(lambda: setattr(self._lists, "in_flight", None))
         try:
             parts.finish()
         except CheckpointError as error:
@@ -244,15 +244,15 @@ class Store:
         late, self._late = self._late, None
         if late is not None:
             raise late
-        draft = self._lists.in_flight
+        draft = self._in_flight
         try:
             is_complete = self._background.finish(wait)
         except BaseException:
             if not self._background.is_busy:  # else only the wait was ended
-                self._lists.in_flight = None
+                self._in_flight = None
             raise
         if is_complete and draft is not None:
-            self._lists.in_flight = None
+            self._in_flight = None
             self._commit(draft)
 
     def list_ended(self) -> None:

@@ -94,7 +94,7 @@ def _loads(module: nn.Module, values: Mapping[str, Any]) -> bool:
     return not mistakes[2]
 
 
-def check_optimizer(
+def require_fitting(
     trainer: Checkpointable, state: Mapping[str, Any], source: str
 ) -> None:
     """Compare groups, options and states with what this optimizer keeps.

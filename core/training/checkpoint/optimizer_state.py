@@ -165,7 +165,7 @@ def _is_another(was: Any, value: Any) -> bool:
     return first_difference(was, value) is not None
 
 
-def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
+def require_known_parameters(run: Checkpointable, tell_untrained: bool = False) -> None:
     """Refuse an optimizer that steps what no checkpoint of this run would hold.
 
     Args:
@@ -320,7 +320,7 @@ def fitted(
     for names_here, place, live in zip(
         own, places, optimizer.param_groups, strict=True
     ):
-        assert place is not None, "check_optimizer has found each"
+        assert place is not None, "require_fitting has found each"
         here = {name: states[name] for name in names_here if name in states}
         if groups[place].names != names_here:
             _check_separate(here, names_here, live["params"])

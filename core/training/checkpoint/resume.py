@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
-from training.checkpoint.fitting import check_optimizer
+from training.checkpoint.fitting import require_fitting
 from training.checkpoint.optimizer_settings import (
     GROUPS,
     adapt_to_absent,
@@ -100,7 +100,7 @@ def restore(
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
     # After consent: of another optimizer the saved state is not looked at.
     if not OPTIMIZER_IS_ANOTHER & consented:
-        check_optimizer(trainer, state, source)
+        require_fitting(trainer, state, source)
     _regroup_as_configured(trainer)
     # The state is fitted to the run before it is parked for it.
     _adapt_optimizer(trainer, state, consented)

@@ -261,7 +261,7 @@ MUTANTS = [
         "C13",
         "the optimizer's values are taken as they are",
         "training.checkpoint.resume",
-        "        check_optimizer(trainer, state, source)\n",
+        "        require_fitting(trainer, state, source)\n",
         "        pass\n",
         CRAFTED,
         "test_c13_a_state",

@@ -312,8 +312,11 @@ def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares
     tmp_path: Path,
 ) -> None:
     class Clips(Callback):
+        def __init__(self, norm: float = 0.5) -> None:
+            self.norm = norm
+
         def on_setup(self, trainer: Trainer) -> None:
-            trainer.max_grad_norm = 0.5
+            trainer.max_grad_norm = self.norm
 
     build(Clips(), SavesEverywhere(tmp_path)).train()
     for given in (None, 0.5):
@@ -323,6 +326,10 @@ def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares
         assert trainer.epoch == 2
     with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is 1\.0"):
         build(Clips(), max_grad_norm=1.0).load_checkpoint(tmp_path / "0-4.pt")
+    trainer = build(Clips(0.7))
+    trainer.load_checkpoint(tmp_path / "0-4.pt")
+    with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is 0\.7"):
+        trainer.train()
     trainer = build()  # who set it is gone
     trainer.load_checkpoint(tmp_path / "0-4.pt")
     with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is None"):

@@ -307,3 +307,21 @@ def test_of_a_step_fn_that_only_returns_its_loss_nothing_is_told(
     trainer.train()
     assert "backward" not in caplog.text
     assert "backward" not in vars(trainer._run.window)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["nothing else", "its own backward"])
+def test_of_a_step_fn_that_sets_gradients_to_zero_nothing_is_told(
+    caplog: pytest.LogCaptureFixture, own: bool
+) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        loss = model(*batch)["loss"]
+        if own:
+            loss.backward(retain_graph=True)
+        trainer.optimizer.zero_grad(set_to_none=False)
+        return loss  # type: ignore[no-any-return]
+
+    trainer = make_trainer(
+        None, regression_batches(), step_fn=step, gradient_accumulation_steps=2
+    )
+    trainer.train()
+    assert "backward" not in caplog.text

@@ -16,7 +16,7 @@ from training.builtin.runs_at_once import among_others, seed_run
 from training.builtin.unsaved import watch_unsaved
 from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
-from training.checkpoint.optimizer_state import check_optimizer
+from training.checkpoint.optimizer_state import require_known_parameters
 from training.checkpoint.settings import require_same, set_before_hooks
 from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
@@ -252,7 +252,7 @@ class Run:
             bus.on_setup(trainer)
         self.is_set_up = True
         self._require_same()  # again: a plugin may have frozen a layer on one of them
-        check_optimizer(trainer, tell_untrained=True)
+        require_known_parameters(trainer, tell_untrained=True)
         self.window = window = self._make_window(module)
         self._prepare_weigher(feed, window)
         self._learn_metric_names()

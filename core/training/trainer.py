@@ -31,7 +31,10 @@ from training.bus.bus import Bus
 from training.bus.made_parts import noted
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
-from training.checkpoint.optimizer_state import ConfiguredOptions, check_optimizer
+from training.checkpoint.optimizer_state import (
+    ConfiguredOptions,
+    require_known_parameters,
+)
 from training.checkpoint.receipt import Receipt
 from training.checkpoint.resume import restore
 from training.checkpoint.resumption import Resumption
@@ -178,7 +181,7 @@ class Trainer:
         self._tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self._cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
         options = compile_options(compile)
-        check_optimizer(self)
+        require_known_parameters(self)
         self.bus.register_all((None, each) for each in built_in(self._tf32, options))
         register_plugins(
             *(self.bus, given, plugins or (), scheduler),

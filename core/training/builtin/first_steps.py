@@ -1,4 +1,4 @@
-"""Tell of a run whose loss moves no weight of the optimizer, or each one twice."""
+"""Tell of a run whose loss moves no weight of the optimizer in its first steps."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from training.builtin.own_backward import OwnBackward
 from training.loop.window import Window
 from training.loop.window_result import WindowResult
-from training.messages.error_texts import add_note
 from training.modules.reachable import held_in
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
 log = logging.getLogger(__name__)
-
-TWICE = (
-    "step_fn called backward(); leave that out, unless it is of another loss than the "
-    "one returned: the trainer goes backward from that, and the gradients are added up"
-)
 
 
 def watched(window: Window, trainer: Checkpointable) -> Window:
@@ -40,10 +35,9 @@ def watched(window: Window, trainer: Checkpointable) -> Window:
         isinstance(each, torch.optim.Optimizer) and each.param_groups is not own
         for each in others
     ):
-        first = _FirstSteps(window, trainer.criterion.name)
-        window.step = first.step  # type: ignore[method-assign]
+        _FirstSteps(window, trainer.criterion.name)
         if trainer.state.weigher.has_step:
-            first.watch_step_fn()
+            OwnBackward(window)
     return window
 
 
@@ -51,41 +45,15 @@ class _FirstSteps:
     """Sees that gradients arrive in the first windows; later ones know nothing of it.
 
     An optimizer may step within backward, or keep gradients elsewhere. So where the
-    first window leaves none, hooks listen in the second one. Those that come before the
-    trainer goes backward are a ``step_fn``'s own, which it may mean or not.
+    first window leaves none, hooks listen in the second one.
     """
 
     def __init__(self, window: Window, name: str) -> None:
         self._window, self._name = window, name
-        self._is_met = self._is_second = self._is_twice = False
-        self._forward = window.forward
+        self._is_met = self._is_second = False
+        window.step = self._step  # type: ignore[method-assign]
 
-    def watch_step_fn(self) -> None:
-        """See whether it goes backward by itself, until the first step."""
-        window = self._window
-        window.forward, window.backward = self._compute, self._go_back  # type: ignore[method-assign]
-
-    def _compute(self, *given: Any) -> Any:
-        before = self._gradients()
-        computed = self._forward(*given)
-        self._is_twice |= self._gradients() != before
-        return computed
-
-    def _go_back(self, batch: Any, weight: float) -> Tensor:
-        window = self._window
-        try:
-            return type(window).backward(window, batch, weight)
-        except RuntimeError as error:
-            if self._is_twice:  # the graph is gone, in torch's words alone
-                add_note(error, TWICE)
-            raise
-
-    def _gradients(self) -> list[tuple[int, int]]:
-        """Return what is another one once a gradient was set, or added to."""
-        found = [each.grad for each in self._trained()]
-        return [(id(each), each._version) for each in found if each is not None]
-
-    def step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
+    def _step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
         """Step as the window does; look when a plugin has had its turn."""
         window = self._window
         step = type(window).step
@@ -103,11 +71,6 @@ class _FirstSteps:
 
     def _look(self) -> None:
         window, parameters = self._window, self._trained()
-        if window.forward == self._compute:
-            window.forward = self._forward
-            del window.backward
-            if self._is_twice:
-                log.warning("%s", TWICE)
         is_met = self._is_met or not parameters
         is_met = is_met or any(each.grad is not None for each in parameters)
         if not (is_met or self._is_second):

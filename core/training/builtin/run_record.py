@@ -32,6 +32,7 @@ from training.files.durable import finite, write_durably, write_json
 from training.files.leftovers import sweep_leftovers
 from training.files.lock import FolderLostError
 from training.files.named_paths import barrier, from_here
+from training.files.pace import Pace
 from training.files.record_names import (
     CONFIG,
     HISTORY,
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
 log = logging.getLogger(__name__)
-
-#: Of a run's time, what writing its history may take: all rows are written each time.
-SHARE = 0.05
 
 
 class RunRecord(Callback):
@@ -81,8 +79,7 @@ class RunRecord(Callback):
         self._owes_config = False  # it goes ahead of the next file
         self._recorded: list[Any] | None = None  # the history as it stands in its file
         self._rows_before = 0  # those of the run when this start began
-        self._due = 0.0  # when further ones may be written
-        self._took = 0.0  # seconds of the last write
+        self._pace = Pace()  # all rows are written each time
         self._folder = Path()
         self._claim = Claim("run record", "training.save_dir")
 
@@ -94,7 +91,7 @@ class RunRecord(Callback):
         """
         self._claim.require_free()
         self.summary, self._started, self._owes_config = {}, None, False
-        self._recorded, self._due = None, 0.0
+        self._recorded, self._pace = None, Pace()
         self._folder = trainer.save_dir.absolute()
         if mistake := folder_mistake(trainer.save_dir):
             raise ConfigError(mistake)
@@ -130,9 +127,8 @@ class RunRecord(Callback):
         self.steps_before = trainer.step
         self._rows_before = len(trainer.history)
         self._owes_config = True
-        began = time.perf_counter()
-        self._write(STARTS, self._starts)
-        self._took = time.perf_counter() - began
+        with self._pace.timed():
+            self._write(STARTS, self._starts)
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
         """Write the history so far, unless that takes long beside the epochs since.
@@ -142,7 +138,7 @@ class RunRecord(Callback):
         Raises:
             FolderLostError: another run records itself there by now.
         """
-        if time.perf_counter() >= self._due:
+        if self._pace.is_due:
             self._try_history(trainer, "written at a later time")
 
     def on_train_end(self, trainer: Checkpointable) -> None:
@@ -185,17 +181,11 @@ class RunRecord(Callback):
 
     def _write_history(self, trainer: Checkpointable) -> None:
         """Write what is not in the file yet: a disk is waited for."""
-        began = time.perf_counter()
-        try:
+        with self._pace.timed():
             history = finite(trainer.history)
             if history != self._recorded:
                 self._write(HISTORY, history)
                 self._recorded = history
-        finally:
-            ended = time.perf_counter()
-            # The lesser of two: a disk that has stalled once is not waited for since.
-            took, self._took = self._took, ended - began
-            self._due = ended + min(took, self._took) / SHARE
 
     def _write(self, name: str, content: Any) -> None:
         self._claim.confirm()

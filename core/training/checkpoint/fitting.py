@@ -94,7 +94,7 @@ def _loads(module: nn.Module, values: Mapping[str, Any]) -> bool:
     return not mistakes[2]
 
 
-def check_optimizer(
+def require_fitting(
     trainer: Checkpointable, state: Mapping[str, Any], source: str
 ) -> None:
     """Compare groups, options and states with what this optimizer keeps.
@@ -116,7 +116,7 @@ def check_optimizer(
             listed = saved["param_groups"][place]
             _check_options(at, listed, group, state["settings"])
             # Keys in the file are numbers in the file's own order.
-            own = _in_saved_order(known, saved, place, group["params"])
+            own = _in_saved_order(known, saved["names"][place])
             _check_states(type(optimizer), listed, own, types, saved["state"], at)
     except WrongValue as wrong:
         raise CheckpointError(
@@ -146,32 +146,20 @@ def _types_of(
 
 def _places(trainer: Checkpointable, state: Mapping[str, Any]) -> list[int]:
     """Return for each configured group the index of the saved one."""
-    saved, groups = state["optimizer"], trainer.configured_groups or []
-    sizes = [len(group["params"]) for group in groups]
-    if "names" not in saved:  # of an earlier release: by position
-        found = [len(group["params"]) for group in saved["param_groups"]]
-        require(found == sizes, "sizes of optimizer.param_groups", found, str(sizes))
-        return list(range(len(sizes)))
-    own = configured_names(trainer)[: len(groups)]
+    own = configured_names(trainer)[: len(trainer.configured_groups or [])]
     places = counterparts(own, origins(state))
     for names, place in zip(own, places, strict=True):
         wanted = f"there with the group of {some(names)}"
-        require(place is not None, "optimizer.names", saved["names"], wanted)
+        require(
+            place is not None, "optimizer.names", state["optimizer"]["names"], wanted
+        )
     return [place for place in places if place is not None]
 
 
-def _in_saved_order(
-    known: Mapping[str, Tensor],
-    saved: Mapping[str, Any],
-    place: int,
-    own: Sequence[Tensor],
-) -> list[Tensor]:
-    # A file of an earlier release goes by position throughout.
-    if "names" not in saved:
-        return list(own)
-    for name in saved["names"][place]:
+def _in_saved_order(known: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
+    for name in names:
         require(name in known, "optimizer.names", name, "the name of a parameter")
-    return [known[name] for name in saved["names"][place]]
+    return [known[name] for name in names]
 
 
 def _check_options(

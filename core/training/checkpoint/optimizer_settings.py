@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from training.checkpoint.optimizer_state import SavedGroup, counterparts, known_names
+from training.checkpoint.optimizer_state import (
+    SavedGroup,
+    counterparts,
+    known_names,
+    names_of,
+)
 from training.hardware.optimizer_kernels import WAYS
+from training.modules.plain_names import some
+
+if TYPE_CHECKING:
+    from training.checkpoint.checkpointable import Checkpointable
+
+log = logging.getLogger(__name__)
 
 #: Options that are not compared, or as names.
 HOW = ("params", "param_names", "initial_lr", *WAYS)
@@ -52,17 +64,79 @@ def is_scheduled(optimizer: torch.optim.Optimizer) -> bool:
     return any("initial_lr" in group for group in optimizer.param_groups)
 
 
+def name_by_position(run: Checkpointable, state: Mapping[str, Any]) -> None:
+    """Name the parameters in a file of an earlier release, which knew sizes alone.
+
+    Groups of as many parameters have the names of those that stand in their place here.
+    Others have names of nobody's: they are other groups.
+    """
+    optimizer, settings = state["optimizer"], state["settings"]
+    if "names" in optimizer:
+        return
+    names = known_names(run.configured_groups or [], names_of(run))
+    sizes = [len(group["params"]) for group in optimizer["param_groups"]]
+    if sizes != [len(each) for each in names]:
+        names = [
+            [f"parameter {at} of group {index}" for at in range(size)]
+            for index, size in enumerate(sizes)
+        ]
+    optimizer["names"] = settings[GROUPS] = names
+
+
 def origins(state: Mapping[str, Any]) -> list[list[str]]:
     """Return names in each group of a checkpoint, of configured ones as configured."""
     names = state["optimizer"]["names"]
     configured = state["settings"].get(GROUPS, [])[: len(names)]
-    # Sizes in place of names: of an earlier release.
-    if not all(isinstance(each, list) for each in configured):
-        return list(names)
     return [*configured, *names[len(configured) :]]
 
 
-def moved(
+def adapt_to_absent(
+    trainer: Checkpointable, state: Mapping[str, Any], source: str
+) -> dict[str, str]:
+    """Let options that a plugin moved which is gone be settings; return notes of them.
+
+    Where another one moves options here, it may be that one's to have moved them, or to
+    move them again: then they stay as they are, and are told of.
+    """
+    was, here = state.get("distributions", {}), trainer.plugins
+    gone = [
+        name
+        for name, entry in was.items()
+        if name not in here and "optimizer" in (entry.get("mutates") or "")
+    ]
+    if not gone:
+        return {}
+    # One that builds its schedule in ``on_setup`` has left no trace by now.
+    if is_scheduled(trainer.optimizer) or any(
+        "optimizer" in getattr(each, "mutates", ()) for each in here.values()
+    ):
+        _tell_as_left(state, source, gone)
+        return {}
+    return _set_as_left(state)
+
+
+def _tell_as_left(state: Mapping[str, Any], source: str, gone: Sequence[str]) -> None:
+    settings = state["settings"]
+    for name, values in _moved(settings, state["optimizer"]["param_groups"]).items():
+        if settings[name] is not None:  # else a schedule compares them
+            log.warning(
+                "checkpoint %r: %s stays %s, as %s may have left it, not active now; "
+                "configured it was %s",
+                *(source, name, values, some(gone), settings[name]),
+            )
+
+
+def _set_as_left(state: Mapping[str, Any]) -> dict[str, str]:
+    settings, groups = state["settings"], state["optimizer"]["param_groups"]
+    left = _moved(settings, groups)
+    by = "schedule" if settings.get("optimizer.lr", ()) is None else "plugin"
+    for group in groups:
+        group.pop("initial_lr", None)
+    settings.update(left)
+    return dict.fromkeys(left, f"as a {by} left it")
+
+
+def _moved(
     settings: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
     """Return, by names of settings, options that are not as they were configured.
@@ -81,8 +155,6 @@ def aligned(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return both settings as they are to be compared: groups matched by their names.
 
-    Those of an earlier release have sizes in place of names and go by position.
-
     Args:
         saved: of a checkpoint.
         own: of this run.
@@ -90,9 +162,6 @@ def aligned(
             beginning, or let them join again.
     """
     names, own_names = saved.get(GROUPS, []), own[GROUPS]
-    # Sizes in place of names: of an earlier release.
-    if not all(isinstance(each, list) for each in names):
-        return dict(saved), {**own, GROUPS: [len(each) for each in own_names]}
     places = counterparts(own_names, [*names, *(group.names for group in joined)])
     # Empty groups have nothing to be told apart by, and nothing to lose.
     lost = [each for at, each in enumerate(names) if each and at not in places]

@@ -165,7 +165,7 @@ def _is_another(was: Any, value: Any) -> bool:
     return first_difference(was, value) is not None
 
 
-def check_optimizer(run: Checkpointable, tell_untrained: bool = False) -> None:
+def require_known_parameters(run: Checkpointable, tell_untrained: bool = False) -> None:
     """Refuse an optimizer that steps what no checkpoint of this run would hold.
 
     Args:
@@ -269,11 +269,11 @@ def named_state(
         for group in saved_groups(state)
     ]
     late = [*joining, *([SavedGroup(list(left), {}, left)] if left else [])]
-    return _with_groups(_without_groups(state), [*own, *late])
+    return _regrouped(state, [*own, *late])
 
 
 def saved_groups(saved: Mapping[str, Any]) -> list[SavedGroup]:
-    """Return the groups of a saved state that has names."""
+    """Return the groups of a saved state."""
     groups = []
     for group, names in zip(saved["param_groups"], saved["names"], strict=True):
         named = zip(group["params"], names, strict=True)
@@ -303,8 +303,7 @@ def fitted(
 ) -> tuple[dict[str, Any], list[SavedGroup]]:
     """Return a saved state in the order of ``optimizer``, and the groups left over.
 
-    The state of an earlier release has no names: it is returned as it is, and goes by
-    position. A group has the states of all its parameters, whichever they were in.
+    A group has the states of all its parameters, whichever they were in.
 
     Args:
         saved: of a checkpoint.
@@ -314,54 +313,44 @@ def fitted(
     Raises:
         CheckpointError: a state belongs to several parameters, whose order is another.
     """
-    if "names" not in saved:
-        return dict(saved), []
     groups, own = saved_groups(saved), group_names(optimizer.param_groups, names)
     places = counterparts(own, origins)
-    states = {name: state for group in groups for name, state in group.state.items()}
-    whole = _without_groups(saved)
+    states = {name: each for group in groups for name, each in group.state.items()}
+    here = []
     for names_here, place, live in zip(
         own, places, optimizer.param_groups, strict=True
     ):
-        assert place is not None, "check_optimizer has found each"
-        here = {name: states[name] for name in names_here if name in states}
+        assert place is not None, "require_fitting has found each"
+        state = {name: states[name] for name in names_here if name in states}
         if groups[place].names != names_here:
-            _check_separate(here, names_here, live["params"])
+            _check_separate(state, names_here, live["params"])
         # Whether there are names is up to how this optimizer was built.
         saved_options = groups[place].options.items()
-        own_options = {k: v for k, v in saved_options if k not in PARAMETERS}
+        options = {k: v for k, v in saved_options if k not in PARAMETERS}
         if "param_names" in live:
-            own_options["param_names"] = live["param_names"]
-        whole = _with_groups(whole, [SavedGroup(names_here, own_options, here)])
+            options["param_names"] = live["param_names"]
+        here.append(SavedGroup(names_here, options, state))
+    whole = _regrouped(saved, here)
     del whole["names"]
     # Groups without a counterpart had joined the saved run: they are to join again.
     return whole, [g for i, g in enumerate(groups) if g.names and i not in places]
 
 
-def _without_groups(state: Mapping[str, Any]) -> dict[str, Any]:
-    # Keys that are text are no parameter's: an optimizer may keep more of its own.
-    more = {k: v for k, v in state["state"].items() if not isinstance(k, int)}
-    return {**state, "state": more, "param_groups": [], "names": []}
-
-
-def _with_groups(
+def _regrouped(
     state: Mapping[str, Any], groups: Sequence[SavedGroup]
 ) -> dict[str, Any]:
-    """Return ``state`` with ``groups`` after its own, in torch's numbering."""
-    states, listed = dict(state["state"]), list(state["param_groups"])
-    names = list(state["names"])
-    # torch numbers parameters through all groups, in order.
-    number = sum(len(group["params"]) for group in listed)
+    """Return ``state`` with ``groups`` in place of its own, in torch's numbering."""
+    # Keys that are text are no parameter's: an optimizer may keep more of its own.
+    states = {k: v for k, v in state["state"].items() if not isinstance(k, int)}
+    listed, number = [], 0  # torch numbers parameters through all groups, in order
     for group in groups:
-        indices = range(number, number + len(group.names))
-        number += len(group.names)
-        listed.append({**group.options, "params": list(indices)})
-        names.append(list(group.names))
-        states.update(
-            (index, group.state[name])
-            for index, name in zip(indices, group.names, strict=True)
-            if name in group.state
-        )
+        listed.append({**group.options, "params": []})
+        for name in group.names:
+            listed[-1]["params"].append(number)
+            if name in group.state:
+                states[number] = group.state[name]
+            number += 1
+    names = [list(group.names) for group in groups]
     return {**state, "state": states, "param_groups": listed, "names": names}
 
 

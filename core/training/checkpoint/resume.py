@@ -9,12 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
-from training.checkpoint.fitting import check_optimizer
+from training.checkpoint.fitting import require_fitting
 from training.checkpoint.optimizer_settings import (
     GROUPS,
+    adapt_to_absent,
     aligned,
-    is_scheduled,
-    moved,
+    name_by_position,
     origins,
     without_course,
 )
@@ -31,7 +31,6 @@ from training.checkpoint.optimizer_types import follow_weights, load_as_saved
 from training.checkpoint.receipt import REPLACED, RETURNED, Receipt, receipt_of
 from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
-    BEGUN_WITH,
     DESCRIPTION,
     Change,
     check_names,
@@ -39,6 +38,7 @@ from training.checkpoint.settings import (
     differences,
     is_allowed,
     require_consent,
+    set_up_with,
     settings_of,
 )
 from training.checkpoint.state import (
@@ -91,14 +91,16 @@ def restore(
     # Weights first: of another model only what made it so is worth comparing.
     check_model(trainer.model, state, source, partial(_remade, trainer, state))
     check_loss(trainer, state, source)
+    name_by_position(trainer, state)
     # Before anything is adapted: it tells of the file as it is.
-    comparison = Comparison(trainer, state, source, allowed)
+    notes = adapt_to_absent(trainer, state, source)
+    comparison = Comparison(trainer, state, source, allowed, notes)
     saved, own, changes = state["settings"], comparison.own, comparison.changes
     receipt = receipt_of(trainer, state, changes, source)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
     # After consent: of another optimizer the saved state is not looked at.
     if not OPTIMIZER_IS_ANOTHER & consented:
-        check_optimizer(trainer, state, source)
+        require_fitting(trainer, state, source)
     _regroup_as_configured(trainer)
     # The state is fitted to the run before it is parked for it.
     _adapt_optimizer(trainer, state, consented)
@@ -111,8 +113,7 @@ def restore(
     if "optimizer" in state:
         names = names_of(trainer)
         moments = _own_part(trainer, state, names)
-        saved_names = origins(state) if "names" in moments else ()
-        optimizer, left = fitted(moments, trainer.optimizer, names, saved_names)
+        optimizer, left = fitted(moments, trainer.optimizer, names, origins(state))
         loaded.joining_groups[:] = left
     # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:
@@ -135,7 +136,7 @@ def restore(
         _load_optimizer(trainer, optimizer, source)
     trainer.criterion.load_state_dict(state.get("loss", {}))
     loaded.load_state_dict(for_rank(trainer, state, own["seed"]))
-    return receipt, Resumption(trainer, state, comparison.again)
+    return receipt, Resumption(trainer, state, comparison.again, comparison.once_set_up)
 
 
 class Comparison:
@@ -143,10 +144,10 @@ class Comparison:
 
     Args:
         trainer: whose settings are compared.
-        state: of the checkpoint; where a plugin is gone that moved the optimizer's
-            options, those that it left become settings like any other.
+        state: of the checkpoint.
         source: its name, for messages.
         allowed: names of settings that may differ.
+        notes: of saved settings, by name.
     Attributes:
         own: the settings of the run on loading.
         changes: what differed then, all of it consented to.
@@ -160,14 +161,12 @@ class Comparison:
         state: Mapping[str, Any],
         source: str,
         allowed: Collection[str],
+        notes: Mapping[str, str],
     ) -> None:
         self._trainer, self._source, self._allowed = trainer, source, allowed
-        self._notes = _take_as_left(trainer, state, source)
+        self._notes = notes
         self._saved, self._joined = state["settings"], _joined(state)
         self._plugins = state.get("distributions", {})
-        if not self._plugins.keys() <= trainer.plugins.keys():
-            # Who set another one may be gone: then that is what was trained with.
-            self._saved.get(BEGUN_WITH, {}).pop("max_grad_norm", None)
         self._metadata = state.get("metadata", {})
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._filled = trainer.optimizer
@@ -195,6 +194,16 @@ class Comparison:
                 f"whose place in it had been found: {'; '.join(map(str, moved))}: load "
                 "it again"
             )
+
+    def once_set_up(self) -> None:
+        """Compare what a hook may have set, and set otherwise or not in the saved run.
+
+        Raises:
+            CheckpointError: nobody consented to what differs.
+        """
+        own = set_up_with(self._trainer)
+        saved = {name: self._saved[name] for name in own if name in self._saved}
+        require_consent(differences(saved, own), self._allowed, self._source)
 
     def _settings(self) -> dict[str, Any]:
         own = settings_of(self._trainer)
@@ -235,12 +244,9 @@ def _own_part(
     """Return the optimizer's state as its parameters are: typed, in parts, or whole."""
     saved = state["optimizer"]
     numbers = [number for g in saved["param_groups"] for number in g["params"]]
-    if "names" in saved:
-        known = {name: parameter for parameter, name in names.items()}
-        own = [known.get(name) for group in saved["names"] for name in group]
-    else:  # of an earlier release: by position
-        own = [p for g in trainer.optimizer.param_groups for p in g["params"]]
-    like = dict(zip(numbers, own, strict=False))
+    known = {name: parameter for parameter, name in names.items()}
+    own = [known.get(name) for group in saved["names"] for name in group]
+    like = dict(zip(numbers, own, strict=True))
     weights = {
         f"{part}.{name}": value
         for part in ("model", "loss")
@@ -266,8 +272,6 @@ def _load_optimizer(
 
 def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:
     """Return the groups that joined the saved run after its training had begun."""
-    if "names" not in state["optimizer"]:
-        return []
     configured = len(state["settings"].get(GROUPS, []))
     late = saved_groups(state["optimizer"])[configured:]
     return [group for group in late if group.options]  # else it is no group
@@ -304,43 +308,6 @@ def _missing_plugins(
     ]
 
 
-def _take_as_left(
-    trainer: Checkpointable, state: Mapping[str, Any], source: str
-) -> dict[str, str]:
-    """Let options that a plugin moved which is gone be settings; return notes of them.
-
-    Where another one moves options here, it may be that one's to have moved them, or to
-    move them again: then they stay as they are, and are told of.
-    """
-    was, here = state.get("distributions", {}), trainer.plugins
-    gone = [
-        name
-        for name, entry in was.items()
-        if name not in here and "optimizer" in (entry.get("mutates") or "")
-    ]
-    if not gone:
-        return {}
-    settings, groups = state["settings"], state["optimizer"]["param_groups"]
-    left = moved(settings, groups)
-    # One that builds its schedule in ``on_setup`` has left no trace by now.
-    if is_scheduled(trainer.optimizer) or any(
-        "optimizer" in getattr(each, "mutates", ()) for each in here.values()
-    ):
-        for name, values in left.items():
-            if settings[name] is not None:  # else a schedule compares them
-                log.warning(
-                    "checkpoint %r: %s stays %s, as %s may have left it, not active "
-                    "now; configured it was %s",
-                    *(source, name, values, some(gone), settings[name]),
-                )
-        return {}
-    by = "schedule" if settings.get("optimizer.lr", ()) is None else "plugin"
-    for group in groups:
-        group.pop("initial_lr", None)
-    settings.update(left)
-    return dict.fromkeys(left, f"as a {by} left it")
-
-
 def _compared(trainer: Checkpointable) -> set[str]:
     """Return options of groups that plugins say they compare, none the optimizer's."""
     plugins = trainer.plugins.values()
@@ -360,10 +327,7 @@ def _adapt_optimizer(
     names = [name.partition(".")[2] for name in consented if "optimizer." in name]
     configured = trainer.configured_groups or []
     groups = state["optimizer"]["param_groups"]
-    if "names" in state["optimizer"]:
-        places = counterparts(configured_names(trainer), origins(state))
-    else:
-        places = list(range(len(groups)))
+    places = counterparts(configured_names(trainer), origins(state))
     for place, own in zip(places, configured, strict=True):
         saved = groups[place]
         saved.update({name: own[name] for name in (*names, *WAYS) if name in own})

@@ -51,6 +51,7 @@ class Resumption:
         trainer: goes on; its optimizer has loaded its state.
         state: of the checkpoint.
         compare: raises where the run is another one by now.
+        compare_set_up: raises where a hook has set it up as another one.
     Attributes:
         parked: the parts that are still to be taken over; a checkpoint that is written
             meanwhile holds them as they are.
@@ -62,8 +63,10 @@ class Resumption:
         trainer: Checkpointable,
         state: Mapping[str, Any],
         compare: Callable[[], None],
+        compare_set_up: Callable[[], None],
     ) -> None:
-        self._trainer, self._compare = trainer, compare
+        self._trainer = trainer
+        self._compare, self._compare_set_up = compare, compare_set_up
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._names = state.get("optimizer", {}).get("names", ())
         self._origins = origins(state) if self._names else []
@@ -106,7 +109,12 @@ class Resumption:
         self._give_options(self._configured)
 
     def take_over(self) -> None:
-        """Give optimizer, loss scaler and plugins what is theirs."""
+        """Give optimizer, loss scaler and plugins what is theirs.
+
+        Raises:
+            CheckpointError: a hook has set what the saved run was not set up with.
+        """
+        self._compare_set_up()
         trainer = self._trainer
         if self.parked.pop("optimizer", None) is not None:
             self._give_options(self._options)

@@ -93,7 +93,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
         "precision": trainer.precision,
         "tf32": trainer.tf32,
         "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
-        "max_grad_norm": _norm(trainer),
+        **set_up_with(trainer),
         # A name only: a function may change under it, and keep it under another.
         "loss": trainer.criterion.name,
         "loss_per": trainer.state.weigher.settings(),
@@ -131,11 +131,15 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
 
 def set_before_hooks(trainer: Checkpointable) -> dict[str, Any]:
     """Return settings that hooks may change, by name: called before they do."""
-    return {**lengths_of(trainer), "max_grad_norm": _norm(trainer)}
+    return {**lengths_of(trainer), **set_up_with(trainer)}
 
 
-def _norm(trainer: Checkpointable) -> float | None:
-    return trainer.max_grad_norm or None  # 0 and None both clip nothing
+def set_up_with(trainer: Checkpointable) -> dict[str, Any]:
+    """Return settings that hooks may change until ``on_setup`` is over, and none later.
+
+    0 and None both clip nothing.
+    """
+    return {"max_grad_norm": trainer.max_grad_norm or None}
 
 
 def lengths_of(trainer: Checkpointable) -> dict[str, int | None]:

@@ -16,7 +16,7 @@ from faults.runs import assert_same_end, build, end_of
 from processes import python
 
 from trainbus_checkpointing import ModelCheckpointCallback, saver
-from trainbus_checkpointing.background import Background
+from trainbus_checkpointing.in_flight import Background
 from training import Callback, CheckpointError, Trainer
 from training.checkpoint_io import read_checkpoint
 

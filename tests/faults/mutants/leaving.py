@@ -309,7 +309,7 @@ MUTANTS = [
     Mutant(
         "P17",
         "a wait that was ended counts as done",
-        "trainbus_checkpointing.background",
+        "trainbus_checkpointing.in_flight",
         "        self._ended.wait()\n",
         "        self._ended.set()\n",
         SAVING_SIGNALS,

@@ -103,9 +103,9 @@ MUTANTS = [
     Mutant(
         "P12",
         "the best is forgotten with its list",
-        STORE,
-        "            if not self._manifest.run:",
-        "            if False:",
+        "trainbus_checkpointing.continued",
+        "    if not manifest.run:",
+        "    if False:",
         LISTS,
         "test_p12_a_resumed_run",
     ),

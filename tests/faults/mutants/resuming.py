@@ -255,9 +255,9 @@ MUTANTS = [
     Mutant(
         "R10",
         "the optimizer's state goes by position",
-        "training.checkpoint.optimizer_state",
-        'if "names" not in saved:',
-        "if saved:",
+        "training.checkpoint.optimizer_settings",
+        'if "names" in optimizer:',
+        "if not optimizer:",
         "faults/resuming/test_optimizer_by_name.py",
         "test_r10_each_parameter",
     ),

@@ -233,7 +233,7 @@ MUTANTS = [
     Mutant(
         "C12",
         "an error of the thread is lost",
-        "trainbus_checkpointing.background",
+        "trainbus_checkpointing.in_flight",
         "raise error",
         "return True",
         "faults/files/test_saving_in_a_thread.py",
@@ -261,7 +261,7 @@ MUTANTS = [
         "C13",
         "the optimizer's values are taken as they are",
         "training.checkpoint.resume",
-        "        check_optimizer(trainer, state, source)\n",
+        "        require_fitting(trainer, state, source)\n",
         "        pass\n",
         CRAFTED,
         "test_c13_a_state",

@@ -312,16 +312,29 @@ def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares
     tmp_path: Path,
 ) -> None:
     class Clips(Callback):
+        def __init__(self, norm: float = 0.5) -> None:
+            self.norm = norm
+
         def on_setup(self, trainer: Trainer) -> None:
-            trainer.max_grad_norm = 0.5
+            trainer.max_grad_norm = self.norm
 
     build(Clips(), SavesEverywhere(tmp_path)).train()
     for given in (None, 0.5):
-        trainer = build(Clips(), SavesEverywhere(tmp_path), max_grad_norm=given)
+        trainer = build(Clips(), max_grad_norm=given)
         trainer.load_checkpoint(tmp_path / "0-4.pt")
         trainer.train()
         assert trainer.epoch == 2
     with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is 1\.0"):
         build(Clips(), max_grad_norm=1.0).load_checkpoint(tmp_path / "0-4.pt")
+    trainer = build(Clips(0.7))
+    trainer.load_checkpoint(tmp_path / "0-4.pt")
+    with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is 0\.7"):
+        trainer.train()
+    trainer = build()  # who set it is gone
+    trainer.load_checkpoint(tmp_path / "0-4.pt")
     with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is None"):
-        build().load_checkpoint(tmp_path / "0-4.pt")  # who set it is gone
+        trainer.train()
+    trainer = build()
+    trainer.load_checkpoint(tmp_path / "0-4.pt", allow_changes=["max_grad_norm"])
+    trainer.train()
+    assert (trainer.epoch, trainer.max_grad_norm) == (2, None)

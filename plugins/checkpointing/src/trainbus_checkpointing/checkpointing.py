@@ -136,8 +136,6 @@ class ModelCheckpointCallback(Callback):
         self._restored: dict[str, Any] = {}
         self._saver: Saver | None = None
         self._error: BaseException | None = None
-        self._lock: RunLock | None = None
-        self._late: CheckpointError | None = None
 
     @property
     def best_path(self) -> Path | None:
@@ -181,28 +179,30 @@ class ModelCheckpointCallback(Callback):
                 f"two checkpointing plugins write to {str(folder)!r}; give each "
                 "its own save_dir"
             )
-        strategy, self._lock, self._late = trainer.strategy, None, None
+        strategy, locks = trainer.strategy, list[RunLock]()
         if strategy.saves_parts and self.weights == "trained":
             raise ConfigError(
                 f"{self.name}.weights is 'trained' and distributed.checkpoint "
                 "'sharded', which leaves nothing out; use checkpoint 'full', whose "
                 "file is as small as what is trained, or weights 'all'"
             )
-        strategy.on_main(lambda: self._take(folder, trainer))
+        strategy.on_main(lambda: locks.append(self._take(folder, trainer)))
         if trainer.world_size > 1:
             files.require_shared(folder, strategy)
         asks = partial(needed_steps, trainer)
-        store = Store(folder, self.ranking, self._lock, strategy, asks)
+        lock = locks[0] if locks else None  # the main process has it
+        store = Store(folder, self.ranking, lock, strategy, asks)
         self._saver = Saver(store, self.filename, self.async_save)
         self._restored = {}
 
-    def _take(self, folder: Path, trainer: Trainer) -> None:
+    def _take(self, folder: Path, trainer: Trainer) -> RunLock:
         with files.usable(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(13, "not writable")
-            self._lock = self._claim.take(folder / LOCK, trainer)
+            lock = self._claim.take(folder / LOCK, trainer)
             sweep_leftovers(folder)
+        return lock
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Refuse unknown metrics; open the folder for this run."""
@@ -253,17 +253,14 @@ class ModelCheckpointCallback(Callback):
         position = trainer.epoch, trainer.step
         is_interrupted = trainer.stop_owner in ("signal", "error")
         at = Boundary(reason, *position, trainer.is_stopping, is_interrupted)
-        self._save(trainer, at)
-        if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
-            self._set_up.store.finish(wait=True)
-
-    def _save(self, trainer: Trainer, at: Boundary) -> None:
         saver = self._set_up
         is_ranked = saver.store.on_main(lambda: self._is_ranked(trainer, at))
         if is_ranked is not None:
             self._finish(wait=True)
             with self._reported(at.is_stopping):
                 saver.save(trainer, at, is_ranked)
+        if trainer.is_stopping and trainer.is_main:  # a signal may have come meanwhile
+            saver.store.finish(wait=True)
 
     @contextlib.contextmanager
     def _reported(self, is_last: bool = False) -> Iterator[None]:
@@ -305,13 +302,11 @@ class ModelCheckpointCallback(Callback):
         try:
             if self._saver is not None and is_ours:
                 self._saver.store.abandon_parts()
-                self._finish_on_main(wait=not is_insistent(error))
+                self._saver.store.finish(wait=not is_insistent(error))
         finally:
             if self._saver is not None and (is_ours or not trainer.is_main):
                 self._saver.end(trainer, error)
-            if is_ours:
-                self._lock = None
-                self._claim.release(trainer)
+            self._claim.release(trainer)
 
     def resume_candidates(self, trainer: Trainer) -> list[tuple[Path, str | None]]:
         """Return the files to resume from, best first, and what is wrong with each."""
@@ -328,16 +323,17 @@ class ModelCheckpointCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return which files were best and last, not yet the one being written."""
         saver = self._saver
-        if saver is None or not saver.is_open:
+        if saver is None or not saver.store.is_open:
             return dict(self._restored)  # the folder has not been looked at yet
-        best, last = saver.store.best, saver.store.last
-        carried = None if saver.baseline is None else self._restored["best"]
+        store, best = saver.store, saver.carried
+        if store.best is not None:
+            best = {**pointer(store.best), "value": self.best_value}
         return {
             "version": STATE_VERSION,
             "monitor": self.monitor,
             "mode": self.ranking.mode,
-            "best": {**pointer(best), "value": self.best_value} if best else carried,
-            "last": last and pointer(last),
+            "best": best,
+            "last": store.last and pointer(store.last),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -365,23 +361,14 @@ class ModelCheckpointCallback(Callback):
         elif self._set_up.store.have_parts_ended():
             self._finish(wait=True)
         elif trainer.is_main:
-            try:
-                self._set_up.store.finish(wait=False)
-            except CheckpointError as error:
-                self._late = error  # everybody's at the next boundary: no step waits
-
-    def _finish_on_main(self, wait: bool) -> None:
-        late, self._late = self._late, None
-        if late is not None:
-            raise late
-        self._set_up.store.finish(wait)
+            self._set_up.store.list_ended()
 
     def _finish(self, wait: bool) -> None:
         """List what was written meanwhile; all processes call it."""
         saver = self._set_up
         with self._reported():
             try:
-                saver.store.on_main(lambda: self._finish_on_main(wait))
+                saver.store.on_main(lambda: saver.store.finish(wait))
                 saver.store.finish_parts()
             except CheckpointError:
                 saver.saved_at = None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,23 +198,6 @@ class Manifest:
             return False
 
 
-def listed_first(paths: Sequence[Path], step: int) -> Path:
-    """Return the first of ``paths`` that is listed where it lies, else the first.
-
-    Links to files on another disk are listed where they are, not where they lead.
-
-    Args:
-        paths: of one checkpoint, some of which are links.
-        step: of its state.
-    """
-    for path in paths:
-        # What is wrong with a list is said by whoever reads the chosen one.
-        with contextlib.suppress(CheckpointError, ConfigError, OSError):
-            if Manifest.read(path.parent).listed(path.name, step):
-                return path
-    return paths[0]
-
-
 @dataclass
 class Lists:
     """What there is; the main process keeps it, and tells it to the others.
@@ -223,24 +205,10 @@ class Lists:
     Attributes:
         manifest: of the folder.
         elsewhere: of the folder of a resume source, if that is another; read only.
-        in_flight: what is being written in a thread.
     """
 
     manifest: Manifest
     elsewhere: Manifest | None = None
-    in_flight: Entry | None = None
-
-
-def read_beside(source: Path, position: tuple[int, int]) -> Manifest | None:
-    """Return the list in the folder of ``source``, opened at that file's run."""
-    try:
-        manifest = Manifest.read(source.parent)
-    except (CheckpointError, OSError) as error:
-        log.warning("checkpointing: %s", error)
-        return None
-    named = manifest.listed(source.name, position[1])
-    manifest.begin_run(manifest.run if named is None else named.run, position)
-    return manifest
 
 
 def read_or_move_aside(folder: Path) -> Manifest:

@@ -49,12 +49,11 @@ class Saver:
         self._staging = Staging() if is_async else None
         #: What is left out of each file, if anything is.
         self.frozen: FrozenWeights | None = None
-        #: A value that the best must also beat, from the run that was resumed.
-        self.baseline: float | None = None
+        #: The best of the resumed run elsewhere, which the best here must beat.
+        self.carried: Mapping[str, Any] | None = None
         #: (epoch, step) of the state that was saved, or loaded, last.
         self.saved_at: tuple[int, int] | None = None
-        #: Whether the folder was looked at for the run that is on.
-        self.is_open = self._has_begun = False
+        self._has_begun = False
         self._missed: Entry | None = None  # to be written before the run trains
 
     def open(
@@ -92,9 +91,8 @@ class Saver:
 
         with files.usable(store.folder):
             missed = store.on_main(begin)
-        self.is_open = True
-        if carries_best and best and not store.best and before == ranking:
-            self.baseline = best["value"]
+        if carries_best and not store.best and before == ranking:
+            self.carried = best if best and best["value"] is not None else None
         if store.last and (store.last.epoch, store.last.step) == resumed.position:
             self.saved_at = resumed.position
         return missed
@@ -117,7 +115,7 @@ class Saver:
             if entry.is_ranked
         ):
             return False  # stale, or these weights are in already, by a value
-        if self.baseline is not None and not ranking.beats(value, self.baseline):
+        if self.carried and not ranking.beats(value, self.carried["value"]):
             return False
         return ranking.enters(value, entries)
 

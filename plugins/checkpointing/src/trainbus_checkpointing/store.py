@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from trainbus_checkpointing import folder as files
-from trainbus_checkpointing.background import Background
+from trainbus_checkpointing.continued import continued
 from trainbus_checkpointing.filename import FilenameTemplate
+from trainbus_checkpointing.in_flight import Background, PartsInFlight
 from trainbus_checkpointing.manifest import (
     Lists,
     Manifest,
     is_complete,
-    listed_first,
-    read_beside,
     read_or_move_aside,
 )
-from trainbus_checkpointing.parts_in_flight import PartsInFlight
-from trainbus_checkpointing.relisting import left_unlisted, relisted, run_alike
+from trainbus_checkpointing.relisting import left_unlisted
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saved import Resumed
 from training import CheckpointError
@@ -69,6 +67,8 @@ class Store:
         self.run_id = ""
         self._owners: dict[tuple[int, int], str] = {}  # of what was resumed: its run_id
         self._background = Background()
+        self._in_flight: Entry | None = None  # what that writes
+        self._late: CheckpointError | None = None  # of ``list_ended``
         self._parts: PartsInFlight | None = None
 
     def on_main(self, work: Callable[[], T]) -> T:
@@ -89,14 +89,20 @@ class Store:
         return self._lists.manifest
 
     @property
+    def is_open(self) -> bool:
+        """Whether a run was opened in the folder."""
+        return self._manifest.run > 0
+
+    @property
     def entries(self) -> list[Entry]:
         """The current run's checkpoints, oldest first."""
         return self._manifest.current
 
     @property
     def expected(self) -> list[Entry]:
-        """``entries``, and the one that is being written."""
-        return [*self.entries, *filter(None, [self._lists.in_flight])]
+        """``entries``, and the one that is being written; for the main process."""
+        drafts = [self._in_flight, self._parts.draft if self._parts else None]
+        return [*self.entries, *filter(None, drafts)]
 
     @property
     def best(self) -> Entry | None:
@@ -129,41 +135,25 @@ class Store:
             run_id: of the new run.
         """
         self._lock.confirm()
-        self._lists = Lists(read_or_move_aside(self.folder))
-        self._manifest.drop_incomplete()
-        self.run_id, saved_by = run_id, ""
-        known, paths, until = list(resumed.known), resumed.paths, resumed.position
-        here = [path for path in paths if self.is_at(path.parent)]
+        manifest = read_or_move_aside(self.folder)
+        manifest.drop_incomplete()
+        here = [path for path in resumed.paths if self.is_at(path.parent)]
+        found = continued(manifest, resumed, here)
+        manifest.begin_run(found.run, found.until)
+        self._lists = Lists(manifest, found.elsewhere)
         self._sources = {path.name for path in here}
-        source = listed_first([*here[::-1], *paths], until[1]) if paths else None
-        if source in here:
-            known.insert(0, (source.name, until[1]))
-            if not self._manifest.run:  # no list, or one that was damaged
-                self._manifest.entries = relisted(self.folder, known)
-        elif source is not None:
-            self._lists.elsewhere = beside = read_beside(source, until)
-            named = beside and beside.listed(source.name, until[1])
-            saved_by = named.written_by if named else ""
-        own = self._manifest.latest_of(saved_by, until)
-        if own is None:
-            run = self._manifest.run_resumed(known, until, resumed.metrics)
-        else:  # what its owner has listed since is of a branch
-            run, until = own.run, (own.epoch, own.step)
-        if run is None and source in here:
-            run = self._manifest.run  # an unlisted file in here: of the newest run
-        if run is None and source and resumed.is_kept and not saved_by:
-            run = run_alike(self._manifest, source)
-        self._manifest.begin_run(run, until)
-        listed, new = self._manifest.entries, self._manifest.run
-        if saved_by and source and resumed.is_kept:
-            found = left_unlisted(self.folder, listed, source, filename)
-            listed += [replace(e, run=new, written_by=saved_by) for e in found]
+        self.run_id, saved_by = run_id, found.saved_by
         self._owners = {resumed.position: saved_by}
+        listed, new = manifest.entries, manifest.run
+        if saved_by and found.source and resumed.is_kept:
+            alike = left_unlisted(self.folder, listed, found.source, filename)
+            listed += [replace(e, run=new, written_by=saved_by) for e in alike]
         self._report()
         return [
             entry
             for entry in listed
-            if entry.run in (run, new) or (saved_by and entry.written_by == saved_by)
+            if entry.run in (found.run, new)
+            or (saved_by and entry.written_by == saved_by)
         ]
 
     def note_run(self) -> None:
@@ -193,7 +183,7 @@ class Store:
 
         The one before must be finished: one is in flight.
         """
-        self._lists.in_flight = named = self._named(draft)
+        self._in_flight = named = self._named(draft)
         self._background.start(lambda: self._write(named, write))
 
     def add_parts_later(self, draft: Entry, begin: Callable[[Path], BegunSave]) -> None:
@@ -210,7 +200,6 @@ class Store:
         named = self.on_main(lambda: self._named(draft))
         begun = begin(self.folder / named.file)
         self._parts = PartsInFlight(named, begun, self._strategy)
-        self.on_main(lambda: setattr(self._lists, "in_flight", named))
 
     def have_parts_ended(self) -> bool:
         """Whether parts are in flight that all have written; all processes call it."""
@@ -227,7 +216,6 @@ class Store:
         parts, self._parts = self._parts, None
         if parts is None:
             return
-        self.on_main(lambda: setattr(self._lists, "in_flight", None))
         try:
             parts.finish()
         except CheckpointError as error:
@@ -253,16 +241,29 @@ class Store:
         Raises:
             CheckpointError: it could not be written, or not be listed.
         """
-        draft = self._lists.in_flight
+        late, self._late = self._late, None
+        if late is not None:
+            raise late
+        draft = self._in_flight
         try:
             is_complete = self._background.finish(wait)
         except BaseException:
             if not self._background.is_busy:  # else only the wait was ended
-                self._lists.in_flight = None
+                self._in_flight = None
             raise
         if is_complete and draft is not None:
-            self._lists.in_flight = None
+            self._in_flight = None
             self._commit(draft)
+
+    def list_ended(self) -> None:
+        """List the checkpoint that was in flight, if it has ended.
+
+        What fails is raised by the next ``finish``, for all processes: no step waits.
+        """
+        try:
+            self.finish(wait=False)
+        except CheckpointError as error:
+            self._late = error
 
     def let_go(self) -> None:
         """Keep what there is, and nothing of the run, which is over.

@@ -18,7 +18,7 @@ from training.app.building.recipe import (
     rebuild,
 )
 from training.app.config.load import Config
-from training.discovery.signature import filled
+from training.discovery.fields import filled
 from training.errors import CheckpointError, ConfigError
 from training.messages.error_texts import text_of
 from training.recipes.family import ModelFamily

@@ -212,7 +212,7 @@ def test_what_a_checkpoint_says_names_task_family_and_options(command: Command) 
 
 
 def test_a_class_that_is_both_is_made_once_of_a_checkpoint_too() -> None:
-    from training.app.building.recipe import named_parts
+    from training.app.building.saved_model import named_parts
 
     taking = "    def __init__(self, base: int = 10):\n        self.base = base\n\n"
     Path("own.py").write_text(OWN.replace("    def score", f"{taking}    def score", 1))

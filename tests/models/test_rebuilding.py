@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainbus_models.blip.family import Blip
-from training.app.building.recipe import rebuild
+from training.app.building.saved_model import rebuild
 from training.errors import CheckpointError
 
 

@@ -13,7 +13,7 @@ import torch
 
 from training import Callback, create_trainer_from_config
 from training.app.building.optimizer import build_optimizer
-from training.app.building.recipe import rebuild
+from training.app.building.saved_model import rebuild
 from training.app.config.schema import OptimizerConfig, TrainingConfig
 from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, PluginError

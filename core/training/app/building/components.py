@@ -15,8 +15,8 @@ from training.app.building.recipe import (
     add_adapters,
     make_recipe,
     model_settings,
-    rebuild,
 )
+from training.app.building.saved_model import rebuild
 from training.app.config.load import Config
 from training.discovery.fields import filled
 from training.errors import CheckpointError, ConfigError

@@ -115,7 +115,7 @@ def _write_pretrained(
     """
     from safetensors import SafetensorError
 
-    from training.app.building.recipe import rebuild
+    from training.app.building.saved_model import rebuild
     from training.app.cli.commands import description, fill
     from training.modules.frozen_weights import is_whole
 

@@ -23,7 +23,7 @@ from training.recipes.family import followed_options
 from training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    from training.app.building.recipe import Rebuilt
+    from training.app.building.saved_model import Rebuilt
     from training.recipes.task import Task
 
 __all__ = ["predict"]
@@ -31,7 +31,7 @@ __all__ = ["predict"]
 
 def predict(arguments: argparse.Namespace) -> None:
     """Say what the model of a checkpoint makes of one row, or write it of many."""
-    from training.app.building.recipe import named_parts, rebuild
+    from training.app.building.saved_model import named_parts, rebuild
     from training.hardware.device import choose_device
     from training.layout import read_state
     from training.modules.frozen_weights import is_whole

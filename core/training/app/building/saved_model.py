@@ -10,7 +10,7 @@ Format 1 said ``model_type`` beside what the one family of then described.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -31,30 +31,13 @@ from training.recipes.family import ModelFamily
 from training.recipes.recipe import Recipe
 from training.recipes.task import Task
 
-__all__ = ["Rebuilt", "described", "named_parts", "rebuild"]
+__all__ = ["SavedModel", "described", "fill"]
 
 FORMAT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """What a checkpoint's description makes; the model's weights are random.
-
-    Attributes:
-        task: set on the family.
-        family: of the options that the run had.
-        model: on the CPU.
-        processor: of the model.
-    """
-
-    task: Task
-    family: ModelFamily
-    model: Any
-    processor: Any
-
-
 def described(config: Config, recipe: Recipe, model: Any) -> dict[str, Any]:
-    """Return JSON values that a checkpoint carries, for ``rebuild``."""
+    """Return JSON values that a checkpoint carries, for ``SavedModel``."""
     name, options = named_part(config.task, "task")
     info = announcement_of(type(recipe.family))
     return {
@@ -72,132 +55,168 @@ def described(config: Config, recipe: Recipe, model: Any) -> dict[str, Any]:
     }
 
 
-def rebuild(
-    description: Mapping[str, Any],
-    source: str,
-    weights: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    parts: tuple[Task, ModelFamily] | None = None,
-    is_whole: bool = True,
-) -> Rebuilt:
-    """Return what ``described`` told; only JSON values are read, nothing is run.
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """What a checkpoint says of its model.
 
-    Args:
-        description: of a checkpoint.
+    Attributes:
         source: the checkpoint, for messages.
+        description: what ``described`` told.
         weights: name -> tensor, what the model is to be filled with; another model than
-            theirs is then refused before any memory is taken for it.
-        config: the configuration that the checkpoint carries; format 1 has the
-            family's options there.
-        parts: task and family to take in place of those that are described.
+            theirs is refused before any memory is taken for it.
         is_whole: whether ``weights`` are all that the model has; if not, the others are
             those of the model that the run began with.
-    Raises:
-        CheckpointError: the description is of another format, damaged, or of another
-            model than that of ``weights``, or names what is not installed.
+        config: the configuration that the checkpoint carries; format 1 has the
+            family's options there.
     """
-    plain = _as_format_2(description, config or {})
-    if parts is None:
-        parts = named_parts(description, source, config)
-    from training.checkpoint.part_checks import are_names
 
-    task, family = parts
-    lora = plain.get("lora")
-    begin: Callable[..., tuple[Any, Any]] = family.rebuild
-    if not is_whole:
-        begin = _on_base(plain, family, source)
-    try:
-        if weights is not None and is_whole and not lora:
-            family.check(plain["model"], weights)
-        model, processor = begin(plain["model"])
-    except Exception as error:
-        if isinstance(error, ConfigError) and not is_whole:
-            raise  # the model that the run began with cannot be had
-        # Whatever stands in it is handed to libraries whose errors have no common
-        # class.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise _damaged(reason) from error
-    if lora:
-        frozen = plain.get("freeze", ())
-        if not isinstance(lora, Mapping) or not are_names(frozen):
-            raise _damaged("its adapters have no options, or freeze no names")
-        import_module("trainbus_models.model_utils").freeze_model(model, frozen)
-        add_adapters(model, lora, ("lora",))
-    return Rebuilt(task, family, model, processor)
+    source: str
+    description: Mapping[str, Any]
+    weights: Mapping[str, Any] | None = None
+    is_whole: bool = True
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], source: str) -> SavedModel | None:
+        """Return what a checkpoint says; None where it does not say how to rebuild.
+
+        Raises:
+            CheckpointError: something else is there.
+        """
+        from training.checkpoint.part_checks import shown
+        from training.modules.frozen_weights import is_whole
+
+        metadata = state.get("metadata", {})
+        found, config = metadata.get("model"), metadata.get("config", {})
+        if found is None:
+            return None
+        if not isinstance(found, Mapping):
+            raise CheckpointError(
+                f"{source!r} does not say how its model was made: metadata.model is "
+                f"{shown(found)}, not the mapping that `trainbus run` writes"
+            )
+        return cls(source, found, state["model"], is_whole(state), config)
+
+    @property
+    def family(self) -> Any:
+        """The name of the model's family, as far as one is told."""
+        told = self._in_format_2().get("family")
+        return told.get("name") if isinstance(told, Mapping) else None
+
+    def parts(self) -> tuple[Task, ModelFamily]:
+        """Return the task and the family, the one knowing the other.
+
+        Raises:
+            CheckpointError: the description is of another format or damaged, or names
+                what is not installed.
+        """
+        told = self._in_format_2()
+        task = self._part(told, "task", "task", build_part)
+        return task, self._part(told, "family", "model", partial(build_family, task))
+
+    def rebuilt(
+        self, parts: tuple[Task, ModelFamily] | None = None
+    ) -> tuple[Any, Recipe]:
+        """Return the model, on the CPU and not filled yet, and its recipe.
+
+        Only JSON values are read, nothing is run.
+
+        Args:
+            parts: task and family to take in place of those that are described.
+        Raises:
+            CheckpointError: as ``parts``; or what is described is another model than
+                that of the weights.
+        """
+        from training.checkpoint.part_checks import are_names
+
+        told = self._in_format_2()
+        task, family = parts or self.parts()
+        lora = told.get("lora")
+        begin = family.rebuild if self.is_whole else self._on_base(told, family)
+        try:
+            if self.weights is not None and self.is_whole and not lora:
+                family.check(told["model"], self.weights)
+            model, processor = begin(told["model"])
+        except Exception as error:
+            if isinstance(error, ConfigError) and not self.is_whole:
+                raise  # the model that the run began with cannot be had
+            # Whatever stands in it is handed to libraries whose errors have no common
+            # class.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise _damaged(reason) from error
+        if lora:
+            frozen = told.get("freeze", ())
+            if not isinstance(lora, Mapping) or not are_names(frozen):
+                raise _damaged("its adapters have no options, or freeze no names")
+            import_module("trainbus_models.model_utils").freeze_model(model, frozen)
+            add_adapters(model, lora, ("lora",))
+        return model, Recipe(task, family, processor)
+
+    def _in_format_2(self) -> Mapping[str, Any]:
+        number = self.description.get("format")
+        if type(number) is not int or number not in (1, FORMAT):
+            raise CheckpointError(
+                f"the checkpoint describes a model in format {number!r:.60}; this "
+                f"version rebuilds formats 1 and {FORMAT}"
+            )
+        if number == FORMAT:
+            return self.description
+        data = self.config.get("data", {})
+        once = {key: data[key] for key in ONCE_HERE if data.get(key) is not None}
+        name = self.description.get("model_type")
+        return {
+            "task": {"name": self.config.get("task", DEFAULT_TASK), "options": {}},
+            "family": {"name": name, "options": once},
+            "model": self.description,
+        }
+
+    def _part(
+        self, told: Mapping[str, Any], key: str, kind: str, make: Callable[..., Any]
+    ) -> Any:
+        """Return the task or the family, made of its options."""
+        part = told.get(key)
+        options = part.get("options", {}) if isinstance(part, Mapping) else None
+        if not isinstance(part, Mapping) or not isinstance(options, Mapping):
+            raise CheckpointError(f"{self.source!r} does not say its {key} and options")
+        owner = part.get("from")
+        try:
+            return make(find_part(kind, str(part.get("name")), key), options, (key,))
+        except ConfigError as error:
+            hint = f" (the run had it from {owner})" if owner else ""
+            raise CheckpointError(
+                f"{self.source!r} was made by a {key} that cannot be had: "
+                f"{text_of(error)}{hint}"
+            ) from error
+
+    def _on_base(
+        self, told: Mapping[str, Any], family: ModelFamily
+    ) -> Callable[..., tuple[Any, Any]]:
+        """Return what rebuilds a model with the weights that its run began with."""
+        base, rebuild_on = told.get("base"), getattr(family, "rebuild_on", None)
+        if not isinstance(base, str) or rebuild_on is None:
+            raise CheckpointError(
+                f"{self.source!r} holds trained weights alone, and the others cannot "
+                "be had without the run's data; go on with its configuration, or write "
+                "checkpoints with weights: all"
+            )
+        return partial(rebuild_on, base)
+
+
+def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
+    """Give the model the weights of a checkpoint, all of them, as a resume would.
+
+    Raises:
+        CheckpointError: names, shapes or kinds of numbers differ; says which.
+    """
+    from training.checkpoint.state import check_model
+    from training.modules.plain_names import load_weights
+
+    whole = dict(state)
+    check_model(model, whole, source)
+    load_weights(model, whole["model"])
 
 
 def _damaged(reason: str) -> CheckpointError:
     return CheckpointError(
         f"the checkpoint's description of its model is damaged: {reason:.300}"
     )
-
-
-def _on_base(
-    plain: Mapping[str, Any], family: ModelFamily, source: str
-) -> Callable[..., tuple[Any, Any]]:
-    """Return what rebuilds a model with the weights that its run began with."""
-    base, rebuild_on = plain.get("base"), getattr(family, "rebuild_on", None)
-    if not isinstance(base, str) or rebuild_on is None:
-        raise CheckpointError(
-            f"{source!r} holds trained weights alone, and the others cannot be had "
-            "without the run's data; go on with its configuration, or write "
-            "checkpoints with weights: all"
-        )
-    return partial(rebuild_on, base)
-
-
-def _as_format_2(
-    description: Mapping[str, Any], config: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    number = description.get("format")
-    if type(number) is not int or number not in (1, FORMAT):
-        raise CheckpointError(
-            f"the checkpoint describes a model in format {number!r:.60}; this version "
-            f"rebuilds formats 1 and {FORMAT}"
-        )
-    if number == FORMAT:
-        return description
-    data = config.get("data", {})
-    once = {key: data[key] for key in ONCE_HERE if data.get(key) is not None}
-    return {
-        "task": {"name": config.get("task", DEFAULT_TASK), "options": {}},
-        "family": {"name": description.get("model_type"), "options": once},
-        "model": description,
-    }
-
-
-def named_parts(
-    description: Mapping[str, Any],
-    source: str,
-    config: Mapping[str, Any] | None = None,
-) -> tuple[Task, ModelFamily]:
-    """Return the task and the family of a checkpoint, the one knowing the other.
-
-    Args:
-        description: of the checkpoint.
-        source: the checkpoint, for messages.
-        config: the configuration that it carries.
-    Raises:
-        CheckpointError: the description is of another format or damaged, or names what
-            is not installed.
-    """
-    plain = _as_format_2(description, config or {})
-    made: list[Any] = []
-    for key, kind in (("task", "task"), ("family", "model")):
-        told = plain.get(key)
-        options = told.get("options", {}) if isinstance(told, Mapping) else None
-        if not isinstance(told, Mapping) or not isinstance(options, Mapping):
-            raise CheckpointError(f"{source!r} does not say its {key} and options")
-        name, owner = str(told.get("name")), told.get("from")
-        try:
-            cls = find_part(kind, name, key)
-            make = partial(build_family, made[0]) if made else build_part
-            made.append(make(cls, options, (key,)))
-        except ConfigError as error:
-            hint = f" (the run had it from {owner})" if owner else ""
-            raise CheckpointError(
-                f"{source!r} was made by a {key} that cannot be had: "
-                f"{text_of(error)}{hint}"
-            ) from error
-    task, family = made
-    return task, family

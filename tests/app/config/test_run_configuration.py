@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from training.app.config.load import as_mapping, load_config
-from training.app.plugin_tools.active import choices
+from training.app.plugin_tools.active import active
 from training.errors import ConfigError, PluginError
 
 BASE = """\
@@ -129,7 +129,7 @@ def test_what_runs_under_an_id_is_switched_off_by_that_or_by_its_name(
     variable = ",".join(chosen)
     config = load_config(written(tmp_path, TWICE), environment=variable)
     assert " ".join(config.plugins) == enabled
-    found = choices(tmp_path / "c.yaml", chosen)
+    found = active(tmp_path / "c.yaml", chosen).plugins
     assert {n for n, each in found.items() if each.is_active} == {*enabled.split()}
 
 
@@ -155,6 +155,19 @@ def test_options_for_what_runs_under_an_id_are_told_that_id(
 ) -> None:
     with pytest.raises(PluginError, match=words):
         load_config(written(tmp_path, TWICE), [f"plugins.{key}=a"])
+
+
+def test_a_key_of_the_guide_switches_off_what_the_same_file_lists_under_an_id(
+    tmp_path: Path,
+) -> None:
+    off = "training: {early_stopping: {enabled: false}}"
+    listed = "plugins: [csv, early_stopping: {id: own}]"
+    path = written(
+        tmp_path, f"data: {{train: a}}\nmodel: {{name: m}}\n{off}\n{listed}\n"
+    )
+    assert list(load_config(path).plugins) == ["csv"]
+    choice = active(path, ()).plugins["own"]
+    assert (choice.use, choice.is_active) == ("early_stopping", False)
 
 
 def test_options_for_what_was_switched_off_are_told_by_what(tmp_path: Path) -> None:

@@ -157,19 +157,6 @@ def test_options_for_what_runs_under_an_id_are_told_that_id(
         load_config(written(tmp_path, TWICE), [f"plugins.{key}=a"])
 
 
-def test_a_key_of_the_guide_switches_off_what_the_same_file_lists_under_an_id(
-    tmp_path: Path,
-) -> None:
-    off = "training: {early_stopping: {enabled: false}}"
-    listed = "plugins: [csv, early_stopping: {id: own}]"
-    path = written(
-        tmp_path, f"data: {{train: a}}\nmodel: {{name: m}}\n{off}\n{listed}\n"
-    )
-    assert list(load_config(path).plugins) == ["csv"]
-    choice = active(path, ()).plugins["own"]
-    assert (choice.use, choice.is_active) == ("early_stopping", False)
-
-
 def test_options_for_what_was_switched_off_are_told_by_what(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="'first' is switched off by -p no:csv; lea"):
         load_config(written(tmp_path, TWICE), ["plugins.first.filename=a"], ["no:csv"])

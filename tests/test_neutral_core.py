@@ -22,7 +22,6 @@ SHORT_FORMS = {
     "app/cli/command_line.py",
     "app/cli/commands.py",
     "app/cli/predict.py",
-    "app/plugin_tools/scaffold_task_text.py",  # a project with rows of its own
 }
 
 

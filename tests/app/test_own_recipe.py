@@ -212,16 +212,16 @@ def test_what_a_checkpoint_says_names_task_family_and_options(command: Command) 
 
 
 def test_a_class_that_is_both_is_made_once_of_a_checkpoint_too() -> None:
-    from training.app.building.recipe import named_parts
+    from training.app.building.saved_model import SavedModel
 
     taking = "    def __init__(self, base: int = 10):\n        self.base = base\n\n"
     Path("own.py").write_text(OWN.replace("    def score", f"{taking}    def score", 1))
     said = {"name": "./own.py:Parity", "options": {"base": 2}}
     told = {"format": 2, "task": said, "family": {**said, "options": {}}}
-    task, family = named_parts(told, "a.pt")
+    task, family = SavedModel("a.pt", told).parts()
     assert family is task
     assert family.base == 2
-    task, family = named_parts({**told, "family": said}, "a.pt")
+    task, family = SavedModel("a.pt", {**told, "family": said}).parts()
     assert family is not task
     assert family.task is task
 

@@ -10,9 +10,9 @@ import pytest
 from pydantic import Field
 
 from training.app.config.call_schema import call_schema
+from training.discovery.fields import filled
 from training.discovery.installed import BrokenPluginError
 from training.discovery.signature import (
-    filled,
     fitted_call,
     keyword_only,
     signature_mistakes,

@@ -13,7 +13,7 @@ import pytest
 from processes import printed_by
 
 from training.app.config.load import load_config
-from training.app.plugin_tools.active import choices
+from training.app.plugin_tools.active import active
 from training.discovery import installed
 from training.errors import ConfigError
 
@@ -267,7 +267,7 @@ def test_a_folder_that_is_not_there_is_refused(command: Command) -> None:
 def test_a_class_in_a_file_is_chosen_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(WATCH)
     use = f"{tmp_path}/mine.py:Watch"
-    assert choices(None, [use])["watch"].is_active
+    assert active(None, [use]).plugins["watch"].is_active
     assert load_config(config(tmp_path), (), [use]).plugins["watch"].use == use
 
 

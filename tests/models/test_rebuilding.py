@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainbus_models.blip.family import Blip
-from training.app.building.recipe import rebuild
+from training.app.building.saved_model import SavedModel
 from training.errors import CheckpointError
 
 
@@ -29,12 +29,12 @@ def model_of(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_description_survives_json_and_rebuilds_both(description, tiny, encode):
-    made = rebuild(json.loads(json.dumps(description)), "a.pt")
-    model: Any = made.model.eval()
+    model, recipe = SavedModel("a.pt", json.loads(json.dumps(description))).rebuilt()
+    model.eval()
     model.load_state_dict(tiny["model"].state_dict())
     inputs = encode(["is it red?"])
     assert torch.equal(model.generate(**inputs), tiny["model"].generate(**inputs))
-    ours, theirs = made.processor, tiny["processor"]
+    ours, theirs = recipe.processor, tiny["processor"]
     words = "dark red"
     assert ours.tokenizer(words)["input_ids"] == theirs.tokenizer(words)["input_ids"]
     assert ours.image_processor.size == theirs.image_processor.size
@@ -50,12 +50,12 @@ def test_a_description_survives_json_and_rebuilds_both(description, tiny, encode
 def test_a_damaged_description_is_refused(description, changes, message):
     model_of(description).update(changes)
     with pytest.raises(CheckpointError, match=message):
-        rebuild(description, "a.pt")
+        SavedModel("a.pt", description).rebuilt()
 
 
 def test_a_later_format_is_refused(description):
     with pytest.raises(CheckpointError, match="in format 99; this version rebuilds"):
-        rebuild(description | {"format": 99}, "a.pt")
+        SavedModel("a.pt", description | {"format": 99}).rebuilt()
 
 
 def test_a_family_that_is_not_here_is_named_with_where_it_came_from(description):
@@ -64,7 +64,7 @@ def test_a_family_that_is_not_here_is_named_with_where_it_came_from(description)
     else:
         description["family"] |= {"name": "vilt", "from": "trainbus-vilt"}
     with pytest.raises(CheckpointError) as caught:
-        rebuild(description, "a.pt")
+        SavedModel("a.pt", description).rebuilt()
     assert "model family 'vilt' is not installed" in str(caught.value)
     is_told = "(the run had it from trainbus-vilt)" in str(caught.value)
     assert is_told == (description["format"] == 2)
@@ -74,11 +74,11 @@ def test_format_1_has_the_options_of_its_family_in_the_configuration(tiny):
     told = Blip().describe(tiny["model"], tiny["processor"])
     config = {"data": {"max_question_length": 7, "batch_size": 3, "image_size": None}}
     old = {"format": 1, "model_type": "blip", **told}
-    family: Any = rebuild(old, "a.pt", config=config).family
+    family: Any = SavedModel("a.pt", old, config=config).parts()[1]
     assert family.max_question_length == 7
 
 
 def test_a_foreign_description_cannot_write_outside_its_folder(description, tmp_path):
     model_of(description)["processor_files"][f"{tmp_path}/escaped.json"] = "{}"
-    rebuild(description, "a.pt")
+    SavedModel("a.pt", description).rebuilt()
     assert list(tmp_path.iterdir()) == []

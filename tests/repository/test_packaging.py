@@ -205,6 +205,7 @@ def test_the_wheels_hold_every_module_and_nothing_else(wheels):
     for source in sources:
         expected |= {str(p.relative_to(source)) for p in source.rglob("*.py")}
         expected |= {str(p.relative_to(source)) for p in source.rglob("py.typed")}
+        expected |= {str(p.relative_to(source)) for p in source.rglob("*.template")}
     for name in ("data", "models"):
         door = {p.relative_to(ROOT) for p in (ROOT / name).rglob("*.py")}
         expected |= {str(path) for path in door if path.parts[1] != "src"}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from training.discovery.fields import default_of, fields_of, filled
 from training.documents.document import Key, dotted
 from training.errors import ConfigError, did_you_mean
 from training.plain import plain
@@ -21,7 +22,6 @@ from training.plain import plain
 __all__ = [
     "RESERVED",
     "checked_options",
-    "filled",
     "fitted",
     "fitted_call",
     "instance",
@@ -156,62 +156,13 @@ def instance(cls: type[Any], values: Mapping[str, Any]) -> Any:
         _fitted_for.reset(token)
 
 
-def filled(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values``, and of each Field in place of another default what it holds.
-
-    The Field itself would arrive as the value; but a function that ``validate_call``
-    made gets from pydantic what it asks for, by the names that pydantic knows.
-
-    Raises:
-        TypeError: a default cannot be made, which is the function's own fault.
-    """
-    if hasattr(function, "raw_function"):
-        return dict(values)
-    defaults = {}
-    for name, field in _fields(function).items():
-        if name in values:
-            continue
-        if getattr(field, "default_factory_takes_validated_data", False):
-            raise TypeError(
-                f"the default of {name!r} in {function.__qualname__} is made by a "
-                "factory that takes validated data, which only a model of pydantic "
-                "has; let the factory take no argument"
-            )
-        defaults[name] = field.get_default(call_default_factory=True)
-    return {**defaults, **values}
-
-
-def _fields(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the Fields of pydantic that stand as defaults, by parameter."""
-    return {
-        each.name: each.default
-        for each in inspect.signature(function).parameters.values()
-        if each.kind is not each.POSITIONAL_ONLY and _is_field(each.default)
-    }
-
-
-def _is_field(default: Any) -> bool:
-    return type(default).__name__ == "FieldInfo"
-
-
-def _default_of(parameter: inspect.Parameter) -> Any:
-    """Return a parameter's default; where that is a Field of pydantic, the one in it.
-
-    What a factory will make nobody knows before: there the Field stays.
-    """
-    default = parameter.default
-    if not _is_field(default) or default.default_factory is not None:
-        return default
-    return parameter.empty if default.is_required() else default.get_default()
-
-
 def signature_mistakes(cls: type[Any]) -> list[str]:
     """Return what is wrong with a constructor as the schema of options."""
     # Its bounds are not seen, and from Python it arrives as the value.
     return out_of_reach(cls) + [
         f"the option {name!r} has a Field as its default; write it into the type, as "
         "in Annotated[int, Field(ge=1)] = 3"
-        for name in _fields(cls.__init__)
+        for name in fields_of(cls.__init__)
     ]
 
 
@@ -242,7 +193,7 @@ def _named(
     scope = getattr(inspect.unwrap(init), "__globals__", {})
     return {
         each.name: each.replace(
-            annotation=_resolve(each.annotation, scope), default=_default_of(each)
+            annotation=_resolve(each.annotation, scope), default=default_of(each)
         )
         for each in parameters
         if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from training.discovery.parts import build_part, find_part
+from training.discovery.parts import build_family, build_part, find_part
 from training.errors import ConfigError, did_you_mean
 from training.hardware.device import choose_device
-from training.recipes.family import ModelFamily
 
 __all__ = ["load_model"]
 
@@ -36,15 +35,14 @@ def load_model(
         ConfigError: an unknown family or task, no such model, a model of another
             family or head, or a device that is not here.
     """
-    family: ModelFamily = build_part(
-        find_part("model", model_type, "model_type"), {}, ("model_type",)
-    )
-    if task not in family.tasks:
+    cls = find_part("model", model_type, "model_type")
+    if task not in cls.tasks:
         raise ConfigError(
-            f"task is {task!r}{did_you_mean(str(task), family.tasks)}; {model_type} "
-            f"does: {', '.join(family.tasks)}"
+            f"task is {task!r}{did_you_mean(str(task), cls.tasks)}; {model_type} "
+            f"does: {', '.join(cls.tasks)}"
         )
-    family.task = build_part(find_part("task", task, "task"), {}, ("task",))
+    made = build_part(find_part("task", task, "task"), {}, ("task",))
+    family = build_family(made, cls, {}, ("model_type",))
     target = choose_device(device)
     load, alone = getattr(family, "load", None), getattr(family, "load_model", None)
     if load is None:

@@ -13,7 +13,7 @@ import torch
 
 from training import Callback, create_trainer_from_config
 from training.app.building.optimizer import build_optimizer
-from training.app.building.recipe import rebuild
+from training.app.building.saved_model import SavedModel
 from training.app.config.schema import OptimizerConfig, TrainingConfig
 from training.checkpoint_io import read_checkpoint
 from training.errors import ConfigError, PluginError
@@ -89,9 +89,9 @@ def test_a_checkpoint_can_rebuild_model_and_processor(workplace: Path) -> None:
     trainer.train()
     path = json.loads((workplace / "out/summary.json").read_text())["paths"]
     metadata = read_checkpoint(path["best_checkpoint"])["metadata"]
-    rebuilt = rebuild(metadata["model"], "a.pt")
-    rebuilt.model.load_state_dict(trainer.model.state_dict())
-    tokens = rebuilt.processor.tokenizer("what color?")["input_ids"]
+    model, recipe = SavedModel("a.pt", metadata["model"]).rebuilt()
+    model.load_state_dict(trainer.model.state_dict())
+    tokens = recipe.processor.tokenizer("what color?")["input_ids"]
     assert tokens == trainer.processor.tokenizer("what color?")["input_ids"]
 
 

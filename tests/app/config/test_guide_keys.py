@@ -101,6 +101,12 @@ def test_a_later_source_switches_off_what_an_earlier_one_enabled() -> None:
     assert "early_stopping" not in config_of(on, off).plugins
 
 
+def test_a_section_switches_off_what_its_own_source_lists_under_an_id() -> None:
+    listed = ["csv", {"early_stopping": {"id": "own"}}]
+    off = {"early_stopping": {"enabled": False}}
+    assert list(config_of({"training": off, "plugins": listed}).plugins) == ["csv"]
+
+
 def test_a_section_changes_a_listed_plugin() -> None:
     listed = {"plugins": [{"early_stopping": {"patience": 3, "mode": "max"}}]}
     changed = {"training": {"early_stopping": {"patience": 9}}}

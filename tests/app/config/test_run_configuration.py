@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from training.app.config.load import as_mapping, load_config
-from training.app.plugin_tools.active import choices
+from training.app.plugin_tools.active import active
 from training.errors import ConfigError, PluginError
 
 BASE = """\
@@ -129,7 +129,7 @@ def test_what_runs_under_an_id_is_switched_off_by_that_or_by_its_name(
     variable = ",".join(chosen)
     config = load_config(written(tmp_path, TWICE), environment=variable)
     assert " ".join(config.plugins) == enabled
-    found = choices(tmp_path / "c.yaml", chosen)
+    found = active(tmp_path / "c.yaml", chosen).plugins
     assert {n for n, each in found.items() if each.is_active} == {*enabled.split()}
 
 

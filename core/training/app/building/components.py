@@ -6,7 +6,7 @@ The pipeline is imported late: the kernel knows neither data nor models.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ from training.app.building.recipe import (
     add_adapters,
     make_recipe,
     model_settings,
-    rebuild,
 )
+from training.app.building.saved_model import SavedModel
 from training.app.config.load import Config
-from training.discovery.signature import filled
+from training.discovery.fields import filled
 from training.errors import CheckpointError, ConfigError
 from training.messages.error_texts import text_of
 from training.recipes.family import ModelFamily
@@ -54,21 +54,15 @@ class Parts:
 
 def build_parts(
     config: Config,
-    description: Mapping[str, Any] | None = None,
-    weights: Mapping[str, Any] | None = None,
-    source: str = "the checkpoint",
-    is_whole: bool = True,
+    saved: SavedModel | None = None,
     plugins: Iterable[tuple[str, Any]] = (),
 ) -> Parts:
     """Return data, model and recipe, seeded, on the device, frozen.
 
     Args:
         config: what to build.
-        description: a checkpoint's description of its model, which is then rebuilt in
-            place of the configured one: its vocabulary may differ by now.
-        weights: of that checkpoint, which the rebuilt model must be able to take.
-        source: that checkpoint, for messages.
-        is_whole: whether ``weights`` are all that the model has.
+        saved: a checkpoint's model, which is then rebuilt in place of the configured
+            one: its vocabulary may differ by now.
         plugins: of the run, by name.
     Raises:
         TrainbusError: something does not fit; nothing has been written by then, except
@@ -83,13 +77,17 @@ def build_parts(
     pipeline = make_pipeline(config, config.data, task, family, device)
     # Rows before weights: a mistake in the data shows in a second, not after minutes.
     pipeline.rows("train")
-    if description is None:
+    if saved is None:
         model, processor = _make_model(config, pipeline, family)
     else:
-        _require_family(config, description, source)
-        parts = task, family
-        made = rebuild(description, source, weights, None, parts, is_whole)
-        model, processor = made.model, made.processor
+        if saved.family != config.model.type:
+            raise CheckpointError(
+                f"{saved.source!r} holds a model of the family {saved.family!r:.60}, "
+                f"but {config.place(('model', 'type'))} is {config.model.type!r}; name "
+                "that one"
+            )
+        model, rebuilt = saved.rebuilt((task, family))
+        processor = rebuilt.processor
     model = model.to(device)
     pipeline.use_processor(processor)
     pipeline.setup()
@@ -97,7 +95,7 @@ def build_parts(
         import_module("trainbus_models.model_utils").freeze_model(
             model, config.model.freeze
         )
-    if config.model.lora and description is None:  # else it came with them
+    if config.model.lora and saved is None:  # else it came with them
         add_adapters(model, config.model.lora, ("model", "lora"), config.place)
     settings = model_settings(config, task, family)
     return Parts(pipeline, model, Recipe(task, family, processor, settings))
@@ -162,19 +160,6 @@ def data_facts(pipeline: Any, task: Task, judged: str = "validation") -> dict[st
     if asked:
         facts["example"] = pipeline.example(asked[0])
     return facts
-
-
-def _require_family(
-    config: Config, description: Mapping[str, Any], source: str
-) -> None:
-    told = description.get("family")
-    name = told.get("name") if isinstance(told, Mapping) else None
-    name = description.get("model_type") if name is None else name
-    if name != config.model.type:
-        raise CheckpointError(
-            f"{source!r} holds a model of the family {name!r:.60}, but "
-            f"{config.place(('model', 'type'))} is {config.model.type!r}; name that one"
-        )
 
 
 def _make_model(config: Config, pipeline: Any, family: Any) -> tuple[Any, Any]:

@@ -147,7 +147,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         require_training_rows,
     )
     from training.app.building.optimizer import build_optimizer
-    from training.app.building.recipe import described
+    from training.app.building.saved_model import described
     from training.builtin.defaults import IMPLIED, SILENT
     from training.builtin.placing import may_divide
     from training.builtin.run_record import RunRecord

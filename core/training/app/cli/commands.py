@@ -20,7 +20,7 @@ from training.app.cli.launched import launcher, say
 from training.app.cli.results import new_file
 from training.app.config.from_arguments import load
 from training.discovery.parts import named_part
-from training.errors import CheckpointError, ConfigError
+from training.errors import ConfigError
 from training.signals.handlers import interruption
 from training.signals.holding import held
 
@@ -32,9 +32,7 @@ __all__ = [
     "answer_options",
     "check",
     "convert_easy_vqa",
-    "description",
     "evaluate",
-    "fill",
     "plan",
     "run",
 ]
@@ -106,10 +104,10 @@ def check(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a checkpoint on the rows of one split."""
     from training.app.building.components import build_parts, data_facts
+    from training.app.building.saved_model import SavedModel, fill
     from training.app.cli.run_text import metric_table
     from training.discovery.parts import find_part
     from training.layout import read_state
-    from training.modules.frozen_weights import is_whole
 
     predictions = import_module("trainbus_data.predictions")
     target = new_file(arguments.predictions, "--predictions")
@@ -119,11 +117,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         task = find_part("task", named_part(config.task, place)[0], place)
         predictions.require_form(target, "--predictions", task)
     state = read_state(arguments.checkpoint)
-    described = description(state, arguments.checkpoint)
-    source, has_all = arguments.checkpoint, is_whole(state)
-    if not has_all and config.model.name is None:
-        described = None  # built here as it was for the run, which fill() makes sure of
-    parts = build_parts(config, described, state["model"], source, has_all)
+    saved = SavedModel.of(state, arguments.checkpoint)
+    if saved is not None and not saved.is_whole and config.model.name is None:
+        saved = None  # built here as it was for the run, which fill() makes sure of
+    parts = build_parts(config, saved)
     fill(parts.model, state, arguments.checkpoint)
     if target is not None:  # of more rows, it is told when they are written
         list(
@@ -192,42 +189,11 @@ def _watchdog(arguments: argparse.Namespace) -> AbstractContextManager[object]:
     return Watchdog(seconds, arguments.watchdog_abort)
 
 
-def description(state: Mapping[str, Any], source: str) -> Mapping[str, Any] | None:
-    """Return how to rebuild the model of a checkpoint, if it says so.
-
-    Raises:
-        CheckpointError: something else is there.
-    """
-    from training.checkpoint.part_checks import shown
-
-    found = state.get("metadata", {}).get("model")
-    if found is not None and not isinstance(found, Mapping):
-        raise CheckpointError(
-            f"{source!r} does not say how its model was made: metadata.model is "
-            f"{shown(found)}, not the mapping that `trainbus run` writes"
-        )
-    return found
-
-
 def answer_options(plugins: Iterable[PluginSpec]) -> dict[str, Any]:
     """Return what the plugins of a run say of how its answers are generated."""
     entries = [each for each in plugins if each.use == "evaluation"]
     options = entries[0].options if entries else {}
     return {name: options[name] for name in ANSWER_OPTIONS if name in options}
-
-
-def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
-    """Give the model the weights of a checkpoint, all of them, as a resume would.
-
-    Raises:
-        CheckpointError: names, shapes or kinds of numbers differ; says which.
-    """
-    from training.checkpoint.state import check_model
-    from training.modules.plain_names import load_weights
-
-    whole = dict(state)
-    check_model(model, whole, source)
-    load_weights(model, whole["model"])
 
 
 def _measure(config: Config, model: Any, recipe: Any, loader: Any) -> dict[str, Any]:

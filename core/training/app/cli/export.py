@@ -29,7 +29,7 @@ def export(arguments: argparse.Namespace) -> None:
 
     Of a sharded checkpoint also one file of all its state, from which a run goes on.
     """
-    from training.app.cli.commands import description
+    from training.app.building.saved_model import SavedModel
     from training.checkpoint_io import write_checkpoint
     from training.layout import read_state
     from training.modules.frozen_weights import is_whole
@@ -48,7 +48,7 @@ def export(arguments: argparse.Namespace) -> None:
         write_checkpoint(out, state)
         print(f"{out}: all of {arguments.checkpoint}, in one file")
         return
-    if not is_whole(state) and description(state, arguments.checkpoint) is None:
+    if not is_whole(state) and SavedModel.of(state, arguments.checkpoint) is None:
         raise CheckpointError(
             f"{arguments.checkpoint!r} holds trained weights alone and does not say "
             "how its model was made, so nothing can be exported; build the model as "
@@ -115,12 +115,10 @@ def _write_pretrained(
     """
     from safetensors import SafetensorError
 
-    from training.app.building.recipe import rebuild
-    from training.app.cli.commands import description, fill
-    from training.modules.frozen_weights import is_whole
+    from training.app.building.saved_model import SavedModel, fill
 
-    described = description(state, source)
-    if described is None:
+    saved = SavedModel.of(state, source)
+    if saved is None:
         without = ", without --adapter" if is_adapter else ""
         raise CheckpointError(
             f"{source!r} does not say how its model was made, so there is no folder to "
@@ -128,20 +126,19 @@ def _write_pretrained(
             f"{str(out).removesuffix(SUFFIX)}{SUFFIX}"
         )
     if is_adapter:
-        if not described.get("lora"):
+        if not saved.description.get("lora"):
             raise CheckpointError(f"{source!r} has no adapters; leave --adapter out")
         _refuse_file(out, is_adapter=True)  # also that of a file of weights
-    saved = state.get("metadata", {}).get("config", {})
-    made = rebuild(described, source, state["model"], saved, None, is_whole(state))
-    fill(made.model, state, source)
-    adapters, model = import_module("trainbus_models.lora"), made.model
+    model, recipe = saved.rebuilt()
+    fill(model, state, source)
+    adapters = import_module("trainbus_models.lora")
     with import_module("trainbus_data.folders").new_folder(out) as draft:
         if is_adapter:
-            adapters.save_adapter(model, draft, described.get("base"))
+            adapters.save_adapter(model, draft, saved.description.get("base"))
             return
         model = adapters.merged(model) if adapters.has_lora(model) else model
         try:
-            made.family.export(model, made.processor, draft)
+            recipe.family.export(model, recipe.processor, draft)
         except NotImplementedError as error:
             raise CheckpointError(
                 f"{source!r} holds a model that no other program reads ({error}); name "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.app.cli.argument_checks import values_by_field
-from training.app.cli.commands import answer_options, description, fill
+from training.app.cli.commands import answer_options
 from training.app.cli.counted import Counted
 from training.app.cli.results import new_file
 from training.discovery.specs import parse_specs
@@ -23,7 +24,7 @@ from training.recipes.family import followed_options
 from training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    from training.app.building.recipe import Rebuilt
+    from training.app.building.saved_model import SavedModel
     from training.recipes.task import Task
 
 __all__ = ["predict"]
@@ -31,48 +32,47 @@ __all__ = ["predict"]
 
 def predict(arguments: argparse.Namespace) -> None:
     """Say what the model of a checkpoint makes of one row, or write it of many."""
-    from training.app.building.recipe import named_parts, rebuild
+    from training.app.building.saved_model import SavedModel, fill
     from training.hardware.device import choose_device
     from training.layout import read_state
-    from training.modules.frozen_weights import is_whole
 
     fields = _fields(arguments)
     target = _target(arguments, fields)
     device = choose_device(arguments.device, "--device")
     source = arguments.checkpoint
     state = read_state(source)
-    described = description(state, source)
-    if described is None:
+    saved = SavedModel.of(state, source)
+    if saved is None:
         raise CheckpointError(
             f"{source!r} does not say how its model was made, as those of `trainbus "
             "run` do; if it is of a run in Python, make the model there and fill it: "
             f"model.load_state_dict(training.plugin.read_checkpoint({source!r})"
             "['model'])"
         )
-    saved = _saved_config(state, source)
-    parts = named_parts(described, source, saved)
-    options = _answer_options(saved, source)
+    settings = SavedSettings(saved)
+    task, family = saved.parts()
+    options = settings.answers()
     # Rows before weights: a mistake in them shows in a moment, not after minutes.
     if target is None:
         asked = import_module("trainbus_data.asked")
-        most = _number(saved, "max_image_pixels", source)
-        row = asked.asked_row(parts[0], fields, most, _names(saved, source))
+        most, names = settings.of_data("max_image_pixels"), settings.of_data("fields")
+        row = asked.asked_row(task, fields, most, names)
     else:
         predictions = import_module("trainbus_data.predictions")
-        predictions.require_form(target, "--out", parts[0])
-        size = _batch_size(saved, source)
-        rows = _rows(arguments.rows, parts[0], saved, source)
-    made = rebuild(described, source, state["model"], saved, parts, is_whole(state))
-    fill(made.model, state, source)
-    made.model.to(device).eval()
+        predictions.require_form(target, "--out", task)
+        size = settings.of_data("eval_batch_size") or settings.of_data("batch_size")
+        rows = _rows(arguments.rows, task, settings)
+    model, recipe = saved.rebuilt((task, family))
+    fill(model, state, source)
+    answer = partial(_predictions, model.to(device).eval(), recipe, options)
     if target is None:
-        batch = asked.batch_of(made.family, made.processor, row)
-        _show(_predictions(made, batch, 1, options)[0])
+        batch = asked.batch_of(recipe.family, recipe.processor, row)
+        _show(answer(batch, 1)[0])
     else:
-        batches = rows.batches(made.family, made.processor, size)
+        batches = rows.batches(recipe.family, recipe.processor, size)
         batches = Counted(batches, "answering", -(-len(rows) // size))
-        records = _records(made, rows, batches, options)
-        predictions.write_records(target, records, made.task)
+        records = _records(answer, rows, batches)
+        predictions.write_records(target, records, task)
         _say_written(target, rows)
 
 
@@ -100,7 +100,7 @@ def _target(arguments: argparse.Namespace, fields: Mapping[str, str]) -> Path | 
     return target
 
 
-def _rows(given: str, task: Task, config: Mapping[str, Any], source: str) -> Any:
+def _rows(given: str, task: Task, settings: SavedSettings) -> Any:
     """Return the rows of a file, or of a reader with options, as in a configuration.
 
     Raises:
@@ -109,20 +109,8 @@ def _rows(given: str, task: Task, config: Mapping[str, Any], source: str) -> Any
     rows: Any = named_path(given)
     if given.lstrip().startswith("{"):
         rows = parse_yaml_value(given, "--rows")
-    most = _number(config, "max_image_pixels", source)
-    bad = _on_bad_row(config, source)
     asked = import_module("trainbus_data.asked_rows")
-    return asked.AskedRows(rows, task, _names(config, source), most, *bad)
-
-
-def _names(config: Mapping[str, Any], source: str) -> Mapping[str, str]:
-    """Return what the files of the run call the task's fields."""
-    names = config.get("data", {}).get("fields", {})
-    if not isinstance(names, Mapping) or not all(
-        isinstance(each, str) for each in (*names, *names.values())
-    ):
-        raise _unreadable(source, "fields", names, "a mapping of names to names")
-    return names
+    return asked.AskedRows(rows, task, *map(settings.of_data, OF_ROWS))
 
 
 def _say_written(target: Path, rows: Any) -> None:
@@ -142,20 +130,19 @@ def _say_written(target: Path, rows: Any) -> None:
 
 
 def _records(
-    made: Rebuilt,
+    answer: Callable[[Any, int], list[dict[str, Any]]],
     asked: Any,
     batches: Iterable[tuple[list[dict[str, Any]], Any]],
-    options: Mapping[str, int],
 ) -> Iterator[dict[str, Any]]:
     """Yield each row with its prediction, and how sure the family is of it."""
     for rows, batch in batches:
         try:
-            said = _predictions(made, batch, len(rows), options)
+            said = answer(batch, len(rows))
         except Exception as error:
             add_note(error, f"while {asked.under_way} were answered")
             raise
-        for row, answer in zip(rows, said, strict=True):
-            yield {**row, **answer}
+        for row, own in zip(rows, said, strict=True):
+            yield {**row, **own}
 
 
 def _show(answer: Mapping[str, Any]) -> None:
@@ -166,85 +153,6 @@ def _show(answer: Mapping[str, Any]) -> None:
     for name, value in answer.items():
         if name != "prediction":
             print(f"trainbus: {name} {value:.4g}", file=sys.stderr)
-
-
-def _saved_config(state: Mapping[str, Any], source: str) -> Mapping[str, Any]:
-    """Return the configuration that a checkpoint carries, its section of data checked.
-
-    Raises:
-        CheckpointError: it is nothing that a run can have had.
-    """
-    from training.checkpoint.part_checks import shown
-
-    values: Any = state.get("metadata", {})
-    found: list[Mapping[str, Any]] = []
-    for at in ("config", "config.data"):
-        values = values.get(at.rpartition(".")[2], {})
-        if not isinstance(values, Mapping):
-            raise CheckpointError(
-                f"{source!r} does not say how its rows were read: metadata.{at} "
-                f"is {shown(values)}, not a mapping"
-            )
-        found.append(values)
-    return found[0]
-
-
-def _batch_size(config: Mapping[str, Any], source: str) -> int:
-    """Return the rows in a batch of the run's evaluations, whose memory was there."""
-    own = config.get("data", {}).get("eval_batch_size") is not None
-    return _number(config, "eval_batch_size" if own else "batch_size", source)
-
-
-def _on_bad_row(config: Mapping[str, Any], source: str) -> tuple[str, float]:
-    """Return what the run made of bad rows: the policy, and the share it bore."""
-    data = config.get("data", {})
-    policy, share = data.get("on_bad_row", "error"), data.get("max_bad_fraction", 0.01)
-    if policy not in ("error", "skip"):
-        raise _unreadable(source, "on_bad_row", policy, "'error' or 'skip'")
-    if type(share) not in (int, float) or not 0 <= share <= 1:
-        raise _unreadable(source, "max_bad_fraction", share, "a number from 0 to 1")
-    return policy, share
-
-
-def _answer_options(config: Mapping[str, Any], source: str) -> dict[str, int]:
-    """Return how the run's evaluations had answers generated, where it says so."""
-    from training.checkpoint.part_checks import shown
-
-    told = f"{source!r} does not say how its answers were generated: metadata.config."
-    listed = config.get("plugins", [])
-    if not isinstance(listed, list):
-        raise CheckpointError(f"{told}plugins is {shown(listed)}, not a list")
-    try:
-        options = answer_options(parse_specs(listed))
-    except PluginError as error:
-        raise CheckpointError(f"{told}{error}") from error
-    given = {name: value for name, value in options.items() if value is not None}
-    for name, value in given.items():
-        if type(value) is not int or not 1 <= value <= sys.maxsize:
-            raise CheckpointError(
-                f"{told}plugins.evaluation.{name} is {shown(value)}, not a whole "
-                f"number from 1 to {sys.maxsize:,}"
-            )
-    return given
-
-
-def _number(config: Mapping[str, Any], name: str, source: str) -> int:
-    from training.app.config.schema import DataConfig
-
-    value = config.get("data", {}).get(name, DataConfig.model_fields[name].default)
-    if type(value) is not int or not 1 <= value <= sys.maxsize:
-        wanted = f"a whole number from 1 to {sys.maxsize:,}"
-        raise _unreadable(source, name, value, wanted)
-    return value
-
-
-def _unreadable(source: str, name: str, value: Any, wanted: str) -> CheckpointError:
-    from training.checkpoint.part_checks import shown
-
-    return CheckpointError(
-        f"{source!r} does not say how its rows were read: metadata.config.data."
-        f"{name} is {shown(value)}, not {wanted}"
-    )
 
 
 def _fields(arguments: argparse.Namespace) -> dict[str, str]:
@@ -258,7 +166,7 @@ def _fields(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _predictions(
-    made: Rebuilt, batch: Any, number: int, options: Mapping[str, int]
+    model: Any, recipe: Recipe, options: Mapping[str, int], batch: Any, number: int
 ) -> list[dict[str, Any]]:
     """Return what the model says of each of the rows of a batch, as a recipe does.
 
@@ -271,8 +179,93 @@ def _predictions(
 
     from training.feed.batches import batch_to_device
 
-    device = next((p.device for p in made.model.parameters()), torch.device("cpu"))
-    recipe = Recipe(made.task, made.family, made.processor)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.inference_mode():
-        given = made.model, batch_to_device(batch, device), number
-        return recipe.answer(*given, **followed_options(made.family, options))
+        given = model, batch_to_device(batch, device), number
+        return recipe.answer(*given, **followed_options(recipe.family, options))
+
+
+class SavedSettings:
+    """How the run of a checkpoint read its rows and had answers generated.
+
+    Raises:
+        CheckpointError: here and by each method, of what no run can have had.
+    """
+
+    def __init__(self, saved: SavedModel) -> None:
+        self._source = saved.source
+        values: Any = {"config": saved.config}
+        for name in ("config", "config.data"):
+            values = values.get(name.rpartition(".")[2], {})
+            if not isinstance(values, Mapping):
+                raise self._unreadable("rows were read", name, values, "a mapping")
+        self._data = values
+        self._plugins = saved.config.get("plugins", [])
+
+    def of_data(self, name: str) -> Any:
+        """Return a setting of the section ``data``; its default where it has none."""
+        from training.app.config.schema import DataConfig
+
+        default = DataConfig.model_fields[name].get_default(call_default_factory=True)
+        value = self._data.get(name, default)
+        is_right, wanted = RULES[name]
+        if name in self._data and not is_right(value):
+            raise self._unreadable(
+                "rows were read", f"config.data.{name}", value, wanted
+            )
+        return value
+
+    def answers(self) -> dict[str, int]:
+        """Return the options of the run's evaluations that say how, where they do."""
+        how = "answers were generated"
+        if not isinstance(self._plugins, list):
+            raise self._unreadable(how, "config.plugins", self._plugins, "a list")
+        try:
+            options = answer_options(parse_specs(self._plugins))
+        except PluginError as error:
+            raise CheckpointError(
+                f"{self._source!r} does not say how its {how}: metadata.config.{error}"
+            ) from error
+        given = {name: value for name, value in options.items() if value is not None}
+        for name, value in given.items():
+            if not _is_number(value):
+                at = f"config.plugins.evaluation.{name}"
+                raise self._unreadable(how, at, value, NUMBER)
+        return given
+
+    def _unreadable(
+        self, how: str, at: str, value: Any, wanted: str
+    ) -> CheckpointError:
+        from training.checkpoint.part_checks import shown
+
+        return CheckpointError(
+            f"{self._source!r} does not say how its {how}: metadata.{at} is "
+            f"{shown(value)}, not {wanted}"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= sys.maxsize
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _are_names(value: Any) -> bool:
+    is_mapping = isinstance(value, Mapping)
+    return is_mapping and all(isinstance(n, str) for n in (*value, *value.values()))
+
+
+NUMBER = f"a whole number from 1 to {sys.maxsize:,}"
+#: Settings of rows that ``AskedRows`` takes, in its order.
+OF_ROWS = ("fields", "max_image_pixels", "on_bad_row", "max_bad_fraction")
+#: Setting of the section ``data`` -> whether a value is one, and what one is.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "batch_size": (_is_number, NUMBER),
+    "eval_batch_size": (lambda value: value is None or _is_number(value), NUMBER),
+    "max_image_pixels": (_is_number, NUMBER),
+    "fields": (_are_names, "a mapping of names to names"),
+    "on_bad_row": (lambda value: value in ("error", "skip"), "'error' or 'skip'"),
+    "max_bad_fraction": (_is_share, "a number from 0 to 1"),
+}

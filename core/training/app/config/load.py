@@ -17,12 +17,12 @@ from training.app.config.guide_keys import translate_once
 from training.app.config.recipe_checks import family_of, recipe_mistakes
 from training.app.config.requirements import requirement_mistakes
 from training.app.config.schema import Config
-from training.app.config.sources import PluginList, gather, meant_by, sources
+from training.app.config.sources import gather, sources
 from training.discovery import installed
 from training.discovery.specs import Locate, PluginSpec, checked_spec, find_plugin
-from training.documents.document import Document, dotted
+from training.documents.document import Document
 from training.documents.mistakes import explain
-from training.errors import ConfigError, PluginError, did_you_mean
+from training.errors import ConfigError, PluginError
 from training.messages.error_texts import text_of
 
 __all__ = [
@@ -63,11 +63,9 @@ def compose(documents: Sequence[Document], taken: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: every mistake in one sentence each, with its place.
     """
-    whole, changes = gather(documents, taken)
-    off: dict[str, str] = {}
-    lists = [i for i, each in enumerate(changes) if isinstance(each, PluginList)]
-    for change in changes[max(lists, default=0) :]:
-        _merge_plugins(whole, change, off)
+    whole, choices = gather(documents, taken)
+    if choices.mistakes:
+        raise choices.mistakes[0]
     return _validate(whole)
 
 
@@ -92,61 +90,6 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_json_value(item) for item in value]
     return value if isinstance(value, (str, int, float, type(None))) else str(value)
-
-
-def _merge_plugins(whole: Document, change: Document, off: dict[str, str]) -> None:
-    """Enable, change or switch off plugins of ``whole``.
-
-    Args:
-        whole: all sources so far.
-        change: what the next one says of plugins.
-        off: id -> what switched it off; the ids that ``change`` does are added.
-    """
-    if isinstance(change, PluginList):
-        whole.pop(("plugins",))
-    enabled = whole.tree.setdefault("plugins", {})
-    entries = change.tree.get("plugins", {})
-    for name, entry in entries.items():
-        path = ("plugins", name)
-        if entry is None:
-            if name in enabled:
-                whole.pop(path)
-                off[name] = str(change.origin(path) or dotted(path))
-            elif not installed.is_known(name):
-                raise PluginError(
-                    f"{change.place(path)}: no plugin is called {name!r}"
-                    f"{did_you_mean(name, enabled)}; enabled are: "
-                    f"{', '.join(enabled) or 'none'}"
-                )
-            continue
-        if name not in enabled and "use" not in entry:
-            place = change.place(path)
-            if by := off.get(name):
-                raise PluginError(
-                    f"{place}: plugin {name!r} is switched off by {by}; leave out one "
-                    "of the two"
-                )
-            raise PluginError(_not_enabled(place, name, entry, enabled))
-    kept = {name: each for name, each in entries.items() if each is not None}
-    change.tree["plugins"] = kept
-    whole.merge(change)
-
-
-def _not_enabled(
-    place: str, name: str, entry: Mapping[str, Any], enabled: Mapping[str, Any]
-) -> str:
-    """Return where options go that are given to a plugin of no such id."""
-    ids = meant_by(name, {each: own["use"] for each, own in enabled.items()})
-    if ids:
-        option = next(iter(entry.get("options", {})), "OPTION")
-        runs = " and ".join(map(repr, ids))
-        ways = " or ".join(f"plugins.{each}.{option}" for each in ids)
-        return f"{place}: plugin {name!r} runs as {runs}; write {ways}"
-    way = f"; enable it with: -p {name}" if installed.is_known(name) else ""
-    return (
-        f"{place}: plugin {name!r} is not enabled{did_you_mean(name, enabled)}; "
-        f"enabled are: {', '.join(enabled) or 'none'}{way}"
-    )
 
 
 def _validate(whole: Document) -> Config:

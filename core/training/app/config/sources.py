@@ -7,12 +7,13 @@ here imports pydantic, nor yaml before a file is read: listing plugins is quick.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.app.config.guide_keys import translate
 from training.app.config.named_parts import replace_named
+from training.app.config.plugin_choices import Choices, PluginList, PluginNamed
 from training.app.config.shipped_configs import find_config
 from training.discovery import installed
 from training.discovery.specs import parse_specs
@@ -21,10 +22,8 @@ from training.errors import ConfigError, PluginError
 
 __all__ = [
     "DEFAULT_PLUGINS",
-    "PluginList",
     "environment",
     "gather",
-    "meant_by",
     "sources",
 ]
 
@@ -34,14 +33,6 @@ DEFAULT_PLUGINS = ("progress", "csv", "evaluation", "checkpointing")
 
 #: Names plugins as ``-p`` does: ``TRAINBUS_PLUGINS=ema,no:csv``.
 ENVIRONMENT = "TRAINBUS_PLUGINS"
-
-
-class PluginList(Document):
-    """Plugins of a document that lists them, and so replaces earlier ones."""
-
-
-class PluginNamed(Document):
-    """What one ``-p`` says: a plugin goes by the name that it brings along."""
 
 
 def environment() -> str:
@@ -69,11 +60,10 @@ def sources(
 
 def gather(
     documents: Sequence[Document], taken: Iterable[str] = ()
-) -> tuple[Document, list[Document]]:
-    """Return all but the plugins, merged, and what is said of plugins, in order.
+) -> tuple[Document, Choices]:
+    """Return all sources merged, and what they say of plugins.
 
-    The defaults come first; a ``PluginList`` replaces all that is said before it. What
-    is switched off is called by the id that it runs under.
+    Plugins that are enabled by default come first; a list replaces all before it.
     """
     whole = Document()
     changes: list[Document] = []
@@ -83,21 +73,10 @@ def gather(
         changes.append(_split_plugins(document, is_list))
         replace_named(whole, document)
         whole.merge(document)
-    changes.insert(0, _default_plugins(whole, set(taken)))
-    _settle_names(changes)
-    return whole, changes
-
-
-def meant_by(name: str, uses: Mapping[str, str]) -> list[str]:
-    """Return the ids that ``name`` means: that id alone, else of all such plugins.
-
-    Args:
-        name: what a person calls one or more of them.
-        uses: id -> the entry point or file.
-    """
-    if name in uses:
-        return [name]
-    return [each for each, use in uses.items() if installed.name_of(use) == name]
+    choices = Choices(whole)
+    for change in (_default_plugins(whole, set(taken)), *changes):
+        choices.follow(change)
+    return whole, choices
 
 
 def _name_plugins(document: Document) -> bool:
@@ -175,38 +154,6 @@ def _default_plugins(whole: Document, taken: Collection[str]) -> Document:
         # Nothing ranks checkpoints: keep the last one.
         defaults.set(("plugins", "checkpointing", "options"), {"monitor": None})
     return defaults
-
-
-def _settle_names(changes: Iterable[Document]) -> None:
-    """Say of what is switched off under which ids it runs.
-
-    Refuses a plugin of ``-p`` whose name another one has that is enabled.
-    """
-    enabled: dict[str, tuple[str, str]] = {}
-    for change in changes:
-        if isinstance(change, PluginList):
-            enabled.clear()
-        for name, entry in [*change.tree.get("plugins", {}).items()]:
-            origin = change.origin(("plugins", name))
-            if entry is None:
-                ids = meant_by(name, {each: use for each, (use, _) in enabled.items()})
-                if ids:
-                    change.pop(("plugins", name))
-                for each in ids:
-                    del enabled[each]
-                    change.set(("plugins", each), None, origin)
-            elif (use := entry.get("use")) is not None:
-                other, place = enabled.get(name, (use, ""))
-                is_other = os.path.abspath(use) != os.path.abspath(other)
-                if is_other and isinstance(change, PluginNamed):
-                    by_option = str(origin).startswith("-p ")
-                    way = f"-p no:{name}" if by_option else f"no:{name} ahead of it"
-                    raise PluginError(
-                        f"{origin}: it is called {name!r}, as is {other} ({place}); "
-                        "give a class of yours another `name`, or switch the other "
-                        f"off before it: {way}"
-                    )
-                enabled[name] = use, origin or "a default of trainbus run"
 
 
 def _chosen(plugins: Iterable[str], option: str = "-p ") -> Iterator[Document]:

@@ -8,9 +8,11 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from training.app.plugin_tools.active import Choice, choices, parts
+from training.app.config.plugin_choices import Choice
+from training.app.plugin_tools.active import active
 from training.app.plugin_tools.plugin_facts import (
     Entry,
+    Named,
     Standing,
     complaint,
     entries,
@@ -45,8 +47,8 @@ __all__ = [
 def list_plugins(arguments: argparse.Namespace) -> None:
     """List installed plugins, broken ones among them, without importing any."""
     _use(arguments)
-    chosen = choices(arguments.config, arguments.plugins)
-    found = entries(chosen, parts(arguments.config))
+    chosen, parts = active(arguments.config, arguments.plugins)
+    found = entries(chosen, parts)
     if arguments.order:
         print("\n".join(_order_lines(chosen, found)))
         return
@@ -123,11 +125,11 @@ def check_plugins(arguments: argparse.Namespace) -> None:
 def why_plugins(arguments: argparse.Namespace) -> None:
     """Say what switched a plugin on or off, the strongest source last."""
     _use(arguments)
-    chosen = choices(arguments.config, arguments.plugins)
+    chosen, parts = active(arguments.config, arguments.plugins)
     name = arguments.name
     kind = kind_of(name, arguments.kind, "plugins why")
     if kind != installed.CALLBACK:
-        _why_part(installed.find(name, "plugins why", kind), arguments.config)
+        _why_part(installed.find(name, "plugins why", kind), parts)
         return
     own = installed.name_of(name)
     meant = [c for c in chosen.values() if own in (c.name, installed.name_of(c.use))]
@@ -162,9 +164,9 @@ def _why_chosen(choice: Choice, found: Mapping[str, Entry]) -> None:
         print(f"  {sentence}")
 
 
-def _why_part(info: installed.PluginInfo, config: str | None) -> None:
+def _why_part(info: installed.PluginInfo, parts: Mapping[Named, str]) -> None:
     """Say what chose a task, model family or reader."""
-    found = entries({}, parts(config))
+    found = entries({}, parts)
     entry = next(
         (e for e in found if (e.info.kind, e.info.name) == (info.kind, info.name)), None
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from training.app.plugin_tools.active import Choice
+from training.app.config.plugin_choices import Choice
 from training.bus.declared import api_mistake
 from training.bus.foreign_hooks import hint_for
 from training.bus.methods import async_mistake

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from string import Template
 
-from training.app.plugin_tools import scaffold_task_text, scaffold_text
 from training.bus.registration import NOT_PLUGINS
 from training.discovery import installed
 from training.errors import ConfigError
@@ -16,12 +15,9 @@ from training.hookspecs import API_VERSION
 
 __all__ = ["write_project"]
 
-
-#: Kind -> how its class ends, the module that holds its files, and its own file there.
-KINDS = {
-    "callback": ("Callback", scaffold_text, "CALLBACK"),
-    "task": ("", scaffold_task_text, "TASK"),
-}
+TEMPLATES = Path(__file__).with_name("templates")
+#: Kind -> how the name of its class ends.
+ENDINGS = {"callback": "Callback", "task": ""}
 
 
 def write_project(name: str, into: str | Path = ".", kind: str = "callback") -> Path:
@@ -56,26 +52,30 @@ def write_project(name: str, into: str | Path = ".", kind: str = "callback") -> 
     if folder.exists() or folder.is_symlink():
         raise ConfigError(f"{str(folder)!r} exists; choose another name or place")
     package = f"trainbus_{name}"
-    ending, texts, own = KINDS[kind]
     values = {
         "name": name,
         "distribution": distribution,
         "package": package,
-        "class_name": "".join(part.title() for part in name.split("_")) + ending,
+        "class_name": "".join(part.title() for part in name.split("_")) + ENDINGS[kind],
         "api": f">={API_VERSION},<{int(API_VERSION.split('.')[0]) + 1}",
     }
     for path, template in {
-        "pyproject.toml": scaffold_text.PYPROJECT,
-        ".gitignore": scaffold_text.GITIGNORE,
-        "src/$package/py.typed": "",
-        "setup.cfg": texts.SETUP,
-        "README.md": texts.README,
-        ".github/workflows/test.yml": texts.WORKFLOW,
-        "src/$package/__init__.py": texts.INIT,
-        f"src/$package/{kind}.py": getattr(texts, own),
-        "tests/test_$name.py": texts.TEST,
+        "pyproject.toml": "both/pyproject.toml",
+        ".gitignore": "both/gitignore",
+        "src/$package/py.typed": None,
+        "setup.cfg": f"{kind}/setup.cfg",
+        "README.md": f"{kind}/README.md",
+        ".github/workflows/test.yml": f"{kind}/workflow.yml",
+        "src/$package/__init__.py": f"{kind}/__init__.py",
+        f"src/$package/{kind}.py": f"{kind}/{kind}.py",
+        "tests/test_$name.py": f"{kind}/test.py",
     }.items():
         file = folder / Template(path).substitute(values)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(template).substitute(values), encoding="utf-8")
+        text = "" if template is None else _template(template).substitute(values)
+        file.write_text(text, encoding="utf-8")
     return folder
+
+
+def _template(name: str) -> Template:
+    return Template((TEMPLATES / f"{name}.template").read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from training.discovery.signature import filled
+from training.discovery.fields import filled
 from training.testing.checking import assert_passes, require_known
 from training.testing.family.case import FamilyCase
 from training.testing.family.checks import FAMILY_CHECKS

@@ -27,7 +27,7 @@ from training.modules.reachable import (
     own_attributes,
 )
 from training.modules.unsaved_buffers import holds_numbers
-from training.modules.updates import Updates, updates_by
+from training.modules.updates import Updates, follow, updates_by
 
 __all__ = ["UnsavedNumbers"]
 
@@ -68,7 +68,7 @@ class UnsavedNumbers:
         wholes = self._modules.values()
         kinds: set[type] = {type(m) for whole in wholes for m in whole.modules()}
         # Together, so that each file is read once.
-        updates_by(code for kind in kinds for code in methods_of(kind))
+        follow(code for kind in kinds for code in methods_of(kind))
         self._before = self._marks()
         self._moved: set[tuple[str, int]] = set()
         self._told: set[str] = set()

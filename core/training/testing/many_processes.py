@@ -179,7 +179,7 @@ def _be_rank(
         error: BaseException | None = None
         try:
             trainer = make_trainer()
-            seen.watch_run(trainer)
+            seen.watch_process(trainer)
             trainer.train()
         except BaseException as raised:
             error = raised

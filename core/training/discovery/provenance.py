@@ -9,8 +9,6 @@ from typing import Any
 
 from training.discovery.entry_points import PluginInfo, announced
 
-__all__ = ["announcement_of", "describe", "describe_plugins"]
-
 
 def describe_plugins(plugins: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return for each plugin its class, distribution and version, as JSON values.

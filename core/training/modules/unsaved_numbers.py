@@ -29,8 +29,6 @@ from training.modules.reachable import (
 from training.modules.unsaved_buffers import holds_numbers
 from training.modules.updates import Updates, follow, updates_by
 
-__all__ = ["UnsavedNumbers"]
-
 log = logging.getLogger(__name__)
 
 #: What torch keeps in each module: it is saved, or no number.

@@ -7,8 +7,6 @@ from typing import TypeVar
 
 from training.messages.error_texts import error_text, notes_of
 
-__all__ = ["assert_passes", "told_of"]
-
 CaseT = TypeVar("CaseT")
 
 

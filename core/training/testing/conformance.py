@@ -19,8 +19,6 @@ from training.testing.checking import assert_passes
 from training.testing.influence import check_cost, check_mutation, check_reads
 from training.testing.many_processes import check_processes
 
-__all__ = ["CHECKS", "assert_plugin_conforms"]
-
 #: Name -> check, in the order they run.
 CHECKS: Mapping[str, Callable[[Case], list[str]]] = {
     "signatures": check_signatures,

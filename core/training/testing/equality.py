@@ -9,8 +9,6 @@ from typing import Any
 from training.checkpoint.compare import first_difference
 from training.checkpoint.optimizer_state import state_dict_of
 
-__all__ = ["difference", "run_difference", "state_of"]
-
 
 def difference(one: Any, two: Any) -> str:
     """Return where ``one`` and ``two`` differ first, ``""`` if nowhere."""

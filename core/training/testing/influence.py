@@ -17,8 +17,6 @@ from training.trainer import Trainer
 
 P = TypeVar("P", bound=Probe)
 
-__all__ = ["check_cost", "check_mutation", "check_reads"]
-
 #: Steps of a run long enough to tell "now and then" from "always".
 NUM_BATCHES = 30
 #: Share of a hook's calls that may read the device without saying so.

@@ -29,8 +29,6 @@ from training.testing.case import Case
 from training.testing.checking import told_of
 from training.testing.seen_by_rank import SeenByRank
 
-__all__ = ["check_processes", "is_possible", "problems_of", "run_on_two"]
-
 #: What divides a run.
 DIVIDER = "distributed"
 #: Seconds that a process waits for the other one, and that both may take in all.

@@ -19,8 +19,6 @@ from training.bus.meter import Meter
 from training.logs import LazyLogs
 from training.testing.equality import difference
 
-__all__ = ["BATCH_HOOKS", "MutationProbe", "Probe", "ReadProbe"]
-
 #: Hooks that fire at least once a step: what they cost is paid all the time.
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_before_step", "on_step_end")
 

@@ -19,8 +19,6 @@ from training.testing.toys import (
 )
 from training.trainer import Trainer
 
-__all__ = ["Event", "Heard", "run_events", "tiny_trainer"]
-
 
 def tiny_trainer(
     *callbacks: Any,

@@ -13,8 +13,6 @@ from typing import Any
 
 from training.testing.probes import Probe
 
-__all__ = ["SeenByRank"]
-
 #: Functions that tell the time.
 CLOCKS = ("time", "monotonic", "perf_counter")
 #: Seconds by which a fast clock runs ahead, more with each call of the plugin.

@@ -10,8 +10,6 @@ from training.testing.checking import assert_passes
 from training.testing.family.case import FamilyCase
 from training.testing.family.checks import FAMILY_CHECKS
 
-__all__ = ["FAMILY_CHECKS", "assert_family_conforms"]
-
 
 def assert_family_conforms(
     family: Any,

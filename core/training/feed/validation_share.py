@@ -46,7 +46,7 @@ class ValidationShare:
         self._reading: Any = loader
         if can_skip(loader) and loader.batch_sampler is not None:
             share = Share(loader.batch_sampler, strategy.rank, strategy.size)
-            self._issued = Issued.to(loader, share)
+            self._issued = Issued(share, loader)
             parts = loader.dataset, self._issued, loader.persistent_workers
             self._reading = copied(loader, *parts)
 

@@ -25,20 +25,15 @@ class Issued(Sampler[Any]):
 
     Args:
         indices: a sampler or batch sampler.
-        keep: how many to remember: more than workers have under way.
+        loader: the ``DataLoader`` that reads them.
     """
 
-    def __init__(self, indices: Iterable[Any], keep: int) -> None:
+    def __init__(self, indices: Iterable[Any], loader: Any) -> None:
         self.indices = indices
         self.count = 0  # in this pass, so far
-        self._recent: deque[Any] = deque(maxlen=keep)
-
-    @classmethod
-    def to(cls, loader: Any, indices: Iterable[Any]) -> Issued:
-        """Return what remembers as many as the workers of a ``DataLoader`` ask for."""
-        # They ask for indices this far ahead of the batch that is here.
+        # Its workers ask for indices this far ahead of the batch that is here.
         under_way = loader.num_workers * (loader.prefetch_factor or 0)
-        return cls(indices, keep=under_way + 2)
+        self._recent: deque[Any] = deque(maxlen=under_way + 2)
 
     def __len__(self) -> int:
         return len(self.indices)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from training.modules.reachable import (
     held_in,
     inside_of,
     is_of_numpy,
+    joined,
     methods_of,
     own_attributes,
 )
@@ -158,8 +159,7 @@ class UnsavedNumbers:
                 kept = _saves_more(module) or _is_kept(module)
                 own = {} if kept else _own_of(module, updates)
                 if own:
-                    name = f"{part}.{plain_name(whole, path)}" if path else part
-                    yield name, _held_by(own, updates)
+                    yield joined(part, plain_name(whole, path)), _held_by(own, updates)
         yield from ((name, (found, step)) for name, (found, _) in beside.items())
         optimizer = self._optimizer
         if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):

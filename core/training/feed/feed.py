@@ -78,14 +78,14 @@ class Feed:
         """Let go of what reads the epoch at hand.
 
         Args:
-            kills: its workers; else they end by themselves (see ``Watched.release``).
+            kills: its workers; else they end by themselves (see ``Watched.end``).
         """
         order, watched = self._order, self.watched
         if kills:
             kill_workers(order.unwatched)
         order.unwatched = None
         if watched is not None:
-            watched.end() if kills else watched.release()
+            watched.end(kills)
 
     def reopen_epoch(self) -> None:
         """Note that the run leaves before the end of the epoch was announced."""

@@ -131,17 +131,17 @@ class Watched:
             return None
         return DataError(sentence)
 
-    def end(self) -> None:
-        """Kill the workers: one that hangs would outlive the run."""
-        kill_workers(self._batches)
-
-    def release(self) -> None:
+    def end(self, kills: bool) -> None:
         """Let the workers end, if nothing else holds them; there is no next batch.
 
-        Waits while they load a sample, at most 5 s for each: killed, one might hold a
-        lock. See ``end_workers``.
+        Args:
+            kills: rather than wait while they load a sample, at most 5 s for each; one
+                that hangs would outlive the run. See ``end_workers``.
         """
-        self._batches = iter(())
+        if kills:
+            kill_workers(self._batches)
+        else:
+            self._batches = iter(())
 
     def _place(self) -> str:
         place = f"batch {self._number} of the epoch"

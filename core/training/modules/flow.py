@@ -194,11 +194,10 @@ class Flow(ast.NodeVisitor):
 
     visit_Assign = visit_AnnAssign = visit_NamedExpr = _visit_assignment
 
-    def _visit_augmented(self, node: ast.AugAssign) -> None:
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        """Follow what is read and then written, as by ``+=``."""
         self._read(self._at(node.target))
         self._follow(node.value, node.target)
-
-    visit_AugAssign = _visit_augmented
 
     def _assign(self, to: ast.AST, value: ast.AST) -> None:
         match to, value:
@@ -218,7 +217,8 @@ class Flow(ast.NodeVisitor):
             case _:
                 self.visit(to)
 
-    def _visit_call(self, node: ast.Call) -> None:
+    def visit_Call(self, node: ast.Call) -> None:
+        """Follow a call, whose method may append to what it is of, or update it."""
         of, method = node.func, ""
         if isinstance(of, ast.Attribute):  # no state has the name of a method
             method, of = of.attr, of.value
@@ -234,14 +234,11 @@ class Flow(ast.NodeVisitor):
             for each in [p for p, _ in self._way.live if p.item and p[:2] == at[:2]]:
                 self._write(each)
 
-    visit_Call = _visit_call
-
-    def _visit_compare(self, node: ast.Compare) -> None:
+    def visit_Compare(self, node: ast.Compare) -> None:
+        """Follow a comparison; one by ``is`` just asks whether something is there."""
         is_asked = isinstance(node.ops[0], (ast.Is, ast.IsNot))
         (self._ask if is_asked else self.visit)(node.left)
         self._follow(*node.comparators)
-
-    visit_Compare = _visit_compare
 
     def _visit_if(self, node: ast.If | ast.IfExp) -> None:
         self._ask(node.test)
@@ -291,13 +288,12 @@ class Flow(ast.NodeVisitor):
 
     visit_Try = visit_TryStar = _visit_try
 
-    def _visit_match(self, node: ast.Match) -> None:
+    def visit_Match(self, node: ast.Match) -> None:
+        """Follow each case as a way."""
         self.visit(node.subject)
         last = node.cases[-1]
         is_any = isinstance(last.pattern, ast.MatchAs) and not last.pattern.pattern
         self._one_of(*node.cases, *([] if is_any and not last.guard else [[]]))
-
-    visit_Match = _visit_match
 
     def _visit_end(self, node: ast.AST) -> None:
         self.generic_visit(node)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
+from training.modules.bytecode import methods_of
 from training.modules.flow import Place
 from training.modules.frozen_weights import WHOLE, mark_of, sample_of
 from training.modules.plain_names import plain_name, some
@@ -24,7 +25,6 @@ from training.modules.reachable import (
     inside_of,
     is_of_numpy,
     joined,
-    methods_of,
     own_attributes,
 )
 from training.modules.unsaved_buffers import holds_numbers

@@ -86,10 +86,6 @@ def trained(
 ) -> None:
     model = nn.Sequential()
     model.inner = inner
-    train(model, path, make_optimizer)
-
-
-def train(model: nn.Module, path: Path, make_optimizer: Any = torch.optim.SGD) -> None:
     x = torch.arange(3.0).view(3, 1)
     Trainer(
         model,
@@ -126,13 +122,6 @@ def test_r8_one_that_the_first_pass_makes_is_named_too(
 ) -> None:
     trained(Inner("comes late"), tmp_path / "a.pt")
     assert "attributes or variables: model.inner.late;" in caplog.text
-
-
-def test_r8_one_of_a_wrapped_model_goes_by_the_name_that_it_has_without(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    train(nn.DataParallel(Inner("cools")), tmp_path / "a.pt")
-    assert "attributes or variables: model.heat;" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,14 @@ NOTING = {
         st = x.st
         self.st.last = st.last
     """,
+    "written by a variable that stands for another on another way": """
+        st = self.st
+        st.h = x()
+        if x:
+            st = x.st
+        else:
+            st.h = st.h + x
+    """,
 }
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from toy import Regression, make_trainer
 
 from training import ConfigError
 from training.modules.plain_names import as_plain, plain_name, weights_of
+from training.modules.unsaved_numbers import UnsavedNumbers
 
 
 def plain() -> nn.Module:
@@ -139,3 +140,24 @@ def test_an_expanded_parameter_to_train_is_refused_when_it_is_passed() -> None:
         make_trainer(model)
     model.scale.data = model.scale.data.clone()
     make_trainer(model)
+
+
+class Cools(nn.Linear):
+    """Moves a number that no checkpoint holds."""
+
+    heat = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.heat *= 0.9
+        return super().forward(x * self.heat)
+
+
+def test_a_number_of_a_wrapped_model_is_warned_of_by_the_name_that_it_has_without(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = nn.DataParallel(Cools(1, 1))
+    numbers = UnsavedNumbers({"model": model})
+    for _ in range(4):
+        model(torch.ones(1, 1))
+        numbers.warn_of_moved()
+    assert "attributes or variables: model.heat;" in caplog.text

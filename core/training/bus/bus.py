@@ -20,6 +20,7 @@ from training.bus.order import bus_order, not_built_in, warn_of_unasked
 from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
 from training.bus.slots import (
+    Made,
     Slots,
     call,
     compile_slot,
@@ -69,7 +70,7 @@ class Bus(Slots):
         self.failures: dict[str, int] = {}
         self._meter: Meter | None = None
         self._told: set[str] = set()
-        self.made: list[tuple[str, Any, str, Any]] = []  # name, plugin, hook, its part
+        self.made: list[Made] = []
         self._run: Any = None  # the trainer whose run is on
         self._closed: set[pluggy.HookImpl] = set()  # called so far as its run ends
         self._compiled: dict[str, Callable[..., Any]] = {}
@@ -149,7 +150,7 @@ class Bus(Slots):
         self._run = trainer
         self._closed.clear()
         self.failures.clear()
-        self.made = [part for part in self.made if part[2] == "make_strategy"]
+        self.made = [made for made in self.made if made.hook == "make_strategy"]
 
     @property
     def is_in_run(self) -> bool:
@@ -232,7 +233,7 @@ class Bus(Slots):
             if result is not None and result is not arguments[passed]:
                 told(name, arguments[passed], result)
                 arguments[passed] = result
-                self.made.append((name, self._plugins.get(name), hook, result))
+                self.made.append(Made(name, self._plugins.get(name), hook, result))
 
         self._ask(hook, arguments, pass_on)
         return arguments[passed]
@@ -245,7 +246,7 @@ class Bus(Slots):
             if result is not None:
                 made.append(use(name, result))
                 warn_of_unasked(hook, name, self.listeners(hook))
-                self.made.append((name, self._plugins.get(name), hook, made[0]))
+                self.made.append(Made(name, self._plugins.get(name), hook, made[0]))
             return bool(made)
 
         self._ask(hook, arguments, is_answer)
@@ -343,7 +344,7 @@ class Bus(Slots):
 
     def _lasting(self, name: str) -> str:
         """Return why a plugin cannot leave a run that goes on, ``""`` if it can."""
-        made = next((hook for maker, _, hook, _ in self.made if maker == name), "")
+        made = next((each.hook for each in self.made if each.name == name), "")
         return made and f"cannot leave the run, where what its {made} made stays"
 
     def _switch_off(self, name: str, hook: str, arguments: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.fetch import _BaseDatasetFetcher
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from training.bus.slots import FILE_PREFIX, note_plugin
+from training.bus.slots import FILE_PREFIX, Made, note_plugin
 from training.errors import TrainbusError
 from training.feed.loader_parts import INSIDE, parts_of
 from training.messages.error_texts import notes_of
@@ -27,7 +27,6 @@ from training.messages.error_texts import notes_of
 OWN = "training"
 #: In them torch loads what a data set and a collate function give it.
 LOADING = (DataLoader, _BaseDataLoaderIter, _BaseDatasetFetcher)
-Made = tuple[str, Any, str, Any]
 
 
 def noted(
@@ -87,7 +86,7 @@ def _with_insides(made: Iterable[Made], own: Collection[Any]) -> Iterator[Made]:
             is_torchs = _home(part) == "torch"
             is_to_blame = not is_torchs or isinstance(part, (DataLoader, Dataset))
             if part is whole or (is_to_blame and not _is_among(part, own)):
-                yield name, plugin, hook, part
+                yield Made(name, plugin, hook, part)
 
 
 def _loaded(loading: Any, own: Collection[Any]) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
@@ -29,6 +29,15 @@ _compile = functools.lru_cache(maxsize=256)(compile)
 
 #: (name, plugin, hook, error, hook arguments) -> None, for a failure to go on after.
 OnFailure = Callable[[str, Any, str, Exception, Mapping[str, Any]], None]
+
+
+class Made(NamedTuple):
+    """A part of a run that a plugin has made, when it was asked by a hook."""
+
+    name: str
+    plugin: Any
+    hook: str
+    part: Any
 
 
 class Slots:

@@ -17,15 +17,6 @@ from pathlib import Path
 
 from training.messages.error_texts import text_of
 
-__all__ = [
-    "CALLBACK",
-    "KINDS",
-    "PluginInfo",
-    "announced",
-    "name_mistake",
-    "unreadable",
-]
-
 CALLBACK = "callback"
 #: What is announced -> the entry-point group for it. A name is unique within its group.
 KINDS = {

@@ -19,8 +19,6 @@ from training.recipes.class_checks import class_mistakes
 from training.recipes.family import ModelFamily
 from training.recipes.task import Task
 
-__all__ = ["build_family", "build_pair", "build_part", "find_part", "named_part"]
-
 
 def named_part(entry: Any, place: str) -> tuple[str, dict[str, Any]]:
     """Return (name, options) of ``NAME`` or ``{NAME: {option: value}}``.

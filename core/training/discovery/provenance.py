@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Any
 
 from training.discovery.entry_points import PluginInfo, announced
-
-__all__ = ["announcement_of", "describe", "describe_plugins"]
 
 
 def describe_plugins(plugins: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -46,7 +44,7 @@ def announcement_of(kind: type[Any]) -> PluginInfo | None:
     The top package alone says little: distributions may share a namespace.
     """
     best, length = None, 0
-    for info in _announced(tuple(sys.path)):
+    for info in sorted(info for info in announced() if info.value):
         module, _, name = info.value.partition(":")
         if _loaded(module, name) is kind:
             return info
@@ -62,8 +60,3 @@ def _loaded(module: str, name: str) -> Any:
         return reduce(getattr, name.split("."), sys.modules[module])
     except (KeyError, AttributeError):
         return None
-
-
-@lru_cache(maxsize=4)
-def _announced(path: tuple[str, ...]) -> tuple[PluginInfo, ...]:
-    return tuple(sorted(info for info in announced() if info.value))

@@ -19,18 +19,6 @@ from training.documents.document import Key, dotted
 from training.errors import ConfigError, did_you_mean
 from training.plain import plain
 
-__all__ = [
-    "RESERVED",
-    "checked_options",
-    "fitted",
-    "fitted_call",
-    "instance",
-    "keyword_only",
-    "out_of_reach",
-    "parameters_of",
-    "signature_mistakes",
-]
-
 #: Options that every plugin has.
 RESERVED = ("id", "on_failure")
 

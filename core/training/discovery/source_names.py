@@ -15,8 +15,6 @@ from pathlib import Path
 
 from training.discovery.shipped import PLUGIN_NAMES
 
-__all__ = ["Module", "SourceError", "UnknownSourceError", "find_class", "parse"]
-
 #: Doors of the kernel that make their names when asked.
 DOORS = ("training", "training.callbacks")
 

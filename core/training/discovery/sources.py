@@ -10,7 +10,9 @@ import ast
 import builtins
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,75 +59,115 @@ class Option:
     doc: str
 
 
-@dataclass(frozen=True, slots=True)
+#: A method, and its decorators as text.
+Method = tuple[Function, str]
+
+
+@dataclass
 class SourceFacts:
-    """What the source code of a plugin class says.
+    """What the source code of a plugin class says, with what it inherits.
 
     Attributes:
         file: where the class is written.
         doc: the docstring.
-        hooks: the events it listens to, in firing order.
-        wrappers: those among them that it surrounds.
-        options: of the constructor, in its order.
-        build_options: of ``build``, where a model family makes a fresh model.
-        attributes: class attributes with literal values, those of bases included.
-        unread: names of class attributes with computed values.
-        misspelt: methods that start with ``on_`` and are no hook.
-        asynchronous: hooks that are ``async def``, which nobody awaits.
-        unseen: bases that cannot be read; what they add is not told.
-        methods: names of its methods, those of bases included.
-        state: first line of ``state_dict``'s docstring, "" if it keeps no state.
-    """
-
-    file: Path
-    doc: str
-    hooks: tuple[str, ...]
-    wrappers: tuple[str, ...]
-    options: tuple[Option, ...]
-    build_options: tuple[Option, ...]
-    attributes: Mapping[str, Any]
-    unread: tuple[str, ...]
-    misspelt: tuple[str, ...]
-    asynchronous: tuple[str, ...]
-    unseen: tuple[str, ...]
-    methods: frozenset[str]
-    state: str
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """What the class can be chosen as, by what it defines; () for nothing."""
-        has = self.methods
-        shapes = {
-            "callback": bool(self.hooks or self.misspelt),
-            "task": {"score", "fields", "target"} <= has | self._values,
-            "model": {"collate", "predict"} <= has,
-            "reader": {"__len__", "__getitem__", "place"} <= has,
-        }
-        return tuple(kind for kind, fits in shapes.items() if fits)
-
-    @property
-    def _values(self) -> frozenset[str]:
-        return frozenset([*self.attributes, *self.unread])
-
-
-@dataclass(slots=True)
-class _Found:
-    """A class with what it inherits, merged; its own first.
-
-    Attributes:
-        methods: name -> (function, its decorators as text).
-        values: class attributes and what is assigned to them.
+        is_callback: whether it derives from ``Callback``.
+        methods: by name, its own before those of bases.
+        values: class attributes and what is assigned to them, likewise.
         fields: options, where a dataclass makes the constructor.
-        unseen: bases that cannot be read.
+        unseen: bases that cannot be read; what they add is not told.
     """
 
     file: Path
     doc: str
     is_callback: bool = False
-    methods: dict[str, tuple[Function, str]] = field(default_factory=dict)
+    methods: dict[str, Method] = field(default_factory=dict)
     values: dict[str, ast.expr] = field(default_factory=dict)
     fields: dict[str, ast.AnnAssign] | None = None
-    unseen: list[str] = field(default_factory=list)
+    unseen: tuple[str, ...] = ()
+
+    @cached_property
+    def hooks(self) -> tuple[str, ...]:
+        """The events it listens to, in firing order."""
+        return tuple(hook for hook in HOOKS if _is_hook(self, hook))
+
+    @property
+    def wrappers(self) -> tuple[str, ...]:
+        """Those among them that it surrounds."""
+        return tuple(h for h, (_, marks) in self._heard() if "wrapper=True" in marks)
+
+    @property
+    def asynchronous(self) -> tuple[str, ...]:
+        """Hooks that are ``async def``, which nobody awaits."""
+        kind = ast.AsyncFunctionDef
+        return tuple(h for h, (method, _) in self._heard() if isinstance(method, kind))
+
+    def _heard(self) -> list[tuple[str, Method]]:
+        return [(h, self.methods[h]) for h in self.hooks if h in self.methods]
+
+    @property
+    def misspelt(self) -> tuple[str, ...]:
+        """Methods that start with ``on_`` and are no hook."""
+        if not self.is_callback or self.unseen:
+            return ()
+        names = (name for name in self.methods if name not in HOOKS)
+        return tuple(name for name in names if name.startswith("on_"))
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """Class attributes with literal values."""
+        found = {}
+        for name, value in self.values.items():
+            with suppress(ValueError):
+                found[name] = ast.literal_eval(value)
+        return found
+
+    @property
+    def unread(self) -> set[str]:
+        """Names of class attributes with computed values."""
+        return self.values.keys() - self.attributes.keys()
+
+    @property
+    def state(self) -> str:
+        """First line of ``state_dict``'s docstring, "" if it keeps no state."""
+        if "state_dict" not in self.methods:
+            return ""
+        words = ast.get_docstring(self.methods["state_dict"][0]) or "kept"
+        return words.split("\n")[0]
+
+    @property
+    def options(self) -> list[Option]:
+        """Those of the constructor, in its order."""
+        told = documented(self.doc)
+        if "__init__" in self.methods:
+            return list(_parameters(self.methods["__init__"][0], told))
+        kinds = {n: _kind(item.annotation) for n, item in (self.fields or {}).items()}
+        return [
+            Option(name, kinds[name], _default(item.value), told.get(name, ""))
+            for name, item in (self.fields or {}).items()
+            if "ClassVar" not in kinds[name] and "init=False" not in _text(item.value)
+        ]
+
+    @property
+    def build_options(self) -> list[Option]:
+        """What ``build`` of a model family takes by keyword only."""
+        if "build" not in self.methods:
+            return []
+        function, _ = self.methods["build"]
+        names = {argument.arg for argument in function.args.kwonlyargs}
+        told = documented(ast.get_docstring(function) or "")
+        return [o for o in _parameters(function, told) if o.name in names]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the class can be chosen as, by what it defines; () for nothing."""
+        has = self.methods.keys()
+        shapes = {
+            "callback": bool(self.hooks or self.misspelt),
+            "task": {"score", "fields", "target"} <= has | self.values.keys(),
+            "model": {"collate", "predict"} <= has,
+            "reader": {"__len__", "__getitem__", "place"} <= has,
+        }
+        return tuple(kind for kind, fits in shapes.items() if fits)
 
 
 def read_class(module: str, name: str, file: Path | None = None) -> SourceFacts:
@@ -139,34 +181,7 @@ def read_class(module: str, name: str, file: Path | None = None) -> SourceFacts:
         SourceError: there is no such module, class, or valid code.
         UnknownSourceError: only a run could tell what the name means.
     """
-    found = _merged(*find_class(module, name, file))
-    hooks = tuple(hook for hook in HOOKS if _is_hook(found, hook))
-    attributes, unread = {}, []
-    for key, value in found.values.items():
-        try:
-            attributes[key] = ast.literal_eval(value)
-        except ValueError:
-            unread.append(key)
-    heard = {hook: found.methods[hook] for hook in hooks if hook in found.methods}
-    misspelt = [key for key in found.methods if key.startswith("on_")]
-    is_certain = found.is_callback and not found.unseen
-    state = found.methods.get("state_dict")
-    words = ast.get_docstring(state[0]) if state else ""
-    return SourceFacts(
-        found.file,
-        found.doc,
-        hooks,
-        tuple(hook for hook in heard if "wrapper=True" in heard[hook][1]),
-        tuple(_options(found)),
-        tuple(_build_options(found)),
-        attributes,
-        tuple(unread),
-        tuple(k for k in misspelt if is_certain and k not in HOOKS),
-        tuple(h for h in heard if isinstance(heard[h][0], ast.AsyncFunctionDef)),
-        tuple(found.unseen),
-        frozenset(found.methods),
-        (words or "kept").split("\n")[0] if state else "",
-    )
+    return _merged(*find_class(module, name, file))
 
 
 def classes_of(file: Path) -> list[str]:
@@ -197,8 +212,8 @@ def documented(doc: str, section: str = "Args") -> dict[str, str]:
     return texts
 
 
-def _merged(module: Module, node: ast.ClassDef) -> _Found:
-    found = _Found(module.file, ast.get_docstring(node) or "")
+def _merged(module: Module, node: ast.ClassDef) -> SourceFacts:
+    found = SourceFacts(module.file, ast.get_docstring(node) or "")
     for item in node.body:
         if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
             found.methods[item.name] = item, _marks(item, module)
@@ -218,7 +233,7 @@ def _merged(module: Module, node: ast.ClassDef) -> _Found:
 
 
 def _inherit(
-    found: _Found, child: ast.ClassDef, base: ast.expr, module: Module
+    found: SourceFacts, child: ast.ClassDef, base: ast.expr, module: Module
 ) -> None:
     """Add what ``base`` has and the class itself does not."""
     text = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
@@ -233,7 +248,7 @@ def _inherit(
             return
         parent = _merged(where, node)
     except (SourceError, RecursionError):
-        found.unseen.append(text)
+        found.unseen += (text,)
         return
     found.is_callback = found.is_callback or parent.is_callback
     own = found.methods.keys() | found.values.keys()
@@ -244,7 +259,7 @@ def _inherit(
         found.fields = {**parent.fields, **(found.fields or {})}
 
 
-def _is_hook(found: _Found, hook: str) -> bool:
+def _is_hook(found: SourceFacts, hook: str) -> bool:
     """Whether it listens to ``hook``; a base that cannot be read may be a Callback."""
     may_be = found.is_callback or bool(found.unseen)
     if hook in found.methods:
@@ -255,7 +270,7 @@ def _is_hook(found: _Found, hook: str) -> bool:
     return may_be and value is not None and not is_none
 
 
-def _is_meant(found: _Found, hook: str) -> bool:
+def _is_meant(found: SourceFacts, hook: str) -> bool:
     """Whether a method of that name is the hook in the API that the class is for."""
     value = found.values.get("hook_api")
     declared = value.value if isinstance(value, ast.Constant) else None
@@ -272,26 +287,6 @@ def _marks(method: Function, module: Module) -> str:
         if isinstance(binding, Import) and binding.name == "hookimpl":
             text = re.sub(rf"\b{name}\b", "hookimpl", text)
     return text
-
-
-def _options(found: _Found) -> Iterator[Option]:
-    told = documented(found.doc)
-    if "__init__" not in found.methods:
-        for name, item in (found.fields or {}).items():
-            kind = _kind(item.annotation)
-            if "ClassVar" not in kind and "init=False" not in _text(item.value):
-                yield Option(name, kind, _default(item.value), told.get(name, ""))
-        return
-    yield from _parameters(found.methods["__init__"][0], told)
-
-
-def _build_options(found: _Found) -> Iterator[Option]:
-    """Yield what ``build`` of a family takes by keyword only: its options."""
-    if "build" in found.methods:
-        function = found.methods["build"][0]
-        names = {argument.arg for argument in function.args.kwonlyargs}
-        told = documented(ast.get_docstring(function) or "")
-        yield from (o for o in _parameters(function, told) if o.name in names)
 
 
 def _parameters(function: Function, told: Mapping[str, str]) -> Iterator[Option]:

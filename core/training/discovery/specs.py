@@ -28,18 +28,6 @@ from training.hooks.hook_api import FAILURE_POLICIES
 from training.messages.error_texts import error_text, text_of
 from training.signals.handlers import Terminated
 
-__all__ = [
-    "PluginSpec",
-    "build_plugins",
-    "checked_spec",
-    "construct",
-    "find_plugin",
-    "load_class",
-    "name_and_options",
-    "parse_specs",
-    "refuse_mistakes",
-]
-
 #: Turns the path of a setting into words that a reader can find it by.
 Locate = Callable[[Key], str]
 

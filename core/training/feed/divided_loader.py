@@ -110,6 +110,18 @@ def checked(
     check_same(strategy, [number, code] if number else None, name)
 
 
+def all_checked(batches: Iterable[Any], strategy: Strategy, name: str) -> Iterator[Any]:
+    """Yield batches that all processes divide, each compared as it is read.
+
+    Raises:
+        DataError: as ``check_same``; at each batch, or behind the last one.
+    """
+    for batch in batches:
+        check_same(strategy, batch, name)
+        yield batch
+    check_same(strategy, None, name)
+
+
 class SharedIndices(DividedLoader):
     """Each process loads its own samples: the indices of each batch are divided."""
 
@@ -145,13 +157,7 @@ class SlicedBatches(DividedLoader):
             return self._cut(begin())
         # What is drawn in this process must be the same in all.
         batches = apart_from(epoch_seed(self.seed, epoch), begin)
-        return self._cut(self._all_checked(batches))
-
-    def _all_checked(self, batches: Iterator[Any]) -> Iterator[Any]:
-        for batch in batches:
-            check_same(self._strategy, batch, "train_dataloader")
-            yield batch
-        check_same(self._strategy, None, "train_dataloader")
+        return self._cut(all_checked(batches, self._strategy, "train_dataloader"))
 
     def _cut(self, batches: Iterator[Any]) -> Iterator[Any]:
         rank, size = self._strategy.rank, self._strategy.size

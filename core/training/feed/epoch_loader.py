@@ -337,7 +337,7 @@ def _seeded(loader: Any, seed: int) -> Any:
     # A sampler that is not known may draw from the global generators.
     if any(type(each) not in PLAIN_SAMPLERS for each in samplers_of(loader)):
         indices = SeededOrder(indices, seed)
-    issued = Issued.to(loader, indices)
+    issued = Issued(indices, loader)
     reading = copied(loader, dataset, issued, lasts)
     if dataset is not loader.dataset:
         reading.worker_init_fn = ShowsOwnDataset(loader.worker_init_fn)

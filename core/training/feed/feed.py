@@ -23,9 +23,6 @@ class Feed:
         order: the loader, in the order that (seed, epoch) decides.
         device: where batches go.
         promised: batches of an epoch, by which the run was planned; None: unknown.
-    Attributes:
-        epoch_state: states of the user's generators at the start of the epoch under
-            way; None between two epochs, where they count as they are.
     """
 
     def __init__(
@@ -34,7 +31,7 @@ class Feed:
         self._order = order
         self._device = device
         self._promised = promised
-        self.epoch_state: list[Tensor] | None = None
+        self._is_inside = False  # of an epoch, whose end is not announced
 
     @property
     def reading(self) -> Any:
@@ -61,13 +58,13 @@ class Feed:
         """
         # Before the states are read: a resumed run puts the saved ones in there.
         batches = self._order.start(epoch, skip, owed.get("data"), owed.get("loader"))
-        self.epoch_state = self._order.epoch_state
+        self._is_inside = True
         # A generator: nothing is copied to the device before the loop asks.
         return device_batches(batches, self._device, self._order)
 
     def end_epoch(self, batches: int) -> None:
         """Note that the epoch is complete, with so many ``batches``."""
-        self.epoch_state = None
+        self._is_inside = False
         if batches != (self._promised or batches):
             log.warning(
                 "train_dataloader said %d batches an epoch and gave %d: schedules and "
@@ -81,27 +78,27 @@ class Feed:
         """Let go of what reads the epoch at hand.
 
         Args:
-            kills: its workers; else they end by themselves (see ``Watched.release``).
+            kills: its workers; else they end by themselves (see ``Watched.end``).
         """
         order, watched = self._order, self.watched
         if kills:
             kill_workers(order.unwatched)
         order.unwatched = None
         if watched is not None:
-            watched.end() if kills else watched.release()
+            watched.end(kills)
 
     def reopen_epoch(self) -> None:
         """Note that the run leaves before the end of the epoch was announced."""
-        self.epoch_state = self._order.epoch_state
+        self._is_inside = True
 
     def data_state(self) -> list[Tensor]:
         """States of the user's generators that the next batch needs at this boundary.
 
-        Its epoch draws its order once, so inside of it they are those it began with.
+        Its epoch draws its order once, so inside of it they are those it began with;
+        between two epochs they count as they are.
         """
-        if self.epoch_state is not None:
-            return self.epoch_state
-        return self._order.generator_states()
+        order = self._order
+        return order.epoch_state if self._is_inside else order.generator_states()
 
     def loader_state(self, batch: int) -> Any:
         """Return the loader's own state at ``batch``, None if it has none."""

@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import BatchSampler
 
 from training.errors import DataError
-from training.feed.divided_loader import check_same, checked, refuse_divided
+from training.feed.divided_loader import all_checked, checked, refuse_divided
 from training.feed.epoch_loader import can_skip, copied
 from training.feed.share import Share, sliced
 from training.feed.structure import sample_sizes
@@ -46,7 +46,7 @@ class ValidationShare:
         self._reading: Any = loader
         if can_skip(loader) and loader.batch_sampler is not None:
             share = Share(loader.batch_sampler, strategy.rank, strategy.size)
-            self._issued = Issued.to(loader, share)
+            self._issued = Issued(share, loader)
             parts = loader.dataset, self._issued, loader.persistent_workers
             self._reading = copied(loader, *parts)
 
@@ -84,15 +84,13 @@ class ValidationShare:
             yield batch, part.whole
 
     def _sliced(self, batches: Iterator[Any]) -> Iterator[Any]:
-        rank, size = self.strategy.rank, self.strategy.size
-        for number, batch in enumerate(batches):
-            check_same(self.strategy, batch, "val_dataloader")
+        rank, size, name = self.strategy.rank, self.strategy.size, "val_dataloader"
+        for number, batch in enumerate(all_checked(batches, self.strategy, name)):
             try:
-                part, self.stands_in = sliced(batch, rank, size, "val_dataloader")
+                part, self.stands_in = sliced(batch, rank, size, name)
             except DataError:
                 part, self.stands_in = batch, number % size != rank
             yield part
-        check_same(self.strategy, None, "val_dataloader")
 
 
 def share_of(loader: Iterable[Any], strategy: Strategy) -> Iterable[Any]:

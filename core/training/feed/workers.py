@@ -25,20 +25,15 @@ class Issued(Sampler[Any]):
 
     Args:
         indices: a sampler or batch sampler.
-        keep: how many to remember: more than workers have under way.
+        loader: the ``DataLoader`` that reads them.
     """
 
-    def __init__(self, indices: Iterable[Any], keep: int) -> None:
+    def __init__(self, indices: Iterable[Any], loader: Any) -> None:
         self.indices = indices
         self.count = 0  # in this pass, so far
-        self._recent: deque[Any] = deque(maxlen=keep)
-
-    @classmethod
-    def to(cls, loader: Any, indices: Iterable[Any]) -> Issued:
-        """Return what remembers as many as the workers of a ``DataLoader`` ask for."""
-        # They ask for indices this far ahead of the batch that is here.
+        # Its workers ask for indices this far ahead of the batch that is here.
         under_way = loader.num_workers * (loader.prefetch_factor or 0)
-        return cls(indices, keep=under_way + 2)
+        self._recent: deque[Any] = deque(maxlen=under_way + 2)
 
     def __len__(self) -> int:
         return len(self.indices)  # type: ignore[arg-type]
@@ -136,17 +131,17 @@ class Watched:
             return None
         return DataError(sentence)
 
-    def end(self) -> None:
-        """Kill the workers: one that hangs would outlive the run."""
-        kill_workers(self._batches)
-
-    def release(self) -> None:
+    def end(self, kills: bool) -> None:
         """Let the workers end, if nothing else holds them; there is no next batch.
 
-        Waits while they load a sample, at most 5 s for each: killed, one might hold a
-        lock. See ``end_workers``.
+        Args:
+            kills: rather than wait while they load a sample, at most 5 s for each; one
+                that hangs would outlive the run. See ``end_workers``.
         """
-        self._batches = iter(())
+        if kills:
+            kill_workers(self._batches)
+        else:
+            self._batches = iter(())
 
     def _place(self) -> str:
         place = f"batch {self._number} of the epoch"

@@ -47,8 +47,22 @@ def _place_of(node: ast.AST) -> Place:
     return Place((), "")  # as of what a call returns
 
 
-#: What has been read on some way, and what has been written on it.
-_Way = tuple[set[tuple[Place, bool]], set[Place]]
+class _Way:
+    """A way to some place in a function, or several that meet there.
+
+    Attributes:
+        live: what has been read on one of them, and whether it was used.
+        fresh: what has been written on all of them.
+        places: what variables stand for, as the first way has it that tells.
+    """
+
+    def __init__(self, *ways: _Way) -> None:
+        self.live: set[tuple[Place, bool]] = set().union(*(way.live for way in ways))
+        fresh = [way.fresh for way in ways]
+        self.fresh: set[Place] = set.intersection(*fresh) if fresh else set()
+        self.places: dict[str, Place] = {}
+        for way in reversed(ways):
+            self.places |= way.places
 
 
 class Flow(ast.NodeVisitor):
@@ -72,14 +86,10 @@ class Flow(ast.NodeVisitor):
             self._own.update(each.co_varnames, each.co_cellvars)
             self.detaches |= "detach" in each.co_names
             inside += [inner for inner in each.co_consts if isinstance(inner, CodeType)]
-        #: What has been read on some way to here, and whether it was used.
-        self._live: set[tuple[Place, bool]] = set()
-        #: What has been written on all ways to here.
-        self._fresh: set[Place] = set()
-        #: Whether there is no way to here; those that have ended, by what ended them.
-        self._ended, self._left = False, defaultdict[type, list[_Way]](list)
-        #: What variables stand for.
-        self._places: dict[str, Place] = {}
+        #: The way to here, and whether it has ended, so that there is none.
+        self._way, self._ended = _Way(), False
+        #: Those that have ended, by what ended them.
+        self._left = defaultdict[type, list[_Way]](list)
         #: What has been written in the loop around.
         self._written: set[Place] = set()
         self.used, self.updated = set[Place](), set[Place]()
@@ -88,7 +98,7 @@ class Flow(ast.NodeVisitor):
     def _read(self, place: Place, is_used: bool = True) -> None:
         is_own = not place.way and place.name in self._own
         if not is_own and not self._is_fresh(place):
-            self._live.add((place, is_used))
+            self._way.live.add((place, is_used))
             if is_used:
                 self.used.add(place)
 
@@ -100,16 +110,16 @@ class Flow(ast.NodeVisitor):
         path = place.path
         around = [Place(path[:n], path[n]) for n in range(1, len(path))]
         around += [Place(path[:n], *path[n : n + 2]) for n in range(1, len(path) - 1)]
-        return not self._fresh.isdisjoint([place, *around])
+        return not self._way.fresh.isdisjoint([place, *around])
 
     def _write(self, place: Place) -> None:
         self._written.add(place)
-        if (place, True) in self._live:
+        if (place, True) in self._way.live:
             self.updated.add(place)
-        elif (place, False) in self._live:
+        elif (place, False) in self._way.live:
             self.asked.add(place)
         if place.item != ANY:
-            self._fresh.add(place)
+            self._way.fresh.add(place)
 
     def visit(self, node: ast.AST) -> None:
         """Follow a node, unless no way leads there."""
@@ -127,28 +137,25 @@ class Flow(ast.NodeVisitor):
 
     def _one_of(self, *ways: Sequence[ast.AST] | ast.AST) -> None:
         """Follow each of several ways from here; one of them is taken."""
-        live, fresh = self._live, self._fresh
-        ends = []
+        before, ends = self._way, list[_Way]()
         for way in ways:
-            self._meet((set(live), set(fresh)))
+            self._meet(before)
             self._follow(*([way] if isinstance(way, ast.AST) else way))
             ends += self._here()
         self._meet(*ends)
 
     def _here(self) -> list[_Way]:
-        return [] if self._ended else [(self._live, self._fresh)]
+        return [] if self._ended else [self._way]
 
     def _meet(self, *ways: _Way) -> None:
         """Go on where ways come together; where there is none, none goes on."""
-        self._ended = not ways
-        self._live = set[tuple[Place, bool]]().union(*(live for live, _ in ways))
-        self._fresh = set.intersection(*(fresh for _, fresh in ways or [(None, set())]))
+        self._way, self._ended = _Way(*ways), not ways
 
     def _at(self, node: ast.AST) -> Place:
         """Return what an expression names, by what a variable stands for."""
         place = _place_of(node)
         first, *others = *place.way, place.name
-        if (whole := self._places.get(first)) is None:
+        if (whole := self._way.places.get(first)) is None:
             return place
         if not others and place.item is None:
             return whole
@@ -171,7 +178,7 @@ class Flow(ast.NodeVisitor):
         self.generic_visit(node)  # what leads to it
         if isinstance(node.ctx, ast.Store):
             if isinstance(node, ast.Name):
-                self._places.pop(node.id, None)
+                self._way.places.pop(node.id, None)
             self._write(self._at(node))
         elif isinstance(node.ctx, ast.Load):
             self._read(self._at(node))
@@ -187,11 +194,10 @@ class Flow(ast.NodeVisitor):
 
     visit_Assign = visit_AnnAssign = visit_NamedExpr = _visit_assignment
 
-    def _visit_augmented(self, node: ast.AugAssign) -> None:
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        """Follow what is read and then written, as by ``+=``."""
         self._read(self._at(node.target))
         self._follow(node.value, node.target)
-
-    visit_AugAssign = _visit_augmented
 
     def _assign(self, to: ast.AST, value: ast.AST) -> None:
         match to, value:
@@ -201,17 +207,18 @@ class Flow(ast.NodeVisitor):
             case _, ast.Constant(None) | ast.Dict([]) | ast.List([]) | ast.Tuple([]):
                 self.generic_visit(to)
                 if isinstance(to, ast.Name):
-                    self._places.pop(to.id, None)
-                self._fresh.add(self._at(to))  # with that nothing is carried
+                    self._way.places.pop(to.id, None)
+                self._way.fresh.add(self._at(to))  # with that nothing is carried
             case ast.Name(name), ast.Name() | ast.Attribute() | ast.Subscript():
                 place = self._at(value)
                 self.visit(to)
                 if name in self._own:
-                    self._places[name] = place
+                    self._way.places[name] = place
             case _:
                 self.visit(to)
 
-    def _visit_call(self, node: ast.Call) -> None:
+    def visit_Call(self, node: ast.Call) -> None:
+        """Follow a call, whose method may append to what it is of, or update it."""
         of, method = node.func, ""
         if isinstance(of, ast.Attribute):  # no state has the name of a method
             method, of = of.attr, of.value
@@ -224,17 +231,14 @@ class Flow(ast.NodeVisitor):
         self._read(self._at(node))
         if method == "update":
             at = self._at(of)
-            for each in [p for p, _ in self._live if p.item and p[:2] == at[:2]]:
+            for each in [p for p, _ in self._way.live if p.item and p[:2] == at[:2]]:
                 self._write(each)
 
-    visit_Call = _visit_call
-
-    def _visit_compare(self, node: ast.Compare) -> None:
+    def visit_Compare(self, node: ast.Compare) -> None:
+        """Follow a comparison; one by ``is`` just asks whether something is there."""
         is_asked = isinstance(node.ops[0], (ast.Is, ast.IsNot))
         (self._ask if is_asked else self.visit)(node.left)
         self._follow(*node.comparators)
-
-    visit_Compare = _visit_compare
 
     def _visit_if(self, node: ast.If | ast.IfExp) -> None:
         self._ask(node.test)
@@ -251,26 +255,27 @@ class Flow(ast.NodeVisitor):
         breaks, nexts = (self._left.pop(kind, []) for kind in JUMPS)
         self._left.update(zip(JUMPS, outer, strict=True))
         # Another turn may write what was read before ``continue``.
-        again = set[tuple[Place, bool]]().union(*(live for live, _ in nexts))
+        again = _Way(*nexts).live
         self.updated |= {each for each in self._written if (each, True) in again}
         self._written |= before
         # And so may what comes then, on each way.
-        self._live.update(*(live for live, _ in breaks + nexts))
-        live = set(self._live)
+        live = _Way(self._way, *breaks, *nexts).live
+        self._way.live |= live
         self._ended = is_while and isinstance(node.test, ast.Constant)
         self._follow(*node.orelse)
         self._meet(*self._here(), *breaks)
-        self._live |= live
+        self._way.live |= live
 
     visit_For = visit_AsyncFor = visit_While = _visit_loop
 
     def _visit_try(self, node: Any) -> None:
         outer, self._left = self._left, defaultdict(list)
-        live, fresh, used = set(self._live), set(self._fresh), set(self.used)
+        before, used = _Way(self._way), set(self.used)
         self._follow(*node.body, *node.orelse)
         end = self._here()
         # A handler may begin anywhere in the body: all that was read may have been.
-        self._meet((live | {(each, True) for each in self.used - used}, fresh))
+        before.live |= {(each, True) for each in self.used - used}
+        self._meet(before)
         self._one_of(*node.handlers)
         end += self._here() if node.handlers else []
         left, self._left = self._left, outer
@@ -283,13 +288,12 @@ class Flow(ast.NodeVisitor):
 
     visit_Try = visit_TryStar = _visit_try
 
-    def _visit_match(self, node: ast.Match) -> None:
+    def visit_Match(self, node: ast.Match) -> None:
+        """Follow each case as a way."""
         self.visit(node.subject)
         last = node.cases[-1]
         is_any = isinstance(last.pattern, ast.MatchAs) and not last.pattern.pattern
         self._one_of(*node.cases, *([] if is_any and not last.guard else [[]]))
-
-    visit_Match = _visit_match
 
     def _visit_end(self, node: ast.AST) -> None:
         self.generic_visit(node)

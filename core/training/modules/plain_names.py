@@ -6,7 +6,7 @@ into the names of its weights, at the top of a model or at any part of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,13 @@ def plain_name(model: nn.Module, name: str) -> str:
             kept.append(part)
         module = None if module is None else module._modules.get(part)
     return ".".join(kept)
+
+
+def named_parts(wholes: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield (plain name, module) for every module in several, which have names."""
+    for name, whole in wholes.items():
+        for path, module in whole.named_modules():
+            yield ".".join(filter(None, (name, plain_name(whole, path)))), module
 
 
 def weights_of(model: nn.Module, keep_vars: bool = False) -> dict[str, Any]:

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import inspect
 import sys
-import sysconfig
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Set
-from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
+from training.modules.bytecode import LIBRARIES, is_library, methods_of, names_in
 
-#: Where libraries are, torch's neighbours and ourselves among them: their functions are
-#: not read for what they hold.
-LIBRARIES = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")),
-    *(sysconfig.get_path(name) for name in ("purelib", "platlib")),
-    str(Path(torch.__file__).parents[1]),
-    str(Path(__file__).parents[1]),
-)
 #: Packages whose hooks around a state save what is theirs, or listen.
 WITH_HOOKS = ("torch.", "training.", "trainbus_")
-SITES = ("site-packages", "dist-packages")
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
 #: Longer lists and mappings are data, not parts of a loss.
 MOST_ITEMS = 100
 #: And lists in lists.
 MOST_LEVELS = 4
-#: What an instruction is called that reads a variable from outside, or an attribute.
-READS = {"LOAD_ATTR", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD"}
 CONTAINERS = (list, tuple, dict, deque)
 NUMBERS = (int, float)
 
@@ -73,7 +59,7 @@ def inside_of(value: Any) -> dict[str, Any]:
     """Return the attributes of an object of the user's that is no part, or none."""
     # Of a notebook's classes there is no file.
     file = getattr(sys.modules.get(type(value).__module__), "__file__", None) or ""
-    is_users = isinstance(value, SimpleNamespace) or not _is_library(file)
+    is_users = isinstance(value, SimpleNamespace) or not is_library(file)
     if _counts(value) or not is_users or isinstance(value, (ModuleType, type)):
         return {}
     return {} if _is_opaque(value) else getattr(value, "__dict__", {})
@@ -114,32 +100,6 @@ def is_of_numpy(value: Any) -> bool:
     if numpy is None or not isinstance(value, (numpy.ndarray, numpy.number)):
         return False
     return value.dtype.kind in "iufc" and value.size <= MOST_OBJECTS
-
-
-@functools.lru_cache(maxsize=1000)
-def names_in(code: CodeType) -> tuple[list[str], frozenset[str]]:
-    """Return the globals that a function reads, or functions inside of it, and all."""
-    # Not co_names: those are of variables and attributes alike, read or written.
-    instructions = list(dis.get_instructions(code))
-    globals_ = [each.argval for each in instructions if each.opname == "LOAD_GLOBAL"]
-    read = {each.argval for each in instructions if each.opname in READS}
-    if "getattr" in globals_:  # what it reads is a constant
-        read |= {each for each in code.co_consts if isinstance(each, str)}
-    for inner in code.co_consts:  # as of lambdas
-        if isinstance(inner, CodeType):
-            globals_ += names_in(inner)[0]
-            read |= names_in(inner)[1]
-    return list(dict.fromkeys(globals_)), frozenset(read)
-
-
-@functools.lru_cache(maxsize=1000)
-def methods_of(cls: type) -> tuple[CodeType, ...]:
-    """Return the code of methods of a class, and of its bases, that is a user's."""
-    # Behind decorators: torch wraps the ``step`` of each optimizer.
-    attributes = (each for base in cls.__mro__ for each in vars(base).values())
-    own = (inspect.unwrap(f) for f in attributes if isinstance(f, FunctionType))
-    codes = [each.__code__ for each in own if isinstance(each, FunctionType)]
-    return tuple(each for each in codes if not _is_library(each.co_filename))
 
 
 def first_argument(function: Any) -> str:
@@ -221,7 +181,7 @@ class _Search:
             yield "", value.__func__
         elif isinstance(value, FunctionType):
             # What a library reads is its own affair, and far too much to look at.
-            if is_function or not _is_library(value.__code__.co_filename):
+            if is_function or not is_library(value.__code__.co_filename):
                 names, read = names_in(value.__code__)
                 self.read |= read
                 self.codes.add(value.__code__)
@@ -252,14 +212,10 @@ def _counts(value: Any) -> bool:
     return is_part or is_number or is_generator(value)
 
 
-def _is_library(path: str) -> bool:
-    return path.startswith(LIBRARIES) or any(site in path for site in SITES)
-
-
 def _is_opaque(value: Any) -> bool:
     """Whether nothing in it is looked for: what Python, a library or we have made."""
     if isinstance(value, ModuleType):
-        return _is_library(getattr(value, "__file__", None) or LIBRARIES[0])
+        return is_library(getattr(value, "__file__", None) or LIBRARIES[0])
     made_by = type(value).__module__.partition(".")[0]
     return made_by in ("builtins", "training") and not isinstance(value, type)
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from training.modules.optimizer_checks import PARAMETERS
-from training.modules.plain_names import plain_name, some
+from training.modules.plain_names import named_parts, some
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +51,13 @@ class Modes:
 
     def in_eval(self) -> list[str]:
         """Return the names of the modules that rest while the run trains."""
-        resting = self._rest()
-        return list(dict.fromkeys(n for n, m in self._named() if m in resting))
+        resting, named = self._rest(), named_parts(self._roots)
+        return list(dict.fromkeys(n for n, m in named if m in resting))
 
     def restore(self, in_eval: Collection[str]) -> list[str]:
         """Give modules the modes of a checkpoint; return names where that differs."""
         resting, changed = self._rest(), {}
-        for name, module in self._named():
+        for name, module in named_parts(self._roots):
             if (module in resting) != (name in in_eval):
                 changed[name] = True
             module.training = name not in in_eval
@@ -90,16 +90,11 @@ class Modes:
             for module in part.modules()
         }
 
-    def _named(self) -> Iterator[tuple[str, nn.Module]]:
-        for part, root in self._roots.items():
-            for name, module in root.named_modules():
-                yield ".".join(filter(None, (part, plain_name(root, name)))), module
-
     def _tell(self) -> None:
         """Say once which modules rest though they are not frozen."""
         self._is_told = True
         resting = self._resting - self._marked()
-        names = {name for name, module in self._named() if module in resting}
+        names = {name for name, module in named_parts(self._roots) if module in resting}
         tops = sorted(n for n in names if n.rpartition(".")[0] not in names)
         if tops:
             log.warning(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.modules.frozen_weights import WHOLE, digest_of, mark_of
-from training.modules.plain_names import plain_name, some
-from training.modules.reachable import joined
+from training.modules.plain_names import named_parts, some
 
 log = logging.getLogger(__name__)
 
@@ -71,22 +71,20 @@ class UnsavedBuffers:
     def _loaded_shapes(self) -> dict[str, torch.Size]:
         """Return the shapes of saved buffers; no module of them loads by itself."""
         return {
-            f"{part}.{plain_name(whole, joined(path, name))}": each.shape
-            for part, whole in self._modules.items()
-            for path, module in whole.named_modules()
+            f"{place}.{name}": each.shape
+            for place, module in named_parts(self._modules)
             if type(module)._load_from_state_dict is nn.Module._load_from_state_dict
             for name, each in module._buffers.items()
             if each is not None and name not in module._non_persistent_buffers_set
         }
 
     def _buffers(self) -> Iterator[tuple[str, Tensor]]:
-        for part, whole in self._modules.items():
-            for path, module in whole.named_modules():
-                for name in sorted(module._non_persistent_buffers_set):
-                    value = module._buffers.get(name)
-                    # Parts of one, as of a sharded model, are not read.
-                    if type(value) in WHOLE and holds_numbers(value):
-                        yield f"{part}.{plain_name(whole, joined(path, name))}", value
+        for place, module in named_parts(self._modules):
+            for name in sorted(module._non_persistent_buffers_set):
+                value: Any = module._buffers.get(name)
+                # Parts of one, as of a sharded model, are not read.
+                if type(value) in WHOLE and holds_numbers(value):
+                    yield f"{place}.{name}", value
 
 
 def holds_numbers(value: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
+from training.modules.bytecode import methods_of
 from training.modules.flow import Place
 from training.modules.frozen_weights import WHOLE, mark_of, sample_of
 from training.modules.plain_names import plain_name, some
@@ -23,13 +24,11 @@ from training.modules.reachable import (
     held_in,
     inside_of,
     is_of_numpy,
-    methods_of,
+    joined,
     own_attributes,
 )
 from training.modules.unsaved_buffers import holds_numbers
-from training.modules.updates import Updates, updates_by
-
-__all__ = ["UnsavedNumbers"]
+from training.modules.updates import Updates, follow, updates_by
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class UnsavedNumbers:
         wholes = self._modules.values()
         kinds: set[type] = {type(m) for whole in wholes for m in whole.modules()}
         # Together, so that each file is read once.
-        updates_by(code for kind in kinds for code in methods_of(kind))
+        follow(code for kind in kinds for code in methods_of(kind))
         self._before = self._marks()
         self._moved: set[tuple[str, int]] = set()
         self._told: set[str] = set()
@@ -160,8 +159,7 @@ class UnsavedNumbers:
                 kept = _saves_more(module) or _is_kept(module)
                 own = {} if kept else _own_of(module, updates)
                 if own:
-                    name = f"{part}.{plain_name(whole, path)}" if path else part
-                    yield name, _held_by(own, updates)
+                    yield joined(part, plain_name(whole, path)), _held_by(own, updates)
         yield from ((name, (found, step)) for name, (found, _) in beside.items())
         optimizer = self._optimizer
         if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):

@@ -79,7 +79,7 @@ def updates_by(codes: Iterable[CodeType]) -> Updates:
     What one of them only asks for is a cache that it fills, unless another reads it.
     What is read where tensors are detached may be a state that still has its graph.
     """
-    flows = _flows_of(set(codes))
+    flows = follow(codes)
     detaching = {code.co_name for code, flow in flows.items() if flow.detaches}
     readers = Counter(chain(*({p[1:] for p in f.used} for f in flows.values())))
     places, detached = set[Place](), set[str]()
@@ -96,9 +96,9 @@ def updates_by(codes: Iterable[CodeType]) -> Updates:
 _FLOWS: WeakKeyDictionary[CodeType, Flow] = WeakKeyDictionary()
 
 
-def _flows_of(codes: set[CodeType]) -> dict[CodeType, Flow]:
-    """Follow functions, file by file; of one without source nothing is known."""
-    by_file = attrgetter("co_filename")
+def follow(codes: Iterable[CodeType]) -> dict[CodeType, Flow]:
+    """Follow functions, each file read once; of one without source nothing is known."""
+    codes, by_file = set(codes), attrgetter("co_filename")
     unknown = sorted((code for code in codes if code not in _FLOWS), key=by_file)
     for file, new in groupby(unknown, by_file):
         functions = _functions_in(file)
@@ -114,15 +114,16 @@ def _flows_of(codes: set[CodeType]) -> dict[CodeType, Flow]:
 def _functions_in(file: str) -> dict[tuple[int, str], list[Any]]:
     """Return those of a file by line and name: of lambdas there may be several."""
     linecache.checkcache(file)
-    # One in an archive is read by its module.
-    spaces = (getattr(each, "__dict__", {}) for each in [*sys.modules.values()])
-    of_module = next((each for each in spaces if each.get("__file__") == file), None)
-    source = "".join(linecache.getlines(file, of_module))
+    lines = linecache.getlines(file)
+    if not lines:  # one in an archive is read by its module
+        spaces = (getattr(each, "__dict__", {}) for each in [*sys.modules.values()])
+        module = next((each for each in spaces if each.get("__file__") == file), None)
+        lines = linecache.getlines(file, module)
     functions = defaultdict[tuple[int, str], list[Any]](list)
     # As of a template that is no Python; what Python warns of there it has told.
     with suppress(SyntaxError, ValueError, RecursionError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for node in ast.walk(ast.parse(source)):
+        for node in ast.walk(ast.parse("".join(lines))):
             if isinstance(node, FUNCTIONS):
                 begins = [node, *getattr(node, "decorator_list", ())]
                 name = getattr(node, "name", "<lambda>")

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.testing.conformance import CHECKS, assert_plugin_conforms
-    from training.testing.family.conformance import (
-        FAMILY_CHECKS,
-        assert_family_conforms,
-    )
+    from training.testing.family.checks import FAMILY_CHECKS
+    from training.testing.family.conformance import assert_family_conforms
     from training.testing.runs import Event, Heard, run_events, tiny_trainer
     from training.testing.toys import tiny_batches
     from training.testing.waits import Wait, assert_no_waits, waits_of
@@ -39,7 +37,7 @@ _MODULES = {
     "CHECKS": "training.testing.conformance",
     "Event": "training.testing.runs",
     "Heard": "training.testing.runs",
-    "FAMILY_CHECKS": "training.testing.family.conformance",
+    "FAMILY_CHECKS": "training.testing.family.checks",
     "assert_family_conforms": "training.testing.family.conformance",
     "Wait": "training.testing.waits",
     "assert_no_waits": "training.testing.waits",

@@ -11,8 +11,6 @@ from training.testing.case import Case
 from training.testing.equality import difference, state_of
 from training.trainer import Trainer
 
-__all__ = ["check_answers"]
-
 
 def check_answers(case: Case) -> list[str]:
     """Whether the hooks that others call in their own time answer as they promise."""

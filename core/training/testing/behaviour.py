@@ -22,14 +22,6 @@ from training.testing.case import Case
 from training.testing.equality import difference, run_difference
 from training.trainer import Trainer
 
-__all__ = [
-    "check_neighbours",
-    "check_resume",
-    "check_second_run",
-    "check_signatures",
-    "check_state",
-]
-
 #: Events at which a neighbour raises, one run each.
 RAISING = (
     *("on_setup", "on_train_begin", "on_epoch_begin", "on_batch_begin"),

@@ -16,8 +16,6 @@ from training.testing.runs import tiny_trainer
 from training.testing.toys import Timeless, tiny_batches
 from training.trainer import Trainer
 
-__all__ = ["Case"]
-
 
 @dataclass(slots=True)
 class Case:

@@ -7,21 +7,12 @@ from typing import TypeVar
 
 from training.messages.error_texts import error_text, notes_of
 
-__all__ = ["assert_passes", "require_known", "told_of"]
-
 CaseT = TypeVar("CaseT")
 
 
 def told_of(error: BaseException) -> str:
     """Return an error with its notes, which say whose it is, in one line."""
     return f"{error_text(error)} {'; '.join(notes_of(error))}".strip()
-
-
-def require_known(skip: Collection[str], checks: Collection[str]) -> None:
-    """Raise ValueError for a name in ``skip`` that no check has."""
-    unknown = sorted(set(skip) - set(checks))
-    if unknown:
-        raise ValueError(f"no check is named {unknown[0]!r}; they are: {[*checks]}")
 
 
 def assert_passes(
@@ -42,7 +33,10 @@ def assert_passes(
             the others would say the same in more words.
     Raises:
         AssertionError: one line for each thing that is wrong.
+        ValueError: no check has a name in ``skip``.
     """
+    if unknown := sorted(set(skip) - set(checks)):
+        raise ValueError(f"no check is named {unknown[0]!r}; they are: {[*checks]}")
     problems: list[str] = []
     cause: BaseException | None = None
     for name, check in checks.items():

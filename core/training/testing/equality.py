@@ -9,12 +9,10 @@ from typing import Any
 from training.checkpoint.compare import first_difference
 from training.checkpoint.optimizer_state import state_dict_of
 
-__all__ = ["difference", "run_difference", "state_of"]
 
-
-def difference(one: Any, two: Any, path: str = "") -> str:
+def difference(one: Any, two: Any) -> str:
     """Return where ``one`` and ``two`` differ first, ``""`` if nowhere."""
-    return first_difference(one, two, path or "value", ignored=frozenset()) or ""
+    return first_difference(one, two, "value", ignored=frozenset()) or ""
 
 
 def run_difference(

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-__all__ = ["assert_plugin_conforms", "run_events", "tiny_trainer"]
-
 
 @pytest.fixture
 def tiny_trainer(tmp_path: Path) -> Callable[..., Any]:

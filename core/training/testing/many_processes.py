@@ -29,8 +29,6 @@ from training.testing.case import Case
 from training.testing.checking import told_of
 from training.testing.seen_by_rank import SeenByRank
 
-__all__ = ["check_processes", "is_possible", "problems_of", "run_on_two"]
-
 #: What divides a run.
 DIVIDER = "distributed"
 #: Seconds that a process waits for the other one, and that both may take in all.
@@ -179,7 +177,7 @@ def _be_rank(
         error: BaseException | None = None
         try:
             trainer = make_trainer()
-            seen.watch_run(trainer)
+            seen.watch_process(trainer)
             trainer.train()
         except BaseException as raised:
             error = raised

@@ -24,8 +24,6 @@ from training.hardware.readback import Readback
 from training.hardware.strategy import Strategy
 from training.loop.precision import Precision
 
-__all__ = ["META", "OnMeta", "standing_in_for_cuda"]
-
 META = torch.device("meta")
 
 #: What torch keeps of the devices that its many-tensor and fused kernels know.

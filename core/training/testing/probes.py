@@ -1,12 +1,10 @@
-"""Watch a plugin at work: what it changes, when it reads the device, what it costs."""
+"""Watch a plugin at work: what it changes, and when it reads the device."""
 
 from __future__ import annotations
 
 import copy
 import random
-import statistics
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +18,6 @@ from torch.utils import _pytree
 from training.bus.meter import Meter
 from training.logs import LazyLogs
 from training.testing.equality import difference
-
-__all__ = ["BATCH_HOOKS", "CostProbe", "MutationProbe", "ReadProbe"]
 
 #: Hooks that fire at least once a step: what they cost is paid all the time.
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_before_step", "on_step_end")
@@ -47,6 +43,11 @@ class Probe(Meter):
 
     name: str = ""
     trainer: Any = None
+
+    def watch_run(self, trainer: Any) -> None:
+        """Begin to watch the plugin in the run of ``trainer``."""
+        self.trainer = trainer
+        trainer.bus.meter = self
 
     def for_call(self, plugin: str, hook: str) -> Callable[..., Any]:
         """Return ``call(function, *arguments)``, watched if it is the plugin's."""
@@ -216,31 +217,3 @@ class _CountedLogs(LazyLogs):
 
 def _counted(value: Any, seen: list[str]) -> Any:
     return _CountedLogs(value, seen) if isinstance(value, LazyLogs) else value
-
-
-@dataclass(slots=True)
-class CostProbe(Probe):
-    """Times the calls of per-batch hooks.
-
-    Attributes:
-        seconds: hook -> wall time of each call.
-    """
-
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-
-    def watch(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Time the call."""
-        start = time.perf_counter()
-        try:
-            return function(*arguments)
-        finally:
-            taken = time.perf_counter() - start
-            self.seconds.setdefault(hook, []).append(taken)
-
-    def typical(self) -> dict[str, float]:
-        """Return per-batch hook -> median seconds of a call."""
-        return {
-            hook: statistics.median(self.seconds[hook])
-            for hook in BATCH_HOOKS
-            if hook in self.seconds
-        }

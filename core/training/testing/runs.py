@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from training.builtin.defaults import SILENT
-from training.bus.meter import Meter
+from training.testing.probes import Probe
 from training.testing.toys import (
     FreshBatches,
     MetricSource,
@@ -18,8 +18,6 @@ from training.testing.toys import (
     tiny_batches,
 )
 from training.trainer import Trainer
-
-__all__ = ["Event", "Heard", "run_events", "tiny_trainer"]
 
 
 def tiny_trainer(
@@ -87,7 +85,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class Heard(Meter):
+class Heard(Probe):
     """What a plugin heard in a run, and the trainer it ran in.
 
     Attributes:
@@ -96,8 +94,6 @@ class Heard(Meter):
         calls: the events that the plugin's hooks were called for, in order.
     """
 
-    name: str = ""
-    trainer: Any = None
     calls: list[Event] = field(default_factory=list)
 
     @property
@@ -105,16 +101,10 @@ class Heard(Meter):
         """Names of the hooks that were called, in order."""
         return [event.hook for event in self.calls]
 
-    def for_call(self, plugin: str, hook: str) -> Callable[..., Any]:
-        """Return ``call(function, *arguments)``, which notes the event."""
-
-        def call(function: Callable[..., Any], *arguments: Any) -> Any:
-            if plugin == self.name:
-                trainer = self.trainer
-                self.calls.append(Event(hook, trainer.step, trainer.epoch))
-            return function(*arguments)
-
-        return call
+    def watch(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Note the event, and call ``function``."""
+        self.calls.append(Event(hook, self.trainer.step, self.trainer.epoch))
+        return function(*arguments)
 
 
 def run_events(
@@ -129,7 +119,7 @@ def run_events(
         options: as for ``tiny_trainer``.
     """
     trainer = tiny_trainer(plugin, *neighbours, save_dir=save_dir, **options)
-    heard = Heard(trainer=trainer, name=trainer.bus.name_of(plugin) or "")
-    trainer.bus.meter = heard
+    heard = Heard(name=trainer.bus.name_of(plugin) or "")
+    heard.watch_run(trainer)
     trainer.train()
     return heard

@@ -13,8 +13,6 @@ from typing import Any
 
 from training.testing.probes import Probe
 
-__all__ = ["SeenByRank"]
-
 #: Functions that tell the time.
 CLOCKS = ("time", "monotonic", "perf_counter")
 #: Seconds by which a fast clock runs ahead, more with each call of the plugin.
@@ -43,10 +41,9 @@ class SeenByRank(Probe):
     failed_in: str = ""
     calls: int = 0
 
-    def watch_run(self, trainer: Any) -> None:
+    def watch_process(self, trainer: Any) -> None:
         """Begin to watch; for the rest of this process's life."""
-        self.trainer = trainer
-        trainer.bus.meter = self
+        self.watch_run(trainer)
         sys.addaudithook(self._hear)
         if self.is_fast:
             self._speed_up(trainer.plugins.get(self.name))

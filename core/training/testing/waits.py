@@ -24,8 +24,6 @@ from training.testing.runs import tiny_trainer
 from training.testing.toys import TinyModel, tiny_batches
 from training.view import TrainerView
 
-__all__ = ["Wait", "assert_no_waits", "is_declared", "told", "waits_of", "waits_with"]
-
 #: Steps that are looked at: from behind the second one on, which may set things up, and
 #: fewer than the host may be ahead of the device before it waits on purpose.
 FIRST, LAST = 2, 8

@@ -11,8 +11,6 @@ import torch
 
 from training.modules.train_mode import evaluating
 
-__all__ = ["FamilyCase", "loss_of", "without_target"]
-
 
 def loss_of(outputs: Any) -> Any:
     """Return the loss among a model's outputs, None if it has none."""

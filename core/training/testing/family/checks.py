@@ -22,8 +22,6 @@ from training.testing.equality import difference
 from training.testing.family.case import FamilyCase, loss_of, without_target
 from training.testing.family.confidence import check_confidence
 
-__all__ = ["FAMILY_CHECKS"]
-
 #: Relative difference of losses that summing in another order explains.
 TOLERANCE = 1e-4
 #: Share of the rows that a model which has learnt them must predict right.

@@ -10,8 +10,6 @@ from training.recipes.class_checks import confidence_mistake
 from training.recipes.family import CONFIDENCES
 from training.testing.family.case import FamilyCase
 
-__all__ = ["check_confidence"]
-
 #: Differences that summing in another order explains; a model that has learnt its rows
 #: is sure of each, so that all of its numbers are close to the highest.
 RELATIVE, ABSOLUTE = 1e-3, 1e-5

@@ -20,6 +20,12 @@ from training import Callback, ConfigError, CSVLoggerCallback, Trainer, argument
 from training.plugin import Strategy
 
 NAN = float("nan")
+#: All that a trainer shows of its run.
+SHOWN = [
+    name
+    for name, value in vars(Trainer).items()
+    if isinstance(value, property) and name not in ("order_seed", "weights_are")
+]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,13 @@ def test_what_would_have_no_effect_cannot_be_set(name: str, value: Any) -> None:
     with pytest.raises(AttributeError, match=rf"^trainer\.{name} tells .* build a Tra"):
         setattr(trainer, name, value)
     assert getattr(trainer, name) is before
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_tells_of_a_run_is_refused_by_the_name_that_was_set(name: str) -> None:
+    trainer = make_trainer()
+    with pytest.raises(AttributeError, match=rf"^trainer\.{name} tells about the run"):
+        setattr(trainer, name, 1)
 
 
 #: What a trainer is built around, with another value for it.

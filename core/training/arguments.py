@@ -30,43 +30,27 @@ from training.planned.length import epochs_for, num_windows
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = [
-    "check_savable",
-    "check_scheduler",
-    "check_settings",
-    "epoch_limit",
-    "planned_end",
-    "checked_count",
-    "checked_flag",
-    "checked_folder",
-    "checked_metadata",
-    "checked_model",
-    "checked_norm",
-    "checked_policy",
-    "checked_reason",
-    "checked_seed",
-    "Epochs",
-    "checked_callbacks",
-    "set_between_runs",
-    "shown",
-]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-def shown(path: str) -> Any:
-    """Return a read-only attribute that a part of the trainer holds, by its path."""
-    name = path.rpartition(".")[2].lstrip("_")
+class _Shown(property):
+    """A read-only attribute, which is refused by its own name, not that of its part."""
 
-    def refuse(trainer: Any, value: Any) -> None:
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, trainer: Any, value: Any) -> None:
         raise AttributeError(
-            f"trainer.{name} tells about the run and cannot be set; build a Trainer "
-            "with what it shall be"
+            f"trainer.{self.name} tells about the run and cannot be set; build a "
+            "Trainer with what it shall be"
         )
 
-    return property(attrgetter(path), refuse)
+
+def shown(path: str) -> Any:
+    """Return a read-only attribute that a part of the trainer holds, by its path."""
+    return _Shown(attrgetter(path))
 
 
 class Epochs:

@@ -1,7 +1,8 @@
 """Train and eval mode: each module stays in that which its owner gave it.
 
 A module is frozen when it carries ``_is_frozen = True``, and single parameters of one
-when it names them in ``_frozen_parameters``; ``freeze_model`` sets both.
+when it names them in ``_frozen_parameters``; ``freeze_model`` sets both, and
+``unfreeze_model`` takes them away.
 """
 
 from __future__ import annotations
@@ -119,20 +120,46 @@ def frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def keep_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Take gradients off frozen parameters again, and those out of the optimizer."""
+def frozen_parameters(model: nn.Module) -> set[nn.Parameter]:
+    """Return all parameters that are frozen, by themselves or with a module."""
     frozen: set[nn.Parameter] = set()
     for module in frozen_modules(model).values():
         frozen.update(module.parameters())
     for module in model.modules():
         names = getattr(module, "_frozen_parameters", ())
         frozen.update(getattr(module, name) for name in names)
+    return frozen
+
+
+def keep_frozen(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tells: bool = True
+) -> None:
+    """Take gradients off frozen parameters again, and those out of the optimizer.
+
+    Args:
+        model: whose parts are marked as frozen.
+        optimizer: its groups lose them.
+        tells: warn of those that require gradients: somebody meant them to train.
+    """
+    frozen = frozen_parameters(model)
     if not frozen:
         return
     for group in optimizer.param_groups:
         stays = [p not in frozen for p in group["params"]]
         for each in group.keys() & PARAMETERS:
             group[each] = list(compress(group[each], stays))
+    thawed = [
+        plain_name(model, name)
+        for name, parameter in model.named_parameters()
+        if parameter in frozen and parameter.requires_grad
+    ]
+    if tells and thawed:
+        log.warning(
+            "requires gradients, but is marked as frozen and is frozen again: %s; to "
+            "train it call unfreeze_model(model) of trainbus_models.model_utils before "
+            "the optimizer is built",
+            some(thawed),
+        )
     for parameter in frozen:
         parameter.requires_grad_(False)
         parameter.grad = None

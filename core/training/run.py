@@ -235,6 +235,7 @@ class Run:
         if self.resumption is not None:
             self.resumption.show_configured()
         keep_frozen(trainer.model, trainer.optimizer)
+        trainer.modes.begin()
         seed_run(trainer)
 
     def _set_up(self) -> tuple[Feed, Window]:

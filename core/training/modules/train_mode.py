@@ -27,7 +27,8 @@ class Modes:
     A module in eval mode inside a model in train mode was put there by its owner, or by
     a plugin, and stays: dropout in it is off, running statistics do not move. A model
     that is in eval mode itself, as ``from_pretrained`` returns it, goes into train mode
-    as a whole, but for what rested before. Frozen modules are always in eval mode.
+    as a whole, but for what rested before, in an earlier run of the trainer, too.
+    Frozen modules are always in eval mode.
 
     Args:
         roots: part of a checkpoint -> module: the model, and a loss that is a module.
@@ -37,6 +38,10 @@ class Modes:
         self._roots = roots
         self._resting: set[nn.Module] = set()
         self._frozen: set[nn.Module] = set()
+        self._is_told = False
+
+    def begin(self) -> None:
+        """Begin a run: what rests in it, as in the one before, is told anew."""
         self._is_told = False
 
     def train(self) -> None:
@@ -97,7 +102,7 @@ class Modes:
                 yield ".".join(filter(None, (part, plain_name(root, name)))), module
 
     def _tell(self) -> None:
-        """Say once which modules rest though they are not frozen."""
+        """Say once in a run which modules rest though they are not frozen."""
         self._is_told = True
         resting = self._resting - self._marked()
         names = {name for name, module in self._named() if module in resting}
@@ -105,8 +110,8 @@ class Modes:
         if tops:
             log.warning(
                 "stays in eval mode, as it was before training: %s; dropout in it is "
-                "off and running statistics do not move; call model.train() before "
-                "training to train it in train mode",
+                "off and running statistics do not move; call model.train() just "
+                "before training to train it in train mode",
                 some(tops),
             )
 

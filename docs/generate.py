@@ -48,9 +48,10 @@ What a plugin or a command asks for in its own time:
 **Order.** Within an event, `before` and `after` of the classes decide; ties go by name,
 never by the order of installation or of a list, nor by `tryfirst` and `trylast`, which
 are refused. `before = ("mutates:optimizer",)` means all that declare
-`mutates = ("optimizer",)`. A name of an absent plugin is allowed; one that is nearly that
-of a plugin that is there is warned of. `trainbus plugins list CONFIG --order` prints each event's
-listeners and the reason of each edge.
+`mutates = ("optimizer",)`. A name of an absent plugin is allowed, as is a part that
+nobody changes; one that is nearly that of a plugin that is there, or of a part, is
+warned of. `trainbus plugins list CONFIG --order` prints each event's listeners and the
+reason of each edge.
 
 **Around an event.** `@hookimpl(wrapper=True)` above a hook that yields once makes it a
 scope: it runs before all listeners and, after them, from the `yield` on. An error of a

@@ -20,6 +20,12 @@ from training import Callback, ConfigError, CSVLoggerCallback, Trainer, argument
 from training.plugin import Strategy
 
 NAN = float("nan")
+#: All that a trainer shows of its run.
+SHOWN = [
+    name
+    for name, value in vars(Trainer).items()
+    if isinstance(value, property) and name not in ("order_seed", "weights_are")
+]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,13 @@ def test_what_would_have_no_effect_cannot_be_set(name: str, value: Any) -> None:
     with pytest.raises(AttributeError, match=rf"^trainer\.{name} tells .* build a Tra"):
         setattr(trainer, name, value)
     assert getattr(trainer, name) is before
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_tells_of_a_run_is_refused_by_the_name_that_was_set(name: str) -> None:
+    trainer = make_trainer()
+    with pytest.raises(AttributeError, match=rf"^trainer\.{name} tells about the run"):
+        setattr(trainer, name, 1)
 
 
 #: What a trainer is built around, with another value for it.
@@ -145,10 +158,38 @@ def test_a_misspelt_setting_is_refused_and_an_own_attribute_is_kept() -> None:
     trainer: Any = make_trainer()
     with pytest.raises(AttributeError, match=r"'max_step' \(did you mean 'max_steps'"):
         trainer.max_step = 3
-    with pytest.raises(AttributeError, match=r"'should_stop' .* 'request_stop"):
-        trainer.should_stop = True
     trainer.model_name = "mine"
     assert trainer.model_name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "way"),
+    [
+        ("lr", 1e-7, r"each group of trainer\.optimizer\.param_groups: group\['lr'\]"),
+        ("learning_rate", 1e-7, r"param_groups: group\['lr'\] = "),
+        ("weight_decay", 0.1, r"param_groups: group\['weight_decay'\] = "),
+        ("batch_size", 1, r"trainer\.train_dataloader to a loader of that batch size"),
+        ("should_stop", True, r"trainer\.request_stop\(reason\)"),
+    ],
+)
+def test_what_is_set_elsewhere_is_refused_with_the_place(
+    name: str, value: Any, way: str
+) -> None:
+    trainer = make_trainer()
+    with pytest.raises(AttributeError, match=f"^a trainer has no '{name}'; .*{way}"):
+        setattr(trainer, name, value)
+    assert not hasattr(trainer, name)
+
+
+def test_a_subclass_that_takes_a_rate_keeps_it() -> None:
+    class Builds(Trainer):
+        def __init__(self, model: nn.Module, lr: float) -> None:
+            optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+            super().__init__(model, regression_batches(), optimizer=optimizer)
+            self.lr = lr
+
+    trainer = Builds(make_trainer().model, 0.5)
+    assert trainer.lr == 0.5
 
 
 @pytest.mark.parametrize(

@@ -30,43 +30,27 @@ from training.planned.length import epochs_for, num_windows
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
 
-__all__ = [
-    "check_savable",
-    "check_scheduler",
-    "check_settings",
-    "epoch_limit",
-    "planned_end",
-    "checked_count",
-    "checked_flag",
-    "checked_folder",
-    "checked_metadata",
-    "checked_model",
-    "checked_norm",
-    "checked_policy",
-    "checked_reason",
-    "checked_seed",
-    "Epochs",
-    "checked_callbacks",
-    "set_between_runs",
-    "shown",
-]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-def shown(path: str) -> Any:
-    """Return a read-only attribute that a part of the trainer holds, by its path."""
-    name = path.rpartition(".")[2].lstrip("_")
+class _Shown(property):
+    """A read-only attribute, which is refused by its own name, not that of its part."""
 
-    def refuse(trainer: Any, value: Any) -> None:
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, trainer: Any, value: Any) -> None:
         raise AttributeError(
-            f"trainer.{name} tells about the run and cannot be set; build a Trainer "
-            "with what it shall be"
+            f"trainer.{self.name} tells about the run and cannot be set; build a "
+            "Trainer with what it shall be"
         )
 
-    return property(attrgetter(path), refuse)
+
+def shown(path: str) -> Any:
+    """Return a read-only attribute that a part of the trainer holds, by its path."""
+    return _Shown(attrgetter(path))
 
 
 class Epochs:
@@ -105,7 +89,7 @@ def planned_end(trainer: Any) -> str:
 
 #: What a trainer has placed, looked through or registered as it was built.
 _OF_A_TRAINER = {"model", "criterion", "modes", "device", "bus"}
-#: What it is built of; a subclass may keep what it takes besides.
+#: What it is built of.
 _ARGUMENTS: set[str] = set()
 #: What a run, or a plugin that is set up earlier, has read by ``on_setup``.
 _OF_A_RUN = {
@@ -114,6 +98,14 @@ _OF_A_RUN = {
 }
 #: What it reads after that, once.
 _OF_A_WINDOW = {"max_grad_norm", "nonfinite"}
+_IN_GROUPS = "set it in each group of trainer.optimizer.param_groups: group[{!r}] = ..."
+#: What other trainers have -> how it is done here.
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("lr", "learning_rate"), _IN_GROUPS.format("lr")),
+    "weight_decay": _IN_GROUPS.format("weight_decay"),
+    "batch_size": "set trainer.train_dataloader to a loader of that batch size",
+    "should_stop": "call trainer.request_stop(reason)",
+}
 
 
 def _set_between_runs(trainer: Any, name: str, value: Any) -> None:
@@ -141,12 +133,14 @@ def _refuse_unheard(trainer: Any, name: str) -> None:
             f"trainer.{name} cannot be set: it was taken up as the trainer was built; "
             "build another one, or change what it holds"
         )
-    if is_own or name.startswith("_"):
+    # A subclass may keep what it takes besides.
+    if is_own or name in inspect.signature(type(trainer)).parameters:
         return
+    if name in _ELSEWHERE:
+        raise AttributeError(f"a trainer has no {name!r}; {_ELSEWHERE[name]}")
     # Only what nearly is one: others may keep something of their own on a trainer.
     near = difflib.get_close_matches(name, _CHECKS, n=1, cutoff=0.9)
-    near += ["request_stop(reason)"] * (name == "should_stop")  # ends other trainers
-    if near:
+    if near and not name.startswith("_"):
         raise AttributeError(f"a trainer has no {name!r} (did you mean {near[0]!r}?)")
 
 

@@ -147,7 +147,7 @@ class Run:
             raise CheckpointError(
                 f"the run that was loaded from {str(self.state.resumed_from)!r} ended "
                 "before it went on; load it again, as with train(resume=...), or build "
-                "another Trainer to begin anew"
+                "model, optimizer and Trainer anew: these hold what was loaded"
             )
 
     @property
@@ -235,6 +235,7 @@ class Run:
         if self.resumption is not None:
             self.resumption.show_configured()
         keep_frozen(trainer.model, trainer.optimizer)
+        trainer.modes.begin()
         seed_run(trainer)
 
     def _set_up(self) -> tuple[Feed, Window]:

@@ -54,6 +54,30 @@ def test_a_relation_to_what_is_installed_and_takes_no_part_is_right(
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("mutates:optimizer", None),
+        ("mutates:rng", None),
+        ("mutates:optimiser", "mutates:optimizer"),
+        ("mutate:optimizer", "mutates:optimizer"),
+        ("mutates:paramters", "mutates:parameters"),
+    ],
+)
+def test_a_relation_to_a_part_that_nobody_changes_is_right_unless_it_is_misspelt(
+    said: str, meant: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeps = type("Keeps", (Named,), {"mutates": ("parameters",)})
+    bus = Bus()
+    bus.register_all([(None, Named("shows", before=(said,))), (None, keeps("keeps"))])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"plugin 'shows' declares before {said!r}, which is not there (did you mean "
+        f"{each!r}?)"
+        for each in [meant]
+        if each
+    ]
+
+
 @pytest.mark.parametrize("arrival", list(itertools.permutations("abc")))
 def test_ties_are_broken_by_name_whatever_the_order_of_arrival(
     arrival: tuple[str, ...],

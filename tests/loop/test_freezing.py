@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from toy import assert_equal_weights, make_trainer, regression_batches, weights_of
 
-from trainbus_models.model_utils import freeze_model
+from trainbus_models.model_utils import freeze_model, unfreeze_model
 from training import Callback, Trainer
 
 
@@ -104,6 +104,52 @@ def test_a_single_frozen_parameter_leaves_the_optimizer_and_is_frozen_again() ->
     assert torch.equal(model.head.weight, before)
     assert not torch.equal(model.head.bias, bias)
     assert model.head.training
+
+
+def test_what_was_thawed_by_hand_is_frozen_again_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = WithNorm()
+    freeze_model(model, ["backbone"])
+    trainer = make_trainer(model)
+    trainer.train()
+    assert "frozen" not in caplog.text
+    model.requires_grad_(True)
+    make_trainer(model).train()
+    told = "marked as frozen and is frozen again: backbone.0.weight, backbone.0.bias, "
+    assert caplog.text.count(told) == 1
+    assert "call unfreeze_model(model) of trainbus_models" in caplog.text
+    model.backbone[0].weight.requires_grad_(True)
+    trainer.train()
+    assert "frozen again: backbone.0.weight; " in caplog.text
+
+
+def test_of_what_freeze_model_froze_nothing_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = WithNorm()
+    freeze_model(model, ["backbone", "head.bias"])
+    trainer = make_trainer(model)  # its optimizer is given all parameters
+    trainer.train()
+    trainer.train()
+    make_trainer(model).train()
+    assert "frozen" not in caplog.text
+
+
+def test_what_is_unfrozen_trains_again(caplog: pytest.LogCaptureFixture) -> None:
+    model = WithNorm()
+    freeze_model(model, ["backbone"])
+    make_trainer(model).train()
+    names = unfreeze_model(model)
+    assert names == [n for n, _ in model.named_parameters() if n[:8] == "backbone"]
+    layer, norm = model.backbone[0], model.backbone[1]
+    weight, mean = layer.weight.clone(), norm.running_mean.clone()
+    make_trainer(model).train()
+    assert not torch.equal(layer.weight, weight)
+    assert not torch.equal(norm.running_mean, mean)
+    assert all(module.training for module in model.modules())
+    assert "frozen" not in caplog.text
+    assert "eval mode" not in caplog.text
 
 
 class Turns(Callback):

@@ -126,7 +126,7 @@ def _restore_trainable(
     changed = {p: n for p, n in names.items() if p.requires_grad != (n in wanted)}
     for parameter, name in changed.items():
         parameter.requires_grad_(name in wanted)
-    keep_frozen(run.model, run.optimizer)
+    keep_frozen(run.model, run.optimizer, tells=False)
     return list(changed.values())
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from training.checkpoint.compare import first_difference
 from training.errors import CheckpointError, ConfigError
 from training.loop.criterion import Criterion
-from training.modules.optimizer_checks import PARAMETERS
+from training.modules.optimizer_checks import PARAMETERS, warn_of_ended_schedule
 from training.modules.plain_names import plain_name, some
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ def require_known_parameters(run: Checkpointable, tell_untrained: bool = False) 
     Args:
         run: its model, loss and optimizer are looked at.
         tell_untrained: warn of parameters that require gradients and are in no group,
-            and of other optimizers, whose state no checkpoint of this run would hold.
+            of other optimizers, whose state no checkpoint of this run would hold, and
+            of rates of 0 that a fresh run would begin and end with.
     Raises:
         ConfigError: says which parameter.
     """
@@ -186,6 +187,8 @@ def require_known_parameters(run: Checkpointable, tell_untrained: bool = False) 
     known = {name for names in group_names(groups, names) for name in names}
     if not tell_untrained:
         return
+    if run.resumption is None:
+        warn_of_ended_schedule(run.optimizer, run.plugins.values())
     # Those of a loaded run that join later are not forgotten ones.
     known.update(name for group in run.state.joining_groups for name in group.names)
     others = _told_of_others(run)

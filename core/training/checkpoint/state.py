@@ -277,3 +277,6 @@ def restore_model(trainer: Checkpointable, state: Mapping[str, Any]) -> None:
     """Load the weights of the model; ``check_model`` has compared them."""
     weights = trainer.strategy.own(state["model"], weights_of(trainer.model))
     load_weights(trainer.model, weights)
+    # A run that is on trains them from here.
+    is_live = trainer.bus.is_in_run
+    trainer.state.use_weights("live" if is_live else state.get("weights_are", "live"))

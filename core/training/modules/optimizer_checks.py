@@ -1,8 +1,9 @@
-"""Refuse an optimizer that cannot be stepped as a run steps it."""
+"""Refuse an optimizer that cannot be stepped as a run steps it, or say so."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from torch.nn.parameter import is_lazy
 from training.errors import ConfigError
 from training.modules.plain_names import is_expanded
 from training.plain import plain
+
+log = logging.getLogger(__name__)
 
 #: What a group holds beside its options, each for each parameter.
 PARAMETERS = ("params", "param_names")
@@ -77,6 +80,33 @@ def plain_options(optimizer: torch.optim.Optimizer) -> None:
         for name, value in options.items():
             if name != "params":
                 options[name] = plain(value)
+
+
+def warn_of_ended_schedule(
+    optimizer: torch.optim.Optimizer, plugins: Iterable[Any]
+) -> None:
+    """Say that a schedule of before has left no rate, where nobody moves it again.
+
+    Args:
+        optimizer: a run is about to begin afresh with it.
+        plugins: those of the run; who changes an optimizer declares it.
+    """
+    # Hooks of the optimizer itself may step a scheduler, as from a rate of 0.
+    hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    moves = any("optimizer" in getattr(each, "mutates", ()) for each in plugins)
+    if moves or any(getattr(optimizer, name, None) for name in hooks):
+        return
+    groups = [group for group in optimizer.param_groups if group["params"]]
+    full = [float(group.get("initial_lr", 0)) for group in groups]
+    # One read each at set-up where they are tensors on a device.
+    if any(full) and not any(float(group["lr"]) for group in groups):
+        log.warning(
+            "the rate of every group of the optimizer is 0, as the schedule of an "
+            "earlier run has left it, and no plugin moves it: this run will change no "
+            "weight; set group['lr'] of each group in optimizer.param_groups, whose "
+            "full rate was %g (group['initial_lr']), or give this run a schedule",
+            max(full),
+        )
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:

@@ -1,7 +1,8 @@
 """Train and eval mode: each module stays in that which its owner gave it.
 
 A module is frozen when it carries ``_is_frozen = True``, and single parameters of one
-when it names them in ``_frozen_parameters``; ``freeze_model`` sets both.
+when it names them in ``_frozen_parameters``; ``freeze_model`` sets both, and
+``unfreeze_model`` takes them away.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Modes:
     A module in eval mode inside a model in train mode was put there by its owner, or by
     a plugin, and stays: dropout in it is off, running statistics do not move. A model
     that is in eval mode itself, as ``from_pretrained`` returns it, goes into train mode
-    as a whole, but for what rested before. Frozen modules are always in eval mode.
+    as a whole, but for what rested before, in an earlier run of the trainer, too.
+    Frozen modules are always in eval mode.
 
     Args:
         roots: part of a checkpoint -> module: the model, and a loss that is a module.
@@ -36,6 +38,10 @@ class Modes:
         self._roots = roots
         self._resting: set[nn.Module] = set()
         self._frozen: set[nn.Module] = set()
+        self._is_told = False
+
+    def begin(self) -> None:
+        """Begin a run: what rests in it, as in the one before, is told anew."""
         self._is_told = False
 
     def train(self) -> None:
@@ -91,7 +97,7 @@ class Modes:
         }
 
     def _tell(self) -> None:
-        """Say once which modules rest though they are not frozen."""
+        """Say once in a run which modules rest though they are not frozen."""
         self._is_told = True
         resting = self._resting - self._marked()
         names = {name for name, module in named_parts(self._roots) if module in resting}
@@ -99,8 +105,8 @@ class Modes:
         if tops:
             log.warning(
                 "stays in eval mode, as it was before training: %s; dropout in it is "
-                "off and running statistics do not move; call model.train() before "
-                "training to train it in train mode",
+                "off and running statistics do not move; call model.train() just "
+                "before training to train it in train mode",
                 some(tops),
             )
 
@@ -114,20 +120,46 @@ def frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def keep_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Take gradients off frozen parameters again, and those out of the optimizer."""
+def frozen_parameters(model: nn.Module) -> set[nn.Parameter]:
+    """Return all parameters that are frozen, by themselves or with a module."""
     frozen: set[nn.Parameter] = set()
     for module in frozen_modules(model).values():
         frozen.update(module.parameters())
     for module in model.modules():
         names = getattr(module, "_frozen_parameters", ())
         frozen.update(getattr(module, name) for name in names)
+    return frozen
+
+
+def keep_frozen(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tells: bool = True
+) -> None:
+    """Take gradients off frozen parameters again, and those out of the optimizer.
+
+    Args:
+        model: whose parts are marked as frozen.
+        optimizer: its groups lose them.
+        tells: warn of those that require gradients: somebody meant them to train.
+    """
+    frozen = frozen_parameters(model)
     if not frozen:
         return
     for group in optimizer.param_groups:
         stays = [p not in frozen for p in group["params"]]
         for each in group.keys() & PARAMETERS:
             group[each] = list(compress(group[each], stays))
+    thawed = [
+        plain_name(model, name)
+        for name, parameter in model.named_parameters()
+        if parameter in frozen and parameter.requires_grad
+    ]
+    if tells and thawed:
+        log.warning(
+            "requires gradients, but is marked as frozen and is frozen again: %s; to "
+            "train it call unfreeze_model(model) of trainbus_models.model_utils before "
+            "the optimizer is built",
+            some(thawed),
+        )
     for parameter in frozen:
         parameter.requires_grad_(False)
         parameter.grad = None

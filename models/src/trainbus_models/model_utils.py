@@ -1,4 +1,4 @@
-"""Freeze parts of a model by name."""
+"""Freeze parts of a model by name, and let them train again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from torch import nn
 
 from training.errors import ConfigError
+from training.modules.train_mode import frozen_modules, frozen_parameters
 
-__all__ = ["freeze_model"]
+__all__ = ["freeze_model", "unfreeze_model"]
 
 
 def freeze_model(model: nn.Module, freeze_layers: Iterable[str]) -> list[str]:
@@ -42,8 +43,74 @@ def freeze_model(model: nn.Module, freeze_layers: Iterable[str]) -> list[str]:
     return [name for name, value in parameters.items() if not value.requires_grad]
 
 
+def unfreeze_model(
+    model: nn.Module, unfreeze_layers: Iterable[str] | None = None
+) -> list[str]:
+    """Let what is named train again; return the names of its parameters, in order.
+
+    Its parameters require gradients, and its modules are in train mode where the model
+    is. Build the optimizer after that, since a trainer has taken frozen parameters out
+    of the one before. ``requires_grad_(True)`` alone would not do: what is marked as
+    frozen is frozen again as a run begins.
+
+    Args:
+        model: changed in place.
+        unfreeze_layers: names as those of ``freeze_model``; None: all that is frozen.
+    Raises:
+        ConfigError: a name matches nothing; nothing has been changed.
+    """
+    if isinstance(unfreeze_layers, str):
+        unfreeze_layers = [unfreeze_layers]
+    modules = dict(model.named_modules())
+    parameters = dict(model.named_parameters())
+    if unfreeze_layers is None:
+        was_frozen = frozen_parameters(model)
+        found = [name for name, value in parameters.items() if value in was_frozen]
+        found += frozen_modules(model)  # those without parameters, too
+    else:
+        resolved = [_resolve(n, modules, parameters, "un") for n in unfreeze_layers]
+        found = [name for names in resolved for name in names]
+    chosen: set[nn.Parameter] = set()
+    for name in found:
+        if name in modules:
+            chosen.update(modules[name].parameters())
+            for part in modules[name].modules():
+                _unmark(part, model.training)
+        else:
+            chosen.add(parameters[name])
+        _unmark_around(model, name)
+    # One that is shared with what stays frozen is frozen there, and so here.
+    chosen -= frozen_parameters(model)
+    for parameter in chosen:
+        if parameter.is_floating_point() or parameter.is_complex():
+            parameter.requires_grad_(True)
+    return [n for n, each in parameters.items() if each in chosen]
+
+
+def _unmark(module: nn.Module, training: bool) -> None:
+    module._is_frozen = False  # type: ignore[assignment]
+    module._frozen_parameters = frozenset()  # type: ignore[assignment]
+    module.training = training
+
+
+def _unmark_around(model: nn.Module, path: str) -> None:
+    """Take the mark off the modules around; what else they hold stays frozen."""
+    while path:
+        path, _, name = path.rpartition(".")
+        around = model.get_submodule(path)
+        own: frozenset[str] = getattr(around, "_frozen_parameters", frozenset())
+        if getattr(around, "_is_frozen", False):
+            own = frozenset(around._parameters)
+            _unmark(around, model.training)
+        if own:
+            around._frozen_parameters = own - {name}  # type: ignore[assignment]
+
+
 def _resolve(
-    name: str, modules: dict[str, nn.Module], parameters: dict[str, nn.Parameter]
+    name: str,
+    modules: dict[str, nn.Module],
+    parameters: dict[str, nn.Parameter],
+    way: str = "",
 ) -> list[str]:
     """Return the paths that a name means."""
     if name and (name in modules or name in parameters):
@@ -58,7 +125,7 @@ def _resolve(
     top = [path for path in choices if "." not in path]
     listed = f"near names: {', '.join(near)}; " if near else ""
     raise ConfigError(
-        f"freeze names {name!r}, which matches no part of the model; {listed}"
+        f"{way}freeze names {name!r}, which matches no part of the model; {listed}"
         f"top-level names: {', '.join(top)}"
     )
 

@@ -125,6 +125,40 @@ def test_a_file_saved_after_the_best_weights_are_back_says_so_when_it_is_loaded(
     assert again.load_checkpoint(tmp_path / "live.pt").weights_are == "live"
 
 
+def test_weights_that_are_loaded_alone_are_called_what_their_file_calls_them(tmp_path):
+    class Saves(Callback):
+        def on_checkpoint(self, trainer):
+            trainer.save_checkpoint(tmp_path / f"{trainer.step}.pt")
+
+    best = EarlyStoppingCallback(restore_best_weights=True)
+    trainer = build(Evaluates(0.4, 0.5), best, Saves(), num_epochs=2)
+    trainer.train()
+    trainer.save_checkpoint(tmp_path / "best.pt")
+    assert trainer.weights_are == "best@3"
+    trainer.load_checkpoint(tmp_path / "6.pt", weights_only=True)
+    assert trainer.weights_are == "live"
+    trainer.save_checkpoint(tmp_path / "again.pt")
+    for name, label in (("best", "best@3"), ("again", "live")):
+        trainer.load_checkpoint(tmp_path / f"{name}.pt", weights_only=True)
+        assert trainer.weights_are == label
+
+
+def test_weights_that_are_loaded_in_a_run_are_live(tmp_path):
+    class Loads(Callback):
+        mutates = ("parameters",)
+
+        def on_epoch_begin(self, trainer):
+            trainer.load_checkpoint(tmp_path / "best.pt", weights_only=True)
+
+    best = EarlyStoppingCallback(restore_best_weights=True)
+    trainer = build(Evaluates(0.4, 0.5), best, num_epochs=2)
+    trainer.train()
+    trainer.save_checkpoint(tmp_path / "best.pt")
+    goes_on = build(Evaluates(0.4), Loads(), num_epochs=1)
+    goes_on.train()
+    assert goes_on.weights_are == "live"
+
+
 def test_one_that_has_an_id_does_not_take_the_checkpoint_of_another_run(tmp_path):
     class Finds(Callback):
         hook_api = ">=1.1,<2"

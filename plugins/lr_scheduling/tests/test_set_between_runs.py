@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, ConfigError, Trainer
@@ -69,9 +74,7 @@ def optimizer_of(*rates: float, as_tensor: bool = False) -> torch.optim.Optimize
     return optimizer
 
 
-def trainer_of(
-    optimizer: Any, schedule: LearningRateSchedulerCallback, rates: Rates
-) -> Trainer:
+def trainer_of(optimizer: Any, schedule: Callback, rates: Rates) -> Trainer:
     return Trainer(
         optimizer.model,
         [(torch.ones(1, 1),)] * 2,
@@ -130,6 +133,46 @@ def test_a_rate_that_nobody_sets_is_the_full_one_again(kind: str, end: int) -> N
         assert used_by(trainer, rates) == [pytest.approx(TYPES[kind][1])]
     again = typed(kind, trainer.optimizer)
     assert used_by(*again) == [pytest.approx(TYPES[kind][1])]
+
+
+class Moves(Callback):
+    """Declares that it moves rates."""
+
+    name = "moves"
+    mutates = ("optimizer",)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_run_without_a_schedule_at_the_rate_0_of_an_ended_one_says_so(
+    as_tensor: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    optimizer = optimizer_of(1.0, 0.2, as_tensor=as_tensor)
+    schedule = LearningRateSchedulerCallback(type="linear")
+    ended = trainer_of(optimizer, schedule, Rates())
+    ended.train()
+    ended.train()
+    trainer_of(optimizer, Moves(), Rates()).train()
+    told = "the rate of every group of the optimizer is 0"
+    assert told not in caplog.text
+    plain = trainer_of(optimizer, Callback(), rates := Rates())
+    assert used_by(plain, rates) == [[0.0] * 4] * 2
+    assert caplog.text.count(told) == 1
+    assert "whose full rate was 1 (group['initial_lr'])" in caplog.text
+    optimizer.param_groups[1]["lr"] = 0.1
+    assert used_by(plain, rates) == [[0.0] * 4, [0.1] * 4]
+    assert caplog.text.count(told) == 1
+
+
+def test_of_a_rate_0_that_no_schedule_left_or_a_hook_moves_nothing_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trainer_of(optimizer_of(0.0), Callback(), Rates()).train()
+    optimizer = optimizer_of(1.0)
+    warmup = LambdaLR(optimizer, lambda step: step / 4)
+    optimizer.register_step_post_hook(lambda *_: warmup.step())
+    trainer_of(optimizer, Callback(), Rates()).train()
+    assert optimizer.param_groups[0]["lr"] == 1.0
+    assert "the rate of every group" not in caplog.text
 
 
 class Halves(Callback):

@@ -196,6 +196,24 @@ def test_a_second_run_of_a_trainer_keeps_them() -> None:
     assert sees.seen == [{"body.1"}] * 8
 
 
+def test_a_run_whose_modules_rest_as_in_the_one_before_says_so_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sees = Sees()
+    trainer = make(with_body_in_eval(Net()), sees, num_epochs=2)
+    trainer.train()
+    told = "stays in eval mode, as it was before training: model.body;"
+    assert caplog.text.count(told) == 1
+    trainer.model.train()
+    trainer.model.eval()  # which of both came last is all that can be seen
+    trainer.train()
+    assert caplog.text.count(told) == 2
+    trainer.model.train()
+    trainer.train()
+    assert caplog.text.count("stays in eval mode") == 2
+    assert sees.seen == [BODY] * 16 + [set()] * 8
+
+
 def test_a_module_that_is_frozen_no_more_goes_into_train_mode() -> None:
     class Thaws(Callback):
         def on_epoch_begin(self, trainer: Trainer) -> None:

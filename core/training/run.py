@@ -28,6 +28,7 @@ from training.hardware.draws import Draws
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window
 from training.loop.metrics import owners_of
+from training.loop.precision import Precision
 from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note
 from training.modules.train_mode import keep_frozen
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from training.checkpoint.resumption import Resumption
     from training.feed.workers import Watched
     from training.loop.forward import Forward
-    from training.loop.precision import Precision
     from training.loop.run_state import RunState
     from training.loop.window import Window
 
@@ -67,12 +67,13 @@ class Run:
         state: of this run, new or loaded.
         val_dataloader: what was passed.
         forward: computes the loss of a batch.
-        precision: autocast and loss scaler, of this run alone.
+        precision: its name.
     Attributes:
         resumption: what it goes on from; None: it starts afresh.
         waiting: the same until it begins, which may be refused.
         val_dataloader: what was passed, or what plugins made of it; several by name.
         feed: gives out batches, once it is set up; as are ``window`` and ``loop``.
+        precision: autocast and loss scaler, of this run alone.
         is_set_up: whether plugins are set up.
         seconds: spent, once the run has ended.
     """
@@ -83,13 +84,13 @@ class Run:
         state: RunState,
         val_dataloader: Validation,
         forward: Forward,
-        precision: Precision,
+        precision: str,
     ) -> None:
         self.trainer = trainer
         self.state = state
         self.bus = trainer.bus
         self._forward = forward
-        self.precision = precision
+        self.precision = Precision(precision, trainer.device)
         self.resumption: Resumption | None = None
         self.waiting: Resumption | None = None
         self.val_dataloader = val_dataloader

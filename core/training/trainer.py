@@ -396,5 +396,4 @@ class Trainer:
         weigher = self._weigher_of(beside=beside, autocast=how, strategy=self.strategy)
         weigher.prepare(self.model, self.device)
         state = RunState(self.bus, weigher, self.strategy, resumed_from)
-        precision = Precision(self._precision, self.device)
-        return Run(self, state, self._val_dataloader, self._forward, precision)
+        return Run(self, state, self._val_dataloader, self._forward, self._precision)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from training.modules.optimizer_checks import PARAMETERS
-from training.modules.plain_names import named_parts, some
+from training.modules.plain_names import named_parts, plain_name, some
 
 log = logging.getLogger(__name__)
 

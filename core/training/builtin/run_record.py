@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 #: Of a run's time, what writing its history may take: all rows are written each time.
 SHARE = 0.05
+#: Facts of the rows that summary.json has.
+KEPT = ("rows", "beginning", "floors")
 
 
 class RunRecord(Callback):
@@ -68,7 +70,7 @@ class RunRecord(Callback):
 
     def __init__(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.config = dict(config)
-        self.facts = {key: facts[key] for key in ("rows", "floors") if key in facts}
+        self.facts = {key: facts[key] for key in KEPT if key in facts}
         #: A row by field, to try the model on; or None.
         self.example: dict[str, str] | None = facts.get("example")
         #: What summary.json holds; empty before the run has ended.

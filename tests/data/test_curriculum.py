@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from trainbus_data.config import CurriculumConfig
-from trainbus_data.curriculum import Beginning, Curriculum
+from trainbus_data.curriculum import Beginning, Curriculum, rows_to_begin_with
 from trainbus_data.data_pipeline import DataPipeline
 from training import Trainer
 from training.errors import CheckpointError, ConfigError
@@ -135,6 +135,16 @@ def test_a_configuration_chooses_by_a_field_of_the_task(
     for number, answers in enumerate([["green"] * 3, ["green", "no", "yes"]]):
         (batch,) = batches.start(number)
         assert sorted(row["answer"] for row in batch.rows) == answers
+
+
+def test_a_row_without_the_field_has_no_value_to_be_chosen_by() -> None:
+    rows: list[dict[str, Any]] = [{"kind": "hard"}, {}, {"kind": None}, {"kind": 3}]
+    for values, chosen in ((["hard"], [0]), (["3"], [3])):
+        config = CurriculumConfig(epochs=1, field="kind", values=values)
+        assert rows_to_begin_with(rows, config, {"kind": "text"}, str) == chosen
+    config = CurriculumConfig(epochs=1, field="kind", values=["None"])
+    with pytest.raises(ConfigError, match=r"rows have: 3, hard$"):
+        rows_to_begin_with(rows, config, {"kind": "text"}, str)
 
 
 @pytest.mark.parametrize(

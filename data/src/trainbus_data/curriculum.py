@@ -103,8 +103,9 @@ def rows_to_begin_with(
             f"of the task{did_you_mean(config.field, fields)}; its fields are: "
             f"{', '.join(fields)}"
         )
-    values = [str(row.get(config.field)) for row in rows]
-    there = sorted(set(values))
+    given = (row.get(config.field) for row in rows)
+    values = [None if value is None else str(value) for value in given]
+    there = sorted({value for value in values if value is not None})
     unknown = [value for value in config.values if value not in there]
     if unknown:
         more = ", ..." if len(there) > 10 else ""
